@@ -1,0 +1,29 @@
+"""The online store: state by key, read once per page. One port, three adapters, one law suite.
+
+Laws (`tests/contracts/test_online.py`): a put is seen by every later get of any process; a batch is returned in the
+order asked, None for what is missing; an expired key is missing; `scan` lists each live key under a prefix once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+
+class OnlineStore(Protocol):
+    """Bytes by key. Keys look like `viewer:{id}` and `item:{id}:partition`; the braces are Redis Cluster hash tags."""
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Values in the order of keys. Raises Unavailable within the store's time-out; no retries."""
+
+    def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+        """Write all; each key is atomic. `ttl_s` counts from now; None keeps for ever."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Forget; keys that do not exist are fine."""
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """Every live key under the prefix with its value, in no particular order."""
+
+    def close(self) -> None:
+        """Let go; idempotent."""

@@ -1,0 +1,63 @@
+"""The stream: a partitioned, ordered, durable log of raw bytes. One port, three adapters, one law suite.
+
+Laws (`tests/contracts/test_stream.py`): messages with one key keep their order and share a partition; offsets of a
+partition rise by one message and start at 0; a group that has committed `o` continues at `o + 1` after any crash;
+an uncommitted message is delivered again; nothing is decoded, nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message to send: all records of one key land in one partition, in their order."""
+
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as delivered."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    value: bytes
+
+
+class Consumer(Protocol):
+    """One member of a consumer group; not shared between threads."""
+
+    def poll(self, limit: int, timeout_s: float) -> list[Message]:
+        """At most `limit` messages, per partition in offset order; empty when none came within `timeout_s`."""
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Everything up to and including these offsets (partition -> offset) is done. Durable on return."""
+
+    def close(self) -> None:
+        """Leave the group; idempotent. Nothing is committed."""
+
+
+class Stream(Protocol):
+    """A log of topics. `publish` may be called from several threads."""
+
+    def publish(self, topic: str, records: Sequence[Record]) -> None:
+        """Append; durable on return. Raises Unavailable when the log did not take *all* of them (some may be in it)."""
+
+    def consumer(self, topic: str, group: str) -> Consumer:
+        """Join a group; a group without a committed offset starts at the oldest message."""
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
+        """Messages of one partition from an offset on, outside any group: for replay and for the dead-letter tool."""
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has; it is created when missing."""
+
+    def close(self) -> None:
+        """Flush and let go; idempotent."""

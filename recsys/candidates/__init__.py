@@ -1,0 +1,1 @@
+"""Who might be shown? Sources propose catalogue rows; the pipeline joins them and remembers who proposed what."""

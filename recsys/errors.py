@@ -1,0 +1,74 @@
+"""Every error of Mainstay in one tree; `serving/problems.py` maps it to HTTP in one table.
+
+MainstayError
+ ├── InvalidInput           something said from outside is wrong; `.findings` name the places
+ │    ├── PolicyError       a policy that cannot be published
+ │    ├── EventError        an event that cannot be read
+ │    ├── ItemError         a catalogue item that cannot be read
+ │    └── CursorError       a page cursor that is broken, altered or of another placement
+ ├── NotFound               an item, outlet, placement or policy version that does not exist
+ ├── Conflict               a write that lost a race or repeats a version
+ ├── BundleError            model bytes that must not be served (truncated, altered, wrong shape, NaN, pickled)
+ └── Unavailable            a store, stream or registry that does not answer; the caller may try again later
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong with an input: where (a path such as `controls[2].at_least`) and what, in its author's words."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class MainstayError(Exception):
+    """Root of all errors this engine raises on purpose."""
+
+
+class InvalidInput(MainstayError):
+    """Input from outside that cannot be accepted; `findings` name every place, not only the first."""
+
+    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
+        self.findings = tuple(findings)
+        super().__init__("; ".join([message, *map(str, self.findings)]))
+        self.message = message
+
+
+class PolicyError(InvalidInput):
+    """A policy that cannot be published."""
+
+
+class EventError(InvalidInput):
+    """An event that cannot be read."""
+
+
+class ItemError(InvalidInput):
+    """A catalogue item that cannot be read."""
+
+
+class CursorError(InvalidInput):
+    """A page cursor that is broken, altered, or belongs to another placement or viewer."""
+
+
+class NotFound(MainstayError):
+    """The item, outlet, placement or policy version asked for does not exist."""
+
+
+class Conflict(MainstayError):
+    """A write that lost a race, or repeats a version."""
+
+
+class BundleError(MainstayError):
+    """Model bytes that must not be served."""
+
+
+class Unavailable(MainstayError):
+    """A store, stream or registry did not answer; trying again later may help."""

@@ -1,0 +1,47 @@
+"""A bundle made ready to answer: retrieval index and ranker, built once when the bundle is swapped in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.bundle import Bundle
+from recsys.candidates.retrieval import Retriever
+from recsys.errors import BundleError
+from recsys.ranking.model import Predictor
+from recsys.types import ACTIONS
+
+PROBE_TOLERANCE = 1e-4
+"""Largest difference of a probability between where the ranker was trained and where it serves."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model in service; safe to share between threads."""
+
+    bundle: Bundle
+    retriever: Retriever
+    predictor: Predictor
+
+    @classmethod
+    def load(cls, bundle: Bundle, feature_names: Sequence[str]) -> Model:
+        """Build and probe; raises BundleError when it would answer otherwise than where it was trained."""
+        if tuple(feature_names) != bundle.feature_names:
+            odd = set(feature_names) ^ set(bundle.feature_names)
+            raise BundleError(f"the bundle was trained on other features: {', '.join(sorted(odd)) or 'another order'}")
+        if bundle.actions != ACTIONS:
+            raise BundleError(
+                f"the bundle predicts {', '.join(bundle.actions)}; this engine ranks {', '.join(ACTIONS)}"
+            )
+        predictor = Predictor.load(bundle.network)
+        if predictor.features != len(bundle.feature_names):
+            raise BundleError(f"the ranker takes {predictor.features} features, the bundle names {len(feature_names)}")
+        answer = predictor.p(bundle.probe_features)
+        off = float(np.abs(answer - bundle.probe_p).max())
+        if not off <= PROBE_TOLERANCE:
+            raise BundleError(f"the ranker answers its probe {off:.2g} off; at most {PROBE_TOLERANCE} is allowed")
+        als = bundle.als
+        retriever = Retriever(bundle.item_ids, bundle.item_vectors, als["regularization"], als["alpha"])
+        return cls(bundle, retriever, predictor)

@@ -1,0 +1,73 @@
+"""Every setting of every process, in one frozen place. Mains read the environment once, through `Settings.read`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Where things are and how large they may grow. Each is set by `MAINSTAY_<NAME>` or a command-line flag `--name`.
+
+    An empty URL means the embedded default under `home`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: str = Field(".mainstay", description="directory of everything embedded: log, stores, models")
+    stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT] | memory://")
+    online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB | memory://")
+    control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB (any SQLAlchemy URL of these)")
+    event_log: str = Field("", description="directory of the Parquet event log")
+    registry: str = Field("", description="MLflow tracking and registry URI")
+    model: str = Field("mainstay", description="registered model name")
+    alias: str = Field("champion", description="model alias that serving follows")
+    topic: str = Field("viewer-events", description="topic of viewer events; dead letters go to <topic>.dead")
+    group: str = Field("features", description="consumer group of the workers")
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of a topic that this process creates")
+    host: str = Field("127.0.0.1", description="address the API listens on")
+    port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
+    processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
+    secret: str = Field("", description="key that signs cursors and attribution tokens; random per home when empty")
+    admin_token: str = Field("", description="when set, writes of items and policies need `Authorization: Bearer`")
+    poll_ms: int = Field(200, ge=10, le=60_000, description="how often holders ask for a newer revision")
+    candidates: int = Field(500, ge=10, le=5000, description="candidates that are ranked for one page")
+    solve_ms: float = Field(10.0, gt=0, description="time the page solver may take before it returns its best page")
+    viewer_ttl_days: int = Field(180, ge=1, description="an idle viewer's state is forgotten after this long")
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], **flags: object) -> Settings:
+        """Settings from `MAINSTAY_*` of an environment; flags that are not None win. Raises ValidationError."""
+        said: dict[str, object] = {
+            name: environ[f"MAINSTAY_{name.upper()}"]
+            for name in cls.model_fields
+            if f"MAINSTAY_{name.upper()}" in environ
+        }
+        said.update({name: value for name, value in flags.items() if value is not None})
+        return cls.model_validate(said)
+
+    @property
+    def stream_url(self) -> str:
+        """The stream's URL, embedded where none was said."""
+        return self.stream or f"sqlite:///{self.home}/stream.db"
+
+    @property
+    def online_url(self) -> str:
+        """The online store's URL, embedded where none was said."""
+        return self.online or f"sqlite:///{self.home}/online.db"
+
+    @property
+    def control_url(self) -> str:
+        """The control plane's URL, embedded where none was said."""
+        return self.control or f"sqlite:///{self.home}/control.db"
+
+    @property
+    def event_log_dir(self) -> str:
+        """Directory of the offline event log."""
+        return self.event_log or f"{self.home}/events"
+
+    @property
+    def registry_uri(self) -> str:
+        """MLflow's tracking and registry URI."""
+        return self.registry or f"sqlite:///{self.home}/mlflow.db"
