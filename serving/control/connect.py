@@ -1,0 +1,108 @@
+"""From a URL to a control plane whose tables are up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from recsys.errors import InvalidInput
+from serving.control.ledger import answering
+from serving.control.plane import ControlPlane
+
+HEAD = "0001"
+"""The newest migration: a database that already stands there is opened without loading Alembic."""
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x6D61696E  # any fixed number: processes that start together migrate one after the other
+_alembic = threading.Lock()  # Alembic keeps its context in globals, so threads take turns too
+
+
+def open_control(url: str, clock: Callable[[], float] = time.time) -> ControlPlane:
+    """The control plane at `sqlite:///PATH` or `postgresql://...`; creates or migrates its tables.
+
+    Raises InvalidInput for any other URL and Unavailable when the database does not answer.
+    """
+    engine = connect(url)
+    with answering():
+        migrate(engine)
+    return ControlPlane(engine, clock)
+
+
+def connect(url: str) -> Engine:
+    """An engine that writes safely from several processes; nothing is created but a SQLite file's directory."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidInput(f"control plane URL {url!r}: {error}") from error
+    if parsed.get_backend_name() == "postgresql":
+        # 2 s: a dead server must show as not answering, not as a hanging editor
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_timeout=5,
+            connect_args={"connect_timeout": 2},
+        )
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        raise InvalidInput(f"control plane URL {url!r}: expected sqlite:///PATH or postgresql://USER@HOST/DB")
+    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": 10})
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late for a write lock
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 10000")
+    _use_wal(cursor)
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _use_wal(cursor: Any, patience_s: float = 10.0) -> None:
+    """Switch to the write-ahead log. SQLite's own waiting does not cover this one switch, which a new file needs once."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables to `HEAD`, once, whoever comes first."""
+    if _at_head(engine):
+        return
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with _alembic, engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _at_head(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return False
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD

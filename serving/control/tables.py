@@ -1,0 +1,67 @@
+"""The control plane's tables, the same for SQLite and PostgreSQL. Migrations create them; nothing else does."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+revision = Table(
+    "revision",
+    metadata,
+    Column(
+        "id", Integer, primary_key=True, autoincrement=False
+    ),  # always 1: its row lock puts all writers in one order
+    Column("value", BigInteger, nullable=False),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("revision", BigInteger, nullable=False, unique=True),  # when it last changed
+    Column("outlet", String(100), nullable=False, index=True),
+    Column("body", Text, nullable=False),  # the item as JSON
+)
+
+outlets = Table(
+    "outlets",
+    metadata,
+    Column("code", String(100), primary_key=True),
+    Column("revision", BigInteger, nullable=False, unique=True),
+    Column("name", Text, nullable=False),  # JSON: language -> text
+)
+
+policies = Table(  # append-only: what an editor once saved is never altered
+    "policies",
+    metadata,
+    Column("outlet", String(100), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),  # as written, JSON or YAML
+    Column("author", String(200), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+publications = Table(  # append-only: the newest one of an outlet says which version is in force
+    "publications",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("outlet", String(100), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+    Column("author", String(200), nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+audit = Table(  # append-only, each row signed over the one before
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("action", String(50), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("detail", Text, nullable=False),  # JSON
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)

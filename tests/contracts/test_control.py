@@ -1,0 +1,261 @@
+"""The control plane's laws, over SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, make_url, text
+
+from recsys.catalog import Item
+from recsys.errors import Conflict, InvalidInput, NotFound, Unavailable
+from serving.control import ControlPlane, open_control
+from serving.control.connect import HEAD, MIGRATIONS, connect
+
+AT = 1_800_000_000.0
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database nobody has used: a new file, or a new schema on the one server."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/control.db"
+        return
+    server = make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
+    schema = f"control_{uuid.uuid4().hex}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    own = server.update_query_dict({"options": f"-csearch_path={schema}"})
+    yield own.render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    admin.dispose()
+
+
+@pytest.fixture
+def plane(url: str) -> Iterator[ControlPlane]:
+    opened = open_control(url, lambda: AT)
+    yield opened
+    opened.close()
+
+
+def item(id_: str, title: str = "t", outlet: str = "cn.zj.hz") -> Item:
+    return Item.model_validate(
+        {"id": id_, "title": {"en": title}, "outlet": outlet, "published_at": "2026-01-01T00:00Z"}
+    )
+
+
+def test_a_reader_that_follows_the_revision_sees_the_last_form_of_every_item(plane: ControlPlane) -> None:
+    @given(st.lists(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("xyz")), max_size=6), max_size=6))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    def law(batches: list[list[tuple[str, str]]]) -> None:
+        prefix = uuid.uuid4().hex
+        truth: dict[str, str] = {}
+        follower: dict[str, str] = {}
+        seen = plane.revision()
+        for batch in batches:
+            plane.upsert_items([item(prefix + id_, title) for id_, title in batch], "t")
+            truth.update((prefix + id_, title) for id_, title in batch)
+            while page := plane.items_since(seen, limit=2):
+                follower.update((stored.item.id, stored.item.title["en"]) for stored in page)
+                assert all(a.revision < b.revision for a, b in pairwise(page))
+                seen = page[-1].revision
+            assert seen <= plane.revision()
+            assert follower == truth
+
+    law()
+
+
+def test_saying_the_same_again_is_no_change(plane: ControlPlane) -> None:
+    assert plane.upsert_items([item("a"), item("b")], "t") == ["created", "created"]
+    before = plane.revision()
+    assert plane.upsert_items([item("a")], "t") == ["unchanged"]
+    assert plane.revision() == before
+    assert plane.upsert_items([item("a", "new"), item("b")], "t") == ["updated", "unchanged"]
+    assert plane.revision() > before
+    assert plane.item("a").item.title == {"en": "new"}
+
+
+def test_a_thousand_items_are_all_kept(plane: ControlPlane) -> None:
+    many = [item(f"i{n}") for n in range(1200)]
+    plane.upsert_items(many, "t")
+    assert sorted(s.item.id for s in plane.items_since(0, limit=5000)) == sorted(i.id for i in many)
+
+
+def test_an_unknown_item_or_version_is_not_found(plane: ControlPlane) -> None:
+    with pytest.raises(NotFound, match="nope"):
+        plane.item("nope")
+    with pytest.raises(NotFound, match="version 3"):
+        plane.publish("cn", 3, "t")
+    with pytest.raises(NotFound, match="version 3"):
+        plane.version("cn", 3)
+
+
+def test_outlets_exist_with_their_ancestors_once_spoken_of(plane: ControlPlane) -> None:
+    plane.upsert_items([item("a", outlet="cn.zj.hz")], "t")
+    plane.draft("cn.js", "{}", "t", "", 0)
+    assert [outlet.code for outlet in plane.outlets()] == ["cn", "cn.js", "cn.zj", "cn.zj.hz"]
+    seen = plane.revision()
+    plane.put_outlet("cn.zj", {"zh": "浙江", "en": "Zhejiang"}, "t")
+    assert [(o.code, o.name["zh"]) for o in plane.outlets(since=seen)] == [("cn.zj", "浙江")]
+
+
+def test_versions_are_appended_published_and_rolled_back(plane: ControlPlane) -> None:
+    for n in range(3):
+        assert plane.draft("cn", f"text {n + 1}", "ann", f"note {n}", n).version == n + 1
+    assert plane.policies_since(0) == []
+    first = plane.publish("cn", 1, "bo", base_version=0)
+    second = plane.publish("cn", 2, "bo", base_version=1)
+    assert [(p.version, p.text) for p in plane.policies_since(first.revision)] == [(2, "text 2")]
+    assert plane.policies_since(second.revision) == []
+    plane.rollback("cn", 1, "bo", base_version=2)
+    assert [(p.version, p.text, p.author) for p in plane.policies_since(0)] == [(1, "text 1", "ann")]
+    history = plane.history("cn")
+    assert [(v.version, v.state, v.active, len(v.published_at)) for v in history] == [
+        (3, "draft", False, 0),
+        (2, "published", False, 1),
+        (1, "published", True, 2),
+    ]
+    with pytest.raises(InvalidInput, match="never in force"):
+        plane.rollback("cn", 3, "bo")
+    with pytest.raises(Conflict, match="in force already"):
+        plane.publish("cn", 1, "bo")
+
+
+def test_who_starts_from_an_old_version_loses(plane: ControlPlane) -> None:
+    plane.draft("cn", "one", "ann", "", 0)
+    with pytest.raises(Conflict, match="version 1 is newer than 0"):
+        plane.draft("cn", "two", "bo", "", 0)
+    plane.publish("cn", 1, "ann")
+    plane.draft("cn", "two", "bo", "", 1)
+    with pytest.raises(Conflict, match="version 1 is in force, not 0"):
+        plane.publish("cn", 2, "bo", base_version=0)
+    assert [v.text for v in plane.history("cn")] == ["two", "one"]
+
+
+def test_of_racing_writers_exactly_one_wins_each_version(url: str) -> None:
+    planes = [open_control(url, lambda: AT) for _ in range(4)]
+
+    def race(plane: ControlPlane) -> list[int]:
+        won = []
+        for n in range(5):
+            try:
+                won.append(plane.draft("cn", "x", "t", "", n).version)
+            except Conflict:
+                while not [v for v in plane.history("cn") if v.version > n]:
+                    raise AssertionError("a conflict without a newer version") from None
+        return won
+
+    with ThreadPoolExecutor(4) as pool:
+        won = [version for versions in pool.map(race, planes) for version in versions]
+    assert sorted(won) == [1, 2, 3, 4, 5]
+    assert [row.detail["version"] for row in planes[0].audit()] == [1, 2, 3, 4, 5]
+    assert planes[0].audit_break() is None
+    for plane in planes:
+        plane.close()
+
+
+def test_concurrent_batches_leave_no_gap_for_a_follower(url: str) -> None:
+    planes = [open_control(url, lambda: AT) for _ in range(3)]
+
+    def write(n: int) -> None:
+        for m in range(8):
+            planes[n].upsert_items([item(f"{n}-{m}-{i}") for i in range(5)], "t")
+
+    seen, followed = 0, 0
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(write, n) for n in (0, 1)]
+        while True:
+            done = all(future.done() for future in running)  # before the read: what was committed must then be in it
+            page = planes[2].items_since(seen)
+            followed += len(page)
+            seen = page[-1].revision if page else seen
+            if done and not page:
+                break
+    assert [future.exception() for future in running] == [None, None]
+    assert followed == 80, "a row committed late must not get an early revision"
+    for plane in planes:
+        plane.close()
+
+
+def test_every_change_is_on_record_in_a_chain(plane: ControlPlane) -> None:
+    plane.upsert_items([item("a")], "importer")
+    plane.upsert_items([item("a")], "importer")  # no change, no row
+    plane.draft("cn", "{}", "安", "first", 0)
+    plane.publish("cn", 1, "bo")
+    rows = plane.audit()
+    assert [(row.seq, row.actor, row.action, row.subject) for row in rows] == [
+        (1, "importer", "items.upsert", "a"),
+        (2, "安", "policy.draft", "cn"),
+        (3, "bo", "policy.publish", "cn"),
+    ]
+    assert plane.audit(after=2, limit=1) == rows[2:]
+    assert plane.audit_break() is None
+
+
+@pytest.mark.parametrize(
+    ("tamper", "broken"),
+    [
+        ("UPDATE audit SET actor = 'mallory' WHERE seq = 2", 2),
+        ("UPDATE audit SET detail = '{}' WHERE seq = 3", 3),
+        ("DELETE FROM audit WHERE seq = 1", 1),
+        ("DELETE FROM audit WHERE seq = 2", 2),
+    ],
+)
+def test_tampering_with_the_record_shows(url: str, tamper: str, broken: int) -> None:
+    plane = open_control(url, lambda: AT)
+    for n in range(3):
+        plane.draft("cn", "{}", "ann", "", n)
+    plane.close()
+    engine = connect(url)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(text(tamper))
+    engine.dispose()
+    plane = open_control(url, lambda: AT)
+    assert plane.audit_break() == broken
+    plane.close()
+
+
+def test_migrations_lead_to_the_tables_the_code_speaks_of(url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    from serving.control.tables import metadata
+
+    open_control(url).close()
+    engine = connect(url)
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    engine.dispose()
+    assert differences == []
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_processes_that_start_together_migrate_once(url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        planes = list(pool.map(lambda _: open_control(url), range(4)))
+    assert {plane.revision() for plane in planes} == {0}
+    for plane in planes:
+        plane.close()
+
+
+def test_a_database_that_does_not_answer_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="control plane"):
+        open_control("postgresql://nobody@127.0.0.1:1/none")
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite://"])
+def test_another_kind_of_database_is_refused_by_name(url: str) -> None:
+    with pytest.raises(InvalidInput, match="control plane URL"):
+        open_control(url)
