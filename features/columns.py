@@ -47,8 +47,8 @@ def columns(
 ) -> F32:
     """[N, F] features of the candidates at `rows` for one viewer at unix second `now`; F as in FEATURES.
 
-    affinity [N] is retrieval's inner product, 0 where there is none. Each row depends on its own item only, never on the
-    other candidates, so training may sample its negatives as it likes. Every column is finite for any input.
+    affinity [N] is retrieval's inner product, 0 where there is none. Each row depends on its own item only, never on
+    the other candidates, so training may sample its negatives as it likes. Every column is finite for any input.
     """
     out = np.zeros((len(rows), len(FEATURES)), np.float32)
     if not len(rows):
