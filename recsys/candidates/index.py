@@ -24,13 +24,15 @@ class Index:
     position_of_row  [N]  the other way round; -1 for items the model has not learned
     searchable       screen -> [M] items of the model that the screen can show
     popularity       [N]  live where anything was counted, else as when the model was trained
-    popular, newest  screen -> rows, best first, at most DEPTH, published and playable there
+    shows            screen -> [N] published items that the screen can show
+    popular, newest  screen -> rows of those, best first, at most DEPTH
     """
 
     row_of_position: I32
     position_of_row: I32
     searchable: dict[Screen, Bool]
     popularity: F32
+    shows: dict[Screen, Bool]
     popular: dict[Screen, I32]
     newest: dict[Screen, I32]
 
@@ -55,10 +57,10 @@ class Index:
         by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
         by_newness = np.argsort(-catalog.published_at, kind="stable").astype(np.int32)
         published = catalog.status == STATUSES.index("published")
-        searchable, popular, newest = {}, {}, {}
+        searchable, showing, popular, newest = {}, {}, {}, {}
         for screen in Screen:
-            shows = playable(catalog, screen) & published
+            shows = showing[screen] = playable(catalog, screen) & published
             searchable[screen] = (row_of_position >= 0) & shows[row_of_position] if n else row_of_position >= 0
             popular[screen] = by_popularity[shows[by_popularity] & (popularity[by_popularity] > 0)][:DEPTH]
             newest[screen] = by_newness[shows[by_newness]][:DEPTH]
-        return cls(row_of_position, position_of_row, searchable, popularity, popular, newest)
+        return cls(row_of_position, position_of_row, searchable, popularity, showing, popular, newest)

@@ -1,0 +1,43 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up by themselves.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+HOME_DIR ?= .mainstay
+# Real servers instead of the embedded defaults: make demo STREAM=kafka://… ONLINE=redis://… CONTROL=postgresql://…
+DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(STREAM)) \
+              $(if $(ONLINE),--online $(ONLINE)) $(if $(CONTROL),--control $(CONTROL)) $(if $(PORT),--port $(PORT))
+
+.PHONY: demo test check format setup clean help lock
+
+help:           ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+demo: $(VENV)/.demo     ## the whole engine on this machine; ONCE=1 prints its figures and leaves
+	@$(BIN)/recsys-demo $(DEMO_FLAGS)
+
+test: $(VENV)/.dev      ## all tests, those against real Kafka, Valkey and PostgreSQL servers among them
+	@$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev     ## format, lint, types, architecture
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.dev    ## let ruff put the layout in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+setup: $(VENV)/.dev     ## everything a developer needs, without running anything
+
+clean:          ## forget what the demo has stored (the virtual environment stays)
+	rm -rf $(HOME_DIR)
+
+lock: $(VENV)/.dev      ## write the versions installed now into constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | grep -v '^#' | sed -E 's/^(torch==[0-9.]+).*/\1/'; } \
+	  > constraints.new && mv constraints.new constraints.txt
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Mainstay needs Python 3.11 or newer; say make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+

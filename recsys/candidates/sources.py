@@ -1,0 +1,149 @@
+"""The sources: each proposes catalogue rows for one request, best first.
+
+To add one, write a function `Ask -> rows` and name it in SOURCES; its bit in `Candidates.source` is its place there. A
+source that raises is a line in the trace, never a failed page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.candidates.index import Index
+from recsys.catalog import Catalog
+from recsys.distribution.eligibility import barred, first_reasons
+from recsys.guidance.compile import CompiledPolicy
+from recsys.model import Model
+from recsys.state import ItemStats, ViewerState
+from recsys.types import F32, I32, Query
+
+PERSONAL, SEGMENT, POPULAR, NEWEST = 300, 100, 200, 60
+"""How many rows each source proposes at most."""
+
+TOPICS = 3
+"""Supply for a floor comes from at least this many topics where there are so many."""
+
+SEGMENT_PLAYS = 5.0
+"""A region is a segment once its most played item has this many decayed plays."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a source may look at. `vector` is the viewer folded into the model's factors; None for who is unknown."""
+
+    query: Query
+    viewer: ViewerState | None
+    catalog: Catalog
+    stats: ItemStats
+    model: Model | None
+    policy: CompiledPolicy
+    index: Index
+    vector: F32 | None
+
+
+def personal(ask: Ask) -> I32:
+    """What is nearest to what the viewer did lately."""
+    if ask.model is None or ask.vector is None:
+        return _NONE
+    allowed = ask.index.searchable[ask.query.placement.screen]
+    return ask.index.row_of_position[ask.model.retriever.nearest(ask.vector, PERSONAL, allowed)]
+
+
+def resume(ask: Ask) -> I32:
+    """What the viewer began and did not finish, latest first."""
+    if ask.viewer is None:
+        return _NONE
+    begun = [(p.at, item_id) for item_id, p in ask.viewer.positions.items() if not p.finished and p.position_s > 0]
+    return ask.catalog.rows(item_id for _, item_id in sorted(begun, reverse=True))
+
+
+def segment(ask: Ask) -> I32:
+    """What is played most where the viewer is."""
+    plays = local_plays(ask.stats, ask.query.region)
+    return _NONE if plays is None else _top(plays, SEGMENT)
+
+
+def popular(ask: Ask) -> I32:
+    """What is played most on the whole."""
+    return ask.index.popular[ask.query.placement.screen][:POPULAR]
+
+
+def newest(ask: Ask) -> I32:
+    """What was published last."""
+    order = ask.index.newest[ask.query.placement.screen]
+    return order[ask.catalog.published_at[order[: 4 * NEWEST]] <= ask.query.now][:NEWEST] if len(order) else _NONE
+
+
+def supply(ask: Ask) -> I32:
+    """What the policy's pins and floors need: several times each floor, over several topics, likeliest wanted first."""
+    query, catalog = ask.query, ask.catalog
+    if not query.guided:
+        return _NONE
+    rows = [ask.policy.pinned_rows(query)]
+    hint = _hint(ask)
+    for need in ask.policy.needs(query, query.slots):
+        members = np.flatnonzero(need.member & ask.index.shows[query.placement.screen]).astype(np.int32)
+        allowed, _ = first_reasons(barred(catalog, members, query, ask.viewer))
+        members = members[allowed & ~ask.policy.blocked(members, query)]
+        rows.append(spread_over_topics(members, hint[members], catalog.topic[members], need.count))
+    return np.concatenate(rows).astype(np.int32)
+
+
+SOURCES: dict[str, Callable[[Ask], I32]] = {
+    "personal": personal,
+    "resume": resume,
+    "segment": segment,
+    "popular": popular,
+    "newest": newest,
+    "supply": supply,
+}
+
+_NONE: I32 = np.zeros(0, np.int32)
+
+
+def local_plays(stats: ItemStats, region: str) -> F32 | None:
+    """[N] plays of the smallest region around the viewer's in which enough was played; None when there is none."""
+    while region:
+        plays = stats.by_region.get(region)
+        if plays is not None and len(plays) and plays.max() >= SEGMENT_PLAYS:
+            return plays
+        region = region.rpartition(".")[0]
+    return None
+
+
+def spread_over_topics(rows: I32, hint: F32, topic: I32, count: int) -> I32:
+    """The `count` rows with the largest hints, and at least as many topics among them as TOPICS, where there are any.
+
+    First the best row of each topic, best topics first, up to TOPICS of them; then the best of the rest.
+
+    >>> spread_over_topics(np.arange(4), np.array([9.0, 8, 7, 1]), np.array([0, 0, 0, 1]), 2)
+    array([0, 3])
+    """
+    order = np.argsort(-hint, kind="stable")
+    _, first = np.unique(topic[order], return_index=True)
+    leaders = order[np.sort(first)[:TOPICS]]
+    rest = order[~np.isin(order, leaders)]
+    chosen = np.concatenate([leaders, rest])[:count]
+    return rows[chosen]
+
+
+def _hint(ask: Ask) -> F32:
+    """[catalogue] a cheap guess of utility: match with the viewer where known, plus a little popularity and youth."""
+    popularity = np.log1p(ask.index.popularity)
+    hint: F32 = (popularity / max(float(popularity.max(initial=0.0)), 1e-9)).astype(np.float32)
+    age_d = np.maximum(ask.query.now - ask.catalog.published_at, 0.0) / 86_400.0
+    hint += np.exp2(-age_d / 7.0).astype(np.float32)
+    if ask.model is not None and ask.vector is not None:
+        known = ask.index.position_of_row >= 0
+        hint[known] += ask.model.retriever.vectors[ask.index.position_of_row[known]] @ ask.vector
+    return hint
+
+
+def _top(worth: F32, count: int) -> I32:
+    """Rows of the `count` largest positive entries, best first, ties by row."""
+    count = min(count, len(worth))
+    best = np.argpartition(-worth, count - 1)[:count] if count else _NONE
+    best = best[worth[best] > 0]
+    return best[np.lexsort((best, -worth[best]))].astype(np.int32)

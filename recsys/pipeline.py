@@ -1,0 +1,216 @@
+"""One page, from question to answer. This is the whole story; every stage says what it took, kept and dropped.
+
+    sources propose -> union -> eligibility -> surplus -> columns -> rank -> utility -> bonus -> bounds -> solve -> receipt
+
+Relevance fails open: a dead source or ranker is a line in the trace and the page comes from a lower rung. Guidance and
+eligibility fail closed: no page leaves without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.batch import Candidates
+from recsys.candidates.index import Index
+from recsys.candidates.sources import SOURCES, Ask, local_plays
+from recsys.catalog import Catalog
+from recsys.distribution.eligibility import barred, first_reasons
+from recsys.distribution.screens import layout
+from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.receipt import write_receipt
+from recsys.guidance.solver import solve
+from recsys.model import Model
+from recsys.ranking.utility import utility
+from recsys.reasons import reasons
+from recsys.state import ItemStats, ViewerState
+from recsys.types import ACTIONS, F32, U32, Drop, Page, PageItem, Query, Rung, Stage
+
+Columns = Callable[..., F32]
+"""`features.columns.columns`: handed in, since this floor imports none of the floors above."""
+
+
+@dataclass(frozen=True)
+class World:
+    """All that a page is made from besides its query and viewer; read once, so one request sees one world."""
+
+    catalog: Catalog
+    stats: ItemStats
+    model: Model | None
+    policy: CompiledPolicy
+    index: Index
+
+    @classmethod
+    def of(cls, catalog: Catalog, stats: ItemStats, model: Model | None, policy: CompiledPolicy) -> World:
+        """A world with its index derived. For another policy on the same world: `dataclasses.replace(world, policy=p)`."""
+        stats = stats.resized(len(catalog))
+        return cls(catalog, stats, model, policy, Index.of(catalog, stats, model))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Makes pages; holds no state, so one engine serves all threads.
+
+    columns     `features.columns.columns`
+    candidates  how many are ranked for one page; pins and supply for floors are kept first
+    solve_s     time the page solver may take by `clock`, a function to seconds
+    """
+
+    columns: Columns
+    candidates: int = 500
+    solve_s: float = 0.010
+    clock: Callable[[], float] | None = None
+
+    def run(self, query: Query, viewer: ViewerState | None, world: World) -> Page:
+        """The best page that keeps the policy, for this query in this world."""
+        if not query.personalised:
+            viewer = None  # as if nothing were known: opposite histories give the same page
+        ask, rung, trace = self._ask(query, viewer, world)
+        batch = self._propose(ask, trace)
+        batch = self._admit(ask, batch, trace)
+        batch = self._shorten(ask, batch, trace)
+        batch = self._rank(ask, batch, rung, trace)
+        return self._decide(ask, batch, rung, trace)
+
+    def _ask(self, query: Query, viewer: ViewerState | None, world: World) -> tuple[Ask, Rung, list[Stage]]:
+        """Fold the viewer into the model and see how much of the engine can answer."""
+        trace: list[Stage] = []
+        vector = None
+        if world.model is not None and viewer is not None:
+            try:
+                vector = world.model.retriever.viewer_vector(viewer)
+            except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+                trace.append(Stage("viewer", 1, 1, error=f"{type(error).__name__}: {error}"))
+        if vector is not None:
+            rung = Rung.PERSONAL
+        elif local_plays(world.stats, query.region) is not None:
+            rung = Rung.SEGMENT
+        elif world.index.popularity.any():
+            rung = Rung.POPULAR
+        else:
+            rung = Rung.EDITORIAL
+        w = world
+        return Ask(query, viewer, w.catalog, w.stats, w.model, w.policy, w.index, vector), rung, trace
+
+    def _propose(self, ask: Ask, trace: list[Stage]) -> Candidates:
+        """The union of all sources, each candidate knowing who proposed it. Order: catalogue row."""
+        bits = np.zeros(len(ask.catalog), np.uint32)
+        for bit, (name, source) in enumerate(SOURCES.items()):
+            try:
+                rows = source(ask)
+            except Exception as error:  # whatever is wrong with one source, the others still answer
+                trace.append(Stage(name, 0, 0, error=f"{type(error).__name__}: {error}"))
+                continue
+            bits[rows[rows >= 0]] |= np.uint32(1 << bit)
+            trace.append(Stage(name, len(rows), len(rows)))
+        row = np.flatnonzero(bits).astype(np.int32)
+        affinity = np.zeros(len(row), np.float32)
+        if ask.model is not None and ask.vector is not None:
+            position = ask.index.position_of_row[row]
+            affinity = np.where(position >= 0, ask.model.retriever.vectors[position] @ ask.vector, np.float32(0.0))
+        source_bits: U32 = bits[row]
+        return Candidates.of(row, source_bits, affinity)
+
+    def _admit(self, ask: Ask, batch: Candidates, trace: list[Stage]) -> Candidates:
+        """Eligibility, then the policy's blocks."""
+        gone = barred(ask.catalog, batch.row, ask.query, ask.viewer)
+        if ask.query.guided:
+            gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query)
+        keep, dropped = first_reasons(gone)
+        trace.append(Stage("eligibility", len(batch), int(keep.sum()), dropped))
+        return batch.take(keep)
+
+    def _shorten(self, ask: Ask, batch: Candidates, trace: list[Stage]) -> Candidates:
+        """At most `candidates` go on: supply for guidance first, then by affinity and popularity."""
+        surplus = len(batch) - self.candidates
+        if surplus > 0:
+            owed = (batch.source & np.uint32(1 << list(SOURCES).index("supply"))) > 0
+            hint = batch.affinity + 0.1 * np.log1p(ask.index.popularity[batch.row])
+            order = np.lexsort((batch.row, -hint, ~owed))
+            keep = np.sort(order[: self.candidates]).astype(np.int32)
+            trace.append(Stage("surplus", len(batch), len(keep), {Drop.SURPLUS: surplus}))
+            return batch.take(keep)
+        trace.append(Stage("surplus", len(batch), len(batch)))
+        return batch
+
+    def _rank(self, ask: Ask, batch: Candidates, rung: Rung, trace: list[Stage]) -> Candidates:
+        """Features, probabilities, utility; without a ranker, popularity stands in for the probability of a play."""
+        error = None
+        if ask.model is not None and rung is not Rung.EDITORIAL:
+            try:
+                query = ask.query
+                features = self.columns(
+                    batch.row,
+                    batch.affinity,
+                    ask.viewer,
+                    ask.catalog,
+                    ask.stats,
+                    query.now,
+                    query.region,
+                    query.placement.screen,
+                )
+                p = ask.model.predictor.p(features)
+                trace.append(Stage("rank", len(batch), len(batch)))
+                return batch.with_columns(features=features, p=p, utility=utility(p))
+            except Exception as failure:  # a ranker that cannot answer must not cost the page
+                error = f"{type(failure).__name__}: {failure}"
+        p = np.zeros((len(batch), len(ACTIONS)), np.float32)
+        p[:, 0] = _stand_in(ask, batch, rung)
+        trace.append(Stage("rank", len(batch), len(batch), error=error))
+        return batch.with_columns(p=p, utility=utility(p))
+
+    def _decide(self, ask: Ask, batch: Candidates, rung: Rung, trace: list[Stage]) -> Page:
+        """Solve for the page under the policy and write down why it is this one."""
+        query, policy = ask.query, ask.policy if ask.query.guided else CompiledPolicy.none(ask.catalog)
+        attention = layout(query.placement.screen).attention(query.slots)
+        batch = batch.with_columns(bonus=policy.bonus(batch.row, query))
+        shown = ask.catalog.rows(query.shown)
+        bounds = policy.bounds(query, batch.row, query.slots, shown)
+        value = batch.utility + batch.bonus
+        solution = solve(value, attention, bounds, deadline_s=self.solve_s, clock=self.clock)
+        receipt = write_receipt(policy, bounds, solution, batch, attention, ask.catalog)
+        page = batch.take(solution.chosen)
+        trace.append(Stage("solve", len(batch), len(page), {Drop.UNSELECTED: len(batch) - len(page)}))
+        why = reasons(ask, page)
+        names = list(SOURCES)
+        items = tuple(
+            PageItem(
+                slot=k + 1,
+                row=int(page.row[k]),
+                item_id=ask.catalog.ids[page.row[k]],
+                utility=float(page.utility[k]),
+                bonus=float(page.bonus[k]),
+                p=dict(zip(ACTIONS, page.p[k].tolist(), strict=True)),
+                sources=tuple(name for bit, name in enumerate(names) if page.source[k] >> bit & 1),
+                reasons=why[k],
+                control_ids=policy.serving(bounds, int(solution.chosen[k]), k),
+            )
+            for k in range(len(page))
+        )
+        return Page(
+            items=items,
+            rung=rung,
+            receipt=receipt,
+            trace=tuple(trace),
+            features=page.features,
+            model_version=ask.model.bundle.version if ask.model else "none",
+            policy_version=policy.version,
+        )
+
+
+def _stand_in(ask: Ask, batch: Candidates, rung: Rung) -> F32:
+    """[N] a rough probability of a play where no ranker answers: popularity, or on the last rung youth alone."""
+    if rung is Rung.EDITORIAL:
+        age_d = np.maximum(ask.query.now - ask.catalog.published_at[batch.row], 0.0) / 86_400.0
+        return np.asarray(0.1 * np.exp2(-age_d / 7.0), np.float32)
+    local = local_plays(ask.stats, ask.query.region)
+    plays = ask.index.popularity if local is None else local
+    return np.asarray(0.5 * plays[batch.row] / max(float(plays.max(initial=0.0)), 1e-9), np.float32)
+
+
+def conserved(trace: tuple[Stage, ...]) -> Mapping[str, int]:
+    """Stages that break the law `entered == left + dropped`, by how much; empty when all is well."""
+    off = {stage.name: stage.entered - stage.left - sum(stage.dropped.values()) for stage in trace}
+    return {name: missing for name, missing in off.items() if missing}

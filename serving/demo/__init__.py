@@ -1,0 +1,1 @@
+"""`recsys-demo`: the whole engine on one machine, from real interactions to guided pages."""
