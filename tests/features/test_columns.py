@@ -1,0 +1,97 @@
+"""Features: each row by itself, finite for anything, and saying what their names say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.columns import FEATURES, columns
+from recsys.catalog import Catalog, Item
+from recsys.state import HALF_LIFE_S, ItemStats, Recent, ViewerState
+from recsys.types import ACTIONS
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
+IDS = [f"i{n}" for n in range(8)]
+
+
+def catalog() -> Catalog:
+    return Catalog.of(
+        Item.model_validate(
+            {
+                "id": item_id,
+                "title": {"en": item_id},
+                "outlet": ["cn", "cn.zj"][n % 2],
+                "labels": [["film/drama"], ["news", "film/comedy"], []][n % 3],
+                "series": ["", "s"][n % 2],
+                "region": [None, "cn.zj.hz", "cn.sh"][n % 3],
+                "kind": ["film", "live"][n % 2],
+                "published_at": datetime(2026, 2, 1 + n, tzinfo=UTC),
+            }
+        )
+        for n, item_id in enumerate(IDS)
+    )
+
+
+def stats(seed: int = 0) -> ItemStats:
+    rng = np.random.default_rng(seed)
+    count = rng.exponential(5, (len(IDS), len(ACTIONS))).astype(np.float32)
+    return ItemStats(count, count[:, 0], {"cn.zj.hz": count[:, 1]})
+
+
+viewers = st.none() | st.lists(
+    st.tuples(st.sampled_from([*IDS, "gone"]), st.sampled_from(["play", "like", "dislike", "hide"]), st.floats(0, NOW)),
+    max_size=12,
+).map(lambda said: ViewerState("v", tuple(Recent(*one) for one in said), shown={"i1": (3, 1.0)}))
+
+
+def of(rows: list[int], viewer: ViewerState | None, affinity: float = 0.5, seed: int = 0) -> np.ndarray:
+    row = np.array(rows, np.int32)
+    match = np.full(len(rows), affinity, np.float32)
+    return columns(row, match, viewer, catalog(), stats(seed), NOW, "cn.zj.hz", "tv")
+
+
+def column(table: np.ndarray, name: str) -> list[float]:
+    return [round(float(x), 4) for x in table[:, FEATURES.index(name)]]
+
+
+@given(viewers, st.lists(st.integers(0, len(IDS) - 1), max_size=8))
+def test_each_row_depends_on_its_own_item_only(viewer: ViewerState | None, rows: list[int]) -> None:
+    together = of(rows, viewer)
+    assert together.shape == (len(rows), len(FEATURES))
+    assert np.isfinite(together).all()
+    for n, row in enumerate(rows):
+        np.testing.assert_array_equal(together[n], of([row], viewer)[0])
+
+
+def test_labels_of_what_was_liked_match_and_fade() -> None:
+    liked = ViewerState("v", (Recent("i0", "like", NOW),))
+    assert column(of([0, 1, 3], liked), "label_match") == [1.0, 0.0, 1.0]
+    both = ViewerState("v", (Recent("i0", "like", NOW - 2 * HALF_LIFE_S), Recent("i1", "like", NOW)))
+    assert column(of([0, 1], both), "label_match") == [0.25, 1.0]
+
+
+def test_a_dislike_speaks_against_its_labels_and_outlets_are_shares() -> None:
+    viewer = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i1", "like", NOW), Recent("i3", "play", NOW)))
+    assert column(of([0, 3, 1], viewer), "label_dislike") == [1.0, 1.0, 0.0]
+    assert column(of([1, 2], viewer), "same_outlet") == [1.0, 0.0]
+    assert column(of([1, 2], viewer), "same_series") == [1.0, 0.0]
+
+
+def test_context_and_locality() -> None:
+    table = of([0, 1, 2], None)
+    assert column(table, "on_tv") == [1, 1, 1]
+    assert column(table, "on_mobile") == [0, 0, 0]
+    assert column(table, "is_local") == [0, 1, 0]
+    assert column(table, "is_live") == [0, 1, 0]
+
+
+def test_rates_are_shrunk_towards_the_mean() -> None:
+    some = ItemStats(np.zeros((len(IDS), len(ACTIONS)), np.float32), np.zeros(len(IDS), np.float32))
+    some.count[0] = [1, 0, 1, 0]
+    some.count[1] = [100, 0, 0, 0]
+    rate = columns(np.array([0, 1, 2], np.int32), np.zeros(3, np.float32), None, catalog(), some, NOW, "cn", "tv")
+    lucky, proven, unknown = column(rate, "like_rate")
+    assert proven < unknown < lucky < 0.06

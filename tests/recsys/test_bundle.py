@@ -1,0 +1,120 @@
+"""A bundle survives the trip through bytes, and nothing damaged gets past `unpack` or `Model.load`."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.bundle import MANIFEST, TENSORS, Bundle, pack, unpack
+from recsys.errors import BundleError
+from recsys.model import Model
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.types import ACTIONS
+
+FEATURES = ("a", "b", "c")
+
+
+def bundle() -> Bundle:
+    torch.manual_seed(1)
+    network = tensors(Ranker(len(FEATURES), len(ACTIONS), hidden=4))
+    probe = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    return Bundle(
+        version="7",
+        created_at=1.5,
+        item_ids=("i1", "i2"),
+        item_vectors=np.eye(2, 4, dtype=np.float32),
+        als={"regularization": 0.1, "alpha": 2.0},
+        popularity=np.array([1, 2], np.float32),
+        network=network,
+        feature_names=FEATURES,
+        probe_features=probe,
+        probe_p=Predictor.load(network).p(probe),
+        metrics={"ndcg@10": 0.25},
+    )
+
+
+def test_a_bundle_survives_the_trip_through_bytes() -> None:
+    sent = bundle()
+    got = unpack(pack(sent))
+    assert replace(got, network={}, **dict.fromkeys(ARRAYS)) == replace(sent, network={}, **dict.fromkeys(ARRAYS))  # type: ignore[arg-type]
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
+    assert got.network.keys() == sent.network.keys()
+    assert Model.load(got, FEATURES).predictor.p(sent.probe_features).tolist() == sent.probe_p.tolist()
+
+
+ARRAYS = ("item_vectors", "popularity", "probe_features", "probe_p")
+GOOD = pack(bundle())
+
+
+@given(st.sampled_from([TENSORS, MANIFEST]), st.integers(0, 10_000), st.integers(1, 255))
+def test_a_flipped_byte_is_refused_or_harmless(name: str, place: int, flip: int) -> None:
+    body = bytearray(GOOD[name])
+    body[place % len(body)] ^= flip
+    try:
+        got = unpack({**GOOD, name: bytes(body)})
+    except BundleError:
+        return
+    assert name == MANIFEST, "altered tensors must not pass"
+    np.testing.assert_array_equal(got.item_vectors, bundle().item_vectors)
+
+
+@pytest.mark.parametrize("name", [TENSORS, MANIFEST])
+def test_a_cut_or_missing_file_is_refused(name: str) -> None:
+    with pytest.raises(BundleError):
+        unpack({**GOOD, name: GOOD[name][:-9]})
+    with pytest.raises(BundleError):
+        unpack({other: body for other, body in GOOD.items() if other != name})
+
+
+def test_a_pickle_is_refused() -> None:
+    body = pickle.dumps({"item_vectors": [1, 2]})
+    manifest = json.loads(GOOD[MANIFEST])
+    import hashlib
+
+    manifest["sha256"][TENSORS] = hashlib.sha256(body).hexdigest()
+    with pytest.raises(BundleError, match="unreadable"):
+        unpack({TENSORS: body, MANIFEST: json.dumps(manifest).encode()})
+
+
+def _nan(b: Bundle) -> Bundle:
+    vectors = b.item_vectors.copy()
+    vectors[0, 0] = np.nan
+    return replace(b, item_vectors=vectors)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_nan, "not finite"),
+        (lambda b: replace(b, popularity=b.popularity[:1]), "popularity has shape"),
+        (lambda b: replace(b, item_ids=("i1", "i1")), "twice"),
+        (lambda b: replace(b, probe_features=b.probe_features[:0], probe_p=b.probe_p[:0]), "no probe"),
+        (lambda b: replace(b, popularity=b.popularity.astype(np.float64)), "float64"),
+    ],
+)
+def test_an_unsound_bundle_is_refused(damage, said: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BundleError, match=said):
+        pack(damage(bundle()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda b: replace(b, feature_names=("a", "c", "b")), "another order"),
+        (lambda b: replace(b, feature_names=("a", "b", "d")), "c, d"),
+        (lambda b: replace(b, probe_p=b.probe_p + np.float32(0.01)), "probe"),
+        (lambda b: replace(b, actions=("play", "like", "complete", "dislike")), "predicts"),
+        (lambda b: replace(b, network={"head.weight": b.network["head.weight"]}), "not a ranker"),
+    ],
+)
+def test_a_model_that_would_answer_otherwise_is_refused(damage, said: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BundleError, match=said):
+        Model.load(damage(bundle()), FEATURES)
