@@ -72,8 +72,8 @@ def popular(ask: Ask) -> I32:
 
 def newest(ask: Ask) -> I32:
     """What was published last."""
-    order = ask.index.newest[ask.query.placement.screen]
-    return order[ask.catalog.published_at[order[: 4 * NEWEST]] <= ask.query.now][:NEWEST] if len(order) else _NONE
+    order = ask.index.newest[ask.query.placement.screen][: 4 * NEWEST]  # some of them may not be out yet
+    return order[ask.catalog.published_at[order] <= ask.query.now][:NEWEST]
 
 
 def supply(ask: Ask) -> I32:
