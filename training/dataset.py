@@ -1,0 +1,62 @@
+"""The event log in time order, and where it is cut. Whatever is learned for a moment comes from before that moment."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+
+from features.events import ViewerEvent, actions_of
+from recsys.catalog import Catalog
+from recsys.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Events in the order of their server time; an event that was sent twice stands here once, where it came first."""
+
+    events: tuple[ViewerEvent, ...]
+
+    @classmethod
+    def of(cls, events: Iterable[ViewerEvent]) -> Timeline:
+        """Sorts (stably) and leaves out repeated ids of one viewer."""
+        first: dict[tuple[str, str], ViewerEvent] = {}
+        for event in sorted(events, key=attrgetter("at")):
+            first.setdefault((event.viewer_id, event.id), event)
+        return cls(tuple(first.values()))
+
+    def index(self, at: float) -> int:
+        """How many events lie strictly before unix second `at`."""
+        return bisect_left(self.events, at, key=attrgetter("at"))
+
+    def before(self, at: float) -> tuple[ViewerEvent, ...]:
+        """The events strictly before `at`."""
+        return self.events[: self.index(at)]
+
+    def since(self, at: float) -> tuple[ViewerEvent, ...]:
+        """The events from `at` on."""
+        return self.events[self.index(at) :]
+
+    @property
+    def end(self) -> float:
+        """The first moment after all events; raises InvalidInput when there are none."""
+        if not self.events:
+            raise InvalidInput("the event log is empty: there is nothing to train on")
+        return self.events[-1].at + 1.0
+
+    def cut(self, share: float) -> float:
+        """The time from which on about the newest `share` of all actions happened; in (0, 1).
+
+        Raises InvalidInput when the log is too small to be cut there.
+        """
+        times = [event.at for event in self.events if actions_of(event)]
+        place = int(len(times) * (1.0 - share))
+        if place >= len(times) or times[place] == times[0]:
+            raise InvalidInput(f"an event log of {len(times)} actions cannot be split at its newest {share:.0%}")
+        return times[place]
+
+
+def acted_row(event: ViewerEvent, catalog: Catalog) -> int | None:
+    """Catalogue row of the item that was acted on; None for other events and for items the catalogue does not know."""
+    return catalog.row_of.get(event.item_id) if event.item_id is not None and actions_of(event) else None

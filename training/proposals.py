@@ -1,0 +1,100 @@
+"""What the ranker is given to rank: the proposals of serving's own sources, their features from serving's own columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.columns import FEATURES, columns
+from features.events import ViewerEvent
+from recsys.bundle import Bundle
+from recsys.candidates.index import Index
+from recsys.candidates.retrieval import Retriever
+from recsys.candidates.sources import SOURCES, Ask
+from recsys.catalog import Catalog
+from recsys.distribution.eligibility import barred, first_reasons
+from recsys.guidance.compile import compile_policy
+from recsys.model import Model
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.state import ItemStats, ViewerState
+from recsys.types import ACTIONS, F32, I32, Placement, Query, Screen, Surface
+
+REFRESH = 50
+"""The orders of popular and new items are derived again after so many pages; serving does it every second or so."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Candidates of one page, N of them.
+
+    row [N] catalogue rows, rising · affinity [N] match of viewer and item · features [N, F] as in FEATURES
+    """
+
+    row: I32
+    affinity: F32
+    features: F32
+
+
+class Proposer:
+    """Asks serving's sources, without any policy, and keeps what may be shown."""
+
+    def __init__(self, catalog: Catalog, retriever: Retriever) -> None:
+        self._catalog, self._model = catalog, _unranked(retriever)
+        self._policy = compile_policy((), catalog)
+        self._index: Index | None = None
+        self._pages = 0
+
+    def propose(
+        self, event: ViewerEvent, at: float, viewer: ViewerState | None, stats: ItemStats, without: I32
+    ) -> Proposals:
+        """Candidates for the viewer of `event`, where and on what the event happened, at unix second `at`.
+
+        `without` [M] rows are not proposed. `stats` must be as of `at` or before.
+        """
+        if self._index is None or self._pages % REFRESH == 0:
+            self._index = Index.of(self._catalog, stats, self._model)
+        self._pages += 1
+        query, retriever = _query(event, at), self._model.retriever
+        vector = retriever.viewer_vector(viewer) if viewer is not None else None
+        ask = Ask(query, viewer, self._catalog, stats, self._model, self._policy, self._index, vector)
+        proposed = np.unique(np.concatenate([source(ask) for source in SOURCES.values()])).astype(np.int32)
+        proposed = proposed[(proposed >= 0) & ~np.isin(proposed, without)]
+        allowed, _ = first_reasons(barred(self._catalog, proposed, query, viewer))
+        row: I32 = proposed[allowed]
+        affinity = np.zeros(len(row), np.float32)
+        if vector is not None:
+            position = self._index.position_of_row[row]
+            affinity = np.where(position >= 0, retriever.vectors[position] @ vector, np.float32(0.0))
+        screen = query.placement.screen
+        features = columns(row, affinity, viewer, self._catalog, stats, at, event.region, screen)
+        return Proposals(row, affinity, features)
+
+
+def _query(event: ViewerEvent, at: float) -> Query:
+    """The request that this event's viewer would have made; the web's home page where the event does not say."""
+    if event.placement:
+        placement = Placement.parse(event.placement)
+    else:
+        placement = Placement("any", event.screen or Screen.WEB, Surface.HOME)
+    return Query(event.id, event.viewer_id, placement, event.region, at, slots=1, guided=False)
+
+
+def _unranked(retriever: Retriever) -> Model:
+    """A model of which only retrieval has been learned, as the sources want one; its ranker is never asked."""
+    items = len(retriever.item_ids)
+    network = Ranker(len(FEATURES), len(ACTIONS), hidden=1)
+    bundle = Bundle(
+        version="unranked",
+        created_at=0.0,
+        item_ids=retriever.item_ids,
+        item_vectors=retriever.vectors,
+        als={},
+        popularity=np.zeros(items, np.float32),
+        network=tensors(network),
+        feature_names=FEATURES,
+        probe_features=np.zeros((0, len(FEATURES)), np.float32),
+        probe_p=np.zeros((0, len(ACTIONS)), np.float32),
+        metrics={},
+    )
+    return Model(bundle, retriever, Predictor(network))
