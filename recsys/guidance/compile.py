@@ -1,0 +1,271 @@
+"""Policy x catalogue -> columns once; policy x request -> bounds of one page, by indexing only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor
+
+import numpy as np
+
+from recsys.catalog import Catalog
+from recsys.guidance.bounds import Bounds
+from recsys.guidance.conditions import Condition, mask, province
+from recsys.guidance.inherit import Effective, Origin, effective
+from recsys.guidance.policy import Attribute, Block, Boost, Cap, Pin, Policy, Share, Space
+from recsys.types import F64, I16, I32, Bool, Query
+
+__all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]
+
+SUPPLY = 3
+"""Retrieval owes guidance so many candidates for each one that a floor asks for."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What retrieval must supply for one floor: `count` items out of `member` ([catalogue] mask)."""
+
+    control_id: str
+    member: Bool
+    count: int
+
+
+@dataclass(frozen=True)
+class CompiledPolicy:
+    """An effective policy over one catalogue revision.
+
+    A query with `guided=False` meets no control and no bonus. Masks that depend on the viewer's place are made once per
+    province and kept.
+    """
+
+    effective: Effective
+    catalog: Catalog
+    lean: F64  # [catalogue] bonus by the weights, in clicks
+    masks: dict[tuple[str, str], Bool] = field(repr=False)
+
+    @property
+    def version(self) -> str:
+        """Versions of all policies folded in, "cn@3+cn.zj@1"; "none" for no policy."""
+        return self.effective.version
+
+    @classmethod
+    def none(cls, catalog: Catalog) -> CompiledPolicy:
+        """No policy at all."""
+        return compile_policy((), catalog)
+
+    @property
+    def controls(self) -> tuple[Origin, ...]:
+        """All controls, the most important first: numbered as in `bounds`, whether in force or not."""
+        return self.effective.controls
+
+    def bonus(self, rows: I32, query: Query) -> F64:
+        """[N] what weights and boosts add to catalogue rows, in clicks."""
+        if not query.guided:
+            return np.zeros(len(rows))
+        bonus = self.lean[rows]
+        for _, origin in self._active(query):
+            if isinstance(origin.control, Boost):
+                bonus = bonus + origin.control.bonus * self.member(origin.control.where, query.region)[rows]
+        return bonus
+
+    def blocked(self, rows: I32, query: Query) -> Bool:
+        """[N] whether a block keeps the catalogue row off the page."""
+        blocked = np.zeros(len(rows), np.bool_)
+        for _, origin in self._active(query):
+            if isinstance(origin.control, Block):
+                blocked |= self.member(origin.control.where, query.region)[rows]
+        return blocked
+
+    def needs(self, query: Query, slots: int) -> tuple[Need, ...]:
+        """What the floors ask of retrieval."""
+        return tuple(
+            Need(origin.control.id, self.member(origin.control.where, query.region), SUPPLY * least)
+            for _, origin in self._active(query)
+            if isinstance(origin.control, Share) and (least := int(floors(origin.control, slots).max(initial=0))) > 0
+        )
+
+    def pinned_rows(self, query: Query) -> I32:
+        """Catalogue rows of pinned items, to be fetched whatever retrieval thinks; unknown items are left out."""
+        return self.catalog.rows(o.control.item for _, o in self._active(query) if isinstance(o.control, Pin))
+
+    def member(self, condition: Condition, region: str) -> Bool:
+        """[catalogue] items for which the condition holds for viewers of a region."""
+        key = (condition.key(), province(region) if condition.about_viewer else "")
+        if key not in self.masks:
+            self.masks[key] = mask(condition, self.catalog, region)
+        return self.masks[key]
+
+    def bounds(self, query: Query, rows: I32, slots: int, shown: I32) -> Bounds:
+        """What the page must keep.
+
+        rows   [N]  catalogue rows of the candidates
+        slots       slots of the page; the page has `min(slots, N)`
+        shown  [M]  catalogue rows of the session's earlier pages, in slot order. Shares hold for the page and for the
+                    session so far (as far as one page can make up for it); spacing holds across the seam of pages
+        """
+        draft = _Draft(self, query, rows, min(slots, len(rows)), slots, shown)
+        for number, origin in self._active(query):
+            draft.add(number, origin.control)
+        return draft.bounds()
+
+    def serving(self, bounds: Bounds, candidate: int, slot: int) -> tuple[str, ...]:
+        """Ids of the pins and floors in force that a candidate in a slot (0-based) serves."""
+        pinned = bounds.pin_control[(bounds.pin_item == candidate) & (bounds.pin_slot == slot)]
+        floored = bounds.row_control[bounds.member[:, candidate] & (bounds.lower.max(axis=1, initial=0) > 0)]
+        return tuple(self.controls[c].control.id for c in sorted({*pinned.tolist(), *floored.tolist()}))
+
+    def _active(self, query: Query) -> Iterator[tuple[int, Origin]]:
+        return ((c, o) for c, o in enumerate(self.controls) if query.guided and o.control.holds(query))
+
+
+def compile_policy(policies: Sequence[Policy], catalog: Catalog) -> CompiledPolicy:
+    """The policies of one line of outlets over a catalogue. Raises PolicyError when they are not of one line."""
+    policy = effective(policies)
+    lean = np.zeros(len(catalog))
+    for axis, weight in policy.weights.items():
+        if axis in catalog.axes.code:
+            lean += weight * catalog.axis[:, catalog.axes.code[axis]]
+    masks = {
+        (condition.key(), ""): mask(condition, catalog, "")
+        for origin in policy.controls
+        if (condition := getattr(origin.control, "where", None)) and not condition.about_viewer
+    }
+    return CompiledPolicy(policy, catalog, lean, masks)
+
+
+def attribute(catalog: Catalog, name: Attribute) -> I32 | I16:
+    """[catalogue] codes of an attribute, -1 = none."""
+    columns: dict[str, I32 | I16] = {
+        "topic": catalog.topic,
+        "provider": catalog.provider,
+        "series": catalog.series,
+        "outlet": catalog.outlet,
+        "region": catalog.region,
+        "kind": catalog.kind,
+    }
+    return columns[name]
+
+
+def floors(share: Share, slots: int, shown: int = 0, counted: int = 0) -> I32:
+    """[slots] least number of members in the first k slots; 0 where nothing is asked.
+
+    With `shown` slots of earlier pages of which `counted` were members, a share is also asked of all of them together,
+    as far as the first k slots can make up for it.
+    """
+    least = np.zeros(slots, np.int32)
+    for k in _prefixes(share, slots):
+        if isinstance(share.at_least, int):
+            least[k - 1] = share.at_least
+        elif share.at_least is not None:
+            up = k == slots or share.rounding == "strict"
+            overall = _rounded(share.at_least * (shown + k), up) - counted
+            least[k - 1] = max(_rounded(share.at_least * k, up), min(overall, k))
+    return least
+
+
+def caps(share: Share, slots: int, shown: int = 0, counted: int = 0) -> I32:
+    """[slots] largest number of members in the first k slots; k where nothing is asked. Sessions as in `floors`."""
+    most = np.arange(1, slots + 1, dtype=np.int32)
+    for k in _prefixes(share, slots):
+        if share.at_most is not None:
+            up = not (k == slots or share.rounding == "strict")
+            most[k - 1] = _at_most(share.at_most, k, up, shown, counted)
+    return most
+
+
+def _prefixes(share: Share, slots: int) -> Iterator[int]:
+    """Lengths on which the share is asked; the whole page is always one."""
+    named = range(1, slots) if share.prefixes == "every" else {k for k in share.prefixes if k < slots}
+    yield from named
+    if slots:
+        yield slots
+
+
+def _at_most(amount: float, slots: int, up: bool, shown: int, counted: int) -> int:
+    if isinstance(amount, int):
+        return min(amount, slots)
+    overall = _rounded(amount * (shown + slots), up) - counted
+    return min(slots, _rounded(amount * slots, up), max(overall, 0))
+
+
+def _rounded(amount: float, up: bool) -> int:
+    """Rounded up or down, forgiving the last digits of a product: 0.07 x 100 is 7, not 7.000000000000001."""
+    return ceil(amount - 1e-9) if up else floor(amount + 1e-9)
+
+
+class _Draft:
+    """Bounds in the making: rows, spacings and pins are collected control by control."""
+
+    def __init__(self, policy: CompiledPolicy, query: Query, rows: I32, slots: int, asked: int, shown: I32) -> None:
+        self.policy, self.query, self.rows, self.shown = policy, query, rows, shown
+        self.slots, self.asked = slots, asked
+        self.active = np.zeros(len(policy.controls), np.bool_)
+        self.rules: list[tuple[int, Bool, I32, I32]] = []
+        self.spaces: list[tuple[int, I32, Space, I32]] = []
+        self.pins: list[tuple[int, int, int]] = []
+
+    def add(self, number: int, control: object) -> None:
+        """Take in control `number`."""
+        self.active[number] = isinstance(control, Share | Cap | Space) or (
+            isinstance(control, Pin) and control.slot <= self.asked
+        )
+        if isinstance(control, Share):
+            self._share(number, control)
+        elif isinstance(control, Cap):
+            self._cap(number, control)
+        elif isinstance(control, Space):
+            self._space(number, control)
+        elif isinstance(control, Pin) and self.active[number]:
+            row = self.policy.catalog.row_of.get(control.item, -1)
+            place = np.flatnonzero(self.rows == row)
+            self.pins.append((number, int(place[0]) if len(place) else -1, control.slot - 1))
+
+    def _share(self, number: int, share: Share) -> None:
+        member = self.policy.member(share.where, self.query.region)
+        session = len(self.shown), int(member[self.shown].sum())
+        lower, upper = floors(share, self.slots, *session), caps(share, self.slots, *session)
+        self.rules.append((number, member[self.rows], lower, upper))
+
+    def _cap(self, number: int, cap: Cap) -> None:
+        codes = attribute(self.policy.catalog, cap.attribute)
+        here, before = codes[self.rows], codes[self.shown]
+        for code in np.unique(here[here >= 0]):
+            most = _at_most(cap.at_most, self.slots, False, len(before), int((before == code).sum()))
+            member = here == code
+            if member.sum() > most:
+                upper = np.full(self.slots, most, np.int32)
+                self.rules.append((number, member, np.zeros(self.slots, np.int32), upper))
+
+    def _space(self, number: int, space: Space) -> None:
+        codes = attribute(self.policy.catalog, space.attribute)
+        seam = codes[self.shown][-(space.within - 1) :].astype(np.int32)
+        self.spaces.append((number, codes[self.rows].astype(np.int32), space, seam))
+
+    def bounds(self) -> Bounds:
+        """All that was collected, as arrays."""
+        n, k = len(self.rows), self.slots
+        reach = max((space.within - 1 for _, _, space, _ in self.spaces), default=0)
+        before = np.full((len(self.spaces), reach), -1, np.int32)
+        for s, (_, _, _, seam) in enumerate(self.spaces):
+            before[s, reach - len(seam) :] = seam
+
+        def ints(numbers: list[int]) -> I32:
+            return np.array(numbers, np.int32)
+
+        return Bounds(
+            slots=k,
+            active=self.active,
+            tie=self.rows.astype(np.int64),
+            member=np.array([rule[1] for rule in self.rules], np.bool_).reshape(-1, n),
+            lower=np.array([rule[2] for rule in self.rules], np.int32).reshape(-1, k),
+            upper=np.array([rule[3] for rule in self.rules], np.int32).reshape(-1, k),
+            row_control=ints([rule[0] for rule in self.rules]),
+            code=np.array([codes for _, codes, _, _ in self.spaces], np.int32).reshape(-1, n),
+            at_most=ints([space.at_most for _, _, space, _ in self.spaces]),
+            within=ints([space.within for _, _, space, _ in self.spaces]),
+            before=before,
+            space_control=ints([number for number, _, _, _ in self.spaces]),
+            pin_item=ints([item for _, item, _ in self.pins]),
+            pin_slot=ints([slot for _, _, slot in self.pins]),
+            pin_control=ints([number for number, _, _ in self.pins]),
+        )

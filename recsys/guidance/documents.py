@@ -1,0 +1,133 @@
+"""Policy text to plain data, and what a schema finds wrong with it to editors' words.
+
+YAML here is YAML as people expect it: only `true` and `false` are booleans (so `on:` is a key and `no` a language),
+dates stay text, a key may stand once, and aliases are refused, for a short text could grow without end through them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from recsys.errors import Finding, PolicyError
+
+SIZE_MAX = 1 << 20
+"""Characters of a policy's text."""
+
+_BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
+_TAGS = ("boost", "block", "pin", "share", "cap", "space")
+
+_SHAPES = {
+    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
+    r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
+    r"^\S+$": "no spaces",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the surprises taken out."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _unreadable(event.start_mark, "aliases (*name) are not supported")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise _unreadable(key_node.start_mark, f"{key!r} is said twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _unreadable(mark: yaml.Mark | None, why: str) -> PolicyError:
+    return PolicyError("the policy cannot be read", [Finding(_line(mark), why)])
+
+
+def _plain(tag: str, first: str | None) -> bool:
+    """Whether unquoted text that begins with `first` may be taken for more than text."""
+    kind = tag.rpartition(":")[2]
+    return kind in ("null", "int", "float") or (kind == "bool" and first in tuple("tTfF"))
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if _plain(tag, first)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_document(text: str) -> object:
+    """Plain data of JSON or YAML text. Raises PolicyError naming the line."""
+    if len(text) > SIZE_MAX:
+        raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
+    try:
+        if text.lstrip().startswith("{"):
+            return json.loads(text, object_pairs_hook=_once)
+        return yaml.load(text, Loader=_Loader)
+    except json.JSONDecodeError as error:
+        raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
+    except yaml.MarkedYAMLError as error:
+        raise PolicyError("the policy is not YAML", [Finding(_line(error.problem_mark), str(error.problem))]) from error
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
+
+
+def findings_of(error: ValidationError) -> tuple[Finding, ...]:
+    """What a schema found, each at its field (`controls[2].at_least`), in editors' words."""
+    return tuple(Finding(_where(fault["loc"]), _words(fault)) for fault in error.errors(include_url=False))
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for key, worth in pairs:
+        if key in said:
+            raise PolicyError("the policy cannot be read", [Finding(key, f"{key!r} is said twice")])
+        said[key] = worth
+    return said
+
+
+def _line(mark: yaml.Mark | None) -> str:
+    return f"line {mark.line + 1}" if mark else ""
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    """A path such as `controls[2].where.label`, without the names a schema gives to its own branches."""
+    path = ""
+    for place, part in enumerate(location):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not (part in _TAGS and place == 2 and location[0] == "controls") and not _BRANCH.match(part):
+            path += f".{part}" if path else part
+    return path
+
+
+def _words(fault: Any) -> str:
+    kind, said, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return "there is no such field"
+    if kind == "union_tag_invalid":
+        return f"there is no action {context['tag']!r}; there are {', '.join(_TAGS)}"
+    if kind == "union_tag_not_found":
+        return f"an action is missing; there are {', '.join(_TAGS)}"
+    if kind in ("literal_error", "enum"):
+        return f"{said!r} is not one of {context['expected']}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return f"{said!r} does not read as one: {_SHAPES.get(context['pattern'], context['pattern'])}"
+    if kind == "model_type":
+        return (
+            "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"
+        )
+    message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
+    return f"{said!r} should be {message}" if isinstance(said, str | int | float) else message

@@ -1,0 +1,149 @@
+"""Parents and children: one effective policy out of those of an outlet and of all outlets above it.
+
+Parents' controls come first. A child adds controls, and may say a parent's control anew under the same id: tighter
+always, looser only when the parent's is neither `legal` nor `binding`. Where a child loosens what it may not, the
+parent's control stays in force (guidance fails closed) and `lint` tells the child's editors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from recsys.catalog import within
+from recsys.errors import Finding, PolicyError
+from recsys.guidance.policy import HARDNESS, Block, Boost, Cap, Control, Pin, Policy, Share, Space
+
+FIRM = ("legal", "binding")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A control and the outlet whose policy said it."""
+
+    control: Control
+    outlet: str
+
+    @property
+    def importance(self) -> tuple[int, int]:
+        """Sorts the most important first; a control that stands later gives way earlier."""
+        return HARDNESS.index(self.control.hardness), -self.control.priority
+
+
+@dataclass(frozen=True)
+class Effective:
+    """What is in force for an outlet: weights and controls, the most important control first."""
+
+    version: str  # "cn@3+cn.zj@1"
+    weights: Mapping[str, float]
+    controls: tuple[Origin, ...]
+
+
+def chain(policies: Sequence[Policy]) -> list[Policy]:
+    """The policies from root to leaf. Raises PolicyError when they are not of one line of outlets."""
+    line = sorted(policies, key=lambda policy: policy.outlet.count("."))
+    for above, below in pairwise(line):
+        if above.outlet == below.outlet or not within(below.outlet, above.outlet):
+            raise PolicyError(f"policies of {above.outlet} and {below.outlet} are not of one line of outlets")
+    return line
+
+
+def effective(policies: Sequence[Policy]) -> Effective:
+    """Fold the policies of one line of outlets, in any order, into one. Raises PolicyError as `chain` does."""
+    line = chain(policies)
+    weights: dict[str, float] = {}
+    controls: dict[str, Origin] = {}
+    for policy in line:
+        weights |= policy.weights
+        for control in policy.controls:
+            above = controls.get(control.id)
+            if above is None or _may_replace(above.control, control):
+                controls[control.id] = Origin(control, policy.outlet)
+    version = "+".join(f"{policy.outlet}@{policy.version}" for policy in line) or "none"
+    return Effective(version, weights, tuple(sorted(controls.values(), key=lambda origin: origin.importance)))
+
+
+def loosenings(policies: Sequence[Policy]) -> Iterator[Finding]:
+    """Every control of the last (lowest) policy that loosens what a parent holds firm."""
+    line = chain(policies)
+    if not line:
+        return
+    above = {origin.control.id: origin for origin in effective(line[:-1]).controls}
+    for place, control in enumerate(line[-1].controls):
+        parent = above.get(control.id)
+        if parent and not _may_replace(parent.control, control):
+            how = looser(parent.control, control)
+            yield Finding(
+                f"controls[{place}]",
+                f"{control.id!r} is {parent.control.hardness} in the policy of {parent.outlet}: {how}; "
+                f"the control of {parent.outlet} stays in force",
+            )
+
+
+def _may_replace(parent: Control, child: Control) -> bool:
+    return parent.hardness not in FIRM or looser(parent, child) is None
+
+
+def looser(parent: Control, child: Control) -> str | None:
+    """What in the child's form of a control asks less than the parent's; None when it asks at least as much."""
+    if type(parent) is not type(child):
+        return f"it must stay a {parent.action}, not become a {child.action}"
+    if HARDNESS.index(child.hardness) > HARDNESS.index(parent.hardness):
+        return f"its hardness may not sink to {child.hardness}"
+    if child.hardness == parent.hardness and child.priority < parent.priority:
+        return f"its priority may not sink below {parent.priority}"
+    if child.on != parent.on or child.active != parent.active:
+        return "where and when it is in force may not change"
+    return _looser_amounts(parent, child)
+
+
+def _looser_amounts(parent: Control, child: Control) -> str | None:
+    if isinstance(parent, Share) and isinstance(child, Share):
+        return _looser_share(parent, child)
+    if isinstance(parent, Cap) and isinstance(child, Cap):
+        if parent.attribute != child.attribute:
+            return f"it must stay about {parent.attribute}"
+        return _above("at_most", parent.at_most, child.at_most)
+    if isinstance(parent, Space) and isinstance(child, Space):
+        if parent.attribute != child.attribute:
+            return f"it must stay about {parent.attribute}"
+        if child.within < parent.within:
+            return f"within may not sink below {parent.within}"
+        return _above("at_most", parent.at_most, child.at_most)
+    if isinstance(parent, Pin) and isinstance(child, Pin):
+        return None if (parent.item, parent.slot) == (child.item, child.slot) else "its item and slot may not change"
+    if isinstance(parent, Boost) and isinstance(child, Boost):
+        return None if (parent.where, parent.bonus) == (child.where, child.bonus) else "its bonus may not change"
+    if isinstance(parent, Block) and isinstance(child, Block):
+        return None if parent.where == child.where else "its condition may not change"
+    raise TypeError(f"no comparison of {type(parent).__name__}")
+
+
+def _looser_share(parent: Share, child: Share) -> str | None:
+    if parent.where != child.where:
+        return "its condition may not change"
+    if parent.rounding == "strict" and child.rounding != "strict":
+        return "its rounding must stay strict"
+    if parent.prefixes == "every" and child.prefixes != "every":
+        return "it must stay on every prefix"
+    if child.prefixes != "every" and not set(parent.prefixes) <= set(child.prefixes):
+        return "it must keep all its prefixes"
+    if parent.at_least is not None:
+        if child.at_least is None:
+            return "its floor may not go"
+        if type(child.at_least) is not type(parent.at_least):
+            return "a share must stay a share, a number of items a number of items"
+        if child.at_least < parent.at_least:
+            return f"a child may raise the floor of {parent.at_least:g}, not lower it to {child.at_least:g}"
+    return _above("at_most", parent.at_most, child.at_most)
+
+
+def _above(name: str, parent: float | None, child: float | None) -> str | None:
+    if parent is None:
+        return None
+    if child is None:
+        return "its cap may not go"
+    if type(child) is not type(parent):
+        return "a share must stay a share, a number of items a number of items"
+    return f"a child may lower {name} from {parent:g}, not raise it to {child:g}" if child > parent else None

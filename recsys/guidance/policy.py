@@ -1,0 +1,198 @@
+"""The policy: what editors of one outlet say, as a versioned document in JSON or YAML.
+
+A policy has weights (axis -> how much an editorial value counts, in clicks) and controls (one rule each). Everything
+here is data and its checks; `compile` turns it into numbers, `lint` compares it with parents and the catalogue.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from recsys.catalog import Code, Id, within
+from recsys.errors import Finding, PolicyError
+from recsys.guidance.conditions import Condition
+from recsys.guidance.documents import findings_of, read_document
+from recsys.guidance.schedule import Active
+from recsys.types import Query, Screen, Surface
+
+Hardness = Literal["legal", "binding", "editorial", "soft"]
+HARDNESS: tuple[Hardness, ...] = ("legal", "binding", "editorial", "soft")
+"""Most important first: what comes later gives way earlier."""
+
+Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
+
+_PER_CENT = re.compile(r"\d{1,3}(\.\d+)?%")
+
+
+def _amount(said: object) -> object:
+    """A share may also be written "30%"; yes and no are not amounts."""
+    if isinstance(said, str) and _PER_CENT.fullmatch(said):
+        said = float(said[:-1]) / 100.0
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise ValueError("a share (0.3 or 30%) or a number of items (3) is wanted")
+    if isinstance(said, float) and not 0.0 <= said <= 1.0:
+        raise ValueError(f"a share lies between 0 and 1, {said:g} does not; items are counted without a point")
+    if isinstance(said, int) and said < 0:
+        raise ValueError("a number of items is not negative")
+    return said
+
+
+Amount = Annotated[int | float, BeforeValidator(_amount)]
+"""A whole number is a number of items; a number with a point (0.3) or "30%" is a share."""
+
+
+class Said(BaseModel):
+    """A part of a policy: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Scope(Said):
+    """Where a control is in force; unsaid = everywhere."""
+
+    screens: tuple[Screen, ...] = ()
+    surfaces: tuple[Surface, ...] = ()
+    regions: tuple[Code, ...] = ()  # of the viewer, with all below them
+
+    def holds(self, query: Query) -> bool:
+        """Whether the query's page is one of those meant."""
+        here, region = query.placement, query.region
+        return (
+            (not self.screens or here.screen in self.screens)
+            and (not self.surfaces or here.surface in self.surfaces)
+            and (not self.regions or any(within(region, root) for root in self.regions))
+        )
+
+
+class Rule(Said):
+    """What all controls have in common."""
+
+    id: Id
+    hardness: Hardness = "editorial"
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
+    on: Scope = Scope()
+    active: Active = Active()
+    legal_ref: str = ""
+    note: str = ""
+
+    def holds(self, query: Query) -> bool:
+        """Whether the control is in force for this query."""
+        return self.on.holds(query) and self.active.holds(query.now)
+
+
+class Boost(Rule):
+    """Items lean up (or down) by a few tenths of a click; never a promise."""
+
+    action: Literal["boost"]
+    where: Condition
+    bonus: Annotated[float, Field(ge=-1, le=1)]  # clicks
+
+
+class Block(Rule):
+    """Items do not appear at all."""
+
+    action: Literal["block"]
+    where: Condition
+
+
+class Pin(Rule):
+    """One item stands in one slot (1 = first), if it may be shown."""
+
+    action: Literal["pin"]
+    item: Id
+    slot: Annotated[int, Field(ge=1, le=200)]
+
+
+class Share(Rule):
+    """At least / at most so much of the page, and of its beginnings.
+
+    Prefixes: none (the page only), `every`, or a list of lengths; the page itself always counts. A floor is rounded up
+    on the page and down on a prefix, a cap the other way round; with `rounding: strict` always to the stricter side.
+    """
+
+    action: Literal["share"]
+    where: Condition
+    at_least: Amount | None = None
+    at_most: Amount | None = None
+    prefixes: Literal["every"] | tuple[Annotated[int, Field(ge=1, le=200)], ...] = ()
+    rounding: Literal["lenient", "strict"] = "lenient"
+
+    @model_validator(mode="after")
+    def _limits(self) -> Share:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a share needs at_least, at_most or both")
+        if isinstance(self.at_least, int) and self.prefixes == "every":
+            raise ValueError("a number of items cannot be in every prefix: name the prefixes or give a share")
+        return self
+
+
+class Cap(Rule):
+    """At most so many items of one value of an attribute (one topic, one provider, ...) on a page."""
+
+    action: Literal["cap"]
+    attribute: Attribute
+    at_most: Amount
+
+
+class Space(Rule):
+    """At most so many items of one value of an attribute in any `within` neighbouring slots."""
+
+    action: Literal["space"]
+    attribute: Attribute
+    at_most: Annotated[int, Field(ge=1, le=200)]
+    within: Annotated[int, Field(ge=2, le=200)]
+
+    @model_validator(mode="after")
+    def _narrower(self) -> Space:
+        if self.at_most >= self.within:
+            raise ValueError(f"{self.at_most} of {self.within} slots allows everything: at_most must be below within")
+        return self
+
+
+Control = Annotated[Boost | Block | Pin | Share | Cap | Space, Field(discriminator="action")]
+PageControl = Pin | Share | Cap | Space
+"""The controls that the page solve must keep; boosts and blocks act before it."""
+
+
+class Policy(Said):
+    """One version of what one outlet says. Parents' policies are folded in by `inherit.effective`."""
+
+    outlet: Code
+    version: Annotated[int, Field(ge=0)] = 0
+    author: str = ""
+    note: str = ""
+    weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
+    controls: tuple[Control, ...] = ()
+
+    @model_validator(mode="after")
+    def _ids_once(self) -> Policy:
+        seen: dict[str, int] = {}
+        for place, control in enumerate(self.controls):
+            if control.id in seen:
+                raise ValueError(f"controls[{place}]: id {control.id!r} is taken by controls[{seen[control.id]}]")
+            seen[control.id] = place
+        return self
+
+
+def parse_policy(text: str) -> Policy:
+    """A policy from JSON or YAML text. Raises PolicyError whose findings name every field that is wrong."""
+    document = read_document(text)
+    refused = tuple(_not_served(document))
+    if refused:
+        raise PolicyError("the policy cannot be used", refused)
+    try:
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        raise PolicyError("the policy cannot be read", findings_of(error)) from error
+
+
+def _not_served(document: object) -> list[Finding]:
+    controls = document.get("controls") if isinstance(document, dict) else None
+    return [
+        Finding(f"controls[{place}].action", "exposure targets are not served yet")
+        for place, control in enumerate(controls if isinstance(controls, list) else ())
+        if isinstance(control, dict) and control.get("action") == "exposure_target"
+    ]

@@ -1,0 +1,200 @@
+"""The receipt that comes with each page: every control met or not, what it cost, what it moved, what is proven.
+
+Plain JSON in editors' words; `verify` recomputes it. A page without a policy gets one too: no controls, nothing moved.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from recsys.batch import Candidates
+from recsys.catalog import Catalog
+from recsys.guidance.bounds import Bounds, Solution
+from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.policy import Hardness
+from recsys.guidance.telling import Told, tell
+from recsys.types import F64, I32
+
+Status = Literal["met", "binding", "relaxed", "impossible"]
+
+
+class Part(BaseModel):
+    """A part of a receipt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Required(Part):
+    """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`."""
+
+    at_least: int | None = None
+    at_most: int | None = None
+    within: int | None = None
+    slot: int | None = None
+
+
+class ControlLine(Part):
+    """One control in force.
+
+    status   met         kept, and the page would have kept it anyway
+             binding     kept, and the best page without controls would not have: it shaped this page
+             relaxed     gave way by `by` slots, because more important controls left no room
+             impossible  gave way by `by` slots, because `missing` candidates were not there at all
+    achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
+    settled   proven that it could not have given way less, given all more important controls
+    """
+
+    id: str
+    origin: str
+    action: str
+    hardness: Hardness
+    priority: int
+    required: Required
+    achieved: int
+    status: Status
+    by: int = 0
+    missing: int = 0
+    settled: bool = True
+    reason: str
+    legal_ref: str = ""
+
+
+class Price(Part):
+    """Utility lost for one unit of a control, in clicks: exact where the page was solved again one unit looser
+    (`resolved`), else the dual's estimate (`dual`), which errs on the high side."""
+
+    control_id: str
+    clicks: float
+    how: Literal["resolved", "dual"]
+
+
+class Move(Part):
+    """An item that guidance moved: its slot with and without weights and controls (None = not on the page)."""
+
+    item_id: str
+    slot: int | None
+    slot_without: int | None
+    control_ids: tuple[str, ...]
+
+
+class Receipt(Part):
+    """What guidance did to one page. `value`, `bound`: sum of attention x (utility + bonus), in clicks.
+
+    bound   no page that keeps what this page keeps is worth more
+    gap     (bound - value) / |value|; 0 when `proven` to be the best page
+    legal_kept  False: a legal control could not be kept; the page must not go out, the editorial page answers
+    """
+
+    policy_version: str
+    controls: tuple[ControlLine, ...] = ()
+    price: tuple[Price, ...] = ()
+    value: float
+    bound: float
+    gap: float
+    proven: bool
+    moved: tuple[Move, ...] = ()
+    legal_kept: bool = True
+
+
+def write_receipt(
+    policy: CompiledPolicy,
+    bounds: Bounds,
+    solution: Solution,
+    batch: Candidates,
+    attention: F64,
+    catalog: Catalog,
+) -> Receipt:
+    """What the solution keeps, moves and costs.
+
+    batch      the N candidates as solved, with utility and bonus
+    attention  [>= K] of each slot
+    """
+    value = batch.utility + batch.bonus
+    plain = best_without(batch.utility, bounds)
+    controls = tuple(
+        _line(policy, c, told, solution) for c, told in enumerate(tell(bounds, solution, value)) if told is not None
+    )
+    return Receipt(
+        policy_version=policy.version,
+        controls=controls,
+        price=tuple(
+            Price(
+                control_id=policy.controls[c].control.id,
+                clicks=float(solution.price[c]),
+                how="resolved" if solution.resolved[c] else "dual",
+            )
+            for c in np.flatnonzero(solution.price > 0)
+        ),
+        value=solution.value,
+        bound=solution.bound,
+        gap=solution.gap,
+        proven=solution.proven,
+        moved=tuple(_moves(policy, bounds, solution, batch, plain, catalog)),
+        legal_kept=not any(line.hardness == "legal" and line.by for line in controls),
+    )
+
+
+def best_without(value: F64, bounds: Bounds) -> I32:
+    """[K] candidates of the best page without any control: the order of value, ties as the solver breaks them."""
+    return np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
+
+
+def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> ControlLine:
+    origin = policy.controls[c]
+    control, by = origin.control, int(solution.relaxed[c])
+    if by == 0:
+        status: Status = "binding" if told.shaped else "met"
+    else:
+        status = "impossible" if told.missing else "relaxed"
+    return ControlLine(
+        id=control.id,
+        origin=origin.outlet,
+        action=control.action,
+        hardness=control.hardness,
+        priority=control.priority,
+        required=Required(at_least=told.at_least, at_most=told.at_most, within=told.within, slot=told.slot),
+        achieved=told.achieved,
+        status=status,
+        by=by,
+        missing=told.missing,
+        settled=bool(solution.settled[c]),
+        reason=told.reason(status, by),
+        legal_ref=control.legal_ref,
+    )
+
+
+def _moves(
+    policy: CompiledPolicy, bounds: Bounds, solution: Solution, batch: Candidates, plain: I32, catalog: Catalog
+) -> list[Move]:
+    slot = {int(i): k + 1 for k, i in enumerate(solution.chosen)}
+    without = {int(i): k + 1 for k, i in enumerate(plain)}
+    moves = []
+    for i in [*slot, *(i for i in without if i not in slot)]:
+        if slot.get(i) == without.get(i):
+            continue
+        up = slot.get(i, bounds.slots + 1) < without.get(i, bounds.slots + 1)
+        moves.append(
+            Move(
+                item_id=catalog.ids[batch.row[i]],
+                slot=slot.get(i),
+                slot_without=without.get(i),
+                control_ids=tuple(policy.controls[c].control.id for c in responsible(bounds, solution, i, up)),
+            )
+        )
+    return moves
+
+
+def responsible(bounds: Bounds, solution: Solution, candidate: int, up: bool) -> list[int]:
+    """At most two controls that lifted (or held back) a candidate: the largest credit, and another above half of it.
+
+    A pin answers for its item. Nobody answers for an item that merely made room or took it.
+    """
+    pinned = bounds.pin_control[(bounds.pin_item == candidate) & (solution.relaxed[bounds.pin_control] == 0)]
+    if up and len(pinned):
+        return [int(pinned[0])]
+    credit = solution.credit[:, candidate] * (1.0 if up else -1.0)
+    order = np.argsort(-credit, kind="stable")[:2]
+    return [int(c) for c in order if credit[c] > max(1e-9, credit[order[0]] / 2.0 - 1e-12)]
