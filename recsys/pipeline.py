@@ -1,6 +1,6 @@
 """One page, from question to answer. This is the whole story; every stage says what it took, kept and dropped.
 
-    sources propose -> union -> eligibility -> surplus -> columns -> rank -> utility -> bonus -> bounds -> solve -> receipt
+    sources -> union -> eligibility -> surplus -> columns -> rank -> utility -> bonus -> bounds -> solve -> receipt
 
 Relevance fails open: a dead source or ranker is a line in the trace and the page comes from a lower rung. Guidance and
 eligibility fail closed: no page leaves without them.
@@ -44,7 +44,7 @@ class World:
 
     @classmethod
     def of(cls, catalog: Catalog, stats: ItemStats, model: Model | None, policy: CompiledPolicy) -> World:
-        """A world with its index derived. For another policy on the same world: `dataclasses.replace(world, policy=p)`."""
+        """A world with its index derived; `dataclasses.replace(world, policy=p)` is the same world, steered otherwise."""
         stats = stats.resized(len(catalog))
         return cls(catalog, stats, model, policy, Index.of(catalog, stats, model))
 

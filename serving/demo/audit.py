@@ -1,0 +1,42 @@
+"""An auditor who trusts nobody: recounts each page from the policies and the catalogue, outside the serving process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from recsys.catalog import Catalog, Item
+from recsys.guidance.compile import compile_policy
+from recsys.guidance.policy import parse_policy
+from recsys.types import Placement, Query, Screen, Surface
+from serving.demo.movielens import region_of
+
+OUTLET = "cn.zj.hz"
+
+
+class Auditor:
+    """Holds its own catalogue and its own compiled policies."""
+
+    def __init__(self, items: Sequence[Item], policies: Sequence[str]) -> None:
+        self._catalog = Catalog.of(items)
+        self._policy = compile_policy([parse_policy(text) for text in policies], self._catalog)
+
+    def undeclared(self, page: dict[str, Any], viewer: str, screen: str, shown: Sequence[str]) -> list[str]:
+        """Controls that this page breaks without its receipt saying that they gave way; empty on an honest page."""
+        rows = self._catalog.rows(slot["item"]["id"] for slot in page["items"])
+        query = Query(
+            request_id=page["request_id"],
+            viewer_id=viewer,
+            placement=Placement(OUTLET, Screen(screen), Surface.HOME),
+            region=region_of(viewer),
+            now=time.time(),
+            slots=len(rows),
+        )
+        bounds = self._policy.bounds(query, rows, len(rows), self._catalog.rows(shown))
+        broken = bounds.broken(np.arange(len(rows), dtype=np.int32))
+        gave_way = {c["id"] for c in page["receipt"]["controls"] if c["status"] in ("relaxed", "impossible")}
+        ids = [origin.control.id for origin in self._policy.controls(query)]
+        return [control_id for control_id, by in zip(ids, broken, strict=True) if by and control_id not in gave_way]

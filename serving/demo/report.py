@@ -1,0 +1,101 @@
+"""What the demo tells a person at the end, and the same figures as one JSON line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from serving.demo.visit import Visits
+
+SHOWN_LABELS = ("mainstream", "public-service", "local", "commercial", "film")
+
+
+def side_by_side(console: Console, viewer: str, free: dict[str, Any], guided: dict[str, Any]) -> None:
+    """One viewer's page without and with guidance."""
+    table = Table(title=f"Home page of {viewer} on mobile, without and with guidance", title_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("without guidance", max_width=44)
+    table.add_column("with guidance", max_width=56)
+    table.add_column("because of", style="cyan", max_width=34)
+    before = {slot["item"]["id"] for slot in free["items"]}
+    for left, right in zip(free["items"], guided["items"], strict=False):
+        mark = "" if right["item"]["id"] in before else "[green]+ [/green]"
+        cause = ", ".join(right["control_ids"]) or "; ".join(right["reasons"][:2])
+        table.add_row(str(right["slot"]), _title(left["item"]), mark + _title(right["item"]), cause)
+    console.print(table)
+
+
+def receipt(console: Console, page: dict[str, Any]) -> None:
+    """The receipt of a page as a table."""
+    r = page["receipt"]
+    proof = "proven best" if r["proven"] else f"at most {100 * r['gap']:.2f} % below the best"
+    table = Table(title=f"Its receipt: {r['value']:.3f} clicks, {proof}", title_justify="left")
+    for heading in ("control", "of", "hardness", "asked", "on the page", "status", "price in clicks"):
+        table.add_column(heading, max_width=40)
+    prices = {price["control_id"]: price["clicks"] for price in r["prices"]}
+    for control in r["controls"]:
+        price = prices.get(control["id"], 0.0)
+        colour = "green" if control["status"] in ("met", "binding") else "red"
+        table.add_row(
+            control["id"],
+            control["origin"],
+            control["hardness"],
+            str(control["required"]),
+            str(control["achieved"]),
+            f"[{colour}]{control['status']}[/{colour}]",
+            f"{price:.4f}" if price else "",
+        )
+    console.print(table)
+
+
+def shares(page: dict[str, Any]) -> dict[str, float]:
+    """Share of each label's subtree on the page."""
+    counts = Counter(label for slot in page["items"] for label in {x.split("/")[0] for x in slot["item"]["labels"]})
+    return {label: round(counts[label] / max(len(page["items"]), 1), 3) for label in SHOWN_LABELS}
+
+
+def figures(
+    learned: dict[str, Any], visits: Visits, free: dict[str, Any], guided: dict[str, Any], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Everything of step 4 that is a number."""
+    hard = ("legal", "binding")
+    held = all(c["status"] in ("met", "binding") for c in guided["receipt"]["controls"] if c["hardness"] in hard)
+    return {
+        "models": learned,
+        "pages": visits.pages,
+        "events": visits.events,
+        "latency_ms": {"p50": round(visits.quantile_ms(0.5), 2), "p99": round(visits.quantile_ms(0.99), 2)},
+        "rungs": visits.rungs,
+        "controls": visits.statuses,
+        "controls_broken_undeclared": len(visits.undeclared),
+        "guided_page_keeps_hard_controls": held,
+        "mean_gap": round(sum(visits.gaps) / max(len(visits.gaps), 1), 6),
+        "shares_without_guidance": shares(free),
+        "shares_with_guidance": shares(guided),
+        "seconds": {step: round(took, 1) for step, took in seconds.items()},
+    }
+
+
+def summary(console: Console, told: dict[str, Any]) -> None:
+    """The figures as a table for people."""
+    table = Table(title="What happened", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, worth in told["models"]["ndcg@10"].items():
+        table.add_row(f"nDCG@10 {name}", f"{worth:.4f}")
+    table.add_row("pages served", f"{told['pages']}  ({', '.join(f'{n} {rung}' for rung, n in told['rungs'].items())})")
+    table.add_row("page latency", f"p50 {told['latency_ms']['p50']} ms, p99 {told['latency_ms']['p99']} ms, over HTTP")
+    table.add_row("controls on those pages", ", ".join(f"{n} {status}" for status, n in told["controls"].items()))
+    table.add_row("broken without a word", str(told["controls_broken_undeclared"]))
+    for heading, key in (("without guidance", "shares_without_guidance"), ("with guidance", "shares_with_guidance")):
+        table.add_row(f"page {heading}", ", ".join(f"{label} {share:.0%}" for label, share in told[key].items()))
+    table.add_row("seconds", ", ".join(f"{step} {took}" for step, took in told["seconds"].items()))
+    console.print(table)
+
+
+def _title(item: dict[str, Any]) -> str:
+    titles = item["title"]
+    return " · ".join(titles[language] for language in ("zh", "en") if language in titles)

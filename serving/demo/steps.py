@@ -1,0 +1,146 @@
+"""What the demo does before anyone asks for a page. Each step is left out when its result already stands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+from itertools import islice
+from typing import Any, TypeVar
+
+import httpx
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from features.codec import decode_viewer, viewer_key
+from features.events import ViewerEvent, encode
+from features.online import OnlineStore
+from features.stream import Record, Stream
+from recsys.catalog import Item
+from recsys.settings import Settings
+from serving.demo.processes import Household, until
+
+T = TypeVar("T")
+
+RATED = ("like", "complete", "dislike")
+OUTLETS = ("cn", "cn.zj", "cn.zj.hz")
+
+
+def progress() -> Progress:
+    """A progress bar for whatever takes longer than two seconds."""
+    return Progress(
+        TextColumn("   {task.description:<34}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        transient=False,
+    )
+
+
+def stock(api: httpx.Client, items: Sequence[Item]) -> bool:
+    """Upsert the catalogue; False when it was there."""
+    if api.get(f"/v1/items/{items[-1].id}").status_code == 200:
+        return False
+    with progress() as bar:
+        task = bar.add_task("items into the catalogue", total=len(items))
+        for batch in _batches(items, 500):
+            body = {"items": [item.model_dump(mode="json") for item in batch]}
+            answer = api.post("/v1/items", json=body).raise_for_status().json()
+            refused = [verdict for verdict in answer["verdicts"] if verdict["status"] != "accepted"]
+            if refused:
+                raise RuntimeError(f"the catalogue refused {refused[0]}")
+            bar.advance(task, len(batch))
+    return True
+
+
+def policy_text(outlet: str) -> str:
+    """The demo policy of one outlet, as YAML."""
+    return files("serving.demo").joinpath("policies", f"{outlet}.yaml").read_text("utf-8")
+
+
+def steer(api: httpx.Client) -> bool:
+    """Publish the demo policies, parents first; False when they stood."""
+    news = False
+    for outlet in OUTLETS:
+        if api.get(f"/v1/policies/{outlet}").status_code == 200:
+            continue
+        answer = api.post(
+            f"/v1/policies/{outlet}/publish",
+            params={"author": "demo"},
+            content=policy_text(outlet),
+            headers={"content-type": "application/yaml"},
+        )
+        if answer.is_error:
+            raise RuntimeError(f"policy of {outlet}: {answer.text}")
+        news = True
+    return news
+
+
+def folded(online: OnlineStore, viewers: Sequence[str]) -> int:
+    """How many ratings the worker has folded into the state of these viewers."""
+    states = online.get([viewer_key(viewer) for viewer in viewers])
+    counts = (decode_viewer(raw).counts for raw in states if raw is not None)
+    return sum(count.get(kind, 0) for count in counts for kind in RATED)
+
+
+def replay(
+    stream: Stream,
+    online: OnlineStore,
+    settings: Settings,
+    events: Iterable[ViewerEvent],
+    total: int,
+    viewers: Sequence[str],
+    household: Household,
+) -> bool:
+    """Send the interactions through the stream and wait until the worker has folded each; False when it had."""
+    if folded(online, viewers) >= total:
+        return False
+    with progress() as bar:
+        sent = bar.add_task("interactions into the stream", total=total)
+        done = bar.add_task("folded into features by the worker", total=total)
+        for batch in _batches(events, 2000):
+            stream.publish(settings.topic, [Record(event.viewer_id, encode(event)) for event in batch])
+            bar.advance(sent, len(batch))
+            bar.update(done, completed=folded(online, viewers))
+
+        def caught_up() -> bool:
+            household.check()
+            now = folded(online, viewers)
+            bar.update(done, completed=now)
+            return now >= total
+
+        if not until(caught_up, timeout_s=600, pause_s=0.3):
+            raise RuntimeError("the worker did not fold all events within ten minutes; see worker.log")
+    return True
+
+
+def learn(settings: Settings, address: str) -> dict[str, Any]:
+    """Run `recsys-train` as a user would; its figures. Raises RuntimeError when it fails."""
+    command = [sys.executable, "-m", "training.run.main", "--config", "demo"]
+    command += ["--event-log", settings.event_log_dir, "--catalog", address, "--registry", settings.registry_uri]
+    command += ["--home", settings.home]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if last:
+                print("   " + last)
+            last = line.rstrip("\n")
+    if process.returncode:
+        raise RuntimeError(f"training failed with code {process.returncode}: {last}")
+    figures: dict[str, Any] = json.loads(last)
+    return figures
+
+
+def serving_model(api: httpx.Client) -> str:
+    """Version of the model that the API answers with; empty while it has none."""
+    ready = api.get("/health/ready").json()
+    version = ready["parts"]["model"].get("version")
+    return "" if version in (None, "none") else str(version)
+
+
+def _batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
+    each = iter(things)
+    while batch := list(islice(each, size)):
+        yield batch
