@@ -1,0 +1,51 @@
+"""SQLite as the embedded stream and online store use it: durable, and shared by several processes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recsys.errors import Unavailable
+
+
+def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connection:
+    """A connection for any thread (the caller locks), in autocommit mode; the file and its folder are made.
+
+    A write waits at most `timeout_s` for another process's. WAL lets readers go on meanwhile; synchronous=FULL means
+    that what was committed survives a power cut.
+    """
+    with faults(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")  # under the long time-out: processes may start together
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(schema)
+            connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextmanager
+def faults(path: str) -> Iterator[None]:
+    """Turns SQLite's errors into Unavailable."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable(f"{path}: {error}") from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing. Takes the write lock at once, so two writers queue instead of failing half-way."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.execute("COMMIT")

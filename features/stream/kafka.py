@@ -1,0 +1,199 @@
+"""The stream in Kafka, through kafka-python. Raw bytes in, raw bytes out: nothing of ours runs inside the client.
+
+Four traps, each of which loses data or hangs: a deserializer that raises makes `poll` spin for ever on that message;
+auto-commit is on by default; so is starting at the newest message; and `flush` does not raise for failed sends, only
+the futures do. A Kafka message keeps its producer's partitioner, so other clients may publish to the same topics.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from kafka.admin import NewTopic  # type: ignore[import-untyped]
+from kafka.errors import (  # type: ignore[import-untyped]
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+)
+from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+
+from features.stream import Message, Record
+from recsys.errors import Unavailable
+
+SEND_WITHIN_S = 10.0
+BOOTSTRAP_WITHIN_S = 10.0
+TOPIC_WITHIN_S = 10.0
+SESSION_S = 6.0  # a dead worker's partitions move after this long; some brokers also let a first member wait for it
+READ_IDLE_S = 1.0  # a partition that is silent for this long has been read to its end
+
+
+class KafkaStream:
+    """Topics of a Kafka cluster. The producer is made when first needed."""
+
+    def __init__(self, servers: str, partitions: int = 4) -> None:
+        """`servers`: `host:port[,host:port]`; `partitions`: of topics created here."""
+        self._servers, self._partitions = servers.split(","), partitions
+        self._known: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._producer: Any = None
+
+    def publish(self, topic: str, records: Sequence[Record]) -> None:
+        """Append; acknowledged by all in-sync replicas on return. Raises Unavailable; some records may be in then."""
+        if not records:
+            return
+        self.partitions(topic)
+        with _faults(self._servers):
+            producer = self._connected()
+            sent = [producer.send(topic, record.value, record.key.encode()) for record in records]
+            producer.flush(timeout=SEND_WITHIN_S)
+            for future in sent:
+                future.get(timeout=SEND_WITHIN_S)
+
+    def consumer(self, topic: str, group: str) -> KafkaMember:
+        """Join a group; the broker shares the partitions among its members."""
+        self.partitions(topic)
+        with _faults(self._servers):
+            return KafkaMember(
+                KafkaConsumer(
+                    topic,
+                    bootstrap_servers=self._servers,
+                    bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000),
+                    group_id=group,
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                    session_timeout_ms=int(SESSION_S * 1000),
+                    heartbeat_interval_ms=int(SESSION_S * 1000 / 3),
+                ),
+                topic,
+                self._servers,
+            )
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
+        """Messages of one partition from an offset on; ends when the partition is silent for a second."""
+        self.partitions(topic)
+        place = TopicPartition(topic, partition)
+        with _faults(self._servers), closing(self._reader()) as reader:
+            reader.assign([place])
+            reader.seek(place, offset)
+            batch: list[Message] = []
+            while len(batch) < limit:
+                try:
+                    polled = _poll(reader, limit - len(batch), READ_IDLE_S)
+                except (OffsetOutOfRangeError, NoOffsetForPartitionError):
+                    break  # beyond the end
+                if not polled:
+                    break
+                batch += polled
+            return batch
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has; it is created when missing. Raises Unavailable."""
+        with self._lock:
+            if topic not in self._known:
+                with _faults(self._servers):
+                    self._known[topic] = self._created(topic)
+            return self._known[topic]
+
+    def close(self) -> None:
+        """Send what is left and disconnect; idempotent."""
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=SEND_WITHIN_S)
+
+    def _created(self, topic: str) -> int:
+        options = {"bootstrap_servers": self._servers, "bootstrap_timeout_ms": int(BOOTSTRAP_WITHIN_S * 1000)}
+        with closing(KafkaAdminClient(**options)) as admin:
+            if topic not in admin.list_topics():
+                with suppress(TopicAlreadyExistsError):  # another process was faster
+                    admin.create_topics([NewTopic(topic, num_partitions=self._partitions, replication_factor=-1)])
+            give_up = time.monotonic() + TOPIC_WITHIN_S
+            while True:  # a new topic is not known to every broker at once
+                described = [d for d in admin.describe_topics([topic]) if not d["error_code"]]
+                if described and described[0]["partitions"]:
+                    return len(described[0]["partitions"])
+                if time.monotonic() > give_up:
+                    raise Unavailable(f"topic {topic} did not appear within {TOPIC_WITHIN_S:.0f} s")
+                time.sleep(0.1)
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._producer is None:
+                self._producer = KafkaProducer(
+                    bootstrap_servers=self._servers,
+                    bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000),
+                    acks="all",
+                    delivery_timeout_ms=int(SEND_WITHIN_S * 1000),
+                    request_timeout_ms=int(SEND_WITHIN_S * 500),
+                    max_block_ms=int(SEND_WITHIN_S * 1000),
+                    batch_size=1 << 18,
+                )
+            return self._producer
+
+    def _reader(self) -> Any:
+        return KafkaConsumer(
+            bootstrap_servers=self._servers,
+            bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+        )
+
+
+class KafkaMember:
+    """A member of a Kafka consumer group; not shared between threads."""
+
+    def __init__(self, consumer: Any, topic: str, servers: list[str]) -> None:
+        self._consumer, self._topic, self._servers = consumer, topic, servers
+        self._closed = False
+
+    def poll(self, limit: int, timeout_s: float) -> list[Message]:
+        """At most `limit` messages, per partition in offset order. Raises Unavailable."""
+        with _faults(self._servers):
+            return _poll(self._consumer, limit, timeout_s)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Everything up to and including these offsets is done.
+
+        Raises Unavailable when the broker does not answer, or when the group has given the partitions to another
+        member meanwhile: that one is delivered these messages again.
+        """
+        places = {TopicPartition(self._topic, p): OffsetAndMetadata(o + 1, "", -1) for p, o in offsets.items()}
+        with _faults(self._servers):
+            self._consumer.commit(places)
+
+    def close(self) -> None:
+        """Leave the group; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._consumer.close(autocommit=False)
+
+
+def _poll(consumer: Any, limit: int, timeout_s: float) -> list[Message]:
+    polled = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit)
+    return [
+        Message(
+            place.topic,
+            place.partition,
+            record.offset,
+            (record.key or b"").decode(errors="replace"),
+            record.value or b"",
+        )
+        for place, records in polled.items()
+        for record in records
+    ]
+
+
+@contextmanager
+def _faults(servers: list[str]) -> Iterator[None]:
+    """Turns the client's errors into Unavailable."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"kafka {','.join(servers)}: {type(error).__name__}: {error}") from error

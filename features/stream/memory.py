@@ -1,0 +1,102 @@
+"""The stream in memory: for tests and for one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from features.stream import Message, Record
+from features.stream.partition import partition_of
+
+
+class MemoryStream:
+    """Lists under one lock. One member of a group holds all partitions; others stand by until it closes."""
+
+    def __init__(self, partitions: int = 4) -> None:
+        self._partitions = partitions
+        self._logs: dict[str, list[list[Message]]] = {}
+        self._committed: dict[tuple[str, str], dict[int, int]] = {}
+        self._members: dict[tuple[str, str], list[MemoryConsumer]] = {}
+        self._changed = threading.Condition()
+
+    def publish(self, topic: str, records: Sequence[Record]) -> None:
+        """Append."""
+        with self._changed:
+            logs = self._topic(topic)
+            for record in records:
+                partition = partition_of(record.key, len(logs))
+                log = logs[partition]
+                log.append(Message(topic, partition, len(log), record.key, record.value))
+            self._changed.notify_all()
+
+    def consumer(self, topic: str, group: str) -> MemoryConsumer:
+        """Join a group."""
+        with self._changed:
+            self._topic(topic)
+            member = MemoryConsumer(self, topic, group)
+            self._members.setdefault((topic, group), []).append(member)
+            return member
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
+        """Messages of one partition from an offset on."""
+        with self._changed:
+            return self._topic(topic)[partition][offset : offset + limit]
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has; it is created when missing."""
+        with self._changed:
+            return len(self._topic(topic))
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+    def _topic(self, topic: str) -> list[list[Message]]:
+        return self._logs.setdefault(topic, [[] for _ in range(self._partitions)])
+
+
+class MemoryConsumer:
+    """A member of a group of a `MemoryStream`."""
+
+    def __init__(self, stream: MemoryStream, topic: str, group: str) -> None:
+        self._stream, self._topic, self._group = stream, topic, (topic, group)
+        self._next: dict[int, int] | None = None  # known once this member holds the partitions
+
+    def poll(self, limit: int, timeout_s: float) -> list[Message]:
+        """At most `limit` messages; empty when none came in time, or while another member holds the partitions."""
+        deadline = time.monotonic() + timeout_s
+        changed = self._stream._changed
+        with changed:
+            while True:
+                batch = self._take(limit)
+                left = deadline - time.monotonic()
+                if batch or left <= 0:
+                    return batch
+                changed.wait(left)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Everything up to and including these offsets is done."""
+        with self._stream._changed:
+            self._stream._committed.setdefault(self._group, {}).update(offsets)
+
+    def close(self) -> None:
+        """Leave the group."""
+        with self._stream._changed:
+            members = self._stream._members[self._group]
+            if self in members:
+                members.remove(self)
+            self._stream._changed.notify_all()
+
+    def _take(self, limit: int) -> list[Message]:
+        members = self._stream._members[self._group]
+        if not members or members[0] is not self:
+            return []
+        if self._next is None:
+            self._next = {p: o + 1 for p, o in self._stream._committed.get(self._group, {}).items()}
+        batch: list[Message] = []
+        for partition, log in enumerate(self._stream._logs[self._topic]):
+            start = self._next.get(partition, 0)
+            taken = log[start : start + limit - len(batch)]
+            self._next[partition] = start + len(taken)
+            batch += taken
+        return batch

@@ -1,0 +1,156 @@
+"""The stream in an SQLite file: the embedded default. Durable, shared by several processes, offsets per group.
+
+One member of a group holds all partitions, others stand by. The seat is a lock on a file of its own, which the
+operating system gives up with the process that held it: after `kill -9` the next member continues at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from features.sqlite import faults, open_database, transaction
+from features.stream import Message, Record
+from features.stream.partition import partition_of
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS topic (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS message (
+  topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS message_place ON message (topic, partition, "offset");
+CREATE TABLE IF NOT EXISTS done (
+  topic TEXT NOT NULL, consumers TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL,
+  PRIMARY KEY (topic, consumers, partition)
+) WITHOUT ROWID;
+"""
+_READ = """
+SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?
+"""
+_BUSY_S = 10.0
+_LOOK_AGAIN_S = 0.02
+
+
+class SqliteStream:
+    """A log of topics in one file."""
+
+    def __init__(self, path: str, partitions: int = 4) -> None:
+        self._path, self._partitions = path, partitions
+        self._lock = threading.Lock()
+        self._db = open_database(path, _SCHEMA, _BUSY_S)
+        self._known: dict[str, int] = {}
+
+    def publish(self, topic: str, records: Sequence[Record]) -> None:
+        """Append all or nothing; on the disk on return. Raises Unavailable."""
+        if not records:
+            return
+        partitions = self.partitions(topic)
+        with self._lock, faults(self._path), transaction(self._db):
+            following: dict[int, int] = {}
+            rows = []
+            for record in records:
+                partition = partition_of(record.key, partitions)
+                offset = following.get(partition)
+                if offset is None:
+                    offset = self._end(topic, partition)
+                following[partition] = offset + 1
+                rows.append((topic, partition, offset, record.key, record.value))
+            self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", rows)
+
+    def consumer(self, topic: str, group: str) -> SqliteConsumer:
+        """Join a group."""
+        return SqliteConsumer(self._path, topic, group, self.partitions(topic))
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
+        """Messages of one partition from an offset on."""
+        with self._lock, faults(self._path):
+            return _read(self._db, topic, partition, offset, limit)
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has; it is created when missing."""
+        if topic not in self._known:
+            with self._lock, faults(self._path), transaction(self._db):
+                self._db.execute("INSERT OR IGNORE INTO topic VALUES (?, ?)", (topic, self._partitions))
+                row = self._db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
+                self._known[topic] = int(row[0])
+        return self._known[topic]
+
+    def close(self) -> None:
+        """Let go of the file; idempotent."""
+        with self._lock:
+            self._db.close()
+
+    def _end(self, topic: str, partition: int) -> int:
+        sql = 'SELECT max("offset") FROM message WHERE topic = ? AND partition = ?'
+        last = self._db.execute(sql, (topic, partition)).fetchone()[0]
+        return 0 if last is None else int(last) + 1
+
+
+class SqliteConsumer:
+    """A member of a group, with connections of its own; not shared between threads."""
+
+    def __init__(self, path: str, topic: str, group: str, partitions: int) -> None:
+        self._path, self._topic, self._group = path, topic, group
+        self._order = list(range(partitions))
+        self._db = open_database(path, _SCHEMA, _BUSY_S)
+        seat = f"{path}.{quote(topic, safe='')}.{quote(group, safe='')}.seat"
+        with faults(seat):
+            self._seat = sqlite3.connect(seat, timeout=0, isolation_level=None, check_same_thread=False)
+        self._next: dict[int, int] | None = None  # known once this member holds the seat
+
+    def poll(self, limit: int, timeout_s: float) -> list[Message]:
+        """At most `limit` messages; empty when none came in time, or while another member holds the seat."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with faults(self._path):
+                batch = self._take(limit)
+            left = deadline - time.monotonic()
+            if batch or left <= 0:
+                return batch
+            time.sleep(min(_LOOK_AGAIN_S, left))
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Everything up to and including these offsets is done; on the disk on return. Raises Unavailable."""
+        rows = [(self._topic, self._group, partition, offset) for partition, offset in offsets.items()]
+        with faults(self._path), transaction(self._db):
+            self._db.executemany("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)", rows)
+
+    def close(self) -> None:
+        """Leave the group; idempotent."""
+        self._seat.close()
+        self._db.close()
+
+    def _take(self, limit: int) -> list[Message]:
+        if self._next is None:
+            if not self._seated():
+                return []
+            done = self._db.execute(
+                'SELECT partition, "offset" + 1 FROM done WHERE topic = ? AND consumers = ?', (self._topic, self._group)
+            )
+            self._next = dict(done.fetchall())
+        batch: list[Message] = []
+        for partition in self._order:
+            if len(batch) < limit:
+                start = self._next.get(partition, 0)
+                taken = _read(self._db, self._topic, partition, start, limit - len(batch))
+                self._next[partition] = start + len(taken)
+                batch += taken
+        self._order.append(self._order.pop(0))  # the next poll begins elsewhere: no partition starves
+        return batch
+
+    def _seated(self) -> bool:
+        try:
+            self._seat.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                return False
+            raise
+        return True
+
+
+def _read(db: sqlite3.Connection, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
+    rows = db.execute(_READ, (topic, partition, offset, limit))
+    return [Message(topic, partition, at, key, value) for at, key, value in rows]

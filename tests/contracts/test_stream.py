@@ -1,0 +1,244 @@
+"""The laws of the stream, run by every adapter."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.stream import Consumer, Message, Record, Stream
+from features.stream.connect import open_stream
+from recsys.errors import InvalidInput, Unavailable
+
+PARTITIONS = 3
+ADAPTERS = ["memory", "sqlite", "kafka"]
+
+
+@pytest.fixture(params=ADAPTERS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "kafka":
+        return str(request.getfixturevalue("kafka_url"))
+    return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/log/stream.db"}[request.param]
+
+
+@pytest.fixture
+def stream(url: str) -> Iterator[Stream]:
+    opened = open_stream(url, partitions=PARTITIONS)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def join(stream: Stream) -> Iterator[Callable[[str, str], Consumer]]:
+    """Joins a group; whoever did not leave it leaves at the end."""
+    members: list[Consumer] = []
+
+    def joined(topic: str, group: str) -> Consumer:
+        members.append(stream.consumer(topic, group))
+        return members[-1]
+
+    yield joined
+    for member in members:
+        member.close()
+
+
+def take(consumer: Consumer, count: int, limit: int = 100, within_s: float = 20.0) -> list[Message]:
+    """Poll until `count` messages came, or fail."""
+    taken: list[Message] = []
+    deadline = time.monotonic() + within_s
+    while len(taken) < count and time.monotonic() < deadline:
+        batch = consumer.poll(limit, 0.2)
+        assert len(batch) <= limit
+        taken += batch
+    assert len(taken) == count
+    return taken
+
+
+def records(count: int, keys: int = 7) -> list[Record]:
+    return [Record(f"viewer-{i % keys}", f"message {i}".encode()) for i in range(count)]
+
+
+def done(messages: list[Message]) -> dict[int, int]:
+    return {
+        partition: max(m.offset for m in messages if m.partition == partition)
+        for partition in {m.partition for m in messages}
+    }
+
+
+def test_every_message_arrives_once_in_order_and_offsets_count_from_zero(
+    stream: Stream, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    sent = records(60)
+    stream.publish(unique, sent[:31])
+    stream.publish(unique, sent[31:])
+    got = take(join(unique, "g"), 60, limit=13)
+
+    by_key, expected, partitions, offsets = (defaultdict(list) for _ in range(4))
+    for message in got:
+        offsets[message.partition].append(message.offset)
+        by_key[message.key].append(message.value)
+        partitions[message.key].append(message.partition)
+    for record in sent:
+        expected[record.key].append(record.value)
+    assert by_key == expected
+    assert all(len(set(used)) == 1 for used in partitions.values())
+    assert len(offsets) > 1
+    assert all(found == list(range(len(found))) for found in offsets.values())
+    assert {m.topic for m in got} == {unique}
+
+
+def test_what_was_committed_is_over_and_the_rest_comes_again(
+    stream: Stream, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    stream.publish(unique, records(30))
+    first = join(unique, "g")
+    seen = take(first, 30, limit=5)
+    finished, open_still = seen[:17], seen[17:]
+    first.commit(done(finished))
+    first.close()
+
+    again = take(join(unique, "g"), len(open_still))
+    assert sorted((m.partition, m.offset) for m in again) == sorted((m.partition, m.offset) for m in open_still)
+    assert len(take(join(unique, "another"), 30)) == 30  # groups do not disturb each other
+
+
+def test_bytes_are_bytes_and_reach_a_member_that_waits(
+    stream: Stream, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    values = [b"", b"\x00\xff\xfe", b"{broken", "观众".encode(), bytes(range(256)) * 500]
+    consumer = join(unique, "g")
+    assert consumer.poll(10, 0.05) == []
+    stream.publish(unique, [Record("观众-1", value) for value in values])
+    got = take(consumer, len(values))
+    assert [m.value for m in got] == values
+    assert {m.key for m in got} == {"观众-1"}
+
+
+def test_reading_needs_no_group(stream: Stream, unique: str) -> None:
+    assert stream.partitions(unique) == PARTITIONS
+    stream.publish(unique, [Record("v", str(i).encode()) for i in range(9)])
+    logs = [stream.read(unique, partition, 0, 100) for partition in range(PARTITIONS)]
+    assert sorted(map(len, logs)) == [0, 0, 9]
+    placed = max(logs, key=len)
+    partition = placed[0].partition
+    assert [(m.offset, m.value) for m in placed] == [(i, str(i).encode()) for i in range(9)]
+    assert stream.read(unique, partition, 4, 2) == placed[4:6]
+    assert stream.read(unique, partition, 9, 10) == []
+
+
+def test_publishing_from_several_threads_loses_nothing(
+    stream: Stream, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    def publish(name: str) -> None:
+        for i in range(10):
+            stream.publish(unique, [Record(name, f"{name}/{i}".encode())])
+
+    threads = [threading.Thread(target=publish, args=(f"w{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    got = defaultdict(list)
+    for message in take(join(unique, "g"), 40):
+        got[message.key].append(message.value)
+    assert got == {f"w{i}": [f"w{i}/{j}".encode() for j in range(10)] for i in range(4)}
+
+
+def test_two_members_share_the_work_without_doing_it_twice(
+    stream: Stream, url: str, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    members = [join(unique, "g"), join(unique, "g")]
+    settled = time.monotonic() + (7.0 if url.startswith("kafka") else 0.0)
+    while time.monotonic() < settled:  # a broker takes its time to share the partitions
+        assert not any(member.poll(1, 0.1) for member in members)
+    stream.publish(unique, records(30))
+    got: list[Message] = []
+    deadline = time.monotonic() + 15
+    while len(got) < 30 and time.monotonic() < deadline:
+        for member in members:
+            batch = member.poll(10, 0.1)
+            got += batch
+            if batch:
+                member.commit(done(batch))
+    assert sorted(m.value for m in got) == sorted(r.value for r in records(30))
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_killed_process_leaves_its_seat_its_messages_and_its_commits(
+    stream: Stream, url: str, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    program = f"""
+import os, signal
+from features.stream import Record
+from features.stream.connect import open_stream
+stream = open_stream({url!r}, partitions=1)
+stream.publish({unique!r}, [Record(f"v{{i}}", b"from afar") for i in range(5)])
+consumer = stream.consumer({unique!r}, "g")
+batch = consumer.poll(100, 1)
+consumer.commit({{message.partition: message.offset for message in batch}})
+print(len(batch), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    stream.partitions(unique)
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert child.stdout.strip() == "5", child.stderr
+    stream.publish(unique, records(2))
+    assert len(take(join(unique, "g"), 2)) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_address_that_nobody_answers_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from features.stream import kafka
+
+    monkeypatch.setattr(kafka, "BOOTSTRAP_WITHIN_S", 0.3)
+    with pytest.raises(Unavailable):
+        open_stream("kafka://127.0.0.1:1", partitions=1).publish("t", records(1))
+    gc.collect()  # the client leaves a socket open behind a failed connection
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable):
+        open_stream(f"sqlite:///{tmp_path}/file/stream.db", partitions=1)
+
+
+@pytest.mark.parametrize("url", ["", "sqlite://", "redis://x", "kafka://", "/tmp/x.db"])
+def test_an_unknown_address_is_refused_by_name(url: str) -> None:
+    with pytest.raises(InvalidInput, match="expected sqlite:///PATH"):
+        open_stream(url, partitions=1)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.integers(1, 5), st.just("poll"), st.just("commit"), st.just("crash")), max_size=25))
+def test_embedded_logs_agree_with_a_list(tmp_path: Path, steps: list[int | str]) -> None:
+    """Any order of publishing, polling, committing and crashing delivers what a plain list would."""
+    for name in ("memory", "sqlite"):
+        file = tmp_path / f"{time.monotonic_ns()}.db"
+        stream = open_stream({"memory": "memory://", "sqlite": f"sqlite:///{file}"}[name], partitions=1)
+        consumer = stream.consumer("t", "g")
+        model: list[bytes] = []
+        position = committed = 0
+        for step in steps:
+            if isinstance(step, int):
+                values = [f"{len(model) + i}".encode() for i in range(step)]
+                stream.publish("t", [Record("k", value) for value in values])
+                model += values
+            elif step == "poll":
+                got = [m.value for m in consumer.poll(3, 0)]
+                assert got == model[position : position + 3]
+                position += len(got)
+            elif step == "commit" and position:
+                consumer.commit({0: position - 1})
+                committed = position
+            elif step == "crash":
+                consumer.close()
+                consumer = stream.consumer("t", "g")
+                position = committed
+        consumer.close()
+        stream.close()
