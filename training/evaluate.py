@@ -133,9 +133,9 @@ def evaluate(
     name: str, lister: Lister, at: Sequence[Case], items: int, config: Evaluation, progress: bool = False
 ) -> Result:
     """One model over all cases; `items` is the size of the catalogue, for coverage."""
-    lists, k = [], max(config.ndcg_at, config.recall_at)
-    for case in tqdm(at, desc=name, unit="viewer", leave=False, disable=not progress):
-        lists.append(lister(case, k).tolist())
+    k = max(config.ndcg_at, config.recall_at)
+    asked = tqdm(at, desc=name, unit="viewer", leave=False, disable=not progress)
+    lists = [lister(case, k).tolist() for case in asked]
     return Result(
         name,
         np.array([ndcg(rows, case.targets, config.ndcg_at) for rows, case in zip(lists, at, strict=True)]),

@@ -1,4 +1,4 @@
-"""Rows for the ranker: at each moment, what retrieval proposed and what came of it, with features as serving has them."""
+"""Rows for the ranker: at each moment, what retrieval proposed and what came of it, with serving's own features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ranker is given to rank: the proposals of serving's own sources, their features from serving's own columns."""
+"""What the ranker is given to rank: proposals of serving's own sources, features from serving's own columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The multi-action ranker learned: weighted log loss, early stopping on later moments, calibration on later ones still."""
+"""The multi-action ranker learned: weighted log loss, early stopping on later moments, calibration on still later."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _fit(
     with tqdm(range(1, config.epochs + 1), desc="ranker", unit="epoch", leave=False, disable=not progress) as epochs:
         for epoch in epochs:
             network.train()
-            for batch in torch.randperm(len(weight), generator=chance).split(config.batch):
+            for batch in torch.split(torch.randperm(len(weight), generator=chance), config.batch):
                 optimizer.zero_grad()
                 _loss(network, features[batch], label[batch], weight[batch]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

@@ -1,4 +1,4 @@
-"""Personal retrieval learned: implicit ALS over what viewers did, weighed exactly as serving weighs a viewer's history."""
+"""Personal retrieval learned: implicit ALS over what viewers did, weighed as serving weighs a viewer's history."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from implicit.als import AlternatingLeastSquares
-from scipy.sparse import csr_matrix
-from threadpoolctl import threadpool_limits
+from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from features.events import ViewerEvent
 from recsys.candidates.retrieval import WEIGHT, Retriever, history
@@ -18,7 +18,6 @@ from recsys.errors import InvalidInput
 from recsys.state import Recent, ViewerState
 from recsys.types import F32
 from training.config import Als
-
 
 
 @dataclass(frozen=True)

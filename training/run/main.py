@@ -1,4 +1,4 @@
-"""`recsys-train`: reads the event log and the catalogue, trains, evaluates, registers the bundle and moves the alias."""
+"""`recsys-train`: read event log and catalogue, train, evaluate, register the bundle and move the alias."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsys.catalog import Catalog
 from recsys.errors import MainstayError
 from recsys.settings import Settings
 from training.config import Config, read_config
-from training.dataset import Timeline, read_timeline
+from training.dataset import read_timeline
 from training.registry import Registry
 from training.run.train import Outcome, run
 
@@ -43,16 +43,23 @@ def _train(args: argparse.Namespace) -> int:
     params = _flat(config.model_dump()) | {"events": len(timeline.events), "items": len(catalog)}
     version = registry.register(outcome.bundle, params, settings.model, settings.alias)
     print(f"\n{table(outcome, config)}\n")
-    print(f"registered {settings.model} version {version} (bundle {outcome.bundle.version}); "
-          f"{settings.alias} now points there")
-    print(json.dumps(summary(outcome, config) | {
-        "events": len(timeline.events),
-        "items": len(catalog),
-        "model": settings.model,
-        "model_version": version,
-        "alias": settings.alias,
-        "seconds": round(time.monotonic() - began, 1),
-    }))
+    print(
+        f"registered {settings.model} version {version} (bundle {outcome.bundle.version}); "
+        f"{settings.alias} now points there"
+    )
+    print(
+        json.dumps(
+            summary(outcome, config)
+            | {
+                "events": len(timeline.events),
+                "items": len(catalog),
+                "model": settings.model,
+                "model_version": version,
+                "alias": settings.alias,
+                "seconds": round(time.monotonic() - began, 1),
+            }
+        )
+    )
     return 0
 
 

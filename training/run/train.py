@@ -91,7 +91,7 @@ def run(
     if config.refit:
         report(f"learning again from all {len(timeline.events):,} events")
         models = learn(timeline, catalog, config, timeline.cut(share.ranker), timeline.end, progress)
-    return Outcome(_bundle(timeline, catalog, models, metrics, now), results, gains, len(at))
+    return Outcome(_bundle(timeline, catalog, config, models, metrics, now), results, gains, len(at))
 
 
 def learn(
@@ -106,9 +106,7 @@ def learn(
     return Models(since, until, retriever, ranker)
 
 
-def figures(
-    results: tuple[Result, ...], gains: tuple[Interval, ...], viewers: int, config: Config
-) -> dict[str, float]:
+def figures(results: tuple[Result, ...], gains: tuple[Interval, ...], viewers: int, config: Config) -> dict[str, float]:
     """All figures of the evaluation by name, as bundle and registry keep them."""
     named = {"test_viewers": float(viewers)}
     for result, over in zip(results, gains, strict=True):
@@ -127,13 +125,13 @@ def _calibration(
     """How well the evaluated ranker's probabilities hold on moments after the split."""
     sizes = config.examples.model_copy(update={"max_moments": config.evaluation.calibration_moments})
     at = moments(timeline, catalog, models.until, timeline.end, sizes)
-    rows = build_rows(
-        timeline, catalog, models.retriever, at, config.examples.negatives, config.seed, progress
-    )
+    rows = build_rows(timeline, catalog, models.retriever, at, config.examples.negatives, config.seed, progress)
     return quality(models.ranker.network, rows)
 
 
-def _bundle(timeline: Timeline, catalog: Catalog, models: Models, metrics: dict[str, float], now: float) -> Bundle:
+def _bundle(
+    timeline: Timeline, catalog: Catalog, config: Config, models: Models, metrics: dict[str, float], now: float
+) -> Bundle:
     """Everything serving needs, with a probe of rows that no weight was learned from."""
     replay = Replay(timeline, catalog)
     replay.advance(timeline.index(models.until))
@@ -145,7 +143,7 @@ def _bundle(timeline: Timeline, catalog: Catalog, models: Models, metrics: dict[
         created_at=now,
         item_ids=retriever.item_ids,
         item_vectors=retriever.vectors,
-        als={"regularization": retriever.regularization, "alpha": retriever.alpha},
+        als={"regularization": config.als.regularization, "alpha": config.als.alpha},
         popularity=popularity,
         network=tensors(models.ranker.network),
         feature_names=FEATURES,

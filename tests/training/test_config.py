@@ -1,0 +1,53 @@
+"""Configurations stand on one another, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.config import CONFIGS, Config, ConfigError, read_config
+
+
+def write(directory: Path, name: str, text: str) -> Path:
+    path = directory / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    write(tmp_path, "low.toml", "seed = 3\n[als]\nfactors = 8\nalpha = 2.0\n")
+    write(tmp_path, "middle.toml", 'base = "low"\n[als]\nfactors = 16\n')
+    top = write(tmp_path, "top.toml", 'base = "middle.toml"\nrefit = false\n')
+    config = read_config(top)
+    assert (config.seed, config.refit, config.als.factors, config.als.alpha) == (3, False, 16, 2.0)
+    assert config.network == Config().network
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
+def test_the_packages_own_files_are_sound(name: str) -> None:
+    read_config(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[als]\nfactor = 8\n", r"als\.factor: .*not permitted"),
+        ("[als]\nfactors = 0\n", r"als\.factors: .*greater than or equal to 1"),
+        ("[split]\ntest = 1.0\n", r"split\.test: .*less than"),
+        ("seed = [", "not TOML"),
+        ('base = "nowhere"\n', "no training configuration 'nowhere'"),
+        ("base = 7\n", "base: must name one other file"),
+        ('base = "this"\n', "stands on itself"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    path = write(tmp_path, "this.toml", text)
+    with pytest.raises(ConfigError, match=complaint):
+        read_config(path)
+
+
+def test_a_circle_of_files_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "one.toml", 'base = "two"\n')
+    with pytest.raises(ConfigError, match="stands on itself"):
+        read_config(write(tmp_path, "two.toml", 'base = "one"\n'))
