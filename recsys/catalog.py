@@ -152,6 +152,9 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"Catalog({len(self)} items, revision {self.revision})"
+
     @classmethod
     def empty(cls) -> Catalog:
         """A catalogue of no items."""

@@ -9,7 +9,7 @@ eligibility fail closed: no page leaves without them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,9 +42,13 @@ class World:
     policy: CompiledPolicy
     index: Index
 
+    def __repr__(self) -> str:
+        model = self.model.bundle.version if self.model else "none"
+        return f"World({self.catalog}, model {model}, policy {self.policy.version})"
+
     @classmethod
     def of(cls, catalog: Catalog, stats: ItemStats, model: Model | None, policy: CompiledPolicy) -> World:
-        """A world with its index derived; `dataclasses.replace(world, policy=p)` is the same world, steered otherwise."""
+        """A world with its index derived; `replace(world, policy=p)` is the same world, steered otherwise."""
         stats = stats.resized(len(catalog))
         return cls(catalog, stats, model, policy, Index.of(catalog, stats, model))
 
@@ -162,19 +166,35 @@ class Engine:
         return batch.with_columns(p=p, utility=utility(p))
 
     def _decide(self, ask: Ask, batch: Candidates, rung: Rung, trace: list[Stage]) -> Page:
-        """Solve for the page under the policy and write down why it is this one."""
-        query, policy = ask.query, ask.policy if ask.query.guided else CompiledPolicy.none(ask.catalog)
+        """Solve for the page under the policy and write down why it is this one.
+
+        Where not even the legal controls can be kept, personalisation has no say any more: the editorial page answers,
+        as near to the law as the inventory allows, and the trace says so to the operator.
+        """
+        query = ask.query
+        policy = ask.policy if query.guided else CompiledPolicy.none(ask.catalog)
+        page = self._solve(ask, policy, batch, rung)
+        error = None
+        if not page.receipt.legal_kept:
+            broken = [line.id for line in page.receipt.controls if line.hardness == "legal" and line.by]
+            error = f"no page keeps the legal controls {', '.join(broken)}: the editorial page answers"
+            p = np.zeros_like(batch.p)
+            p[:, 0] = _stand_in(ask, batch, Rung.EDITORIAL)
+            page = self._solve(ask, policy, batch.with_columns(p=p, utility=utility(p)), Rung.EDITORIAL)
+        left = len(page.items)
+        trace.append(Stage("solve", len(batch), left, {Drop.UNSELECTED: len(batch) - left}, error))
+        return replace(page, trace=tuple(trace))
+
+    def _solve(self, ask: Ask, policy: CompiledPolicy, batch: Candidates, rung: Rung) -> Page:
+        """The page for these utilities; its trace is still empty."""
+        query = ask.query
         attention = layout(query.placement.screen).attention(query.slots)
         batch = batch.with_columns(bonus=policy.bonus(batch.row, query))
-        shown = ask.catalog.rows(query.shown)
-        bounds = policy.bounds(query, batch.row, query.slots, shown)
+        bounds = policy.bounds(query, batch.row, query.slots, ask.catalog.rows(query.shown))
         value = batch.utility + batch.bonus
         solution = solve(value, attention, bounds, deadline_s=self.solve_s, clock=self.clock)
-        receipt = write_receipt(policy, bounds, solution, batch, attention, ask.catalog)
         page = batch.take(solution.chosen)
-        trace.append(Stage("solve", len(batch), len(page), {Drop.UNSELECTED: len(batch) - len(page)}))
         why = reasons(ask, page)
-        names = list(SOURCES)
         items = tuple(
             PageItem(
                 slot=k + 1,
@@ -183,7 +203,7 @@ class Engine:
                 utility=float(page.utility[k]),
                 bonus=float(page.bonus[k]),
                 p=dict(zip(ACTIONS, page.p[k].tolist(), strict=True)),
-                sources=tuple(name for bit, name in enumerate(names) if page.source[k] >> bit & 1),
+                sources=tuple(name for bit, name in enumerate(SOURCES) if page.source[k] >> bit & 1),
                 reasons=why[k],
                 control_ids=policy.serving(bounds, int(solution.chosen[k]), k),
             )
@@ -192,8 +212,8 @@ class Engine:
         return Page(
             items=items,
             rung=rung,
-            receipt=receipt,
-            trace=tuple(trace),
+            receipt=write_receipt(policy, bounds, solution, batch, attention, ask.catalog),
+            trace=(),
             features=page.features,
             model_version=ask.model.bundle.version if ask.model else "none",
             policy_version=policy.version,

@@ -1,0 +1,103 @@
+"""A small world for whole pages: sixty items, counts, a model, a policy."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+import torch
+
+from features.columns import FEATURES, columns
+from recsys.bundle import Bundle
+from recsys.catalog import Catalog, Item
+from recsys.guidance.compile import CompiledPolicy, compile_policy
+from recsys.guidance.policy import parse_policy
+from recsys.model import Model
+from recsys.pipeline import Engine, World
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.state import ItemStats
+from recsys.types import ACTIONS
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TOPICS = ("news", "film", "music", "sport", "nature")
+
+POLICY = """
+outlet: cn.zj
+weights: {public_value: 0.2}
+controls:
+  - {id: public, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: binding}
+  - {id: no-ads, action: block, where: {label: commercial}}
+  - {id: one-topic, action: cap, attribute: topic, at_most: 4}
+"""
+
+
+def item(n: int) -> Item:
+    label = ("public-service", "commercial")[n % 2] if n % 6 < 2 else "plain"
+    return Item.model_validate(
+        {
+            "id": f"i{n}",
+            "title": {"en": f"Item {n}"},
+            "outlet": "cn.zj",
+            "labels": [label, TOPICS[n % 5]],
+            "topic": TOPICS[n % 5],
+            "axes": {"public_value": float(n % 3) / 2},
+            "region": "cn.zj.hz" if n % 4 == 0 else None,
+            "formats": ["landscape", "audio"] if n % 3 == 0 else ["landscape"],
+            "age_rating": 18 if n == 7 else 0,
+            "status": "review" if n == 8 else "published",
+            "published_at": NOW - timedelta(hours=n),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    return Catalog.of(map(item, range(60)))
+
+
+@pytest.fixture(scope="session")
+def policy(catalog: Catalog) -> CompiledPolicy:
+    return compile_policy([parse_policy(POLICY)], catalog)
+
+
+@pytest.fixture(scope="session")
+def model(catalog: Catalog) -> Model:
+    """Items in five clusters by topic; a ranker with random but fixed weights."""
+    torch.manual_seed(5)
+    rng = np.random.default_rng(5)
+    vectors = 0.1 * rng.normal(size=(len(catalog), 5)).astype(np.float32)
+    vectors[np.arange(len(catalog)), catalog.topic] += 1.0
+    network = tensors(Ranker(len(FEATURES), len(ACTIONS), hidden=8))
+    probe = rng.normal(size=(3, len(FEATURES))).astype(np.float32)
+    bundle = Bundle(
+        version="m1",
+        created_at=0.0,
+        item_ids=catalog.ids,
+        item_vectors=vectors,
+        als={"regularization": 0.1, "alpha": 5.0},
+        popularity=rng.exponential(2, len(catalog)).astype(np.float32),
+        network=network,
+        feature_names=FEATURES,
+        probe_features=probe,
+        probe_p=Predictor.load(network).p(probe),
+        metrics={},
+    )
+    return Model.load(bundle, FEATURES)
+
+
+@pytest.fixture(scope="session")
+def stats(catalog: Catalog) -> ItemStats:
+    rng = np.random.default_rng(6)
+    count = rng.exponential(3, (len(catalog), len(ACTIONS))).astype(np.float32)
+    return ItemStats(count, 4 * count[:, 0], {"cn.zj": 9 * count[:, 1]})
+
+
+@pytest.fixture
+def world(catalog: Catalog, stats: ItemStats, model: Model, policy: CompiledPolicy) -> World:
+    return World.of(catalog, stats, model, policy)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    return Engine(columns, candidates=40)

@@ -1,0 +1,175 @@
+"""Whole pages: nothing lost on the way, nothing barred on the page, policy kept on every rung, deterministic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.columns import columns
+from recsys.candidates import sources
+from recsys.catalog import Catalog
+from recsys.guidance.compile import compile_policy
+from recsys.guidance.policy import parse_policy
+from recsys.pipeline import Engine, World, conserved
+from recsys.state import ItemStats, Position, Recent, ViewerState
+from recsys.types import Drop, Placement, Query, Rung, Screen, Surface
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
+KINDS = ["play", "complete", "like", "dislike", "hide"]
+
+
+def query(slots: int = 10, screen: Screen = Screen.MOBILE, **more: object) -> Query:
+    said = {"request_id": "r", "viewer_id": "v", "region": "cn.zj.hz", "now": NOW, "slots": slots}
+    return Query(placement=Placement("cn.zj", screen, Surface.HOME), **{**said, **more})  # type: ignore[arg-type]
+
+
+histories = st.none() | st.lists(st.tuples(st.integers(0, 59), st.sampled_from(KINDS)), max_size=15).map(
+    lambda said: viewer(*said)
+)
+
+
+def viewer(*actions: tuple[int, str]) -> ViewerState:
+    recent = tuple(Recent(f"i{n}", kind, NOW - 1000 + at) for at, (n, kind) in enumerate(actions))
+    hidden = {f"i{n}": NOW for n, kind in actions if kind == "hide"}
+    return ViewerState("v", recent, hidden=hidden)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(history=histories, slots=st.integers(1, 12), screen=st.sampled_from(list(Screen)), guided=st.booleans())
+def test_laws_of_every_page(
+    engine: Engine, world: World, history: ViewerState | None, slots: int, screen: Screen, guided: bool
+) -> None:
+    asked = query(slots, screen, guided=guided)
+    page = engine.run(asked, history, world)
+    assert conserved(page.trace) == {}
+    assert not [stage for stage in page.trace if stage.error]
+    ids = [slot.item_id for slot in page.items]
+    assert len(set(ids)) == len(ids) <= slots
+    assert [slot.slot for slot in page.items] == list(range(1, len(ids) + 1))
+    items = [world.catalog.items[slot.row] for slot in page.items]
+    assert all(item.status == "published" and item.age_rating < 18 for item in items)
+    assert all(slot.reasons and slot.sources for slot in page.items)
+    assert engine.run(asked, history, world).items == page.items
+    if history:
+        gone = {action.item_id for action in history.recent if action.kind != "play"}
+        assert not gone & set(ids)
+    if guided:
+        labels = Counter(label for item in items for label in item.labels)
+        assert labels["commercial"] == 0
+        broken = {line.id: line.by for line in page.receipt.controls if line.by}
+        assert labels["public-service"] >= np.ceil(0.3 * len(ids) - 1e-9) - broken.get("public", 0)
+        assert max((Counter(item.topic for item in items)).values(), default=0) <= 4 + broken.get("one-topic", 0)
+    else:
+        assert page.policy_version == "none"
+        assert page.receipt.controls == ()
+
+
+def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: World) -> None:
+    page = engine.run(query(guided=False), viewer((1, "like"), (6, "like")), world)
+    assert page.rung is Rung.PERSONAL
+    near = [slot for slot in page.items if slot.reasons[0] in ("similar_to:i1", "similar_to:i6")]
+    assert near
+    assert {world.catalog.topics.names[world.catalog.topic[slot.row]] for slot in near} == {"film"}
+
+
+def test_opposite_histories_give_one_page_when_personalisation_is_off(engine: Engine, world: World) -> None:
+    off = query(personalised=False)
+    one = engine.run(off, viewer((1, "like"), (2, "hide")), world)
+    other = engine.run(off, viewer((2, "like"), (1, "dislike")), world)
+    stranger = engine.run(off, None, world)
+    assert one.items == other.items == stranger.items
+    assert one.rung is not Rung.PERSONAL
+
+
+def test_every_rung_keeps_the_policy(engine: Engine, world: World, catalog: Catalog, stats: ItemStats) -> None:
+    bare, nothing = replace(stats, by_region={}), ItemStats.empty(len(catalog))
+    rungs = {
+        Rung.PERSONAL: (world, viewer((1, "like"))),
+        Rung.SEGMENT: (world, None),
+        Rung.POPULAR: (World.of(catalog, bare, None, world.policy), None),
+        Rung.EDITORIAL: (World.of(catalog, nothing, None, world.policy), None),
+    }
+    for rung, (w, v) in rungs.items():
+        page = engine.run(query(), v, w)
+        assert page.rung is rung
+        public = [slot for slot in page.items if "public-service" in catalog.items[slot.row].labels]
+        assert len(page.items) == 10
+        assert len(public) >= 3
+        assert "public" in {control for slot in public for control in slot.control_ids}
+
+
+def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(engine: Engine, world: World) -> None:
+    first = engine.run(query(5), None, world)
+    shown = tuple(slot.item_id for slot in first.items)
+    second = engine.run(query(5, shown=shown), None, world)
+    assert not set(shown) & {slot.item_id for slot in second.items}
+    assert dict(next(s for s in second.trace if s.name == "eligibility").dropped)[Drop.SEEN] > 0
+    both = [world.catalog.items[slot.row] for slot in (*first.items, *second.items)]
+    assert sum("public-service" in item.labels for item in both) >= 3
+
+
+def test_a_dead_source_is_a_line_in_the_trace(engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(ask: sources.Ask) -> np.ndarray:
+        raise RuntimeError("no index")
+
+    monkeypatch.setitem(sources.SOURCES, "popular", dead)
+    page = engine.run(query(), None, world)
+    assert [stage.error for stage in page.trace if stage.name == "popular"] == ["RuntimeError: no index"]
+    assert len(page.items) == 10
+
+
+def test_a_dead_ranker_costs_the_ranking_not_the_page(world: World) -> None:
+    def broken(*_: object) -> np.ndarray:
+        raise ValueError("no such column")
+
+    page = Engine(broken).run(query(), viewer((1, "like")), world)
+    assert [stage.error for stage in page.trace if stage.name == "rank"] == ["ValueError: no such column"]
+    assert len(page.items) == 10
+    assert page.receipt.controls
+
+
+def test_supply_for_floors_survives_the_surplus(world: World) -> None:
+    page = Engine(lambda row, *_: np.zeros((len(row), 19), np.float32), candidates=10).run(query(10), None, world)
+    assert {line.id for line in page.receipt.controls if line.by} <= {"one-topic"}
+    surplus = next(stage for stage in page.trace if stage.name == "surplus")
+    assert surplus.left == 10
+    assert surplus.dropped[Drop.SURPLUS] > 0
+
+
+def test_without_a_lawful_page_the_editorial_page_answers(world: World) -> None:
+    engine = Engine(columns)  # takes every candidate, so that histories differ in what they rule out only
+    law = """
+outlet: cn.zj
+controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardness: legal}]
+"""
+    strict = replace(world, policy=compile_policy([parse_policy(law)], world.catalog))
+    page = engine.run(query(), viewer((1, "like")), strict)
+    assert page.rung is Rung.EDITORIAL
+    assert not page.receipt.legal_kept
+    assert "law" in str(page.trace[-1].error)
+    other = engine.run(query(), viewer((2, "like")), strict)
+    assert [slot.item_id for slot in page.items if slot.item_id not in ("i1", "i2")][:5] == [
+        slot.item_id for slot in other.items if slot.item_id not in ("i1", "i2")
+    ][:5]
+
+
+def test_what_was_begun_may_be_resumed(engine: Engine, world: World) -> None:
+    begun = ViewerState("v", positions={"i30": Position(60, 600, NOW - 50, False), "i31": Position(9, 9, NOW, True)})
+    page = engine.run(query(12, guided=False), begun, world)
+    proposed = next(stage for stage in page.trace if stage.name == "resume")
+    assert proposed.left == 1
+    assert all("resume" not in slot.reasons or slot.item_id == "i30" for slot in page.items)
+
+
+def test_an_empty_catalogue_gives_an_empty_page(engine: Engine) -> None:
+    nothing = Catalog.empty()
+    world = World.of(nothing, ItemStats.empty(0), None, compile_policy([], nothing))
+    page = engine.run(query(), None, world)
+    assert page.items == ()
+    assert page.rung is Rung.EDITORIAL
