@@ -68,7 +68,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 
 def _use_wal(cursor: Any, patience_s: float = 10.0) -> None:
-    """Switch to the write-ahead log. SQLite's own waiting does not cover this one switch, which a new file needs once."""
+    """Switch to the write-ahead log; SQLite's own waiting does not cover this one switch, which a new file needs."""
     deadline = time.monotonic() + patience_s
     while True:
         try:

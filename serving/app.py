@@ -1,0 +1,173 @@
+"""The composition root of serving: the one place that knows which part is made of what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from features.columns import FEATURES, columns
+from features.online import OnlineStore
+from features.online.connect import open_online
+from features.stream import Stream
+from features.stream.connect import open_stream
+from recsys.pipeline import Engine
+from recsys.settings import Settings
+from serving import problems
+from serving.console.routes import routes as console_routes
+from serving.control import ControlPlane
+from serving.control.connect import connect, migrate
+from serving.control.ledger import answering
+from serving.desk import PolicyDesk
+from serving.feed import FeedService
+from serving.follow import Follower
+from serving.holders import Holders
+from serving.ingest import Ingest
+from serving.metrics import Metrics
+from serving.publisher import Publisher
+from serving.registry import ModelFollower
+from serving.routes import events, feeds, health, items, policies
+from serving.routes import metrics as metrics_routes
+from serving.schemas import Health, PartHealth
+from serving.tokens import Tokens, home_secret
+
+VERSION = "0.1.0"
+STATS_EVERY_S = 1.0
+MODEL_EVERY_S = 2.0
+STREAM_EVERY_S = 5.0
+STATS_SHARE = 0.05
+"""Reading the statistics takes at most this share of a process's time: many items are read less often."""
+
+DESCRIPTION = """Pages for every screen, held to what editors stand for, each with a receipt.
+
+Errors are RFC 9457 problem details. Times are RFC 3339 UTC. Ids are opaque. The editors' console is at `/console`."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an app was wired from; tests and the console reach it as `app.state.parts`."""
+
+    settings: Settings
+    stream: Stream
+    online: OnlineStore
+    control: ControlPlane
+    holders: Holders
+    publisher: Publisher
+    models: ModelFollower
+    followers: dict[str, Follower]
+    feed: FeedService
+
+    def start(self) -> None:
+        """Read everything once that can be read at once, then follow it in the background."""
+        for name in ("control", "online"):
+            self.followers[name].once()
+        for follower in self.followers.values():
+            follower.start()
+        self.publisher.start()
+
+    def stop(self) -> None:
+        """Send what waits, then let go of everything."""
+        self.publisher.stop()
+        for follower in self.followers.values():
+            follower.stop()
+        self.stream.close()
+        self.online.close()
+        self.control.close()
+
+    def health(self) -> Health:
+        """How each part was when it was last asked."""
+        snapshot, model = self.holders.current, self.models
+        parts = {
+            name: PartHealth(ok=self.followers[name].ok, detail=self.followers[name].error or "answers")
+            for name in ("control", "online", "stream")
+        }
+        version = snapshot.model.bundle.version if snapshot.model else None
+        parts["model"] = PartHealth(
+            ok=version is not None and model.refused is None,
+            detail=model.refused or self.followers["model"].error or (f"serves {version}" if version else "none yet"),
+            version=version,
+        )
+        parts["catalogue"] = PartHealth(
+            ok=len(snapshot.catalog) > 0, detail=f"{len(snapshot.catalog):,} items at revision {snapshot.revision}"
+        )
+        faults = "; ".join(f"{outlet}: {why}" for outlet, why in sorted(snapshot.faults.items()))
+        parts["policies"] = PartHealth(ok=not faults, detail=faults or "all in force")
+        if snapshot.revision < 0:
+            status = "not ready"
+        else:
+            status = "ready" if all(part.ok for part in parts.values()) else "degraded"
+        return Health.model_validate({"status": status, "parts": parts})
+
+
+def build(
+    settings: Settings,
+    *,
+    stream: Stream | None = None,
+    online: OnlineStore | None = None,
+    control: ControlPlane | None = None,
+    clock: Callable[[], float] = time.time,
+    engine: Engine | None = None,
+) -> FastAPI:
+    """The service. What is handed in is used as it is; everything else comes from the settings' URLs."""
+    metrics = Metrics()
+    stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
+    online = online or open_online(settings.online_url)
+    prepare: Callable[[], None] = lambda: None  # noqa: E731
+    if control is None:
+        database = connect(settings.control_url)
+        control = ControlPlane(database, clock)
+
+        def prepare() -> None:
+            """Migrate when the database first answers, so that a process may start before its database does."""
+            with answering():
+                migrate(database)
+
+    tokens = Tokens(settings.secret.encode() or home_secret(settings.home))
+    engine = engine or Engine(
+        columns=columns,
+        candidates=settings.candidates,
+        solve_s=settings.solve_ms / 1000,
+        clock=time.perf_counter,
+    )
+    holders = Holders(control, online, clock, metrics, prepare)
+    models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
+    publisher = Publisher(stream, settings.topic, metrics.lost.inc)
+    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock)
+    ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
+    desk = PolicyDesk(control, holders, clock)
+    followers = {
+        "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
+        "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
+        "stream": Follower("stream", _reach(stream, settings.topic), STREAM_EVERY_S),
+        "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
+    }
+    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        parts.start()
+        yield
+        parts.stop()
+
+    app = FastAPI(title="Mainstay", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    app.state.parts = parts
+    problems.install(app)
+    for router in (
+        feeds.routes(feed, settings.admin_token),
+        events.routes(ingest),
+        items.routes(control, ingest, settings.admin_token),
+        policies.routes(desk, control, settings.admin_token),
+        health.routes(parts.health),
+        metrics_routes.routes(metrics),
+        console_routes(online, settings.admin_token),
+    ):
+        app.include_router(router)
+    return app
+
+
+def _reach(stream: Stream, topic: str) -> Callable[[], object]:
+    """A step that sees whether the stream answers."""
+    return lambda: stream.partitions(topic)

@@ -1,0 +1,170 @@
+"""What editors do with policies: read, lint, draft, publish, look back, roll back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from recsys.guidance.lint import lint
+
+from recsys.errors import Finding, NotFound, PolicyError
+from recsys.guidance.compile import effective
+from recsys.guidance.policy import Policy, parse_policy
+from serving.control import ControlPlane, Outlet, PolicyVersion
+from serving.control.plane import ancestry
+from serving.holders import Holders
+from serving.problems import Place
+from serving.schemas import (
+    ControlOut,
+    DraftAnswer,
+    DraftRequest,
+    EffectiveOut,
+    InForce,
+    OutletAnswer,
+    PolicyAnswer,
+    PolicyText,
+    PolicyVersionOut,
+    PublishRequest,
+    rfc3339,
+)
+
+
+@dataclass(frozen=True)
+class PolicyDesk:
+    """Policies of all outlets. Writes go to the control plane; what is in force is what this process serves."""
+
+    control: ControlPlane
+    holders: Holders
+    clock: Callable[[], float]
+
+    def outlets(self) -> list[OutletAnswer]:
+        """Every outlet, parents before children."""
+        known = self.holders.current.outlets.values()
+        return [self._outlet(outlet) for outlet in sorted(known, key=lambda outlet: outlet.code)]
+
+    def name_outlet(self, code: str, name: dict[str, str], author: str) -> OutletAnswer:
+        """Say what an outlet is called; it exists from then on."""
+        return self._outlet(self.control.put_outlet(code, name, author))
+
+    def policy(self, outlet: str) -> PolicyAnswer:
+        """What the outlet says and what is in force there. Raises NotFound when the outlet itself says nothing."""
+        active = [version for version in self.control.history(outlet) if version.active]
+        if not active:
+            raise NotFound(f"outlet {outlet!r} has no policy of its own in force")
+        return PolicyAnswer(**vars(self.in_force(outlet)), active=version_out(active[0]))
+
+    def in_force(self, outlet: str) -> InForce:
+        """The sum of its own policy and its ancestors'. Raises NotFound for an outlet nobody has spoken of."""
+        snapshot = self.holders.current
+        versions = self.control.history(outlet)
+        if outlet not in snapshot.outlets and not versions:
+            raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
+        world = snapshot.worlds.get(outlet)
+        in_force = world.policy.effective if world else effective(self.holders.shelf.chain(outlet))
+        return InForce(
+            outlet=outlet,
+            newest_version=versions[0].version if versions else 0,
+            effective=EffectiveOut(
+                version=in_force.version,
+                weights=dict(in_force.weights),
+                controls=[
+                    ControlOut(
+                        origin=o.outlet, control=o.control.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+                    )
+                    for o in in_force.controls
+                ],
+            ),
+            fault=snapshot.faults.get(outlet),
+        )
+
+    def lint(self, outlet: str, said: PolicyText) -> list[Place]:
+        """What is wrong or odd about a policy, in editors' words; an unreadable one is only that."""
+        try:
+            policy = self._parse(outlet, _text(said))
+        except PolicyError as error:
+            return _places(error.findings or (Finding("", error.message),))
+        return self._lint(policy)
+
+    def draft(self, outlet: str, said: DraftRequest) -> DraftAnswer:
+        """Save a new version. Raises PolicyError when it cannot be read, Conflict when somebody saved one since."""
+        text = _text(said)
+        policy = self._parse(outlet, text)
+        base = said.base_version
+        if base is None:
+            base = max((version.version for version in self.control.history(outlet)), default=0)
+        version = self.control.draft(outlet, text, said.author, said.note or policy.note, base)
+        return DraftAnswer(version=version_out(version), findings=self._lint(policy))
+
+    def publish(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
+        """Put a saved version in force. Raises NotFound, Conflict, PolicyError when this engine cannot read it."""
+        self._parse(outlet, self.control.version(outlet, said.version).text)
+        self.control.publish(outlet, said.version, said.author, said.base_version)
+        return version_out(self.control.version(outlet, said.version))
+
+    def publish_text(self, outlet: str, text: str, author: str, note: str = "") -> PolicyVersionOut:
+        """Save a policy and put it in force in one step. Raises PolicyError, Conflict."""
+        saved = self.draft(outlet, DraftRequest(text=text, author=author, note=note)).version
+        return self.publish(outlet, PublishRequest(version=saved.version, author=author))
+
+    def rollback(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
+        """Put a version in force that was in force before. Raises as `publish`, and InvalidInput if it never was."""
+        self._parse(outlet, self.control.version(outlet, said.version).text)
+        self.control.rollback(outlet, said.version, said.author, said.base_version)
+        return version_out(self.control.version(outlet, said.version))
+
+    def history(self, outlet: str) -> list[PolicyVersionOut]:
+        """Every version ever saved, newest first."""
+        return [version_out(version) for version in self.control.history(outlet)]
+
+    def _parse(self, outlet: str, text: str) -> Policy:
+        policy = parse_policy(text)
+        if policy.outlet != outlet:
+            wrong = Finding("outlet", f"this is the policy of {policy.outlet}, not of {outlet}")
+            raise PolicyError("the policy cannot be used", [wrong])
+        return policy
+
+    def _lint(self, policy: Policy) -> list[Place]:
+        """Lint below the parents that are in force."""
+        shelf = self.holders.shelf
+        parents = [own for code in ancestry(policy.outlet)[:-1] if (own := shelf.own(code))]
+        return _places(lint([*parents, policy], self.holders.current.catalog, self.clock()))
+
+    def _outlet(self, outlet: Outlet) -> OutletAnswer:
+        snapshot = self.holders.current
+        world = snapshot.worlds.get(outlet.code)
+        return OutletAnswer(
+            code=outlet.code,
+            name=dict(outlet.name),
+            policy_version=world.policy.version if world else "none",
+            fault=snapshot.faults.get(outlet.code),
+        )
+
+
+def version_out(version: PolicyVersion) -> PolicyVersionOut:
+    """A saved version as the API shows it."""
+    return PolicyVersionOut(
+        outlet=version.outlet,
+        version=version.version,
+        state=version.state,
+        active=version.active,
+        text=version.text,
+        author=version.author,
+        note=version.note,
+        at=rfc3339(version.at),
+        published_at=[rfc3339(at) for at in version.published_at],
+    )
+
+
+def _text(said: PolicyText) -> str:
+    """The policy as text. Raises PolicyError unless it came in exactly one form."""
+    if (said.text is None) == (said.policy is None):
+        raise PolicyError(
+            "no policy", [Finding("body", "expected `text` (YAML or JSON) or `policy` (an object), one of both")]
+        )
+    return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
+
+
+def _places(findings: Any) -> list[Place]:
+    return [Place(where=finding.where, message=finding.message) for finding in findings]

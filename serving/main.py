@@ -1,0 +1,140 @@
+"""`recsys-serve`: the API and the console, in one process or several.
+
+Ends on SIGTERM or Ctrl-C: no new connections, requests under way are finished, impressions are sent, exit code 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from recsys.settings import Settings
+
+PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"  # as in serving.metrics, which must not be imported before this is set
+
+GRACE_S = 10
+"""How long requests under way may take to finish at shutdown."""
+
+STARTS_WITHIN_S = 60
+"""A process that takes longer to answer its supervisor is replaced."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; 0 after a clean end, 2 for settings that cannot be used."""
+    try:
+        settings = read_settings(argv)
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            print(f"recsys-serve: --{'.'.join(map(str, one['loc']))}: {one['msg']}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="mainstay-metrics-") as figures:
+        _pass_on(settings, figures)
+        return _serve(settings)
+
+
+def read_settings(argv: Sequence[str] | None) -> Settings:
+    """Settings from the environment and these arguments, a flag for each. Raises ValidationError."""
+    parser = argparse.ArgumentParser(
+        prog="recsys-serve",
+        description="Serve pages, take events, items and policies. Every flag may also be said as MAINSTAY_<NAME>.",
+    )
+    for name, field in Settings.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, default=None, help=field.description)
+    return Settings.read(os.environ, **vars(parser.parse_args(argv)))
+
+
+def application() -> object:
+    """The app of one process, by the environment that `main` passed on; uvicorn calls this in each."""
+    from serving.app import build
+
+    _log()
+    _one_thread()
+    return build(Settings.read(os.environ))
+
+
+def _serve(settings: Settings) -> int:
+    import uvicorn
+
+    config = uvicorn.Config(
+        "serving.main:application",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.processes,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_worker_healthcheck=STARTS_WITHIN_S,
+    )
+    listening = _bind(settings)
+    host, port = listening.getsockname()[:2]
+    print(f"serving on http://{host}:{port}  docs /docs  console /console", flush=True)
+    _end_well_on_sigterm()
+    try:
+        if settings.processes == 1:
+            server = uvicorn.Server(config)
+            server.run(sockets=[listening])
+            return 0 if server.started else 1
+        from uvicorn.supervisors import Multiprocess
+
+        Multiprocess(config, sockets=[listening]).run()
+        return 0
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        listening.close()
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """The one socket that all processes accept from; port 0 finds a free one."""
+    listening = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        raise SystemExit(f"recsys-serve: {settings.host}:{settings.port}: {error.strerror}") from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def _pass_on(settings: Settings, figures: str) -> None:
+    """Say everything through the environment, which child processes inherit."""
+    for name, setting in settings.model_dump().items():
+        os.environ[f"MAINSTAY_{name.upper()}"] = str(setting)
+    if settings.processes > 1:
+        os.environ[PROCESSES_DIR] = figures
+    if not settings.secret:
+        from serving.tokens import home_secret
+
+        home_secret(str(Path(settings.home)))  # made before the processes that share it
+
+
+def _end_well_on_sigterm() -> None:
+    """Uvicorn raises the signal once more after it has shut down; that second one must not end us with its code."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+
+def _one_thread() -> None:
+    """One page uses one core: more threads for one small matrix would only fight over the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What the service counts, for Prometheus. With several processes the figures are summed over all of them."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable of prometheus-client: where processes put their figures together; `serving.main` sets it."""
+
+_SECONDS = (0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+
+
+class Metrics:
+    """All meters of one app, on a registry of its own so that two apps in one process do not collide."""
+
+    def __init__(self) -> None:
+        self._registry = own = CollectorRegistry()
+        self.page_s = Histogram(
+            "mainstay_page_seconds", "Time to make one page", ["screen"], registry=own, buckets=_SECONDS
+        )
+        self.pages = Counter("mainstay_pages", "Pages answered, by rung", ["rung", "screen"], registry=own)
+        self.controls = Counter(
+            "mainstay_controls",
+            "Controls on answered pages, by what became of them",
+            ["outlet", "control", "status"],
+            registry=own,
+        )
+        self.events = Counter("mainstay_events", "Viewer events received", ["verdict"], registry=own)
+        self.items = Counter("mainstay_items", "Catalogue items received", ["verdict"], registry=own)
+        self.lost = Counter("mainstay_impressions_lost", "Impressions that could not be sent", registry=own)
+        self.missing = Counter(
+            "mainstay_page_parts_missing", "Pages answered although a part did not answer", ["part"], registry=own
+        )
+        self.revision = Gauge(
+            "mainstay_revision",
+            "Revision of the control plane that is being served; of several processes the one furthest behind",
+            registry=own,
+            multiprocess_mode="livemin",
+        )
+        self.catalogue = Gauge(
+            "mainstay_catalogue_items", "Items in the catalogue served", registry=own, multiprocess_mode="livemin"
+        )
+        self.swaps = Counter("mainstay_swaps", "New worlds taken into service, by what changed", ["part"], registry=own)
+
+    def text(self) -> bytes:
+        """The exposition text."""
+        if not os.environ.get(PROCESSES_DIR):
+            return generate_latest(self._registry)
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)

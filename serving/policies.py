@@ -1,0 +1,82 @@
+"""The policies in force, parsed and compiled; keeps the last good one of each outlet when a new one cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from recsys.catalog import Catalog
+from recsys.errors import PolicyError
+from recsys.guidance.compile import CompiledPolicy, compile_policy
+from recsys.guidance.policy import Policy, parse_policy
+from serving.control import PublishedPolicy
+from serving.control.plane import ancestry
+
+log = logging.getLogger("mainstay.serving")
+
+
+class PolicyShelf:
+    """Every outlet's own policy, and for each outlet the compiled sum of its own and its ancestors'.
+
+    faults  outlet -> why its newest policy is not the one in service
+    closed  outlets that never had a usable policy although one was published: nothing but editorial pages there
+    """
+
+    def __init__(self) -> None:
+        self.faults: dict[str, str] = {}
+        self.closed: set[str] = set()
+        self._own: dict[str, Policy] = {}
+        self._unreadable: dict[str, str] = {}
+        self._good: dict[str, tuple[Policy, ...]] = {}
+
+    def put(self, published: PublishedPolicy) -> None:
+        """Take a policy that was put in force; one that cannot be read leaves the last in service."""
+        try:
+            policy = parse_policy(published.text)
+        except PolicyError as error:
+            self._unreadable[published.outlet] = f"version {published.version}: {error}"
+            log.error("policy of %s, version %s cannot be read: %s", published.outlet, published.version, error)
+            return
+        self._unreadable.pop(published.outlet, None)
+        said = {"outlet": published.outlet, "version": published.version}
+        self._own[published.outlet] = policy.model_copy(update=said)
+
+    def own(self, outlet: str) -> Policy | None:
+        """What the outlet itself says, if anything."""
+        return self._own.get(outlet)
+
+    def chain(self, outlet: str) -> tuple[Policy, ...]:
+        """The policies that hold for an outlet, root first."""
+        return tuple(self._own[code] for code in ancestry(outlet) if code in self._own)
+
+    def compiled(self, outlets: Iterable[str], catalog: Catalog) -> Mapping[str, CompiledPolicy]:
+        """The compiled policy of each outlet over this catalogue; outlets under the same policies share one."""
+        done: dict[tuple[tuple[str, int], ...], CompiledPolicy] = {}
+        answer: dict[str, CompiledPolicy] = {}
+        self.faults = dict(self._unreadable)
+        for outlet in outlets:
+            chain = self.chain(outlet)
+            try:
+                answer[outlet] = _compile(chain, catalog, done)
+                self._good[outlet] = chain
+            except PolicyError as error:
+                self.faults.setdefault(outlet, str(error))
+                log.error("policy of %s cannot be compiled, the last good one stays: %s", outlet, error)
+                answer[outlet] = _compile(self._good.get(outlet, ()), catalog, done)
+        self.closed = {outlet for outlet in answer if any(self._never_good(code) for code in ancestry(outlet))}
+        return answer
+
+    def _never_good(self, outlet: str) -> bool:
+        """Whether something was published for this outlet and nothing of it could ever be used."""
+        said = outlet in self._own or outlet in self._unreadable
+        used = any(policy.outlet == outlet for policy in self._good.get(outlet, ()))
+        return outlet in self.faults and said and not used
+
+
+def _compile(
+    chain: tuple[Policy, ...], catalog: Catalog, done: dict[tuple[tuple[str, int], ...], CompiledPolicy]
+) -> CompiledPolicy:
+    key = tuple((policy.outlet, policy.version) for policy in chain)
+    if key not in done:
+        done[key] = compile_policy(chain, catalog)
+    return done[key]

@@ -1,0 +1,193 @@
+"""Errors on the wire: RFC 9457 problem+json, from one table. Nothing else in the house knows HTTP status codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from recsys.errors import (
+    BundleError,
+    Conflict,
+    CursorError,
+    EventError,
+    Finding,
+    InvalidInput,
+    ItemError,
+    MainstayError,
+    NotFound,
+    PolicyError,
+    Unavailable,
+)
+
+log = logging.getLogger("mainstay.serving")
+
+
+class Unauthorised(MainstayError):
+    """The request lacks the editors' token, or shows a wrong one."""
+
+
+class NotJson(InvalidInput):
+    """A body that is not JSON."""
+
+
+class TooLarge(InvalidInput):
+    """More than one request may carry."""
+
+
+STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor in this table decides
+    MainstayError: 500,
+    InvalidInput: 422,
+    NotJson: 400,
+    CursorError: 400,
+    EventError: 422,
+    ItemError: 422,
+    PolicyError: 422,
+    TooLarge: 413,
+    Unauthorised: 401,
+    NotFound: 404,
+    Conflict: 409,
+    BundleError: 503,
+    Unavailable: 503,
+}
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+class Place(BaseModel):
+    """One thing wrong with the request: where, and what."""
+
+    where: str = Field(examples=["events[2].data.item_id"])
+    message: str = Field(examples=["a play is about an item: say which"])
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 problem details. `findings` name every place that is wrong, not only the first."""
+
+    type: str = Field(examples=["urn:mainstay:problem:conflict"])
+    title: str = Field(examples=["Conflict"])
+    status: int = Field(examples=[409])
+    detail: str = Field(examples=["policy of cn.zj: version 4 is newer than 3, on which this is based"])
+    instance: str = Field(examples=["/v1/policies/cn.zj/draft"])
+    findings: list[Place] = []
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of this app, foreseen or not, as a problem."""
+    app.add_exception_handler(MainstayError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may fail in these ways."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "model": Problem,
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema, "example": _example(status)}},
+        }
+        for status in statuses
+    }
+
+
+def problem(
+    request: Request,
+    status: int,
+    name: str,
+    detail: str,
+    findings: Iterable[Finding] = (),
+    **extra: object,
+) -> JSONResponse:
+    """One problem as a response; `name` is the last part of its type, in kebab case."""
+    body: dict[str, object] = {
+        "type": f"urn:mainstay:problem:{name}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        "findings": [{"where": finding.where, "message": finding.message} for finding in findings],
+        **extra,
+    }
+    headers = {}
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+def status_of(error: MainstayError) -> int:
+    """The status of an error: its own, or its nearest ancestor's.
+
+    >>> status_of(CursorError("x")), status_of(NotFound("x"))
+    (400, 404)
+    """
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def _ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MainstayError)
+    findings = error.findings if isinstance(error, InvalidInput) else ()
+    detail = error.message if isinstance(error, InvalidInput) else str(error)
+    return problem(request, status_of(error), _kebab(type(error).__name__), detail, findings)
+
+
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    if any(one["type"] == "json_invalid" for one in error.errors()):
+        return problem(request, 400, "not-json", "the body is not JSON", map(_finding, error.errors()))
+    return problem(request, 422, "invalid-request", "the request is not valid", map(_finding, error.errors()))
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    answer = problem(request, error.status_code, _kebab(HTTPStatus(error.status_code).phrase), str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(request, 500, "internal", "the service failed; its log says why")
+
+
+def _finding(error: dict[str, Any]) -> Finding:
+    """Pydantic's place, as a path: body.slots, query.limit, body.items[3].title."""
+    where = ""
+    for part in error["loc"]:
+        where += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return Finding(where.lstrip("."), error["msg"])
+
+
+def _kebab(name: str) -> str:
+    """
+    >>> _kebab("CursorError"), _kebab("Not Found")
+    ('cursor-error', 'not-found')
+    """
+    spaced = "".join(f"-{c.lower()}" if c.isupper() else c for c in name.replace(" ", ""))
+    return spaced.lstrip("-")
+
+
+def _example(status: int) -> dict[str, object]:
+    name = {400: "cursor-error", 401: "unauthorised", 404: "not-found", 409: "conflict", 413: "too-large"}
+    return {
+        "type": f"urn:mainstay:problem:{name.get(status, 'unavailable' if status == 503 else 'invalid-request')}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": "what went wrong, for people",
+        "instance": "/v1/...",
+        "findings": [{"where": "body.slots", "message": "Input should be less than or equal to 50"}]
+        if status == 422
+        else [],
+    }

@@ -1,0 +1,86 @@
+"""The catalogue: POST and GET /v1/items."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from serving.access import editors_only
+from serving.body import read_json
+from serving.control import ControlPlane
+from serving.ingest import Ingest
+from serving.problems import documented
+from serving.routes.events import answered
+from serving.schemas import BatchAnswer, ItemAnswer, ItemsPage
+
+ITEM: dict[str, Any] = {
+    "id": "desk-1",
+    "kind": "video",
+    "title": {"zh": "钱塘江大潮", "en": "The Qiantang tide"},
+    "outlet": "cn.zj.hz",
+    "labels": ["news/local", "public-service"],
+    "axes": {"public_value": 0.8, "locality": 0.9},
+    "region": "cn.zj.hz",
+    "published_at": "2026-10-01T08:00:00+08:00",
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "items": {"type": "array", "maxItems": 1000, "items": {"$ref": "#/components/schemas/Item"}}
+                    },
+                },
+                "example": {"items": [ITEM]},
+            }
+        },
+    }
+}
+Actor = Annotated[str, Header(alias="X-Author", description="who says so, for the audit trail", max_length=200)]
+
+
+def routes(control: ControlPlane, ingest: Ingest, admin_token: str) -> APIRouter:
+    """The catalogue routes."""
+    router = APIRouter(tags=["catalogue"])
+
+    @router.post(
+        "/v1/items",
+        summary="Put items into the catalogue",
+        description=(
+            "Creates or replaces whole items; each gets a verdict by its index, and good ones are stored even when "
+            "others are bad. In force in every serving process within a second. 422 with the verdicts when all are bad."
+        ),
+        response_model=BatchAnswer,
+        responses=documented(400, 401, 413, 422, 503),
+        openapi_extra=BODY,
+        dependencies=[Depends(editors_only(admin_token))],
+    )
+    async def upsert(request: Request, author: Actor = "api") -> Response:
+        body = await read_json(request)
+        return answered(request, await run_in_threadpool(ingest.items, body, author), "items", 200)
+
+    @router.get(
+        "/v1/items",
+        summary="The whole catalogue, page by page",
+        description="In the order of their last change; nothing is missed when items change while one is paging.",
+        responses=documented(422, 503),
+    )
+    def items(
+        after: Annotated[int, Query(ge=0, description="`next` of the page before")] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> ItemsPage:
+        page = control.items_since(after, limit)
+        following = str(page[-1].revision) if len(page) == limit else None
+        return ItemsPage(items=[stored.item for stored in page], next=following)
+
+    @router.get("/v1/items/{item_id}", summary="One item", responses=documented(404, 503))
+    def item(item_id: str) -> ItemAnswer:
+        stored = control.item(item_id)
+        return ItemAnswer(revision=stored.revision, item=stored.item)
+
+    return router

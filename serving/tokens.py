@@ -1,0 +1,142 @@
+"""Signed tokens: the cursor that continues a session, and the attribution that ties an event to the page it came from.
+
+A token is `base64url(zlib(JSON)).base64url(HMAC-SHA256)`. It hides nothing and cannot be altered or forged. The kind is
+under the signature, so a cursor never passes for an attribution.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recsys.errors import CursorError, EventError, Finding, InvalidInput
+
+SHOWN_MAX = 300
+"""Items a cursor remembers; on a longer session the oldest may come again."""
+
+CURSOR_LIFE_S = 6 * 3600.0
+"""A session that paused longer than this starts anew."""
+
+ATTRIBUTION_LIFE_S = 90 * 86_400.0
+"""An event later than this is no longer put down to its page."""
+
+_MAX_CHARS = 200_000
+_MAX_BYTES = 1 << 18
+
+
+class Cursor(NamedTuple):
+    """Where a session stands: what it was shown, and everything else that must stay as it began."""
+
+    placement: str
+    viewer_id: str
+    shown: tuple[str, ...]  # item ids in slot order, oldest first, at most SHOWN_MAX
+    seed: int
+    at: float  # unix seconds
+
+
+class Attribution(NamedTuple):
+    """Which page an event belongs to."""
+
+    request_id: str
+    placement: str
+    viewer_id: str
+    at: float  # unix seconds
+
+
+class Tokens:
+    """Writes and reads tokens under one secret, which every serving process must share."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def write_cursor(self, cursor: Cursor) -> str:
+        """The cursor as opaque text."""
+        return self._sign("cursor", list(cursor._replace(shown=cursor.shown[-SHOWN_MAX:])))
+
+    def read_cursor(self, token: str, *, placement: str, viewer_id: str, now: float) -> Cursor:
+        """Raises CursorError for a token that is broken, altered, expired, or of another placement or viewer."""
+        try:
+            fields = self._verify("cursor", token)
+        except ValueError as error:
+            raise CursorError("this cursor cannot be used", [Finding("cursor", str(error))]) from error
+        cursor = Cursor(fields[0], fields[1], tuple(fields[2]), fields[3], fields[4])
+        wrong = ""
+        if cursor.placement != placement:
+            wrong = f"it continues a session on {cursor.placement}, not on {placement}"
+        elif cursor.viewer_id != viewer_id:
+            wrong = "it continues another viewer's session"
+        elif now - cursor.at > CURSOR_LIFE_S:
+            wrong = f"it is older than {CURSOR_LIFE_S / 3600:.0f} hours; begin a new session without a cursor"
+        if wrong:
+            raise CursorError("this cursor cannot be used", [Finding("cursor", wrong)])
+        return cursor
+
+    def write_attribution(self, attribution: Attribution) -> str:
+        """The attribution as opaque text."""
+        return self._sign("attribution", list(attribution))
+
+    def read_attribution(self, token: str, *, viewer_id: str, now: float) -> Attribution:
+        """Raises EventError for a token that is broken, altered, expired, or of another viewer."""
+        try:
+            attribution = Attribution(*self._verify("attribution", token))
+            if attribution.viewer_id != viewer_id:
+                raise ValueError("it was given to another viewer")
+            if now - attribution.at > ATTRIBUTION_LIFE_S:
+                raise ValueError(f"it is older than {ATTRIBUTION_LIFE_S / 86_400:.0f} days")
+        except ValueError as error:
+            raise EventError("unreadable event", [Finding("attributiontoken", str(error))]) from error
+        return attribution
+
+    def _sign(self, kind: str, fields: list[object]) -> str:
+        text = json.dumps([kind, *fields], ensure_ascii=False, separators=(",", ":"))
+        body = urlsafe_b64encode(zlib.compress(text.encode())).rstrip(b"=")
+        return f"{body.decode()}.{self._signature(body)}"
+
+    def _verify(self, kind: str, token: str) -> list[Any]:
+        """The fields of a token of this kind; raises ValueError. Nothing is unpacked before its signature holds."""
+        body, _, signature = token.partition(".")
+        if len(token) > _MAX_CHARS or not signature or not token.isascii():
+            raise ValueError("it is not a token of this service")
+        if not hmac.compare_digest(signature, self._signature(body.encode())):
+            raise ValueError("its signature does not hold: it was altered, or signed by another service")
+        try:
+            raw = zlib.decompressobj().decompress(urlsafe_b64decode(body + "=" * (-len(body) % 4)), _MAX_BYTES)
+        except (binascii.Error, zlib.error) as error:
+            raise ValueError("it is not a token of this service") from error
+        fields: list[Any]
+        found, *fields = json.loads(raw)
+        if found != kind:
+            raise ValueError(f"it is a token for {found}, not for {kind}")
+        return fields
+
+    def _signature(self, body: bytes) -> str:
+        digest = hmac.new(self._secret, body, hashlib.sha256).digest()
+        return urlsafe_b64encode(digest[:18]).decode()
+
+
+def home_secret(home: str) -> bytes:
+    """The secret of this home: made once, readable by its owner only, shared by all processes of the home."""
+    path = Path(home) / "secret"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        draft = path.with_name(f"secret.{os.getpid()}.{secrets.token_hex(4)}")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_hex(32).encode())
+        try:
+            os.link(draft, path)  # whole or not at all: of two processes that begin together one wins, both read it
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    secret = path.read_bytes().strip()
+    if len(secret) < 16:
+        raise InvalidInput(f"{path} is too short to sign with; remove it and a new one is made")
+    return secret
