@@ -44,7 +44,7 @@ class Examples(_Section):
     session_actions: int = Field(8, ge=1, description="a new moment after so many actions of one viewer ...")
     session_gap_s: float = Field(1800.0, gt=0, description="... or after so long without one")
     negatives: int = Field(
-        60, ge=1, description="untouched candidates kept per moment; their weight makes up for the rest"
+        30, ge=1, description="untouched candidates kept per moment; their weight makes up for the rest"
     )
     max_moments: int = Field(4000, ge=1, description="more than these are sampled down evenly")
 
@@ -55,9 +55,9 @@ class Network(_Section):
     hidden: int = Field(48, ge=1)
     epochs: int = Field(30, ge=1)
     patience: int = Field(4, ge=1, description="epochs without a better held-out loss before it stops")
-    batch: int = Field(1024, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    batch: int = Field(2048, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
     stop: float = Field(0.15, gt=0, lt=0.5, description="share of the moments held out for early stopping")
     calibrate: float = Field(
         0.15, gt=0, lt=0.5, description="share of the moments, the newest, held out for calibration"

@@ -1,0 +1,66 @@
+"""Retrieval: what is learned is what serving folds viewers into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import threadpoolctl  # type: ignore[import-untyped]
+from implicit.als import AlternatingLeastSquares
+
+from features.events import ViewerEvent
+from features.fold import Placed, fold_viewer
+from recsys.candidates.retrieval import history
+from recsys.catalog import Catalog
+from recsys.errors import InvalidInput
+from recsys.state import ViewerState
+from training.config import Als
+from training.retrieval import fit, interactions
+
+MakeEvents = Callable[..., list[ViewerEvent]]
+ALS = Als(factors=8, iterations=8, regularization=0.5, alpha=2.0)
+
+
+def state(events: list[ViewerEvent], viewer_id: str) -> ViewerState:
+    own = [event for event in events if event.viewer_id == viewer_id]
+    return fold_viewer(ViewerState(viewer_id), [Placed("t/0", n, event) for n, event in enumerate(own)])
+
+
+def test_a_viewers_row_weighs_as_the_viewers_state_does(make_events: MakeEvents, catalog: Catalog) -> None:
+    events = make_events(viewers=20)
+    data = interactions(events, catalog)
+    for row, viewer_id in enumerate(dict.fromkeys(event.viewer_id for event in events)):
+        line = data.weight[row]
+        found = {data.item_ids[column]: w for column, w in zip(line.indices, line.data, strict=True)}
+        assert found == pytest.approx(history(state(events, viewer_id)))
+
+
+def test_serving_folds_a_viewer_to_where_the_fit_would_put_it(make_events: MakeEvents, catalog: Catalog) -> None:
+    """Oracle: implicit's own exact solution of one viewer, given the item factors."""
+    events = make_events(viewers=40)
+    data = interactions(events, catalog)
+    retriever = fit(data, ALS, seed=1)
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        peer = AlternatingLeastSquares(ALS.factors, regularization=ALS.regularization, alpha=1.0, use_cg=False)
+        peer.item_factors = retriever.vectors
+        peer.user_factors = np.zeros((1, ALS.factors), np.float32)
+        confidence = data.weight.copy()
+        confidence.data = 1.0 + ALS.alpha * confidence.data
+        for row, viewer_id in enumerate(dict.fromkeys(event.viewer_id for event in events)):
+            vector = retriever.viewer_vector(state(events, viewer_id))
+            assert vector == pytest.approx(peer.recalculate_user(0, confidence[row]), rel=2e-3, abs=2e-4)
+
+
+def test_the_same_data_and_seed_give_the_same_factors(make_events: MakeEvents, catalog: Catalog) -> None:
+    data = interactions(make_events(viewers=40), catalog)
+    assert np.array_equal(fit(data, ALS, seed=1).vectors, fit(data, ALS, seed=1).vectors)
+    assert not np.array_equal(fit(data, ALS, seed=1).vectors, fit(data, ALS, seed=2).vectors)
+
+
+def test_items_the_catalogue_does_not_know_are_left_out(make_events: MakeEvents, catalog: Catalog) -> None:
+    events = make_events(viewers=5)
+    strange = [event.model_copy(update={"item_id": f"gone-{event.id}"}) for event in events]
+    assert set(interactions(events + strange, catalog).item_ids) <= set(catalog.ids)
+    with pytest.raises(InvalidInput, match="no action on an item of the catalogue"):
+        interactions(strange, catalog)

@@ -1,0 +1,196 @@
+"""Nothing of the future gets into an example, and features are those that serving would have used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from features.codec import decode_item, decode_viewer, encode_item, encode_viewer
+from features.columns import FEATURES, columns
+from features.events import ViewerEvent
+from features.fold import Placed, fold_item, fold_viewer
+from features.stats import StatsColumns
+from recsys.bundle import Bundle
+from recsys.candidates.retrieval import Retriever
+from recsys.catalog import Catalog
+from recsys.guidance.compile import compile_policy
+from recsys.model import Model
+from recsys.pipeline import Engine, World
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.state import ItemState, ViewerState
+from recsys.types import ACTIONS, Placement, Query, Screen, Surface
+from training.config import Als, Config
+from training.dataset import Timeline, acted_row
+from training.examples import Rows, build_rows
+from training.moments import Moment, moments
+from training.proposals import Proposer
+from training.replay import Replay
+from training.retrieval import fit, interactions
+from training.run.train import learn
+
+MakeEvents = Callable[..., list[ViewerEvent]]
+ALS = Als(factors=8, iterations=5)
+
+
+@pytest.fixture(scope="module")
+def timeline(make_events: MakeEvents) -> Timeline:
+    return Timeline.of(make_events(viewers=60))
+
+
+@pytest.fixture(scope="module")
+def split(timeline: Timeline) -> float:
+    return timeline.cut(0.5)
+
+
+@pytest.fixture(scope="module")
+def retriever(timeline: Timeline, catalog: Catalog, split: float) -> Retriever:
+    return fit(interactions(timeline.before(split), catalog), ALS, seed=1)
+
+
+def rewritten(timeline: Timeline, index: int, catalog: Catalog) -> Timeline:
+    """Another history from `index` on: other items, other actions, nobody left out."""
+    chance = np.random.default_rng(index)
+    later = [
+        event.model_copy(
+            update={
+                "item_id": catalog.ids[chance.integers(len(catalog))],
+                "kind": ("like", "dislike", "play", "hide")[chance.integers(4)],
+            }
+        )
+        for event in timeline.events[index:]
+    ]
+    return Timeline((*timeline.events[:index], *later))
+
+
+def same(one: Rows, other: Rows) -> bool:
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in Rows.__annotations__)
+
+
+@pytest.mark.parametrize("number", [0, 7, 30, 80, -1])
+def test_neither_the_moment_itself_nor_anything_later_is_seen_in_its_features(
+    timeline: Timeline, catalog: Catalog, split: float, retriever: Retriever, small: Config, number: int
+) -> None:
+    moment = moments(timeline, catalog, split, timeline.end, small.examples)[number]
+    other = rewritten(timeline, moment.index, catalog)
+    assert other.events != timeline.events
+    one = build_rows(timeline, catalog, retriever, [moment], negatives=30, seed=3)
+    assert same(one, build_rows(other, catalog, retriever, [moment], negatives=30, seed=3))
+
+
+def test_what_comes_after_the_window_changes_nothing_that_was_learned(
+    timeline: Timeline, catalog: Catalog, small: Config
+) -> None:
+    since, until = timeline.cut(0.6), timeline.cut(0.2)
+    other = rewritten(timeline, timeline.index(until), catalog)
+    one, two = (learn(log, catalog, small, since, until) for log in (timeline, other))
+    assert np.array_equal(one.retriever.vectors, two.retriever.vectors)
+    first, second = tensors(one.ranker.network), tensors(two.ranker.network)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    third = tensors(learn(other, catalog, small, since, timeline.end).ranker.network)
+    assert not np.array_equal(first["head.weight"], third["head.weight"])  # the law can tell
+
+
+def test_a_moment_holds_exactly_what_its_viewer_did_until_the_next(
+    timeline: Timeline, catalog: Catalog, split: float, small: Config
+) -> None:
+    until = timeline.cut(0.1)
+    found = moments(timeline, catalog, split, until, small.examples)
+    inside = timeline.since(split)[: len(timeline.before(until)) - len(timeline.before(split))]
+    for viewer_id in {event.viewer_id for event in inside}:
+        own = [moment for moment in found if moment.event.viewer_id == viewer_id]
+        did = [event for event in inside if event.viewer_id == viewer_id]
+        assert [row for moment in own for row in moment.done] == [acted_row(event, catalog) for event in did]
+        for moment, following in pairwise(own):
+            pause = following.event.at - max(e.at for e in did if e.at < following.event.at)
+            assert len(moment.done) == small.examples.session_actions or pause > small.examples.session_gap_s
+    assert all(timeline.events[moment.index] is moment.event for moment in found)
+    bits = {0b0111: "like", 0b0011: "complete", 0b1000: "dislike"}
+    first = found[0]
+    assert bits[first.done[catalog.row_of[str(first.event.item_id)]]] == first.event.kind
+
+
+def test_labels_are_what_the_viewer_did_with_what_was_proposed(
+    timeline: Timeline, catalog: Catalog, split: float, retriever: Retriever, small: Config
+) -> None:
+    found = moments(timeline, catalog, split, timeline.end, small.examples)[:50]
+    rows = build_rows(timeline, catalog, retriever, found, negatives=10**6, seed=3)
+    assert (rows.weight == 1.0).all()  # nothing sampled away: every row stands for itself
+    replay, proposer = Replay(timeline, catalog), Proposer(catalog, retriever)
+    for number, moment in enumerate(found):
+        replay.advance(moment.index)
+        event = moment.event
+        viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
+        proposed = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id)).row
+        labels = rows.label[rows.moment == number]
+        assert len(labels) == len(proposed)
+        expected = np.zeros(len(ACTIONS))
+        for row, bits in moment.done.items():
+            if row in proposed:
+                expected += [bool(bits >> action & 1) for action in range(len(ACTIONS))]
+        assert labels.sum(axis=0).tolist() == expected.tolist()
+
+
+def online(events: list[ViewerEvent], viewer_id: str) -> tuple[ViewerState | None, list[ItemState]]:
+    """What the online store holds after these events came through a worker, bytes and all."""
+    placed = [Placed("viewer-events/0", offset, event) for offset, event in enumerate(events)]
+    own = [one for one in placed if one.event.viewer_id == viewer_id]
+    viewer = decode_viewer(encode_viewer(fold_viewer(ViewerState(viewer_id), own))) if own else None
+    items = []
+    for item_id in sorted({str(one.event.item_id) for one in placed}):
+        about = [one for one in placed if one.event.item_id == item_id]
+        items.append(decode_item(encode_item(fold_item(ItemState(item_id), about))))
+    return viewer, items
+
+
+def untrained(retriever: Retriever) -> Model:
+    network = Ranker(len(FEATURES), len(ACTIONS))
+    probe = np.zeros((1, len(FEATURES)), np.float32)
+    bundle = Bundle(
+        version="test",
+        created_at=0.0,
+        item_ids=retriever.item_ids,
+        item_vectors=retriever.vectors,
+        als={"regularization": ALS.regularization, "alpha": ALS.alpha},
+        popularity=np.zeros(len(retriever.item_ids), np.float32),
+        network=tensors(network),
+        feature_names=FEATURES,
+        probe_features=probe,
+        probe_p=Predictor(network).p(probe),
+        metrics={},
+    )
+    return Model.load(bundle, FEATURES)
+
+
+def served(moment: Moment, timeline: Timeline, catalog: Catalog, retriever: Retriever) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
+    """Catalogue row -> features as used, of the page that the real engine gives at this moment."""
+    event = moment.event
+    viewer, items = online(list(timeline.events[: moment.index]), event.viewer_id)
+    counts = StatsColumns(catalog)
+    counts.merge(items)
+    world = World.of(catalog, counts.at(event.at), untrained(retriever), compile_policy((), catalog))
+    placement = Placement("cn.zj", Screen(str(event.screen)), Surface.HOME)
+    query = Query("r1", event.viewer_id, placement, event.region, event.at, slots=40, guided=False)
+    page = Engine(columns, candidates=10**6).run(query, viewer, world)
+    assert not [stage for stage in page.trace if stage.error]
+    return {item.row: features for item, features in zip(page.items, page.features, strict=True)}
+
+
+@pytest.mark.parametrize("number", [0, 11, 40, -1])
+def test_features_in_training_are_those_of_the_page_served_then(
+    timeline: Timeline, catalog: Catalog, split: float, retriever: Retriever, small: Config, number: int
+) -> None:
+    """Online bytes and the whole serving pipeline on one side, the replay of the log on the other."""
+    moment = moments(timeline, catalog, split, timeline.end, small.examples)[number]
+    replay, proposer = Replay(timeline, catalog), Proposer(catalog, retriever)
+    replay.advance(moment.index)
+    event = moment.event
+    viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
+    proposals = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id))
+    trained_on = dict(zip(proposals.row.tolist(), proposals.features, strict=True))
+    page = served(moment, timeline, catalog, retriever)
+    assert len(page) == 40
+    for row, features in page.items():
+        assert trained_on[row] == pytest.approx(features, rel=1e-5, abs=1e-6), catalog.ids[row]
