@@ -1,0 +1,30 @@
+"""From a URL to an online store: the only place that knows the adapters by name."""
+
+from __future__ import annotations
+
+from features.online import OnlineStore
+from features.online.memory import MemoryStore
+from features.online.sqlite import SqliteStore
+from recsys.errors import InvalidInput
+
+
+def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
+    """`sqlite:///PATH`, `redis://HOST:PORT/DB` (also `rediss://`, `valkey://`) or `memory://`.
+
+    `timeout_s` bounds each call; the default is for the page path, a worker passes more. Raises InvalidInput for
+    another URL, or for Redis without the `redis` extra; Unavailable when an SQLite file cannot be opened.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        return SqliteStore(rest[1:], timeout_s)
+    if scheme in ("redis", "rediss", "valkey") and rest:
+        try:
+            from features.online.redis import RedisStore  # here: an optional dependency
+        except ModuleNotFoundError as error:
+            raise InvalidInput(
+                f"online store {url.rpartition('@')[2]!r} needs: pip install mainstay-recsys[redis]"
+            ) from error
+        return RedisStore(("redis" if scheme == "valkey" else scheme) + "://" + rest, timeout_s)
+    if scheme == "memory":
+        return MemoryStore()
+    raise InvalidInput(f"online store {url!r}: expected sqlite:///PATH, redis://HOST:PORT/DB or memory://")

@@ -1,0 +1,201 @@
+"""The laws of the online store, run by every adapter."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.online import OnlineStore
+from features.online.connect import open_online
+from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
+from recsys.errors import InvalidInput, Unavailable
+
+ADAPTERS = ["memory", "sqlite", "redis"]
+
+
+@pytest.fixture(params=ADAPTERS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        return str(request.getfixturevalue("redis_url"))
+    return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/new/online.db"}[request.param]
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[OnlineStore]:
+    opened = open_online(url, timeout_s=5.0)
+    yield opened
+    opened.close()
+
+
+def test_a_batch_is_answered_in_the_order_asked(store: OnlineStore, unique: str) -> None:
+    entries = {f"{unique}:{i}": f"value {i}".encode() for i in range(1300)}
+    store.put(entries)
+    asked = [f"{unique}:{i}" for i in (7, 1299, 4, 7)] + [f"{unique}:none"]
+    assert store.get(asked) == [b"value 7", b"value 1299", b"value 4", b"value 7", None]
+    assert store.get(list(reversed(entries))) == list(reversed(entries.values()))
+    assert store.get([]) == []
+
+
+def test_the_last_put_counts_and_the_deleted_is_gone(store: OnlineStore, unique: str) -> None:
+    a, b = f"{unique}:a", f"{unique}:b"
+    store.put({a: b"1", b: b"\x00\xff"})
+    store.put({a: b""})
+    assert store.get([a, b]) == [b"", b"\x00\xff"]
+    store.delete([a, f"{unique}:never"])
+    assert store.get([a, b]) == [None, b"\x00\xff"]
+    store.put({})
+    store.delete([])
+
+
+def test_the_expired_is_missing_everywhere(store: OnlineStore, unique: str) -> None:
+    short, long, again = (f"{unique}:{name}" for name in ("short", "long", "again"))
+    store.put({short: b"s", again: b"s"}, ttl_s=0.25)
+    store.put({long: b"l"}, ttl_s=1000)
+    assert store.get([short]) == [b"s"]
+    store.put({again: b"kept"})  # a put without ttl keeps for ever
+    time.sleep(0.35)
+    assert store.get([short, long, again]) == [None, b"l", b"kept"]
+    assert dict(store.scan(unique)) == {long: b"l", again: b"kept"}
+
+
+def test_the_expired_leaves_the_file(tmp_path: Path) -> None:
+    now = 1000.0
+    with closing(SqliteStore(f"{tmp_path}/online.db", clock=lambda: now)) as store:
+        store.put({"viewer:{gone}": b"private"}, ttl_s=50)
+        now += SWEEP_EVERY_S + 1
+        store.put({"viewer:{new}": b""}, ttl_s=50)
+        assert store._db.execute("SELECT key FROM state").fetchall() == [("viewer:{new}",)]
+
+
+def test_a_scan_lists_each_live_key_under_the_prefix_once(store: OnlineStore, unique: str) -> None:
+    inside = {f"{unique}[*]?:{{观众{i}}}": bytes([i % 256]) for i in range(2500)}
+    store.put(inside)
+    store.put({f"{unique}[x]?:1": b"", f"{unique}": b"", f"{unique}[*]": b"", f"{unique}[*]@": b""})
+    listed = list(store.scan(f"{unique}[*]?:"))
+    assert len(listed) == len(inside)
+    assert dict(listed) == inside
+    assert list(store.scan(f"{unique}-none")) == []
+
+
+def test_a_scan_may_be_left_early_and_beside_writes(store: OnlineStore, unique: str) -> None:
+    store.put({f"{unique}:{i:04}": b"x" for i in range(1500)})
+    for key, _ in store.scan(unique):
+        store.put({key: b"y"})
+        break
+    assert store.get([key]) == [b"y"]
+
+
+def test_threads_share_a_store(store: OnlineStore, unique: str) -> None:
+    failed: list[object] = []
+
+    def work(name: int) -> None:
+        for i in range(30):
+            key = f"{unique}:{name}:{i}"
+            store.put({key: str(i).encode()})
+            if store.get([key]) != [str(i).encode()]:
+                failed.append(key)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(list(store.scan(unique))) == 120
+
+
+@pytest.mark.parametrize("url", ["sqlite", "redis"], indirect=True)
+def test_another_process_sees_every_put_even_of_the_killed(store: OnlineStore, url: str, unique: str) -> None:
+    program = f"""
+import os, signal
+from features.online.connect import open_online
+from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
+store = open_online({url!r}, timeout_s=5.0)
+assert store.get(["{unique}:mine"]) == [b"from here"]
+store.put({{"{unique}:theirs": b"from afar"}})
+print("done", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    store.put({f"{unique}:mine": b"from here"})
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert child.stdout.strip() == "done", child.stderr
+    assert store.get([f"{unique}:theirs"]) == [b"from afar"]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.dictionaries(st.sampled_from("abcd"), st.binary(max_size=5), max_size=4)),
+            st.tuples(st.just("delete"), st.lists(st.sampled_from("abcd"), max_size=3)),
+        ),
+        max_size=12,
+    )
+)
+def test_every_store_agrees_with_a_dictionary(url: str, steps: list[tuple[str, object]]) -> None:
+    with closing(open_online(url, timeout_s=5.0)) as store:
+        prefix = f"t{time.monotonic_ns()}:"
+        model: dict[str, bytes] = {}
+        for what, argument in steps:
+            if isinstance(argument, dict):
+                store.put({prefix + key: value for key, value in argument.items()})
+                model.update(argument)
+            elif isinstance(argument, list):
+                store.delete([prefix + key for key in argument])
+                model = {key: value for key, value in model.items() if key not in argument}
+            assert store.get([prefix + key for key in "abcd"]) == [model.get(key) for key in "abcd"], what
+        assert dict(store.scan(prefix)) == {prefix + key: value for key, value in model.items()}
+
+
+def test_a_silent_server_costs_one_time_out() -> None:
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as silent,
+        closing(open_online(f"redis://:secret@127.0.0.1:{silent.getsockname()[1]}/0")) as store,
+    ):
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match=r"^redis 127\.0\.0\.1") as caught:  # and not with the password
+            store.get(["viewer:{v}"])
+        assert time.monotonic() - began < 0.25
+        assert "secret" not in str(caught.value)
+
+
+def test_a_locked_file_costs_one_time_out_and_readers_go_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/online.db"
+    with closing(open_online(url, timeout_s=0.05)) as store, closing(open_online(url)) as other:
+        store.put({"a": b"1"})
+        database = other._db  # type: ignore[attr-defined]
+        database.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="locked"):
+            store.put({"a": b"2"})
+        assert time.monotonic() - began < 0.5
+        assert store.get(["a"]) == [b"1"]
+        database.rollback()
+        store.put({"a": b"3"})
+        assert other.get(["a"]) == [b"3"]
+
+
+def test_an_address_that_nobody_answers_is_unavailable(tmp_path: Path) -> None:
+    with closing(open_online("redis://127.0.0.1:1/0")) as store:
+        for call in (lambda: store.get(["a"]), lambda: store.put({"a": b""}), lambda: list(store.scan("a"))):
+            with pytest.raises(Unavailable):
+                call()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable):
+        open_online(f"sqlite:///{tmp_path}/file/online.db")
+
+
+@pytest.mark.parametrize("url", ["", "sqlite://", "kafka://x", "redis://", "/tmp/x.db"])
+def test_an_unknown_address_is_refused_by_name(url: str) -> None:
+    with pytest.raises(InvalidInput, match="expected sqlite:///PATH"):
+        open_online(url)
