@@ -125,8 +125,8 @@ def spread_over_topics(rows: I32, hint: F32, topic: I32, count: int) -> I32:
     _, first = np.unique(topic[order], return_index=True)
     leaders = order[np.sort(first)[:TOPICS]]
     rest = order[~np.isin(order, leaders)]
-    chosen = np.concatenate([leaders, rest])[:count]
-    return rows[chosen]
+    chosen: I32 = rows[np.concatenate([leaders, rest])[:count]]
+    return chosen
 
 
 def _hint(ask: Ask) -> F32:

@@ -35,18 +35,18 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
     table = Table(title=f"Its receipt: {r['value']:.3f} clicks, {proof}", title_justify="left")
     for heading in ("control", "of", "hardness", "asked", "on the page", "status", "price in clicks"):
         table.add_column(heading, max_width=40)
-    prices = {price["control_id"]: price["clicks"] for price in r["prices"]}
+    prices = {price["control_id"]: price for price in r["price"]}
     for control in r["controls"]:
-        price = prices.get(control["id"], 0.0)
+        price = prices.get(control["id"])
         colour = "green" if control["status"] in ("met", "binding") else "red"
         table.add_row(
             control["id"],
             control["origin"],
             control["hardness"],
-            str(control["required"]),
+            ", ".join(f"{word.replace('_', ' ')} {n}" for word, n in control["required"].items() if n is not None),
             str(control["achieved"]),
             f"[{colour}]{control['status']}[/{colour}]",
-            f"{price:.4f}" if price else "",
+            f"{price['clicks']:.4f}" + ("" if price["how"] == "resolved" else " at most") if price else "",
         )
     console.print(table)
 
@@ -64,7 +64,7 @@ def figures(
     hard = ("legal", "binding")
     held = all(c["status"] in ("met", "binding") for c in guided["receipt"]["controls"] if c["hardness"] in hard)
     return {
-        "models": learned,
+        "training": learned,
         "pages": visits.pages,
         "events": visits.events,
         "latency_ms": {"p50": round(visits.quantile_ms(0.5), 2), "p99": round(visits.quantile_ms(0.99), 2)},
@@ -84,8 +84,8 @@ def summary(console: Console, told: dict[str, Any]) -> None:
     table = Table(title="What happened", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
-    for name, worth in told["models"]["ndcg@10"].items():
-        table.add_row(f"nDCG@10 {name}", f"{worth:.4f}")
+    for name, worth in told["training"]["models"].items():
+        table.add_row(f"nDCG@10 {name}", f"{worth['ndcg_at_10']:.4f}")
     table.add_row("pages served", f"{told['pages']}  ({', '.join(f'{n} {rung}' for rung, n in told['rungs'].items())})")
     table.add_row("page latency", f"p50 {told['latency_ms']['p50']} ms, p99 {told['latency_ms']['p99']} ms, over HTTP")
     table.add_row("controls on those pages", ", ".join(f"{n} {status}" for status, n in told["controls"].items()))

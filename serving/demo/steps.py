@@ -60,19 +60,18 @@ def policy_text(outlet: str) -> str:
 
 
 def steer(api: httpx.Client) -> bool:
-    """Publish the demo policies, parents first; False when they stood."""
+    """Save and publish the demo policies, parents first; False when they stood."""
     news = False
     for outlet in OUTLETS:
-        if api.get(f"/v1/policies/{outlet}").status_code == 200:
+        known = api.get(f"/v1/policies/{outlet}")
+        if known.status_code == 200 and known.json()["active"]:
             continue
-        answer = api.post(
-            f"/v1/policies/{outlet}/publish",
-            params={"author": "demo"},
-            content=policy_text(outlet),
-            headers={"content-type": "application/yaml"},
-        )
-        if answer.is_error:
-            raise RuntimeError(f"policy of {outlet}: {answer.text}")
+        draft = api.post(f"/v1/policies/{outlet}/draft", json={"text": policy_text(outlet), "author": "demo"})
+        if draft.is_success:
+            version = draft.json()["version"]["version"]
+            draft = api.post(f"/v1/policies/{outlet}/publish", json={"version": version, "author": "demo"})
+        if draft.is_error:
+            raise RuntimeError(f"the policy of {outlet} was refused: {draft.text}")
         news = True
     return news
 
@@ -133,11 +132,11 @@ def learn(settings: Settings, address: str) -> dict[str, Any]:
     return figures
 
 
-def serving_model(api: httpx.Client) -> str:
-    """Version of the model that the API answers with; empty while it has none."""
-    ready = api.get("/health/ready").json()
-    version = ready["parts"]["model"].get("version")
-    return "" if version in (None, "none") else str(version)
+def serving_model(api: httpx.Client) -> bool:
+    """Whether the API answers with a model yet."""
+    body = {"viewer_id": "demo-probe", "preview": True, "slots": 1}
+    answer = api.post("/v1/placements/cn.zj.hz-mobile-home:recommend", json=body)
+    return answer.is_success and answer.json()["model_version"] != "none"
 
 
 def _batches(things: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -53,7 +53,8 @@ def visit(api: httpx.Client, viewers: Sequence[str], auditor: Auditor, seed: int
         task = bar.add_task("viewers ask for pages and react", total=len(viewers) * len(SCREENS))
         for viewer in viewers:
             for screen in SCREENS:
-                cursor, shown = None, []
+                cursor: str | None = None
+                shown: list[str] = []
                 for _ in range(2):
                     began = time.perf_counter()
                     page = ask(api, viewer, screen, **({"cursor": cursor} if cursor else {}))
