@@ -141,12 +141,13 @@ def closure(lower: I32, upper: I32, member: Bool, pin: I32) -> tuple[I32, I32]:
     """The tightest limits that say the same, given that a slot adds one member or none, and pins."""
     groups, slots = lower.shape
     least, most = np.zeros((groups, slots), np.int32), np.ones((groups, slots), np.int32)
-    for k in np.flatnonzero(pin >= 0):
+    for k in np.flatnonzero(pin >= 0).tolist():
         least[:, k] = most[:, k] = member[:, pin[k]]
     lower, upper = np.maximum(lower, 0), upper.copy()
     for k in range(slots):
-        lower[:, k] = np.maximum(lower[:, k], least[:, k] + (lower[:, k - 1] if k else 0))
-        upper[:, k] = np.minimum(upper[:, k], most[:, k] + (upper[:, k - 1] if k else 0))
+        before = slice(max(k - 1, 0), k)  # nothing stands before the first slot
+        lower[:, k] = np.maximum(lower[:, k], least[:, k] + lower[:, before].sum(axis=1))
+        upper[:, k] = np.minimum(upper[:, k], most[:, k] + upper[:, before].sum(axis=1))
     for k in range(slots - 2, -1, -1):
         lower[:, k] = np.maximum(lower[:, k], lower[:, k + 1] - most[:, k + 1])
         upper[:, k] = np.minimum(upper[:, k], upper[:, k + 1] - least[:, k + 1])

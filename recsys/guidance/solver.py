@@ -1,4 +1,11 @@
-"""The best page under bounds. Arrays in, arrays out; everything else about guidance lives elsewhere."""
+"""The best page under bounds. Arrays in, arrays out; everything else about guidance lives elsewhere.
+
+maximise   sum_k attention[k] * value[chosen[k]]
+subject to all that `Bounds` say
+
+When no page keeps everything, controls give way lexicographically: in order of importance each one keeps as much as the
+more important ones leave possible, by the least number of slots. Nothing gives way silently: `Solution.relaxed`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +15,17 @@ from typing import Literal
 import numpy as np
 
 from recsys.guidance.bounds import Bounds, Solution
-from recsys.guidance.exact import any_page, best_page
-from recsys.guidance.problem import reduce
-from recsys.types import F64, I32
+from recsys.guidance.problem import Problem, reduce
+from recsys.guidance.road import Effort, Outcome, exists, travel
+from recsys.types import F64, I32, Bool
 
-__all__ = ["Bounds", "Effort", "Solution", "solve"]
+__all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "solve", "warm"]
 
-Effort = Literal["fast", "adaptive", "exact"]
+EFFORTS: dict[str, Effort] = {
+    "fast": Effort(steps=25, nodes=600, rounds=1, certain=False),
+    "adaptive": Effort(steps=50, nodes=6_000, rounds=3, certain=False),
+    "exact": Effort(steps=60, nodes=60_000, rounds=3, certain=True),
+}
 
 
 def solve(
@@ -22,33 +33,125 @@ def solve(
     attention: F64,
     bounds: Bounds,
     *,
-    effort: Effort = "adaptive",
+    effort: Literal["fast", "adaptive", "exact"] = "adaptive",
     deadline_s: float | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Solution:
-    """maximise sum_k attention[k] * value[chosen[k]] within the bounds, relaxed lexicographically if need be."""
-    attention = np.asarray(attention, np.float64)[: bounds.slots]
+    """The best page found, what gave way for it, and what is proven.
+
+    value      [N]     clicks, finite
+    attention  [>= K]  weight of each slot, > 0 and falling
+    deadline_s, clock  after so many seconds of `clock` no better page is looked for. Whether a page exists is always
+                       settled first, so hard bounds never give way to haste. Without a clock the answer is a function
+                       of the other inputs alone.
+
+    Raises ValueError for values or attention that are not finite, or of the wrong length.
+    """
+    n, slots = len(bounds), bounds.slots
+    value, attention = np.asarray(value, np.float64), np.asarray(attention, np.float64)[:slots]
+    if value.shape != (n,) or attention.shape != (slots,):
+        raise ValueError(
+            f"value {value.shape} and attention {attention.shape} do not fit {n} candidates, {slots} slots"
+        )
+    if not (np.isfinite(value).all() and np.isfinite(attention).all()):
+        raise ValueError("value and attention must be finite")
+    late = _late(deadline_s, clock)
+    problem = reduce(value, attention, bounds)
+    outcome = travel(problem, EFFORTS[effort], late)
     relaxed = np.zeros(bounds.controls, np.int32)
-    answer = best_page(reduce(value, attention, bounds))
-    if answer.page is None:
+    if outcome.page is None:
         relaxed = _relax(value, attention, bounds)
-        answer = best_page(reduce(value, attention, bounds.relaxed(relaxed)))
-        assert answer.page is not None
-    problem = reduce(value, attention, bounds.relaxed(relaxed))
-    chosen = problem.item[answer.page]
-    worth = float(attention @ value[chosen])
-    c, n = bounds.controls, len(bounds)
-    return Solution(
-        chosen, relaxed, np.ones(c, np.bool_), np.zeros(c), np.zeros(c, np.bool_), np.zeros((c, n)), worth,
-        max(worth, answer.bound), answer.settled,
-    )  # fmt: skip
+        problem = reduce(value, attention, bounds.relaxed(relaxed))
+        outcome = travel(problem, EFFORTS[effort], late)
+    solution = _solution(problem, outcome, bounds, relaxed)
+    return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
+
+
+def warm() -> None:
+    """Compile the kernels (or load them from their cache), so that no page waits for it."""
+    bounds = Bounds.free(np.arange(3, dtype=np.int64), 2)
+    solve(np.arange(3.0), np.ones(2), bounds)
+    exists(reduce(np.arange(3.0), np.ones(2), bounds))
+
+
+def _late(deadline_s: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
+    if deadline_s is None or clock is None:
+        return lambda: False
+    end = clock() + deadline_s
+    return lambda: clock() >= end
 
 
 def _relax(value: F64, attention: F64, bounds: Bounds) -> I32:
+    """[C] by how many slots each control gives way: the least that the more important ones allow."""
     by = np.zeros(bounds.controls, np.int32)
     accepted = np.zeros(bounds.controls, np.bool_)
-    for c in range(bounds.controls):
+    page = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)  # keeps all that is accepted so far
+    for c in np.flatnonzero(bounds.active).tolist():
         accepted[c] = True
-        while any_page(reduce(value, attention, bounds.relaxed(by).only(accepted))).page is None:
-            by[c] += 1
+        most = int(bounds.broken(page)[c])
+        least = min(_shortage(bounds, c), most)
+        while least < most:  # `most` is known to be possible; halve what is between
+            middle = (least + most) // 2
+            by[c] = middle
+            problem = reduce(value, attention, bounds.relaxed(by).only(accepted))
+            found = exists(problem).page
+            if found is None:
+                least = middle + 1
+            else:
+                page = problem.item[found]
+                most = middle
+        by[c] = most
     return by
+
+
+def _shortage(bounds: Bounds, c: int) -> int:
+    """By how many slots control c must give way for want of candidates or slots alone."""
+    rows = bounds.row_control == c
+    supply = bounds.member[rows].sum(axis=1)
+    reach = np.minimum(np.arange(1, bounds.slots + 1), supply[:, None])
+    return int((bounds.lower[rows] - reach).max(initial=0))
+
+
+def _solution(problem: Problem, outcome: Outcome, bounds: Bounds, relaxed: I32) -> Solution:
+    assert outcome.page is not None  # relaxed far enough, every set of bounds has a page
+    chosen = problem.item[outcome.page]
+    price = np.zeros(bounds.controls)
+    np.add.at(price, problem.owner, outcome.dual)
+    return Solution(
+        chosen=chosen,
+        relaxed=relaxed,
+        settled=np.ones(bounds.controls, np.bool_),
+        price=price,
+        resolved=np.zeros(bounds.controls, np.bool_),
+        credit=_credit(problem, outcome, bounds, chosen),
+        value=outcome.value,
+        bound=outcome.bound,
+        proven=outcome.proven,
+    )
+
+
+def _credit(problem: Problem, outcome: Outcome, bounds: Bounds, chosen: I32) -> F64:
+    """[C, N] what prices add to each candidate at its slot on the page, or at the slot it would have had by value."""
+    n, slots = len(bounds), bounds.slots
+    credit = np.zeros((bounds.controls, n))
+    if not slots or not len(problem.owner):
+        return credit
+    slot = np.full(n, slots - 1)
+    slot[problem.item] = np.minimum(np.arange(len(problem.item)), slots - 1)
+    slot[chosen] = np.arange(slots)
+    member: Bool = problem.member
+    for g, owner in enumerate(problem.owner):
+        items = problem.item[member[g]]
+        credit[owner, items] += outcome.adder[g, slot[items]]
+    return credit
+
+
+def _resolved(value: F64, attention: F64, bounds: Bounds, solution: Solution) -> Solution:
+    """Exact prices: solve again with each control one unit looser."""
+    price, resolved = solution.price.copy(), solution.resolved.copy()
+    for c in np.flatnonzero(bounds.active).tolist():
+        looser = solution.relaxed.copy()
+        looser[c] += 1
+        outcome = travel(reduce(value, attention, bounds.relaxed(looser)), EFFORTS["exact"], lambda: False)
+        price[c], resolved[c] = max(0.0, outcome.value - solution.value), outcome.proven and solution.proven
+    return Solution(**{**solution.__dict__, "price": price, "resolved": resolved})
