@@ -1,0 +1,1 @@
+"""The offline store: every event that was folded, as Parquet files, for training and replay."""
