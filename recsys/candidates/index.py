@@ -24,6 +24,7 @@ class Index:
     position_of_row  [N]  the other way round; -1 for items the model has not learned
     searchable       screen -> [M] items of the model that the screen can show
     popularity       [N]  live where anything was counted, else as when the model was trained
+    renown           [N]  log popularity in [0, 1], 1 for the most popular
     shows            screen -> [N] published items that the screen can show
     popular, newest  screen -> rows of those, best first, at most DEPTH
     """
@@ -32,6 +33,7 @@ class Index:
     position_of_row: I32
     searchable: dict[Screen, Bool]
     popularity: F32
+    renown: F32
     shows: dict[Screen, Bool]
     popular: dict[Screen, I32]
     newest: dict[Screen, I32]
@@ -54,6 +56,8 @@ class Index:
             popularity = np.zeros(n, np.float32)
             popularity[known] = model.bundle.popularity[position_of_row[known]]
 
+        renown = np.log1p(popularity)
+        renown /= max(float(renown.max(initial=0.0)), 1e-9)
         by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
         by_newness = np.argsort(-catalog.published_at, kind="stable").astype(np.int32)
         published = catalog.status == STATUSES.index("published")
@@ -63,4 +67,4 @@ class Index:
             searchable[screen] = (row_of_position >= 0) & shows[row_of_position] if n else row_of_position >= 0
             popular[screen] = by_popularity[shows[by_popularity] & (popularity[by_popularity] > 0)][:DEPTH]
             newest[screen] = by_newness[shows[by_newness]][:DEPTH]
-        return cls(row_of_position, position_of_row, searchable, popularity, showing, popular, newest)
+        return cls(row_of_position, position_of_row, searchable, popularity, renown, showing, popular, newest)

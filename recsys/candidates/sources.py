@@ -82,12 +82,11 @@ def supply(ask: Ask) -> I32:
     if not query.guided:
         return _NONE
     rows = [ask.policy.pinned_rows(query)]
-    hint = _hint(ask)
     for need in ask.policy.needs(query, query.slots):
         members = np.flatnonzero(need.member & ask.index.shows[query.placement.screen]).astype(np.int32)
         allowed, _ = first_reasons(barred(catalog, members, query, ask.viewer))
         members = members[allowed & ~ask.policy.blocked(members, query)]
-        rows.append(spread_over_topics(members, hint[members], catalog.topic[members], need.count))
+        rows.append(spread_over_topics(members, _hint(ask, members), catalog.topic[members], need.count))
     return np.concatenate(rows).astype(np.int32)
 
 
@@ -129,15 +128,14 @@ def spread_over_topics(rows: I32, hint: F32, topic: I32, count: int) -> I32:
     return chosen
 
 
-def _hint(ask: Ask) -> F32:
-    """[catalogue] a cheap guess of utility: match with the viewer where known, plus a little popularity and youth."""
-    popularity = np.log1p(ask.index.popularity)
-    hint: F32 = (popularity / max(float(popularity.max(initial=0.0)), 1e-9)).astype(np.float32)
-    age_d = np.maximum(ask.query.now - ask.catalog.published_at, 0.0) / 86_400.0
-    hint += np.exp2(-age_d / 7.0).astype(np.float32)
+def _hint(ask: Ask, rows: I32) -> F32:
+    """[N] a cheap guess of utility: match with the viewer where known, plus a little popularity and youth."""
+    age_d = np.maximum(ask.query.now - ask.catalog.published_at[rows], 0.0) / 86_400.0
+    hint: F32 = (ask.index.renown[rows] + np.exp2(-age_d / 7.0)).astype(np.float32)
     if ask.model is not None and ask.vector is not None:
-        known = ask.index.position_of_row >= 0
-        hint[known] += ask.model.retriever.vectors[ask.index.position_of_row[known]] @ ask.vector
+        position = ask.index.position_of_row[rows]
+        known = position >= 0
+        hint[known] += ask.model.retriever.vectors[position[known]] @ ask.vector
     return hint
 
 
