@@ -101,3 +101,18 @@ def world(catalog: Catalog, stats: ItemStats, model: Model, policy: CompiledPoli
 @pytest.fixture(scope="session")
 def engine() -> Engine:
     return Engine(columns, candidates=40)
+
+
+class Bench:
+    """Engine and world in one, with a short name: Hypothesis prints what a failing test was given."""
+
+    def __init__(self, engine: Engine, world: World) -> None:
+        self.engine, self.world = engine, world
+
+    def __repr__(self) -> str:
+        return "Bench()"
+
+
+@pytest.fixture
+def bench(engine: Engine, world: World) -> Bench:
+    return Bench(engine, world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,11 +41,10 @@ def viewer(*actions: tuple[int, str]) -> ViewerState:
     return ViewerState("v", recent, hidden=hidden)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(history=histories, slots=st.integers(1, 12), screen=st.sampled_from(list(Screen)), guided=st.booleans())
-def test_laws_of_every_page(
-    engine: Engine, world: World, history: ViewerState | None, slots: int, screen: Screen, guided: bool
-) -> None:
+def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int, screen: Screen, guided: bool) -> None:
+    engine, world = bench.engine, bench.world
     asked = query(slots, screen, guided=guided)
     page = engine.run(asked, history, world)
     assert conserved(page.trace) == {}
