@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
 from recsys.errors import BundleError
-from recsys.ranking.model import Predictor
 from recsys.types import ACTIONS
+
+if TYPE_CHECKING:
+    from recsys.ranking.model import Predictor
 
 PROBE_TOLERANCE = 1e-4
 """Largest difference of a probability between where the ranker was trained and where it serves."""
@@ -35,6 +38,10 @@ class Model:
             raise BundleError(
                 f"the bundle predicts {', '.join(bundle.actions)}; this engine ranks {', '.join(ACTIONS)}"
             )
+        from recsys.ranking.model import (
+            Predictor,
+        )  # here: torch takes seconds to import, and pages need not wait for it
+
         predictor = Predictor.load(bundle.network)
         if predictor.features != len(bundle.feature_names):
             raise BundleError(f"the ranker takes {predictor.features} features, the bundle names {len(feature_names)}")

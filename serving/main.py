@@ -57,7 +57,6 @@ def application() -> object:
     from serving.app import build
 
     _log()
-    _one_thread()
     return build(Settings.read(os.environ))
 
 
@@ -110,6 +109,10 @@ def _pass_on(settings: Settings, figures: str) -> None:
     """Say everything through the environment, which child processes inherit."""
     for name, setting in settings.model_dump().items():
         os.environ[f"MAINSTAY_{name.upper()}"] = str(setting)
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(
+            library, "1"
+        )  # one page, one core: more threads for small matrices only get in each other's way
     if settings.processes > 1:
         os.environ[PROCESSES_DIR] = figures
     if not settings.secret:
@@ -121,13 +124,6 @@ def _pass_on(settings: Settings, figures: str) -> None:
 def _end_well_on_sigterm() -> None:
     """Uvicorn raises the signal once more after it has shut down; that second one must not end us with its code."""
     signal.signal(signal.SIGTERM, lambda *_: None)
-
-
-def _one_thread() -> None:
-    """One page uses one core: more threads for one small matrix would only fight over the cores."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _log() -> None:

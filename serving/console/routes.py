@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Response
 
 from features.codec import VIEWERS, decode_viewer
 from features.online import OnlineStore
+from recsys.errors import NotFound
 from recsys.types import Screen, Surface
 from serving.access import editors_only
 from serving.problems import documented
@@ -17,7 +18,8 @@ VIEWERS_MAX = 60
 """Viewers the console offers; any other may be typed in."""
 
 _SCANNED = 400
-_KINDS = {"console.html": "text/html", "console.css": "text/css", "console.js": "text/javascript"}
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_FILES = ("console.html", "console.css", "console.js", "core.js", "words.js", "page.js", "policy.js")
 _HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -29,22 +31,17 @@ def routes(online: OnlineStore, admin_token: str) -> APIRouter:
     """The console's routes."""
     router = APIRouter(prefix="/console", include_in_schema=False)
     folder = files("serving.console")
-    texts = {name: folder.joinpath(name).read_text("utf-8") for name in _KINDS}
-
-    def text(name: str) -> Response:
-        return Response(texts[name], media_type=_KINDS[name], headers=_HEADERS)
+    texts = {name: folder.joinpath(name).read_text("utf-8") for name in _FILES}
 
     @router.get("")
     def page() -> Response:
-        return text("console.html")
+        return asset("console.html")
 
-    @router.get("/console.css")
-    def style() -> Response:
-        return text("console.css")
-
-    @router.get("/console.js")
-    def script() -> Response:
-        return text("console.js")
+    @router.get("/static/{name}")
+    def asset(name: str) -> Response:
+        if name not in texts:
+            raise NotFound(f"the console has no {name!r}")
+        return Response(texts[name], media_type=_KINDS[name.rpartition(".")[2]], headers=_HEADERS)
 
     @router.get("/choices", dependencies=[Depends(editors_only(admin_token))], responses=documented(401, 503))
     def choices() -> dict[str, object]:

@@ -1,0 +1,124 @@
+// One viewer's page, without and with guidance, and the receipt.
+
+import { $, api, h, number, pill, say, table } from "./core.js";
+
+const titles = new Map();
+
+export async function showPage(chosen) {
+  const path = `/v1/placements/${chosen.outlet}-${chosen.screen}-${chosen.surface}:recommend`;
+  const asked = { viewer_id: chosen.viewer, preview: true, trace: true, seed: 1 };
+  if (chosen.region) asked.region = chosen.region;
+  if (chosen.slots) asked.slots = Number(chosen.slots);
+  const [without, guided] = await Promise.all([api(path, { ...asked, guided: false }), api(path, asked)]);
+  for (const slot of [...without.items, ...guided.items]) titles.set(slot.item.id, slot.item.title);
+  summary(without, guided);
+  const before = places(without), after = places(guided);
+  list("without", without, (slot) => leaving(slot, after));
+  list("with", guided, (slot) => arriving(slot, before));
+  for (const [id, page] of [["rung-without", without], ["rung-with", guided]]) $(id).replaceWith(named(pill(page.rung), id));
+  receipt(guided.receipt);
+}
+
+const places = (page) => new Map(page.items.map((slot) => [slot.item.id, slot.slot]));
+const named = (element, id) => Object.assign(element, { id });
+
+function leaving(slot, after) {
+  const to = after.get(slot.item.id);
+  if (to === undefined) return { kind: "out", text: say.word("gone") };
+  return to === slot.slot ? null : { kind: "moved", text: `${say.word("to_slot")} ${to}` };
+}
+
+function arriving(slot, before) {
+  const from = before.get(slot.item.id);
+  if (from === undefined) return { kind: "in", text: say.word("new_here") };
+  if (from === slot.slot) return null;
+  const way = from > slot.slot ? "up" : "down";
+  return { kind: "moved", way, text: `${way === "up" ? "▲" : "▼"} ${Math.abs(from - slot.slot)}`, more: `${say.word("from_slot")} ${from}` };
+}
+
+function list(id, page, moveOf) {
+  const rows = page.items.map((slot) => row(slot, moveOf(slot)));
+  $(id).replaceChildren(...(rows.length ? rows : [h("li", { class: "empty" }, say.word("no_items"))]));
+}
+
+function row(slot, move) {
+  const { item } = slot;
+  const [main, other] = bothTitles(item.title);
+  return h(
+    "li", { class: move?.kind },
+    h("span", { class: "n" }, String(slot.slot)),
+    h(
+      "div", {},
+      h("div", { class: "title" }, main, other ? h("span", { class: "other" }, other) : null),
+      h(
+        "div", { class: "facts" },
+        h("span", {}, item.kind), h("span", {}, item.outlet), item.region ? h("span", {}, `◎ ${item.region}`) : null,
+        item.labels.slice(0, 4).map((label) => h("span", { class: "chip" }, label)),
+        slot.control_ids.map((control) => h("span", { class: "chip control" }, control)),
+      ),
+      h("div", { class: "facts" }, h("span", {}, slot.reasons.map(reason).join(" · ")),
+        slot.detail ? h("span", {}, `u ${number(slot.detail.utility)} + ${number(slot.detail.bonus)}`) : null),
+    ),
+    h("span", { class: "move" }, move ? h("b", { class: move.way }, move.text) : null, move?.more ? h("span", { class: "muted" }, move.more) : null),
+  );
+}
+
+function bothTitles(title) {
+  const first = title[say.language] || Object.values(title)[0];
+  const other = title[say.language === "zh" ? "en" : "zh"];
+  return [first, other && other !== first ? other : null];
+}
+
+function reason(code) {
+  const [name, about] = code.split(/:(.*)/s);
+  const title = about && (titles.has(about) ? bothTitles(titles.get(about))[0] : about);
+  return about ? `${say.word(name)} ${title}` : say.word(name);
+}
+
+function summary(without, guided) {
+  const before = places(without);
+  const changed = guided.items.filter((slot) => before.get(slot.item.id) !== slot.slot).length;
+  const worth = (page) => page.items.reduce((sum, slot) => sum + slot.detail.utility, 0);
+  const given = worth(without) > 0 ? 1 - worth(guided) / worth(without) : 0;
+  const { receipt: said } = guided;
+  const figures = [
+    [`${changed} / ${guided.items.length}`, say.word("changed")],
+    [`${number(100 * given, 1)} %`, say.word("cost")],
+    [number(said.value), say.word("value")],
+    [said.proven ? say.word("proven") : `≤ ${number(100 * said.gap, 2)} %`, say.word("proof")],
+    [guided.policy_version, say.word("versions_used")],
+    [guided.model_version, say.word("model")],
+  ];
+  $("summary").replaceChildren(...figures.map(([figure, of]) => h("div", { class: "figure" }, h("b", {}, figure), h("span", {}, of))));
+}
+
+function receipt(said) {
+  if (!said.controls.length) {
+    $("receipt").replaceChildren(h("p", { class: "empty" }, say.word("no_controls")));
+    return;
+  }
+  const price = new Map(said.price.map((one) => [one.control_id, one]));
+  const rows = said.controls.map((line) => h(
+    "tr", {},
+    h("td", {}, h("b", {}, line.id), h("small", {}, line.action)),
+    h("td", {}, line.origin),
+    h("td", {}, say.word(line.hardness)),
+    h("td", { class: "number" }, required(line.required)),
+    h("td", { class: "number" }, String(line.achieved)),
+    h("td", {}, pill(line.status), line.by ? ` −${line.by}` : ""),
+    h("td", { class: "number" }, cost(price.get(line.id))),
+    h("td", {}, line.reason, line.legal_ref ? h("small", {}, line.legal_ref) : null),
+  ));
+  const heads = ["control", "origin", "hardness", "required", "achieved", "status", "price", "why"];
+  $("receipt").replaceChildren(table(heads.map((head) => say.word(head)), rows));
+}
+
+function required(asked) {
+  const said = [];
+  if (asked.at_least !== null) said.push(`≥ ${asked.at_least}`);
+  if (asked.at_most !== null) said.push(`≤ ${asked.at_most}${asked.within ? ` / ${asked.within}` : ""}`);
+  if (asked.slot !== null) said.push(`# ${asked.slot}`);
+  return said.join(", ");
+}
+
+const cost = (one) => (one ? `${number(one.clicks, 3)} (${say.word(one.how === "resolved" ? "exact" : "estimate")})` : "–");
