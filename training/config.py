@@ -32,9 +32,9 @@ class Split(_Section):
 class Als(_Section):
     """Implicit ALS (Hu, Koren & Volinsky 2008)."""
 
-    factors: int = Field(32, ge=1, le=1024)
+    factors: int = Field(48, ge=1, le=1024)
     iterations: int = Field(15, ge=1)
-    regularization: float = Field(5.0, gt=0)
+    regularization: float = Field(2.0, gt=0)
     alpha: float = Field(1.0, gt=0, description="confidence of an action is 1 + alpha * its weight")
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 
+from tqdm import tqdm
+
 from features.events import ViewerEvent, actions_of
+from features.offline.log import EventLog
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
 
@@ -55,6 +58,15 @@ class Timeline:
         if place >= len(times) or times[place] == times[0]:
             raise InvalidInput(f"an event log of {len(times)} actions cannot be split at its newest {share:.0%}")
         return times[place]
+
+
+def read_timeline(log: EventLog, until: float | None = None, progress: bool = False) -> Timeline:
+    """The log as of unix second `until`: what came later, or at that moment, might as well not have happened.
+
+    Raises Unavailable when the log cannot be read.
+    """
+    placed = log.replay() if until is None else log.replay(until=until)
+    return Timeline.of(one.event for one in tqdm(placed, "event log", unit="event", leave=False, disable=not progress))
 
 
 def acted_row(event: ViewerEvent, catalog: Catalog) -> int | None:

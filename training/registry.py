@@ -13,6 +13,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from recsys.bundle import Bundle, pack
 from recsys.errors import Unavailable
@@ -85,7 +86,7 @@ def _quiet(uri: str) -> Iterator[None]:
             # MLflow's own use of SQLAlchemy, nothing we could write otherwise.
             warnings.filterwarnings("ignore", message=r"(?s).*noload.*", category=DeprecationWarning)
             yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise Unavailable(f"the model registry at {uri}: {error}") from error
     finally:
         for logger, level in zip(chatty, levels, strict=True):

@@ -1,0 +1,156 @@
+"""`recsys-train` from end to end: event log and catalogue in, registered bundle and figures out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from features.columns import FEATURES
+from features.events import ViewerEvent
+from features.fold import Placed
+from features.offline.log import EventLog
+from recsys.bundle import Bundle, unpack
+from recsys.catalog import Catalog, Item
+from recsys.model import Model
+from training.config import Config
+from training.dataset import Timeline, read_timeline
+from training.registry import BUNDLE
+from training.run.main import main
+from training.run.train import Outcome, run
+
+MakeEvents = Callable[..., list[ViewerEvent]]
+NOW = 1_790_000_000.0
+
+
+def silent(line: str) -> None:
+    assert line
+
+
+@pytest.fixture(scope="module")
+def timeline(make_events: MakeEvents) -> Timeline:
+    return Timeline.of(make_events(viewers=150))
+
+
+@pytest.fixture(scope="module")
+def outcome(timeline: Timeline, catalog: Catalog, small: Config) -> Outcome:
+    return run(timeline, catalog, small, NOW, silent)
+
+
+def test_als_and_the_ranker_find_the_planted_clusters_that_popularity_cannot_see(outcome: Outcome) -> None:
+    popularity, als, ranker = (float(result.ndcg.mean()) for result in outcome.results)
+    assert als > 1.2 * popularity
+    assert ranker > 1.2 * popularity
+    assert all(over.low > 0.0 for over in outcome.gains[1:])  # beyond chance
+    assert outcome.gains[0].mean == 0.0
+    metrics = outcome.bundle.metrics
+    assert metrics["ranker_ndcg_at_10"] == pytest.approx(ranker)
+    assert metrics["als_gain"] == pytest.approx(als - popularity)
+    assert metrics["test_viewers"] == outcome.viewers == len(outcome.results[0].ndcg)
+
+
+def test_the_bundle_can_serve(outcome: Outcome, catalog: Catalog) -> None:
+    model = Model.load(outcome.bundle, FEATURES)
+    assert set(outcome.bundle.item_ids) <= set(catalog.ids)
+    assert outcome.bundle.popularity.max() > 0.0
+    assert outcome.bundle.version == "20260921T141320Z"
+    assert ((model.bundle.probe_p > 0.0) & (model.bundle.probe_p < 1.0)).all()
+
+
+def test_the_same_log_gives_the_same_figures_and_the_same_network(
+    outcome: Outcome, timeline: Timeline, catalog: Catalog, small: Config
+) -> None:
+    again = run(timeline, catalog, small, NOW, silent)
+    assert again.bundle.metrics == outcome.bundle.metrics
+    assert np.array_equal(again.bundle.item_vectors, outcome.bundle.item_vectors)
+    for name, tensor in outcome.bundle.network.items():
+        assert np.array_equal(again.bundle.network[name], tensor), name
+
+
+def test_a_refit_ships_what_the_test_period_taught_and_reports_what_was_evaluated(
+    outcome: Outcome, timeline: Timeline, catalog: Catalog, small: Config
+) -> None:
+    only = run(timeline, catalog, small.model_copy(update={"refit": False}), NOW, silent)
+    assert only.bundle.metrics == outcome.bundle.metrics
+    after = {str(e.item_id) for e in timeline.events} - {str(e.item_id) for e in timeline.before(timeline.cut(0.15))}
+    assert not after & set(only.bundle.item_ids)
+    assert after <= set(outcome.bundle.item_ids)
+    assert not np.array_equal(only.bundle.network["head.weight"], outcome.bundle.network["head.weight"])
+
+
+@dataclass
+class Desk:
+    """A log and a catalogue on disk, and the command line that trains on them."""
+
+    home: Path
+    config: Path
+    catalog: Path
+
+    def train(self, *more: str) -> int:
+        arguments = ["--home", str(self.home), "--catalog", str(self.catalog), "--config", str(self.config), "--quiet"]
+        return main([*arguments, *more])
+
+    def champion(self, directory: Path) -> tuple[str, Bundle]:
+        uri = f"sqlite:///{self.home}/mlflow.db"
+        client = MlflowClient(uri, uri)
+        version = client.get_model_version_by_alias("mainstay", "champion")
+        directory.mkdir()
+        local = Path(client.download_artifacts(version.run_id, BUNDLE, str(directory)))
+        return str(version.version), unpack({path.name: path.read_bytes() for path in local.iterdir()})
+
+
+@pytest.fixture
+def desk(tmp_path: Path, make_events: MakeEvents, items: list[Item]) -> Desk:
+    home, config, catalog = tmp_path / "home", tmp_path / "small.toml", tmp_path / "items.jsonl"
+    placed = [Placed("viewer-events/0", n, event) for n, event in enumerate(make_events(viewers=60))]
+    EventLog(home / "events").append("viewer-events/0", 0, len(placed) - 1, placed)
+    config.write_text("[examples]\nmax_moments = 200\n[network]\nepochs = 3\n[evaluation]\nrounds = 50\n", "utf-8")
+    catalog.write_text("".join(item.model_dump_json(exclude_defaults=True) + "\n" for item in items), "utf-8")
+    return Desk(home, config, catalog)
+
+
+def test_the_command_registers_a_version_and_says_so(
+    desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert desk.train() == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    figures = json.loads(lines[-1])
+    assert next(line for line in lines if line.startswith("model")).split()[:3] == ["model", "nDCG@10", "recall@50"]
+    for name in ("popularity", "als", "ranker"):
+        row = next(line for line in lines if line.startswith(name)).split()
+        assert float(row[1]) == pytest.approx(figures["models"][name]["ndcg_at_10"], abs=5e-5)
+        assert float(row[2]) == pytest.approx(figures["models"][name]["recall_at_50"], abs=5e-5)
+    version, bundle = desk.champion(tmp_path / "first")
+    assert (version, bundle.version) == (figures["model_version"], figures["bundle"])
+    assert bundle.metrics == figures["metrics"]
+    Model.load(bundle, FEATURES)
+
+    assert desk.train("--until", str(read_timeline(EventLog(desk.home / "events")).cut(0.3))) == 0
+    earlier = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert earlier["events"] < figures["events"]
+    assert desk.champion(tmp_path / "second")[0] == earlier["model_version"] == "2"
+
+
+def test_what_cannot_be_trained_ends_with_a_plain_word(
+    desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert desk.train("--event-log", str(tmp_path / "nothing-here")) == 1
+    assert "event log of 0 actions cannot be split" in capfd.readouterr().err
+    assert desk.train("--config", "no-such") == 1
+    assert "no training configuration 'no-such'" in capfd.readouterr().err
+    assert desk.train("--catalog", str(tmp_path / "missing.jsonl")) == 1
+    assert "missing.jsonl" in capfd.readouterr().err
+    assert not (desk.home / "mlflow.db").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main(["--catalogue", "x"])
+
+
+def test_the_log_comes_back_as_it_was_written(desk: Desk, make_events: MakeEvents) -> None:
+    assert read_timeline(EventLog(desk.home / "events")).events == tuple(make_events(viewers=60))
