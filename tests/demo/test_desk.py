@@ -1,0 +1,51 @@
+"""The demo's own data: the desk is sound, its policies have nothing for lint to say, and ratings become events."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from features.events import decode, encode
+from recsys.catalog import Catalog
+from recsys.guidance.lint import lint
+from recsys.guidance.policy import parse_policy
+from serving.demo.desk import desk_items
+from serving.demo.movielens import DAYS, MovieLens
+from serving.demo.steps import OUTLETS, policy_text
+
+ANCHOR = 1_780_000_000.0
+
+
+@pytest.fixture(scope="module")
+def movielens() -> MovieLens:
+    return MovieLens.read(ANCHOR)
+
+
+def test_the_desk_has_something_for_every_screen_and_outlet() -> None:
+    items = desk_items(ANCHOR)
+    assert len({item.id for item in items}) == len(items) >= 75
+    assert all({"zh", "en"} <= item.title.keys() for item in items)
+    assert set(Counter(item.outlet for item in items)) == {"cn", "cn.zj", "cn.zj.hz", "cn.zj.hz.ca"}
+    assert {"landscape", "portrait", "audio", "text", "image"} == {f for item in items for f in item.formats}
+
+
+def test_lint_has_nothing_against_the_demo_policies(movielens: MovieLens) -> None:
+    catalog = Catalog.of(movielens.items() + desk_items(ANCHOR))
+    policies = [parse_policy(policy_text(outlet)) for outlet in OUTLETS]
+    for depth in range(1, len(OUTLETS) + 1):
+        assert lint(policies[:depth], catalog, ANCHOR) == ()
+
+
+def test_ratings_become_events_in_time_order(movielens: MovieLens) -> None:
+    assert len(movielens) == 100_004
+    assert len(movielens.viewers) == 671
+    events = list(movielens.events())
+    times = [event.at for event in events]
+    assert times == sorted(times)
+    assert ANCHOR - DAYS * 86_400 <= times[0]
+    assert times[-1] < ANCHOR
+    assert len({event.id for event in events}) == len(events)
+    assert Counter(event.kind for event in events) == {"like": 51_568, "complete": 30_602, "dislike": 17_834}
+    assert {event.item_id for event in events} <= {item.id for item in movielens.items()}
+    assert decode(encode(events[5])) == events[5]
