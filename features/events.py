@@ -89,7 +89,9 @@ class ViewerEvent(BaseModel):
     percent: Annotated[float, Field(strict=True, ge=0, le=100)] | None = None
     items: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()  # of an impression, in slot order
     attention: tuple[Annotated[float, Field(strict=True, ge=0, le=1)], ...] = ()  # chance that each was looked at
-    context: dict[str, JsonValue] = {}  # of an impression: seed, versions, rung, propensity, features as used
+    context: dict[str, JsonValue] = Field(
+        default_factory=dict
+    )  # of an impression: seed, versions, rung, propensity, features as used
 
     @model_validator(mode="after")
     def _complete(self) -> ViewerEvent:

@@ -89,8 +89,7 @@ def apply(state: ViewerState, sifted: Sifted) -> ViewerState:
         if item_id is None:
             continue
         if kind in REMEMBERED:
-            insort(recent, Recent(item_id, kind, event.at), key=_age)
-            del recent[:-RECENT_MAX]
+            _remember(recent, Recent(item_id, kind, event.at))
         if kind in _PLAYING:
             _move(positions, item_id, event)
         if kind == "hide":
@@ -138,6 +137,16 @@ def roll_up(region: str) -> tuple[str, ...]:
     """
     parts = region.split(".") if region else []
     return tuple(".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+
+
+def _remember(recent: list[Recent], action: Recent) -> None:
+    """Put an action in its place by time; nearly always that is the end."""
+    if not recent or recent[-1].at < action.at:
+        recent.append(action)
+    else:
+        insort(recent, action, key=_age)
+    if len(recent) > RECENT_MAX:
+        del recent[0]
 
 
 def _age(action: Recent) -> tuple[float, str, str]:

@@ -172,7 +172,8 @@ class KafkaMember:
         """Leave the group; idempotent."""
         if not self._closed:
             self._closed = True
-            self._consumer.close(autocommit=False)
+            with suppress(KafkaError, OSError):  # whoever cannot say good-bye is missed after SESSION_S
+                self._consumer.close(autocommit=False)
 
 
 def _poll(consumer: Any, limit: int, timeout_s: float) -> list[Message]:

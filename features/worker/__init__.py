@@ -1,0 +1,1 @@
+"""The worker: from the stream into the stores, exactly once in effect."""

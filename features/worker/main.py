@@ -1,0 +1,116 @@
+"""`recsys-worker`: fold the stream into the stores; `recsys-worker dlq` looks after what could not be read."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+
+from pydantic import ValidationError
+
+from features.offline.log import EventLog
+from features.online.connect import open_online
+from features.stream import Stream
+from features.stream.connect import open_stream
+from features.worker.dead import DeadLetter, read_letters, revive
+from features.worker.worker import Worker
+from recsys.errors import EventError, MainstayError
+from recsys.settings import Settings
+
+FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "viewer_ttl_days")
+STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
+DAY_S = 86_400.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done or asked to stop, 1 for what cannot go on, 2 for a wrong command line or setting."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = Settings.read(os.environ, **{name: getattr(arguments, name) for name in FLAGS})
+    except ValidationError as error:
+        print(f"recsys-worker: {error}", file=sys.stderr)
+        return 2
+    try:
+        with closing(open_stream(settings.stream_url, partitions=settings.partitions)) as stream:
+            if arguments.what == "dlq":
+                return _dlq(stream, settings.topic, arguments.action, arguments.place)
+            return _run(stream, settings, arguments.until_idle)
+    except MainstayError as error:
+        print(f"recsys-worker: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
+    stop = Event()
+    for asked in (signal.SIGTERM, signal.SIGINT):  # the batch at hand is finished first
+        signal.signal(asked, lambda *_: stop.set())
+    with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
+        worker = Worker(
+            stream,
+            online,
+            EventLog(Path(settings.event_log_dir)),
+            topic=settings.topic,
+            group=settings.group,
+            viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
+        )
+        with closing(worker):
+            taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
+    print(f"worker stopped after {taken:,} messages", flush=True)
+    return 0
+
+
+def _dlq(stream: Stream, topic: str, action: str, place: str | None) -> int:
+    """list: one line each; show: causes and contents; replay: send again what can be read by now."""
+    letters = [one for one in read_letters(stream, topic) if place in (None, one.place)]
+    if place is not None and not letters:
+        print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
+        return 1
+    failed = 0
+    for one in letters:
+        if action == "list":
+            print(f"{one.place}\t{one.size} bytes\t{one.cause}")
+        elif action == "show":
+            print(_shown(one))
+        else:
+            try:
+                revive(stream, one)
+                print(f"{one.place}\tsent again")
+            except EventError as error:
+                failed += 1
+                print(f"{one.place}\tstill unreadable: {error}")
+    return 1 if failed else 0
+
+
+def _shown(one: DeadLetter) -> str:
+    lines = [f"{name:9} {getattr(one, name)}" for name in ("place", "key", "size", "sha256", "cause")]
+    return "\n".join([*lines, one.value.decode(errors="backslashreplace"), ""])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="recsys-worker", description=__doc__)
+    for name in FLAGS:
+        field = Settings.model_fields[name]
+        kind = field.annotation if field.annotation is int else str
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=field.description)  # type: ignore[arg-type]
+    parser.add_argument(
+        "--until-idle",
+        type=float,
+        metavar="S",
+        help="stop after S seconds without messages (a Kafka group needs about 3 s to form)",
+    )
+    what = parser.add_subparsers(dest="what", metavar="[dlq]")
+    dlq = what.add_parser("dlq", help="dead letters: messages that could not be read")
+    dlq.add_argument("action", choices=["list", "show", "replay"])
+    dlq.add_argument("place", nargs="?", help="TOPIC/PARTITION@OFFSET; all when left out")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

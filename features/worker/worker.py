@@ -1,0 +1,184 @@
+"""From the stream into online state and event log. At-least-once delivery, an idempotent fold: exactly once in effect.
+
+The order within a step carries the guarantee, and a crash between any two of them only makes the next step repeat work:
+
+1. dead letters for what cannot be read;
+2. item states, decided from the viewer states as they were (`features.fold`);
+3. viewer states, which from now on know these events;
+4. the event log, whose files are named by offsets;
+5. the commit: only now will the stream not deliver these messages again.
+
+One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Event
+from typing import TypeVar
+
+from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
+from features.events import decode
+from features.fold import Placed, apply, fold_item, items_of, sift
+from features.offline.log import EventLog
+from features.online import OnlineStore
+from features.stream import Consumer, Message, Record, Stream
+from features.worker.dead import dead_topic, letter
+from recsys.errors import EventError, Unavailable
+from recsys.state import ItemState, ViewerState
+
+BATCH = 2000
+POLL_S = 0.2
+RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
+
+K = TypeVar("K")
+V = TypeVar("V")
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """One member of the group that folds a topic."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        online: OnlineStore,
+        log: EventLog,
+        *,
+        topic: str,
+        group: str,
+        viewer_ttl_s: float | None = None,
+        batch: int = BATCH,
+    ) -> None:
+        """`viewer_ttl_s`: an idle viewer's state is forgotten after this long. The first step joins the group."""
+        self._stream, self._online, self._log = stream, online, log
+        self._topic, self._group = topic, group
+        self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
+        self._consumer: Consumer | None = None
+
+    def step(self, wait_s: float = POLL_S) -> int:
+        """Take one batch all the way; returns how many messages it had, 0 when none came within `wait_s`.
+
+        Raises Unavailable when a store or the stream does not answer: nothing is committed then, and the worker must
+        be `close`d to be delivered the batch again.
+        """
+        consumer = self.join()
+        messages = consumer.poll(self._batch, wait_s)
+        if not messages:
+            return 0
+        placed, dead = read(messages)
+        if dead:
+            self._stream.publish(dead_topic(self._topic), dead)
+        self._fold(placed)
+        self._append(messages, placed)
+        consumer.commit(_last_offsets(messages))
+        return len(messages)
+
+    def run(
+        self,
+        stop: Event,
+        until_idle_s: float | None = None,
+        ready: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> int:
+        """Step until `stop` is set, or until no message came for `until_idle_s`; returns how many were taken.
+
+        `ready` is called once, when the worker first polls. What does not answer is tried again, later each time.
+        """
+        taken, retry_s, busy_at, polling = 0, RETRY_FIRST_S, clock(), False
+        while not stop.is_set():
+            try:
+                self.join()
+                if not polling:
+                    polling = True
+                    ready()
+                count = self.step()
+            except Unavailable as error:
+                logger.warning("%s; trying again in %.1f s", error, retry_s)
+                self.close()
+                stop.wait(retry_s)
+                retry_s, busy_at = min(2 * retry_s, RETRY_MAX_S), clock()
+                continue
+            retry_s = RETRY_FIRST_S
+            if count:
+                taken, busy_at = taken + count, clock()
+            elif until_idle_s is not None and clock() - busy_at >= until_idle_s:
+                break
+        return taken
+
+    def join(self) -> Consumer:
+        """Join the group unless it is joined. Raises Unavailable."""
+        if self._consumer is None:
+            self._consumer = self._stream.consumer(self._topic, self._group)
+        return self._consumer
+
+    def close(self) -> None:
+        """Leave the group; a next step would join it again and continue after the last commit."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+    def _fold(self, placed: Sequence[Placed]) -> None:
+        """Read the states these events concern, fold, write items first."""
+        by_viewer = _grouped((one.event.viewer_id, one) for one in placed)
+        states = self._viewers(by_viewer)
+        sifted = {viewer_id: sift(states[viewer_id], events) for viewer_id, events in by_viewer.items()}
+        fresh = [one for some in sifted.values() for one in some.fresh]
+        fresh.sort(key=lambda one: one.offset)  # back into the order of the log: an item is folded along it
+        self._fold_items(fresh)
+        viewers = {viewer_key(v): encode_viewer(apply(states[v], sifted[v])) for v in by_viewer}
+        self._online.put(viewers, self._viewer_ttl_s)
+
+    def _viewers(self, viewer_ids: Iterable[str]) -> dict[str, ViewerState]:
+        ids = list(viewer_ids)
+        found = self._online.get([viewer_key(viewer_id) for viewer_id in ids])
+        return {i: ViewerState(i) if raw is None else decode_viewer(raw) for i, raw in zip(ids, found, strict=True)}
+
+    def _fold_items(self, fresh: Sequence[Placed]) -> None:
+        by_shard = _grouped(((item_id, one.source), one) for one in fresh for item_id in items_of(one.event))
+        keys = [item_key(item_id, source) for item_id, source in by_shard]
+        entries = {}
+        for key, raw, ((item_id, _), events) in zip(keys, self._online.get(keys), by_shard.items(), strict=True):
+            state = ItemState(item_id) if raw is None else decode_item(raw)
+            entries[key] = encode_item(fold_item(state, events))
+        self._online.put(entries)
+
+    def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
+        """Into the event log, duplicates too: whoever reads it leaves them out."""
+        by_source = _grouped((one.source, one) for one in placed)
+        spans = _grouped((_source(message), message.offset) for message in messages)
+        for source, offsets in spans.items():
+            self._log.append(source, offsets[0], offsets[-1], by_source.get(source, []))
+
+
+def read(messages: Iterable[Message]) -> tuple[list[Placed], list[Record]]:
+    """Events with their place, and dead letters for the messages that are none."""
+    placed, dead = [], []
+    for message in messages:
+        try:
+            event = decode(message.value)
+            if event.viewer_id != message.key:  # two workers would write one viewer's state
+                raise EventError(f"keyed by {ascii(message.key)[:60]}, not by its viewer {event.viewer_id}")
+            placed.append(Placed(_source(message), message.offset, event))
+        except EventError as error:
+            dead.append(letter(message, str(error)))
+    return placed, dead
+
+
+def _source(message: Message) -> str:
+    return f"{message.topic}/{message.partition}"
+
+
+def _last_offsets(messages: Iterable[Message]) -> Mapping[int, int]:
+    return {message.partition: message.offset for message in messages}  # the last of each partition stays
+
+
+def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """Values by key, both in the order they came."""
+    groups: dict[K, list[V]] = defaultdict(list)
+    for key, entry in pairs:
+        groups[key].append(entry)
+    return groups
