@@ -122,6 +122,7 @@ def ascend(
     rent = np.empty(len(free))
     pay = np.empty(n)
     adder = np.empty((groups, slots))
+    priced = np.empty(groups, np.bool_)
     count = np.empty((groups, slots + 1), np.int32)
     force = np.zeros((3, groups, slots))  # gathered squares of violations, per kind of price
     drift = np.zeros((3, groups, slots))
@@ -136,16 +137,16 @@ def ascend(
         if step == steps:  # once more with the best prices, for the losses
             low[:], up[:], run[:] = kept_low, kept_up, kept_run
         adders(low, up, run, run_within, adder)
-        for f in range(len(free)):
-            k = free[f]
-            for i in range(n):
-                worth = attention[k] * value[i]
-                for m in range(groups_of.shape[1]):
-                    g = groups_of[i, m]
-                    if g < 0:
-                        break
-                    worth += adder[g, k]
-                profit[f, i] = -1e6 if pinned[i] else worth
+        for g in range(groups):
+            priced[g] = np.any(adder[g] != 0.0)
+        for i in range(n):
+            for f in range(len(free)):
+                profit[f, i] = -1e6 if pinned[i] else attention[free[f]] * value[i]
+            for m in range(groups_of.shape[1]):
+                g = groups_of[i, m]
+                if g >= 0 and priced[g]:
+                    for f in range(len(free)):
+                        profit[f, i] += adder[g, free[f]]
         assign(profit, got, rent, pay)
         bound = rent.sum() + pay.sum()
         for f in range(len(free)):

@@ -19,12 +19,12 @@ class Effort:
     """How hard to try. Counted in steps and nodes, so that the answer does not depend on the machine."""
 
     steps: int  # of the prices
-    nodes: int  # of the search for a better page, in all
+    nodes: int  # of one search for a better page, in the first round; later rounds search longer
     rounds: int  # of more prices and more search, while unproven
     certain: bool  # let HiGHS finish the proof
 
 
-FEASIBLE_NODES = 3_000
+FEASIBLE_NODES = 20_000
 """Of the search for any page at all, before HiGHS is asked."""
 
 
@@ -72,8 +72,8 @@ class Road:
         p = self.problem
         self.dual_bound, self.best = ascend(
             p.value, p.attention, self.groups_of, p.lower, p.upper, p.run_most, p.run_within, p.pin,
-            self.asks[0], self.asks[1], self.low, self.up, self.run, steps, fineness * _stride(p), self.best,
-            self.page, self.loss, self.wage,
+            self.asks[0], self.asks[1], self.low, self.up, self.run, steps, fineness * _stride(p),
+            self.best, self.page, self.loss, self.wage,
         )  # fmt: skip
         self.bound = min(self.bound, self.dual_bound)
 
@@ -89,11 +89,13 @@ class Road:
             self._take(answer.page)
         return answer.page is not None
 
-    def improve(self, nodes: int) -> None:
+    def improve(self, nodes: int, late: Callable[[], bool]) -> None:
         """Search for better pages by rising loss; the bound falls where a search was complete."""
         for part in (1 / 16, 1 / 4, 1.0):
+            if late() or not self.open:
+                return
             loss = part * (self.dual_bound - self.best)
-            if self.open and self._search(loss, nodes // 3):
+            if self._search(loss, nodes):
                 self.bound = max(self.best, min(self.bound, self.dual_bound - loss))
 
     def finish(self) -> None:
@@ -154,8 +156,8 @@ def travel(problem: Problem, effort: Effort, late: Callable[[], bool]) -> Outcom
         if late() or not road.open:
             break
         if turn:
-            road.price(3 * effort.steps, 0.3**turn)
-        road.improve(effort.nodes * 4**turn)
+            road.price(3 * effort.steps, 0.4**turn)
+        road.improve(effort.nodes * 4**turn, late)
     if effort.certain:
         road.finish()
     return road.outcome()

@@ -22,9 +22,9 @@ from recsys.types import F64, I32, Bool
 __all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "solve", "warm"]
 
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(steps=25, nodes=600, rounds=1, certain=False),
-    "adaptive": Effort(steps=50, nodes=6_000, rounds=3, certain=False),
-    "exact": Effort(steps=60, nodes=60_000, rounds=3, certain=True),
+    "fast": Effort(steps=25, nodes=500, rounds=1, certain=False),
+    "adaptive": Effort(steps=50, nodes=1_500, rounds=3, certain=False),
+    "exact": Effort(steps=60, nodes=10_000, rounds=3, certain=True),
 }
 
 
