@@ -61,7 +61,9 @@ def build_rows(
         event = moment.event
         viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
         proposals = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id))
-        bits = np.array([moment.done.get(row, 0) for row in proposals.row.tolist()], np.int32)
+        bits = np.zeros(len(proposals.row), np.int32)
+        for row, taken in moment.done.items():
+            bits[proposals.row == row] = taken
         kept, weight = _draw(bits > 0, negatives, np.random.default_rng([seed, moment.index]))
         features.append(proposals.features[kept])
         labels.append((bits[kept, None] >> np.arange(len(ACTIONS))) & 1)

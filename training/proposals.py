@@ -58,8 +58,12 @@ class Proposer:
         query, retriever = _query(event, at), self._model.retriever
         vector = retriever.viewer_vector(viewer) if viewer is not None else None
         ask = Ask(query, viewer, self._catalog, stats, self._model, self._policy, self._index, vector)
-        proposed = np.unique(np.concatenate([source(ask) for source in SOURCES.values()])).astype(np.int32)
-        proposed = proposed[(proposed >= 0) & ~np.isin(proposed, without)]
+        named = np.zeros(len(self._catalog), np.bool_)
+        for source in SOURCES.values():
+            rows = source(ask)
+            named[rows[rows >= 0]] = True
+        named[without] = False
+        proposed = np.flatnonzero(named).astype(np.int32)
         allowed, _ = first_reasons(barred(self._catalog, proposed, query, viewer))
         row: I32 = proposed[allowed]
         affinity = np.zeros(len(row), np.float32)
