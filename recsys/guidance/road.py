@@ -27,13 +27,19 @@ class Effort:
 FEASIBLE_NODES = 20_000
 """Of the search for any page at all, before HiGHS is asked."""
 
+HIGHS_NODES = 20_000
+"""Of HiGHS, before a question of feasibility is left open (and reported so)."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """page [K] items of the problem; None: proven that there is none. dual [G]: sum of the prices of each group;
-    adder [G, K]: what the prices add to a member of a group in a slot."""
+    """page [K] items of the problem; None: there is none, proven if `settled`, else none was found within the effort.
+
+    dual [G]: sum of the prices of each group; adder [G, K]: what prices add to a member of a group in a slot.
+    """
 
     page: I32 | None
+    settled: bool
     value: float
     bound: float
     dual: F64
@@ -78,16 +84,13 @@ class Road:
         self.bound = min(self.bound, self.dual_bound)
 
     def find(self) -> bool:
-        """Some page, if none is known yet; False: proven that there is none."""
-        if self.best > -np.inf:
+        """Some page, if none is known yet; whether the question is settled: a page is known or proven not to exist."""
+        if self.best > -np.inf or self._search(np.inf, FEASIBLE_NODES, first_only=True) or self._priced_out():
             return True
-        settled = self._search(np.inf, FEASIBLE_NODES, first_only=True)
-        if self.best > -np.inf or settled or self._priced_out():
-            return self.best > -np.inf
-        answer = any_page(self.problem)
+        answer = any_page(self.problem, HIGHS_NODES)
         if answer.page is not None:
             self._take(answer.page)
-        return answer.page is not None
+        return answer.settled or answer.page is not None
 
     def improve(self, nodes: int, late: Callable[[], bool]) -> None:
         """Search for better pages by rising loss; the bound falls where a search was complete."""
@@ -111,7 +114,7 @@ class Road:
         adder = np.zeros(self.low.shape)
         adders(self.low, self.up, self.run, self.problem.run_within, adder)
         dual = (self.low + self.up + self.run).sum(axis=1)
-        return Outcome(self.page, self.best, max(self.best, self.bound), dual, adder)
+        return Outcome(self.page, True, self.best, max(self.best, self.bound), dual, adder)
 
     def _take(self, page: I32) -> None:
         worth = float(self.problem.attention @ self.problem.value[page])
@@ -139,19 +142,21 @@ class Road:
         return bool(bound < -1e-6)
 
 
-NOBODY = Outcome(None, -np.inf, -np.inf, np.zeros(0), np.zeros((0, 0)))
+def _nobody(settled: bool) -> Outcome:
+    return Outcome(None, settled, -np.inf, -np.inf, np.zeros(0), np.zeros((0, 0)))
 
 
 def travel(problem: Problem, effort: Effort, late: Callable[[], bool]) -> Outcome:
-    """The best page of a problem, as far as the effort goes; whether there is one at all is always settled."""
+    """The best page of a problem, as far as the effort goes; whether there is one at all comes before all haste."""
     if not problem.possible:
-        return NOBODY
+        return _nobody(settled=True)
     road = Road(problem)
     if not road.slots:
-        return Outcome(road.page, 0.0, 0.0, np.zeros(len(problem.owner)), road.low)
+        return Outcome(road.page, True, 0.0, 0.0, np.zeros(len(problem.owner)), road.low)
     road.price(effort.steps if len(problem.owner) else 0)
-    if not road.find():
-        return NOBODY
+    settled = road.find()
+    if road.best == -np.inf:
+        return _nobody(settled)
     for turn in range(effort.rounds):
         if late() or not road.open:
             break

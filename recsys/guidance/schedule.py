@@ -81,6 +81,18 @@ class Active(BaseModel):
                 return True
         return False
 
+    def next(self, now: float) -> float | None:
+        """The first moment from `now` on at which it is in force, in unix seconds; None = never again.
+
+        >>> Active(daily=("06:00-24:00",)).next(0.0)
+        21600.0
+        """
+        first = max(now, self.since.timestamp()) if self.since else now
+        midnight = (first + self.offset_s) // DAY_S * DAY_S - self.offset_s
+        starts = [0, *(span_of(hours)[0] for hours in self.daily)]
+        moments = [first, *sorted(midnight + day * DAY_S + start for day in range(9) for start in starts)]
+        return next((at for at in moments if at >= first and self.holds(at)), None)
+
     def _on_day(self, day: float) -> bool:
         """Whether the day `day` days after 1970-01-01, a Thursday, is one of the days."""
         return not self.days or DAYS[int(day + 3) % 7] in self.days

@@ -10,6 +10,7 @@ more important ones leave possible, by the least number of slots. Nothing gives 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -58,12 +59,14 @@ def solve(
     late = _late(deadline_s, clock)
     problem = reduce(value, attention, bounds)
     outcome = travel(problem, EFFORTS[effort], late)
-    relaxed = np.zeros(bounds.controls, np.int32)
+    relaxation = Relaxation(
+        np.zeros(bounds.controls, np.int32), np.ones(bounds.controls, np.bool_), _by_value(value, bounds)
+    )
     if outcome.page is None:
-        relaxed = _relax(value, attention, bounds)
-        problem = reduce(value, attention, bounds.relaxed(relaxed))
+        relaxation = _relax(value, attention, bounds)
+        problem = reduce(value, attention, bounds.relaxed(relaxation.by))
         outcome = travel(problem, EFFORTS[effort], late)
-    solution = _solution(problem, outcome, bounds, relaxed)
+    solution = _solution(problem, outcome, bounds, relaxation, value)
     return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
 
 
@@ -81,11 +84,26 @@ def _late(deadline_s: float | None, clock: Callable[[], float] | None) -> Callab
     return lambda: clock() >= end
 
 
-def _relax(value: F64, attention: F64, bounds: Bounds) -> I32:
-    """[C] by how many slots each control gives way: the least that the more important ones allow."""
+@dataclass(frozen=True)
+class Relaxation:
+    """by [C] slots that each control gives way, `settled` [C] where that is proven to be the least, `page` [K] so."""
+
+    by: I32
+    settled: Bool
+    page: I32
+
+
+def _by_value(value: F64, bounds: Bounds) -> I32:
+    """[K] the best page if nothing had to be kept."""
+    return np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
+
+
+def _relax(value: F64, attention: F64, bounds: Bounds) -> Relaxation:
+    """Each control in order of importance gives way by the least that the more important ones allow."""
+    settled = np.ones(bounds.controls, np.bool_)
     by = np.zeros(bounds.controls, np.int32)
     accepted = np.zeros(bounds.controls, np.bool_)
-    page = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)  # keeps all that is accepted so far
+    page = _by_value(value, bounds)  # keeps all that is accepted so far
     for c in np.flatnonzero(bounds.active).tolist():
         accepted[c] = True
         most = int(bounds.broken(page)[c])
@@ -94,14 +112,15 @@ def _relax(value: F64, attention: F64, bounds: Bounds) -> I32:
             middle = (least + most) // 2
             by[c] = middle
             problem = reduce(value, attention, bounds.relaxed(by).only(accepted))
-            found = exists(problem).page
-            if found is None:
+            found = exists(problem)
+            if found.page is None:
                 least = middle + 1
+                settled[c] &= found.settled
             else:
-                page = problem.item[found]
+                page = problem.item[found.page]
                 most = middle
         by[c] = most
-    return by
+    return Relaxation(by, settled, page)
 
 
 def _shortage(bounds: Bounds, c: int) -> int:
@@ -112,15 +131,24 @@ def _shortage(bounds: Bounds, c: int) -> int:
     return int((bounds.lower[rows] - reach).max(initial=0))
 
 
-def _solution(problem: Problem, outcome: Outcome, bounds: Bounds, relaxed: I32) -> Solution:
-    assert outcome.page is not None  # relaxed far enough, every set of bounds has a page
+def _solution(problem: Problem, outcome: Outcome, bounds: Bounds, relaxation: Relaxation, value: F64) -> Solution:
+    if outcome.page is None:  # the effort was too small to find it again: the page that the relaxation left stands
+        attention, none = problem.attention, np.zeros(bounds.controls)
+        worth, top = (
+            float(attention @ value[relaxation.page]),
+            float(np.sort(attention) @ np.sort(value)[-len(attention) :]),
+        )
+        return Solution(
+            relaxation.page, relaxation.by, relaxation.settled, none, none > 0, np.zeros((len(none), len(value))),
+            worth, max(worth, top), worth >= top,
+        )  # fmt: skip
     chosen = problem.item[outcome.page]
     price = np.zeros(bounds.controls)
     np.add.at(price, problem.owner, outcome.dual)
     return Solution(
         chosen=chosen,
-        relaxed=relaxed,
-        settled=np.ones(bounds.controls, np.bool_),
+        relaxed=relaxation.by,
+        settled=relaxation.settled,
         price=price,
         resolved=np.zeros(bounds.controls, np.bool_),
         credit=_credit(problem, outcome, bounds, chosen),
@@ -154,4 +182,4 @@ def _resolved(value: F64, attention: F64, bounds: Bounds, solution: Solution) ->
         looser[c] += 1
         outcome = travel(reduce(value, attention, bounds.relaxed(looser)), EFFORTS["exact"], lambda: False)
         price[c], resolved[c] = max(0.0, outcome.value - solution.value), outcome.proven and solution.proven
-    return Solution(**{**solution.__dict__, "price": price, "resolved": resolved})
+    return replace(solution, price=price, resolved=resolved)

@@ -1,0 +1,198 @@
+"""A receipt recomputed without trusting the solver: plain counting, and HiGHS for what is claimed to be best or least.
+
+What cannot be recomputed from the page alone are estimates: a dual's price must be a finite number >= 0, and a control
+named as responsible for a move must speak about the item.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from recsys.batch import Candidates
+from recsys.catalog import Catalog
+from recsys.errors import Finding
+from recsys.guidance.bounds import Bounds, Solution, relative_gap
+from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.exact import any_page, best_page
+from recsys.guidance.problem import reduce
+from recsys.guidance.receipt import Receipt, write_receipt
+from recsys.types import F64, I32
+
+
+def verify(
+    receipt: Receipt,
+    chosen: I32,
+    policy: CompiledPolicy,
+    bounds: Bounds,
+    batch: Candidates,
+    attention: F64,
+    catalog: Catalog,
+    *,
+    exact: bool = True,
+) -> tuple[Finding, ...]:
+    """What is wrong with a receipt or its page; empty when all holds.
+
+    chosen [K] candidates of the page in slot order; the others are what `write_receipt` was given. `exact=False` leaves
+    out what needs HiGHS (seconds on long pages): that no better page exists than claimed, and that no control gave way
+    further than it had to.
+    """
+    broken_page = tuple(_page(chosen, bounds))
+    if broken_page:
+        return broken_page
+    by = excess(bounds, chosen)
+    findings = list(_numbers(receipt, chosen, batch, attention[: bounds.slots]))
+    findings += _lines(receipt, chosen, by, policy, bounds, batch, attention, catalog)
+    findings += _prices(receipt, policy, bounds)
+    if exact and not findings:
+        findings += _optimum(receipt, by, policy, bounds, batch.utility + batch.bonus, attention[: bounds.slots])
+    return tuple(findings)
+
+
+def excess(bounds: Bounds, chosen: I32) -> I32:
+    """[C] by how many slots the page breaks each control, counted slot by slot."""
+    by = [0] * bounds.controls
+    page = [int(i) for i in chosen]
+    for row, control in enumerate(bounds.row_control.tolist()):
+        count = 0
+        for slot, item in enumerate(page):
+            count += bool(bounds.member[row, item])
+            by[control] = max(by[control], int(bounds.lower[row, slot]) - count, count - int(bounds.upper[row, slot]))
+    for s, control in enumerate(bounds.space_control.tolist()):
+        width = int(bounds.within[s])
+        line = [*bounds.before[s].tolist(), *(int(bounds.code[s, item]) for item in page)]
+        for end in range(len(line) - len(page), len(line)):
+            window = line[max(0, end - width + 1) : end + 1]
+            crowd = window.count(line[end]) if line[end] >= 0 else 0
+            by[control] = max(by[control], crowd - int(bounds.at_most[s]))
+    for item, slot, control in zip(bounds.pin_item, bounds.pin_slot, bounds.pin_control.tolist(), strict=True):
+        stands = item >= 0 and slot < len(page) and page[slot] == item
+        by[control] = max(by[control], int(not stands))
+    return np.array(by, np.int32)
+
+
+def _page(chosen: I32, bounds: Bounds) -> Iterator[Finding]:
+    if len(chosen) != bounds.slots:
+        yield Finding("page", f"{len(chosen)} items in a page of {bounds.slots} slots")
+    if len(set(chosen.tolist())) != len(chosen):
+        yield Finding("page", "an item stands twice")
+    if any(not 0 <= item < len(bounds) for item in chosen.tolist()):
+        yield Finding("page", "an item was not among the candidates")
+
+
+def _numbers(receipt: Receipt, chosen: I32, batch: Candidates, attention: F64) -> Iterator[Finding]:
+    """Value, bound, gap and proof against each other and against the page."""
+    value = math.fsum(a * (batch.utility[i] + batch.bonus[i]) for a, i in zip(attention, chosen, strict=True))
+    if not _close(receipt.value, value):
+        yield Finding("value", f"the page is worth {value:.9g}, not {receipt.value:.9g}")
+    if not receipt.bound >= receipt.value - _tolerance(receipt.value):
+        yield Finding("bound", f"{receipt.bound:.9g} is below the page's own value")
+    if not _close(receipt.gap, relative_gap(receipt.bound, receipt.value)):
+        yield Finding("gap", f"should be {relative_gap(receipt.bound, receipt.value):.3g}")
+    if receipt.proven and not _close(receipt.bound, receipt.value):
+        yield Finding("proven", "bound and value differ, so nothing is proven")
+    if not receipt.proven and _close(receipt.bound, receipt.value):
+        yield Finding("proven", "bound and value agree, so the page is proven to be best")
+
+
+def _lines(
+    receipt: Receipt,
+    chosen: I32,
+    by: I32,
+    policy: CompiledPolicy,
+    bounds: Bounds,
+    batch: Candidates,
+    attention: F64,
+    catalog: Catalog,
+) -> Iterator[Finding]:
+    """Control lines and moves against those that the page itself gives."""
+    c, n = bounds.controls, len(bounds)
+    claimed = {line.id: line.settled for line in receipt.controls}
+    settled = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
+    recount = Solution(
+        chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), np.zeros((c, n)), 0.0, 0.0, False,
+    )  # fmt: skip
+    own = write_receipt(policy, bounds, recount, batch, attention, catalog)
+    if receipt.policy_version != own.policy_version:
+        yield Finding("policy_version", f"should be {own.policy_version}")
+    if receipt.legal_kept != own.legal_kept:
+        yield Finding("legal_kept", f"should be {own.legal_kept}")
+    if [line.id for line in receipt.controls] != [line.id for line in own.controls]:
+        yield Finding(
+            "controls", f"in force are {', '.join(line.id for line in own.controls) or 'none'}, in this order"
+        )
+        return
+    for place, (said, counted) in enumerate(zip(receipt.controls, own.controls, strict=True)):
+        for field in type(said).model_fields:
+            if getattr(said, field) != getattr(counted, field):
+                yield Finding(f"controls[{place}].{field}", f"{said.id}: counted {getattr(counted, field)!r}")
+    moves = [(move.item_id, move.slot, move.slot_without) for move in own.moved]
+    if [(move.item_id, move.slot, move.slot_without) for move in receipt.moved] != moves:
+        yield Finding("moved", f"should be {moves}")
+        return
+    yield from _responsible(receipt, policy, bounds, batch, catalog)
+
+
+def _responsible(
+    receipt: Receipt, policy: CompiledPolicy, bounds: Bounds, batch: Candidates, catalog: Catalog
+) -> Iterator[Finding]:
+    number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
+    candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
+    for place, move in enumerate(receipt.moved):
+        i = candidate[move.item_id]
+        speaks = {
+            *bounds.row_control[bounds.member[:, i]].tolist(),
+            *bounds.space_control[bounds.code[:, i] >= 0].tolist(),
+            *bounds.pin_control[bounds.pin_item == i].tolist(),
+        }
+        ids = move.control_ids
+        if len(ids) > 2 or len(set(ids)) < len(ids) or any(number.get(one, -1) not in speaks for one in ids):
+            yield Finding(f"moved[{place}].control_ids", f"{ids} are not one or two controls about {move.item_id}")
+
+
+def _prices(receipt: Receipt, policy: CompiledPolicy, bounds: Bounds) -> Iterator[Finding]:
+    active = {o.control.id for o, on in zip(policy.controls, bounds.active, strict=True) if on}
+    seen: set[str] = set()
+    for place, price in enumerate(receipt.price):
+        if price.control_id not in active or price.control_id in seen:
+            yield Finding(f"price[{place}].control_id", f"{price.control_id} is not in force, or priced twice")
+        if not (math.isfinite(price.clicks) and price.clicks >= 0):
+            yield Finding(f"price[{place}].clicks", "a price is a number of clicks, at least 0")
+        seen.add(price.control_id)
+
+
+def _optimum(
+    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, value: F64, attention: F64
+) -> Iterator[Finding]:
+    """Claims about pages that were not chosen, settled by HiGHS."""
+    best = best_page(reduce(value, attention, bounds.relaxed(by))).bound
+    if receipt.bound < best - _tolerance(best):
+        yield Finding("bound", f"a page worth {best:.9g} exists")
+    kept = np.zeros(bounds.controls, np.bool_)
+    lines = {line.id: place for place, line in enumerate(receipt.controls)}
+    for c in np.flatnonzero(bounds.active).tolist():
+        kept[c] = True
+        place = lines[policy.controls[c].control.id]
+        if by[c] and receipt.controls[place].settled:
+            less = by.copy()
+            less[c] -= 1
+            if any_page(reduce(value, attention, bounds.relaxed(less).only(kept))).page is not None:
+                yield Finding(f"controls[{place}].by", f"need not have given way by {by[c]}")
+    number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
+    for place, price in enumerate(receipt.price):
+        if price.how == "resolved":
+            looser = by.copy()
+            looser[number[price.control_id]] += 1
+            worth = best_page(reduce(value, attention, bounds.relaxed(looser))).bound - receipt.value
+            if not math.isclose(price.clicks, worth, rel_tol=1e-6, abs_tol=1e-6):
+                yield Finding(f"price[{place}].clicks", f"one unit looser the page would gain {worth:.9g}")
+
+
+def _tolerance(size: float) -> float:
+    return 1e-6 * (1.0 + abs(size))
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isfinite(one) and abs(one - other) <= 1e-8 * (1.0 + abs(other))
