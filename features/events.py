@@ -61,7 +61,7 @@ _PLACEMENT = (
     r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
 )  # empty, or OUTLET-SCREEN-SURFACE
 
-Instant = Annotated[float, Field(strict=True, ge=0, lt=LATEST), AfterValidator(lambda at: round(at, 6))]
+Instant = Annotated[float, Field(strict=True, ge=0, le=LATEST), AfterValidator(lambda at: round(at, 6))]
 Seconds = Annotated[float, Field(strict=True, ge=0, lt=10**7, allow_inf_nan=False)]
 Name = Annotated[str, StringConstraints(pattern=r"^\S*$", max_length=200)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -46,16 +47,24 @@ class StatsColumns:
                 self._plays_from(region)[row] += weight
 
     def merge(self, states: Iterable[ItemState]) -> None:
-        """Count what item states have counted already."""
+        """Count what item states have counted already; numbers are gathered first and added as columns."""
+        seen: list[tuple[int, float]] = []
+        acted: list[tuple[int, float]] = []
+        played: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for state in states:
             row = self._row_of.get(state.item_id)
             if row is None:
                 continue
-            self._impressions[row] += state.impressions
+            if state.impressions:
+                seen.append((row, state.impressions))
             for action, worth in state.counts.items():
-                self._count[row, _COLUMN[action]] += worth
+                acted.append((row * len(ACTIONS) + _COLUMN[action], worth))
             for region, worth in state.regions.items():
-                self._plays_from(region)[row] += worth
+                played[region].append((row, worth))
+        _add(self._impressions, seen)
+        _add(self._count.reshape(-1), acted)  # a view: the same numbers as one line
+        for region, plays in played.items():
+            _add(self._plays_from(region), plays)
 
     def at(self, now: float) -> ItemStats:
         """The counts as they weigh at `now` (unix seconds)."""
@@ -72,6 +81,13 @@ class StatsColumns:
         if plays is None:
             plays = self._by_region[region] = np.zeros(len(self._impressions))
         return plays
+
+
+def _add(column: F64, entries: list[tuple[int, float]]) -> None:
+    """column[place] += worth for each entry; a place may come several times."""
+    if entries:
+        places, worth = zip(*entries, strict=True)
+        np.add.at(column, np.array(places, np.int64), np.array(worth))
 
 
 def read_stats(store: OnlineStore, catalog: Catalog, now: float) -> ItemStats:

@@ -1,6 +1,6 @@
 """The event log: Parquet files in folders by day, written once, never half visible, queried with DuckDB.
 
-One file holds one batch of one source and is named by the days of its oldest and newest event and the offsets it covers:
+One file holds one batch of one source and is named by the days of its oldest and newest event and by its offsets:
 `day=2026-01-31/viewer-events-0-…100-…199-until-2026-01-31.parquet`. So appending the same range twice changes nothing,
 and a query opens only the files of its days. After a crash ranges may overlap, and a client may have sent an event
 twice: reading yields an event once, where it came first.
@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from features.events import ViewerEvent
+from features.events import LATEST, ViewerEvent
 from features.fold import Placed
 from recsys.errors import Unavailable
 
@@ -51,7 +51,7 @@ SCHEMA = pa.schema(
 _PLACE = {"source", "offset"}
 _PLAIN = [name for name in SCHEMA.names if name not in _PLACE | {"context"}]
 _DAY_S = 86_400
-FOREVER = 2.0**40
+FOREVER = LATEST + 1.0
 RETRIED_WITHIN = timedelta(days=1)  # so far back is looked for the first copy of an event that was sent twice
 
 
@@ -108,7 +108,7 @@ class EventLog:
 
     def _files(self, since: float, until: float) -> list[str]:
         """Files that may hold events of the days asked for, or of the day before them."""
-        earliest = str(_date(max(since, _DAY_S)) - RETRIED_WITHIN)
+        earliest = str(_date(min(max(since, _DAY_S), FOREVER)) - RETRIED_WITHIN)
         latest = "~" if until >= FOREVER else str(_date(until))
         return [
             str(file)
