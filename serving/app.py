@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
+from recsys.guidance.solver import warm
 from recsys.pipeline import Engine
 from recsys.settings import Settings
 from serving import problems
@@ -63,7 +65,7 @@ class Parts:
     def start(self) -> None:
         """Read everything once that can be read at once, then follow it in the background."""
         for name in ("control", "online"):
-            self.followers[name].once()
+            self.followers[name].once()  # the first request sees the catalogue, if there is one
         for follower in self.followers.values():
             follower.start()
         self.publisher.start()
@@ -82,7 +84,7 @@ class Parts:
         snapshot, model = self.holders.current, self.models
         parts = {
             name: PartHealth(ok=self.followers[name].ok, detail=self.followers[name].error or "answers")
-            for name in ("control", "online", "stream")
+            for name in ("control", "online", "stream", "engine")
         }
         version = snapshot.model.bundle.version if snapshot.model else None
         parts["model"] = PartHealth(
@@ -95,7 +97,7 @@ class Parts:
         )
         faults = "; ".join(f"{outlet}: {why}" for outlet, why in sorted(snapshot.faults.items()))
         parts["policies"] = PartHealth(ok=not faults, detail=faults or "all in force")
-        if snapshot.revision < 0:
+        if snapshot.revision < 0 or not parts["engine"].ok:
             status = "not ready"
         else:
             status = "ready" if all(part.ok for part in parts.values()) else "degraded"
@@ -142,6 +144,7 @@ def build(
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
         "stream": Follower("stream", _reach(stream, settings.topic), STREAM_EVERY_S),
+        "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
     parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,7 +28,9 @@ class Publisher:
         self._publish = partial(stream.publish, topic)
         self._on_dropped = on_dropped
         self._waiting: queue.Queue[Callable[[], Record]] = queue.Queue(capacity)
+        self._in_hand = 0
         self._stopping = threading.Event()
+        self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -48,15 +49,17 @@ class Publisher:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        left = self._waiting.qsize()
+        self._given_up.set()
+        left = self._waiting.qsize() + self._in_hand
         if left:
             log.error("%d impressions could not be sent before shutdown", left)
             self._on_dropped(left)
 
     def _run(self) -> None:
         batch: list[Record] = []
-        while batch or not (self._stopping.is_set() and self._waiting.empty()):
+        while not self._given_up.is_set() and (batch or not (self._stopping.is_set() and self._waiting.empty())):
             batch = batch or self._made(self._next())
+            self._in_hand = len(batch)
             if not batch:
                 continue
             try:
@@ -64,9 +67,10 @@ class Publisher:
             except Unavailable as error:
                 # Sending the batch again may repeat records; the fold drops an event id it has seen.
                 log.warning("impressions wait: %s", error)
-                time.sleep(_PAUSE_S)
+                self._given_up.wait(_PAUSE_S)
             else:
                 batch = []
+                self._in_hand = 0
 
     def _made(self, waiting: Sequence[Callable[[], Record]]) -> list[Record]:
         batch = []

@@ -11,12 +11,26 @@ export async function showPage(chosen) {
   if (chosen.slots) asked.slots = Number(chosen.slots);
   const [without, guided] = await Promise.all([api(path, { ...asked, guided: false }), api(path, asked)]);
   for (const slot of [...without.items, ...guided.items]) titles.set(slot.item.id, slot.item.title);
+  await nameCauses([...without.items, ...guided.items]);
   summary(without, guided);
   const before = places(without), after = places(guided);
   list("without", without, (slot) => leaving(slot, after));
   list("with", guided, (slot) => arriving(slot, before));
   for (const [id, page] of [["rung-without", without], ["rung-with", guided]]) $(id).replaceWith(named(pill(page.rung), id));
   receipt(guided.receipt);
+}
+
+/** Titles of the items that "because of" speaks of, where they are not on the page themselves. */
+async function nameCauses(slots) {
+  const causes = new Set(slots.flatMap((slot) => slot.reasons).filter((code) => code.includes(":")).map((code) => code.split(/:(.*)/s)[1]));
+  const unknown = [...causes].filter((id) => !titles.has(id));
+  await Promise.all(unknown.map(async (id) => {
+    try {
+      titles.set(id, (await api(`/v1/items/${encodeURIComponent(id)}`)).item.title);
+    } catch (error) {
+      if (error.status !== 404) throw error; // withdrawn from the catalogue: its id must do
+    }
+  }));
 }
 
 const places = (page) => new Map(page.items.map((slot) => [slot.item.id, slot.slot]));

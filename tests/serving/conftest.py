@@ -1,0 +1,175 @@
+"""The real service on a real socket, in this process, with embedded stores in a temporary home."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import uvicorn
+
+from features.columns import FEATURES
+from features.events import ViewerEvent, decode
+from recsys.bundle import Bundle
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.settings import Settings
+from recsys.types import ACTIONS
+from serving.app import Parts, build
+
+PUBLISHED = datetime.now(UTC) - timedelta(days=2)
+POLICY = """
+outlet: cn
+weights: {public_value: 0.2}
+controls:
+  - {id: floor, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: legal}
+  - {id: one-topic, action: cap, attribute: topic, at_most: 4}
+"""
+
+
+def item(n: int, outlet: str = "cn.zj", **more: object) -> dict[str, Any]:
+    """An item as a client sends it: every fourth is public service, topics go round in five."""
+    return {
+        "id": f"item-{n}",
+        "title": {"zh": f"节目{n}", "en": f"Item {n}"},
+        "outlet": outlet,
+        "labels": ["public-service"] if n % 4 == 0 else ["film/drama"],
+        "topic": f"topic-{n % 5}",
+        "axes": {"public_value": (n % 3) / 2},
+        "published_at": (PUBLISHED - timedelta(hours=n)).isoformat(),
+        **more,
+    }
+
+
+@dataclass
+class Service:
+    """A running service: its parts, and a client that speaks to it over HTTP."""
+
+    parts: Parts
+    http: httpx.Client
+
+    def stock(self, count: int = 60, policy: str = POLICY) -> None:
+        """Items and a policy, in force when this returns."""
+        self.http.post("/v1/items", json={"items": [item(n) for n in range(count)]}).raise_for_status()
+        self.publish("cn", policy)
+
+    def publish(self, outlet: str, text: str) -> None:
+        """Put a policy in force, and wait until this process serves it."""
+        headers = {"content-type": "application/yaml"}
+        self.http.post(f"/v1/policies/{outlet}/publish", content=text, headers=headers).raise_for_status()
+        self.caught_up()
+
+    def caught_up(self) -> None:
+        """Returns when the snapshot is as new as the control plane."""
+        until(lambda: self.parts.holders.current.revision == self.parts.control.revision())
+
+    def page(self, viewer: str = "v1", placement: str = "cn.zj-mobile-home", **more: object) -> dict[str, Any]:
+        """A page; fails on anything but 200."""
+        answer = self.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, **more})
+        assert answer.status_code == 200, answer.text
+        said: dict[str, Any] = answer.json()
+        return said
+
+    def published(self, count: int) -> list[ViewerEvent]:
+        """The first `count` events of the stream, as soon as they are there."""
+        topic, stream = self.parts.settings.topic, self.parts.stream
+
+        def events() -> list[ViewerEvent]:
+            parts = range(stream.partitions(topic))
+            return [decode(message.value) for p in parts for message in stream.read(topic, p, 0, 1000)]
+
+        until(lambda: len(events()) >= count)
+        return events()
+
+
+@pytest.fixture(name="item")
+def _item() -> Callable[..., dict[str, Any]]:
+    """`item(n, outlet="cn.zj", **fields)`: an item as a client sends it."""
+    return item
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., float]:
+    """`until(done, within_s=20)`: waits; how long it took."""
+    return until
+
+
+@pytest.fixture(name="bundle")
+def _bundle() -> Callable[..., Bundle]:
+    """`bundle(version, item_ids)`: a sound bundle with a random ranker."""
+    return bundle
+
+
+Serve = Callable[..., AbstractContextManager[Service]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """`with serve(**build_arguments) as service`; `settings` overrides single settings."""
+
+    @contextmanager
+    def running(settings: dict[str, Any] | None = None, **parts: Any) -> Iterator[Service]:
+        said = {"home": str(tmp_path), "stream": "memory://", "online": "memory://", "poll_ms": 20, **(settings or {})}
+        app = build(Settings.model_validate(said), **parts)
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        until(lambda: server.started)
+        try:
+            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            with httpx.Client(base_url=address, timeout=60) as client:
+                yield Service(app.state.parts, client)
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            listening.close()
+
+    return running
+
+
+@pytest.fixture
+def service(serve: Serve) -> Iterator[Service]:
+    """A service with sixty items and a policy."""
+    with serve() as running:
+        running.stock()
+        yield running
+
+
+def until(done: Callable[[], bool], within_s: float = 20.0) -> float:
+    """Waits for it; how long that took. Fails when it took longer than allowed."""
+    began = time.monotonic()
+    while not done():
+        assert time.monotonic() - began < within_s, "it did not happen in time"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def bundle(version: str, item_ids: Sequence[str], feature_names: Sequence[str] = FEATURES) -> Bundle:
+    """A sound bundle with a random ranker."""
+    rng = np.random.default_rng(3)
+    torch.manual_seed(3)
+    network = tensors(Ranker(len(feature_names), len(ACTIONS), hidden=4))
+    probe = rng.normal(size=(3, len(feature_names))).astype(np.float32)
+    return Bundle(
+        version=version,
+        created_at=0.0,
+        item_ids=tuple(item_ids),
+        item_vectors=rng.normal(size=(len(item_ids), 4)).astype(np.float32),
+        als={"regularization": 0.1, "alpha": 5.0},
+        popularity=rng.exponential(2, len(item_ids)).astype(np.float32),
+        network=network,
+        feature_names=tuple(feature_names),
+        probe_features=probe,
+        probe_p=Predictor.load(network).p(probe),
+        metrics={},
+    )

@@ -1,0 +1,159 @@
+"""Batches of events and items: a verdict for each by its index; one bad entry never costs a good one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from features.stream import Record
+from features.stream.memory import MemoryStream
+from recsys.errors import Unavailable
+
+
+class Full(MemoryStream):
+    """A stream that takes nothing."""
+
+    def publish(self, topic: str, records: Sequence[Record]) -> None:
+        raise Unavailable("stream: queue full")
+
+
+def event(id_: str = "e1", kind: str = "play", viewer: str = "v1", **more):
+    data = more.pop("data", {"item_id": "item-1"})
+    return {
+        "specversion": "1.0",
+        "id": id_,
+        "source": "/app",
+        "type": f"mainstay.viewer.{kind}",
+        "subject": viewer,
+        "data": data,
+        **more,
+    }
+
+
+BAD = [
+    ("not an object", "events[1]", "JSON object"),
+    (event(kind="sneeze"), "events[1].type", "sneeze"),
+    (event(data={}), "events[1].data.item_id", "which"),
+    (event(data={"item_id": "x", "percent": 101}), "events[1].data.percent", "100"),
+    (event(data={"item_id": "x", "colour": "red"}), "events[1].data.colour", "not permitted"),
+    (event(time="yesterday"), "events[1].time", "RFC 3339"),
+    (event(attributiontoken="forged.token"), "events[1].attributiontoken", "signature"),
+    (event(attributiontoken=5), "events[1].attributiontoken", "text"),
+]
+
+
+@pytest.mark.parametrize(("bad", "where", "said"), BAD)
+@pytest.mark.parametrize("form", ["batch", "object"])
+def test_a_bad_event_is_named_by_index_and_field_and_the_good_ones_are_taken(service, form, bad, where, said) -> None:
+    batch = [event("e0"), bad, event("e2", viewer="v2")]
+    if form == "batch":
+        headers = {"content-type": "application/cloudevents-batch+json"}
+        answer = service.http.post("/v1/events", json=batch, headers=headers)
+    else:
+        answer = service.http.post("/v1/events", json={"events": batch})
+    assert answer.status_code == 202
+    body = answer.json()
+    assert (body["accepted"], body["refused"]) == (2, 1)
+    assert [(v["index"], v["status"]) for v in body["verdicts"]] == [(0, "accepted"), (1, "refused"), (2, "accepted")]
+    (finding,) = body["verdicts"][1]["findings"]
+    assert finding["where"] == where
+    assert said in finding["message"]
+    assert sorted(e.id for e in service.published(2)) == ["e0", "e2"]
+
+
+def test_when_all_are_bad_the_answer_is_a_problem_with_the_verdicts(service) -> None:
+    answer = service.http.post("/v1/events", json=[event(kind="sneeze")])
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["findings"][0]["where"] == "events[0].type"
+    assert answer.json()["verdicts"][0]["status"] == "refused"
+
+
+def test_an_empty_batch_is_fine(service) -> None:
+    answer = service.http.post("/v1/events", json=[])
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 0, "refused": 0, "verdicts": []})
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/items"])
+@pytest.mark.parametrize(
+    ("content", "status", "kind"),
+    [
+        (b"{", 400, "not-json"),
+        (b"[NaN]", 400, "not-json"),
+        (b"\xff", 400, "not-json"),
+        (b"[" * 5000, 400, "not-json"),
+        (b"7", 422, "invalid-input"),
+        (b'{"things": []}', 422, "invalid-input"),
+        (b"[" + b"0," * 1000 + b"0]", 413, "too-large"),
+        (b'"' + b"x" * (9 << 20) + b'"', 413, "too-large"),
+    ],
+    ids=["cut", "nan", "not utf-8", "deep", "number", "other object", "too many", "too long"],
+)
+def test_what_is_no_batch_is_refused_as_a_whole(service, path, content, status, kind) -> None:
+    answer = service.http.post(path, content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == status
+    assert answer.json()["type"] == f"urn:mainstay:problem:{kind}"
+
+
+def test_a_stream_that_refuses_is_said_with_when_to_try_again(serve) -> None:
+    with serve(stream=Full(2)) as service:
+        answer = service.http.post("/v1/events", json=[event()])
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert "queue full" in answer.json()["detail"]
+
+
+def test_the_token_of_a_page_ties_an_event_to_it(service) -> None:
+    page = service.page("v1")
+    sent = event(attributiontoken=page["attribution_token"])
+    assert service.http.post("/v1/events", json=[sent]).status_code == 202
+    (play,) = [e for e in service.published(2) if e.kind == "play"]
+    assert (play.request_id, play.placement) == (page["request_id"], "cn.zj-mobile-home")
+    for wrong in ({"viewer": "v2"}, {"data": {"item_id": "item-1", "request_id": "another"}}):
+        answer = service.http.post("/v1/events", json=[event(**wrong, attributiontoken=page["attribution_token"])])
+        assert answer.status_code == 422
+
+
+def test_items_get_verdicts_and_the_good_ones_are_served(service, item) -> None:
+    sent = [item(100), {"id": "x"}, item(0, summary={"en": "new"}), item(1), item(101, status="gone")]
+    answer = service.http.post("/v1/items", json={"items": sent})
+    assert answer.status_code == 200
+    verdicts = answer.json()["verdicts"]
+    assert [v["change"] for v in verdicts] == ["created", None, "updated", "unchanged", None]
+    assert {f["where"] for f in verdicts[1]["findings"]} == {
+        "items[1].title",
+        "items[1].outlet",
+        "items[1].published_at",
+    }
+    assert verdicts[4]["findings"][0]["where"] == "items[4].status"
+    service.caught_up()
+    assert "item-100" in service.parts.holders.current.catalog.row_of
+    assert service.http.get("/v1/items/item-0").json()["item"]["summary"] == {"en": "new"}
+    assert service.http.get("/v1/items/none").status_code == 404
+
+
+def test_the_catalogue_can_be_read_whole(service) -> None:
+    from features.catalogue import read_items
+
+    assert sorted(item.id for item in read_items(str(service.http.base_url))) == sorted(f"item-{n}" for n in range(60))
+    seen, after = [], None
+    while True:
+        page = service.http.get("/v1/items", params={"limit": 7, **({"after": after} if after else {})}).json()
+        seen += [item["id"] for item in page["items"]]
+        after = page["next"]
+        if after is None:
+            break
+    assert len(seen) == len(set(seen)) == 60
+
+
+def test_writing_needs_the_token_when_one_is_set(serve, item) -> None:
+    with serve({"admin_token": "s3cret"}) as service:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+            answer = service.http.post("/v1/items", json=[item(1)], headers=headers)
+            assert answer.status_code == 401
+            assert answer.json()["type"] == "urn:mainstay:problem:unauthorised"
+        headers = {"Authorization": "Bearer s3cret", "X-Author": "importer"}
+        assert service.http.post("/v1/items", json=[item(1)], headers=headers).status_code == 200
+        assert service.http.get("/v1/audit", headers=headers).json()["rows"][0]["actor"] == "importer"
+        assert service.http.post("/v1/events", json=[event()]).status_code == 202

@@ -1,0 +1,268 @@
+"""Pages over HTTP: what they carry, how a session goes on, and that no dead part fails one."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from features.codec import encode_viewer, viewer_key
+from features.columns import FEATURES
+from features.online.memory import MemoryStore
+from features.stream import Record
+from features.stream.memory import MemoryStream
+from recsys.errors import Unavailable
+from recsys.model import Model
+from recsys.state import Recent, ViewerState
+
+
+class DeadStore(MemoryStore):
+    """An online store that does not answer."""
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        raise Unavailable("online: timed out")
+
+    def scan(self, prefix: str):
+        raise Unavailable("online: timed out")
+
+
+class DeadStream(MemoryStream):
+    """A stream that takes nothing."""
+
+    def publish(self, topic: str, records: Sequence[Record]) -> None:
+        raise Unavailable("stream: no broker")
+
+
+def ids(page) -> list[str]:
+    return [slot["item"]["id"] for slot in page["items"]]
+
+
+def learn(service, bundle) -> None:
+    """A model in service, and a viewer with a history."""
+    liked = [Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5)]
+    service.parts.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", tuple(liked)))})
+    service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+
+
+def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> None:
+    learn(service, bundle)
+    page = service.page(region="cn.zj", slots=8, trace=True)
+    assert page["rung"] == "personal"
+    assert (page["model_version"], page["policy_version"]) == ("m1", "cn@1")
+    assert page["placement"] == "cn.zj-mobile-home"
+    assert page["missing"] == []
+    assert [slot["slot"] for slot in page["items"]] == list(range(1, 9))
+    for slot in page["items"]:
+        assert slot["item"]["title"]["zh"]
+        assert slot["reasons"]
+        if "public-service" in slot["item"]["labels"]:
+            assert "floor" in slot["control_ids"]
+    assert {line["id"]: line["status"] for line in page["receipt"]["controls"]}["floor"] in ("met", "binding")
+    assert [stage["entered"] - stage["left"] for stage in page["trace"]] == [
+        sum(stage["dropped"].values()) for stage in page["trace"]
+    ]
+    assert service.page(region="cn.zj", slots=8)["trace"] is None
+
+
+def test_a_session_repeats_nothing_and_keeps_its_shares(service) -> None:
+    shown: list[str] = []
+    cursor = None
+    for turn in range(1, 6):
+        page = service.page(slots=10, **({"cursor": cursor} if cursor else {}))
+        shown += ids(page)
+        cursor = page["next_cursor"]
+        public = sum(int(item_id.removeprefix("item-")) % 4 == 0 for item_id in shown)
+        assert public >= 3 * turn
+    assert len(set(shown)) == len(shown) == 50
+
+
+def test_the_end_of_the_catalogue_is_the_end_of_the_session(service) -> None:
+    first = service.page(slots=50)
+    assert len(first["items"]) == 50
+    last = service.page(slots=50, cursor=first["next_cursor"])
+    assert set(ids(last)).isdisjoint(ids(first))
+    assert last["next_cursor"] is None
+
+
+def test_a_cursor_of_another_session_is_refused(service) -> None:
+    cursor = service.page("v1")["next_cursor"]
+    for viewer, placement in (("v2", "cn.zj-mobile-home"), ("v1", "cn.zj-tv-home")):
+        answer = service.http.post(
+            f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, "cursor": cursor}
+        )
+        assert answer.status_code == 400
+        assert answer.json()["type"] == "urn:mainstay:problem:cursor-error"
+        assert answer.json()["findings"][0]["where"] == "cursor"
+
+
+def test_the_impression_tells_what_was_shown_and_on_what_grounds(service, bundle) -> None:
+    learn(service, bundle)
+    page = service.page(region="cn.zj", slots=6, seed=42)
+    (event,) = service.published(1)
+    assert (event.kind, event.viewer_id, event.request_id) == ("impression", "v1", page["request_id"])
+    assert event.items == tuple(ids(page))
+    assert event.attention[0] == 1.0
+    assert list(event.attention) == sorted(event.attention, reverse=True)
+    said = event.context
+    assert (said["seed"], said["rung"], said["model_version"], said["policy_version"]) == (42, "personal", "m1", "cn@1")
+    features = np.frombuffer(base64.b64decode(said["features"]), np.float32).reshape(said["feature_shape"])
+    assert features.shape == (6, len(FEATURES))
+    assert np.isfinite(features).all()
+
+
+def test_a_preview_leaves_no_trace(service) -> None:
+    service.page("seen-by-editor", preview=True)
+    service.page("v1")
+    assert {event.viewer_id for event in service.published(1)} == {"v1"}
+
+
+@pytest.mark.parametrize(
+    ("placement", "named"),
+    [
+        ("nowhere", "nowhere"),
+        ("cn.zj-fridge-home", "fridge"),
+        ("cn.zj-tv-cellar", "cellar"),
+        ("cn.js-tv-home", "cn.js"),
+    ],
+)
+def test_a_placement_that_does_not_exist_is_not_found_by_name(service, placement: str, named: str) -> None:
+    answer = service.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": "v1"})
+    assert answer.status_code == 404
+    assert named in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({}, "body.viewer_id"),
+        ({"viewer_id": "v 1"}, "body.viewer_id"),
+        ({"viewer_id": "v1", "slots": 51}, "body.slots"),
+        ({"viewer_id": "v1", "slot": 5}, "body.slot"),
+        ({"viewer_id": "v1", "region": "Hang Zhou"}, "body.region"),
+        ({"viewer_id": "v1", "age": -1}, "body.age"),
+    ],
+)
+def test_a_bad_request_is_refused_at_its_field(service, body, where: str) -> None:
+    answer = service.http.post("/v1/placements/cn.zj-mobile-home:recommend", json=body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [finding["where"] for finding in answer.json()["findings"]] == [where]
+
+
+def test_unguided_pages_and_previews_are_for_editors(serve) -> None:
+    with serve({"admin_token": "s3cret"}) as service:
+        service.http.headers["Authorization"] = "Bearer s3cret"
+        service.stock()
+        del service.http.headers["Authorization"]
+        for body in ({"guided": False}, {"preview": True}):
+            answer = service.http.post("/v1/placements/cn.zj-mobile-home:recommend", json={"viewer_id": "v1", **body})
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert service.page()["policy_version"] == "cn@1"
+        service.http.headers["Authorization"] = "Bearer s3cret"
+        assert service.page(guided=False)["policy_version"] == "none"
+
+
+def keeps_its_floor(page) -> bool:
+    """The legal floor of the policy, on every prefix: rounded down there, up on the page."""
+    public = [int(item_id.removeprefix("item-")) % 4 == 0 for item_id in ids(page)]
+    prefixes = all(sum(public[:k]) >= int(0.3 * k + 1e-9) for k in range(1, len(public)))
+    return prefixes and sum(public) >= 0.3 * len(public)
+
+
+def test_a_dead_online_store_costs_the_personal_rung_only(serve, bundle) -> None:
+    with serve(online=DeadStore()) as service:
+        service.stock()
+        service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+        page = service.page()
+        assert page["rung"] == "popular"
+        assert page["missing"] == ["online"]
+        assert keeps_its_floor(page)
+        ready = service.http.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert "timed out" in ready.json()["parts"]["online"]["detail"]
+
+
+def test_without_model_and_counts_the_editorial_rung_answers(service) -> None:
+    page = service.page()
+    assert (page["rung"], page["model_version"], page["missing"]) == ("editorial", "none", ["model"])
+    assert keeps_its_floor(page)
+
+
+def test_a_state_that_cannot_be_read_is_a_stranger(service, bundle) -> None:
+    learn(service, bundle)
+    service.parts.online.put({viewer_key("v1"): b"\x01broken"})
+    page = service.page()
+    assert page["rung"] != "personal"
+    assert page["missing"] == ["online"]
+
+
+def test_a_model_that_breaks_the_engine_costs_the_model_not_the_page(service, bundle, monkeypatch) -> None:
+    learn(service, bundle)
+    engine = service.parts.feed.engine
+    run = type(engine).run
+
+    def fragile(self, query, viewer, world):
+        if world.model is not None:
+            raise RuntimeError("a model nobody tested")
+        return run(self, query, viewer, world)
+
+    monkeypatch.setattr(type(engine), "run", fragile)
+    page = service.page()
+    assert page["missing"] == ["model"]
+    assert keeps_its_floor(page)
+
+
+def test_a_dead_stream_costs_the_impression_not_the_page(serve) -> None:
+    with serve(stream=DeadStream(2)) as service:
+        service.stock()
+        assert len(service.page()["items"]) == 12
+        service.parts.publisher.stop(timeout_s=0.2)
+        assert "mainstay_impressions_lost_total 1.0" in service.http.get("/metrics").text
+
+
+def test_with_nothing_at_all_an_empty_editorial_page_says_so(serve) -> None:
+    with serve({"control": "postgresql://nobody@127.0.0.1:1/none"}) as service:
+        page = service.page()
+        assert (page["items"], page["rung"], page["missing"]) == ([], "editorial", ["control", "model"])
+        assert service.http.get("/health/live").status_code == 200
+        ready = service.http.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        answer = service.http.get("/v1/policies/cn")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+
+
+def test_a_database_that_dies_leaves_the_last_catalogue_and_policy_in_service(service, monkeypatch) -> None:
+    before = service.page(seed=1)
+
+    def dead(*_: object) -> int:
+        raise Unavailable("control plane: gone")
+
+    monkeypatch.setattr(service.parts.control, "revision", dead)
+    time.sleep(0.1)
+    assert service.http.get("/health/ready").json()["parts"]["control"]["detail"] == "control plane: gone"
+    assert ids(service.page(seed=1)) == ids(before)
+
+
+def test_pages_and_what_became_of_controls_are_counted(service) -> None:
+    for _ in range(3):
+        service.page()
+    service.page(preview=True)
+    text = service.http.get("/metrics").text
+    assert 'mainstay_pages_total{rung="editorial",screen="mobile"} 3.0' in text
+    assert 'mainstay_page_seconds_count{screen="mobile"} 3.0' in text
+    lines = [line for line in text.splitlines() if line.startswith('mainstay_controls_total{control="floor"')]
+    assert sum(float(line.split()[-1]) for line in lines) == 3.0
+
+
+def test_opposite_histories_give_one_page_when_personalisation_is_off(service, bundle) -> None:
+    learn(service, bundle)
+    disliked = [Recent(f"item-{n}", "dislike", time.time()) for n in (1, 3, 5)]
+    service.parts.online.put({viewer_key("v2"): encode_viewer(ViewerState("v2", tuple(disliked)))})
+    pages = [service.page(viewer, personalised=False, seed=1) for viewer in ("v1", "v2")]
+    assert ids(pages[0]) == ids(pages[1])
+    assert ids(service.page("v1", seed=1)) != ids(service.page("v2", seed=1))

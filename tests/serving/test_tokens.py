@@ -1,0 +1,81 @@
+"""Cursors and attributions: nobody alters, forges, swaps or outlives them."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.errors import CursorError, EventError
+from serving.tokens import CURSOR_LIFE_S, SHOWN_MAX, Attribution, Cursor, Tokens, home_secret
+
+TOKENS = Tokens(b"a secret of this test")
+AT = 1_800_000_000.0
+CURSOR = Cursor("cn.zj-tv-home", "v1", ("a", "b", "片子"), 7, AT)
+
+
+def read(token: str, placement: str = "cn.zj-tv-home", viewer: str = "v1", now: float = AT) -> Cursor:
+    return TOKENS.read_cursor(token, placement=placement, viewer_id=viewer, now=now)
+
+
+@given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * SHOWN_MAX), st.integers(0, 2**31 - 1))
+def test_a_cursor_comes_back_as_it_was_but_never_longer_than_allowed(shown: list[str], seed: int) -> None:
+    cursor = CURSOR._replace(shown=tuple(shown), seed=seed)
+    assert read(TOKENS.write_cursor(cursor)) == cursor._replace(shown=tuple(shown)[-SHOWN_MAX:])
+
+
+@given(st.data())
+def test_a_cursor_with_any_other_character_is_refused(data: st.DataObject) -> None:
+    token = TOKENS.write_cursor(CURSOR)
+    place = data.draw(st.integers(0, len(token) - 1))
+    other = data.draw(st.characters(codec="utf-8").filter(lambda c: c != token[place]))
+    with pytest.raises(CursorError, match="cursor"):
+        read(token[:place] + other + token[place + 1 :])
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_refused_as_a_cursor(text: str) -> None:
+    with pytest.raises(CursorError):
+        read(text)
+
+
+def test_a_cursor_continues_its_own_session_only() -> None:
+    token = TOKENS.write_cursor(CURSOR)
+    with pytest.raises(CursorError, match=r"cn\.zj-tv-home, not on cn-tv-home"):
+        read(token, placement="cn-tv-home")
+    with pytest.raises(CursorError, match="another viewer"):
+        read(token, viewer="v2")
+    with pytest.raises(CursorError, match="6 hours"):
+        read(token, now=AT + CURSOR_LIFE_S + 1)
+
+
+def test_another_secret_or_kind_of_token_is_refused() -> None:
+    forged = Tokens(b"another secret").write_cursor(CURSOR)
+    with pytest.raises(CursorError, match="signature"):
+        read(forged)
+    attribution = TOKENS.write_attribution(Attribution("r1", "cn.zj-tv-home", "v1", AT))
+    with pytest.raises(CursorError, match="token for attribution"):
+        read(attribution)
+    with pytest.raises(EventError, match="token for cursor"):
+        TOKENS.read_attribution(TOKENS.write_cursor(CURSOR), viewer_id="v1", now=AT)
+
+
+def test_an_attribution_belongs_to_one_viewer() -> None:
+    said = Attribution("r1", "cn.zj-tv-home", "v1", AT)
+    token = TOKENS.write_attribution(said)
+    assert TOKENS.read_attribution(token, viewer_id="v1", now=AT + 60) == said
+    with pytest.raises(EventError, match="another viewer"):
+        TOKENS.read_attribution(token, viewer_id="v2", now=AT)
+
+
+def test_all_who_share_a_home_share_its_secret_and_nobody_else_reads_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        secrets = set(pool.map(lambda _: home_secret(str(tmp_path / "home")), range(16)))
+    assert len(secrets) == 1
+    assert len(secrets.pop()) >= 32
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["secret"]
+    assert stat.S_IMODE((tmp_path / "home" / "secret").stat().st_mode) == 0o600
