@@ -23,12 +23,14 @@ from recsys.state import RECENT_MAX, ItemState, Position, Recent, ViewerState, f
 SEEN_MAX = 512  # event ids a viewer's state remembers
 SHOWN_MAX = 500  # items with their impressions
 HIDDEN_MAX = 500
+DONE_MAX = 2000  # items that were finished or judged
 POSITIONS_MAX = 100
 FINISHED = 0.95  # of the duration: the credits are not worth resuming
 
 REMEMBERED = frozenset(
     {"click", "open", "play", "complete", "like", "dislike", "hide", "share", "comment", "favourite"}
 )  # kinds that enter `ViewerState.recent`
+JUDGED = frozenset({"complete", "like", "dislike"})  # who says this of an item need not be offered it again
 _PLAYING = frozenset({"play", "pause", "seek", "ping", "complete"})
 
 
@@ -75,7 +77,7 @@ def fold_viewer(state: ViewerState, events: Sequence[Placed]) -> ViewerState:
 
 def apply(state: ViewerState, sifted: Sifted) -> ViewerState:
     """The viewer's state after the events that `sift` let through."""
-    recent, positions = list(state.recent), dict(state.positions)
+    recent, positions, done = list(state.recent), dict(state.positions), dict(state.done)
     hidden, shown, counts = dict(state.hidden), dict(state.shown), dict(state.counts)
     for _, _, event in sifted.fresh:
         kind, item_id = event.kind, event.item_id
@@ -92,13 +94,12 @@ def apply(state: ViewerState, sifted: Sifted) -> ViewerState:
             _remember(recent, Recent(item_id, kind, event.at))
         if kind in _PLAYING:
             _move(positions, item_id, event)
+        if kind in JUDGED or (item_id in positions and positions[item_id].finished):
+            _note(done, item_id, event.at, DONE_MAX)
         if kind == "hide":
-            hidden.pop(item_id, None)
-            hidden[item_id] = event.at
-            if len(hidden) > HIDDEN_MAX:
-                del hidden[next(iter(hidden))]
+            _note(hidden, item_id, event.at, HIDDEN_MAX)
     return ViewerState(
-        state.viewer_id, tuple(recent), positions, hidden, shown, counts, sifted.offsets, sifted.seen_ids
+        state.viewer_id, tuple(recent), positions, done, hidden, shown, counts, sifted.offsets, sifted.seen_ids
     )
 
 
@@ -147,6 +148,14 @@ def _remember(recent: list[Recent], action: Recent) -> None:
         insort(recent, action, key=_age)
     if len(recent) > RECENT_MAX:
         del recent[0]
+
+
+def _note(noted: dict[str, float], item_id: str, at: float, most: int) -> None:
+    """Remember an item as the newest; the oldest leaves when there are too many."""
+    noted.pop(item_id, None)
+    noted[item_id] = at
+    if len(noted) > most:
+        del noted[next(iter(noted))]
 
 
 def _age(action: Recent) -> tuple[float, str, str]:

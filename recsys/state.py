@@ -56,6 +56,7 @@ class ViewerState(msgspec.Struct, frozen=True):
     viewer_id: str
     recent: tuple[Recent, ...] = ()  # oldest first, at most RECENT_MAX
     positions: dict[str, Position] = {}
+    done: dict[str, float] = {}  # item id -> when it was watched to the end or judged: not offered again
     hidden: dict[str, float] = {}  # item id -> when the viewer said "not this"
     shown: dict[str, tuple[int, float]] = {}  # item id -> (impressions, last at)
     counts: dict[str, int] = {}  # event kind -> how often, ever

@@ -41,14 +41,8 @@ def barred(catalog: Catalog, rows: I32, query: Query, viewer: ViewerState | None
             if row in catalog.windows:
                 reasons[Drop.TERRITORY][n] = not any(_open(w, query) for w in catalog.windows[row])
     if viewer is not None:
-        reasons[Drop.SEEN] |= _among(catalog, rows, finished(viewer))
+        reasons[Drop.SEEN] |= _among(catalog, rows, viewer.done)
     return reasons
-
-
-def finished(viewer: ViewerState) -> set[str]:
-    """Items the viewer has watched to the end, or judged: not offered again."""
-    done = {action.item_id for action in viewer.recent if action.kind in ("complete", "like", "dislike")}
-    return done | {item_id for item_id, position in viewer.positions.items() if position.finished}
 
 
 def first_reasons(reasons: dict[Drop, Bool]) -> tuple[Bool, dict[Drop, int]]:

@@ -36,13 +36,15 @@ from serving.demo.visit import Visits, ask, visit
 ANONYMOUS = 10  # of the simulated viewers, how many nobody has seen before
 RETURNING = 30
 WARM_UP = 5
+SHOWN = 100  # the viewer whose page is shown: neither a newcomer nor one who has seen everything
+MODEL_WAIT_S = 60.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when all went well, 1 with the reason on stderr."""
     options, settings = _read(argv)
     signal.signal(signal.SIGTERM, _interrupt)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
         with Household(Path(settings.home) / "logs") as household:
             told = Demo(settings, household, console).run()
@@ -81,15 +83,15 @@ class Demo:
         with self._step("events", f"{len(movielens):,} interactions through the stream, folded into features"):
             self._replay(movielens)
         with self._step("training", "Training: implicit ALS, multi-action ranker, evaluation on a time split"):
-            if not steps.serving_model(api) or "models" not in kept:
+            if "models" not in kept or not until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
                 kept["models"] = steps.learn(self._settings, self._address)
                 self._kept.write_text(json.dumps(kept))
-            if not until(lambda: steps.serving_model(api), timeout_s=60):
+            if not until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
                 raise RuntimeError("the API did not take up the new model within a minute; see serve.log")
         with self._step("pages", "Viewers ask for pages on tv and mobile, and react"):
             visits, free, guided = self._visits(api, movielens, items)
         told = report.figures(kept["models"], visits, free, guided, self.seconds)
-        self._tell(movielens.viewers[0], free, guided, told)
+        self._tell(movielens.viewers[SHOWN], free, guided, told)
         if visits.undeclared:
             raise RuntimeError(f"pages broke controls without saying so: {visits.undeclared[:5]}")
         return told
@@ -138,12 +140,12 @@ class Demo:
         self, api: httpx.Client, movielens: MovieLens, items: list[Item]
     ) -> tuple[Visits, dict[str, Any], dict[str, Any]]:
         """Let viewers come, then look at one page without and with guidance."""
-        viewers = [*movielens.viewers[:RETURNING], *(f"guest-{n}" for n in range(ANONYMOUS))]
+        viewers = [*movielens.viewers[SHOWN : SHOWN + RETURNING], *(f"guest-{n}" for n in range(ANONYMOUS))]
         for viewer in viewers[:WARM_UP]:
             ask(api, viewer, "mobile")
         auditor = Auditor(items, [steps.policy_text(outlet) for outlet in steps.OUTLETS])
         visits = visit(api, viewers, auditor)
-        one = movielens.viewers[0]
+        one = movielens.viewers[SHOWN]
         return visits, ask(api, one, "mobile", guided=False), ask(api, one, "mobile")
 
     def _tell(self, viewer: str, free: dict[str, Any], guided: dict[str, Any], told: dict[str, Any]) -> None:

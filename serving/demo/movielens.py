@@ -20,7 +20,7 @@ from features.events import ViewerEvent
 from recsys.catalog import Item
 
 DAYS = 60
-REGIONS = ("cn.zj.hz", "cn.zj.hz.ca", "cn.zj.nb", "cn.sh")
+REGIONS = ("cn.zj.hz", "cn.zj.hz", "cn.zj.hz.ca", "cn.zj.nb")
 OUTLET = "cn"
 FILM_MIN = 105.0  # MovieLens knows no durations: about the mean of feature films
 

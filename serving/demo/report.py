@@ -23,7 +23,7 @@ def side_by_side(console: Console, viewer: str, free: dict[str, Any], guided: di
     before = {slot["item"]["id"] for slot in free["items"]}
     for left, right in zip(free["items"], guided["items"], strict=False):
         mark = "" if right["item"]["id"] in before else "[green]+ [/green]"
-        cause = ", ".join(right["control_ids"]) or "; ".join(right["reasons"][:2])
+        cause = ", ".join(right["control_ids"]) or ", ".join(right["reasons"][:2])
         table.add_row(str(right["slot"]), _title(left["item"]), mark + _title(right["item"]), cause)
     console.print(table)
 
@@ -46,7 +46,7 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
             ", ".join(f"{word.replace('_', ' ')} {n}" for word, n in control["required"].items() if n is not None),
             str(control["achieved"]),
             f"[{colour}]{control['status']}[/{colour}]",
-            f"{price['clicks']:.4f}" + ("" if price["how"] == "resolved" else " at most") if price else "",
+            ("" if price["how"] == "resolved" else "at most ") + f"{price['clicks']:.4f}" if price else "",
         )
     console.print(table)
 

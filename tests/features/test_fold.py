@@ -127,6 +127,20 @@ def test_memory_is_bounded_and_keeps_the_newest(monkeypatch: pytest.MonkeyPatch)
     assert len(state.seen_ids) == module.SEEN_MAX
 
 
+def test_what_was_finished_or_judged_is_remembered_longer_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DONE_MAX", 3)
+    done = placed(
+        event("1", "complete", item_id="seen"),
+        event("2", "like", item_id="liked"),
+        event("3", "dislike", item_id="disliked"),
+        event("4", "ping", item_id="begun", position_s=10.0, duration_s=100.0),
+        event("5", "play", item_id="played"),
+        event("6", "complete", item_id="seen"),
+        event("7", "ping", item_id="watched", position_s=99.0, duration_s=100.0),
+    )
+    assert list(fold_viewer(NONE, done).done) == ["disliked", "seen", "watched"]
+
+
 def test_a_position_is_the_latest_in_time_and_knows_the_end() -> None:
     def position(*events: ViewerEvent) -> tuple[float, float, bool]:
         found = fold_viewer(NONE, placed(*events)).positions["a"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recsys.catalog import Catalog, Item, within
 from recsys.distribution.eligibility import UNKNOWN_AGE, barred, first_reasons
 from recsys.distribution.screens import LAYOUTS, SLOTS_MAX, layout
-from recsys.state import Position, Recent, ViewerState
+from recsys.state import Position, ViewerState
 from recsys.types import Drop, Placement, Query, Screen, Surface
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -97,8 +97,8 @@ def test_what_was_seen_finished_or_hidden_is_not_offered_again() -> None:
     catalog = Catalog.of(map(plain, ["shown", "finished", "liked", "hidden", "begun", "new"]))
     viewer = ViewerState(
         "v",
-        recent=(Recent("liked", "like", 1.0),),
-        positions={"finished": Position(99, 100, 1.0, True), "begun": Position(9, 100, 1.0, False)},
+        positions={"begun": Position(9, 100, 1.0, False)},
+        done={"finished": 1.0, "liked": 2.0},
         hidden={"hidden": 1.0},
     )
     rows = np.arange(6, dtype=np.int32)

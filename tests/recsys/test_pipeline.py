@@ -38,7 +38,8 @@ histories = st.none() | st.lists(st.tuples(st.integers(0, 59), st.sampled_from(K
 def viewer(*actions: tuple[int, str]) -> ViewerState:
     recent = tuple(Recent(f"i{n}", kind, NOW - 1000 + at) for at, (n, kind) in enumerate(actions))
     hidden = {f"i{n}": NOW for n, kind in actions if kind == "hide"}
-    return ViewerState("v", recent, hidden=hidden)
+    done = {f"i{n}": NOW for n, kind in actions if kind in ("complete", "like", "dislike")}
+    return ViewerState("v", recent, done=done, hidden=hidden)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
