@@ -112,37 +112,46 @@ def _bundle() -> Callable[..., Bundle]:
 Serve = Callable[..., AbstractContextManager[Service]]
 
 
+@contextmanager
+def running(home: Path, settings: dict[str, Any] | None = None, **parts: Any) -> Iterator[Service]:
+    """A service on a free port, with everything it was not given embedded in `home` or in memory."""
+    said = {"home": str(home), "stream": "memory://", "online": "memory://", "poll_ms": 20, **(settings or {})}
+    app = build(Settings.model_validate(said), **parts)
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    until(lambda: server.started)
+    try:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=address, timeout=60) as client:
+            yield Service(app.state.parts, client)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
-    """`with serve(**build_arguments) as service`; `settings` overrides single settings."""
-
-    @contextmanager
-    def running(settings: dict[str, Any] | None = None, **parts: Any) -> Iterator[Service]:
-        said = {"home": str(tmp_path), "stream": "memory://", "online": "memory://", "poll_ms": 20, **(settings or {})}
-        app = build(Settings.model_validate(said), **parts)
-        listening = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        until(lambda: server.started)
-        try:
-            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            with httpx.Client(base_url=address, timeout=60) as client:
-                yield Service(app.state.parts, client)
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            listening.close()
-
-    return running
+    """`with serve(settings={...}, **build_arguments) as service`; `settings` overrides single ones."""
+    return lambda settings=None, **parts: running(tmp_path, settings, **parts)
 
 
 @pytest.fixture
 def service(serve: Serve) -> Iterator[Service]:
-    """A service with sixty items and a policy."""
-    with serve() as running:
-        running.stock()
-        yield running
+    """A service of one's own with sixty items and a policy."""
+    with serve() as own:
+        own.stock()
+        yield own
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The same for tests that change nothing which others look at: no model, no counts, never another policy."""
+    with running(tmp_path_factory.mktemp("shared")) as everybodys:
+        everybodys.stock()
+        yield everybodys
 
 
 def until(done: Callable[[], bool], within_s: float = 20.0) -> float:

@@ -67,11 +67,11 @@ def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> Non
     assert service.page(region="cn.zj", slots=8)["trace"] is None
 
 
-def test_a_session_repeats_nothing_and_keeps_its_shares(service) -> None:
+def test_a_session_repeats_nothing_and_keeps_its_shares(shared) -> None:
     shown: list[str] = []
     cursor = None
     for turn in range(1, 6):
-        page = service.page(slots=10, **({"cursor": cursor} if cursor else {}))
+        page = shared.page(slots=10, **({"cursor": cursor} if cursor else {}))
         shown += ids(page)
         cursor = page["next_cursor"]
         public = sum(int(item_id.removeprefix("item-")) % 4 == 0 for item_id in shown)
@@ -79,20 +79,18 @@ def test_a_session_repeats_nothing_and_keeps_its_shares(service) -> None:
     assert len(set(shown)) == len(shown) == 50
 
 
-def test_the_end_of_the_catalogue_is_the_end_of_the_session(service) -> None:
-    first = service.page(slots=50)
+def test_the_end_of_the_catalogue_is_the_end_of_the_session(shared) -> None:
+    first = shared.page(slots=50)
     assert len(first["items"]) == 50
-    last = service.page(slots=50, cursor=first["next_cursor"])
+    last = shared.page(slots=50, cursor=first["next_cursor"])
     assert set(ids(last)).isdisjoint(ids(first))
     assert last["next_cursor"] is None
 
 
-def test_a_cursor_of_another_session_is_refused(service) -> None:
-    cursor = service.page("v1")["next_cursor"]
+def test_a_cursor_of_another_session_is_refused(shared) -> None:
+    cursor = shared.page("v1")["next_cursor"]
     for viewer, placement in (("v2", "cn.zj-mobile-home"), ("v1", "cn.zj-tv-home")):
-        answer = service.http.post(
-            f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, "cursor": cursor}
-        )
+        answer = shared.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, "cursor": cursor})
         assert answer.status_code == 400
         assert answer.json()["type"] == "urn:mainstay:problem:cursor-error"
         assert answer.json()["findings"][0]["where"] == "cursor"
@@ -128,8 +126,8 @@ def test_a_preview_leaves_no_trace(service) -> None:
         ("cn.js-tv-home", "cn.js"),
     ],
 )
-def test_a_placement_that_does_not_exist_is_not_found_by_name(service, placement: str, named: str) -> None:
-    answer = service.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": "v1"})
+def test_a_placement_that_does_not_exist_is_not_found_by_name(shared, placement: str, named: str) -> None:
+    answer = shared.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": "v1"})
     assert answer.status_code == 404
     assert named in answer.json()["detail"]
 
@@ -145,8 +143,8 @@ def test_a_placement_that_does_not_exist_is_not_found_by_name(service, placement
         ({"viewer_id": "v1", "age": -1}, "body.age"),
     ],
 )
-def test_a_bad_request_is_refused_at_its_field(service, body, where: str) -> None:
-    answer = service.http.post("/v1/placements/cn.zj-mobile-home:recommend", json=body)
+def test_a_bad_request_is_refused_at_its_field(shared, body, where: str) -> None:
+    answer = shared.http.post("/v1/placements/cn.zj-mobile-home:recommend", json=body)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert [finding["where"] for finding in answer.json()["findings"]] == [where]
@@ -186,8 +184,8 @@ def test_a_dead_online_store_costs_the_personal_rung_only(serve, bundle) -> None
         assert "timed out" in ready.json()["parts"]["online"]["detail"]
 
 
-def test_without_model_and_counts_the_editorial_rung_answers(service) -> None:
-    page = service.page()
+def test_without_model_and_counts_the_editorial_rung_answers(shared) -> None:
+    page = shared.page()
     assert (page["rung"], page["model_version"], page["missing"]) == ("editorial", "none", ["model"])
     assert keeps_its_floor(page)
 
