@@ -73,8 +73,8 @@ class Parts:
     def stop(self) -> None:
         """Send what waits, then let go of everything."""
         self.publisher.stop()
-        for follower in self.followers.values():
-            follower.stop()
+        for name, follower in self.followers.items():
+            follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
         self.stream.close()
         self.online.close()
         self.control.close()
