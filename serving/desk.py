@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.guidance.lint import lint
-
 from recsys.errors import Finding, NotFound, PolicyError
 from recsys.guidance.compile import effective
+from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy, parse_policy
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
@@ -89,12 +88,7 @@ class PolicyDesk:
 
     def draft(self, outlet: str, said: DraftRequest) -> DraftAnswer:
         """Save a new version. Raises PolicyError when it cannot be read, Conflict when somebody saved one since."""
-        text = _text(said)
-        policy = self._parse(outlet, text)
-        base = said.base_version
-        if base is None:
-            base = max((version.version for version in self.control.history(outlet)), default=0)
-        version = self.control.draft(outlet, text, said.author, said.note or policy.note, base)
+        version, policy = self._save(outlet, said)
         return DraftAnswer(version=version_out(version), findings=self._lint(policy))
 
     def publish(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
@@ -105,7 +99,7 @@ class PolicyDesk:
 
     def publish_text(self, outlet: str, text: str, author: str, note: str = "") -> PolicyVersionOut:
         """Save a policy and put it in force in one step. Raises PolicyError, Conflict."""
-        saved = self.draft(outlet, DraftRequest(text=text, author=author, note=note)).version
+        saved, _ = self._save(outlet, DraftRequest(text=text, author=author, note=note))
         return self.publish(outlet, PublishRequest(version=saved.version, author=author))
 
     def rollback(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
@@ -117,6 +111,14 @@ class PolicyDesk:
     def history(self, outlet: str) -> list[PolicyVersionOut]:
         """Every version ever saved, newest first."""
         return [version_out(version) for version in self.control.history(outlet)]
+
+    def _save(self, outlet: str, said: DraftRequest) -> tuple[PolicyVersion, Policy]:
+        text = _text(said)
+        policy = self._parse(outlet, text)
+        base = said.base_version
+        if base is None:
+            base = max((version.version for version in self.control.history(outlet)), default=0)
+        return self.control.draft(outlet, text, said.author, said.note or policy.note, base), policy
 
     def _parse(self, outlet: str, text: str) -> Policy:
         policy = parse_policy(text)

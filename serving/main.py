@@ -113,6 +113,7 @@ def _pass_on(settings: Settings, figures: str) -> None:
         os.environ.setdefault(
             library, "1"
         )  # one page, one core: more threads for small matrices only get in each other's way
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if settings.processes > 1:
         os.environ[PROCESSES_DIR] = figures
     if not settings.secret:

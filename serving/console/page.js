@@ -71,11 +71,14 @@ function row(slot, move) {
         slot.control_ids.map((control) => h("span", { class: "chip control" }, control)),
       ),
       h("div", { class: "facts" }, h("span", {}, slot.reasons.map(reason).join(" · ")),
-        slot.detail ? h("span", {}, `u ${number(slot.detail.utility)} + ${number(slot.detail.bonus)}`) : null),
+        slot.detail ? h("span", {}, figures(slot.detail)) : null),
     ),
     h("span", { class: "move" }, move ? h("b", { class: move.way }, move.text) : null, move?.more ? h("span", { class: "muted" }, move.more) : null),
   );
 }
+
+const figures = (detail) => `${say.word("utility")} ${number(detail.utility)}`
+  + (detail.bonus ? ` · ${say.word("bonus")} ${detail.bonus > 0 ? "+" : ""}${number(detail.bonus)}` : "");
 
 function bothTitles(title) {
   const first = title[say.language] || Object.values(title)[0];
@@ -95,7 +98,7 @@ function summary(without, guided) {
   const worth = (page) => page.items.reduce((sum, slot) => sum + slot.detail.utility, 0);
   const given = worth(without) > 0 ? 1 - worth(guided) / worth(without) : 0;
   const { receipt: said } = guided;
-  const figures = [
+  const tiles = [
     [`${changed} / ${guided.items.length}`, say.word("changed")],
     [`${number(100 * given, 1)} %`, say.word("cost")],
     [number(said.value), say.word("value")],
@@ -103,7 +106,7 @@ function summary(without, guided) {
     [guided.policy_version, say.word("versions_used")],
     [guided.model_version, say.word("model")],
   ];
-  $("summary").replaceChildren(...figures.map(([figure, of]) => h("div", { class: "figure" }, h("b", {}, figure), h("span", {}, of))));
+  $("summary").replaceChildren(...tiles.map(([figure, of]) => h("div", { class: "figure" }, h("b", {}, figure), h("span", {}, of))));
 }
 
 function receipt(said) {
@@ -116,7 +119,7 @@ function receipt(said) {
     "tr", {},
     h("td", {}, h("b", {}, line.id), h("small", {}, line.action)),
     h("td", {}, line.origin),
-    h("td", {}, say.word(line.hardness)),
+    h("td", {}, say.word(`hardness_${line.hardness}`)),
     h("td", { class: "number" }, required(line.required)),
     h("td", { class: "number" }, String(line.achieved)),
     h("td", {}, pill(line.status), line.by ? ` −${line.by}` : ""),

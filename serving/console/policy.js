@@ -30,7 +30,7 @@ function effective(said) {
     "tr", {},
     h("td", {}, h("b", {}, control.id), h("small", {}, control.action)),
     h("td", {}, origin),
-    h("td", {}, say.word(control.hardness || "editorial")),
+    h("td", {}, say.word(`hardness_${control.hardness || "editorial"}`)),
     h("td", {}, told(control)),
   ));
   const heads = ["control", "origin", "hardness", "required"].map((head) => say.word(head));
@@ -43,6 +43,8 @@ function told(control) {
   const { id, action, hardness, priority, legal_ref, note, ...rest } = control;
   return Object.entries(rest).map(([name, value]) => `${name}: ${plain(value)}`).join("; ");
 }
+
+const details = (detail) => Object.entries(detail).map(([name, value]) => `${name}: ${plain(value)}`).join("; ").slice(0, 140);
 
 const plain = (value) => (typeof value === "object" && value !== null
   ? JSON.stringify(value).replaceAll('"', "").replaceAll(",", ", ").replaceAll(":", ": ") : String(value));
@@ -152,7 +154,7 @@ async function showAudit() {
     h("td", { class: "number" }, time(row.at)),
     h("td", {}, row.actor),
     h("td", {}, row.action),
-    h("td", {}, row.subject, h("small", {}, plain(row.detail).slice(0, 120))),
+    h("td", {}, row.subject, h("small", {}, details(row.detail))),
     h("td", {}, h("code", { class: "muted", title: row.hash }, row.hash.slice(0, 8))),
   ));
   const heads = ["#", say.word("when"), say.word("by"), say.word("action"), say.word("subject"), "SHA-256"];
