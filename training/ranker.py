@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from recsys.errors import InvalidInput
-from recsys.ranking.model import Predictor, Ranker
+from recsys.ranking.model import SILENT, Predictor, Ranker
 from recsys.types import ACTIONS, F32, F64
 from training.config import Network
 from training.examples import Rows
@@ -71,7 +71,7 @@ def _standardise(network: Ranker, rows: Rows) -> None:
     rate = np.average(rows.label, axis=0, weights=rows.weight).clip(1e-5, 1 - 1e-5)
     with torch.no_grad():
         network.mean.copy_(torch.from_numpy(mean))
-        network.std.copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))
+        network.std.copy_(torch.from_numpy(np.where(std > 1e-6, std, SILENT)))
         network.head.bias.copy_(torch.from_numpy(np.log(rate / (1.0 - rate))))
 
 

@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from recsys.errors import BundleError
 from recsys.types import F32
 
+WITHIN = 3.0
+"""Standard deviations from the training mean beyond which a feature says nothing more."""
+
+SILENT = 1e9
+"""The deviation given to a feature that never varied in training: whatever it is when serving, it says nothing."""
+
 
 class Ranker(nn.Module):
     """A shared two-layer body under one head per action, on standardised features.
@@ -34,8 +40,13 @@ class Ranker(nn.Module):
         self.head = nn.Linear(hidden, actions)
 
     def raw(self, features: Tensor) -> Tensor:
-        """[N, F] -> [N, A] logits before calibration."""
-        logits: Tensor = self.head(self.body((features - self.mean) / self.std))
+        """[N, F] -> [N, A] logits before calibration.
+
+        Standardised features are held within WITHIN deviations, so that the ranker never extrapolates: an item unlike
+        all that it has learned from is judged like the nearest that it has.
+        """
+        standard = ((features - self.mean) / self.std).clamp(-WITHIN, WITHIN)
+        logits: Tensor = self.head(self.body(standard))
         return logits
 
     def forward(self, features: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from types import FrameType
 from typing import Any
 
 import httpx
-from features.online.connect import open_online
 from rich.console import Console
 
+from features.online.connect import open_online
 from features.stream.connect import open_stream
 from recsys.catalog import Item
 from recsys.settings import Settings
@@ -43,7 +43,8 @@ MODEL_WAIT_S = 60.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when all went well, 1 with the reason on stderr."""
     options, settings = _read(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
+        signal.signal(number, _interrupt)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     try:
         with Household(Path(settings.home) / "logs") as household:
