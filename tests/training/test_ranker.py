@@ -13,7 +13,7 @@ from training.config import Network
 from training.examples import Rows, _draw
 from training.ranker import platt, quality, train
 
-NETWORK = Network(hidden=16, epochs=40, batch=512, learning_rate=5e-3)
+NETWORK = Network(hidden=16, epochs=20, batch=512, learning_rate=3e-3)
 
 
 def truth(features: F32) -> F64:
