@@ -7,8 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -48,9 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
-    stop = Event()
-    for asked in (signal.SIGTERM, signal.SIGINT):  # the batch at hand is finished first
-        signal.signal(asked, lambda *_: stop.set())
     with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
         worker = Worker(
             stream,
@@ -60,10 +57,22 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
             group=settings.group,
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
         )
-        with closing(worker):
+        with closing(worker), _asked_to_stop() as stop:
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
     print(f"worker stopped after {taken:,} messages", flush=True)
     return 0
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Event]:
+    """An event that SIGTERM and SIGINT set, so that the batch at hand is finished first."""
+    stop = Event()
+    before = {asked: signal.signal(asked, lambda *_: stop.set()) for asked in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for asked, handler in before.items():
+            signal.signal(asked, handler)
 
 
 def _dlq(stream: Stream, topic: str, action: str, place: str | None) -> int:

@@ -74,11 +74,13 @@ def events(draw: st.DrawFn) -> ViewerEvent:
     return ViewerEvent(**said)
 
 
+@settings(deadline=None)
 @given(events())
 def test_what_is_encoded_decodes_to_the_same(event: ViewerEvent) -> None:
     assert decode(encode(event)) == event
 
 
+@settings(deadline=None)
 @given(events())
 def test_the_wire_form_is_a_cloudevent(event: ViewerEvent) -> None:
     wire = json.loads(encode(event))
@@ -95,7 +97,7 @@ def test_other_bytes_are_refused_with_an_event_error(raw: bytes) -> None:
         decode(raw)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(events(), st.data())
 def test_no_change_of_the_bytes_gets_past_the_door_by_another_error(event: ViewerEvent, data: st.DataObject) -> None:
     """Cut, flip, or put another JSON value anywhere: an equal-shaped event or an EventError, nothing else."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import fold as module
@@ -50,6 +50,7 @@ def logs(draw: st.DrawFn) -> list[Placed]:
     )
 
 
+@settings(max_examples=50, deadline=None)
 @given(logs(), st.data())
 def test_any_cut_and_any_redelivery_folds_to_the_same_bytes(log: list[Placed], data: st.DataObject) -> None:
     whole = encode_viewer(fold_viewer(NONE, log))
@@ -61,6 +62,7 @@ def test_any_cut_and_any_redelivery_folds_to_the_same_bytes(log: list[Placed], d
     assert encode_viewer(state) == whole
 
 
+@settings(max_examples=50, deadline=None)
 @given(logs(), st.data())
 def test_an_items_counts_do_not_depend_on_the_cut_either(log: list[Placed], data: st.DataObject) -> None:
     about = [one for one in sift(NONE, log).fresh if "a" in items_of(one.event)]
@@ -73,6 +75,7 @@ def test_an_items_counts_do_not_depend_on_the_cut_either(log: list[Placed], data
     assert encode_item(state) == whole
 
 
+@settings(max_examples=50, deadline=None)
 @given(logs())
 def test_an_event_counts_once_however_often_it_was_sent(log: list[Placed]) -> None:
     first = {}
@@ -85,6 +88,7 @@ def test_an_event_counts_once_however_often_it_was_sent(log: list[Placed]) -> No
     assert state.offsets == ({"t/0": len(log) - 1} if log else {})
 
 
+@settings(max_examples=50, deadline=None)
 @given(logs())
 def test_recent_actions_stand_in_the_order_of_time(log: list[Placed]) -> None:
     remembered = [one.event for one in sift(NONE, log).fresh if one.event.kind in module.REMEMBERED]
@@ -93,6 +97,7 @@ def test_recent_actions_stand_in_the_order_of_time(log: list[Placed]) -> None:
     assert sorted((one.at, one.kind) for one in recent) == sorted((e.at, e.kind) for e in remembered)
 
 
+@settings(max_examples=50, deadline=None)
 @given(logs())
 def test_counts_are_sums_of_forward_weights(log: list[Placed]) -> None:
     fresh = [one for one in sift(NONE, log).fresh if "a" in items_of(one.event)]

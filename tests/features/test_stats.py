@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.codec import encode_item, item_key, viewer_key
@@ -40,6 +40,7 @@ def events(draw: st.DrawFn) -> ViewerEvent:
     )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(events(), max_size=20), st.floats(-5, 20))
 def test_columns_are_what_a_plain_sum_gives(happened: list[ViewerEvent], later: float) -> None:
     now = LANDMARK + later * HALF_LIFE_S
@@ -69,6 +70,7 @@ def test_columns_are_what_a_plain_sum_gives(happened: list[ViewerEvent], later: 
         np.testing.assert_allclose(stats.by_region[region], expected, rtol=1e-5)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(events(), st.integers(0, 2)), max_size=20))
 def test_shards_of_the_online_store_sum_to_the_same(happened: list[tuple[ViewerEvent, int]]) -> None:
     store, columns = MemoryStore(), StatsColumns(CATALOG)

@@ -1,0 +1,296 @@
+"""The worker: exactly once in effect, whatever breaks between any two of its steps; poison goes aside."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from threading import Event
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
+from features.events import ViewerEvent, decode, encode
+from features.fold import Placed, fold_item, fold_viewer, items_of, sift
+from features.offline.log import EventLog
+from features.online import OnlineStore
+from features.online.memory import MemoryStore
+from features.stream import Record
+from features.stream.memory import MemoryStream
+from features.worker.dead import KEPT_BYTES, dead_topic, read_letters, revive
+from features.worker.main import main
+from features.worker.worker import Worker
+from recsys.errors import EventError, Unavailable
+from recsys.state import LANDMARK, ItemState, ViewerState
+
+TOPIC = "t"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_fast_disk() -> Iterator[None]:
+    """No power is cut here: `test_worker_crash.py` kills real processes on a real disk."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fsync", lambda handle: None)
+        yield
+
+
+class Crash(Exception):
+    """The process is gone."""
+
+
+class Fuse:
+    """Blows at the n-th thing that happens."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def burn(self) -> bool:
+        self.left -= 1
+        return self.left == -1
+
+
+class FragileStore:
+    """A store whose process may die in the middle of a put: some entries are written then."""
+
+    def __init__(self, store: OnlineStore, fuse: Fuse) -> None:
+        self._store, self._fuse = store, fuse
+
+    def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+        if self._fuse.burn():
+            half = dict(list(entries.items())[: len(entries) // 2])
+            self._store.put(half, ttl_s)
+            raise Crash
+        self._store.put(entries, ttl_s)
+        if self._fuse.burn():
+            raise Crash
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class FragileLog(EventLog):
+    fuse = Fuse(-1)
+
+    def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
+        if self.fuse.burn():
+            raise Crash
+        super().append(source, first, last, placed)
+        if self.fuse.burn():
+            raise Crash  # before the commit
+
+
+def replayed(stream: MemoryStream) -> dict[str, bytes]:
+    """The oracle: all of the log folded at once, straight from the definition."""
+    viewers: dict[str, list[Placed]] = {}
+    items: dict[tuple[str, str], list[Placed]] = {}
+    for partition in range(stream.partitions(TOPIC)):
+        for message in stream.read(TOPIC, partition, 0, 10**6):
+            one = Placed(f"{TOPIC}/{partition}", message.offset, decode(message.value))
+            viewers.setdefault(one.event.viewer_id, []).append(one)
+    dump = {}
+    for viewer_id, events in viewers.items():
+        dump[viewer_key(viewer_id)] = encode_viewer(fold_viewer(ViewerState(viewer_id), events))
+        for one in sift(ViewerState(viewer_id), events).fresh:
+            for item_id in items_of(one.event):
+                items.setdefault((item_id, one.source), []).append(one)
+    for (item_id, source), events in items.items():
+        events.sort(key=lambda one: one.offset)
+        dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), events))
+    return dump
+
+
+@st.composite
+def sent(draw: st.DrawFn) -> list[Record]:
+    """What three viewers sent, some of it twice."""
+    records = []
+    for number in range(draw(st.integers(1, 25))):
+        viewer = f"v{draw(st.integers(0, 2))}"
+        kind = draw(st.sampled_from(["play", "like", "impression", "click"]))
+        about: dict[str, Any] = (
+            {"items": ("a", "b")} if kind == "impression" else {"item_id": draw(st.sampled_from("ab"))}
+        )
+        id = f"e{draw(st.integers(max(0, number - 4), number))}"
+        records.append(
+            Record(viewer, encode(ViewerEvent(id=id, kind=kind, viewer_id=viewer, at=LANDMARK + number, **about)))
+        )
+    return records
+
+
+@settings(max_examples=40, deadline=None)
+@given(sent(), st.lists(st.tuples(st.integers(0, 12), st.integers(1, 8)), max_size=6))
+def test_crashes_anywhere_leave_the_state_of_a_pure_replay(records: list[Record], lives: list[tuple[int, int]]) -> None:
+    """Each life of the worker has its own batch size and dies at another step; the last one finishes."""
+    stream, store = MemoryStream(partitions=2), MemoryStore()
+    stream.publish(TOPIC, records)
+    with tempfile.TemporaryDirectory() as directory:
+        for fuse_length, batch in [*lives, (10**6, 3)]:
+            fuse = Fuse(fuse_length)
+            log = FragileLog(directory)
+            log.fuse = fuse
+            worker = Worker(stream, FragileStore(store, fuse), log, topic=TOPIC, group="g", batch=batch)
+            with suppress(Crash):
+                while worker.step(wait_s=0):
+                    pass
+            worker.close()
+        assert dict(store.scan("")) == replayed(stream)
+        logged = [(one.event.viewer_id, one.event.id) for one in EventLog(directory).replay()]
+    everything = {(record.key, decode(record.value).id) for record in records}
+    assert len(logged) == len(set(logged))
+    assert set(logged) == everything
+
+
+def test_a_duplicate_is_told_from_a_redelivery_even_when_its_id_was_forgotten(tmp_path: Any) -> None:
+    """An id leaves the state within one batch, its duplicate stands in the same batch, and the worker dies."""
+    stream, store = MemoryStream(partitions=1), MemoryStore()
+    stream.publish(TOPIC, [played("first"), played("first"), *(played(f"e{i}") for i in range(600))])
+    for fuse_length in (0, 1, 2, 3, 4, 10**6):
+        fuse = Fuse(fuse_length)
+        worker = Worker(stream, FragileStore(store, fuse), EventLog(tmp_path), topic=TOPIC, group="g")
+        with suppress(Crash):
+            worker.step(wait_s=0)
+        worker.close()
+    assert dict(store.scan("")) == replayed(stream)
+
+
+def played(id: str, viewer: str = "v", **said: Any) -> Record:
+    return Record(viewer, encode(ViewerEvent(id=id, kind="play", viewer_id=viewer, at=LANDMARK, item_id="a", **said)))
+
+
+POISON = [
+    b"",
+    b"not json",
+    b"\xff\xfe\x00",
+    b"[]",
+    b'{"specversion": "1.0"}',
+    b'{"data":' * 3000,
+    encode(ViewerEvent(id="x", kind="play", viewer_id="v", at=1.0, item_id="a")).replace(b"viewer.play", b"viewer.fly"),
+    encode(ViewerEvent(id="x", kind="play", viewer_id="someone-else", at=1.0, item_id="a")),
+    b"x" * (KEPT_BYTES + 1),
+]
+
+
+def test_poison_goes_aside_with_cause_and_place_and_nothing_after_it_is_lost(tmp_path: Any) -> None:
+    stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
+    records = []
+    for number, poison in enumerate(POISON):
+        records += [played(f"before{number}"), Record("v", poison)]
+    records.append(played("last"))
+    stream.publish(TOPIC, records)
+    worker = Worker(stream, store, log, topic=TOPIC, group="g", batch=4)
+    while worker.step(wait_s=0):
+        pass
+
+    raw = store.get([viewer_key("v")])[0]
+    assert raw is not None
+    assert decode_viewer(raw).counts == {"play": len(POISON) + 1}
+    assert log.events().num_rows == len(POISON) + 1
+    letters = [json.loads(message.value) for message in stream.read(dead_topic(TOPIC), 0, 0, 100)]
+    for number, (poison, one) in enumerate(zip(POISON, letters, strict=True)):
+        assert (one["topic"], one["partition"], one["offset"]) == (TOPIC, 0, 2 * number + 1)
+        assert one["sha256"] == sha256(poison).hexdigest()
+        assert b64decode(one["raw"]) == poison[:KEPT_BYTES]
+        assert one["size"] == len(poison)
+        assert one["cause"]
+    assert "unknown kind 'mainstay.viewer.fly'" in letters[6]["cause"]
+    assert "not by its viewer someone-else" in letters[7]["cause"]
+
+
+def test_a_batch_of_nothing_but_poison_is_committed(tmp_path: Any) -> None:
+    stream, store = MemoryStream(partitions=1), MemoryStore()
+    stream.publish(TOPIC, [Record("v", b"x"), Record("v", b"y")])
+    worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g")
+    assert worker.step(wait_s=0) == 2
+    worker.close()
+    assert worker.step(wait_s=0) == 0
+    assert dict(store.scan("")) == {}
+
+
+def test_letters_are_listed_once_and_revived_under_their_viewer(tmp_path: Any) -> None:
+    stream, store = MemoryStream(partitions=2), MemoryStore()
+    misplaced = encode(ViewerEvent(id="x", kind="play", viewer_id="owner", at=LANDMARK, item_id="a"))
+    stream.publish(TOPIC, [Record("other", misplaced), Record("other", b"rubbish")])
+    fuse = Fuse(0)
+    worker = Worker(stream, FragileStore(store, fuse), EventLog(tmp_path), topic=TOPIC, group="g")
+    with pytest.raises(Crash):
+        worker.step(wait_s=0)  # the letters are written, the batch is not committed
+    worker.close()
+    worker.step(wait_s=0)
+    letters = list(read_letters(stream, TOPIC))
+    assert len(letters) == 2
+    revive(stream, letters[0])
+    revive(stream, letters[0])
+    with pytest.raises(EventError):
+        revive(stream, letters[1])
+    worker.step(wait_s=0)
+    raw = store.get([viewer_key("owner")])[0]
+    assert raw is not None
+    assert decode_viewer(raw).counts == {"play": 1}
+
+
+def test_a_store_that_does_not_answer_is_waited_for(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.worker.worker.RETRY_FIRST_S", 0.01)
+
+    class Moody(MemoryStore):
+        failures = 3
+
+        def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise Unavailable("store is away")
+            super().put(entries, ttl_s)
+
+    stream, store = MemoryStream(partitions=2), Moody()
+    stream.publish(TOPIC, [played(f"e{i}", f"v{i}") for i in range(9)])
+    heard: list[str] = []
+    worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=4)
+    assert worker.run(Event(), until_idle_s=0.0, ready=lambda: heard.append("ready")) == 9
+    assert heard == ["ready"]
+    assert dict(store.scan("")) == replayed(stream)
+
+
+def test_viewers_are_forgotten_after_their_time_and_items_are_not(tmp_path: Any) -> None:
+    now = [1000.0]
+    stream, store = MemoryStream(partitions=1), MemoryStore(clock=lambda: now[0])
+    stream.publish(TOPIC, [played("e")])
+    Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", viewer_ttl_s=50).step(wait_s=0)
+    assert len(dict(store.scan(""))) == 2
+    now[0] += 51
+    assert [key for key, _ in store.scan("")] == [item_key("a", "t/0")]
+
+
+@pytest.fixture
+def home(tmp_path: Any) -> str:
+    from features.stream.sqlite import SqliteStream
+
+    stream = SqliteStream(f"{tmp_path}/stream.db", 2)
+    stream.publish("viewer-events", [played("e1"), Record("v", b"rubbish \xff"), played("e2")])
+    stream.close()
+    return str(tmp_path)
+
+
+def test_the_command_folds_and_looks_after_dead_letters(home: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--home", home, "--until-idle", "0"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["worker ready", "worker stopped after 3 messages"]
+    assert main(["--home", home, "dlq", "list"]) == 0
+    place, size, cause = capsys.readouterr().out.strip().split("\t")
+    assert (place.partition("/")[0], size) == ("viewer-events", "9 bytes")
+    assert cause.startswith("not JSON")
+    assert main(["--home", home, "dlq", "show", place]) == 0
+    assert "rubbish \\xff" in capsys.readouterr().out
+    assert main(["--home", home, "dlq", "replay"]) == 1
+    assert "still unreadable" in capsys.readouterr().out
+    assert main(["--home", home, "dlq", "show", "viewer-events/0@99"]) == 1
+    assert "no dead letter" in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--stream", "ftp://x"]) == 1
+    assert "ftp://x" in capsys.readouterr().err
+    assert main(["--partitions", "0"]) == 2
+    assert "partitions" in capsys.readouterr().err
