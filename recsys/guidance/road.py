@@ -47,8 +47,8 @@ class Outcome:
 
     @property
     def proven(self) -> bool:
-        """Whether the page is the best one, up to rounding of doubles."""
-        return self.bound - self.value <= 1e-9 * (1.0 + abs(self.bound))
+        """Whether the page is the best one."""
+        return self.bound == self.value
 
 
 class Road:
@@ -114,7 +114,8 @@ class Road:
         adder = np.zeros(self.low.shape)
         adders(self.low, self.up, self.run, self.problem.run_within, adder)
         dual = (self.low + self.up + self.run).sum(axis=1)
-        return Outcome(self.page, True, self.best, max(self.best, self.bound), dual, adder)
+        bound = max(self.best, self.bound) if self.open else self.best
+        return Outcome(self.page, True, self.best, bound, dual, adder)
 
     def _take(self, page: I32) -> None:
         worth = float(self.problem.attention @ self.problem.value[page])

@@ -9,6 +9,7 @@ more important ones leave possible, by the least number of slots. Nothing gives 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -57,11 +58,12 @@ def solve(
     if not (np.isfinite(value).all() and np.isfinite(attention).all()):
         raise ValueError("value and attention must be finite")
     late = _late(deadline_s, clock)
+    nothing = np.zeros(bounds.controls, np.int32)
+    plain = Relaxation(nothing, nothing == 0, _by_value(value, bounds))
+    if (np.diff(attention) <= 0).all() and not bounds.broken(plain.page).any():
+        return _as_it_is(value, attention, plain)
     problem = reduce(value, attention, bounds)
-    outcome = travel(problem, EFFORTS[effort], late)
-    relaxation = Relaxation(
-        np.zeros(bounds.controls, np.int32), np.ones(bounds.controls, np.bool_), _by_value(value, bounds)
-    )
+    outcome, relaxation = travel(problem, EFFORTS[effort], late), plain
     if outcome.page is None:
         relaxation = _relax(value, attention, bounds)
         problem = reduce(value, attention, bounds.relaxed(relaxation.by))
@@ -133,15 +135,7 @@ def _shortage(bounds: Bounds, c: int) -> int:
 
 def _solution(problem: Problem, outcome: Outcome, bounds: Bounds, relaxation: Relaxation, value: F64) -> Solution:
     if outcome.page is None:  # the effort was too small to find it again: the page that the relaxation left stands
-        attention, none = problem.attention, np.zeros(bounds.controls)
-        worth, top = (
-            float(attention @ value[relaxation.page]),
-            float(np.sort(attention) @ np.sort(value)[-len(attention) :]),
-        )
-        return Solution(
-            relaxation.page, relaxation.by, relaxation.settled, none, none > 0, np.zeros((len(none), len(value))),
-            worth, max(worth, top), worth >= top,
-        )  # fmt: skip
+        return _as_it_is(value, problem.attention, relaxation)
     chosen = problem.item[outcome.page]
     price = np.zeros(bounds.controls)
     np.add.at(price, problem.owner, outcome.dual)
@@ -155,6 +149,24 @@ def _solution(problem: Problem, outcome: Outcome, bounds: Bounds, relaxation: Re
         value=outcome.value,
         bound=outcome.bound,
         proven=outcome.proven,
+    )
+
+
+def _as_it_is(value: F64, attention: F64, relaxation: Relaxation) -> Solution:
+    """The page of a relaxation, without prices; the best values in the best slots are its bound."""
+    none = np.zeros(len(relaxation.by))
+    worth = math.fsum(attention * value[relaxation.page])
+    top = math.fsum(np.sort(attention) * np.sort(value)[len(value) - len(attention) :])
+    return Solution(
+        chosen=relaxation.page,
+        relaxed=relaxation.by,
+        settled=relaxation.settled,
+        price=none,
+        resolved=np.full(len(none), worth >= top),
+        credit=np.zeros((len(none), len(value))),
+        value=worth,
+        bound=max(worth, top),
+        proven=worth >= top,
     )
 
 

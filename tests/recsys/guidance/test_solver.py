@@ -1,0 +1,207 @@
+"""The page solve against every page there is, and the laws it must keep where there are too many to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.guidance.bounds import Bounds
+from recsys.guidance.exact import best_page
+from recsys.guidance.problem import reduce
+from recsys.guidance.solver import solve
+from recsys.types import F64, I32
+
+Instance = tuple[F64, F64, Bounds]
+Make = Callable[[int, int, int], Instance]
+Oracle = Callable[[Instance], tuple[tuple[int, ...], float]]
+Count = Callable[[Bounds, tuple[int, ...]], tuple[int, ...]]
+
+seeds = st.integers(0, 2**32)
+few = settings(max_examples=60, deadline=None)
+
+
+@pytest.mark.parametrize("hundred", range(12))
+def test_feasibility_relaxation_and_optimum_are_those_of_all_pages(
+    instance_of: Make, oracle: Oracle, count_broken: Count, hundred: int
+) -> None:
+    for seed in range(100 * hundred, 100 * hundred + 100):
+        instance = instance_of(seed, 7 if seed % 4 else 8, 4 if seed % 20 else 5)
+        value, attention, bounds = instance
+        by, best = oracle(instance)
+        solution = solve(value, attention, bounds)
+        assert tuple(solution.relaxed) == by, seed
+        assert count_broken(bounds, tuple(solution.chosen.tolist())) == by, seed
+        assert solution.value == pytest.approx(best, abs=1e-9), seed
+        assert solution.value == pytest.approx(float(attention @ value[solution.chosen]), abs=1e-12), seed
+        assert solution.bound >= best - 1e-9, seed
+        assert not solution.proven or solution.gap <= 1e-8, seed
+        assert solution.settled.all(), seed
+
+
+def test_most_small_pages_are_proven(instance_of: Make) -> None:
+    assert np.mean([solve(*instance_of(seed, 8, 5)).proven for seed in range(300)]) > 0.99
+
+
+def test_exact_prices_are_what_one_unit_costs(instance_of: Make, oracle: Oracle) -> None:
+    for seed in range(40):
+        value, attention, bounds = instance_of(seed, 6, 4)
+        solution = solve(value, attention, bounds, effort="exact")
+        for c in range(bounds.controls):
+            looser = solution.relaxed.copy()
+            looser[c] += 1
+            by, best = oracle((value, attention, bounds.relaxed(looser)))
+            assert not any(by)
+            assert solution.resolved[c]
+            assert solution.price[c] == pytest.approx(best - solution.value, abs=1e-8), seed
+
+
+def test_middling_pages_agree_with_the_integer_programme(instance_of: Make) -> None:
+    for seed in range(24):
+        value, attention, bounds = instance_of(seed, 40, 9)
+        solution = solve(value, attention, bounds)
+        exact = best_page(reduce(value, attention, bounds.relaxed(solution.relaxed)))
+        assert exact.settled
+        assert solution.value <= exact.bound + 1e-6
+        assert solution.bound >= exact.bound - 1e-6
+        if solution.proven:
+            assert solution.value == pytest.approx(exact.bound, abs=1e-6)
+
+
+@few
+@given(seeds)
+def test_a_page_neither_repeats_nor_invents(instance_of: Make, seed: int) -> None:
+    value, attention, bounds = instance_of(seed, 30, 10)
+    chosen = solve(value, attention, bounds).chosen.tolist()
+    assert len(chosen) == len(set(chosen)) == bounds.slots
+    assert set(chosen) <= set(range(len(bounds)))
+
+
+@few
+@given(seeds)
+def test_nothing_gives_way_but_what_is_named(instance_of: Make, count_broken: Count, seed: int) -> None:
+    value, attention, bounds = instance_of(seed, 30, 8)
+    solution = solve(value, attention, bounds)
+    by = count_broken(bounds, tuple(solution.chosen.tolist()))
+    assert by == tuple(solution.relaxed)
+    assert by == tuple(bounds.broken(solution.chosen))
+
+
+@few
+@given(seeds)
+def test_the_answer_is_a_function_of_its_inputs(instance_of: Make, seed: int) -> None:
+    instance = instance_of(seed, 30, 8)
+    one, two = solve(*instance), solve(*instance)
+    assert one.chosen.tolist() == two.chosen.tolist()
+    assert (one.value, one.bound, one.price.tolist()) == (two.value, two.bound, two.price.tolist())
+
+
+@few
+@given(seeds, seeds)
+def test_the_order_of_candidates_is_nothing(instance_of: Make, seed: int, shuffle: int) -> None:
+    value, attention, bounds = instance_of(seed, 30, 8)
+    order = np.random.default_rng(shuffle).permutation(len(bounds)).astype(np.int32)
+    place = np.argsort(order).astype(np.int32)
+    pinned = np.where(bounds.pin_item >= 0, place[bounds.pin_item], -1).astype(np.int32)
+    other = replace(
+        bounds,
+        tie=bounds.tie[order],
+        member=bounds.member[:, order],
+        code=bounds.code[:, order],
+        pin_item=pinned,
+    )
+    shuffled = solve(value[order], attention, other)
+    assert order[shuffled.chosen].tolist() == solve(value, attention, bounds).chosen.tolist()
+
+
+def without(bounds: Bounds, control: int) -> Bounds:
+    return bounds.only(np.arange(bounds.controls) != control)
+
+
+@few
+@given(seeds)
+def test_removing_a_control_never_lowers_the_optimum(instance_of: Make, seed: int) -> None:
+    value, attention, bounds = instance_of(seed, 20, 6)
+    kept = solve(value, attention, bounds)
+    for c in range(bounds.controls):
+        if not kept.relaxed.any():
+            assert solve(value, attention, without(bounds, c)).bound >= kept.value - 1e-9
+
+
+@few
+@given(seeds, st.floats(-1, 2))
+def test_another_candidate_never_lowers_the_optimum(instance_of: Make, seed: int, worth: float) -> None:
+    value, attention, bounds = instance_of(seed, 15, 6)
+    rng = np.random.default_rng(seed)
+    if solve(value, attention, bounds).relaxed.any():
+        return
+    more = replace(
+        bounds,
+        tie=np.append(bounds.tie, 10**6),
+        member=np.hstack([bounds.member, rng.random((len(bounds.member), 1)) < 0.5]),
+        code=np.hstack([bounds.code, rng.integers(-1, 4, (len(bounds.code), 1), np.int32)]),
+    )
+    wider = solve(np.append(value, worth), attention, more)
+    assert not wider.relaxed.any()
+    assert wider.bound >= solve(value, attention, bounds).value - 1e-9
+
+
+@few
+@given(st.lists(st.floats(-2, 2), min_size=1, max_size=40), st.integers(1, 12))
+def test_without_controls_the_page_is_the_order_of_value(values: list[float], slots: int) -> None:
+    value = np.array(values)
+    bounds = Bounds.free(np.arange(len(value)), slots)
+    solution = solve(value, 0.9 ** np.arange(slots), bounds)
+    assert value[solution.chosen].tolist() == sorted(values, reverse=True)[:slots]
+    assert solution.proven
+    assert solution.gap == 0.0
+
+
+def test_no_candidates_give_an_empty_page() -> None:
+    solution = solve(np.zeros(0), np.ones(5), Bounds.free(np.zeros(0, np.int64), 5))
+    assert len(solution.chosen) == 0
+    assert solution.proven
+
+
+def test_slots_whose_attention_does_not_fall_are_solved_too(instance_of: Make, oracle: Oracle) -> None:
+    for seed in range(60):
+        value, attention, bounds = instance_of(seed, 6, 4)
+        attention = np.random.default_rng(seed).permutation(attention)
+        assert solve(value, attention, bounds).value == pytest.approx(oracle((value, attention, bounds))[1], abs=1e-9)
+
+
+def test_values_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        solve(np.array([1.0, np.nan]), np.ones(2), Bounds.free(np.arange(2), 2))
+    with pytest.raises(ValueError, match="do not fit"):
+        solve(np.ones(3), np.ones(2), Bounds.free(np.arange(2), 2))
+
+
+def test_haste_never_costs_feasibility(instance_of: Make) -> None:
+    for seed in range(60):
+        value, attention, bounds = instance_of(seed, 30, 8)
+        hasty = solve(value, attention, bounds, deadline_s=0.0, clock=lambda: 0.0)
+        calm = solve(value, attention, bounds)
+        assert hasty.relaxed.tolist() == calm.relaxed.tolist()
+        assert hasty.bound >= calm.value - 1e-9
+
+
+def test_a_floor_that_cannot_be_met_names_its_shortage_and_nothing_else_gives_way() -> None:
+    member = np.zeros((2, 30), np.bool_)
+    member[0, :2], member[1, 10:] = True, True
+    slots: I32 = np.arange(1, 11, dtype=np.int32)
+    bounds = replace(
+        Bounds.free(np.arange(30), 10),
+        active=np.ones(2, np.bool_),
+        member=member,
+        lower=np.array([np.floor(0.4 * slots), np.floor(0.5 * slots)], np.int32),
+        upper=np.array([slots, slots]),
+        row_control=np.array([0, 1], np.int32),
+    )
+    solution = solve(np.linspace(0, 1, 30), np.ones(10), bounds)
+    assert solution.relaxed.tolist() == [2, 0]
+    assert member[0, solution.chosen].sum() == 2
