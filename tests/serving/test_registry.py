@@ -109,11 +109,13 @@ def test_a_new_model_is_swapped_in_under_running_requests(serve, shelf: Shelf, b
             while not stop.is_set():
                 versions.add(service.page()["model_version"])
 
-        asking = threading.Thread(target=ask)
+        asking = threading.Thread(target=ask, daemon=True)
         asking.start()
-        shelf.put(pack(bundle("m6", [f"item-{n}" for n in range(60)])))
-        until(lambda: "m6" in versions)
-        stop.set()
-        asking.join()
+        try:
+            shelf.put(pack(bundle("m6", [f"item-{n}" for n in range(60)])))
+            until(lambda: "m6" in versions)
+        finally:
+            stop.set()
+            asking.join()
         assert versions <= {"m5", "m6"}
         assert service.http.get("/health/ready").json()["parts"]["model"]["version"] == "m6"
