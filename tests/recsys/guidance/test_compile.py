@@ -1,0 +1,172 @@
+"""Inheritance, conditions as columns, and bounds of one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.catalog import Catalog, within
+from recsys.errors import PolicyError
+from recsys.guidance.compile import compile_policy, effective
+from recsys.guidance.conditions import Condition, mask
+from recsys.guidance.policy import Share, parse_policy
+
+FLOOR = "{id: floor, action: share, where: {label: news}, at_least: %s, prefixes: every, hardness: %s}"
+
+
+def policy(outlet: str, *controls: str, weights: str = "{}", version: int = 1) -> str:
+    return f"outlet: {outlet}\nversion: {version}\nweights: {weights}\ncontrols: [{', '.join(controls)}]"
+
+
+def test_parents_come_first_and_importance_decides() -> None:
+    line = [
+        parse_policy(policy("cn.zj", "{id: b, action: block, where: {label: x}, priority: 5}", FLOOR % (0.1, "legal"))),
+        parse_policy(policy("cn", "{id: a, action: block, where: {label: x}}", weights="{q: 0.1, r: 0.3}", version=3)),
+        parse_policy(policy("cn.zj.hz", "{id: c, action: block, where: {label: x}}", weights="{q: 0.2}")),
+    ]
+    folded = effective(line)
+    assert folded.version == "cn@3+cn.zj@1+cn.zj.hz@1"
+    assert folded.weights == {"q": 0.2, "r": 0.3}
+    assert [(o.control.id, o.outlet) for o in folded.controls] == [
+        ("floor", "cn.zj"),
+        ("b", "cn.zj"),
+        ("a", "cn"),
+        ("c", "cn.zj.hz"),
+    ]
+
+
+@pytest.mark.parametrize("hardness", ["legal", "binding", "editorial", "soft"])
+@given(above=st.integers(1, 9), below=st.integers(1, 9))
+def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str, above: int, below: int) -> None:
+    parent = parse_policy(policy("cn", FLOOR % (above / 10, hardness)))
+    child = parse_policy(policy("cn.zj", FLOOR % (below / 10, hardness)))
+    (kept,) = effective([parent, child]).controls
+    assert isinstance(kept.control, Share)
+    wins = hardness in ("editorial", "soft") or below >= above
+    assert (kept.outlet, kept.control.at_least) == (("cn.zj", below / 10) if wins else ("cn", above / 10))
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        FLOOR % (0.9, "binding"),
+        FLOOR.replace("label: news", "label: sport") % (0.9, "legal"),
+        FLOOR.replace("prefixes: every", "prefixes: [3]") % (0.9, "legal"),
+        FLOOR.replace("hardness", "on: {screens: [tv]}, hardness") % (0.9, "legal"),
+        FLOOR.replace("hardness", "active: {days: [mon]}, hardness") % (0.9, "legal"),
+        "{id: floor, action: share, where: {label: news}, at_least: 2, prefixes: [3], hardness: legal}",
+        "{id: floor, action: block, where: {label: news}}",
+    ],
+)
+def test_every_road_around_a_legal_control_is_closed(child: str) -> None:
+    parent = parse_policy(policy("cn", FLOOR % (0.3, "legal")))
+    (kept,) = effective([parent, parse_policy(policy("cn.zj", child))]).controls
+    assert kept.outlet == "cn"
+
+
+def test_policies_of_two_lines_are_refused() -> None:
+    with pytest.raises(PolicyError, match="not of one line"):
+        effective([parse_policy("outlet: cn.zj"), parse_policy("outlet: cn.js")])
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        ({"label": "news"}, lambda i: any(label.startswith("news/") for label in i.labels)),
+        ({"label": ["news/city", "sport"]}, lambda i: {"news/city", "sport"} & set(i.labels)),
+        ({"outlet": "cn.zj"}, lambda i: within(i.outlet, "cn.zj")),
+        ({"region": "cn.zj"}, lambda i: i.region and within(i.region, "cn.zj")),
+        ({"locality": "viewer"}, lambda i: i.region and within(i.region, "cn.zj")),
+        ({"axis": {"public_value": 0.5}}, lambda i: i.axes["public_value"] >= 0.5),
+        ({"axis": {"unheard": 0.5}}, lambda i: False),
+        ({"kind": "film", "language": "no"}, lambda i: i.kind == "film" and i.language == "no"),
+        ({"series": "harvest"}, lambda i: i.series == "harvest"),
+        ({"provider": ["p1", "p9"]}, lambda i: i.provider == "p1"),
+        ({"item": ["i3", "nobody"]}, lambda i: i.id == "i3"),
+        ({"age_rating": {"at_least": 12, "at_most": 17}}, lambda i: i.age_rating == 12),
+        ({"all": [{"kind": "film"}, {"label": "sport"}]}, lambda i: i.kind == "film" and "sport" in i.labels),
+        ({"any": [{"kind": "film"}, {"label": "sport"}]}, lambda i: i.kind == "film" or "sport" in i.labels),
+        ({"not": {"kind": "film"}}, lambda i: i.kind != "film"),
+    ],
+)
+def test_a_condition_holds_for_the_items_it_describes(shop: Catalog, said: Any, holds: Callable[[Any], bool]) -> None:
+    got = mask(Condition.model_validate(said), shop, "cn.zj.hz.xh")
+    assert got.tolist() == [bool(holds(item)) for item in shop.items]
+
+
+@given(share=st.integers(0, 100), slots=st.integers(1, 30), strict=st.booleans())
+def test_floors_round_up_on_the_page_and_down_on_prefixes(make: Any, share: int, slots: int, strict: bool) -> None:
+    rounding = "strict" if strict else "lenient"
+    control = (
+        "{id: a, action: share, where: {label: sport}, at_least: %d%%, at_most: %d%%, prefixes: every, rounding: %s}"
+    )
+    bounds = _bounds(make, policy("cn", control % (share, share, rounding)), slots)
+    for k in range(1, slots + 1):
+        exact = share * k  # in hundredths of an item
+        down, up = exact // 100, -(-exact // 100)
+        whole = k == slots or strict
+        assert bounds.lower[0, k - 1] == (up if whole else down)
+        assert bounds.upper[0, k - 1] == (down if whole else up)
+
+
+def _bounds(make: Any, text: str, slots: int, shown: int = 0) -> Any:
+    catalog = Catalog.of(make("outlet: cn", slots=1).catalog.items)
+    compiled = compile_policy([parse_policy(text)], catalog)
+    query = make("outlet: cn", slots=1).query
+    return compiled.bounds(query, np.arange(shown, 60, dtype=np.int32), slots, np.arange(shown, dtype=np.int32))
+
+
+def test_shares_hold_over_the_session_too(make: Any) -> None:
+    """Of twelve items shown three were sport, so this page of twelve owes nine less three to a share of 36 %."""
+    text = policy("cn", "{id: a, action: share, where: {label: sport}, at_least: 0.36}")
+    assert _bounds(make, text, 12).lower[0, -1] == 5
+    assert _bounds(make, text, 12, shown=12).lower[0, -1] == 9 - 3
+    cap = policy("cn", "{id: a, action: share, where: {label: sport}, at_most: 0.17}")
+    assert _bounds(make, cap, 12).upper[0, -1] == 2
+    assert _bounds(make, cap, 12, shown=12).upper[0, -1] == 4 - 3
+
+
+def test_spacing_holds_across_the_seam_of_two_pages(make: Any) -> None:
+    text = policy("cn", "{id: a, action: space, attribute: provider, at_most: 1, within: 4}")
+    made = make(text, shown=12)
+    providers = [made.catalog.items[row].provider for row in (9, 10, 11, *made.batch.row[made.solution.chosen])]
+    for start in range(len(providers) - 3):
+        assert len(set(providers[start : start + 4])) == 4
+
+
+def test_controls_out_of_scope_or_out_of_time_ask_nothing(make: Any) -> None:
+    rule = "{id: a, action: share, where: {label: sport}, at_least: 0.9, %s}"
+    for scope in ("on: {screens: [car]}", "on: {surfaces: [hot]}", "on: {regions: [cn.js]}", "active: {days: [sun]}"):
+        assert not make(policy("cn", rule % scope)).bounds.active.any()
+    assert make(policy("cn", rule % "on: {screens: [tv], regions: [cn.zj]}, active: {days: [mon]}")).bounds.active.all()
+    assert not make(policy("cn", rule % "priority: 1"), guided=False).bounds.active.any()
+
+
+def test_bonus_blocks_needs_and_pins(make: Any) -> None:
+    made = make(
+        policy(
+            "cn",
+            "{id: lean, action: boost, where: {kind: film}, bonus: 0.25}",
+            "{id: off, action: block, where: {label: commercial}}",
+            "{id: floor, action: share, where: {label: sport}, at_least: 0.3}",
+            "{id: lead, action: pin, item: i3, slot: 1}",
+            "{id: lost, action: pin, item: nobody, slot: 2}",
+            weights="{public_value: 0.5, unheard: 1}",
+        )
+    )
+    rows = np.arange(60, dtype=np.int32)
+    items = made.catalog.items
+    expected = [0.5 * item.axes["public_value"] + 0.25 * (item.kind == "film") for item in items]
+    assert made.policy.bonus(rows, made.query) == pytest.approx(expected)
+    assert made.policy.blocked(rows, made.query).tolist() == ["commercial" in item.labels for item in items]
+    (need,) = made.policy.needs(made.query, 12)
+    assert (need.control_id, need.count, need.member.sum()) == ("floor", 12, 15)
+    assert made.policy.pinned_rows(made.query).tolist() == [3]
+    lead = int(made.solution.chosen[0])
+    assert made.batch.row[lead] == 3
+    assert made.policy.serving(made.bounds, lead, 0) == ("floor", "lead")

@@ -1,0 +1,136 @@
+"""What editors may say, how it is read, and what they are told when it cannot be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from recsys.errors import PolicyError
+from recsys.guidance.policy import Policy, Share, parse_policy
+from recsys.guidance.schedule import Active
+
+YAML = """
+outlet: cn.zj.hz
+version: 3
+weights: {public_value: 0.35}
+controls:
+  - id: public-floor
+    action: share
+    where: {label: public-service}
+    at_least: 30%
+    prefixes: every
+    hardness: legal
+    on: {screens: [tv, mobile], regions: [cn.zj]}
+    active: {from: 2026-10-01T00:00:00+08:00, daily: ["06:00-24:00"], days: [mon, tue]}
+  - {id: near, action: share, where: {locality: viewer}, at_least: 2, prefixes: [5]}
+  - {id: odd, action: block, where: {not: {language: no}, any: [{label: [a, b]}, {axis: {q: 0.3}}]}}
+"""
+
+
+def test_json_and_yaml_say_the_same() -> None:
+    policy = parse_policy(YAML)
+    assert parse_policy(policy.model_dump_json(by_alias=True, exclude_defaults=True)) == policy
+    floor, near, odd = policy.controls
+    assert isinstance(floor, Share)
+    assert floor.at_least == 0.3
+    assert isinstance(near, Share)
+    assert type(near.at_least) is int
+    assert odd.where.none_of.language == ("no",)  # type: ignore[union-attr]
+
+
+CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "word"),
+    [
+        ("outlet: cn\noutlet: cn", "line 2", "said twice"),
+        ('{"outlet": "cn", "outlet": "cn"}', "outlet", "said twice"),
+        ("outlet: cn\nweights: {a: 0.1, a: 0.2}", "line 2", "said twice"),
+        ("a: &x [1]\nb: *x", "line 2", "aliases"),
+        ("outlet: [", "line 1", "expected"),
+        ('{"outlet": "cn",}', "line 1", "property name"),
+        ("", "", "outlet and controls"),
+        ("outlet: CN", "outlet", "lower-case"),
+        ("outlet: cn\nprofil: x", "profil", "no such field"),
+        ("outlet: cn\nweights: {x: 3}", "weights.x", "less than or equal to 1"),
+        (
+            CONTROL % "action: exposure_target, impressions: 5",
+            "controls[0].action",
+            "exposure targets are not served yet",
+        ),
+        (CONTROL % "action: shout", "controls[0]", "there is no action 'shout'"),
+        (CONTROL % "where: {label: x}", "controls[0]", "an action is missing"),
+        (CONTROL % "action: share, where: {label: x}", "controls[0]", "needs at_least, at_most or both"),
+        (CONTROL % "action: share, where: {label: x}, at_least: 1.3", "controls[0].at_least", "between 0 and 1"),
+        (CONTROL % "action: share, where: {label: x}, at_least: true", "controls[0].at_least", "is wanted"),
+        (CONTROL % "action: share, where: {label: x}, at_least: many", "controls[0].at_least", "is wanted"),
+        (
+            CONTROL % "action: share, where: {label: x}, at_least: 2, prefixes: every",
+            "controls[0]",
+            "name the prefixes",
+        ),
+        (CONTROL % "action: share, where: {}, at_least: 2", "controls[0].where", "at least one test"),
+        (CONTROL % "action: share, where: {labl: x}, at_least: 2", "controls[0].where.labl", "no such field"),
+        (CONTROL % "action: pin, item: i1, slot: 0", "controls[0].slot", "greater than or equal to 1"),
+        (CONTROL % "action: space, attribute: topic, at_most: 3, within: 3", "controls[0]", "allows everything"),
+        (CONTROL % "action: cap, attribute: mood, at_most: 3", "controls[0].attribute", "'mood' is not one of"),
+        (
+            CONTROL % 'action: block, where: {label: x}, active: {daily: ["6-24"]}',
+            "controls[0].active.daily",
+            "HH:MM-HH:MM",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_named_at_its_field(text: str, where: str, word: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy(text)
+    told = [(finding.where, finding.message) for finding in error.value.findings]
+    assert any(place == where and word in message for place, message in told), told
+
+
+def test_every_fault_is_found_not_only_the_first() -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy("outlet: CN\nweights: {x: 3}\ncontrols: [{id: a, action: pin, item: i1}]")
+    assert {finding.where for finding in error.value.findings} == {"outlet", "weights.x", "controls[0].slot"}
+
+
+def test_an_id_stands_once() -> None:
+    block = {"id": "a", "action": "block", "where": {"label": "x"}}
+    with pytest.raises(ValueError, match="taken by"):
+        Policy.model_validate({"outlet": "cn", "controls": [block, block]})
+
+
+def at(day: int, hour: int, minute: int = 0) -> float:
+    """March 2026, UTC; the 2nd is a Monday."""
+    return datetime(2026, 3, day, hour, minute, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("active", "now", "holds"),
+    [
+        ({}, at(2, 0), True),
+        ({"from": "2026-03-02T08:00:00+08:00"}, at(2, 0), True),
+        ({"from": "2026-03-02T08:00:01+08:00"}, at(2, 0), False),
+        ({"until": "2026-03-02T08:00:00+08:00"}, at(2, 0), False),
+        ({"days": ["mon"]}, at(2, 23, 59), True),
+        ({"days": ["mon"]}, at(3, 0), False),
+        ({"days": ["mon"], "offset": "+08:00"}, at(1, 16), True),
+        ({"days": ["mon"], "offset": "+08:00"}, at(2, 16), False),
+        ({"daily": ["06:00-24:00"]}, at(2, 5, 59), False),
+        ({"daily": ["06:00-24:00"]}, at(2, 23, 59), True),
+        ({"daily": ["22:00-06:00"], "days": ["mon"]}, at(2, 23), True),
+        ({"daily": ["22:00-06:00"], "days": ["mon"]}, at(3, 5), True),
+        ({"daily": ["22:00-06:00"], "days": ["mon"]}, at(2, 5), False),
+    ],
+)
+def test_when_a_control_is_in_force(active: dict[str, object], now: float, holds: bool) -> None:
+    assert Active.model_validate(active).holds(now) is holds
+
+
+def test_the_next_moment_in_force_is_in_force_and_nothing_before_it() -> None:
+    friday_night = Active.model_validate({"days": ["fri"], "daily": ["20:00-22:00"], "offset": "+08:00"})
+    assert friday_night.next(at(2, 0)) == at(6, 12)
+    over = Active.model_validate({"from": "2026-03-02T00:00:00Z", "until": "2026-03-04T00:00:00Z", "days": ["sun"]})
+    assert over.next(at(1, 0)) is None
