@@ -52,6 +52,23 @@ def test_serving_folds_a_viewer_to_where_the_fit_would_put_it(make_events: MakeE
             assert vector == pytest.approx(peer.recalculate_user(0, confidence[row]), rel=2e-3, abs=2e-4)
 
 
+def test_the_factors_solve_the_problem_that_serving_poses(make_events: MakeEvents, catalog: Catalog) -> None:
+    """At the end of the fit, solving the items once more, for viewers as serving folds them in, hardly moves them."""
+    events = make_events(viewers=40)
+    data = interactions(events, catalog)
+    config = ALS.model_copy(update={"iterations": 200, "factors": 4})
+    retriever = fit(data, config, seed=1)
+    ids = dict.fromkeys(event.viewer_id for event in events)
+    viewers = np.array([retriever.viewer_vector(state(events, viewer_id)) for viewer_id in ids], np.float64)
+    again = np.empty_like(retriever.vectors)
+    for item, weight in enumerate(data.weight.toarray().T):
+        confidence, wanted = 1.0 + config.alpha * weight, weight > 0
+        left = (viewers.T * confidence) @ viewers + config.regularization * np.eye(config.factors)
+        again[item] = np.linalg.solve(left, viewers.T @ (confidence * wanted))
+    moved = np.linalg.norm(again - retriever.vectors) / np.linalg.norm(retriever.vectors)
+    assert moved < 0.02
+
+
 def test_the_same_data_and_seed_give_the_same_factors(make_events: MakeEvents, catalog: Catalog) -> None:
     data = interactions(make_events(viewers=40), catalog)
     assert np.array_equal(fit(data, ALS, seed=1).vectors, fit(data, ALS, seed=1).vectors)
