@@ -4,10 +4,12 @@ from alembic import context
 
 from serving.control.tables import metadata
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=metadata,
-    transactional_ddl=True,
-    transaction_per_migration=False,
-)
-context.run_migrations()
+config = getattr(context, "config", None)
+if config is not None:  # else this file is only being looked at, by a test collector or a documentation tool
+    context.configure(
+        connection=config.attributes["connection"],
+        target_metadata=metadata,
+        transactional_ddl=True,
+        transaction_per_migration=False,
+    )
+    context.run_migrations()
