@@ -102,6 +102,7 @@ def test_what_was_committed_is_over_and_the_rest_comes_again(
     first = join(unique, "g")
     seen = take(first, 30, limit=5)
     finished, open_still = seen[:17], seen[17:]
+    first.commit(done(finished[:9]))
     first.commit(done(finished))
     first.close()
 
