@@ -154,6 +154,7 @@ def build(
         parts.start()
         yield
         parts.stop()
+        metrics.close()
 
     app = FastAPI(title="Mainstay", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
     app.state.parts = parts

@@ -43,7 +43,8 @@ class Follower:
                 log.warning("%s: %s", self.name, error)
         except Exception as error:  # a follower that died would serve old policies for ever: say it and go on
             self.error = f"{type(error).__name__}: {error}"
-            log.exception("%s failed", self.name)
+            if before != self.error:  # once is enough, however often it happens
+                log.exception("%s failed", self.name)
         else:
             self.error = None
             if before not in (None, "not asked yet"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus-client: where processes put their figures together; `serving.main` sets it."""
@@ -44,6 +44,11 @@ class Metrics:
             "mainstay_catalogue_items", "Items in the catalogue served", registry=own, multiprocess_mode="livemin"
         )
         self.swaps = Counter("mainstay_swaps", "New worlds taken into service, by what changed", ["part"], registry=own)
+
+    def close(self) -> None:
+        """This process ends: its gauges no longer count (its counters do)."""
+        if os.environ.get(PROCESSES_DIR):
+            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
     def text(self) -> bytes:
         """The exposition text."""
