@@ -42,7 +42,7 @@ def check(told: dict) -> None:  # type: ignore[type-arg]
     assert told["events"] > 0
     assert set(told["rungs"]) <= {"personal", "segment", "popular"}
     assert told["rungs"]["personal"] > 0
-    assert told["shares_with_guidance"]["mainstream"] >= 0.25
+    assert told["shares_with_guidance"]["mainstream"] >= 0.2
     assert told["shares_with_guidance"]["public-service"] >= 0.15
 
 
