@@ -7,6 +7,9 @@ HOME_DIR ?= .mainstay
 DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(STREAM)) \
               $(if $(ONLINE),--online $(ONLINE)) $(if $(CONTROL),--control $(CONTROL)) $(if $(PORT),--port $(PORT))
 
+# The page solver's kernels are compiled once, here, and not while somebody waits for a page.
+WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
+
 .PHONY: demo test check format setup clean help lock
 
 help:           ## this list
