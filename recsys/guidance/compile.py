@@ -86,7 +86,8 @@ class CompiledPolicy:
 
     def pinned_rows(self, query: Query) -> I32:
         """Catalogue rows of pinned items, to be fetched whatever retrieval thinks; unknown items are left out."""
-        return self.catalog.rows(o.control.item for _, o in self._active(query) if isinstance(o.control, Pin))
+        pins = (o.control for _, o in self._active(query) if isinstance(o.control, Pin))
+        return self.catalog.rows(pin.item for pin in pins if pin.slot > len(query.shown))
 
     def member(self, condition: Condition, region: str) -> Bool:
         """[catalogue] items for which the condition holds for viewers of a region."""
@@ -207,7 +208,7 @@ class _Draft:
     def add(self, number: int, control: object) -> None:
         """Take in control `number`."""
         self.active[number] = isinstance(control, Share | Cap | Space) or (
-            isinstance(control, Pin) and control.slot <= self.asked
+            isinstance(control, Pin) and 0 <= self._place(control) < self.asked
         )
         if isinstance(control, Share):
             self._share(number, control)
@@ -218,7 +219,11 @@ class _Draft:
         elif isinstance(control, Pin) and self.active[number]:
             row = self.policy.catalog.row_of.get(control.item, -1)
             place = np.flatnonzero(self.rows == row)
-            self.pins.append((number, int(place[0]) if len(place) else -1, control.slot - 1))
+            self.pins.append((number, int(place[0]) if len(place) else -1, self._place(control)))
+
+    def _place(self, pin: Pin) -> int:
+        """0-based slot on this page: a pin counts from the session's first slot, so it does not come back on page two."""
+        return pin.slot - 1 - len(self.shown)
 
     def _share(self, number: int, share: Share) -> None:
         member = self.policy.member(share.where, self.query.region)

@@ -99,7 +99,7 @@ class Block(Rule):
 
 
 class Pin(Rule):
-    """One item stands in one slot (1 = first), if it may be shown."""
+    """One item stands in one slot of the session (1 = the first of its first page), if it may be shown."""
 
     action: Literal["pin"]
     item: Id

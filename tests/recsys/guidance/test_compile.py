@@ -139,6 +139,15 @@ def test_spacing_holds_across_the_seam_of_two_pages(make: Any) -> None:
         assert len(set(providers[start : start + 4])) == 4
 
 
+def test_a_pin_counts_from_the_first_slot_of_the_session(make: Any) -> None:
+    text = policy("cn", "{id: first, action: pin, item: i3, slot: 1}", "{id: later, action: pin, item: i20, slot: 15}")
+    page_one, page_two = _bounds(make, text, 12), _bounds(make, text, 12, shown=12)
+    assert page_one.active.tolist() == [True, False]
+    assert page_two.active.tolist() == [False, True]
+    assert page_two.pin_slot.tolist() == [2]
+    assert page_two.tie[page_two.pin_item].tolist() == [20]
+
+
 def test_controls_out_of_scope_or_out_of_time_ask_nothing(make: Any) -> None:
     rule = "{id: a, action: share, where: {label: sport}, at_least: 0.9, %s}"
     for scope in ("on: {screens: [car]}", "on: {surfaces: [hot]}", "on: {regions: [cn.js]}", "active: {days: [sun]}"):
