@@ -44,3 +44,14 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Mainstay needs Python 3.11 or newer; say make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up (a few minutes the first time; PyTorch is the large part) ..."
+	@$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[demo]'
+	@$(WARM)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up for development (a few minutes the first time) ..."
+	@$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	@$(WARM)
+	@touch $@ $(VENV)/.demo

@@ -91,8 +91,11 @@ class Demo:
                 raise RuntimeError("the API did not take up the new model within a minute; see serve.log")
         with self._step("pages", "Viewers ask for pages on tv and mobile, and react"):
             visits, free, guided = self._visits(api, movielens, items)
+        self._console.print()
         told = report.figures(kept["models"], visits, free, guided, self.seconds)
-        self._tell(movielens.viewers[SHOWN], free, guided, told)
+        titles = {item.id: item.title.get("en") or item.title["zh"] for item in items}
+        report.side_by_side(self._console, movielens.viewers[SHOWN], free, guided, titles)
+        self._tell(guided, told)
         if visits.undeclared:
             raise RuntimeError(f"pages broke controls without saying so: {visits.undeclared[:5]}")
         return told
@@ -149,10 +152,9 @@ class Demo:
         one = movielens.viewers[SHOWN]
         return visits, ask(api, one, "mobile", guided=False), ask(api, one, "mobile")
 
-    def _tell(self, viewer: str, free: dict[str, Any], guided: dict[str, Any], told: dict[str, Any]) -> None:
+    def _tell(self, guided: dict[str, Any], told: dict[str, Any]) -> None:
+        """The receipt, the figures, and where to look further."""
         console = self._console
-        console.print()
-        report.side_by_side(console, viewer, free, guided)
         report.receipt(console, guided)
         report.summary(console, told)
         console.print(f"   API docs   {self._address}/docs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -13,8 +14,10 @@ from serving.demo.visit import Visits
 SHOWN_LABELS = ("mainstream", "public-service", "local", "commercial", "film")
 
 
-def side_by_side(console: Console, viewer: str, free: dict[str, Any], guided: dict[str, Any]) -> None:
-    """One viewer's page without and with guidance."""
+def side_by_side(
+    console: Console, viewer: str, free: dict[str, Any], guided: dict[str, Any], titles: Mapping[str, str]
+) -> None:
+    """One viewer's page without and with guidance; `titles` by item id say what a reason means."""
     table = Table(title=f"Home page of {viewer} on mobile, without and with guidance", title_justify="left")
     table.add_column("", justify="right")
     table.add_column("without guidance", max_width=44)
@@ -23,7 +26,7 @@ def side_by_side(console: Console, viewer: str, free: dict[str, Any], guided: di
     before = {slot["item"]["id"] for slot in free["items"]}
     for left, right in zip(free["items"], guided["items"], strict=False):
         mark = "" if right["item"]["id"] in before else "[green]+ [/green]"
-        cause = ", ".join(right["control_ids"]) or ", ".join(right["reasons"][:2])
+        cause = ", ".join(right["control_ids"]) or _reason(right["reasons"][0], titles)
         table.add_row(str(right["slot"]), _title(left["item"]), mark + _title(right["item"]), cause)
     console.print(table)
 
@@ -94,6 +97,12 @@ def summary(console: Console, told: dict[str, Any]) -> None:
         table.add_row(f"page {heading}", ", ".join(f"{label} {share:.0%}" for label, share in told[key].items()))
     table.add_row("seconds", ", ".join(f"{step} {took}" for step, took in told["seconds"].items()))
     console.print(table)
+
+
+def _reason(code: str, titles: Mapping[str, str]) -> str:
+    """A reason code in words."""
+    word, _, item_id = code.partition(":")
+    return f"like {titles.get(item_id, item_id)}" if item_id else word.replace("_", " ")
 
 
 def _title(item: dict[str, Any]) -> str:
