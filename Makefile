@@ -41,8 +41,8 @@ lock: $(VENV)/.dev      ## write the versions installed now into constraints.txt
 	  > constraints.new && mv constraints.new constraints.txt
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Mainstay needs Python 3.11 or newer; say make PYTHON=…")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Mainstay needs Python 3.11 or newer; say make PYTHON=…")'
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up (a few minutes the first time; PyTorch is the large part) ..."

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
 from features.online import OnlineStore
@@ -156,7 +157,7 @@ def build(
         parts.stop()
         metrics.close()
 
-    app = FastAPI(title="Mainstay", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPIOffline(title="Mainstay", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
     app.state.parts = parts
     problems.install(app)
     for router in (
