@@ -1,0 +1,83 @@
+"""Lint: each fault at its field, in editors' words, and silence where nothing is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from recsys.catalog import Catalog
+from recsys.guidance.lint import lint
+from recsys.guidance.policy import parse_policy
+
+NOW = 1_772_424_000.0  # 2026-03-02T04:00:00Z, a Monday
+PARENT = """
+outlet: cn
+controls:
+  - {id: floor, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: legal}
+  - {id: lead, action: pin, item: i3, slot: 1, on: {screens: [tv]}}
+"""
+TV = "on: {screens: [tv]}"
+
+
+def findings(shop: Catalog, *controls: str, weights: str = "{}") -> list[tuple[str, str]]:
+    child = f"outlet: cn.zj\nweights: {weights}\ncontrols: [{', '.join(controls)}]"
+    return [(f.where, f.message) for f in lint([parse_policy(child), parse_policy(PARENT)], shop, NOW)]
+
+
+def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
+    sound = [
+        "{id: sport, action: share, where: {label: sport}, at_least: 0.1, at_most: 0.5}",
+        "{id: near, action: share, where: {locality: viewer}, at_least: 2, prefixes: [4], on: {screens: [tv, mobile]}}",
+        "{id: topic, action: cap, attribute: topic, at_most: 6}",
+        "{id: apart, action: space, attribute: provider, at_most: 2, within: 3}",
+    ]
+    assert findings(shop, *sound, weights="{public_value: 0.2}") == []
+
+
+@pytest.mark.parametrize(
+    ("control", "where", "word"),
+    [
+        ("{id: floor, action: share, where: {label: public-service}, at_least: 0.2, prefixes: every, hardness: legal}",
+         "controls[0]", "not lower it to 0.2"),
+        ("{id: a, action: share, where: {label: sprot}, at_least: 0.1}", "controls[0].where.label", "mean 'sport'"),
+        ("{id: a, action: block, where: {axis: {nobility: 0.5}}}", "controls[0].where.axis", "no item has the axis"),
+        ("{id: a, action: block, where: {region: cn.gd}}", "controls[0].where.region", "no item has the region"),
+        ("{id: a, action: block, where: {all: [{kind: film}, {item: i999}]}}", "controls[0].where.item", "not in"),
+        ("{id: a, action: block, where: {kind: live}}", "controls[0].where", "no item of the catalogue meets"),
+        ("{id: a, action: pin, item: i999, slot: 2}", "controls[0].item", "not in the catalogue"),
+        ("{id: a, action: pin, item: i5, slot: 1, on: {screens: [tv]}}", "controls[0].slot", "taken by 'lead' of cn"),
+        ("{id: a, action: pin, item: i3, slot: 2, on: {screens: [tv]}}", "controls[0].item", "by 'lead' of cn"),
+        ("{id: a, action: share, where: {label: sport}, at_least: 0.5, at_most: 0.2}",
+         "controls[0].at_least", "above the cap"),
+        ("{id: a, action: share, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "allows everything"),
+        ("{id: a, action: share, where: {label: sport}, at_most: 40}", "controls[0].at_most", "never binds"),
+        ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "controls[0].bonus", "no effect"),
+        ("{id: a, action: block, where: {kind: film}, active: {until: 2026-01-01T00:00:00Z}}",
+         "controls[0].active.until", "ended at"),
+        ("{id: a, action: block, where: {kind: film}, active: {from: 2026-03-02T00:00:00Z, "
+         "until: 2026-03-04T00:00:00Z, days: [sun]}}", "controls[0].active", "never in force"),
+        ("{id: a, action: share, where: {label: plain}, at_least: 0.8}", "controls[0]", "gave way by"),
+        ("{id: a, action: share, where: {series: harvest}, at_least: 0.5}", "controls[0]", "only 6 may be shown"),
+        ("{id: a, action: share, where: {series: harvest}, at_least: 0.5, active: {from: 2026-06-01T00:00:00Z}}",
+         "controls[0]", "only 6 may be shown"),
+        ("{id: a, action: block, where: {label: public-service}}", "controls", "'floor' of cn: cannot be kept"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_told_at_its_field(shop: Catalog, control: str, where: str, word: str) -> None:
+    told = findings(shop, control)
+    assert any(place == where and word in message for place, message in told), told
+
+
+def test_weights_without_effect(shop: Catalog) -> None:
+    told = findings(shop, weights="{nobility: 0.2, public_value: 0}")
+    assert [place for place, _ in told] == ["weights.nobility", "weights.public_value"]
+
+
+def test_floors_that_together_exceed_the_page(shop: Catalog) -> None:
+    """Three disjoint kinds of items at 30 % (a parent's), 40 % and 40 %: the last one said gives way."""
+    told = findings(
+        shop,
+        "{id: a, action: share, where: {label: plain}, at_least: 0.4}",
+        "{id: b, action: share, where: {label: commercial}, at_least: 0.4}",
+    )
+    assert [place for place, _ in told] == ["controls[1]"]
+    assert "more important controls leave no room" in told[0][1]

@@ -1,0 +1,195 @@
+"""The receipt tells what was kept, moved and paid; `verify` believes nothing of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys.guidance.receipt import Receipt, write_receipt
+from recsys.guidance.verify import verify
+
+POLICY = """
+outlet: cn.zj
+version: 4
+weights: {public_value: 0.2}
+controls:
+  - {id: public-floor, action: share, where: {label: public-service}, at_least: 0.4, prefixes: every, hardness: legal}
+  - {id: ads, action: share, where: {label: commercial}, at_most: 0.1, hardness: binding}
+  - {id: one-topic, action: cap, attribute: topic, at_most: 3}
+  - {id: apart, action: space, attribute: provider, at_most: 1, within: 3}
+  - {id: lead, action: pin, item: i7, slot: 2}
+"""
+UNREACHABLE = """
+outlet: cn
+controls:
+  - {id: harvest, action: share, where: {all: [{series: harvest}, {region: cn.zj.hz}]}, at_least: 0.4}
+  - {id: lead, action: pin, item: nobody, slot: 1}
+  - {id: most-sport, action: share, where: {label: sport}, at_least: 0.7, priority: 5}
+  - {id: little-sport, action: share, where: {label: sport}, at_most: 0.4, hardness: soft}
+"""
+
+
+def check(made: Any, receipt: Receipt | None = None, chosen: Any = None, exact: bool = True) -> tuple[Any, ...]:
+    page = made.solution.chosen if chosen is None else chosen
+    receipt = made.receipt if receipt is None else receipt
+    return verify(receipt, page, made.policy, made.bounds, made.batch, made.attention, made.catalog, exact=exact)
+
+
+@pytest.mark.parametrize("text", [POLICY, UNREACHABLE, "outlet: cn"])
+@pytest.mark.parametrize("effort", ["adaptive", "exact"])
+def test_an_honest_receipt_passes_and_is_plain_json(make: Any, text: str, effort: str) -> None:
+    for seed in range(3):
+        made = make(text, seed=seed, effort=effort, slots=8)
+        assert check(made) == ()
+        assert Receipt.model_validate(json.loads(made.receipt.model_dump_json())) == made.receipt
+
+
+def test_a_page_without_policy_has_an_empty_receipt(make: Any) -> None:
+    receipt = make(POLICY, guided=False).receipt
+    assert (receipt.controls, receipt.price, receipt.moved, receipt.gap) == ((), (), (), 0.0)
+    assert receipt.proven
+    assert receipt.legal_kept
+
+
+def test_what_cannot_be_kept_is_told_with_what_is_missing(make: Any) -> None:
+    made = make(UNREACHABLE, slots=10)
+    lines = {line.id: line for line in made.receipt.controls}
+    assert [line.id for line in made.receipt.controls] == ["most-sport", "harvest", "lead", "little-sport"]
+    harvest = lines["harvest"]
+    supply = sum(item.series == "harvest" and item.region == "cn.zj.hz" for item in made.catalog.items)
+    assert supply == 3
+    assert (harvest.status, harvest.by, harvest.missing, harvest.achieved) == ("impossible", 1, 1, 3)
+    assert "1 more would have to be available" in harvest.reason
+    assert lines["lead"].status == "impossible"
+    assert lines["most-sport"].achieved == 7
+    assert lines["most-sport"].status == "binding"
+    assert (lines["little-sport"].status, lines["little-sport"].by) == ("relaxed", 3)
+    assert "more important" in lines["little-sport"].reason
+    assert made.receipt.legal_kept
+
+
+def test_a_legal_control_that_gave_way_is_told_apart(make: Any) -> None:
+    text = "outlet: cn\ncontrols: [{id: a, action: share, where: {series: harvest}, at_least: 0.9, hardness: legal}]"
+    assert not make(text).receipt.legal_kept
+
+
+def test_moves_name_the_controls_behind_them(make: Any) -> None:
+    made = make(POLICY)
+    moves = {move.item_id: move for move in made.receipt.moved}
+    assert moves["i7"].control_ids == ("lead",)
+    both = [move for seed in range(8) for move in make(POLICY, seed=seed).receipt.moved]
+    lifted = [m for m in both if m.slot_without is None and "public-floor" in m.control_ids]
+    held = [m for m in both if m.slot is None and "ads" in m.control_ids]
+    assert lifted
+    assert held
+    labels = {item.id: item.labels for item in made.catalog.items}
+    assert all("public-service" in labels[move.item_id] for move in lifted)
+    assert all("commercial" in labels[move.item_id] for move in held)
+    page = [made.catalog.ids[row] for row in made.batch.row[made.solution.chosen]]
+    order = np.argsort(-made.batch.utility, kind="stable")
+    plain = [made.catalog.ids[row] for row in made.batch.row[order[:12]]]
+    unmoved = [item for item, other in zip(page, plain, strict=True) if item == other]
+    assert set(moves) == (set(page) | set(plain)) - set(unmoved)
+
+
+def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every number, flag and name of a receipt that is not an estimate, each changed by itself."""
+
+    def changed(path: tuple[Any, ...], turn: Callable[[Any], Any]) -> tuple[str, dict[str, Any]]:
+        other = copy.deepcopy(receipt)
+        part = other
+        for step in path[:-1]:
+            part = part[step]
+        part[path[-1]] = turn(part[path[-1]])
+        return "/".join(map(str, path)), other
+
+    for field in ("value", "bound"):
+        yield changed((field,), lambda x: x * 1.01 + 0.01)
+        yield changed((field,), lambda x: x * 0.99 - 0.01)
+    yield changed(("gap",), lambda x: x + 0.1)
+    yield changed(("proven",), lambda x: not x)
+    yield changed(("legal_kept",), lambda x: not x)
+    yield changed(("policy_version",), lambda x: x + "x")
+    yield changed(("controls",), lambda x: x[1:])
+    yield changed(("controls",), lambda x: x[::-1])
+    yield changed(("moved",), lambda x: x[1:])
+    for place in range(len(receipt["controls"])):
+        here = ("controls", place)
+        for field in ("achieved", "by", "missing", "priority"):
+            yield changed((*here, field), lambda x: x + 1)
+        yield changed((*here, "status"), lambda x: "met" if x != "met" else "relaxed")
+        yield changed((*here, "hardness"), lambda x: "soft" if x != "soft" else "legal")
+        for field in ("id", "origin", "reason"):
+            yield changed((*here, field), lambda x: x + "x")
+        yield changed((*here, "required", "at_most"), lambda x: (x or 0) + 1)
+    for place in range(len(receipt["moved"])):
+        yield changed(("moved", place, "slot"), lambda x: (x or 0) + 1)
+        yield changed(("moved", place, "item_id"), lambda x: "i59" if x != "i59" else "i58")
+        yield changed(("moved", place, "control_ids"), lambda x: [*x, "nobody"])
+    for place, price in enumerate(receipt["price"]):
+        yield changed(("price", place, "clicks"), lambda x: -x - 1)
+        yield changed(("price", place, "control_id"), lambda x: x + "x")
+        if price["how"] == "resolved":
+            yield changed(("price", place, "clicks"), lambda x: x + 0.01)
+
+
+@pytest.mark.parametrize("text", [POLICY, UNREACHABLE])
+def test_every_altered_receipt_is_rejected(make: Any, text: str) -> None:
+    made = make(text, seed=1, slots=6, effort="exact")
+    assert made.receipt.price or text == UNREACHABLE
+    count = 0
+    for what, other in tampered(made.receipt.model_dump(mode="json")):
+        count += 1
+        assert check(made, Receipt.model_validate(other)), what
+    assert count > 60
+
+
+@pytest.mark.parametrize("text", [POLICY, UNREACHABLE])
+def test_every_altered_page_is_rejected(make: Any, text: str) -> None:
+    made = make(text, seed=1, slots=6)
+    chosen, rng = made.solution.chosen, np.random.default_rng(0)
+    for _ in range(200):
+        other = chosen.copy()
+        if rng.random() < 0.5:
+            one, two = rng.choice(len(other), 2, replace=False)
+            other[[one, two]] = other[[two, one]]
+        else:
+            other[rng.integers(len(other))] = rng.integers(len(made.batch))
+        if (other != chosen).any():
+            assert check(made, chosen=other, exact=False), other
+    assert check(made, chosen=chosen[:-1], exact=False)
+    assert check(made, chosen=np.append(chosen[:-1], np.int32(10**6)), exact=False)
+
+
+def test_a_bound_below_what_is_possible_is_found_out(make: Any) -> None:
+    """The second best page, told as if it were the best one: only solving again can tell."""
+    made = make("outlet: cn\ncontrols: [{id: a, action: share, where: {kind: film}, at_least: 0.1}]", slots=6)
+    value = made.batch.utility + made.batch.bonus
+    worse = made.solution.chosen.copy()
+    worse[-1] = np.argsort(-value)[6]
+    worth = float(made.attention @ value[worse])
+    solution = replace(made.solution, chosen=worse, value=worth, bound=worth, proven=True)
+    lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
+    assert check(made, lie, worse, exact=False) == ()
+    assert [finding.where for finding in check(made, lie, worse)] == ["bound"]
+
+
+def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
+    made = make("outlet: cn\ncontrols: [{id: a, action: share, where: {label: sport}, at_least: 0.5}]", slots=6)
+    value = made.batch.utility + made.batch.bonus
+    sport = made.bounds.member[0]
+    order = np.argsort(-value)
+    lax = np.concatenate([order[~sport[order]][:4], order[sport[order]][:2]])
+    lax = lax[np.argsort(-value[lax])].astype(np.int32)
+    worth = float(made.attention @ value[lax])
+    solution = replace(
+        made.solution, chosen=lax, relaxed=np.array([1], np.int32), value=worth, bound=100.0, proven=False
+    )
+    lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
+    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].by"]
