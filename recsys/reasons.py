@@ -50,9 +50,10 @@ def _nearest_in_history(ask: Ask, rows: I32) -> list[str]:
     past = [item_id for item_id, weight in history(ask.viewer).items() if weight >= 1.0 and item_id in position_of]
     if not past:
         return none
-    position = ask.index.position_of_row[rows]
-    cosine = _unit(vectors[position]) @ _unit(vectors[[position_of[item_id] for item_id in past]]).T
+    position, begun = ask.index.position_of_row[rows], np.array([position_of[item_id] for item_id in past])
+    cosine = _unit(vectors[position]) @ _unit(vectors[begun]).T
     cosine[position < 0] = -1.0
+    cosine[position[:, None] == begun] = -1.0  # nothing is here because of itself
     best = cosine.argmax(axis=1)
     return [past[b] if cosine[k, b] >= SIMILAR_FROM else "" for k, b in enumerate(best)]
 

@@ -118,7 +118,7 @@ def learn(settings: Settings, address: str) -> dict[str, Any]:
     """Run `recsys-train` as a user would; its figures. Raises RuntimeError when it fails."""
     command = [sys.executable, "-m", "training.run.main", "--config", "demo"]
     command += ["--event-log", settings.event_log_dir, "--catalog", address, "--registry", settings.registry_uri]
-    command += ["--home", settings.home]
+    command += ["--home", settings.home, *([] if sys.stderr.isatty() else ["--quiet"])]
     last = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -79,6 +79,13 @@ def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: Wo
     assert {world.catalog.topics.names[world.catalog.topic[slot.row]] for slot in near} == {"film"}
 
 
+def test_nothing_is_here_because_of_itself(engine: Engine, world: World) -> None:
+    page = engine.run(query(12, guided=False), viewer((1, "play"), (6, "play")), world)
+    for slot in page.items:
+        assert f"similar_to:{slot.item_id}" not in slot.reasons
+    assert {slot.item_id for slot in page.items} & {"i1", "i6"}
+
+
 def test_opposite_histories_give_one_page_when_personalisation_is_off(engine: Engine, world: World) -> None:
     off = query(personalised=False)
     one = engine.run(off, viewer((1, "like"), (2, "hide")), world)
