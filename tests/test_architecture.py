@@ -87,8 +87,7 @@ def test_no_import_circles() -> None:
 
 def _arrows(said: set[str], modules: Set[str]) -> set[str]:
     """Modules of ours among the names; `from package import module` points at the module, not at the package."""
-    deepest = {name for name in said & modules if not any(other.rpartition(".")[0] == name for other in said & modules)}
-    return deepest
+    return {name for name in said & modules if not any(other.rpartition(".")[0] == name for other in said & modules)}
 
 
 def _at_run_time(source: str) -> set[str]:
