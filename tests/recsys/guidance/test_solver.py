@@ -205,3 +205,9 @@ def test_a_floor_that_cannot_be_met_names_its_shortage_and_nothing_else_gives_wa
     solution = solve(np.linspace(0, 1, 30), np.ones(10), bounds)
     assert solution.relaxed.tolist() == [2, 0]
     assert member[0, solution.chosen].sum() == 2
+
+
+def test_equals_stand_in_the_order_of_tie() -> None:
+    tie = np.array([3, 1, 2, 0])
+    solution = solve(np.ones(4), np.ones(3), Bounds.free(tie, 3))
+    assert tie[solution.chosen].tolist() == [0, 1, 2]
