@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -48,23 +49,23 @@ class StatsColumns:
 
     def merge(self, states: Iterable[ItemState]) -> None:
         """Count what item states have counted already; numbers are gathered first and added as columns."""
-        seen: list[tuple[int, float]] = []
-        acted: list[tuple[int, float]] = []
-        played: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        seen, acted = _Sums(), _Sums()
+        played: dict[str, _Sums] = defaultdict(_Sums)
         for state in states:
             row = self._row_of.get(state.item_id)
             if row is None:
                 continue
             if state.impressions:
-                seen.append((row, state.impressions))
+                seen.add(row, state.impressions)
+            first = row * len(ACTIONS)
             for action, worth in state.counts.items():
-                acted.append((row * len(ACTIONS) + _COLUMN[action], worth))
+                acted.add(first + _COLUMN[action], worth)
             for region, worth in state.regions.items():
-                played[region].append((row, worth))
-        _add(self._impressions, seen)
-        _add(self._count.reshape(-1), acted)  # a view: the same numbers as one line
+                played[region].add(row, worth)
+        seen.into(self._impressions)
+        acted.into(self._count.reshape(-1))  # a view: the same numbers as one line
         for region, plays in played.items():
-            _add(self._plays_from(region), plays)
+            plays.into(self._plays_from(region))
 
     def at(self, now: float) -> ItemStats:
         """The counts as they weigh at `now` (unix seconds)."""
@@ -83,11 +84,19 @@ class StatsColumns:
         return plays
 
 
-def _add(column: F64, entries: list[tuple[int, float]]) -> None:
-    """column[place] += worth for each entry; a place may come several times."""
-    if entries:
-        places, worth = zip(*entries, strict=True)
-        np.add.at(column, np.array(places, np.int64), np.array(worth))
+class _Sums:
+    """Numbers on their way into a column: plain arrays, as a tuple for each would keep the garbage collector busy."""
+
+    def __init__(self) -> None:
+        self._places, self._worth = array("q"), array("d")
+
+    def add(self, place: int, worth: float) -> None:
+        self._places.append(place)
+        self._worth.append(worth)
+
+    def into(self, column: F64) -> None:
+        """column[place] += worth for each; a place may come several times."""
+        np.add.at(column, np.frombuffer(self._places, np.int64), np.frombuffer(self._worth))
 
 
 def read_stats(store: OnlineStore, catalog: Catalog, now: float) -> ItemStats:

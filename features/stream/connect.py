@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 from features.stream import Stream
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
@@ -19,9 +17,8 @@ def open_stream(url: str, *, partitions: int) -> Stream:
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return SqliteStream(rest[1:], partitions)
     if scheme == "kafka" and rest:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the client reads its schemas the old way on 3.11
-            from features.stream.kafka import KafkaStream  # here: it takes a while to import, and few need it
+        from features.stream.kafka import KafkaStream  # here: the client takes a while to import, and few need it
+
         return KafkaStream(rest.rstrip("/"), partitions)
     if scheme == "memory":
         return MemoryStream(partitions)

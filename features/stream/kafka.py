@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
-from kafka.admin import NewTopic  # type: ignore[import-untyped]
-from kafka.errors import (  # type: ignore[import-untyped]
-    KafkaError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-    TopicAlreadyExistsError,
-)
-from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
-
 from features.stream import Message, Record
 from recsys.errors import Unavailable
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # on Python 3.11 the client reads its own files the old way
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
+    from kafka.admin import NewTopic  # type: ignore[import-untyped]
+    from kafka.errors import (  # type: ignore[import-untyped]
+        KafkaError,
+        NoOffsetForPartitionError,
+        OffsetOutOfRangeError,
+        TopicAlreadyExistsError,
+    )
+    from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
 SEND_WITHIN_S = 10.0
 BOOTSTRAP_WITHIN_S = 10.0
