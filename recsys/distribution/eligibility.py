@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.catalog import FORMATS, STATUSES, Catalog, Window, within
+from recsys.catalog import FORMATS, KINDS, STATUSES, Catalog, Window, within
 from recsys.distribution.screens import layout
 from recsys.state import ViewerState
 from recsys.types import I32, Bool, Drop, Query, Screen
 
 PUBLISHED = STATUSES.index("published")
+LIVE = KINDS.index("live")
 
 UNKNOWN_AGE = 17
 """A viewer of unknown age is shown nothing rated 18 or above."""
@@ -41,7 +42,8 @@ def barred(catalog: Catalog, rows: I32, query: Query, viewer: ViewerState | None
             if row in catalog.windows:
                 reasons[Drop.TERRITORY][n] = not any(_open(w, query) for w in catalog.windows[row])
     if viewer is not None:
-        reasons[Drop.SEEN] |= _among(catalog, rows, viewer.done)
+        # who liked a live channel has not finished it: tomorrow it shows something else
+        reasons[Drop.SEEN] |= _among(catalog, rows, viewer.done) & (catalog.kind[rows] != LIVE)
     return reasons
 
 

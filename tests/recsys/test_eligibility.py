@@ -107,6 +107,14 @@ def test_what_was_seen_finished_or_hidden_is_not_offered_again() -> None:
     assert counts == {Drop.SEEN: 3, Drop.HIDDEN: 1}
 
 
+def test_a_live_channel_is_never_finished_but_can_be_hidden() -> None:
+    live = [plain(item_id).model_copy(update={"kind": "live"}) for item_id in ("liked", "unloved")]
+    viewer = ViewerState("v", done={"liked": 1.0, "unloved": 1.0}, hidden={"unloved": 1.0})
+    keep, counts = first_reasons(barred(Catalog.of(live), np.arange(2, dtype=np.int32), query(), viewer))
+    assert keep.tolist() == [True, False]
+    assert counts == {Drop.HIDDEN: 1}
+
+
 @pytest.mark.parametrize("screen", list(Screen))
 def test_attention_falls_from_one(screen: Screen) -> None:
     attention = LAYOUTS[screen].attention(SLOTS_MAX)
