@@ -3,6 +3,11 @@
 maximise   sum_k attention[k] * value[chosen[k]]
 subject to all that `Bounds` say
 
+The road: prices on the limits (`kernels.prices`) make a page fall apart into an assignment, whose worth no page can
+exceed; partial pages are then built slot by slot in order of what they lose against that bound (`kernels.layers`), made
+better by small moves (`kernels.polish`), and prices, bound and page improve in turns (`kernels.page`) until the page is
+proven to be the best one or the effort is spent.
+
 When no page keeps everything, controls give way lexicographically: in order of importance each one keeps as much as the
 more important ones leave possible, by the least number of slots. Nothing gives way silently: `Solution.relaxed`.
 """
@@ -16,18 +21,52 @@ from typing import Literal
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds, Solution
-from recsys.guidance.problem import Problem, reduce
-from recsys.guidance.road import Effort, Outcome, exists, travel
+from recsys.guidance.bounds import I64, Bounds, Solution
+from recsys.guidance.exact import best_page
+from recsys.guidance.existence import some_page
+from recsys.guidance.kernels.account import account
+from recsys.guidance.kernels.layout import Layout, lay_out
+from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
+from recsys.guidance.problem import reduce
 from recsys.types import F64, I32, Bool
 
 __all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "solve", "warm"]
 
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try. Counted in steps and partial pages, so that the answer does not depend on the machine.
+
+    rough, fine  steps of the first prices, on the first working set and on the promising items
+    turns        exact steps of the prices, and partial pages kept, of each turn
+    enough       relative gap at which a page is good enough
+    certain      let HiGHS finish the proof
+    """
+
+    rough: int
+    fine: int
+    turns: tuple[tuple[int, int], ...]
+    enough: float = 0.0
+    certain: bool = False
+
+
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(steps=25, nodes=500, rounds=1, certain=False),
-    "adaptive": Effort(steps=50, nodes=1_500, rounds=3, certain=False),
-    "exact": Effort(steps=60, nodes=10_000, rounds=3, certain=True),
+    "fast": Effort(rough=20, fine=30, turns=((3, 6), (8, 12), (10, 24)), enough=4e-3),
+    "adaptive": Effort(rough=20, fine=25, turns=((3, 6), (10, 16), (15, 64), (15, 250))),
+    "exact": Effort(rough=20, fine=25, turns=((3, 6), (10, 16), (15, 64), (20, 250), (30, 2000)), certain=True),
 }
+
+STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
+LEAVES, TRIES = 2, 2000  # pages polished after a search, and moves looked at for one
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """by [C] slots that each control gives way, `settled` [C] where that is proven to be the least, `page` [K] so."""
+
+    by: I32
+    settled: Bool
+    page: I32
 
 
 def solve(
@@ -57,26 +96,32 @@ def solve(
         )
     if not (np.isfinite(value).all() and np.isfinite(attention).all()):
         raise ValueError("value and attention must be finite")
-    late = _late(deadline_s, clock)
+    work = _Work(value, attention, EFFORTS[effort], _late(deadline_s, clock))
     nothing = np.zeros(bounds.controls, np.int32)
-    plain = Relaxation(nothing, nothing == 0, _by_value(value, bounds))
-    if (np.diff(attention) <= 0).all() and not bounds.broken(plain.page).any():
-        return _as_it_is(value, attention, plain)
-    problem = reduce(value, attention, bounds)
-    outcome, relaxation = travel(problem, EFFORTS[effort], late), plain
-    if outcome.page is None:
-        relaxation = _relax(value, attention, bounds)
-        problem = reduce(value, attention, bounds.relaxed(relaxation.by))
-        outcome = travel(problem, EFFORTS[effort], late)
-    solution = _solution(problem, outcome, bounds, relaxation, value)
+    solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
+    if solution is None:
+        kept = _relax(value, attention, bounds)
+        # where the effort is too small to find a page again, the one that the relaxation left stands
+        solution = work.solve(bounds.relaxed(kept.by), kept) or _as_it_is(value, attention, kept)
     return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
 
 
 def warm() -> None:
     """Compile the kernels (or load them from their cache), so that no page waits for it."""
-    bounds = Bounds.free(np.arange(3, dtype=np.int64), 2)
-    solve(np.arange(3.0), np.ones(2), bounds)
-    exists(reduce(np.arange(3.0), np.ones(2), bounds))
+    bounds = Bounds.free(np.arange(4, dtype=np.int64), 2)
+    crowd = np.array([[True, True, False, False]])
+    full = np.array([[0, 1]], np.int32)
+    bounds = replace(
+        bounds,
+        active=np.ones(1, np.bool_),
+        member=crowd,
+        lower=full * 0,
+        upper=full,
+        row_control=np.zeros(1, np.int32),
+    )
+    value = np.array([4.0, 3.0, 2.0, 1.0])
+    solve(value, np.array([1.0, 0.5]), bounds)
+    some_page(value, np.array([1.0, 0.5]), replace(bounds, lower=full + 1))
 
 
 def _late(deadline_s: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
@@ -87,17 +132,89 @@ def _late(deadline_s: float | None, clock: Callable[[], float] | None) -> Callab
 
 
 @dataclass(frozen=True)
-class Relaxation:
-    """by [C] slots that each control gives way, `settled` [C] where that is proven to be the least, `page` [K] so."""
+class _Work:
+    """One question: what is best, how hard to try, and whether it is late."""
 
-    by: I32
-    settled: Bool
-    page: I32
+    value: F64
+    attention: F64
+    effort: Effort
+    late: Callable[[], bool]
+
+    def solve(self, bounds: Bounds, kept: Relaxation) -> Solution | None:
+        """The best page under bounds that were relaxed so far; None where none was found."""
+        order: I64 = np.lexsort((bounds.tie, -self.value))
+        possible, layout = lay_out(
+            self.value, self.attention, order, bounds.member, bounds.lower, bounds.upper, bounds.row_control,
+            bounds.code, bounds.at_most, bounds.within, bounds.before, bounds.space_control,
+            bounds.pin_item, bounds.pin_slot,
+        )  # fmt: skip
+        if not possible:
+            return None
+        falling = bool((self.attention[1:] <= self.attention[:-1]).all())
+        if falling and plain(layout):
+            page = order[: bounds.slots].astype(np.int32)
+            return _as_it_is(self.value, self.attention, replace(kept, page=page))
+        state = self._page(layout, bounds, order, falling)
+        if state is None:
+            return None
+        if self.effort.certain and not closed(state):
+            self._prove(bounds, order, state)
+        return self._solution(layout, state, bounds, order, kept)
+
+    def _page(self, layout: Layout, bounds: Bounds, order: I64, falling: bool) -> State | None:
+        """Turn by turn, until proven, good enough, or late."""
+        effort, slots = self.effort, bounds.slots
+        state = start(layout, 24 + 3 * slots, most := 24 + 8 * slots // 5, effort.rough, effort.fine, STRIDE)
+        for steps, width in effort.turns:
+            if state.page[0] >= 0 and (self.late() or _near(state, effort.enough)):
+                break
+            turn(layout, state, stride_of(layout, STRIDE), most, steps, width, LEAVES, TRIES, falling)
+        if state.page[0] < 0:
+            some = some_page(self.value, self.attention, bounds)
+            if some.page is None:
+                return None
+            self._take(bounds, order, state, some.page)
+        return state
+
+    def _prove(self, bounds: Bounds, order: I64, state: State) -> None:
+        """The proof by HiGHS, however long it takes."""
+        problem = reduce(self.value, self.attention, bounds)
+        answer = best_page(problem)
+        if answer.page is not None:
+            self._take(bounds, order, state, problem.item[answer.page])
+        state.known[1] = max(state.known[0], min(state.known[1], answer.bound))
+
+    def _take(self, bounds: Bounds, order: I64, state: State, chosen: I32) -> None:
+        """Another page [K] of candidates, if it is better."""
+        worth = float(self.attention @ self.value[chosen])
+        if worth > state.known[0]:
+            place = np.empty(len(order), np.int64)
+            place[order] = np.arange(len(order))
+            state.page[:], state.known[0] = place[chosen], worth
+            state.known[1] = max(state.known[1], worth)
+
+    def _solution(self, layout: Layout, state: State, bounds: Bounds, order: I64, kept: Relaxation) -> Solution:
+        chosen = order[state.page].astype(np.int32)
+        controls, proven = bounds.controls, closed(state)
+        price, credit = np.zeros(controls), np.zeros((controls, len(order)))
+        account(layout, state, order, chosen, price, credit)
+        worth = math.fsum(self.attention * self.value[chosen])
+        return Solution(
+            chosen=chosen,
+            relaxed=kept.by,
+            settled=kept.settled,
+            price=price,
+            resolved=np.zeros(controls, np.bool_),
+            credit=credit,
+            value=worth,
+            bound=worth if proven else max(worth, float(state.known[1])),
+            proven=proven,
+        )
 
 
-def _by_value(value: F64, bounds: Bounds) -> I32:
-    """[K] the best page if nothing had to be kept."""
-    return np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
+def _near(state: State, enough: float) -> bool:
+    best, bound = state.known
+    return closed(state) or bool(bound - best <= enough * abs(best))
 
 
 def _relax(value: F64, attention: F64, bounds: Bounds) -> Relaxation:
@@ -105,7 +222,7 @@ def _relax(value: F64, attention: F64, bounds: Bounds) -> Relaxation:
     settled = np.ones(bounds.controls, np.bool_)
     by = np.zeros(bounds.controls, np.int32)
     accepted = np.zeros(bounds.controls, np.bool_)
-    page = _by_value(value, bounds)  # keeps all that is accepted so far
+    page = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)  # keeps all that is accepted so far
     for c in np.flatnonzero(bounds.active).tolist():
         accepted[c] = True
         most = int(bounds.broken(page)[c])
@@ -113,13 +230,12 @@ def _relax(value: F64, attention: F64, bounds: Bounds) -> Relaxation:
         while least < most:  # `most` is known to be possible; halve what is between
             middle = (least + most) // 2
             by[c] = middle
-            problem = reduce(value, attention, bounds.relaxed(by).only(accepted))
-            found = exists(problem)
+            found = some_page(value, attention, bounds.relaxed(by).only(accepted))
             if found.page is None:
                 least = middle + 1
                 settled[c] &= found.settled
             else:
-                page = problem.item[found.page]
+                page = found.page
                 most = middle
         by[c] = most
     return Relaxation(by, settled, page)
@@ -133,34 +249,15 @@ def _shortage(bounds: Bounds, c: int) -> int:
     return int((bounds.lower[rows] - reach).max(initial=0))
 
 
-def _solution(problem: Problem, outcome: Outcome, bounds: Bounds, relaxation: Relaxation, value: F64) -> Solution:
-    if outcome.page is None:  # the effort was too small to find it again: the page that the relaxation left stands
-        return _as_it_is(value, problem.attention, relaxation)
-    chosen = problem.item[outcome.page]
-    price = np.zeros(bounds.controls)
-    np.add.at(price, problem.owner, outcome.dual)
-    return Solution(
-        chosen=chosen,
-        relaxed=relaxation.by,
-        settled=relaxation.settled,
-        price=price,
-        resolved=np.zeros(bounds.controls, np.bool_),
-        credit=_credit(problem, outcome, bounds, chosen),
-        value=outcome.value,
-        bound=outcome.bound,
-        proven=outcome.proven,
-    )
-
-
-def _as_it_is(value: F64, attention: F64, relaxation: Relaxation) -> Solution:
+def _as_it_is(value: F64, attention: F64, kept: Relaxation) -> Solution:
     """The page of a relaxation, without prices; the best values in the best slots are its bound."""
-    none = np.zeros(len(relaxation.by))
-    worth = math.fsum(attention * value[relaxation.page])
+    none = np.zeros(len(kept.by))
+    worth = math.fsum(attention * value[kept.page])
     top = math.fsum(np.sort(attention) * np.sort(value)[len(value) - len(attention) :])
     return Solution(
-        chosen=relaxation.page,
-        relaxed=relaxation.by,
-        settled=relaxation.settled,
+        chosen=kept.page,
+        relaxed=kept.by,
+        settled=kept.settled,
         price=none,
         resolved=np.full(len(none), worth >= top),
         credit=np.zeros((len(none), len(value))),
@@ -170,28 +267,14 @@ def _as_it_is(value: F64, attention: F64, relaxation: Relaxation) -> Solution:
     )
 
 
-def _credit(problem: Problem, outcome: Outcome, bounds: Bounds, chosen: I32) -> F64:
-    """[C, N] what prices add to each candidate at its slot on the page, or at the slot it would have had by value."""
-    n, slots = len(bounds), bounds.slots
-    credit = np.zeros((bounds.controls, n))
-    if not slots or not len(problem.owner):
-        return credit
-    slot = np.full(n, slots - 1)
-    slot[problem.item] = np.minimum(np.arange(len(problem.item)), slots - 1)
-    slot[chosen] = np.arange(slots)
-    member: Bool = problem.member
-    for g, owner in enumerate(problem.owner):
-        items = problem.item[member[g]]
-        credit[owner, items] += outcome.adder[g, slot[items]]
-    return credit
-
-
 def _resolved(value: F64, attention: F64, bounds: Bounds, solution: Solution) -> Solution:
     """Exact prices: solve again with each control one unit looser."""
     price, resolved = solution.price.copy(), solution.resolved.copy()
+    work = _Work(value, attention, EFFORTS["exact"], lambda: False)
     for c in np.flatnonzero(bounds.active).tolist():
         looser = solution.relaxed.copy()
         looser[c] += 1
-        outcome = travel(reduce(value, attention, bounds.relaxed(looser)), EFFORTS["exact"], lambda: False)
-        price[c], resolved[c] = max(0.0, outcome.value - solution.value), outcome.proven and solution.proven
+        other = work.solve(bounds.relaxed(looser), Relaxation(looser, solution.settled, solution.chosen))
+        if other is not None:
+            price[c], resolved[c] = max(0.0, other.value - solution.value), other.proven and solution.proven
     return replace(solution, price=price, resolved=resolved)

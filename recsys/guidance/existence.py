@@ -1,0 +1,97 @@
+"""Does any page keep all bounds? Quick where one is easily found, certain where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.guidance.bounds import I64, Bounds
+from recsys.guidance.exact import any_page
+from recsys.guidance.kernels.dead_ends import DONE, first_page
+from recsys.guidance.kernels.layout import lay_out
+from recsys.guidance.kernels.page import start, stride_of, turn
+from recsys.guidance.problem import Problem, reduce
+from recsys.types import F64, I32
+
+DEPTH_FIRST_NODES = 20_000
+"""Of the search that remembers dead ends, before HiGHS is asked."""
+
+HIGHS_NODES = 20_000
+"""Of HiGHS, before a question of feasibility is left open (and reported so)."""
+
+
+@dataclass(frozen=True)
+class Some:
+    """page [K] candidates, or None: there is none, proven if `settled`, else none was found within the effort."""
+
+    page: I32 | None
+    settled: bool
+
+
+def some_page(value: F64, attention: F64, bounds: Bounds) -> Some:
+    """Some page that keeps all bounds, a good one if that is easy, or the proof that there is none.
+
+    value [N], attention [K]
+    """
+    order: I64 = np.lexsort((bounds.tie, -value))
+    page, possible = _found(value, attention, bounds, order, turns=((3, 8), (6, 32)))
+    if page is not None or not possible:
+        return Some(page, settled=True)
+    problem = reduce(value, attention, bounds)
+    if not problem.possible:
+        return Some(None, settled=True)
+    state, page = _depth_first(problem)
+    if page is not None:
+        return Some(problem.item[page], settled=True)
+    if state == DONE or _priced_out(bounds, order):
+        return Some(None, settled=True)
+    answer = any_page(problem, HIGHS_NODES)
+    return Some(None if answer.page is None else problem.item[answer.page], answer.settled or answer.page is not None)
+
+
+def _found(
+    value: F64, attention: F64, bounds: Bounds, order: I64, turns: tuple[tuple[int, int], ...]
+) -> tuple[I32 | None, bool]:
+    """A page by prices and partial pages; False where the bounds contradict each other."""
+    possible, layout = _laid_out(value, attention, bounds, order)
+    if not possible:
+        return None, False
+    slots = bounds.slots
+    state = start(layout, 24 + 3 * slots, most := 24 + 2 * slots, 15, 15, 0.25)
+    for steps, width in turns:
+        if state.page[0] >= 0:
+            break
+        turn(layout, state, stride_of(layout, 0.25), most, steps, width, 0, 0, False)
+    return (order[state.page].astype(np.int32) if slots and state.page[0] >= 0 else None), True
+
+
+def _laid_out(value: F64, attention: F64, bounds: Bounds, order: I64):  # type: ignore[no-untyped-def]
+    return lay_out(
+        value, attention, order, bounds.member, bounds.lower, bounds.upper, bounds.row_control, bounds.code,
+        bounds.at_most, bounds.within, bounds.before, bounds.space_control, bounds.pin_item, bounds.pin_slot,
+    )  # fmt: skip
+
+
+def _depth_first(problem: Problem) -> tuple[int, I32 | None]:
+    """The search that remembers dead ends: whether it was complete, and a page of the problem's items."""
+    family = np.arange(len(problem.twin), dtype=np.int32)
+    for i, twin in enumerate(problem.twin):
+        if twin >= 0:
+            family[i] = family[twin]
+    size = np.bincount(family, minlength=len(family)).astype(np.int32)
+    page = np.full(len(problem.attention), -1, np.int32)
+    state, found = first_page(
+        problem.member, problem.lower, problem.upper, problem.run_most, problem.run_within, problem.pin, problem.twin,
+        family, size, page, DEPTH_FIRST_NODES,
+    )  # fmt: skip
+    return state, page if found else None
+
+
+def _priced_out(bounds: Bounds, order: I64) -> bool:
+    """Whether prices alone prove that there is no page: with all values 0, a bound below 0."""
+    n = len(order)
+    _, layout = _laid_out(np.zeros(n), np.ones(bounds.slots), bounds, order)
+    state = start(layout, n, n, 10, 0, 1e6)  # values of 0 have no size: the stride is 1e6 x its least, 1
+    turn(layout, state, 1.0, n, 60, 0, 0, 0, False)
+    return bool(state.page[0] < 0 and state.known[1] < -1e-6)
