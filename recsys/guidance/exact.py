@@ -27,9 +27,9 @@ class Answer:
     settled: bool
 
 
-def best_page(problem: Problem, nodes: int | None = None) -> Answer:
-    """The best page, or the proof that there is none; `nodes` limits the effort."""
-    return _programme(problem, np.outer(problem.value, problem.attention), nodes)
+def best_page(problem: Problem, nodes: int | None = None, limit_s: float | None = None) -> Answer:
+    """The best page, or the proof that there is none; `nodes` or, for benchmarks, seconds limit the effort."""
+    return _programme(problem, np.outer(problem.value, problem.attention), nodes, limit_s)
 
 
 def any_page(problem: Problem, nodes: int | None = None) -> Answer:
@@ -37,7 +37,7 @@ def any_page(problem: Problem, nodes: int | None = None) -> Answer:
     return _programme(problem, np.zeros((len(problem.value), len(problem.attention))), nodes)
 
 
-def _programme(problem: Problem, worth: F64, nodes: int | None) -> Answer:
+def _programme(problem: Problem, worth: F64, nodes: int | None, limit_s: float | None = None) -> Answer:
     """Maximise sum worth[i, k] x[i, k] over binary x, one item a slot, one slot an item, within all limits."""
     if not problem.possible:
         return Answer(None, -np.inf, True)
@@ -52,6 +52,8 @@ def _programme(problem: Problem, worth: F64, nodes: int | None) -> Answer:
     options: dict[str, float | int] = {"mip_rel_gap": 0.0}
     if nodes is not None:
         options["node_limit"] = nodes
+    if limit_s is not None:
+        options["time_limit"] = limit_s
     found = milp(
         -worth.ravel(),
         integrality=np.ones(items * slots),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from benchmarks.guidance.tiny import Instance, every_page, random_instance
 from recsys.batch import Candidates
 from recsys.catalog import Catalog, Item
 from recsys.guidance.bounds import Bounds
@@ -17,84 +17,9 @@ from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.receipt import Receipt, write_receipt
 from recsys.guidance.solver import Solution, solve
-from recsys.types import F64, I32, Placement, Query
+from recsys.types import F64, Placement, Query
 
-Instance = tuple[F64, F64, Bounds]
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)  # a Monday, noon in +08:00
-
-
-class Draft:
-    """Random controls on a page, collected as rows, spacings and pins."""
-
-    def __init__(self, rng: np.random.Generator, n: int, k: int) -> None:
-        self.rng, self.n, self.k = rng, n, k
-        self.rows: list[tuple[int, I32, I32, I32]] = []
-        self.spaces: list[tuple[int, I32, int, int, I32]] = []
-        self.pins: list[tuple[int, int, int]] = []
-
-    def share(self, c: int, floor: bool, cap: bool) -> None:
-        rng, slots = self.rng, np.arange(1, self.k + 1)
-        a = rng.random()
-        b = min(1.0, a + rng.random() / 2) if floor else rng.random()
-        asked = (slots == self.k) | (rng.random() < 0.6)
-        lower = np.where(slots == self.k, np.ceil(a * slots), np.floor(a * slots)) * (asked & floor)
-        upper = np.where(slots == self.k, np.floor(b * slots), np.ceil(b * slots))
-        member = rng.random(self.n) < rng.choice([0.2, 0.4, 0.6])
-        self.rows.append((c, member, lower, np.where(asked & cap, upper, slots)))
-
-    def attribute(self, c: int) -> None:
-        codes, most = self.rng.integers(-1, 4, self.n), int(self.rng.integers(1, 3))
-        for code in range(4):
-            self.rows.append((c, codes == code, np.zeros(self.k), np.full(self.k, most)))
-
-    def space(self, c: int) -> None:
-        within = int(self.rng.integers(2, 5))
-        codes, seam = self.rng.integers(-1, 4, self.n), self.rng.integers(-1, 4, 3)
-        self.spaces.append((c, codes, int(self.rng.integers(1, within)), within, seam))
-
-    def pin(self, c: int) -> None:
-        item = -1 if self.rng.random() < 0.1 else int(self.rng.integers(self.n))
-        self.pins.append((c, item, int(self.rng.integers(self.k + (self.rng.random() < 0.2)))))
-
-    def bounds(self, controls: int) -> Bounds:
-        def ints(numbers: list[int]) -> I32:
-            return np.array(numbers, np.int32)
-
-        n, k = self.n, self.k
-        return Bounds(
-            slots=k,
-            active=np.ones(controls, np.bool_),
-            tie=self.rng.permutation(n).astype(np.int64),
-            member=np.array([row[1] for row in self.rows], np.bool_).reshape(-1, n),
-            lower=np.array([row[2] for row in self.rows], np.int32).reshape(-1, k),
-            upper=np.array([row[3] for row in self.rows], np.int32).reshape(-1, k),
-            row_control=ints([row[0] for row in self.rows]),
-            code=np.array([space[1] for space in self.spaces], np.int32).reshape(-1, n),
-            at_most=ints([space[2] for space in self.spaces]),
-            within=ints([space[3] for space in self.spaces]),
-            before=np.array([space[4] for space in self.spaces], np.int32).reshape(-1, 3),
-            space_control=ints([space[0] for space in self.spaces]),
-            pin_item=ints([pin[1] for pin in self.pins]),
-            pin_slot=ints([pin[2] for pin in self.pins]),
-            pin_control=ints([pin[0] for pin in self.pins]),
-        )
-
-
-def random_instance(seed: int, n_max: int, k_max: int) -> Instance:
-    """value, attention, bounds; about half of the instances have no page that keeps everything."""
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, n_max + 1))
-    k = min(n, int(rng.integers(1, k_max + 1)))
-    draft, controls = Draft(rng, n, k), int(rng.integers(0, 6))
-    for c in range(controls):
-        kind = rng.choice(["floor", "cap", "both", "attribute", "space", "pin"], p=[0.3, 0.15, 0.15, 0.15, 0.15, 0.1])
-        if kind in ("floor", "cap", "both"):
-            draft.share(c, kind != "cap", kind != "floor")
-        else:
-            getattr(draft, kind)(c)
-    value = rng.normal(0.3, 0.3, n) if rng.random() < 0.7 else rng.integers(0, 3, n) / 2.0
-    attention = np.sort(rng.random(k) + 0.05)[::-1] if rng.random() < 0.7 else np.ones(k)
-    return value, attention, draft.bounds(controls)
 
 
 def broken_by(bounds: Bounds, page: tuple[int, ...]) -> tuple[int, ...]:
@@ -113,14 +38,6 @@ def broken_by(bounds: Bounds, page: tuple[int, ...]) -> tuple[int, ...]:
         if i < 0 or k >= len(page) or page[k] != i:
             by[c] = max(by[c], 1)
     return tuple(by)
-
-
-def every_page(instance: Instance) -> tuple[tuple[int, ...], float]:
-    """The lexicographically least relaxation over all pages, and the best value among pages that need no more."""
-    value, attention, bounds = instance
-    pages = itertools.permutations(range(len(bounds)), bounds.slots)
-    by, loss = min((broken_by(bounds, page), -float(attention @ value[list(page)])) for page in pages)
-    return by, -loss
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""The page solver beside an exact integer programme and what others do: `make bench-guidance`."""

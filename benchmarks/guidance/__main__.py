@@ -1,0 +1,181 @@
+"""Every family of instances: distance to the optimum, proofs, bounds, microseconds, and the rivals.
+
+    python -m benchmarks.guidance [--instances N] [--families small ...] [--exact-s S] [--keep DIR] [--ratings DIR]
+
+The exact reference is HiGHS, in the same process, with `--exact-s` seconds for each instance; where it does not finish
+by then, its own bound stands in for the optimum and the instance is counted as open. `--keep` remembers its answers.
+Times are of this thread's processor time (a busy machine counts less) with garbage collection off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.guidance.instances import FAMILIES, Instance, draw
+from benchmarks.guidance.real import REAL, real_instances
+from benchmarks.guidance.rivals import RIVALS
+from recsys.guidance.exact import best_page
+from recsys.guidance.problem import reduce
+from recsys.guidance.solver import solve, warm
+
+EFFORTS = ("fast", "adaptive")
+INSTANCES = {"long": 40}  # where the exact programme takes minutes
+FEASIBLE = 1e-6
+
+
+@dataclass
+class Tally:
+    """One effort on one family."""
+
+    took_ms: list[float] = field(default_factory=list)
+    off: list[float] = field(default_factory=list)  # per cent below the optimum
+    stated: list[float] = field(default_factory=list)  # per cent that the bound stands above the optimum
+    proven: int = 0
+    missed: int = 0  # relaxed although a page exists
+
+    def figures(self) -> dict[str, float]:
+        """What is reported."""
+        off, took, stated = (np.array(a or [np.nan]) for a in (self.off, self.took_ms, self.stated))
+        return {
+            "off_mean_pct": round(float(off.mean()), 5),
+            "off_p99_pct": round(float(np.percentile(off, 99)), 4),
+            "off_max_pct": round(float(off.max()), 4),
+            "bound_above_p99_pct": round(float(np.percentile(stated, 99)), 4),
+            "proven": round(self.proven / max(len(self.off), 1), 4),
+            "missed": self.missed,
+            "p50_ms": round(float(np.median(took)), 3),
+            "p99_ms": round(float(np.percentile(took, 99)), 3),
+        }
+
+
+def main() -> None:
+    """Run, print the table, and the figures as the last line."""
+    parser = argparse.ArgumentParser(prog="bench-guidance", description=__doc__)
+    parser.add_argument("--instances", type=int, default=200)
+    parser.add_argument("--families", nargs="*", default=[*FAMILIES])
+    parser.add_argument("--exact-s", type=float, default=60.0)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--ratings", type=Path, help="directory of movies.dat and ratings.dat (MovieTweetings)")
+    said = parser.parse_args()
+    warm()
+    told: dict[str, Any] = {}
+    sources: dict[str, Callable[[], Iterator[Instance]]] = {
+        name: _drawn(name, min(said.instances, INSTANCES.get(name, said.instances))) for name in said.families
+    }
+    if said.ratings:
+        sources[REAL] = lambda: real_instances(said.ratings, said.instances)
+    for name, instances in sources.items():
+        told[name] = _family(name, instances(), said.exact_s, said.keep)
+        _print(name, told[name])
+    print(
+        json.dumps(
+            {"benchmark": "guidance", "families": told, "ratings": str(said.ratings.name) if said.ratings else None}
+        )
+    )
+
+
+def _drawn(name: str, count: int) -> Callable[[], Iterator[Instance]]:
+    return lambda: (draw(name, seed) for seed in range(count))
+
+
+def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path | None) -> dict[str, Any]:
+    tallies = {effort: Tally() for effort in EFFORTS}
+    rivals: dict[str, list[float | None]] = {rival: [] for rival in RIVALS}
+    exact_took, infeasible, undecided = [], 0, 0
+    for number, instance in enumerate(instances):
+        bound, value, took_s, settled = _exact(name, number, instance, exact_s, keep)
+        if value is None and settled:
+            infeasible += 1
+            continue
+        if value is None:
+            undecided += 1
+            continue
+        exact_took.append(took_s * 1e3)
+        undecided += not settled
+        for effort, tally in tallies.items():
+            _one(instance, effort, value if settled else bound, value, tally)
+        for rival, answer in RIVALS.items():
+            page = answer(instance)
+            kept = not instance.bounds.broken(page).any()
+            worth = float(instance.attention @ instance.value[page])
+            rivals[rival].append(100 * (1 - worth / value) if kept else None)
+    figures: dict[str, Any] = {effort: tally.figures() for effort, tally in tallies.items()}
+    figures |= {"feasible": len(exact_took), "infeasible": infeasible, "exact_undecided": undecided}
+    figures["exact_p50_ms"] = round(float(np.median(exact_took)), 1) if exact_took else None
+    for effort in EFFORTS:
+        figures[effort]["times_faster"] = (
+            round(figures["exact_p50_ms"] / figures[effort]["p50_ms"]) if exact_took else None
+        )
+    figures["rivals"] = {
+        rival: {
+            "kept_pct": round(100 * np.mean([a is not None for a in answers]), 1) if answers else None,
+            "off_mean_pct": round(float(np.mean([a for a in answers if a is not None] or [np.nan])), 3),
+        }
+        for rival, answers in rivals.items()
+    }
+    return figures
+
+
+def _one(instance: Instance, effort: Any, optimum: float, least: float, tally: Tally) -> None:
+    gc.disable()
+    began = time.thread_time()
+    solution = solve(*instance, effort=effort)
+    tally.took_ms.append(1e3 * (time.thread_time() - began))
+    gc.enable()
+    if solution.relaxed.any():
+        tally.missed += 1
+        return
+    assert not instance.bounds.broken(solution.chosen).any(), "a page broke its bounds without saying so"
+    assert solution.bound >= least - FEASIBLE, "a stated bound lies below a page that exists"
+    tally.off.append(max(0.0, 100 * (1 - solution.value / optimum)))
+    tally.stated.append(max(0.0, 100 * (solution.bound / optimum - 1)))
+    tally.proven += solution.proven
+
+
+def _exact(
+    name: str, number: int, instance: Instance, limit_s: float, keep: Path | None
+) -> tuple[float, float | None, float, bool]:
+    """Bound, best value (None: no page), seconds, and whether HiGHS finished."""
+    kept = keep / f"{name.replace(' ', '-')}-{number}.pkl" if keep else None
+    if kept and kept.exists():
+        answer: tuple[float, float | None, float, bool] = pickle.loads(kept.read_bytes())
+        return answer
+    began = time.thread_time()
+    problem = reduce(*instance)
+    found = best_page(problem, limit_s=limit_s)
+    value = None if found.page is None else float(problem.attention @ problem.value[found.page])
+    answer = found.bound, value, time.thread_time() - began, found.settled
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps(answer))
+    return answer
+
+
+def _print(name: str, figures: dict[str, Any]) -> None:
+    print(
+        f"\n{name}: {figures['feasible']} feasible, {figures['infeasible']} infeasible, "
+        f"{figures['exact_undecided']} left open by HiGHS; HiGHS median {figures['exact_p50_ms']} ms"
+    )
+    for effort in EFFORTS:
+        f = figures[effort]
+        print(
+            f"  {effort:<9} off mean {f['off_mean_pct']:.4f} p99 {f['off_p99_pct']:.3f} max {f['off_max_pct']:.3f} %   "
+            f"bound p99 {f['bound_above_p99_pct']:.3f} %   proven {100 * f['proven']:.1f} %   missed {f['missed']}   "
+            f"p50 {f['p50_ms']:.2f} p99 {f['p99_ms']:.2f} ms   {f['times_faster']} x HiGHS"
+        )
+    for rival, f in figures["rivals"].items():
+        print(f"  {rival:<18} kept all bounds on {f['kept_pct']} % of pages, there {f['off_mean_pct']} % off")
+
+
+if __name__ == "__main__":
+    main()
