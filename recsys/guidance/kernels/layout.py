@@ -119,7 +119,7 @@ def lay_out(
             if count + inside <= at_most[s] or at_most[s] >= within[s]:
                 continue
             g = -1
-            if inside == 0:
+            if inside == 0 and slots >= within[s]:  # else windows that begin before the page need limits of their own
                 for h in range(from_rows):
                     if size[h] == count and run_within[h] == 0 and member[source[h], first]:
                         same_items = True
