@@ -5,7 +5,8 @@ MainstayError
  │    ├── PolicyError       a policy that cannot be published
  │    ├── EventError        an event that cannot be read
  │    ├── ItemError         a catalogue item that cannot be read
- │    └── CursorError       a page cursor that is broken, altered or of another placement
+ │    ├── CursorError       a page cursor that is broken, altered or of another placement
+ │    └── SettingsError     a flag or MAINSTAY_* variable that cannot be used
  ├── NotFound               an item, outlet, placement or policy version that does not exist
  ├── Conflict               a write that lost a race or repeats a version
  ├── BundleError            model bytes that must not be served (truncated, altered, wrong shape, NaN, pickled)
@@ -56,6 +57,10 @@ class ItemError(InvalidInput):
 
 class CursorError(InvalidInput):
     """A page cursor that is broken, altered, or belongs to another placement or viewer."""
+
+
+class SettingsError(InvalidInput):
+    """A flag or an environment variable that cannot be used."""
 
 
 class NotFound(MainstayError):
