@@ -15,8 +15,9 @@ MainstayError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
+
+
+def worded(fault: Mapping[str, Any]) -> str:
+    """One fault that a schema found (pydantic's `errors()`), in the words of whoever wrote the input.
+
+    >>> worded({"type": "extra_forbidden", "msg": "Extra inputs are not permitted"})
+    'unknown field'
+    >>> worded({"type": "less_than_equal", "msg": "Input should be less than or equal to 50"})
+    'should be less than or equal to 50'
+    """
+    plain = {"extra_forbidden": "unknown field", "missing": "is missing"}
+    said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return plain.get(str(fault["type"]), said)
 
 
 class MainstayError(Exception):
