@@ -22,8 +22,8 @@ def side_by_side(
     """One viewer's page without and with guidance; `titles` by item id say what a reason means."""
     table = Table(title=f"Home page of {viewer} on mobile, without and with guidance", title_justify="left")
     table.add_column("", justify="right")
-    table.add_column("without guidance", max_width=44)
-    table.add_column("with guidance", max_width=56)
+    table.add_column("without guidance", max_width=44, overflow="fold")
+    table.add_column("with guidance", max_width=56, overflow="fold")
     table.add_column("because of", style="cyan", max_width=34)
     before = {slot["item"]["id"] for slot in free["items"]}
     for left, right in zip(free["items"], guided["items"], strict=False):
