@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, from_json
 
 from recsys.catalog import Id
-from recsys.errors import EventError, Finding
+from recsys.errors import EventError, Finding, worded
 from recsys.types import ACTIONS, Screen, Surface
 
 TYPE_PREFIX = "mainstay.viewer."
@@ -255,7 +255,7 @@ def _findings(error: ValidationError) -> list[Finding]:
     for one in error.errors(include_url=False, include_input=False):
         path = [str(part) for part in one["loc"]] or [one.get("ctx", {}).get("field", "")]
         where = ".".join([_WIRE.get(path[0], f"data.{path[0]}"), *path[1:]])
-        findings.append(Finding(where, one["msg"]))
+        findings.append(Finding(where, worded(one)))
     return findings
 
 

@@ -5,7 +5,8 @@ MainstayError
  │    ├── PolicyError       a policy that cannot be published
  │    ├── EventError        an event that cannot be read
  │    ├── ItemError         a catalogue item that cannot be read
- │    └── CursorError       a page cursor that is broken, altered or of another placement
+ │    ├── CursorError       a page cursor that is broken, altered or of another placement
+ │    └── SettingsError     a flag or MAINSTAY_* variable that cannot be used
  ├── NotFound               an item, outlet, placement or policy version that does not exist
  ├── Conflict               a write that lost a race or repeats a version
  ├── BundleError            model bytes that must not be served (truncated, altered, wrong shape, NaN, pickled)
@@ -14,8 +15,9 @@ MainstayError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,19 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message
+
+
+def worded(fault: Mapping[str, Any]) -> str:
+    """One fault that a schema found (pydantic's `errors()`), in the words of whoever wrote the input.
+
+    >>> worded({"type": "extra_forbidden", "msg": "Extra inputs are not permitted"})
+    'unknown field'
+    >>> worded({"type": "less_than_equal", "msg": "Input should be less than or equal to 50"})
+    'should be less than or equal to 50'
+    """
+    plain = {"extra_forbidden": "unknown field", "missing": "is missing"}
+    said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return plain.get(str(fault["type"]), said)
 
 
 class MainstayError(Exception):
@@ -56,6 +71,10 @@ class ItemError(InvalidInput):
 
 class CursorError(InvalidInput):
     """A page cursor that is broken, altered, or belongs to another placement or viewer."""
+
+
+class SettingsError(InvalidInput):
+    """A flag or an environment variable that cannot be used."""
 
 
 class NotFound(MainstayError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.errors import Finding, SettingsError, worded
 
 
 class Settings(BaseModel):
@@ -17,8 +19,8 @@ class Settings(BaseModel):
 
     home: str = Field(".mainstay", description="directory of everything embedded: log, stores, models")
     stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT] | memory://")
-    online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB | memory://")
-    control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB (any SQLAlchemy URL of these)")
+    online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME] | memory://")
+    control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
     event_log: str = Field("", description="directory of the Parquet event log")
     registry: str = Field("", description="MLflow tracking and registry URI")
     model: str = Field("mainstay", description="registered model name")
@@ -38,14 +40,19 @@ class Settings(BaseModel):
 
     @classmethod
     def read(cls, environ: Mapping[str, str], **flags: object) -> Settings:
-        """Settings from `MAINSTAY_*` of an environment; flags that are not None win. Raises ValidationError."""
+        """Settings from `MAINSTAY_*` of an environment; flags that are not None win. Raises SettingsError."""
         said: dict[str, object] = {
             name: environ[f"MAINSTAY_{name.upper()}"]
             for name in cls.model_fields
             if f"MAINSTAY_{name.upper()}" in environ
         }
         said.update({name: value for name, value in flags.items() if value is not None})
-        return cls.model_validate(said)
+        try:
+            return cls.model_validate(said)
+        except ValidationError as error:
+            wrong = [(str(fault["loc"][0]), worded(fault)) for fault in error.errors(include_url=False)]
+            findings = [Finding(f"--{name.replace('_', '-')} {said[name]!r}", why) for name, why in wrong]
+            raise SettingsError("settings that cannot be used", findings) from error
 
     @property
     def stream_url(self) -> str:

@@ -15,8 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from recsys.errors import SettingsError
 from recsys.settings import Settings
 
 PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"  # as in serving.metrics, which must not be imported before this is set
@@ -32,9 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop; 0 after a clean end, 2 for settings that cannot be used."""
     try:
         settings = read_settings(argv)
-    except ValidationError as error:
-        for one in error.errors(include_url=False):
-            print(f"recsys-serve: --{'.'.join(map(str, one['loc']))}: {one['msg']}", file=sys.stderr)
+    except SettingsError as error:
+        print(f"recsys-serve: {error}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="mainstay-metrics-") as figures:
         _pass_on(settings, figures)
@@ -42,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_settings(argv: Sequence[str] | None) -> Settings:
-    """Settings from the environment and these arguments, a flag for each. Raises ValidationError."""
+    """Settings from the environment and these arguments, a flag for each. Raises SettingsError."""
     parser = argparse.ArgumentParser(
         prog="recsys-serve",
         description="Serve pages, take events, items and policies. Every flag may also be said as MAINSTAY_<NAME>.",

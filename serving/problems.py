@@ -25,6 +25,7 @@ from recsys.errors import (
     NotFound,
     PolicyError,
     Unavailable,
+    worded,
 )
 
 log = logging.getLogger("mainstay.serving")
@@ -186,7 +187,7 @@ def _finding(error: dict[str, Any]) -> Finding:
     where = ""
     for part in error["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return Finding(where.lstrip("."), error["msg"])
+    return Finding(where.lstrip("."), worded(error))
 
 
 def _kebab(name: str) -> str:
@@ -206,7 +207,5 @@ def _example(status: int) -> dict[str, object]:
         "status": status,
         "detail": "what went wrong, for people",
         "instance": "/v1/...",
-        "findings": [{"where": "body.slots", "message": "Input should be less than or equal to 50"}]
-        if status == 422
-        else [],
+        "findings": [{"where": "body.slots", "message": "should be less than or equal to 50"}] if status == 422 else [],
     }

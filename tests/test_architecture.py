@@ -67,12 +67,15 @@ EVERY = [path for package in FLOORS for path in sources(package)]
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_arrow_goes_up(path: Path) -> None:
-    assert not uphill(path.relative_to(ROOT).parts[0], path.read_text())
+    name = path.relative_to(ROOT)
+    if found := uphill(name.parts[0], path.read_text()):
+        pytest.fail(f"{name} imports {', '.join(sorted(found))}, which is not below {name.parts[0]}", pytrace=False)
 
 
 @pytest.mark.parametrize("path", list(sources("recsys")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_core_is_pure(path: Path) -> None:
-    assert not impure(path.read_text())
+    if found := impure(path.read_text()):
+        pytest.fail(f"{path.relative_to(ROOT)} uses {', '.join(sorted(found))}: the core is handed that", pytrace=False)
 
 
 def test_no_import_circles() -> None:
@@ -82,7 +85,8 @@ def test_no_import_circles() -> None:
     while free := {name for name, to in arrows.items() if not to & arrows.keys()}:
         for name in free:
             del arrows[name]
-    assert not arrows, f"circle among {sorted(arrows)}"
+    if arrows:
+        pytest.fail(f"circle among {', '.join(sorted(arrows))}", pytrace=False)
 
 
 def _arrows(said: set[str], modules: Set[str]) -> set[str]:

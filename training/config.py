@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recsys.errors import Finding, InvalidInput
+from recsys.errors import Finding, InvalidInput, worded
 
 CONFIGS = Path(__file__).parent / "configs"
 """The files that come with the package."""
@@ -94,7 +94,7 @@ def read_config(path: Path | str) -> Config:
     try:
         return Config.model_validate(_layers(file, ()))
     except ValidationError as error:
-        findings = [Finding(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+        findings = [Finding(".".join(map(str, e["loc"])), worded(e)) for e in error.errors()]
         raise ConfigError(f"training configuration {file}", findings) from None
 
 

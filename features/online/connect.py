@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl, urlencode
+
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
@@ -11,6 +13,7 @@ from recsys.errors import InvalidInput
 def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
     """`sqlite:///PATH`, `redis://HOST:PORT/DB` (also `rediss://`, `valkey://`) or `memory://`.
 
+    `redis://…?prefix=NAME` keeps to keys that begin with `NAME:`, so that several engines can share one server.
     `timeout_s` bounds each call; the default is for the page path, a worker passes more. Raises InvalidInput for
     another URL, or for Redis without the `redis` extra; Unavailable when an SQLite file cannot be opened.
     """
@@ -24,7 +27,12 @@ def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
             raise InvalidInput(
                 f"online store {url.rpartition('@')[2]!r} needs: pip install mainstay-recsys[redis]"
             ) from error
-        return RedisStore(("redis" if scheme == "valkey" else scheme) + "://" + rest, timeout_s)
+        place, _, query = rest.partition("?")
+        options = dict(parse_qsl(query))
+        prefix = options.pop("prefix", "")
+        place += f"?{urlencode(options)}" if options else ""
+        scheme = "redis" if scheme == "valkey" else scheme
+        return RedisStore(f"{scheme}://{place}", timeout_s, f"{prefix}:" if prefix else "")
     if scheme == "memory":
         return MemoryStore()
     raise InvalidInput(f"online store {url!r}: expected sqlite:///PATH, redis://HOST:PORT/DB or memory://")

@@ -22,9 +22,12 @@ _AT_ONCE = 500  # keys per round trip
 class RedisStore:
     """Keys of one Redis database; each thread uses a connection of the pool."""
 
-    def __init__(self, url: str, timeout_s: float = 0.05) -> None:
-        """`timeout_s` bounds every round trip, connecting included. Nothing is connected yet."""
-        self._url = url
+    def __init__(self, url: str, timeout_s: float = 0.05, prefix: str = "") -> None:
+        """`timeout_s` bounds every round trip, connecting included; `prefix` stands before every key in the server.
+
+        Nothing is connected yet.
+        """
+        self._url, self._prefix = url, prefix
         self._redis: Any = redis.Redis.from_url(
             url,
             socket_timeout=timeout_s,
@@ -35,28 +38,29 @@ class RedisStore:
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Values in the order of keys, None for what is missing or expired. Raises Unavailable."""
-        return [value for some in _batched(keys) for value in self._run([("GET", key) for key in some])]
+        return [value for some in _batched(keys) for value in self._run([("GET", self._prefix + key) for key in some])]
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
         """Write all, in their order. Raises Unavailable; some may be written then."""
         ttl = () if ttl_s is None else ("PX", max(1, int(ttl_s * 1000)))
         for some in _batched(list(entries)):
-            self._run([("SET", key, entries[key], *ttl) for key in some])
+            self._run([("SET", self._prefix + key, entries[key], *ttl) for key in some])
 
     def delete(self, keys: Sequence[str]) -> None:
         """Forget. Raises Unavailable."""
         for some in _batched(keys):
-            self._run([("DEL", key) for key in some])
+            self._run([("DEL", self._prefix + key) for key in some])
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Every live key under the prefix once. Raises Unavailable."""
-        pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in prefix) + "*"
+        pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in self._prefix + prefix) + "*"
         yielded: set[str] = set()  # SCAN may name a key twice while the table grows
         cursor: int | str = 0
         while True:
             with self._faults():
                 cursor, raw = self._redis.scan(cursor, match=pattern, count=_AT_ONCE)
-            keys = [key for key in dict.fromkeys(k.decode() for k in raw) if key not in yielded]
+            found = dict.fromkeys(k.decode().removeprefix(self._prefix) for k in raw)
+            keys = [key for key in found if key not in yielded]
             yielded.update(keys)
             yield from ((k, v) for k, v in zip(keys, self.get(keys), strict=True) if v is not None)
             if int(cursor) == 0:

@@ -48,10 +48,10 @@ def dead_topic(topic: str) -> str:
     return f"{topic}.dead"
 
 
-def letter(message: Message, cause: str) -> Record:
-    """The dead letter of a message, ready to be published."""
+def letter(message: Message, cause: str) -> DeadLetter:
+    """The dead letter of a message."""
     value = message.value
-    written = DeadLetter(
+    return DeadLetter(
         cause=cause,
         topic=message.topic,
         partition=message.partition,
@@ -61,7 +61,11 @@ def letter(message: Message, cause: str) -> Record:
         sha256=hashlib.sha256(value).hexdigest(),
         raw=b64encode(value[:KEPT_BYTES]).decode(),
     )
-    return Record(message.key, msgspec.json.encode(written))
+
+
+def as_record(one: DeadLetter) -> Record:
+    """Ready to be published."""
+    return Record(one.key, msgspec.json.encode(one))
 
 
 def read_letters(stream: Stream, topic: str) -> Iterator[DeadLetter]:

@@ -12,15 +12,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
-from pydantic import ValidationError
-
 from features.offline.log import EventLog
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
 from features.worker.dead import DeadLetter, read_letters, revive
 from features.worker.worker import Worker
-from recsys.errors import EventError, MainstayError
+from recsys.errors import EventError, MainstayError, SettingsError
 from recsys.settings import Settings
 
 FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "viewer_ttl_days")
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         settings = Settings.read(os.environ, **{name: getattr(arguments, name) for name in FLAGS})
-    except ValidationError as error:
+    except SettingsError as error:
         print(f"recsys-worker: {error}", file=sys.stderr)
         return 2
     try:
@@ -59,7 +57,8 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
         )
         with closing(worker), _asked_to_stop() as stop:
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
-    print(f"worker stopped after {taken:,} messages", flush=True)
+    aside = f", {worker.dead:,} of them unreadable (recsys-worker dlq list)" if worker.dead else ""
+    print(f"worker stopped after {taken:,} messages{aside}", flush=True)
     return 0
 
 

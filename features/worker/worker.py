@@ -25,8 +25,8 @@ from features.events import decode
 from features.fold import Placed, apply, fold_item, items_of, sift
 from features.offline.log import EventLog
 from features.online import OnlineStore
-from features.stream import Consumer, Message, Record, Stream
-from features.worker.dead import dead_topic, letter
+from features.stream import Consumer, Message, Stream
+from features.worker.dead import DeadLetter, as_record, dead_topic, letter
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
@@ -53,7 +53,11 @@ class Worker:
         viewer_ttl_s: float | None = None,
         batch: int = BATCH,
     ) -> None:
-        """`viewer_ttl_s`: an idle viewer's state is forgotten after this long. The first step joins the group."""
+        """`viewer_ttl_s`: an idle viewer's state is forgotten after this long. The first step joins the group.
+
+        `dead` counts the messages that could not be read.
+        """
+        self.dead = 0
         self._stream, self._online, self._log = stream, online, log
         self._topic, self._group = topic, group
         self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
@@ -71,7 +75,8 @@ class Worker:
             return 0
         placed, dead = read(messages)
         if dead:
-            self._stream.publish(dead_topic(self._topic), dead)
+            self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
+            self._report(dead)
         self._fold(placed)
         self._append(messages, placed)
         consumer.commit(_last_offsets(messages))
@@ -121,6 +126,17 @@ class Worker:
         if consumer is not None:
             consumer.close()
 
+    def _report(self, dead: Sequence[DeadLetter]) -> None:
+        """Count them, and say so once for a batch, however many there are."""
+        self.dead += len(dead)
+        logger.warning(
+            "%d unreadable message(s) set aside in %s; the first, %s: %s. See: recsys-worker dlq list",
+            len(dead),
+            dead_topic(self._topic),
+            dead[0].place,
+            dead[0].cause,
+        )
+
     def _fold(self, placed: Sequence[Placed]) -> None:
         """Read the states these events concern, fold, write items first."""
         by_viewer = _grouped((one.event.viewer_id, one) for one in placed)
@@ -154,7 +170,7 @@ class Worker:
             self._log.append(source, offsets[0], offsets[-1], by_source.get(source, []))
 
 
-def read(messages: Iterable[Message]) -> tuple[list[Placed], list[Record]]:
+def read(messages: Iterable[Message]) -> tuple[list[Placed], list[DeadLetter]]:
     """Events with their place, and dead letters for the messages that are none."""
     placed, dead = [], []
     for message in messages:

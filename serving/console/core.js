@@ -70,4 +70,10 @@ export const trying = (step) => async (event) => {
 };
 
 export const time = (text) => new Date(text).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", { hour12: false });
-export const number = (value, digits = 2) => Number(value).toFixed(digits);
+
+/** A figure; what is smaller than its last digit shows that digit's size, and there is no minus zero. */
+export function number(value, digits = 2) {
+  const figure = Number(value), least = 10 ** -digits;
+  if (figure !== 0 && Math.abs(figure) < least / 2) return figure > 0 ? `< ${least.toFixed(digits)}` : `> −${least.toFixed(digits)}`;
+  return (figure || 0).toFixed(digits);
+}

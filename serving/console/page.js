@@ -77,8 +77,8 @@ function row(slot, move) {
   );
 }
 
-const figures = (detail) => `${say.word("utility")} ${number(detail.utility)}`
-  + (detail.bonus ? ` · ${say.word("bonus")} ${detail.bonus > 0 ? "+" : ""}${number(detail.bonus)}` : "");
+const figures = (detail) => `${say.word("utility")} ${number(detail.utility, 3)}`
+  + (detail.bonus ? ` · ${say.word("bonus")} ${detail.bonus > 0 ? "+" : ""}${number(detail.bonus, 3)}` : "");
 
 function bothTitles(title) {
   const first = title[say.language] || Object.values(title)[0];

@@ -44,7 +44,10 @@ function told(control) {
   return Object.entries(rest).map(([name, value]) => `${name}: ${plain(value)}`).join("; ");
 }
 
-const details = (detail) => Object.entries(detail).map(([name, value]) => `${name}: ${plain(value)}`).join("; ").slice(0, 140);
+const details = (detail) => short(Object.entries(detail).map(([name, value]) => `${name}: ${plain(value)}`).join("; "));
+
+/** At most 140 characters, cut between two words. */
+const short = (text) => (text.length <= 140 ? text : `${text.slice(0, 140).replace(/[\s,;]+\S*$/, "")} …`);
 
 const plain = (value) => (typeof value === "object" && value !== null
   ? JSON.stringify(value).replaceAll('"', "").replaceAll(",", ", ").replaceAll(":", ": ") : String(value));

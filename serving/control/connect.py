@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from recsys.errors import InvalidInput
@@ -36,19 +37,17 @@ def open_control(url: str, clock: Callable[[], float] = time.time) -> ControlPla
 
 
 def connect(url: str) -> Engine:
-    """An engine that writes safely from several processes; nothing is created but a SQLite file's directory."""
+    """An engine that writes safely from several processes; nothing is created but a SQLite file's directory.
+
+    `postgresql://…?schema=NAME` keeps all tables in that schema, so that several engines can share one database;
+    `migrate` creates it.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise InvalidInput(f"control plane URL {url!r}: {error}") from error
     if parsed.get_backend_name() == "postgresql":
-        # 2 s: a dead server must show as not answering, not as a hanging editor
-        return create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            pool_timeout=5,
-            connect_args={"connect_timeout": 2},
-        )
+        return _postgres(parsed)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise InvalidInput(f"control plane URL {url!r}: expected sqlite:///PATH or postgresql://USER@HOST/DB")
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +55,19 @@ def connect(url: str) -> Engine:
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _postgres(url: URL) -> Engine:
+    schema = url.query.get("schema", "")
+    if not isinstance(schema, str) or not re.fullmatch(r"[a-z_][a-z0-9_]*|", schema):
+        raise InvalidInput(f"control plane schema {schema!r}: lower-case letters, digits and _ are wanted")
+    options = {"options": f"-csearch_path={schema}"} if schema else {}
+    return create_engine(
+        url.difference_update_query(["schema"]).set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_timeout=5,
+        connect_args={"connect_timeout": 2, **options},  # 2 s: dead must show as dead, not as a hanging editor
+    )
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
@@ -97,8 +109,19 @@ def migrate(engine: Engine) -> None:
     with _alembic, engine.connect().execution_options(writes=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            _create_schema(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _create_schema(connection: Connection) -> None:
+    """The schema that a URL asked for; one that is there already needs no right to create any."""
+    wanted = connection.execute(text("SHOW search_path")).scalar_one()
+    if (
+        re.fullmatch(r"[a-z_][a-z0-9_]*", wanted)
+        and connection.execute(text("SELECT current_schema()")).scalar() is None
+    ):
+        connection.execute(text(f"CREATE SCHEMA {wanted}"))
 
 
 def _at_head(engine: Engine) -> bool:

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+
+PATIENCE_S = 20.0  # for all children together, from SIGTERM to the end
 
 
 @dataclass
@@ -27,27 +30,46 @@ class Child:
 
 
 class Household:
-    """Children of one demo; leaving the block stops them, last started first, with SIGTERM and then patience."""
+    """Children of one demo; leaving the block stops them all, with SIGTERM, then patience, then SIGKILL.
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    Each runs in a session of its own, so that Ctrl-C reaches the demo alone; nothing that the demo is told meanwhile
+    keeps it from stopping every one of them.
+    """
+
+    def __init__(self, logs: Path, patience_s: float = PATIENCE_S) -> None:
+        self._logs, self._patience_s = logs, patience_s
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._children: list[Child] = []
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, module: str, arguments: Sequence[str]) -> Child:
-        """`python -m module arguments` in a session of its own, so that Ctrl-C reaches the demo alone."""
+        """`python -m module arguments`, to run as long as the demo does; what it says goes to its log."""
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        child = Child(name, process, log)
+            child = Child(name, self._run(module, arguments, output.fileno(), subprocess.STDOUT), log)
         self._children.append(child)
         return child
+
+    def errand(self, module: str, arguments: Sequence[str]) -> Iterator[str]:
+        """`python -m module arguments`, to its end: the lines it prints. Raises RuntimeError when it fails."""
+        process = self._run(module, arguments, subprocess.PIPE, None)
+        assert process.stdout is not None
+        last = ""
+        for line in process.stdout:
+            last = line.decode(errors="replace").rstrip("\n")
+            yield last
+        process.stdout.close()
+        if process.wait():
+            raise RuntimeError(f"{module} failed with code {process.returncode}: {last}")
+
+    def _run(self, module: str, arguments: Sequence[str], out: int, err: int | None) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", module, *arguments]
+        with undisturbed():  # a process that runs but is not on the list would be left behind
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            )
+            self._processes.append(process)
+        return process
 
     def check(self) -> None:
         """Raises RuntimeError when a child has ended that should be running."""
@@ -61,14 +83,35 @@ class Household:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for child in reversed(self._children):
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
-            try:
-                child.process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
+        with undisturbed():
+            self._stop()
+
+    def _stop(self) -> None:
+        try:
+            for process in self._processes:
+                process.terminate()  # says nothing to one that has ended
+            give_up = time.monotonic() + self._patience_s
+            for process in self._processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(give_up - time.monotonic(), 0.0))
+        finally:
+            for process in self._processes:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is done; several count once."""
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def until(ready: object, timeout_s: float, pause_s: float = 0.1) -> bool:

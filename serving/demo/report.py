@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from serving.demo.visit import Visits
 
+SIGNS = {"at_least": "≥", "at_most": "≤", "within": "in", "slot": "slot"}
 SHOWN_LABELS = ("mainstream", "public-service", "local", "commercial", "film")
 
 
@@ -20,8 +22,8 @@ def side_by_side(
     """One viewer's page without and with guidance; `titles` by item id say what a reason means."""
     table = Table(title=f"Home page of {viewer} on mobile, without and with guidance", title_justify="left")
     table.add_column("", justify="right")
-    table.add_column("without guidance", max_width=44)
-    table.add_column("with guidance", max_width=56)
+    table.add_column("without guidance", max_width=44, overflow="fold")
+    table.add_column("with guidance", max_width=56, overflow="fold")
     table.add_column("because of", style="cyan", max_width=34)
     before = {slot["item"]["id"] for slot in free["items"]}
     for left, right in zip(free["items"], guided["items"], strict=False):
@@ -35,9 +37,10 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
     """The receipt of a page as a table."""
     r = page["receipt"]
     proof = "proven best" if r["proven"] else f"at most {100 * r['gap']:.2f} % below the best"
-    table = Table(title=f"Its receipt: {r['value']:.3f} clicks, {proof}", title_justify="left")
-    for heading in ("control", "of", "hardness", "asked", "on the page", "status", "price in clicks"):
-        table.add_column(heading, max_width=40)
+    title = f"Its receipt: {r['value']:.3f} clicks, {proof}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("control", "of", "hardness", "asked", "has", "status", "costs"):
+        table.add_column(heading, no_wrap=heading in ("control", "of"), overflow="fold")
     prices = {price["control_id"]: price for price in r["price"]}
     for control in r["controls"]:
         price = prices.get(control["id"])
@@ -46,12 +49,23 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
             control["id"],
             control["origin"],
             control["hardness"],
-            ", ".join(f"{word.replace('_', ' ')} {n}" for word, n in control["required"].items() if n is not None),
+            " ".join(f"{SIGNS[word]} {n}" for word, n in control["required"].items() if n is not None),
             str(control["achieved"]),
             f"[{colour}]{control['status']}[/{colour}]",
-            ("" if price["how"] == "resolved" else "at most ") + f"{price['clicks']:.4f}" if price else "",
+            _price(price["clicks"], price["how"] == "resolved") if price else "",
         )
     console.print(table)
+
+
+def _price(clicks: float, exact: bool) -> str:
+    """What a control costs, in clicks, to four places.
+
+    >>> _price(0.02468, True), _price(0.02468, False), _price(0.0, True), _price(0.00001, False)
+    ('0.0247', '≤ 0.0247', '0', '< 0.0001')
+    """
+    if clicks < 0.0001:
+        return "0" if exact and clicks <= 0 else "< 0.0001"
+    return f"{'' if exact else '≤ '}{clicks:.4f}"
 
 
 def shares(page: dict[str, Any]) -> dict[str, float]:
@@ -73,6 +87,7 @@ def figures(
         "latency_ms": {"p50": round(visits.quantile_ms(0.5), 2), "p99": round(visits.quantile_ms(0.99), 2)},
         "rungs": visits.rungs,
         "controls": visits.statuses,
+        "controls_that_gave_way": visits.gave_way,
         "controls_broken_undeclared": len(visits.undeclared),
         "guided_page_keeps_hard_controls": held,
         "mean_gap": round(sum(visits.gaps) / max(len(visits.gaps), 1), 6),
@@ -92,6 +107,8 @@ def summary(console: Console, told: dict[str, Any]) -> None:
     table.add_row("pages served", f"{told['pages']}  ({', '.join(f'{n} {rung}' for rung, n in told['rungs'].items())})")
     table.add_row("page latency", f"p50 {told['latency_ms']['p50']} ms, p99 {told['latency_ms']['p99']} ms, over HTTP")
     table.add_row("controls on those pages", ", ".join(f"{n} {status}" for status, n in told["controls"].items()))
+    for status, ids in told["controls_that_gave_way"].items():
+        table.add_row(f"  {status}", ", ".join(f"{n} {control_id}" for control_id, n in ids.items()))
     table.add_row("broken without a word", str(told["controls_broken_undeclared"]))
     for heading, key in (("without guidance", "shares_without_guidance"), ("with guidance", "shares_with_guidance")):
         table.add_row(f"page {heading}", ", ".join(f"{label} {share:.0%}" for label, share in told[key].items()))

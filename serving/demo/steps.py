@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -91,16 +91,25 @@ def replay(
     total: int,
     viewers: Sequence[str],
     household: Household,
+    sent_before: int = 0,
+    note: Callable[[int], None] = lambda sent: None,
 ) -> bool:
-    """Send the interactions through the stream and wait until the worker has folded each; False when it had."""
-    if folded(online, viewers) >= total:
+    """Send the interactions through the stream and wait until the worker has folded each; False when it had.
+
+    `note` is told how many were sent, so that a run that was interrupted goes on at `sent_before`: a viewer's state
+    knows its latest events again, but not all of them.
+    """
+    known = folded(online, viewers)
+    if known >= total:
         return False
+    skipped = sent_before if known else 0  # an empty store has lost what was sent
     with progress() as bar:
-        sent = bar.add_task("interactions into the stream", total=total)
-        done = bar.add_task("folded into features by the worker", total=total)
-        for batch in _batches(events, 2000):
+        sent = bar.add_task("interactions into the stream", total=total, completed=skipped)
+        done = bar.add_task("folded into features by the worker", total=total, completed=known)
+        for batch in _batches(islice(events, skipped, None), 2000):
             stream.publish(settings.topic, [Record(event.viewer_id, encode(event)) for event in batch])
             bar.advance(sent, len(batch))
+            note(skipped := skipped + len(batch))
             bar.update(done, completed=folded(online, viewers))
 
         def caught_up() -> bool:
@@ -114,20 +123,20 @@ def replay(
     return True
 
 
-def learn(settings: Settings, address: str) -> dict[str, Any]:
-    """Run `recsys-train` as a user would; its figures. Raises RuntimeError when it fails."""
-    command = [sys.executable, "-m", "training.run.main", "--config", "demo"]
-    command += ["--event-log", settings.event_log_dir, "--catalog", address, "--registry", settings.registry_uri]
-    command += ["--home", settings.home, *([] if sys.stderr.isatty() else ["--quiet"])]
+def learn(settings: Settings, address: str, household: Household) -> dict[str, Any]:
+    """Run `recsys-train` as a user would; its figures. Raises RuntimeError when it fails or finds no events."""
+    if not any(Path(settings.event_log_dir).rglob("*.parquet")):
+        raise RuntimeError(
+            f"the event log {settings.event_log_dir} is empty, though all interactions were folded before: "
+            f"delete {settings.home} (`make clean`) and the demo starts afresh, under new names on your servers"
+        )
+    arguments = ["--config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
+    arguments += ["--registry", settings.registry_uri, "--home", settings.home]
     last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if last:
-                print("   " + last)
-            last = line.rstrip("\n")
-    if process.returncode:
-        raise RuntimeError(f"training failed with code {process.returncode}: {last}")
+    for line in household.errand("training.run.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
+        if last:
+            print("   " + last, flush=True)
+        last = line
     figures: dict[str, Any] = json.loads(last)
     return figures
 

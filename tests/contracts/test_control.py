@@ -29,13 +29,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     server = make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
     schema = f"control_{uuid.uuid4().hex}"
+    yield server.update_query_dict({"schema": schema}).render_as_string(hide_password=False)
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    own = server.update_query_dict({"options": f"-csearch_path={schema}"})
-    yield own.render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+        connection.execute(text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
     admin.dispose()
 
 
@@ -253,6 +250,12 @@ def test_processes_that_start_together_migrate_once(url: str) -> None:
 def test_a_database_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="control plane"):
         open_control("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_a_schema_is_a_plain_name() -> None:
+    for schema in ("a;drop", "A", "1a", "a b"):
+        with pytest.raises(InvalidInput, match="control plane schema"):
+            connect(f"postgresql://nobody@127.0.0.1/none?schema={schema}")
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite://"])

@@ -20,13 +20,14 @@ from features.online.connect import open_online
 from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
 from recsys.errors import InvalidInput, Unavailable
 
-ADAPTERS = ["memory", "sqlite", "redis"]
+ADAPTERS = ["memory", "sqlite", "redis", "redis-with-prefix"]
 
 
 @pytest.fixture(params=ADAPTERS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "redis":
-        return str(request.getfixturevalue("redis_url"))
+    if request.param.startswith("redis"):
+        server = str(request.getfixturevalue("redis_url"))
+        return f"{server}?prefix=t[*]{request.getfixturevalue('unique')}" if request.param != "redis" else server
     return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/new/online.db"}[request.param]
 
 
@@ -112,6 +113,19 @@ def test_threads_share_a_store(store: OnlineStore, unique: str) -> None:
         thread.join()
     assert failed == []
     assert len(list(store.scan(unique))) == 120
+
+
+def test_engines_with_prefixes_share_a_server_unseen(redis_url: str, unique: str) -> None:
+    stores = [open_online(f"{redis_url}?prefix={unique}{name}&health_check_interval=9", 5.0) for name in ("a", "b")]
+    stores.append(open_online(redis_url, 5.0))
+    for n, store in enumerate(stores):
+        store.put({f"{unique}:k": bytes([n])})
+    assert [store.get([f"{unique}:k"]) for store in stores] == [[b"\0"], [b"\1"], [b"\2"]]
+    assert [list(store.scan(f"{unique}:")) for store in stores] == [[(f"{unique}:k", bytes([n]))] for n in range(3)]
+    stores[0].delete([f"{unique}:k"])
+    assert [store.get([f"{unique}:k"]) for store in stores] == [[None], [b"\1"], [b"\2"]]
+    for store in stores:
+        store.close()
 
 
 @pytest.mark.parametrize("url", ["sqlite", "redis"], indirect=True)

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
+def command(home: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "serving.demo.main", "--once", "--home", str(home), "--port", "0", *flags]
+
+
+def environ() -> dict[str, str]:
+    return {name: worth for name, worth in os.environ.items() if not name.startswith("MAINSTAY_")}
+
+
+def run(home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """`recsys-demo --once`, to its end."""
+    return subprocess.run(
+        command(home, *flags), cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=600, check=False
+    )
+
+
 def demo(home: Path, *flags: str) -> tuple[dict, float]:  # type: ignore[type-arg]
     """Run `recsys-demo --once`; its figures and how long it took."""
-    environ = {name: worth for name, worth in os.environ.items() if not name.startswith("MAINSTAY_")}
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "serving.demo.main", "--once", "--home", str(home), "--port", "0", *flags],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = run(home, *flags)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1]), time.monotonic() - began
 
@@ -57,7 +65,39 @@ def test_the_demo_embedded_and_again_on_its_own_state(tmp_path: Path) -> None:
     assert took_s < 60
 
 
-@pytest.mark.timeout(900)
-def test_the_demo_on_real_servers(tmp_path: Path, kafka_url: str, redis_url: str, postgres_url: str) -> None:
-    told, _ = demo(tmp_path, "--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
-    check(told)
+@pytest.mark.timeout(1200)
+def test_the_demo_on_real_servers_and_again_from_a_new_home(
+    tmp_path: Path, kafka_url: str, redis_url: str, postgres_url: str
+) -> None:
+    for home in ("first", "second"):
+        told, _ = demo(tmp_path / home, "--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
+        check(told)
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--stream=kafka://127.0.0.1:1", "what --stream names does not answer: kafka 127.0.0.1:1"),
+        ("--online=redis://127.0.0.1:1/0", "what --online names does not answer: redis 127.0.0.1:1/0"),
+        ("--control=postgresql://x@127.0.0.1:1/x", "what --control names does not answer: control plane: "),
+        ("--online=nonsense", "online store 'nonsense': expected "),
+    ],
+)
+def test_a_server_that_is_down_is_named_in_one_line(tmp_path: Path, flag: str, named: str) -> None:
+    done = run(tmp_path, flag)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"recsys-demo: {named}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_interrupted_while_it_trains_it_ends_without_a_word_of_error(tmp_path: Path) -> None:
+    with subprocess.Popen(command(tmp_path), cwd=ROOT, env=environ(), stdout=PIPE, stderr=PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines: list[str] = []
+        while "items" not in (lines[-1:] or [""])[0] or "events" not in lines[-1]:  # the trainer's first line
+            lines.append(child.stdout.readline())
+            assert lines[-1], (lines, child.communicate())
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, "")
+    assert out.endswith("Stopped.\n")

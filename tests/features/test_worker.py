@@ -201,6 +201,19 @@ def test_poison_goes_aside_with_cause_and_place_and_nothing_after_it_is_lost(tmp
     assert "not by its viewer someone-else" in letters[7]["cause"]
 
 
+def test_poison_is_one_line_of_the_log_for_a_batch(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stream = MemoryStream(partitions=1)
+    stream.publish(TOPIC, [played("good"), *(Record("v", b"x") for _ in range(5))])
+    worker = Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g", batch=4)
+    worker.step(wait_s=0)
+    worker.step(wait_s=0)
+    assert worker.dead == 5
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" ")[0] for line in lines] == ["3", "2"]
+    assert "the first, t/0@1: not JSON" in lines[0]
+    assert "the first, t/0@4: not JSON" in lines[1]
+
+
 def test_a_batch_of_nothing_but_poison_is_committed(tmp_path: Any) -> None:
     stream, store = MemoryStream(partitions=1), MemoryStore()
     stream.publish(TOPIC, [Record("v", b"x"), Record("v", b"y")])
@@ -276,7 +289,10 @@ def home(tmp_path: Any) -> str:
 
 def test_the_command_folds_and_looks_after_dead_letters(home: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--home", home, "--until-idle", "0"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["worker ready", "worker stopped after 3 messages"]
+    assert capsys.readouterr().out.splitlines() == [
+        "worker ready",
+        "worker stopped after 3 messages, 1 of them unreadable (recsys-worker dlq list)",
+    ]
     assert main(["--home", home, "dlq", "list"]) == 0
     place, size, cause = capsys.readouterr().out.strip().split("\t")
     assert (place.partition("/")[0], size) == ("viewer-events", "9 bytes")

@@ -154,3 +154,14 @@ def test_what_cannot_be_trained_ends_with_a_plain_word(
 
 def test_the_log_comes_back_as_it_was_written(desk: Desk, make_events: MakeEvents) -> None:
     assert read_timeline(EventLog(desk.home / "events")).events == tuple(make_events(viewers=60))
+
+
+def test_ctrl_c_ends_training_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.run.main._train", interrupted)
+    assert main(["--catalog", "none.jsonl"]) == 130
+    assert capsys.readouterr() == ("", "")

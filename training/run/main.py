@@ -13,7 +13,7 @@ from pathlib import Path
 from features.catalogue import read_items
 from features.offline.log import EventLog
 from recsys.catalog import Catalog
-from recsys.errors import MainstayError
+from recsys.errors import MainstayError, SettingsError
 from recsys.settings import Settings
 from training.config import Config, read_config
 from training.dataset import read_timeline
@@ -22,10 +22,16 @@ from training.run.train import Outcome, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0 when a version was registered, 1 when there is no way to train, 2 for a wrong command line."""
+    """Exit code 0 when a version was registered, 1 when there is no way to train, 2 for a wrong command line or
+    setting, 130 when interrupted."""
     args = _parser().parse_args(argv)
     try:
         return _train(args)
+    except KeyboardInterrupt:
+        return 130
+    except SettingsError as error:
+        print(f"recsys-train: {error}", file=sys.stderr)
+        return 2
     except (MainstayError, OSError) as error:
         print(f"recsys-train: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,75 @@
+"""A demo keeps to itself on servers that others use, and a run that was interrupted goes on where it stopped."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from features.codec import decode_viewer, viewer_key
+from features.events import ViewerEvent
+from features.offline.log import EventLog
+from features.online.memory import MemoryStore
+from features.stream.memory import MemoryStream
+from features.worker.worker import Worker
+from recsys.settings import Settings
+from recsys.state import LANDMARK
+from serving.demo import place, steps
+from serving.demo.processes import Household
+
+REAL = Settings(
+    stream="kafka://h:1", online="redis://me:pw@h/0", control="postgresql+psycopg://me:pw@h/d?sslmode=require"
+)
+
+
+def test_each_home_has_names_of_its_own_on_real_servers_and_keeps_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first, other = place.Kept(str(tmp_path / "a")), place.Kept(str(tmp_path / "b"))
+    assert first.world != other.world
+    assert vars(place.Kept(str(tmp_path / "a"))) == vars(first)
+    own = place.own(REAL, first.world)
+    assert own.topic == f"viewer-events-{first.world}"
+    assert own.group == f"features-{first.world}"
+    assert own.online == f"redis://me:pw@h/0?prefix={first.world}"
+    assert own.control == f"postgresql+psycopg://me:pw@h/d?sslmode=require&schema={first.world}"
+    assert place.own(own, other.world).control == own.control
+    assert "pw" not in place.named(own)
+
+
+def test_embedded_parts_need_no_names(tmp_path: Path) -> None:
+    assert place.own(Settings(home="x"), "demo1") == Settings(home="x")
+    assert place.named(Settings()) == ""
+
+
+def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path) -> None:
+    total, stop = 5000, threading.Event()
+    stream, online, household = MemoryStream(partitions=2), MemoryStore(), Household(tmp_path)
+    events = [
+        ViewerEvent(id=f"e{n}", kind="like", viewer_id="v", at=LANDMARK + n, item_id=f"i{n}") for n in range(total)
+    ]
+    settings, sent = Settings(), 0
+
+    def note(now: int) -> None:
+        nonlocal sent
+        sent = now
+        if sent == 2000:
+            raise KeyboardInterrupt
+
+    worker = Worker(stream, online, EventLog(tmp_path), topic=settings.topic, group=settings.group)
+    with pytest.raises(KeyboardInterrupt):
+        steps.replay(stream, online, settings, events, total, ["v"], household, sent, note)
+    while worker.step(wait_s=0):
+        pass
+    folding = threading.Thread(target=worker.run, args=(stop,))
+    folding.start()
+    try:
+        assert steps.replay(stream, online, settings, events, total, ["v"], household, sent, note)
+        assert not steps.replay(stream, online, settings, events, total, ["v"], household, sent, note)
+    finally:
+        stop.set()
+        folding.join()
+    raw = online.get([viewer_key("v")])[0]
+    assert raw is not None
+    assert decode_viewer(raw).counts["like"] == total
