@@ -205,7 +205,7 @@ class Engine:
                 p=dict(zip(ACTIONS, page.p[k].tolist(), strict=True)),
                 sources=tuple(name for bit, name in enumerate(SOURCES) if page.source[k] >> bit & 1),
                 reasons=why[k],
-                control_ids=policy.serving(bounds, int(solution.chosen[k]), k),
+                control_ids=policy.serving(bounds, solution.chosen, k),
             )
             for k in range(len(page))
         )

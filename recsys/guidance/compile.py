@@ -109,11 +109,18 @@ class CompiledPolicy:
             draft.add(number, origin.control)
         return draft.bounds()
 
-    def serving(self, bounds: Bounds, candidate: int, slot: int) -> tuple[str, ...]:
-        """Ids of the pins and floors in force that a candidate in a slot (0-based) serves."""
+    def serving(self, bounds: Bounds, chosen: I32, slot: int) -> tuple[str, ...]:
+        """Ids of the pins and floors in force that need the candidate in a slot (0-based) of a page `chosen` [K].
+
+        A floor needs its members up to the number it asks for; what comes after them is there for its own sake.
+        """
+        candidate = int(chosen[slot])
         pinned = bounds.pin_control[(bounds.pin_item == candidate) & (bounds.pin_slot == slot)]
-        floored = bounds.row_control[bounds.member[:, candidate] & (bounds.lower.max(axis=1, initial=0) > 0)]
-        return tuple(self.controls[c].control.id for c in sorted({*pinned.tolist(), *floored.tolist()}))
+        before = bounds.member[:, chosen[:slot]].sum(axis=1)
+        needs = bounds.member[:, candidate] & (before < bounds.lower.max(axis=1, initial=0))
+        return tuple(
+            self.controls[c].control.id for c in sorted({*pinned.tolist(), *bounds.row_control[needs].tolist()})
+        )
 
     def _active(self, query: Query) -> Iterator[tuple[int, Origin]]:
         return ((c, o) for c, o in enumerate(self.controls) if query.guided and o.control.holds(query))

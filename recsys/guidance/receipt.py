@@ -5,6 +5,7 @@ Plain JSON in editors' words; `verify` recomputes it. A page without a policy ge
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -28,9 +29,13 @@ class Part(BaseModel):
 
 
 class Required(Part):
-    """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`."""
+    """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`.
+
+    first_slots   the floor is due in full in so many first slots; None = on the page
+    """
 
     at_least: int | None = None
+    first_slots: int | None = None
     at_most: int | None = None
     within: int | None = None
     slot: int | None = None
@@ -72,17 +77,25 @@ class Price(Part):
 
 
 class Move(Part):
-    """An item that guidance moved: its slot with and without weights and controls (None = not on the page)."""
+    """An item that guidance moved: its slot with and without weights and controls (None = not on the page).
+
+    cause   controls  those named hold it up or back
+            weights   editors' weights, boosts and targets alone would have moved it the same way
+            others    it made room for what moved, or took the room left
+    """
 
     item_id: str
     slot: int | None
     slot_without: int | None
     control_ids: tuple[str, ...]
+    cause: Literal["controls", "weights", "others"]
 
 
 class Receipt(Part):
     """What guidance did to one page. `value`, `bound`: sum of attention x (utility + bonus), in clicks.
 
+    utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
+            whole price of guidance is their difference
     bound   no page that keeps what this page keeps is worth more
     gap     (bound - value) / |value|; 0 when `proven` to be the best page
     legal_kept  False: a legal control could not be kept; the page must not go out, the editorial page answers
@@ -92,6 +105,8 @@ class Receipt(Part):
     controls: tuple[ControlLine, ...] = ()
     price: tuple[Price, ...] = ()
     value: float
+    utility: float
+    utility_without: float
     bound: float
     gap: float
     proven: bool
@@ -114,6 +129,7 @@ def write_receipt(
     """
     value = batch.utility + batch.bonus
     plain = best_without(batch.utility, bounds)
+    weight = attention[: bounds.slots]
     controls = tuple(
         _line(policy, c, told, solution) for c, told in enumerate(tell(bounds, solution, value)) if told is not None
     )
@@ -129,6 +145,8 @@ def write_receipt(
             for c in np.flatnonzero(solution.price > 0)
         ),
         value=solution.value,
+        utility=math.fsum(weight * batch.utility[solution.chosen]),
+        utility_without=math.fsum(weight * batch.utility[plain]),
         bound=solution.bound,
         gap=solution.gap,
         proven=solution.proven,
@@ -155,7 +173,13 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
         action=control.action,
         hardness=control.hardness,
         priority=control.priority,
-        required=Required(at_least=told.at_least, at_most=told.at_most, within=told.within, slot=told.slot),
+        required=Required(
+            at_least=told.at_least,
+            first_slots=told.first_slots,
+            at_most=told.at_most,
+            within=told.within,
+            slot=told.slot,
+        ),
         achieved=told.achieved,
         status=status,
         by=by,
@@ -169,19 +193,25 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
 def _moves(
     policy: CompiledPolicy, bounds: Bounds, solution: Solution, batch: Candidates, plain: I32, catalog: Catalog
 ) -> list[Move]:
+    last = bounds.slots + 1  # where an item stands that is not on the page
     slot = {int(i): k + 1 for k, i in enumerate(solution.chosen)}
     without = {int(i): k + 1 for k, i in enumerate(plain)}
+    weighed = {int(i): k + 1 for k, i in enumerate(best_without(batch.utility + batch.bonus, bounds))}
     moves = []
     for i in [*slot, *(i for i in without if i not in slot)]:
         if slot.get(i) == without.get(i):
             continue
-        up = slot.get(i, bounds.slots + 1) < without.get(i, bounds.slots + 1)
+        before = without.get(i, last)
+        up = slot.get(i, last) < before
+        ids = tuple(policy.controls[c].control.id for c in responsible(bounds, solution, i, up))
+        moved_by_weights = weighed.get(i, last) < before if up else weighed.get(i, last) > before
         moves.append(
             Move(
                 item_id=catalog.ids[batch.row[i]],
                 slot=slot.get(i),
                 slot_without=without.get(i),
-                control_ids=tuple(policy.controls[c].control.id for c in responsible(bounds, solution, i, up)),
+                control_ids=ids,
+                cause="controls" if ids else "weights" if moved_by_weights else "others",
             )
         )
     return moves

@@ -24,6 +24,7 @@ class Told:
     at_most: int | None = None
     within: int | None = None
     slot: int | None = None
+    first_slots: int | None = None  # the floor is due in full so early
 
     def reason(self, status: str, by: int) -> str:
         """One sentence for editors."""
@@ -42,7 +43,11 @@ class Told:
             for word, number in (("at least", self.at_least), ("at most", self.at_most))
             if number is not None
         ]
-        where = f" in any {self.within} neighbouring slots" if self.within else " on the page"
+        where = " on the page"
+        if self.within:
+            where = f" in any {self.within} neighbouring slots"
+        elif self.first_slots:
+            where = f" in the first {self.first_slots} slots; on the page"
         return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
 
     def _pin(self, status: str) -> str:
@@ -93,6 +98,7 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     supply = int(bounds.member[rows[0]].sum())
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
     missing = max(0, least - supply)
+    due = int((bounds.lower[rows[0]] == least).argmax()) + 1
     return Told(
         "share",
         int(counts.max()),
@@ -101,4 +107,5 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
         shaped,
         at_least=least or None,
         at_most=most if most < bounds.slots else None,
+        first_slots=due if least and due < bounds.slots else None,
     )

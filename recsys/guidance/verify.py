@@ -87,6 +87,12 @@ def _numbers(receipt: Receipt, chosen: I32, batch: Candidates, attention: F64) -
     value = math.fsum(a * (batch.utility[i] + batch.bonus[i]) for a, i in zip(attention, chosen, strict=True))
     if not _close(receipt.value, value):
         yield Finding("value", f"the page is worth {value:.9g}, not {receipt.value:.9g}")
+    utility = math.fsum(a * batch.utility[i] for a, i in zip(attention, chosen, strict=True))
+    without = math.fsum(np.sort(attention) * np.sort(batch.utility)[len(batch) - len(attention) :])
+    if not _close(receipt.utility, utility):
+        yield Finding("utility", f"viewers get {utility:.9g}, not {receipt.utility:.9g}")
+    if not _close(receipt.utility_without, without):
+        yield Finding("utility_without", f"without guidance viewers would get {without:.9g}")
     if not receipt.bound >= receipt.value - _tolerance(receipt.value):
         yield Finding("bound", f"{receipt.bound:.9g} is below the page's own value")
     if not _close(receipt.gap, relative_gap(receipt.bound, receipt.value)):
@@ -132,6 +138,10 @@ def _lines(
     if [(move.item_id, move.slot, move.slot_without) for move in receipt.moved] != moves:
         yield Finding("moved", f"should be {moves}")
         return
+    for place, (move, counted_move) in enumerate(zip(receipt.moved, own.moved, strict=True)):
+        cause = "controls" if move.control_ids else counted_move.cause  # no control is named in the recount
+        if move.cause != cause:
+            yield Finding(f"moved[{place}].cause", f"should be {cause}")
     yield from _responsible(receipt, policy, bounds, batch, catalog)
 
 

@@ -132,7 +132,7 @@ function receipt(said) {
 
 function required(asked) {
   const said = [];
-  if (asked.at_least !== null) said.push(`≥ ${asked.at_least}`);
+  if (asked.at_least !== null) said.push(`≥ ${asked.at_least}${asked.first_slots ? ` / 1–${asked.first_slots}` : ""}`);
   if (asked.at_most !== null) said.push(`≤ ${asked.at_most}${asked.within ? ` / ${asked.within}` : ""}`);
   if (asked.slot !== null) said.push(`# ${asked.slot}`);
   return said.join(", ");

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from serving.demo.visit import Visits
 
-SIGNS = {"at_least": "≥", "at_most": "≤", "within": "in", "slot": "slot"}
+SIGNS = {"at_least": "≥", "first_slots": "in first", "at_most": "≤", "within": "in", "slot": "slot"}
 SHOWN_LABELS = ("mainstream", "public-service", "local", "commercial", "film")
 
 
@@ -26,9 +26,12 @@ def side_by_side(
     table.add_column("with guidance", max_width=56, overflow="fold")
     table.add_column("because of", style="cyan", max_width=34)
     before = {slot["item"]["id"] for slot in free["items"]}
+    weighed = {move["item_id"] for move in guided["receipt"]["moved"] if move["cause"] == "weights"}
     for left, right in zip(free["items"], guided["items"], strict=False):
         mark = "" if right["item"]["id"] in before else "[green]+ [/green]"
         cause = ", ".join(right["control_ids"]) or _reason(right["reasons"][0], titles)
+        if right["item"]["id"] in weighed and right["item"]["id"] not in before:
+            cause = "editors' weights"
         table.add_row(str(right["slot"]), _title(left["item"]), mark + _title(right["item"]), cause)
     console.print(table)
 
@@ -37,7 +40,8 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
     """The receipt of a page as a table."""
     r = page["receipt"]
     proof = "proven best" if r["proven"] else f"at most {100 * r['gap']:.2f} % below the best"
-    title = f"Its receipt: {r['value']:.3f} clicks, {proof}"
+    price = 1 - r["utility"] / r["utility_without"] if r["utility_without"] else 0.0
+    title = f"Its receipt: {r['value']:.3f} clicks, {proof}; guidance costs {price:.1%} of the page without it"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("control", "of", "hardness", "asked", "has", "status", "costs"):
         table.add_column(heading, no_wrap=heading in ("control", "of"), overflow="fold")

@@ -13,6 +13,8 @@ IDS = ("mainstream-floor", "public-service-floor", "local-top")
 PAGE = {
     "receipt": {
         "value": 1.234,
+        "utility": 0.9,
+        "utility_without": 1.0,
         "proven": False,
         "gap": 0.001,
         "price": [{"control_id": IDS[1], "clicks": 0.00001, "how": "estimate"}],

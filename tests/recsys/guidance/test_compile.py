@@ -178,4 +178,4 @@ def test_bonus_blocks_needs_and_pins(make: Any) -> None:
     assert made.policy.pinned_rows(made.query).tolist() == [3]
     lead = int(made.solution.chosen[0])
     assert made.batch.row[lead] == 3
-    assert made.policy.serving(made.bounds, lead, 0) == ("floor", "lead")
+    assert made.policy.serving(made.bounds, made.solution.chosen, 0) == ("floor", "lead")

@@ -109,7 +109,7 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         part[path[-1]] = turn(part[path[-1]])
         return "/".join(map(str, path)), other
 
-    for field in ("value", "bound"):
+    for field in ("value", "bound", "utility", "utility_without"):
         yield changed((field,), lambda x: x * 1.01 + 0.01)
         yield changed((field,), lambda x: x * 0.99 - 0.01)
     yield changed(("gap",), lambda x: x + 0.1)
@@ -127,11 +127,13 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield changed((*here, "hardness"), lambda x: "soft" if x != "soft" else "legal")
         for field in ("id", "origin", "reason"):
             yield changed((*here, field), lambda x: x + "x")
-        yield changed((*here, "required", "at_most"), lambda x: (x or 0) + 1)
+        for field in ("at_most", "first_slots"):
+            yield changed((*here, "required", field), lambda x: (x or 0) + 1)
     for place in range(len(receipt["moved"])):
         yield changed(("moved", place, "slot"), lambda x: (x or 0) + 1)
         yield changed(("moved", place, "item_id"), lambda x: "i59" if x != "i59" else "i58")
         yield changed(("moved", place, "control_ids"), lambda x: [*x, "nobody"])
+        yield changed(("moved", place, "cause"), lambda x: "others" if x != "others" else "weights")
     for place, price in enumerate(receipt["price"]):
         yield changed(("price", place, "clicks"), lambda x: -x - 1)
         yield changed(("price", place, "control_id"), lambda x: x + "x")
@@ -193,3 +195,22 @@ def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
     )
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
     assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].by"]
+
+
+def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) -> None:
+    text = "outlet: cn\ncontrols: [{id: top, action: share, where: {label: sport}, at_least: 2, prefixes: [5]}]"
+    made = make(text, slots=10)
+    (line,) = made.receipt.controls
+    assert (line.required.at_least, line.required.first_slots) == (2, 5)
+    sport = made.bounds.member[0, made.solution.chosen]
+    assert sport[:5].sum() >= 2
+    credited = [bool(made.policy.serving(made.bounds, made.solution.chosen, k)) for k in range(10)]
+    assert credited == [bool(one and sport[:k].sum() < 2) for k, one in enumerate(sport)]
+
+
+def test_weights_alone_answer_for_what_they_move(make: Any) -> None:
+    made = make("outlet: cn\nweights: {public_value: 0.5}")
+    receipt = made.receipt
+    assert receipt.moved
+    assert {move.cause for move in receipt.moved} == {"weights"}
+    assert receipt.utility < receipt.utility_without
