@@ -2,9 +2,9 @@
 
 The engine writes into each impression what the page did for each target in force (`context.targets`: attention won,
 attention of the page, impressions that count for a frequency cap). The worker adds this up in shards, one per target
-and log partition, and the attention of all pages by placement, region and hour. A shard has one writer and carries the last
-offset it has folded; an event at or below it changes nothing. As with item states, what counts is decided from the
-viewers' states (`features.fold`), so shards are made durable before these.
+and log partition, and the attention of all pages by placement, region and hour. A shard has one writer and carries
+the last offset it has folded; an event at or below it changes nothing. As with item states, what counts is decided from
+the viewers' states (`features.fold`), so shards are made durable before these.
 """
 
 from __future__ import annotations

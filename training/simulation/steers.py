@@ -22,7 +22,7 @@ class Constant:
 
     def __init__(self, day: World, price: F64) -> None:
         """`price` [C], clicks per unit of attention."""
-        self._bonus = (day.member * day.sign) @ price
+        self._bonus: F64 = (day.member * day.sign) @ price
 
     def bonus(self, seen: Counters) -> F64:
         """[I]"""
@@ -87,7 +87,8 @@ class Controlled:
                 gains=self._gains,
             )
         price = np.array([state.price for state in self.states])
-        return (day.member * day.sign) @ price
+        answer: F64 = (day.member * day.sign) @ price
+        return answer
 
     def restart(self) -> None:
         """What is remembered is in the store, not in the process."""

@@ -20,6 +20,10 @@ SLOPE = 4.0
 """Amounts per window that the whole range of a price is expected to move, until something better is known."""
 
 
+TRAIL = 100
+"""Moments of a target's course that are remembered, spread over its progress."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What editors told a running target, beyond its policy. `amount`: impressions or share in place of its own."""
@@ -50,6 +54,7 @@ class Pursuit:
     pace       how delivery went lately
     paused, resort   whether it is paused; whether its last resort is in force
     error      sum over progress of |delivered - planned|, as parts of the amount
+    trail      (unix second, planned, delivered, price), at most TRAIL of them: for the report
     """
 
     start: float
@@ -60,6 +65,7 @@ class Pursuit:
     paused: bool = False
     resort: bool = False
     error: float = 0.0
+    trail: tuple[tuple[float, float, float, float], ...] = ()
 
     @classmethod
     def begin(cls, target: ExposureTarget, now: float, price: float | tuple[float, ...] = 0.0) -> Pursuit:
@@ -148,7 +154,10 @@ def pursue(
     price = steering.price if running else 0.0
     outlook = look_ahead(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     resort = _resort(target, state.resort, price, outlook, seen) and running
-    pursuit = replace(state, steering=steering, pace=pace, error=error, paused=order.paused, resort=resort)
+    trail = state.trail
+    if done - state.steering.progress > 0 and int(done * TRAIL) > int(state.steering.progress * TRAIL):
+        trail = (*trail, (now, wanted, count.won, price))[-TRAIL:]
+    pursuit = replace(state, steering=steering, pace=pace, error=error, paused=order.paused, resort=resort, trail=trail)
     return pursuit, Standing(
         amount=amount, delivered=count.won, planned=wanted, progress=done, price=price, price_limit=target.max_price,
         tolerance=target.tolerance, outlook=outlook, late_s=max(min(now, end) - upto, 0.0),
