@@ -34,7 +34,9 @@ class Counters:
 
 
 class Steer(Protocol):
-    """A way to steer."""
+    """A way to steer. `push` [C]: how hard each target is pushed now, 0 = not at all."""
+
+    push: F64
 
     def bonus(self, seen: Counters) -> F64:
         """[I] what is added to each item's utility on the next pages, in clicks."""
@@ -62,7 +64,7 @@ class Record:
     page    [P]      pages served at each moment
     won     [P, C]   attention won by then
     served  [P, C]   attention of all pages since each target began
-    bonus   [P, C]   mean bonus of each target's items: its price, and what it shares with others
+    push    [P, C]   how hard each target was pushed: its price, where there is one
     """
 
     utility: float
@@ -70,7 +72,7 @@ class Record:
     page: I64
     won: F64
     served: F64
-    bonus: F64
+    push: F64
 
 
 def live(
@@ -84,8 +86,7 @@ def live(
     begin = np.searchsorted(day.at, day.start)
     won, history = np.zeros(c), [np.zeros(c)]
     utility, restarted = 0.0, False
-    record: dict[str, list[object]] = {"page": [], "won": [], "served": [], "bonus": []}
-    size = np.maximum(day.member.sum(axis=0), 1)
+    record: dict[str, list[object]] = {"page": [], "won": [], "served": [], "push": []}
     per_page = float(day.attention.sum())
     for b, first in enumerate(firsts.tolist()):
         last = min(first + every, t)
@@ -103,14 +104,14 @@ def live(
             record["page"].append(last)
             record["won"].append(won)
             record["served"].append(np.maximum(last - begin, 0) * per_page)
-            record["bonus"].append(day.member.T @ bonus / size)
+            record["push"].append(np.abs(steer.push))
     return Record(
         utility,
         won,
         np.array(record["page"]),
         np.array(record["won"]),
         np.array(record["served"]),
-        np.array(record["bonus"]),
+        np.array(record["push"]),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.guidance.targets.forecast import MONDAY, Forecast
 from recsys.types import F64, Bool
+from training.simulation.guided import GuidedPages
 from training.simulation.pages import Pages
 from training.simulation.world import DAY_S, I64, QUARTERS, Recipe, World
 
@@ -37,9 +38,9 @@ def world(recipe: Recipe, seed: int, day: int = 1) -> World:
     start, embargo = _starts(recipe, member)
     made = World(
         recipe, utility, member, np.r_[np.ones(member.shape[1] - 1), -1.0], np.zeros(member.shape[1]), start, embargo,
-        few, attention, at, viewer, Forecast(np.tile(expected * attention.sum() / (DAY_S / QUARTERS), 7)),
+        few, outlets, attention, at, viewer, Forecast(np.tile(expected * attention.sum() / (DAY_S / QUARTERS), 7)),
     )  # fmt: skip
-    return replace(made, amount=_amounts(made, outlets))
+    return replace(made, amount=_amounts(made))
 
 
 def _items(recipe: Recipe, lasting: np.random.Generator) -> tuple[Bool, Bool, F64, I64]:
@@ -94,12 +95,13 @@ def _starts(recipe: Recipe, member: Bool) -> tuple[F64, F64]:
     return start, embargo
 
 
-def _amounts(day: World, outlets: I64) -> F64:
+def _amounts(day: World) -> F64:
     """What is asked: 2.5 times what few items would get by themselves, 1.6 times for small outlets, and so on."""
     recipe, whole = day.recipe, float(day.attention.sum() * len(day.at))
-    share = Pages(day).under(np.zeros(len(day.amount))).credit / whole
+    pages = GuidedPages(day) if recipe.hard else Pages(day)
+    share = pages.under(np.zeros(len(day.amount))).credit / whole
     f = recipe.few
-    share[:f] = np.maximum(share[:f] * 2.5, 0.008)
+    share[:f] = np.maximum(share[:f] * 2.5, recipe.least)
     share[f:-2] = np.maximum(share[f:-2] * 1.6, 0.02)
     share[-2] = max(0.35, share[-2] * 1.25)
     share[-1] = min(share[-1] * 0.75, 0.40)

@@ -22,6 +22,7 @@ class Constant:
 
     def __init__(self, day: World, price: F64) -> None:
         """`price` [C], clicks per unit of attention."""
+        self.push: F64 = price
         self._bonus: F64 = (day.member * day.sign) @ price
 
     def bonus(self, seen: Counters) -> F64:
@@ -38,6 +39,7 @@ class Greedy:
     def __init__(self, day: World, front: bool = False) -> None:
         """`front`: does not wait for the plan."""
         self._day, self._front = day, front
+        self.push: F64 = np.zeros(len(day.amount))
 
     def bonus(self, seen: Counters) -> F64:
         """[I]"""
@@ -48,7 +50,8 @@ class Greedy:
         over = day.amount * [plan_part(day, c, float(seen.served[c]), seen.upto) for c in range(len(wanted))]
         behind = np.where(day.sign > 0, seen.credit < wanted, seen.credit > over)
         begun = seen.now >= day.start
-        answer: F64 = 10.0 * (day.member * day.sign) @ (behind & begun)
+        self.push = 10.0 * (behind & begun)
+        answer: F64 = (day.member * day.sign) @ self.push
         return answer
 
     def restart(self) -> None:
@@ -70,6 +73,7 @@ class Controlled:
         """`known`: from yesterday, or a guess."""
         self._day, self._gains = day, gains or Gains()
         self._slope = known.slope
+        self.push: F64 = known.price.mean(axis=1)
         self.states = [Steering.first(tuple(p.tolist()), day.begin) for p in known.price]
 
     def bonus(self, seen: Counters) -> F64:
@@ -86,8 +90,8 @@ class Controlled:
                 slope=float(self._slope[c]),
                 gains=self._gains,
             )
-        price = np.array([state.price for state in self.states])
-        answer: F64 = (day.member * day.sign) @ price
+        self.push = np.array([state.price for state in self.states])
+        answer: F64 = (day.member * day.sign) @ self.push
         return answer
 
     def restart(self) -> None:
@@ -136,4 +140,6 @@ def learn(yesterday: World, price: F64) -> Known:
     flat = Known(np.repeat(price[:, None], HOURS, axis=1), slope)
     steer = Controlled(yesterday, flat)
     live(yesterday, steer)
-    return Known(np.array([state.learnt() for state in steer.states]), slope)
+    total = np.array([state.today for state in steer.states])
+    weight = np.array([state.weight for state in steer.states])
+    return Known(np.where(weight > 0, total / np.maximum(weight, 1e-12), price[:, None]), slope)

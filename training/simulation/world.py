@@ -34,6 +34,8 @@ class Recipe:
     misjudged          how far the whole day's traffic is from its forecast (1 = as forecast)
     late_start         traffic of the first half of the day, relative to forecast
     shared             the targets on few items share an item with their neighbour
+    least              share of all attention that a target on few items asks at least
+    hard               pages keep hard controls, by the real page solver (`training.simulation.guided`)
     """
 
     name: str = "reference day"
@@ -50,15 +52,19 @@ class Recipe:
     misjudged: float = 1.0
     late_start: float = 1.0
     shared: bool = False
+    least: float = 0.008
     hard: bool = False
 
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(),
-    Recipe("breaking news", event=4.0, event_quarters=12, event_mix=0.9, noise=0.2),
+    Recipe("breaking news", event=3.0, event_quarters=8, event_mix=0.7, noise=0.2),
     Recipe("wrong forecast", misjudged=0.7, late_start=0.6, event=1.0, noise=0.25),
     Recipe("shared items", shared=True, few=6, floors=3, items=200, slots=12, pages=50_000),
 )
+
+GUIDED = Recipe("hard controls", pages=4_000, items=120, viewers=800, slots=12, few=2, floors=2, least=0.04, hard=True)
+"""A smaller day whose every page keeps hard controls."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class World:
     start      [C]     unix second at which the target begins
     embargo    [I]     unix second before which the item may not be shown
     few        [C]     a target on a few items only
+    outlet     [I]     whose item it is
     attention  [K]     of each slot
     at         [T]     unix second of each page, rising
     viewer     [T]     who asks
@@ -86,6 +93,7 @@ class World:
     start: F64
     embargo: F64
     few: Bool
+    outlet: I64
     attention: F64
     at: F64
     viewer: I64

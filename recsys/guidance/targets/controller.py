@@ -43,13 +43,13 @@ class Gains:
     half_life_s then half of its distance from the forecast price is gone after each of these
     """
 
-    bandwidth: float = 75.0
+    bandwidth: float = 60.0
     damping: float = 2.5
     late: float = 0.8
     stride: float = 0.004
     move: float = 0.1
     grace_s: float = 600.0
-    half_life_s: float = 3600.0
+    half_life_s: float = 1800.0
 
 
 @dataclass(frozen=True)
