@@ -147,8 +147,8 @@ def build(
     publisher = Publisher(stream, settings.topic, metrics.lost.inc)
     feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock)
     ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
-    desk = PolicyDesk(control, holders, clock)
     loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
+    desk = PolicyDesk(control, holders, clock, loop.foresee)
     followers = {
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),

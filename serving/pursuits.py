@@ -17,9 +17,10 @@ from features.codec import decode_state, encode_state
 from features.exposure import TargetCount, read_counts, read_traffic
 from features.online import OnlineStore
 from recsys.catalog import within
-from recsys.errors import Unavailable
+from recsys.errors import Finding, Unavailable
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import ExposureTarget
+from recsys.guidance.policy import ExposureTarget, Policy
+from recsys.guidance.targets.findings import out_of_reach
 from recsys.guidance.targets.forecast import Forecast, fit
 from recsys.guidance.targets.onpage import Steered, key_of
 from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
@@ -143,6 +144,23 @@ class TargetLoop:
             return known
         elapsed_s = count.upto - state.start
         return Forecast.flat(count.served / elapsed_s if elapsed_s > 0 and count.served > 0 else 1.0)
+
+    def foresee(self, policy: Policy) -> list[Finding]:
+        """Targets of a policy that the forecast says cannot be reached; nothing when no forecast can be made."""
+        aims = [(n, c) for n, c in enumerate(policy.controls) if isinstance(c, ExposureTarget)]
+        if not aims:
+            return []
+        try:
+            hours = attention_by_hour(self.online)
+        except Unavailable:
+            return []
+        now, catalog, found = self.clock(), self.holders.current.catalog, []
+        for place, target in aims:
+            forecast = scope_forecast(Origin(target, policy.outlet), hours, now)
+            finding = forecast and out_of_reach(f"controls[{place}]", target, catalog, forecast, now)
+            if finding:
+                found.append(finding)
+        return found
 
     def silent(self) -> list[str]:
         """Targets whose counters have stopped, in words."""

@@ -18,7 +18,7 @@ from training.simulation.steers import MAX_PRICE, Constant, Controlled, Greedy, 
 from training.simulation.world import Recipe, World
 
 PID = Settings(200.0, 0.03, 0.0)
-"""Best of a grid on the tuning worlds (seeds 11 to 13): least shortage of the worst target."""
+"""Best of a grid on tuning worlds (seeds 11 and 12): least shortage of the worst target."""
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5

@@ -12,6 +12,10 @@ from training.simulation.steers import plan_of
 from training.simulation.world import World
 
 
+PUSHED = 0.01
+"""Clicks per unit of attention above which a target counts as pushed."""
+
+
 @dataclass(frozen=True)
 class Measures:
     """All in per cent.
@@ -40,11 +44,11 @@ def measure(day: World, record: Record, free: float) -> Measures:
 def errors(day: World, record: Record) -> F64:
     """[P, C] distance from the plan at each moment, as part of the amount.
 
-    Being ahead of the plan counts while the target is pushed: what comes by itself, at a price of zero, is no error of
-    whoever steers, and a target is not there to hold it back. What was delivered beyond the amount is `over`.
+    Being ahead of the plan counts while the target is pushed: what comes by itself, at a price of nothing, is no error
+    of whoever steers, and a target is not there to hold it back. What was delivered beyond the amount is `over`.
     """
     ahead = (record.won - plan_of(day, record=record)) / day.amount * day.sign
-    return np.where(record.push > 0, np.abs(ahead), np.maximum(-ahead, 0.0))
+    return np.where(record.push > PUSHED, np.abs(ahead), np.maximum(-ahead, 0.0))
 
 
 def back_within(day: World, record: Record, since: float, tolerance: float = 0.02) -> float:

@@ -50,7 +50,7 @@ class Greedy:
         over = day.amount * [plan_part(day, c, float(seen.served[c]), seen.upto) for c in range(len(wanted))]
         behind = np.where(day.sign > 0, seen.credit < wanted, seen.credit > over)
         begun = seen.now >= day.start
-        self.push = 10.0 * (behind & begun)
+        self.push = np.where(behind & begun, 10.0, 0.0)
         answer: F64 = (day.member * day.sign) @ self.push
         return answer
 
@@ -73,7 +73,7 @@ class Controlled:
         """`known`: from yesterday, or a guess."""
         self._day, self._gains = day, gains or Gains()
         self._slope = known.slope
-        self.push: F64 = known.price.mean(axis=1)
+        self.push: F64 = np.asarray(known.price.mean(axis=1), np.float64)
         self.states = [Steering.first(tuple(p.tolist()), day.begin) for p in known.price]
 
     def bonus(self, seen: Counters) -> F64:

@@ -44,8 +44,8 @@ class Gains:
     """
 
     bandwidth: float = 60.0
-    damping: float = 2.5
-    late: float = 0.8
+    damping: float = 1.5
+    late: float = 0.7
     stride: float = 0.004
     move: float = 0.1
     grace_s: float = 600.0
