@@ -11,7 +11,6 @@ from training.simulation.day import Record
 from training.simulation.steers import plan_of
 from training.simulation.world import World
 
-
 PUSHED = 0.01
 """Clicks per unit of attention above which a target counts as pushed."""
 

@@ -59,15 +59,14 @@ def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
     state = Steering.first(0.1, 0.0)
     for seen in course:
         state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
-    frozen, at, gains = state.held, state.moved_at, Gains()
-    price = state.price
+    frozen, at, gains = state.held, course[-1].at, Gains()
     still = Reading(state.progress, 1.0, 0.0, 0.0, at)
     for wait_s in waits:
         at += wait_s
         state = update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0)
         forecast = min(state.expected(at), MAX)
-        if at - state.moved_at <= gains.grace_s and at - wait_s >= state.moved_at:
-            assert state.price == price or state.price == frozen
+        if at - state.moved_at <= gains.grace_s:
+            assert state.price == frozen
         assert min(frozen, forecast) - 1e-12 <= state.price <= max(frozen, forecast) + 1e-12
     assert state.integral == update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0).integral
 
@@ -79,12 +78,12 @@ def test_late_counters_slow_it_down(progress: float, late: float, later: float) 
         assert bandwidth(one, Gains()) >= bandwidth(other, Gains())
 
 
-@given(st.floats(0.02, 0.4), st.floats(4, 16), signs, st.floats(0, MAX), st.sampled_from([1, 40]))
+@given(st.floats(0.1, 0.4), st.floats(4, 16), signs, st.floats(-0.1, 0.1), st.sampled_from([1, 40]))
 def test_a_plain_audience_is_brought_to_the_deadline_on_plan(
-    needed: float, slope: float, sign: int, first: float, late: int
+    needed: float, slope: float, sign: int, off: float, late: int
 ) -> None:
-    """Delivery answers the price in a straight line; `needed` is the price that would do. Slope is guessed as 8."""
-    state = Steering.first(first, 0.0)
+    """Delivery answers the price in a straight line; `needed` would do, and it begins a little `off`; slope is guessed."""
+    state = Steering.first(needed + off, 0.0)
     delivered, seen_of, steps, worst = 0.0, [0.0], 2000, 0.0
     for n in range(1, steps + 1):
         delivered += max(1.0 + sign * slope * (state.price - needed), 0.0) / steps
