@@ -82,7 +82,7 @@ def test_late_counters_slow_it_down(progress: float, late: float, later: float) 
 def test_a_plain_audience_is_brought_to_the_deadline_on_plan(
     needed: float, slope: float, sign: int, off: float, late: int
 ) -> None:
-    """Delivery answers the price in a straight line; `needed` would do, and it begins a little `off`; slope is guessed."""
+    """Delivery answers the price in a straight line; `needed` would do, it begins a little `off`; slope is guessed."""
     state = Steering.first(needed + off, 0.0)
     delivered, seen_of, steps, worst = 0.0, [0.0], 2000, 0.0
     for n in range(1, steps + 1):

@@ -1,4 +1,4 @@
-"""Targets on a page: prices add up, frequency caps hold on every screen, the last resort is a floor, credit is exact."""
+"""Targets on a page: prices add up, frequency caps hold on all screens, the last resort is a floor, credit is exact."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ controls:
       logic: guaranteed, last_resort: 0.1}}
   - {{id: music, action: exposure_target, where: {{label: music}}, share: 0.2, from: {SINCE}, by: {BY},
       frequency_cap: {{impressions: 2, per: day}}}}
-  - {{id: less-news, action: exposure_target, where: {{label: news}}, share: 0.1, bound: at_most, from: {SINCE}, by: {BY}}}
-  - {{id: tomorrow, action: exposure_target, where: {{label: film}}, share: 0.9, from: {BY}, by: 2027-01-01T00:00:00Z}}
-  - {{id: tv-only, action: exposure_target, where: {{label: film}}, share: 0.9, from: {SINCE}, by: {BY}, on: {{screens: [tv]}}}}
+  - {{id: less-news, action: exposure_target, where: {{label: news}}, share: 0.1, bound: at_most, from: {SINCE},
+      by: {BY}}}
+  - {{id: tomorrow, action: exposure_target, where: {{label: film}}, share: 0.9, from: {BY},
+      by: 2027-01-01T00:00:00Z}}
+  - {{id: tv-only, action: exposure_target, where: {{label: film}}, share: 0.9, from: {SINCE}, by: {BY},
+      on: {{screens: [tv]}}}}
 """
 QUERY = Query("r", "v", Placement("cn.zj", Screen.MOBILE, Surface.HOME), "cn.zj.hz", NOW.timestamp(), slots=12, seed=1)
 FEW, MUSIC, NEWS = "cn.zj/few", "cn.zj/music", "cn.zj/less-news"

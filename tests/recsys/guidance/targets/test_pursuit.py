@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ def test_a_reachable_target_is_reached_on_plan(more: dict[str, Any], traffic: fl
     assert end.amount * 0.98 <= end.delivered <= end.amount * (1 + over)
     assert status(end) == "over"
     assert "reached" in sentence(end)
-    assert end.pacing_error < 0.02
+    assert end.pacing_error < 0.025
 
 
 def test_a_cap_holds_and_pushes_down() -> None:
@@ -146,7 +147,7 @@ def test_silent_counters_freeze_the_price_raise_the_alarm_and_are_made_up_for() 
     assert "min" in sentence(silent)
     prices = [before, *(one.price for one in day.course[moment:])]
     assert prices[1:6] == [before] * 5
-    assert max(abs(a - b) for a, b in zip(prices, prices[1:], strict=False)) < 0.02
+    assert max(abs(a - b) for a, b in pairwise(prices)) < 0.02
     assert min(prices) > 0.05
     back = day.until(DAY_S * 0.64)  # a tenth of what is left
     assert status(back) == "on plan"
