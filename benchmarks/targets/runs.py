@@ -13,16 +13,12 @@ from training.simulation.hindsight import Hindsight, optimum, smooth
 from training.simulation.making import world
 from training.simulation.measure import back_within, measure
 from training.simulation.pages import Pages
-from training.simulation.pid import RankPages, RankPid, Settings
-from training.simulation.steers import MAX_PRICE, Constant, Controlled, Greedy, Known, learn, plan_of
+from training.simulation.pid import TUNED, RankPages, RankPid
+from training.simulation.steers import Constant, Controlled, Greedy, knowing_nothing, learn, plan_of
 from training.simulation.world import Recipe, World
-
-PID = Settings(200.0, 0.03, 0.0)
-"""Best of a grid on tuning worlds (seeds 11 and 12): least shortage of the worst target."""
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5
-SLOPE = 4.0 / MAX_PRICE  # what a serving process presumes of a target it knows nothing about
 OURS = ("ours", "ours, cold start", "ours, counters 1,000 pages late", "ours, outage 10 %, restart")
 
 
@@ -58,7 +54,7 @@ def compare(recipe: Recipe, seed: int) -> Result:
     free = Pages(day).under(none).utility
     before = optimum(yesterday, yesterday.amount)
     known = learn(yesterday, before.price)
-    cold = Known(np.zeros_like(known.price), np.full(len(none), SLOPE))
+    cold = knowing_nothing(day)
     outage = Trouble(outage=OUTAGE, restart=RESTART)
     lines = [
         _run(day, "no targets", Constant(day, none), free),
@@ -66,7 +62,7 @@ def compare(recipe: Recipe, seed: int) -> Result:
         _run(day, "yesterday's best prices, fixed", Constant(day, before.price), free),
         _run(day, "greedy: top slots until done", Greedy(day, front=True), free),
         _run(day, "greedy: top slots when behind", Greedy(day), free),
-        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, PID), free, pages=RankPages(day)),
+        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
         _run(day, OURS[0], Controlled(day, known), free),
         _run(day, OURS[1], Controlled(day, cold), free),
         _run(day, OURS[2], Controlled(day, known), free, Trouble(late=1000)),
@@ -82,7 +78,7 @@ def compare_guided(recipe: Recipe, seed: int) -> tuple[list[Line], int, int]:
     """The day with hard controls, pages by the real solver: the lines, pages solved, and pages that break a control."""
     day = world(recipe, seed, 1)
     none = np.zeros(len(day.amount))
-    cold = Known(np.zeros((len(none), 24)), np.full(len(none), SLOPE))
+    cold = knowing_nothing(day)
     first = GuidedPages(day)
     free = first.under(none).utility
     solved, broken, lines = first.solved, first.broken, []

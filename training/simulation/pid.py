@@ -32,13 +32,17 @@ from training.simulation.world import World
 WINDOW_S = 30.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Settings:
     """Gains of the controller."""
 
     kp: float = 2.0
     ki: float = 1.0
     kd: float = 1.0
+
+
+TUNED = Settings(200.0, 0.03, 0.0)
+"""Best of a grid on tuning worlds (seeds 11 and 12): least shortage of the worst target."""
 
 
 class RankPid:

@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.guidance.targets.controller import HOURS, Gains, Reading, Steering, update
 from recsys.guidance.targets.plan import planned, progress, total
+from recsys.guidance.targets.pursuit import SLOPE
 from recsys.types import F64
 from training.simulation.day import Counters, Record, live
 from training.simulation.pages import Pages
@@ -15,6 +16,9 @@ from training.simulation.world import World
 
 MAX_PRICE = 0.6
 """Clicks per unit of attention, for all targets of the simulated days."""
+
+UNKNOWN_SLOPE = SLOPE / MAX_PRICE
+"""What a serving process presumes of a target that it knows nothing about."""
 
 
 class Constant:
@@ -64,6 +68,12 @@ class Known:
 
     price: F64
     slope: F64
+
+
+def knowing_nothing(day: World) -> Known:
+    """A cold start: first prices of 0, and the slope that serving presumes."""
+    targets = len(day.amount)
+    return Known(np.zeros((targets, HOURS)), np.full(targets, UNKNOWN_SLOPE))
 
 
 class Controlled:
