@@ -36,6 +36,7 @@ class Gains:
 
     bandwidth   1 / (part of the window in which a lag falls to a third); rises towards the deadline
     damping     1 comes back fastest, above it without overshoot
+    far, firm   a lag beyond `far` of the amount is answered `firm` times as firmly, as far as lateness allows
     late        bandwidth x lateness is held below this
     stride      an update integrates over at most this part of the window: a gap is no lag
     move        largest move of the price in one update, as part of max_price
@@ -45,6 +46,8 @@ class Gains:
 
     bandwidth: float = 60.0
     damping: float = 1.5
+    far: float = 0.01
+    firm: float = 3.0
     late: float = 0.7
     stride: float = 0.004
     move: float = 0.1
@@ -134,7 +137,7 @@ def update(
     kp, ki = band / slope, (band / (2.0 * gains.damping)) ** 2 / slope
     usual = usual_at(state.usual, seen.at)
     integral = state.integral + ki * lag * step
-    wanted = usual + integral + kp * lag
+    wanted = usual + integral + kp * lag + (bandwidth(seen, gains, gains.firm) - band) / slope * _beyond(lag, gains.far)
     if (wanted > max_price and lag > 0) or (wanted < 0 and lag < 0):
         integral = state.integral  # anti-windup
     integral = min(max(integral, -usual), max_price - usual)
@@ -146,10 +149,10 @@ def update(
     return Steering(seen.progress, price, integral, level, state.usual, today, weight, price, seen.at)
 
 
-def bandwidth(seen: Reading, gains: Gains) -> float:
+def bandwidth(seen: Reading, gains: Gains, firm: float = 1.0) -> float:
     """How fast the loop may answer: faster towards the deadline, slower when counters are late."""
     left = max(1.0 - seen.progress, 0.02)
-    wanted = gains.bandwidth * max(1.0, min(0.1 / left, 4.0))
+    wanted = firm * gains.bandwidth * max(1.0, min(0.1 / left, 4.0))
     return min(wanted, gains.late / max(seen.late, 1e-9))
 
 
@@ -163,6 +166,11 @@ def usual_at(usual: tuple[float, ...], at: float) -> float:
     hour = math.floor(place)
     ahead = place - hour
     return (1.0 - ahead) * usual[hour % HOURS] + ahead * usual[(hour + 1) % HOURS]
+
+
+def _beyond(lag: float, far: float) -> float:
+    """The part of a lag that lies beyond `far`, with its sign."""
+    return math.copysign(max(abs(lag) - far, 0.0), lag)
 
 
 def _waiting(state: Steering, seen: Reading, max_price: float, gains: Gains) -> Steering:
