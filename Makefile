@@ -10,7 +10,7 @@ DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(
 # The page solver's kernels are compiled once, here, and not while somebody waits for a page.
 WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
 
-.PHONY: demo test check format setup clean help lock
+.PHONY: demo test check format setup clean help lock bench-targets
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,9 @@ check: $(VENV)/.dev     ## format, lint, types, architecture
 format: $(VENV)/.dev    ## let ruff put the layout in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+bench-targets: $(VENV)/.dev  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
+	@$(BIN)/python -m benchmarks.targets
 
 setup: $(VENV)/.dev     ## everything a developer needs, without running anything
 

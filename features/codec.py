@@ -44,6 +44,16 @@ def encode_item(state: ItemState) -> bytes:
     return _MARK + _encoder.encode(state)
 
 
+def encode_state(state: object) -> bytes:
+    """The bytes of any other state: a msgspec structure or a dataclass."""
+    return _MARK + _encoder.encode(state)
+
+
+def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
+    """The state in these bytes. Raises StateError."""
+    return _decode(raw, decoder)
+
+
 def decode_viewer(raw: bytes) -> ViewerState:
     """The state in these bytes. Raises StateError."""
     return _decode(raw, _viewer)

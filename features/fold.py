@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from features.events import ViewerEvent, actions_of
+from features.exposure import exposed_to
 from recsys.state import RECENT_MAX, ItemState, Position, Recent, ViewerState, forward_weight
 
 SEEN_MAX = 512  # event ids a viewer's state remembers
@@ -99,7 +100,16 @@ def apply(state: ViewerState, sifted: Sifted) -> ViewerState:
         if kind == "hide":
             _note(hidden, item_id, event.at, HIDDEN_MAX)
     return ViewerState(
-        state.viewer_id, tuple(recent), positions, done, hidden, shown, counts, sifted.offsets, sifted.seen_ids
+        state.viewer_id,
+        tuple(recent),
+        positions,
+        done,
+        hidden,
+        shown,
+        counts,
+        offsets=sifted.offsets,
+        exposed=exposed_to(state.exposed, [one.event for one in sifted.fresh]),
+        seen_ids=sifted.seen_ids,
     )
 
 

@@ -22,6 +22,7 @@ from recsys.distribution.screens import layout
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.receipt import write_receipt
 from recsys.guidance.solver import solve
+from recsys.guidance.targets.onpage import NOT_STEERED, Steered, credits, had_enough, price_bonus, with_targets
 from recsys.model import Model
 from recsys.ranking.utility import utility
 from recsys.reasons import reasons
@@ -41,6 +42,7 @@ class World:
     model: Model | None
     policy: CompiledPolicy
     index: Index
+    steered: Steered = NOT_STEERED
 
     def __repr__(self) -> str:
         model = self.model.bundle.version if self.model else "none"
@@ -96,7 +98,8 @@ class Engine:
         else:
             rung = Rung.EDITORIAL
         w = world
-        return Ask(query, viewer, w.catalog, w.stats, w.model, w.policy, w.index, vector), rung, trace
+        ask = Ask(query, viewer, w.catalog, w.stats, w.model, w.policy, w.index, vector, w.steered)
+        return ask, rung, trace
 
     def _propose(self, ask: Ask, trace: list[Stage]) -> Candidates:
         """The union of all sources, each candidate knowing who proposed it. Order: catalogue row."""
@@ -122,6 +125,7 @@ class Engine:
         gone = barred(ask.catalog, batch.row, ask.query, ask.viewer)
         if ask.query.guided:
             gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query)
+            gone[Drop.ENOUGH] = had_enough(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
         keep, dropped = first_reasons(gone)
         trace.append(Stage("eligibility", len(batch), int(keep.sum()), dropped))
         return batch.take(keep)
@@ -189,8 +193,10 @@ class Engine:
         """The page for these utilities; its trace is still empty."""
         query = ask.query
         attention = layout(query.placement.screen).attention(query.slots)
-        batch = batch.with_columns(bonus=policy.bonus(batch.row, query))
+        prices = price_bonus(policy, batch.row, query, ask.steered)
+        batch = batch.with_columns(bonus=policy.bonus(batch.row, query) + prices)
         bounds = policy.bounds(query, batch.row, query.slots, ask.catalog.rows(query.shown))
+        bounds = with_targets(bounds, policy, batch.row, query, ask.viewer, ask.steered)
         value = batch.utility + batch.bonus
         solution = solve(value, attention, bounds, deadline_s=self.solve_s, clock=self.clock)
         page = batch.take(solution.chosen)
@@ -217,6 +223,7 @@ class Engine:
             features=page.features,
             model_version=ask.model.bundle.version if ask.model else "none",
             policy_version=policy.version,
+            credits=credits(policy, page.row, attention, query, ask.steered),
         )
 
 

@@ -61,6 +61,7 @@ class ViewerState(msgspec.Struct, frozen=True):
     shown: dict[str, tuple[int, float]] = {}  # item id -> (impressions, last at)
     counts: dict[str, int] = {}  # event kind -> how often, ever
     offsets: dict[str, int] = {}  # "topic/partition" -> last folded offset
+    exposed: dict[str, tuple[float, ...]] = {}  # target with a frequency cap -> when its items were shown, newest last
     seen_ids: dict[str, int] = {}  # recent event ids -> offset where first seen
 
 

@@ -15,6 +15,7 @@ from recsys.errors import NotFound
 
 if TYPE_CHECKING:
     from recsys.guidance.receipt import Receipt
+    from recsys.guidance.targets.onpage import Credit
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -69,6 +70,7 @@ class Drop(StrEnum):
     SEEN = "seen"
     HIDDEN = "hidden"
     BLOCKED = "blocked"
+    ENOUGH = "enough"  # the viewer has seen as much of an exposure target as its frequency cap allows
     SURPLUS = "surplus"  # eligible, but beyond the number of candidates the ranker takes
     UNSELECTED = "unselected"  # ranked, but not among the slots
 
@@ -161,3 +163,4 @@ class Page:
     features: F32  # [K, F] features as used, for the impression; zero columns where no ranker answered
     model_version: str
     policy_version: str
+    credits: Mapping[str, Credit] = field(default_factory=dict)  # what the page did for each exposure target

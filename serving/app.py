@@ -31,16 +31,19 @@ from serving.holders import Holders
 from serving.ingest import Ingest
 from serving.metrics import Metrics
 from serving.publisher import Publisher
+from serving.pursuits import TargetLoop
 from serving.registry import ModelFollower
-from serving.routes import events, feeds, health, items, policies
+from serving.routes import events, feeds, health, items, policies, targets
 from serving.routes import metrics as metrics_routes
 from serving.schemas import Health, PartHealth
+from serving.targets import TargetDesk
 from serving.tokens import Tokens, home_secret
 
 VERSION = "0.1.0"
 STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0
 STREAM_EVERY_S = 5.0
+TARGETS_EVERY_S = 1.0
 STATS_SHARE = 0.05
 """Reading the statistics takes at most this share of a process's time: many items are read less often."""
 
@@ -62,6 +65,7 @@ class Parts:
     models: ModelFollower
     followers: dict[str, Follower]
     feed: FeedService
+    targets: TargetLoop
 
     def start(self) -> None:
         """Read everything once that can be read at once, then follow it in the background."""
@@ -96,6 +100,9 @@ class Parts:
         parts["catalogue"] = PartHealth(
             ok=len(snapshot.catalog) > 0, detail=f"{len(snapshot.catalog):,} items at revision {snapshot.revision}"
         )
+        pursued, silent = self.followers["targets"], "; ".join(self.targets.silent())
+        detail = silent or pursued.error or f"{len(self.targets.running)} pursued"
+        parts["targets"] = PartHealth(ok=pursued.ok and not silent, detail=detail)
         faults = "; ".join(f"{outlet}: {why}" for outlet, why in sorted(snapshot.faults.items()))
         parts["policies"] = PartHealth(ok=not faults, detail=faults or "all in force")
         if snapshot.revision < 0 or not parts["engine"].ok:
@@ -140,15 +147,17 @@ def build(
     publisher = Publisher(stream, settings.topic, metrics.lost.inc)
     feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock)
     ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
-    desk = PolicyDesk(control, holders, clock)
+    loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
+    desk = PolicyDesk(control, holders, clock, loop.foresee)
     followers = {
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
         "stream": Follower("stream", _reach(stream, settings.topic), STREAM_EVERY_S),
+        "targets": Follower("targets", loop.step, TARGETS_EVERY_S),
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed)
+    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed, loop)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -165,12 +174,25 @@ def build(
         events.routes(ingest),
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
+        targets.routes(TargetDesk(loop, control, desk), settings.admin_token),
         health.routes(parts.health),
         metrics_routes.routes(metrics),
         console_routes(online, settings.admin_token),
     ):
         app.include_router(router)
     return app
+
+
+def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:
+    """The names of a log's partitions, asked for once: their number does not change while a process runs."""
+    names: list[str] = []
+
+    def sources() -> list[str]:
+        if not names:
+            names.extend(f"{topic}/{partition}" for partition in range(stream.partitions(topic)))
+        return names
+
+    return sources
 
 
 def _reach(stream: Stream, topic: str) -> Callable[[], object]:

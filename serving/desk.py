@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ class PolicyDesk:
     control: ControlPlane
     holders: Holders
     clock: Callable[[], float]
+    foresee: Callable[[Policy], Iterable[Finding]] = lambda policy: ()  # what the traffic forecast says of a policy
 
     def outlets(self) -> list[OutletAnswer]:
         """Every outlet, parents before children."""
@@ -131,7 +132,8 @@ class PolicyDesk:
         """Lint below the parents that are in force."""
         shelf = self.holders.shelf
         parents = [own for code in ancestry(policy.outlet)[:-1] if (own := shelf.own(code))]
-        return _places(lint([*parents, policy], self.holders.current.catalog, self.clock()))
+        findings = lint([*parents, policy], self.holders.current.catalog, self.clock())
+        return _places((*findings, *self.foresee(policy)))
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current

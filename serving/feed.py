@@ -7,7 +7,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
@@ -102,7 +102,7 @@ class FeedService:
                 raise
             log.exception("the page of request %s failed; trying without the model", query.request_id)
         missing.append("model")
-        bare = World.of(world.catalog, world.stats, None, world.policy)
+        bare = replace(World.of(world.catalog, world.stats, None, world.policy), steered=world.steered)
         return self.engine.run(query, None, bare)
 
     def _answer(
@@ -185,6 +185,8 @@ def _impression(query: Query, page: Page) -> Record:
         "features": b64encode(page.features.tobytes()).decode(),
         "feature_shape": list(page.features.shape),
     }
+    if page.credits:
+        context["targets"] = {key: list(credit) for key, credit in page.credits.items()}
     attention = layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     event = ViewerEvent(
         id=f"page-{query.request_id}",

@@ -14,6 +14,8 @@ from features.online import OnlineStore
 from features.stats import read_stats
 from recsys.catalog import Catalog
 from recsys.guidance.compile import CompiledPolicy, compile_policy
+from recsys.guidance.targets.onpage import NOT_STEERED, Steered
+from recsys.guidance.targets.pursuit import Order
 from recsys.model import Model
 from recsys.pipeline import World
 from recsys.state import ItemStats
@@ -43,6 +45,8 @@ class Snapshot:
     worlds: Mapping[str, World]
     faults: Mapping[str, str] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()
+    orders: Mapping[str, Order] = field(default_factory=dict)  # to exposure targets, by target
+    steered: Steered = NOT_STEERED
 
     @classmethod
     def empty(cls) -> Snapshot:
@@ -88,8 +92,10 @@ class Holders:
         outlets.update((outlet.code, outlet) for outlet in self._control.outlets(before.revision))
         for published in self._control.policies_since(before.revision):
             self.shelf.put(published)
+        orders = {**before.orders, **self._control.orders.since(before.revision)}
         with self._swapping:
-            self._swap("control", replace(self.current, revision=revision, catalog=catalog, outlets=outlets))
+            parts = replace(self.current, revision=revision, catalog=catalog, outlets=outlets, orders=orders)
+            self._swap("control", parts)
 
     def follow_stats(self) -> None:
         """Refresh the item statistics. Raises Unavailable."""
@@ -102,6 +108,13 @@ class Holders:
         """Take a model that has passed its probe into service."""
         with self._swapping:
             self._swap("model", replace(self.current, model=model))
+
+    def take_steered(self, steered: Steered) -> None:
+        """Let all further pages go by these prices of exposure targets."""
+        with self._swapping:
+            before = self.current
+            worlds = {outlet: replace(world, steered=steered) for outlet, world in before.worlds.items()}
+            self.current = replace(before, steered=steered, worlds=worlds)
 
     def _swap(self, part: str, parts: Snapshot) -> None:
         """Build the worlds of these parts and let all further requests see them."""
@@ -116,7 +129,7 @@ class Holders:
         self.current = replace(
             parts,
             worlds={
-                outlet: replace(bare if outlet in self.shelf.closed else base, policy=policy)
+                outlet: replace(bare if outlet in self.shelf.closed else base, policy=policy, steered=parts.steered)
                 for outlet, policy in policies.items()
             },
             faults=dict(self.shelf.faults),

@@ -43,7 +43,25 @@ class Metrics:
         self.catalogue = Gauge(
             "mainstay_catalogue_items", "Items in the catalogue served", registry=own, multiprocess_mode="livemin"
         )
+        self.target_delivered = self._of_target("delivered", "Part of its amount that an exposure target has")
+        self.target_planned = self._of_target(
+            "planned", "Part of its amount that an exposure target should have by now"
+        )
+        self.target_price = self._of_target(
+            "price", "Clicks per unit of attention that an exposure target is worth now"
+        )
+        self.target_pacing = self._of_target("pacing_error", "Mean distance from its plan, as part of its amount")
+        self.target_expected = self._of_target("expected", "Part of its amount expected at the deadline")
         self.swaps = Counter("mainstay_swaps", "New worlds taken into service, by what changed", ["part"], registry=own)
+
+    def _of_target(self, name: str, meaning: str) -> Gauge:
+        return Gauge(
+            f"mainstay_target_{name}",
+            meaning,
+            ["target"],
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
 
     def close(self) -> None:
         """This process ends: its gauges no longer count (its counters do)."""

@@ -3,7 +3,7 @@
 The order within a step carries the guarantee, and a crash between any two of them only makes the next step repeat work:
 
 1. dead letters for what cannot be read;
-2. item states, decided from the viewer states as they were (`features.fold`);
+2. item states and the counts of exposure targets, decided from the viewer states as they were (`features.fold`);
 3. viewer states, which from now on know these events;
 4. the event log, whose files are named by offsets;
 5. the commit: only now will the stream not deliver these messages again.
@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
+from features.exposure import fold_exposure
 from features.fold import Placed, apply, fold_item, items_of, sift
 from features.offline.log import EventLog
 from features.online import OnlineStore
@@ -145,6 +146,7 @@ class Worker:
         fresh = [one for some in sifted.values() for one in some.fresh]
         fresh.sort(key=lambda one: one.offset)  # back into the order of the log: an item is folded along it
         self._fold_items(fresh)
+        fold_exposure(self._online, fresh)
         viewers = {viewer_key(v): encode_viewer(apply(states[v], sifted[v])) for v in by_viewer}
         self._online.put(viewers, self._viewer_ttl_s)
 

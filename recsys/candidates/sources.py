@@ -15,6 +15,7 @@ from recsys.candidates.index import Index
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.targets.onpage import NOT_STEERED, Steered, target_needs
 from recsys.model import Model
 from recsys.state import ItemStats, ViewerState
 from recsys.types import F32, I32, Query
@@ -41,6 +42,7 @@ class Ask:
     policy: CompiledPolicy
     index: Index
     vector: F32 | None
+    steered: Steered = NOT_STEERED
 
 
 def personal(ask: Ask) -> I32:
@@ -77,12 +79,13 @@ def newest(ask: Ask) -> I32:
 
 
 def supply(ask: Ask) -> I32:
-    """What the policy's pins and floors need: several times each floor, over several topics, likeliest wanted first."""
+    """What the policy's pins, floors and pushed targets need: several times each floor, over several topics, likeliest
+    wanted first."""
     query, catalog = ask.query, ask.catalog
     if not query.guided:
         return _NONE
     rows = [ask.policy.pinned_rows(query)]
-    for need in ask.policy.needs(query, query.slots):
+    for need in (*ask.policy.needs(query, query.slots), *target_needs(ask.policy, query, ask.steered)):
         members = np.flatnonzero(need.member & ask.index.shows[query.placement.screen]).astype(np.int32)
         allowed, _ = first_reasons(barred(catalog, members, query, ask.viewer))
         members = members[allowed & ~ask.policy.blocked(members, query)]

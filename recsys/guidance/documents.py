@@ -20,7 +20,7 @@ SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
 
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
-_TAGS = ("boost", "block", "pin", "share", "cap", "space")
+_TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
 
 _SHAPES = {
     r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
@@ -121,6 +121,8 @@ def _words(fault: Any) -> str:
         return f"an action is missing; there are {', '.join(_TAGS)}"
     if kind in ("literal_error", "enum"):
         return f"{said!r} is not one of {context['expected']}"
+    if kind == "timezone_aware":
+        return f"{said!r} needs a time and its offset from UTC, such as 2026-10-01T00:00:00+08:00"
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":

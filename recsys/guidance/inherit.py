@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from recsys.catalog import within
 from recsys.errors import Finding, PolicyError
-from recsys.guidance.policy import HARDNESS, Block, Boost, Cap, Control, Pin, Policy, Share, Space
+from recsys.guidance.policy import HARDNESS, Block, Boost, Cap, Control, ExposureTarget, Pin, Policy, Share, Space
 
 FIRM = ("legal", "binding")
 
@@ -117,6 +117,8 @@ def _looser_amounts(parent: Control, child: Control) -> str | None:
         return None if (parent.where, parent.bonus) == (child.where, child.bonus) else "its bonus may not change"
     if isinstance(parent, Block) and isinstance(child, Block):
         return None if parent.where == child.where else "its condition may not change"
+    if isinstance(parent, ExposureTarget) and isinstance(child, ExposureTarget):
+        return _looser_target(parent, child)
     raise TypeError(f"no comparison of {type(parent).__name__}")
 
 
@@ -137,6 +139,20 @@ def _looser_share(parent: Share, child: Share) -> str | None:
         if child.at_least < parent.at_least:
             return f"a child may raise the floor of {parent.at_least:g}, not lower it to {child.at_least:g}"
     return _above("at_most", parent.at_most, child.at_most)
+
+
+def _looser_target(parent: ExposureTarget, child: ExposureTarget) -> str | None:
+    """Whose amount may be tightened, and all else stays."""
+    free = {"id", "hardness", "priority", "note", "impressions", "share", "max_price", "tolerance"}
+    if parent.model_dump(exclude=free) != child.model_dump(exclude=free):
+        return "of an exposure target only amount, tolerance and price may change"
+    asked, wanted = parent.impressions or parent.share, child.impressions or child.share
+    if (parent.share is None) != (child.share is None) or asked is None or wanted is None:
+        return "a share must stay a share, an amount an amount"
+    tighter = wanted >= asked if parent.bound == "at_least" else wanted <= asked
+    if not tighter:
+        return f"a child may ask more than {asked:g} of the target, not less"
+    return None if child.max_price >= parent.max_price else f"max_price may not sink below {parent.max_price:g}"
 
 
 def _above(name: str, parent: float | None, child: float | None) -> str | None:

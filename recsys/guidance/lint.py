@@ -13,8 +13,9 @@ from recsys.catalog import Catalog
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.inherit import chain, loosenings
-from recsys.guidance.policy import Block, Boost, Cap, Control, Pin, Policy, Share
+from recsys.guidance.policy import Block, Boost, Cap, Control, ExposureTarget, Pin, Policy, Share
 from recsys.guidance.rehearsal import rehearse
+from recsys.guidance.targets.findings import odd_target
 from recsys.guidance.vocabulary import unknown_words
 
 
@@ -63,6 +64,8 @@ def _controls(policy: Policy, now: float) -> Iterator[Finding]:
             )
         if isinstance(control, Share):
             yield from _share(here, control)
+        elif isinstance(control, ExposureTarget):
+            yield from odd_target(here, control, policy, now)
         elif isinstance(control, Cap) and control.at_most in (0, 1.0) and isinstance(control.at_most, float):
             odd = "nothing at all" if control.at_most == 0 else "everything"
             yield Finding(f"{here}.at_most", f"{control.at_most:.0%} allows {odd}")
@@ -85,7 +88,7 @@ def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Findin
     compiled = compile_policy(line, catalog)
     region = line[-1].outlet
     for place, control in enumerate(line[-1].controls):
-        if not isinstance(control, Share | Block | Boost) or control.where.about_viewer:
+        if not isinstance(control, Share | Block | Boost | ExposureTarget) or control.where.about_viewer:
             continue
         size = int(compiled.member(control.where, region).sum())
         if size == 0:

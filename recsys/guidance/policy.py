@@ -9,13 +9,23 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recsys.catalog import Code, Id, within
-from recsys.errors import Finding, PolicyError
+from recsys.errors import PolicyError
 from recsys.guidance.conditions import Condition
 from recsys.guidance.documents import findings_of, read_document
-from recsys.guidance.schedule import Active
+from recsys.guidance.schedule import Active, span_of
+from recsys.guidance.targets.plan import Shape
 from recsys.types import Query, Screen, Surface
 
 Hardness = Literal["legal", "binding", "editorial", "soft"]
@@ -56,6 +66,7 @@ class Scope(Said):
     screens: tuple[Screen, ...] = ()
     surfaces: tuple[Surface, ...] = ()
     regions: tuple[Code, ...] = ()  # of the viewer, with all below them
+    outlets: tuple[Code, ...] = ()  # whose page it is, with all below them
 
     def holds(self, query: Query) -> bool:
         """Whether the query's page is one of those meant."""
@@ -64,6 +75,7 @@ class Scope(Said):
             (not self.screens or here.screen in self.screens)
             and (not self.surfaces or here.surface in self.surfaces)
             and (not self.regions or any(within(region, root) for root in self.regions))
+            and (not self.outlets or any(within(here.outlet, root) for root in self.outlets))
         )
 
 
@@ -152,7 +164,97 @@ class Space(Rule):
         return self
 
 
-Control = Annotated[Boost | Block | Pin | Share | Cap | Space, Field(discriminator="action")]
+_PERIOD_S = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
+
+
+class FrequencyCap(Said):
+    """A viewer sees the items of a target at most so often within any hour, day or week, over all screens."""
+
+    impressions: Annotated[int, Field(ge=1, le=50)]
+    per: Literal["hour", "day", "week"] = "day"
+
+    @property
+    def period_s(self) -> float:
+        """Length of the period in seconds."""
+        return _PERIOD_S[self.per]
+
+
+class ExposureTarget(Rule):
+    """So much of the audience's attention for some items by a deadline; a cap with `bound: at_most`.
+
+    impressions  attention-weighted: an item looked at with certainty counts 1, one far down the page a fraction
+    share        of all attention on the pages it is in force for
+    plan         even: in step with the forecast traffic; front: sooner; asap: at once; by_day_part: as `day_parts` say
+    tolerance    so far behind or ahead of the plan, as part of the amount, is still "on plan"
+    logic        guaranteed: `last_resort` may be used; best_effort: never more than the price
+    max_price    clicks per unit of attention that it may cost at most
+    last_resort  least share of (or number of items on) each page, once the price alone will not do; guaranteed only
+    like         id of a target of this policy whose prices it begins with
+    """
+
+    action: Literal["exposure_target"]
+    where: Condition
+    impressions: Annotated[int, Field(gt=0, le=10**12)] | None = None
+    share: Annotated[float, Field(gt=0)] | None = None
+    bound: Literal["at_least", "at_most"] = "at_least"
+    since: AwareDatetime | None = Field(None, alias="from")
+    by: AwareDatetime
+    plan: Shape = "even"
+    day_parts: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    offset_h: Annotated[float, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC
+    tolerance: Annotated[float, Field(ge=0.001, le=0.5)] = 0.02
+    logic: Literal["guaranteed", "best_effort"] = "best_effort"
+    max_price: Annotated[float, Field(gt=0, le=10)] = 0.5
+    frequency_cap: FrequencyCap | None = None
+    last_resort: Amount | None = None
+    like: Id | None = None
+
+    @field_validator("share", mode="before")
+    @classmethod
+    def _per_cent(cls, said: object) -> object:
+        if isinstance(said, str) and said.endswith("%"):
+            try:
+                return float(said[:-1]) / 100.0
+            except ValueError:
+                return said
+        return said
+
+    @field_validator("share")
+    @classmethod
+    def _a_part(cls, share: float | None) -> float | None:
+        if share is not None and share > 1:
+            raise ValueError(f"{share:g} is more than all attention: write 0.3 or 30%")
+        return share
+
+    @field_validator("day_parts")
+    @classmethod
+    def _hours(cls, parts: dict[str, float]) -> dict[str, float]:
+        for hours in parts:
+            span_of(hours)
+        if parts and abs(sum(parts.values()) - 1.0) > 0.005:
+            raise ValueError(f"the parts of the day add up to {sum(parts.values()):.0%}, not to 100%")
+        return parts
+
+    @model_validator(mode="after")
+    def _sound(self) -> ExposureTarget:
+        if (self.impressions is None) == (self.share is None):
+            raise ValueError("a target needs impressions or share, one of both")
+        if self.since and self.by <= self.since:
+            raise ValueError("the deadline (by) is not after the start (from)")
+        if (self.plan == "by_day_part") != bool(self.day_parts):
+            raise ValueError("day_parts belong to plan: by_day_part, and it needs them")
+        if self.last_resort is not None and (self.logic != "guaranteed" or self.bound != "at_least"):
+            raise ValueError("a last resort belongs to logic: guaranteed and bound: at_least")
+        if self.where.about_viewer:
+            raise ValueError("a target is about the same items for all viewers: locality: viewer cannot be meant")
+        return self
+
+    def runs(self, now: float) -> bool:
+        """Whether unix second `now` lies in its window."""
+        return (self.since is None or self.since.timestamp() <= now) and now < self.by.timestamp()
+
+
+Control = Annotated[Boost | Block | Pin | Share | Cap | Space | ExposureTarget, Field(discriminator="action")]
 PageControl = Pin | Share | Cap | Space
 """The controls that the page solve must keep; boosts and blocks act before it."""
 
@@ -180,19 +282,7 @@ class Policy(Said):
 def parse_policy(text: str) -> Policy:
     """A policy from JSON or YAML text. Raises PolicyError whose findings name every field that is wrong."""
     document = read_document(text)
-    refused = tuple(_not_served(document))
-    if refused:
-        raise PolicyError("the policy cannot be used", refused)
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
         raise PolicyError("the policy cannot be read", findings_of(error)) from error
-
-
-def _not_served(document: object) -> list[Finding]:
-    controls = document.get("controls") if isinstance(document, dict) else None
-    return [
-        Finding(f"controls[{place}].action", "exposure targets are not served yet")
-        for place, control in enumerate(controls if isinstance(controls, list) else ())
-        if isinstance(control, dict) and control.get("action") == "exposure_target"
-    ]

@@ -17,7 +17,7 @@ from recsys.errors import InvalidInput
 from serving.control.ledger import answering
 from serving.control.plane import ControlPlane
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: a database that already stands there is opened without loading Alembic."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -11,6 +11,7 @@ from recsys.catalog import Item
 from recsys.errors import Conflict, InvalidInput, NotFound
 from serving.control import tables
 from serving.control.ledger import Ledger, reading, writing
+from serving.control.orders import Orders
 from serving.control.rows import AuditRow, Change, Outlet, PolicyVersion, PublishedPolicy, StoredItem
 
 _CHUNK = 500  # ids per IN list: SQLite takes at most 32,766 parameters, and short lists keep plans cached
@@ -25,6 +26,7 @@ class ControlPlane:
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine = engine
         self._clock = clock
+        self.orders = Orders(engine, clock)  # to exposure targets
 
     def close(self) -> None:
         """Let go of all connections; idempotent."""

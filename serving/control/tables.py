@@ -53,6 +53,14 @@ publications = Table(  # append-only: the newest one of an outlet says which ver
     Column("at", Float, nullable=False),
 )
 
+target_orders = Table(  # what editors told running exposure targets, beyond their policies
+    "target_orders",
+    metadata,
+    Column("target", String(300), primary_key=True),  # outlet/control
+    Column("revision", BigInteger, nullable=False, unique=True),
+    Column("body", Text, nullable=False),  # JSON: paused, stopped, amount
+)
+
 audit = Table(  # append-only, each row signed over the one before
     "audit",
     metadata,

@@ -55,11 +55,7 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
         ("outlet: CN", "outlet", "lower-case"),
         ("outlet: cn\nprofil: x", "profil", "no such field"),
         ("outlet: cn\nweights: {x: 3}", "weights.x", "less than or equal to 1"),
-        (
-            CONTROL % "action: exposure_target, impressions: 5",
-            "controls[0].action",
-            "exposure targets are not served yet",
-        ),
+        (CONTROL % "action: exposure_target, impressions: 5", "controls[0].by", "is missing"),
         (CONTROL % "action: shout", "controls[0]", "there is no action 'shout'"),
         (CONTROL % "where: {label: x}", "controls[0]", "an action is missing"),
         (CONTROL % "action: share, where: {label: x}", "controls[0]", "needs at_least, at_most or both"),

@@ -1,0 +1,1 @@
+"""Exposure targets on simulated days, against other ways to reach them and against hindsight."""

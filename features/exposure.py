@@ -1,0 +1,170 @@
+"""What exposure targets have won, and how much attention there was: folded from impressions, exactly once in effect.
+
+The engine writes into each impression what the page did for each target in force (`context.targets`: attention won,
+attention of the page, impressions that count for a frequency cap). The worker adds this up in shards, one per target
+and log partition, and the attention of all pages by placement, region and hour. A shard has one writer and carries
+the last offset it has folded; an event at or below it changes nothing. As with item states, what counts is decided from
+the viewers' states (`features.fold`), so shards are made durable before these.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from features.codec import decode_state, encode_state
+from features.events import ViewerEvent
+from features.online import OnlineStore
+
+if TYPE_CHECKING:
+    from features.fold import Placed
+
+COUNTS = "count:"
+TRAFFIC = "traffic:"
+TRAFFIC_TTL_S = 36 * 86_400.0
+"""How long the traffic of a day is kept: five weeks for the forecast."""
+
+EXPOSED_MAX = 50  # times a viewer's state remembers of a target: no frequency cap is higher
+
+
+class TargetCount(msgspec.Struct, frozen=True):
+    """What one log partition says of one target."""
+
+    key: str
+    won: float = 0.0  # attention of its items
+    served: float = 0.0  # attention of all pages it was in force on
+    pages: int = 0
+    impressions: int = 0  # those that count for its frequency cap
+    upto: float = 0.0  # unix second of the newest impression
+    offset: int = -1
+
+
+class TrafficDay(msgspec.Struct, frozen=True):
+    """What one log partition says of one placement and region on one day (days since 1970, UTC)."""
+
+    placement: str
+    region: str
+    day: int
+    attention: tuple[float, ...] = (0.0,) * 24  # by hour
+    pages: tuple[int, ...] = (0,) * 24
+    offset: int = -1
+
+
+_count = msgspec.msgpack.Decoder(TargetCount)
+_traffic = msgspec.msgpack.Decoder(TrafficDay)
+
+
+def count_key(key: str, source: str) -> str:
+    """Where the count of a target (`outlet/control`) in one log partition lives (`source` = "topic/partition")."""
+    return f"{COUNTS}{{{key}}}:{source}"
+
+
+def traffic_key(placement: str, region: str, day: int, source: str) -> str:
+    """Where the traffic of a placement and region on one day in one log partition lives."""
+    return f"{TRAFFIC}{{{placement}|{region}}}:{day}:{source}"
+
+
+def credits_of(event: ViewerEvent) -> dict[str, tuple[float, float, int]]:
+    """Target -> attention won, attention of the page, impressions for its cap. Anything else in their place is left
+    out: the context is ours, but an old engine may have written it."""
+    said = event.context.get("targets") if event.kind == "impression" else None
+    answer: dict[str, tuple[float, float, int]] = {}
+    for key, numbers in said.items() if isinstance(said, dict) else ():
+        if isinstance(numbers, list) and len(numbers) == 3 and all(_counts(n) for n in numbers):
+            won, served, impressions = (float(n) for n in numbers)  # type: ignore[arg-type]
+            answer[key] = (won, served, int(impressions))
+    return answer
+
+
+def _counts(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < 1e6
+
+
+def exposed_to(before: Mapping[str, tuple[float, ...]], events: Iterable[ViewerEvent]) -> dict[str, tuple[float, ...]]:
+    """When items of targets with a frequency cap were shown to a viewer, after these events; the newest stand last."""
+    exposed = dict(before)
+    for event in events:
+        for key, (_, _, impressions) in credits_of(event).items():
+            if impressions:
+                times = sorted((*exposed.get(key, ()), *(event.at,) * impressions))
+                exposed[key] = tuple(times[-EXPOSED_MAX:])
+    return exposed
+
+
+def fold_count(count: TargetCount, events: Sequence[Placed]) -> TargetCount:
+    """The count after these events: `sift`ed, all crediting the target, of one source, in offset order."""
+    won, served, pages, impressions = count.won, count.served, count.pages, count.impressions
+    upto, offset = count.upto, count.offset
+    for one in events:
+        if one.offset <= offset:
+            continue
+        offset = one.offset
+        more = credits_of(one.event)[count.key]
+        won, served, pages, impressions = won + more[0], served + more[1], pages + 1, impressions + more[2]
+        upto = max(upto, one.event.at)
+    return TargetCount(count.key, won, served, pages, impressions, upto, offset)
+
+
+def fold_traffic(day: TrafficDay, events: Sequence[Placed]) -> TrafficDay:
+    """The traffic after these impressions of its day, placement, region and source, in offset order."""
+    attention, pages, offset = list(day.attention), list(day.pages), day.offset
+    for one in events:
+        if one.offset <= offset:
+            continue
+        offset = one.offset
+        hour = int(one.event.at % 86_400 // 3600)
+        attention[hour] += sum(one.event.attention)
+        pages[hour] += 1
+    return TrafficDay(day.placement, day.region, day.day, tuple(attention), tuple(pages), offset)
+
+
+def fold_exposure(online: OnlineStore, fresh: Sequence[Placed]) -> None:
+    """Fold events (`sift`ed, in the order of the log) into the shards they concern. Raises Unavailable."""
+    counts: dict[tuple[str, str], list[Placed]] = defaultdict(list)
+    traffic: dict[tuple[str, str, int, str], list[Placed]] = defaultdict(list)
+    for one in fresh:
+        event = one.event
+        for key in credits_of(event):
+            counts[key, one.source].append(one)
+        if event.kind == "impression" and event.placement and event.attention:
+            traffic[event.placement, event.region, int(event.at // 86_400), one.source].append(one)
+    count_keys = [count_key(*at) for at in counts]
+    traffic_keys = [traffic_key(*at) for at in traffic]
+    raw = online.get([*count_keys, *traffic_keys])
+    folded = {}
+    for key, before, (at, events) in zip(count_keys, raw, counts.items(), strict=False):
+        count = TargetCount(at[0]) if before is None else decode_state(before, _count)
+        folded[key] = encode_state(fold_count(count, events))
+    if folded:
+        online.put(folded)
+    days = {}
+    for key, before, (where, events) in zip(traffic_keys, raw[len(count_keys) :], traffic.items(), strict=True):
+        day = TrafficDay(*where[:3]) if before is None else decode_state(before, _traffic)
+        days[key] = encode_state(fold_traffic(day, events))
+    if days:
+        online.put(days, TRAFFIC_TTL_S)
+
+
+def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]) -> dict[str, TargetCount]:
+    """The counts of targets, their shards summed; `offset` means nothing then. Raises Unavailable, StateError."""
+    raw = iter(online.get([count_key(key, source) for key in keys for source in sources]))
+    answer = {}
+    for key in keys:
+        shards = [decode_state(one, _count) for one in (next(raw) for _ in sources) if one is not None]
+        answer[key] = TargetCount(
+            key,
+            sum(shard.won for shard in shards),
+            sum(shard.served for shard in shards),
+            sum(shard.pages for shard in shards),
+            sum(shard.impressions for shard in shards),
+            max((shard.upto for shard in shards), default=0.0),
+        )
+    return answer
+
+
+def read_traffic(online: OnlineStore) -> list[TrafficDay]:
+    """All traffic that is remembered, in shards. Raises Unavailable, StateError."""
+    return [decode_state(raw, _traffic) for _, raw in online.scan(TRAFFIC)]

@@ -1,0 +1,1 @@
+"""Exposure targets: goals of the whole audience, reached by prices."""

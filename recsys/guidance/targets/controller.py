@@ -1,0 +1,198 @@
+"""The price of a target, moved by how far delivery is behind its plan: proportional and integral, with manners.
+
+    lag    = sign * (planned - delivered), as parts of the amount
+    price  = usual(hour) + integral + kp * lag, within [0, max_price]
+    integral grows by ki * lag * d(progress), but not while the price is held at a limit (anti-windup)
+
+`progress` (part of the window's traffic that the counters have seen) is the controller's time. Counters that are late
+are late for plan and delivery alike, so lateness is no lag; counters that stop stop the controller, so nothing winds
+up; and an update with the same counters changes nothing, so it does not matter which process does it, nor how often.
+
+`usual` is what the price was at this hour on earlier days: what viewers want moves through the day, and what comes
+again every day need not be found out again from a lag.
+
+Gains come from what the target is expected to do: delivery answers a price with `slope` (amounts per whole window and
+per click), so kp = bandwidth / slope closes the loop at `bandwidth` whatever the size of the target. Late counters
+take bandwidth away (a loop that answers faster than it sees oscillates).
+
+Source: proportional-integral control with conditional integration and feed-forward, gains for an integrating process
+with dead time (Astrom and Hagglund, Advanced PID Control, 2006, chapters 3, 5 and 6; Skogestad, Simple analytic rules
+for model reduction and PID controller tuning, 2003); prices as dual variables of an online allocation (Balseiro, Lu and
+Mirrokni, 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+HOURS = 24
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Gains:
+    """How the controller behaves; everything is per whole window, so one setting serves an hour and a month.
+
+    bandwidth   1 / (part of the window in which a lag falls to a third); rises towards the deadline
+    damping     1 comes back fastest, above it without overshoot
+    far, firm   a lag beyond `far` of the amount is answered `firm` times as firmly, as far as lateness allows
+    late        bandwidth x lateness is held below this
+    stride      an update integrates over at most this part of the window: a gap is no lag
+    move        largest move of the price in one update, as part of max_price
+    grace_s     counters may stand still this long before the price leaves where it froze
+    half_life_s then half of its distance from the forecast price is gone after each of these
+    """
+
+    bandwidth: float = 60.0
+    damping: float = 1.5
+    far: float = 0.01
+    firm: float = 3.0
+    late: float = 0.7
+    stride: float = 0.004
+    move: float = 0.1
+    grace_s: float = 600.0
+    half_life_s: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What the controller remembers of one target.
+
+    progress   of the counters at the last update, in [0, 1]
+    price      in force, clicks per unit of attention, >= 0
+    integral   what today asks for beyond `usual`
+    level      slow mean of the integral: with `usual` the forecast price, where it goes when counters stay away
+    usual      [24] price by hour of the day (UTC), from earlier days
+    today      [24] sum of price x progress in each hour since midnight
+    weight     [24] sum of progress in each hour since midnight
+    held       price when the counters stopped
+    moved_at   unix second at which the counters last moved
+    """
+
+    progress: float
+    price: float
+    integral: float
+    level: float
+    usual: tuple[float, ...]
+    today: tuple[float, ...]
+    weight: tuple[float, ...]
+    held: float
+    moved_at: float
+
+    @classmethod
+    def first(cls, price: float | tuple[float, ...], at: float) -> Steering:
+        """Before anything was counted, at a first price: one for all hours, or one for each (yesterday's)."""
+        usual = (float(price),) * HOURS if isinstance(price, int | float) else price
+        now = usual_at(usual, at)
+        return cls(0.0, now, 0.0, 0.0, usual, (0.0,) * HOURS, (0.0,) * HOURS, now, at)
+
+    def learnt(self) -> tuple[float, ...]:
+        """[24] the usual prices as they would be if the day ended now: today's and earlier ones, half and half."""
+        return tuple(
+            (u + t / w) / 2.0 if w > 0 else u for u, t, w in zip(self.usual, self.today, self.weight, strict=True)
+        )
+
+    def expected(self, at: float) -> float:
+        """The forecast price at a unix second."""
+        return max(usual_at(self.usual, at) + self.level, 0.0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The counters against the plan, at one moment.
+
+    progress   part of the window's traffic that the counters have seen
+    planned    part of the amount that should be delivered by then
+    delivered  part of the amount that is
+    late       part of the window's traffic that was served and is not counted yet
+    at         unix second of the reading
+    """
+
+    progress: float
+    planned: float
+    delivered: float
+    late: float
+    at: float
+
+
+def update(
+    state: Steering, seen: Reading, *, sign: int, max_price: float, slope: float, gains: Gains | None = None
+) -> Steering:
+    """The state after a reading.
+
+    sign   +1 for at least, -1 for at most (the price then pushes down: it is subtracted from its items' utility)
+    slope  change of delivery by the price: amounts per whole window and click, > 0
+
+    Laws: the price stays in [0, max_price]; it moves by at most `gains.move * max_price`; the same reading again
+    changes nothing; with counters standing still it never leaves the span between where it froze and the forecast.
+    """
+    gains = gains or Gains()
+    if seen.progress <= state.progress:
+        return _waiting(state, seen, max_price, gains)
+    state = _day_over(state, seen.at)
+    step = min(seen.progress - state.progress, gains.stride)
+    lag = sign * (seen.planned - seen.delivered)
+    band = bandwidth(seen, gains)
+    kp, ki = band / slope, (band / (2.0 * gains.damping)) ** 2 / slope
+    usual = usual_at(state.usual, seen.at)
+    integral = state.integral + ki * lag * step
+    wanted = usual + integral + kp * lag + (bandwidth(seen, gains, gains.firm) - band) / slope * _beyond(lag, gains.far)
+    if (wanted > max_price and lag > 0) or (wanted < 0 and lag < 0):
+        integral = state.integral  # anti-windup
+    integral = min(max(integral, -usual), max_price - usual)
+    reach = gains.move * max_price
+    price = min(max(wanted, 0.0, state.price - reach), max_price, state.price + reach)
+    level = state.level + min(step * 20.0, 1.0) * (integral - state.level)
+    hour = int(seen.at % DAY_S // 3600)
+    today, weight = _added(state.today, hour, price * step), _added(state.weight, hour, step)
+    return Steering(seen.progress, price, integral, level, state.usual, today, weight, price, seen.at)
+
+
+def bandwidth(seen: Reading, gains: Gains, firm: float = 1.0) -> float:
+    """How fast the loop may answer: faster towards the deadline, slower when counters are late."""
+    left = max(1.0 - seen.progress, 0.02)
+    wanted = firm * gains.bandwidth * max(1.0, min(0.1 / left, 4.0))
+    return min(wanted, gains.late / max(seen.late, 1e-9))
+
+
+def usual_at(usual: tuple[float, ...], at: float) -> float:
+    """A price by hours, read at a unix second: straight lines between the middles of the hours.
+
+    >>> usual_at((0.0, 1.0) + (0.0,) * 22, 3600.0), usual_at((0.0, 1.0) + (0.0,) * 22, 5400.0)
+    (0.5, 1.0)
+    """
+    place = at % DAY_S / 3600.0 - 0.5
+    hour = math.floor(place)
+    ahead = place - hour
+    return (1.0 - ahead) * usual[hour % HOURS] + ahead * usual[(hour + 1) % HOURS]
+
+
+def _beyond(lag: float, far: float) -> float:
+    """The part of a lag that lies beyond `far`, with its sign."""
+    return math.copysign(max(abs(lag) - far, 0.0), lag)
+
+
+def _waiting(state: Steering, seen: Reading, max_price: float, gains: Gains) -> Steering:
+    """Counters that stand still: freeze, then drift towards the forecast price; a function of the clock alone."""
+    still_s = seen.at - state.moved_at - gains.grace_s
+    if still_s <= 0:
+        return state
+    goal = min(state.expected(seen.at), max_price)
+    return replace(state, price=goal + (state.held - goal) * math.exp2(-still_s / gains.half_life_s))
+
+
+def _added(sums: tuple[float, ...], hour: int, more: float) -> tuple[float, ...]:
+    return (*sums[:hour], sums[hour] + more, *sums[hour + 1 :])
+
+
+def _day_over(state: Steering, at: float) -> Steering:
+    """At midnight (UTC) the day's prices enter the usual ones, and the price in force does not notice."""
+    if at // DAY_S == state.moved_at // DAY_S or not any(state.weight):
+        return state
+    usual = state.learnt()
+    moved = usual_at(usual, at) - usual_at(state.usual, at)
+    none = (0.0,) * HOURS
+    return replace(
+        state, usual=usual, today=none, weight=none, integral=state.integral - moved, level=state.level - moved
+    )

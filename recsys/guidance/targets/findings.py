@@ -1,0 +1,71 @@
+"""What editors should know about an exposure target before it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from recsys.catalog import Catalog
+from recsys.distribution.screens import LAYOUTS, layout
+from recsys.errors import Finding
+from recsys.guidance.conditions import mask
+from recsys.guidance.policy import ExposureTarget, Policy
+from recsys.guidance.targets.forecast import Forecast
+from recsys.types import Screen
+
+SHORT_S = 900.0
+"""A window shorter than this is over before a price has found its place."""
+
+
+def odd_target(here: str, target: ExposureTarget, policy: Policy, now: float) -> Iterator[Finding]:
+    """What is odd about a target all by itself; `here` is its place in the policy."""
+    end = target.by.timestamp()
+    start = max(target.since.timestamp(), now) if target.since else now
+    if end <= now:
+        yield Finding(f"{here}.by", f"the deadline of {target.id!r} has passed: {target.by.isoformat()}")
+    elif end - start < SHORT_S:
+        yield Finding(f"{here}.by", f"{target.id!r} has {(end - start) / 60:.0f} minutes: too short to be steered")
+    until = target.active.until
+    if until is not None and until.timestamp() < end:
+        yield Finding(f"{here}.active.until", f"{target.id!r} ends before its deadline, so it will be short")
+    if target.share == 1.0:
+        wants = "nothing else could be shown" if target.bound == "at_least" else "it allows everything"
+        yield Finding(f"{here}.share", f"100 % of all attention: {wants}")
+    for other in policy.controls:
+        if isinstance(other, ExposureTarget) and other.where == target.where and other.on == target.on:
+            yield from _contradiction(here, target, other)
+
+
+def _contradiction(here: str, floor: ExposureTarget, cap: ExposureTarget) -> Iterator[Finding]:
+    if floor.bound != "at_least" or cap.bound != "at_most":
+        return
+    pairs = (("share", floor.share, cap.share), ("impressions", floor.impressions, cap.impressions))
+    for field, least, most in pairs:
+        if least is not None and most is not None and least > most:
+            yield Finding(f"{here}.{field}", f"asks for {least:g}, and {cap.id!r} allows at most {most:g} of the same")
+
+
+def out_of_reach(here: str, target: ExposureTarget, catalog: Catalog, forecast: Forecast, now: float) -> Finding | None:
+    """A finding when a target asks for more than its items could win if they stood on top of every page.
+
+    forecast  attention per second on the pages it would be in force for
+    """
+    start = max(target.since.timestamp(), now) if target.since else now
+    attention = forecast.mass(start, target.by.timestamp())
+    items = int(mask(target.where, catalog, "").sum())
+    most = max(_top(screen, items) for screen in target.on.screens or Screen)
+    asked = float(target.impressions) if target.impressions is not None else (target.share or 0.0) * attention
+    if target.bound == "at_most" or asked <= most * attention:
+        return None
+    field = "impressions" if target.impressions is not None else "share"
+    return Finding(
+        f"{here}.{field}",
+        f"cannot be reached: its pages are expected to get {attention:,.0f} of attention until the deadline, of which "
+        f"{items} {'item' if items == 1 else 'items'} on top of every page would win {most * attention:,.0f}; "
+        f"asked for are {asked:,.0f}",
+    )
+
+
+def _top(screen: Screen, items: int) -> float:
+    """Part of a page's attention that so many items win on top of it."""
+    attention = layout(screen).attention(LAYOUTS[screen].slots)
+    return float(attention[:items].sum() / attention.sum())

@@ -1,0 +1,220 @@
+"""One target from definition to price: what was counted goes in, what every page must know comes out.
+
+    counts + forecast -> progress -> plan -> lag -> price -> outlook -> status
+
+All state of a target is one `Pursuit`; `pursue` is a function of it, the counts and the clock, and with the same counts
+it changes nothing. So any process may run it, none is in charge, and a process that ends takes nothing along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from recsys.guidance.policy import ExposureTarget
+from recsys.guidance.targets.controller import Gains, Reading, Steering, update
+from recsys.guidance.targets.forecast import Forecast
+from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead, paced
+from recsys.guidance.targets.plan import day_part_weights, planned, progress, total
+
+SLOPE = 4.0
+"""Amounts per window that the whole range of a price is expected to move, until something better is known."""
+
+
+TRAIL = 100
+"""Moments of a target's course that are remembered, spread over its progress."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What editors told a running target, beyond its policy. `amount`: impressions or share in place of its own."""
+
+    paused: bool = False
+    stopped: bool = False
+    amount: float | None = None
+
+
+@dataclass(frozen=True)
+class Count:
+    """What was counted of a target: attention of its items, attention of all pages it was in force on, newest
+    impression (unix second; 0 before the first)."""
+
+    won: float = 0.0
+    served: float = 0.0
+    upto: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pursuit:
+    """What is remembered of a target.
+
+    start      unix second of its beginning
+    amount     impressions or share that the plan was last made for
+    base       progress and attention won from which the plan was last made anew (a resumption, another amount)
+    steering   of the price
+    pace       how delivery went lately
+    paused, resort   whether it is paused; whether its last resort is in force
+    error      sum over progress of |delivered - planned|, as parts of the amount
+    trail      (unix second, planned, delivered, price), at most TRAIL of them: for the report
+    """
+
+    start: float
+    amount: float
+    steering: Steering
+    base: tuple[float, float] = (0.0, 0.0)
+    pace: Pace = field(default_factory=Pace)
+    paused: bool = False
+    resort: bool = False
+    error: float = 0.0
+    trail: tuple[tuple[float, float, float, float], ...] = ()
+
+    @classmethod
+    def begin(cls, target: ExposureTarget, now: float, price: float | tuple[float, ...] = 0.0) -> Pursuit:
+        """A target nobody has pursued yet, at a first price (of all hours, or for each)."""
+        start = target.since.timestamp() if target.since else now
+        return cls(start, amount_of(target, Order()), Steering.first(price, now))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a target stands.
+
+    amount, delivered, planned   attention: in all by the deadline, won so far, wanted so far
+    progress                     part of the window's traffic that is served
+    price, price_limit           clicks per unit of attention
+    late_s                       seconds that the counters are behind; `silent_s` how long they have not moved
+    """
+
+    amount: float
+    delivered: float
+    planned: float
+    progress: float
+    price: float
+    price_limit: float
+    tolerance: float
+    outlook: Outlook
+    late_s: float
+    silent_s: float
+    pacing_error: float
+    paused: bool
+    stopped: bool
+    over: bool
+    begun: bool
+    resort: bool
+    cap: bool
+
+    @property
+    def lag(self) -> float:
+        """Part of the amount by which it is behind its plan; a cap: by which it is above."""
+        return (-1.0 if self.cap else 1.0) * (self.planned - self.delivered) / max(self.amount, 1e-9)
+
+
+def amount_of(target: ExposureTarget, order: Order) -> float:
+    """Impressions or share that are asked for now."""
+    said = target.impressions if target.impressions is not None else target.share
+    assert said is not None
+    return float(said if order.amount is None else order.amount)
+
+
+def pursue(
+    target: ExposureTarget,
+    state: Pursuit,
+    count: Count,
+    forecast: Forecast,
+    now: float,
+    order: Order | None = None,
+    gains: Gains | None = None,
+) -> tuple[Pursuit, Standing]:
+    """The target a moment later, and how it stands.
+
+    forecast  attention per second on the pages it is in force for
+    """
+    order, gains = order or Order(), gains or Gains()
+    asked, end = amount_of(target, order), target.by.timestamp()
+    upto = min(max(count.upto, state.start), end)
+    plan = _Plan(target, state.start, end, forecast)
+    done = max(plan.progress(count.served, upto), state.steering.progress)
+    whole = max(total(count.served, state.start, upto, end, forecast), 1e-9)
+    amount = asked * whole if target.share is not None else asked
+    if asked != state.amount or (state.paused and not order.paused):  # plan the rest anew from here, without a jump
+        state = replace(state, amount=asked, base=(done, count.won))
+    wanted = plan.wanted(amount, state.base, done)
+    late = forecast.mass(upto, min(now, end)) / whole
+    seen = Reading(done, wanted / amount, count.won / amount, late, now)
+    sign = 1 if target.bound == "at_least" else -1
+    running = state.start <= now < end and not order.paused and not order.stopped
+    steering, pace, error = state.steering, state.pace, state.error
+    if done > steering.progress:
+        pace = paced(pace, done, seen.delivered)
+        error += abs(seen.delivered - seen.planned) * (done - steering.progress)
+    if running:
+        slope = SLOPE / target.max_price
+        steering = update(steering, seen, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
+    else:
+        steering = replace(steering, progress=done, moved_at=now if done > steering.progress else steering.moved_at)
+    price = steering.price if running else 0.0
+    outlook = look_ahead(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
+    resort = _resort(target, state.resort, price, outlook, seen) and running
+    trail = state.trail
+    if done - state.steering.progress > 0 and int(done * TRAIL) > int(state.steering.progress * TRAIL):
+        trail = (*trail, (now, wanted, count.won, price))[-TRAIL:]
+    pursuit = replace(state, steering=steering, pace=pace, error=error, paused=order.paused, resort=resort, trail=trail)
+    return pursuit, Standing(
+        amount=amount, delivered=count.won, planned=wanted, progress=done, price=price, price_limit=target.max_price,
+        tolerance=target.tolerance, outlook=outlook, late_s=max(min(now, end) - upto, 0.0),
+        silent_s=max(now - steering.moved_at, 0.0) if running else 0.0,
+        pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, over=now >= end,
+        begun=now >= state.start, resort=resort, cap=sign < 0,
+    )  # fmt: skip
+
+
+def _resort(target: ExposureTarget, before: bool, price: float, outlook: Outlook, seen: Reading) -> bool:
+    """Whether the last resort is in force: the price is at its limit and will not do; until the plan is caught up."""
+    if target.last_resort is None:
+        return False
+    if before:
+        return seen.delivered < seen.planned
+    return price >= 0.98 * target.max_price and outlook.expected < 1.0 - target.tolerance
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """When what is wanted, over one window."""
+
+    target: ExposureTarget
+    start: float
+    end: float
+    forecast: Forecast
+
+    def progress(self, served: float, upto: float) -> float:
+        """Part of the window's traffic that was served."""
+        return progress(served, self.start, upto, self.end, self.forecast)
+
+    def wanted(self, amount: float, base: tuple[float, float], done: float) -> float:
+        """Attention it should have when part `done` of the traffic is served; `base` is where the plan begins."""
+        shape = "even" if self.target.plan == "by_day_part" else self.target.plan
+        curve = self._by_day_part if self.target.plan == "by_day_part" else lambda part: planned(shape, part)
+        first, won = base
+        if first <= 0.0:
+            return amount * curve(done)
+        left = 1.0 - curve(first)
+        ahead = (curve(done) - curve(first)) / left if left > 1e-9 else 1.0
+        return won + max(amount - won, 0.0) * min(max(ahead, 0.0), 1.0)
+
+    def _by_day_part(self, done: float) -> float:
+        """Part of the amount by the parts of the day. `done` is turned back into the clock by the forecast."""
+        weights = day_part_weights(self.target.day_parts, self.target.offset_h, self.forecast)
+        weighted = self.forecast.weighted(weights)
+        at = self._when(done)
+        return weighted.mass(self.start, at) / max(weighted.mass(self.start, self.end), 1e-9)
+
+    def _when(self, done: float) -> float:
+        """Unix second at which the forecast has served part `done` of the window."""
+        low, high = self.start, self.end
+        wanted = done * self.forecast.mass(low, high)
+        for _ in range(40):
+            middle = (low + high) / 2.0
+            if self.forecast.mass(self.start, middle) < wanted:
+                low = middle
+            else:
+                high = middle
+        return high

@@ -1,0 +1,79 @@
+"""How a target stands, in editors' words."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from recsys.guidance.targets.pursuit import Standing
+
+Status = Literal[
+    "not begun", "on plan", "behind", "ahead", "reached", "price at limit", "cannot deliver", "counters silent",
+    "paused", "stopped", "over",
+]  # fmt: skip
+
+SILENT_S = 600.0
+"""Counters that have not moved for so long, although pages are expected, are reported."""
+
+
+def status(standing: Standing) -> Status:
+    """One word for a target; of several that fit, the one an editor must know first."""
+    s = standing
+    if s.stopped:
+        return "stopped"
+    if s.over:
+        return "over"
+    if not s.begun:
+        return "not begun"
+    if s.paused:
+        return "paused"
+    if s.silent_s > SILENT_S:
+        return "counters silent"
+    if s.outlook.limited and _misses(s):
+        return "cannot deliver"
+    if s.outlook.limited:
+        return "price at limit"
+    if not s.cap and s.delivered >= s.amount:
+        return "reached"
+    if s.lag > s.tolerance:
+        return "behind"
+    return "ahead" if s.lag < -s.tolerance else "on plan"
+
+
+def sentence(standing: Standing) -> str:
+    """The status with its figures, as a sentence."""
+    s, word = standing, status(standing)
+    share = s.delivered / max(s.amount, 1e-9)
+    if word == "cannot deliver":
+        if s.cap:
+            return f"cannot be held: expected {s.outlook.expected:.0%} of the cap, the price is at its limit"
+        resort = "; the last resort is in force" if s.resort else ""
+        return f"cannot deliver: expected {s.outlook.expected:.0%}, the price is at its limit{resort}"
+    if word == "over":
+        return _ended(s, share)
+    if word == "counters silent":
+        return f"counters silent for {s.silent_s / 60:.0f} min: the price moves towards its forecast"
+    if word in ("behind", "ahead"):
+        side = "above" if s.cap and word == "behind" else "below" if s.cap else word
+        return (
+            f"{word}: {abs(s.lag):.1%} of the amount {side} {'its' if side == word else 'the'} plan"
+            if not s.cap
+            else (f"{side} its plan by {abs(s.lag):.1%} of the amount")
+        )
+    if word == "price at limit":
+        return f"on course, but the price is at its limit of {s.price_limit:g} clicks"
+    if word == "reached":
+        return f"reached: {share:.0%} delivered before the deadline"
+    if word == "on plan":
+        return f"on plan: {share:.0%} delivered, {s.planned / max(s.amount, 1e-9):.0%} planned by now"
+    return {"paused": "paused: not pushed until it is resumed", "stopped": f"stopped at {share:.0%}"}.get(word, word)
+
+
+def _ended(s: Standing, share: float) -> str:
+    missed = (share - 1.0) if s.cap else (1.0 - share)
+    if missed <= s.tolerance:
+        return f"over: {'kept' if s.cap else 'reached'}, {share:.1%}"
+    return f"over: {missed:.1%} {'above the cap' if s.cap else 'short'}"
+
+
+def _misses(s: Standing) -> bool:
+    return s.outlook.expected > 1.0 + s.tolerance if s.cap else s.outlook.expected < 1.0 - s.tolerance

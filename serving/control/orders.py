@@ -1,0 +1,48 @@
+"""What editors tell exposure targets that run: one row each, numbered and on the record like every other change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from sqlalchemy import Engine, delete, insert, select
+
+from recsys.guidance.targets.pursuit import Order
+from serving.control import tables
+from serving.control.ledger import reading, writing
+
+
+class Orders:
+    """The orders of all targets. Every method raises Unavailable when the database does not answer."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def change(
+        self, target: str, change: Callable[[Order], Order], author: str, action: str, detail: Mapping[str, object]
+    ) -> Order:
+        """Change the order of a target (`outlet/control`); two changes at once both count, one after the other."""
+        with writing(self._engine, self._clock()) as ledger:
+            row = ledger.connection.execute(
+                select(tables.target_orders.c.body).where(tables.target_orders.c.target == target)
+            ).first()
+            order = change(_read(row.body) if row else Order())
+            ledger.connection.execute(delete(tables.target_orders).where(tables.target_orders.c.target == target))
+            body = json.dumps(asdict(order))
+            ledger.connection.execute(
+                insert(tables.target_orders).values(target=target, revision=ledger.next(), body=body)
+            )
+            ledger.record(author, action, target, {**detail, "order": asdict(order)})
+            return order
+
+    def since(self, revision: int = 0) -> dict[str, Order]:
+        """The orders that changed after a revision, by target."""
+        wanted = select(tables.target_orders).where(tables.target_orders.c.revision > revision)
+        with reading(self._engine) as connection:
+            return {row.target: _read(row.body) for row in connection.execute(wanted)}
+
+
+def _read(body: str) -> Order:
+    return Order(**json.loads(body))

@@ -1,0 +1,228 @@
+"""The control loop of exposure targets: from counters in the online store to prices in this process's snapshot.
+
+Every serving process runs it, once a second. The state of a target is in the online store and its next state is a
+function of that state, the counts and the clock (`recsys.guidance.targets.pursuit`): two processes that update at the
+same moment write the same, and one that ends takes nothing along. When the store does not answer, prices go on from
+what was read last: they freeze, then move towards their forecast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from features.codec import decode_state, encode_state
+from features.exposure import TargetCount, read_counts, read_traffic
+from features.online import OnlineStore
+from recsys.catalog import within
+from recsys.errors import Finding, Unavailable
+from recsys.guidance.inherit import Origin
+from recsys.guidance.policy import ExposureTarget, Policy
+from recsys.guidance.targets.findings import out_of_reach
+from recsys.guidance.targets.forecast import Forecast, fit
+from recsys.guidance.targets.onpage import Steered, key_of
+from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
+from recsys.guidance.targets.words import sentence, status
+from recsys.types import Placement, Query
+from serving.holders import Holders, Snapshot
+from serving.metrics import Metrics
+
+PURSUITS = "pursuit:"
+FORECAST_EVERY_S = 60.0
+
+_pursuit = msgspec.msgpack.Decoder(Pursuit)
+
+
+def pursuit_key(target: str) -> str:
+    """Where the state of a target (`outlet/control`) lives."""
+    return f"{PURSUITS}{{{target}}}"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A target as this process sees it: whose it is, what it says, where it stands."""
+
+    outlet: str
+    target: ExposureTarget
+    order: Order
+    pursuit: Pursuit
+    standing: Standing
+    impressions: int
+
+    @property
+    def key(self) -> str:
+        """`outlet/control`."""
+        return f"{self.outlet}/{self.target.id}"
+
+
+@dataclass
+class TargetLoop:
+    """Pursues all targets of all outlets. `step` is for one follower; `running` is replaced as a whole.
+
+    sources  names of the log's partitions, "topic/0"
+    """
+
+    holders: Holders
+    online: OnlineStore
+    sources: Callable[[], Sequence[str]]
+    clock: Callable[[], float]
+    metrics: Metrics
+    running: Mapping[str, Running] = field(default_factory=dict)
+    _forecasts: dict[str, Forecast | None] = field(default_factory=dict)
+    _forecast_at: float = float("-inf")
+    _counts: Mapping[str, TargetCount] = field(default_factory=dict)
+    _states: dict[str, Pursuit] = field(default_factory=dict)
+
+    def step(self) -> None:
+        """Read, pursue, write, steer. Raises Unavailable, after prices have gone on as well as can be."""
+        snapshot, now = self.holders.current, self.clock()
+        origins = origins_of(snapshot)
+        if not origins and not self.running:
+            return
+        failed: Unavailable | None = None
+        try:
+            self._read(origins, now)
+        except Unavailable as error:
+            failed = error  # go on with what was read last: nothing moves but the clock
+        running, changed = {}, {}
+        for key, origin in origins.items():
+            target = origin.control
+            assert isinstance(target, ExposureTarget)
+            before = self._states.get(key)
+            state = before or Pursuit.begin(target, now, _first_price(origin, target, self._states))
+            counted = self._counts.get(key, TargetCount(key))
+            count, order = Count(counted.won, counted.served, counted.upto), snapshot.orders.get(key, Order())
+            after, standing = pursue(target, state, count, self._forecast(key, state, count), now, order)
+            if after != before:
+                changed[pursuit_key(key)] = encode_state(after)
+                self._states[key] = after
+            running[key] = Running(origin.outlet, target, order, after, standing, counted.impressions)
+        self._publish(running)
+        if failed:
+            raise failed
+        if changed:
+            self.online.put(changed)
+
+    def _read(self, origins: Mapping[str, Origin], now: float) -> None:
+        """Counts, states and, less often, forecasts from the store. Raises Unavailable."""
+        if origins.keys() - self._forecasts.keys() or now - self._forecast_at >= FORECAST_EVERY_S:
+            hours = attention_by_hour(self.online)
+            self._forecasts = {key: scope_forecast(origin, hours, now) for key, origin in origins.items()}
+            self._forecast_at = now
+        keys = [*origins, *_likes(origins)]
+        counts = read_counts(self.online, list(origins), self.sources())
+        raw = self.online.get([pursuit_key(key) for key in keys])
+        self._counts = counts
+        self._states = {k: decode_state(one, _pursuit) for k, one in zip(keys, raw, strict=True) if one is not None}
+
+    def _publish(self, running: Mapping[str, Running]) -> None:
+        self.running = running
+        self.holders.take_steered(
+            Steered(
+                price={key: one.standing.price for key, one in running.items() if one.standing.price > 0},
+                resorts=frozenset(key for key, one in running.items() if one.standing.resort),
+                stopped=frozenset(key for key, one in running.items() if one.standing.stopped),
+            )
+        )
+        for key, one in running.items():
+            self._measure(key, one.standing)
+
+    def _measure(self, key: str, s: Standing) -> None:
+        amount = max(s.amount, 1e-9)
+        self.metrics.target_delivered.labels(key).set(s.delivered / amount)
+        self.metrics.target_planned.labels(key).set(s.planned / amount)
+        self.metrics.target_price.labels(key).set(s.price)
+        self.metrics.target_pacing.labels(key).set(s.pacing_error)
+        self.metrics.target_expected.labels(key).set(s.outlook.expected)
+
+    def _forecast(self, key: str, state: Pursuit, count: Count) -> Forecast:
+        """The forecast of a target's pages; where nothing is known yet, as much as came so far."""
+        known = self._forecasts.get(key)
+        if known is not None:
+            return known
+        elapsed_s = count.upto - state.start
+        return Forecast.flat(count.served / elapsed_s if elapsed_s > 0 and count.served > 0 else 1.0)
+
+    def foresee(self, policy: Policy) -> list[Finding]:
+        """Targets of a policy that the forecast says cannot be reached; nothing when no forecast can be made."""
+        aims = [(n, c) for n, c in enumerate(policy.controls) if isinstance(c, ExposureTarget)]
+        if not aims:
+            return []
+        try:
+            hours = attention_by_hour(self.online)
+        except Unavailable:
+            return []
+        now, catalog, found = self.clock(), self.holders.current.catalog, []
+        for place, target in aims:
+            forecast = scope_forecast(Origin(target, policy.outlet), hours, now)
+            finding = forecast and out_of_reach(f"controls[{place}]", target, catalog, forecast, now)
+            if finding:
+                found.append(finding)
+        return found
+
+    def silent(self) -> list[str]:
+        """Targets whose counters have stopped, in words."""
+        return [
+            f"{key}: {sentence(one.standing)}"
+            for key, one in self.running.items()
+            if status(one.standing) == "counters silent"
+        ]
+
+
+def origins_of(snapshot: Snapshot) -> dict[str, Origin]:
+    """Every exposure target in force anywhere, by `outlet/control`."""
+    return {
+        key_of(origin): origin
+        for world in snapshot.worlds.values()
+        for origin in world.policy.controls
+        if isinstance(origin.control, ExposureTarget)
+    }
+
+
+def attention_by_hour(online: OnlineStore) -> dict[tuple[str, str], dict[int, float]]:
+    """(placement, region) -> hour since 1970 -> attention. Raises Unavailable."""
+    hours: dict[tuple[str, str], dict[int, float]] = {}
+    for shard in read_traffic(online):
+        of = hours.setdefault((shard.placement, shard.region), {})
+        for hour, attention in enumerate(shard.attention):
+            if attention:
+                at = shard.day * 24 + hour
+                of[at] = of.get(at, 0.0) + attention
+    return hours
+
+
+def scope_forecast(origin: Origin, hours: Mapping[tuple[str, str], Mapping[int, float]], now: float) -> Forecast | None:
+    """The forecast of the pages a target is in force on; None where nothing was ever counted."""
+    control = origin.control
+    timed = bool(control.active.daily or control.active.days)
+    always = control.active.model_copy(
+        update={"since": None, "until": None, "offset": _offset(control.active.offset_s)}
+    )
+    total: dict[int, float] = {}
+    for (placement_id, region), of in hours.items():
+        placement = Placement.parse(placement_id)
+        query = Query("", "", placement, region, now, 1)
+        if not within(placement.outlet, origin.outlet) or not control.on.holds(query):
+            continue
+        for hour, attention in of.items():
+            if not timed or always.holds(hour * 3600.0 + 1800.0):
+                total[hour] = total.get(hour, 0.0) + attention
+    return fit(total, now) if total else None
+
+
+def _offset(ahead_s: int) -> str:
+    sign, minutes = ("-" if ahead_s < 0 else "+"), abs(ahead_s) // 60
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}"
+
+
+def _likes(origins: Mapping[str, Origin]) -> list[str]:
+    """Targets that others begin like, and that are not in force any more."""
+    wanted = {f"{o.outlet}/{like}" for o in origins.values() if (like := getattr(o.control, "like", None))}
+    return sorted(wanted - origins.keys())
+
+
+def _first_price(origin: Origin, target: ExposureTarget, states: Mapping[str, Pursuit]) -> float | tuple[float, ...]:
+    like = states.get(f"{origin.outlet}/{target.like}") if target.like else None
+    return like.steering.learnt() if like else 0.0

@@ -1,0 +1,134 @@
+"""What editors do with exposure targets: look, pause, resume, stop, ask for more or less, begin another like it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from recsys.errors import Finding, InvalidInput, NotFound
+from recsys.guidance.policy import ExposureTarget, Policy
+from recsys.guidance.targets.pursuit import Order
+from recsys.guidance.targets.words import sentence, status
+from serving.control import ControlPlane
+from serving.desk import PolicyDesk
+from serving.pursuits import Running, TargetLoop
+from serving.schemas import DraftAnswer, DraftRequest, rfc3339
+from serving.target_schemas import (
+    AmountOrder,
+    CloneOrder,
+    ForecastOut,
+    Moment,
+    TargetOrder,
+    TargetOut,
+    TargetReport,
+)
+
+
+@dataclass(frozen=True)
+class TargetDesk:
+    """Targets in force, as this process pursues them; orders go to the control plane and are on the record."""
+
+    loop: TargetLoop
+    control: ControlPlane
+    desk: PolicyDesk
+
+    def all(self, outlet: str | None = None) -> list[TargetOut]:
+        """Every target in force, of one outlet's policy or of all, in the order of their ids."""
+        wanted = [one for one in self.loop.running.values() if outlet in (None, one.outlet)]
+        return [TargetOut(**_out(one)) for one in sorted(wanted, key=lambda one: one.key)]
+
+    def report(self, outlet: str, target_id: str) -> TargetReport:
+        """One target with its course. Raises NotFound."""
+        one = self._running(outlet, target_id)
+        return TargetReport(
+            **_out(one),
+            course=[
+                Moment.model_validate({"at": rfc3339(at), "planned": planned, "delivered": delivered, "price": price})
+                for at, planned, delivered, price in one.pursuit.trail
+            ],
+            usual_prices=list(one.pursuit.steering.learnt()),
+            capped_impressions=one.impressions,
+            paused=one.order.paused,
+            stopped=one.order.stopped,
+        )
+
+    def pause(self, outlet: str, target_id: str, said: TargetOrder) -> Order:
+        """No push until it is resumed. Raises NotFound, InvalidInput for a stopped one."""
+        return self._change(outlet, target_id, said, "target.pause", paused=True)
+
+    def resume(self, outlet: str, target_id: str, said: TargetOrder) -> Order:
+        """Push again: what is left is planned anew over the traffic that is left."""
+        return self._change(outlet, target_id, said, "target.resume", paused=False)
+
+    def stop(self, outlet: str, target_id: str, said: TargetOrder) -> Order:
+        """End it for good; what it delivered stays on the record."""
+        return self._change(outlet, target_id, said, "target.stop", stopped=True)
+
+    def amount(self, outlet: str, target_id: str, said: AmountOrder) -> Order:
+        """Another amount from here on. Raises InvalidInput for a share above 1."""
+        target = self._running(outlet, target_id).target
+        if target.share is not None and said.amount > 1:
+            raise InvalidInput("the amount cannot be used", [Finding("body.amount", "a share is at most 1")])
+        return self._change(outlet, target_id, said, "target.amount", amount=said.amount)
+
+    def clone(self, outlet: str, target_id: str, said: CloneOrder) -> DraftAnswer:
+        """Save the outlet's policy with one more target, which begins with this one's prices; to be published next."""
+        target = self._running(outlet, target_id).target
+        policy = self.desk.holders.shelf.own(outlet)
+        assert policy is not None, "a target in force has a policy"
+        changes: dict[str, Any] = {"id": said.id, "since": said.since, "by": said.by, "like": target.id}
+        if said.amount is not None:
+            share = target.share is not None
+            changes["share" if share else "impressions"] = said.amount if share else round(said.amount)
+        again = ExposureTarget.model_validate({**target.model_dump(), **changes})
+        whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})
+        text = json.dumps(
+            whole.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"version", "author"}),
+            ensure_ascii=False,
+            indent=1,
+        )
+        note = said.note or f"{said.id}, like {target.id}"
+        return self.desk.draft(outlet, DraftRequest(text=text, author=said.author, note=note))
+
+    def _change(self, outlet: str, target_id: str, said: TargetOrder, action: str, **changes: Any) -> Order:
+        key = self._running(outlet, target_id).key
+
+        def change(order: Order) -> Order:
+            if order.stopped:
+                raise InvalidInput(f"target {key} was stopped, which is for good: clone it to go on")
+            return replace(order, **changes)
+
+        return self.control.orders.change(key, change, said.author, action, {"note": said.note})
+
+    def _running(self, outlet: str, target_id: str) -> Running:
+        one = self.loop.running.get(f"{outlet}/{target_id}")
+        if one is None:
+            raise NotFound(f"no exposure target {target_id!r} in force in the policy of {outlet!r}")
+        return one
+
+
+def _out(one: Running) -> dict[str, Any]:
+    target, s = one.target, one.standing
+    return {
+        "id": target.id,
+        "outlet": one.outlet,
+        "status": status(s),
+        "says": sentence(s),
+        "bound": target.bound,
+        "amount": s.amount,
+        "share": None if target.share is None else (one.order.amount or target.share),
+        "delivered": s.delivered,
+        "planned": s.planned,
+        "progress": s.progress,
+        "since": rfc3339(one.pursuit.start),
+        "by": target.by,
+        "price": s.price,
+        "max_price": target.max_price,
+        "pacing_error": s.pacing_error,
+        "forecast": ForecastOut(
+            expected=s.outlook.expected, low=s.outlook.low, high=s.outlook.high, at_risk=s.outlook.at_risk(s.amount)
+        ),
+        "last_resort": s.resort,
+        "late_s": s.late_s,
+    }

@@ -1,0 +1,125 @@
+"""Laws of the controller, whatever the counters say; and that it holds a plan on a simple plant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.guidance.targets.controller import DAY_S, Gains, Reading, Steering, bandwidth, update, usual_at
+
+MAX = 0.5
+part = st.floats(0, 1)
+
+
+@st.composite
+def courses(draw: st.DrawFn) -> list[Reading]:
+    """Counters that go on, stand still, jump, come late; time goes on in between."""
+    at, progress, course = 0.0, 0.0, []
+    for _ in range(draw(st.integers(1, 30))):
+        at += draw(st.sampled_from([1.0, 60.0, 5000.0, 40_000.0]))
+        progress = min(progress + draw(st.sampled_from([0.0, 0.0, 0.001, 0.05, 0.5])), 1.0)
+        course.append(Reading(progress, draw(part), 2.0 * draw(part), draw(st.sampled_from([0.0, 0.001, 0.3])), at))
+    return course
+
+
+signs = st.sampled_from([1, -1])
+firsts = st.one_of(st.floats(0, MAX), st.lists(st.floats(0, MAX), min_size=24, max_size=24).map(tuple))
+
+
+@given(courses(), signs, firsts, st.floats(0.5, 50))
+def test_the_price_stays_within_its_limits_and_moves_by_strides(
+    course: list[Reading], sign: int, first: float | tuple[float, ...], slope: float
+) -> None:
+    state, gains = Steering.first(first, 0.0), Gains()
+    for seen in course:
+        after = update(state, seen, sign=sign, max_price=MAX, slope=slope)
+        assert 0 <= after.price <= MAX
+        if after.progress > state.progress:
+            assert abs(after.price - state.price) <= gains.move * MAX + 1e-12
+        state = after
+
+
+@given(courses(), signs, firsts)
+def test_the_same_counters_again_change_nothing(
+    course: list[Reading], sign: int, first: float | tuple[float, ...]
+) -> None:
+    state = Steering.first(first, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+        assert update(state, seen, sign=sign, max_price=MAX, slope=8.0) == state
+
+
+@given(courses(), signs, st.lists(st.floats(1, 10_000), min_size=1, max_size=20))
+def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
+    course: list[Reading], sign: int, waits: list[float]
+) -> None:
+    state = Steering.first(0.1, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+    frozen, at, gains = state.held, course[-1].at, Gains()
+    still = Reading(state.progress, 1.0, 0.0, 0.0, at)
+    for wait_s in waits:
+        at += wait_s
+        state = update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0)
+        forecast = min(state.expected(at), MAX)
+        if at - state.moved_at <= gains.grace_s:
+            assert state.price == frozen
+        assert min(frozen, forecast) - 1e-12 <= state.price <= max(frozen, forecast) + 1e-12
+    assert state.integral == update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0).integral
+
+
+@given(st.floats(0, 0.9), st.sampled_from([0.0, 0.001, 0.1]), st.sampled_from([0.0, 0.001, 0.1]))
+def test_late_counters_slow_it_down(progress: float, late: float, later: float) -> None:
+    if late < later:
+        one, other = (Reading(progress, 0.5, 0.5, x, 0.0) for x in (late, later))
+        assert bandwidth(one, Gains()) >= bandwidth(other, Gains())
+
+
+@given(st.floats(0.1, 0.4), st.floats(4, 16), signs, st.floats(-0.1, 0.1), st.sampled_from([1, 40]))
+def test_a_plain_audience_is_brought_to_the_deadline_on_plan(
+    needed: float, slope: float, sign: int, off: float, late: int
+) -> None:
+    """Delivery answers the price in a straight line; `needed` would do, it begins a little `off`; slope is guessed."""
+    state = Steering.first(needed + off, 0.0)
+    delivered, seen_of, steps, worst = 0.0, [0.0], 2000, 0.0
+    for n in range(1, steps + 1):
+        delivered += max(1.0 + sign * slope * (state.price - needed), 0.0) / steps
+        seen_of.append(delivered)
+        known = max(n - late, 0)
+        seen = Reading(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+        if n > steps / 2:
+            worst = max(worst, abs(delivered - n / steps))
+    assert abs(delivered - 1.0) <= 0.025
+    assert worst <= 0.035
+
+
+def test_an_unreachable_target_is_held_at_its_limit_and_does_not_wind_up() -> None:
+    state = Steering.first(0.1, 0.0)
+    for n in range(1, 500):
+        state = update(
+            state, Reading(n / 1000, n / 1000, 0.2 * n / 1000, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0
+        )
+    assert state.price == MAX
+    wound = state.integral
+    for n in range(500, 560):  # the inventory comes after all: the price lets go at once
+        state = update(state, Reading(n / 1000, n / 1000, 1.0, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0)
+    assert wound < MAX / 2  # without anti-windup it would be all of it
+    assert state.price < 0.2
+
+
+def test_at_midnight_the_day_becomes_usual_and_the_price_does_not_notice() -> None:
+    state = Steering.first(0.1, 0.0)
+    for n in range(1, 96):
+        lag = 0.01 if n > 48 else 0.0
+        state = update(
+            state, Reading(n / 200, n / 200 + lag, n / 200, 0.0, n * 900.0), sign=1, max_price=MAX, slope=8.0
+        )
+    before = state.price
+    after = update(state, Reading(0.4851, 0.4851 + 0.01, 0.4851, 0.0, DAY_S + 1.0), sign=1, max_price=MAX, slope=8.0)
+    assert after.usual != state.usual
+    assert after.price == pytest.approx(before, abs=0.01)
+    assert usual_at(after.usual, 20 * 3600.0) > usual_at(after.usual, 6 * 3600.0)

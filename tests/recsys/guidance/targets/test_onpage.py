@@ -1,0 +1,115 @@
+"""Targets on a page: prices add up, frequency caps hold on all screens, the last resort is a floor, credit is exact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from features.columns import columns
+from recsys.distribution.screens import layout
+from recsys.guidance.compile import CompiledPolicy, compile_policy
+from recsys.guidance.policy import parse_policy
+from recsys.guidance.targets.onpage import Steered, credits, price_bonus
+from recsys.pipeline import Engine, World
+from recsys.state import ItemStats, ViewerState
+from recsys.types import Drop, Page, Placement, Query, Screen, Surface
+from tests.recsys.conftest import NOW
+
+BY = (NOW + timedelta(days=1)).isoformat()
+SINCE = (NOW - timedelta(days=1)).isoformat()
+POLICY = f"""
+outlet: cn.zj
+controls:
+  - {{id: public, action: share, where: {{label: public-service}}, at_least: 0.3, prefixes: every, hardness: legal}}
+  - {{id: few, action: exposure_target, where: {{item: [i55, i56]}}, impressions: 500, from: {SINCE}, by: {BY},
+      logic: guaranteed, last_resort: 0.1}}
+  - {{id: music, action: exposure_target, where: {{label: music}}, share: 0.2, from: {SINCE}, by: {BY},
+      frequency_cap: {{impressions: 2, per: day}}}}
+  - {{id: less-news, action: exposure_target, where: {{label: news}}, share: 0.1, bound: at_most, from: {SINCE},
+      by: {BY}}}
+  - {{id: tomorrow, action: exposure_target, where: {{label: film}}, share: 0.9, from: {BY},
+      by: 2027-01-01T00:00:00Z}}
+  - {{id: tv-only, action: exposure_target, where: {{label: film}}, share: 0.9, from: {SINCE}, by: {BY},
+      on: {{screens: [tv]}}}}
+"""
+QUERY = Query("r", "v", Placement("cn.zj", Screen.MOBILE, Surface.HOME), "cn.zj.hz", NOW.timestamp(), slots=12, seed=1)
+FEW, MUSIC, NEWS = "cn.zj/few", "cn.zj/music", "cn.zj/less-news"
+
+
+@pytest.fixture
+def steered(catalog, stats: ItemStats, model) -> World:
+    return World.of(catalog, stats, model, compile_policy([parse_policy(POLICY)], catalog))
+
+
+def page(world: World, says: Steered, viewer: ViewerState | None = None, query: Query = QUERY) -> Page:
+    return Engine(columns).run(query, viewer, replace(world, steered=says))
+
+
+def ids(page: Page) -> set[str]:
+    return {slot.item_id for slot in page.items}
+
+
+def members(policy: CompiledPolicy, label: str) -> set[str]:
+    return {policy.catalog.ids[row] for row in np.flatnonzero(policy.catalog.label_subtree(label))}
+
+
+def test_prices_of_several_targets_on_one_item_add_up_and_caps_push_down(steered: World) -> None:
+    rows = np.arange(60, dtype=np.int32)
+    policy = steered.policy
+    bonus = price_bonus(policy, rows, QUERY, Steered({FEW: 0.2, MUSIC: 0.1, NEWS: 0.05, "cn.zj/tomorrow": 1.0}))
+    music, news = policy.catalog.label_subtree("music"), policy.catalog.label_subtree("news")
+    few = np.isin(rows, policy.catalog.rows(["i55", "i56"]))
+    assert bonus.tolist() == pytest.approx((0.2 * few + 0.1 * music - 0.05 * news).tolist())
+    assert not price_bonus(policy, rows, replace(QUERY, guided=False), Steered({FEW: 0.2})).any()
+    assert not price_bonus(policy, rows, QUERY, Steered({FEW: 0.2}, stopped=frozenset({FEW}))).any()
+
+
+def test_a_price_brings_an_item_that_retrieval_would_not(steered: World) -> None:
+    assert not {"i55", "i56"} & ids(page(steered, Steered()))
+    assert {"i55", "i56"} <= ids(page(steered, Steered({FEW: 5.0})))
+
+
+def test_no_price_breaks_a_hard_control(steered: World) -> None:
+    made = page(steered, Steered({NEWS: 9.0, MUSIC: 9.0, FEW: 9.0}))
+    assert made.receipt.legal_kept
+    assert all(line.status in ("met", "binding") for line in made.receipt.controls if line.id == "public")
+
+
+def test_a_last_resort_is_a_floor_of_the_page(steered: World) -> None:
+    made = page(steered, Steered(resorts=frozenset({FEW})))
+    assert {"i55", "i56"} <= ids(made)  # a tenth of twelve, rounded up
+    (line,) = (line for line in made.receipt.controls if line.id == "few")
+    assert (line.required.at_least, line.achieved) == (2, 2)
+
+
+@pytest.mark.parametrize(("times", "most"), [((), 2), ((1.0,), 2), ((-100.0,), 1), ((-100.0, -50.0), 0)])
+def test_a_frequency_cap_counts_what_was_shown_within_its_period(
+    steered: World, times: tuple[float, ...], most: int
+) -> None:
+    """`times` before now; 1.0 stands for one that is older than a day."""
+    shown = tuple(NOW.timestamp() + at if at < 0 else NOW.timestamp() - 86_401.0 for at in times)
+    viewer = ViewerState("v", exposed={MUSIC: shown})
+    made = page(steered, Steered({MUSIC: 5.0}), viewer)
+    assert len(ids(made) & members(steered.policy, "music")) == most
+    assert made.credits[MUSIC].impressions == most
+    (stage,) = (stage for stage in made.trace if stage.name == "eligibility")
+    assert (stage.dropped.get(Drop.ENOUGH, 0) > 0) is (most == 0)
+    second = replace(QUERY, shown=tuple(slot.item_id for slot in made.items))
+    assert not ids(page(steered, Steered({MUSIC: 5.0}), viewer, second)) & members(steered.policy, "music") or most < 2
+
+
+def test_a_page_credits_every_target_in_force_and_no_other(steered: World) -> None:
+    made = page(steered, Steered({FEW: 5.0, MUSIC: 0.2}))
+    attention = layout(Screen.MOBILE).attention(12)
+    assert set(made.credits) == {FEW, MUSIC, NEWS}
+    for key, label in ((MUSIC, "music"), (NEWS, "news")):
+        mine = [slot.item_id in members(steered.policy, label) for slot in made.items]
+        assert made.credits[key].won == pytest.approx(float(attention @ mine))
+        assert made.credits[key].served == pytest.approx(float(attention.sum()))
+    assert made.credits[FEW].impressions == 0  # no frequency cap: nothing to remember of a viewer
+    rows = np.array([slot.row for slot in made.items], np.int32)
+    assert credits(steered.policy, rows, attention, QUERY, Steered(stopped=frozenset({FEW}))).keys() == {MUSIC, NEWS}
+    assert page(steered, Steered(), query=replace(QUERY, guided=False)).credits == {}

@@ -1,0 +1,175 @@
+"""A target from definition to price and words, on audiences of straight lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from recsys.guidance.policy import ExposureTarget
+from recsys.guidance.targets.forecast import Forecast
+from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
+from recsys.guidance.targets.words import sentence, status
+
+DAY_S = 86_400.0
+PER_S = 10.0  # attention
+WHOLE = PER_S * DAY_S
+
+
+def target(**more: Any) -> ExposureTarget:
+    said = {
+        "id": "t",
+        "action": "exposure_target",
+        "where": {"label": "x"},
+        "impressions": 100_000,
+        "from": datetime.fromtimestamp(0, UTC),
+        "by": datetime.fromtimestamp(DAY_S, UTC),
+        **more,
+    }
+    return ExposureTarget.model_validate(said)
+
+
+@dataclass
+class Day:
+    """A day of even traffic whose items win `share(price)` of all attention."""
+
+    target: ExposureTarget
+    share: Callable[[float], float]
+    order: Order = field(default_factory=Order)
+    now: float = 0.0
+    won: float = 0.0
+    traffic: float = 1.0
+    served: float = 0.0
+    state: Pursuit | None = None
+    standing: Standing | None = None
+    course: list[Standing] = field(default_factory=list)
+
+    def until(self, at: float, step_s: float = 120.0, counting: bool = True) -> Standing:
+        """Serve and pursue until second `at`."""
+        state = self.state or Pursuit.begin(self.target, self.now)
+        count = Count(self.won, self.served, self.now)
+        while self.now < at:
+            price = self.standing.price if self.standing else 0.0
+            self.now += step_s
+            more = PER_S * self.traffic * step_s
+            self.served, self.won = self.served + more, self.won + more * min(max(self.share(price), 0.0), 1.0)
+            if counting:
+                count = Count(self.won, self.served, self.now)
+            state, self.standing = pursue(self.target, state, count, Forecast.flat(PER_S), self.now, self.order)
+            self.course.append(self.standing)
+        self.state = state
+        assert self.standing is not None
+        return self.standing
+
+
+def answering(base: float, per_click: float) -> Callable[[float], float]:
+    return lambda price: base + per_click * price
+
+
+AUDIENCE = answering(0.06, 0.4)  # 100,000 of 864,000 need a price of about 0.14
+
+
+@pytest.mark.parametrize("more", [{}, {"impressions": None, "share": 100_000 / WHOLE}, {"plan": "front"}])
+@pytest.mark.parametrize("traffic", [1.0, 0.8])
+def test_a_reachable_target_is_reached_on_plan(more: dict[str, Any], traffic: float) -> None:
+    day = Day(target(**more), AUDIENCE, traffic=traffic)
+    half = day.until(DAY_S / 2)
+    assert status(half) == "on plan"
+    end = day.until(DAY_S)
+    over = 0.1 if more.get("plan") == "front" else 0.02  # in front, what comes by itself in the end comes on top
+    assert end.amount * 0.98 <= end.delivered <= end.amount * (1 + over)
+    assert status(end) == "over"
+    assert "reached" in sentence(end)
+    assert end.pacing_error < 0.025
+
+
+def test_a_cap_holds_and_pushes_down() -> None:
+    day = Day(target(bound="at_most", impressions=80_000), answering(0.12, -0.4))
+    assert day.until(DAY_S).delivered <= 80_000 * 1.02
+    assert "kept" in sentence(day.until(DAY_S + 200))
+
+
+def test_what_cannot_be_delivered_is_said_and_the_price_stays_at_its_limit() -> None:
+    day = Day(target(max_price=0.3), answering(0.03, 0.05))
+    stands = day.until(DAY_S / 2)
+    assert (stands.price, status(stands)) == (0.3, "cannot deliver")
+    assert sentence(stands).startswith("cannot deliver: expected 3")
+    assert stands.outlook.low <= 0.045 * WHOLE / 100_000 <= stands.outlook.high + 0.01
+    assert stands.outlook.at_risk(stands.amount) > 50_000
+    assert not stands.resort
+    last = Day(target(max_price=0.3, logic="guaranteed", last_resort=2), answering(0.03, 0.05)).until(DAY_S / 2)
+    assert last.resort
+    assert "last resort" in sentence(last)
+
+
+def test_a_pause_costs_nothing_and_a_resumption_plans_the_rest_anew() -> None:
+    day = Day(target(), AUDIENCE)
+    before = day.until(DAY_S / 4)
+    day.order = Order(paused=True)
+    paused = day.until(DAY_S / 2)
+    assert (paused.price, status(paused)) == (0.0, "paused")
+    day.order = Order()
+    resumed = day.until(DAY_S / 2 + 120)
+    assert abs(resumed.lag) < 0.01  # no jump: the plan begins where it stands
+    assert abs(resumed.price - before.price) < 0.1
+    assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
+
+
+@pytest.mark.parametrize("amount", [80_000, 125_000])
+def test_another_amount_in_flight_is_reached_without_a_jump(amount: float) -> None:
+    day = Day(target(), AUDIENCE)
+    before = day.until(DAY_S / 2)
+    day.order = Order(amount=amount)
+    after = day.until(DAY_S / 2 + 120)
+    assert abs(after.lag) < 0.01
+    assert abs(after.price - before.price) <= 0.05 + 1e-9
+    assert day.until(DAY_S).delivered == pytest.approx(amount, rel=0.02)
+
+
+def test_a_stop_is_a_stop() -> None:
+    day = Day(target(), AUDIENCE)
+    day.until(DAY_S / 4)
+    day.order = Order(stopped=True)
+    stands = day.until(DAY_S / 3)
+    assert (stands.price, status(stands), stands.stopped) == (0.0, "stopped", True)
+
+
+def test_silent_counters_freeze_the_price_raise_the_alarm_and_are_made_up_for() -> None:
+    day = Day(target(), AUDIENCE)
+    before = day.until(DAY_S / 2).price
+    moment = len(day.course)
+    silent = day.until(DAY_S * 0.6, counting=False)
+    assert status(silent) == "counters silent"
+    assert "min" in sentence(silent)
+    prices = [before, *(one.price for one in day.course[moment:])]
+    assert prices[1:6] == [before] * 5
+    assert max(abs(a - b) for a, b in pairwise(prices)) < 0.02
+    assert min(prices) > 0.05
+    back = day.until(DAY_S * 0.64)  # a tenth of what is left
+    assert status(back) == "on plan"
+
+
+def test_two_processes_and_a_restart_are_as_one() -> None:
+    """The state is all there is: with it, any process says the same; the second to update changes nothing."""
+    day = Day(target(), AUDIENCE)
+    day.until(DAY_S / 3)
+    assert day.state is not None
+    counts, now = Count(day.won, day.served, day.now), day.now
+    again, standing = pursue(day.target, day.state, counts, Forecast.flat(PER_S), now, Order())
+    assert again == day.state
+    assert standing == day.standing
+    later = replace(counts, won=counts.won + 50, served=counts.served + 600, upto=now + 60)
+    one, _ = pursue(day.target, day.state, later, Forecast.flat(PER_S), now + 60, Order())
+    two, _ = pursue(day.target, one, later, Forecast.flat(PER_S), now + 60, Order())
+    assert one == two
+
+
+def test_day_parts_are_kept_to() -> None:
+    parts = {"00:00-12:00": 0.2, "12:00-24:00": 0.8}
+    day = Day(target(plan="by_day_part", day_parts=parts), answering(0.02, 0.6))
+    assert day.until(DAY_S / 2).delivered == pytest.approx(20_000, rel=0.1)
+    assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)

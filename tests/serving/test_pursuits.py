@@ -1,0 +1,154 @@
+"""The control loop: several processes on one store are as one, a restart changes nothing, on every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from features.codec import encode_state
+from features.exposure import TargetCount, TrafficDay, count_key, traffic_key
+from features.online import OnlineStore
+from features.online.connect import open_online
+from recsys.catalog import Catalog, Item
+from recsys.errors import Unavailable
+from recsys.guidance.compile import compile_policy
+from recsys.guidance.policy import parse_policy
+from recsys.guidance.targets.controller import Gains
+from recsys.guidance.targets.onpage import Steered
+from recsys.guidance.targets.pursuit import Order
+from serving.metrics import Metrics
+from serving.pursuits import TargetLoop, attention_by_hour, origins_of, scope_forecast
+
+DAY = 20_000  # days since 1970
+START = DAY * 86_400.0
+SOURCES = ("t/0", "t/1")
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[OnlineStore]:
+    url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/online.db"}.get(request.param)
+    with closing(open_online(url or str(request.getfixturevalue("redis_url")), timeout_s=5.0)) as opened:
+        yield opened
+
+
+class Process:
+    """A serving process: its own holders and loop, on a shared store and clock."""
+
+    def __init__(self, store: OnlineStore, name: str, clock: list[float], more: str = "") -> None:
+        by = datetime.fromtimestamp(START + 86_400, UTC).isoformat()
+        since = datetime.fromtimestamp(START, UTC).isoformat()
+        policy = parse_policy(
+            f"outlet: cn\ncontrols: [{{id: {name}, action: exposure_target, where: {{item: i1}}, impressions: 1000, "
+            f"from: {since}, by: {by}{more}}}]"
+        )
+        item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": since})
+        catalog = Catalog.of([item])
+        world = SimpleNamespace(policy=compile_policy([policy], catalog))
+        self.current = SimpleNamespace(worlds={"cn": world}, orders={}, catalog=catalog)
+        self.steered = Steered()
+        self.key, self.policy = f"cn/{name}", policy
+        self.loop = TargetLoop(self, store, lambda: SOURCES, lambda: clock[0], Metrics())  # type: ignore[arg-type]
+
+    def take_steered(self, steered: Steered) -> None:
+        self.steered = steered
+
+    @property
+    def price(self) -> float:
+        return self.steered.price.get(self.key, 0.0)
+
+
+def count(store: OnlineStore, key: str, won: float, served: float, upto: float) -> None:
+    """Two partitions say half each."""
+    halves = {
+        count_key(key, source): encode_state(TargetCount(key, won / 2, served / 2, 1, 0, upto, 1)) for source in SOURCES
+    }
+    store.put(halves)
+
+
+def served(store: OnlineStore, processes: list[Process], clock: list[float], first: int, last: int) -> list[float]:
+    """Minutes of a day on which one process after the other updates; the price after each minute."""
+    key, prices = processes[0].key, []
+    for minute in range(first, last):
+        clock[0] = START + 60.0 * minute
+        count(store, key, 0.4 * minute, 10.0 * minute, clock[0])
+        for process in processes:
+            process.loop.step()
+        prices.append(processes[-1].price)
+    return prices
+
+
+def test_several_processes_are_as_one_and_a_restart_is_not_noticed(store: OnlineStore, unique: str) -> None:
+    clock = [START]
+    alone = served(store, [Process(store, f"{unique}a", clock)], clock, 1, 200)
+    name = f"{unique}b"
+    three = [Process(store, name, clock) for _ in range(3)]
+    together = served(store, three, clock, 1, 100)
+    assert {process.price for process in three} == {three[0].price}
+    born_again = [Process(store, name, clock) for _ in range(2)]
+    after = served(store, born_again, clock, 100, 200)
+    assert [*together, *after] == pytest.approx(alone)
+    assert alone[-1] > 0.1
+
+
+def test_a_store_that_goes_away_freezes_prices_and_then_lets_them_move_slowly(unique: str) -> None:
+    store, clock = open_online("memory://"), [START]
+    process = Process(store, unique, clock)
+    served(store, [process], clock, 1, 200)
+    frozen, gains = process.price, Gains()
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise Unavailable("away")
+
+    store.get = away  # type: ignore[method-assign]
+    prices = []
+    for _ in range(300):
+        clock[0] += 60.0
+        with pytest.raises(Unavailable):
+            process.loop.step()
+        prices.append(process.price)
+    assert set(prices[: int(gains.grace_s / 60) - 1]) == {frozen}
+    assert max(abs(a - b) for a, b in zip(prices[1:], prices, strict=False)) < 0.02
+    assert min(prices) > 0
+    assert process.loop.silent()
+
+
+def test_a_stop_reaches_every_page_with_the_next_step(unique: str) -> None:
+    store, clock = open_online("memory://"), [START]
+    process = Process(store, unique, clock)
+    served(store, [process], clock, 1, 100)
+    process.current.orders = {process.key: Order(stopped=True)}
+    process.loop.step()
+    assert (process.price, process.steered.stopped) == (0.0, frozenset({process.key}))
+
+
+def test_the_forecast_counts_the_pages_a_target_is_in_force_on(unique: str) -> None:
+    store, clock = open_online("memory://"), [START + 86_400.0]
+    hours = tuple(float(hour) for hour in range(24))
+    for placement, region in (("cn-tv-home", "cn.zj"), ("cn-mobile-home", "cn.zj"), ("cn.zj-tv-home", "cn.js")):
+        day = TrafficDay(placement, region, DAY, hours, (1,) * 24, 0)
+        store.put({traffic_key(placement, region, DAY, "t/0"): encode_state(day)})
+    counted = attention_by_hour(store)
+    wanted = {"": 3, ", on: {screens: [tv]}": 2, ", on: {regions: [cn.zj]}": 2, ", on: {outlets: [cn.zj]}": 1}
+    for more, pages in wanted.items():
+        process = Process(store, unique, clock, more)
+        (origin,) = origins_of(process.current).values()  # type: ignore[arg-type]
+        forecast = scope_forecast(origin, counted, clock[0])
+        assert forecast is not None
+        seven = START + 86_400 + 7 * 3600
+        assert forecast.mass(seven, seven + 3600) == pytest.approx(7.0 * pages)
+
+
+def test_a_policy_that_asks_too_much_is_told_so(unique: str) -> None:
+    store, clock = open_online("memory://"), [START + 3600.0]
+    process = Process(store, unique, clock)
+    day = TrafficDay("cn-tv-home", "cn", DAY - 1, (100.0,) * 24, (9,) * 24, 0)
+    store.put({traffic_key("cn-tv-home", "cn", DAY - 1, "t/0"): encode_state(day)})
+    (finding,) = process.loop.foresee(process.policy)
+    assert finding.where == "controls[0].impressions"
+    assert "cannot be reached" in finding.message
+    assert "1 item on top of every page" in finding.message

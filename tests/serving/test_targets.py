@@ -1,0 +1,178 @@
+"""Exposure targets over HTTP: counted through the stream, priced by every process, ordered about on the record."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from features.offline.log import EventLog
+from features.worker.worker import Worker
+from recsys.errors import Unavailable
+from serving.pursuits import TargetLoop
+
+
+def said(**more: Any) -> str:
+    """A policy with one target on the item that nobody would see otherwise."""
+    now = datetime.now(UTC)
+    target = {
+        "id": "harvest",
+        "action": "exposure_target",
+        "where": {"item": ["item-59"]},
+        "impressions": 400,
+        "from": (now - timedelta(minutes=10)).isoformat(),
+        "by": (now + timedelta(minutes=10)).isoformat(),
+        **more,
+    }
+    import json
+
+    return json.dumps({"outlet": "cn", "controls": [target]})
+
+
+class Audience:
+    """Asks for pages, and folds what came of them."""
+
+    def __init__(self, service: Any, log: Any) -> None:
+        self.service = service
+        parts = service.parts
+        self.worker = Worker(parts.stream, parts.online, EventLog(log), topic=parts.settings.topic, group="g")
+
+    def asks(self, pages: int, viewer: str = "v", **more: Any) -> list[list[str]]:
+        """Item ids of each page, all of them counted when this returns."""
+        before = len(self.service.published(0))
+        shown = [
+            [slot["item"]["id"] for slot in self.service.page(viewer=f"{viewer}{n}", **more)["items"]]
+            for n in range(pages)
+        ]
+        self.service.published(before + pages)
+        while self.worker.step(wait_s=0):
+            pass
+        self.service.parts.targets.step()
+        return shown
+
+
+@pytest.fixture
+def audience(service: Any, tmp_path: Any) -> Any:
+    audience = Audience(service, tmp_path / "log")
+    with closing(audience.worker):
+        yield audience
+
+
+def target(service: Any, id: str = "harvest") -> dict[str, Any]:
+    answer = service.http.get(f"/v1/targets/cn/{id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def order(service: Any, what: str, **more: Any) -> Any:
+    return service.http.post(f"/v1/targets/cn/harvest/{what}", json={"author": "Lin Yue", **more})
+
+
+def test_a_target_behind_its_plan_gets_a_price_and_the_page_its_item(service, audience) -> None:
+    service.publish("cn", said())
+    pages = audience.asks(3)
+    assert not any("item-59" in page for page in pages)
+    for _ in range(12):
+        audience.asks(2)
+    stands = target(service)
+    assert stands["status"] in ("behind", "price at limit", "cannot deliver")
+    assert 0 < stands["price"] <= stands["max_price"]
+    pages = audience.asks(2)
+    assert all("item-59" in page for page in pages)
+    stands = target(service)
+    assert stands["delivered"] > 0
+    listed = service.http.get("/v1/targets").json()
+    assert [one["id"] for one in listed] == ["harvest"]
+    metrics = service.http.get("/metrics").text
+    assert 'mainstay_target_price{target="cn/harvest"}' in metrics
+
+
+def test_what_was_counted_is_what_was_shown(service, audience) -> None:
+    service.publish("cn", said(where={"label": "public-service"}))
+    audience.asks(5)
+    events = [e for e in service.published(5) if e.kind == "impression"]
+    member = {f"item-{n}" for n in range(0, 60, 4)}
+    won = sum(a for e in events for i, a in zip(e.items, e.attention, strict=True) if i in member)
+    assert won > 0
+    assert target(service)["delivered"] == pytest.approx(won)
+
+
+def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None:
+    service.publish("cn", said())
+    for _ in range(8):
+        audience.asks(2)
+    assert target(service)["price"] > 0
+    assert order(service, "pause").status_code == 204
+    until(lambda: target(service)["status"] == "paused", within_s=3)
+    assert not any("item-59" in page for page in audience.asks(2))
+    assert order(service, "amount", amount=300).status_code == 204
+    assert order(service, "resume").status_code == 204
+    until(lambda: target(service)["amount"] == 300 and not target(service)["paused"], within_s=3)
+    assert order(service, "stop").status_code == 204
+    until(lambda: target(service)["status"] == "stopped", within_s=3)
+    refused = order(service, "resume")
+    assert (refused.status_code, "for good" in refused.json()["detail"]) == (422, True)
+    rows = service.http.get("/v1/audit?limit=1000").json()["rows"]
+    done = [(row["action"], row["actor"], row["subject"]) for row in rows if row["action"].startswith("target")]
+    assert done == [(f"target.{what}", "Lin Yue", "cn/harvest") for what in ("pause", "amount", "resume", "stop")]
+    assert service.http.post("/v1/targets/cn/none/pause", json={"author": "x"}).status_code == 404
+
+
+def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, audience) -> None:
+    service.publish("cn", said())
+    for _ in range(8):
+        audience.asks(2)
+    later = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    made = order(service, "clone", id="harvest-2", by=later, amount=50)
+    assert made.status_code == 201, made.text
+    version = made.json()["version"]["version"]
+    service.http.post("/v1/policies/cn/publish", json={"version": version, "author": "Lin Yue"}).raise_for_status()
+    service.caught_up()
+    service.parts.targets.step()
+    first, second = target(service), target(service, "harvest-2")
+    assert second["amount"] == 50
+    assert first["price"] > 0
+    assert second["price"] > 0
+
+
+def test_a_viewer_sees_a_capped_target_so_often_and_no_more(service, audience) -> None:
+    capped = said(where={"label": "public-service"}, frequency_cap={"impressions": 3, "per": "hour"})
+    service.publish("cn", capped)
+    member = {f"item-{n}" for n in range(0, 60, 4)}
+    screens = ("cn-mobile-home", "cn-tv-home", "cn-web-home")
+    seen = 0
+    for n in range(6):
+        (page,) = audience.asks(1, viewer="same", placement=screens[n % 3])
+        seen += len(member & set(page))
+        assert page
+    assert seen == 3
+    assert target(service)["capped_impressions"] == 3
+
+
+def test_without_the_store_prices_freeze(service, audience) -> None:
+    service.publish("cn", said())
+    for _ in range(8):
+        audience.asks(2)
+    loop: TargetLoop = service.parts.targets
+    price = loop.running["cn/harvest"].standing.price
+    assert price > 0
+
+    skip = [0.0]
+    away = TargetLoop(loop.holders, _Away(), loop.sources, lambda: time.time() + skip[0], loop.metrics)  # type: ignore[arg-type]
+    away.running, away._states, away._counts = loop.running, dict(loop._states), loop._counts
+    away._forecasts, away._forecast_at = dict(loop._forecasts), float("inf")
+    prices = []
+    for skip[0] in (60.0, 300.0):
+        with pytest.raises(Unavailable):
+            away.step()
+        prices.append(away.running["cn/harvest"].standing.price)
+    assert prices == [price, price]
+
+
+class _Away:
+    def get(self, keys: Any) -> Any:
+        raise Unavailable("away")

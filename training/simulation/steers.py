@@ -1,0 +1,155 @@
+"""Ways to steer a simulated day: the controller of `recsys.guidance.targets`, and what it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.guidance.targets.controller import HOURS, Gains, Reading, Steering, update
+from recsys.guidance.targets.plan import planned, progress, total
+from recsys.guidance.targets.pursuit import SLOPE
+from recsys.types import F64
+from training.simulation.day import Counters, Record, live
+from training.simulation.pages import Pages
+from training.simulation.world import World
+
+MAX_PRICE = 0.6
+"""Clicks per unit of attention, for all targets of the simulated days."""
+
+UNKNOWN_SLOPE = SLOPE / MAX_PRICE
+"""What a serving process presumes of a target that it knows nothing about."""
+
+
+class Constant:
+    """The same bonus all day: nothing, a fixed boost, or yesterday's best prices."""
+
+    def __init__(self, day: World, price: F64) -> None:
+        """`price` [C], clicks per unit of attention."""
+        self.push: F64 = price
+        self._bonus: F64 = (day.member * day.sign) @ price
+
+    def bonus(self, seen: Counters) -> F64:
+        """[I]"""
+        return self._bonus
+
+    def restart(self) -> None:
+        """Nothing to forget."""
+
+
+class Greedy:
+    """The top slots for whatever is behind its plan (or, with `front`, for whatever is not done)."""
+
+    def __init__(self, day: World, front: bool = False) -> None:
+        """`front`: does not wait for the plan."""
+        self._day, self._front = day, front
+        self.push: F64 = np.zeros(len(day.amount))
+
+    def bonus(self, seen: Counters) -> F64:
+        """[I]"""
+        day = self._day
+        wanted = day.amount.copy()
+        if not self._front:
+            wanted *= [plan_part(day, c, float(seen.served[c]), seen.upto) for c in range(len(wanted))]
+        over = day.amount * [plan_part(day, c, float(seen.served[c]), seen.upto) for c in range(len(wanted))]
+        behind = np.where(day.sign > 0, seen.credit < wanted, seen.credit > over)
+        begun = seen.now >= day.start
+        self.push = np.where(behind & begun, 10.0, 0.0)
+        answer: F64 = (day.member * day.sign) @ self.push
+        return answer
+
+    def restart(self) -> None:
+        """Nothing to forget."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What yesterday teaches: prices by hour [C, 24], and how delivery answers a price [C], amounts per click."""
+
+    price: F64
+    slope: F64
+
+
+def knowing_nothing(day: World) -> Known:
+    """A cold start: first prices of 0, and the slope that serving presumes."""
+    targets = len(day.amount)
+    return Known(np.zeros((targets, HOURS)), np.full(targets, UNKNOWN_SLOPE))
+
+
+class Controlled:
+    """The real controller, one price per target, as every serving process runs it."""
+
+    def __init__(self, day: World, known: Known, gains: Gains | None = None) -> None:
+        """`known`: from yesterday, or a guess."""
+        self._day, self._gains = day, gains or Gains()
+        self._slope = known.slope
+        self.push: F64 = np.asarray(known.price.mean(axis=1), np.float64)
+        self.states = [Steering.first(tuple(p.tolist()), day.begin) for p in known.price]
+
+    def bonus(self, seen: Counters) -> F64:
+        """[I]"""
+        day = self._day
+        for c, state in enumerate(self.states):
+            if seen.now < day.start[c] or seen.upto < day.start[c]:
+                continue
+            self.states[c] = update(
+                state,
+                reading(day, c, seen),
+                sign=int(day.sign[c]),
+                max_price=MAX_PRICE,
+                slope=float(self._slope[c]),
+                gains=self._gains,
+            )
+        self.push = np.array([state.price for state in self.states])
+        answer: F64 = (day.member * day.sign) @ self.push
+        return answer
+
+    def restart(self) -> None:
+        """What is remembered is in the store, not in the process."""
+
+
+def reading(day: World, c: int, seen: Counters) -> Reading:
+    """The counters of target c against its plan."""
+    served, start = float(seen.served[c]), float(day.start[c])
+    done = progress(served, start, seen.upto, day.end, day.forecast)
+    whole = total(served, start, seen.upto, day.end, day.forecast)
+    late = day.forecast.mass(max(seen.upto, start), seen.now) / max(whole, 1e-9)
+    return Reading(done, planned("even", done), float(seen.credit[c] / day.amount[c]), late, seen.now)
+
+
+def plan_part(day: World, c: int, served: float, at: float) -> float:
+    """Part of its amount that target c should have after `served` attention since its start."""
+    if at < day.start[c]:
+        return 0.0
+    return planned("even", progress(served, float(day.start[c]), at, day.end, day.forecast))
+
+
+def plan_of(day: World, page: F64 | None = None, record: Record | None = None) -> F64:
+    """[P, C] attention each target should have after so many pages ([P], or those of a record)."""
+    at_page = record.page if record is not None else np.asarray(page, np.int64)
+    per_page, begin = float(day.attention.sum()), np.searchsorted(day.at, day.start)
+    plan = np.zeros((len(at_page), len(day.amount)))
+    for p, n in enumerate(at_page.tolist()):
+        at = day.end if n >= len(day.at) else float(day.at[n - 1]) if n else day.begin
+        for c in range(len(day.amount)):
+            plan[p, c] = day.amount[c] * plan_part(day, c, max(n - int(begin[c]), 0) * per_page, at)
+    return plan
+
+
+def learn(yesterday: World, price: F64) -> Known:
+    """What a day teaches: it is served once under the controller, from first prices [C], to see the price by hour;
+    and how delivery answers prices, by serving it again a little off them."""
+    slope = np.zeros(len(price))
+    for c in range(len(price)):
+        off = max(0.1 * price[c], 0.005)
+        up, down = price.copy(), price.copy()
+        up[c], down[c] = price[c] + off, max(price[c] - off, 0.0)
+        more, less = Pages(yesterday).under(up).credit[c], Pages(yesterday).under(down).credit[c]
+        slope[c] = abs(more - less) / (up[c] - down[c]) / yesterday.amount[c]
+    slope = np.maximum(slope, 0.5)
+    flat = Known(np.repeat(price[:, None], HOURS, axis=1), slope)
+    steer = Controlled(yesterday, flat)
+    live(yesterday, steer)
+    total = np.array([state.today for state in steer.states])
+    weight = np.array([state.weight for state in steer.states])
+    return Known(np.where(weight > 0, total / np.maximum(weight, 1e-12), price[:, None]), slope)
