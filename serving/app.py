@@ -30,10 +30,12 @@ from serving.follow import Follower
 from serving.holders import Holders
 from serving.ingest import Ingest
 from serving.metrics import Metrics
+from serving.profiles import ready_profiles
 from serving.publisher import Publisher
 from serving.registry import ModelFollower
 from serving.routes import events, feeds, health, items, policies
 from serving.routes import metrics as metrics_routes
+from serving.routes import profiles as profile_routes
 from serving.schemas import Health, PartHealth
 from serving.tokens import Tokens, home_secret
 
@@ -165,6 +167,7 @@ def build(
         events.routes(ingest),
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
+        profile_routes.routes(ready_profiles()),
         health.routes(parts.health),
         metrics_routes.routes(metrics),
         console_routes(online, settings.admin_token),

@@ -10,11 +10,12 @@ from typing import Any
 from recsys.errors import Finding, NotFound, PolicyError
 from recsys.guidance.compile import effective
 from recsys.guidance.lint import lint
-from recsys.guidance.policy import Policy, parse_policy
+from recsys.guidance.policy import Policy
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
 from serving.holders import Holders
 from serving.problems import Place
+from serving.profiles import read_policy
 from serving.schemas import (
     ControlOut,
     DraftAnswer,
@@ -121,7 +122,7 @@ class PolicyDesk:
         return self.control.draft(outlet, text, said.author, said.note or policy.note, base), policy
 
     def _parse(self, outlet: str, text: str) -> Policy:
-        policy = parse_policy(text)
+        policy = read_policy(text)
         if policy.outlet != outlet:
             wrong = Finding("outlet", f"this is the policy of {policy.outlet}, not of {outlet}")
             raise PolicyError("the policy cannot be used", [wrong])
