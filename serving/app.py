@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
+from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
@@ -30,10 +31,13 @@ from serving.follow import Follower
 from serving.holders import Holders
 from serving.ingest import Ingest
 from serving.metrics import Metrics
+from serving.preview.crew import Crew
+from serving.preview.requests import Requests
+from serving.preview.service import Previews
 from serving.profiles import ready_profiles
 from serving.publisher import Publisher
 from serving.registry import ModelFollower
-from serving.routes import events, feeds, health, items, policies
+from serving.routes import events, feeds, health, items, policies, previews
 from serving.routes import metrics as metrics_routes
 from serving.routes import profiles as profile_routes
 from serving.schemas import Health, PartHealth
@@ -64,6 +68,7 @@ class Parts:
     models: ModelFollower
     followers: dict[str, Follower]
     feed: FeedService
+    previews: Previews
 
     def start(self) -> None:
         """Read everything once that can be read at once, then follow it in the background."""
@@ -75,6 +80,7 @@ class Parts:
 
     def stop(self) -> None:
         """Send what waits, then let go of everything."""
+        self.previews.stop()
         self.publisher.stop()
         for name, follower in self.followers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
@@ -143,6 +149,9 @@ def build(
     feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock)
     ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
     desk = PolicyDesk(control, holders, clock)
+    log = EventLog(settings.event_log_dir)
+    requests = Requests(log, online, lambda: tuple(feed.asked))
+    trial = Previews(engine, holders, requests, Crew(), clock)
     followers = {
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
@@ -150,7 +159,7 @@ def build(
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed)
+    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed, trial)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -167,6 +176,7 @@ def build(
         events.routes(ingest),
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
+        previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),
         health.routes(parts.health),
         metrics_routes.routes(metrics),

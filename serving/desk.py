@@ -14,6 +14,7 @@ from recsys.guidance.policy import Policy
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
 from serving.holders import Holders
+from serving.preview.schemas import PreviewRequest
 from serving.problems import Place
 from serving.profiles import read_policy
 from serving.schemas import (
@@ -86,6 +87,15 @@ class PolicyDesk:
         except PolicyError as error:
             return _places(error.findings or (Finding("", error.message),))
         return self._lint(policy)
+
+    def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
+        """The policy that a preview asks about: a saved version, or what came along. Raises PolicyError, NotFound."""
+        if said.version is None:
+            return self._parse(outlet, _text(said))
+        if said.text is not None or said.policy is not None:
+            raise PolicyError("two policies", [Finding("body", "expected `version`, or a policy, not both")])
+        saved = self.control.version(outlet, said.version)
+        return self._parse(outlet, saved.text).model_copy(update={"version": saved.version})
 
     def draft(self, outlet: str, said: DraftRequest) -> DraftAnswer:
         """Save a new version. Raises PolicyError when it cannot be read, Conflict when somebody saved one since."""

@@ -6,8 +6,9 @@ import logging
 import time
 import zlib
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
@@ -31,6 +32,12 @@ from serving.tokens import Attribution, Cursor, Tokens
 
 log = logging.getLogger("mainstay.serving")
 
+AGE_KEPT = 21
+"""An impression keeps a viewer's age no further than ratings of items go."""
+
+QUERIES_KEPT = 2_000
+"""Latest requests that a process remembers, for previews where no log is at hand."""
+
 
 @dataclass(frozen=True)
 class FeedService:
@@ -43,6 +50,7 @@ class FeedService:
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
+    asked: deque[Query] = field(default_factory=lambda: deque(maxlen=QUERIES_KEPT))
 
     def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
         """The page. Raises NotFound for an unknown placement, CursorError for a cursor of another session."""
@@ -59,6 +67,7 @@ class FeedService:
         if not asked.preview:
             self._count(query, page, missing, time.perf_counter() - began)
             if page.items:
+                self.asked.append(query)
                 self.publisher.send(partial(_impression, query, page))
         return answer
 
@@ -182,6 +191,9 @@ def _impression(query: Query, page: Page) -> Record:
         "personalised": query.personalised,
         "guided": query.guided,
         "propensity": 1.0,  # pages are deterministic given their inputs
+        "slots": query.slots,  # with these a replay can ask the same again
+        "age": None if query.age is None else min(query.age, AGE_KEPT),
+        "shown": list(query.shown),
         "features": b64encode(page.features.tobytes()).decode(),
         "feature_shape": list(page.features.shape),
     }
