@@ -10,7 +10,7 @@ DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(
 # The page solver's kernels are compiled once, here, and not while somebody waits for a page.
 WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
 
-.PHONY: demo test check format setup clean help lock
+.PHONY: demo test check format setup clean help lock bench-preview
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ check: $(VENV)/.dev     ## format, lint, types, architecture
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench-preview: $(VENV)/.dev   ## a preview of a thousand requests: time to first figures, to all, and what pages feel
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview.run
 
 format: $(VENV)/.dev    ## let ruff put the layout in order
 	@$(BIN)/ruff check --fix .

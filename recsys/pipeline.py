@@ -217,6 +217,8 @@ class Engine:
             features=page.features,
             model_version=ask.model.bundle.version if ask.model else "none",
             policy_version=policy.version,
+            engagement=float(attention[: len(page)] @ page.utility),
+            unguided=float(attention[: len(page)] @ np.sort(batch.utility)[::-1][: len(page)]),
         )
 
 

@@ -161,3 +161,5 @@ class Page:
     features: F32  # [K, F] features as used, for the impression; zero columns where no ranker answered
     model_version: str
     policy_version: str
+    engagement: float = 0.0  # sum of attention x utility, in clicks
+    unguided: float = 0.0  # the same of the best page of these candidates without weights and controls

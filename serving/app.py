@@ -30,6 +30,7 @@ from serving.feed import FeedService
 from serving.follow import Follower
 from serving.holders import Holders
 from serving.ingest import Ingest
+from serving.measures import MEASURE_EVERY_S, MEASURE_SHARE, LiveMeasures
 from serving.metrics import Metrics
 from serving.preview.crew import Crew
 from serving.preview.requests import Requests
@@ -146,7 +147,8 @@ def build(
     holders = Holders(control, online, clock, metrics, prepare)
     models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
     publisher = Publisher(stream, settings.topic, metrics.lost.inc)
-    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock)
+    live = LiveMeasures(holders, metrics, clock)
+    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock, live.note)
     ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
     desk = PolicyDesk(control, holders, clock)
     log = EventLog(settings.event_log_dir)
@@ -155,6 +157,7 @@ def build(
     followers = {
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
+        "measures": Follower("measures", live.step, MEASURE_EVERY_S, MEASURE_SHARE),
         "stream": Follower("stream", _reach(stream, settings.topic), STREAM_EVERY_S),
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
