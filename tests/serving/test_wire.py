@@ -79,7 +79,7 @@ def test_the_console_needs_nothing_from_elsewhere(shared) -> None:
     assert "default-src 'self'" in page.headers["content-security-policy"]
     linked = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
     assert len([link for link in linked if link.startswith("/console/static/")]) == 2
-    for name in ("console.css", "console.js", "core.js", "words.js", "page.js", "policy.js"):
+    for name in ("console.css", "console.js", "core.js", "words.js", "page.js", "policy.js", "preview.js"):
         asset = shared.http.get(f"/console/static/{name}")
         assert asset.status_code == 200
         assert "://" not in asset.text

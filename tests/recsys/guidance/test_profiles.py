@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from recsys.catalog import Catalog
+from recsys.catalog import Catalog, Item
 from recsys.errors import PolicyError
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.inherit import effective
@@ -50,6 +50,33 @@ def test_every_ready_profile_is_sound_and_refers_to_law(name: str) -> None:
     own = Policy(outlet="cn", profile=(name,))
     origins = [origin.outlet for origin in effective([take_up(own, {name: profile})]).controls]
     assert origins == [f"profile:{name}"] * len(profile.controls)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_catalogue_that_carries_its_labels_can_keep_a_profile_on_every_screen_and_surface(name: str) -> None:
+    profile = parse_profile(READY[name])
+    labels = [*(label for label in profile.labels if label != "harmful"), "plain"]
+    items = [
+        Item.model_validate(
+            {
+                "id": f"i{n}",
+                "title": {"en": "An item"},
+                "outlet": "cn",
+                "labels": [labels[n % len(labels)]],
+                "topic": f"t{n % 9}",
+                "formats": ["landscape", "audio"],
+                "published_at": "2026-01-01T00:00:00Z",
+            }
+        )
+        for n in range(180)
+    ]
+    own = take_up(parse_policy(f"outlet: cn\nprofile: {name}"), {name: profile})
+    everywhere = parse_policy(
+        "outlet: cn.zj\ncontrols: [{id: all, action: cap, attribute: series, at_most: 50, "
+        "on: {surfaces: [home, hot, list, detail, push]}}]"
+    )
+    told = [f.message for f in lint([own, everywhere], Catalog.of(items), 1_772_424_000.0)]
+    assert not [message for message in told if "cannot be kept" in message]
 
 
 def test_a_policy_stands_on_its_profile_and_every_control_names_its_origin(shop: Catalog) -> None:
