@@ -29,7 +29,7 @@ from recsys.types import Placement, Query, Screen, Surface
 from serving.preview.crew import Crew
 
 REQUESTS = 1000
-FIRST_AT = 20
+FIRST_AT = 10
 ALONE = 100
 OUTLET = "cn.zj.hz"
 DRAFT = """

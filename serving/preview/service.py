@@ -23,7 +23,7 @@ from serving.preview.requests import Gathered, Requests
 from serving.preview.schemas import PreviewLine, PreviewRequest, Sources
 from serving.problems import Busy
 
-FIRST_AT = 20
+FIRST_AT = 10
 """Requests after which the first figures go out."""
 
 EVERY_S, EVERY_SHARE = 1.0, 0.1
