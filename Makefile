@@ -10,7 +10,7 @@ DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(
 # The page solver's kernels are compiled once, here, and not while somebody waits for a page.
 WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
 
-.PHONY: demo test check format setup clean help lock bench-targets
+.PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-preview
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -27,9 +27,16 @@ check: $(VENV)/.dev     ## format, lint, types, architecture
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 
+bench-preview: $(VENV)/.dev   ## a preview of a thousand requests: time to first figures, to all, and what pages feel
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview.run
+
 format: $(VENV)/.dev    ## let ruff put the layout in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+bench-guidance: $(VENV)/.dev  ## the page solver against HiGHS and rivals, on every family of instances (an hour)
+	@$(BIN)/python -m benchmarks.guidance $(BENCH_FLAGS)
+	@$(BIN)/python -m benchmarks.guidance.tiny
 
 bench-targets: $(VENV)/.dev  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
 	@$(BIN)/python -m benchmarks.targets

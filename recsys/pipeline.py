@@ -224,6 +224,8 @@ class Engine:
             model_version=ask.model.bundle.version if ask.model else "none",
             policy_version=policy.version,
             credits=credits(policy, page.row, attention, query, ask.steered),
+            engagement=float(attention[: len(page)] @ page.utility),
+            unguided=float(attention[: len(page)] @ np.sort(batch.utility)[::-1][: len(page)]),
         )
 
 

@@ -164,3 +164,5 @@ class Page:
     model_version: str
     policy_version: str
     credits: Mapping[str, Credit] = field(default_factory=dict)  # what the page did for each exposure target
+    engagement: float = 0.0  # sum of attention x utility, in clicks
+    unguided: float = 0.0  # the same of the best page of these candidates without weights and controls

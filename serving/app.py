@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
+from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
@@ -29,12 +30,18 @@ from serving.feed import FeedService
 from serving.follow import Follower
 from serving.holders import Holders
 from serving.ingest import Ingest
+from serving.measures import MEASURE_EVERY_S, MEASURE_SHARE, LiveMeasures
 from serving.metrics import Metrics
+from serving.preview.crew import Crew
+from serving.preview.requests import Requests
+from serving.preview.service import Previews
+from serving.profiles import ready_profiles
 from serving.publisher import Publisher
 from serving.pursuits import TargetLoop
 from serving.registry import ModelFollower
-from serving.routes import events, feeds, health, items, policies, targets
+from serving.routes import events, feeds, health, items, policies, previews, targets
 from serving.routes import metrics as metrics_routes
+from serving.routes import profiles as profile_routes
 from serving.schemas import Health, PartHealth
 from serving.targets import TargetDesk
 from serving.tokens import Tokens, home_secret
@@ -66,6 +73,7 @@ class Parts:
     followers: dict[str, Follower]
     feed: FeedService
     targets: TargetLoop
+    previews: Previews
 
     def start(self) -> None:
         """Read everything once that can be read at once, then follow it in the background."""
@@ -77,6 +85,7 @@ class Parts:
 
     def stop(self) -> None:
         """Send what waits, then let go of everything."""
+        self.previews.stop()
         self.publisher.stop()
         for name, follower in self.followers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
@@ -145,19 +154,24 @@ def build(
     holders = Holders(control, online, clock, metrics, prepare)
     models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
     publisher = Publisher(stream, settings.topic, metrics.lost.inc)
-    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock)
+    live = LiveMeasures(holders, metrics, clock)
+    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock, live.note)
     ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
+    log = EventLog(settings.event_log_dir)
+    requests = Requests(log, online, lambda: tuple(feed.asked))
+    trial = Previews(engine, holders, requests, Crew(), clock)
     followers = {
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
+        "measures": Follower("measures", live.step, MEASURE_EVERY_S, MEASURE_SHARE),
         "stream": Follower("stream", _reach(stream, settings.topic), STREAM_EVERY_S),
         "targets": Follower("targets", loop.step, TARGETS_EVERY_S),
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed, loop)
+    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed, loop, trial)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -175,6 +189,8 @@ def build(
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
         targets.routes(TargetDesk(loop, control, desk), settings.admin_token),
+        previews.routes(desk, trial, settings.admin_token),
+        profile_routes.routes(ready_profiles()),
         health.routes(parts.health),
         metrics_routes.routes(metrics),
         console_routes(online, settings.admin_token),

@@ -10,11 +10,13 @@ from typing import Any
 from recsys.errors import Finding, NotFound, PolicyError
 from recsys.guidance.compile import effective
 from recsys.guidance.lint import lint
-from recsys.guidance.policy import Policy, parse_policy
+from recsys.guidance.policy import Policy
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
 from serving.holders import Holders
+from serving.preview.schemas import PreviewRequest
 from serving.problems import Place
+from serving.profiles import read_policy
 from serving.schemas import (
     ControlOut,
     DraftAnswer,
@@ -87,6 +89,15 @@ class PolicyDesk:
             return _places(error.findings or (Finding("", error.message),))
         return self._lint(policy)
 
+    def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
+        """The policy that a preview asks about: a saved version, or what came along. Raises PolicyError, NotFound."""
+        if said.version is None:
+            return self._parse(outlet, _text(said))
+        if said.text is not None or said.policy is not None:
+            raise PolicyError("two policies", [Finding("body", "expected `version`, or a policy, not both")])
+        saved = self.control.version(outlet, said.version)
+        return self._parse(outlet, saved.text).model_copy(update={"version": saved.version})
+
     def draft(self, outlet: str, said: DraftRequest) -> DraftAnswer:
         """Save a new version. Raises PolicyError when it cannot be read, Conflict when somebody saved one since."""
         version, policy = self._save(outlet, said)
@@ -122,7 +133,7 @@ class PolicyDesk:
         return self.control.draft(outlet, text, said.author, said.note or policy.note, base), policy
 
     def _parse(self, outlet: str, text: str) -> Policy:
-        policy = parse_policy(text)
+        policy = read_policy(text)
         if policy.outlet != outlet:
             wrong = Finding("outlet", f"this is the policy of {policy.outlet}, not of {outlet}")
             raise PolicyError("the policy cannot be used", [wrong])

@@ -6,8 +6,9 @@ import logging
 import time
 import zlib
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import uuid4
 
@@ -31,6 +32,12 @@ from serving.tokens import Attribution, Cursor, Tokens
 
 log = logging.getLogger("mainstay.serving")
 
+AGE_KEPT = 21
+"""An impression keeps a viewer's age no further than ratings of items go."""
+
+QUERIES_KEPT = 2_000
+"""Latest requests that a process remembers, for previews where no log is at hand."""
+
 
 @dataclass(frozen=True)
 class FeedService:
@@ -43,6 +50,8 @@ class FeedService:
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
+    watch: Callable[[Query, Page, ViewerState | None], None] = lambda query, page, viewer: None
+    asked: deque[Query] = field(default_factory=lambda: deque(maxlen=QUERIES_KEPT))
 
     def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
         """The page. Raises NotFound for an unknown placement, CursorError for a cursor of another session."""
@@ -59,6 +68,8 @@ class FeedService:
         if not asked.preview:
             self._count(query, page, missing, time.perf_counter() - began)
             if page.items:
+                self.asked.append(query)
+                self.watch(query, page, viewer)
                 self.publisher.send(partial(_impression, query, page))
         return answer
 
@@ -172,6 +183,12 @@ def _world(snapshot: Snapshot, outlet: str) -> tuple[World, list[str]]:
     return world, missing + (["policy"] if outlet in snapshot.closed else [])
 
 
+def _fates(page: Page) -> list[JsonValue]:
+    """What became of each control: id, status, slots it gave way by, price in clicks."""
+    price = {one.control_id: round(one.clicks, 6) for one in page.receipt.price}
+    return [[line.id, line.status, line.by, price.get(line.id, 0.0)] for line in page.receipt.controls]
+
+
 def _impression(query: Query, page: Page) -> Record:
     """The page as an event for the log: all that a training run or an audit needs to know of it."""
     context: dict[str, JsonValue] = {
@@ -182,6 +199,12 @@ def _impression(query: Query, page: Page) -> Record:
         "personalised": query.personalised,
         "guided": query.guided,
         "propensity": 1.0,  # pages are deterministic given their inputs
+        "slots": query.slots,  # with these a replay can ask the same again
+        "age": None if query.age is None else min(query.age, AGE_KEPT),
+        "shown": list(query.shown),
+        "controls": _fates(page),
+        "engagement": page.engagement,
+        "unguided": page.unguided,
         "features": b64encode(page.features.tobytes()).decode(),
         "feature_shape": list(page.features.shape),
     }

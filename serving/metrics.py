@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -52,6 +53,26 @@ class Metrics:
         )
         self.target_pacing = self._of_target("pacing_error", "Mean distance from its plan, as part of its amount")
         self.target_expected = self._of_target("expected", "Part of its amount expected at the deadline")
+        # A process measures its own share of the traffic, which is like everybody's: the latest figure stands.
+        latest: dict[str, Any] = {"registry": own, "multiprocess_mode": "mostrecent"}
+        self.measure = Gauge(
+            "mainstay_measure",
+            "Measures of the pages of the last minutes (recsys.measures)",
+            ["outlet", "placement", "measure"],
+            **latest,
+        )
+        self.control_measure = Gauge(
+            "mainstay_control_measure",
+            "Of controls on the pages of the last minutes: satisfied, relaxed, impossible (shares), price (clicks)",
+            ["outlet", "placement", "control", "measure"],
+            **latest,
+        )
+        self.cocoon = Gauge(
+            "mainstay_cocoon_index",
+            "How concentrated what a region's viewers are shown is: 0 as wide as what is on offer, 1 one kind only",
+            ["region"],
+            **latest,
+        )
         self.swaps = Counter("mainstay_swaps", "New worlds taken into service, by what changed", ["part"], registry=own)
 
     def _of_target(self, name: str, meaning: str) -> Gauge:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from recsys.catalog import Catalog
 from recsys.errors import PolicyError
 from recsys.guidance.compile import CompiledPolicy, compile_policy
-from recsys.guidance.policy import Policy, parse_policy
+from recsys.guidance.policy import Policy
 from serving.control import PublishedPolicy
 from serving.control.plane import ancestry
+from serving.profiles import read_policy
 
 log = logging.getLogger("mainstay.serving")
 
@@ -32,7 +33,7 @@ class PolicyShelf:
     def put(self, published: PublishedPolicy) -> None:
         """Take a policy that was put in force; one that cannot be read leaves the last in service."""
         try:
-            policy = parse_policy(published.text)
+            policy = read_policy(published.text)
         except PolicyError as error:
             self._unreadable[published.outlet] = f"version {published.version}: {error}"
             log.error("policy of %s, version %s cannot be read: %s", published.outlet, published.version, error)

@@ -43,6 +43,10 @@ class TooLarge(InvalidInput):
     """More than one request may carry."""
 
 
+class Busy(MainstayError):
+    """More work of a kind than this service does at once; the caller may try again later."""
+
+
 STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor in this table decides
     MainstayError: 500,
     InvalidInput: 422,
@@ -53,6 +57,7 @@ STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor in this table
     PolicyError: 422,
     TooLarge: 413,
     Unauthorised: 401,
+    Busy: 429,
     NotFound: 404,
     Conflict: 409,
     BundleError: 503,
@@ -140,7 +145,7 @@ def problem(
         **extra,
     }
     headers = {}
-    if status == 503:
+    if status in (429, 503):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -200,7 +205,7 @@ def _kebab(name: str) -> str:
 
 
 def _example(status: int) -> dict[str, object]:
-    name = {400: "cursor-error", 401: "unauthorised", 404: "not-found", 409: "conflict", 413: "too-large"}
+    name = {400: "cursor-error", 401: "unauthorised", 404: "not-found", 409: "conflict", 413: "too-large", 429: "busy"}
     return {
         "type": f"urn:mainstay:problem:{name.get(status, 'unavailable' if status == 503 else 'invalid-request')}",
         "title": HTTPStatus(status).phrase,

@@ -86,7 +86,7 @@ class EventLog:
 
         Columns of `SCHEMA`: those of `ViewerEvent` and the place in the log. Raises Unavailable.
         """
-        files = self._files(since, until)
+        files = self.files(since, until)
         if not files:
             return SCHEMA.empty_table()
         query = f"""
@@ -106,8 +106,8 @@ class EventLog:
         for batch in self.events(since, until).to_batches(max_chunksize=10_000):
             yield from map(_placed, batch.to_pylist())
 
-    def _files(self, since: float, until: float) -> list[str]:
-        """Files that may hold events of the days asked for, or of the day before them."""
+    def files(self, since: float, until: float) -> list[str]:
+        """Paths of the files that may hold events of the days asked for, or of the day before them."""
         earliest = str(_date(min(max(since, _DAY_S), FOREVER)) - RETRIED_WITHIN)
         latest = "~" if until >= FOREVER else str(_date(until))
         return [

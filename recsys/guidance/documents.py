@@ -26,6 +26,7 @@ _SHAPES = {
     r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
     r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
     r"^\S+$": "no spaces",
+    r"^[a-z0-9]+(-[a-z0-9]+)*$": "a profile's name, such as mainstream-guidance",
 }
 
 

@@ -7,7 +7,7 @@ parent's control stays in force (guidance fails closed) and `lint` tells the chi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ FIRM = ("legal", "binding")
 
 @dataclass(frozen=True)
 class Origin:
-    """A control and the outlet whose policy said it."""
+    """A control and the outlet whose policy said it, or the profile it comes from (`profile:NAME`)."""
 
     control: Control
     outlet: str
@@ -35,7 +35,7 @@ class Origin:
 class Effective:
     """What is in force for an outlet: weights and controls, the most important control first."""
 
-    version: str  # "cn@3+cn.zj@1"
+    version: str  # "cn@3+cn.zj@1", each policy's profiles before it: "profile:mainstream-guidance@1+cn@3"
     weights: Mapping[str, float]
     controls: tuple[Origin, ...]
 
@@ -55,13 +55,27 @@ def effective(policies: Sequence[Policy]) -> Effective:
     weights: dict[str, float] = {}
     controls: dict[str, Origin] = {}
     for policy in line:
+        for ready in policy.ready:
+            weights |= ready.weights
+            _lay(controls, ready.controls, ready.origin)
         weights |= policy.weights
-        for control in policy.controls:
-            above = controls.get(control.id)
-            if above is None or _may_replace(above.control, control):
-                controls[control.id] = Origin(control, policy.outlet)
-    version = "+".join(f"{policy.outlet}@{policy.version}" for policy in line) or "none"
+        _lay(controls, policy.controls, policy.outlet)
+    version = "+".join(_named(policy) for policy in line) or "none"
     return Effective(version, weights, tuple(sorted(controls.values(), key=lambda origin: origin.importance)))
+
+
+def _lay(controls: dict[str, Origin], said: Iterable[Control], by: str) -> None:
+    """Put the controls said by one voice over those said above it, where they may."""
+    for control in said:
+        above = controls.get(control.id)
+        if above is None or _may_replace(above.control, control):
+            controls[control.id] = Origin(control, by)
+
+
+def _named(policy: Policy) -> str:
+    return "+".join(
+        [*(f"{ready.origin}@{ready.version}" for ready in policy.ready), f"{policy.outlet}@{policy.version}"]
+    )
 
 
 def loosenings(policies: Sequence[Policy]) -> Iterator[Finding]:
@@ -69,16 +83,24 @@ def loosenings(policies: Sequence[Policy]) -> Iterator[Finding]:
     line = chain(policies)
     if not line:
         return
-    above = {origin.control.id: origin for origin in effective(line[:-1]).controls}
-    for place, control in enumerate(line[-1].controls):
+    policy = line[-1]
+    bare = policy.model_copy(update={"controls": ()})  # its profiles stand above its own controls too
+    above = {origin.control.id: origin for origin in effective([*line[:-1], bare]).controls}
+    for place, control in enumerate(policy.controls):
         parent = above.get(control.id)
         if parent and not _may_replace(parent.control, control):
             how = looser(parent.control, control)
             yield Finding(
                 f"controls[{place}]",
-                f"{control.id!r} is {parent.control.hardness} in the policy of {parent.outlet}: {how}; "
+                f"{control.id!r} is {parent.control.hardness} in {_voice(parent.outlet)}: {how}; "
                 f"the control of {parent.outlet} stays in force",
             )
+
+
+def _voice(origin: str) -> str:
+    return (
+        f"the profile {origin.removeprefix('profile:')}" if origin.startswith("profile:") else f"the policy of {origin}"
+    )
 
 
 def _may_replace(parent: Control, child: Control) -> bool:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from recsys.catalog import Catalog
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.compile import compile_policy
+from recsys.guidance.conflicts import contradictions
 from recsys.guidance.inherit import chain, loosenings
-from recsys.guidance.policy import Block, Boost, Cap, Control, ExposureTarget, Pin, Policy, Share
+from recsys.guidance.policy import Block, Boost, Cap, ExposureTarget, Policy, Share
 from recsys.guidance.rehearsal import rehearse
 from recsys.guidance.targets.findings import odd_target
 from recsys.guidance.vocabulary import unknown_words
@@ -38,7 +41,7 @@ def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Find
         *_controls(policy, now),
         *unknown_words(policy, catalog),
         *_without_effect(line, catalog),
-        *_colliding_pins(line),
+        *contradictions(line, catalog),
         *rehearse(line, catalog, now),
     )
 
@@ -47,6 +50,8 @@ def _weights(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
     for axis, weight in policy.weights.items():
         if axis not in catalog.axes.code:
             yield Finding(f"weights.{axis}", "no item has a value on this axis, so the weight has no effect")
+        elif len(catalog) and np.ptp(catalog.axis[:, catalog.axes.code[axis]]) == 0:
+            yield Finding(f"weights.{axis}", "every item has the same value on this axis, so the weight moves nothing")
         elif weight == 0:
             yield Finding(f"weights.{axis}", "a weight of 0 has no effect, except to undo the weight of a parent")
 
@@ -84,7 +89,7 @@ def _share(here: str, share: Share) -> Iterator[Finding]:
 
 
 def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
-    """Conditions that no item meets, caps that can never be reached."""
+    """Conditions that no item meets, or that all items meet."""
     compiled = compile_policy(line, catalog)
     region = line[-1].outlet
     for place, control in enumerate(line[-1].controls):
@@ -93,35 +98,5 @@ def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Findin
         size = int(compiled.member(control.where, region).sum())
         if size == 0:
             yield Finding(f"controls[{place}].where", "no item of the catalogue meets this condition")
-        elif isinstance(control, Share) and control.at_least is None and _reaches(control.at_most, size):
-            yield Finding(f"controls[{place}].at_most", f"never binds: only {size} such items exist")
-
-
-def _reaches(at_most: float | None, size: int) -> bool:
-    return isinstance(at_most, int) and size <= at_most
-
-
-def _colliding_pins(line: Sequence[Policy]) -> Iterator[Finding]:
-    """Pins of this policy in a slot that another pin takes, or of an item that another pin places, where both hold."""
-    said: list[tuple[str, Policy, Pin]] = []
-    for policy in line:
-        for place, control in enumerate(policy.controls):
-            if not isinstance(control, Pin):
-                continue
-            for _, other_policy, other in said:
-                if policy is not line[-1] or other.id == control.id or not _overlap(control, other):
-                    continue
-                theirs = f"{other.id!r} of {other_policy.outlet}"
-                if other.slot == control.slot:
-                    yield Finding(f"controls[{place}].slot", f"slot {control.slot} is also taken by {theirs}")
-                elif other.item == control.item:
-                    yield Finding(
-                        f"controls[{place}].item", f"{control.item} is also pinned by {theirs}, to slot {other.slot}"
-                    )
-            said.append((f"controls[{place}]", policy, control))
-
-
-def _overlap(one: Control, other: Control) -> bool:
-    """Whether two controls can be in force on the same page, as far as screens and surfaces tell."""
-    pairs = ((one.on.screens, other.on.screens), (one.on.surfaces, other.on.surfaces))
-    return all(not a or not b or set(a) & set(b) for a, b in pairs)
+        elif isinstance(control, Boost) and size == len(catalog):
+            yield Finding(f"controls[{place}].where", "every item meets this condition, so the bonus moves nothing")

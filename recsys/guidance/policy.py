@@ -7,7 +7,7 @@ here is data and its checks; `compile` turns it into numbers, `lint` compares it
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -15,18 +15,23 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from recsys.catalog import Code, Id, within
-from recsys.errors import PolicyError
-from recsys.guidance.conditions import Condition
+from recsys.errors import Finding, PolicyError
+from recsys.guidance.conditions import Condition, OneOrMore
 from recsys.guidance.documents import findings_of, read_document
 from recsys.guidance.schedule import Active, span_of
 from recsys.guidance.targets.plan import Shape
 from recsys.types import Query, Screen, Surface
+
+if TYPE_CHECKING:
+    from recsys.guidance.profiles import Profile
 
 Hardness = Literal["legal", "binding", "editorial", "soft"]
 HARDNESS: tuple[Hardness, ...] = ("legal", "binding", "editorial", "soft")
@@ -259,15 +264,36 @@ PageControl = Pin | Share | Cap | Space
 """The controls that the page solve must keep; boosts and blocks act before it."""
 
 
+ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
+
+
 class Policy(Said):
-    """One version of what one outlet says. Parents' policies are folded in by `inherit.effective`."""
+    """One version of what one outlet says. Parents' policies are folded in by `inherit.effective`.
+
+    profile   ready sets of controls that stand before its own (`recsys.guidance.profiles`); its own may tighten them
+    """
 
     outlet: Code
+    profile: Annotated[tuple[ProfileName, ...], OneOrMore] = ()
     version: Annotated[int, Field(ge=0)] = 0
     author: str = ""
     note: str = ""
     weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
     controls: tuple[Control, ...] = ()
+    _ready: tuple[Profile, ...] | None = PrivateAttr(None)
+
+    @property
+    def ready(self) -> tuple[Profile, ...]:
+        """The profiles it names. Raises PolicyError when nobody has looked them up (`profiles.take_up`)."""
+        if self._ready is None and self.profile:
+            raise PolicyError("the policy cannot be used", [Finding("profile", "its profiles are not at hand")])
+        return self._ready or ()
+
+    def with_profiles(self, ready: tuple[Profile, ...]) -> Policy:
+        """The same policy with its profiles at hand."""
+        policy = self.model_copy()
+        policy._ready = ready
+        return policy
 
     @model_validator(mode="after")
     def _ids_once(self) -> Policy:

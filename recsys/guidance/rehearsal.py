@@ -1,11 +1,13 @@
 """Policies put to the test before they are published: pages of all that may be shown, by screen and region.
 
-Every item is worth the same here, so a control gives way only when no page at all could keep it.
+Every item is worth the same here, so a control gives way only when no page at all could keep it. A control that no page
+of any place could break never binds, and is told too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,18 +20,30 @@ from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conditions import province
 from recsys.guidance.policy import Policy
 from recsys.guidance.solver import solve
-from recsys.guidance.telling import tell
+from recsys.guidance.telling import Told, tell
 from recsys.types import I32, Placement, Query, Screen, Surface
 
 REGIONS_MAX = 12
 """Regions rehearsed at most: the outlet's own, those the controls name, and provinces that items are about."""
 
+PLACES_MAX = 4
+"""Places that one finding names."""
+
+
+@dataclass
+class _Record:
+    """What the rehearsal has seen of one control: where it gave way, and whether any page could break it at all."""
+
+    short: list[tuple[int, str, str]] = field(default_factory=list)  # by how much, where, what is missing
+    in_force: bool = False
+    could_bind: bool = False
+
 
 def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[Finding]:
-    """One finding for each control that cannot be kept somewhere, naming the first place and what is missing."""
+    """Controls that cannot be kept somewhere, with what is there and what is needed, and those that never bind."""
     policy = compile_policy(line, catalog)
-    place_of = {control.id: f"controls[{place}]" for place, control in enumerate(line[-1].controls)}
-    told: set[str] = set()
+    own = {control.id: place for place, control in enumerate(line[-1].controls)}
+    records = [_Record() for _ in policy.controls]
     done: set[tuple[bytes, int, bytes]] = set()
     for query in _queries(line, policy, catalog, now):
         rows = _showable(policy, catalog, query)
@@ -38,13 +52,71 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
         if same in done or not bounds.active.any() or not len(rows):
             continue
         done.add(same)
-        for control_id, origin, message in _given_way(policy, bounds):
-            if control_id in told:
-                continue
-            told.add(control_id)
+        _put_to_the_test(policy, bounds, query, records)
+    for origin, record in zip(policy.controls, records, strict=True):
+        place = own.get(origin.control.id)
+        where, whose = ("controls" if place is None else f"controls[{place}]"), ""
+        if place is None:
+            whose = f"{origin.control.id!r} of {origin.outlet}: "
+        if record.short:
+            yield Finding(where, whose + _cannot(record))
+        elif record.in_force and not record.could_bind and place is not None:
+            yield Finding(where, "never binds: no page of what may be shown now, on any screen, could break it")
+
+
+def _put_to_the_test(policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record]) -> None:
+    value = np.zeros(len(bounds))
+    solution = solve(value, np.ones(bounds.slots), bounds, effort="fast")
+    for c, told in enumerate(tell(bounds, solution, value)):
+        if told is None:
+            continue
+        records[c].in_force = True
+        records[c].could_bind |= breakable(bounds, c)
+        if by := int(solution.relaxed[c]):
             where = f"on {query.placement.screen} {query.placement.surface} in {query.region}"
-            whose = "" if control_id in place_of else f"{control_id!r} of {origin}: "
-            yield Finding(place_of.get(control_id, "controls"), f"{whose}cannot be kept {where}: {message}")
+            records[c].short.append((by, where, _words(told, by, query.slots)))
+
+
+def breakable(bounds: Bounds, c: int) -> bool:
+    """Whether some page of these candidates would break control `c`: if none, the control never binds here.
+
+    With `m` members and `n` others, the first k slots hold from max(0, k - n) to min(k, m) members.
+    """
+    if (bounds.pin_control == c).any():
+        return True
+    k = np.arange(1, bounds.slots + 1)
+    for row in np.flatnonzero(bounds.row_control == c):
+        members = int(bounds.member[row].sum())
+        fewest, most = np.maximum(k - (len(bounds) - members), 0), np.minimum(k, members)
+        if (fewest < bounds.lower[row]).any() or (most > bounds.upper[row]).any():
+            return True
+    for s in np.flatnonzero(bounds.space_control == c):
+        codes = bounds.code[s][bounds.code[s] >= 0]
+        if len(codes) and np.bincount(codes).max() > bounds.at_most[s] and bounds.slots > bounds.at_most[s]:
+            return True
+    return False
+
+
+def _cannot(record: _Record) -> str:
+    """The place where most is missing, in full; then the others."""
+    worst = max(record.short, key=lambda short: short[0])
+    others = [(by, where) for by, where, _ in record.short if where != worst[1]]
+    text = f"cannot be kept {worst[1]}: {worst[2]}"
+    if others:
+        named = ", ".join(f"{where} ({by} too few)" for by, where in others[:PLACES_MAX])
+        more = f" and in {len(others) - PLACES_MAX} more places" if len(others) > PLACES_MAX else ""
+        text += f"; nor {named}{more}"
+    return text
+
+
+def _words(told: Told, by: int, slots: int) -> str:
+    """What is there and what is needed, where that is the cause; else what left no room."""
+    if told.missing and told.kind == "share":
+        return (
+            f"it asks for {told.at_least} of {slots} slots, and only {told.supply} may be shown there: "
+            f"{told.missing} more such items are needed"
+        )
+    return told.reason("impossible" if told.missing else "relaxed", by)
 
 
 def _queries(line: Sequence[Policy], policy: CompiledPolicy, catalog: Catalog, now: float) -> Iterator[Query]:
@@ -68,14 +140,3 @@ def _showable(policy: CompiledPolicy, catalog: Catalog, query: Query) -> I32:
     rows = np.arange(len(catalog), dtype=np.int32)
     keep, _ = first_reasons(barred(catalog, rows, query, None))
     return rows[keep & ~policy.blocked(rows, query)]
-
-
-def _given_way(policy: CompiledPolicy, bounds: Bounds) -> Iterator[tuple[str, str, str]]:
-    """Id, origin and what is missing, for each control that the best page cannot keep."""
-    value = np.zeros(len(bounds))
-    solution = solve(value, np.ones(bounds.slots), bounds, effort="fast")
-    for c, line in enumerate(tell(bounds, solution, value)):
-        if line is not None and solution.relaxed[c]:
-            origin = policy.controls[c]
-            status = "impossible" if line.missing else "relaxed"
-            yield origin.control.id, origin.outlet, line.reason(status, int(solution.relaxed[c]))

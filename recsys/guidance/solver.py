@@ -57,7 +57,7 @@ EFFORTS: dict[str, Effort] = {
 }
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
-LEAVES, TRIES = 2, 2000  # pages polished after a search, and moves looked at for one
+LEAVES, TRIES = 2, 300  # pages polished after a search, and moves looked at for one
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import { $, api, h, say, trying } from "./core.js";
 import { showPage } from "./page.js";
 import { check, publish, save, showPolicy } from "./policy.js";
+import { preview } from "./preview.js";
 
 const VIEWS = ["page", "policy", "history"];
 const FIELDS = ["outlet", "screen", "surface", "viewer", "region", "slots"];
@@ -96,6 +97,7 @@ document.addEventListener("keydown", keys);
 $("chooser").addEventListener("submit", trying(refresh));
 for (const field of ["outlet", "screen", "surface"]) $(field).addEventListener("change", trying(refresh));
 $("lint").addEventListener("click", trying(check));
+$("preview").addEventListener("click", trying(() => preview(chosen().outlet)));
 $("draft").addEventListener("click", trying(save));
 $("publish").addEventListener("click", trying(async () => { await publish(); await showPage(chosen()); }));
 $("language").addEventListener("click", trying(async () => {

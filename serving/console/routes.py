@@ -19,7 +19,7 @@ VIEWERS_MAX = 60
 
 _SCANNED = 400
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-_FILES = ("console.html", "console.css", "console.js", "core.js", "words.js", "page.js", "policy.js")
+_FILES = ("console.html", "console.css", "console.js", "core.js", "words.js", "page.js", "policy.js", "preview.js")
 _HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",

@@ -10,9 +10,9 @@ import numpy as np
 
 from recsys.catalog import Catalog, Item
 from recsys.guidance.compile import compile_policy
-from recsys.guidance.policy import parse_policy
 from recsys.types import Placement, Query, Screen, Surface
 from serving.demo.movielens import region_of
+from serving.profiles import read_policy
 
 OUTLET = "cn.zj.hz"
 
@@ -22,7 +22,7 @@ class Auditor:
 
     def __init__(self, items: Sequence[Item], policies: Sequence[str]) -> None:
         self._catalog = Catalog.of(items)
-        self._policy = compile_policy([parse_policy(text) for text in policies], self._catalog)
+        self._policy = compile_policy([read_policy(text) for text in policies], self._catalog)
 
     def undeclared(self, page: dict[str, Any], viewer: str, screen: str, shown: Sequence[str]) -> list[str]:
         """Controls that this page breaks without its receipt saying that they gave way; empty on an honest page."""

@@ -118,3 +118,18 @@ def test_the_token_guards_every_write_and_the_audit_trail(serve) -> None:
         ]:
             assert service.http.request(method, path, json={}).status_code == 401, path
         assert service.parts.control.revision() == 0
+
+
+def test_a_profile_is_taken_up_by_its_name(service) -> None:
+    profiles = {one["name"]: one for one in service.http.get("/v1/profiles").json()["profiles"]}
+    assert {"mainstream-guidance", "european-works", "canadian-discoverability"} <= profiles.keys()
+    assert all(c["legal_ref"] for one in profiles.values() for c in one["controls"])
+    assert any(duty["kept_by"] == "request" for duty in profiles["mainstream-guidance"]["duties"])
+    service.publish("cn.zj", "outlet: cn.zj\nprofile: mainstream-guidance\n")
+    page = service.page()
+    assert page["policy_version"] == "cn@1+profile:mainstream-guidance@1+cn.zj@1"
+    origins = {line["id"]: line["origin"] for line in page["receipt"]["controls"]}
+    assert origins["mainstream-floor"] == "profile:mainstream-guidance"
+    unknown = post(service, "draft", {"text": "outlet: cn.zj\nprofile: nonsense\n", "author": "Lin"}, status=422)
+    assert unknown["findings"][0]["where"] == "profile"
+    assert "mainstream-guidance" in unknown["findings"][0]["message"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.guidance.kernels import kernel
+from recsys.guidance.kernels import inlined, kernel
 from recsys.guidance.kernels.ahead import LISTED, Ahead, in_order, look_ahead
 from recsys.guidance.kernels.assignment import FAR
 from recsys.guidance.kernels.layout import Layout, belongs
@@ -101,7 +101,7 @@ def wages_of(layout: Layout, loss: F64, wage: F64) -> Wages:
     return Wages(column, place, late)
 
 
-@kernel
+@inlined
 def is_used(used: np.ndarray, now: int, s: int, a: int) -> bool:
     """Whether partial page s of half `now` holds column a; used as in `Partial`."""
     return bool((used[now, s, a >> 6] >> np.uint64(a & 63)) & np.uint64(1))
@@ -151,7 +151,7 @@ def demands(
     return lost, rest
 
 
-@kernel
+@inlined
 def surcharge(
     groups_of: np.ndarray,
     item: int,
@@ -182,7 +182,7 @@ def surcharge(
     return total
 
 
-@kernel
+@inlined
 def name_of(before: np.uint64, page: np.ndarray, now: int, s: int, a: int, k: int, reach: int) -> np.uint64:
     """Hash of the columns named `before` and column a, and of the order of the last `reach` of partial page s."""
     name = before
@@ -194,7 +194,7 @@ def name_of(before: np.uint64, page: np.ndarray, now: int, s: int, a: int, k: in
     return np.uint64(name)
 
 
-@kernel
+@inlined
 def find(
     table: np.ndarray, stamps: np.ndarray, names: np.ndarray, half: int, name: np.uint64, stamp: int
 ) -> tuple[int, int]:
@@ -211,23 +211,27 @@ def find(
 @kernel
 def settle(layout: Layout, column: np.ndarray, partial: Partial, now: int, children: int, k: int) -> None:
     """Writes out the next half: each child is its parent and one more column."""
-    after = 1 - now
+    after, groups, words = 1 - now, partial.members.shape[2], partial.used.shape[2]
+    members, used, page, name = partial.members, partial.used, partial.page, partial.name
     for z in range(children):
         s, a = partial.parent[z], partial.placed[z]
-        partial.members[after, z] = partial.members[now, s]
+        for g in range(groups):  # loops: slices of arrays cost more than what they copy
+            members[after, z, g] = members[now, s, g]
         i = layout.pin[k] if a < 0 else column[a]
         for d in range(layout.groups_of.shape[1]):
             g = layout.groups_of[i, d]
             if g < 0:
                 break
-            partial.members[after, z, g] += 1
-        partial.used[after, z] = partial.used[now, s]
-        partial.name[after, z] = partial.name[now, s]
+            members[after, z, g] += 1
+        for word in range(words):
+            used[after, z, word] = used[now, s, word]
+        name[after, z] = name[now, s]
         if a >= 0:
-            partial.used[after, z, a >> 6] |= np.uint64(1) << np.uint64(a & 63)
-            partial.name[after, z] = partial.name[now, s] ^ _mixed(np.uint64(a + 1))
-        partial.page[after, z, :k] = partial.page[now, s, :k]
-        partial.page[after, z, k] = a
+            used[after, z, a >> 6] |= np.uint64(1) << np.uint64(a & 63)
+            name[after, z] = name[now, s] ^ _mixed(np.uint64(a + 1))
+        for j in range(k):
+            page[after, z, j] = page[now, s, j]
+        page[after, z, k] = a
 
 
 @kernel
@@ -391,7 +395,7 @@ def cull(partial: Partial, half: int, children: int, width: int, dropped: float)
     return kept, bar, dropped
 
 
-@kernel
+@inlined
 def _mixed(number: np.uint64) -> np.uint64:
     """splitmix64: a 64-bit hash of a number."""
     z = number * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)

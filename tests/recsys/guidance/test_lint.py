@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from recsys.catalog import Catalog
+from recsys.guidance.compile import compile_policy
+from recsys.guidance.conditions import Condition
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import parse_policy
 
@@ -49,8 +51,30 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: share, where: {label: sport}, at_least: 0.5, at_most: 0.2}",
          "controls[0].at_least", "above the cap"),
         ("{id: a, action: share, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "allows everything"),
-        ("{id: a, action: share, where: {label: sport}, at_most: 40}", "controls[0].at_most", "never binds"),
+        ("{id: a, action: share, where: {label: sport}, at_most: 40}", "controls[0]", "never binds"),
         ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "controls[0].bonus", "no effect"),
+        ("{id: a, action: boost, where: {kind: [film, article]}, bonus: 0.1}", "controls[0].where", "moves nothing"),
+        ("{id: a, action: share, where: {kind: [film, article]}, at_least: 0.9}", "controls[0]", "never binds"),
+        ("{id: a, action: cap, attribute: topic, at_most: 30}", "controls[0]", "never binds"),
+        ("{id: a, action: space, attribute: series, at_most: 6, within: 7}", "controls[0]", "never binds"),
+        ("{id: a, action: share, where: {label: public-service}, at_most: 0.1}",
+         "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
+        ("{id: a, action: block, where: {label: public-service}}", "controls", "only 0 may be shown"),
+        ("{id: a, action: pin, item: i3, slot: 3, on: {screens: [web]}}, "
+         "{id: b, action: cap, attribute: topic, at_most: 1}, {id: c, action: pin, item: i10, slot: 4}",
+         "controls[2].slot", "with this pin 2 such items stand in the first 4 slots on tv home, and 'b' allows 1"),
+        ("{id: a, action: pin, item: i3, slot: 5}, {id: b, action: block, where: {item: i3}}",
+         "controls[0].item", "is blocked by 'b'"),
+        ("{id: a, action: pin, item: i1, slot: 1, on: {screens: [car]}}, "
+         "{id: b, action: share, where: {label: commercial}, at_most: 0.1, prefixes: every, rounding: strict}",
+         "controls[0].slot", "'b' allows 0"),
+        ("{id: a, action: share, where: {label: news/city}, at_least: 0.4}, "
+         "{id: b, action: share, where: {label: news}, at_most: 0.2}",
+         "controls[0].at_least", "the floor of 10 in the first 24 slots on tv home is above the cap of 4 that 'b'"),
+        ("{id: a, action: share, where: {provider: p1}, at_least: 0.5}, "
+         "{id: b, action: cap, attribute: provider, at_most: 3}", "controls[0].at_least", "above the cap of 3"),
+        ("{id: a, action: share, where: {label: sport}, at_least: 0.2}, {id: b, action: block, where: {label: sport}}",
+         "controls[0].where", "every such item is blocked by 'b'"),
         ("{id: a, action: block, where: {kind: film}, active: {until: 2026-01-01T00:00:00Z}}",
          "controls[0].active.until", "ended at"),
         ("{id: a, action: block, where: {kind: film}, active: {from: 2026-03-02T00:00:00Z, "
@@ -79,5 +103,41 @@ def test_floors_that_together_exceed_the_page(shop: Catalog) -> None:
         "{id: a, action: share, where: {label: plain}, at_least: 0.4}",
         "{id: b, action: share, where: {label: commercial}, at_least: 0.4}",
     )
-    assert [place for place, _ in told] == ["controls[1]"]
-    assert "more important controls leave no room" in told[0][1]
+    assert [place for place, _ in told] == ["controls[1].at_least", "controls[1]"]
+    assert "floors together ask for 28 of 24 slots on tv home: 10 here" in told[0][1]
+    assert "'floor' of cn" in told[0][1]
+    assert "more important controls leave no room" in told[1][1]
+
+
+def test_floors_that_items_can_serve_together_or_that_never_meet_are_fine(shop: Catalog) -> None:
+    assert not findings(
+        shop,
+        "{id: a, action: share, where: {label: plain}, at_least: 0.4, on: {screens: [tv]}}",
+        "{id: b, action: share, where: {label: commercial}, at_least: 0.4, on: {screens: [mobile]}}",
+        "{id: c, action: share, where: {label: culture}, at_least: 0.3}",
+    )
+
+
+def test_a_floor_that_the_region_cannot_supply_names_what_is_there_and_what_is_needed(shop: Catalog) -> None:
+    """40 % of every page about one series of six items, which the province of Jiangsu has only two of."""
+    own = "{id: a, action: share, where: {all: [{series: harvest}, {region: cn.js}]}, at_least: 0.4}"
+    [(place, message)] = findings(shop, own)
+    size = int(compile_policy([], shop).member(Condition.model_validate({"series": "harvest"}), "cn").sum())
+    assert size == 6
+    assert place == "controls[0]"
+    assert "on tv home in cn.zj: it asks for 10 of 24 slots, and only 3 may be shown there" in message
+    assert "7 more such items are needed" in message
+    assert "nor on mobile home in cn.zj (2 too few)" in message
+
+
+def test_pins_of_other_pages_do_not_collide(shop: Catalog) -> None:
+    apart = [
+        "{id: a, action: pin, item: i3, slot: 1, on: {screens: [tv], regions: [cn.zj.hz]}}",
+        "{id: b, action: pin, item: i5, slot: 1, on: {screens: [tv], regions: [cn.zj.nb]}}",
+    ]
+    assert not [f for f in findings(shop, *apart) if "'b'" in f[1] or "'a'" in f[1]]
+
+
+def test_a_constant_axis_moves_nothing(shop: Catalog) -> None:
+    same = Catalog.of([item.model_copy(update={"axes": {"public_value": 0.5}}) for item in shop.items])
+    assert findings(same, weights="{public_value: 0.2}")[0][0] == "weights.public_value"

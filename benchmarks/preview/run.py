@@ -1,0 +1,153 @@
+"""`make bench-preview`: how soon a preview tells its first figures, how long a thousand requests take, what pages feel.
+
+The crew of the service, on the demo's catalogue and policies with real histories. Compared within the run: the same
+study in one process, cold processes against warm ones, and pages served alone against pages served beside a preview.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.preview.world import ANCHOR, Ground, ground
+from features.columns import FEATURES, columns
+from recsys.guidance.compile import compile_policy
+from recsys.guidance.policy import Policy, parse_policy
+from recsys.guidance.solver import warm
+from recsys.model import Model
+from recsys.pipeline import Engine, World
+from recsys.preview.study import Asked, Study
+from recsys.preview.tally import Tally, replay
+from recsys.types import Placement, Query, Screen, Surface
+from serving.preview.crew import Crew
+
+REQUESTS = 1000
+FIRST_AT = 10
+ALONE = 100
+OUTLET = "cn.zj.hz"
+DRAFT = """
+outlet: cn.zj.hz
+weights: {originality: 0.02, public_value: 0.03}
+controls:
+  - {id: local-top, action: share, where: {locality: viewer}, at_least: 2, prefixes: [5], on: {surfaces: [home, hot]}}
+  - {id: culture, action: share, where: {label: culture}, at_least: 0.15, prefixes: every}
+  - {id: one-topic, action: cap, attribute: topic, at_most: 4}
+  - {id: dispersal, action: space, attribute: provider, at_most: 2, within: 3}
+"""
+UNMET = DRAFT + "  - {id: too-much, action: share, where: {all: [{label: culture}, {kind: live}]}, at_least: 0.4}\n"
+
+
+def main() -> None:
+    """Print the table and, as the last line, one JSON object."""
+    world_of = ground()
+    warm()
+    study, unmet = study_of(world_of, DRAFT), study_of(world_of, UNMET)
+    crew = Crew()
+    told: dict[str, object] = {"cores": os.cpu_count(), "items": len(world_of.catalog), "requests": REQUESTS}
+    told["load_before"] = round(os.getloadavg()[0], 2)
+    try:
+        told["cold"] = run(study, crew)
+        told["warm"] = run(study, crew)
+        told["warm_unmet"] = run(unmet, crew)
+        told["alone"] = alone(study)
+        told["pages_ms"] = beside(study, crew)
+    finally:
+        crew.stop()
+    for name, figures in told.items():
+        print(f"{name:<22} {figures}")
+    print(json.dumps(told))
+
+
+def study_of(made: Ground, draft: str) -> Study:
+    """A thousand requests of viewers who rated, on tv and mobile by turns, under the demo's policies and a draft."""
+    none = compile_policy((), made.catalog)
+    world = World.of(made.catalog, made.stats, Model.load(made.bundle, FEATURES), none)
+    policies: list[list[Policy]] = [list(made.policies), [*made.policies[:2], parse_policy(draft)]]
+    before, after = ({OUTLET: compile_policy(chain, made.catalog)} for chain in policies)
+    viewers = list(made.viewers)
+    asked = []
+    for n in range(REQUESTS):
+        viewer, screen = viewers[n * 7 % len(viewers)], (Screen.TV, Screen.MOBILE)[n % 2]
+        slots = 24 if screen is Screen.TV else 12
+        query = Query(f"r{n}", viewer, Placement(OUTLET, screen, Surface.HOME), OUTLET, ANCHOR, slots, seed=n)
+        asked.append(Asked(query, made.viewers[viewer]))
+    return Study(Engine(columns), world, before, after, tuple(asked))
+
+
+def run(study: Study, crew: Crew) -> dict[str, float]:
+    """Seconds to the first figures, all pairs, the complete report; and its main figure, to see it is the same."""
+    began, first, pairs, spent = time.perf_counter(), 0.0, 0.0, processor_s(crew)
+    tally: Tally | None = None
+    for tally in replay(study, 0, lambda tasks: crew.run(study, tasks, threading.Event())):
+        if not first and tally.requests >= FIRST_AT:
+            tally.report()
+            first = time.perf_counter() - began
+        if not pairs and tally.requests == REQUESTS:
+            pairs = time.perf_counter() - began
+    assert tally is not None
+    report = tally.report()
+    return {
+        "first_figures_s": round(first, 2),
+        "all_pairs_s": round(pairs, 2),
+        "complete_s": round(time.perf_counter() - began, 2),
+        "processor_s": round(processor_s(crew) - spent, 1),
+        "pages": 3 * REQUESTS + tally.tasks - REQUESTS,
+        "engagement_change": round(report.engagement.relative.mean, 5),
+        "gave_way": report.gave_way_after,
+    }
+
+
+def processor_s(crew: Crew) -> float:
+    """Seconds of processor time that this process and its crew have used (Linux): no busy machine distorts them."""
+    pool, ticks = crew._pool, os.sysconf("SC_CLK_TCK")
+    spent = time.process_time()
+    for process in list((pool._processes if pool else None) or ()):
+        with suppress(OSError):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            spent += (int(fields[11]) + int(fields[12])) / ticks
+    return spent
+
+
+def alone(study: Study) -> dict[str, float]:
+    """Per page of a pair in one process, without any of this: time by the clock and of the processor."""
+    began, busy = time.perf_counter(), time.process_time()
+    for task in list(study.tasks())[:ALONE]:
+        study.do(task)
+    clock, processor = time.perf_counter() - began, time.process_time() - busy
+    return {"clock_ms": round(1000 * clock / (3 * ALONE), 2), "processor_ms": round(1000 * processor / (3 * ALONE), 2)}
+
+
+def beside(study: Study, crew: Crew) -> dict[str, float]:
+    """p50 and p99 of pages in this process, alone and while the crew works on a preview whose figures it collects."""
+    stopped = threading.Event()
+    still = pages(study)
+    collect = threading.Thread(target=lambda: [None for _ in replay(study, 0, lambda t: crew.run(study, t, stopped))])
+    collect.start()
+    time.sleep(1.0)
+    busy = pages(study)
+    stopped.set()
+    collect.join()
+    return {"alone_p50": still[0], "alone_p99": still[1], "beside_p50": busy[0], "beside_p99": busy[1]}
+
+
+def pages(study: Study) -> tuple[float, float]:
+    """p50 and p99 of two hundred guided pages, in milliseconds."""
+    took = []
+    for task in list(study.tasks())[:200]:
+        asked = study.requests[task.request]
+        world = replace(study.world, policy=study.before[OUTLET])
+        began = time.perf_counter()
+        study.engine.run(asked.query, asked.viewer, world)
+        took.append(1000 * (time.perf_counter() - began))
+    return round(float(np.median(took)), 2), round(float(np.quantile(took, 0.99)), 2)
+
+
+if __name__ == "__main__":
+    main()

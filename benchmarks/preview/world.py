@@ -1,0 +1,87 @@
+"""The world that a preview is measured on: MovieLens films and the demo's desk, every viewer's real history.
+
+Item factors are a truncated SVD of the ratings and the ranker is untrained: what a page costs does not depend on how
+well it was learned.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import svds
+
+from features.columns import FEATURES
+from features.fold import Placed, fold_viewer
+from features.stats import StatsColumns
+from recsys.bundle import Bundle
+from recsys.catalog import Catalog
+from recsys.guidance.policy import Policy, parse_policy
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.state import ItemStats, ViewerState
+from recsys.types import ACTIONS
+from serving.demo.desk import desk_items
+from serving.demo.movielens import MovieLens
+
+ANCHOR = 1_780_000_000.0
+FACTORS = 64
+OUTLETS = ("cn", "cn.zj", "cn.zj.hz")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What pages are made from, before any policy is compiled."""
+
+    catalog: Catalog
+    stats: ItemStats
+    bundle: Bundle
+    viewers: dict[str, ViewerState]
+    policies: tuple[Policy, ...]
+
+
+def ground(seed: int = 7) -> Ground:
+    """Everything, in a few seconds."""
+    movielens = MovieLens.read(ANCHOR)
+    catalog = Catalog.of(movielens.items() + desk_items(ANCHOR))
+    columns, placed, pairs = StatsColumns(catalog), defaultdict(list), []
+    names = {viewer: n for n, viewer in enumerate(movielens.viewers)}
+    for offset, event in enumerate(movielens.events()):
+        columns.add(event)
+        placed[event.viewer_id].append(Placed("bench/0", offset, event))
+        pairs.append((names[event.viewer_id], catalog.row_of[event.item_id or ""]))
+    viewers = {viewer: fold_viewer(ViewerState(viewer), events) for viewer, events in placed.items()}
+    return Ground(catalog, columns.at(ANCHOR), _bundle(catalog, np.array(pairs), seed), viewers, policies())
+
+
+def policies() -> tuple[Policy, ...]:
+    """The demo's three, root first."""
+    folder = files("serving.demo").joinpath("policies")
+    return tuple(parse_policy(folder.joinpath(f"{outlet}.yaml").read_text("utf-8")) for outlet in OUTLETS)
+
+
+def _bundle(catalog: Catalog, pairs: np.ndarray, seed: int) -> Bundle:
+    rows, position = np.unique(pairs[:, 1], return_inverse=True)
+    acted = csr_matrix((np.ones(len(pairs)), (pairs[:, 0], position)))
+    _, weight, right = svds(acted, FACTORS, rng=np.random.default_rng(seed))
+    vectors = (right.T * np.sqrt(weight) / np.sqrt(weight.max())).astype(np.float32)
+    import torch
+
+    torch.manual_seed(seed)
+    network = tensors(Ranker(len(FEATURES), len(ACTIONS)))
+    probe = np.random.default_rng(seed).normal(size=(4, len(FEATURES))).astype(np.float32)
+    return Bundle(
+        version="bench",
+        created_at=ANCHOR,
+        item_ids=tuple(catalog.ids[row] for row in rows),
+        item_vectors=vectors,
+        als={"regularization": 0.1, "alpha": 5.0},
+        popularity=np.bincount(position).astype(np.float32),
+        network=network,
+        feature_names=FEATURES,
+        probe_features=probe,
+        probe_p=Predictor.load(network).p(probe),
+        metrics={},
+    )

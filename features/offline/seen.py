@@ -1,0 +1,62 @@
+"""Impressions of the log as `recsys.measures` takes them, each with what its viewer had done before."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import numpy as np
+
+from features.events import ViewerEvent, actions_of
+from recsys.catalog import Catalog
+from recsys.measures.table import Fate, Seen
+
+HISTORY = 100
+"""Actions of a viewer that count as history, the latest ones."""
+
+WANTED = frozenset({"play", "complete", "like"})
+
+
+class Context(msgspec.Struct):
+    """What the measures read of an impression's context; older engines wrote less."""
+
+    controls: list[tuple[str, str, int, float]] = []
+    engagement: float = float("nan")
+    unguided: float = float("nan")
+    guided: bool = True
+
+
+def seen(events: Iterable[ViewerEvent], catalog: Catalog) -> Iterator[Seen]:
+    """One entry for each guided impression, in order. `events` in time order, those of before the first impression
+    of interest included: histories are made of them. Items that the catalogue does not know are left out."""
+    history: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=HISTORY))
+    for event in events:
+        if event.kind == "impression":
+            if (page := _page(event, history.get(event.viewer_id, ()), catalog)) is not None:
+                yield page
+        elif (row := catalog.row_of.get(event.item_id or "")) is not None and WANTED & set(actions_of(event)):
+            history[event.viewer_id].append(row)
+
+
+def _page(event: ViewerEvent, history: Iterable[int], catalog: Catalog) -> Seen | None:
+    try:
+        context = msgspec.convert(event.context, Context)
+    except msgspec.ValidationError:
+        return None  # a context of another engine
+    known = [n for n, item_id in enumerate(event.items) if item_id in catalog.row_of]
+    if not context.guided or not known:
+        return None
+    attention = np.array(event.attention or [1.0] * len(event.items))
+    return Seen(
+        viewer_id=event.viewer_id,
+        outlet=event.placement.partition("-")[0],
+        placement=event.placement,
+        region=event.region,
+        row=catalog.rows(event.items),
+        attention=attention[known],
+        history=np.array(list(history), np.int32),
+        fates=tuple(Fate(*said) for said in context.controls),
+        engagement=context.engagement,
+        unguided=context.unguided,
+    )

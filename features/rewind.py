@@ -1,0 +1,34 @@
+"""A viewer's state wound back: what was remembered of the viewer before a moment, from what is remembered now.
+
+For replays of recent requests, where a page must not know what the viewer did on seeing it. Exact for what the state
+dates; two things a state does not hold come back only in part: what has fallen out of its bounds since (older actions,
+positions that later ones replaced), and the dates of all impressions but the last of an item.
+"""
+
+from __future__ import annotations
+
+from recsys.state import ViewerState
+
+
+def as_of(state: ViewerState, at: float) -> ViewerState:
+    """The state without anything that happened at unix second `at` or later; the guards of the fold are left empty.
+
+    >>> from recsys.state import Recent
+    >>> then = as_of(ViewerState("v", (Recent("a", "play", 1.0), Recent("b", "like", 5.0)), done={"b": 5.0}), at=5.0)
+    >>> [action.item_id for action in then.recent], then.done
+    (['a'], {})
+    """
+    shown = {
+        item_id: (times if last < at else times - 1, min(last, at))
+        for item_id, (times, last) in state.shown.items()
+        if last < at or times > 1
+    }
+    return ViewerState(
+        state.viewer_id,
+        recent=tuple(action for action in state.recent if action.at < at),
+        positions={item_id: position for item_id, position in state.positions.items() if position.at < at},
+        done={item_id: when for item_id, when in state.done.items() if when < at},
+        hidden={item_id: when for item_id, when in state.hidden.items() if when < at},
+        shown=shown,
+        counts=state.counts,
+    )

@@ -1,0 +1,85 @@
+"""Ready sets of controls for public rules, one YAML file each; a policy takes one up by `profile: NAME`.
+
+A profile is data: adding one needs a file in this folder and no code. The files are read at the edge
+(`serving.profiles`), since this floor reads none. What page controls cannot express stands in `duties`, with who keeps
+it: the engine, the request, the catalogue or the organisation. Profiles are our reading of the rules, not legal advice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from recsys.catalog import Label
+from recsys.errors import Finding, PolicyError
+from recsys.guidance.documents import findings_of, read_document
+from recsys.guidance.policy import Control, Policy, ProfileName, Said
+
+PREFIX = "profile:"
+"""What the origin of a profile's control begins with, where an outlet's code would stand."""
+
+
+class Duty(Said):
+    """Something a rule asks that no page control can keep, and who keeps it."""
+
+    legal_ref: str
+    asks: str
+    kept_by: Literal["engine", "request", "catalogue", "organisation"]
+    how: str
+
+
+class Profile(Said):
+    """One ready set. `labels`: what items must be labelled with for its controls to mean anything."""
+
+    name: ProfileName
+    version: Annotated[int, Field(ge=1)] = 1
+    title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text
+    about: str
+    labels: dict[Label, str] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    controls: tuple[Control, ...] = ()
+    duties: tuple[Duty, ...] = ()
+
+    @model_validator(mode="after")
+    def _refers_to_law(self) -> Profile:
+        for place, control in enumerate(self.controls):
+            if not control.legal_ref:
+                raise ValueError(f"controls[{place}]: {control.id!r} needs a legal_ref")
+        return self
+
+    @property
+    def origin(self) -> str:
+        """What stands as the origin of its controls.
+
+        >>> Profile(name="quiet", title={"en": "Quiet"}, about="Nothing.").origin
+        'profile:quiet'
+        """
+        return PREFIX + self.name
+
+
+def parse_profile(text: str) -> Profile:
+    """A profile from YAML or JSON text. Raises PolicyError whose findings name every field that is wrong."""
+    try:
+        return Profile.model_validate(read_document(text))
+    except ValidationError as error:
+        raise PolicyError("the profile cannot be read", findings_of(error)) from error
+
+
+def take_up(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
+    """The policy with the profiles that it names at hand. Raises PolicyError at the field for one that is unknown."""
+    unknown = [
+        Finding(
+            _field(policy.profile, place), f"there is no profile {name!r}; there are {', '.join(profiles) or 'none'}"
+        )
+        for place, name in enumerate(policy.profile)
+        if name not in profiles
+    ]
+    if unknown:
+        raise PolicyError("the policy cannot be used", unknown)
+    return policy.with_profiles(tuple(profiles[name] for name in policy.profile))
+
+
+def _field(names: Sequence[str], place: int) -> str:
+    return "profile" if len(names) == 1 else f"profile[{place}]"

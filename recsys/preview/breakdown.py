@@ -1,0 +1,258 @@
+"""The tables of a report: shares, slices, controls, frontier, who is hit worst, pages to look at."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from recsys.catalog import Catalog
+from recsys.guidance.policy import Share as ShareControl
+from recsys.preview.groups import GROUPS_MAX, Groups
+from recsys.preview.pairs import AFTER, BEFORE, FREE, Pairs
+from recsys.preview.report import (
+    Cause,
+    ControlReport,
+    Example,
+    PageOfItem,
+    Point,
+    Share,
+    Slice,
+    WorstHit,
+)
+from recsys.preview.resample import Figure, ratio
+from recsys.preview.shown import Fate, Shown
+from recsys.preview.study import Asked, Study
+
+CAUSES_MAX = 3
+EXAMPLES = (("most changed", 1.0), ("typical", 0.5), ("next", 0.9))
+
+
+def shares(groups: Groups, kind: str, pairs: Pairs) -> tuple[Share, ...]:
+    """Exposure share of each group, the largest changes first; for axes the exposure-weighted mean value."""
+    exposure, attention = pairs.exposure(groups, kind), pairs.attention
+    total = np.maximum(attention.sum(axis=1), 1e-9)
+    share = exposure.sum(axis=1) / total[:, None]
+    change = np.abs(share[AFTER] - share[BEFORE])
+    order = np.lexsort((-share[BEFORE], -np.round(change, 6)))[:GROUPS_MAX]
+    names = groups.names(kind)
+    rows = []
+    for g in order.tolist():
+        if not share[:, g].any():
+            continue
+        with_, less = pairs.w @ exposure[AFTER, :, g], pairs.w @ exposure[BEFORE, :, g]
+        both = with_ / np.maximum(pairs.w @ attention[AFTER], 1e-9) - less / np.maximum(
+            pairs.w @ attention[BEFORE], 1e-9
+        )
+        low, high = np.quantile(both, [0.025, 0.975])
+        rows.append(
+            Share(
+                name=names[g],
+                unguided=float(share[FREE, g]),
+                before=float(share[BEFORE, g]),
+                after=float(share[AFTER, g]),
+                difference=Figure(mean=float(share[AFTER, g] - share[BEFORE, g]), low=float(low), high=float(high)),
+            )
+        )
+    return tuple(rows)
+
+
+def slices(pairs: Pairs, of: Callable[[Asked], str]) -> tuple[Slice, ...]:
+    """The same figures for parts of the requests, the most frequent first."""
+    parts: dict[str, list[int]] = defaultdict(list)
+    for i, asked in enumerate(pairs.asked):
+        parts[of(asked)].append(i)
+    return tuple(_slice(pairs, name, at) for name, at in sorted(parts.items(), key=lambda p: (-len(p[1]), p[0])))
+
+
+def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
+    free, before, after = pairs.engagement[:, at]
+    total = max(float(free.sum()), 1e-9)
+    gave = [float(np.mean([pairs.shown[side][i].gave_way for i in at])) for side in (BEFORE, AFTER)]
+    return Slice(
+        name=name,
+        requests=len(at),
+        engagement=ratio(after - before, before, pairs.w[:, at]),
+        guidance_cost_before=float((free - before).sum()) / total,
+        guidance_cost_after=float((free - after).sum()) / total,
+        gave_way_before=gave[0],
+        gave_way_after=gave[1],
+    )
+
+
+def control_reports(pairs: Pairs, drops: Mapping[str, Mapping[int, Shown]]) -> tuple[ControlReport, ...]:
+    """Every control in force on any page, those of the draft first, in the order of their importance."""
+    fates: dict[tuple[str, str], dict[int, list[tuple[Fate, int]]]] = {}
+    for side in (AFTER, BEFORE):
+        for i, page in enumerate(pairs.shown[side]):
+            for fate in page.fates:
+                of = fates.setdefault((fate.control_id, fate.origin), {AFTER: [], BEFORE: []})
+                of[side].append((fate, i))
+    lines = [_control(pairs, of, drops.get(control_id, {})) for (control_id, _), of in fates.items()]
+    seen = {line.id for line in lines}
+    others = (_dropped_only(pairs, name, pages) for name, pages in drops.items() if name not in seen)
+    return (*lines, *others)
+
+
+def _control(pairs: Pairs, of: Mapping[int, list[tuple[Fate, int]]], dropped: Mapping[int, Shown]) -> ControlReport:
+    first = (of[AFTER] or of[BEFORE])[0][0]
+    after = [fate for fate, _ in of[AFTER]]
+    status = Counter(fate.status for fate in after)
+    worth, tried = _worth(pairs, dropped) if after else (None, 0)
+    return ControlReport(
+        id=first.control_id,
+        origin=first.origin,
+        action=first.action,
+        hardness=first.hardness,
+        pages_before=len(of[BEFORE]),
+        pages_after=len(after),
+        kept_before=_kept([fate for fate, _ in of[BEFORE]]),
+        kept_after=_kept(after),
+        binding_after=status["binding"] / len(after) if after else None,
+        relaxed_after=status["relaxed"],
+        impossible_after=status["impossible"],
+        price=float(np.mean([fate.price for fate in after])) if after else 0.0,
+        worth=worth,
+        tried=tried,
+        causes=_causes(pairs, of[AFTER]),
+    )
+
+
+def _dropped_only(pairs: Pairs, name: str, dropped: Mapping[int, Shown]) -> ControlReport:
+    """A boost or block: it never stands on a receipt, so only what it costs is told."""
+    worth, tried = _worth(pairs, dropped)
+    return ControlReport(
+        id=name,
+        origin="",
+        action="boost or block",
+        hardness="",
+        pages_before=0,
+        pages_after=0,
+        kept_before=None,
+        kept_after=None,
+        binding_after=None,
+        relaxed_after=0,
+        impossible_after=0,
+        price=0.0,
+        worth=worth,
+        tried=tried,
+    )
+
+
+def _worth(pairs: Pairs, dropped: Mapping[int, Shown]) -> tuple[Figure | None, int]:
+    """Engagement gained without the control, relative to the draft's, over the requests on which that was tried."""
+    at = [i for i, n in enumerate(pairs.numbers) if n in dropped]
+    if not at:
+        return None, 0
+    free = np.array([dropped[pairs.numbers[i]].engagement for i in at])
+    after = pairs.engagement[AFTER, at]
+    return ratio(free - after, after, pairs.w[:, at]), len(at)
+
+
+def _kept(fates: list[Fate]) -> float | None:
+    return sum(fate.by == 0 for fate in fates) / len(fates) if fates else None
+
+
+def _causes(pairs: Pairs, fates: list[tuple[Fate, int]]) -> tuple[Cause, ...]:
+    """Why it gave way: how often inventory was missing, how often more important controls left no room."""
+    broken = [(fate, pairs.asked[i].query) for fate, i in fates if fate.by]
+    reasons = Counter(fate.reason for fate, _ in broken)
+    where = {fate.reason: f"{q.placement.screen} {q.placement.surface} in {q.region}" for fate, q in reversed(broken)}
+    return tuple(Cause(reason=r, pages=n, where=where[r]) for r, n in reasons.most_common(CAUSES_MAX))
+
+
+def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, Shown]]) -> tuple[Point, ...]:
+    """The draft at every strength that was tried, on the requests for which all of them are there."""
+    if not strengths:
+        return ()
+    common = set.intersection(*(set(pages) for pages in strengths.values()))
+    at = [i for i, n in enumerate(pairs.numbers) if n in common]
+    if not at:
+        return ()
+    points = {s: [pages[pairs.numbers[i]] for i in at] for s, pages in strengths.items()}
+    points[1.0] = [pairs.shown[AFTER][i] for i in at]
+    return tuple(_point(study, pairs, at, s, pages) for s, pages in sorted(points.items()))
+
+
+def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: list[Shown]) -> Point:
+    catalog, free = study.world.catalog, pairs.engagement[FREE, at]
+    there = np.array([page.engagement for page in pages])
+    total = max(sum(float(page.attention.sum()) for page in pages), 1e-9)
+    values: dict[str, float] = defaultdict(float)
+    floors: dict[str, float] = defaultdict(float)
+    for i, page in zip(at, pages, strict=True):
+        query = pairs.asked[i].query
+        policy = study.after[query.placement.outlet]
+        for axis in policy.effective.weights:
+            if axis in catalog.axes.code:
+                worth = catalog.axis[page.row, catalog.axes.code[axis]]
+                values[axis] += float(page.attention @ worth) / total
+        for origin in policy.controls:
+            control = origin.control
+            if isinstance(control, ShareControl) and control.at_least is not None and control.holds(query):
+                member = policy.member(control.where, query.region)[page.row]
+                floors[control.id] += float(page.attention @ member) / total
+    return Point(
+        strength=strength,
+        requests=len(at),
+        guidance_cost=ratio(free - there, free, pairs.w[:, at]),
+        gave_way=float(np.mean([page.gave_way for page in pages])),
+        values=dict(values),
+        floors=dict(floors),
+    )
+
+
+def worst_hit(pairs: Pairs) -> WorstHit | None:
+    """The tenth of the viewers, at least one, whose expected engagement falls most, relative to before."""
+    unit = np.asarray(pairs.unit)
+    viewers, place = np.unique(unit, return_inverse=True)
+    before = np.bincount(place, pairs.engagement[BEFORE])
+    after = np.bincount(place, pairs.engagement[AFTER])
+    change = (after - before) / np.maximum(before, 1e-9)
+    worst = np.argsort(change, kind="stable")[: max(1, len(viewers) // 10)]
+    hit = np.isin(place, worst)
+    screens = Counter(asked.query.placement.screen.value for asked, h in zip(pairs.asked, hit, strict=True) if h)
+    return WorstHit(
+        viewers=len(worst),
+        mean_change_all=float(change.mean()),
+        mean_change=float(change[worst].mean()),
+        threshold=float(change[worst].max()),
+        screens={name: n / max(int(hit.sum()), 1) for name, n in screens.most_common()},
+    )
+
+
+def examples(pairs: Pairs, catalog: Catalog) -> tuple[Example, ...]:
+    """Pages to look at: the one that changes most, one near the end of the order, a typical one."""
+    loss = pairs.engagement[BEFORE] - pairs.engagement[AFTER]
+    moved = np.array([_moved(b, a) for b, a in zip(pairs.shown[BEFORE], pairs.shown[AFTER], strict=True)])
+    order = np.lexsort((loss, moved))
+    chosen = dict.fromkeys(int(order[round(at * (len(order) - 1))]) for _, at in EXAMPLES)
+    return tuple(_example(pairs, i, int(moved[i]), catalog) for i in chosen)
+
+
+def _moved(before: Shown, after: Shown) -> int:
+    size = min(len(before.row), len(after.row))
+    return int((before.row[:size] != after.row[:size]).sum()) + abs(len(before.row) - len(after.row))
+
+
+def _example(pairs: Pairs, i: int, changed: int, catalog: Catalog) -> Example:
+    query = pairs.asked[i].query
+
+    def page(shown: Shown) -> tuple[PageOfItem, ...]:
+        return tuple(
+            PageOfItem(item_id=catalog.ids[row], title=dict(catalog.items[row].title), attention=float(a))
+            for row, a in zip(shown.row, shown.attention, strict=True)
+        )
+
+    before, after = pairs.shown[BEFORE][i], pairs.shown[AFTER][i]
+    return Example(
+        placement=query.placement.id,
+        region=query.region,
+        at=query.now,
+        changed=changed,
+        engagement_before=before.engagement,
+        engagement_after=after.engagement,
+        before=page(before),
+        after=page(after),
+    )

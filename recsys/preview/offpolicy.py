@@ -1,0 +1,71 @@
+"""What the log itself can say of a policy that was not in force, and what it cannot.
+
+The item-position model (Li, Kim & Vassilvitskii 2018, "Offline evaluation of ranking policies with click models"):
+
+    V = 1/n sum_i sum_k 1[draft's item at k = logged item at k] / q_ik * plays_ik
+
+with q the propensity with which the logging policy put its item there. It is unbiased only where every slot that the
+draft fills could have been filled so by the logging policy. Pages are deterministic, q = 1: then the formula counts the
+unchanged slots and nothing else, so no estimate is given, only how much of the draft the log has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.catalog import Catalog
+from recsys.preview.report import OffPolicy
+from recsys.preview.resample import mean
+from recsys.preview.shown import Shown
+from recsys.preview.study import Asked
+from recsys.types import F64
+
+SUPPORT_MIN = 0.95
+"""Least share of the draft's attention that the log must have seen for an estimate to be given."""
+
+
+def off_policy(asked: Sequence[Asked], after: Sequence[Shown], catalog: Catalog, w: F64) -> OffPolicy | None:
+    """The estimate over requests with a logged page; None without any.
+
+    asked, after  n requests and the draft's pages for them
+    w             [rounds, n] bootstrap weights
+    """
+    known = [i for i, one in enumerate(asked) if one.logged is not None]
+    if not known:
+        return None
+    seen, total, weighted, observed, chance = 0.0, 0.0, np.zeros(len(known)), np.zeros(len(known)), False
+    for n, i in enumerate(known):
+        logged, page = asked[i].logged, after[i]
+        assert logged is not None
+        ids = [catalog.ids[row] for row in page.row]
+        observed[n] = sum(logged.plays)
+        total += float(page.attention.sum())
+        for k, item_id in enumerate(ids[: len(logged.item_ids)]):
+            if logged.item_ids[k] == item_id:
+                seen += float(page.attention[k])
+                weighted[n] += logged.plays[k] / max(logged.propensity[k], 1e-9)
+        chance |= any(q < 1.0 for q in logged.propensity)
+    support = seen / max(total, 1e-9)
+    possible = chance or support >= SUPPORT_MIN
+    return OffPolicy(
+        requests=len(known),
+        support=support,
+        plays=mean(weighted, w[:, known]) if possible else None,
+        observed=float(observed.mean()),
+        why=_why(chance, support),
+    )
+
+
+def _why(chance: bool, support: float) -> str:
+    if chance:
+        return (
+            "inverse-propensity weighted by item and slot; slots that the log could never have shown so count nothing"
+        )
+    if support >= SUPPORT_MIN:
+        return "nearly every slot is as it was logged, so what happened there is what would have happened"
+    return (
+        f"logged pages were deterministic (propensity 1) and hold {support:.0%} of the draft's attention in the same "
+        "slots; the log cannot say how the rest would have done, so no estimate is given"
+    )

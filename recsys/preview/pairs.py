@@ -1,0 +1,76 @@
+"""The pairs that are there so far, as columns over n requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from recsys.preview.groups import Groups
+from recsys.preview.report import Exposure
+from recsys.preview.resample import ratio
+from recsys.preview.shown import Shown
+from recsys.preview.study import Asked
+from recsys.types import F64
+
+FREE, BEFORE, AFTER = 0, 1, 2
+PER = 1000.0
+"""Exposure is told per so many pages."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """n requests with three pages each.
+
+    numbers  n numbers of the requests in the study
+    shown    [3][n] pages: unguided, before, after
+    unit     n numbers of viewers
+    w        [rounds, n] bootstrap weights
+    """
+
+    numbers: tuple[int, ...]
+    asked: tuple[Asked, ...]
+    shown: tuple[tuple[Shown, ...], ...]
+    unit: tuple[int, ...]
+    w: F64
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def column(self, of: Callable[[Shown], float]) -> F64:
+        """[3, n] one number of each page."""
+        return np.array([[of(page) for page in side] for side in self.shown], np.float64)
+
+    @cached_property
+    def engagement(self) -> F64:
+        """[3, n] expected worth of each page, in clicks."""
+        return self.column(lambda page: page.engagement)
+
+    @cached_property
+    def attention(self) -> F64:
+        """[3, n] attention of each page in all: short pages get less."""
+        return self.column(lambda page: float(page.attention.sum()))
+
+    def exposure(self, groups: Groups, kind: str) -> F64:
+        """[3, n, G] attention per group and page."""
+        return np.array([[groups.exposure(kind, page) for page in side] for side in self.shown])
+
+    def exposure_of_outlets(self, groups: Groups) -> tuple[Exposure, ...]:
+        """Attention won and lost per outlet, those with the largest change first."""
+        exposure, count = self.exposure(groups, "outlets"), np.ones(len(self))
+        change = exposure[AFTER] - exposure[BEFORE]
+        rows = [
+            Exposure(
+                outlet=name,
+                before=PER * float(exposure[BEFORE, :, g].mean()),
+                after=PER * float(exposure[AFTER, :, g].mean()),
+                difference=ratio(PER * change[:, g], count, self.w),
+                won=PER * float(np.maximum(change[:, g], 0.0).mean()),
+                lost=PER * float(np.maximum(-change[:, g], 0.0).mean()),
+            )
+            for g, name in enumerate(groups.names("outlets"))
+            if exposure[:, :, g].any()
+        ]
+        return tuple(sorted(rows, key=lambda row: (-abs(row.difference.mean), row.outlet)))

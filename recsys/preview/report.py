@@ -1,0 +1,195 @@
+"""The figures of a preview. Before = the active policy, after = the draft; `difference` is always after minus before.
+
+Exposure is counted by attention: an item in a slot that half the viewers look at counts one half.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from recsys.preview.resample import Figure
+
+CAVEAT = (
+    "Predicted, not causal: pages are those the engine would have shown, engagement is what the model expects of them. "
+    "Viewers who see other pages will act, and be remembered, otherwise."
+)
+
+
+class Part(BaseModel):
+    """A part of a report."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Worth(Part):
+    """One figure of a page, on average.
+
+    relative  difference over before; what the intervals of both mean is the same viewers on both sides
+    """
+
+    unguided: float
+    before: float
+    after: float
+    difference: Figure
+    relative: Figure
+
+
+class Share(Part):
+    """A group of items (a label with all below it, an outlet, a region) in the exposure of all pages."""
+
+    name: str
+    before: float
+    after: float
+    unguided: float
+    difference: Figure
+
+
+class Exposure(Part):
+    """Attention that the items of an outlet get, per thousand pages; `won` minus `lost` is the difference."""
+
+    outlet: str
+    before: float
+    after: float
+    difference: Figure
+    won: float  # on pages where it got more than before
+    lost: float  # on pages where it got less
+
+
+class Slice(Part):
+    """The requests of one screen, viewers' region or outlet."""
+
+    name: str
+    requests: int
+    engagement: Figure  # relative difference
+    guidance_cost_before: float  # share of the unguided pages' engagement
+    guidance_cost_after: float
+    gave_way_before: float  # share of pages on which a control gave way
+    gave_way_after: float
+
+
+class Cause(Part):
+    """Why a control gave way, on how many pages, and where first."""
+
+    reason: str
+    pages: int
+    where: str
+
+
+class ControlReport(Part):
+    """One control. Kept = met or binding, as a share of the pages where it was in force.
+
+    price    mean price per unit, in clicks, over the pages where it was in force, after
+    worth    what the page would engage more if this control alone were dropped, relative; None until it was tried
+    """
+
+    id: str
+    origin: str
+    action: str
+    hardness: str
+    pages_before: int
+    pages_after: int
+    kept_before: float | None
+    kept_after: float | None
+    binding_after: float | None
+    relaxed_after: int
+    impossible_after: int
+    price: float
+    worth: Figure | None = None
+    tried: int = 0
+    causes: tuple[Cause, ...] = ()
+
+
+class Point(Part):
+    """The draft at one strength, on a sample: what it costs and what it brings.
+
+    guidance_cost  share of the unguided pages' engagement
+    values         exposure-weighted mean of each weighted axis, 0 to 1
+    floors         exposure share of what each floor asks for, by control
+    """
+
+    strength: float
+    requests: int
+    guidance_cost: Figure
+    gave_way: float
+    values: dict[str, float]
+    floors: dict[str, float]
+
+
+class WorstHit(Part):
+    """The tenth of the viewers whose pages lose most. `screens`: their requests by screen."""
+
+    viewers: int
+    mean_change_all: float
+    mean_change: float
+    threshold: float
+    screens: dict[str, float]
+
+
+class OffPolicy(Part):
+    """What the log itself says of plays per page, by item and slot (Li, Kim & Vassilvitskii 2018).
+
+    support     share of the draft's attention that falls on items which the log shows in that very slot of that request
+    plays       plays per page, inverse-propensity weighted; None where the log cannot say
+    observed    plays per logged page, as they happened
+    """
+
+    requests: int
+    support: float
+    plays: Figure | None
+    observed: float
+    why: str
+
+
+class PageOfItem(Part):
+    """One slot of an example: item and titles by language."""
+
+    item_id: str
+    title: dict[str, str]
+    attention: float
+
+
+class Example(Part):
+    """One request, before and after; `changed` slots hold another item."""
+
+    placement: str
+    region: str
+    at: float
+    changed: int
+    engagement_before: float
+    engagement_after: float
+    before: tuple[PageOfItem, ...]
+    after: tuple[PageOfItem, ...]
+
+
+class Report(Part):
+    """Everything a preview has to say so far, of `requests` out of `of`."""
+
+    requests: int
+    of: int
+    viewers: int
+    complete: bool
+    policy_before: tuple[str, ...]
+    policy_after: tuple[str, ...]
+    changed_pages: float
+    changed_slots: float
+    engagement: Worth
+    page_value: Worth
+    guidance_cost_before: Figure
+    guidance_cost_after: Figure
+    actions: dict[str, Worth]
+    labels: tuple[Share, ...]
+    outlets: tuple[Share, ...]
+    regions: tuple[Share, ...]
+    axes: tuple[Share, ...]
+    exposure: tuple[Exposure, ...]
+    by_screen: tuple[Slice, ...]
+    by_region: tuple[Slice, ...]
+    by_outlet: tuple[Slice, ...]
+    gave_way_before: float
+    gave_way_after: float
+    controls: tuple[ControlReport, ...]
+    frontier: tuple[Point, ...]
+    worst_hit: WorstHit | None
+    off_policy: OffPolicy | None
+    examples: tuple[Example, ...]
+    caveat: str = CAVEAT

@@ -1,0 +1,141 @@
+"""Sums as results come in, in any order, and the report so far: a function of the results, not of their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from recsys.preview import report as told
+from recsys.preview.breakdown import control_reports, examples, frontier, shares, slices, worst_hit
+from recsys.preview.groups import Groups
+from recsys.preview.offpolicy import off_policy
+from recsys.preview.pairs import AFTER, BEFORE, Pairs
+from recsys.preview.report import Report
+from recsys.preview.resample import ratio, weights
+from recsys.preview.shown import Shown
+from recsys.preview.study import Outcome, Study, Task
+from recsys.types import ACTIONS, F64
+
+Work = Callable[[Iterable[Task]], Iterator[Outcome]]
+"""Does tasks and hands over what came of them, in any order: `Study.each` here, or many processes."""
+
+
+def replay(study: Study, seed: int = 0, work: Work | None = None) -> Iterator[Tally]:
+    """The preview of a study: the same tally again and again, fuller after each task; `tally.report()` when wanted."""
+    tally = Tally(study, seed)
+    for outcome in (work or study.each)(study.tasks()):
+        tally.add(outcome)
+        yield tally
+
+
+class Tally:
+    """What has come in of one study. `seed` is that of the bootstrap."""
+
+    def __init__(self, study: Study, seed: int = 0) -> None:
+        self._study, self._seed = study, seed
+        self._groups = Groups.of(study.world.catalog)
+        self._pairs: dict[int, tuple[Shown, ...]] = {}
+        self._drops: dict[str, dict[int, Shown]] = {}
+        self._strengths: dict[float, dict[int, Shown]] = {}
+        self._expected = sum(1 for _ in study.tasks())
+        self.tasks = 0
+        known: dict[str, int] = {}
+        self._unit = [known.setdefault(asked.query.viewer_id, len(known)) for asked in study.requests]
+
+    @property
+    def requests(self) -> int:
+        """Requests of which all three pages are there."""
+        return len(self._pairs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task has come in."""
+        return self.tasks == self._expected
+
+    def add(self, outcome: Outcome) -> None:
+        """Take in what came of one task."""
+        task = outcome.task
+        self.tasks += 1
+        if task.kind == "pair":
+            self._pairs[task.request] = outcome.pages
+        elif task.kind == "drop":
+            self._drops.setdefault(task.name, {})[task.request] = outcome.pages[0]
+        else:
+            self._strengths.setdefault(task.strength, {})[task.request] = outcome.pages[0]
+
+    def report(self) -> Report:
+        """The figures so far. Raises ValueError before the first pair is there."""
+        if not self._pairs:
+            raise ValueError("nothing was replayed yet")
+        pairs = self._paired()
+        outlets = dict.fromkeys(asked.query.placement.outlet for asked in pairs.asked)
+        changed = [_changed(pairs.shown[BEFORE][i], pairs.shown[AFTER][i]) for i in range(len(pairs))]
+        w = pairs.w
+        free, before, after = pairs.engagement
+        gave_way = [float(np.mean([page.gave_way for page in pairs.shown[side]])) for side in (BEFORE, AFTER)]
+        return Report(
+            requests=len(pairs),
+            of=len(self._study.requests),
+            viewers=len(set(pairs.unit)),
+            complete=self.complete,
+            policy_before=tuple(dict.fromkeys(self._study.before[outlet].version for outlet in outlets)),
+            policy_after=tuple(dict.fromkeys(self._study.after[outlet].version for outlet in outlets)),
+            changed_pages=float(np.mean([share > 0 for share in changed])),
+            changed_slots=float(np.mean(changed)),
+            engagement=_worth(pairs.engagement, w),
+            page_value=_worth(pairs.column(lambda page: page.value), w),
+            guidance_cost_before=ratio(free - before, free, w),
+            guidance_cost_after=ratio(free - after, free, w),
+            actions={name: _worth(pairs.column(_expected(a)), w) for a, name in enumerate(ACTIONS)},
+            labels=shares(self._groups, "labels", pairs),
+            outlets=shares(self._groups, "outlets", pairs),
+            regions=shares(self._groups, "regions", pairs),
+            axes=shares(self._groups, "axes", pairs),
+            exposure=pairs.exposure_of_outlets(self._groups),
+            by_screen=slices(pairs, lambda asked: asked.query.placement.screen.value),
+            by_region=slices(pairs, lambda asked: asked.query.region),
+            by_outlet=slices(pairs, lambda asked: asked.query.placement.outlet),
+            gave_way_before=gave_way[0],
+            gave_way_after=gave_way[1],
+            controls=control_reports(pairs, self._drops),
+            frontier=frontier(self._study, pairs, self._strengths),
+            worst_hit=worst_hit(pairs),
+            off_policy=off_policy(pairs.asked, pairs.shown[AFTER], self._study.world.catalog, w),
+            examples=examples(pairs, self._study.world.catalog),
+        )
+
+    def _paired(self) -> Pairs:
+        numbers = sorted(self._pairs)
+        unit = [self._unit[n] for n in numbers]
+        return Pairs(
+            numbers=tuple(numbers),
+            asked=tuple(self._study.requests[n] for n in numbers),
+            shown=tuple(tuple(self._pairs[n][side] for n in numbers) for side in range(3)),
+            unit=tuple(unit),
+            w=weights(unit, seed=self._seed),
+        )
+
+
+def _worth(side: F64, w: F64) -> told.Worth:
+    """side [3, n]: unguided, before, after."""
+    free, before, after = side
+    count = np.ones(len(before))
+    return told.Worth(
+        unguided=float(free.mean()),
+        before=float(before.mean()),
+        after=float(after.mean()),
+        difference=ratio(after - before, count, w),
+        relative=ratio(after - before, before, w),
+    )
+
+
+def _expected(action: int) -> Callable[[Shown], float]:
+    return lambda page: float(page.p[action])
+
+
+def _changed(before: Shown, after: Shown) -> float:
+    """Share of the slots that hold another item."""
+    size = max(len(before.row), len(after.row))
+    same = int((before.row[: len(after.row)] == after.row[: len(before.row)]).sum())
+    return 1.0 - same / size if size else 0.0

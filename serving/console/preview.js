@@ -1,0 +1,160 @@
+// What a draft would change: the figures of a preview as they come in, and pages before and after.
+
+import { $, h, number, say, table } from "./core.js";
+
+let running = null;
+
+/** Starts a preview of the text being edited, or stops the one under way. */
+export async function preview(outlet) {
+  if (running) return running.abort();
+  running = new AbortController();
+  $("preview").textContent = say.word("stop");
+  $("preview-card").hidden = false;
+  $("preview-state").textContent = say.word("preview_starts");
+  try {
+    for await (const line of lines(outlet, $("text").value, running.signal)) tell(line);
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+    $("preview-state").textContent = say.word("preview_stopped");
+  } finally {
+    running = null;
+    $("preview").textContent = say.word("preview");
+  }
+}
+
+async function* lines(outlet, text, signal) {
+  const headers = { "Content-Type": "application/json" };
+  if ($("token").value) headers.Authorization = `Bearer ${$("token").value}`;
+  const answer = await fetch(`/v1/policies/${outlet}/preview`, { method: "POST", headers, signal, body: JSON.stringify({ text }) });
+  if (!answer.ok) {
+    const said = await answer.json();
+    throw Object.assign(new Error(said.detail), { findings: said.findings });
+  }
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split("\n");
+    rest = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
+  }
+}
+
+function tell({ phase, elapsed_s, sources, report, detail }) {
+  if (phase === "failed") throw new Error(detail);
+  const from = Object.entries(sources).filter(([, n]) => n).map(([name, n]) => `${n} ${say.word(`from_${name}`)}`).join(", ");
+  $("preview-state").textContent = `${report.requests} / ${report.of} · ${number(elapsed_s, 1)} s · ${from}`;
+  $("preview-bar").max = report.of;
+  $("preview-bar").value = report.requests;
+  $("preview-bar").hidden = phase === "complete";
+  $("preview-figures").replaceChildren(...tiles(report));
+  $("preview-controls").replaceChildren(controls(report.controls));
+  $("preview-exposure").replaceChildren(exposure(report.exposure));
+  $("preview-labels").replaceChildren(shares(report.labels.slice(0, 12)));
+  $("preview-frontier").replaceChildren(frontier(report.frontier));
+  $("preview-slices").replaceChildren(slices([...report.by_screen, ...report.by_region]));
+  $("preview-example").replaceChildren(...example(report.examples[0]));
+  $("preview-caveat").textContent = `${say.word("caveat")} ${offPolicy(report.off_policy)}`;
+}
+
+const percent = (share, digits = 1) => `${number(100 * share, digits)} %`;
+const signed = (share, digits = 2) => {
+  const text = number(100 * share, digits);
+  return Number(text) === 0 ? `${number(0, digits)} %` : `${share > 0 ? "+" : ""}${text} %`; // never -0.00
+};
+const between = (figure) => `${signed(figure.low)} … ${signed(figure.high)}`;
+const way = (change) => (Math.abs(change) < 5e-5 ? "muted" : change > 0 ? "up" : "out-text");
+
+function tiles(report) {
+  const { engagement, worst_hit } = report;
+  const all = [
+    [signed(engagement.relative.mean), say.word("engagement_change"), between(engagement.relative)],
+    [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, say.word("cost"), say.word("against_unguided")],
+    [percent(report.changed_slots, 0), say.word("changed_share"), `${percent(report.changed_pages, 0)} ${say.word("of_pages")}`],
+    [`${percent(report.gave_way_before, 0)} → ${percent(report.gave_way_after, 0)}`, say.word("gave_way"), say.word("of_pages")],
+    [signed(worst_hit.mean_change), say.word("worst_hit"), `${worst_hit.viewers} ${say.word("viewers")}`],
+  ];
+  return all.map(([figure, of, more]) => h("div", { class: "figure" }, h("b", {}, figure), h("span", {}, of), h("small", { class: "muted" }, more)));
+}
+
+function controls(lines) {
+  if (!lines.length) return h("p", { class: "empty" }, say.word("no_controls"));
+  const rows = lines.map((line) => h(
+    "tr", {},
+    h("td", {}, h("b", {}, line.id), h("small", {}, [line.action, line.origin].filter(Boolean).join(" · "))),
+    h("td", { class: "number" }, kept(line.kept_before)),
+    h("td", { class: `number ${line.kept_after !== null && line.kept_after < 1 ? "out-text" : ""}` }, kept(line.kept_after)),
+    h("td", { class: "number" }, line.price ? number(line.price, 3) : "–"),
+    h("td", { class: "number" }, line.worth ? signed(line.worth.mean) : "–", line.worth ? h("small", {}, between(line.worth)) : null),
+    h("td", {}, line.causes.slice(0, 2).map((cause) => h("div", {}, cause.reason, h("small", {}, `${cause.pages} × ${cause.where}`)))),
+  ));
+  return table(["control", "kept_before", "kept_after", "price", "worth", "why"].map((head) => say.word(head)), rows);
+}
+
+const kept = (share) => (share === null ? "–" : percent(share, 0));
+
+function exposure(lines) {
+  const rows = lines.slice(0, 12).map((line) => h(
+    "tr", {},
+    h("td", {}, line.outlet),
+    h("td", { class: "number" }, number(line.before, 0)),
+    h("td", { class: "number" }, number(line.after, 0)),
+    h("td", { class: `number ${way(line.difference.mean / Math.max(line.before, 1))}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
+    h("td", { class: "number muted" }, `+${number(line.won, 0)} −${number(line.lost, 0)}`),
+  ));
+  return table(["outlet", "before", "after", "difference", "won_lost"].map((head) => say.word(head)), rows);
+}
+
+function shares(lines) {
+  const rows = lines.map((line) => h(
+    "tr", {},
+    h("td", {}, line.name),
+    h("td", { class: "number" }, percent(line.before)),
+    h("td", { class: "number" }, percent(line.after)),
+    h("td", { class: `number ${way(line.difference.mean)}` }, signed(line.difference.mean, 1)),
+  ));
+  return table(["label", "before", "after", "difference"].map((head) => say.word(head)), rows);
+}
+
+function slices(lines) {
+  const rows = lines.map((line) => h(
+    "tr", {},
+    h("td", {}, line.name, h("small", {}, `${line.requests} ${say.word("requests")}`)),
+    h("td", { class: `number ${way(line.engagement.mean)}` }, signed(line.engagement.mean)),
+    h("td", { class: "number" }, `${percent(line.guidance_cost_before)} → ${percent(line.guidance_cost_after)}`),
+    h("td", { class: "number" }, `${percent(line.gave_way_before, 0)} → ${percent(line.gave_way_after, 0)}`),
+  ));
+  return table(["where", "engagement_change", "cost", "gave_way"].map((head) => say.word(head)), rows);
+}
+
+/** Cost of guidance over its strength, with what the floors and weights bring beside it. */
+function frontier(points) {
+  if (!points.length) return h("p", { class: "empty" }, say.word("preview_later"));
+  const rows = points.map((point) => h(
+    "tr", {},
+    h("td", { class: "number" }, `× ${point.strength}`),
+    h("td", { class: "number" }, percent(point.guidance_cost.mean)),
+    h("td", { class: "bar" }, h("progress", { max: Math.max(0.01, ...points.map((one) => one.guidance_cost.mean)), value: Math.max(0, point.guidance_cost.mean) })),
+    h("td", { class: "number" }, percent(point.gave_way, 0)),
+    h("td", {}, Object.entries({ ...point.values, ...point.floors }).map(([name, share]) => h("span", { class: "chip" }, `${name} ${percent(share, 0)}`))),
+  ));
+  return table(["strength", "cost", "", "gave_way", "brings"].map((head) => (head ? say.word(head) : "")), rows);
+}
+
+function example(one) {
+  if (!one) return [];
+  const column = (word, page, other) => {
+    const there = new Set(other.map((slot) => slot.item_id));
+    const rows = page.map((slot, k) => h(
+      "li", { class: there.has(slot.item_id) ? (other[k]?.item_id === slot.item_id ? null : "moved") : word === "before" ? "out" : "in" },
+      h("span", { class: "n" }, String(k + 1)),
+      h("span", { class: "title" }, slot.title[say.language] || Object.values(slot.title)[0]),
+    ));
+    return h("div", {}, h("h3", {}, say.word(word)), h("ol", { class: "page" }, rows));
+  };
+  const about = `${one.placement} · ${one.region} · ${one.changed} ${say.word("changed")}`;
+  return [h("p", { class: "muted" }, about), h("div", { class: "pair" }, column("before", one.before, one.after), column("after", one.after, one.before))];
+}
+
+const offPolicy = (said) => (said ? `${say.word("log_says")} ${said.why}.` : "");

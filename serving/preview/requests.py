@@ -1,0 +1,150 @@
+"""Where a preview's requests come from: the log, this process's memory, or made up for want of both; always said which.
+
+The offline log knows who asked, when, where, with which seed, and what was shown. Viewers are taken from the online
+store and wound back to the moment before they asked (`features.rewind`): no page knows what its viewer did next.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from features.codec import VIEWERS, StateError, decode_viewer, viewer_key
+from features.offline.log import EventLog
+from features.offline.requests import LoggedRequest, newest_requests, plays_from
+from features.online import OnlineStore
+from features.rewind import as_of
+from recsys.catalog import within
+from recsys.distribution.screens import default_slots
+from recsys.errors import Unavailable
+from recsys.preview.study import Asked, Logged
+from recsys.state import ViewerState
+from recsys.types import Placement, Query, Screen, Surface
+
+WEEK_S = 7 * 86_400.0
+REACH_S = 4 * WEEK_S
+"""How far back the log is searched."""
+
+ANSWER_S = 6 * 3_600.0
+"""A play counts for the page that it came from when it came within this time."""
+
+ENOUGH = 50
+"""Where fewer real requests are known, made-up ones join them up to so many."""
+
+SCREENS = (Screen.TV, Screen.MOBILE)
+"""Screens of made-up requests."""
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Requests in the order of their replay, and how many came from where: `log`, `memory`, `made_up`."""
+
+    asked: tuple[Asked, ...]
+    sources: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Finds requests for pages of an outlet and of those below it."""
+
+    log: EventLog
+    online: OnlineStore
+    remembered: Callable[[], Sequence[Query]]
+
+    def gather(self, outlet: str, outlets: Sequence[str], count: int, now: float, at: float | None) -> Gathered:
+        """At most `count` requests, newest first by source, then in an order that owes nothing to time.
+
+        outlets  outlets that pages are made for, so that a replay knows a policy for each
+        at       where the replay shall think it is, unix seconds; requests are moved by whole weeks until the newest
+                 lies within a week before it. None: each is asked again at its own time
+        """
+        known = frozenset(outlets)
+        logged = [one for one in self._logged(outlet, count, now) if one.query.placement.outlet in known]
+        have = {one.query.request_id for one in logged}
+        memory = [
+            query
+            for query in reversed(self.remembered())
+            if query.guided
+            and within(query.placement.outlet, outlet)
+            and query.placement.outlet in known
+            and query.request_id not in have
+        ][: count - len(logged)]
+        wanting = min(count, ENOUGH) - len(logged) - len(memory)
+        made_up = self._made_up(outlet, known, wanting, now) if wanting > 0 else []
+        sources = {"log": len(logged), "memory": len(memory), "made_up": len(made_up)}
+        asked = self._with_plays(logged) + [Asked(query, None) for query in (*memory, *made_up)]
+        asked.sort(key=lambda one: (zlib.crc32(one.query.request_id.encode()), one.query.request_id))
+        return Gathered(tuple(_moved(self._with_viewers(asked), at)), sources)
+
+    def _logged(self, outlet: str, count: int, now: float) -> list[LoggedRequest]:
+        try:
+            return newest_requests(self.log, outlet, count, now, REACH_S)
+        except Unavailable:
+            return []  # what this process remembers must do
+
+    def _with_plays(self, logged: Sequence[LoggedRequest]) -> list[Asked]:
+        if not logged:
+            return []
+        times = [one.query.now for one in logged]
+        ids = [one.query.request_id for one in logged]
+        plays = plays_from(self.log, ids, min(times), max(times) + ANSWER_S)
+        return [
+            Asked(
+                one.query,
+                None,
+                Logged(
+                    one.item_ids,
+                    one.attention,
+                    one.propensity,
+                    tuple(float((one.query.request_id, item_id) in plays) for item_id in one.item_ids),
+                ),
+            )
+            for one in logged
+        ]
+
+    def _made_up(self, outlet: str, known: frozenset[str], count: int, now: float) -> list[Query]:
+        """Viewers of whom something is known, at every outlet here and below, on every screen; else strangers."""
+        viewers = [key.removeprefix(VIEWERS).strip("{}") for key, _ in islice(self.online.scan(VIEWERS), count)]
+        here = [code for code in sorted(known) if within(code, outlet)]
+        return [
+            Query(
+                request_id=f"made-up-{n}",
+                viewer_id=viewers[n % len(viewers)] if viewers else f"stranger-{n}",
+                placement=Placement(code, screen, Surface.HOME),
+                region=code,
+                now=now,
+                slots=default_slots(screen, Surface.HOME),
+                seed=n,
+            )
+            for n in range(count if here else 0)
+            for code, screen in [(here[n % len(here)], SCREENS[n // len(here) % len(SCREENS)])]
+        ]
+
+    def _with_viewers(self, asked: Sequence[Asked]) -> list[Asked]:
+        ids = list(dict.fromkeys(one.query.viewer_id for one in asked if one.query.personalised))
+        states: dict[str, ViewerState] = {}
+        try:
+            for first in range(0, len(ids), _CHUNK):
+                chunk = ids[first : first + _CHUNK]
+                for viewer_id, raw in zip(chunk, self.online.get([viewer_key(v) for v in chunk]), strict=True):
+                    if raw is not None:
+                        states[viewer_id] = decode_viewer(raw)
+        except (Unavailable, StateError):
+            pass  # strangers then: the pages of a lower rung, as they would be served now
+        return [
+            replace(one, viewer=as_of(state, one.query.now)) if (state := states.get(one.query.viewer_id)) else one
+            for one in asked
+        ]
+
+
+def _moved(asked: Sequence[Asked], at: float | None) -> list[Asked]:
+    """The same requests some whole weeks later or earlier, so that hours and weekdays stay what they were."""
+    if at is None or not asked:
+        return list(asked)
+    newest = max(one.query.now for one in asked)
+    by = (at - newest) // WEEK_S * WEEK_S
+    return [replace(one, query=replace(one.query, now=one.query.now + by)) for one in asked]

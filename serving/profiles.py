@@ -1,0 +1,23 @@
+"""The ready profiles that come with the engine, and policies read with them at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+from recsys.guidance.policy import Policy, parse_policy
+from recsys.guidance.profiles import Profile, parse_profile, take_up
+
+
+@cache
+def ready_profiles() -> Mapping[str, Profile]:
+    """Name -> profile, by name: every YAML file beside `recsys.guidance.profiles`, read once per process."""
+    folder = files("recsys.guidance.profiles")
+    found = [parse_profile(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".yaml")]
+    return {profile.name: profile for profile in sorted(found, key=lambda profile: profile.name)}
+
+
+def read_policy(text: str) -> Policy:
+    """A policy from JSON or YAML text, its profiles at hand. Raises PolicyError."""
+    return take_up(parse_policy(text), ready_profiles())

@@ -1,0 +1,46 @@
+"""The ready profiles: GET /v1/profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from recsys.guidance.profiles import Duty, Profile
+
+
+class ProfileOut(BaseModel):
+    """One ready set of controls; a policy takes it up with `profile: NAME`."""
+
+    name: str = Field(examples=["mainstream-guidance"])
+    version: int
+    title: dict[str, str]
+    about: str
+    labels: dict[str, str] = Field(description="labels that items must carry, and what they mean")
+    weights: dict[str, float]
+    controls: list[dict[str, Any]] = Field(description="each with its `legal_ref`; a policy may tighten them")
+    duties: list[Duty] = Field(description="what the rule asks beyond page controls, and who keeps it")
+
+
+class ProfilesAnswer(BaseModel):
+    """All profiles, by name."""
+
+    profiles: list[ProfileOut]
+
+
+def routes(profiles: Mapping[str, Profile]) -> APIRouter:
+    """The profiles route; open, since it says nothing about anybody."""
+    router = APIRouter(tags=["policies"])
+
+    @router.get("/v1/profiles", summary="Ready sets of controls for public rules")
+    def every() -> ProfilesAnswer:
+        return ProfilesAnswer(profiles=[_out(profile) for profile in profiles.values()])
+
+    return router
+
+
+def _out(profile: Profile) -> ProfileOut:
+    controls = [c.model_dump(mode="json", by_alias=True, exclude_defaults=True) for c in profile.controls]
+    return ProfileOut(**{**dict(profile), "controls": controls})

@@ -1,0 +1,123 @@
+"""Measures against scipy and brute force, and the laws that their figures must keep."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.spatial.distance import jaccard, jensenshannon
+from scipy.stats import entropy
+
+from recsys.catalog import Catalog
+from recsys.measures.calibration import profile, steck_kl
+from recsys.measures.cocoon import cocoon_index, effective_kinds
+from recsys.measures.divergence import jensen_shannon, kullback_leibler, reciprocal_log, smoothed
+from recsys.measures.diversity import intra_list_diversity
+from recsys.measures.exposure import coverage, exposure, gini
+from recsys.measures.radio import fragmentation, voices
+from recsys.measures.table import Fate, Seen, control_measures, measures, table
+
+masses = arrays(np.float64, 6, elements=st.floats(0, 100)).filter(lambda x: x.sum() > 1e-6)
+labels = arrays(np.bool_, (5, 4))
+
+
+@given(masses, masses)
+def test_jensen_shannon_is_scipys_and_symmetric(p: np.ndarray, q: np.ndarray) -> None:
+    mine = jensen_shannon(p, q)
+    assert mine == pytest.approx(jensenshannon(p, q, base=2) ** 2, abs=1e-9)
+    assert mine == pytest.approx(jensen_shannon(q, p), abs=1e-12)
+    assert 0 <= mine <= 1
+    assert jensen_shannon(p, 3 * p) == pytest.approx(0, abs=1e-9)
+
+
+@given(masses, masses)
+def test_kullback_leibler_is_scipys(p: np.ndarray, q: np.ndarray) -> None:
+    p, q = p / p.sum(), q / q.sum()
+    assert kullback_leibler(p, smoothed(q, p)) == pytest.approx(entropy(p, smoothed(q, p), base=2), abs=1e-9)
+    assert steck_kl(p, q) >= -1e-9
+
+
+@given(arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 50)).filter(lambda x: x.sum() > 1e-6))
+def test_gini_is_the_mean_difference(x: np.ndarray) -> None:
+    """The oracle: half the mean absolute difference of all pairs over the mean."""
+    brute = np.abs(x[:, None] - x[None, :]).mean() / (2 * x.mean())
+    assert gini(x) == pytest.approx(brute, abs=1e-9)
+    assert gini(7 * x) == pytest.approx(gini(x), abs=1e-9)
+    assert 0 <= coverage(x) <= 1
+
+
+@given(labels)
+def test_diversity_is_the_mean_jaccard_distance(label: np.ndarray) -> None:
+    brute = np.mean([jaccard(a, b) if (a | b).any() else 0.0 for a, b in combinations(label, 2)])
+    assert intra_list_diversity(label) == pytest.approx(brute)
+
+
+@given(masses)
+def test_effective_kinds_lie_between_one_and_all(mass: np.ndarray) -> None:
+    assert 1 - 1e-9 <= effective_kinds(mass) <= 6 + 1e-9
+    assert 0 <= cocoon_index(mass, np.ones(6)) <= 1
+    merged = np.append(mass[:-2], mass[-2:].sum())
+    assert effective_kinds(merged) <= effective_kinds(mass) + 1e-9, "fewer kinds are never more"
+
+
+def test_exposure_keeps_all_attention() -> None:
+    rng = np.random.default_rng(3)
+    code, attention = rng.integers(0, 5, 40).astype(np.int32), rng.random(40)
+    assert exposure(code, attention, 5).sum() == pytest.approx(attention.sum())
+
+
+def test_radio_discounts_by_rank_and_counts_named_voices() -> None:
+    assert reciprocal_log(5).sum() == pytest.approx(1)
+    offer = np.array([True] * 3 + [False] * 7)
+    first, last = np.array([True, False, False, False]), np.array([False, False, False, True])
+    assert voices(first, offer) < voices(last, offer) < voices(np.zeros(4, bool), offer)
+    pages = [profile(np.eye(4, dtype=bool)[[i]], np.ones(1)) for i in (0, 0, 1, 2)]
+    brute = np.mean([jensen_shannon(a, b) for a, b in combinations(pages, 2)])
+    assert fragmentation(pages) == pytest.approx(brute)
+
+
+def seen(catalog: Catalog, rows: list[int], **more: object) -> Seen:
+    attention = 0.9 ** np.arange(len(rows))
+    base = Seen("v1", "cn.zj", "cn.zj-tv-home", "cn.zj.hz", np.array(rows, np.int32), attention)
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def test_a_page_like_the_history_is_calibrated_and_one_kind_only_is_a_cocoon(catalog: Catalog) -> None:
+    film = np.flatnonzero(catalog.label_subtree("film"))[:6].tolist()
+    wide = list(range(12))
+    mirrored = measures([seen(catalog, film, history=np.array(film, np.int32))], catalog)
+    strange = measures([seen(catalog, film, history=np.flatnonzero(catalog.label_subtree("news")))], catalog)
+    assert mirrored["miscalibration_history"] < 0.05 < 0.3 < strange["miscalibration_history"]
+    assert (
+        measures([seen(catalog, film)], catalog)["cocoon_index"]
+        > measures([seen(catalog, wide)], catalog)["cocoon_index"]
+    )
+    assert np.isnan(measures([seen(catalog, wide)], catalog)["miscalibration_history"])
+
+
+def test_value_against_unguided_is_a_ratio_of_sums(catalog: Catalog) -> None:
+    pages = [seen(catalog, [1, 2], engagement=e, unguided=u) for e, u in ((1.0, 2.0), (3.0, 3.0), (np.nan, 1.0))]
+    assert measures(pages, catalog)["value_against_unguided"] == pytest.approx(4 / 5)
+
+
+def test_controls_are_counted_on_the_pages_where_they_were_in_force(catalog: Catalog) -> None:
+    fates = [Fate("a", "met"), Fate("a", "relaxed", 2, 0.5), Fate("a", "impossible", 1), Fate("b", "binding", 0, 0.1)]
+    said = control_measures([seen(catalog, [1], fates=(fate,)) for fate in fates])
+    assert said["a"] == pytest.approx(
+        {"pages": 3, "satisfied": 1 / 3, "relaxed": 1 / 3, "impossible": 1 / 3, "price": 1 / 6}
+    )
+    assert said["b"]["satisfied"] == 1
+
+
+def test_the_table_has_a_row_per_group(catalog: Catalog) -> None:
+    pages = [seen(catalog, [1, 2, 3]), seen(catalog, [4], placement="cn.zj-mobile-home"), seen(catalog, [5, 6])]
+    columns = table(pages, catalog)
+    assert columns["group"] == ["cn.zj-mobile-home", "cn.zj-tv-home"]
+    assert columns["pages"] == [1, 2]
+    assert {len(column) for column in columns.values()} == {2}
+    assert table([], catalog) == {"group": []}

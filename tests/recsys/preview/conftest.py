@@ -1,0 +1,63 @@
+"""A small study: forty requests of ten viewers on two screens, a policy in force and a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from recsys.catalog import Catalog
+from recsys.guidance.compile import compile_policy
+from recsys.guidance.policy import parse_policy
+from recsys.model import Model
+from recsys.pipeline import Engine, World
+from recsys.preview.study import Asked, Study
+from recsys.state import ItemStats, Recent, ViewerState
+from recsys.types import Placement, Query, Screen, Surface
+
+NOW = 1_772_366_400.0  # 2026-03-01T12:00:00Z
+ACTIVE = """
+outlet: cn.zj
+weights: {public_value: 0.2}
+controls:
+  - {id: public, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: binding}
+  - {id: one-topic, action: cap, attribute: topic, at_most: 4}
+"""
+DRAFT = """
+outlet: cn.zj
+weights: {public_value: 0.3}
+controls:
+  - {id: public, action: share, where: {label: public-service}, at_least: 0.4, prefixes: every, hardness: binding}
+  - {id: music, action: share, where: {label: music}, at_least: 0.3}
+  - {id: too-much, action: share, where: {all: [{label: news}, {label: public-service}]}, at_least: 0.5}
+  - {id: one-topic, action: cap, attribute: topic, at_most: 3}
+  - {id: no-ads, action: block, where: {label: commercial}}
+"""
+
+
+@pytest.fixture(scope="session")
+def study_of(catalog: Catalog, stats: ItemStats, model: Model, engine: Engine) -> Callable[..., Study]:
+    """`study_of(before, after, requests)`: a study of policies given as text."""
+
+    def made(before: str = ACTIVE, after: str = DRAFT, requests: int = 40) -> Study:
+        none = compile_policy((), catalog)
+        policies = [{"cn.zj": compile_policy([parse_policy(text)], catalog)} for text in (before, after)]
+        return Study(engine, World.of(catalog, stats, model, none), *policies, tuple(map(_asked, range(requests))))
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def study(study_of: Callable[..., Study]) -> Study:
+    return study_of()
+
+
+def _asked(n: int) -> Asked:
+    viewer = n % 10
+    rng = np.random.default_rng(viewer)
+    recent = tuple(Recent(f"i{i}", "like", NOW - 100.0 + k) for k, i in enumerate(rng.choice(60, 4, replace=False)))
+    state = ViewerState(f"v{viewer}", recent) if viewer else None
+    placement = Placement("cn.zj", (Screen.MOBILE, Screen.TV)[n // 10 % 2], Surface.HOME)
+    region = ("cn.zj.hz", "cn.zj.nb")[n % 2]
+    return Asked(Query(f"r{n}", f"v{viewer}", placement, region, NOW + n, 10, seed=n), state)

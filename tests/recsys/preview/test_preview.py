@@ -1,0 +1,168 @@
+"""Previews: pairs are real pages, nothing changes where nothing was changed, figures add up, order is nothing."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recsys.preview.report import Report
+from recsys.preview.study import Study
+from recsys.preview.tally import Tally, replay
+from recsys.preview.variants import without
+
+ACTIVE = """
+outlet: cn.zj
+weights: {public_value: 0.2}
+controls:
+  - {id: public, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: binding}
+  - {id: one-topic, action: cap, attribute: topic, at_most: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def report(study: Study) -> Report:
+    *_, last = replay(study)
+    return last.report()
+
+
+def test_pairs_are_the_pages_that_the_engine_makes(study: Study, report: Report) -> None:
+    worth: dict[str, list[float]] = {"before": [], "after": []}
+    gave_way = 0
+    for asked in study.requests:
+        for side, policies in (("before", study.before), ("after", study.after)):
+            page = study.engine.run(asked.query, asked.viewer, replace(study.world, policy=policies["cn.zj"]))
+            k = np.arange(len(page.items))
+            steps = k if asked.query.placement.screen == "mobile" else k % 6 + 2 * (k // 6)
+            decay = 0.92 if asked.query.placement.screen == "mobile" else 0.94
+            worth[side].append(float(np.minimum.accumulate(decay**steps) @ [item.utility for item in page.items]))
+            gave_way += side == "after" and any(line.by for line in page.receipt.controls)
+    assert report.engagement.before == pytest.approx(np.mean(worth["before"]))
+    assert report.engagement.after == pytest.approx(np.mean(worth["after"]))
+    assert report.engagement.difference.mean == pytest.approx(np.mean(worth["after"]) - np.mean(worth["before"]))
+    assert report.gave_way_after == gave_way / 40
+    assert report.complete
+    assert (report.requests, report.of, report.viewers) == (40, 40, 10)
+
+
+def test_the_same_policy_twice_changes_nothing(study_of: Callable[..., Study]) -> None:
+    *_, last = replay(study_of(after=ACTIVE))
+    said = last.report()
+    assert said.changed_pages == said.changed_slots == 0
+    for worth in (said.engagement, said.page_value, *said.actions.values()):
+        assert (worth.difference.mean, worth.difference.low, worth.difference.high) == (0, 0, 0)
+    assert all(row.difference.mean == row.difference.high == 0 for row in (*said.labels, *said.outlets, *said.axes))
+    assert all(row.won == row.lost == 0 for row in said.exposure)
+    assert said.worst_hit is not None
+    assert said.worst_hit.mean_change == 0
+    assert all(control.kept_before == control.kept_after for control in said.controls)
+
+
+def test_figures_do_not_depend_on_the_order_in_which_results_come_in(study: Study, report: Report) -> None:
+    outcomes = list(study.each(study.tasks()))
+    random.Random(3).shuffle(outcomes)
+    tally = Tally(study)
+    for outcome in outcomes:
+        tally.add(outcome)
+    assert tally.report() == report
+
+
+def test_figures_come_early_and_say_of_how_many(study: Study) -> None:
+    tally = Tally(study)
+    with pytest.raises(ValueError, match="nothing"):
+        tally.report()
+    for outcome in study.each(list(study.tasks())[:7]):
+        tally.add(outcome)
+    early = tally.report()
+    assert (early.requests, early.of, early.complete) == (7, 40, False)
+    assert early.frontier == ()
+
+
+def test_exposure_adds_up(report: Report) -> None:
+    for row in report.exposure:
+        assert row.won - row.lost == pytest.approx(row.difference.mean)
+        assert row.after - row.before == pytest.approx(row.difference.mean)
+    for side in ("before", "after", "unguided"):
+        assert sum(getattr(row, side) for row in report.outlets) == pytest.approx(1)
+        assert sum(getattr(row, side) for row in report.regions) == pytest.approx(1)
+    assert sum(one.requests for one in report.by_screen) == sum(one.requests for one in report.by_region) == 40
+    labels = {row.name: row for row in report.labels}
+    assert labels["commercial"].after == 0 < labels["commercial"].unguided
+    assert labels["public-service"].after > labels["public-service"].before
+
+
+def test_a_control_that_cannot_be_met_is_told_with_its_causes(report: Report) -> None:
+    """Half a page of public-service news: of sixty items one is both, and that is not enough."""
+    line = {control.id: control for control in report.controls}["too-much"]
+    assert line.pages_after == 40
+    assert line.kept_after == 0
+    assert line.impossible_after + line.relaxed_after == 40
+    assert sum(cause.pages for cause in line.causes) > 0
+    assert "more would have to be available" in line.causes[0].reason
+    assert line.causes[0].where.endswith(("in cn.zj.hz", "in cn.zj.nb"))
+    assert report.gave_way_before == 0
+    assert report.gave_way_after == 1
+
+
+def test_what_a_control_costs_is_what_a_page_without_it_gains(study: Study, report: Report) -> None:
+    tried = [task for task in study.tasks() if task.kind == "drop" and task.name == "music"]
+    gained, base = 0.0, 0.0
+    for task in tried:
+        asked = study.requests[task.request]
+        pages = [
+            study.engine.run(asked.query, asked.viewer, replace(study.world, policy=policy))
+            for policy in (study.after["cn.zj"], without(study.after["cn.zj"], "music"))
+        ]
+        at = 0.92 if asked.query.placement.screen == "mobile" else None
+        if at:
+            worth = [sum(at**k * item.utility for k, item in enumerate(page.items)) for page in pages]
+        else:
+            attention = np.minimum.accumulate(0.94 ** (np.arange(10) % 6 + 2 * (np.arange(10) // 6)))
+            worth = [float(attention @ [item.utility for item in page.items]) for page in pages]
+        gained, base = gained + worth[1] - worth[0], base + worth[0]
+    line = {control.id: control for control in report.controls}["music"]
+    assert line.tried == len(tried) == 40
+    assert line.worth is not None
+    assert line.worth.mean == pytest.approx(gained / base)
+
+
+def test_the_block_has_a_cost_too(report: Report) -> None:
+    line = {control.id: control for control in report.controls}["no-ads"]
+    assert line.tried == 40
+    assert line.kept_after is None
+
+
+def test_the_frontier_goes_from_what_is_owed_to_twice_what_is_wanted(report: Report) -> None:
+    assert [point.strength for point in report.frontier] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    costs = [point.guidance_cost.mean for point in report.frontier]
+    assert costs[0] < costs[2] < costs[4]
+    assert costs[2] == pytest.approx(report.guidance_cost_after.mean), "at strength 1 on all forty requests"
+    values = [point.values["public_value"] for point in report.frontier]
+    assert values[0] < values[4]
+    assert all(point.floors["public"] >= 0.3 for point in report.frontier), "binding floors stand at every strength"
+
+
+def test_the_worst_hit_tenth_is_the_tenth_with_the_largest_loss(study: Study, report: Report) -> None:
+    change: dict[str, list[float]] = {}
+    for outcome in study.each(task for task in study.tasks() if task.kind == "pair"):
+        _, before, after = outcome.pages
+        worth = change.setdefault(study.requests[outcome.task.request].query.viewer_id, [0.0, 0.0])
+        worth[0] += before.engagement
+        worth[1] += after.engagement
+    relative = sorted((after - before) / before for before, after in change.values())
+    assert report.worst_hit is not None
+    assert report.worst_hit.viewers == 1
+    assert report.worst_hit.mean_change == pytest.approx(relative[0])
+    assert report.worst_hit.mean_change_all == pytest.approx(np.mean(relative))
+
+
+def test_examples_are_whole_pages(report: Report) -> None:
+    first = report.examples[0]
+    assert len(first.before) == len(first.after) == 10
+    differs = Counter(a.item_id != b.item_id for a, b in zip(first.before, first.after, strict=True))
+    assert differs[True] == first.changed == max(example.changed for example in report.examples)
+    assert first.after[0].title["en"]

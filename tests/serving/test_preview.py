@@ -1,0 +1,172 @@
+"""Previews over HTTP: streamed figures, real requests, one at a time, ended when nobody listens, pages go on."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from features.columns import FEATURES
+from features.fold import Placed
+from features.offline.log import EventLog
+from recsys.model import Model
+from serving.preview.crew import Crew
+
+DRAFT = """
+outlet: cn.zj
+weights: {public_value: 0.4}
+controls:
+  - {id: public, action: share, where: {label: public-service}, at_least: 0.5}
+  - {id: none-such, action: share, where: {label: no-such-thing}, at_least: 0.4}
+"""
+
+LIGHT = "outlet: cn.zj\ncontrols:\n  - {id: public, action: share, where: {label: public-service}, at_least: 0.5}\n"
+
+
+@pytest.fixture
+def here(service) -> object:
+    """The service with previews in its own process: no time to start others."""
+    service.parts.previews.crew._size = 0
+    return service
+
+
+def preview(service, outlet: str = "cn.zj", **said: object) -> list[dict]:
+    body = {"text": DRAFT, "requests": 8, **said}
+    answer = service.http.post(f"/v1/policies/{outlet}/preview", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_without_log_and_memory_requests_are_made_up_and_said_to_be(here) -> None:
+    lines = preview(here)
+    last = lines[-1]
+    assert last["phase"] == "complete"
+    assert last["sources"] == {"log": 0, "memory": 0, "made_up": 8}
+    report = last["report"]
+    assert (report["requests"], report["policy_before"], report["policy_after"]) == (8, ["cn@1"], ["cn@1+cn.zj@0"])
+    assert "not causal" in report["caveat"]
+    controls = {line["id"]: line for line in report["controls"]}
+    assert controls["none-such"]["kept_after"] == 0
+    assert controls["none-such"]["impossible_after"] == 8
+    assert report["gave_way_after"] == 1
+    shares = {row["name"]: row for row in report["labels"]}
+    assert shares["public-service"]["after"] > shares["public-service"]["before"]
+
+
+def test_pages_asked_before_are_replayed_from_memory(here) -> None:
+    pages = [here.page(viewer=f"v{n}", slots=8, region="cn.zj") for n in range(12)]
+    here.page(viewer="v1", preview=True)
+    here.page(viewer="v2", guided=False)
+    last = preview(here, text="outlet: cn.zj\n", requests=15)[-1]
+    assert last["sources"] == {"log": 0, "memory": 12, "made_up": 3}, "editors' looks are no requests"
+    assert last["report"]["changed_pages"] == 0
+    assert pages[0]["policy_version"] == "cn@1"
+
+
+def test_the_log_is_replayed_with_seed_slots_and_session(here) -> None:
+    first = here.page(viewer="v1", slots=6, region="cn.zj", age=12)
+    here.page(viewer="v1", slots=6, region="cn.zj", cursor=first["next_cursor"])
+    events = [event for event in here.published(2) if event.kind == "impression"]
+    log = EventLog(here.parts.settings.event_log_dir)
+    log.append("t/0", 0, 1, [Placed("t/0", n, event) for n, event in enumerate(events)])
+    here.parts.feed.asked.clear()
+    last = preview(here, text="outlet: cn.zj\n", requests=2)[-1]
+    assert last["sources"] == {"log": 2, "memory": 0, "made_up": 0}
+    said = last["report"]["off_policy"]
+    assert said["support"] == pytest.approx(1), "asked again, the pages are those that were shown"
+    assert said["requests"] == 2
+    shown = {item["item_id"] for example in last["report"]["examples"] for item in example["before"]}
+    assert {slot["item"]["id"] for slot in first["items"]} <= shown
+
+
+def test_a_saved_version_may_be_previewed_and_other_moments(here) -> None:
+    later = datetime.now(UTC) + timedelta(days=40)
+    text = (
+        "outlet: cn.zj\ncontrols:\n  - {id: soon, action: share, where: {label: public-service}, at_least: 0.5, "
+        f"active: {{from: {later.isoformat()}}}}}\n"
+    )
+    here.http.post("/v1/policies/cn.zj/draft", json={"text": text, "author": "Lin"}).raise_for_status()
+    now = preview(here, text=None, version=1)[-1]["report"]
+    assert now["policy_after"] == ["cn@1+cn.zj@1"]
+    assert "soon" not in {line["id"] for line in now["controls"]}
+    then = preview(here, text=None, version=1, at=(later + timedelta(days=9)).isoformat())[-1]["report"]
+    assert {line["id"]: line["pages_after"] for line in then["controls"]}["soon"] == 8
+
+
+def test_what_cannot_be_previewed_is_told(here) -> None:
+    def post(outlet: str, body: dict) -> httpx.Response:
+        return here.http.post(f"/v1/policies/{outlet}/preview", json=body)
+
+    assert post("cn.zj", {"version": 9}).status_code == 404
+    assert post("cn.zj", {"text": "outlet: cn.js\n"}).status_code == 422
+    assert post("cn.zj", {"text": DRAFT, "version": 1}).status_code == 422
+    assert post("cn.zj", {}).status_code == 422
+    bad = post("cn.zj", {"text": "outlet: cn.zj\ncontrols: [{id: a, action: nothing}]\n"})
+    assert bad.json()["findings"][0]["where"] == "controls[0]"
+    assert preview(here, text=LIGHT)[-1]["phase"] == "complete", "a refused preview leaves room for the next"
+
+
+def test_one_at_a_time_and_none_goes_on_when_nobody_listens(here, until) -> None:
+    body = {"text": DRAFT, "requests": 3000}
+    with here.http.stream("POST", "/v1/policies/cn.zj/preview", json=body) as answer:
+        lines = answer.iter_lines()  # kept: an iterator that is let go closes the connection
+        first = json.loads(next(lines))
+        assert first["phase"] == "so far"
+        assert 10 <= first["report"]["requests"] < 3000
+        busy = here.http.post("/v1/policies/cn.zj/preview", json=body)
+        assert busy.status_code == 429
+        assert busy.headers["retry-after"]
+        assert here.page()["items"], "pages go on"
+    until(lambda: here.parts.previews._admitted[0] == 0, within_s=5)
+    assert preview(here, text=LIGHT)[-1]["phase"] == "complete"
+
+
+def test_a_preview_needs_the_editors_token(serve) -> None:
+    with serve({"admin_token": "s3cret"}) as service:
+        assert service.http.post("/v1/policies/cn/preview", json={}).status_code == 401
+
+
+def asked(service) -> list[dict]:
+    """Eight requests that the service remembers, and the lines of a preview of them."""
+    for n in range(8):
+        service.page(viewer=f"v{n}", slots=8)
+    return preview(service, text=LIGHT)
+
+
+def hired(crew: Crew, size: int) -> list:
+    """Processes that are ready to work."""
+    crew._size = size
+    pool = crew._hire()
+    for _ in range(size):
+        pool.submit(time.sleep, 0.1).result()
+    crew._release()
+    return list(pool._processes.values())
+
+
+def test_processes_give_the_same_figures_and_leave_when_idle(here, bundle, until) -> None:
+    """With a model, which travels as its bundle."""
+    here.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    alone = asked(here)[-1]["report"]
+    crew = here.parts.previews.crew
+    hired(crew, 2)
+    crew._idle_s = 0.1
+    assert preview(here, text=LIGHT)[-1]["report"] == alone
+    until(lambda: crew._pool is None)
+
+
+@pytest.mark.parametrize("after_s", [0.2])
+def test_a_process_that_dies_costs_time_not_figures(here, after_s: float) -> None:
+    alone = asked(here)[-1]["report"]
+    crew = here.parts.previews.crew
+    [process] = hired(crew, 1)
+    doom = threading.Timer(after_s, process.kill)
+    doom.start()
+    assert preview(here, text=LIGHT)[-1]["report"] == alone
+    doom.join()
+    assert preview(here, text=LIGHT)[-1]["report"] == alone, "and the next one has processes again"
+    crew.stop()
