@@ -40,6 +40,7 @@ class Effort:
     rough, fine  steps of the first prices, on the first working set and on the promising items
     turns        exact steps of the prices, and partial pages kept, of each turn
     enough       relative gap at which a page is good enough
+    tries        small moves looked at on the page that a turn finds
     certain      let HiGHS finish the proof
     """
 
@@ -47,17 +48,18 @@ class Effort:
     fine: int
     turns: tuple[tuple[int, int], ...]
     enough: float = 0.0
+    tries: int = 300
     certain: bool = False
 
 
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(rough=20, fine=30, turns=((3, 6), (8, 12), (10, 24)), enough=4e-3),
-    "adaptive": Effort(rough=20, fine=25, turns=((3, 6), (10, 16), (15, 64), (15, 250))),
-    "exact": Effort(rough=20, fine=25, turns=((3, 6), (10, 16), (15, 64), (20, 250), (30, 2000)), certain=True),
+    "fast": Effort(rough=20, fine=20, turns=((4, 4), (8, 12), (10, 24)), enough=4e-3, tries=100),
+    "adaptive": Effort(rough=20, fine=25, turns=((3, 5), (10, 16), (12, 50), (15, 200))),
+    "exact": Effort(rough=20, fine=25, turns=((3, 5), (10, 16), (12, 50), (20, 250), (30, 2000)), certain=True),
 }
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
-LEAVES, TRIES = 2, 300  # pages polished after a search, and moves looked at for one
+WIDE = 36  # on shorter pages partial pages cost less, so more of them are kept
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class _Work:
         for steps, width in effort.turns:
             if state.page[0] >= 0 and (self.late() or _near(state, effort.enough)):
                 break
-            turn(layout, state, stride_of(layout, STRIDE), most, steps, width, LEAVES, TRIES, falling)
+            wide = width * max(1, WIDE // slots)
+            turn(layout, state, stride_of(layout, STRIDE), most, steps, wide, 1, effort.tries, falling)
         if state.page[0] < 0:
             some = some_page(self.value, self.attention, bounds)
             if some.page is None:

@@ -24,11 +24,6 @@ def _digest() -> str:
 DIGEST = _digest()
 
 
-def inlined(function: F) -> F:
-    """For the smallest kernels, on the innermost paths: their code stands in the kernels that use them."""
-    return njit(function, inline="always")  # type: ignore[no-any-return]
-
-
 def kernel(function: F) -> F:
     """Compile for numba, without the interpreter's lock; sums may be reordered, infinities are kept."""
     compiled: Any = njit(function, cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.guidance.kernels import inlined, kernel
+from recsys.guidance.kernels import kernel
 from recsys.types import F64, I32, Bool
 
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
     row_limit: np.ndarray
 
 
-@inlined
+@kernel
 def belongs(mask: np.ndarray, item: int, group: int) -> int:
     """1 if the item is in the group, else 0."""
     return int((mask[item, group >> 6] >> np.uint64(group & 63)) & np.uint64(1))
