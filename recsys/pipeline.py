@@ -9,7 +9,7 @@ eligibility fail closed: no page leaves without them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.distribution.screens import layout
 from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.memory import Relaxations
 from recsys.guidance.receipt import write_receipt
 from recsys.guidance.solver import solve
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered, credits, had_enough, price_bonus, with_targets
@@ -57,7 +58,7 @@ class World:
 
 @dataclass(frozen=True)
 class Engine:
-    """Makes pages; holds no state, so one engine serves all threads.
+    """Makes pages; holds nothing but a memory of what gave way before, so one engine serves all threads.
 
     columns     `features.columns.columns`
     candidates  how many are ranked for one page; pins and supply for floors are kept first
@@ -68,6 +69,7 @@ class Engine:
     candidates: int = 500
     solve_s: float = 0.010
     clock: Callable[[], float] | None = None
+    memory: Relaxations = field(default_factory=Relaxations)
 
     def run(self, query: Query, viewer: ViewerState | None, world: World) -> Page:
         """The best page that keeps the policy, for this query in this world."""
@@ -198,7 +200,7 @@ class Engine:
         bounds = policy.bounds(query, batch.row, query.slots, ask.catalog.rows(query.shown))
         bounds = with_targets(bounds, policy, batch.row, query, ask.viewer, ask.steered)
         value = batch.utility + batch.bonus
-        solution = solve(value, attention, bounds, deadline_s=self.solve_s, clock=self.clock)
+        solution = solve(value, attention, bounds, deadline_s=self.solve_s, clock=self.clock, memory=self.memory)
         page = batch.take(solution.chosen)
         why = reasons(ask, page)
         items = tuple(

@@ -3,7 +3,6 @@ caps, spacing, pins. Every instance is a function of its family and seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import NamedTuple
@@ -62,6 +61,11 @@ LEAN = (-0.35, -0.50, 0.45, 0.0, -0.20, -0.60, -0.10, 0.10)  # what carrying the
 def draw(name: str, seed: int) -> Instance:
     """The instance of a family with a seed."""
     return _draw(FAMILIES[name], np.random.default_rng([seed, *name.encode()]))
+
+
+def draw_from(family: Family, seed: int) -> Instance:
+    """An instance of a family that is not among the named ones."""
+    return _draw(family, np.random.default_rng(seed))
 
 
 def _draw(family: Family, rng: np.random.Generator) -> Instance:
@@ -185,6 +189,3 @@ def _bounds(
         pin_slot=ints([slot for _, slot in pins]),
         pin_control=ints([control + 1 + number for number in range(len(pins))]),
     )
-
-
-Draw = Callable[[str, int], Instance]

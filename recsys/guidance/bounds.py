@@ -159,6 +159,7 @@ class Solution:
     resolved  [C]     bool: the price was found by solving again one unit looser; otherwise it is the dual's estimate
     credit    [C, N]  clicks by which a control's prices lift (> 0) or hold back (< 0) a candidate, at its slot on the
                       page or, off the page, at the slot it would have had without controls (the last one if none)
+    stays     [C, N]  bool: whether a candidate would be on the page without a control, as far as prices tell
     value             sum of attention x value over the page
     bound             proven: no page under the relaxed bounds is worth more
     proven            the page is the best one under the relaxed bounds
@@ -170,6 +171,7 @@ class Solution:
     price: F64
     resolved: Bool
     credit: F64
+    stays: Bool
     value: float
     bound: float
     proven: bool

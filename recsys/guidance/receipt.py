@@ -81,7 +81,7 @@ class Move(Part):
 
     cause   controls  those named hold it up or back
             weights   editors' weights, boosts and targets alone would have moved it the same way
-            others    it made room for what moved, or took the room left
+            others    it made room for what moved, or took the room left, that of the controls named
     """
 
     item_id: str
@@ -203,7 +203,9 @@ def _moves(
             continue
         before = without.get(i, last)
         up = slot.get(i, last) < before
-        ids = tuple(policy.controls[c].control.id for c in responsible(bounds, solution, i, up))
+        named = responsible(bounds, solution, i, up)
+        about = [c for c in named if c in speaks(bounds, i)]
+        ids = tuple(policy.controls[c].control.id for c in about or named)
         moved_by_weights = weighed.get(i, last) < before if up else weighed.get(i, last) > before
         moves.append(
             Move(
@@ -211,20 +213,36 @@ def _moves(
                 slot=slot.get(i),
                 slot_without=without.get(i),
                 control_ids=ids,
-                cause="controls" if ids else "weights" if moved_by_weights else "others",
+                cause="controls" if about else "weights" if moved_by_weights else "others",
             )
         )
     return moves
 
 
 def responsible(bounds: Bounds, solution: Solution, candidate: int, up: bool) -> list[int]:
-    """At most two controls that lifted (or held back) a candidate: the largest credit, and another above half of it.
+    """At most two controls that lifted (or held back) a candidate, the more decisive first.
 
-    A pin answers for its item. Nobody answers for an item that merely made room or took it.
+    A pin answers for its item. Else those without which, as far as prices tell, the candidate would not be on the page
+    (or would be); among them those that speak about it, by credit. They may also have made room for it: then they speak
+    about others.
     """
     pinned = bounds.pin_control[(bounds.pin_item == candidate) & (solution.relaxed[bounds.pin_control] == 0)]
     if up and len(pinned):
         return [int(pinned[0])]
     credit = solution.credit[:, candidate] * (1.0 if up else -1.0)
-    order = np.argsort(-credit, kind="stable")[:2]
-    return [int(c) for c in order if credit[c] > max(1e-9, credit[order[0]] / 2.0 - 1e-12)]
+    priced = solution.price > 0
+    on_page = bool((solution.chosen == candidate).any())
+    decisive = priced & (solution.stays[:, candidate] != on_page) if up == on_page else np.zeros_like(priced)
+    order = np.lexsort((-solution.price, -credit, ~decisive))[:2]
+    if decisive.any():
+        return [int(c) for c in order if decisive[c]]
+    return [int(c) for c in order if credit[c] > 1e-9]  # none alone, so perhaps two together
+
+
+def speaks(bounds: Bounds, candidate: int) -> set[int]:
+    """Controls whose limits count the candidate, or that pin it."""
+    return {
+        *bounds.row_control[bounds.member[:, candidate]].tolist(),
+        *bounds.space_control[bounds.code[:, candidate] >= 0].tolist(),
+        *bounds.pin_control[bounds.pin_item == candidate].tolist(),
+    }

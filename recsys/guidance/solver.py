@@ -24,9 +24,10 @@ import numpy as np
 from recsys.guidance.bounds import I64, Bounds, Solution
 from recsys.guidance.exact import best_page
 from recsys.guidance.existence import some_page
-from recsys.guidance.kernels.account import account
+from recsys.guidance.kernels.account import account, without_each
 from recsys.guidance.kernels.layout import Layout, lay_out
 from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
+from recsys.guidance.memory import Relaxations, key_of
 from recsys.guidance.problem import reduce
 from recsys.types import F64, I32, Bool
 
@@ -79,6 +80,7 @@ def solve(
     effort: Literal["fast", "adaptive", "exact"] = "adaptive",
     deadline_s: float | None = None,
     clock: Callable[[], float] | None = None,
+    memory: Relaxations | None = None,
 ) -> Solution:
     """The best page found, what gave way for it, and what is proven.
 
@@ -87,6 +89,7 @@ def solve(
     deadline_s, clock  after so many seconds of `clock` no better page is looked for. Whether a page exists is always
                        settled first, so hard bounds never give way to haste. Without a clock the answer is a function
                        of the other inputs alone.
+    memory             relaxations of earlier pages, so that the same want is not looked into twice
 
     Raises ValueError for values or attention that are not finite, or of the wrong length.
     """
@@ -102,9 +105,12 @@ def solve(
     nothing = np.zeros(bounds.controls, np.int32)
     solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
     if solution is None:
-        kept = _relax(value, attention, bounds)
+        kept = _relaxation(value, attention, bounds, memory)
         # where the effort is too small to find a page again, the one that the relaxation left stands
-        solution = work.solve(bounds.relaxed(kept.by), kept) or _as_it_is(value, attention, kept)
+        solution = work.solve(bounds.relaxed(kept.by), kept)
+        if solution is None:
+            kept = kept if len(kept.page) else _relax(value, attention, bounds)
+            solution = _as_it_is(value, attention, kept)
     return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
 
 
@@ -201,6 +207,8 @@ class _Work:
         controls, proven = bounds.controls, closed(state)
         price, credit = np.zeros(controls), np.zeros((controls, len(order)))
         account(layout, state, order, chosen, price, credit)
+        stays = np.zeros((controls, len(order)), np.bool_)
+        without_each(layout, state, order, chosen, price, stays)
         worth = math.fsum(self.attention * self.value[chosen])
         return Solution(
             chosen=chosen,
@@ -209,6 +217,7 @@ class _Work:
             price=price,
             resolved=np.zeros(controls, np.bool_),
             credit=credit,
+            stays=stays,
             value=worth,
             bound=worth if proven else max(worth, float(state.known[1])),
             proven=proven,
@@ -218,6 +227,17 @@ class _Work:
 def _near(state: State, enough: float) -> bool:
     best, bound = state.known
     return closed(state) or bool(bound - best <= enough * abs(best))
+
+
+def _relaxation(value: F64, attention: F64, bounds: Bounds, memory: Relaxations | None) -> Relaxation:
+    """What gives way, remembered (then without a page) or found out."""
+    key = key_of(bounds) if memory is not None else b""
+    if memory is not None and (known := memory.recall(key)) is not None:
+        return Relaxation(*known, np.zeros(0, np.int32))
+    kept = _relax(value, attention, bounds)
+    if memory is not None:
+        memory.remember(key, kept.by, kept.settled)
+    return kept
 
 
 def _relax(value: F64, attention: F64, bounds: Bounds) -> Relaxation:
@@ -264,6 +284,7 @@ def _as_it_is(value: F64, attention: F64, kept: Relaxation) -> Solution:
         price=none,
         resolved=np.full(len(none), worth >= top),
         credit=np.zeros((len(none), len(value))),
+        stays=np.isin(np.arange(len(value)), kept.page)[None, :].repeat(len(none), axis=0),
         value=worth,
         bound=max(worth, top),
         proven=worth >= top,

@@ -18,7 +18,7 @@ from recsys.guidance.bounds import Bounds, Solution, relative_gap
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.exact import any_page, best_page
 from recsys.guidance.problem import reduce
-from recsys.guidance.receipt import Receipt, write_receipt
+from recsys.guidance.receipt import Receipt, speaks, write_receipt
 from recsys.types import F64, I32
 
 
@@ -117,8 +117,9 @@ def _lines(
     c, n = bounds.controls, len(bounds)
     claimed = {line.id: line.settled for line in receipt.controls}
     settled = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
+    nothing = np.zeros((c, n))
     recount = Solution(
-        chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), np.zeros((c, n)), 0.0, 0.0, False,
+        chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, 0.0, 0.0, False,
     )  # fmt: skip
     own = write_receipt(policy, bounds, recount, batch, attention, catalog)
     if receipt.policy_version != own.policy_version:
@@ -138,8 +139,12 @@ def _lines(
     if [(move.item_id, move.slot, move.slot_without) for move in receipt.moved] != moves:
         yield Finding("moved", f"should be {moves}")
         return
+    number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
+    candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
     for place, (move, counted_move) in enumerate(zip(receipt.moved, own.moved, strict=True)):
-        cause = "controls" if move.control_ids else counted_move.cause  # no control is named in the recount
+        i = candidate[move.item_id]
+        about = any(number.get(one, -1) in speaks(bounds, i) for one in move.control_ids)
+        cause = "controls" if about else counted_move.cause  # no control is named in the recount
         if move.cause != cause:
             yield Finding(f"moved[{place}].cause", f"should be {cause}")
     yield from _responsible(receipt, policy, bounds, batch, catalog)
@@ -148,17 +153,12 @@ def _lines(
 def _responsible(
     receipt: Receipt, policy: CompiledPolicy, bounds: Bounds, batch: Candidates, catalog: Catalog
 ) -> Iterator[Finding]:
-    number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
+    number = {origin.control.id: c for c, origin in enumerate(policy.controls) if bounds.active[c]}
     candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
     for place, move in enumerate(receipt.moved):
-        i = candidate[move.item_id]
-        speaks = {
-            *bounds.row_control[bounds.member[:, i]].tolist(),
-            *bounds.space_control[bounds.code[:, i] >= 0].tolist(),
-            *bounds.pin_control[bounds.pin_item == i].tolist(),
-        }
+        may = speaks(bounds, candidate[move.item_id]) if move.cause == "controls" else set(number.values())
         ids = move.control_ids
-        if len(ids) > 2 or len(set(ids)) < len(ids) or any(number.get(one, -1) not in speaks for one in ids):
+        if len(ids) > 2 or len(set(ids)) < len(ids) or any(number.get(one, -1) not in may for one in ids):
             yield Finding(f"moved[{place}].control_ids", f"{ids} are not one or two controls about {move.item_id}")
 
 

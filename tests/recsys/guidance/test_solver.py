@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.exact import best_page
+from recsys.guidance.memory import Relaxations
 from recsys.guidance.problem import reduce
 from recsys.guidance.solver import solve
 from recsys.types import F64, I32
@@ -211,3 +212,36 @@ def test_equals_stand_in_the_order_of_tie() -> None:
     tie = np.array([3, 1, 2, 0])
     solution = solve(np.ones(4), np.ones(3), Bounds.free(tie, 3))
     assert tie[solution.chosen].tolist() == [0, 1, 2]
+
+
+def test_what_gave_way_is_remembered_wherever_the_same_is_missing(instance_of: Make) -> None:
+    memory, relaxed = Relaxations(), 0
+    for seed in range(200):
+        value, attention, bounds = instance_of(seed, 12, 5)
+        fresh = solve(value, attention, bounds)
+        solve(value, attention, bounds, memory=memory)
+        known = len(memory)
+        order = np.random.default_rng(seed).permutation(len(bounds)).astype(np.int32)
+        place = np.argsort(order).astype(np.int32)
+        other = replace(
+            bounds,
+            tie=bounds.tie[order],
+            member=bounds.member[:, order],
+            code=bounds.code[:, order],
+            pin_item=np.where(bounds.pin_item >= 0, place[bounds.pin_item], -1).astype(np.int32),
+        )
+        again = solve(value[order], attention, other, memory=memory)
+        assert len(memory) == known, "the same want, in another order, is the same want"
+        assert again.relaxed.tolist() == fresh.relaxed.tolist()
+        assert again.settled.tolist() == fresh.settled.tolist()
+        assert again.value == pytest.approx(fresh.value, abs=1e-9)
+        relaxed += bool(fresh.relaxed.any())
+    assert relaxed > 50
+    assert 0 < len(memory) <= relaxed
+
+
+def test_a_full_memory_begins_anew(instance_of: Make) -> None:
+    memory = Relaxations(most=3)
+    for seed in range(60):
+        solve(*instance_of(seed, 10, 5), memory=memory)
+        assert len(memory) <= 3
