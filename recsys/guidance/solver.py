@@ -42,6 +42,7 @@ class Effort:
     turns        exact steps of the prices, and partial pages kept, of each turn
     enough       relative gap at which a page is good enough
     tries        small moves looked at on the page that a turn finds
+    explain      find out who would be on the page without each control
     certain      let HiGHS finish the proof
     """
 
@@ -50,11 +51,12 @@ class Effort:
     turns: tuple[tuple[int, int], ...]
     enough: float = 0.0
     tries: int = 300
+    explain: bool = True
     certain: bool = False
 
 
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(rough=20, fine=20, turns=((4, 4), (8, 12), (10, 24)), enough=4e-3, tries=100),
+    "fast": Effort(rough=20, fine=20, turns=((4, 4), (8, 12), (10, 24)), enough=4e-3, tries=100, explain=False),
     "adaptive": Effort(rough=20, fine=25, turns=((3, 5), (10, 16), (12, 50), (15, 200))),
     "exact": Effort(rough=20, fine=25, turns=((3, 5), (10, 16), (12, 50), (20, 250), (30, 2000)), certain=True),
 }
@@ -206,9 +208,11 @@ class _Work:
         chosen = order[state.page].astype(np.int32)
         controls, proven = bounds.controls, closed(state)
         price, credit = np.zeros(controls), np.zeros((controls, len(order)))
-        account(layout, state, order, chosen, price, credit)
+        account(layout, state, order, price, credit)
         stays = np.zeros((controls, len(order)), np.bool_)
-        without_each(layout, state, order, chosen, price, stays)
+        stays[:, chosen] = True
+        if self.effort.explain:
+            without_each(layout, state, order, price, stays)
         worth = math.fsum(self.attention * self.value[chosen])
         return Solution(
             chosen=chosen,

@@ -14,10 +14,10 @@ from recsys.types import F64
 
 
 @kernel
-def account(layout: Layout, state: State, order: np.ndarray, chosen: np.ndarray, price: F64, credit: F64) -> None:
+def account(layout: Layout, state: State, order: np.ndarray, price: F64, credit: F64) -> None:
     """Fills price [C] of one unit of each control and credit [C, N]: what prices add to each candidate in its slot.
 
-    A candidate's slot is its own on the page `chosen` [K] (candidates), else the one it would have by value alone.
+    A candidate's slot is its own on the page, else the one that its value would give it. order [N] as in `lay_out`.
     """
     n, (groups, slots) = len(layout.value), layout.lower.shape
     rows, runs = np.zeros((groups, slots)), np.zeros((groups, slots))
@@ -36,10 +36,7 @@ def account(layout: Layout, state: State, order: np.ndarray, chosen: np.ndarray,
                     runs[g, k] -= state.prices.run[g, q]
     slot = np.minimum(np.arange(n), slots - 1)
     for k in range(slots):
-        for a in range(n):
-            if order[a] == chosen[k]:
-                slot[a] = k
-                break
+        slot[state.page[k]] = k
     for a in range(n):
         for d in range(layout.groups_of.shape[1]):
             g = layout.groups_of[a, d]
@@ -52,24 +49,18 @@ def account(layout: Layout, state: State, order: np.ndarray, chosen: np.ndarray,
 
 
 @kernel
-def without_each(
-    layout: Layout, state: State, order: np.ndarray, chosen: np.ndarray, price: F64, stays: np.ndarray
-) -> None:
+def without_each(layout: Layout, state: State, order: np.ndarray, price: F64, stays: np.ndarray) -> None:
     """Fills stays [C, N]: whether a candidate would be on the page without a control, as far as other prices tell.
 
     Under prices the page falls apart into an assignment: without one control's prices, another assignment is the page.
-    Only priced controls are looked into; for the others stays is what `chosen` [K] is.
+    Only priced controls are looked into; for the others stays says who is on the page.
     """
     n, (groups, slots) = len(layout.value), layout.lower.shape
     free = np.flatnonzero(layout.pin < 0)
-    on_page = np.zeros(n, np.bool_)
-    place = np.empty(n, np.int64)
-    for a in range(n):
-        place[order[a]] = a
+    taken = np.zeros(n, np.bool_)
     for k in range(slots):
-        on_page[place[chosen[k]]] = True
-        stays[:, chosen[k]] = True
-    taken = on_page.copy()
+        taken[state.page[k]] = True
+        stays[:, order[state.page[k]]] = True
     for a in range(min(n, slots)):
         taken[a] = True
     nearest = best_columns(state.margin, min(n, 2 * slots), state.held)
@@ -89,6 +80,11 @@ def without_each(
         np.empty(len(free)),
         np.zeros(m),
     )
+    for a in range(m):  # from where the last assignment stood
+        wage[a] = state.wage[column[a]]
+    for f in range(len(free)):
+        a = np.searchsorted(column, state.held[f])
+        page[f] = a if a < m and column[a] == state.held[f] else -1
     rest = Prices(state.prices.row.copy(), state.prices.run.copy())
     for c in range(len(price)):
         if price[c] <= 0.0:
