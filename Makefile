@@ -7,7 +7,8 @@ HOME_DIR ?= .mainstay
 DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(STREAM)) \
               $(if $(ONLINE),--online $(ONLINE)) $(if $(CONTROL),--control $(CONTROL)) $(if $(PORT),--port $(PORT))
 
-# The page solver's kernels are compiled once, here, and not while somebody waits for a page.
+# The page solver's kernels are compiled here, whenever they change, and not while somebody waits for a page.
+KERNELS := $(VENV)/.kernels
 WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
 
 .PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-preview
@@ -15,10 +16,10 @@ WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-demo: $(VENV)/.demo     ## the whole engine on this machine; ONCE=1 prints its figures and leaves
+demo: $(VENV)/.demo $(KERNELS)     ## the whole engine on this machine; ONCE=1 prints its figures and leaves
 	@$(BIN)/recsys-demo $(DEMO_FLAGS)
 
-test: $(VENV)/.dev      ## all tests, those against real Kafka, Valkey and PostgreSQL servers among them
+test: $(VENV)/.dev $(KERNELS)      ## all tests, those against real Kafka, Valkey and PostgreSQL servers among them
 	@$(BIN)/python -m pytest -q
 
 check: $(VENV)/.dev     ## format, lint, types, architecture
@@ -27,21 +28,21 @@ check: $(VENV)/.dev     ## format, lint, types, architecture
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench-preview: $(VENV)/.dev   ## a preview of a thousand requests: time to first figures, to all, and what pages feel
+bench-preview: $(VENV)/.dev $(KERNELS)   ## a preview of a thousand requests: time to first figures, to all, and what pages feel
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview.run
 
 format: $(VENV)/.dev    ## let ruff put the layout in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench-guidance: $(VENV)/.dev  ## the page solver against HiGHS and rivals, on every family of instances (an hour)
+bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and rivals, on every family of instances (an hour)
 	@$(BIN)/python -m benchmarks.guidance $(BENCH_FLAGS)
 	@$(BIN)/python -m benchmarks.guidance.tiny
 
-bench-targets: $(VENV)/.dev  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
+bench-targets: $(VENV)/.dev $(KERNELS)  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
 	@$(BIN)/python -m benchmarks.targets
 
-setup: $(VENV)/.dev     ## everything a developer needs, without running anything
+setup: $(VENV)/.dev $(KERNELS)     ## everything a developer needs, without running anything
 
 clean:          ## forget what the demo has stored (the virtual environment stays)
 	rm -rf $(HOME_DIR)
@@ -57,11 +58,13 @@ $(BIN)/python:
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up (a few minutes the first time; PyTorch is the large part) ..."
 	@$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[demo]'
-	@$(WARM)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up for development (a few minutes the first time) ..."
 	@$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
-	@$(WARM)
 	@touch $@ $(VENV)/.demo
+
+$(KERNELS): $(wildcard recsys/guidance/kernels/*.py) | $(BIN)/python
+	@$(WARM)
+	@touch $@

@@ -162,7 +162,7 @@ class Solution:
     stays     [C, N]  bool: whether a candidate would be on the page without a control, as far as prices tell
     value             sum of attention x value over the page
     bound             proven: no page under the relaxed bounds is worth more
-    proven            the page is the best one under the relaxed bounds
+    proven            the page is the best one under the relaxed bounds, within 1e-9 of its worth (HiGHS: 1e-6)
     """
 
     chosen: I32

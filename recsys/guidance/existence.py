@@ -35,13 +35,13 @@ def some_page(value: F64, attention: F64, bounds: Bounds) -> Some:
     value [N], attention [K]
     """
     order: I64 = np.lexsort((bounds.tie, -value))
-    page, possible = _found(value, attention, bounds, order, turns=((3, 8), (6, 32)))
+    page, possible = by_prices(value, attention, bounds, order, turns=((3, 8), (6, 32)))
     if page is not None or not possible:
         return Some(page, settled=True)
     problem = reduce(value, attention, bounds)
     if not problem.possible:
         return Some(None, settled=True)
-    state, page = _depth_first(problem)
+    state, page = depth_first(problem)
     if page is not None:
         return Some(problem.item[page], settled=True)
     if state == DONE or _priced_out(bounds, order):
@@ -50,7 +50,7 @@ def some_page(value: F64, attention: F64, bounds: Bounds) -> Some:
     return Some(None if answer.page is None else problem.item[answer.page], answer.settled or answer.page is not None)
 
 
-def _found(
+def by_prices(
     value: F64, attention: F64, bounds: Bounds, order: I64, turns: tuple[tuple[int, int], ...]
 ) -> tuple[I32 | None, bool]:
     """A page by prices and partial pages; False where the bounds contradict each other."""
@@ -62,7 +62,7 @@ def _found(
     for steps, width in turns:
         if state.page[0] >= 0:
             break
-        turn(layout, state, stride_of(layout, 0.25), most, steps, width, 0, 0, False)
+        turn(layout, state, stride_of(layout, 0.25), most, steps, width, 1, 0, False)
     return (order[state.page].astype(np.int32) if slots and state.page[0] >= 0 else None), True
 
 
@@ -73,7 +73,7 @@ def _laid_out(value: F64, attention: F64, bounds: Bounds, order: I64):  # type: 
     )  # fmt: skip
 
 
-def _depth_first(problem: Problem) -> tuple[int, I32 | None]:
+def depth_first(problem: Problem) -> tuple[int, I32 | None]:
     """The search that remembers dead ends: whether it was complete, and a page of the problem's items."""
     family = np.arange(len(problem.twin), dtype=np.int32)
     for i, twin in enumerate(problem.twin):

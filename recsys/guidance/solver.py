@@ -23,7 +23,7 @@ import numpy as np
 
 from recsys.guidance.bounds import I64, Bounds, Solution
 from recsys.guidance.exact import best_page
-from recsys.guidance.existence import some_page
+from recsys.guidance.existence import depth_first, some_page
 from recsys.guidance.kernels.account import account, without_each
 from recsys.guidance.kernels.layout import Layout, lay_out
 from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
@@ -36,7 +36,7 @@ __all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "solve", "warm"]
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to try. Counted in steps and partial pages, so that the answer does not depend on the machine.
+    """How hard to try. Counted in steps and partial pages, so that the answer does not depend on how busy a machine is.
 
     rough, fine  steps of the first prices, on the first working set and on the promising items
     turns        exact steps of the prices, and partial pages kept, of each turn
@@ -62,6 +62,7 @@ EFFORTS: dict[str, Effort] = {
 }
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
+HUGE = 1e12  # clicks: beyond this, sums lose what pages differ by
 WIDE = 36  # on shorter pages partial pages cost less, so more of them are kept
 
 
@@ -101,8 +102,8 @@ def solve(
         raise ValueError(
             f"value {value.shape} and attention {attention.shape} do not fit {n} candidates, {slots} slots"
         )
-    if not (np.isfinite(value).all() and np.isfinite(attention).all()):
-        raise ValueError("value and attention must be finite")
+    if not (np.abs(value) < HUGE).all() or not (np.abs(attention) < HUGE).all():
+        raise ValueError(f"value and attention must be finite, and below {HUGE:g}")
     work = _Work(value, attention, EFFORTS[effort], _late(deadline_s, clock))
     nothing = np.zeros(bounds.controls, np.int32)
     solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
@@ -118,20 +119,19 @@ def solve(
 
 def warm() -> None:
     """Compile the kernels (or load them from their cache), so that no page waits for it."""
-    bounds = Bounds.free(np.arange(4, dtype=np.int64), 2)
     crowd = np.array([[True, True, False, False]])
-    full = np.array([[0, 1]], np.int32)
     bounds = replace(
-        bounds,
+        Bounds.free(np.arange(4, dtype=np.int64), 2),
         active=np.ones(1, np.bool_),
         member=crowd,
-        lower=full * 0,
-        upper=full,
+        lower=np.array([[0, 0]], np.int32),
+        upper=np.array([[0, 1]], np.int32),
         row_control=np.zeros(1, np.int32),
     )
-    value = np.array([4.0, 3.0, 2.0, 1.0])
-    solve(value, np.array([1.0, 0.5]), bounds)
-    some_page(value, np.array([1.0, 0.5]), replace(bounds, lower=full + 1))
+    value, attention = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 0.5])
+    solve(value, attention, bounds)
+    some_page(value, attention, bounds)
+    depth_first(reduce(value, attention, bounds))
 
 
 def _late(deadline_s: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
@@ -193,7 +193,8 @@ class _Work:
         answer = best_page(problem)
         if answer.page is not None:
             self._take(bounds, order, state, problem.item[answer.page])
-        state.known[1] = max(state.known[0], min(state.known[1], answer.bound))
+        bound = state.known[0] if answer.settled else answer.bound
+        state.known[1] = max(state.known[0], min(state.known[1], bound))
 
     def _take(self, bounds: Bounds, order: I64, state: State, chosen: I32) -> None:
         """Another page [K] of candidates, if it is better."""

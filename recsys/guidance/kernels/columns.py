@@ -72,7 +72,14 @@ def best_columns(margin: F64, count: int, keep: np.ndarray) -> np.ndarray:
     if count >= n:
         return np.flatnonzero(margin > -FAR)
     bar = np.partition(margin, n - count)[n - count]
-    taken = margin >= bar
+    taken = margin > bar
+    equals = count - taken.sum()  # so many of those at the bar
+    for i in range(n):
+        if equals == 0:
+            break
+        if margin[i] == bar:
+            taken[i] = True
+            equals -= 1
     for i in keep:
         taken[i] = True
     return np.flatnonzero(taken & (margin > -FAR))

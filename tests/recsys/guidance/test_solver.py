@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.dispatcher import Dispatcher
 
+from recsys.guidance import existence, solver
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.exact import best_page
+from recsys.guidance.existence import by_prices
 from recsys.guidance.memory import Relaxations
 from recsys.guidance.problem import reduce
-from recsys.guidance.solver import solve
+from recsys.guidance.solver import solve, warm
 from recsys.types import F64, I32
 
 Instance = tuple[F64, F64, Bounds]
@@ -245,3 +248,25 @@ def test_a_full_memory_begins_anew(instance_of: Make) -> None:
     for seed in range(60):
         solve(*instance_of(seed, 10, 5), memory=memory)
         assert len(memory) <= 3
+
+
+def test_warming_up_leaves_no_kernel_to_compile() -> None:
+    warm()
+    called = [one for module in (solver, existence) for one in vars(module).values() if isinstance(one, Dispatcher)]
+    assert len(called) >= 9
+    assert not [kernel.__name__ for kernel in called if not kernel.signatures]
+
+
+def test_partial_pages_find_what_no_assignment_shows(instance_of: Make) -> None:
+    """Where the prices' own pages break limits, the search behind them still finds a page that keeps them."""
+    none = 0
+    for seed in range(200):
+        value, attention, bounds = instance_of(seed, 30, 8)
+        bounds = bounds.relaxed(solve(value, attention, bounds).relaxed)
+        if bounds.slots and (np.diff(attention) <= 0).all():
+            order = np.lexsort((bounds.tie, -value))
+            page, possible = by_prices(value, attention, bounds, order, turns=((3, 8), (6, 32)))
+            assert possible
+            none += page is None
+            assert page is None or not bounds.broken(page).any()
+    assert none <= 2
