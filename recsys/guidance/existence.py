@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from recsys.guidance.bounds import I64, Bounds
 from recsys.guidance.exact import any_page
 from recsys.guidance.kernels.dead_ends import DONE, first_page
-from recsys.guidance.kernels.layout import lay_out
+from recsys.guidance.kernels.layout import Layout, lay_out
 from recsys.guidance.kernels.page import start, stride_of, turn
 from recsys.guidance.problem import Problem, reduce
 from recsys.types import F64, I32
@@ -19,6 +20,9 @@ DEPTH_FIRST_NODES = 20_000
 
 HIGHS_NODES = 20_000
 """Of HiGHS, before a question of feasibility is left open (and reported so)."""
+
+
+_LIE: tuple[Literal["C"], Literal["W"]] = ("C", "W")  # in rows, writeable: what kernels are compiled for
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def by_prices(
     value: F64, attention: F64, bounds: Bounds, order: I64, turns: tuple[tuple[int, int], ...]
 ) -> tuple[I32 | None, bool]:
     """A page by prices and partial pages; False where the bounds contradict each other."""
-    possible, layout = _laid_out(value, attention, bounds, order)
+    possible, layout = laid_out(value, attention, bounds, order)
     if not possible:
         return None, False
     slots = bounds.slots
@@ -66,10 +70,17 @@ def by_prices(
     return (order[state.page].astype(np.int32) if slots and state.page[0] >= 0 else None), True
 
 
-def _laid_out(value: F64, attention: F64, bounds: Bounds, order: I64):  # type: ignore[no-untyped-def]
+def laid_out(value: F64, attention: F64, bounds: Bounds, order: I64) -> tuple[bool, Layout]:
+    """`lay_out` of bounds, whatever way their arrays lie in memory: kernels are compiled for one way only."""
+    b = bounds
+    numbers = (b.lower, b.upper, b.row_control, b.code, b.at_most, b.within, b.before, b.space_control, b.pin_item)
+    lower, upper, row_control, code, at_most, within, before, space_control, pin_item = (
+        np.require(part, np.int32, _LIE) for part in numbers
+    )
     return lay_out(
-        value, attention, order, bounds.member, bounds.lower, bounds.upper, bounds.row_control, bounds.code,
-        bounds.at_most, bounds.within, bounds.before, bounds.space_control, bounds.pin_item, bounds.pin_slot,
+        np.require(value, np.float64, _LIE), np.require(attention, np.float64, _LIE), np.require(order, np.int64, _LIE),
+        np.require(b.member, np.bool_, _LIE), lower, upper, row_control, code, at_most, within, before, space_control,
+        pin_item, np.require(b.pin_slot, np.int32, _LIE),
     )  # fmt: skip
 
 
@@ -91,7 +102,7 @@ def depth_first(problem: Problem) -> tuple[int, I32 | None]:
 def _priced_out(bounds: Bounds, order: I64) -> bool:
     """Whether prices alone prove that there is no page: with all values 0, a bound below 0."""
     n = len(order)
-    _, layout = _laid_out(np.zeros(n), np.ones(bounds.slots), bounds, order)
+    _, layout = laid_out(np.zeros(n), np.ones(bounds.slots), bounds, order)
     state = start(layout, n, n, 10, 0, 1e6)  # values of 0 have no size: the stride is 1e6 x its least, 1
     turn(layout, state, 1.0, n, 60, 0, 0, 0, False)
     return bool(state.page[0] < 0 and state.known[1] < -1e-6)

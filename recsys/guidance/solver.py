@@ -23,9 +23,9 @@ import numpy as np
 
 from recsys.guidance.bounds import I64, Bounds, Solution
 from recsys.guidance.exact import best_page
-from recsys.guidance.existence import depth_first, some_page
+from recsys.guidance.existence import depth_first, laid_out, some_page
 from recsys.guidance.kernels.account import account, without_each
-from recsys.guidance.kernels.layout import Layout, lay_out
+from recsys.guidance.kernels.layout import Layout
 from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
 from recsys.guidance.memory import Relaxations, key_of
 from recsys.guidance.problem import reduce
@@ -153,11 +153,7 @@ class _Work:
     def solve(self, bounds: Bounds, kept: Relaxation) -> Solution | None:
         """The best page under bounds that were relaxed so far; None where none was found."""
         order: I64 = np.lexsort((bounds.tie, -self.value))
-        possible, layout = lay_out(
-            self.value, self.attention, order, bounds.member, bounds.lower, bounds.upper, bounds.row_control,
-            bounds.code, bounds.at_most, bounds.within, bounds.before, bounds.space_control,
-            bounds.pin_item, bounds.pin_slot,
-        )  # fmt: skip
+        possible, layout = laid_out(self.value, self.attention, bounds, order)
         if not possible:
             return None
         falling = bool((self.attention[1:] <= self.attention[:-1]).all())

@@ -257,6 +257,21 @@ def test_warming_up_leaves_no_kernel_to_compile() -> None:
     assert not [kernel.__name__ for kernel in called if not kernel.signatures]
 
 
+def test_how_arrays_lie_in_memory_is_nothing_and_compiles_nothing(instance_of: Make) -> None:
+    warm()
+    called = [one for module in (solver, existence) for one in vars(module).values() if isinstance(one, Dispatcher)]
+    before = [len(kernel.signatures) for kernel in called]
+    value, attention, bounds = instance_of(4, 30, 8)
+    strided = {}
+    for name, part in vars(bounds).items():
+        if isinstance(part, np.ndarray):
+            strided[name] = np.repeat(part, 2, axis=-1)[..., ::2]
+            strided[name].flags.writeable = False
+    other = solve(value[::-1].copy()[::-1], np.repeat(attention, 2)[::2], replace(bounds, **strided))
+    assert other.chosen.tolist() == solve(value, attention, bounds).chosen.tolist()
+    assert [len(kernel.signatures) for kernel in called] == before
+
+
 def test_partial_pages_find_what_no_assignment_shows(instance_of: Make) -> None:
     """Where the prices' own pages break limits, the search behind them still finds a page that keeps them."""
     none = 0
