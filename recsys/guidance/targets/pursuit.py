@@ -8,6 +8,7 @@ it changes nothing. So any process may run it, none is in charge, and a process 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from recsys.guidance.policy import ExposureTarget
@@ -112,7 +113,7 @@ def amount_of(target: ExposureTarget, order: Order) -> float:
     """Impressions or share that are asked for now."""
     said = target.impressions if target.impressions is not None else target.share
     assert said is not None
-    return float(said if order.amount is None else order.amount)
+    return float(said if order.amount is None or not math.isfinite(order.amount) else order.amount)
 
 
 def pursue(
@@ -128,7 +129,7 @@ def pursue(
 
     forecast  attention per second on the pages it is in force for
     """
-    order, gains = order or Order(), gains or Gains()
+    order, gains, state = order or Order(), gains or Gains(), _sound(state)
     asked, end = amount_of(target, order), target.by.timestamp()
     upto = min(max(count.upto, state.start), end)
     plan = _Plan(target, state.start, end, forecast)
@@ -165,6 +166,21 @@ def pursue(
         pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, over=now >= end,
         begun=now >= state.start, resort=resort, cap=sign < 0,
     )  # fmt: skip
+
+
+def _sound(state: Pursuit) -> Pursuit:
+    """The state; where an amount without end made its figures NaN, with steering begun anew from the usual prices."""
+    s = state.steering
+    if all(map(math.isfinite, (s.price, s.integral, s.level, s.held, state.error, *s.usual, *s.today))):
+        return state
+    usual = s.usual if all(map(math.isfinite, s.usual)) else 0.0
+    return replace(
+        state,
+        steering=replace(Steering.first(usual, s.moved_at), progress=s.progress),
+        pace=Pace(),
+        error=0.0,
+        trail=tuple(moment for moment in state.trail if all(map(math.isfinite, moment))),
+    )
 
 
 def _resort(target: ExposureTarget, before: bool, price: float, outlook: Outlook, seen: Reading) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -128,6 +129,21 @@ def test_another_amount_in_flight_is_reached_without_a_jump(amount: float) -> No
     assert abs(after.lag) < 0.01
     assert abs(after.price - before.price) <= 0.05 + 1e-9
     assert day.until(DAY_S).delivered == pytest.approx(amount, rel=0.02)
+
+
+def test_an_amount_without_end_poisons_nothing_and_what_it_poisoned_heals() -> None:
+    day = Day(target(), AUDIENCE)
+    day.until(DAY_S / 4)
+    day.order = Order(amount=math.inf)
+    stands = day.until(DAY_S / 3)
+    assert math.isfinite(stands.price)
+    assert stands.amount == 100_000
+    assert day.state is not None
+    broken = replace(day.state.steering, price=math.nan, integral=math.nan)
+    day.state = replace(day.state, steering=broken, error=math.nan)
+    stands = day.until(DAY_S)
+    assert stands.delivered == pytest.approx(100_000, rel=0.02)
+    assert math.isfinite(stands.pacing_error)
 
 
 def test_a_stop_is_a_stop() -> None:
