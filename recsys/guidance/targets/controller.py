@@ -124,10 +124,13 @@ def update(
     sign   +1 for at least, -1 for at most (the price then pushes down: it is subtracted from its items' utility)
     slope  change of delivery by the price: amounts per whole window and click, > 0
 
-    Laws: the price stays in [0, max_price]; it moves by at most `gains.move * max_price`; the same reading again
+    Laws: the price stays in [0, max_price]; it moves by at most `gains.move * max_price` (a lowered limit is kept to at
+    once); the same reading again
     changes nothing; with counters standing still it never leaves the span between where it froze and the forecast.
     """
     gains = gains or Gains()
+    if state.price > max_price or state.held > max_price:  # the limit was lowered
+        state = replace(state, price=min(state.price, max_price), held=min(state.held, max_price))
     if seen.progress <= state.progress:
         return _waiting(state, seen, max_price, gains)
     state = _day_over(state, seen.at)
