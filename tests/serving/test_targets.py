@@ -133,6 +133,22 @@ def test_an_amount_that_is_none_is_refused(service, amount) -> None:
         assert answer.status_code == 422, answer.text
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"id": "harvest"},
+        {"amount": 0.2},
+        {"from": "2099-01-02T00:00:00Z"},
+    ],
+)
+def test_a_clone_that_cannot_be_is_refused_in_words(service, more) -> None:
+    service.publish("cn", said())
+    service.parts.targets.step()
+    answer = order(service, "clone", **{"id": "next", "by": "2099-01-01T00:00:00Z", **more})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["findings"], answer.text
+
+
 def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, audience) -> None:
     service.publish("cn", said())
     for _ in range(8):
