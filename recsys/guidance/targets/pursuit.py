@@ -50,12 +50,13 @@ class Pursuit:
 
     start      unix second of its beginning
     amount     impressions or share that the plan was last made for
-    base       progress and attention won from which the plan was last made anew (a resumption, another amount)
+    base       progress and attention won from which the plan was last made anew (resumed, another amount or window)
     steering   of the price
     pace       how delivery went lately
     paused, resort   whether it is paused; whether its last resort is in force
     error      sum over progress of |delivered - planned|, as parts of the amount
     trail      (unix second, planned, delivered, price), at most TRAIL of them: for the report
+    window     first and last unix second that progress is measured over; None in states of before it was kept
     """
 
     start: float
@@ -67,12 +68,14 @@ class Pursuit:
     resort: bool = False
     error: float = 0.0
     trail: tuple[tuple[float, float, float, float], ...] = ()
+    window: tuple[float, float] | None = None
 
     @classmethod
     def begin(cls, target: ExposureTarget, now: float, price: float | tuple[float, ...] = 0.0) -> Pursuit:
         """A target nobody has pursued yet, at a first price (of all hours, or for each)."""
         start = target.since.timestamp() if target.since else now
-        return cls(start, amount_of(target, Order()), Steering.first(price, now))
+        steering = Steering.first(price, now)
+        return cls(start, amount_of(target, Order()), steering, window=(start, target.by.timestamp()))
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,15 @@ def pursue(
     """
     order, gains, state = order or Order(), gains or Gains(), _sound(state)
     asked, end = amount_of(target, order), target.by.timestamp()
+    window = (target.since.timestamp() if target.since else state.start, end)
+    moved = state.window is not None and state.window != window
+    state = replace(state, start=window[0] if moved else state.start, window=window)
     upto = min(max(count.upto, state.start), end)
     plan = _Plan(target, state.start, end, forecast)
-    done = max(plan.progress(count.served, upto), state.steering.progress)
+    done = plan.progress(count.served, upto)
+    if moved:  # the same traffic is another part of another window: measure and plan from here
+        state = _rebased(state, done, count.won, now)
+    done = max(done, state.steering.progress)
     whole = max(total(count.served, state.start, upto, end, forecast), 1e-9)
     amount = asked * whole if target.share is not None else asked
     if asked != state.amount or (state.paused and not order.paused):  # plan the rest anew from here, without a jump
@@ -166,6 +175,14 @@ def pursue(
         pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, over=now >= end,
         begun=now >= state.start, resort=resort, cap=sign < 0,
     )  # fmt: skip
+
+
+def _rebased(state: Pursuit, done: float, won: float, now: float) -> Pursuit:
+    """The state over another window, of which part `done` is served."""
+    before = state.steering.progress
+    steering = replace(state.steering, progress=done, moved_at=now)
+    error = state.error * done / before if before > 0 else 0.0
+    return replace(state, steering=steering, base=(done, won), pace=Pace(), error=error)
 
 
 def _sound(state: Pursuit) -> Pursuit:

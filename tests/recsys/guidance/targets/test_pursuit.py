@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
+from features.codec import decode_state, encode_state
 from recsys.guidance.policy import ExposureTarget
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
@@ -144,6 +146,31 @@ def test_an_amount_without_end_poisons_nothing_and_what_it_poisoned_heals() -> N
     stands = day.until(DAY_S)
     assert stands.delivered == pytest.approx(100_000, rel=0.02)
     assert math.isfinite(stands.pacing_error)
+
+
+@pytest.mark.parametrize(("at", "by", "amount"), [(0.5, 2.0, 100_000), (1.1, 2.0, 160_000), (0.5, 0.8, 100_000)])
+def test_another_deadline_is_planned_anew_and_kept(at: float, by: float, amount: int) -> None:
+    day = Day(target(), answering(0.03, 0.4))
+    before = day.until(DAY_S * at)
+    day.target = target(by=datetime.fromtimestamp(DAY_S * by, UTC), impressions=amount)
+    after = day.until(DAY_S * at + 1200)
+    assert status(after) == "on plan"
+    assert abs(after.progress - at / by) < 0.02
+    assert after.pacing_error < before.pacing_error + 0.02
+    assert day.until(DAY_S * by).delivered == pytest.approx(amount, rel=0.03)
+
+
+def test_a_state_of_before_windows_were_kept_goes_on() -> None:
+    day = Day(target(), AUDIENCE)
+    before = day.until(DAY_S / 3)
+    assert day.state is not None
+    old = msgspec.to_builtins(day.state)
+    del old["window"]
+    day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(Pursuit))
+    assert day.state.window is None
+    after = day.until(DAY_S / 3 + 120)
+    assert abs(after.price - before.price) < 0.05
+    assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
 
 
 def test_a_stop_is_a_stop() -> None:
