@@ -133,7 +133,7 @@ def update(
         state = replace(state, price=min(state.price, max_price), held=min(state.held, max_price))
     if seen.progress <= state.progress:
         return _waiting(state, seen, max_price, gains)
-    state = _day_over(state, seen.at)
+    state = day_over(state, seen.at)
     step = min(seen.progress - state.progress, gains.stride)
     lag = sign * (seen.planned - seen.delivered)
     band = bandwidth(seen, gains)
@@ -189,7 +189,7 @@ def _added(sums: tuple[float, ...], hour: int, more: float) -> tuple[float, ...]
     return (*sums[:hour], sums[hour] + more, *sums[hour + 1 :])
 
 
-def _day_over(state: Steering, at: float) -> Steering:
+def day_over(state: Steering, at: float) -> Steering:
     """At midnight (UTC) the day's prices enter the usual ones, and the price in force does not notice."""
     if at // DAY_S == state.moved_at // DAY_S or not any(state.weight):
         return state

@@ -12,13 +12,17 @@ import math
 from dataclasses import dataclass, field, replace
 
 from recsys.guidance.policy import ExposureTarget
-from recsys.guidance.targets.controller import Gains, Reading, Steering, update
+from recsys.guidance.targets.controller import Gains, Reading, Steering, day_over, update
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead, paced
 from recsys.guidance.targets.plan import day_part_weights, planned, progress, total
 
 SLOPE = 4.0
 """Amounts per window that the whole range of a price is expected to move, until something better is known."""
+
+
+EXPECTED = 10.0
+"""Attention that must have been expected before counters that do not move are called silent."""
 
 
 TRAIL = 100
@@ -157,10 +161,13 @@ def pursue(
         pace = paced(pace, done, seen.delivered)
         error += abs(seen.delivered - seen.planned) * (done - steering.progress)
     if running:
+        if steering.moved_at < state.start:
+            steering = replace(steering, moved_at=state.start)  # nothing could move before it began
         slope = SLOPE / target.max_price
         steering = update(steering, seen, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
     else:
-        steering = replace(steering, progress=done, moved_at=now if done > steering.progress else steering.moved_at)
+        if done > steering.progress:
+            steering = replace(day_over(steering, now), progress=done, moved_at=now)
     price = steering.price if running else 0.0
     outlook = look_ahead(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     resort = _resort(target, state.resort, price, outlook, seen) and running
@@ -171,7 +178,7 @@ def pursue(
     return pursuit, Standing(
         amount=amount, delivered=count.won, planned=wanted, progress=done, price=price, price_limit=target.max_price,
         tolerance=target.tolerance, outlook=outlook, late_s=max(min(now, end) - upto, 0.0),
-        silent_s=max(now - steering.moved_at, 0.0) if running else 0.0,
+        silent_s=_silent_s(max(steering.moved_at, state.start), now, forecast) if running else 0.0,
         pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, over=now >= end,
         begun=now >= state.start, resort=resort, cap=sign < 0,
     )  # fmt: skip
@@ -180,9 +187,14 @@ def pursue(
 def _rebased(state: Pursuit, done: float, won: float, now: float) -> Pursuit:
     """The state over another window, of which part `done` is served."""
     before = state.steering.progress
-    steering = replace(state.steering, progress=done, moved_at=now)
+    steering = replace(day_over(state.steering, now), progress=done, moved_at=now)
     error = state.error * done / before if before > 0 else 0.0
     return replace(state, steering=steering, base=(done, won), pace=Pace(), error=error)
+
+
+def _silent_s(since: float, now: float, forecast: Forecast) -> float:
+    """Seconds that counters have been silent although traffic was expected."""
+    return max(now - since, 0.0) if forecast.mass(since, now) >= EXPECTED else 0.0
 
 
 def _sound(state: Pursuit) -> Pursuit:

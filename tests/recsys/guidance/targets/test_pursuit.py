@@ -173,6 +173,29 @@ def test_a_state_of_before_windows_were_kept_goes_on() -> None:
     assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
 
 
+def test_nobody_is_silent_before_the_beginning_or_where_nobody_is_expected() -> None:
+    later = target(**{"from": datetime.fromtimestamp(DAY_S / 2, UTC)})
+    state = Pursuit.begin(later, 0.0)
+    busy, empty = Forecast.flat(PER_S), Forecast.flat(1e-6)
+    state, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 1)
+    assert (standing.silent_s, status(standing)) == (1.0, "on plan")
+    _, standing = pursue(later, state, Count(), empty, DAY_S / 2 + 3600)
+    assert standing.silent_s == 0.0
+    _, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 3600)
+    assert status(standing) == "counters silent"
+
+
+def test_a_pause_over_midnight_keeps_what_the_day_taught() -> None:
+    day = Day(target(by=datetime.fromtimestamp(2 * DAY_S, UTC), impressions=200_000), AUDIENCE)
+    day.until(DAY_S * 0.75)
+    assert day.state is not None
+    learnt = day.state.steering.learnt()
+    day.order = Order(paused=True)
+    day.until(DAY_S * 1.1)
+    assert day.state.steering.usual == learnt
+    assert not any(day.state.steering.weight)
+
+
 def test_a_stop_is_a_stop() -> None:
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 4)
