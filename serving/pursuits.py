@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from features.codec import decode_state, encode_state
+from features.codec import StateError, decode_state, encode_state
 from features.exposure import TargetCount, read_counts, read_traffic
 from features.online import OnlineStore
 from recsys.catalog import within
@@ -74,9 +74,11 @@ class TargetLoop:
     _forecast_at: float = float("-inf")
     _counts: Mapping[str, TargetCount] = field(default_factory=dict)
     _states: dict[str, Pursuit] = field(default_factory=dict)
+    _broken: Mapping[str, str] = field(default_factory=dict)  # why a target's state or counts cannot be read
+    _forecast_fault: str = ""
 
     def step(self) -> None:
-        """Read, pursue, write, steer. Raises Unavailable, after prices have gone on as well as can be."""
+        """Read, pursue, write, steer. Raises Unavailable, StateError, after all has gone on as well as can be."""
         snapshot, now = self.holders.current, self.clock()
         origins = origins_of(snapshot)
         if not origins and not self.running:
@@ -88,6 +90,11 @@ class TargetLoop:
             failed = error  # go on with what was read last: nothing moves but the clock
         running, changed = {}, {}
         for key, origin in origins.items():
+            if key in self._broken:  # its state is nobody's to guess: it stays as it was
+                known = self.running.get(key)
+                if known and known.order == snapshot.orders.get(key, Order()):  # a stop or a pause takes its price away
+                    running[key] = known
+                continue
             target = origin.control
             assert isinstance(target, ExposureTarget)
             before = self._states.get(key)
@@ -104,18 +111,48 @@ class TargetLoop:
             raise failed
         if changed:
             self.online.put(changed)
+        if self._broken:
+            raise StateError("; ".join(f"{key}: {why}" for key, why in sorted(self._broken.items())))
+        if self._forecast_fault:
+            raise Unavailable(f"forecasts are old: {self._forecast_fault}")
 
     def _read(self, origins: Mapping[str, Origin], now: float) -> None:
-        """Counts, states and, less often, forecasts from the store. Raises Unavailable."""
-        if origins.keys() - self._forecasts.keys() or now - self._forecast_at >= FORECAST_EVERY_S:
-            hours = attention_by_hour(self.online)
-            self._forecasts = {key: scope_forecast(origin, hours, now) for key, origin in origins.items()}
-            self._forecast_at = now
+        """Counts, states and, less often, forecasts from the store. Raises Unavailable.
+
+        What cannot be decoded is left out and stands in `_broken`; without a new forecast the old one is kept.
+        """
         keys = [*origins, *_likes(origins)]
-        counts = read_counts(self.online, list(origins), self.sources())
+        broken: dict[str, str] = {}
+        counts = self._read_counts(list(origins), broken)
         raw = self.online.get([pursuit_key(key) for key in keys])
         self._counts = counts
-        self._states = {k: decode_state(one, _pursuit) for k, one in zip(keys, raw, strict=True) if one is not None}
+        states: dict[str, Pursuit] = {}
+        for key, one in zip(keys, raw, strict=True):
+            try:
+                if one is not None:
+                    states[key] = decode_state(one, _pursuit)
+            except StateError as error:
+                broken[key] = str(error)
+        self._states, self._broken = states, broken
+        if origins.keys() - self._forecasts.keys() or now - self._forecast_at >= FORECAST_EVERY_S:
+            self._forecast_at, self._forecast_fault = now, ""
+            try:
+                hours = attention_by_hour(self.online)
+                self._forecasts = {key: scope_forecast(origin, hours, now) for key, origin in origins.items()}
+            except (Unavailable, StateError) as error:
+                self._forecasts = {key: self._forecasts.get(key) for key in origins}
+                self._forecast_fault = str(error)
+
+    def _read_counts(self, keys: list[str], broken: dict[str, str]) -> dict[str, TargetCount]:
+        """The counts of targets, of all at once or, where one cannot be decoded, of one after the other."""
+        sources = self.sources()
+        try:
+            return read_counts(self.online, keys, sources)
+        except StateError as error:
+            if len(keys) == 1:
+                broken[keys[0]] = str(error)
+                return {}
+        return {k: count for key in keys for k, count in self._read_counts([key], broken).items()}
 
     def _publish(self, running: Mapping[str, Running]) -> None:
         self.running = running

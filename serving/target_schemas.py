@@ -73,7 +73,9 @@ class TargetOrder(Asked):
 class AmountOrder(TargetOrder):
     """Another amount in flight: the rest of the plan is made anew from what is delivered."""
 
-    amount: Annotated[float, Field(gt=0, description="impressions, or the share of a share target")]
+    amount: Annotated[
+        float, Field(gt=0, le=1e12, allow_inf_nan=False, description="impressions, or the share of a share target")
+    ]
 
 
 class CloneOrder(TargetOrder):
@@ -82,4 +84,6 @@ class CloneOrder(TargetOrder):
     id: Id = Field(description="of the new target")
     since: AwareDatetime | None = Field(None, alias="from")
     by: AwareDatetime
-    amount: Annotated[float, Field(gt=0)] | None = Field(None, description="impressions or share; unsaid = the same")
+    amount: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
+        None, description="impressions or share; unsaid = the same"
+    )

@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from recsys.errors import Finding, InvalidInput, NotFound
+from recsys.guidance.documents import findings_of
 from recsys.guidance.policy import ExposureTarget, Policy
 from recsys.guidance.targets.pursuit import Order
 from recsys.guidance.targets.words import sentence, status
@@ -73,16 +76,21 @@ class TargetDesk:
         return self._change(outlet, target_id, said, "target.amount", amount=said.amount)
 
     def clone(self, outlet: str, target_id: str, said: CloneOrder) -> DraftAnswer:
-        """Save the outlet's policy with one more target, which begins with this one's prices; to be published next."""
+        """Save the outlet's policy with one more target, which begins with this one's prices; to be published next.
+
+        Raises NotFound; InvalidInput for an id that is taken, an amount or a window that no target can have.
+        """
         target = self._running(outlet, target_id).target
         policy = self.desk.holders.shelf.own(outlet)
         assert policy is not None, "a target in force has a policy"
         changes: dict[str, Any] = {"id": said.id, "since": said.since, "by": said.by, "like": target.id}
         if said.amount is not None:
-            share = target.share is not None
-            changes["share" if share else "impressions"] = said.amount if share else round(said.amount)
-        again = ExposureTarget.model_validate({**target.model_dump(), **changes})
-        whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})
+            changes["share" if target.share is not None else "impressions"] = said.amount  # a fraction is refused
+        try:
+            again = ExposureTarget.model_validate({**target.model_dump(), **changes})
+            whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})
+        except ValidationError as error:
+            raise InvalidInput("the target cannot be cloned like this", findings_of(error)) from error
         text = json.dumps(
             whole.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"version", "author"}),
             ensure_ascii=False,

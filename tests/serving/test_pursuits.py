@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from features.codec import encode_state
+from features.codec import StateError, encode_state
 from features.exposure import TargetCount, TrafficDay, count_key, traffic_key
 from features.online import OnlineStore
 from features.online.connect import open_online
@@ -22,7 +22,7 @@ from recsys.guidance.targets.controller import Gains
 from recsys.guidance.targets.onpage import Steered
 from recsys.guidance.targets.pursuit import Order
 from serving.metrics import Metrics
-from serving.pursuits import TargetLoop, attention_by_hour, origins_of, scope_forecast
+from serving.pursuits import TargetLoop, attention_by_hour, origins_of, pursuit_key, scope_forecast
 
 DAY = 20_000  # days since 1970
 START = DAY * 86_400.0
@@ -115,6 +115,41 @@ def test_a_store_that_goes_away_freezes_prices_and_then_lets_them_move_slowly(un
     assert max(abs(a - b) for a, b in zip(prices[1:], prices, strict=False)) < 0.02
     assert min(prices) > 0
     assert process.loop.silent()
+
+
+def test_a_forecast_that_cannot_be_read_stops_nothing_and_is_not_asked_for_every_second(unique: str) -> None:
+    store, clock, asked = open_online("memory://"), [START], [0]
+    process = Process(store, unique, clock)
+
+    def away(*_: Any, **__: Any) -> Any:
+        asked[0] += 1
+        raise Unavailable("away")
+
+    store.scan = away  # type: ignore[method-assign]
+    for second in range(1, 100):
+        clock[0] = START + 6_000.0 + second
+        count(store, process.key, 0.0, 1000.0 + second, clock[0])
+        with pytest.raises(Unavailable, match="forecasts are old"):
+            process.loop.step()
+    assert process.price > 0
+    assert asked[0] == 2
+    assert store.get([pursuit_key(process.key)])[0] is not None
+
+
+@pytest.mark.parametrize("kind", ["state", "count"])
+def test_one_value_that_cannot_be_decoded_stops_no_other_target(unique: str, kind: str) -> None:
+    store, clock = open_online("memory://"), [START]
+    good, bad = Process(store, f"{unique}a", clock), Process(store, f"{unique}b", clock)
+    good.current.worlds["other"] = bad.current.worlds["cn"]
+    broken = pursuit_key(bad.key) if kind == "state" else count_key(bad.key, SOURCES[0])
+    store.put({broken: b"no state"})
+    for minute in range(1, 100):
+        clock[0] = START + 60.0 * minute
+        count(store, good.key, 0.0, 10.0 * minute, clock[0])
+        with pytest.raises(StateError, match=bad.key):
+            good.loop.step()
+    assert good.price > 0
+    assert store.get([broken]) == [b"no state"]
 
 
 def test_a_stop_reaches_every_page_with_the_next_step(unique: str) -> None:

@@ -122,6 +122,33 @@ def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None
     assert service.http.post("/v1/targets/cn/none/pause", json={"author": "x"}).status_code == 404
 
 
+@pytest.mark.parametrize("amount", ["1e999", "Infinity", "1e13", "0", "-1"])
+def test_an_amount_that_is_none_is_refused(service, amount) -> None:
+    service.publish("cn", said())
+    service.parts.targets.step()
+    for what, more in (("amount", ""), ("clone", ', "id": "next", "by": "2099-01-01T00:00:00Z"')):
+        body = f'{{"author": "x", "amount": {amount}{more}}}'
+        headers = {"content-type": "application/json"}
+        answer = service.http.post(f"/v1/targets/cn/harvest/{what}", content=body, headers=headers)
+        assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"id": "harvest"},
+        {"amount": 0.2},
+        {"from": "2099-01-02T00:00:00Z"},
+    ],
+)
+def test_a_clone_that_cannot_be_is_refused_in_words(service, more) -> None:
+    service.publish("cn", said())
+    service.parts.targets.step()
+    answer = order(service, "clone", **{"id": "next", "by": "2099-01-01T00:00:00Z", **more})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["findings"], answer.text
+
+
 def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, audience) -> None:
     service.publish("cn", said())
     for _ in range(8):

@@ -124,13 +124,16 @@ def update(
     sign   +1 for at least, -1 for at most (the price then pushes down: it is subtracted from its items' utility)
     slope  change of delivery by the price: amounts per whole window and click, > 0
 
-    Laws: the price stays in [0, max_price]; it moves by at most `gains.move * max_price`; the same reading again
+    Laws: the price stays in [0, max_price]; it moves by at most `gains.move * max_price` (a lowered limit is kept to at
+    once); the same reading again
     changes nothing; with counters standing still it never leaves the span between where it froze and the forecast.
     """
     gains = gains or Gains()
+    if state.price > max_price or state.held > max_price:  # the limit was lowered
+        state = replace(state, price=min(state.price, max_price), held=min(state.held, max_price))
     if seen.progress <= state.progress:
         return _waiting(state, seen, max_price, gains)
-    state = _day_over(state, seen.at)
+    state = day_over(state, seen.at)
     step = min(seen.progress - state.progress, gains.stride)
     lag = sign * (seen.planned - seen.delivered)
     band = bandwidth(seen, gains)
@@ -186,7 +189,7 @@ def _added(sums: tuple[float, ...], hour: int, more: float) -> tuple[float, ...]
     return (*sums[:hour], sums[hour] + more, *sums[hour + 1 :])
 
 
-def _day_over(state: Steering, at: float) -> Steering:
+def day_over(state: Steering, at: float) -> Steering:
     """At midnight (UTC) the day's prices enter the usual ones, and the price in force does not notice."""
     if at // DAY_S == state.moved_at // DAY_S or not any(state.weight):
         return state

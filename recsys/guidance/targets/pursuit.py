@@ -8,16 +8,21 @@ it changes nothing. So any process may run it, none is in charge, and a process 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from recsys.guidance.policy import ExposureTarget
-from recsys.guidance.targets.controller import Gains, Reading, Steering, update
+from recsys.guidance.targets.controller import Gains, Reading, Steering, day_over, update
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead, paced
 from recsys.guidance.targets.plan import day_part_weights, planned, progress, total
 
 SLOPE = 4.0
 """Amounts per window that the whole range of a price is expected to move, until something better is known."""
+
+
+EXPECTED = 10.0
+"""Attention that must have been expected before counters that do not move are called silent."""
 
 
 TRAIL = 100
@@ -49,12 +54,13 @@ class Pursuit:
 
     start      unix second of its beginning
     amount     impressions or share that the plan was last made for
-    base       progress and attention won from which the plan was last made anew (a resumption, another amount)
+    base       progress and attention won from which the plan was last made anew (resumed, another amount or window)
     steering   of the price
     pace       how delivery went lately
     paused, resort   whether it is paused; whether its last resort is in force
     error      sum over progress of |delivered - planned|, as parts of the amount
     trail      (unix second, planned, delivered, price), at most TRAIL of them: for the report
+    window     first and last unix second that progress is measured over; None in states of before it was kept
     """
 
     start: float
@@ -66,12 +72,14 @@ class Pursuit:
     resort: bool = False
     error: float = 0.0
     trail: tuple[tuple[float, float, float, float], ...] = ()
+    window: tuple[float, float] | None = None
 
     @classmethod
     def begin(cls, target: ExposureTarget, now: float, price: float | tuple[float, ...] = 0.0) -> Pursuit:
         """A target nobody has pursued yet, at a first price (of all hours, or for each)."""
         start = target.since.timestamp() if target.since else now
-        return cls(start, amount_of(target, Order()), Steering.first(price, now))
+        steering = Steering.first(price, now)
+        return cls(start, amount_of(target, Order()), steering, window=(start, target.by.timestamp()))
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def amount_of(target: ExposureTarget, order: Order) -> float:
     """Impressions or share that are asked for now."""
     said = target.impressions if target.impressions is not None else target.share
     assert said is not None
-    return float(said if order.amount is None else order.amount)
+    return float(said if order.amount is None or not math.isfinite(order.amount) else order.amount)
 
 
 def pursue(
@@ -128,11 +136,17 @@ def pursue(
 
     forecast  attention per second on the pages it is in force for
     """
-    order, gains = order or Order(), gains or Gains()
+    order, gains, state = order or Order(), gains or Gains(), _sound(state)
     asked, end = amount_of(target, order), target.by.timestamp()
+    window = (target.since.timestamp() if target.since else state.start, end)
+    moved = state.window is not None and state.window != window
+    state = replace(state, start=window[0] if moved else state.start, window=window)
     upto = min(max(count.upto, state.start), end)
     plan = _Plan(target, state.start, end, forecast)
-    done = max(plan.progress(count.served, upto), state.steering.progress)
+    done = plan.progress(count.served, upto)
+    if moved:  # the same traffic is another part of another window: measure and plan from here
+        state = _rebased(state, done, count.won, now)
+    done = max(done, state.steering.progress)
     whole = max(total(count.served, state.start, upto, end, forecast), 1e-9)
     amount = asked * whole if target.share is not None else asked
     if asked != state.amount or (state.paused and not order.paused):  # plan the rest anew from here, without a jump
@@ -147,10 +161,13 @@ def pursue(
         pace = paced(pace, done, seen.delivered)
         error += abs(seen.delivered - seen.planned) * (done - steering.progress)
     if running:
+        if steering.moved_at < state.start:
+            steering = replace(steering, moved_at=state.start)  # nothing could move before it began
         slope = SLOPE / target.max_price
         steering = update(steering, seen, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
     else:
-        steering = replace(steering, progress=done, moved_at=now if done > steering.progress else steering.moved_at)
+        if done > steering.progress:
+            steering = replace(day_over(steering, now), progress=done, moved_at=now)
     price = steering.price if running else 0.0
     outlook = look_ahead(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     resort = _resort(target, state.resort, price, outlook, seen) and running
@@ -161,10 +178,38 @@ def pursue(
     return pursuit, Standing(
         amount=amount, delivered=count.won, planned=wanted, progress=done, price=price, price_limit=target.max_price,
         tolerance=target.tolerance, outlook=outlook, late_s=max(min(now, end) - upto, 0.0),
-        silent_s=max(now - steering.moved_at, 0.0) if running else 0.0,
+        silent_s=_silent_s(max(steering.moved_at, state.start), now, forecast) if running else 0.0,
         pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, over=now >= end,
         begun=now >= state.start, resort=resort, cap=sign < 0,
     )  # fmt: skip
+
+
+def _rebased(state: Pursuit, done: float, won: float, now: float) -> Pursuit:
+    """The state over another window, of which part `done` is served."""
+    before = state.steering.progress
+    steering = replace(day_over(state.steering, now), progress=done, moved_at=now)
+    error = state.error * done / before if before > 0 else 0.0
+    return replace(state, steering=steering, base=(done, won), pace=Pace(), error=error)
+
+
+def _silent_s(since: float, now: float, forecast: Forecast) -> float:
+    """Seconds that counters have been silent although traffic was expected."""
+    return max(now - since, 0.0) if forecast.mass(since, now) >= EXPECTED else 0.0
+
+
+def _sound(state: Pursuit) -> Pursuit:
+    """The state; where an amount without end made its figures NaN, with steering begun anew from the usual prices."""
+    s = state.steering
+    if all(map(math.isfinite, (s.price, s.integral, s.level, s.held, state.error, *s.usual, *s.today))):
+        return state
+    usual = s.usual if all(map(math.isfinite, s.usual)) else 0.0
+    return replace(
+        state,
+        steering=replace(Steering.first(usual, s.moved_at), progress=s.progress),
+        pace=Pace(),
+        error=0.0,
+        trail=tuple(moment for moment in state.trail if all(map(math.isfinite, moment))),
+    )
 
 
 def _resort(target: ExposureTarget, before: bool, price: float, outlook: Outlook, seen: Reading) -> bool:

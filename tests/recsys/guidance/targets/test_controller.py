@@ -52,6 +52,18 @@ def test_the_same_counters_again_change_nothing(
         assert update(state, seen, sign=sign, max_price=MAX, slope=8.0) == state
 
 
+@given(courses(), courses(), signs, st.floats(0.01, MAX))
+def test_a_lowered_limit_is_kept_to_at_once(
+    course: list[Reading], more: list[Reading], sign: int, limit: float
+) -> None:
+    state = Steering.first(MAX, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+    for seen in more:
+        state = update(state, replace(seen, at=seen.at + state.moved_at), sign=sign, max_price=limit, slope=8.0)
+        assert 0 <= state.price <= limit
+
+
 @given(courses(), signs, st.lists(st.floats(1, 10_000), min_size=1, max_size=20))
 def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
     course: list[Reading], sign: int, waits: list[float]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
+from features.codec import decode_state, encode_state
 from recsys.guidance.policy import ExposureTarget
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
@@ -128,6 +131,69 @@ def test_another_amount_in_flight_is_reached_without_a_jump(amount: float) -> No
     assert abs(after.lag) < 0.01
     assert abs(after.price - before.price) <= 0.05 + 1e-9
     assert day.until(DAY_S).delivered == pytest.approx(amount, rel=0.02)
+
+
+def test_an_amount_without_end_poisons_nothing_and_what_it_poisoned_heals() -> None:
+    day = Day(target(), AUDIENCE)
+    day.until(DAY_S / 4)
+    day.order = Order(amount=math.inf)
+    stands = day.until(DAY_S / 3)
+    assert math.isfinite(stands.price)
+    assert stands.amount == 100_000
+    assert day.state is not None
+    broken = replace(day.state.steering, price=math.nan, integral=math.nan)
+    day.state = replace(day.state, steering=broken, error=math.nan)
+    stands = day.until(DAY_S)
+    assert stands.delivered == pytest.approx(100_000, rel=0.02)
+    assert math.isfinite(stands.pacing_error)
+
+
+@pytest.mark.parametrize(("at", "by", "amount"), [(0.5, 2.0, 100_000), (1.1, 2.0, 160_000), (0.5, 0.8, 100_000)])
+def test_another_deadline_is_planned_anew_and_kept(at: float, by: float, amount: int) -> None:
+    day = Day(target(), answering(0.03, 0.4))
+    before = day.until(DAY_S * at)
+    day.target = target(by=datetime.fromtimestamp(DAY_S * by, UTC), impressions=amount)
+    after = day.until(DAY_S * at + 1200)
+    assert status(after) == "on plan"
+    assert abs(after.progress - at / by) < 0.02
+    assert after.pacing_error < before.pacing_error + 0.02
+    assert day.until(DAY_S * by).delivered == pytest.approx(amount, rel=0.03)
+
+
+def test_a_state_of_before_windows_were_kept_goes_on() -> None:
+    day = Day(target(), AUDIENCE)
+    before = day.until(DAY_S / 3)
+    assert day.state is not None
+    old = msgspec.to_builtins(day.state)
+    del old["window"]
+    day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(Pursuit))
+    assert day.state.window is None
+    after = day.until(DAY_S / 3 + 120)
+    assert abs(after.price - before.price) < 0.05
+    assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
+
+
+def test_nobody_is_silent_before_the_beginning_or_where_nobody_is_expected() -> None:
+    later = target(**{"from": datetime.fromtimestamp(DAY_S / 2, UTC)})
+    state = Pursuit.begin(later, 0.0)
+    busy, empty = Forecast.flat(PER_S), Forecast.flat(1e-6)
+    state, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 1)
+    assert (standing.silent_s, status(standing)) == (1.0, "on plan")
+    _, standing = pursue(later, state, Count(), empty, DAY_S / 2 + 3600)
+    assert standing.silent_s == 0.0
+    _, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 3600)
+    assert status(standing) == "counters silent"
+
+
+def test_a_pause_over_midnight_keeps_what_the_day_taught() -> None:
+    day = Day(target(by=datetime.fromtimestamp(2 * DAY_S, UTC), impressions=200_000), AUDIENCE)
+    day.until(DAY_S * 0.75)
+    assert day.state is not None
+    learnt = day.state.steering.learnt()
+    day.order = Order(paused=True)
+    day.until(DAY_S * 1.1)
+    assert day.state.steering.usual == learnt
+    assert not any(day.state.steering.weight)
 
 
 def test_a_stop_is_a_stop() -> None:
