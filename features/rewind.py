@@ -11,7 +11,7 @@ from recsys.state import ViewerState
 
 
 def as_of(state: ViewerState, at: float) -> ViewerState:
-    """The state without anything that happened at unix second `at` or later; counts and the guards of the fold are empty.
+    """The state without anything that happened at unix second `at` or later, counts and guards of the fold left out.
 
     >>> from recsys.state import Recent
     >>> then = as_of(ViewerState("v", (Recent("a", "play", 1.0), Recent("b", "like", 5.0)), done={"b": 5.0}), at=5.0)
