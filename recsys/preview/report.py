@@ -128,7 +128,8 @@ class WorstHit(Part):
 class OffPolicy(Part):
     """What the log itself says of plays per page, by item and slot (Li, Kim & Vassilvitskii 2018).
 
-    support     share of the draft's attention that falls on items which the log shows in that very slot of that request
+    support     share of the draft's attention that falls on items which the log could have shown in that very slot of
+                that request, estimated; where pages are deterministic, what it has shown
     plays       plays per page, inverse-propensity weighted; None where the log cannot say
     observed    plays per logged page, as they happened
     """
