@@ -116,7 +116,7 @@ class Point(Part):
 
 
 class WorstHit(Part):
-    """The tenth of the viewers whose pages lose most. `screens`: their requests by screen."""
+    """The tenth of the viewers whose pages lose most; told of ten or more. `screens`: their requests by screen."""
 
     viewers: int
     mean_change_all: float
@@ -150,7 +150,7 @@ class PageOfItem(Part):
 
 
 class Example(Part):
-    """One request, before and after; `changed` slots hold another item."""
+    """One request, before and after; `changed` slots hold another item. `at` is the hour: it tells of no one viewer."""
 
     placement: str
     region: str
