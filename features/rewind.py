@@ -11,7 +11,7 @@ from recsys.state import ViewerState
 
 
 def as_of(state: ViewerState, at: float) -> ViewerState:
-    """The state without anything that happened at unix second `at` or later; the guards of the fold are left empty.
+    """The state without anything that happened at unix second `at` or later, counts and guards of the fold left out.
 
     >>> from recsys.state import Recent
     >>> then = as_of(ViewerState("v", (Recent("a", "play", 1.0), Recent("b", "like", 5.0)), done={"b": 5.0}), at=5.0)
@@ -30,5 +30,10 @@ def as_of(state: ViewerState, at: float) -> ViewerState:
         done={item_id: when for item_id, when in state.done.items() if when < at},
         hidden={item_id: when for item_id, when in state.hidden.items() if when < at},
         shown=shown,
-        counts=state.counts,
+        counts={},  # undated
+        exposed={target: before for target, times in state.exposed.items() if (before := _before(times, at))},
     )
+
+
+def _before(times: tuple[float, ...], at: float) -> tuple[float, ...]:
+    return tuple(when for when in times if when < at)

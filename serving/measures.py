@@ -6,10 +6,11 @@ A page leaves a few references behind and nothing is computed while anybody wait
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from prometheus_client import Gauge
 
 from features.offline.seen import WANTED
 from recsys.distribution.screens import layout
@@ -25,6 +26,12 @@ KEPT = 2_000
 PER_PLACEMENT = 200
 """Pages measured at most: of the last quarter of an hour, and the latest of each placement."""
 
+VIEWERS_MIN = 20
+"""What tells of viewers, not of pages, is told of at least so many."""
+
+OTHER = "other"
+"""Regions that neither an outlet nor an item names, nor any region above them."""
+
 
 @dataclass(frozen=True)
 class LiveMeasures:
@@ -34,37 +41,47 @@ class LiveMeasures:
     metrics: Metrics
     clock: Callable[[], float]
     _pages: deque[tuple[Query, Page, ViewerState | None]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _said: set[tuple[Gauge, tuple[str, ...]]] = field(default_factory=set)
 
     def note(self, query: Query, page: Page, viewer: ViewerState | None) -> None:
         """Remember a page; costs nothing worth mentioning."""
         self._pages.append((query, page, viewer))
 
     def step(self) -> None:
-        """Measure the latest pages of each placement and set the gauges."""
+        """Measure the latest pages of each placement and set the gauges; what was not measured is no longer told."""
         since = self.clock() - WINDOW_S
         latest = [one for one in tuple(self._pages) if one[0].now >= since]
         by_placement: dict[tuple[str, str], list[Seen]] = defaultdict(list)
         by_region: dict[str, list[Seen]] = defaultdict(list)
-        catalog = self.holders.current.catalog
+        snapshot = self.holders.current
+        catalog = snapshot.catalog
+        known = {*snapshot.outlets, *snapshot.worlds, *catalog.regions.names}
+        figure_of: dict[tuple[Gauge, tuple[str, ...]], float] = {}
         for query, page, viewer in reversed(latest):
             if not query.guided:
                 continue
             group = by_placement[query.placement.outlet, query.placement.id]
             if len(group) < PER_PLACEMENT:
                 group.append(self._seen(query, page, viewer))
-                by_region[query.region].append(group[-1])
+                by_region[nearest(query.region, known)].append(group[-1])
         for (outlet, placement), pages in by_placement.items():
-            for name, figure in measures(pages, catalog).items():
-                self._set(self.metrics.measure.labels(outlet, placement, name), figure)
+            for name, figure in _of_many(pages, measures(pages, catalog)).items():
+                figure_of[self.metrics.measure, (outlet, placement, name)] = figure
             for control, figures in control_measures(pages).items():
                 for name, figure in figures.items():
-                    self._set(self.metrics.control_measure.labels(outlet, placement, control, name), figure)
+                    figure_of[self.metrics.control_measure, (outlet, placement, control, name)] = figure
         for region, pages in by_region.items():
-            self._set(self.metrics.cocoon.labels(region), measures(pages, catalog)["cocoon_index"])
+            figures = _of_many(pages, measures(pages, catalog))
+            figure_of[self.metrics.cocoon, (region,)] = figures["cocoon_index"]
+        self._tell({series: figure for series, figure in figure_of.items() if np.isfinite(figure)})
 
-    def _set(self, gauge: object, figure: float) -> None:
-        if np.isfinite(figure):  # what could not be measured keeps its last figure
-            gauge.set(figure)  # type: ignore[attr-defined]
+    def _tell(self, figure_of: Mapping[tuple[Gauge, tuple[str, ...]], float]) -> None:
+        for (gauge, labels), figure in figure_of.items():
+            gauge.labels(*labels).set(figure)
+        for gauge, labels in self._said - figure_of.keys():
+            self.metrics.forget(gauge, labels)
+        self._said.clear()
+        self._said.update(figure_of)
 
     def _seen(self, query: Query, page: Page, viewer: ViewerState | None) -> Seen:
         price = {one.control_id: one.clicks for one in page.receipt.price}
@@ -81,3 +98,26 @@ class LiveMeasures:
             engagement=page.engagement,
             unguided=page.unguided,
         )
+
+
+def nearest(region: str, known: Container[str]) -> str:
+    """The region itself or the nearest above it that is known: clients write what they like, and a label is for good.
+
+    >>> nearest("cn.zj.hz", {"cn", "cn.zj"}), nearest("of my own", {"cn"})
+    ('cn.zj', 'other')
+    """
+    while region and region not in known:
+        region = region.rpartition(".")[0]
+    return region or OTHER
+
+
+def _of_many(pages: Sequence[Seen], figures: dict[str, float]) -> dict[str, float]:
+    """The figures, without those that would tell of a few viewers only."""
+    viewers = {page.viewer_id for page in pages}
+    remembered = {page.viewer_id for page in pages if len(page.history)}
+    few = {
+        name
+        for name, of in (("cocoon_index", viewers), ("miscalibration_history", remembered))
+        if len(of) < VIEWERS_MIN
+    }
+    return {name: float("nan") if name in few else figure for name, figure in figures.items()}

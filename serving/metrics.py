@@ -84,6 +84,14 @@ class Metrics:
             multiprocess_mode="livemostrecent",
         )
 
+    @staticmethod
+    def forget(gauge: Gauge, labels: tuple[str, ...]) -> None:
+        """Take back what a gauge said of these labels; files that processes share cannot lose it, there it is NaN."""
+        if os.environ.get(PROCESSES_DIR):
+            gauge.labels(*labels).set(float("nan"))
+        else:
+            gauge.remove(*labels)
+
     def close(self) -> None:
         """This process ends: its gauges no longer count (its counters do)."""
         if os.environ.get(PROCESSES_DIR):

@@ -59,8 +59,10 @@ def fragmentation(pages: Sequence[F64], pairs_max: int = 500) -> float:
     pairs = list(combinations(range(len(pages)), 2)) if len(pages) <= 200 else _spread(len(pages), pairs_max)
     if not pairs:
         return float("nan")
-    step = max(1, len(pairs) // pairs_max)
-    return float(np.mean([jensen_shannon(pages[i], pages[j]) for i, j in pairs[::step]]))
+    step = -(-len(pairs) // pairs_max)
+    apart = np.array([jensen_shannon(pages[i], pages[j]) for i, j in pairs[::step]])
+    known = apart[np.isfinite(apart)]  # a page without labels is neither near nor far from another
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _spread(n: int, pairs: int) -> list[tuple[int, int]]:

@@ -26,6 +26,13 @@ from recsys.preview.shown import Fate, Shown
 from recsys.preview.study import Asked, Study
 
 CAUSES_MAX = 3
+VIEWERS_MIN = 10
+"""A group of fewer viewers is not told of."""
+
+LEAST = 1e-3
+"""What is divided by is at least this part of its mean size: worth is in clicks, and may be nought or below."""
+
+HOUR_S = 3600.0
 EXAMPLES = (("most changed", 1.0), ("typical", 0.5), ("next", 0.9))
 
 
@@ -58,17 +65,18 @@ def shares(groups: Groups, kind: str, pairs: Pairs) -> tuple[Share, ...]:
     return tuple(rows)
 
 
-def slices(pairs: Pairs, of: Callable[[Asked], str]) -> tuple[Slice, ...]:
-    """The same figures for parts of the requests, the most frequent first."""
+def slices(pairs: Pairs, of: Callable[[Asked], str], viewers_min: int = 1) -> tuple[Slice, ...]:
+    """The same figures for parts of the requests with so many viewers at least, the most frequent first."""
     parts: dict[str, list[int]] = defaultdict(list)
     for i, asked in enumerate(pairs.asked):
         parts[of(asked)].append(i)
-    return tuple(_slice(pairs, name, at) for name, at in sorted(parts.items(), key=lambda p: (-len(p[1]), p[0])))
+    told = [part for part in parts.items() if len({pairs.unit[i] for i in part[1]}) >= viewers_min]
+    return tuple(_slice(pairs, name, at) for name, at in sorted(told, key=lambda p: (-len(p[1]), p[0])))
 
 
 def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
     free, before, after = pairs.engagement[:, at]
-    total = max(float(free.sum()), 1e-9)
+    total = max(abs(float(free.sum())), LEAST * float(np.abs(free).sum()), 1e-9)
     gave = [float(np.mean([pairs.shown[side][i].gave_way for i in at])) for side in (BEFORE, AFTER)]
     return Slice(
         name=name,
@@ -204,13 +212,16 @@ def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: li
 
 
 def worst_hit(pairs: Pairs) -> WorstHit | None:
-    """The tenth of the viewers, at least one, whose expected engagement falls most, relative to before."""
+    """The tenth of the viewers whose expected engagement falls most, relative to before; None where these are few."""
     unit = np.asarray(pairs.unit)
     viewers, place = np.unique(unit, return_inverse=True)
     before = np.bincount(place, pairs.engagement[BEFORE])
     after = np.bincount(place, pairs.engagement[AFTER])
-    change = (after - before) / np.maximum(before, 1e-9)
-    worst = np.argsort(change, kind="stable")[: max(1, len(viewers) // 10)]
+    if len(viewers) // 10 < VIEWERS_MIN:
+        return None
+    size = np.abs(before)
+    change = (after - before) / np.maximum(size, max(LEAST * float(size.mean()), 1e-9))
+    worst = np.argsort(change, kind="stable")[: len(viewers) // 10]
     hit = np.isin(place, worst)
     screens = Counter(asked.query.placement.screen.value for asked, h in zip(pairs.asked, hit, strict=True) if h)
     return WorstHit(
@@ -249,7 +260,7 @@ def _example(pairs: Pairs, i: int, changed: int, catalog: Catalog) -> Example:
     return Example(
         placement=query.placement.id,
         region=query.region,
-        at=query.now,
+        at=query.now // HOUR_S * HOUR_S,
         changed=changed,
         engagement_before=before.engagement,
         engagement_after=after.engagement,

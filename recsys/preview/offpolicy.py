@@ -23,7 +23,9 @@ from recsys.preview.study import Asked
 from recsys.types import F64
 
 SUPPORT_MIN = 0.95
-"""Least share of the draft's attention that the log must have seen for an estimate to be given."""
+"""Least share of the draft's attention that the log could have shown for an estimate to be given.
+
+Estimated by the formula itself, with attention in place of plays; where q = 1 it is what the log has shown."""
 
 
 def off_policy(asked: Sequence[Asked], after: Sequence[Shown], catalog: Catalog, w: F64) -> OffPolicy | None:
@@ -44,11 +46,12 @@ def off_policy(asked: Sequence[Asked], after: Sequence[Shown], catalog: Catalog,
         total += float(page.attention.sum())
         for k, item_id in enumerate(ids[: len(logged.item_ids)]):
             if logged.item_ids[k] == item_id:
-                seen += float(page.attention[k])
-                weighted[n] += logged.plays[k] / max(logged.propensity[k], 1e-9)
+                q = max(logged.propensity[k], 1e-9)
+                seen += float(page.attention[k]) / q
+                weighted[n] += logged.plays[k] / q
         chance |= any(q < 1.0 for q in logged.propensity)
-    support = seen / max(total, 1e-9)
-    possible = chance or support >= SUPPORT_MIN
+    support = min(seen / max(total, 1e-9), 1.0)
+    possible = support >= SUPPORT_MIN
     return OffPolicy(
         requests=len(known),
         support=support,
@@ -59,12 +62,17 @@ def off_policy(asked: Sequence[Asked], after: Sequence[Shown], catalog: Catalog,
 
 
 def _why(chance: bool, support: float) -> str:
-    if chance:
+    if chance and support >= SUPPORT_MIN:
         return (
             "inverse-propensity weighted by item and slot; slots that the log could never have shown so count nothing"
         )
     if support >= SUPPORT_MIN:
         return "nearly every slot is as it was logged, so what happened there is what would have happened"
+    if chance:
+        return (
+            f"the log could have shown about {support:.0%} of the draft's attention in the same slots; it cannot say "
+            "how the rest would have done, so no estimate is given"
+        )
     return (
         f"logged pages were deterministic (propensity 1) and hold {support:.0%} of the draft's attention in the same "
         "slots; the log cannot say how the rest would have done, so no estimate is given"

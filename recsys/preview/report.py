@@ -116,7 +116,7 @@ class Point(Part):
 
 
 class WorstHit(Part):
-    """The tenth of the viewers whose pages lose most. `screens`: their requests by screen."""
+    """The tenth of the viewers whose pages lose most; told of ten or more. `screens`: their requests by screen."""
 
     viewers: int
     mean_change_all: float
@@ -128,7 +128,8 @@ class WorstHit(Part):
 class OffPolicy(Part):
     """What the log itself says of plays per page, by item and slot (Li, Kim & Vassilvitskii 2018).
 
-    support     share of the draft's attention that falls on items which the log shows in that very slot of that request
+    support     share of the draft's attention that falls on items which the log could have shown in that very slot of
+                that request, estimated; where pages are deterministic, what it has shown
     plays       plays per page, inverse-propensity weighted; None where the log cannot say
     observed    plays per logged page, as they happened
     """
@@ -149,7 +150,7 @@ class PageOfItem(Part):
 
 
 class Example(Part):
-    """One request, before and after; `changed` slots hold another item."""
+    """One request, before and after; `changed` slots hold another item. `at` is the hour: it tells of no one viewer."""
 
     placement: str
     region: str

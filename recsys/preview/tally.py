@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from recsys.preview import report as told
-from recsys.preview.breakdown import control_reports, examples, frontier, shares, slices, worst_hit
+from recsys.preview.breakdown import VIEWERS_MIN, control_reports, examples, frontier, shares, slices, worst_hit
 from recsys.preview.groups import Groups
 from recsys.preview.offpolicy import off_policy
 from recsys.preview.pairs import AFTER, BEFORE, Pairs
@@ -94,7 +94,7 @@ class Tally:
             axes=shares(self._groups, "axes", pairs),
             exposure=pairs.exposure_of_outlets(self._groups),
             by_screen=slices(pairs, lambda asked: asked.query.placement.screen.value),
-            by_region=slices(pairs, lambda asked: asked.query.region),
+            by_region=slices(pairs, lambda asked: asked.query.region, VIEWERS_MIN),
             by_outlet=slices(pairs, lambda asked: asked.query.placement.outlet),
             gave_way_before=gave_way[0],
             gave_way_after=gave_way[1],

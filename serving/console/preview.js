@@ -73,7 +73,9 @@ function tiles(report) {
     [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, say.word("cost"), say.word("against_unguided")],
     [percent(report.changed_slots, 0), say.word("changed_share"), `${percent(report.changed_pages, 0)} ${say.word("of_pages")}`],
     [`${percent(report.gave_way_before, 0)} → ${percent(report.gave_way_after, 0)}`, say.word("gave_way"), say.word("of_pages")],
-    [signed(worst_hit.mean_change), say.word("worst_hit"), `${worst_hit.viewers} ${say.word("viewers")}`],
+    ...(worst_hit
+      ? [[signed(worst_hit.mean_change), say.word("worst_hit"), `${worst_hit.viewers} ${say.word("viewers")}`]]
+      : []), // of few viewers nothing is told
   ];
   return all.map(([figure, of, more]) => h("div", { class: "figure" }, h("b", {}, figure), h("span", {}, of), h("small", { class: "muted" }, more)));
 }

@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from pathlib import Path
 
+from recsys.errors import Unavailable
 from recsys.preview.study import Outcome, Study, Task
 from serving.preview import parcel
 
@@ -45,7 +46,10 @@ class Crew:
         self._lock = threading.Lock()
 
     def run(self, study: Study, tasks: Iterable[Task], stopped: threading.Event) -> Generator[Outcome]:
-        """Do the tasks; outcomes come in any order. Ends early, with what is under way let go, when `stopped`."""
+        """Do the tasks; outcomes come in any order. Ends early, with what is under way let go, when `stopped`.
+
+        Should a process die, others are hired once. Raises Unavailable when one of these dies too.
+        """
         waiting = iter(tasks)
         if self._size == 0:
             yield from _here(study, waiting, stopped)
@@ -53,9 +57,19 @@ class Crew:
         with tempfile.TemporaryDirectory(prefix="mainstay-preview-") as folder:
             file = Path(folder) / "study"
             file.write_bytes(pickle.dumps(parcel.Parcel.of(study), protocol=5))
-            pool = self._hire()
+            pool, lost = self._hire(), list[Task]()
             try:
-                yield from self._share(pool, study, str(file), waiting, stopped)
+                try:
+                    yield from self._share(pool, study, str(file), waiting, stopped, lost)
+                except BrokenProcessPool:
+                    if stopped.is_set():
+                        return
+                    log.error("a preview process died; others go on with the preview")
+                    again = chain(tuple(lost), waiting)
+                    yield from self._share(self._replaced(pool), None, str(file), again, stopped, [])
+            except BrokenProcessPool as error:
+                self._dismiss()
+                raise Unavailable("processes that replay pages died twice") from error
             finally:
                 self._release()
 
@@ -69,14 +83,28 @@ class Crew:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _share(
-        self, pool: ProcessPoolExecutor, study: Study, file: str, waiting: Iterator[Task], stopped: threading.Event
+        self,
+        pool: ProcessPoolExecutor,
+        study: Study | None,
+        file: str,
+        waiting: Iterator[Task],
+        stopped: threading.Event,
+        lost: list[Task],
     ) -> Iterator[Outcome]:
-        """Keep each process supplied; until the first of them is ready, do a little here so that figures come early."""
+        """Keep each process supplied; until the first of them is ready, do a little here so that figures come early.
+
+        study  None: nothing is done here
+        lost   takes the tasks of which nothing came when a process died
+        """
         under_way: dict[Future[list[Outcome]], list[Task]] = {}
-        lost: list[Task] = []
         try:
             ready = pool.submit(parcel.fetch, file)
-            while not ready.done() and not stopped.is_set() and (task := next(waiting, None)) is not None:
+            while (
+                study is not None
+                and not ready.done()
+                and not stopped.is_set()
+                and (task := next(waiting, None)) is not None
+            ):
                 yield study.do(task)
             for _ in range(2 * self._size):
                 _hand_out(pool, file, waiting, under_way, lost)
@@ -85,15 +113,12 @@ class Crew:
                 for future in done:
                     outcomes = future.result()
                     del under_way[future]
+                    yield from outcomes  # first: handing out more may fail, and these are done
                     _hand_out(pool, file, waiting, under_way, lost)
-                    yield from outcomes
         except BrokenProcessPool:
-            log.error("a preview process died; the preview goes on in the serving process")
-            with self._lock:
-                self._pool = None
             lost += chain.from_iterable(under_way.values())
             under_way.clear()
-            yield from _here(study, chain(lost, waiting), stopped)
+            raise
         finally:
             for future in under_way:
                 future.cancel()
@@ -104,9 +129,24 @@ class Crew:
             if self._leaving is not None:
                 self._leaving.cancel()
             if self._pool is None:
-                context = multiprocessing.get_context("spawn")  # forking a process with threads invites deadlocks
-                self._pool = ProcessPoolExecutor(self._size, mp_context=context, initializer=parcel.begin)
+                self._pool = self._recruits()
             return self._pool
+
+    def _recruits(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # forking a process with threads invites deadlocks
+        return ProcessPoolExecutor(self._size, mp_context=context, initializer=parcel.begin)
+
+    def _replaced(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        """Others in place of a pool that broke; those that another preview hired meanwhile will do."""
+        with self._lock:
+            if self._pool is None or self._pool is broken:
+                self._pool = self._recruits()
+            return self._pool
+
+    def _dismiss(self) -> None:
+        """The next preview hires its own."""
+        with self._lock:
+            self._pool = None
 
     def _release(self) -> None:
         with self._lock:

@@ -9,7 +9,8 @@ from pydantic import AwareDatetime, BaseModel, Field
 from recsys.preview.report import Report
 from serving.schemas import PolicyText
 
-REQUESTS_MAX = 10_000
+REQUESTS_MAX = 2_000
+"""Bounded by memory: a report lays the exposure of all groups on all pages out at once."""
 
 
 class PreviewRequest(PolicyText):

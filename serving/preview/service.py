@@ -41,7 +41,7 @@ class Previews:
     clock: Callable[[], float]
     at_once: int = 1
     _admitted: list[int] = field(default_factory=lambda: [0])
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # `Preview.__del__` may come while it is held
     _running: WeakSet[Preview] = field(default_factory=WeakSet)
 
     def open(self, draft: Policy, asked: PreviewRequest) -> Preview:
@@ -117,7 +117,7 @@ class Preview:
         return PreviewLine(phase="failed", elapsed_s=0.0, sources=sources, report=None, detail=detail)
 
     def lines(self) -> Iterator[PreviewLine]:
-        """Figures as they come, the last one complete. Ends early when `stopped` is set."""
+        """Figures as they come, the last one complete, or `failed`. Ends early when `stopped` is set."""
         began = time.monotonic()
         sources = Sources(**self._gathered.sources)
         due, tally = 0.0, None
@@ -131,6 +131,8 @@ class Preview:
                     due = now + max(EVERY_S, took / EVERY_SHARE)
             if tally is not None and tally.complete:
                 yield _line(tally, time.monotonic() - began, sources)
+            elif not self.stopped.is_set():
+                yield self.failed(RuntimeError("the work ended before all of it was done"))
         finally:
             work.close()
             self.close()

@@ -116,3 +116,10 @@ def test_winding_back_is_folding_only_what_came_before(said: list[tuple[str, int
     assert back.hidden == then.hidden
     assert back.positions == then.positions
     assert {item: times for item, (times, _) in back.shown.items()} == {i: n for i, (n, _) in then.shown.items()}
+
+
+def test_winding_back_keeps_what_a_frequency_cap_had_counted_by_then() -> None:
+    now = ViewerState("v", counts={"play": 3}, exposed={"drama": (1.0, 4.0, 5.0), "late": (6.0,)})
+    back = as_of(now, 5.0)
+    assert back.exposed == {"drama": (1.0, 4.0)}
+    assert back.counts == {}, "how much of it came later is not known"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -13,7 +15,10 @@ import pytest
 from features.columns import FEATURES
 from features.fold import Placed
 from features.offline.log import EventLog
+from recsys.errors import Unavailable
 from recsys.model import Model
+from recsys.preview.study import Outcome, Task
+from serving.preview import parcel
 from serving.preview.crew import Crew
 
 DRAFT = """
@@ -112,12 +117,12 @@ def test_what_cannot_be_previewed_is_told(here) -> None:
 
 
 def test_one_at_a_time_and_none_goes_on_when_nobody_listens(here, until) -> None:
-    body = {"text": DRAFT, "requests": 3000}
+    body = {"text": DRAFT, "requests": 2000}
     with here.http.stream("POST", "/v1/policies/cn.zj/preview", json=body) as answer:
         lines = answer.iter_lines()  # kept: an iterator that is let go closes the connection
         first = json.loads(next(lines))
         assert first["phase"] == "so far"
-        assert 10 <= first["report"]["requests"] < 3000
+        assert 10 <= first["report"]["requests"] < 2000
         busy = here.http.post("/v1/policies/cn.zj/preview", json=body)
         assert busy.status_code == 429
         assert busy.headers["retry-after"]
@@ -170,3 +175,78 @@ def test_a_process_that_dies_costs_time_not_figures(here, after_s: float) -> Non
     doom.join()
     assert preview(here, text=LIGHT)[-1]["report"] == alone, "and the next one has processes again"
     crew.stop()
+
+
+class Frail:
+    """A pool that does its work at once and is found broken when it is given its `last` piece."""
+
+    def __init__(self, last: int) -> None:
+        self.left = last
+
+    def submit(self, do: object, _: str, tasks: tuple[Task, ...] = ()) -> Future:
+        self.left -= 1
+        if self.left == 0:
+            raise BrokenProcessPool("died")
+        future: Future = Future()
+        future.set_result([Outcome(task, ()) for task in tasks])
+        return future
+
+
+@pytest.fixture
+def frail(monkeypatch: pytest.MonkeyPatch) -> object:
+    """`frail(first, second)`: a crew of pools that break so."""
+    monkeypatch.setattr(parcel.Parcel, "of", lambda study: None)
+
+    def made(*last: int) -> Crew:
+        crew, pools = Crew(1, idle_s=1e6), iter([Frail(n) for n in last])
+        monkeypatch.setattr(crew, "_recruits", lambda: next(pools))
+        return crew
+
+    return made
+
+
+@pytest.mark.parametrize("last", range(1, 9))
+def test_nothing_is_lost_or_done_twice_or_done_here_when_a_process_dies(frail, last: int) -> None:
+    """Every moment at which handing out may fail; `None` as the study shows that nothing is replayed here."""
+    tasks = [Task("pair", n) for n in range(40)]
+    crew = frail(last, 1000)
+    done = [outcome.task.request for outcome in crew.run(None, tasks, threading.Event())]
+    crew._leaving.cancel()
+    assert sorted(done) == list(range(40))
+
+
+def test_processes_that_die_twice_fail_the_preview(frail) -> None:
+    crew = frail(4, 3)
+    with pytest.raises(Unavailable, match="twice"):
+        list(crew.run(None, [Task("pair", n) for n in range(40)], threading.Event()))
+    assert crew._pool is None
+
+
+def test_a_preview_whose_work_ends_early_says_that_it_failed(here, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = here.parts.previews.crew
+    run = crew.run
+    monkeypatch.setattr(crew, "run", lambda study, tasks, stopped: run(study, list(tasks)[:12], stopped))
+    last = preview(here, text=LIGHT)[-1]
+    assert last["phase"] == "failed"
+    assert "before all of it" in last["detail"]
+
+
+def test_a_preview_may_be_collected_while_the_next_is_admitted(here) -> None:
+    """Its `__del__` takes the lock, in whatever thread and moment the collector chooses."""
+    previews = here.parts.previews
+
+    def collected() -> None:
+        with previews._lock:
+            previews._leave()
+
+    previews._admitted[0] += 1
+    thread = threading.Thread(target=collected, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert previews._admitted[0] == 0
+
+
+def test_a_preview_of_too_many_requests_is_refused(here) -> None:
+    answer = here.http.post("/v1/policies/cn.zj/preview", json={"text": LIGHT, "requests": 2001})
+    assert answer.status_code == 422

@@ -81,6 +81,16 @@ def test_radio_discounts_by_rank_and_counts_named_voices() -> None:
     assert fragmentation(pages) == pytest.approx(brute)
 
 
+def test_fragmentation_survives_a_page_without_labels_and_keeps_to_its_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, none = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.zeros(2)
+    assert fragmentation([one, none, other]) == 1.0
+    assert np.isnan(fragmentation([one, none]))
+    asked = []
+    monkeypatch.setattr("recsys.measures.radio.jensen_shannon", lambda p, q: asked.append(1) or 0.5)
+    assert fragmentation([one] * 40, pairs_max=500) == 0.5
+    assert len(asked) <= 500, "of 780"
+
+
 def seen(catalog: Catalog, rows: list[int], **more: object) -> Seen:
     attention = 0.9 ** np.arange(len(rows))
     base = Seen("v1", "cn.zj", "cn.zj-tv-home", "cn.zj.hz", np.array(rows, np.int32), attention)

@@ -114,3 +114,14 @@ def test_an_unchanged_deterministic_page_is_its_own_estimate(catalog: Catalog) -
     assert said.plays is not None
     assert said.support == pytest.approx(1)
     assert said.plays.mean == pytest.approx(said.observed)
+
+
+def test_chance_in_a_few_slots_is_no_support_for_the_others(catalog: Catalog) -> None:
+    """One slot in a thousand was left to chance, the draft shows what the log never could: no estimate."""
+    asked, after, _ = _logged_world(chance=False, n=1000)
+    assert asked[0].logged is not None
+    asked[0] = replace(asked[0], logged=replace(asked[0].logged, propensity=(0.5,)))
+    said = off_policy(asked, after, catalog, weights(range(1000)))
+    assert said is not None
+    assert said.plays is None
+    assert "no estimate" in said.why

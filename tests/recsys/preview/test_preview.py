@@ -10,10 +10,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recsys.preview.breakdown import slices, worst_hit
+from recsys.preview.pairs import Pairs
 from recsys.preview.report import Report
-from recsys.preview.study import Study
+from recsys.preview.resample import weights
+from recsys.preview.shown import Shown
+from recsys.preview.study import Asked, Study
 from recsys.preview.tally import Tally, replay
 from recsys.preview.variants import without
+from recsys.types import Placement, Query
 
 ACTIVE = """
 outlet: cn.zj
@@ -57,8 +62,6 @@ def test_the_same_policy_twice_changes_nothing(study_of: Callable[..., Study]) -
         assert (worth.difference.mean, worth.difference.low, worth.difference.high) == (0, 0, 0)
     assert all(row.difference.mean == row.difference.high == 0 for row in (*said.labels, *said.outlets, *said.axes))
     assert all(row.won == row.lost == 0 for row in said.exposure)
-    assert said.worst_hit is not None
-    assert said.worst_hit.mean_change == 0
     assert all(control.kept_before == control.kept_after for control in said.controls)
 
 
@@ -89,7 +92,7 @@ def test_exposure_adds_up(report: Report) -> None:
     for side in ("before", "after", "unguided"):
         assert sum(getattr(row, side) for row in report.outlets) == pytest.approx(1)
         assert sum(getattr(row, side) for row in report.regions) == pytest.approx(1)
-    assert sum(one.requests for one in report.by_screen) == sum(one.requests for one in report.by_region) == 40
+    assert sum(one.requests for one in report.by_screen) == sum(one.requests for one in report.by_outlet) == 40
     labels = {row.name: row for row in report.labels}
     assert labels["commercial"].after == 0 < labels["commercial"].unguided
     assert labels["public-service"].after > labels["public-service"].before
@@ -146,18 +149,50 @@ def test_the_frontier_goes_from_what_is_owed_to_twice_what_is_wanted(report: Rep
     assert all(point.floors["public"] >= 0.3 for point in report.frontier), "binding floors stand at every strength"
 
 
-def test_the_worst_hit_tenth_is_the_tenth_with_the_largest_loss(study: Study, report: Report) -> None:
-    change: dict[str, list[float]] = {}
-    for outcome in study.each(task for task in study.tasks() if task.kind == "pair"):
-        _, before, after = outcome.pages
-        worth = change.setdefault(study.requests[outcome.task.request].query.viewer_id, [0.0, 0.0])
-        worth[0] += before.engagement
-        worth[1] += after.engagement
-    relative = sorted((after - before) / before for before, after in change.values())
-    assert report.worst_hit is not None
-    assert report.worst_hit.viewers == 1
-    assert report.worst_hit.mean_change == pytest.approx(relative[0])
-    assert report.worst_hit.mean_change_all == pytest.approx(np.mean(relative))
+def paired(before: list[float], after: list[float], free: list[float] | None = None) -> Pairs:
+    """One request of each of so many viewers, with pages of this worth."""
+    one = np.ones(1)
+
+    def side(worth: list[float]) -> tuple[Shown, ...]:
+        return tuple(Shown(np.zeros(1, np.int32), one, one * w, np.zeros(4), w, ()) for w in worth)
+
+    n = range(len(before))
+    query = Query("r", "v", Placement.parse("cn.zj-tv-home"), "cn.zj.hz", 1_772_366_400.0 + 754, 1)
+    sides = (side(free or before), side(before), side(after))
+    return Pairs(tuple(n), tuple(Asked(query, None) for _ in n), sides, tuple(n), weights(n))
+
+
+def test_the_worst_hit_tenth_is_the_tenth_with_the_largest_loss() -> None:
+    before, after = np.linspace(1, 2, 120), np.linspace(1, 2, 120) * np.linspace(0.5, 1.5, 120)
+    said = worst_hit(paired(before.tolist(), after.tolist()))
+    assert said is not None
+    assert said.viewers == 12
+    assert said.mean_change == pytest.approx(np.linspace(-0.5, 0.5, 120)[:12].mean())
+    assert said.mean_change_all == pytest.approx(0)
+    assert said.threshold == pytest.approx(np.linspace(-0.5, 0.5, 120)[11])
+
+
+def test_worth_of_nought_or_below_makes_no_figure_explode() -> None:
+    before = [1.0] * 98 + [0.0, -1.0]
+    after = [1.0] * 98 + [-0.001, -2.0]
+    said = worst_hit(paired(before, after))
+    assert said is not None
+    assert -0.25 < said.mean_change < 0
+    [part] = slices(paired([-2.0] * 10, [-3.0] * 10, [-1.0] * 10), lambda asked: asked.query.region)
+    assert part.guidance_cost_before == pytest.approx(1)
+    assert part.guidance_cost_after == pytest.approx(2)
+
+
+def test_few_viewers_are_not_told_of(study: Study, report: Report) -> None:
+    """Ten viewers, five in each region: whoever knows one of them must not read that one off the report."""
+    assert report.worst_hit is None
+    assert report.by_region == ()
+    assert worst_hit(paired([1.0] * 99, [1.0] * 99)) is None
+    pairs = paired([1.0] * 10, [1.0] * 10)
+    assert len(slices(pairs, lambda asked: asked.query.region, 10)) == 1
+    assert slices(pairs, lambda asked: asked.query.region, 11) == ()
+    assert all(example.at % 3600 == 0 for example in report.examples)
+    assert any(study.requests[n].query.now % 3600 for n in range(40))
 
 
 def test_examples_are_whole_pages(report: Report) -> None:
