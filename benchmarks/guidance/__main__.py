@@ -119,11 +119,15 @@ def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path
     figures["rivals"] = {
         rival: {
             "kept_pct": round(100 * np.mean([a is not None for a in answers]), 1) if answers else None,
-            "off_mean_pct": round(float(np.mean([a for a in answers if a is not None] or [np.nan])), 3),
+            "off_mean_pct": _mean([a for a in answers if a is not None]),
         }
         for rival, answers in rivals.items()
     }
     return figures
+
+
+def _mean(numbers: list[float]) -> float | None:
+    return round(float(np.mean(numbers)), 3) if numbers else None
 
 
 def _one(instance: Instance, effort: Any, optimum: float, least: float, tally: Tally) -> None:
@@ -174,7 +178,8 @@ def _print(name: str, figures: dict[str, Any]) -> None:
             f"p50 {f['p50_ms']:.2f} p99 {f['p99_ms']:.2f} ms   {f['times_faster']} x HiGHS"
         )
     for rival, f in figures["rivals"].items():
-        print(f"  {rival:<18} kept all bounds on {f['kept_pct']} % of pages, there {f['off_mean_pct']} % off")
+        there = f", there {f['off_mean_pct']} % off" if f["off_mean_pct"] is not None else ""
+        print(f"  {rival:<18} kept all bounds on {f['kept_pct']} % of pages{there}")
 
 
 if __name__ == "__main__":

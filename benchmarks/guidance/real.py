@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from implicit.als import AlternatingLeastSquares
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.guidance.instances import Instance
@@ -31,9 +31,9 @@ def real_instances(ratings: Path, count: int) -> Iterator[Instance]:
         (np.ones(len(lines), np.float32), ([viewers[x[0]] for x in lines], [films[x[1]] for x in lines])),
         shape=(len(viewers), len(films)),
     )
-    model = AlternatingLeastSquares(factors=32, iterations=8, random_state=0)
     with threadpool_limits(1, "blas"):
-        model.fit(matrix, show_progress=False)
+        model = AlternatingLeastSquares(factors=32, iterations=8, random_state=0)
+        model.fit(csr_matrix(matrix), show_progress=False)
     names = sorted({g for film in films for g in genres.get(film, ())})
     label = np.array([[g in genres.get(film, ()) for film in films] for g in names])
     decade = np.array([year.get(film, 0) // 10 for film in films], np.int32)
