@@ -50,6 +50,8 @@ class LiveMeasures:
     def step(self) -> None:
         """Measure the latest pages of each placement and set the gauges; what was not measured is no longer told."""
         since = self.clock() - WINDOW_S
+        while self._pages and self._pages[0][0].now < since:
+            self._pages.popleft()
         latest = [one for one in tuple(self._pages) if one[0].now >= since]
         by_placement: dict[tuple[str, str], list[Seen]] = defaultdict(list)
         by_region: dict[str, list[Seen]] = defaultdict(list)

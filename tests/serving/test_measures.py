@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from features.events import ViewerEvent
 from features.fold import Placed
 from features.measure import main
 from features.offline.log import EventLog
+from serving.measures import WINDOW_S
 
 
 def gauges(service, name: str) -> dict[str, float]:
@@ -66,6 +68,15 @@ def test_gauges_name_known_regions_tell_of_many_viewers_and_end_with_their_pages
     assert live.once(), live.error
     for name in ("mainstay_measure", "mainstay_control_measure", "mainstay_cocoon_index"):
         assert gauges(service, name) == {}, "no page, no figure"
+
+
+def test_pages_older_than_the_window_are_let_go(service) -> None:
+    """A viewer's state is not kept for longer than it is measured."""
+    service.page()
+    live = service.parts.followers["measures"]._step.__self__
+    assert live._pages
+    replace(live, clock=lambda: live.clock() + WINDOW_S + 1).step()
+    assert not live._pages
 
 
 def test_a_catalogue_that_cannot_be_read_is_told(tmp_path: Path, capsys) -> None:
