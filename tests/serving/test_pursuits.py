@@ -32,7 +32,9 @@ SOURCES = ("t/0", "t/1")
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[OnlineStore]:
     url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/online.db"}.get(request.param)
-    with closing(open_online(url or str(request.getfixturevalue("redis_url")), timeout_s=5.0)) as opened:
+    if url is None:  # a key space of its own: other tests' traffic would be forecast
+        url = f"{request.getfixturevalue('redis_url')}?prefix={request.getfixturevalue('unique')}"
+    with closing(open_online(url, timeout_s=5.0)) as opened:
         yield opened
 
 
