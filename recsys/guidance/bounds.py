@@ -160,6 +160,8 @@ class Solution:
     credit    [C, N]  clicks by which a control's prices lift (> 0) or hold back (< 0) a candidate, at its slot on the
                       page or, off the page, at the slot it would have had without controls (the last one if none)
     stays     [C, N]  bool: whether a candidate would be on the page without a control, as far as prices tell
+    pair      [N, 2]  where no control alone put a candidate on the page or keeps it off, two that do together, as far
+                      as prices tell; else -1
     value             sum of attention x value over the page
     bound             proven: no page under the relaxed bounds is worth more
     proven            the page is the best one under the relaxed bounds, within 1e-9 of its worth (HiGHS: 1e-6)
@@ -172,6 +174,7 @@ class Solution:
     resolved: Bool
     credit: F64
     stays: Bool
+    pair: I32
     value: float
     bound: float
     proven: bool

@@ -39,7 +39,8 @@ class Effort:
     """How hard to try. Counted in steps and partial pages, so that the answer does not depend on how busy a machine is.
 
     rough, fine  steps of the first prices, on the first working set and on the promising items
-    turns        exact steps of the prices, and partial pages kept, of each turn
+    turns        exact steps of the prices, and partial pages kept, of each turn; `short` the same for pages of at most
+                 SHORT slots, where partial pages cost less and are worth more
     enough       relative gap at which a page is good enough
     tries        small moves looked at on the page that a turn finds
     explain      find out who would be on the page without each control
@@ -49,6 +50,7 @@ class Effort:
     rough: int
     fine: int
     turns: tuple[tuple[int, int], ...]
+    short: tuple[tuple[int, int], ...]
     enough: float = 0.0
     tries: int = 300
     explain: bool = True
@@ -56,14 +58,33 @@ class Effort:
 
 
 EFFORTS: dict[str, Effort] = {
-    "fast": Effort(rough=20, fine=20, turns=((4, 4), (8, 12), (10, 24)), enough=4e-3, tries=100, explain=False),
-    "adaptive": Effort(rough=20, fine=25, turns=((3, 5), (10, 16), (12, 50), (15, 200))),
-    "exact": Effort(rough=20, fine=25, turns=((3, 5), (10, 16), (12, 50), (20, 250), (30, 2000)), certain=True),
+    "fast": Effort(
+        rough=20,
+        fine=20,
+        turns=((4, 4), (8, 12), (10, 24)),
+        short=((4, 12), (8, 36), (10, 72)),
+        enough=4e-3,
+        tries=100,
+        explain=False,
+    ),
+    "adaptive": Effort(
+        rough=20,
+        fine=25,
+        turns=((3, 5), (10, 16), (12, 50), (15, 250)),
+        short=((3, 15), (10, 48), (12, 150), (15, 6000)),
+    ),
+    "exact": Effort(
+        rough=20,
+        fine=25,
+        turns=((3, 5), (10, 16), (12, 50), (20, 250), (30, 2000)),
+        short=((3, 15), (10, 48), (12, 150), (15, 6000)),
+        certain=True,
+    ),
 }
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
 HUGE = 1e12  # clicks: beyond this, sums lose what pages differ by
-WIDE = 36  # on shorter pages partial pages cost less, so more of them are kept
+SHORT = 18  # slots
 
 
 @dataclass(frozen=True)
@@ -171,11 +192,10 @@ class _Work:
         """Turn by turn, until proven, good enough, or late."""
         effort, slots = self.effort, bounds.slots
         state = start(layout, 24 + 3 * slots, most := 24 + 8 * slots // 5, effort.rough, effort.fine, STRIDE)
-        for steps, width in effort.turns:
+        for steps, width in effort.short if slots <= SHORT else effort.turns:
             if state.page[0] >= 0 and (self.late() or _near(state, effort.enough)):
                 break
-            wide = width * max(1, WIDE // slots)
-            turn(layout, state, stride_of(layout, STRIDE), most, steps, wide, 1, effort.tries, falling)
+            turn(layout, state, stride_of(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
         if state.page[0] < 0:
             some = some_page(self.value, self.attention, bounds)
             if some.page is None:
@@ -208,8 +228,9 @@ class _Work:
         account(layout, state, order, price, credit)
         stays = np.zeros((controls, len(order)), np.bool_)
         stays[:, chosen] = True
+        pair = np.full((len(order), 2), -1, np.int32)
         if self.effort.explain:
-            without_each(layout, state, order, price, stays)
+            without_each(layout, state, order, price, credit, stays, pair)
         worth = math.fsum(self.attention * self.value[chosen])
         return Solution(
             chosen=chosen,
@@ -219,6 +240,7 @@ class _Work:
             resolved=np.zeros(controls, np.bool_),
             credit=credit,
             stays=stays,
+            pair=pair,
             value=worth,
             bound=worth if proven else max(worth, float(state.known[1])),
             proven=proven,
@@ -286,6 +308,7 @@ def _as_it_is(value: F64, attention: F64, kept: Relaxation) -> Solution:
         resolved=np.full(len(none), worth >= top),
         credit=np.zeros((len(none), len(value))),
         stays=np.isin(np.arange(len(value)), kept.page)[None, :].repeat(len(none), axis=0),
+        pair=np.full((len(value), 2), -1, np.int32),
         value=worth,
         bound=max(worth, top),
         proven=worth >= top,

@@ -119,7 +119,8 @@ def _lines(
     settled = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
     nothing = np.zeros((c, n))
     recount = Solution(
-        chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, 0.0, 0.0, False,
+        chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, np.full((n, 2), -1, np.int32),
+        0.0, 0.0, False,
     )  # fmt: skip
     own = write_receipt(policy, bounds, recount, batch, attention, catalog)
     if receipt.policy_version != own.policy_version:

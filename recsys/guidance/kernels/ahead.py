@@ -17,7 +17,7 @@ from recsys.guidance.kernels.layout import Layout, belongs
 from recsys.guidance.kernels.prices import Prices
 from recsys.types import F64
 
-LISTED = 24
+LISTED = 48
 """Columns kept in order of loss for each slot; the others are looked at only where none of these fits."""
 
 

@@ -86,6 +86,27 @@ def best_columns(margin: F64, count: int, keep: np.ndarray) -> np.ndarray:
 
 
 @kernel
+def within_reach(margin: F64, wage: F64, inside: np.ndarray, budget: float, most: int) -> tuple[np.ndarray, float]:
+    """Items that a page may hold without losing more than `budget`, in order of the layout; the least that others lose.
+
+    margin, wage [N]: as in `State`; at most `most` of those not `inside` are taken, the ones that lose least
+    """
+    n, reach, count = len(margin), -budget, 0
+    for i in range(n):
+        count += not inside[i] and margin[i] >= reach
+    if count > most:
+        left = np.where(inside, -FAR, margin)
+        reach = np.partition(left, n - most)[n - most]
+    taken, outside = np.zeros(n, np.bool_), FAR
+    for i in range(n):
+        if margin[i] > -FAR:  # else pinned
+            taken[i] = wage[i] > 0.0 or margin[i] >= -budget if inside[i] else margin[i] >= reach
+            if not taken[i]:
+                outside = min(outside, -margin[i])
+    return np.flatnonzero(taken), outside
+
+
+@kernel
 def place(layout: Layout, column: np.ndarray, items: np.ndarray, page: np.ndarray, used: np.ndarray) -> None:
     """Fills page [K] with the columns of `items` [K]; the best columns left stand where an item is not a column."""
     slots = len(page)

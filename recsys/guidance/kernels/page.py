@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.guidance.kernels import kernel
 from recsys.guidance.kernels.assignment import FAR, assign
-from recsys.guidance.kernels.columns import best_columns, first_columns, place, twins
+from recsys.guidance.kernels.columns import best_columns, first_columns, place, twins, within_reach
 from recsys.guidance.kernels.layers import search
 from recsys.guidance.kernels.layout import Layout
 from recsys.guidance.kernels.polish import polish
@@ -28,6 +28,9 @@ from recsys.guidance.kernels.prices import (
     walk,
 )
 from recsys.types import F64
+
+WIDEST = 256
+"""Items that partial pages are built from; with more in reach the proof stays open."""
 
 
 class State(NamedTuple):
@@ -282,16 +285,24 @@ def turn(
     for a in range(m):
         inside[column[a]] = True
         state.wage[column[a]] = dual.wage[a]
-    outside = FAR  # the least that a page with an item left out loses
     for i in range(n):
-        if not inside[i] and state.margin[i] > -FAR:
-            bound += max(0.0, state.margin[i])
-            outside = min(outside, max(0.0, -state.margin[i]))
+        if not inside[i] and state.margin[i] > 0.0:  # what the items left out might add
+            state.wage[i] = state.margin[i]
+            bound += state.margin[i]
     state.known[1] = min(state.known[1], bound)
+    if state.known[0] > -FAR:
+        column, outside = within_reach(state.margin, state.wage, inside, bound - state.known[0], WIDEST)
+    else:
+        outside = 0.0
+    m = len(column)
+    wage, profit = np.empty(m), np.empty((m, slots))
+    for a in range(m):
+        wage[a] = state.wage[column[a]]
+    profits(layout, column, adder, active, profit)
     loss = np.zeros((slots, m))
     for f in range(len(free)):
         for a in range(m):
-            loss[free[f], a] = max(0.0, dual.rent[f] + dual.wage[a] - dual.flat[f, a])
+            loss[free[f], a] = max(0.0, dual.rent[f] + wage[a] - profit[a, free[f]])
     pages, items, count = (
         np.empty((4, slots), np.int64),
         np.empty(slots, np.int64),
@@ -303,7 +314,7 @@ def turn(
         if closed(state) or width == 0:
             return
         budget = bound - best if best > -FAR else 0.1 * FAR
-        found, dropped = search(layout, column, twin, state.prices, loss, dual.wage, budget, width, pages)
+        found, dropped = search(layout, column, twin, state.prices, loss, wage, budget, width, pages)
         for p in range(min(found, leaves)):
             for k in range(slots):
                 items[k] = layout.pin[k] if pages[p, k] < 0 else column[pages[p, k]]

@@ -61,18 +61,22 @@ def room_for(layout: Layout, columns: int, width: int) -> Partial:
     room, size = width + width // 2 + 8, 16
     while size < 4 * room:
         size *= 2
-    return Partial(
-        np.zeros((2, room, groups), np.int16),
-        np.zeros((2, room, (columns + 63) // 64), np.uint64),
-        np.zeros((2, room, slots), np.int16),
-        np.zeros((2, room)),
-        np.zeros((2, room)),
-        np.zeros((2, room), np.uint64),
-        np.zeros(room, np.int64),
-        np.zeros(room, np.int64),
-        np.zeros(size, np.int64),
-        np.zeros(size, np.int64),
+    partial = Partial(
+        np.empty((2, room, groups), np.int16),
+        np.empty((2, room, (columns + 63) // 64), np.uint64),
+        np.empty((2, room, slots), np.int16),
+        np.empty((2, room)),
+        np.empty((2, room)),
+        np.empty((2, room), np.uint64),
+        np.empty(room, np.int64),
+        np.empty(room, np.int64),
+        np.empty(size, np.int32),
+        np.zeros(size, np.int32),
     )
+    partial.members[0, 0] = 0
+    partial.used[0, 0] = 0
+    partial.lost[0, 0], partial.key[0, 0], partial.name[0, 0] = 0.0, 0.0, 0
+    return partial
 
 
 @kernel
