@@ -1,0 +1,39 @@
+"""The benches by name, with their full and short counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.faults.killed import killed
+from benchmarks.faults.place import Places
+from benchmarks.faults.rebalance import STOPS, rebalanced, stale
+from benchmarks.faults.report import Line
+
+BOTH = ("embedded", "servers")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One goal's injection; `run` takes the ground, the kind of place, whether short, and a seed."""
+
+    what: str
+    run: Callable[[Places, str, bool, int], list[Line]]
+    kinds: tuple[str, ...] = BOTH
+
+
+BENCHES: dict[str, Bench] = {
+    "E5": Bench(
+        "workers killed at random moments and at every point of a step",
+        lambda places, kind, short, seed: killed(places, kind, 6 if short else 200, 2 if short else 4, seed),
+    ),
+    "E9": Bench(
+        "workers 1 -> 4 -> 1, one killed every 3 s",
+        lambda places, kind, short, seed: rebalanced(places, kind, 12.0 if short else 120.0, seed),
+    ),
+    "E9-stale": Bench(
+        "a worker stopped in a step wakes up after its partitions moved",
+        lambda places, kind, short, seed: stale(places, kind, STOPS[1:3] if short else STOPS, seed),
+        ("servers",),
+    ),
+}
