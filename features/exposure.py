@@ -74,7 +74,7 @@ def credits_of(event: ViewerEvent) -> dict[str, tuple[float, float, int]]:
     answer: dict[str, tuple[float, float, int]] = {}
     for key, numbers in said.items() if isinstance(said, dict) else ():
         if isinstance(numbers, list) and len(numbers) == 3 and all(_counts(n) for n in numbers):
-            won, served, impressions = (float(n) for n in numbers)  # type: ignore[arg-type]
+            won, served, impressions = (float(n) for n in numbers)
             answer[key] = (won, served, int(impressions))
     return answer
 

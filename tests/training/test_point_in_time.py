@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer
 from features.columns import FEATURES, columns
@@ -54,11 +55,10 @@ def rewritten(timeline: Timeline, index: int, catalog: Catalog) -> Timeline:
     """Another history from `index` on: other items, other actions, nobody left out."""
     chance = np.random.default_rng(index)
     later = [
-        event.model_copy(
-            update={
-                "item_id": catalog.ids[chance.integers(len(catalog))],
-                "kind": ("like", "dislike", "play", "hide")[chance.integers(4)],
-            }
+        replace(
+            event,
+            item_id=catalog.ids[chance.integers(len(catalog))],
+            kind=("like", "dislike", "play", "hide")[chance.integers(4)],
         )
         for event in timeline.events[index:]
     ]
