@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from features.catalogue import parse_item
-from features.events import ViewerEvent, accept, encode
+from features.events import TOKEN, ViewerEvent, accept, encode
 from features.stream import Record, Stream
 from recsys.catalog import Item
 from recsys.errors import EventError, Finding, InvalidInput, ItemError
@@ -16,9 +18,6 @@ from serving.metrics import Metrics
 from serving.problems import Place, TooLarge
 from serving.schemas import VERDICTS_MAX, BatchAnswer, Verdict
 from serving.tokens import Tokens
-
-TOKEN = "attributiontoken"
-"""CloudEvents extension attribute by which an event names the page it came from."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Ingest:
         page = self.tokens.read_attribution(token, viewer_id=event.viewer_id, now=now)
         if event.request_id not in ("", page.request_id):
             raise EventError("unreadable event", [Finding("data.request_id", f"the {TOKEN} is of another page")])
-        return event.model_copy(update={"request_id": page.request_id, "placement": page.placement})
+        return replace(event, request_id=page.request_id, placement=page.placement)
 
     @staticmethod
     def _answer(verdicts: list[Verdict], counter: Any) -> BatchAnswer:

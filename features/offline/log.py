@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         "position_s": pa.float64(),
         "duration_s": pa.float64(),
         "percent": pa.float64(),
+        "rating": pa.float64(),
         "items": pa.list_(pa.string()),
         "attention": pa.list_(pa.float64()),
         "context": pa.string(),  # JSON text; empty where the event has none
@@ -89,15 +90,15 @@ class EventLog:
         files = self.files(since, until)
         if not files:
             return SCHEMA.empty_table()
-        query = f"""
-            SELECT {", ".join(f'"{name}"' for name in SCHEMA.names)} FROM read_parquet($files)
+        query = """
+            SELECT * FROM read_parquet($files, union_by_name = true)
             QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
         """
         query = f'SELECT * FROM ({query}) WHERE "at" >= $since AND "at" < $until ORDER BY "at", source, "offset"'
         try:
             with duckdb.connect() as database:
                 found = database.sql(query, params={"files": files, "since": since, "until": until})
-                return found.to_arrow_table().cast(SCHEMA)
+                return _whole(found.to_arrow_table())
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise Unavailable(f"event log {self._directory}: {error}") from error
 
@@ -124,15 +125,21 @@ def _date(at: float) -> date:
 
 
 def _table(placed: Sequence[Placed]) -> pa.Table:
-    """Events as columns; attributes are read without pydantic's help, which costs more than all the rest."""
-    fields = [one.event.__dict__ for one in placed]
-    columns: dict[str, list[object]] = {name: [event[name] for event in fields] for name in _PLAIN}
+    """Events as columns."""
+    events = [one.event for one in placed]
+    columns: dict[str, list[object]] = {name: [getattr(event, name) for event in events] for name in _PLAIN}
     columns["source"] = [one.source for one in placed]
     columns["offset"] = [one.offset for one in placed]
-    columns["context"] = [
-        msgspec.json.encode(event["context"]).decode() if event["context"] else "" for event in fields
-    ]
+    columns["context"] = [msgspec.json.encode(event.context).decode() if event.context else "" for event in events]
     return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+
+
+def _whole(found: pa.Table) -> pa.Table:
+    """The columns of `SCHEMA`; one that no file has yet, because all are older than it, is empty."""
+    for field in SCHEMA:
+        if field.name not in found.column_names:
+            found = found.append_column(field, pa.nulls(len(found), field.type))
+    return found.select(SCHEMA.names).cast(SCHEMA)
 
 
 def _placed(row: dict[str, object]) -> Placed:
@@ -141,7 +148,7 @@ def _placed(row: dict[str, object]) -> Placed:
     said = {name: entry for name, entry in row.items() if entry is not None}
     if context:
         said["context"] = msgspec.json.decode(str(context))
-    return Placed(str(source), int(str(offset)), ViewerEvent.model_validate(said))
+    return Placed(str(source), int(str(offset)), msgspec.convert(said, ViewerEvent))
 
 
 def _write(file: Path, table: pa.Table) -> None:

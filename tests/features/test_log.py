@@ -17,6 +17,7 @@ from features.fold import Placed
 from features.offline import log as module
 from features.offline.log import EventLog
 from recsys.errors import Unavailable
+from recsys.types import Screen
 
 DAY_S = 86_400.0
 START = 20_000 * DAY_S
@@ -42,7 +43,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         client_at=START,
         session_id="s",
         device_id="d",
-        screen="tv",
+        screen=Screen.TV,
         region="cn.zj",
         placement="cn.zj-tv-home",
         request_id="r",
@@ -67,7 +68,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
     assert list(log.replay()) == placed
     table = log.events()
     assert table.schema == module.SCHEMA
-    assert set(ViewerEvent.model_fields) | {"source", "offset"} == set(table.column_names)
+    assert set(ViewerEvent.__struct_fields__) | {"source", "offset"} == set(table.column_names)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
