@@ -18,6 +18,7 @@ import msgspec
 from features.codec import decode_state, encode_state
 from features.events import ViewerEvent
 from features.online import OnlineStore
+from features.online.rewrite import rewrite
 
 if TYPE_CHECKING:
     from features.votes import Counted
@@ -128,21 +129,20 @@ def fold_exposure(online: OnlineStore, fresh: Sequence[Counted]) -> None:
             counts[key, one.source].append(one)
         if event.kind == "impression" and event.placement and event.attention:
             traffic[event.placement, event.region, int(event.at // 86_400), one.source].append(one)
-    count_keys = [count_key(*at) for at in counts]
-    traffic_keys = [traffic_key(*at) for at in traffic]
-    raw = online.get([*count_keys, *traffic_keys])
-    folded = {}
-    for key, before, (at, events) in zip(count_keys, raw, counts.items(), strict=False):
-        count = TargetCount(at[0]) if before is None else decode_state(before, _count)
-        folded[key] = encode_state(fold_count(count, events))
-    if folded:
-        online.put(folded)
-    days = {}
-    for key, before, (where, events) in zip(traffic_keys, raw[len(count_keys) :], traffic.items(), strict=True):
-        day = TrafficDay(*where[:3]) if before is None else decode_state(before, _traffic)
-        days[key] = encode_state(fold_traffic(day, events))
-    if days:
-        online.put(days, TRAFFIC_TTL_S)
+    count_keys = {count_key(*at): at for at in counts}
+    traffic_keys = {traffic_key(*at): at for at in traffic}
+
+    def counted(key: str, raw: bytes | None) -> bytes:
+        at = count_keys[key]
+        return encode_state(fold_count(TargetCount(at[0]) if raw is None else decode_state(raw, _count), counts[at]))
+
+    def passed(key: str, raw: bytes | None) -> bytes:
+        at = traffic_keys[key]
+        day = TrafficDay(*at[:3]) if raw is None else decode_state(raw, _traffic)
+        return encode_state(fold_traffic(day, traffic[at]))
+
+    rewrite(online, list(count_keys), counted)
+    rewrite(online, list(traffic_keys), passed, TRAFFIC_TTL_S)
 
 
 def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]) -> dict[str, TargetCount]:

@@ -10,16 +10,28 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 
-from features.codec import decode_item, decode_viewer, encode_item, encode_state, encode_viewer, item_key, viewer_key
+from features.codec import (
+    VIEWERS,
+    decode_state,
+    decode_viewer,
+    encode_item,
+    encode_state,
+    encode_viewer,
+    item_key,
+    viewer_key,
+)
 from features.events import decode
 from features.exposure import (
+    COUNTS,
+    TRAFFIC,
     TargetCount,
     TrafficDay,
     count_key,
@@ -28,12 +40,13 @@ from features.exposure import (
     fold_traffic,
     traffic_key,
 )
-from features.fold import Placed, fold_item, fold_viewer, items_of, sift
+from features.fold import Counted, Placed, fold_item, items_of, sift
 from features.stream import Message
 from recsys.errors import EventError
-from recsys.state import HALF_LIFE_S, LANDMARK, ItemState, ViewerState
+from recsys.settings import Settings
+from recsys.state import ItemState, ViewerState
 
-COUNTS_FOR = {"play": ("play",), "complete": ("play", "complete"), "like": ("play", "complete", "like")}
+VIEWER_TTL_S = 86_400.0 * Settings().viewer_ttl_days
 
 
 @dataclass
@@ -42,8 +55,8 @@ class Oracle:
 
     dead: set[tuple[int, int]] = field(default_factory=set)  # (partition, offset) of what cannot be read
     events: dict[str, list[Placed]] = field(default_factory=lambda: defaultdict(list))
-    _fresh: dict[str, list[Placed]] = field(default_factory=dict)
-    _about: dict[tuple[str, str], list[Placed]] = field(default_factory=lambda: defaultdict(list))
+    _fresh: dict[str, list[Counted]] = field(default_factory=dict)
+    _about: dict[tuple[Any, ...], list[Counted]] = field(default_factory=lambda: defaultdict(list))
     _dump: dict[str, bytes] = field(default_factory=dict)
 
     def take(self, messages: Iterable[Message]) -> Mapping[str, bytes]:
@@ -68,29 +81,31 @@ class Oracle:
         """(viewer, event id) of every event that counts, once."""
         return {(one.event.viewer_id, one.event.id) for some in self._fresh.values() for one in some}
 
-    def _viewer(self, viewer_id: str) -> list[Placed]:
+    def _viewer(self, viewer_id: str) -> list[Counted]:
         """Folds the viewer's whole history; returns what counts and did not before."""
-        nobody, events = ViewerState(viewer_id), self.events[viewer_id]
-        self._dump[viewer_key(viewer_id)] = encode_viewer(fold_viewer(nobody, events))
-        before, self._fresh[viewer_id] = len(self._fresh.get(viewer_id, ())), sift(nobody, events).fresh
+        fresh, state = sift(ViewerState(viewer_id), self.events[viewer_id], VIEWER_TTL_S)
+        self._dump[viewer_key(viewer_id)] = encode_viewer(state)
+        before, self._fresh[viewer_id] = len(self._fresh.get(viewer_id, ())), fresh
         return self._fresh[viewer_id][before:]
 
-    def _items(self, changed: list[Placed]) -> None:
+    def _items(self, changed: list[Counted]) -> None:
         for item_id, source in self._told(
             changed, lambda one: [(item_id, one.source) for item_id in items_of(one.event)]
         ):
             about = self._about[item_id, source]
             self._dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), about))
 
-    def _exposure(self, changed: list[Placed]) -> None:
+    def _exposure(self, changed: list[Counted]) -> None:
         for at in self._told(changed, lambda one: [("count", key, one.source) for key in credits_of(one.event)]):
             self._dump[count_key(*at[1:])] = encode_state(fold_count(TargetCount(at[1]), self._about[at]))
         for at in self._told(changed, _traffic):
             self._dump[traffic_key(*at[1:])] = encode_state(fold_traffic(TrafficDay(*at[1:4]), self._about[at]))
 
-    def _told(self, changed, shards):  # type: ignore[no-untyped-def]
+    def _told(
+        self, changed: list[Counted], shards: Callable[[Counted], Iterable[tuple[Any, ...]]]
+    ) -> set[tuple[Any, ...]]:
         """The shards these events concern; their events are put in log order."""
-        touched = set()
+        touched: set[tuple[Any, ...]] = set()
         for one in changed:
             for shard in shards(one):
                 self._about[shard].append(one)
@@ -100,7 +115,7 @@ class Oracle:
         return touched
 
 
-def _traffic(one: Placed) -> list[tuple[str, str, str, int, str]]:
+def _traffic(one: Counted) -> list[tuple[str, str, str, int, str]]:
     event = one.event
     if event.kind != "impression" or not event.placement or not event.attention:
         return []
@@ -109,12 +124,13 @@ def _traffic(one: Placed) -> list[tuple[str, str, str, int, str]]:
 
 @dataclass
 class Ledger:
-    """Plain sums over the same messages: how often each viewer did what, what each item was given."""
+    """Plain sums over the same messages: how often each viewer did what, what each target won, how many pages there were."""
 
     ids: set[tuple[str, str]] = field(default_factory=set)
     repeats: int = 0
     viewers: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
-    items: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
+    won: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    pages: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def take(self, messages: Iterable[Message], dead: set[tuple[int, int]]) -> None:
         """Add messages, `dead` ones left out."""
@@ -128,32 +144,34 @@ class Ledger:
                 continue
             self.ids.add((viewer, said["id"]))
             self.viewers[viewer][kind] += 1
-            at = datetime.fromisoformat(said["receivedat"]).timestamp()
-            weight = 2.0 ** ((at - LANDMARK) / HALF_LIFE_S)
-            for item in data.get("items", ()):
-                self.items[item]["impressions"] += weight
-            for action in COUNTS_FOR.get(kind, ()):
-                self.items[data["item_id"]][action] += weight
+            for target, (won, _, _) in data.get("context", {}).get("targets", {}).items():
+                self.won[target] += won
+            if data.get("attention") and data.get("placement"):
+                self.pages[data["placement"]] += 1
 
     def disagreements(self, dump: Mapping[str, bytes]) -> int:
-        """Viewers and items of which the store says something else."""
+        """Viewers, targets and placements of which the store says something else."""
         viewers: dict[str, dict[str, int]] = {}
-        items: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        won: dict[str, float] = defaultdict(float)
+        pages: dict[str, int] = defaultdict(int)
         for key, raw in dump.items():
-            if key.startswith("viewer:"):
+            if key.startswith(VIEWERS):
                 viewer = decode_viewer(raw)
                 viewers[viewer.viewer_id] = dict(viewer.counts)
-            elif key.startswith("item:"):
-                item = decode_item(raw)
-                for action, count in {**item.counts, "impressions": item.impressions}.items():
-                    items[item.item_id][action] += count
-        wrong = sum(viewers.get(v) != dict(self.viewers.get(v, {})) for v in viewers.keys() | self.viewers.keys())
-        for item_id in items.keys() | self.items.keys():
-            ours, theirs = self.items.get(item_id, {}), items.get(item_id, {})
-            wrong += any(
-                abs(ours.get(a, 0.0) - theirs.get(a, 0.0)) > 1e-9 * max(1.0, ours.get(a, 0.0)) for a in {*ours, *theirs}
-            )
-        return wrong
+            elif key.startswith(COUNTS):
+                count = decode_state(raw, _COUNT)
+                won[count.key] += count.won
+            elif key.startswith(TRAFFIC):
+                day = decode_state(raw, _DAY)
+                pages[day.placement] += sum(day.pages)
+        return (
+            sum(viewers.get(v) != dict(self.viewers.get(v, {})) for v in viewers.keys() | self.viewers.keys())
+            + sum(abs(won[t] - self.won[t]) > 1e-6 for t in won.keys() | self.won.keys())
+            + sum(pages[p] != self.pages[p] for p in pages.keys() | self.pages.keys())
+        )
+
+
+_COUNT, _DAY = msgspec.msgpack.Decoder(TargetCount), msgspec.msgpack.Decoder(TrafficDay)
 
 
 @dataclass(frozen=True)
@@ -163,7 +181,7 @@ class Verdict:
     missing: int  # keys the store lacks
     extra: int  # keys it should not have
     different: int  # keys with other bytes
-    ledger: int  # viewers and items whose sums differ
+    ledger: int  # viewers, targets and placements whose sums differ
     unlogged: int  # events that count and are not in the event log
     invented: int  # events in the event log that were never accepted
     unburied: int  # unreadable messages without a dead letter, or letters without a message

@@ -14,9 +14,21 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from features.online import Swap
 from recsys.errors import Unavailable
 
 _AT_ONCE = 500  # keys per round trip
+_SWAPPED_AT_ONCE = 100  # keys that the server swaps before it answers anybody else: a fraction of a millisecond
+_SWAP = """
+local refused, px = {}, ARGV[1]
+for n, key in ipairs(KEYS) do
+  local was = ARGV[3 * n - 1] == '1' and ARGV[3 * n]
+  if redis.call('GET', key) ~= was then refused[#refused + 1] = n
+  elseif px == '' then redis.call('SET', key, ARGV[3 * n + 1])
+  else redis.call('SET', key, ARGV[3 * n + 1], 'PX', px) end
+end
+return refused
+"""  # sent as text, not by hash: it survives a server that forgot its scripts, and pipelines to a cluster take it
 
 
 class RedisStore:
@@ -42,9 +54,18 @@ class RedisStore:
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
         """Write all, in their order. Raises Unavailable; some may be written then."""
-        ttl = () if ttl_s is None else ("PX", max(1, int(ttl_s * 1000)))
+        ttl = () if ttl_s is None else ("PX", _milliseconds(ttl_s))
         for some in _batched(list(entries)):
             self._run([("SET", self._prefix + key, entries[key], *ttl) for key in some])
+
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+        """Write what is still as it was read; returns the keys that are not. Raises Unavailable; some may be in."""
+        px, refused = "" if ttl_s is None else _milliseconds(ttl_s), list[str]()
+        for some in _batched(list(entries)):
+            groups = list(_batched(some, _SWAPPED_AT_ONCE))
+            answers = self._run([self._swapping(group, entries, px) for group in groups])
+            refused += [group[n - 1] for group, late in zip(groups, answers, strict=True) for n in late]
+        return refused
 
     def delete(self, keys: Sequence[str]) -> None:
         """Forget. Raises Unavailable."""
@@ -70,6 +91,13 @@ class RedisStore:
         """Disconnect; idempotent."""
         self._redis.close()
 
+    def _swapping(self, keys: Sequence[str], entries: Mapping[str, Swap], px: int | str) -> tuple[Any, ...]:
+        said: list[Any] = [px]
+        for key in keys:
+            was, value = entries[key]
+            said += (int(was is not None), b"" if was is None else was, value)
+        return ("EVAL", _SWAP, len(keys), *(self._prefix + key for key in keys), *said)
+
     def _run(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """All commands in one round trip."""
         with self._faults(), self._redis.pipeline(transaction=False) as pipeline:
@@ -87,5 +115,9 @@ class RedisStore:
             raise Unavailable(f"redis {where}: {type(error).__name__}: {error}") from error
 
 
-def _batched(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[start : start + _AT_ONCE] for start in range(0, len(keys), _AT_ONCE))
+def _milliseconds(ttl_s: float) -> int:
+    return max(1, int(ttl_s * 1000))
+
+
+def _batched(keys: Sequence[str], size: int = _AT_ONCE) -> Iterator[Sequence[str]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))

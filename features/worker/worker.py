@@ -8,7 +8,10 @@ The order within a step carries the guarantee, and a crash between any two of th
 4. the event log, whose files are named by offsets;
 5. the commit: only now will the stream not deliver these messages again.
 
-One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer.
+One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer. A
+worker that slept through the loss of its partitions does not know that yet; so states are swapped for the ones they
+were folded from, never written blindly, and the sleeper's are refused (`features.online.rewrite`). It then folds again
+from what stands there, which already holds its events, and its commit is refused by the log.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from typing import TypeVar
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
 from features.exposure import fold_exposure
-from features.fold import FOREVER, Counted, Placed, fold_item, items_of, sift
+from features.fold import FOREVER, Counted, Placed, Sifted, fold_item, items_of, sift
 from features.offline.log import EventLog
 from features.online import OnlineStore
+from features.online.rewrite import rewrite
 from features.stream import Consumer, Message, Stream
 from features.worker.dead import DeadLetter, as_record, dead_topic, letter
 from recsys.errors import EventError, Unavailable
@@ -141,29 +145,35 @@ class Worker:
     def _fold(self, placed: Sequence[Placed]) -> None:
         """Read the states these events concern, fold, write items first."""
         by_viewer = _grouped((one.event.viewer_id, one) for one in placed)
-        states = self._viewers(by_viewer)
-        ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
-        sifted = {viewer_id: sift(states[viewer_id], events, ttl_s) for viewer_id, events in by_viewer.items()}
+        keys = {viewer_key(viewer_id): viewer_id for viewer_id in by_viewer}
+        read = dict(zip(keys, self._online.get(list(keys)), strict=True))
+        sifted = {key: self._sift(viewer_id, read[key], by_viewer[viewer_id]) for key, viewer_id in keys.items()}
         fresh = [one for some in sifted.values() for one in some.fresh]
         fresh.sort(key=lambda one: one.offset)  # back into the order of the log: an item is folded along it
         self._fold_items(fresh)
         fold_exposure(self._online, fresh)
-        viewers = {viewer_key(viewer_id): encode_viewer(some.state) for viewer_id, some in sifted.items()}
-        self._online.put(viewers, self._viewer_ttl_s)
+        viewers = {key: (read[key], encode_viewer(some.state)) for key, some in sifted.items()}
+        refused = self._online.swap(viewers, self._viewer_ttl_s)
 
-    def _viewers(self, viewer_ids: Iterable[str]) -> dict[str, ViewerState]:
-        ids = list(viewer_ids)
-        found = self._online.get([viewer_key(viewer_id) for viewer_id in ids])
-        return {i: ViewerState(i) if raw is None else decode_viewer(raw) for i, raw in zip(ids, found, strict=True)}
+        def again(key: str, raw: bytes | None) -> bytes:
+            return encode_viewer(self._sift(keys[key], raw, by_viewer[keys[key]]).state)
+
+        rewrite(self._online, refused, again, self._viewer_ttl_s)
+
+    def _sift(self, viewer_id: str, raw: bytes | None, events: Sequence[Placed]) -> Sifted:
+        """What is new to a viewer whose state is `raw`."""
+        state = ViewerState(viewer_id) if raw is None else decode_viewer(raw)
+        return sift(state, events, FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s)
 
     def _fold_items(self, fresh: Sequence[Counted]) -> None:
         by_shard = _grouped(((item_id, one.source), one) for one in fresh for item_id in items_of(one.event))
-        keys = [item_key(item_id, source) for item_id, source in by_shard]
-        entries = {}
-        for key, raw, ((item_id, _), events) in zip(keys, self._online.get(keys), by_shard.items(), strict=True):
-            state = ItemState(item_id) if raw is None else decode_item(raw)
-            entries[key] = encode_item(fold_item(state, events))
-        self._online.put(entries)
+        shards = {item_key(*shard): shard for shard in by_shard}
+
+        def folded(key: str, raw: bytes | None) -> bytes:
+            state = ItemState(shards[key][0]) if raw is None else decode_item(raw)
+            return encode_item(fold_item(state, by_shard[shards[key]]))
+
+        rewrite(self._online, list(shards), folded)
 
     def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
         """Into the event log, duplicates too: whoever reads it leaves them out."""

@@ -58,6 +58,52 @@ def test_the_last_put_counts_and_the_deleted_is_gone(store: OnlineStore, unique:
     store.delete([])
 
 
+def test_a_swap_overwrites_only_what_was_read(store: OnlineStore, unique: str) -> None:
+    a, b, c, d = (f"{unique}:{name}" for name in "abcd")
+    assert store.swap({a: (None, b"1"), b: (None, b"")}) == []
+    assert store.swap({c: (b"x", b"2"), b: (None, b"2"), a: (b"1", b"2"), d: (None, b"2")}) == [c, b]
+    assert store.get([a, b, c, d]) == [b"2", b"", None, b"2"]
+    assert store.swap({b: (b"", b"3"), a: (b"1", b"3")}) == [a]
+    assert store.get([a, b]) == [b"2", b"3"]
+    store.delete([a])
+    assert store.swap({a: (b"2", b"old history")}) == [a]
+    assert store.swap({}) == []
+    assert store.swap({f"{unique}:{n}": (None, b"n") for n in range(1300)}) == []
+    assert store.swap({f"{unique}:{n}": (b"n", b"m") for n in range(1300)}, ttl_s=1000) == []
+
+
+def test_a_swap_gives_a_new_life_and_finds_the_expired_missing(store: OnlineStore, unique: str) -> None:
+    short, kept = f"{unique}:short", f"{unique}:kept"
+    store.swap({short: (None, b"s"), kept: (None, b"k")}, ttl_s=0.25)
+    assert store.swap({kept: (b"k", b"for ever")}) == []
+    time.sleep(0.35)
+    assert store.get([short, kept]) == [None, b"for ever"]
+    assert store.swap({short: (b"s", b"late")}) == [short]
+    assert store.swap({short: (None, b"new")}) == []
+
+
+def test_of_many_who_swap_at_once_nobody_is_lost(url: str, unique: str) -> None:
+    """Four writers add up numbers in one key; each has read it before."""
+
+    def add() -> None:
+        with closing(open_online(shared, timeout_s=5.0)) as own:
+            store = own if shared != "memory://" else together
+            for _ in range(50):
+                while True:
+                    was = store.get([unique])[0]
+                    if not store.swap({unique: (was, str(int(was or 0) + 1).encode())}):
+                        break
+
+    shared, together = url, open_online("memory://")
+    adders = [threading.Thread(target=add) for _ in range(4)]
+    for adder in adders:
+        adder.start()
+    for adder in adders:
+        adder.join()
+    with closing(open_online(url, timeout_s=5.0)) as store:
+        assert (together if url == "memory://" else store).get([unique]) == [b"200"]
+
+
 def test_the_expired_is_missing_everywhere(store: OnlineStore, unique: str) -> None:
     short, long, again = (f"{unique}:{name}" for name in ("short", "long", "again"))
     store.put({short: b"s", again: b"s"}, ttl_s=0.25)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from threading import Event
@@ -19,7 +19,7 @@ from features.codec import decode_viewer, encode_item, encode_viewer, item_key, 
 from features.events import ViewerEvent, decode, encode
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
 from features.offline.log import EventLog
-from features.online import OnlineStore
+from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
@@ -56,21 +56,34 @@ class Fuse:
 
 
 class FragileStore:
-    """A store whose process may die in the middle of a put: some entries are written then."""
+    """A store whose process may die in the middle of a write: some entries are written then."""
 
     def __init__(self, store: OnlineStore, fuse: Fuse) -> None:
         self._store, self._fuse = store, fuse
 
-    def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
         if self._fuse.burn():
             half = dict(list(entries.items())[: len(entries) // 2])
-            self._store.put(half, ttl_s)
+            self._store.swap(half, ttl_s)
             raise Crash
-        self._store.put(entries, ttl_s)
+        refused = self._store.swap(entries, ttl_s)
         if self._fuse.burn():
             raise Crash
+        return refused
 
     def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class SleepyStore:
+    """A store whose process sleeps before its n-th read or write, while `meanwhile` happens."""
+
+    def __init__(self, store: OnlineStore, fuse: Fuse, meanwhile: Callable[[], None]) -> None:
+        self._store, self._fuse, self._meanwhile = store, fuse, meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("get", "swap", "put") and self._fuse.burn():
+            self._meanwhile()
         return getattr(self._store, name)
 
 
@@ -143,6 +156,49 @@ def test_crashes_anywhere_leave_the_state_of_a_pure_replay(records: list[Record]
     everything = {(record.key, decode(record.value).id) for record in records}
     assert len(logged) == len(set(logged))
     assert set(logged) == everything
+
+
+@settings(max_examples=60, deadline=None)
+@given(sent(), sent(), st.integers(0, 8), st.integers(1, 30), st.integers(1, 30))
+def test_a_worker_that_slept_while_another_went_on_undoes_nothing(
+    before: list[Record], after: list[Record], asleep_at: int, batch: int, others: int
+) -> None:
+    """It sleeps before any of its reads and writes; the other one folds the same messages, and more, to the end."""
+    stream, store = MemoryStream(partitions=2), MemoryStore()
+    stream.publish(TOPIC, before)
+    slept = Event()
+
+    def meanwhile() -> None:
+        slept.set()
+        stream.publish(TOPIC, after)
+        other = Worker(stream, store, EventLog(directory), topic=TOPIC, group="the same partitions", batch=others)
+        while other.step(wait_s=0):
+            pass
+
+    with tempfile.TemporaryDirectory() as directory:
+        sleepy = SleepyStore(store, Fuse(asleep_at), meanwhile)
+        worker = Worker(stream, sleepy, EventLog(directory), topic=TOPIC, group="g", batch=batch)
+        while not slept.is_set() and worker.step(wait_s=0):
+            pass  # after the step in which it slept, the log refuses its commit
+        assert dict(store.scan("")) == replayed(stream)
+
+
+def test_an_erased_viewer_does_not_come_back_by_a_worker_that_slept(tmp_path: Any) -> None:
+    stream, store = MemoryStream(partitions=1), MemoryStore()
+    log = EventLog(tmp_path)
+    worker = Worker(stream, store, log, topic=TOPIC, group="g")
+    stream.publish(TOPIC, [played("e1"), played("e2")])
+    worker.step(wait_s=0)
+    worker.close()
+    for asleep_at in (1, 2, 3):  # after it has read the viewer
+        stream.publish(TOPIC, [played(f"later{asleep_at}")])
+        sleepy = SleepyStore(store, Fuse(asleep_at), lambda: store.delete([viewer_key("v")]))
+        worker = Worker(stream, sleepy, log, topic=TOPIC, group="g")
+        worker.step(wait_s=0)
+        worker.close()
+        raw = store.get([viewer_key("v")])[0]
+        assert raw is not None
+        assert decode_viewer(raw).counts == {"play": 1}
 
 
 def test_a_duplicate_is_told_from_a_redelivery_even_when_its_id_was_forgotten(tmp_path: Any) -> None:
@@ -252,11 +308,11 @@ def test_a_store_that_does_not_answer_is_waited_for(tmp_path: Any, monkeypatch: 
     class Moody(MemoryStore):
         failures = 3
 
-        def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+        def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
             if self.failures:
                 self.failures -= 1
                 raise Unavailable("store is away")
-            super().put(entries, ttl_s)
+            return super().swap(entries, ttl_s)
 
     stream, store = MemoryStream(partitions=2), Moody()
     stream.publish(TOPIC, [played(f"e{i}", f"v{i}") for i in range(9)])
