@@ -60,7 +60,7 @@ def sift(state: ViewerState, events: Sequence[Placed], ttl_s: float = FOREVER) -
     them is forgotten in between.
     """
     fold = ViewerFold(state, ttl_s)
-    return Sifted([fresh for one in events if (fresh := fold.take(one)) is not None], fold.state())
+    return Sifted([fresh for one in events if (fresh := fold.take(one)) is not None], fold.finish())
 
 
 def fold_viewer(state: ViewerState, events: Sequence[Placed], ttl_s: float = FOREVER) -> ViewerState:

@@ -44,8 +44,20 @@ class ViewerFold:
                  "_viewer_id")  # fmt: skip
 
     def __init__(self, state: ViewerState, ttl_s: float) -> None:
-        self._viewer_id, self._ttl_s = state.viewer_id, ttl_s
+        self._ttl_s = ttl_s
         self._resume(state)
+        self._positions, self._done, self._hidden = self._positions.copy(), self._done.copy(), self._hidden.copy()
+        self._shown, self._counts, self._offsets = self._shown.copy(), self._counts.copy(), self._offsets.copy()
+        self._exposed, self._screens = self._exposed.copy(), self._screens.copy()
+        self._outlets, self._hours = self._outlets.copy(), self._hours.copy()
+
+    @classmethod
+    def of(cls, state: ViewerState, ttl_s: float) -> ViewerFold:
+        """The same for a state that nobody else holds, as it comes from the store: it is used up instead of copied."""
+        fold = cls.__new__(cls)
+        fold._ttl_s = ttl_s
+        fold._resume(state)
+        return fold
 
     def take(self, one: Placed) -> Counted | None:
         """Fold an event; the event with its votes, or None when it was folded before or sent twice."""
@@ -67,20 +79,23 @@ class ViewerFold:
 
     def state(self) -> ViewerState:
         """The viewer's state by now; the fold may go on afterwards."""
+        return ViewerFold(self.finish(), self._ttl_s).finish()
+
+    def finish(self) -> ViewerState:
+        """The viewer's state at the end; the fold must not go on."""
         return ViewerState(
-            self._viewer_id, tuple(self._recent), self._positions.copy(), self._done.copy(), self._hidden.copy(),
-            self._shown.copy(), self._counts.copy(), self._offsets.copy(), self._exposed.copy(), bytes(self._seen),
-            self._at, self._screens.copy(), self._outlets.copy(), self._hours.copy(), self._session, self._pleased,
-            self._displeased,
+            self._viewer_id, tuple(self._recent), self._positions, self._done, self._hidden, self._shown,
+            self._counts, self._offsets, self._exposed, bytes(self._seen), self._at, self._screens, self._outlets,
+            self._hours, self._session, self._pleased, self._displeased,
         )  # fmt: skip
 
     def _resume(self, state: ViewerState) -> None:
-        self._recent, self._positions, self._done = list(state.recent), state.positions.copy(), state.done.copy()
-        self._hidden, self._shown, self._counts = state.hidden.copy(), state.shown.copy(), state.counts.copy()
-        self._offsets, self._exposed, self._seen = state.offsets.copy(), state.exposed.copy(), bytearray(state.seen_ids)
-        self._screens, self._outlets, self._hours = state.screens.copy(), state.outlets.copy(), state.hours.copy()
-        self._session, self._at = state.session, state.at
-        self._pleased, self._displeased = state.pleased, state.displeased
+        self._viewer_id, self._at, self._session = state.viewer_id, state.at, state.session
+        self._recent, self._seen = list(state.recent), bytearray(state.seen_ids)
+        self._positions, self._done, self._hidden = state.positions, state.done, state.hidden
+        self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
+        self._exposed, self._screens, self._outlets = state.exposed, state.screens, state.outlets
+        self._hours, self._pleased, self._displeased = state.hours, state.pleased, state.displeased
 
     def _fold(self, event: ViewerEvent) -> None:
         kind, item_id, at = event.kind, event.item_id, event.at

@@ -1,8 +1,8 @@
 """Read, fold, write back: again for whatever another writer changed meanwhile, so that no state goes backwards.
 
 A worker that was stopped in the middle of a step (SIGSTOP, a long pause of its machine) wakes up with states that it
-read before its partitions moved. Written blindly, they would undo what the new owner folded, and an erased viewer would come
-back. So states are only ever swapped for the ones they were folded from.
+read before its partitions moved. Written blindly, they would undo what the new owner folded, and an erased viewer would
+come back. So states are only ever swapped for the ones they were folded from.
 """
 
 from __future__ import annotations

@@ -16,17 +16,19 @@ from what stands there, which already holds its events, and its commit is refuse
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
 from features.exposure import fold_exposure
-from features.fold import FOREVER, Counted, Placed, Sifted, fold_item, items_of, sift
+from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.rewrite import rewrite
@@ -35,7 +37,7 @@ from features.worker.dead import DeadLetter, as_record, dead_topic, letter
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
-BATCH = 2000
+BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 POLL_S = 0.2
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
@@ -76,15 +78,9 @@ class Worker:
         """
         consumer = self.join()
         messages = consumer.poll(self._batch, wait_s)
-        if not messages:
-            return 0
-        placed, dead = read(messages)
-        if dead:
-            self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
-            self._report(dead)
-        self._fold(placed)
-        self._append(messages, placed)
-        consumer.commit(_last_offsets(messages))
+        if messages:
+            with _no_search_for_circles():
+                self._take(consumer, messages)
         return len(messages)
 
     def run(
@@ -131,6 +127,15 @@ class Worker:
         if consumer is not None:
             consumer.close()
 
+    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        placed, dead = read(messages)
+        if dead:
+            self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
+            self._report(dead)
+        self._fold(placed)
+        self._append(messages, placed)
+        consumer.commit(_last_offsets(messages))
+
     def _report(self, dead: Sequence[DeadLetter]) -> None:
         """Count them, and say so once for a batch, however many there are."""
         self.dead += len(dead)
@@ -143,35 +148,47 @@ class Worker:
         )
 
     def _fold(self, placed: Sequence[Placed]) -> None:
-        """Read the states these events concern, fold, write items first."""
-        by_viewer = _grouped((one.event.viewer_id, one) for one in placed)
-        keys = {viewer_key(viewer_id): viewer_id for viewer_id in by_viewer}
-        read = dict(zip(keys, self._online.get(list(keys)), strict=True))
-        sifted = {key: self._sift(viewer_id, read[key], by_viewer[viewer_id]) for key, viewer_id in keys.items()}
-        fresh = [one for some in sifted.values() for one in some.fresh]
-        fresh.sort(key=lambda one: one.offset)  # back into the order of the log: an item is folded along it
-        self._fold_items(fresh)
-        fold_exposure(self._online, fresh)
-        viewers = {key: (read[key], encode_viewer(some.state)) for key, some in sifted.items()}
-        refused = self._online.swap(viewers, self._viewer_ttl_s)
+        """Read the states these events concern, fold in the order of the log, write items first."""
+        ids = list(dict.fromkeys(one.event.viewer_id for one in placed))
+        found = self._online.get([viewer_key(viewer_id) for viewer_id in ids])
+        viewers = {viewer_id: self._viewer(viewer_id, raw) for viewer_id, raw in zip(ids, found, strict=True)}
+        counted = [one for one in (viewers[some.event.viewer_id].take(some) for some in placed) if one is not None]
+        self._fold_items(counted)
+        fold_exposure(self._online, counted)
+        states = {viewer_key(i): (raw, encode_viewer(viewers[i].finish())) for i, raw in zip(ids, found, strict=True)}
+        if refused := self._online.swap(states, self._viewer_ttl_s):
+            self._fold_again(refused, placed)
 
-        def again(key: str, raw: bytes | None) -> bytes:
-            return encode_viewer(self._sift(keys[key], raw, by_viewer[keys[key]]).state)
-
-        rewrite(self._online, refused, again, self._viewer_ttl_s)
-
-    def _sift(self, viewer_id: str, raw: bytes | None, events: Sequence[Placed]) -> Sifted:
-        """What is new to a viewer whose state is `raw`."""
-        state = ViewerState(viewer_id) if raw is None else decode_viewer(raw)
-        return sift(state, events, FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s)
-
-    def _fold_items(self, fresh: Sequence[Counted]) -> None:
-        by_shard = _grouped(((item_id, one.source), one) for one in fresh for item_id in items_of(one.event))
-        shards = {item_key(*shard): shard for shard in by_shard}
+    def _fold_again(self, keys: Sequence[str], placed: Sequence[Placed]) -> None:
+        """Viewers whose states another writer changed since they were read. What counts for items was decided right:
+        from an older state the same events in the same order count the same."""
+        theirs = _grouped((viewer_key(one.event.viewer_id), one) for one in placed)
 
         def folded(key: str, raw: bytes | None) -> bytes:
-            state = ItemState(shards[key][0]) if raw is None else decode_item(raw)
-            return encode_item(fold_item(state, by_shard[shards[key]]))
+            fold = self._viewer(theirs[key][0].event.viewer_id, raw)
+            for one in theirs[key]:
+                fold.take(one)
+            return encode_viewer(fold.finish())
+
+        rewrite(self._online, keys, folded, self._viewer_ttl_s)
+
+    def _viewer(self, viewer_id: str, raw: bytes | None) -> ViewerFold:
+        """A fold that goes on from this state."""
+        ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
+        return ViewerFold.of(ViewerState(viewer_id) if raw is None else decode_viewer(raw), ttl_s)
+
+    def _fold_items(self, counted: Sequence[Counted]) -> None:
+        shards: dict[str, list[Counted]] = {}
+        names: dict[str, str] = {}
+        for one in counted:
+            for item_id in items_of(one.event):
+                key = item_key(item_id, one.source)
+                names[key] = item_id
+                shards.setdefault(key, []).append(one)
+
+        def folded(key: str, raw: bytes | None) -> bytes:
+            state = ItemState(names[key]) if raw is None else decode_item(raw)
+            return encode_item(fold_item(state, shards[key]))
 
         rewrite(self._online, list(shards), folded)
 
@@ -181,6 +198,19 @@ class Worker:
         spans = _grouped((_source(message), message.offset) for message in messages)
         for source, offsets in spans.items():
             self._log.append(source, offsets[0], offsets[-1], by_source.get(source, []))
+
+
+@contextmanager
+def _no_search_for_circles() -> Iterator[None]:
+    """A batch makes hundreds of thousands of objects and no circle among them: looking for circles again and again
+    while they grow in number took half of the time of a fold. They are looked for between batches."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()
 
 
 def read(messages: Iterable[Message]) -> tuple[list[Placed], list[DeadLetter]]:

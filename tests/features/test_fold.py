@@ -12,6 +12,7 @@ from features import fold as module
 from features.codec import StateError, decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import ViewerEvent
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
+from features.fold_viewer import OUTLETS_MAX, SHOWN_TIMES
 from features.marks import MARK, event_mark
 from recsys.state import LANDMARK, RECENT_MAX, ItemState, ViewerState
 
@@ -113,11 +114,11 @@ def test_memory_is_bounded_and_keeps_the_newest() -> None:
     made += [event(f"o{i}", "click", LANDMARK, placement=f"cn.o{i}-tv-home") for i in range(50)]
     state = fold_viewer(NONE, placed(*made))
     assert [one.item_id for one in state.recent] == [f"i{i}" for i in range(many - RECENT_MAX, many)]
-    assert len(state.outlets) == 30
+    assert len(state.outlets) == OUTLETS_MAX
     assert list(state.hidden) == [f"i{i}" for i in range(many - module.HIDDEN_MAX, many)]
     assert list(state.positions) == [f"i{i}" for i in range(many - module.POSITIONS_MAX, many)]
     assert len(state.shown) == module.SHOWN_MAX
-    assert state.shown["always"] == (many, tuple(LANDMARK + many - n for n in range(module.SHOWN_TIMES, 0, -1)))
+    assert state.shown["always"] == (many, tuple(LANDMARK + many - n for n in range(SHOWN_TIMES, 0, -1)))
     assert state.impressions_since("always", LANDMARK + many - 2) == 2
     assert len(state.seen_ids) == MARK * module.SEEN_MAX
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from features.codec import VERSION, decode_item, decode_viewer, encode_item, encode_viewer
 from features.codec_v1 import ItemStateV1, ViewerStateV1
 from features.events import ViewerEvent
-from features.fold import Placed, fold_item, fold_viewer, items_of, sift
+from features.fold import Placed, fold_item, sift
 from recsys.state import LANDMARK, ItemState, ViewerState, forward_weight
 
 # What the last release of version 1 wrote after the five events below, byte for byte.
@@ -76,7 +76,7 @@ def test_an_item_of_version_1_goes_on_counting() -> None:
     assert decode_item(encode_item(after)) == after
 
 
-ids = st.text(max_size=4)
+ids = st.text("ab{}/é", max_size=4)
 ats = st.floats(0, 2.9e9)
 
 
@@ -121,10 +121,3 @@ def test_any_item_of_version_1_survives(old: ItemStateV1) -> None:
     for name in ("item_id", "counts", "regions", "impressions", "offsets"):
         assert getattr(new, name) == getattr(old, name)
     assert new.visits == old.counts.get("play", 0.0)
-
-
-def test_items_of_a_viewer_state_are_not_needed_to_read_it() -> None:
-    """A state folded from nothing is small: what was not said takes one byte."""
-    raw = encode_viewer(fold_viewer(ViewerState("v"), []))
-    assert len(raw) < 60
-    assert items_of(event("e", "follow", LANDMARK)) == ()
