@@ -10,7 +10,7 @@ the viewers' states (`features.fold`), so shards are made durable before these.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,7 +20,7 @@ from features.events import ViewerEvent
 from features.online import OnlineStore
 
 if TYPE_CHECKING:
-    from features.fold import Placed
+    from features.votes import Counted
 
 COUNTS = "count:"
 TRAFFIC = "traffic:"
@@ -83,18 +83,15 @@ def _counts(number: object) -> bool:
     return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < 1e6
 
 
-def exposed_to(before: Mapping[str, tuple[float, ...]], events: Iterable[ViewerEvent]) -> dict[str, tuple[float, ...]]:
-    """When items of targets with a frequency cap were shown to a viewer, after these events; the newest stand last."""
-    exposed = dict(before)
-    for event in events:
-        for key, (_, _, impressions) in credits_of(event).items():
-            if impressions:
-                times = sorted((*exposed.get(key, ()), *(event.at,) * impressions))
-                exposed[key] = tuple(times[-EXPOSED_MAX:])
-    return exposed
+def expose(exposed: dict[str, tuple[float, ...]], event: ViewerEvent) -> None:
+    """Note when items of targets with a frequency cap were shown to a viewer; the newest stand last."""
+    for key, (_, _, impressions) in credits_of(event).items():
+        if impressions:
+            times = sorted((*exposed.get(key, ()), *(event.at,) * impressions))
+            exposed[key] = tuple(times[-EXPOSED_MAX:])
 
 
-def fold_count(count: TargetCount, events: Sequence[Placed]) -> TargetCount:
+def fold_count(count: TargetCount, events: Sequence[Counted]) -> TargetCount:
     """The count after these events: `sift`ed, all crediting the target, of one source, in offset order."""
     won, served, pages, impressions = count.won, count.served, count.pages, count.impressions
     upto, offset = count.upto, count.offset
@@ -108,7 +105,7 @@ def fold_count(count: TargetCount, events: Sequence[Placed]) -> TargetCount:
     return TargetCount(count.key, won, served, pages, impressions, upto, offset)
 
 
-def fold_traffic(day: TrafficDay, events: Sequence[Placed]) -> TrafficDay:
+def fold_traffic(day: TrafficDay, events: Sequence[Counted]) -> TrafficDay:
     """The traffic after these impressions of its day, placement, region and source, in offset order."""
     attention, pages, offset = list(day.attention), list(day.pages), day.offset
     for one in events:
@@ -121,10 +118,10 @@ def fold_traffic(day: TrafficDay, events: Sequence[Placed]) -> TrafficDay:
     return TrafficDay(day.placement, day.region, day.day, tuple(attention), tuple(pages), offset)
 
 
-def fold_exposure(online: OnlineStore, fresh: Sequence[Placed]) -> None:
+def fold_exposure(online: OnlineStore, fresh: Sequence[Counted]) -> None:
     """Fold events (`sift`ed, in the order of the log) into the shards they concern. Raises Unavailable."""
-    counts: dict[tuple[str, str], list[Placed]] = defaultdict(list)
-    traffic: dict[tuple[str, str, int, str], list[Placed]] = defaultdict(list)
+    counts: dict[tuple[str, str], list[Counted]] = defaultdict(list)
+    traffic: dict[tuple[str, str, int, str], list[Counted]] = defaultdict(list)
     for one in fresh:
         event = one.event
         for key in credits_of(event):

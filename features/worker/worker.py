@@ -23,7 +23,7 @@ from typing import TypeVar
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
 from features.exposure import fold_exposure
-from features.fold import Placed, apply, fold_item, items_of, sift
+from features.fold import FOREVER, Counted, Placed, fold_item, items_of, sift
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.stream import Consumer, Message, Stream
@@ -142,12 +142,13 @@ class Worker:
         """Read the states these events concern, fold, write items first."""
         by_viewer = _grouped((one.event.viewer_id, one) for one in placed)
         states = self._viewers(by_viewer)
-        sifted = {viewer_id: sift(states[viewer_id], events) for viewer_id, events in by_viewer.items()}
+        ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
+        sifted = {viewer_id: sift(states[viewer_id], events, ttl_s) for viewer_id, events in by_viewer.items()}
         fresh = [one for some in sifted.values() for one in some.fresh]
         fresh.sort(key=lambda one: one.offset)  # back into the order of the log: an item is folded along it
         self._fold_items(fresh)
         fold_exposure(self._online, fresh)
-        viewers = {viewer_key(v): encode_viewer(apply(states[v], sifted[v])) for v in by_viewer}
+        viewers = {viewer_key(viewer_id): encode_viewer(some.state) for viewer_id, some in sifted.items()}
         self._online.put(viewers, self._viewer_ttl_s)
 
     def _viewers(self, viewer_ids: Iterable[str]) -> dict[str, ViewerState]:
@@ -155,7 +156,7 @@ class Worker:
         found = self._online.get([viewer_key(viewer_id) for viewer_id in ids])
         return {i: ViewerState(i) if raw is None else decode_viewer(raw) for i, raw in zip(ids, found, strict=True)}
 
-    def _fold_items(self, fresh: Sequence[Placed]) -> None:
+    def _fold_items(self, fresh: Sequence[Counted]) -> None:
         by_shard = _grouped(((item_id, one.source), one) for one in fresh for item_id in items_of(one.event))
         keys = [item_key(item_id, source) for item_id, source in by_shard]
         entries = {}

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer
 from features.columns import FEATURES, columns
 from features.events import ViewerEvent
-from features.fold import Placed, fold_item, fold_viewer
+from features.fold import Placed, fold_item, fold_viewer, sift
 from features.stats import StatsColumns
 from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
@@ -138,9 +138,16 @@ def online(events: list[ViewerEvent], viewer_id: str) -> tuple[ViewerState | Non
     placed = [Placed("viewer-events/0", offset, event) for offset, event in enumerate(events)]
     own = [one for one in placed if one.event.viewer_id == viewer_id]
     viewer = decode_viewer(encode_viewer(fold_viewer(ViewerState(viewer_id), own))) if own else None
+    everybody = {event.viewer_id for event in events}
+    counted = [
+        one
+        for someone in everybody
+        for one in sift(ViewerState(someone), [one for one in placed if one.event.viewer_id == someone]).fresh
+    ]
+    counted.sort(key=lambda one: one.offset)
     items = []
     for item_id in sorted({str(one.event.item_id) for one in placed}):
-        about = [one for one in placed if one.event.item_id == item_id]
+        about = [one for one in counted if one.event.item_id == item_id]
         items.append(decode_item(encode_item(fold_item(ItemState(item_id), about))))
     return viewer, items
 
