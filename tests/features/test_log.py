@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from features.events import LATEST, ViewerEvent
 from features.fold import Placed
+from features.offline import files
 from features.offline import log as module
+from features.offline.table import SCHEMA
 from features.offline.log import EventLog
 from recsys.errors import Unavailable
 from recsys.types import Screen
@@ -67,7 +69,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
     log.append("viewer-events/0", 5, 6, placed)
     assert list(log.replay()) == placed
     table = log.events()
-    assert table.schema == module.SCHEMA
+    assert table.schema == SCHEMA
     assert set(ViewerEvent.__struct_fields__) | {"source", "offset"} == set(table.column_names)
 
 
@@ -106,7 +108,7 @@ def test_only_files_of_the_days_asked_for_are_opened(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     for day in range(10):
         log.append("t/0", day, day, [Placed("t/0", day, event(f"e{day}", START + day * DAY_S))])
-    for file in tmp_path.glob(f"day={module._date(START + 9 * DAY_S)}/*"):
+    for file in tmp_path.glob(f"day={files.day_of(START + 9 * DAY_S)}/*"):
         file.write_bytes(b"broken")
     assert [p.event.id for p in log.replay(START + 2 * DAY_S, START + 4 * DAY_S)] == ["e2", "e3"]
     with pytest.raises(Unavailable):
