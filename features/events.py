@@ -41,6 +41,7 @@ from features.viewer_event import (
     SCHEMAS,
     SOURCE,
     TYPE_PREFIX,
+    WRITTEN_MAX,
     Id,
     Kind,
     ViewerEvent,
@@ -81,18 +82,20 @@ def accept_json(raw: bytes, now: float) -> tuple[ViewerEvent, object]:
     return _accepted(_thorough(parsed, at)), parsed.get(TOKEN)
 
 
-def encode(event: ViewerEvent) -> bytes:
+def encode(event: ViewerEvent, checked: bool = False) -> bytes:
     """The wire form of an event, for the stream. Raises EventError for what `decode` could not read back.
 
     Exempt are events from the future: they are written, so that nothing is lost, and `decode` refuses them.
+    `checked`: the event comes from `accept` and need not be read back again.
     """
     try:
         raw = _encoder.encode(_as_written(event))
     except (UnicodeEncodeError, RecursionError, OverflowError, TypeError, ValueError) as error:  # hidden in a context
         raise EventError(f"event {short(event.id)} cannot be written: {error}") from error
-    if len(raw) > MAX_BYTES:
-        raise EventError(f"event {short(event.id)} has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
-    _read(raw)
+    if len(raw) > WRITTEN_MAX:
+        raise EventError(f"event {short(event.id)} has {len(raw):,} bytes; at most {WRITTEN_MAX:,} are taken")
+    if not checked:
+        _read(raw)
     return raw
 
 

@@ -16,7 +16,8 @@ SCHEMAS = ("urn:mainstay:viewer-event:1", SCHEMA)
 """Versions that are read; the last is written. Version 1 knew no `rating`: a survey's answer stood in `percent`."""
 
 SOURCE = "/mainstay"
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 20  # of a message that is read
+WRITTEN_MAX = 1_000_000  # of one that is written: with its key it fits a Kafka broker's default
 LATEST = 2.9e9  # year 2061: up to here doubles tell microseconds apart and hold every forward-decayed count
 CLIENT_LATEST = 253_402_300_799.0  # the last second of year 9999: clients' clocks say such things
 AHEAD_S = 300.0  # a client's clock may be this far ahead of ours; what is further ahead is quarantined

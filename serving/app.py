@@ -15,8 +15,12 @@ from features.columns import FEATURES, columns
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
+from features.spool import Spool
+from features.spool.connect import open_spool
 from features.stream import Stream
 from features.stream.connect import open_stream
+from features.stream.watch import Watch
+from features.worker.dead import LetterCount
 from recsys.guidance.solver import warm
 from recsys.pipeline import Engine
 from recsys.settings import Settings
@@ -49,7 +53,8 @@ from serving.tokens import Tokens, home_secret
 VERSION = "0.1.0"
 STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0
-STREAM_EVERY_S = 5.0
+STREAM_EVERY_S = 2.0
+LETTERS_EVERY_S = 10.0
 TARGETS_EVERY_S = 1.0
 STATS_SHARE = 0.05
 """Reading the statistics takes at most this share of a process's time: many items are read less often."""
@@ -65,6 +70,8 @@ class Parts:
 
     settings: Settings
     stream: Stream
+    spool: Spool
+    watch: Watch
     online: OnlineStore
     control: ControlPlane
     holders: Holders
@@ -81,12 +88,14 @@ class Parts:
             self.followers[name].once()  # the first request sees the catalogue, if there is one
         for follower in self.followers.values():
             follower.start()
+        self.spool.start()
         self.publisher.start()
 
     def stop(self) -> None:
         """Send what waits, then let go of everything."""
         self.previews.stop()
         self.publisher.stop()
+        self.spool.close()
         for name, follower in self.followers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
         self.stream.close()
@@ -100,6 +109,11 @@ class Parts:
             name: PartHealth(ok=self.followers[name].ok, detail=self.followers[name].error or "answers")
             for name in ("control", "online", "stream", "engine")
         }
+        spool = self.spool.state()
+        why = f": {spool.fault}" if spool.fault else ""
+        parts["spool"] = PartHealth(ok=not why, detail=f"{spool.records:,} events wait{why}")
+        standstill = self.watch.standstill
+        parts["worker"] = PartHealth(ok=not standstill, detail=standstill or "gets on")
         version = snapshot.model.bundle.version if snapshot.model else None
         parts["model"] = PartHealth(
             ok=version is not None and model.refused is None,
@@ -125,6 +139,7 @@ def build(
     settings: Settings,
     *,
     stream: Stream | None = None,
+    spool: Spool | None = None,
     online: OnlineStore | None = None,
     control: ControlPlane | None = None,
     clock: Callable[[], float] = time.time,
@@ -153,10 +168,19 @@ def build(
     )
     holders = Holders(control, online, clock, metrics, prepare)
     models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
-    publisher = Publisher(stream, settings.topic, metrics.lost.inc)
+    watch = Watch(stream, settings.topic, settings.group, lambda why: _lost(spool, metrics))
+    spool = spool or open_spool(
+        settings.stream_url,
+        stream,
+        settings.topic,
+        directory=settings.spool_dir,
+        limit_bytes=settings.spool_mb << 20,
+        on_delivered=watch.saw,
+    )
+    publisher = Publisher(spool, metrics.lost.inc)
     live = LiveMeasures(holders, metrics, clock)
     feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock, live.note)
-    ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
+    ingest = Ingest(spool, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
     log = EventLog(settings.event_log_dir)
@@ -166,12 +190,14 @@ def build(
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
         "measures": Follower("measures", live.step, MEASURE_EVERY_S, MEASURE_SHARE),
-        "stream": Follower("stream", _reach(stream, settings.topic), STREAM_EVERY_S),
+        "stream": Follower("stream", _watched(watch, spool, stream, settings.topic, metrics), STREAM_EVERY_S),
+        "letters": Follower("letters", _counted(LetterCount(stream, settings.topic), metrics), LETTERS_EVERY_S),
         "targets": Follower("targets", loop.step, TARGETS_EVERY_S),
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed, loop, trial)
+    remembered = (stream, spool, watch, online, control)
+    parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -211,6 +237,27 @@ def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:
     return sources
 
 
-def _reach(stream: Stream, topic: str) -> Callable[[], object]:
-    """A step that sees whether the stream answers."""
-    return lambda: stream.partitions(topic)
+def _watched(watch: Watch, spool: Spool, stream: Stream, topic: str, metrics: Metrics) -> Callable[[], None]:
+    """A step that sees whether the stream answers, has its log, and is worked on; its figures."""
+
+    def step() -> None:
+        state = spool.state()
+        metrics.spool_records.set(state.records)
+        metrics.spool_bytes.set(state.size)
+        stream.partitions(topic)
+        try:
+            watch.step()
+        finally:
+            metrics.stalled.set(len(watch.stalled))
+
+    return step
+
+
+def _lost(spool: Spool | None, metrics: Metrics) -> None:
+    metrics.stream_losses.inc()
+    if spool is not None:
+        spool.redeliver()
+
+
+def _counted(letters: LetterCount, metrics: Metrics) -> Callable[[], None]:
+    return lambda: metrics.dead_letters.set(letters.look())

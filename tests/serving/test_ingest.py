@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import pytest
 
@@ -14,7 +15,7 @@ from recsys.errors import Unavailable
 class Full(MemoryStream):
     """A stream that takes nothing."""
 
-    def publish(self, topic: str, records: Sequence[Record]) -> None:
+    def publish(self, topic: str, records: Sequence[Record]) -> NoReturn:
         raise Unavailable("stream: queue full")
 
 
@@ -74,7 +75,7 @@ def test_when_all_are_bad_the_answer_is_a_problem_with_the_verdicts(shared) -> N
 
 def test_an_empty_batch_is_fine(shared) -> None:
     answer = shared.http.post("/v1/events", json=[])
-    assert (answer.status_code, answer.json()) == (202, {"accepted": 0, "refused": 0, "verdicts": []})
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 0, "quarantined": 0, "refused": 0, "verdicts": []})
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/items"])
