@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.faults.killed import killed
+from benchmarks.faults.order import alone, repeats, shuffled
 from benchmarks.faults.place import Places
+from benchmarks.faults.poison import poison
 from benchmarks.faults.rebalance import STOPS, rebalanced, stale
 from benchmarks.faults.report import Line
 
@@ -23,9 +25,25 @@ class Bench:
 
 
 BENCHES: dict[str, Bench] = {
+    "E1": Bench(
+        "one single event on an idle system",
+        lambda places, kind, short, seed: alone(places, kind, 5 if short else 100, seed),
+    ),
+    "E2": Bench(
+        "every event sent 1 to 5 times",
+        lambda places, kind, short, seed: repeats(places, kind, 600 if short else 10_000, seed),
+    ),
+    "E3": Bench(
+        "every event out of order, some of them days late",
+        lambda places, kind, short, seed: shuffled(places, kind, 600 if short else 20_000, seed),
+    ),
     "E5": Bench(
         "workers killed at random moments and at every point of a step",
         lambda places, kind, short, seed: killed(places, kind, 6 if short else 200, 2 if short else 4, seed),
+    ),
+    "E6": Bench(
+        "poison in the log",
+        lambda places, kind, short, seed: poison(places, kind, 2_000 if short else 50_000, seed),
     ),
     "E9": Bench(
         "workers 1 -> 4 -> 1, one killed every 3 s",

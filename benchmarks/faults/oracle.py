@@ -1,8 +1,8 @@
 """What the stores must hold, told from the accepted messages alone, in two ways that know nothing of each other.
 
 *Replay*: every event once more through the pure fold, each viewer's whole history at once, no store, no batches, no
-worker: the dump of the online store must be equal to it byte for byte. *Ledger*: plain sums with nothing of the engine in
-them (`json`, a set of ids, additions in log order), so that a fold that is wrong in the same way twice is found too.
+worker: the dump of the online store must be equal to it byte for byte. *Ledger*: plain sums with nothing of the engine
+in them (`json`, a set of ids, additions in log order), so that a fold that is wrong in the same way twice is found too.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Oracle:
     """Fed with every accepted message, in log order per partition."""
 
     dead: set[tuple[int, int]] = field(default_factory=set)  # (partition, offset) of what cannot be read
+    refused_kind: str = ""  # of the release that reads now; what it set aside stays aside
     events: dict[str, list[Placed]] = field(default_factory=lambda: defaultdict(list))
     _fresh: dict[str, list[Counted]] = field(default_factory=dict)
     _about: dict[tuple[Any, ...], list[Counted]] = field(default_factory=lambda: defaultdict(list))
@@ -65,8 +66,8 @@ class Oracle:
         for message in messages:
             try:
                 event = decode(message.value)
-                if event.viewer_id != message.key:
-                    raise EventError("keyed by another")
+                if event.viewer_id != message.key or event.kind == self.refused_kind:
+                    raise EventError("keyed by another, or not known yet")
             except EventError:
                 self.dead.add((message.partition, message.offset))
                 continue
@@ -124,7 +125,7 @@ def _traffic(one: Counted) -> list[tuple[str, str, str, int, str]]:
 
 @dataclass
 class Ledger:
-    """Plain sums over the same messages: how often each viewer did what, what each target won, how many pages there were."""
+    """Plain sums over the same messages: how often each viewer did what, what targets won, how many pages there were."""
 
     ids: set[tuple[str, str]] = field(default_factory=set)
     repeats: int = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from contextlib import closing
-from dataclasses import replace
+
+from msgspec import structs
 
 from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.place import Places
@@ -49,7 +50,7 @@ def alone(places: Places, kind: str, times: int, seed: int) -> list[Line]:
             "E1",
             kind,
             f"one single event on an idle system, {times} times",
-            f"in viewer and item state after {took_s[len(took_s) // 2]:.2f} s (median), {took_s[-1]:.2f} s (worst); {verdict}",
+            f"in both states after {took_s[len(took_s) // 2]:.2f} s (median), {took_s[-1]:.2f} s (worst); {verdict}",
             f"each within {SEEN_WITHIN_S:.0f} s",
             begun and verdict.ok and took_s[-1] <= SEEN_WITHIN_S,
         )
@@ -78,7 +79,7 @@ def repeats(places: Places, kind: str, events: int, seed: int) -> list[Line]:
         Line(
             "E2",
             kind,
-            f"{events:,} events sent 1 to 5 times, {scene.sent:,} messages in {len(portions)} portions, {kills} restarts",
+            f"{events:,} events sent 1 to 5 times: {scene.sent:,} messages, {len(portions)} portions, {kills} kill -9",
             f"{verdict}; {scene.ledger.repeats:,} copies left out",
             "dump = oracle",
             verdict.ok and scene.ledger.repeats == scene.sent - events,
@@ -114,4 +115,4 @@ def shuffled(places: Places, kind: str, events: int, seed: int) -> list[Line]:
 
 def _late(event: ViewerEvent, days: float) -> ViewerEvent:
     """The same, sent by a device that had been without a network: it happened days before the server heard of it."""
-    return with_fields(event, client_at=event.at - days * DAY_S)
+    return structs.replace(event, client_at=event.at - days * DAY_S)

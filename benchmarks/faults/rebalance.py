@@ -1,8 +1,8 @@
 """E9: workers come, go, die and come back from the dead while the log flows; a state never goes backwards.
 
-`rebalanced`: one worker, then four, then one; one killed every few seconds and replaced. `stale`: a worker stops (SIGSTOP) in the
-middle of a step for longer than its session, another takes its partitions and goes on, then the first one wakes up and finishes
-its step with what it had read before.
+`rebalanced`: one worker, then four, then one; one killed every few seconds and replaced. `stale`: a worker stops
+(SIGSTOP) in the middle of a step for longer than its session, another takes its partitions and goes on, then the first
+one wakes up and finishes its step with what it had read before.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def rebalanced(places: Places, kind: str, seconds: float, seed: int) -> list[Lin
         Line(
             "E9",
             kind,
-            f"workers 1 -> 4 -> 1 over {seconds:.0f} s, {kills} killed, {sent:,} messages, {repeats:,} of them sent twice",
+            f"workers 1 -> 4 -> 1 over {seconds:.0f} s, {kills} killed; {sent:,} messages, {repeats:,} of them copies",
             f"{verdict}; {len(commits(place)):,} commits",
             "nothing missing, nothing twice",
             verdict.ok,

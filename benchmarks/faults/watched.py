@@ -2,9 +2,9 @@
 
     python -m benchmarks.faults.watched [--journal FILE] [--at POINT:N:kill] [--refusing KIND] -- FLAGS OF recsys-worker
 
-Points are counted from SIGUSR1 on, or from the start with `--armed`. At the N-th time that the worker passes POINT it sends itself
-SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every commit.
-`--refusing KIND` makes it an older release that does not know an event kind.
+Points are counted from SIGUSR1 on, or from the start with `--armed`. At the N-th time that the worker passes POINT it
+sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every
+commit. `--refusing KIND` makes it an older release that does not know an event kind.
 """
 
 from __future__ import annotations
