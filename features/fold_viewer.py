@@ -45,11 +45,7 @@ class ViewerFold:
 
     def __init__(self, state: ViewerState, ttl_s: float) -> None:
         self._ttl_s = ttl_s
-        self._resume(state)
-        self._positions, self._done, self._hidden = self._positions.copy(), self._done.copy(), self._hidden.copy()
-        self._shown, self._counts, self._offsets = self._shown.copy(), self._counts.copy(), self._offsets.copy()
-        self._exposed, self._screens = self._exposed.copy(), self._screens.copy()
-        self._outlets, self._hours = self._outlets.copy(), self._hours.copy()
+        self._resume(_copied(state))
 
     @classmethod
     def of(cls, state: ViewerState, ttl_s: float) -> ViewerFold:
@@ -79,7 +75,7 @@ class ViewerFold:
 
     def state(self) -> ViewerState:
         """The viewer's state by now; the fold may go on afterwards."""
-        return ViewerFold(self.finish(), self._ttl_s).finish()
+        return _copied(self.finish())
 
     def finish(self) -> ViewerState:
         """The viewer's state at the end; the fold must not go on."""
@@ -162,6 +158,15 @@ class ViewerFold:
             insort(recent, action, key=_age)
         if len(recent) > RECENT_MAX:
             del recent[0]
+
+
+def _copied(state: ViewerState) -> ViewerState:
+    """The same state with dictionaries of its own."""
+    return ViewerState(
+        state.viewer_id, state.recent, state.positions.copy(), state.done.copy(), state.hidden.copy(),
+        state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.exposed.copy(), state.seen_ids, state.at,
+        state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.pleased, state.displeased,
+    )  # fmt: skip
 
 
 def sit(session: Session, event: ViewerEvent, finished: bool) -> Session:

@@ -30,6 +30,9 @@ LANDMARK = 1_767_225_600.0
 
 DAY_S = 86_400.0
 
+TTL_S = 180 * DAY_S
+"""An idle viewer is forgotten after this long, where the settings say nothing else."""
+
 
 def forward_weight(at: float) -> float:
     """What an event at unix second `at` adds to a forward-decayed count.
@@ -126,8 +129,11 @@ def forgotten(at: float, now: float, ttl_s: float) -> bool:
 
 
 def remembered(state: ViewerState | None, now: float, ttl_s: float) -> ViewerState | None:
-    """The state as a reader at unix second `now` may see it: None when there is none or it is `forgotten`."""
-    return None if state is None or forgotten(state.at, now, ttl_s) else state
+    """The state as a reader at unix second `now` may see it: None when there is none or it is `forgotten`.
+
+    A state that has no newest event (`at` is 0) was made by hand and is not forgotten.
+    """
+    return None if state is None or (state.at and forgotten(state.at, now, ttl_s)) else state
 
 
 class ItemState(msgspec.Struct, frozen=True, array_like=True):
@@ -177,9 +183,13 @@ class ItemStats:
         return cls(np.zeros((items, len(ACTIONS)), np.float32), np.zeros(items, np.float32))
 
     def popularity(self) -> F32:
-        """[N] decayed visits, completions counting half as much again, likes double and dislikes against."""
-        weight = np.array([0.0, 0.5, 1.0, -1.0], np.float32)
-        popularity: F32 = np.maximum(self._visits() + self.count @ weight, np.float32(0.0))
+        """[N] decayed visits, worth up to half as much again for an item that is seen to the end, double for one that
+        is liked, nothing for one that is disliked by all who play it. Rates are shrunk, as by 20 plays."""
+        plays = self.count[:, ACTIONS.index("play")]
+        worth = np.ones_like(plays)
+        for action, weight in (("complete", 0.5), ("like", 1.0), ("dislike", -1.0)):
+            worth += np.float32(weight) * _rate(self.count[:, ACTIONS.index(action)], plays, 20.0)
+        popularity: F32 = self._visits() * np.maximum(worth, np.float32(0.0))
         return popularity
 
     def completion_rate(self, shrink: float = 20.0) -> F32:

@@ -39,6 +39,7 @@ from recsys.state import ItemState, ViewerState
 
 BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 POLL_S = 0.2
+TTL_SLACK_S = 1.0  # the store lets go of a viewer just after `recsys.state.forgotten` does, never before
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
 K = TypeVar("K")
@@ -68,6 +69,7 @@ class Worker:
         self._stream, self._online, self._log = stream, online, log
         self._topic, self._group = topic, group
         self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
+        self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
         self._consumer: Consumer | None = None
 
     def step(self, wait_s: float = POLL_S) -> int:
@@ -156,7 +158,7 @@ class Worker:
         self._fold_items(counted)
         fold_exposure(self._online, counted)
         states = {viewer_key(i): (raw, encode_viewer(viewers[i].finish())) for i, raw in zip(ids, found, strict=True)}
-        if refused := self._online.swap(states, self._viewer_ttl_s):
+        if refused := self._online.swap(states, self._kept_s):
             self._fold_again(refused, placed)
 
     def _fold_again(self, keys: Sequence[str], placed: Sequence[Placed]) -> None:
@@ -170,7 +172,7 @@ class Worker:
                 fold.take(one)
             return encode_viewer(fold.finish())
 
-        rewrite(self._online, keys, folded, self._viewer_ttl_s)
+        rewrite(self._online, keys, folded, self._kept_s)
 
     def _viewer(self, viewer_id: str, raw: bytes | None) -> ViewerFold:
         """A fold that goes on from this state."""
