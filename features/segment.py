@@ -1,6 +1,6 @@
 """Segment's video events -> CloudEvents of ours.
 
-Source: Segment's video spec, https://segment.com/docs/connections/spec/video/ (`track` calls).
+Source: Segment's video spec, https://www.twilio.com/docs/segment/connections/spec/video (`track` calls).
 "Playback" events are about the player, "Content" events about the programme; of an advertisement nothing is taken.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -140,13 +140,16 @@ def build(
     settings: Settings,
     *,
     stream: Stream | None = None,
-    spool: Spool | None = None,
+    spool: Callable[[Callable[[Mapping[int, int]], object]], Spool] | None = None,
     online: OnlineStore | None = None,
     control: ControlPlane | None = None,
     clock: Callable[[], float] = time.time,
     engine: Engine | None = None,
 ) -> FastAPI:
-    """The service. What is handed in is used as it is; everything else comes from the settings' URLs."""
+    """The service. What is handed in is used as it is; everything else comes from the settings' URLs.
+
+    spool   makes one, given whom to tell of deliveries (as `open_spool` is)
+    """
     metrics = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
     online = online or open_online(settings.online_url)
@@ -169,16 +172,9 @@ def build(
     )
     holders = Holders(control, online, clock, metrics, prepare)
     models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
-    watch = Watch(stream, settings.topic, settings.group, lambda why: _lost(spool, metrics))
-    spool = spool or open_spool(
-        settings.stream_url,
-        stream,
-        settings.topic,
-        directory=settings.spool_dir,
-        limit_bytes=settings.spool_mb << 20,
-        on_delivered=watch.saw,
-    )
-    publisher = Publisher(spool, metrics.lost.inc)
+    watch = Watch(stream, settings.topic, settings.group, lambda why: _lost(waiting, metrics))
+    waiting = spool(watch.saw) if spool else _spool(settings, stream, watch)
+    publisher = Publisher(waiting, metrics.lost.inc)
     live = LiveMeasures(holders, metrics, clock)
     feed = FeedService(
         engine,
@@ -191,7 +187,7 @@ def build(
         live.note,
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
     )
-    ingest = Ingest(spool, control, tokens, metrics, clock)
+    ingest = Ingest(waiting, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
     log = EventLog(settings.event_log_dir)
@@ -201,13 +197,13 @@ def build(
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
         "measures": Follower("measures", live.step, MEASURE_EVERY_S, MEASURE_SHARE),
-        "stream": Follower("stream", _watched(watch, spool, stream, settings.topic, metrics), STREAM_EVERY_S),
+        "stream": Follower("stream", _watched(watch, waiting, stream, settings.topic, metrics), STREAM_EVERY_S),
         "letters": Follower("letters", _counted(LetterCount(stream, settings.topic), metrics), LETTERS_EVERY_S),
         "targets": Follower("targets", loop.step, TARGETS_EVERY_S),
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    remembered = (stream, spool, watch, online, control)
+    remembered = (stream, waiting, watch, online, control)
     parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial)
 
     @asynccontextmanager
@@ -264,10 +260,20 @@ def _watched(watch: Watch, spool: Spool, stream: Stream, topic: str, metrics: Me
     return step
 
 
-def _lost(spool: Spool | None, metrics: Metrics) -> None:
+def _spool(settings: Settings, stream: Stream, watch: Watch) -> Spool:
+    return open_spool(
+        settings.stream_url,
+        stream,
+        settings.topic,
+        directory=settings.spool_dir,
+        limit_bytes=settings.spool_mb << 20,
+        on_delivered=watch.saw,
+    )
+
+
+def _lost(spool: Spool, metrics: Metrics) -> None:
     metrics.stream_losses.inc()
-    if spool is not None:
-        spool.redeliver()
+    spool.redeliver()
 
 
 def _counted(letters: LetterCount, metrics: Metrics) -> Callable[[], None]:

@@ -91,6 +91,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture(name="free_port")
+def _free_port() -> Callable[[], int]:
+    """`free_port()`: a TCP port that nobody listens on."""
+    return free_port
+
+
 @contextmanager
 def running(
     command: list[str], port: int, home: Path, user: str | None = None, ready: Callable[[], bool] | None = None
