@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
-from recsys.types import ACTIONS, F32
+from recsys.types import ACTIONS, F32, F64
 
 RECENT_MAX = 100
 """A viewer's remembered actions; older ones leave the state (the offline log keeps them)."""
@@ -182,6 +183,13 @@ class ItemStats:
         """Nothing seen yet, for a catalogue of `items` rows."""
         return cls(np.zeros((items, len(ACTIONS)), np.float32), np.zeros(items, np.float32))
 
+    @cached_property
+    def totals(self) -> F64:
+        """[A + 3] sums over all items: of each action, of impressions, of visits, of hides."""
+        sums = [*self.count.sum(axis=0, dtype=np.float64), self.impressions.sum(dtype=np.float64)]
+        hides = 0.0 if self.hides is None else self.hides.sum(dtype=np.float64)
+        return np.array([*sums, self.seen_visits().sum(dtype=np.float64), hides])
+
     def popularity(self) -> F32:
         """[N] decayed visits, worth up to half as much again for an item that is seen to the end, double for one that
         is liked, nothing for one that is disliked by all who play it. Rates are shrunk, as by 20 plays."""
@@ -189,7 +197,7 @@ class ItemStats:
         worth = np.ones_like(plays)
         for action, weight in (("complete", 0.5), ("like", 1.0), ("dislike", -1.0)):
             worth += np.float32(weight) * _rate(self.count[:, ACTIONS.index(action)], plays, 20.0)
-        popularity: F32 = self._visits() * np.maximum(worth, np.float32(0.0))
+        popularity: F32 = self.seen_visits() * np.maximum(worth, np.float32(0.0))
         return popularity
 
     def completion_rate(self, shrink: float = 20.0) -> F32:
@@ -206,8 +214,8 @@ class ItemStats:
 
         Pulled towards 1 as by `shrink` visits.
         """
-        steady = self._visits() * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
-        lately = steady if self.lately is None else self.lately
+        steady = self.seen_visits() * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
+        lately = self.seen_lately()
         trend: F32 = (lately + np.float32(shrink)) / (steady + np.float32(shrink))
         return trend
 
@@ -227,7 +235,13 @@ class ItemStats:
             ),
         )
 
-    def _visits(self) -> F32:
+    def seen_lately(self) -> F32:
+        """[N] `lately`, or what stands for it."""
+        steady = np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
+        return self.seen_visits() * steady if self.lately is None else self.lately
+
+    def seen_visits(self) -> F32:
+        """[N] `visits`, or what stands for them."""
         return self.count[:, ACTIONS.index("play")] if self.visits is None else self.visits
 
 

@@ -1,7 +1,7 @@
 """The files of the event log: how they are named, listed, written so that none is ever half visible, and locked.
 
 `day=2026-01-31/viewer-events-0-…100-…199-until-2026-01-31.parquet` holds one batch of one source; its name says the
-days of its oldest and newest event and its offsets. `day=2026-01-31/whole-….parquet` holds what a compaction made one of.
+days of its oldest and newest event and its offsets. `day=2026-01-31/whole-….parquet` is what a compaction made of many.
 Locks are `flock` on files below the directory: they go with the process that held them.
 """
 

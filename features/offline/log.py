@@ -1,6 +1,6 @@
 """The event log: Parquet files in folders by day, never half visible, queried with DuckDB.
 
-The worker writes a file for each batch of a source, named by offsets, so appending the same range twice changes nothing;
+The worker writes a file for each batch of a source, named by offsets, so that appending a range twice changes nothing;
 `features.offline.compact` makes one of the many. After a crash ranges may overlap, a file may stand beside the one it
 became part of, and a client may have sent an event twice. Two ways to read:
 

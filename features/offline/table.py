@@ -66,13 +66,13 @@ def placed_of(rows: pa.RecordBatch | pa.Table) -> Iterator[Placed]:
     screens = [None if one is None else _SCREENS[one] for one in column["screen"]]
     contexts = [msgspec.json.decode(one) if one else {} for one in column["context"]]
     plain = [column[name] for name in _PLAIN if name not in ("screen", "items", "attention")]
-    for source, offset, screen, items, attention, context, (
-        at, id_, kind, viewer_id, client_at, session_id, device_id, region, placement, request_id, item_id, slot,
-        position_s, duration_s, percent, rating,
-    ) in zip(  # fmt: skip
-        column["source"], column["offset"], screens, column["items"], column["attention"], contexts,
-        zip(*plain, strict=True), strict=True,
-    ):  # fmt: skip
+    places = zip(
+        column["source"], column["offset"], screens, column["items"], column["attention"], contexts, strict=True
+    )
+    for place, said in zip(places, zip(*plain, strict=True), strict=True):
+        source, offset, screen, items, attention, context = place
+        (at, id_, kind, viewer_id, client_at, session_id, device_id, region, placement, request_id, item_id, slot,
+         position_s, duration_s, percent, rating) = said  # fmt: skip
         event = ViewerEvent(
             id=id_, kind=kind, viewer_id=viewer_id, at=at, client_at=client_at, session_id=session_id or "",
             device_id=device_id or "", screen=screen, region=region or "", placement=placement or "",

@@ -1,10 +1,10 @@
-"""Compaction and erasure rewrite the log under its readers: what can be read stays the same, whenever they are stopped."""
+"""Compaction and erasure rewrite the log under its readers: what can be read stays the same, wherever they stop."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,8 @@ def stopped_at(step: int) -> Iterator[None]:
         patched.setattr(files, "sync", fragile(files.sync))
         patched.setattr(module, "_fill", fragile(module._fill))
         patched.setattr(Path, "unlink", fragile(Path.unlink))
-        with pytest.raises(Stopped):
+        with suppress(Stopped):
             yield
-            raise Stopped  # it had fewer steps
 
 
 @settings(

@@ -16,8 +16,8 @@ from features.events import LATEST, ViewerEvent
 from features.fold import Placed
 from features.offline import files
 from features.offline import log as module
-from features.offline.table import SCHEMA
 from features.offline.log import EventLog
+from features.offline.table import SCHEMA
 from recsys.errors import Unavailable
 from recsys.types import Screen
 
