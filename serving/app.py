@@ -15,6 +15,8 @@ from features.columns import FEATURES, columns
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
+from features.online.guarded import GuardedStore
+from features.online.memory import MemoryStore
 from features.stream import Stream
 from features.stream.connect import open_stream
 from recsys.guidance.solver import warm
@@ -51,6 +53,9 @@ STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0
 STREAM_EVERY_S = 5.0
 TARGETS_EVERY_S = 1.0
+STORE_TIMEOUT_S = 1.0
+"""What followers, previews and the console wait for the online store at most; a page waits a twentieth of that."""
+
 STATS_SHARE = 0.05
 """Reading the statistics takes at most this share of a process's time: many items are read less often."""
 
@@ -61,11 +66,15 @@ Errors are RFC 9457 problem details. Times are RFC 3339 UTC. Ids are opaque. The
 
 @dataclass(frozen=True)
 class Parts:
-    """What an app was wired from; tests and the console reach it as `app.state.parts`."""
+    """What an app was wired from; tests and the console reach it as `app.state.parts`.
+
+    viewers  the online store as pages read it: short time-outs, and not asked at all while it does not answer
+    """
 
     settings: Settings
     stream: Stream
     online: OnlineStore
+    viewers: GuardedStore
     control: ControlPlane
     holders: Holders
     publisher: Publisher
@@ -90,6 +99,7 @@ class Parts:
         for name, follower in self.followers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
         self.stream.close()
+        self.viewers.close()
         self.online.close()
         self.control.close()
 
@@ -100,6 +110,8 @@ class Parts:
             name: PartHealth(ok=self.followers[name].ok, detail=self.followers[name].error or "answers")
             for name in ("control", "online", "stream", "engine")
         }
+        if (fault := self.viewers.fault) is not None:
+            parts["online"] = PartHealth(ok=False, detail=f"pages go on without it: {fault}")
         version = snapshot.model.bundle.version if snapshot.model else None
         parts["model"] = PartHealth(
             ok=version is not None and model.refused is None,
@@ -133,7 +145,7 @@ def build(
     """The service. What is handed in is used as it is; everything else comes from the settings' URLs."""
     metrics = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
-    online = online or open_online(settings.online_url)
+    online, viewers = _stores(settings.online_url) if online is None else (online, GuardedStore(online))
     prepare: Callable[[], None] = lambda: None  # noqa: E731
     if control is None:
         database = connect(settings.control_url)
@@ -155,7 +167,7 @@ def build(
     models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
     publisher = Publisher(stream, settings.topic, metrics.lost.inc)
     live = LiveMeasures(holders, metrics, clock)
-    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock, live.note)
+    feed = FeedService(engine, holders, viewers, publisher, tokens, metrics, clock, live.note)
     ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
@@ -171,7 +183,7 @@ def build(
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed, loop, trial)
+    parts = Parts(settings, stream, online, viewers, control, holders, publisher, models, followers, feed, loop, trial)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -197,6 +209,12 @@ def build(
     ):
         app.include_router(router)
     return app
+
+
+def _stores(url: str) -> tuple[OnlineStore, GuardedStore]:
+    """The online store for what can wait, and for pages; a store in memory is one and the same."""
+    patient = open_online(url, STORE_TIMEOUT_S)
+    return patient, GuardedStore(patient if isinstance(patient, MemoryStore) else open_online(url))
 
 
 def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:
