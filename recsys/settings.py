@@ -19,7 +19,7 @@ class Settings(BaseModel):
 
     home: str = Field(".mainstay", description="directory of everything embedded: log, stores, models")
     stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT] | memory://")
-    online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME] | memory://")
+    online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME&cluster=1] | memory://")
     control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
     event_log: str = Field("", description="directory of the Parquet event log")
     registry: str = Field("", description="MLflow tracking and registry URI")

@@ -15,6 +15,8 @@ from features.columns import FEATURES, columns
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
+from features.online.guarded import GuardedStore
+from features.online.memory import MemoryStore
 from features.spool import Spool
 from features.spool.connect import open_spool
 from features.stream import Stream
@@ -57,6 +59,9 @@ MODEL_EVERY_S = 2.0
 STREAM_EVERY_S = 2.0
 LETTERS_EVERY_S = 10.0
 TARGETS_EVERY_S = 1.0
+STORE_TIMEOUT_S = 1.0
+"""What followers, previews and the console wait for the online store at most; a page waits a twentieth of that."""
+
 STATS_SHARE = 0.05
 """Reading the statistics takes at most this share of a process's time: many items are read less often."""
 
@@ -67,13 +72,17 @@ Errors are RFC 9457 problem details. Times are RFC 3339 UTC. Ids are opaque. The
 
 @dataclass(frozen=True)
 class Parts:
-    """What an app was wired from; tests and the console reach it as `app.state.parts`."""
+    """What an app was wired from; tests and the console reach it as `app.state.parts`.
+
+    viewers  the online store as pages read it: short time-outs, and not asked at all while it does not answer
+    """
 
     settings: Settings
     stream: Stream
     spool: Spool
     watch: Watch
     online: OnlineStore
+    viewers: GuardedStore
     control: ControlPlane
     holders: Holders
     publisher: Publisher
@@ -100,6 +109,7 @@ class Parts:
         for name, follower in self.followers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
         self.stream.close()
+        self.viewers.close()
         self.online.close()
         self.control.close()
 
@@ -115,6 +125,8 @@ class Parts:
         parts["spool"] = PartHealth(ok=not why, detail=f"{spool.records:,} events wait{why}")
         standstill = self.watch.standstill
         parts["worker"] = PartHealth(ok=not standstill, detail=standstill or "gets on")
+        if (fault := self.viewers.fault) is not None:
+            parts["online"] = PartHealth(ok=False, detail=f"pages go on without it: {fault}")
         version = snapshot.model.bundle.version if snapshot.model else None
         parts["model"] = PartHealth(
             ok=version is not None and model.refused is None,
@@ -152,7 +164,7 @@ def build(
     """
     metrics = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
-    online = online or open_online(settings.online_url)
+    online, viewers = _stores(settings.online_url) if online is None else (online, GuardedStore(online))
     prepare: Callable[[], None] = lambda: None  # noqa: E731
     if control is None:
         database = connect(settings.control_url)
@@ -179,7 +191,7 @@ def build(
     feed = FeedService(
         engine,
         holders,
-        online,
+        viewers,
         publisher,
         tokens,
         metrics,
@@ -203,7 +215,7 @@ def build(
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    remembered = (stream, waiting, watch, online, control)
+    remembered = (stream, waiting, watch, online, viewers, control)
     parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial)
 
     @asynccontextmanager
@@ -230,6 +242,12 @@ def build(
     ):
         app.include_router(router)
     return app
+
+
+def _stores(url: str) -> tuple[OnlineStore, GuardedStore]:
+    """The online store for what can wait, and for pages; a store in memory is one and the same."""
+    patient = open_online(url, STORE_TIMEOUT_S)
+    return patient, GuardedStore(patient if isinstance(patient, MemoryStore) else open_online(url))
 
 
 def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:

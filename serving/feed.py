@@ -100,7 +100,10 @@ class FeedService:
         try:
             raw = self.online.get([viewer_key(viewer_id)])[0]
             return None if raw is None else decode_viewer(raw)
-        except (Unavailable, StateError) as error:
+        except Unavailable:  # who guards the store says so once, not once a page
+            missing.append("online")
+            return None
+        except StateError as error:
             log.warning("viewer state: %s", error)
             missing.append("online")
             return None
