@@ -18,7 +18,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: str = Field(".mainstay", description="directory of everything embedded: log, stores, models")
-    stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT] | memory://")
+    stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT][?session_s=6] | memory://")
     online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME&cluster=1] | memory://")
     control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
     event_log: str = Field("", description="directory of the Parquet event log")

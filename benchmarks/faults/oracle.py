@@ -90,9 +90,7 @@ class Oracle:
         return self._fresh[viewer_id][before:]
 
     def _items(self, changed: list[Counted]) -> None:
-        for item_id, source in self._told(
-            changed, lambda one: [(item_id, one.source) for item_id in items_of(one.event)]
-        ):
+        for item_id, source in self._told(changed, lambda one: [(item, one.source) for item in items_of(one.event)]):
             about = self._about[item_id, source]
             self._dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), about))
 
@@ -125,7 +123,7 @@ def _traffic(one: Counted) -> list[tuple[str, str, str, int, str]]:
 
 @dataclass
 class Ledger:
-    """Plain sums over the same messages: how often each viewer did what, what targets won, how many pages there were."""
+    """Plain sums over the same messages: how often each viewer did what, what targets won, how many pages were made."""
 
     ids: set[tuple[str, str]] = field(default_factory=set)
     repeats: int = 0

@@ -16,6 +16,7 @@ from features.stream import Stream
 from features.stream.connect import open_stream
 
 PARTITIONS = 4
+SESSION_S = 1  # a broker needs `group.min.session.timeout.ms` of at most this; Tansu takes it
 KINDS = {"embedded": "SQLite log, SQLite store", "servers": "Kafka (Tansu), Valkey"}
 
 
@@ -36,6 +37,11 @@ class Place:
             "--home", str(self.home), "--stream", self.stream_url, "--online", self.online_url,
             "--topic", self.topic, "--group", self.topic, "--partitions", str(PARTITIONS),
         ]  # fmt: skip
+
+    @property
+    def servers(self) -> str:
+        """`host:port` of the broker."""
+        return self.stream_url.removeprefix("kafka://").partition("?")[0]
 
     @property
     def source(self) -> str:
@@ -78,7 +84,7 @@ class Places:
             return Place(kind, home, f"sqlite:///{home}/stream.db", f"sqlite:///{home}/online.db", name)
         with self._lock:
             self._start()
-        return Place(kind, home, self._kafka, f"{self._redis}?prefix={name}", name)
+        return Place(kind, home, f"{self._kafka}?session_s={SESSION_S}", f"{self._redis}?prefix={name}", name)
 
     def _start(self) -> None:
         if not self._kafka:

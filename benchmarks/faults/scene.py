@@ -48,7 +48,7 @@ class Scene:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 from kafka import KafkaProducer
-            servers = self.place.stream_url.removeprefix("kafka://")
+            servers = self.place.servers
             self._producer = KafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=8 << 20)
         sent = [self._producer.send(self.place.topic, one.value, one.key.encode()) for one in records]
         for one in sent:

@@ -68,7 +68,7 @@ class Tail:
             warnings.simplefilter("ignore", DeprecationWarning)
             from kafka import KafkaConsumer, TopicPartition
         if self._consumer is None:
-            servers = self._place.stream_url.removeprefix("kafka://")
+            servers = self._place.servers
             self._consumer = KafkaConsumer(bootstrap_servers=servers, group_id=None, enable_auto_commit=False)
             at = [TopicPartition(self._topic, partition) for partition in self._next]
             self._consumer.assign(at)

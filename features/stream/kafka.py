@@ -39,9 +39,9 @@ READ_IDLE_S = 1.0  # a partition that is silent for this long has been read to i
 class KafkaStream:
     """Topics of a Kafka cluster. The producer is made when first needed."""
 
-    def __init__(self, servers: str, partitions: int = 4) -> None:
+    def __init__(self, servers: str, partitions: int = 4, session_s: float = SESSION_S) -> None:
         """`servers`: `host:port[,host:port]`; `partitions`: of topics created here."""
-        self._servers, self._partitions = servers.split(","), partitions
+        self._servers, self._partitions, self._session_s = servers.split(","), partitions, session_s
         self._known: dict[str, int] = {}
         self._ids: dict[str, object] = {}  # of topics, as the broker gave them
         self._lock = threading.Lock()
@@ -71,8 +71,8 @@ class KafkaStream:
                     group_id=group,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
-                    session_timeout_ms=int(SESSION_S * 1000),
-                    heartbeat_interval_ms=int(SESSION_S * 1000 / 3),
+                    session_timeout_ms=int(self._session_s * 1000),
+                    heartbeat_interval_ms=int(self._session_s * 1000 / 3),
                 ),
                 topic,
                 self._servers,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -235,7 +236,29 @@ except Unavailable as error:
     assert child.stdout.startswith("kafka 127.0.0.1:1:"), child.stderr
 
 
-@pytest.mark.parametrize("url", ["", "sqlite://", "redis://x", "kafka://", "/tmp/x.db"])
+def test_a_dead_member_is_missed_after_the_session_that_the_url_says(kafka_url: str, unique: str) -> None:
+    with closing(open_stream(f"{kafka_url}?session_s=1", partitions=1)) as stream:
+        stream.publish(unique, [Record("k", b"v")])
+        member = stream.consumer(unique, unique)
+        assert member._consumer.config["session_timeout_ms"] == 1000
+        while not member.poll(1, 0.5):
+            pass
+        member.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "sqlite://",
+        "redis://x",
+        "kafka://",
+        "/tmp/x.db",
+        "kafka://h:1?session_s=x",
+        "kafka://h:1?session_s=0",
+        "kafka://h:1?other=1",
+    ],
+)
 def test_an_unknown_address_is_refused_by_name(url: str) -> None:
     with pytest.raises(InvalidInput, match="expected sqlite:///PATH"):
         open_stream(url, partitions=1)
