@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.faults.brokers import stopped, wiped
+from benchmarks.faults.clocks import clocks
+from benchmarks.faults.disks import log_full, spool_full
 from benchmarks.faults.killed import killed
 from benchmarks.faults.order import alone, repeats, shuffled
 from benchmarks.faults.place import Places
@@ -37,6 +40,10 @@ BENCHES: dict[str, Bench] = {
         "every event out of order, some of them days late",
         lambda places, kind, short, seed: shuffled(places, kind, 600 if short else 20_000, seed),
     ),
+    "E4": Bench(
+        "clients whose clocks are wrong",
+        lambda places, kind, short, seed: clocks(places, kind, 3 if short else 100),
+    ),
     "E5": Bench(
         "workers killed at random moments and at every point of a step",
         lambda places, kind, short, seed: killed(places, kind, 6 if short else 200, 2 if short else 4, seed),
@@ -53,5 +60,22 @@ BENCHES: dict[str, Bench] = {
         "a worker stopped in a step wakes up after its partitions moved",
         lambda places, kind, short, seed: stale(places, kind, STOPS[1:3] if short else STOPS, seed),
         ("servers",),
+    ),
+    "D2": Bench(
+        "the broker stopped, then killed with its log",
+        lambda places, kind, short, seed: [
+            *stopped(places, kind, 6.0 if short else 60.0),
+            *wiped(places, kind, 3.0),
+        ],
+        ("servers",),
+    ),
+    "D5-spool": Bench(
+        "the spool's disk is full",
+        lambda places, kind, short, seed: spool_full(places, kind),
+        ("servers",),
+    ),
+    "D5-log": Bench(
+        "the event log's disk is full",
+        lambda places, kind, short, seed: log_full(places, kind, seed),
     ),
 }

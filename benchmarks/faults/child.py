@@ -26,13 +26,13 @@ class Child:
         self.journal = place.home / "commits"
         self._log = place.home / f"worker-{next(_number)}.log"
         command = [sys.executable, "-m", "benchmarks.faults.watched", "--journal", str(self.journal), *watched]
-        env = {
-            k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"
-        }  # as on a host that keeps byte code
-        env.setdefault("PYTHONPYCACHEPREFIX", str(place.home.parent / "bytecode"))
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, "--", *place.flags, *flags], stdout=output, stderr=output, cwd=ROOT, env=env
+                [*command, "--", *place.flags, *flags],
+                stdout=output,
+                stderr=output,
+                cwd=ROOT,
+                env=environment(place.home.parent),
             )
 
     def ready(self) -> Child:
@@ -74,6 +74,12 @@ class Child:
     def close(self) -> None:
         """No process stays behind."""
         self.kill()
+
+
+def environment(root: Path) -> dict[str, str]:
+    """As on a host that keeps byte code; it goes below `root`."""
+    env = {name: said for name, said in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {"PYTHONPYCACHEPREFIX": str(root / "bytecode"), **env}
 
 
 def commits(place: Place) -> list[tuple[float, int, int]]:

@@ -61,6 +61,14 @@ class Scene:
         said = [json.loads(message.value) for message in self._buried]
         return list({(one["partition"], one["offset"]): one for one in said}.values())
 
+    def hear(self) -> set[tuple[str, str]]:
+        """Take in whatever others have sent; returns (viewer, id) of all events in the log."""
+        new = self._tail.rest()
+        self.oracle.take(new)
+        self.ledger.take(new, self.oracle.dead)
+        self.sent = self._tail.count
+        return self.ledger.ids
+
     def expected(self) -> Mapping[str, bytes]:
         """What the store must hold once everything sent so far is folded."""
         if self._tail.count < self.sent:
