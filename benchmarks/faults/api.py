@@ -30,6 +30,7 @@ class Api:
                 command, stdout=output, stderr=output, cwd=ROOT, env=environment(place.home.parent)
             )
         self.address = ""
+        self._client = httpx.Client(timeout=SAYS_WITHIN_S)
 
     def ready(self) -> Api:
         """Wait until it answers."""
@@ -46,16 +47,17 @@ class Api:
 
     def post(self, events: list[dict[str, Any]]) -> httpx.Response:
         """A batch of CloudEvents."""
-        return httpx.post(f"{self.address}/v1/events", json=events, timeout=SAYS_WITHIN_S)
+        return self._client.post(f"{self.address}/v1/events", json=events)
 
     def close(self) -> None:
         """`kill -9`."""
         self.process.kill()
         self.process.wait()
+        self._client.close()
 
     def _alive(self) -> bool:
         try:
-            return httpx.get(f"{self.address}/health/live", timeout=5.0).status_code == 200
+            return self._client.get(f"{self.address}/health/live").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -73,8 +75,9 @@ class Sender(threading.Thread):
 
     def __init__(self, api: Api, name: str, *, size: int = 20, every_s: float = 0.1, padding: int = 0) -> None:
         super().__init__(daemon=True)
-        self._api, self._name, self._size, self._every_s, self._padding = api, name, size, every_s, padding
+        self._api, self._size, self._every_s, self._padding = api, size, every_s, padding
         self._end = threading.Event()
+        self.viewers = [f"{name}-{n}" for n in range(7)]
         self.taken: Counter[str] = Counter()  # viewer -> events that were answered with 202
         self.ids: set[tuple[str, str]] = set()  # the same as (viewer, id)
         self.answers: Counter[int] = Counter()  # status -> how often; 0: no answer
@@ -84,7 +87,7 @@ class Sender(threading.Thread):
         """Until told to end."""
         number = 0
         while not self._end.wait(self._every_s):
-            viewers = [f"{self._name}-{n % 7}" for n in range(number, number + self._size)]
+            viewers = [self.viewers[n % 7] for n in range(number, number + self._size)]
             batch = [
                 cloud_event(f"e{number + n}", viewer, f"i{n}", sessionpadding="x" * self._padding)
                 for n, viewer in enumerate(viewers)
@@ -110,4 +113,7 @@ class Sender(threading.Thread):
     def end(self) -> None:
         """Stop sending and wait for the last answer."""
         self._end.set()
-        self.join()
+        if self.is_alive():
+            self.join()
+
+    close = end

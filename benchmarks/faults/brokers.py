@@ -15,9 +15,12 @@ from benchmarks.faults.place import SESSION_S, Place, Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
 from benchmarks.faults.servers import Server, broker
+from benchmarks.faults.traffic import records
 from features.codec import VIEWERS, decode_viewer
+from features.events import ViewerEvent
 
 NOTICED_WITHIN_S = 10.0
+BEFORE = 300
 LOST = "the stream lost its log"
 
 
@@ -54,7 +57,7 @@ def stopped(places: Places, kind: str, seconds: float) -> list[Line]:
 def wiped(places: Places, kind: str, seconds: float) -> list[Line]:
     """kill -9: an in-memory broker comes back with nothing."""
     with ExitStack() as stack:
-        place, server, api, sender = _running(places, kind, stack)
+        place, server, api, sender = _running(places, kind, stack, before=BEFORE)
         time.sleep(6.0)
         server.kill()
         time.sleep(seconds)
@@ -63,15 +66,16 @@ def wiped(places: Places, kind: str, seconds: float) -> list[Line]:
         noticed_s = wait_until(lambda: LOST in api.said(), 30.0)
         time.sleep(max(0.0, 8.0 - (time.monotonic() - back)))
         sender.end()
-        applied = wait_until(lambda: _counts(place) == sender.taken, 60.0, every_s=0.5)
+        due = sender.taken + Counter(dict.fromkeys(sender.viewers, BEFORE))
+        applied = wait_until(lambda: _counts(place) == due, 60.0, every_s=0.5)
         found = _counts(place)
-    missing = sum((sender.taken - found).values())
-    twice = sum((found - sender.taken).values())
+    missing, twice = sum((due - found).values()), sum((found - due).values())
     return [
         Line(
             "D2",
             kind,
-            f"broker killed with its log, back empty after {seconds:.0f} s, {len(sender.ids):,} events sent",
+            f"broker killed with its log, back empty after {seconds:.0f} s; "
+            f"{BEFORE} events a viewer that no spool held, {len(sender.ids):,} spooled",
             f"answers {_said(sender.answers)}; noticed after {noticed_s:.1f} s; "
             f"{missing} events missing in the states, {twice} twice",
             f"noticed within {NOTICED_WITHIN_S:.0f} s, everything taken is applied once",
@@ -80,14 +84,28 @@ def wiped(places: Places, kind: str, seconds: float) -> list[Line]:
     ]
 
 
-def _running(places: Places, kind: str, stack: ExitStack) -> tuple[Place, Server, Api, Sender]:
-    """A broker of its own, with a door, a worker and a sender."""
+def _running(places: Places, kind: str, stack: ExitStack, before: int = 0) -> tuple[Place, Server, Api, Sender]:
+    """A broker of its own, with a door, a worker and a sender.
+
+    Each of the sender's viewers has `before` events in the log, and in the states, that no spool has ever held.
+    """
     given = places.new(kind)
     server = stack.enter_context(closing(broker(given.home / "broker"))).start()
     place = replace(given, stream_url=f"kafka://127.0.0.1:{server.port}?session_s={SESSION_S}")
     stack.enter_context(closing(Child(place).ready()))
     api = stack.enter_context(closing(Api(place))).ready()
-    sender = Sender(api, "d2")
+    sender = stack.enter_context(closing(Sender(api, "d2")))
+    if before:
+        now = time.time()
+        made = [
+            ViewerEvent(id=f"before-{n}", kind="play", viewer_id=viewer, at=now - BEFORE + n, item_id="i")
+            for n in range(before)
+            for viewer in sender.viewers
+        ]
+        with closing(Scene(place)) as scene:
+            scene.send(records(made))
+            begun = scene.judged(60.0)
+            assert begun.ok, begun
     sender.start()
     return place, server, api, sender
 

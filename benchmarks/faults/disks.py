@@ -45,7 +45,7 @@ def spool_full(places: Places, kind: str) -> list[Line]:
             server = stack.enter_context(closing(broker(given.home / "broker")))
             place = replace(given, stream_url=f"kafka://127.0.0.1:{server.port}?session_s={SESSION_S}")
             api = stack.enter_context(closing(Api(place))).ready()
-            sender = Sender(api, "d5", size=200, every_s=0.0, padding=300)
+            sender = stack.enter_context(closing(Sender(api, "d5", size=200, every_s=0.0, padding=300)))
             sender.start()
             filled_s = wait_until(lambda: sender.answers[503] >= 5, 120.0)
             polite = _retry_after(api)
