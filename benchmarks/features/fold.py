@@ -57,10 +57,10 @@ def measure(file: Path, count: int | None, on_broker: int, only: tuple[str, ...]
     """The figures of each run by name."""
     figures: dict[str, Any] = {}
     if "sqlite+sqlite" in only or "sqlite+valkey" in only:
-        log_url = f"sqlite://{home}/stream.db"
+        log_url = f"sqlite:///{home}/stream.db"
         events = _fill(log_url, file, count)
         if "sqlite+sqlite" in only:
-            store = f"sqlite://{home}/online.db"
+            store = f"sqlite:///{home}/online.db"
             figures["sqlite+sqlite"] = _child("worker", log_url, store, str(events), f"{home}/events-1")
             figures["state bytes"] = sizes(store)
         if "sqlite+valkey" in only:
@@ -77,6 +77,8 @@ def measure(file: Path, count: int | None, on_broker: int, only: tuple[str, ...]
             figures["bare kafka-python"] = max(before, after, key=lambda one: float(one["per_s"]))
         share = figures["kafka+valkey"]["per_s"] / figures["bare kafka-python"]["per_s"]
         figures["kafka+valkey"]["of_bare"] = round(share, 3)
+        cpu = figures["bare kafka-python"]["cpu_us"] / figures["kafka+valkey"]["cpu_us"]
+        figures["kafka+valkey"]["of_bare_by_cpu"] = round(cpu, 3)
     return figures
 
 
@@ -86,7 +88,7 @@ def show(figures: dict[str, Any]) -> None:
     for name, one in figures.items():
         if isinstance(one, dict) and "per_s" in one:
             print(f"{name:20} {one['events']:10,} {one['per_s']:10,.0f} {one['cpu_us']:13.1f} {one['early_mb']:9.0f} "
-                  f"{one['late_mb']:8.0f}  {one.get('of_bare', '')}")  # fmt: skip
+                  f"{one['late_mb']:8.0f}  {one.get('of_bare', '')} {one.get('of_bare_by_cpu', '')}")  # fmt: skip
     if "state bytes" in figures:
         print("viewer state:", ", ".join(f"{name} {number:,}" for name, number in figures["state bytes"].items()))
 
