@@ -20,10 +20,10 @@ import gc
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from threading import Event
-from typing import TypeVar
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
@@ -42,8 +42,6 @@ POLL_S = 0.2
 TTL_SLACK_S = 1.0  # the store lets go of a viewer just after `recsys.state.forgotten` does, never before
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
-K = TypeVar("K")
-V = TypeVar("V")
 logger = logging.getLogger(__name__)
 
 
@@ -196,10 +194,15 @@ class Worker:
 
     def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
         """Into the event log, duplicates too: whoever reads it leaves them out."""
-        by_source = _grouped((one.source, one) for one in placed)
-        spans = _grouped((_source(message), message.offset) for message in messages)
-        for source, offsets in spans.items():
-            self._log.append(source, offsets[0], offsets[-1], by_source.get(source, []))
+        by_source: dict[str, list[Placed]] = defaultdict(list)
+        for one in placed:
+            by_source[one.source].append(one)
+        spans: dict[str, tuple[int, int]] = {}  # of one topic: a step takes from no other
+        for partition, last in _last_offsets(messages).items():
+            first = next(message.offset for message in messages if message.partition == partition)
+            spans[_source(messages[0].topic, partition)] = first, last
+        for source, (first, last) in spans.items():
+            self._log.append(source, first, last, by_source.get(source, []))
 
 
 @contextmanager
@@ -223,23 +226,16 @@ def read(messages: Iterable[Message]) -> tuple[list[Placed], list[DeadLetter]]:
             event = decode(message.value)
             if event.viewer_id != message.key:  # two workers would write one viewer's state
                 raise EventError(f"keyed by {ascii(message.key)[:60]}, not by its viewer {event.viewer_id}")
-            placed.append(Placed(_source(message), message.offset, event))
+            placed.append(Placed(_source(message.topic, message.partition), message.offset, event))
         except EventError as error:
             dead.append(letter(message, str(error)))
     return placed, dead
 
 
-def _source(message: Message) -> str:
-    return f"{message.topic}/{message.partition}"
+@lru_cache(maxsize=10_000)
+def _source(topic: str, partition: int) -> str:
+    return f"{topic}/{partition}"
 
 
-def _last_offsets(messages: Iterable[Message]) -> Mapping[int, int]:
+def _last_offsets(messages: Iterable[Message]) -> dict[int, int]:
     return {message.partition: message.offset for message in messages}  # the last of each partition stays
-
-
-def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
-    """Values by key, both in the order they came."""
-    groups: dict[K, list[V]] = defaultdict(list)
-    for key, entry in pairs:
-        groups[key].append(entry)
-    return groups
