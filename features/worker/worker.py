@@ -162,7 +162,9 @@ class Worker:
     def _fold_again(self, keys: Sequence[str], placed: Sequence[Placed]) -> None:
         """Viewers whose states another writer changed since they were read. What counts for items was decided right:
         from an older state the same events in the same order count the same."""
-        theirs = _grouped((viewer_key(one.event.viewer_id), one) for one in placed)
+        theirs: dict[str, list[Placed]] = {}
+        for one in placed:
+            theirs.setdefault(viewer_key(one.event.viewer_id), []).append(one)
 
         def folded(key: str, raw: bytes | None) -> bytes:
             fold = self._viewer(theirs[key][0].event.viewer_id, raw)
