@@ -11,7 +11,7 @@ DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(
 KERNELS := $(VENV)/.kernels
 WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
 
-.PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-preview
+.PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-faults bench-preview
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -41,6 +41,9 @@ bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and ri
 
 bench-targets: $(VENV)/.dev $(KERNELS)  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
 	@$(BIN)/python -m benchmarks.targets
+
+bench-faults: $(VENV)/.dev $(KERNELS)   ## processes killed, brokers wiped, disks full, poison in the log (an hour; BENCH_FLAGS=--short: minutes)
+	@$(BIN)/python -m benchmarks.faults $(BENCH_FLAGS)
 
 setup: $(VENV)/.dev $(KERNELS)     ## everything a developer needs, without running anything
 

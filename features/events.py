@@ -2,7 +2,11 @@
 
 On the wire an event is a CloudEvents 1.0 JSON object: `type` says what happened, `subject` who did it, `time` when by
 the client's clock, `receivedat` when by the server's (which is the one that counts), `data` the rest. In memory it is a
-`ViewerEvent`. Three doors: `accept` for what a client sends, `encode` and `decode` for the stream.
+`ViewerEvent` (`features/viewer_event.py`). Three doors: `accept` for what a client sends, `encode` and `decode` for the
+stream.
+
+Each door has a fast reader, which takes what it knows to be sound. Whatever else comes is shown to the thorough one
+(`features.event_findings`), whose word is the last: the fast one saves time and decides nothing.
 
 >>> sent = {"specversion": "1.0", "id": "e7", "source": "/app", "type": "mainstay.viewer.play", "subject": "v1",
 ...         "data": {"item_id": "film-3"}}
@@ -14,109 +18,40 @@ the client's clock, `receivedat` when by the server's (which is the one that cou
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    model_validator,
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
+from pydantic_core import from_json
+
+from features.event_findings import instant, read_thoroughly, short
+from features.viewer_event import (
+    ABOUT_AN_ITEM,
+    CLIENT_LATEST,
+    IMPLIES,
+    KINDS,
+    LATEST,
+    MAX_BYTES,
+    PLACEMENT,
+    REGION,
+    RFC3339,
+    SCHEMA,
+    SCHEMAS,
+    SOURCE,
+    TYPE_PREFIX,
+    WRITTEN_MAX,
+    Id,
+    Kind,
+    ViewerEvent,
+    actions_of,
+    ahead,
 )
-from pydantic_core import PydanticCustomError, from_json
+from recsys.errors import EventError, Finding
 
-from recsys.catalog import Id
-from recsys.errors import EventError, Finding, worded
-from recsys.types import ACTIONS, Screen, Surface
-
-TYPE_PREFIX = "mainstay.viewer."
-SCHEMA = "urn:mainstay:viewer-event:1"
-SOURCE = "/mainstay"
-MAX_BYTES = 1 << 20
-LATEST = 2.9e9  # year 2061: up to here doubles tell microseconds apart and hold every forward-decayed count
-
-Kind: TypeAlias = Literal[
-    "impression", "click", "open", "play", "pause", "seek", "ping", "complete", "like", "dislike", "hide",
-    "share", "comment", "favourite", "follow", "search", "survey", "handoff", "alert_ack",
-]  # fmt: skip
-KINDS: tuple[str, ...] = get_args(Kind)
-
-IMPLIES: Mapping[str, tuple[str, ...]] = {
-    "play": ("play",),
-    "complete": ("play", "complete"),
-    "like": ("play", "complete", "like"),
-    "dislike": ("dislike",),
-}
-"""Event kind -> the actions of `recsys.types.ACTIONS` it stands for: who likes has seen it to the end, who has seen it
-to the end has played it. Other kinds stand for none."""
-
-_ABOUT_AN_ITEM = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
-_PLACEMENT = (
-    r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
-)  # empty, or OUTLET-SCREEN-SURFACE
-
-Instant = Annotated[float, Field(strict=True, ge=0, le=LATEST), AfterValidator(lambda at: round(at, 6))]
-Seconds = Annotated[float, Field(strict=True, ge=0, lt=10**7, allow_inf_nan=False)]
-Name = Annotated[str, StringConstraints(pattern=r"^\S*$", max_length=200)]
-
-
-class ViewerEvent(BaseModel):
-    """One thing a viewer did or, for an impression, one page a viewer was given. Times are unix seconds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: Id  # unique per viewer; a repeated id is the same event sent twice
-    kind: Kind
-    viewer_id: Id
-    at: Instant  # server time
-    client_at: Instant | None = None
-    session_id: Name = ""
-    device_id: Name = ""
-    screen: Screen | None = None
-    region: Annotated[str, StringConstraints(pattern=r"^([a-z0-9_]+(\.[a-z0-9_]+)*)?$", max_length=100)] = ""
-    placement: Annotated[str, StringConstraints(pattern=_PLACEMENT, max_length=200)] = ""
-    request_id: Name = ""
-    item_id: Id | None = None
-    slot: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
-    position_s: Seconds | None = None
-    duration_s: Seconds | None = None
-    percent: Annotated[float, Field(strict=True, ge=0, le=100)] | None = None
-    items: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()  # of an impression, in slot order
-    attention: tuple[Annotated[float, Field(strict=True, ge=0, le=1)], ...] = ()  # chance that each was looked at
-    context: dict[str, JsonValue] = Field(
-        default_factory=dict
-    )  # of an impression: seed, versions, rung, propensity, features as used
-
-    @model_validator(mode="after")
-    def _complete(self) -> ViewerEvent:
-        """What each kind must and must not say."""
-        if self.kind == "impression":
-            if not self.items:
-                raise _wrong("items", "an impression names the items it showed")
-            if len(set(self.items)) != len(self.items):
-                raise _wrong("items", "a page shows an item once")
-            if self.attention and len(self.attention) != len(self.items):
-                raise _wrong("attention", f"one number per item: {len(self.items)}, not {len(self.attention)}")
-        elif self.items or self.attention or self.context:
-            raise _wrong("items", f"items, attention and context belong to impressions, not to a {self.kind}")
-        elif self.item_id is None and self.kind in _ABOUT_AN_ITEM:
-            raise _wrong("item_id", f"a {self.kind} is about an item: say which")
-        elif self.kind == "ping" and self.position_s is None and self.percent is None:
-            raise _wrong("position_s", "a ping says how far: position_s or percent")
-        elif self.kind == "seek" and self.position_s is None:
-            raise _wrong("position_s", "a seek says where to")
-        return self
-
-
-def actions_of(event: ViewerEvent) -> tuple[str, ...]:
-    """The actions of `recsys.types.ACTIONS` this event stands for, in their order."""
-    return IMPLIES.get(event.kind, ())
+__all__ = ["IMPLIES", "KINDS", "LATEST", "MAX_BYTES", "TOKEN", "Kind", "ViewerEvent", "accept", "accept_json",
+           "actions_of", "ahead", "decode", "encode"]  # fmt: skip
 
 
 def accept(raw: object, now: float) -> ViewerEvent:
@@ -125,143 +60,292 @@ def accept(raw: object, now: float) -> ViewerEvent:
     A client cannot set the server's time, nor the context of an impression: what was shown and why is written by the
     engine alone. Raises EventError whose findings name the fields as the client wrote them.
     """
-    event = _read(_object(raw), now)
-    if event.context:
-        raise EventError("unreadable event", [Finding("data.context", "only the engine writes it")])
-    return event
-
-
-def encode(event: ViewerEvent) -> bytes:
-    """The wire form of an event, for the stream. Raises EventError above 1 MiB or for text that is not Unicode."""
-    data = event.model_dump(exclude_defaults=True, exclude=_ENVELOPE)
-    envelope = {
-        "specversion": "1.0",
-        "id": event.id,
-        "source": SOURCE,
-        "type": TYPE_PREFIX + event.kind,
-        "subject": event.viewer_id,
-        "receivedat": _rfc3339(event.at),
-        "dataschema": SCHEMA,
-        "datacontenttype": "application/json",
-        "data": data,
-    }
-    if event.client_at is not None:
-        envelope["time"] = _rfc3339(event.client_at)
+    at = round(now, 6)
     try:
-        raw = msgspec.json.encode(envelope)
-    except (UnicodeEncodeError, RecursionError, OverflowError, TypeError) as error:  # hidden in an impression's context
-        raise EventError(f"event {event.id} cannot be written: {error}") from error
-    if len(raw) > MAX_BYTES:
-        raise EventError(f"event {event.id} has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
+        if type(raw) is dict and (event := _known_sound(msgspec.convert(raw, _Sent), at, {})):
+            return _accepted(event)
+    except _DOUBT:
+        pass
+    return _accepted(_thorough(_object(raw), at))
+
+
+def accept_json(raw: bytes, now: float) -> tuple[ViewerEvent, object]:
+    """The same for an event as JSON text, and with it its `attributiontoken`, None where it has none."""
+    at = round(now, 6)
+    try:
+        sent = _sent(raw)
+        if event := _known_sound(sent, at, {}):
+            return _accepted(event), None if sent.attributiontoken is UNSET else sent.attributiontoken
+    except _DOUBT:
+        pass
+    parsed = _object(_parsed(raw))
+    return _accepted(_thorough(parsed, at)), parsed.get(TOKEN)
+
+
+def encode(event: ViewerEvent, checked: bool = False) -> bytes:
+    """The wire form of an event, for the stream. Raises EventError for what `decode` could not read back.
+
+    Exempt are events from the future: they are written, so that nothing is lost, and `decode` refuses them.
+    `checked`: the event comes from `accept` and need not be read back again.
+    """
+    try:
+        raw = _encoder.encode(_as_written(event))
+    except (UnicodeEncodeError, RecursionError, OverflowError, TypeError, ValueError) as error:  # hidden in a context
+        raise EventError(f"event {short(event.id)} cannot be written: {error}") from error
+    if len(raw) > WRITTEN_MAX:
+        raise EventError(f"event {short(event.id)} has {len(raw):,} bytes; at most {WRITTEN_MAX:,} are taken")
+    if not checked:
+        _read(raw)
     return raw
 
 
-def decode(raw: bytes) -> ViewerEvent:
-    """The event in these bytes of the stream. Raises EventError for whatever else they are."""
+def decode(raw: bytes, future: bool = False) -> ViewerEvent:
+    """The event in these bytes of the stream. Raises EventError for whatever else they are.
+
+    Also for events from the future (`ahead`), unless `future` says that they are wanted.
+    """
     if len(raw) > MAX_BYTES:
         raise EventError(f"the message has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
-    try:
-        parsed = from_json(raw, allow_inf_nan=False)
-    except ValueError as error:  # not UTF-8, not JSON, nested too deep
-        raise EventError(f"not JSON: {error}") from error
-    envelope = _object(parsed)
-    received = envelope.get("receivedat")
+    event = _read(raw)
+    if event.client_at is not None and not future and (why := ahead(event)):
+        raise EventError("unreadable event", [Finding("time", why)])
+    return event
+
+
+# -- the fast readers: they take only what the thorough one would take, and make the same of it
+
+TOKEN = "attributiontoken"
+"""CloudEvents extension attribute by which an event names the page it came from."""
+
+_DOUBT = (ValueError, OverflowError, RecursionError)  # msgspec's errors are ValueErrors; the thorough reader says why
+_IN_ENVELOPE = ("id", "kind", "viewer_id", "at", "client_at")
+_BRACKETS_MAX = 100  # fewer cannot nest deeper than the thorough parser follows
+
+
+def _data_struct(name: str, context: Any) -> type[Struct]:
+    """The event's fields outside the envelope, as they stand under `data`."""
+    fields: list[Any] = [
+        (field.name, field.type, field.default)
+        for field in structs.fields(ViewerEvent)
+        if field.name not in (*_IN_ENVELOPE, "context")
+    ]
+    fields.append(("context", *context))
+    return msgspec.defstruct(name, fields, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True)
+
+
+_SentData: Any = _data_struct("SentData", (Annotated[dict[str, Any], Meta(max_length=0)], {}))
+_StoredData: Any = _data_struct("StoredData", (Raw, Raw()))
+_WrittenData: Any = _data_struct("WrittenData", (dict[str, Any], {}))
+
+
+class _Envelope(Struct, frozen=True, gc=False, kw_only=True):
+    specversion: Literal["1.0"]
+    id: Id
+    source: Annotated[str, Meta(min_length=1)]
+    type: str
+    subject: Id
+    dataschema: str = SCHEMA
+    datacontenttype: Literal["application/json"] = "application/json"
+    time: str | None = None
+
+
+class _Sent(_Envelope, frozen=True, gc=False, kw_only=True):
+    """For values that were parsed before: what else is in the envelope is sound JSON and says nothing to us."""
+
+    data: _SentData
+
+
+class _SentText(_Sent, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """For text. What is unknown would be skipped without being read: the thorough reader shall do that."""
+
+    attributiontoken: str | UnsetType = UNSET
+
+
+class _Stored(_Envelope, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    receivedat: str
+    data: _StoredData
+
+
+class _Written(Struct, frozen=True, gc=False):
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str
+    receivedat: datetime
+    dataschema: str
+    datacontenttype: str
+    data: _WrittenData
+    time: datetime | UnsetType
+
+
+_sent = msgspec.json.Decoder(_SentText).decode
+_stored = msgspec.json.Decoder(_Stored).decode
+_encoder = msgspec.json.Encoder()
+_KIND_OF: dict[str, Kind] = {TYPE_PREFIX + kind: kind for kind in KINDS}  # type: ignore[misc]
+_TYPE_OF = {kind: TYPE_PREFIX + kind for kind in KINDS}
+
+
+@lru_cache(maxsize=4096)
+def _is_region(text: str) -> bool:
+    return re.fullmatch(REGION, text, re.ASCII) is not None and text[-1:] != "\n"
+
+
+@lru_cache(maxsize=4096)
+def _is_placement(text: str) -> bool:
+    return re.fullmatch(PLACEMENT, text, re.ASCII) is not None and text[-1:] != "\n"
+
+
+def _read(raw: bytes) -> ViewerEvent:
+    """An event of the stream, whenever its client believes it happened. Raises EventError."""
+    if raw.count(b"{") + raw.count(b"[") < _BRACKETS_MAX:
+        try:
+            stored = _stored(raw)
+            said = bytes(stored.data.context)
+            context = from_json(said, allow_inf_nan=False) if said else {}
+            if event := _known_sound(stored, _instant(stored.receivedat), context):
+                return event
+        except _DOUBT:
+            pass
+    parsed = _object(_parsed(raw))
+    received = parsed.get("receivedat")
     if received is None:
         raise EventError("unreadable event", [Finding("receivedat", "missing: only the server's time counts")])
-    return _read(envelope, _instant(received, "receivedat"))
+    return _thorough(parsed, instant(received, "receivedat"))
 
 
-_ENVELOPE = {"id", "kind", "viewer_id", "at", "client_at"}  # fields that the envelope carries, not `data`
-_WIRE = {"kind": "type", "viewer_id": "subject", "at": "receivedat", "client_at": "time", "id": "id"}
+def _known_sound(said: _Envelope, at: float, context: object) -> ViewerEvent | None:
+    """The event, when it surely is one; None when the thorough reader has to look. May raise ValueError as well."""
+    kind, data = _KIND_OF.get(said.type), said.data  # type: ignore[attr-defined]
+    names = f"{said.id}{said.subject}{data.item_id}{data.session_id}{data.device_id}{data.request_id}"
+    if (
+        kind is None
+        or not names.isprintable()  # nor is any white space but the blank
+        or " " in names
+        or not isinstance(context, dict)
+        or not 0 <= at <= LATEST
+        or not (said.dataschema == SCHEMA or (said.dataschema in SCHEMAS and kind != "survey"))
+        or not (_fits_impression(data, context) if kind == "impression" else _fits(kind, data, context))
+        or (data.region and not _is_region(data.region))
+        or (data.placement and not _is_placement(data.placement))
+    ):
+        return None
+    client_at = None
+    if said.time is not None:
+        client_at = _instant(said.time)
+        if not 0 <= client_at <= CLIENT_LATEST:
+            return None
+    return ViewerEvent(
+        id=said.id,
+        kind=kind,
+        viewer_id=said.subject,
+        at=at,
+        client_at=client_at,
+        session_id=data.session_id,
+        device_id=data.device_id,
+        screen=data.screen,
+        region=data.region,
+        placement=data.placement,
+        request_id=data.request_id,
+        item_id=data.item_id,
+        slot=data.slot,
+        position_s=data.position_s,
+        duration_s=data.duration_s,
+        percent=data.percent,
+        rating=data.rating,
+        items=data.items,
+        attention=data.attention,
+        context=context,
+    )
 
 
-def _read(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
-    """Checks the envelope, then the fields; raises EventError with every finding about the fields."""
-    _check(envelope)
-    data = envelope.get("data", {})
-    if not isinstance(data, dict):
-        raise EventError("unreadable event", [Finding("data", "expected an object")])
-    if not _ENVELOPE.isdisjoint(data):
-        findings = [
-            Finding(f"data.{n}", f"is said by `{_WIRE[n]}` of the envelope") for n in sorted(_ENVELOPE & set(data))
-        ]
-        raise EventError("unreadable event", findings)
-    sent = envelope.get("time")
+def _fits(kind: Kind, data: Any, context: object) -> bool:
+    """The rules of `EventForm` for all but impressions."""
+    if data.items or data.attention or context or (data.item_id is None and kind in ABOUT_AN_ITEM):
+        return False
+    if kind == "survey":
+        return data.percent is None
+    if data.rating is not None or (kind == "seek" and data.position_s is None):
+        return False
+    return kind != "ping" or data.position_s is not None or data.percent is not None
+
+
+def _fits_impression(data: Any, context: object) -> bool:
+    """The rules of `EventForm` for impressions."""
+    items, names = data.items, "".join(data.items)
+    return (
+        len(items) > 0
+        and len(set(items)) == len(items)
+        and (not data.attention or len(data.attention) == len(items))
+        and data.rating is None
+        and names.isprintable()
+        and " " not in names
+    )
+
+
+def _instant(text: str) -> float:
+    """RFC 3339 -> unix seconds; raises ValueError."""
+    if not RFC3339.fullmatch(text):
+        raise ValueError("not an RFC 3339 time")
+    return datetime.fromisoformat(text.upper()).timestamp()
+
+
+def _as_written(event: ViewerEvent) -> _Written:
+    data = _WrittenData(
+        event.session_id,
+        event.device_id,
+        event.screen,
+        event.region,
+        event.placement,
+        event.request_id,
+        event.item_id,
+        event.slot,
+        event.position_s,
+        event.duration_s,
+        event.percent,
+        event.rating,
+        event.items,
+        event.attention,
+        event.context,
+    )
+    return _Written(
+        "1.0",
+        event.id,
+        SOURCE,
+        _TYPE_OF.get(event.kind, event.kind),
+        event.viewer_id,
+        datetime.fromtimestamp(event.at, UTC),
+        SCHEMA,
+        "application/json",
+        data,
+        UNSET if event.client_at is None else datetime.fromtimestamp(event.client_at, UTC),
+    )
+
+
+# -- the thorough reader
+
+
+def _parsed(raw: bytes) -> object:
     try:
-        return ViewerEvent.model_validate(
-            {
-                **data,
-                "id": envelope.get("id"),
-                "kind": envelope["type"].removeprefix(TYPE_PREFIX),
-                "viewer_id": envelope.get("subject"),
-                "at": at,
-                "client_at": None if sent is None else _instant(sent, "time"),
-            }
-        )
-    except ValidationError as error:
-        raise EventError("unreadable event", _findings(error)) from error
-
-
-def _check(envelope: Mapping[str, Any]) -> None:
-    """Raises EventError unless this is a CloudEvent of ours, in the version we read."""
-    findings = []
-    kind = envelope.get("type")
-    if envelope.get("specversion") != "1.0":
-        findings.append(Finding("specversion", 'expected "1.0" (CloudEvents)'))
-    if not isinstance(kind, str) or not kind.startswith(TYPE_PREFIX) or kind[len(TYPE_PREFIX) :] not in _KINDS:
-        findings.append(Finding("type", f"unknown kind {_short(kind)}; expected {TYPE_PREFIX}KIND, {', '.join(KINDS)}"))
-    if not isinstance(envelope.get("source"), str) or not envelope["source"]:
-        findings.append(Finding("source", "missing: who sends this, as a URI such as /apps/tv"))
-    if envelope.get("dataschema", SCHEMA) != SCHEMA:
-        findings.append(Finding("dataschema", f"{_short(envelope['dataschema'])} is not read here, {SCHEMA} is"))
-    if envelope.get("datacontenttype", "application/json") != "application/json":
-        findings.append(Finding("datacontenttype", "expected application/json"))
-    if findings:
-        raise EventError("unreadable event", findings)
-
-
-_KINDS = frozenset(KINDS)
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def _instant(text: object, where: str) -> float:
-    """RFC 3339 -> unix seconds; raises EventError naming `where`."""
-    if not isinstance(text, str) or not _RFC3339.fullmatch(text):
-        raise EventError("unreadable event", [Finding(where, f"{_short(text)} is not an RFC 3339 time")])
-    try:
-        return datetime.fromisoformat(text.upper()).timestamp()
-    except (ValueError, OverflowError) as error:  # 30 February, hour 25
-        raise EventError("unreadable event", [Finding(where, f"{_short(text)}: {error}")]) from error
-
-
-def _rfc3339(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as error:  # not UTF-8, not JSON, nested too deep
+        raise EventError(f"not JSON: {error}") from error
 
 
 def _object(parsed: object) -> dict[str, Any]:
     if not isinstance(parsed, dict):
-        raise EventError(f"an event is a JSON object, not {_short(parsed)}")
+        raise EventError(f"an event is a JSON object, not {short(parsed)}")
     return parsed
 
 
-def _wrong(field: str, message: str) -> PydanticCustomError:
-    """A failed rule across fields; the field travels in the context, where `_findings` looks for it."""
-    return PydanticCustomError("kind", "{message}", {"field": field, "message": message})
+def _thorough(parsed: dict[str, Any], at: float) -> ViewerEvent:
+    return ViewerEvent(**read_thoroughly(parsed, at).__dict__)
 
 
-def _findings(error: ValidationError) -> list[Finding]:
-    """Pydantic's errors under the names that the sender wrote."""
-    findings = []
-    for one in error.errors(include_url=False, include_input=False):
-        path = [str(part) for part in one["loc"]] or [one.get("ctx", {}).get("field", "")]
-        where = ".".join([_WIRE.get(path[0], f"data.{path[0]}"), *path[1:]])
-        findings.append(Finding(where, worded(one)))
-    return findings
-
-
-def _short(thing: object) -> str:
-    """A hostile value as it may stand in an error message."""
-    return ascii(thing)[:60]
-
-
-assert set(ACTIONS) == {action for actions in IMPLIES.values() for action in actions}
+def _accepted(event: ViewerEvent) -> ViewerEvent:
+    """What clients must say, and must not, beyond what the stream may hold."""
+    if event.context:
+        raise EventError("unreadable event", [Finding("data.context", "only the engine writes it")])
+    if event.kind == "survey" and event.rating is None:
+        raise EventError("unreadable event", [Finding("data.rating", "a survey's answer is its rating, from 0 to 1")])
+    return event

@@ -10,7 +10,7 @@ the viewers' states (`features.fold`), so shards are made durable before these.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,9 +18,10 @@ import msgspec
 from features.codec import decode_state, encode_state
 from features.events import ViewerEvent
 from features.online import OnlineStore
+from features.online.rewrite import rewrite
 
 if TYPE_CHECKING:
-    from features.fold import Placed
+    from features.votes import Counted
 
 COUNTS = "count:"
 TRAFFIC = "traffic:"
@@ -74,7 +75,7 @@ def credits_of(event: ViewerEvent) -> dict[str, tuple[float, float, int]]:
     answer: dict[str, tuple[float, float, int]] = {}
     for key, numbers in said.items() if isinstance(said, dict) else ():
         if isinstance(numbers, list) and len(numbers) == 3 and all(_counts(n) for n in numbers):
-            won, served, impressions = (float(n) for n in numbers)  # type: ignore[arg-type]
+            won, served, impressions = (float(n) for n in numbers)
             answer[key] = (won, served, int(impressions))
     return answer
 
@@ -83,18 +84,15 @@ def _counts(number: object) -> bool:
     return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < 1e6
 
 
-def exposed_to(before: Mapping[str, tuple[float, ...]], events: Iterable[ViewerEvent]) -> dict[str, tuple[float, ...]]:
-    """When items of targets with a frequency cap were shown to a viewer, after these events; the newest stand last."""
-    exposed = dict(before)
-    for event in events:
-        for key, (_, _, impressions) in credits_of(event).items():
-            if impressions:
-                times = sorted((*exposed.get(key, ()), *(event.at,) * impressions))
-                exposed[key] = tuple(times[-EXPOSED_MAX:])
-    return exposed
+def expose(exposed: dict[str, tuple[float, ...]], event: ViewerEvent) -> None:
+    """Note when items of targets with a frequency cap were shown to a viewer; the newest stand last."""
+    for key, (_, _, impressions) in credits_of(event).items():
+        if impressions:
+            times = sorted((*exposed.get(key, ()), *(event.at,) * impressions))
+            exposed[key] = tuple(times[-EXPOSED_MAX:])
 
 
-def fold_count(count: TargetCount, events: Sequence[Placed]) -> TargetCount:
+def fold_count(count: TargetCount, events: Sequence[Counted]) -> TargetCount:
     """The count after these events: `sift`ed, all crediting the target, of one source, in offset order."""
     won, served, pages, impressions = count.won, count.served, count.pages, count.impressions
     upto, offset = count.upto, count.offset
@@ -108,7 +106,7 @@ def fold_count(count: TargetCount, events: Sequence[Placed]) -> TargetCount:
     return TargetCount(count.key, won, served, pages, impressions, upto, offset)
 
 
-def fold_traffic(day: TrafficDay, events: Sequence[Placed]) -> TrafficDay:
+def fold_traffic(day: TrafficDay, events: Sequence[Counted]) -> TrafficDay:
     """The traffic after these impressions of its day, placement, region and source, in offset order."""
     attention, pages, offset = list(day.attention), list(day.pages), day.offset
     for one in events:
@@ -121,31 +119,30 @@ def fold_traffic(day: TrafficDay, events: Sequence[Placed]) -> TrafficDay:
     return TrafficDay(day.placement, day.region, day.day, tuple(attention), tuple(pages), offset)
 
 
-def fold_exposure(online: OnlineStore, fresh: Sequence[Placed]) -> None:
+def fold_exposure(online: OnlineStore, fresh: Sequence[Counted]) -> None:
     """Fold events (`sift`ed, in the order of the log) into the shards they concern. Raises Unavailable."""
-    counts: dict[tuple[str, str], list[Placed]] = defaultdict(list)
-    traffic: dict[tuple[str, str, int, str], list[Placed]] = defaultdict(list)
+    counts: dict[tuple[str, str], list[Counted]] = defaultdict(list)
+    traffic: dict[tuple[str, str, int, str], list[Counted]] = defaultdict(list)
     for one in fresh:
         event = one.event
         for key in credits_of(event):
             counts[key, one.source].append(one)
         if event.kind == "impression" and event.placement and event.attention:
             traffic[event.placement, event.region, int(event.at // 86_400), one.source].append(one)
-    count_keys = [count_key(*at) for at in counts]
-    traffic_keys = [traffic_key(*at) for at in traffic]
-    raw = online.get([*count_keys, *traffic_keys])
-    folded = {}
-    for key, before, (at, events) in zip(count_keys, raw, counts.items(), strict=False):
-        count = TargetCount(at[0]) if before is None else decode_state(before, _count)
-        folded[key] = encode_state(fold_count(count, events))
-    if folded:
-        online.put(folded)
-    days = {}
-    for key, before, (where, events) in zip(traffic_keys, raw[len(count_keys) :], traffic.items(), strict=True):
-        day = TrafficDay(*where[:3]) if before is None else decode_state(before, _traffic)
-        days[key] = encode_state(fold_traffic(day, events))
-    if days:
-        online.put(days, TRAFFIC_TTL_S)
+    count_keys = {count_key(*at): at for at in counts}
+    traffic_keys = {traffic_key(*at): at for at in traffic}
+
+    def counted(key: str, raw: bytes | None) -> bytes:
+        at = count_keys[key]
+        return encode_state(fold_count(TargetCount(at[0]) if raw is None else decode_state(raw, _count), counts[at]))
+
+    def passed(key: str, raw: bytes | None) -> bytes:
+        at = traffic_keys[key]
+        day = TrafficDay(*at[:3]) if raw is None else decode_state(raw, _traffic)
+        return encode_state(fold_traffic(day, traffic[at]))
+
+    rewrite(online, list(count_keys), counted)
+    rewrite(online, list(traffic_keys), passed, TRAFFIC_TTL_S)
 
 
 def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]) -> dict[str, TargetCount]:

@@ -2,12 +2,13 @@
 
 For replays of recent requests, where a page must not know what the viewer did on seeing it. Exact for what the state
 dates; two things a state does not hold come back only in part: what has fallen out of its bounds since (older actions,
-positions that later ones replaced), and the dates of all impressions but the last of an item.
+positions that later ones replaced), and the dates of all but the newest few impressions of an item. What is summed up
+without dates (counts, screens, outlets, hours, satisfaction, the session) is left out.
 """
 
 from __future__ import annotations
 
-from recsys.state import ViewerState
+from recsys.state import Shown, ViewerState
 
 
 def as_of(state: ViewerState, at: float) -> ViewerState:
@@ -18,11 +19,7 @@ def as_of(state: ViewerState, at: float) -> ViewerState:
     >>> [action.item_id for action in then.recent], then.done
     (['a'], {})
     """
-    shown = {
-        item_id: (times if last < at else times - 1, min(last, at))
-        for item_id, (times, last) in state.shown.items()
-        if last < at or times > 1
-    }
+    shown = {item_id: earlier for item_id, known in state.shown.items() if (earlier := _shown_before(known, at))}
     return ViewerState(
         state.viewer_id,
         recent=tuple(action for action in state.recent if action.at < at),
@@ -33,6 +30,14 @@ def as_of(state: ViewerState, at: float) -> ViewerState:
         counts={},  # undated
         exposed={target: before for target, times in state.exposed.items() if (before := _before(times, at))},
     )
+
+
+def _shown_before(known: Shown, at: float) -> Shown | None:
+    """Impressions before a moment; those whose times are not known are the oldest."""
+    number, times = known
+    before = _before(times, at)
+    left = number - len(times) + len(before)
+    return (left, before) if left else None
 
 
 def _before(times: tuple[float, ...], at: float) -> tuple[float, ...]:

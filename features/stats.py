@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.codec import ITEMS, decode_item
-from features.events import ViewerEvent, actions_of
-from features.fold import roll_up
+from features.fold_item import faster, roll_up, screen_of
 from features.online import OnlineStore
+from features.votes import IMPRESSION, VISIT, Counted
 from recsys.catalog import Catalog
-from recsys.state import ItemState, ItemStats, forward_weight
+from recsys.state import FAST_HALF_LIFE_S, ItemState, ItemStats, forward_weight
 from recsys.types import ACTIONS, F64
 
 _COLUMN = {action: column for column, action in enumerate(ACTIONS)}
@@ -26,62 +26,92 @@ class StatsColumns:
     """
 
     def __init__(self, catalog: Catalog) -> None:
+        size = len(catalog)
         self._row_of = catalog.row_of
-        self._count = np.zeros((len(catalog), len(ACTIONS)))
-        self._impressions = np.zeros(len(catalog))
+        self._count = np.zeros((size, len(ACTIONS)))
+        self._impressions, self._visits, self._hides = np.zeros(size), np.zeros(size), np.zeros(size)
+        self._lately, self._lately_at = np.zeros(size), np.zeros(size)
         self._by_region: dict[str, F64] = {}
+        self._by_screen: dict[str, F64] = {}
 
-    def add(self, event: ViewerEvent) -> None:
-        """Count one event; the caller has left out duplicates."""
-        weight = forward_weight(event.at)
-        for item_id in event.items:
-            if (row := self._row_of.get(item_id)) is not None:
-                self._impressions[row] += weight
-        actions = actions_of(event)
-        row = self._row_of.get(event.item_id) if event.item_id is not None and actions else None
-        if row is None:
-            return
-        for action in actions:
-            self._count[row, _COLUMN[action]] += weight
-        if "play" in actions:
-            for region in roll_up(event.region):
-                self._plays_from(region)[row] += weight
+    def add(self, one: Counted) -> None:
+        """Count the votes of one event that `features.fold.sift` (or a `ViewerFold`) let through."""
+        event, weight = one.event, forward_weight(one.event.at)
+        for item_id, action, worth in one.votes:
+            row = self._row_of.get(item_id)
+            if row is None:
+                continue
+            if action == VISIT:
+                self._visits[row] += worth * weight
+                self._hurry(row, worth, event.at)
+                for region in roll_up(event.region):
+                    self._at(self._by_region, region)[row] += worth * weight
+                if screen := screen_of(event.screen, event.placement):
+                    self._at(self._by_screen, screen)[row] += worth * weight
+            elif action == IMPRESSION:
+                self._impressions[row] += worth * weight
+            elif action == "hide":
+                self._hides[row] += worth * weight
+            elif action in _COLUMN:
+                self._count[row, _COLUMN[action]] += worth * weight
 
     def merge(self, states: Iterable[ItemState]) -> None:
         """Count what item states have counted already; numbers are gathered first and added as columns."""
-        seen, acted = _Sums(), _Sums()
-        played: dict[str, _Sums] = defaultdict(_Sums)
+        seen, visited, hidden, acted = _Sums(), _Sums(), _Sums(), _Sums()
+        by_region: dict[str, _Sums] = defaultdict(_Sums)
+        by_screen: dict[str, _Sums] = defaultdict(_Sums)
         for state in states:
             row = self._row_of.get(state.item_id)
             if row is None:
                 continue
             if state.impressions:
                 seen.add(row, state.impressions)
-            first = row * len(ACTIONS)
+            if state.visits:
+                visited.add(row, state.visits)
+            if state.lately:
+                self._hurry(row, state.lately, state.lately_at)
             for action, worth in state.counts.items():
-                acted.add(first + _COLUMN[action], worth)
+                if action in _COLUMN:
+                    acted.add(row * len(ACTIONS) + _COLUMN[action], worth)
+                elif action == "hide":
+                    hidden.add(row, worth)
             for region, worth in state.regions.items():
-                played[region].add(row, worth)
+                by_region[region].add(row, worth)
+            for screen, worth in state.screens.items():
+                by_screen[screen].add(row, worth)
         seen.into(self._impressions)
+        visited.into(self._visits)
+        hidden.into(self._hides)
         acted.into(self._count.reshape(-1))  # a view: the same numbers as one line
-        for region, plays in played.items():
-            plays.into(self._plays_from(region))
+        for region, visits in by_region.items():
+            visits.into(self._at(self._by_region, region))
+        for screen, visits in by_screen.items():
+            visits.into(self._at(self._by_screen, screen))
 
     def at(self, now: float) -> ItemStats:
         """The counts as they weigh at `now` (unix seconds)."""
         weight = forward_weight(now)
         scale = 1.0 / weight if weight > np.finfo(np.float64).tiny else 0.0  # before 1987 all counts are zero
+        faded = np.exp2(-np.maximum(now - self._lately_at, 0.0) / FAST_HALF_LIFE_S)
         return ItemStats(
             count=(self._count * scale).astype(np.float32),
             impressions=(self._impressions * scale).astype(np.float32),
-            by_region={region: (plays * scale).astype(np.float32) for region, plays in self._by_region.items()},
+            by_region={region: (visits * scale).astype(np.float32) for region, visits in self._by_region.items()},
+            by_screen={screen: (visits * scale).astype(np.float32) for screen, visits in self._by_screen.items()},
+            visits=(self._visits * scale).astype(np.float32),
+            hides=(self._hides * scale).astype(np.float32),
+            lately=(self._lately * faded).astype(np.float32),
         )
 
-    def _plays_from(self, region: str) -> F64:
-        plays = self._by_region.get(region)
-        if plays is None:
-            plays = self._by_region[region] = np.zeros(len(self._impressions))
-        return plays
+    def _hurry(self, row: int, worth: float, at: float) -> None:
+        lately, lately_at = self._lately, self._lately_at
+        lately[row], lately_at[row] = faster(float(lately[row]), float(lately_at[row]), worth, at)
+
+    def _at(self, columns: dict[str, F64], name: str) -> F64:
+        column = columns.get(name)
+        if column is None:
+            column = columns[name] = np.zeros(len(self._impressions))
+        return column
 
 
 class _Sums:

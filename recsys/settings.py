@@ -18,8 +18,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: str = Field(".mainstay", description="directory of everything embedded: log, stores, models")
-    stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT] | memory://")
-    online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME] | memory://")
+    stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT][?session_s=6] | memory://")
+    online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME&cluster=1] | memory://")
     control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
     event_log: str = Field("", description="directory of the Parquet event log")
     registry: str = Field("", description="MLflow tracking and registry URI")
@@ -28,6 +28,8 @@ class Settings(BaseModel):
     topic: str = Field("viewer-events", description="topic of viewer events; dead letters go to <topic>.dead")
     group: str = Field("features", description="consumer group of the workers")
     partitions: int = Field(4, ge=1, le=1024, description="partitions of a topic that this process creates")
+    spool: str = Field("", description="directory where events wait for a stream on another machine")
+    spool_mb: int = Field(1024, ge=1, description="MiB that may wait there, for each process, before 503 is answered")
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
@@ -58,6 +60,11 @@ class Settings(BaseModel):
     def stream_url(self) -> str:
         """The stream's URL, embedded where none was said."""
         return self.stream or f"sqlite:///{self.home}/stream.db"
+
+    @property
+    def spool_dir(self) -> str:
+        """Directory of the spool, in the home where none was said."""
+        return self.spool or f"{self.home}/spool"
 
     @property
     def online_url(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,11 +15,18 @@ from features.columns import FEATURES, columns
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
+from features.online.guarded import GuardedStore
+from features.online.memory import MemoryStore
+from features.spool import Spool
+from features.spool.connect import open_spool
 from features.stream import Stream
 from features.stream.connect import open_stream
+from features.stream.watch import Watch
+from features.worker.dead import LetterCount
 from recsys.guidance.solver import warm
 from recsys.pipeline import Engine
 from recsys.settings import Settings
+from recsys.state import DAY_S
 from serving import problems
 from serving.console.routes import routes as console_routes
 from serving.control import ControlPlane
@@ -49,8 +56,12 @@ from serving.tokens import Tokens, home_secret
 VERSION = "0.1.0"
 STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0
-STREAM_EVERY_S = 5.0
+STREAM_EVERY_S = 2.0
+LETTERS_EVERY_S = 10.0
 TARGETS_EVERY_S = 1.0
+STORE_TIMEOUT_S = 1.0
+"""What followers, previews and the console wait for the online store at most; a page waits a twentieth of that."""
+
 STATS_SHARE = 0.05
 """Reading the statistics takes at most this share of a process's time: many items are read less often."""
 
@@ -61,11 +72,17 @@ Errors are RFC 9457 problem details. Times are RFC 3339 UTC. Ids are opaque. The
 
 @dataclass(frozen=True)
 class Parts:
-    """What an app was wired from; tests and the console reach it as `app.state.parts`."""
+    """What an app was wired from; tests and the console reach it as `app.state.parts`.
+
+    viewers  the online store as pages read it: short time-outs, and not asked at all while it does not answer
+    """
 
     settings: Settings
     stream: Stream
+    spool: Spool
+    watch: Watch
     online: OnlineStore
+    viewers: GuardedStore
     control: ControlPlane
     holders: Holders
     publisher: Publisher
@@ -81,15 +98,18 @@ class Parts:
             self.followers[name].once()  # the first request sees the catalogue, if there is one
         for follower in self.followers.values():
             follower.start()
+        self.spool.start()
         self.publisher.start()
 
     def stop(self) -> None:
         """Send what waits, then let go of everything."""
         self.previews.stop()
         self.publisher.stop()
+        self.spool.close()
         for name, follower in self.followers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
         self.stream.close()
+        self.viewers.close()
         self.online.close()
         self.control.close()
 
@@ -100,6 +120,13 @@ class Parts:
             name: PartHealth(ok=self.followers[name].ok, detail=self.followers[name].error or "answers")
             for name in ("control", "online", "stream", "engine")
         }
+        spool = self.spool.state()
+        why = f": {spool.fault}" if spool.fault else ""
+        parts["spool"] = PartHealth(ok=not why, detail=f"{spool.records:,} events wait{why}")
+        standstill = self.watch.standstill
+        parts["worker"] = PartHealth(ok=not standstill, detail=standstill or "gets on")
+        if (fault := self.viewers.fault) is not None:
+            parts["online"] = PartHealth(ok=False, detail=f"pages go on without it: {fault}")
         version = snapshot.model.bundle.version if snapshot.model else None
         parts["model"] = PartHealth(
             ok=version is not None and model.refused is None,
@@ -125,15 +152,19 @@ def build(
     settings: Settings,
     *,
     stream: Stream | None = None,
+    spool: Callable[[Callable[[Mapping[int, int]], object]], Spool] | None = None,
     online: OnlineStore | None = None,
     control: ControlPlane | None = None,
     clock: Callable[[], float] = time.time,
     engine: Engine | None = None,
 ) -> FastAPI:
-    """The service. What is handed in is used as it is; everything else comes from the settings' URLs."""
+    """The service. What is handed in is used as it is; everything else comes from the settings' URLs.
+
+    spool   makes one, given whom to tell of deliveries (as `open_spool` is)
+    """
     metrics = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
-    online = online or open_online(settings.online_url)
+    online, viewers = _stores(settings.online_url) if online is None else (online, GuardedStore(online))
     prepare: Callable[[], None] = lambda: None  # noqa: E731
     if control is None:
         database = connect(settings.control_url)
@@ -153,10 +184,22 @@ def build(
     )
     holders = Holders(control, online, clock, metrics, prepare)
     models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
-    publisher = Publisher(stream, settings.topic, metrics.lost.inc)
+    watch = Watch(stream, settings.topic, settings.group, lambda why: _lost(waiting, metrics))
+    waiting = spool(watch.saw) if spool else _spool(settings, stream, watch)
+    publisher = Publisher(waiting, metrics.lost.inc)
     live = LiveMeasures(holders, metrics, clock)
-    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock, live.note)
-    ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
+    feed = FeedService(
+        engine,
+        holders,
+        viewers,
+        publisher,
+        tokens,
+        metrics,
+        clock,
+        live.note,
+        viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
+    )
+    ingest = Ingest(waiting, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
     log = EventLog(settings.event_log_dir)
@@ -166,12 +209,14 @@ def build(
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
         "measures": Follower("measures", live.step, MEASURE_EVERY_S, MEASURE_SHARE),
-        "stream": Follower("stream", _reach(stream, settings.topic), STREAM_EVERY_S),
+        "stream": Follower("stream", _watched(watch, waiting, stream, settings.topic, metrics), STREAM_EVERY_S),
+        "letters": Follower("letters", _counted(LetterCount(stream, settings.topic), metrics), LETTERS_EVERY_S),
         "targets": Follower("targets", loop.step, TARGETS_EVERY_S),
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
-    parts = Parts(settings, stream, online, control, holders, publisher, models, followers, feed, loop, trial)
+    remembered = (stream, waiting, watch, online, viewers, control)
+    parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -199,6 +244,12 @@ def build(
     return app
 
 
+def _stores(url: str) -> tuple[OnlineStore, GuardedStore]:
+    """The online store for what can wait, and for pages; a store in memory is one and the same."""
+    patient = open_online(url, STORE_TIMEOUT_S)
+    return patient, GuardedStore(patient if isinstance(patient, MemoryStore) else open_online(url))
+
+
 def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:
     """The names of a log's partitions, asked for once: their number does not change while a process runs."""
     names: list[str] = []
@@ -211,6 +262,37 @@ def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:
     return sources
 
 
-def _reach(stream: Stream, topic: str) -> Callable[[], object]:
-    """A step that sees whether the stream answers."""
-    return lambda: stream.partitions(topic)
+def _watched(watch: Watch, spool: Spool, stream: Stream, topic: str, metrics: Metrics) -> Callable[[], None]:
+    """A step that sees whether the stream answers, has its log, and is worked on; its figures."""
+
+    def step() -> None:
+        state = spool.state()
+        metrics.spool_records.set(state.records)
+        metrics.spool_bytes.set(state.size)
+        stream.partitions(topic)
+        try:
+            watch.step()
+        finally:
+            metrics.stalled.set(len(watch.stalled))
+
+    return step
+
+
+def _spool(settings: Settings, stream: Stream, watch: Watch) -> Spool:
+    return open_spool(
+        settings.stream_url,
+        stream,
+        settings.topic,
+        directory=settings.spool_dir,
+        limit_bytes=settings.spool_mb << 20,
+        on_delivered=watch.saw,
+    )
+
+
+def _lost(spool: Spool, metrics: Metrics) -> None:
+    metrics.stream_losses.inc()
+    spool.redeliver()
+
+
+def _counted(letters: LetterCount, metrics: Metrics) -> Callable[[], None]:
+    return lambda: metrics.dead_letters.set(letters.look())

@@ -16,7 +16,7 @@ BODY_MAX = 8 << 20
 
 async def read_json(request: Request) -> Any:
     """The parsed body. Raises TooLarge above BODY_MAX (without reading on) and NotJson."""
-    raw = await _read(request)
+    raw = await read_bytes(request)
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -25,14 +25,15 @@ async def read_json(request: Request) -> Any:
 
 async def read_text(request: Request) -> str:
     """The body as text. Raises TooLarge, and InvalidInput when it is not UTF-8."""
-    raw = await _read(request)
+    raw = await read_bytes(request)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput("the body is not UTF-8 text", [Finding("body", str(error))]) from error
 
 
-async def _read(request: Request) -> bytes:
+async def read_bytes(request: Request) -> bytes:
+    """The body as it came. Raises TooLarge above BODY_MAX, without reading on."""
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk

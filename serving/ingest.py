@@ -2,52 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+from pydantic_core import from_json
 
 from features.catalogue import parse_item
-from features.events import ViewerEvent, accept, encode
-from features.stream import Record, Stream
+from features.events import TOKEN, ViewerEvent, accept, accept_json, ahead, encode
+from features.foreign import FORMS
+from features.spool import Spool
+from features.stream import Record
 from recsys.catalog import Item
 from recsys.errors import EventError, Finding, InvalidInput, ItemError
 from serving.control import ControlPlane
 from serving.metrics import Metrics
-from serving.problems import Place, TooLarge
-from serving.schemas import VERDICTS_MAX, BatchAnswer, Verdict
+from serving.problems import NotJson, TooLarge
+from serving.schemas import VERDICTS_MAX
 from serving.tokens import Tokens
+from serving.verdicts import Place, Verdict, Verdicts, refused
 
-TOKEN = "attributiontoken"
-"""CloudEvents extension attribute by which an event names the page it came from."""
+
+class Taken(NamedTuple):
+    """A verdict for each event, and when the taken ones are durable: nobody is answered before that."""
+
+    verdicts: Verdicts
+    durable: Future[None] | None  # None when there is nothing to wait for; fails with Unavailable
 
 
 @dataclass(frozen=True)
 class Ingest:
     """The door for everything that comes from outside."""
 
-    stream: Stream
-    topic: str
+    spool: Spool
     control: ControlPlane
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
 
-    def events(self, body: object) -> BatchAnswer:
-        """Check and publish; raises InvalidInput when the body is no batch, Unavailable when the stream refuses."""
-        batch, now = _batch(body, "events"), self.clock()
+    def events(self, body: bytes, form: str | None = None) -> Taken:
+        """Check a batch and hand it to the spool. `form`: one of FORMS, None for CloudEvents.
+
+        Raises NotJson, InvalidInput when the body is no batch, TooLarge.
+        """
+        now = self.clock()
+        batch: Sequence[object] = _texts(body) if form is None else _batch(_parsed(body), "events")
         verdicts, records = [], []
         for index, raw in enumerate(batch):
             try:
-                event = self._event(raw, now)
-                records.append(Record(event.viewer_id, encode(event)))
-                verdicts.append(Verdict(index=index, id=event.id, status="accepted"))
+                event = self._event(raw, form, now)
+                records.append(Record(event.viewer_id, encode(event, checked=True)))
             except EventError as error:
-                verdicts.append(_refused(index, raw, error, f"events[{index}]"))
-        if records:
-            self.stream.publish(self.topic, records)
-        return self._answer(verdicts, self.metrics.events)
+                verdicts.append(refused(index, _id_of(raw), error, f"events[{index}]"))
+                continue
+            verdict = Verdict(index, event.id, "accepted")
+            if event.client_at is not None and (why := ahead(event)):
+                verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why)]
+            verdicts.append(verdict)
+        self._count(verdicts, self.metrics.events)
+        return Taken(Verdicts.of(verdicts), self.spool.put(records) if records else None)
 
-    def items(self, body: object, by: str) -> BatchAnswer:
+    def items(self, body: object, by: str) -> Verdicts:
         """Check and store; raises InvalidInput when the body is no batch, Unavailable when the control plane is."""
         batch = _batch(body, "items")
         verdicts: list[Verdict] = []
@@ -55,19 +73,22 @@ class Ingest:
         for index, raw in enumerate(batch):
             try:
                 good.append((index, parse_item(raw, f"items[{index}]")))
-                verdicts.append(Verdict(index=index, id=good[-1][1].id, status="accepted"))
+                verdicts.append(Verdict(index, good[-1][1].id, "accepted"))
             except ItemError as error:
-                verdicts.append(_refused(index, raw, error))
+                verdicts.append(refused(index, _id_of(raw), error))
         if good:
             changes = self.control.upsert_items([item for _, item in good], by)
             for (index, _), change in zip(good, changes, strict=True):
                 verdicts[index].change = change
-        return self._answer(verdicts, self.metrics.items)
+        self._count(verdicts, self.metrics.items)
+        return Verdicts.of(verdicts)
 
-    def _event(self, raw: object, now: float) -> ViewerEvent:
+    def _event(self, raw: object, form: str | None, now: float) -> ViewerEvent:
         """One event, tied to its page by the token it carries, if any. Raises EventError."""
-        token = raw.get(TOKEN) if isinstance(raw, Mapping) else None
-        event = accept(raw, now)
+        if form is not None:
+            return accept(FORMS[form](raw), now)
+        assert isinstance(raw, bytes)
+        event, token = accept_json(raw, now)
         if token is None:
             return event
         if not isinstance(token, str):
@@ -75,15 +96,41 @@ class Ingest:
         page = self.tokens.read_attribution(token, viewer_id=event.viewer_id, now=now)
         if event.request_id not in ("", page.request_id):
             raise EventError("unreadable event", [Finding("data.request_id", f"the {TOKEN} is of another page")])
-        return event.model_copy(update={"request_id": page.request_id, "placement": page.placement})
+        return replace(event, request_id=page.request_id, placement=page.placement)
 
     @staticmethod
-    def _answer(verdicts: list[Verdict], counter: Any) -> BatchAnswer:
-        accepted = sum(verdict.status == "accepted" for verdict in verdicts)
-        refused = len(verdicts) - accepted
-        counter.labels("accepted").inc(accepted)
-        counter.labels("refused").inc(refused)
-        return BatchAnswer(accepted=accepted, refused=refused, verdicts=verdicts)
+    def _count(verdicts: Sequence[Verdict], counter: Any) -> None:
+        counts = dict.fromkeys(("accepted", "refused"), 0)
+        for verdict in verdicts:
+            counts[verdict.status] = counts.get(verdict.status, 0) + 1
+        for status, count in counts.items():
+            counter.labels(status).inc(count)
+
+
+class _Wrapped(msgspec.Struct):
+    events: list[msgspec.Raw]
+
+
+_listed = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_wrapped = msgspec.json.Decoder(_Wrapped).decode
+
+
+def _texts(body: bytes) -> list[bytes]:
+    """The events of a body, each as the JSON text it came in: what is wrong inside one is its own affair."""
+    try:
+        batch = _listed(body) if body.lstrip()[:1] == b"[" else _wrapped(body).events
+    except (ValueError, RecursionError):
+        _batch(_parsed(body), "events")  # says what is wrong
+        raise InvalidInput("no batch", [Finding("body", "nested too deep")]) from None
+    _bounded(batch, "events")
+    return [bytes(raw) for raw in batch]
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise NotJson("the body is not JSON", [Finding("body", str(error))]) from error
 
 
 def _batch(body: object, name: str) -> Sequence[object]:
@@ -91,14 +138,20 @@ def _batch(body: object, name: str) -> Sequence[object]:
     batch = body.get(name) if isinstance(body, dict) else body
     if not isinstance(batch, list):
         raise InvalidInput("no batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')])
-    if len(batch) > VERDICTS_MAX:
-        raise TooLarge(f"{len(batch):,} {name} in one request; at most {VERDICTS_MAX:,} are taken")
+    _bounded(batch, name)
     return batch
 
 
-def _refused(index: int, raw: object, error: InvalidInput, at: str = "") -> Verdict:
-    """The verdict on a bad entry; each finding's place begins with the entry's (`at`, unless it has it already)."""
-    said = raw.get("id") if isinstance(raw, dict) else None
-    findings = error.findings or (Finding("", error.message),)
-    places = [Place(where=".".join(filter(None, (at, f.where))), message=f.message) for f in findings]
-    return Verdict(index=index, id=said if isinstance(said, str) else None, status="refused", findings=places)
+def _bounded(batch: Sequence[object], name: str) -> None:
+    if len(batch) > VERDICTS_MAX:
+        raise TooLarge(f"{len(batch):,} {name} in one request; at most {VERDICTS_MAX:,} are taken")
+
+
+def _id_of(raw: object) -> object:
+    """What a refused entry calls itself, as far as it can be read."""
+    if isinstance(raw, bytes):
+        try:
+            raw = from_json(raw)
+        except ValueError:
+            return None
+    return raw.get("id") if isinstance(raw, dict) else None

@@ -31,6 +31,25 @@ class Metrics:
         )
         self.events = Counter("mainstay_events", "Viewer events received", ["verdict"], registry=own)
         self.items = Counter("mainstay_items", "Catalogue items received", ["verdict"], registry=own)
+        self.spool_records = Gauge(
+            "mainstay_spool_records", "Events that wait for the stream", registry=own, multiprocess_mode="livesum"
+        )
+        self.spool_bytes = Gauge(
+            "mainstay_spool_bytes", "Bytes that wait for the stream", registry=own, multiprocess_mode="livesum"
+        )
+        self.stream_losses = Counter("mainstay_stream_losses", "Times that the stream had lost its log", registry=own)
+        self.stalled = Gauge(
+            "mainstay_stalled_partitions",
+            "Partitions that no worker gets on with",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self.dead_letters = Gauge(
+            "mainstay_dead_letters",
+            "Messages that could not be read or are quarantined (recsys-worker dlq list)",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
         self.lost = Counter("mainstay_impressions_lost", "Impressions that could not be sent", registry=own)
         self.missing = Counter(
             "mainstay_page_parts_missing", "Pages answered although a part did not answer", ["part"], registry=own

@@ -1,4 +1,4 @@
-"""Impressions leave after the answer, in the background: a slow stream must not slow a page."""
+"""Impressions leave after the answer, in the background: a slow disk or stream must not slow a page."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 
-from features.stream import Record, Stream
+from features.spool import Spool
+from features.stream import Record
 from recsys.errors import MainstayError, Unavailable
 
 log = logging.getLogger("mainstay.serving")
@@ -22,10 +22,10 @@ _PAUSE_S = 0.25
 
 
 class Publisher:
-    """A bounded queue in front of one topic. `send` never blocks and never raises."""
+    """A bounded queue in front of the spool. `send` never blocks and never raises."""
 
-    def __init__(self, stream: Stream, topic: str, on_dropped: Callable[[int], None], capacity: int = CAPACITY) -> None:
-        self._publish = partial(stream.publish, topic)
+    def __init__(self, spool: Spool, on_dropped: Callable[[int], None], capacity: int = CAPACITY) -> None:
+        self._spool = spool
         self._on_dropped = on_dropped
         self._waiting: queue.Queue[Callable[[], Record]] = queue.Queue(capacity)
         self._in_hand = 0
@@ -63,7 +63,7 @@ class Publisher:
             if not batch:
                 continue
             try:
-                self._publish(batch)
+                self._spool.put(batch).result()
             except Unavailable as error:
                 # Sending the batch again may repeat records; the fold drops an event id it has seen.
                 log.warning("impressions wait: %s", error)

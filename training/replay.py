@@ -8,44 +8,47 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.events import ViewerEvent
-from features.fold import Placed, fold_viewer
+from features.fold import Counted, Placed, ViewerFold
 from features.stats import StatsColumns
 from recsys.catalog import Catalog
-from recsys.state import ItemStats, ViewerState
+from recsys.state import ItemStats, ViewerState, remembered
 from recsys.types import I32
 from training.dataset import Timeline, acted_row
 
 
 class Replay:
-    """A cursor that only moves forward. Viewers are folded when asked for: most are never looked at."""
+    """A cursor that only moves forward. What an event counts for its item is decided from its viewer's state
+    (`features.votes`), so every viewer is folded, as the worker does."""
 
     def __init__(self, timeline: Timeline, catalog: Catalog) -> None:
-        self._events, self._catalog, self._next = timeline.events, catalog, 0
+        self._events, self._catalog, self._next, self._ttl_s = timeline.events, catalog, 0, timeline.ttl_s
         self._stats = StatsColumns(catalog)
-        self._states: dict[str, ViewerState] = {}
-        self._waiting: dict[str, list[Placed]] = defaultdict(list)
+        self._folds: dict[str, ViewerFold] = {}
         self._acted: dict[str, set[int]] = defaultdict(set)
 
     def advance(self, index: int) -> None:
         """Remember every event before position `index` of the timeline, and nothing from it on."""
         for offset in range(self._next, index):
-            event = self._events[offset]
-            self._stats.add(event)
-            self.remember(event, offset)
+            if (fresh := self._take(self._events[offset], offset)) is not None:
+                self._stats.add(fresh)
         self._next = max(self._next, index)
 
     def remember(self, event: ViewerEvent, offset: int) -> None:
         """Let the viewer's own state, but no item's, go on by one event."""
-        self._waiting[event.viewer_id].append(Placed("replay", offset, event))
+        self._take(event, offset)
+
+    def viewer(self, viewer_id: str, now: float) -> ViewerState | None:
+        """The viewer's state at `now`; None for who has not come before, or not for so long as to be forgotten."""
+        fold = self._folds.get(viewer_id)
+        return None if fold is None else remembered(fold.state(), now, self._ttl_s)
+
+    def _take(self, event: ViewerEvent, offset: int) -> Counted | None:
         if (row := acted_row(event, self._catalog)) is not None:
             self._acted[event.viewer_id].add(row)
-
-    def viewer(self, viewer_id: str) -> ViewerState | None:
-        """The viewer's state; None for who has not come before."""
-        if waiting := self._waiting.pop(viewer_id, None):
-            before = self._states.get(viewer_id) or ViewerState(viewer_id)
-            self._states[viewer_id] = fold_viewer(before, waiting)
-        return self._states.get(viewer_id)
+        fold = self._folds.get(event.viewer_id)
+        if fold is None:
+            fold = self._folds[event.viewer_id] = ViewerFold(ViewerState(event.viewer_id), self._ttl_s)
+        return fold.take(Placed("replay", offset, event))
 
     def acted(self, viewer_id: str) -> I32:
         """[M] catalogue rows the viewer has acted on, ever: a state remembers only the latest."""

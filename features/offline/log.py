@@ -1,166 +1,150 @@
-"""The event log: Parquet files in folders by day, written once, never half visible, queried with DuckDB.
+"""The event log: Parquet files in folders by day, never half visible, queried with DuckDB.
 
-One file holds one batch of one source and is named by the days of its oldest and newest event and by its offsets:
-`day=2026-01-31/viewer-events-0-…100-…199-until-2026-01-31.parquet`. So appending the same range twice changes nothing,
-and a query opens only the files of its days. After a crash ranges may overlap, and a client may have sent an event
-twice: reading yields an event once, where it came first.
+The worker writes a file for each batch of a source, named by offsets, so that appending a range twice changes nothing;
+`features.offline.compact` makes one of the many. After a crash ranges may overlap, a file may stand beside the one it
+became part of, and a client may have sent an event twice. Two ways to read:
+
+* `events`, `replay`: an event once, where it came first, in the order of time (for training and measures);
+* `by_offset`: each place of the stream once, in the order of the stream, repeats included (for the fold, which leaves
+  them out itself, and remembers their offsets).
+
+Neither shows what was erased (`features.offline.erased`).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import duckdb
-import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from features.events import LATEST, ViewerEvent
 from features.fold import Placed
+from features.offline import files
+from features.offline.erased import Erased
+from features.offline.table import SCHEMA, placed_of, table_of, whole
+from features.viewer_event import LATEST
 from recsys.errors import Unavailable
 
-SCHEMA = pa.schema(
-    {
-        "at": pa.float64(),
-        "source": pa.string(),
-        "offset": pa.int64(),
-        "id": pa.string(),
-        "kind": pa.string(),
-        "viewer_id": pa.string(),
-        "client_at": pa.float64(),
-        "session_id": pa.string(),
-        "device_id": pa.string(),
-        "screen": pa.string(),
-        "region": pa.string(),
-        "placement": pa.string(),
-        "request_id": pa.string(),
-        "item_id": pa.string(),
-        "slot": pa.int64(),
-        "position_s": pa.float64(),
-        "duration_s": pa.float64(),
-        "percent": pa.float64(),
-        "items": pa.list_(pa.string()),
-        "attention": pa.list_(pa.float64()),
-        "context": pa.string(),  # JSON text; empty where the event has none
-    }
-)
-_PLACE = {"source", "offset"}
-_PLAIN = [name for name in SCHEMA.names if name not in _PLACE | {"context"}]
 _DAY_S = 86_400
 FOREVER = LATEST + 1.0
 RETRIED_WITHIN = timedelta(days=1)  # so far back is looked for the first copy of an event that was sent twice
+TRIES = 20
+CHUNK = 20_000
+
+WRITING, REWRITING = "writing", "rewriting"
+"""Locks: whoever appends shares the first, an erasure holds it for a moment; one at a time holds the second."""
 
 
 class EventLog:
     """Events as Parquet files below one directory."""
 
     def __init__(self, directory: str | Path) -> None:
-        self._directory = Path(directory)
+        self.directory = Path(directory)
+        self.erased = Erased(self.directory)
 
     def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
         """Write the events of one source ("topic/partition") whose batch covered offsets `first`..`last`.
 
-        On the disk on return; a file that exists is left alone. Raises Unavailable.
+        On the disk on return; a file that exists is left alone, and erased events are left out. Raises Unavailable.
         """
         if not placed:
             return
-        days = [one.event.at // _DAY_S * _DAY_S for one in placed]
-        folder = self._directory / f"day={_date(min(days))}"
-        where = quote(source, safe="").replace("%2F", "-")
-        file = folder / f"{where}-{first:020}-{last:020}-until-{_date(max(days))}.parquet"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not file.exists():
-                _write(file, _table(placed))
-            _sync(folder)
-            _sync(self._directory)
+            with files.locked(self.directory, WRITING, shared=True):
+                placed = self.erased.living(placed)  # read under the lock: no erasure is half done meanwhile
+                if placed:
+                    file = self._file(source, first, last, placed)
+                    if not file.exists():
+                        table = table_of(placed)
+                        files.write(file, lambda out: pq.write_table(table, out, compression="zstd"))
+                    files.sync(file.parent)
+                    files.sync(self.directory)
         except OSError as error:
-            raise Unavailable(f"event log {self._directory}: {error}") from error
+            raise Unavailable(f"event log {self.directory}: {error}") from error
 
     def events(self, since: float = 0.0, until: float = FOREVER) -> pa.Table:
         """Events with `since <= at < until` (unix seconds), each once, sorted by (at, source, offset).
 
         Columns of `SCHEMA`: those of `ViewerEvent` and the place in the log. Raises Unavailable.
         """
-        files = self.files(since, until)
-        if not files:
-            return SCHEMA.empty_table()
-        query = f"""
-            SELECT {", ".join(f'"{name}"' for name in SCHEMA.names)} FROM read_parquet($files)
-            QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
+        query = """
+            SELECT * FROM (
+              SELECT * FROM log QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
+            ) WHERE "at" >= $since AND "at" < $until ORDER BY "at", source, "offset"
         """
-        query = f'SELECT * FROM ({query}) WHERE "at" >= $since AND "at" < $until ORDER BY "at", source, "offset"'
-        try:
-            with duckdb.connect() as database:
-                found = database.sql(query, params={"files": files, "since": since, "until": until})
-                return found.to_arrow_table().cast(SCHEMA)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise Unavailable(f"event log {self._directory}: {error}") from error
+        return whole(self.query(query, {"since": since, "until": until}, since, until))
 
     def replay(self, since: float = 0.0, until: float = FOREVER) -> Iterator[Placed]:
         """The same events as objects, in the same order."""
-        for batch in self.events(since, until).to_batches(max_chunksize=10_000):
-            yield from map(_placed, batch.to_pylist())
+        for batch in self.events(since, until).to_batches(max_chunksize=CHUNK):
+            yield from placed_of(batch)
 
-    def files(self, since: float, until: float) -> list[str]:
+    def sources(self) -> list[str]:
+        """The partitions of the stream that the log has events of, as "topic/partition". Raises Unavailable."""
+        found = self.query("SELECT DISTINCT source FROM log ORDER BY source", {})
+        return [str(source) for source in found["source"].to_pylist()]
+
+    def by_offset(self, source: str) -> Iterator[Placed]:
+        """All events of a source in offset order, each offset once. Raises Unavailable."""
+        query = """
+            SELECT * FROM log WHERE source = $source
+            QUALIFY row_number() OVER (PARTITION BY "offset") = 1 ORDER BY "offset"
+        """
+        for batch in whole(self.query(query, {"source": source})).to_batches(max_chunksize=CHUNK):
+            yield from placed_of(batch)
+
+    def query(self, query: str, said: Mapping[str, object], since: float = 0.0, until: float = FOREVER) -> pa.Table:
+        """What a query over the view `log` finds: the rows of all files that may hold events of the days asked for, or
+        of the day before them, without what was erased; repeats may be among them. Raises Unavailable.
+
+        A file that a compaction took away before DuckDB came to it is looked for in its new place.
+        """
+        for _ in range(TRIES):
+            paths = self.files(since, until)
+            if not paths:
+                with duckdb.connect() as database:
+                    database.register("log", SCHEMA.empty_table())
+                    return database.sql(query, params=_used(query, said)).to_arrow_table()
+            try:
+                with duckdb.connect() as database:
+                    view(database, paths, self.erased.all())
+                    return database.sql(query, params=_used(query, said)).to_arrow_table()
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                if all(Path(path).exists() for path in paths):
+                    raise Unavailable(f"event log {self.directory}: {error}") from error
+        raise Unavailable(f"event log {self.directory}: its files change faster than they can be read")
+
+    def files(self, since: float = 0.0, until: float = FOREVER) -> list[str]:
         """Paths of the files that may hold events of the days asked for, or of the day before them."""
-        earliest = str(_date(min(max(since, _DAY_S), FOREVER)) - RETRIED_WITHIN)
-        latest = "~" if until >= FOREVER else str(_date(until))
-        return [
-            str(file)
-            for folder in sorted(self._directory.glob("day=*"))
-            if folder.name.removeprefix("day=") <= latest
-            for file in sorted(folder.glob("*.parquet"))
-            if file.stem.rpartition("-until-")[2] >= earliest
-        ]
+        earliest = str(files.day_of(min(max(since, _DAY_S), FOREVER)) - RETRIED_WITHIN)
+        return files.listed(self.directory, earliest, "~" if until >= FOREVER else str(files.day_of(until)))
+
+    def _file(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> Path:
+        times = [one.event.at for one in placed]
+        where = quote(source, safe="").replace("%2F", "-")
+        name = f"{where}-{first:020}-{last:020}{files.UNTIL}{files.day_of(max(times))}.parquet"
+        return files.folder_of(self.directory, files.day_of(min(times))) / name
 
 
-def _date(at: float) -> date:
-    return datetime.fromtimestamp(at, UTC).date()
+def view(database: duckdb.DuckDBPyConnection, paths: Sequence[str], erased: Mapping[str, float]) -> None:
+    """The view `log` over these files."""
+    names = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    columns = f"SELECT * FROM read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
+    database.register("log_names", SCHEMA.empty_table())  # so that a column which all files lack is there
+    columns = f"SELECT * FROM log_names UNION ALL BY NAME {columns}"
+    if erased:
+        database.register("gone", pa.table({"who": list(erased), "upto": list(erased.values())}))
+        columns = f"""
+            SELECT one.* FROM ({columns}) one LEFT JOIN gone ON gone.who = sha256(one.viewer_id)
+            WHERE gone.who IS NULL OR one."at" > gone.upto
+        """
+    database.execute(f"CREATE TEMP VIEW log AS {columns}")
 
 
-def _table(placed: Sequence[Placed]) -> pa.Table:
-    """Events as columns; attributes are read without pydantic's help, which costs more than all the rest."""
-    fields = [one.event.__dict__ for one in placed]
-    columns: dict[str, list[object]] = {name: [event[name] for event in fields] for name in _PLAIN}
-    columns["source"] = [one.source for one in placed]
-    columns["offset"] = [one.offset for one in placed]
-    columns["context"] = [
-        msgspec.json.encode(event["context"]).decode() if event["context"] else "" for event in fields
-    ]
-    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
-
-
-def _placed(row: dict[str, object]) -> Placed:
-    """An event out of a row of the log."""
-    source, offset, context = row.pop("source"), row.pop("offset"), row.pop("context")
-    said = {name: entry for name, entry in row.items() if entry is not None}
-    if context:
-        said["context"] = msgspec.json.decode(str(context))
-    return Placed(str(source), int(str(offset)), ViewerEvent.model_validate(said))
-
-
-def _write(file: Path, table: pa.Table) -> None:
-    """Under another name first, so that a reader sees the whole file or none."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as out:
-            pq.write_table(table, out, compression="zstd")
-            out.flush()
-            os.fsync(out.fileno())
-        draft.rename(file)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _used(query: str, said: Mapping[str, object]) -> dict[str, object]:
+    """DuckDB refuses parameters that a query does not name."""
+    return {name: entry for name, entry in said.items() if f"${name}" in query}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
 import msgspec
 
 from features.offline.log import EventLog
-from recsys.errors import NotFound, Unavailable
+from recsys.errors import NotFound
 from recsys.types import Placement, Query
 
 FIRST_LOOK_S = 3_600.0
@@ -60,7 +59,7 @@ def newest_requests(log: EventLog, outlet: str, limit: int, until: float, reach_
 def plays_from(log: EventLog, request_ids: list[str], since: float, until: float) -> set[tuple[str, str]]:
     """(request id, item id) of all that was played from these pages in the time given. Raises Unavailable."""
     wanted = """
-        SELECT DISTINCT request_id, item_id FROM read_parquet($files)
+        SELECT DISTINCT request_id, item_id FROM log
         WHERE kind IN ('play', 'complete', 'like') AND item_id IS NOT NULL AND request_id IN (SELECT unnest($ids))
           AND "at" >= $since AND "at" < $until
     """
@@ -73,7 +72,7 @@ def plays_from(log: EventLog, request_ids: list[str], since: float, until: float
 def _look(log: EventLog, outlet: str, limit: int, since: float, until: float) -> list[LoggedRequest]:
     columns = ("at", "viewer_id", "region", "placement", "request_id", "items", "attention", "context")
     wanted = f"""
-        SELECT {", ".join(f'"{name}"' for name in columns)} FROM read_parquet($files)
+        SELECT {", ".join(f'"{name}"' for name in columns)} FROM log
         WHERE kind = 'impression' AND "at" >= $since AND "at" < $until
           AND (placement LIKE $here ESCAPE '!' OR placement LIKE $below ESCAPE '!')
         QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY "at") = 1
@@ -100,14 +99,8 @@ def _look(log: EventLog, outlet: str, limit: int, since: float, until: float) ->
 
 
 def _rows(log: EventLog, since: float, until: float, query: str, said: dict[str, object]) -> list[tuple[object, ...]]:
-    files = log.files(since, until)
-    if not files:
-        return []
-    try:
-        with duckdb.connect() as database:
-            return database.sql(query, params={"files": files, **said}).fetchall()
-    except (duckdb.Error, OSError) as error:
-        raise Unavailable(f"event log: {error}") from error
+    found = log.query(query, said, since, until)
+    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
 
 
 def _request(said: dict[str, object], context: bytes) -> LoggedRequest | None:

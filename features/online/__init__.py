@@ -1,13 +1,17 @@
 """The online store: state by key, read once per page. One port, three adapters, one law suite.
 
 Laws (`tests/contracts/test_online.py`): a put is seen by every later get of any process; a batch is returned in the
-order asked, None for what is missing; an expired key is missing; `scan` lists each live key under a prefix once.
+order asked, None for what is missing; an expired key is missing; `scan` lists each live key under a prefix once; of
+several writers that swap what they read, one succeeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+Swap: TypeAlias = tuple[bytes | None, bytes]
+"""A value as it was read (None: missing) and the one to stand in its place."""
 
 
 class OnlineStore(Protocol):
@@ -18,6 +22,13 @@ class OnlineStore(Protocol):
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
         """Write all; each key is atomic. `ttl_s` counts from now; None keeps for ever."""
+
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+        """Write each entry whose value is still the one that was read; returns the keys of the others, in their order.
+
+        Each key is atomic: whoever slept between reading and writing overwrites nothing newer. `ttl_s` as in `put`.
+        Raises Unavailable; some may be written then.
+        """
 
     def delete(self, keys: Sequence[str]) -> None:
         """Forget; keys that do not exist are fine."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode
 
+from features.codec import ITEMS
+from features.exposure import TRAFFIC
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from recsys.errors import InvalidInput
 
+SCANNED = (ITEMS, TRAFFIC)
+"""What serving scans while pages are made, every second or every minute: scans of these pass no other keys."""
+
 
 def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
     """`sqlite:///PATH`, `redis://HOST:PORT/DB` (also `rediss://`, `valkey://`) or `memory://`.
 
-    `redis://…?prefix=NAME` keeps to keys that begin with `NAME:`, so that several engines can share one server.
+    `redis://…?prefix=NAME` keeps to keys that begin with `NAME:`, so that several engines can share one server;
+    `redis://…?cluster=1` is any node of a Redis Cluster.
     `timeout_s` bounds each call; the default is for the page path, a worker passes more. Raises InvalidInput for
     another URL, or for Redis without the `redis` extra; Unavailable when an SQLite file cannot be opened.
     """
@@ -29,10 +35,18 @@ def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
             ) from error
         place, _, query = rest.partition("?")
         options = dict(parse_qsl(query))
-        prefix = options.pop("prefix", "")
+        prefix, cluster = options.pop("prefix", ""), options.pop("cluster", "")
+        if cluster not in ("", "0", "1"):
+            raise InvalidInput(f"online store {url.rpartition('@')[2]!r}: cluster={cluster!r}, expected 1 or 0")
         place += f"?{urlencode(options)}" if options else ""
         scheme = "redis" if scheme == "valkey" else scheme
-        return RedisStore(f"{scheme}://{place}", timeout_s, f"{prefix}:" if prefix else "")
+        return RedisStore(
+            f"{scheme}://{place}",
+            timeout_s,
+            f"{prefix}:" if prefix else "",
+            cluster=cluster == "1",
+            indexed=SCANNED,
+        )
     if scheme == "memory":
         return MemoryStore()
     raise InvalidInput(f"online store {url!r}: expected sqlite:///PATH, redis://HOST:PORT/DB or memory://")

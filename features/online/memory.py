@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from features.online import Swap
+
 
 class MemoryStore:
     """A dictionary under a lock."""
@@ -27,6 +29,20 @@ class MemoryStore:
         until = float("inf") if ttl_s is None else self._clock() + ttl_s
         with self._lock:
             self._kept.update({key: (value, until) for key, value in entries.items()})
+
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+        """Write what is still as it was read; returns the keys that are not."""
+        now = self._clock()
+        until = float("inf") if ttl_s is None else now + ttl_s
+        refused = []
+        with self._lock:
+            for key, (was, value) in entries.items():
+                held, expires = self._kept.get(key, (None, 0.0))
+                if (held if expires > now else None) != was:
+                    refused.append(key)
+                else:
+                    self._kept[key] = (value, until)
+        return refused
 
     def delete(self, keys: Sequence[str]) -> None:
         """Forget."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 
+from features.online import Swap
 from features.sqlite import faults, open_database, transaction
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL)"
@@ -28,28 +29,23 @@ class SqliteStore:
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Values in the order of keys, None for what is missing or expired. Raises Unavailable."""
-        found: dict[str, bytes] = {}
         with self._lock, faults(self._path):
-            now = self._clock()
-            for start in range(0, len(keys), _AT_ONCE):
-                some = keys[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                sql = f"SELECT key, value FROM state WHERE key IN ({marks}) AND (until IS NULL OR until > ?)"
-                found.update(self._db.execute(sql, (*some, now)))
+            found = self._found(keys)
         return [found.get(key) for key in keys]
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
         """Write all or nothing; on the disk on return. Raises Unavailable."""
-        until = None if ttl_s is None else self._clock() + ttl_s
         with self._lock, faults(self._path), transaction(self._db):
-            self._db.executemany(
-                "INSERT INTO state VALUES (?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET value = excluded.value, until = excluded.until",
-                [(key, value, until) for key, value in entries.items()],
-            )
-            if until is not None and self._clock() > self._swept + SWEEP_EVERY_S:
-                self._swept = self._clock()
-                self._db.execute("DELETE FROM state WHERE until <= ?", (self._swept,))
+            self._write(entries, ttl_s)
+
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+        """Write what is still as it was read, durably; returns the keys that are not. Raises Unavailable."""
+        with self._lock, faults(self._path), transaction(self._db):
+            found = self._found(list(entries))
+            refused = [key for key, (was, _) in entries.items() if found.get(key) != was]
+            left_out = set(refused)
+            self._write({key: value for key, (_, value) in entries.items() if key not in left_out}, ttl_s)
+        return refused
 
     def delete(self, keys: Sequence[str]) -> None:
         """Forget. Raises Unavailable."""
@@ -68,6 +64,27 @@ class SqliteStore:
         """Let go of the file; idempotent."""
         with self._lock:
             self._db.close()
+
+    def _found(self, keys: Sequence[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        now = self._clock()
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            sql = f"SELECT key, value FROM state WHERE key IN ({marks}) AND (until IS NULL OR until > ?)"
+            found.update(self._db.execute(sql, (*some, now)))
+        return found
+
+    def _write(self, entries: Mapping[str, bytes], ttl_s: float | None) -> None:
+        until = None if ttl_s is None else self._clock() + ttl_s
+        self._db.executemany(
+            "INSERT INTO state VALUES (?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value, until = excluded.until",
+            [(key, value, until) for key, value in entries.items()],
+        )
+        if until is not None and self._clock() > self._swept + SWEEP_EVERY_S:
+            self._swept = self._clock()
+            self._db.execute("DELETE FROM state WHERE until <= ?", (self._swept,))
 
 
 def _page(db: sqlite3.Connection, prefix: str, after: str, now: float) -> list[tuple[str, bytes]]:

@@ -47,8 +47,11 @@ class Consumer(Protocol):
 class Stream(Protocol):
     """A log of topics. `publish` may be called from several threads."""
 
-    def publish(self, topic: str, records: Sequence[Record]) -> None:
-        """Append; durable on return. Raises Unavailable when the log did not take *all* of them (some may be in it)."""
+    def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
+        """Append; durable on return. Returns the offset of the newest record in each partition that got any.
+
+        Raises Unavailable when the log did not take *all* of them (some may be in it).
+        """
 
     def consumer(self, topic: str, group: str) -> Consumer:
         """Join a group; a group without a committed offset starts at the oldest message."""
@@ -58,6 +61,15 @@ class Stream(Protocol):
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has; it is created when missing."""
+
+    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+        """Why this cannot be the log that gave out these offsets (partition -> offset) any more; None while it can.
+
+        Asks the log itself and creates nothing. Raises Unavailable.
+        """
+
+    def committed(self, topic: str, group: str) -> Mapping[int, int]:
+        """Up to and including which offset a group is done, by partition. Raises Unavailable."""
 
     def close(self) -> None:
         """Flush and let go; idempotent."""

@@ -39,24 +39,25 @@ READ_IDLE_S = 1.0  # a partition that is silent for this long has been read to i
 class KafkaStream:
     """Topics of a Kafka cluster. The producer is made when first needed."""
 
-    def __init__(self, servers: str, partitions: int = 4) -> None:
+    def __init__(self, servers: str, partitions: int = 4, session_s: float = SESSION_S) -> None:
         """`servers`: `host:port[,host:port]`; `partitions`: of topics created here."""
-        self._servers, self._partitions = servers.split(","), partitions
+        self._servers, self._partitions, self._session_s = servers.split(","), partitions, session_s
         self._known: dict[str, int] = {}
+        self._ids: dict[str, object] = {}  # of topics, as the broker gave them
         self._lock = threading.Lock()
         self._producer: Any = None
 
-    def publish(self, topic: str, records: Sequence[Record]) -> None:
+    def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         """Append; acknowledged by all in-sync replicas on return. Raises Unavailable; some records may be in then."""
         if not records:
-            return
+            return {}
         self.partitions(topic)
         with _faults(self._servers):
             producer = self._connected()
             sent = [producer.send(topic, record.value, record.key.encode()) for record in records]
             producer.flush(timeout=SEND_WITHIN_S)
-            for future in sent:
-                future.get(timeout=SEND_WITHIN_S)
+            done = [future.get(timeout=SEND_WITHIN_S) for future in sent]
+        return {one.partition: one.offset for one in done}  # the last of each partition stays
 
     def consumer(self, topic: str, group: str) -> KafkaMember:
         """Join a group; the broker shares the partitions among its members."""
@@ -70,8 +71,8 @@ class KafkaStream:
                     group_id=group,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
-                    session_timeout_ms=int(SESSION_S * 1000),
-                    heartbeat_interval_ms=int(SESSION_S * 1000 / 3),
+                    session_timeout_ms=int(self._session_s * 1000),
+                    heartbeat_interval_ms=int(self._session_s * 1000 / 3),
                 ),
                 topic,
                 self._servers,
@@ -103,6 +104,34 @@ class KafkaStream:
                     self._known[topic] = self._created(topic)
             return self._known[topic]
 
+    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+        """Why this cannot be the log that gave out these offsets: the topic is gone, or is another of the same name.
+
+        Its ends are not compared: some brokers tell them wrongly. A new topic under the old name has another id.
+        """
+        with _faults(self._servers), closing(self._admin()) as admin:
+            if topic in admin.list_topics():  # describing a topic that is missing may create it
+                topic_id = _only(admin.describe_topics([topic])).get("topic_id")
+            else:
+                topic_id = None
+        with self._lock:
+            before = self._ids.get(topic)
+            if topic_id is not None:
+                self._ids[topic] = topic_id
+            if topic_id is None and newest:
+                self._known.pop(topic, None)  # the next publish creates it, with as many partitions as we want
+                return f"topic {topic} is gone"
+            if before not in (None, topic_id) and topic_id is not None:
+                self._known.pop(topic, None)
+                return f"topic {topic} was made anew (its id is {topic_id}, no longer {before})"
+        return None
+
+    def committed(self, topic: str, group: str) -> Mapping[int, int]:
+        """Up to and including which offset a group is done."""
+        with _faults(self._servers), closing(self._admin()) as admin:
+            said = admin.list_group_offsets(group).get(group, {})
+        return {place.partition: at.offset - 1 for place, at in said.items() if place.topic == topic and at.offset > 0}
+
     def close(self) -> None:
         """Send what is left and disconnect; idempotent."""
         with self._lock:
@@ -111,19 +140,22 @@ class KafkaStream:
             producer.close(timeout=SEND_WITHIN_S)
 
     def _created(self, topic: str) -> int:
-        options = {"bootstrap_servers": self._servers, "bootstrap_timeout_ms": int(BOOTSTRAP_WITHIN_S * 1000)}
-        with closing(KafkaAdminClient(**options)) as admin:
+        with closing(self._admin()) as admin:
             if topic not in admin.list_topics():
                 with suppress(TopicAlreadyExistsError):  # another process was faster
                     admin.create_topics([NewTopic(topic, num_partitions=self._partitions, replication_factor=-1)])
             give_up = time.monotonic() + TOPIC_WITHIN_S
             while True:  # a new topic is not known to every broker at once
-                described = [d for d in admin.describe_topics([topic]) if not d["error_code"]]
-                if described and described[0]["partitions"]:
-                    return len(described[0]["partitions"])
+                described = _only(admin.describe_topics([topic]))
+                if not described["error_code"] and described["partitions"]:
+                    self._ids[topic] = described.get("topic_id")
+                    return len(described["partitions"])
                 if time.monotonic() > give_up:
                     raise Unavailable(f"topic {topic} did not appear within {TOPIC_WITHIN_S:.0f} s")
                 time.sleep(0.1)
+
+    def _admin(self) -> Any:
+        return KafkaAdminClient(bootstrap_servers=self._servers, bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000))
 
     def _connected(self) -> Any:
         with self._lock:
@@ -136,6 +168,8 @@ class KafkaStream:
                     request_timeout_ms=int(SEND_WITHIN_S * 500),
                     max_block_ms=int(SEND_WITHIN_S * 1000),
                     batch_size=1 << 18,
+                    enable_idempotence=False,  # a producer would not survive a broker that forgot it
+                    max_in_flight_requests_per_connection=1,  # so that a batch sent again does not overtake another
                 )
             return self._producer
 
@@ -177,6 +211,11 @@ class KafkaMember:
             self._closed = True
             with suppress(KafkaError, OSError):  # whoever cannot say good-bye is missed after SESSION_S
                 self._consumer.close(autocommit=False)
+
+
+def _only(described: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The one topic that was asked for."""
+    return described[0] if described else {"error_code": -1, "partitions": []}
 
 
 def _poll(consumer: Any, limit: int, timeout_s: float) -> list[Message]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from features.stream import Message, Record
-from features.stream.partition import partition_of
+from features.stream.partition import partition_of, shrunk
 
 
 class MemoryStream:
@@ -20,15 +20,18 @@ class MemoryStream:
         self._members: dict[tuple[str, str], list[MemoryConsumer]] = {}
         self._changed = threading.Condition()
 
-    def publish(self, topic: str, records: Sequence[Record]) -> None:
+    def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         """Append."""
+        newest: dict[int, int] = {}
         with self._changed:
             logs = self._topic(topic)
             for record in records:
                 partition = partition_of(record.key, len(logs))
                 log = logs[partition]
+                newest[partition] = len(log)
                 log.append(Message(topic, partition, len(log), record.key, record.value))
             self._changed.notify_all()
+        return newest
 
     def consumer(self, topic: str, group: str) -> MemoryConsumer:
         """Join a group."""
@@ -47,6 +50,17 @@ class MemoryStream:
         """How many partitions the topic has; it is created when missing."""
         with self._changed:
             return len(self._topic(topic))
+
+    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+        """Why this cannot be the log that gave out these offsets."""
+        with self._changed:
+            logs = self._logs.get(topic, [])
+            return shrunk(topic, newest, {partition: len(log) for partition, log in enumerate(logs)})
+
+    def committed(self, topic: str, group: str) -> Mapping[int, int]:
+        """Up to and including which offset a group is done."""
+        with self._changed:
+            return dict(self._committed.get((topic, group), {}))
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -1,7 +1,8 @@
-"""Which partition a key lands in, for the logs that are ours. Kafka's clients have their own rule."""
+"""Which partition a key lands in, for the logs that are ours (Kafka's clients have their own rule), and its end."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from zlib import crc32
 
 
@@ -12,3 +13,15 @@ def partition_of(key: str, partitions: int) -> int:
     [1, 3, 1]
     """
     return crc32(key.encode()) % partitions
+
+
+def shrunk(topic: str, newest: Mapping[int, int], ends: Mapping[int, int]) -> str | None:
+    """Why a log with these ends (partition -> next offset) cannot have given out these offsets; None when it can.
+
+    >>> shrunk("t", {0: 4, 1: 9}, {0: 5, 1: 3})
+    't/1 ends at 3, but 9 was written already'
+    """
+    for partition, offset in newest.items():
+        if ends.get(partition, 0) <= offset:
+            return f"{topic}/{partition} ends at {ends.get(partition, 0)}, but {offset} was written already"
+    return None

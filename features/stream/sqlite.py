@@ -6,6 +6,7 @@ operating system gives up with the process that held it: after `kill -9` the nex
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from features.sqlite import faults, open_database, transaction
 from features.stream import Message, Record
-from features.stream.partition import partition_of
+from features.stream.partition import partition_of, shrunk
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topic (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID;
@@ -43,10 +44,10 @@ class SqliteStream:
         self._db = open_database(path, _SCHEMA, _BUSY_S)
         self._known: dict[str, int] = {}
 
-    def publish(self, topic: str, records: Sequence[Record]) -> None:
+    def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         """Append all or nothing; on the disk on return. Raises Unavailable."""
         if not records:
-            return
+            return {}
         partitions = self.partitions(topic)
         with self._lock, faults(self._path), transaction(self._db):
             following: dict[int, int] = {}
@@ -59,6 +60,7 @@ class SqliteStream:
                 following[partition] = offset + 1
                 rows.append((topic, partition, offset, record.key, record.value))
             self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", rows)
+        return {partition: end - 1 for partition, end in following.items()}
 
     def consumer(self, topic: str, group: str) -> SqliteConsumer:
         """Join a group."""
@@ -77,6 +79,19 @@ class SqliteStream:
                 row = self._db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
                 self._known[topic] = int(row[0])
         return self._known[topic]
+
+    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+        """Why this cannot be the log that gave out these offsets: its file was taken away or put back from a copy."""
+        if not os.path.exists(self._path):
+            return f"{self._path} is gone"
+        with self._lock, faults(self._path):
+            return shrunk(topic, newest, {partition: self._end(topic, partition) for partition in newest})
+
+    def committed(self, topic: str, group: str) -> Mapping[int, int]:
+        """Up to and including which offset a group is done."""
+        with self._lock, faults(self._path):
+            sql = 'SELECT partition, "offset" FROM done WHERE topic = ? AND consumers = ?'
+            return dict(self._db.execute(sql, (topic, group)).fetchall())
 
     def close(self) -> None:
         """Let go of the file; idempotent."""

@@ -11,13 +11,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 
 import msgspec
+from msgspec.structs import replace
 
-from features.events import decode
+from features.events import decode, encode
 from features.stream import Message, Record, Stream
 from recsys.errors import EventError
 
-KEPT_BYTES = 1 << 19  # so that a letter fits where the message did
-_PAGE = 500
+KEPT_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
+_PAGE = 100
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -76,17 +77,47 @@ def read_letters(stream: Stream, topic: str) -> Iterator[DeadLetter]:
         while page := stream.read(dead, partition, offset, _PAGE):
             offset = page[-1].offset + 1
             for message in page:
-                found = msgspec.json.decode(message.value, type=DeadLetter)
+                try:
+                    found = msgspec.json.decode(message.value, type=DeadLetter)
+                except ValueError as error:  # somebody else writes here
+                    found = letter(message, f"no dead letter: {error}")
                 if found.place not in listed:
                     listed.add(found.place)
                     yield found
 
 
-def revive(stream: Stream, one: DeadLetter) -> None:
+class LetterCount:
+    """How many dead letters a topic has, looked at again and again. One written twice, after a crash, counts twice."""
+
+    def __init__(self, stream: Stream, topic: str) -> None:
+        self._stream, self._dead = stream, dead_topic(topic)
+        self._next: dict[int, int] = {}
+
+    def look(self) -> int:
+        """As many as there are now. Raises Unavailable."""
+        for partition in range(self._stream.partitions(self._dead)):
+            while page := self._stream.read(self._dead, partition, self._next.get(partition, 0), _PAGE):
+                self._next[partition] = page[-1].offset + 1
+        return sum(self._next.values())
+
+
+def revive(stream: Stream, one: DeadLetter, without_client_time: bool = False) -> None:
     """Send the message again under its viewer's key. Raises EventError when it is still unreadable.
 
-    Doing it twice counts once: the event keeps its id.
+    Doing it twice counts once: the event keeps its id. `without_client_time`: what a client's clock said is left out,
+    so that events from the future are taken, at the time when they came.
     """
-    if one.size > KEPT_BYTES:
-        raise EventError(f"only {KEPT_BYTES:,} of {one.size:,} bytes were kept")
-    stream.publish(one.topic, [Record(decode(one.value).viewer_id, one.value)])
+    value = _whole(stream, one)
+    if without_client_time:
+        value = encode(replace(decode(value, future=True), client_at=None))
+    stream.publish(one.topic, [Record(decode(value).viewer_id, value)])
+
+
+def _whole(stream: Stream, one: DeadLetter) -> bytes:
+    """All bytes of the message; from its log when the letter kept a part. Raises EventError when it is gone."""
+    value = one.value
+    if one.size > len(value):
+        value = next((m.value for m in stream.read(one.topic, one.partition, one.offset, 1)), b"")
+    if hashlib.sha256(value).hexdigest() != one.sha256:
+        raise EventError(f"only {len(one.value):,} of {one.size:,} bytes were kept, and the log has it no more")
+    return value

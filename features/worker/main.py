@@ -20,10 +20,10 @@ from features.worker.dead import DeadLetter, read_letters, revive
 from features.worker.worker import Worker
 from recsys.errors import EventError, MainstayError, SettingsError
 from recsys.settings import Settings
+from recsys.state import DAY_S
 
 FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "viewer_ttl_days")
 STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
-DAY_S = 86_400.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with closing(open_stream(settings.stream_url, partitions=settings.partitions)) as stream:
             if arguments.what == "dlq":
-                return _dlq(stream, settings.topic, arguments.action, arguments.place)
+                return _dlq(stream, settings.topic, arguments)
             return _run(stream, settings, arguments.until_idle)
     except MainstayError as error:
         print(f"recsys-worker: {error}", file=sys.stderr)
@@ -74,8 +74,9 @@ def _asked_to_stop() -> Iterator[Event]:
             signal.signal(asked, handler)
 
 
-def _dlq(stream: Stream, topic: str, action: str, place: str | None) -> int:
+def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
     """list: one line each; show: causes and contents; replay: send again what can be read by now."""
+    action, place = arguments.action, arguments.place
     letters = [one for one in read_letters(stream, topic) if place in (None, one.place)]
     if place is not None and not letters:
         print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
@@ -88,7 +89,7 @@ def _dlq(stream: Stream, topic: str, action: str, place: str | None) -> int:
             print(_shown(one))
         else:
             try:
-                revive(stream, one)
+                revive(stream, one, arguments.without_client_time)
                 print(f"{one.place}\tsent again")
             except EventError as error:
                 failed += 1
@@ -117,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     dlq = what.add_parser("dlq", help="dead letters: messages that could not be read")
     dlq.add_argument("action", choices=["list", "show", "replay"])
     dlq.add_argument("place", nargs="?", help="TOPIC/PARTITION@OFFSET; all when left out")
+    dlq.add_argument(
+        "--without-client-time",
+        action="store_true",
+        help="replay: leave out what the clients' clocks said, so that events from the future are taken",
+    )
     return parser
 
 

@@ -8,35 +8,40 @@ The order within a step carries the guarantee, and a crash between any two of th
 4. the event log, whose files are named by offsets;
 5. the commit: only now will the stream not deliver these messages again.
 
-One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer.
+One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer. A
+worker that slept through the loss of its partitions does not know that yet; so states are swapped for the ones they
+were folded from, never written blindly, and the sleeper's are refused (`features.online.rewrite`). It then folds again
+from what stands there, which already holds its events, and its commit is refused by the log.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from threading import Event
-from typing import TypeVar
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
 from features.exposure import fold_exposure
-from features.fold import Placed, apply, fold_item, items_of, sift
+from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
+from features.online.rewrite import rewrite
 from features.stream import Consumer, Message, Stream
 from features.worker.dead import DeadLetter, as_record, dead_topic, letter
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
-BATCH = 2000
+BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 POLL_S = 0.2
+TTL_SLACK_S = 1.0  # the store lets go of a viewer just after `recsys.state.forgotten` does, never before
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
-K = TypeVar("K")
-V = TypeVar("V")
 logger = logging.getLogger(__name__)
 
 
@@ -62,6 +67,7 @@ class Worker:
         self._stream, self._online, self._log = stream, online, log
         self._topic, self._group = topic, group
         self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
+        self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
         self._consumer: Consumer | None = None
 
     def step(self, wait_s: float = POLL_S) -> int:
@@ -72,15 +78,9 @@ class Worker:
         """
         consumer = self.join()
         messages = consumer.poll(self._batch, wait_s)
-        if not messages:
-            return 0
-        placed, dead = read(messages)
-        if dead:
-            self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
-            self._report(dead)
-        self._fold(placed)
-        self._append(messages, placed)
-        consumer.commit(_last_offsets(messages))
+        if messages:
+            with _no_search_for_circles():
+                self._take(consumer, messages)
         return len(messages)
 
     def run(
@@ -127,6 +127,15 @@ class Worker:
         if consumer is not None:
             consumer.close()
 
+    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        placed, dead = read(messages)
+        if dead:
+            self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
+            self._report(dead)
+        self._fold(placed)
+        self._append(messages, placed)
+        consumer.commit(_last_offsets(messages))
+
     def _report(self, dead: Sequence[DeadLetter]) -> None:
         """Count them, and say so once for a batch, however many there are."""
         self.dead += len(dead)
@@ -139,37 +148,76 @@ class Worker:
         )
 
     def _fold(self, placed: Sequence[Placed]) -> None:
-        """Read the states these events concern, fold, write items first."""
-        by_viewer = _grouped((one.event.viewer_id, one) for one in placed)
-        states = self._viewers(by_viewer)
-        sifted = {viewer_id: sift(states[viewer_id], events) for viewer_id, events in by_viewer.items()}
-        fresh = [one for some in sifted.values() for one in some.fresh]
-        fresh.sort(key=lambda one: one.offset)  # back into the order of the log: an item is folded along it
-        self._fold_items(fresh)
-        fold_exposure(self._online, fresh)
-        viewers = {viewer_key(v): encode_viewer(apply(states[v], sifted[v])) for v in by_viewer}
-        self._online.put(viewers, self._viewer_ttl_s)
-
-    def _viewers(self, viewer_ids: Iterable[str]) -> dict[str, ViewerState]:
-        ids = list(viewer_ids)
+        """Read the states these events concern, fold in the order of the log, write items first."""
+        ids = list(dict.fromkeys(one.event.viewer_id for one in placed))
         found = self._online.get([viewer_key(viewer_id) for viewer_id in ids])
-        return {i: ViewerState(i) if raw is None else decode_viewer(raw) for i, raw in zip(ids, found, strict=True)}
+        viewers = {viewer_id: self._viewer(viewer_id, raw) for viewer_id, raw in zip(ids, found, strict=True)}
+        counted = [one for one in (viewers[some.event.viewer_id].take(some) for some in placed) if one is not None]
+        self._fold_items(counted)
+        fold_exposure(self._online, counted)
+        states = {viewer_key(i): (raw, encode_viewer(viewers[i].finish())) for i, raw in zip(ids, found, strict=True)}
+        if refused := self._online.swap(states, self._kept_s):
+            self._fold_again(refused, placed)
 
-    def _fold_items(self, fresh: Sequence[Placed]) -> None:
-        by_shard = _grouped(((item_id, one.source), one) for one in fresh for item_id in items_of(one.event))
-        keys = [item_key(item_id, source) for item_id, source in by_shard]
-        entries = {}
-        for key, raw, ((item_id, _), events) in zip(keys, self._online.get(keys), by_shard.items(), strict=True):
-            state = ItemState(item_id) if raw is None else decode_item(raw)
-            entries[key] = encode_item(fold_item(state, events))
-        self._online.put(entries)
+    def _fold_again(self, keys: Sequence[str], placed: Sequence[Placed]) -> None:
+        """Viewers whose states another writer changed since they were read. What counts for items was decided right:
+        from an older state the same events in the same order count the same."""
+        theirs: dict[str, list[Placed]] = {}
+        for one in placed:
+            theirs.setdefault(viewer_key(one.event.viewer_id), []).append(one)
+
+        def folded(key: str, raw: bytes | None) -> bytes:
+            fold = self._viewer(theirs[key][0].event.viewer_id, raw)
+            for one in theirs[key]:
+                fold.take(one)
+            return encode_viewer(fold.finish())
+
+        rewrite(self._online, keys, folded, self._kept_s)
+
+    def _viewer(self, viewer_id: str, raw: bytes | None) -> ViewerFold:
+        """A fold that goes on from this state."""
+        ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
+        return ViewerFold.of(ViewerState(viewer_id) if raw is None else decode_viewer(raw), ttl_s)
+
+    def _fold_items(self, counted: Sequence[Counted]) -> None:
+        shards: dict[str, list[Counted]] = {}
+        names: dict[str, str] = {}
+        for one in counted:
+            for item_id in items_of(one.event):
+                key = item_key(item_id, one.source)
+                names[key] = item_id
+                shards.setdefault(key, []).append(one)
+
+        def folded(key: str, raw: bytes | None) -> bytes:
+            state = ItemState(names[key]) if raw is None else decode_item(raw)
+            return encode_item(fold_item(state, shards[key]))
+
+        rewrite(self._online, list(shards), folded)
 
     def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
         """Into the event log, duplicates too: whoever reads it leaves them out."""
-        by_source = _grouped((one.source, one) for one in placed)
-        spans = _grouped((_source(message), message.offset) for message in messages)
-        for source, offsets in spans.items():
-            self._log.append(source, offsets[0], offsets[-1], by_source.get(source, []))
+        by_source: dict[str, list[Placed]] = defaultdict(list)
+        for one in placed:
+            by_source[one.source].append(one)
+        spans: dict[str, tuple[int, int]] = {}  # of one topic: a step takes from no other
+        for partition, last in _last_offsets(messages).items():
+            first = next(message.offset for message in messages if message.partition == partition)
+            spans[_source(messages[0].topic, partition)] = first, last
+        for source, (first, last) in spans.items():
+            self._log.append(source, first, last, by_source.get(source, []))
+
+
+@contextmanager
+def _no_search_for_circles() -> Iterator[None]:
+    """A batch makes hundreds of thousands of objects and no circle among them: looking for circles again and again
+    while they grow in number took half of the time of a fold. They are looked for between batches."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()
 
 
 def read(messages: Iterable[Message]) -> tuple[list[Placed], list[DeadLetter]]:
@@ -180,23 +228,16 @@ def read(messages: Iterable[Message]) -> tuple[list[Placed], list[DeadLetter]]:
             event = decode(message.value)
             if event.viewer_id != message.key:  # two workers would write one viewer's state
                 raise EventError(f"keyed by {ascii(message.key)[:60]}, not by its viewer {event.viewer_id}")
-            placed.append(Placed(_source(message), message.offset, event))
+            placed.append(Placed(_source(message.topic, message.partition), message.offset, event))
         except EventError as error:
             dead.append(letter(message, str(error)))
     return placed, dead
 
 
-def _source(message: Message) -> str:
-    return f"{message.topic}/{message.partition}"
+@lru_cache(maxsize=10_000)
+def _source(topic: str, partition: int) -> str:
+    return f"{topic}/{partition}"
 
 
-def _last_offsets(messages: Iterable[Message]) -> Mapping[int, int]:
+def _last_offsets(messages: Iterable[Message]) -> dict[int, int]:
     return {message.partition: message.offset for message in messages}  # the last of each partition stays
-
-
-def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
-    """Values by key, both in the order they came."""
-    groups: dict[K, list[V]] = defaultdict(list)
-    for key, entry in pairs:
-        groups[key].append(entry)
-    return groups

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 
 from recsys.errors import Finding
-from serving.body import read_json
+from serving.body import read_bytes
 from serving.ingest import Ingest
 from serving.problems import documented, problem
 from serving.schemas import BatchAnswer
+from serving.verdicts import Verdicts
+
+INLINE_BYTES = 64 << 10
+"""A body up to this size is checked at once, within a millisecond or two; a larger one where nobody else waits."""
 
 EVENT: dict[str, Any] = {
     "specversion": "1.0",
@@ -50,25 +55,36 @@ def routes(ingest: Ingest) -> APIRouter:
         summary="What viewers did: a batch of CloudEvents",
         description=(
             "Each event gets a verdict by its index; good events are taken even when others are bad. 202 when at least "
-            "one was taken (or none was sent), 422 with the verdicts when all are bad, 503 when the stream refuses: "
-            "then send the whole batch again, an event id that was taken before is dropped. The extension attribute "
-            "`attributiontoken` ties an event to the page it came from."
+            "one was taken (or none was sent): they are durable then, whatever happens to this process or the stream. "
+            "422 with the verdicts when all are bad. 503 when there is no room for them: then send the whole batch "
+            "again after `Retry-After`, an event id that was taken before is dropped. `quarantined`: the client's "
+            "clock is more than five minutes ahead; the event is kept aside and counts for nothing. The extension "
+            "attribute `attributiontoken` ties an event to the page it came from. `format`: Segment's video calls or "
+            "ActivityStreams 2 activities instead of CloudEvents."
         ),
         response_model=BatchAnswer,
         responses=documented(400, 413, 422, 503),
         openapi_extra=BODY,
     )
-    async def events(request: Request) -> Response:
-        body = await read_json(request)
-        return answered(request, await run_in_threadpool(ingest.events, body), "events", 202)
+    async def events(
+        request: Request, form: Annotated[Literal["segment", "activitystreams"] | None, Query(alias="format")] = None
+    ) -> Response:
+        body = await read_bytes(request)
+        if len(body) <= INLINE_BYTES:
+            taken = ingest.events(body, form)
+        else:
+            taken = await run_in_threadpool(ingest.events, body, form)
+        if taken.durable is not None:
+            await asyncio.wrap_future(taken.durable)
+        return answered(request, taken.verdicts, "events", 202)
 
     return router
 
 
-def answered(request: Request, answer: BatchAnswer, name: str, status: int) -> Response:
+def answered(request: Request, answer: Verdicts, name: str, status: int) -> Response:
     """The verdicts; as a problem when everything was refused."""
-    if answer.refused and not answer.accepted:
-        findings = [Finding(place.where, place.message) for verdict in answer.verdicts for place in verdict.findings]
+    if answer.refused == len(answer.verdicts) > 0:
+        findings = [Finding(place.where, place.message) for place in answer.findings]
         detail = f"none of the {answer.refused:,} {name} can be taken"
-        return problem(request, 422, f"bad-{name}", detail, findings, **answer.model_dump())
-    return JSONResponse(answer.model_dump(), status)
+        return problem(request, 422, f"bad-{name}", detail, findings, **msgspec.to_builtins(answer))
+    return Response(msgspec.json.encode(answer), status, media_type="application/json")

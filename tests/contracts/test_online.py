@@ -7,24 +7,56 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.codec import ITEMS
 from features.online import OnlineStore
 from features.online.connect import open_online
+from features.online.redis import RedisStore
 from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
 from recsys.errors import InvalidInput, Unavailable
+from tests.conftest import free_port
 
-ADAPTERS = ["memory", "sqlite", "redis", "redis-with-prefix"]
+ADAPTERS = ["memory", "sqlite", "redis", "redis-with-prefix", "redis-indexed", "redis-cluster"]
+
+
+@pytest.fixture(scope="module")
+def cluster_url(start_valkey: Callable[..., str]) -> str:
+    """A cluster of two nodes with half of the slots each: it refuses commands on keys of two slots."""
+    buses = [str(free_port()) for _ in range(2)]
+    addresses = [start_valkey("--cluster-enabled", "yes", "--cluster-port", bus) for bus in buses]
+    nodes = [redis.Redis.from_url(address) for address in addresses]
+    for node, (first, last) in zip(nodes, [(0, 8191), (8192, 16383)], strict=True):
+        node.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+    port = nodes[1].connection_pool.connection_kwargs["port"]
+    nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, buses[1])
+    give_up = time.monotonic() + 30
+    for node in nodes:
+        while b"cluster_state:ok" not in node.execute_command("CLUSTER", "INFO"):
+            assert time.monotonic() < give_up, node.execute_command("CLUSTER", "INFO")
+            time.sleep(0.05)
+        node.close()
+    return f"{addresses[0]}?cluster=1"
+
+
+@pytest.fixture
+def unique(request: pytest.FixtureRequest, unique: str) -> str:
+    """A name no other test uses; for one adapter it is one whose scans go through the index."""
+    adapter = getattr(request.node, "callspec", None)
+    return f"{ITEMS}{unique}" if adapter and adapter.params.get("url") == "redis-indexed" else unique
 
 
 @pytest.fixture(params=ADAPTERS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis-cluster":
+        return f"{request.getfixturevalue('cluster_url')}&prefix=t{request.getfixturevalue('unique')}"
     if request.param.startswith("redis"):
         server = str(request.getfixturevalue("redis_url"))
         return f"{server}?prefix=t[*]{request.getfixturevalue('unique')}" if request.param != "redis" else server
@@ -58,6 +90,52 @@ def test_the_last_put_counts_and_the_deleted_is_gone(store: OnlineStore, unique:
     store.delete([])
 
 
+def test_a_swap_overwrites_only_what_was_read(store: OnlineStore, unique: str) -> None:
+    a, b, c, d = (f"{unique}:{name}" for name in "abcd")
+    assert store.swap({a: (None, b"1"), b: (None, b"")}) == []
+    assert store.swap({c: (b"x", b"2"), b: (None, b"2"), a: (b"1", b"2"), d: (None, b"2")}) == [c, b]
+    assert store.get([a, b, c, d]) == [b"2", b"", None, b"2"]
+    assert store.swap({b: (b"", b"3"), a: (b"1", b"3")}) == [a]
+    assert store.get([a, b]) == [b"2", b"3"]
+    store.delete([a])
+    assert store.swap({a: (b"2", b"old history")}) == [a]
+    assert store.swap({}) == []
+    assert store.swap({f"{unique}:{n}": (None, b"n") for n in range(1300)}) == []
+    assert store.swap({f"{unique}:{n}": (b"n", b"m") for n in range(1300)}, ttl_s=1000) == []
+
+
+def test_a_swap_gives_a_new_life_and_finds_the_expired_missing(store: OnlineStore, unique: str) -> None:
+    short, kept = f"{unique}:short", f"{unique}:kept"
+    store.swap({short: (None, b"s"), kept: (None, b"k")}, ttl_s=0.25)
+    assert store.swap({kept: (b"k", b"for ever")}) == []
+    time.sleep(0.35)
+    assert store.get([short, kept]) == [None, b"for ever"]
+    assert store.swap({short: (b"s", b"late")}) == [short]
+    assert store.swap({short: (None, b"new")}) == []
+
+
+def test_of_many_who_swap_at_once_nobody_is_lost(url: str, unique: str) -> None:
+    """Four writers add up numbers in one key; each has read it before."""
+
+    def add() -> None:
+        with closing(open_online(shared, timeout_s=5.0)) as own:
+            store = own if shared != "memory://" else together
+            for _ in range(50):
+                while True:
+                    was = store.get([unique])[0]
+                    if not store.swap({unique: (was, str(int(was or 0) + 1).encode())}):
+                        break
+
+    shared, together = url, open_online("memory://")
+    adders = [threading.Thread(target=add) for _ in range(4)]
+    for adder in adders:
+        adder.start()
+    for adder in adders:
+        adder.join()
+    with closing(open_online(url, timeout_s=5.0)) as store:
+        assert (together if url == "memory://" else store).get([unique]) == [b"200"]
+
+
 def test_the_expired_is_missing_everywhere(store: OnlineStore, unique: str) -> None:
     short, long, again = (f"{unique}:{name}" for name in ("short", "long", "again"))
     store.put({short: b"s", again: b"s"}, ttl_s=0.25)
@@ -67,6 +145,20 @@ def test_the_expired_is_missing_everywhere(store: OnlineStore, unique: str) -> N
     time.sleep(0.35)
     assert store.get([short, long, again]) == [None, b"l", b"kept"]
     assert dict(store.scan(unique)) == {long: b"l", again: b"kept"}
+
+
+def test_a_put_renews_the_time_to_live(store: OnlineStore, unique: str) -> None:
+    renewed, shortened, gone = (f"{unique}:{name}" for name in ("renewed", "shortened", "gone"))
+    store.put({renewed: b"1"}, ttl_s=0.4)
+    store.put({shortened: b"1"})
+    store.put({shortened: b"2"}, ttl_s=0.4)
+    time.sleep(0.25)
+    store.put({renewed: b"2"}, ttl_s=1000)
+    store.put({gone: b"1"}, ttl_s=1000)
+    store.delete([gone])
+    time.sleep(0.25)
+    assert store.get([renewed, shortened, gone]) == [b"2", None, None]
+    assert dict(store.scan(unique)) == {renewed: b"2"}
 
 
 def test_the_expired_leaves_the_file(tmp_path: Path) -> None:
@@ -86,6 +178,17 @@ def test_a_scan_lists_each_live_key_under_the_prefix_once(store: OnlineStore, un
     assert len(listed) == len(inside)
     assert dict(listed) == inside
     assert list(store.scan(f"{unique}-none")) == []
+
+
+def test_each_scan_sees_what_was_done_before_it(store: OnlineStore, unique: str) -> None:
+    model: dict[str, bytes] = {}
+    for n in range(4):
+        more = {f"{unique}:{n}:{i}": bytes([n]) for i in range(700)}
+        store.put(more, ttl_s=None if n % 2 else 1000)
+        gone = list(more)[::7]
+        store.delete(gone)
+        model.update({key: more[key] for key in more.keys() - set(gone)})
+        assert dict(store.scan(unique)) == model
 
 
 def test_a_scan_may_be_left_early_and_beside_writes(store: OnlineStore, unique: str) -> None:
@@ -133,6 +236,7 @@ def test_another_process_sees_every_put_even_of_the_killed(store: OnlineStore, u
     program = f"""
 import os, signal
 from features.online.connect import open_online
+from features.online.redis import RedisStore
 from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
 store = open_online({url!r}, timeout_s=5.0)
 assert store.get(["{unique}:mine"]) == [b"from here"]
@@ -207,6 +311,61 @@ def test_an_address_that_nobody_answers_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable):
         open_online(f"sqlite:///{tmp_path}/file/online.db")
+
+
+def test_a_scan_of_items_walks_past_no_viewers(start_valkey: Callable[..., str]) -> None:
+    with (
+        closing(redis.Redis.from_url(address := start_valkey())) as server,
+        closing(open_online(address, 5.0)) as store,
+    ):
+        items = {f"item:{{{n}}}:t/0": b"i" for n in range(1200)}
+        store.put({f"viewer:{{{n}}}": b"v" for n in range(3000)})
+        store.put(items)
+        assert dict(store.scan("item:")) == items  # the first one walks, and makes the index whole
+        server.config_resetstat()
+        assert dict(store.scan("item:")) == items
+        assert dict(store.scan("item:{7")) == {key: b"i" for key in items if key.startswith("item:{7")}
+        walked = server.info("commandstats").get("cmdstat_scan")
+        assert walked is None
+        server.flushall()  # what the server forgets the index forgets with it
+        store.put({"item:{new}:t/0": b"n"})
+        assert dict(store.scan("item:")) == {"item:{new}:t/0": b"n"}
+        assert list(store.scan("")) == [("item:{new}:t/0", b"n")]  # and the index itself is no key of ours
+
+
+def test_what_an_older_engine_wrote_is_indexed_and_expires(start_valkey: Callable[..., str]) -> None:
+    address = start_valkey()
+    with closing(RedisStore(address, 5.0)) as older, closing(open_online(address, 5.0)) as newer:
+        older.put({"traffic:{a}:1:t/0": b"1", "traffic:{b}:1:t/0": b"2"})
+        older.put({"traffic:{c}:1:t/0": b"3"}, ttl_s=0.3)
+        assert {key for key, _ in newer.scan("traffic:")} == {f"traffic:{{{n}}}:1:t/0" for n in "abc"}
+        newer.delete(["traffic:{b}:1:t/0"])
+        time.sleep(0.4)
+        assert list(newer.scan("traffic:")) == [("traffic:{a}:1:t/0", b"1")]
+
+
+def test_an_index_lets_go_of_what_expired(start_valkey: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    address = start_valkey()
+    monkeypatch.setattr("features.online.redis.FORGET_S", 0.0)
+    with closing(redis.Redis.from_url(address)) as server, closing(open_online(address, 5.0)) as store:
+        store.put({"traffic:{a}:1:t/0": b"1", "traffic:{b}:1:t/0": b"2"}, ttl_s=0.2)
+        store.put({"traffic:{b}:1:t/0": b"2"}, ttl_s=1000)
+        list(store.scan("traffic:"))
+        time.sleep(0.3)
+        assert list(store.scan("traffic:")) == [("traffic:{b}:1:t/0", b"2")]
+        assert server.zrange("index:{traffic:}", 0, -1) == [b"traffic:{b}:1:t/0", b""]
+
+
+def test_a_server_that_refuses_writes_is_still_read(start_valkey: Callable[..., str]) -> None:
+    address = start_valkey()
+    with closing(redis.Redis.from_url(address)) as server, closing(RedisStore(address, 5.0)) as older:
+        older.put({"item:{a}:t/0": b"1", "viewer:{v}": b"2"})
+        server.replicaof("127.0.0.1", 1)  # a replica of nobody: READONLY
+        with closing(open_online(address, 5.0)) as store:
+            with pytest.raises(Unavailable, match="read only"):
+                store.put({"viewer:{v}": b"3"})
+            assert store.get(["viewer:{v}"]) == [b"2"]
+            assert list(store.scan("item:")) == [("item:{a}:t/0", b"1")]
 
 
 @pytest.mark.parametrize("url", ["", "sqlite://", "kafka://x", "redis://", "/tmp/x.db"])

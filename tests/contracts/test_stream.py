@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,26 @@ def test_reading_needs_no_group(stream: Stream, unique: str) -> None:
     assert stream.read(unique, partition, 9, 10) == []
 
 
+def test_publishing_tells_the_newest_offsets_and_the_log_stands_by_them(
+    stream: Stream, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    assert stream.lost(unique, {}) is None
+    first = stream.publish(unique, records(30))
+    assert first == {p: len(log) - 1 for p in range(PARTITIONS) if (log := stream.read(unique, p, 0, 100))}
+    second = stream.publish(unique, records(30))
+    assert second == {partition: 2 * offset + 1 for partition, offset in first.items()}
+    assert stream.publish(unique, []) == {}
+    assert stream.lost(unique, second) is None
+    assert "is gone" in str(stream.lost(f"{unique}-other", {0: 3})) or "ends at 0" in str(
+        stream.lost(f"{unique}-other", {0: 3})
+    )
+    assert stream.committed(unique, "g") == {}
+    consumer = join(unique, "g")
+    consumer.commit(done(take(consumer, 60)))
+    assert stream.committed(unique, "g") == second
+    assert stream.committed(unique, "another") == {}
+
+
 def test_publishing_from_several_threads_loses_nothing(
     stream: Stream, join: Callable[[str, str], Consumer], unique: str
 ) -> None:
@@ -213,6 +234,22 @@ except Unavailable as error:
 """  # in a process of its own: the client leaves a socket open behind a failed connection
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert child.stdout.startswith("kafka 127.0.0.1:1:"), child.stderr
+
+
+def test_a_dead_member_is_missed_after_the_session_that_the_url_says(kafka_url: str, unique: str) -> None:
+    with closing(open_stream(f"{kafka_url}?session_s=1", partitions=1)) as stream:
+        stream.publish(unique, [Record("k", b"v")])
+        member = stream.consumer(unique, unique)
+        assert member._consumer.config["session_timeout_ms"] == 1000
+        while not member.poll(1, 0.5):
+            pass
+        member.close()
+
+
+@pytest.mark.parametrize("query", ["session_s=x", "session_s=0", "session_s=", "other=1"])
+def test_a_session_that_cannot_be_is_refused(query: str) -> None:
+    with pytest.raises(InvalidInput, match=r"expected \?session_s=SECONDS"):
+        open_stream(f"kafka://h:1?{query}", partitions=1)
 
 
 @pytest.mark.parametrize("url", ["", "sqlite://", "redis://x", "kafka://", "/tmp/x.db"])

@@ -44,7 +44,7 @@ def stats(seed: int = 0) -> ItemStats:
 viewers = st.none() | st.lists(
     st.tuples(st.sampled_from([*IDS, "gone"]), st.sampled_from(["play", "like", "dislike", "hide"]), st.floats(0, NOW)),
     max_size=12,
-).map(lambda said: ViewerState("v", tuple(Recent(*one) for one in said), shown={"i1": (3, 1.0)}))
+).map(lambda said: ViewerState("v", tuple(Recent(*one) for one in said), shown={"i1": (3, (1.0,))}))
 
 
 def of(rows: list[int], viewer: ViewerState | None, affinity: float = 0.5, seed: int = 0) -> np.ndarray:

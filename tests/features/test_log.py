@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from features.events import LATEST, ViewerEvent
 from features.fold import Placed
+from features.offline import files
 from features.offline import log as module
 from features.offline.log import EventLog
+from features.offline.table import SCHEMA
 from recsys.errors import Unavailable
+from recsys.types import Screen
 
 DAY_S = 86_400.0
 START = 20_000 * DAY_S
@@ -42,7 +45,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         client_at=START,
         session_id="s",
         device_id="d",
-        screen="tv",
+        screen=Screen.TV,
         region="cn.zj",
         placement="cn.zj-tv-home",
         request_id="r",
@@ -66,8 +69,8 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
     log.append("viewer-events/0", 5, 6, placed)
     assert list(log.replay()) == placed
     table = log.events()
-    assert table.schema == module.SCHEMA
-    assert set(ViewerEvent.model_fields) | {"source", "offset"} == set(table.column_names)
+    assert table.schema == SCHEMA
+    assert set(ViewerEvent.__struct_fields__) | {"source", "offset"} == set(table.column_names)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -105,7 +108,7 @@ def test_only_files_of_the_days_asked_for_are_opened(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     for day in range(10):
         log.append("t/0", day, day, [Placed("t/0", day, event(f"e{day}", START + day * DAY_S))])
-    for file in tmp_path.glob(f"day={module._date(START + 9 * DAY_S)}/*"):
+    for file in tmp_path.glob(f"day={files.day_of(START + 9 * DAY_S)}/*"):
         file.write_bytes(b"broken")
     assert [p.event.id for p in log.replay(START + 2 * DAY_S, START + 4 * DAY_S)] == ["e2", "e3"]
     with pytest.raises(Unavailable):

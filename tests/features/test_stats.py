@@ -11,23 +11,27 @@ from hypothesis import strategies as st
 
 from features.codec import encode_item, item_key, viewer_key
 from features.events import ViewerEvent, actions_of
-from features.fold import Placed, fold_item, items_of
+from features.fold import Counted, Placed, fold_item, items_of, sift
 from features.online.memory import MemoryStore
 from features.stats import StatsColumns, read_stats
 from recsys.catalog import Catalog, Item
-from recsys.state import HALF_LIFE_S, LANDMARK, ItemState
-from recsys.types import ACTIONS
+from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, ItemState, Recent, ViewerState
+from recsys.types import ACTIONS, Screen
 
 ITEMS = ("a", "b", "c")
 CATALOG = Catalog.of(
     Item(id=id, title={"en": id}, outlet="cn", published_at=datetime(2026, 1, 1, tzinfo=UTC)) for id in ITEMS
 )
+KNOWN_BY = tuple(Recent(item, "click", 0.0) for item in "xyz")
+VISITS = ("click", "open", "play", "complete", "like")
 REGIONS = ("", "cn", "cn.zj", "cn.zj.hz", "us")
 
 
 @st.composite
 def events(draw: st.DrawFn) -> ViewerEvent:
-    kind = draw(st.sampled_from(("impression", "click", "play", "complete", "like", "dislike")))
+    kind = draw(
+        st.sampled_from(("impression", "click", "play", "complete", "like", "dislike", "hide", "favourite", "ping"))
+    )
     about = draw(st.sampled_from((*ITEMS, "unknown")))
     return ViewerEvent(
         id=f"e{draw(st.uuids())}",
@@ -35,9 +39,20 @@ def events(draw: st.DrawFn) -> ViewerEvent:
         viewer_id="v",
         at=LANDMARK + draw(st.floats(-10, 10)) * HALF_LIFE_S,
         region=draw(st.sampled_from(REGIONS)),
+        screen=draw(st.sampled_from((None, Screen.TV, Screen.CAR))),
+        position_s=3.0 if kind == "ping" else None,
         item_id=None if kind == "impression" else about,
         items=("a", about) if kind == "impression" and about != "a" else (about,) if kind == "impression" else (),
     )
+
+
+def counted(happened: list[ViewerEvent], partition: int = 0) -> list[Counted]:
+    """The events with their votes, each by a viewer of its own, who is known: a first vote is a whole one."""
+    return [
+        one
+        for offset, event in enumerate(happened)
+        for one in sift(ViewerState(f"v{offset}", KNOWN_BY), [Placed(f"t/{partition}", offset, event)]).fresh
+    ]
 
 
 @settings(max_examples=50, deadline=None)
@@ -45,49 +60,68 @@ def events(draw: st.DrawFn) -> ViewerEvent:
 def test_columns_are_what_a_plain_sum_gives(happened: list[ViewerEvent], later: float) -> None:
     now = LANDMARK + later * HALF_LIFE_S
     columns = StatsColumns(CATALOG)
-    count, shown = np.zeros((3, len(ACTIONS))), np.zeros(3)
-    plays: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
-    for event in happened:
-        columns.add(event)
+    count, shown, visits, hides = np.zeros((3, len(ACTIONS))), np.zeros(3), np.zeros(3), np.zeros(3)
+    by_region: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    by_screen: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    lately = np.zeros(3)
+    newest = [max((e.at for e in happened if e.item_id == id and e.kind in VISITS), default=0.0) for id in ITEMS]
+    for one in counted(happened):
+        columns.add(one)
+        event = one.event
         weight = 0.5 ** ((now - event.at) / HALF_LIFE_S)
         for id in event.items:
             if id in ITEMS:
                 shown[ITEMS.index(id)] += weight
-        if event.item_id in ITEMS:
-            row = ITEMS.index(event.item_id)
-            for action in actions_of(event):
-                count[row, ACTIONS.index(action)] += weight
-            if "play" in actions_of(event):
-                for region in REGIONS[1:]:
-                    if event.region == region or event.region.startswith(region + "."):
-                        plays[region][row] += weight
+        if event.item_id not in ITEMS:
+            continue
+        row = ITEMS.index(event.item_id)
+        for action in actions_of(event):
+            count[row, ACTIONS.index(action)] += weight
+        hides[row] += weight * (event.kind == "hide")
+        if event.kind in VISITS:
+            visits[row] += weight
+            lately[row] += 0.5 ** ((max(now, newest[row]) - event.at) / FAST_HALF_LIFE_S)
+            for region in REGIONS[1:]:
+                if event.region == region or event.region.startswith(region + "."):
+                    by_region[region][row] += weight
+            if event.screen:
+                by_screen[event.screen][row] += weight
     stats = columns.at(now)
     np.testing.assert_allclose(stats.count, count, rtol=1e-5)
     np.testing.assert_allclose(stats.impressions, shown, rtol=1e-5)
     assert stats.count.dtype == stats.impressions.dtype == np.float32
-    assert set(stats.by_region) == set(plays)
-    for region, expected in plays.items():
-        np.testing.assert_allclose(stats.by_region[region], expected, rtol=1e-5)
+    assert stats.visits is not None
+    assert stats.hides is not None
+    assert stats.lately is not None
+    np.testing.assert_allclose(stats.visits, visits, rtol=1e-5)
+    np.testing.assert_allclose(stats.hides, hides, rtol=1e-5)
+    np.testing.assert_allclose(stats.lately, lately, rtol=1e-5, atol=1e-30)
+    for found, expected in ((stats.by_region, by_region), (stats.by_screen, by_screen)):
+        assert set(found) == set(expected)
+        for name, numbers in expected.items():
+            np.testing.assert_allclose(found[name], numbers, rtol=1e-5)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(events(), st.integers(0, 2)), max_size=20))
-def test_shards_of_the_online_store_sum_to_the_same(happened: list[tuple[ViewerEvent, int]]) -> None:
+@given(st.lists(events(), max_size=20), st.lists(st.integers(0, 2), min_size=20, max_size=20))
+def test_shards_of_the_online_store_sum_to_the_same(happened: list[ViewerEvent], partitions: list[int]) -> None:
     store, columns = MemoryStore(), StatsColumns(CATALOG)
-    shards: dict[tuple[str, str], list[Placed]] = defaultdict(list)
-    for offset, (event, partition) in enumerate(happened):
-        columns.add(event)
-        for id in items_of(event):
-            shards[id, f"t/{partition}"].append(Placed(f"t/{partition}", offset, event))
+    shards: dict[tuple[str, str], list[Counted]] = defaultdict(list)
+    for one, partition in zip(counted(happened), partitions, strict=False):
+        columns.add(one)
+        for id in items_of(one.event):
+            shards[id, f"t/{partition}"].append(one._replace(source=f"t/{partition}"))
     store.put({item_key(*key): encode_item(fold_item(ItemState(key[0]), list_)) for key, list_ in shards.items()})
     store.put({viewer_key("v"): b"not an item"})
     now = LANDMARK + HALF_LIFE_S
     read, direct = read_stats(store, CATALOG, now), columns.at(now)
-    np.testing.assert_allclose(read.count, direct.count, rtol=1e-6)
-    np.testing.assert_allclose(read.impressions, direct.impressions, rtol=1e-6)
-    assert set(read.by_region) == set(direct.by_region)
-    for region, plays in direct.by_region.items():
-        np.testing.assert_allclose(read.by_region[region], plays, rtol=1e-6)
+    for name in ("count", "impressions", "visits", "hides"):
+        np.testing.assert_allclose(getattr(read, name), getattr(direct, name), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(read.lately), np.asarray(direct.lately), rtol=1e-6, atol=1e-30)
+    for found, expected in ((read.by_region, direct.by_region), (read.by_screen, direct.by_screen)):
+        assert set(found) == set(expected)
+        for name, numbers in expected.items():
+            np.testing.assert_allclose(found[name], numbers, rtol=1e-6)
 
 
 def test_nothing_seen_is_all_zeros_at_any_time() -> None:

@@ -19,11 +19,11 @@ from features.codec import decode_viewer, encode_item, encode_viewer, item_key, 
 from features.events import ViewerEvent, decode, encode
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
 from features.offline.log import EventLog
-from features.online import OnlineStore
+from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
-from features.worker.dead import KEPT_BYTES, dead_topic, read_letters, revive
+from features.worker.dead import KEPT_BYTES, LetterCount, dead_topic, read_letters, revive
 from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.errors import EventError, Unavailable
@@ -56,19 +56,20 @@ class Fuse:
 
 
 class FragileStore:
-    """A store whose process may die in the middle of a put: some entries are written then."""
+    """A store whose process may die in the middle of a write: some entries are written then."""
 
     def __init__(self, store: OnlineStore, fuse: Fuse) -> None:
         self._store, self._fuse = store, fuse
 
-    def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
         if self._fuse.burn():
             half = dict(list(entries.items())[: len(entries) // 2])
-            self._store.put(half, ttl_s)
+            self._store.swap(half, ttl_s)
             raise Crash
-        self._store.put(entries, ttl_s)
+        refused = self._store.swap(entries, ttl_s)
         if self._fuse.burn():
             raise Crash
+        return refused
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -172,6 +173,13 @@ POISON = [
     encode(ViewerEvent(id="x", kind="play", viewer_id="v", at=1.0, item_id="a")).replace(b"viewer.play", b"viewer.fly"),
     encode(ViewerEvent(id="x", kind="play", viewer_id="someone-else", at=1.0, item_id="a")),
     b"x" * (KEPT_BYTES + 1),
+    b'{"specversion":"1.0","id":"' + b"x" * (2 << 20) + b'"}',
+    b'{"data":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    encode(ViewerEvent(id="x", kind="play", viewer_id="v", at=1.0, item_id="a", slot=1)).replace(b"1}", b'"1"}'),
+    encode(ViewerEvent(id="x", kind="play", viewer_id="v", at=1.0, item_id="a", slot=1)).replace(
+        b"1}", b"9" * 400 + b"}"
+    ),
+    encode(ViewerEvent(id="x", kind="play", viewer_id="v", at=1.0, item_id="a", client_at=302.0)),
 ]
 
 
@@ -199,6 +207,74 @@ def test_poison_goes_aside_with_cause_and_place_and_nothing_after_it_is_lost(tmp
         assert one["cause"]
     assert "unknown kind 'mainstay.viewer.fly'" in letters[6]["cause"]
     assert "not by its viewer someone-else" in letters[7]["cause"]
+
+
+def test_a_partition_of_poison_at_its_beginning_its_end_and_five_hundred_in_a_row_does_not_stall(tmp_path: Any) -> None:
+    """Goal E6: all set aside with cause and offset, every good one applied."""
+    stream, store = MemoryStream(partitions=1), MemoryStore()
+    records = [Record("v", POISON[0])]
+    for number in range(600):
+        poison = POISON[number % len(POISON)] if 50 <= number < 550 or number % 100 == 7 else None
+        records.append(played(f"e{number}") if poison is None else Record("v", poison))
+    records.append(Record("v", POISON[1]))
+    stream.publish(TOPIC, records)
+    worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=100)
+    while worker.step(wait_s=0):
+        pass
+    bad = [offset for offset, one in enumerate(records) if one.value in POISON]
+    letters = list(read_letters(stream, TOPIC))
+    assert [one.offset for one in letters] == bad
+    assert all(one.cause for one in letters)
+    raw = store.get([viewer_key("v")])[0]
+    assert raw is not None
+    assert decode_viewer(raw).counts == {"play": len(records) - len(bad)}
+    assert worker.dead == len(bad) == 503
+    assert LetterCount(stream, TOPIC).look() == len(bad)
+
+
+def test_a_long_letter_is_revived_from_the_log_and_only_from_the_same_message(tmp_path: Any) -> None:
+    stream, store = MemoryStream(partitions=1), MemoryStore()
+    long = ViewerEvent(
+        id="x", kind="impression", viewer_id="owner", at=LANDMARK, items=("a",), context={"x": "y" * KEPT_BYTES}
+    )
+    stream.publish(TOPIC, [Record("other", encode(long))])
+    worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g")
+    worker.step(wait_s=0)
+    (one,) = read_letters(stream, TOPIC)
+    assert one.size > KEPT_BYTES == len(one.value)
+    revive(stream, one)
+    worker.step(wait_s=0)
+    raw = store.get([viewer_key("owner")])[0]
+    assert raw is not None
+    assert decode_viewer(raw).counts == {"impression": 1}
+    stream._logs[TOPIC][0][0] = stream._logs[TOPIC][0][1].__class__(TOPIC, 0, 0, "other", b"another")
+    with pytest.raises(EventError, match="the log has it no more"):
+        revive(stream, one)
+
+
+def test_events_from_the_future_are_taken_without_their_clients_time_when_somebody_says_so(tmp_path: Any) -> None:
+    stream, store = MemoryStream(partitions=1), MemoryStore()
+    stream.publish(TOPIC, [played("ahead", client_at=LANDMARK + 3600), played("good", client_at=LANDMARK)])
+    worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g")
+    worker.step(wait_s=0)
+    (one,) = read_letters(stream, TOPIC)
+    assert "3,600 s ahead" in one.cause
+    with pytest.raises(EventError, match="ahead"):
+        revive(stream, one)
+    for _ in range(2):
+        revive(stream, one, without_client_time=True)
+    worker.step(wait_s=0)
+    raw = store.get([viewer_key("v")])[0]
+    assert raw is not None
+    assert decode_viewer(raw).counts == {"play": 2}
+
+
+def test_what_others_write_beside_the_letters_does_not_hide_them(tmp_path: Any) -> None:
+    stream = MemoryStream(partitions=1)
+    stream.publish(TOPIC, [Record("v", b"x")])
+    stream.publish(dead_topic(TOPIC), [Record("v", b"not a letter")])
+    Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g").step(wait_s=0)
+    assert [one.cause.partition(":")[0] for one in read_letters(stream, TOPIC)] == ["no dead letter", "not JSON"]
 
 
 def test_poison_is_one_line_of_the_log_for_a_batch(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -252,11 +328,11 @@ def test_a_store_that_does_not_answer_is_waited_for(tmp_path: Any, monkeypatch: 
     class Moody(MemoryStore):
         failures = 3
 
-        def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+        def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
             if self.failures:
                 self.failures -= 1
                 raise Unavailable("store is away")
-            super().put(entries, ttl_s)
+            return super().swap(entries, ttl_s)
 
     stream, store = MemoryStream(partitions=2), Moody()
     stream.publish(TOPIC, [played(f"e{i}", f"v{i}") for i in range(9)])

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import pytest
 
+from features.events import decode
 from features.stream import Record
 from features.stream.memory import MemoryStream
-from recsys.errors import Unavailable
+from recsys.errors import EventError, Unavailable
+from serving.schemas import BatchAnswer
 
 
 class Full(MemoryStream):
     """A stream that takes nothing."""
 
-    def publish(self, topic: str, records: Sequence[Record]) -> None:
+    def publish(self, topic: str, records: Sequence[Record]) -> NoReturn:
         raise Unavailable("stream: queue full")
 
 
@@ -74,7 +80,7 @@ def test_when_all_are_bad_the_answer_is_a_problem_with_the_verdicts(shared) -> N
 
 def test_an_empty_batch_is_fine(shared) -> None:
     answer = shared.http.post("/v1/events", json=[])
-    assert (answer.status_code, answer.json()) == (202, {"accepted": 0, "refused": 0, "verdicts": []})
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 0, "quarantined": 0, "refused": 0, "verdicts": []})
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/items"])
@@ -159,3 +165,64 @@ def test_writing_needs_the_token_when_one_is_set(serve, item) -> None:
         assert service.http.post("/v1/items", json=[item(1)], headers=headers).status_code == 200
         assert service.http.get("/v1/audit", headers=headers).json()["rows"][0]["actor"] == "importer"
         assert service.http.post("/v1/events", json=[event()]).status_code == 202
+
+
+def test_the_future_is_kept_aside_and_said(service) -> None:
+    """Goal E4: what a client's clock puts more than five minutes ahead is durable, and nobody makes a state of it."""
+    now = datetime.now(UTC)
+    times = [now + timedelta(minutes=6), now + timedelta(days=3653), now - timedelta(days=3653)]
+    sent = [event(f"e{n}", time=time.isoformat()) for n, time in enumerate(times)]
+    sent += [event("e3", time="9999-12-31T23:59:59Z"), event("e4", time="1970-01-01T00:00:00Z")]
+    sent += [event("e5", time="2026-01-01T00:00:00"), event("e6", data={"item_id": "x", "position_s": "NaN"})]
+    body = service.http.post("/v1/events", json=sent).json()
+    said = [verdict["status"] for verdict in body["verdicts"]]
+    assert said == ["quarantined", "quarantined", "accepted", "quarantined", "accepted", "refused", "refused"]
+    assert (body["accepted"], body["quarantined"], body["refused"]) == (2, 3, 2)
+    assert body["verdicts"][0]["findings"][0]["where"] == "events[0].time"
+    topic, stream = service.parts.settings.topic, service.parts.stream
+    raws = [message.value for p in range(4) for message in stream.read(topic, p, 0, 100)]
+    assert len(raws) == 5, "quarantined ones are durable too"
+    read = []
+    for raw in raws:
+        with suppress(EventError):
+            read.append(decode(raw).id)
+    assert sorted(read) == ["e2", "e4"]
+    text = service.http.get("/metrics").text
+    assert 'mainstay_events_total{verdict="quarantined"} 3.0' in text
+    only = service.http.post("/v1/events", json=sent[:1])
+    assert only.status_code == 202, "it was taken"
+
+
+def test_verdicts_have_the_form_that_is_documented(shared) -> None:
+    for batch in ([], [event("a")], [event("a", kind="x"), event("b")], [event("a", time="9999-01-01T00:00:00Z")]):
+        answer = shared.http.post("/v1/events", json=batch)
+        documented = BatchAnswer.model_validate_json(answer.content)
+        assert documented.model_dump() == answer.json()
+
+
+def test_one_event_that_is_not_even_text_costs_no_other(shared, unique) -> None:
+    good = json.dumps(event(f"{unique}-0")).encode()
+    batch = b"[" + good + b', {"id": "\xff"}, ' + good.replace(b"-0", b"-1") + b"]"
+    answer = shared.http.post("/v1/events", content=batch)
+    assert [verdict["status"] for verdict in answer.json()["verdicts"]] == ["accepted", "refused", "accepted"]
+    assert "not JSON" in answer.json()["verdicts"][1]["findings"][0]["message"]
+
+
+def test_other_forms_are_understood(service) -> None:
+    call = {
+        "type": "track",
+        "event": "Video Content Completed",
+        "messageId": "m1",
+        "userId": "v1",
+        "properties": {"asset_id": "item-1"},
+    }
+    answer = service.http.post("/v1/events?format=segment", json=[call, {**call, "event": "Video Ad Started"}])
+    assert [verdict["status"] for verdict in answer.json()["verdicts"]] == ["accepted", "refused"]
+    assert answer.json()["verdicts"][1]["findings"][0]["where"] == "events[1].event"
+    activity = {"type": "Like", "id": "a1", "actor": "v1", "object": "item-2"}
+    assert service.http.post("/v1/events?format=activitystreams", json={"events": [activity]}).status_code == 202
+    assert sorted((e.id, e.kind, e.item_id) for e in service.published(2)) == [
+        ("a1", "like", "item-2"),
+        ("m1", "complete", "item-1"),
+    ]
+    assert service.http.post("/v1/events?format=xml", json=[]).status_code == 422

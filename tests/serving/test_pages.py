@@ -184,6 +184,52 @@ def test_a_dead_online_store_costs_the_personal_rung_only(serve, bundle) -> None
         assert "timed out" in ready.json()["parts"]["online"]["detail"]
 
 
+def test_a_page_reads_its_viewer_once_and_nothing_else(serve, bundle) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    class Counting(MemoryStore):
+        def get(self, keys: Sequence[str]) -> list[bytes | None]:
+            asked.append(tuple(keys))
+            return super().get(keys)
+
+    with serve(online=Counting()) as service:
+        service.stock()
+        learn(service, bundle)
+        asked.clear()
+        assert service.page("v1")["rung"] == "personal"
+        service.page("v1", personalised=False)
+        service.page("v2")
+        assert asked == [(viewer_key("v1"),), (viewer_key("v2"),)]
+
+
+def test_while_the_store_is_down_pages_do_not_wait_for_it_and_then_are_personal_again(serve, bundle, until) -> None:
+    class Failing(MemoryStore):
+        down, asked = False, 0
+
+        def get(self, keys: Sequence[str]) -> list[bytes | None]:
+            self.asked += viewer_key("v1") in keys
+            if self.down:
+                raise Unavailable("online: timed out")
+            return super().get(keys)
+
+    store = Failing()
+    with serve(online=store) as service:
+        service.stock()
+        learn(service, bundle)
+        assert service.page()["rung"] == "personal"
+        store.down, store.asked = True, 0
+        for _ in range(20):
+            page = service.page()
+            assert (page["rung"], page["missing"]) == ("popular", ["online"])
+            assert keeps_its_floor(page)
+        assert store.asked == 3
+        online = service.http.get("/health/ready").json()["parts"]["online"]
+        assert (online["ok"], online["detail"]) == (False, "pages go on without it: online: timed out")
+        store.down = False
+        until(lambda: service.page()["rung"] == "personal")
+        assert service.page()["missing"] == []
+
+
 def test_without_model_and_counts_the_editorial_rung_answers(shared) -> None:
     page = shared.page()
     assert (page["rung"], page["model_version"], page["missing"]) == ("editorial", "none", ["model"])

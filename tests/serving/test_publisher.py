@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
+from features.spool.direct import DirectSpool
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from recsys.errors import EventError, Unavailable
@@ -21,11 +22,11 @@ class Moody(MemoryStream):
         self.open = threading.Event()
         self.refused = threading.Event()
 
-    def publish(self, topic: str, records: Sequence[Record]) -> None:
+    def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         if not self.open.is_set():
             self.refused.set()
             raise Unavailable("closed")
-        super().publish(topic, records)
+        return super().publish(topic, records)
 
     def values(self) -> list[bytes]:
         return [message.value for message in self.read("t", 0, 0, 10_000)]
@@ -35,10 +36,17 @@ def record(n: int) -> Record:
     return Record("k", str(n).encode())
 
 
+def spool(stream: Moody) -> DirectSpool:
+    """Straight into the stream, running."""
+    made = DirectSpool(stream, "t")
+    made.start()
+    return made
+
+
 def test_what_waits_is_sent_in_order_before_the_end() -> None:
     stream, lost = Moody(), []
     stream.open.set()
-    publisher = Publisher(stream, "t", lost.append)
+    publisher = Publisher(spool(stream), lost.append)
     publisher.start()
     for n in range(500):
         publisher.send(partial(record, n))
@@ -49,7 +57,7 @@ def test_what_waits_is_sent_in_order_before_the_end() -> None:
 
 def test_a_stream_that_comes_back_gets_everything() -> None:
     stream, lost = Moody(), []
-    publisher = Publisher(stream, "t", lost.append)
+    publisher = Publisher(spool(stream), lost.append)
     publisher.start()
     for n in range(10):
         publisher.send(partial(record, n))
@@ -62,7 +70,7 @@ def test_a_stream_that_comes_back_gets_everything() -> None:
 
 def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
     stream, lost = Moody(), []
-    publisher = Publisher(stream, "t", lost.append, capacity=5)  # not started: nothing leaves
+    publisher = Publisher(spool(stream), lost.append, capacity=5)  # not started: nothing leaves
     began = time.monotonic()
     for n in range(12):
         publisher.send(partial(record, n))
@@ -72,7 +80,7 @@ def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
 
 def test_what_a_dead_stream_never_took_is_counted_at_the_end() -> None:
     stream, lost = Moody(), []
-    publisher = Publisher(stream, "t", lost.append)
+    publisher = Publisher(spool(stream), lost.append)
     publisher.start()
     for n in range(3):
         publisher.send(partial(record, n))
@@ -90,7 +98,7 @@ def test_an_impression_that_cannot_be_written_costs_only_itself() -> None:
     def broken() -> Record:
         raise EventError("too large")
 
-    publisher = Publisher(stream, "t", lost.append)
+    publisher = Publisher(spool(stream), lost.append)
     publisher.start()
     publisher.send(broken)
     publisher.send(partial(record, 1))

@@ -10,6 +10,7 @@ import pytest
 
 from features.events import ViewerEvent
 from recsys.catalog import Catalog, Item
+from recsys.types import Screen
 from training.config import Config, Evaluation, Examples, Network
 
 START = 1_780_000_000.0
@@ -70,7 +71,7 @@ def make_events() -> MakeEvents:
                         viewer_id=f"v{viewer}",
                         at=float(START + arrival + 120.0 * n),
                         item_id=f"film-{item}",
-                        screen="tv" if viewer % 2 else "mobile",
+                        screen=Screen.TV if viewer % 2 else Screen.MOBILE,
                         region="cn.zj.hz" if viewer % 3 else "cn.zj.nb",
                     )
                 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import threadpoolctl  # type: ignore[import-untyped]
 from implicit.als import AlternatingLeastSquares
+from msgspec.structs import replace
 
 from features.events import ViewerEvent
 from features.fold import Placed, fold_viewer
@@ -77,7 +78,7 @@ def test_the_same_data_and_seed_give_the_same_factors(make_events: MakeEvents, c
 
 def test_items_the_catalogue_does_not_know_are_left_out(make_events: MakeEvents, catalog: Catalog) -> None:
     events = make_events(viewers=5)
-    strange = [event.model_copy(update={"item_id": f"gone-{event.id}"}) for event in events]
+    strange = [replace(event, item_id=f"gone-{event.id}") for event in events]
     assert set(interactions(events + strange, catalog).item_ids) <= set(catalog.ids)
     with pytest.raises(InvalidInput, match="no action on an item of the catalogue"):
         interactions(strange, catalog)

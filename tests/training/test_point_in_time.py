@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer
 from features.columns import FEATURES, columns
 from features.events import ViewerEvent
-from features.fold import Placed, fold_item, fold_viewer
+from features.fold import Placed, fold_item, fold_viewer, sift
 from features.stats import StatsColumns
 from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
@@ -54,11 +55,10 @@ def rewritten(timeline: Timeline, index: int, catalog: Catalog) -> Timeline:
     """Another history from `index` on: other items, other actions, nobody left out."""
     chance = np.random.default_rng(index)
     later = [
-        event.model_copy(
-            update={
-                "item_id": catalog.ids[chance.integers(len(catalog))],
-                "kind": ("like", "dislike", "play", "hide")[chance.integers(4)],
-            }
+        replace(
+            event,
+            item_id=catalog.ids[chance.integers(len(catalog))],
+            kind=("like", "dislike", "play", "hide")[chance.integers(4)],
         )
         for event in timeline.events[index:]
     ]
@@ -122,7 +122,7 @@ def test_labels_are_what_the_viewer_did_with_what_was_proposed(
     for number, moment in enumerate(found):
         replay.advance(moment.index)
         event = moment.event
-        viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
+        viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
         proposed = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id)).row
         labels = rows.label[rows.moment == number]
         assert len(labels) == len(proposed)
@@ -138,9 +138,16 @@ def online(events: list[ViewerEvent], viewer_id: str) -> tuple[ViewerState | Non
     placed = [Placed("viewer-events/0", offset, event) for offset, event in enumerate(events)]
     own = [one for one in placed if one.event.viewer_id == viewer_id]
     viewer = decode_viewer(encode_viewer(fold_viewer(ViewerState(viewer_id), own))) if own else None
+    everybody = {event.viewer_id for event in events}
+    counted = [
+        one
+        for someone in everybody
+        for one in sift(ViewerState(someone), [one for one in placed if one.event.viewer_id == someone]).fresh
+    ]
+    counted.sort(key=lambda one: one.offset)
     items = []
     for item_id in sorted({str(one.event.item_id) for one in placed}):
-        about = [one for one in placed if one.event.item_id == item_id]
+        about = [one for one in counted if one.event.item_id == item_id]
         items.append(decode_item(encode_item(fold_item(ItemState(item_id), about))))
     return viewer, items
 
@@ -187,7 +194,7 @@ def test_features_in_training_are_those_of_the_page_served_then(
     replay, proposer = Replay(timeline, catalog), Proposer(catalog, retriever)
     replay.advance(moment.index)
     event = moment.event
-    viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
+    viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
     proposals = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id))
     trained_on = dict(zip(proposals.row.tolist(), proposals.features, strict=True))
     page = served(moment, timeline, catalog, retriever)

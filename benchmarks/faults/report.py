@@ -1,0 +1,31 @@
+"""What a bench found, beside what was promised."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from benchmarks.faults.place import KINDS
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measured figure and its criterion."""
+
+    goal: str
+    on: str  # kind of place
+    fault: str
+    measured: str
+    passes: str  # the criterion in words
+    ok: bool
+
+
+def table(lines: list[Line]) -> str:
+    """Markdown, so that it can be pasted."""
+    rows = [("goal", "on", "fault", "measured", "pass", ""), ("---",) * 6]
+    rows += [(x.goal, KINDS.get(x.on, x.on), x.fault, x.measured, x.passes, "yes" if x.ok else "**NO**") for x in lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def summary(lines: list[Line]) -> dict[str, object]:
+    """For the JSON line."""
+    return {"failed": sorted({x.goal for x in lines if not x.ok}), "lines": [asdict(x) for x in lines]}

@@ -1,0 +1,63 @@
+"""Real clicks of a news portal as an event log and a catalogue, for what reads the log (data: see `clicks`)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from features.offline import files
+from features.offline.log import EventLog
+from features.offline.table import whole
+from recsys.catalog import Catalog, Item
+
+PARTITIONS = 4
+TOPIC = "clicks"
+_CLICKS = f"""
+    SELECT *, row_number() OVER (PARTITION BY source ORDER BY "at", id) - 1 AS "offset" FROM (
+      SELECT click_timestamp / 1000.0 AS "at", '{TOPIC}/' || (user_id % {PARTITIONS}) AS source,
+        'e' || row_number() OVER (ORDER BY click_timestamp, user_id, click_article_id) AS id, 'click' AS kind,
+        'u' || user_id AS viewer_id, session_id::VARCHAR AS session_id, 'a' || click_article_id AS item_id,
+        CASE click_deviceGroup WHEN 3 THEN 'mobile' WHEN 4 THEN 'tablet' WHEN 5 THEN 'tv' ELSE 'web' END AS screen,
+        'c' || click_country || '.r' || click_region AS region, 'g1-' || screen || '-home' AS placement,
+        '' AS device_id, '' AS request_id, '' AS context
+      FROM read_parquet($file) ORDER BY click_timestamp LIMIT $most
+    )
+"""
+
+
+def write_log(file: Path, home: Path, most: int) -> EventLog:
+    """The first `most` clicks by time as the compacted log of four partitions: a file a day."""
+    with duckdb.connect() as database:
+        database.sql(_CLICKS, params={"file": str(file), "most": most}).create("clicks")
+        for (day,) in database.sql('SELECT DISTINCT floor("at" / 86400)::BIGINT FROM clicks ORDER BY 1').fetchall():
+            rows = database.sql(
+                'SELECT * FROM clicks WHERE floor("at" / 86400)::BIGINT = $day ORDER BY "at", source, "offset"',
+                params={"day": day},
+            ).to_arrow_table()
+            date = files.day_of(day * 86_400.0)
+            name = f"{files.WHOLE}clicks{files.UNTIL}{date}.parquet"
+            table = whole(rows)
+            files.write(
+                files.folder_of(home, date) / name,
+                lambda out, table=table: pq.write_table(table, out, compression="zstd"),  # type: ignore[misc]
+            )
+    return EventLog(home)
+
+
+def catalogue(log: EventLog) -> Catalog:
+    """An item for each article. The clicks say nothing of articles: labels are made up of their numbers, and an article
+    is taken to be published when it was first clicked."""
+    found = log.query('SELECT item_id, min("at") AS since FROM log GROUP BY item_id ORDER BY item_id', {})
+    return Catalog.of(
+        Item(
+            id=item_id,
+            title={"pt": item_id},
+            outlet="g1",
+            labels=(f"topic/{int(item_id[1:]) % 40}",),
+            published_at=datetime.fromtimestamp(since, UTC),
+        )
+        for item_id, since in zip(found["item_id"].to_pylist(), found["since"].to_pylist(), strict=True)
+    )

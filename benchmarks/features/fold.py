@@ -1,0 +1,183 @@
+"""How fast one worker folds real clicks, beside kafka-python alone reading and parsing the same messages.
+
+    python -m benchmarks.features.fold --clicks FILE [--events N] [--kafka-events M] [--only NAME ...]
+
+Each run is a process of its own that folds all of the log into fresh stores. The bare client is measured before and
+after the worker's run on the broker, and its better figure counts. It checks sums in Python unless the package `crc32c`
+is installed, which makes it (and less so the worker) faster: the figures say whether it was. "cpu us/event" is what one
+core spends; on a machine that others use it tells more than events/s. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.features import clicks, servers
+from features.codec import VIEWERS, decode_viewer
+from features.offline.log import EventLog
+from features.online.connect import open_online
+from features.stream.connect import open_stream
+from features.worker.worker import Worker
+
+TOPIC, GROUP, PARTITIONS = "viewer-events", "features", 4
+RUNS = ("sqlite+sqlite", "sqlite+valkey", "kafka+valkey")
+TTL_S = 180 * 86_400.0
+
+
+def main() -> None:
+    """Parent: fills the logs, starts the runs, prints the table."""
+    if len(sys.argv) > 1 and sys.argv[1] in ("worker", "bare"):
+        print(json.dumps({"worker": _worker, "bare": _bare}[sys.argv[1]](*sys.argv[2:])))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clicks", type=Path, required=True, help="clicks.parquet of the Globo.com / G1 news portal")
+    parser.add_argument("--events", type=int, help="the first so many clicks; all when left out")
+    parser.add_argument("--kafka-events", type=int, default=500_000, help="at most so many on the broker (in memory)")
+    parser.add_argument("--only", nargs="*", choices=RUNS, default=RUNS)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        figures = measure(asked.clicks, asked.events, asked.kafka_events, asked.only, Path(directory))
+    figures["crc32c installed"] = find_spec("crc32c") is not None
+    show(figures)
+    print(json.dumps(figures))
+
+
+def measure(file: Path, count: int | None, on_broker: int, only: tuple[str, ...], home: Path) -> dict[str, Any]:
+    """The figures of each run by name."""
+    figures: dict[str, Any] = {}
+    if "sqlite+sqlite" in only or "sqlite+valkey" in only:
+        log_url = f"sqlite:///{home}/stream.db"
+        events = _fill(log_url, file, count)
+        if "sqlite+sqlite" in only:
+            store = f"sqlite:///{home}/online.db"
+            figures["sqlite+sqlite"] = _child("worker", log_url, store, str(events), f"{home}/events-1")
+            figures["state bytes"] = sizes(store)
+        if "sqlite+valkey" in only:
+            with servers.valkey(home / "valkey") as store:
+                figures["sqlite+valkey"] = _child("worker", log_url, store, str(events), f"{home}/events-2", "second")
+    if "kafka+valkey" in only:
+        with ExitStack() as stack:
+            log_url = stack.enter_context(servers.broker(home / "tansu"))
+            store = stack.enter_context(servers.valkey(home / "valkey-2"))
+            events = _fill(log_url, file, min(count or on_broker, on_broker))
+            before = _child("bare", log_url, str(events))
+            figures["kafka+valkey"] = _child("worker", log_url, store, str(events), f"{home}/events-3")
+            after = _child("bare", log_url, str(events))
+            figures["bare kafka-python"] = max(before, after, key=lambda one: float(one["per_s"]))
+        share = figures["kafka+valkey"]["per_s"] / figures["bare kafka-python"]["per_s"]
+        figures["kafka+valkey"]["of_bare"] = round(share, 3)
+        cpu = figures["bare kafka-python"]["cpu_us"] / figures["kafka+valkey"]["cpu_us"]
+        figures["kafka+valkey"]["of_bare_by_cpu"] = round(cpu, 3)
+    return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """A table for people."""
+    print(f"{'run':20} {'events':>10} {'events/s':>10} {'cpu us/event':>13} {'MB early':>9} {'MB late':>8}  of bare")
+    for name, one in figures.items():
+        if isinstance(one, dict) and "per_s" in one:
+            print(f"{name:20} {one['events']:10,} {one['per_s']:10,.0f} {one['cpu_us']:13.1f} {one['early_mb']:9.0f} "
+                  f"{one['late_mb']:8.0f}  {one.get('of_bare', '')} {one.get('of_bare_by_cpu', '')}")  # fmt: skip
+    if "state bytes" in figures:
+        print("viewer state:", ", ".join(f"{name} {number:,}" for name, number in figures["state bytes"].items()))
+
+
+def sizes(store_url: str) -> dict[str, float]:
+    """Bytes of the viewers' states, and what decoding one costs."""
+    with closing(open_online(store_url, 10.0)) as store:
+        raw = sorted((state for _, state in store.scan(VIEWERS)), key=len)
+    timed = {}
+    for name, one in (("median", raw[len(raw) // 2]), ("p99", raw[int(len(raw) * 0.99)]), ("max", raw[-1])):
+        began = time.perf_counter()
+        for _ in range(2000):
+            decode_viewer(one)
+        timed[f"decode {name} us"] = round((time.perf_counter() - began) / 2000 * 1e6, 1)
+    bytes_ = [len(one) for one in raw]
+    return {"viewers": len(raw), "mean": round(statistics.fmean(bytes_)), "p99": bytes_[int(len(raw) * 0.99)],
+            "max": bytes_[-1], **timed}  # fmt: skip
+
+
+def _fill(log_url: str, file: Path, count: int | None) -> int:
+    """Publishes the clicks; returns how many."""
+    total = 0
+    with closing(open_stream(log_url, partitions=PARTITIONS)) as stream:
+        for some in clicks.records(file, count):
+            stream.publish(TOPIC, some)
+            total += len(some)
+    return total
+
+
+def _child(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.features.fold", *arguments]
+    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return figures
+
+
+def _worker(log_url: str, store_url: str, events: str, event_log: str, group: str = GROUP) -> dict[str, Any]:
+    total, taken, early_mb = int(events), 0, 0.0
+    with (
+        closing(open_stream(log_url, partitions=PARTITIONS)) as stream,
+        closing(open_online(store_url, 10.0)) as online,
+    ):
+        worker = Worker(stream, online, EventLog(event_log), topic=TOPIC, group=group, viewer_ttl_s=TTL_S)
+        while not (taken := worker.step()):
+            pass  # the group forms
+        first, cpu, began = taken, time.process_time(), time.perf_counter()
+        while taken < total:
+            taken += worker.step()
+            if not early_mb and taken >= total / 5:
+                early_mb = _rss_mb()
+        seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+        worker.close()
+    return _figures(total - first, seconds, cpu_s, early_mb)
+
+
+def _bare(log_url: str, events: str) -> dict[str, Any]:
+    """kafka-python polls, json parses, nothing else."""
+    from kafka import KafkaConsumer  # type: ignore[import-untyped]
+
+    total, taken, early_mb = int(events), 0, 0.0
+    consumer = KafkaConsumer(
+        TOPIC, bootstrap_servers=log_url.partition("://")[2], group_id=None, auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )  # fmt: skip
+    first, began, cpu = 0, 0.0, 0.0
+    while taken < total:
+        polled = consumer.poll(timeout_ms=200, max_records=10_000)
+        for found in polled.values():
+            for record in found:
+                json.loads(record.value)
+            taken += len(found)
+        if taken and not began:
+            first, cpu, began = taken, time.process_time(), time.perf_counter()
+        if not early_mb and taken >= total / 5:
+            early_mb = _rss_mb()
+    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    consumer.close(autocommit=False)
+    return _figures(total - first, seconds, cpu_s, early_mb)
+
+
+def _figures(events: int, seconds: float, cpu_s: float, early_mb: float) -> dict[str, Any]:
+    return {"events": events, "seconds": round(seconds, 2), "per_s": round(events / seconds),
+            "cpu_us": round(cpu_s / events * 1e6, 1), "early_mb": early_mb, "late_mb": _rss_mb()}  # fmt: skip
+
+
+def _rss_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+if __name__ == "__main__":
+    main()

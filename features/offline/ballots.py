@@ -1,0 +1,202 @@
+"""The votes of all events of the log, as columns: what the worker's fold counted for items, without folding everybody.
+
+What an event counts for its item depends on what its viewer did before (`features.votes`). Most viewers did little and
+nothing twice: each of their events counts in full, and SQL can say so. All others go through the worker's own fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute  # type: ignore[import-untyped]
+
+from features.figures import MEASURES
+from features.fold import Placed, ViewerFold
+from features.fold_item import screen_of
+from features.fold_viewer import REMEMBERED
+from features.offline.log import EventLog
+from features.offline.table import placed_of, whole
+from features.votes import COUNTS, IMPRESSION, VISIT, Vote
+from recsys.catalog import Catalog
+from recsys.state import RECENT_MAX, ViewerState
+from recsys.types import F64, I64
+
+_MEASURE_OF = {IMPRESSION: "impressions", VISIT: "visits", "hide": "hides"}
+_CODE = {
+    action: MEASURES.index(measure)
+    for action in (IMPRESSION, *(action for counted in COUNTS.values() for action in counted))
+    if (measure := _MEASURE_OF.get(action, action)) in MEASURES
+}
+_KINDS: Mapping[str, tuple[int, ...]] = {
+    IMPRESSION: (_CODE[IMPRESSION],),
+    **{kind: tuple(_CODE[action] for action in actions if action in _CODE) for kind, actions in COUNTS.items()},
+}
+"""Event kind -> places in MEASURES of what it counts for."""
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """V votes on items of one catalogue, in no particular order.
+
+    row, measure [V] catalogue row, place in MEASURES · at [V] unix seconds · worth [V] before decay, in (0, 1]
+    source, offset [V] where the event stands in the stream · region, screen [V] codes of `regions`, `screens`
+    """
+
+    row: I64
+    measure: I64
+    at: F64
+    worth: F64
+    source: I64
+    offset: I64
+    region: I64
+    screen: I64
+    sources: tuple[str, ...]
+    regions: tuple[str, ...]
+    screens: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def ballots(log: EventLog, catalog: Catalog, ttl_s: float, until: float) -> Ballots:
+    """All votes of events before unix second `until`. Raises Unavailable."""
+    plain = log.query(_PLAIN, _SAID | {"until": until}, until=until)
+    others = whole(log.query(_OTHERS, _SAID | {"until": until}, until=until))
+    return _joined(_of_plain(plain) + _of_folded(_folded(others, ttl_s)), catalog)
+
+
+def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[Placed]]]:
+    """Viewers and their events, of a table in the order of viewer, source and offset."""
+    placed = (one for batch in events.to_batches(max_chunksize=20_000) for one in placed_of(batch))
+    return ((viewer_id, list(their)) for viewer_id, their in groupby(placed, key=lambda one: one.event.viewer_id))
+
+
+_SAID = {"remembered": sorted(REMEMBERED), "counted": sorted(COUNTS), "most": RECENT_MAX}
+_LOG = """
+    once AS (SELECT * FROM log WHERE "at" < $until QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1)
+"""
+_BUSY = f"""
+    WITH {_LOG}, busy AS (
+      SELECT viewer_id FROM once GROUP BY viewer_id HAVING
+        count(*) FILTER (list_contains($remembered, kind)) >= $most OR count(*) > count(DISTINCT id)
+        OR count(item_id) FILTER (list_contains($counted, kind))
+           > count(DISTINCT item_id) FILTER (list_contains($counted, kind))
+        OR coalesce(sum(len("items")), 0) > 0 AND len(list_distinct(flatten(list("items")))) < sum(len("items"))
+    )
+"""
+_PLAIN = f"""
+    {_BUSY}
+    SELECT "at", source, "offset", kind, screen, placement, region, item_id, "items" FROM once ANTI JOIN busy
+    USING (viewer_id) WHERE kind = 'impression' OR item_id IS NOT NULL AND list_contains($counted, kind)
+"""
+_OTHERS = f"""
+    {_BUSY} SELECT * FROM once SEMI JOIN busy USING (viewer_id) ORDER BY viewer_id, source, "offset"
+"""
+
+
+@dataclass
+class _Votes:
+    """Votes on their way into columns; `named` are ids of items."""
+
+    named: pa.Array
+    measure: I64
+    at: F64
+    worth: F64
+    offset: I64
+    source: pa.Array
+    region: pa.Array
+    screen: pa.Array
+
+
+def _of_plain(found: pa.Table) -> list[_Votes]:
+    """In full for each measure that the kind counts for; of impressions, for each item of the page."""
+    votes = []
+    for kind, measures in _KINDS.items():
+        rows = found.filter(pa.compute.equal(found["kind"], kind)).combine_chunks()
+        if not measures or not len(rows):
+            continue
+        named = rows["item_id"].combine_chunks()
+        if kind == IMPRESSION:
+            items = rows["items"].combine_chunks()
+            rows = rows.take(pa.compute.list_parent_indices(items))
+            named = items.flatten()
+        screens = _screens(rows)
+        for measure in measures:
+            size = len(named)
+            votes.append(_Votes(named, np.full(size, measure), rows["at"].to_numpy(), np.ones(size),
+                                rows["offset"].to_numpy(), rows["source"], rows["region"], screens))  # fmt: skip
+    return votes
+
+
+def _screens(rows: pa.Table) -> pa.Array:
+    """`features.fold_item.screen_of` for each row, decided once for each pair that occurs."""
+    pairs = pa.compute.binary_join_element_wise(
+        pa.compute.fill_null(rows["screen"], ""), pa.compute.fill_null(rows["placement"], ""), "\n"
+    )
+    coded = pairs.combine_chunks().dictionary_encode()
+    decided = pa.array([screen_of(*pair.split("\n", 1)) for pair in coded.dictionary.to_pylist()], pa.string())
+    return decided.take(coded.indices)
+
+
+def _folded(events: pa.Table, ttl_s: float) -> Iterable[tuple[Placed, tuple[Vote, ...]]]:
+    for viewer_id, their in by_viewer(events):
+        fold = ViewerFold(ViewerState(viewer_id), ttl_s)
+        for one in their:
+            if (counted := fold.take(one)) is not None and counted.votes:
+                yield one, counted.votes
+
+
+def _of_folded(folded: Iterable[tuple[Placed, tuple[Vote, ...]]]) -> list[_Votes]:
+    lines = [
+        (item_id, _CODE[action], one.event.at, worth, one.offset, one.source, one.event.region,
+         screen_of(one.event.screen, one.event.placement))
+        for one, votes in folded for item_id, action, worth in votes if action in _CODE
+    ]  # fmt: skip
+    if not lines:
+        return []
+    named, measure, at, worth, offset, source, region, screen = zip(*lines, strict=True)
+    return [_Votes(pa.array(named), np.array(measure), np.array(at), np.array(worth, np.float64), np.array(offset),
+                   pa.array(source), pa.array(region), pa.array(screen))]  # fmt: skip
+
+
+def _joined(votes: list[_Votes], catalog: Catalog) -> Ballots:
+    """One column each; votes on items that the catalogue does not know are left out."""
+    if not votes:
+        none, number = np.zeros(0, np.int64), np.zeros(0)
+        return Ballots(none, none, number, number, none, none, none, none, (), (), ())
+    item, ids = _coded([some.named for some in votes])
+    row = np.array([catalog.row_of.get(item_id, -1) for item_id in ids], np.int64)[item]
+    keep = row >= 0
+    source, sources = _coded([some.source for some in votes])
+    region, regions = _coded([some.region for some in votes])
+    screen, screens = _coded([some.screen for some in votes])
+
+    def column(name: str, dtype: type) -> Any:
+        return np.concatenate([getattr(some, name) for some in votes]).astype(dtype)[keep]
+
+    return Ballots(
+        row[keep],
+        column("measure", np.int64),
+        column("at", np.float64),
+        column("worth", np.float64),
+        source[keep],
+        column("offset", np.int64),
+        region[keep],
+        screen[keep],
+        sources,
+        regions,
+        screens,
+    )
+
+
+def _coded(parts: list[Any]) -> tuple[I64, tuple[str, ...]]:
+    """Codes of texts, and the texts by code; nothing said is the empty text."""
+    chunks = [chunk for part in parts for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
+    coded = pa.compute.fill_null(pa.chunked_array(chunks, pa.string()), "").combine_chunks().dictionary_encode()
+    codes: I64 = coded.indices.to_numpy().astype(np.int64)
+    return codes, tuple(coded.dictionary.to_pylist())

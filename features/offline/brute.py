@@ -1,0 +1,46 @@
+"""Point-in-time features the slow way: the whole log folded anew for each time asked. The oracle of `points`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from features.columns import FEATURES, columns
+from features.fold import FOREVER, Placed, ViewerFold
+from features.offline.points import Asked
+from features.stats import StatsColumns
+from recsys.candidates.retrieval import Retriever
+from recsys.catalog import Catalog
+from recsys.state import ViewerState, remembered
+from recsys.types import F32
+
+
+def by_replay(
+    events: Sequence[Placed],
+    catalog: Catalog,
+    asked: Asked,
+    *,
+    ttl_s: float = FOREVER,
+    retriever: Retriever | None = None,
+) -> F32:
+    """[N, F] as `points.point_in_time`, from events in offset order per source, each offset once."""
+    rows = asked.rows(catalog)
+    out = np.zeros((len(asked), len(FEATURES)), np.float32)
+    for n, at in enumerate(asked.at.tolist()):
+        folds: dict[str, ViewerFold] = {}
+        counts = StatsColumns(catalog)
+        for one in events:
+            if one.event.at < at:
+                viewer_id = one.event.viewer_id
+                fold = folds.setdefault(viewer_id, ViewerFold(ViewerState(viewer_id), ttl_s))
+                if (counted := fold.take(one)) is not None:
+                    counts.add(counted)
+        mine = folds.get(asked.viewer_id[n])
+        viewer = remembered(mine.state() if mine is not None else None, at, ttl_s)
+        row, affinity = rows[n : n + 1], np.zeros(1, np.float32)
+        vector = retriever.viewer_vector(viewer) if retriever is not None and viewer is not None else None
+        if retriever is not None and vector is not None and asked.item_id[n] in retriever.position_of:
+            affinity[0] = retriever.vectors[retriever.position_of[asked.item_id[n]]] @ vector
+        out[n] = columns(row, affinity, viewer, catalog, counts.at(at), at, asked.region[n], asked.screen[n])[0]
+    return out

@@ -1,0 +1,227 @@
+"""Point-in-time features: what a page could have known of (viewer, item) at a time, for any list of them.
+
+Rule: everything the server received *strictly before* the time asked, nothing received at it or later. So an event and
+the page that it led to, or two events of the same microsecond, never see each other. Events count in the order of the
+log, whatever their times: a late one is there from its own time on.
+
+The numbers are those of serving: viewers go through the worker's fold (`ViewerFold`), only those who are asked for;
+votes are those of the fold (`features.offline.ballots`), summed up to each moment asked (`features.offline.sums`); and
+`features.columns` makes the features of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from features.columns import AT, FEATURES, item_columns, viewer_columns
+from features.figures import MEASURES, Figures
+from features.fold import FOREVER, Placed, ViewerFold, roll_up
+from features.offline.ballots import Ballots, ballots, by_viewer
+from features.offline.log import EventLog
+from features.offline.sums import FastSums, Sums
+from features.offline.table import whole
+from recsys.candidates.retrieval import Retriever
+from recsys.catalog import Catalog
+from recsys.errors import Finding, InvalidInput
+from recsys.state import ViewerState, remembered
+from recsys.types import F32, F64, I32, I64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """N questions: what was known of this viewer and item, for a page in this region and on this screen, at this time?
+
+    Texts [N]; `at` [N] unix seconds; an empty region or screen is none.
+    """
+
+    viewer_id: Sequence[str]
+    item_id: Sequence[str]
+    at: F64
+    region: Sequence[str]
+    screen: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.viewer_id)
+
+    def rows(self, catalog: Catalog) -> I32:
+        """[N] rows of the items. Raises InvalidInput naming the questions that cannot be answered."""
+        sizes = {len(self.viewer_id), len(self.item_id), len(self.at), len(self.region), len(self.screen)}
+        if len(sizes) > 1:
+            raise InvalidInput(f"the columns of a question differ in length: {sorted(sizes)}")
+        row = np.array([catalog.row_of.get(item_id, -1) for item_id in self.item_id], np.int32)
+        wrong = [Finding(f"item_id[{n}]", f"no item {self.item_id[n]!r}") for n in np.flatnonzero(row < 0)[:20]]
+        wrong += [Finding(f"at[{n}]", "not a time") for n in np.flatnonzero(~np.isfinite(self.at))[:20]]
+        if wrong:
+            raise InvalidInput("points in time that cannot be asked for", wrong)
+        return row
+
+
+def point_in_time(
+    log: EventLog, catalog: Catalog, asked: Asked, *, ttl_s: float = FOREVER, retriever: Retriever | None = None
+) -> F32:
+    """[N, F] features, F as in FEATURES, each row as of its own time.
+
+    ttl_s      after this long without an event a viewer was forgotten, as online
+    retriever  gives `affinity`; without it the column is 0. It knows what it knows: hand in one of before the times asked
+    Raises InvalidInput for unknown items, Unavailable when the log cannot be read.
+    """
+    rows = asked.rows(catalog)
+    out = np.zeros((len(asked), len(FEATURES)), np.float32)
+    if len(asked):
+        until = float(asked.at.max())
+        _of_items(out, rows, asked, catalog, ballots(log, catalog, ttl_s, until))
+        _of_viewers(out, rows, asked, catalog, log, ttl_s, retriever)
+    return out
+
+
+def _of_items(out: F32, rows: I32, asked: Asked, catalog: Catalog, votes: Ballots) -> None:
+    figures = figures_before(rows, asked, len(catalog), votes)
+    for (region, screen), places in _groups(asked.region, asked.screen):
+        part = np.zeros((len(places), len(FEATURES)), np.float32)
+        some = Figures(
+            figures.count[places],
+            figures.lately[places],
+            figures.local[places],
+            figures.on_screen[places],
+            figures.total[places],
+            figures.items,
+        )
+        item_columns(part, rows[places], catalog, some, asked.at[places], region, screen)
+        out[places] = part
+
+
+def figures_before(rows: I32, asked: Asked, items: int, votes: Ballots) -> Figures:
+    """Counts of the items at `rows`, and of all, strictly before each time asked, as they weighed then."""
+    at, row, measures = asked.at, rows.astype(np.int64), len(MEASURES)
+    total = Sums(votes.measure, votes.at, votes.worth)
+    mine = np.isin(votes.row, np.unique(row))
+    each = Sums(votes.row[mine] * measures + votes.measure[mine], votes.at[mine], votes.worth[mine])
+    visit = mine & (votes.measure == MEASURES.index("visits"))
+    lately = FastSums(votes.row[visit], votes.at[visit], votes.worth[visit])
+    return Figures(
+        count=_single(np.column_stack([each.before(row * measures + n, at) for n in range(measures)])),
+        lately=_single(lately.before(row, at)),
+        local=_single(_of_places(row, asked.region, at, votes, visit, votes.region, votes.regions, roll=True)),
+        on_screen=_single(_of_places(row, asked.screen, at, votes, visit, votes.screen, votes.screens, roll=False)),
+        total=np.column_stack([total.before(np.full(len(at), n), at) for n in range(measures)]),
+        items=items,
+    )
+
+
+def _single(figures: F64) -> F64:
+    """In the precision in which serving holds its statistics."""
+    return figures.astype(np.float32).astype(np.float64)
+
+
+def _of_places(
+    row: I64,
+    named: Sequence[str],
+    at: F64,
+    votes: Ballots,
+    visit: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    code: I64,
+    names: Sequence[str],
+    roll: bool,
+) -> F64:
+    """[Q] visits to the items at `row` from the place that each question names; with `roll`, or from a place in it."""
+    wanted = {name: n for n, name in enumerate(sorted(set(named) - {""}))}
+    if not wanted:
+        return np.zeros(len(row))
+    pairs = [
+        (n, wanted[place])
+        for n, name in enumerate(names)
+        for place in (roll_up(name) if roll else (name,))
+        if place in wanted
+    ]
+    groups, times, worth = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
+    order = np.flatnonzero(visit)[np.argsort(code[visit], kind="stable")]
+    starts = np.searchsorted(code[order], np.arange(len(names) + 1))
+    for n, place in pairs:
+        here = order[starts[n] : starts[n + 1]]
+        groups.append(votes.row[here] * len(wanted) + place)
+        times.append(votes.at[here])
+        worth.append(votes.worth[here])
+    sums = Sums(np.concatenate(groups), np.concatenate(times), np.concatenate(worth))
+    asked = np.array([wanted.get(name, -1) for name in named], np.int64)
+    return np.where(asked >= 0, sums.before(row * len(wanted) + asked, at), 0.0)
+
+
+def _of_viewers(
+    out: F32, rows: I32, asked: Asked, catalog: Catalog, log: EventLog, ttl_s: float, retriever: Retriever | None
+) -> None:
+    """Fold the viewers who are asked for, and stop at each time asked."""
+    position = _positions(retriever, catalog)
+    for viewer, at, places in _moments(asked, log, ttl_s):
+        for (_, screen), some in _groups([asked.region[n] for n in places], [asked.screen[n] for n in places]):
+            here = places[some]
+            part = out[here]
+            viewer_columns(part, rows[here], viewer, catalog, at, screen)
+            vector = retriever.viewer_vector(viewer) if retriever is not None else None
+            if retriever is not None and vector is not None:
+                known = position[rows[here]]
+                part[:, AT["affinity"]] = np.where(known >= 0, retriever.vectors[known] @ vector, np.float32(0.0))
+            out[here] = part
+
+
+def _positions(retriever: Retriever | None, catalog: Catalog) -> I64:
+    position = np.full(len(catalog), -1, np.int64)
+    for place, item_id in enumerate(retriever.item_ids if retriever is not None else ()):
+        if (row := catalog.row_of.get(item_id)) is not None:
+            position[row] = place
+    return position
+
+
+def _moments(asked: Asked, log: EventLog, ttl_s: float) -> Iterator[tuple[ViewerState, float, I64]]:
+    """The states of viewers at the times asked, as far as there was one, and the places of the questions."""
+    order = sorted(range(len(asked)), key=lambda n: (asked.viewer_id[n], asked.at[n]))
+    questions = {
+        viewer_id: [(at, np.array(list(same))) for at, same in groupby(theirs, key=lambda n: float(asked.at[n]))]
+        for viewer_id, theirs in groupby(order, key=lambda n: asked.viewer_id[n])
+    }
+    query = """
+        SELECT * FROM log SEMI JOIN (SELECT unnest($viewers) AS viewer_id) USING (viewer_id) WHERE "at" < $until
+        QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY viewer_id, source, "offset"
+    """
+    until = float(asked.at.max())
+    events = whole(log.query(query, {"viewers": list(questions), "until": until}, until=until))
+    for viewer_id, their in by_viewer(events):
+        for state, at, places in _states(viewer_id, their, questions[viewer_id], ttl_s):
+            if (known := remembered(state, at, ttl_s)) is not None:
+                yield known, at, places
+
+
+def _states(
+    viewer_id: str, events: Sequence[Placed], questions: Sequence[tuple[float, I64]], ttl_s: float
+) -> Iterator[tuple[ViewerState | None, float, I64]]:
+    """One pass where the times of events rise, as they nearly always do; else each question has a fold of its own."""
+    times = [one.event.at for one in events]
+    rising = all(one <= two for one, two in zip(times, times[1:], strict=False))
+    fold, done = ViewerFold(ViewerState(viewer_id), ttl_s), 0
+    for at, places in questions:
+        if rising:
+            while done < len(events) and times[done] < at:
+                fold.take(events[done])
+                done += 1
+            yield (fold.state() if done else None), at, places
+        else:
+            before = [one for one in events if one.event.at < at]
+            yield (_folded(viewer_id, before, ttl_s) if before else None), at, places
+
+
+def _folded(viewer_id: str, events: Sequence[Placed], ttl_s: float) -> ViewerState:
+    fold = ViewerFold(ViewerState(viewer_id), ttl_s)
+    for one in events:
+        fold.take(one)
+    return fold.state()
+
+
+def _groups(regions: Sequence[str], screens: Sequence[str]) -> list[tuple[tuple[str, str], I64]]:
+    """Places of the questions by (region, screen)."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for n, pair in enumerate(zip(regions, screens, strict=True)):
+        found.setdefault(pair, []).append(n)
+    return [(pair, np.array(places)) for pair, places in found.items()]

@@ -1,0 +1,83 @@
+"""Events as rows of a table and back: the columns that every file of the log has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from features.fold import Placed
+from features.viewer_event import ViewerEvent
+from recsys.types import Screen
+
+SCHEMA = pa.schema(
+    {
+        "at": pa.float64(),
+        "source": pa.string(),
+        "offset": pa.int64(),
+        "id": pa.string(),
+        "kind": pa.string(),
+        "viewer_id": pa.string(),
+        "client_at": pa.float64(),
+        "session_id": pa.string(),
+        "device_id": pa.string(),
+        "screen": pa.string(),
+        "region": pa.string(),
+        "placement": pa.string(),
+        "request_id": pa.string(),
+        "item_id": pa.string(),
+        "slot": pa.int64(),
+        "position_s": pa.float64(),
+        "duration_s": pa.float64(),
+        "percent": pa.float64(),
+        "rating": pa.float64(),
+        "items": pa.list_(pa.string()),
+        "attention": pa.list_(pa.float64()),
+        "context": pa.string(),  # JSON text; empty where the event has none
+    }
+)
+_PLACE = {"source", "offset"}
+_PLAIN = [name for name in SCHEMA.names if name not in _PLACE | {"context"}]
+_SCREENS = {screen.value: screen for screen in Screen}
+
+
+def table_of(placed: Sequence[Placed]) -> pa.Table:
+    """Events as columns."""
+    events = [one.event for one in placed]
+    columns: dict[str, list[object]] = {name: [getattr(event, name) for event in events] for name in _PLAIN}
+    columns["source"] = [one.source for one in placed]
+    columns["offset"] = [one.offset for one in placed]
+    columns["context"] = [msgspec.json.encode(event.context).decode() if event.context else "" for event in events]
+    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+
+
+def whole(found: pa.Table) -> pa.Table:
+    """The columns of `SCHEMA`; one that no file has yet, because all are older than it, is empty."""
+    for field in SCHEMA:
+        if field.name not in found.column_names:
+            found = found.append_column(field, pa.nulls(len(found), field.type))
+    return found.select(SCHEMA.names).cast(SCHEMA)
+
+
+def placed_of(rows: pa.RecordBatch | pa.Table) -> Iterator[Placed]:
+    """The events in these rows (all columns of `SCHEMA`), in their order."""
+    column = {name: rows.column(name).to_pylist() for name in SCHEMA.names}
+    screens = [None if one is None else _SCREENS[one] for one in column["screen"]]
+    contexts = [msgspec.json.decode(one) if one else {} for one in column["context"]]
+    plain = [column[name] for name in _PLAIN if name not in ("screen", "items", "attention")]
+    places = zip(
+        column["source"], column["offset"], screens, column["items"], column["attention"], contexts, strict=True
+    )
+    for place, said in zip(places, zip(*plain, strict=True), strict=True):
+        source, offset, screen, items, attention, context = place
+        (at, id_, kind, viewer_id, client_at, session_id, device_id, region, placement, request_id, item_id, slot,
+         position_s, duration_s, percent, rating) = said  # fmt: skip
+        event = ViewerEvent(
+            id=id_, kind=kind, viewer_id=viewer_id, at=at, client_at=client_at, session_id=session_id or "",
+            device_id=device_id or "", screen=screen, region=region or "", placement=placement or "",
+            request_id=request_id or "", item_id=item_id, slot=slot, position_s=position_s, duration_s=duration_s,
+            percent=percent, rating=rating, items=tuple(items or ()), attention=tuple(attention or ()),
+            context=context,
+        )  # fmt: skip
+        yield Placed(source, offset, event)

@@ -1,0 +1,67 @@
+"""Records as bytes of a spool file: each under a number and a checksum, so that a torn end is told from a whole record.
+
+>>> from features.stream import Record
+>>> data = frame(7, Record("v1", b"{}")) + frame(8, Record("v2", b"[]"))[:-1]
+>>> [(one.number, one.record.key) for one in frames(data).whole]
+[(7, 'v1')]
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+from zlib import crc32
+
+from features.stream import Record
+
+MAGIC = b"\xf5MS1"
+_HEAD = struct.Struct("<4sIIQH")  # magic, length of key and value, checksum of all that follows, number, length of key
+_COVERED = 12  # the checksum covers the head from here on
+HEAD_BYTES = _HEAD.size
+
+
+class Framed(NamedTuple):
+    """One record, and where its frame ends in the bytes it was read from."""
+
+    number: int
+    record: Record
+    end: int
+
+
+class Found(NamedTuple):
+    """What some bytes hold: whole records, the bytes between them that are none, and where the readable part ends."""
+
+    whole: list[Framed]
+    damaged: int
+    end: int
+
+
+def frame(number: int, record: Record) -> bytes:
+    """The bytes of one record."""
+    key = record.key.encode()
+    body = key + record.value
+    tail = struct.pack("<QH", number, len(key))
+    return _HEAD.pack(MAGIC, len(body), crc32(body, crc32(tail)), number, len(key)) + body
+
+
+def frames(data: bytes, start: int = 0) -> Found:
+    """Every whole record from `start` on. Damage between records is stepped over and counted."""
+    whole: list[Framed] = []
+    at, end, damaged = start, start, 0
+    while at + HEAD_BYTES <= len(data):
+        magic, length, checksum, number, key_length = _HEAD.unpack_from(data, at)
+        stop = at + HEAD_BYTES + length
+        body = data[at + HEAD_BYTES : stop]
+        if magic == MAGIC and len(body) == length and key_length <= length and _sums(data, at, body, checksum):
+            damaged += at - end
+            whole.append(Framed(number, Record(body[:key_length].decode(), body[key_length:]), stop))
+            at = end = stop
+        else:
+            at = data.find(MAGIC, at + 1)
+            if at < 0:
+                break
+    return Found(whole, damaged, end)
+
+
+def _sums(data: bytes, at: int, body: bytes, checksum: int) -> bool:
+    return crc32(body, crc32(data[at + _COVERED : at + HEAD_BYTES])) == checksum

@@ -1,0 +1,223 @@
+"""Numbered records in the files of one directory. One thread appends, one reads; both may go on while the other does.
+
+A file is named by the number of its first record and is written once, front to back: after a restart, or after a write
+that failed, a new one is begun. Numbers only grow and are never given twice, so what a failed write left behind can
+never stand in for another record. A record is durable before `append` returns, and is not read before it is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.spool.frames import Framed, frame, frames
+from features.stream import Record
+
+SEGMENT_BYTES = 8 << 20
+CHUNK_BYTES = 1 << 20
+SUFFIX = ".spool"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _File:
+    path: Path
+    first: int  # number of its first record
+    size: int  # bytes that are durable
+
+
+class Segments:
+    """The records of one directory that are not forgotten yet. Every method may raise OSError."""
+
+    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._directory, self._segment_bytes = directory, segment_bytes
+        self._lock = threading.Lock()
+        self._files: list[_File] = []
+        self._handle: int | None = None  # of the last file, while it is being written
+        self._cursor: tuple[Path, int, int] | None = None  # file, place and number after which the last read ended
+        self.last = -1  # number of the newest durable record
+        self._given = -1  # the largest number ever given
+        self._recover()
+
+    @property
+    def size(self) -> int:
+        """Bytes that all files take."""
+        with self._lock:
+            return sum(file.size for file in self._files)
+
+    def size_after(self, number: int) -> int:
+        """Bytes of the files that hold records after this number."""
+        with self._lock:
+            kept = self._files[self._holding(number + 1) :] if self.last > number else []
+            return sum(file.size for file in kept)
+
+    def first(self) -> int:
+        """Number of the oldest record; one beyond the newest when there is none."""
+        with self._lock:
+            return self._files[0].first if self._files else self.last + 1
+
+    def continue_after(self, number: int) -> None:
+        """Give no number up to this one again."""
+        self.last, self._given = max(self.last, number), max(self._given, number)
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Write these; on the disk on return. Returns the number of the last. On OSError none of them counts."""
+        first = self._given + 1
+        self._given += len(records)
+        data = b"".join(frame(number, record) for number, record in enumerate(records, first))
+        if self._handle is None:
+            self._begin(first)
+        assert self._handle is not None
+        file = self._files[-1]
+        try:
+            _write(self._handle, data)
+            os.fdatasync(self._handle)
+        except OSError:
+            self._abandon(file)
+            raise
+        with self._lock:
+            file.size += len(data)
+            self.last = self._given
+        if file.size >= self._segment_bytes:
+            self._end()
+        return self.last
+
+    def read(self, after: int) -> list[Framed]:
+        """Some of the durable records after this number, in their order; empty when there are none."""
+        while True:
+            with self._lock:
+                if after >= self.last or not self._files:
+                    return []
+                index = self._holding(after + 1)
+                file, more = self._files[index], index + 1 < len(self._files)
+                size = file.size
+            if self._cursor is not None and self._cursor[0] == file.path and self._cursor[2] <= after:
+                place = self._cursor[1]
+            else:
+                place = 0
+            found, place = self._chunk(file.path, place, size, after)
+            if found:
+                self._cursor = (file.path, place, found[-1].number)
+                return found
+            if not more:
+                return []
+            after = self._files[index + 1].first - 1  # the numbers between them were never acknowledged
+
+    def forget(self, upto: int, keep_bytes: int = 0) -> None:
+        """Remove the files whose records are all at or below this number, but the newest `keep_bytes` of them."""
+        with self._lock:
+            done = self._files[: self._holding(upto + 1)] if upto < self.last else list(self._files)
+            if self._handle is not None and done and done[-1] is self._files[-1]:
+                done.pop()  # it is still being written
+            kept = 0
+            while done and kept + done[-1].size <= keep_bytes:
+                kept += done.pop().size
+            del self._files[: len(done)]
+        for file in done:
+            file.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Write no more; idempotent."""
+        self._end()
+
+    # -- inside
+
+    def _recover(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
+            size = path.stat().st_size
+            if size:
+                self._files.append(_File(path, int(path.stem), size))
+            else:
+                path.unlink()
+        while self._files:
+            file = self._files[-1]
+            found = frames(file.path.read_bytes())
+            if found.end < file.size:
+                logger.warning("%s: %d bytes of an unfinished write cut off", file.path, file.size - found.end)
+                os.truncate(file.path, found.end)
+                file.size = found.end
+            if found.whole:
+                self.continue_after(found.whole[-1].number)
+                break
+            self.continue_after(file.first)  # its numbers may have been given
+            self._files.pop().path.unlink()
+
+    def _holding(self, number: int) -> int:
+        """Index of the file that would hold this number."""
+        index = len(self._files) - 1
+        while index > 0 and self._files[index].first > number:
+            index -= 1
+        return max(index, 0)
+
+    def _begin(self, first: int) -> None:
+        path = self._directory / f"{first:020}{SUFFIX}"
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with self._lock:
+            self._files.append(_File(path, first, 0))
+        try:
+            sync_directory(self._directory)
+        except OSError:
+            self._abandon(self._files[-1])
+            raise
+
+    def _abandon(self, file: _File) -> None:
+        """After a failed write nobody knows what is on the disk behind the durable part: leave this file."""
+        assert self._handle is not None
+        with suppress(OSError):
+            os.ftruncate(self._handle, file.size)
+        self._end()
+        if not file.size:
+            with self._lock:
+                self._files.remove(file)
+            with suppress(OSError):
+                file.path.unlink()
+
+    def _end(self) -> None:
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            os.close(handle)
+
+    def _chunk(self, path: Path, place: int, size: int, after: int) -> tuple[list[Framed], int]:
+        """Records after a number from a place of a file on, and where they end."""
+        length = CHUNK_BYTES
+        with path.open("rb") as file:
+            while place < size:
+                file.seek(place)
+                data = file.read(min(length, size - place))
+                found = frames(data)
+                whole = place + len(data) >= size
+                if found.damaged or (whole and found.end < len(data)):
+                    lost = found.damaged + (len(data) - found.end if whole else 0)
+                    logger.error("%s: %d bytes near %d are damaged; what they held is lost", path, lost, place)
+                fresh = [one for one in found.whole if one.number > after]
+                if fresh:
+                    return fresh, place + found.end
+                if whole:
+                    break
+                if found.end:
+                    place, length = place + found.end, CHUNK_BYTES
+                else:
+                    length *= 2  # one record larger than a chunk
+        return [], place
+
+
+def _write(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

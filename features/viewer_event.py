@@ -1,0 +1,95 @@
+"""One viewer event in memory: its fields, the kinds there are, what each stands for, the versions of the schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from msgspec import Meta, Struct
+
+from recsys.types import ACTIONS, Screen, Surface
+
+TYPE_PREFIX = "mainstay.viewer."
+SCHEMA = "urn:mainstay:viewer-event:2"
+SCHEMAS = ("urn:mainstay:viewer-event:1", SCHEMA)
+"""Versions that are read; the last is written. Version 1 knew no `rating`: a survey's answer stood in `percent`."""
+
+SOURCE = "/mainstay"
+MAX_BYTES = 1 << 20  # of a message that is read
+WRITTEN_MAX = 1_000_000  # of one that is written: with its key it fits a Kafka broker's default
+LATEST = 2.9e9  # year 2061: up to here doubles tell microseconds apart and hold every forward-decayed count
+CLIENT_LATEST = 253_402_300_799.0  # the last second of year 9999: clients' clocks say such things
+AHEAD_S = 300.0  # a client's clock may be this far ahead of ours; what is further ahead is quarantined
+
+Kind: TypeAlias = Literal[
+    "impression", "click", "open", "play", "pause", "seek", "ping", "complete", "like", "dislike", "hide",
+    "share", "comment", "favourite", "follow", "search", "survey", "handoff", "alert_ack",
+]  # fmt: skip
+KINDS: tuple[str, ...] = get_args(Kind)
+
+IMPLIES: Mapping[str, tuple[str, ...]] = {
+    "play": ("play",),
+    "complete": ("play", "complete"),
+    "like": ("play", "complete", "like"),
+    "dislike": ("dislike",),
+}
+"""Event kind -> the actions of `recsys.types.ACTIONS` it stands for: who likes has seen it to the end, who has seen it
+to the end has played it. Other kinds stand for none."""
+
+ABOUT_AN_ITEM = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
+REGION = r"^([a-z0-9_]+(\.[a-z0-9_]+)*)?$"
+PLACEMENT = (
+    r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
+)  # empty, or OUTLET-SCREEN-SURFACE
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+assert set(ACTIONS) == {action for actions in IMPLIES.values() for action in actions}
+
+Id = Annotated[str, Meta(min_length=1, max_length=200)]
+_Name = Annotated[str, Meta(max_length=200)]
+_Seconds = Annotated[float, Meta(ge=0, lt=10**7)]
+_Part = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
+    """One thing a viewer did or, for an impression, one page a viewer was given. Times are unix seconds.
+
+    Nothing is checked here: `accept` and `decode` check what they read, `encode` what it writes.
+    """
+
+    id: Id  # unique per viewer; a repeated id is the same event sent twice
+    kind: Kind
+    viewer_id: Id
+    at: float  # server time
+    client_at: float | None = None
+    session_id: _Name = ""
+    device_id: _Name = ""
+    screen: Screen | None = None
+    region: Annotated[str, Meta(max_length=100)] = ""
+    placement: _Name = ""
+    request_id: _Name = ""
+    item_id: Id | None = None
+    slot: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    position_s: _Seconds | None = None
+    duration_s: _Seconds | None = None
+    percent: Annotated[float, Meta(ge=0, le=100)] | None = None
+    rating: _Part | None = None  # of a survey: how satisfied, from 0 (not at all) to 1 (wholly)
+    items: Annotated[tuple[Id, ...], Meta(max_length=1000)] = ()  # of an impression, in slot order
+    attention: tuple[_Part, ...] = ()  # chance that each was looked at
+    context: dict[str, Any] = {}  # of an impression: seed, versions, rung, propensity, features as used
+
+
+def actions_of(event: ViewerEvent) -> tuple[str, ...]:
+    """The actions of `recsys.types.ACTIONS` this event stands for, in their order."""
+    return IMPLIES.get(event.kind, ())
+
+
+def ahead(event: ViewerEvent) -> str:
+    """Why this event is quarantined; empty when it is not. Its client's clock was further ahead than a clock may be.
+
+    Such an event is kept on the stream and no state is made of it: `decode` refuses it, so it becomes a dead letter.
+    """
+    if event.client_at is None or event.client_at <= event.at + AHEAD_S:
+        return ""
+    return f"{event.client_at - event.at:,.0f} s ahead of the server's clock: quarantined (over {AHEAD_S:.0f} s)"

@@ -1,0 +1,137 @@
+"""What an event is worth to its items: votes of people, so that a few busy accounts cannot make an item popular.
+
+* An action of one viewer on one item counts once a day; on further days a quarter as much each time: 1, 1/4, 1/16, ...
+  So whatever a viewer does, an item gains at most 4/3 votes of an action from what the viewer's state remembers.
+* A viewer of whom fewer than KNOWN items are known has a share of a vote: an account that has only ever pushed one
+  item says little. (Of impressions, which the engine itself reports, each counts in full.)
+* A viewer with more than RECENT_MAX remembered actions a day is hyperactive; the votes are worth so much less that all
+  of them together weigh RECENT_MAX a day.
+* A completion that came sooner after the first known play than FASTEST times normal speed allows is not believed.
+
+All of it is decided from the viewer's state as it was before the event, and from nothing else: a replay decides alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from features.events import IMPLIES, ViewerEvent
+from recsys.state import DAY_S, RECENT_MAX, Position, Recent, Shown
+
+FASTEST = 3.0
+"""Times normal speed: faster than this nobody watches to the end."""
+
+REPEATED = 0.25
+"""What a vote is worth against the one of the day before, of the same viewer, item and action."""
+
+KNOWN = 4
+"""From so many different items on a viewer has a whole vote."""
+
+VISIT = "visit"
+IMPRESSION = "impression"
+
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    "click": (VISIT, "click"),
+    "open": (VISIT, "open"),
+    **{kind: ((VISIT, *actions) if "play" in actions else actions) for kind, actions in IMPLIES.items()},
+    **{kind: (kind,) for kind in ("hide", "share", "comment", "favourite")},
+}
+"""Event kind -> what it counts for in the state of its item; other kinds count for nothing, but for impressions."""
+
+
+Vote: TypeAlias = tuple[str, str, float]
+"""What one event adds to one count of one item, before decay: item id, action, worth in (0, 1]."""
+
+
+class Placed(NamedTuple):
+    """An event and its place in the log: `source` is "topic/partition"."""
+
+    source: str
+    offset: int
+    event: ViewerEvent
+
+
+class Counted(NamedTuple):
+    """An event that counts, with its votes: what `sift` lets through."""
+
+    source: str
+    offset: int
+    event: ViewerEvent
+    votes: tuple[Vote, ...]
+
+
+def items_of(event: ViewerEvent) -> tuple[str, ...]:
+    """Ids of the items whose state this event changes."""
+    if event.kind == IMPRESSION:
+        return event.items
+    return (event.item_id,) if event.item_id is not None and event.kind in COUNTS else ()
+
+
+def votes_of(
+    event: ViewerEvent, recent: Sequence[Recent], shown: Mapping[str, Shown], positions: Mapping[str, Position]
+) -> tuple[Vote, ...]:
+    """The votes of an event, given what its viewer's state remembered before it."""
+    if event.kind == IMPRESSION:
+        return _of_impression(event, shown)
+    item_id, actions = event.item_id, COUNTS.get(event.kind)
+    if item_id is None or actions is None:
+        return ()
+    worth = moderation(recent) * standing(recent, item_id)
+    if worth <= 0.0:
+        return ()
+    before = [one for one in recent if one.item_id == item_id]
+    if not before:
+        return tuple([(item_id, action, worth) for action in actions])
+    today, votes = event.at // DAY_S, []
+    for action in actions:
+        days = {one.at // DAY_S for one in before if action in COUNTS.get(one.kind, ())}
+        if today not in days and (action != "complete" or _believed(event, before, positions)):
+            votes.append((item_id, action, worth * REPEATED ** len(days)))
+    return tuple(votes)
+
+
+def moderation(recent: Sequence[Recent]) -> float:
+    """What a vote of this viewer is worth, in [0, 1]: below 1 when the remembered actions fill less than a day.
+
+    >>> moderation([Recent("a", "play", 600.0 * n) for n in range(RECENT_MAX)]) == 99 * 600 / DAY_S
+    True
+    """
+    if len(recent) < RECENT_MAX:
+        return 1.0
+    return min(1.0, (recent[-1].at - recent[0].at) / DAY_S)
+
+
+def standing(recent: Sequence[Recent], item_id: str) -> float:
+    """What a vote of this viewer on this item is worth, in (0, 1], by how many items the viewer is known to have tried.
+
+    >>> standing([Recent("a", "play", 0.0), Recent("a", "like", 1.0)], "b")
+    0.5
+    """
+    items = {item_id}
+    for one in reversed(recent):
+        items.add(one.item_id)
+        if len(items) == KNOWN:
+            return 1.0
+    return len(items) / KNOWN
+
+
+def _of_impression(event: ViewerEvent, shown: Mapping[str, Shown]) -> tuple[Vote, ...]:
+    today, votes = event.at // DAY_S, []
+    for item_id in event.items:
+        known = shown.get(item_id)
+        if known is None:
+            votes.append((item_id, IMPRESSION, 1.0))
+            continue
+        days = {at // DAY_S for at in known[1]}
+        if today not in days:
+            votes.append((item_id, IMPRESSION, REPEATED ** len(days)))
+    return tuple(votes)
+
+
+def _believed(event: ViewerEvent, before: Sequence[Recent], positions: Mapping[str, Position]) -> bool:
+    """Whether there was time to watch the item to its end; yes where its length or its beginning is not known."""
+    known = positions.get(str(event.item_id))
+    duration_s = event.duration_s or (known.duration_s if known is not None else 0.0)
+    begun = min((one.at for one in before if one.kind == "play" and one.at <= event.at), default=None)
+    return begun is None or event.at - begun >= duration_s / FASTEST

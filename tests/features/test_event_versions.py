@@ -1,0 +1,105 @@
+"""Versions of the schema, and what clients' clocks say: old bytes stay readable, the future is kept out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from features.events import ViewerEvent, accept, ahead, decode, encode
+from recsys.errors import EventError
+from recsys.types import Screen
+
+NOW = 1_767_225_600.0
+
+
+def sent(kind: str = "play", version: int = 2, time: str = "2026-01-01T00:00:00Z", **data: Any) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": "e1",
+        "source": "/apps/tv",
+        "type": f"mainstay.viewer.{kind}",
+        "subject": "v1",
+        "time": time,
+        "dataschema": f"urn:mainstay:viewer-event:{version}",
+        "data": {"item_id": "film-3", **data},
+    }
+
+
+def test_a_survey_says_how_satisfied() -> None:
+    event = accept(sent("survey", rating=0.75), NOW)
+    assert (event.rating, event.percent) == (0.75, None)
+    assert decode(encode(event)) == event
+
+
+V1 = (  # bytes as version 1 wrote them
+    b'{"specversion":"1.0","id":"e1","source":"/mainstay","type":"mainstay.viewer.%s","subject":"v1",'
+    b'"receivedat":"2026-01-01T00:00:00.250000Z","dataschema":"urn:mainstay:viewer-event:1",'
+    b'"datacontenttype":"application/json","data":{%s},"time":"2025-12-31T23:59:59Z"}'
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "said"),
+    [
+        (b"play", b'"screen":"tv","item_id":"film-3","slot":2', {"screen": Screen.TV, "item_id": "film-3", "slot": 2}),
+        (b"ping", b'"item_id":"film-3","percent":12.5', {"item_id": "film-3", "percent": 12.5}),
+        (b"survey", b'"percent":80', {"rating": 0.8}),
+        (b"survey", b'"item_id":"film-3","percent":0', {"item_id": "film-3", "rating": 0.0}),
+        (b"survey", b'"item_id":"film-3"', {"item_id": "film-3"}),
+        (
+            b"impression",
+            b'"items":["a","b"],"attention":[1.0,0.5],"context":{"seed":7}',
+            {"items": ("a", "b"), "attention": (1.0, 0.5), "context": {"seed": 7}},
+        ),
+    ],
+)
+def test_bytes_of_version_1_are_read_as_the_newest_version_says_it(
+    kind: bytes, data: bytes, said: dict[str, Any]
+) -> None:
+    event = decode(V1 % (kind, data))
+    envelope = {"id": "e1", "viewer_id": "v1", "at": NOW + 0.25, "client_at": NOW - 1}
+    assert event == ViewerEvent(kind=kind.decode(), **envelope, **said)  # type: ignore[arg-type]
+    assert json.loads(encode(event))["dataschema"] == "urn:mainstay:viewer-event:2"
+    assert decode(encode(event)) == event
+
+
+def test_a_client_of_version_1_may_go_on_sending() -> None:
+    assert accept(sent("survey", version=1, percent=25), NOW).rating == 0.25
+    with pytest.raises(EventError, match=r"data\.percent: should be less"):
+        accept(sent("survey", version=1, percent=250), NOW)
+    with pytest.raises(EventError, match=r"dataschema: .* is not read here"):
+        accept(sent(version=3), NOW)
+
+
+@pytest.mark.parametrize(
+    ("time", "offset_s"),
+    [
+        ("2026-01-01T00:05:00Z", 300),
+        ("2025-12-31T23:00:00Z", -3600),
+        ("2016-01-01T00:00:00Z", -3653 * 86_400),
+        ("1970-01-01T00:00:00Z", -NOW),
+    ],
+)
+def test_a_late_clock_and_a_little_haste_are_kept_and_taken(time: str, offset_s: float) -> None:
+    event = accept(sent(time=time), NOW)
+    assert (event.at, event.client_at) == (NOW, NOW + offset_s)
+    assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-01-01T00:05:00.001Z",
+        "2026-01-01T01:00:00Z",
+        "2036-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.999999Z",
+        "9999-01-01T00:00:00-10:00",
+    ],
+)
+def test_the_future_is_written_and_never_read(time: str) -> None:
+    event = accept(sent(time=time), NOW)
+    assert "ahead of the server's clock" in ahead(event)
+    with pytest.raises(EventError, match=r"time: .* ahead of the server's clock: quarantined"):
+        decode(encode(event))

@@ -1,0 +1,110 @@
+"""Spool files: what append returned for is read back in order, whatever was cut, flipped, refused or killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.spool.frames import MAGIC, frame, frames
+from features.spool.place import Position
+from features.spool.segments import Segments
+from features.stream import Record
+
+
+def record(number: int) -> Record:
+    return Record(f"观众{number % 3}", str(number).encode())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_append_crash_cut_drain_and_restart_in_any_order_lose_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """What append returned for is read back, in order, after any crash; the end of the last file is cut anywhere."""
+    directory = tmp_path_factory.mktemp("spool")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fdatasync", lambda handle: None)
+        patched.setattr("os.fsync", lambda handle: None)
+        segments, position = Segments(directory, 200), Position(directory)
+        accepted: dict[int, bytes] = {}
+        got: list[bytes] = []
+        count = 0
+        for step in data.draw(st.lists(st.sampled_from(["append", "drain", "crash", "torn", "full"]), max_size=20)):
+            if step in ("append", "torn", "full"):
+                records = [record(count + n) for n in range(data.draw(st.integers(1, 5)))]
+                count += len(records)
+            if step == "append":
+                last = segments.append(records)
+                accepted |= {last - len(records) + 1 + n: one.value for n, one in enumerate(records)}
+            elif step == "full":  # the disk takes a part, then no more
+                room = data.draw(st.integers(0, 60))
+                with patched.context() as full:
+                    full.setattr("features.spool.segments._write", short_of(room))
+                    if data.draw(st.booleans()):
+                        full.setattr("os.ftruncate", refuses)
+                    with pytest.raises(OSError, match="No space"):
+                        segments.append(records)
+            elif step == "drain":
+                for one in segments.read(position.number)[: data.draw(st.integers(1, 9))]:
+                    assert one.number > position.number
+                    position.move(one.number)
+                    if one.number in accepted:
+                        assert accepted.pop(one.number) == one.record.value
+                        got.append(one.record.value)
+                segments.forget(position.number)
+            else:
+                if step == "torn":  # killed while writing: any part of it is on the disk
+                    files = sorted(directory.glob("*.spool"))
+                    data_written = b"".join(frame(segments._given + 1 + n, one) for n, one in enumerate(records))
+                    if files:
+                        with files[-1].open("ab") as file:
+                            file.write(data_written[: data.draw(st.integers(0, len(data_written)))])
+                segments, position = Segments(directory, 200), Position(directory)
+                segments.continue_after(position.number)
+        while batch := segments.read(position.number):
+            for one in batch:
+                position.move(one.number)
+                if one.number in accepted:
+                    assert accepted.pop(one.number) == one.record.value
+                    got.append(one.record.value)
+        assert not accepted, "taken and lost"
+        assert [int(value) for value in got] == sorted(int(value) for value in got)
+        segments.forget(position.number)
+        segments.close()
+        position.close()
+
+
+def short_of(room: int) -> Callable[[int, bytes], None]:
+    def write(handle: int, data: bytes) -> None:
+        os.write(handle, data[:room])
+        raise OSError(28, "No space left on device")
+
+    return write
+
+
+def refuses(*_: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.binary(max_size=30)), min_size=1, max_size=6), st.data())
+def test_frames_come_back_and_no_cut_or_flip_passes_for_a_record(
+    said: list[tuple[str, bytes]], data: st.DataObject
+) -> None:
+    said = [(key.encode("utf-8", "replace").decode(), value) for key, value in said]
+    records = [Record(key, value) for key, value in said if MAGIC not in value]
+    whole = b"".join(frame(number, one) for number, one in enumerate(records))
+    assert [one.record for one in frames(whole).whole] == records
+    cut = whole[: data.draw(st.integers(0, len(whole)))]
+    found = frames(cut)
+    assert [one.record for one in found.whole] == records[: len(found.whole)]
+    assert found.damaged == 0
+    if whole:
+        spoilt = bytearray(whole)
+        spoilt[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+        found = frames(bytes(spoilt))
+        assert len(found.whole) == len(records) - 1, "the others are found behind the damage"
+        assert all(records[one.number] == one.record for one in found.whole)

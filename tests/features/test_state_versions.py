@@ -1,0 +1,124 @@
+"""States of version 1 are still read, and the fold goes on from them as if they had always been of version 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.codec import VERSION, decode_item, decode_viewer, encode_item, encode_viewer
+from features.codec_v1 import ItemStateV1, ViewerStateV1
+from features.events import ViewerEvent
+from features.fold import Placed, fold_item, sift
+from features.votes import KNOWN
+from recsys.state import LANDMARK, ItemState, ViewerState, forward_weight
+
+# What the last release of version 1 wrote after the five events below, byte for byte.
+VIEWER_V1 = bytes.fromhex("01") + msgspec.msgpack.encode(
+    {
+        "viewer_id": "v",
+        "recent": [["a", "play", LANDMARK], ["b", "like", LANDMARK + 2]],
+        "positions": {"a": [60.0, 600.0, LANDMARK + 1, False]},
+        "done": {"b": LANDMARK + 2},
+        "hidden": {},
+        "shown": {"a": [2, LANDMARK + 4], "c": [1, LANDMARK + 3]},
+        "counts": {"play": 1, "ping": 1, "like": 1, "impression": 2},
+        "offsets": {"t/0": 4},
+        "exposed": {"cn/t": [LANDMARK + 3, LANDMARK + 4]},
+        "seen_ids": {"e0": 0, "e1": 1, "e2": 2, "e3": 3, "e4": 4},
+    }
+)
+ITEM_V1 = bytes.fromhex("01") + msgspec.msgpack.encode(
+    {"item_id": "a", "counts": {"play": 2.5}, "regions": {"cn": 2.5}, "impressions": 4.0, "offsets": {"t/0": 4}}
+)
+
+
+def event(id: str, kind: str, at: float, **said: Any) -> ViewerEvent:
+    return ViewerEvent(id=id, kind=kind, viewer_id="v", at=at, **said)
+
+
+def test_a_viewer_of_version_1_is_the_same_viewer() -> None:
+    state = decode_viewer(VIEWER_V1)
+    assert [one.item_id for one in state.recent] == ["a", "b"]
+    assert state.positions["a"].position_s == 60.0
+    assert state.done == {"b": LANDMARK + 2}
+    assert state.shown == {"a": (2, (LANDMARK + 4,)), "c": (1, (LANDMARK + 3,))}
+    assert state.counts == {"play": 1, "ping": 1, "like": 1, "impression": 2}
+    assert state.exposed == {"cn/t": (LANDMARK + 3, LANDMARK + 4)}
+    assert state.at == LANDMARK + 4
+
+
+def test_what_version_1_had_folded_is_not_folded_again() -> None:
+    state = decode_viewer(VIEWER_V1)
+    redelivered = Placed("t/0", 4, event("e4", "impression", LANDMARK + 4, items=("a",)))
+    sent_again = Placed("t/0", 5, event("e2", "like", LANDMARK + 2, item_id="b"))
+    new = Placed("t/0", 6, event("e5", "play", LANDMARK + 6, item_id="b"))
+    after = sift(state, [redelivered, sent_again, new])
+    assert [one.event.id for one in after.fresh] == ["e5"]
+    assert after.state.offsets == {"t/0": 6}
+    again = decode_viewer(encode_viewer(after.state))
+    assert again == after.state
+    assert encode_viewer(after.state)[0] == VERSION
+
+
+def test_an_item_of_version_1_goes_on_counting() -> None:
+    state = decode_item(ITEM_V1)
+    assert state == ItemState("a", {"play": 2.5}, {"cn": 2.5}, 4.0, {"t/0": 4}, visits=2.5)
+    placed = [Placed("t/0", n, event(f"e{n}", "play", LANDMARK + n, item_id="a", region="cn")) for n in (4, 5)]
+    counted = sift(ViewerState("v"), placed).fresh
+    after = fold_item(state, counted)  # offset 4 was counted by version 1
+    assert after.offsets == {"t/0": 5}
+    assert after.counts == {"play": pytest.approx(2.5)}, "the second play of a day is no second vote"
+    fresh = sift(ViewerState("w"), [Placed("t/0", 6, event("e6", "play", LANDMARK, item_id="a", region="cn"))]).fresh
+    assert fold_item(after, fresh).visits == pytest.approx(2.5 + forward_weight(LANDMARK) / KNOWN)
+    assert decode_item(encode_item(after)) == after
+
+
+ids = st.text("ab{}/é", max_size=4)
+ats = st.floats(0, 2.9e9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.builds(
+        ViewerStateV1,
+        viewer_id=ids,
+        done=st.dictionaries(ids, ats),
+        hidden=st.dictionaries(ids, ats),
+        shown=st.dictionaries(ids, st.tuples(st.integers(1, 9), ats)),
+        counts=st.dictionaries(st.sampled_from(["play", "like"]), st.integers(1, 9)),
+        offsets=st.dictionaries(ids, st.integers(0, 9)),
+        seen_ids=st.dictionaries(ids, st.integers(0, 9)),
+    )
+)
+def test_any_viewer_of_version_1_survives(old: ViewerStateV1) -> None:
+    new = decode_viewer(b"\x01" + msgspec.msgpack.encode(old))
+    assert decode_viewer(encode_viewer(new)) == new
+    for name in ("viewer_id", "done", "hidden", "counts", "offsets"):
+        assert getattr(new, name) == getattr(old, name)
+    assert {item: number for item, (number, _) in new.shown.items()} == {i: n for i, (n, _) in old.shown.items()}
+    for id, offset in old.seen_ids.items():
+        duplicate = Placed("another log", offset, event(id or "-", "play", new.at, item_id="a"))
+        assert len(sift(new, [duplicate]).fresh) == (0 if id else 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.builds(
+        ItemStateV1,
+        item_id=ids,
+        counts=st.dictionaries(st.sampled_from(["play", "like"]), st.floats(0, 1e9)),
+        regions=st.dictionaries(ids, st.floats(0, 1e9)),
+        impressions=st.floats(0, 1e9),
+        offsets=st.dictionaries(ids, st.integers(0, 9)),
+    )
+)
+def test_any_item_of_version_1_survives(old: ItemStateV1) -> None:
+    new = decode_item(b"\x01" + msgspec.msgpack.encode(old))
+    assert decode_item(encode_item(new)) == new
+    for name in ("item_id", "counts", "regions", "impressions", "offsets"):
+        assert getattr(new, name) == getattr(old, name)
+    assert new.visits == old.counts.get("play", 0.0)

@@ -1,0 +1,41 @@
+"""A step of the worker looks for no circles of objects, and leaves the search as it found it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from features.offline.log import EventLog
+from features.online import Swap
+from features.online.memory import MemoryStore
+from features.stream.memory import MemoryStream
+from features.worker.worker import Worker
+from tests.features.test_worker import TOPIC, Crash, FragileStore, Fuse, played
+
+
+def test_circles_are_looked_for_again_after_a_step_also_after_one_that_failed(tmp_path: Any) -> None:
+    stream = MemoryStream(partitions=1)
+    stream.publish(TOPIC, [played("e1"), played("e2")])
+    searching: list[bool] = []
+
+    class Watching(MemoryStore):
+        def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+            searching.append(gc.isenabled())
+            return super().swap(entries, ttl_s)
+
+    for store in (FragileStore(Watching(), Fuse(0)), Watching()):
+        worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=1)
+        with suppress(Crash):
+            worker.step(wait_s=0)
+        worker.close()
+        assert gc.isenabled()
+    assert searching
+    assert not any(searching)
+    gc.disable()
+    try:
+        Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g", batch=1).step(wait_s=0)
+        assert not gc.isenabled(), "who had switched it off wants it off"
+    finally:
+        gc.enable()

@@ -1,0 +1,26 @@
+"""A viewer who was away for longer than the settings say is a stranger, though the bytes are still in the store."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from features.codec import encode_viewer, viewer_key
+from features.columns import FEATURES
+from recsys.model import Model
+from recsys.state import DAY_S, Recent, ViewerState
+
+
+def test_an_idle_viewer_is_a_stranger(service: Any, bundle: Any) -> None:
+    ttl_days = service.parts.settings.viewer_ttl_days
+    service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    rungs = {}
+    for name, days in (("lately", ttl_days - 1), ("long ago", ttl_days + 1)):
+        at = time.time() - days * DAY_S
+        liked = tuple(Recent(f"item-{n}", "like", at) for n in (1, 3, 5))
+        service.parts.online.put({viewer_key("v"): encode_viewer(ViewerState("v", liked, at=at))})
+        page = service.page("v", region="cn.zj", slots=8)
+        rungs[name] = page["rung"]
+        assert page["missing"] == []
+    assert rungs["lately"] == "personal"
+    assert rungs["long ago"] != "personal"

@@ -1,0 +1,61 @@
+"""Goal D1 in short: a real Valkey server killed, stopped, full and read-only while pages are asked for.
+
+The full form, with its times, is `python -m benchmarks.faults.redis`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults.redis import FAULTS, PLACEMENT, POLICY, SLOTS, Valkey, broken
+from features.codec import encode_viewer, viewer_key
+from features.columns import FEATURES
+from recsys.model import Model
+from recsys.state import Recent, ViewerState
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    home = tmp_path / "valkey"
+    home.mkdir()
+    server = Valkey(home)
+    yield server
+    server.stop()
+
+
+def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serve, bundle, until, valkey) -> None:
+    with serve({"online": valkey.url}) as service:
+        service.stock(60, POLICY)
+        liked = tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5))
+        service.parts.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", liked))})
+        service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+        assert service.page(placement=PLACEMENT, slots=SLOTS)["rung"] == "personal"
+        faults = [fault for fault in FAULTS if fault != "none"]
+        random.Random(11).shuffle(faults)
+        for fault in faults:
+            begin, end = FAULTS[fault]
+            begin(valkey)
+            pages = [service.page(placement=PLACEMENT, slots=SLOTS) for _ in range(12)]
+            assert [broken(page) for page in pages] == [[]] * len(pages), fault
+            answers = fault in ("full", "read-only")  # such a server is still read
+            assert {page["rung"] for page in pages[3:]} == {"personal" if answers else "popular"}, fault
+            assert all(page["missing"] == ([] if answers else ["online"]) for page in pages[3:]), fault
+            end(valkey)
+            until(lambda: service.page(placement=PLACEMENT, slots=SLOTS)["rung"] == "personal")
+
+
+def test_a_service_starts_while_its_store_is_down_or_hangs(serve, valkey) -> None:
+    valkey.hang()
+    with serve({"online": valkey.url}) as service:
+        service.stock(60, POLICY)
+        page = service.page(placement=PLACEMENT, slots=SLOTS)
+        assert (page["rung"], broken(page)) == ("editorial", [])
+        assert "online" in page["missing"]
+        ready = service.http.get("/health/ready").json()
+        assert not ready["parts"]["online"]["ok"]
+        valkey.go_on()
