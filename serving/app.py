@@ -25,6 +25,7 @@ from recsys.guidance.solver import warm
 from recsys.pipeline import Engine
 from recsys.settings import Settings
 from serving import problems
+from serving.changes import Changes
 from serving.console.routes import routes as console_routes
 from serving.control import ControlPlane
 from serving.control.connect import connect, migrate
@@ -55,6 +56,7 @@ STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0
 STREAM_EVERY_S = 2.0
 LETTERS_EVERY_S = 10.0
+CHANGES_EVERY_S = 0.3
 TARGETS_EVERY_S = 1.0
 STATS_SHARE = 0.05
 """Reading the statistics takes at most this share of a process's time: many items are read less often."""
@@ -193,6 +195,9 @@ def build(
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
     remembered = (stream, waiting, watch, online, control)
+    if settings.changes:
+        outbox = Changes(control, stream, settings.topic, f"{settings.home}/changes", clock)
+        followers["changes"] = Follower("changes", outbox.step, CHANGES_EVERY_S)
     parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial)
 
     @asynccontextmanager
