@@ -103,6 +103,23 @@ def test_a_follower_has_the_last_form_of_everything(
     control.close()
 
 
+def test_what_changes_while_changes_are_read_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control, stream = open_control(f"sqlite:///{tmp_path}/control.db", lambda: AT), MemoryStream(1)
+    read = control.items_since
+
+    def late(*said: int) -> object:
+        control.upsert_items([item("late")], "t")
+        return read(*said)
+
+    control.upsert_items([item("a")], "t")
+    monkeypatch.setattr(control, "items_since", late)
+    outbox = Changes(control, stream, "t", tmp_path / "changes", lambda: AT)
+    outbox.step()
+    assert [change.subject for change in told(stream)] == ["a", "late"]
+    outbox.close()
+    control.close()
+
+
 def test_of_two_processes_of_one_home_one_tells(tmp_path: Path) -> None:
     control, stream = open_control(f"sqlite:///{tmp_path}/control.db", lambda: AT), MemoryStream(2)
     first, second = (Changes(control, stream, "t", tmp_path / "changes", lambda: AT) for _ in range(2))
