@@ -53,7 +53,9 @@ _Part = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
-    """One thing a viewer did or, for an impression, one page a viewer was given. Times are unix seconds.
+    """One thing a viewer did or, for an impression, one page a viewer was given.
+
+    Times are unix seconds; the wire tells whole microseconds, so whoever makes an event rounds to six places.
 
     Nothing is checked here: `accept` and `decode` check what they read, `encode` what it writes.
     """

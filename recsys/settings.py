@@ -30,6 +30,7 @@ class Settings(BaseModel):
     partitions: int = Field(4, ge=1, le=1024, description="partitions of a topic that this process creates")
     spool: str = Field("", description="directory where events wait for a stream on another machine")
     spool_mb: int = Field(1024, ge=1, description="MiB that may wait there, for each process, before 503 is answered")
+    changes: bool = Field(False, description="tell changes of items and policies on the topic <topic>.changes")
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")

@@ -28,6 +28,7 @@ from recsys.pipeline import Engine
 from recsys.settings import Settings
 from recsys.state import DAY_S
 from serving import problems
+from serving.changes import Changes
 from serving.console.routes import routes as console_routes
 from serving.control import ControlPlane
 from serving.control.connect import connect, migrate
@@ -58,6 +59,7 @@ STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0
 STREAM_EVERY_S = 2.0
 LETTERS_EVERY_S = 10.0
+CHANGES_EVERY_S = 0.3
 TARGETS_EVERY_S = 1.0
 STORE_TIMEOUT_S = 1.0
 """What followers, previews and the console wait for the online store at most; a page waits a twentieth of that."""
@@ -215,6 +217,9 @@ def build(
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
+    if settings.changes:
+        outbox = Changes(control, stream, settings.topic, f"{settings.home}/changes", clock)
+        followers["changes"] = Follower("changes", outbox.step, CHANGES_EVERY_S)
     remembered = (stream, waiting, watch, online, viewers, control)
     parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial)
 

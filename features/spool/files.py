@@ -98,9 +98,15 @@ class FileSpool:
         if size >= self._limit_bytes:
             raise Unavailable(f"the spool is full: {size >> 20:,} MiB wait for the stream ({self._delivery.fault})")
         try:
-            self._segments.append(records)
+            try:
+                self._segments.append(records)
+            except OSError:
+                before = self._segments.size
+                self._segments.forget(self._delivery.position.number)  # what was only kept makes room
+                if self._segments.size == before:
+                    raise
+                self._segments.append(records)
         except OSError as error:
-            self._segments.forget(self._delivery.position.number)  # what was only kept makes room
             raise Unavailable(f"spool {self._claim.directory}: {error}") from error
         self._more.set()
 

@@ -20,6 +20,8 @@ def shrunk(topic: str, newest: Mapping[int, int], ends: Mapping[int, int]) -> st
 
     >>> shrunk("t", {0: 4, 1: 9}, {0: 5, 1: 3})
     't/1 ends at 3, but 9 was written already'
+    >>> shrunk("t", {0: 4}, {0: 4})
+    't/0 ends at 4, but 4 was written already'
     """
     for partition, offset in newest.items():
         if ends.get(partition, 0) <= offset:

@@ -67,7 +67,7 @@ class MovieLens:
                 id=f"rating-{user}-{film}",
                 kind="like" if rating >= 4 else "complete" if rating >= 3 else "dislike",
                 viewer_id=viewer,
-                at=self.anchor - (last - float(stamp) + 1.0) * squeeze,
+                at=round(self.anchor - (last - float(stamp) + 1.0) * squeeze, 6),
                 region=region_of(viewer),
                 item_id=f"film-{film}",
             )

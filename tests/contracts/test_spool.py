@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from features.spool import Spool
+from features.spool import segments as module
 from features.spool.direct import DirectSpool
 from features.spool.files import FileSpool
 from features.spool.place import Claim
@@ -251,6 +252,28 @@ def test_a_disk_that_takes_no_more_gives_no_false_yes_and_is_used_again_when_it_
         [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=100, check=False
     )
     assert child.stdout.startswith("True "), child.stdout + child.stderr
+
+
+def test_on_a_full_disk_what_was_only_kept_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = MemoryStream(1)
+    spool = FileSpool(tmp_path, stream, "t")
+    spool._segments._segment_bytes = 100
+    spool.start()
+    for number in range(20):
+        spool.put([record(number)]).result(10)
+    until(lambda: spool.state().records == 0)
+    write = module._write
+
+    def short_of_room(handle: int, data: bytes) -> None:
+        if sum(path.stat().st_size for path in tmp_path.glob("0/*.spool")) > 200:
+            raise OSError(28, "No space left on device")
+        write(handle, data)
+
+    monkeypatch.setattr(module, "_write", short_of_room)
+    assert spool.put([record(20)]).exception(10) is None
+    until(lambda: spool.state().records == 0)
+    assert_all_once_in_order(stream, 21)
+    spool.close()
 
 
 def test_two_spools_of_one_home_share_nothing_and_the_living_deliver_for_the_dead(

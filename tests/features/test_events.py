@@ -182,6 +182,16 @@ def test_the_fast_readers_take_what_the_thorough_one_takes_and_make_the_same_of_
         assert outcome(door) == thorough
 
 
+def test_both_readers_follow_equally_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ViewerEvent(id="e", kind="impression", viewer_id="v", at=NOW, items=("a",), context={"x": 0})
+    for depth in (*range(60, 110, 7), *range(190, 206)):
+        raw = encode(page).replace(b'"x":0', b'"x":' + b"[" * depth + b"]" * depth)
+        fast = outcome(lambda raw=raw: decode(raw))  # type: ignore[misc]
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "_known_sound", lambda *_: None)
+            assert fast == outcome(lambda raw=raw: decode(raw))  # type: ignore[misc]
+
+
 @settings(deadline=None)
 @given(events(), st.data())
 def test_what_the_stream_would_not_read_back_is_not_written(event: ViewerEvent, data: st.DataObject) -> None:

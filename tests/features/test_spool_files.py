@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -108,3 +109,35 @@ def test_frames_come_back_and_no_cut_or_flip_passes_for_a_record(
         found = frames(bytes(spoilt))
         assert len(found.whole) == len(records) - 1, "the others are found behind the damage"
         assert all(records[one.number] == one.record for one in found.whole)
+
+
+def test_what_a_failed_write_left_behind_never_stands_in_for_another_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole record is on the disk, its write was refused, and nothing could be cut off: another one comes next."""
+    segments = Segments(tmp_path)
+    segments.append([record(0)])
+    with monkeypatch.context() as failing:
+        failing.setattr("os.fdatasync", refuses)
+        failing.setattr("os.ftruncate", refuses)
+        with pytest.raises(OSError, match="Input/output"):
+            segments.append([record(1)])
+    segments.append([record(2)])
+    segments.close()
+    for opened in (segments, Segments(tmp_path)):
+        got, after = [], -1
+        while batch := opened.read(after):
+            got += [int(one.record.value) for one in batch]
+            after = batch[-1].number
+        assert [number for number in got if number != 1] == [0, 2]
+
+
+def test_an_unfinished_write_is_cut_off_at_the_next_start(tmp_path: Path) -> None:
+    segments = Segments(tmp_path)
+    segments.append([record(0), record(1)])
+    segments.close()
+    (file,) = tmp_path.glob("*.spool")
+    size = file.stat().st_size
+    with file.open("ab") as torn:
+        torn.write(frame(2, record(2))[:-1])
+    assert Segments(tmp_path).size == file.stat().st_size == size
