@@ -60,7 +60,7 @@ def sift(state: ViewerState, events: Sequence[Placed], ttl_s: float = FOREVER) -
     them is forgotten in between.
     """
     fold = ViewerFold(state, ttl_s)
-    return Sifted([fresh for one in events if (fresh := fold.take(one)) is not None], fold.state())
+    return Sifted([fresh for one in events if (fresh := fold.take(one)) is not None], fold.finish())
 
 
 def fold_viewer(state: ViewerState, events: Sequence[Placed], ttl_s: float = FOREVER) -> ViewerState:
@@ -72,5 +72,5 @@ def fold_item(state: ItemState, events: Sequence[Counted]) -> ItemState:
     """The item's state after these events: `sift`ed, all naming the item, in offset order per source."""
     fold = ItemFold(state)
     for one in events:
-        fold.take(one, [vote for vote in one.votes if vote.item_id == state.item_id])
+        fold.take(one, [vote for vote in one.votes if vote[0] == state.item_id])
     return fold.state()

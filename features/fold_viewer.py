@@ -44,8 +44,16 @@ class ViewerFold:
                  "_viewer_id")  # fmt: skip
 
     def __init__(self, state: ViewerState, ttl_s: float) -> None:
-        self._viewer_id, self._ttl_s = state.viewer_id, ttl_s
-        self._resume(state)
+        self._ttl_s = ttl_s
+        self._resume(_copied(state))
+
+    @classmethod
+    def of(cls, state: ViewerState, ttl_s: float) -> ViewerFold:
+        """The same for a state that nobody else holds, as it comes from the store: it is used up instead of copied."""
+        fold = cls.__new__(cls)
+        fold._ttl_s = ttl_s
+        fold._resume(state)
+        return fold
 
     def take(self, one: Placed) -> Counted | None:
         """Fold an event; the event with its votes, or None when it was folded before or sent twice."""
@@ -67,20 +75,23 @@ class ViewerFold:
 
     def state(self) -> ViewerState:
         """The viewer's state by now; the fold may go on afterwards."""
+        return _copied(self.finish())
+
+    def finish(self) -> ViewerState:
+        """The viewer's state at the end; the fold must not go on."""
         return ViewerState(
-            self._viewer_id, tuple(self._recent), self._positions.copy(), self._done.copy(), self._hidden.copy(),
-            self._shown.copy(), self._counts.copy(), self._offsets.copy(), self._exposed.copy(), bytes(self._seen),
-            self._at, self._screens.copy(), self._outlets.copy(), self._hours.copy(), self._session, self._pleased,
-            self._displeased,
+            self._viewer_id, tuple(self._recent), self._positions, self._done, self._hidden, self._shown,
+            self._counts, self._offsets, self._exposed, bytes(self._seen), self._at, self._screens, self._outlets,
+            self._hours, self._session, self._pleased, self._displeased,
         )  # fmt: skip
 
     def _resume(self, state: ViewerState) -> None:
-        self._recent, self._positions, self._done = list(state.recent), state.positions.copy(), state.done.copy()
-        self._hidden, self._shown, self._counts = state.hidden.copy(), state.shown.copy(), state.counts.copy()
-        self._offsets, self._exposed, self._seen = state.offsets.copy(), state.exposed.copy(), bytearray(state.seen_ids)
-        self._screens, self._outlets, self._hours = state.screens.copy(), state.outlets.copy(), state.hours.copy()
-        self._session, self._at = state.session, state.at
-        self._pleased, self._displeased = state.pleased, state.displeased
+        self._viewer_id, self._at, self._session = state.viewer_id, state.at, state.session
+        self._recent, self._seen = list(state.recent), bytearray(state.seen_ids)
+        self._positions, self._done, self._hidden = state.positions, state.done, state.hidden
+        self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
+        self._exposed, self._screens, self._outlets = state.exposed, state.screens, state.outlets
+        self._hours, self._pleased, self._displeased = state.hours, state.pleased, state.displeased
 
     def _fold(self, event: ViewerEvent) -> None:
         kind, item_id, at = event.kind, event.item_id, event.at
@@ -147,6 +158,15 @@ class ViewerFold:
             insort(recent, action, key=_age)
         if len(recent) > RECENT_MAX:
             del recent[0]
+
+
+def _copied(state: ViewerState) -> ViewerState:
+    """The same state with dictionaries of its own."""
+    return ViewerState(
+        state.viewer_id, state.recent, state.positions.copy(), state.done.copy(), state.hidden.copy(),
+        state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.exposed.copy(), state.seen_ids, state.at,
+        state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.pleased, state.displeased,
+    )  # fmt: skip
 
 
 def sit(session: Session, event: ViewerEvent, finished: bool) -> Session:

@@ -1,7 +1,9 @@
 """What an event is worth to its items: votes of people, so that a few busy accounts cannot make an item popular.
 
-* An action of one viewer on one item counts once a day; on further days half as much each time: 1, 1/2, 1/4, ...
-  So whatever a viewer does, an item gains at most two votes of an action from what the viewer's state remembers.
+* An action of one viewer on one item counts once a day; on further days a quarter as much each time: 1, 1/4, 1/16, ...
+  So whatever a viewer does, an item gains at most 4/3 votes of an action from what the viewer's state remembers.
+* A viewer of whom fewer than KNOWN items are known has a share of a vote: an account that has only ever pushed one
+  item says little. (Of impressions, which the engine itself reports, each counts in full.)
 * A viewer with more than RECENT_MAX remembered actions a day is hyperactive; the votes are worth so much less that all
   of them together weigh RECENT_MAX a day.
 * A completion that came sooner after the first known play than FASTEST times normal speed allows is not believed.
@@ -12,13 +14,19 @@ All of it is decided from the viewer's state as it was before the event, and fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from features.events import IMPLIES, ViewerEvent
 from recsys.state import DAY_S, RECENT_MAX, Position, Recent, Shown
 
 FASTEST = 3.0
 """Times normal speed: faster than this nobody watches to the end."""
+
+REPEATED = 0.25
+"""What a vote is worth against the one of the day before, of the same viewer, item and action."""
+
+KNOWN = 4
+"""From so many different items on a viewer has a whole vote."""
 
 VISIT = "visit"
 IMPRESSION = "impression"
@@ -32,12 +40,8 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
 """Event kind -> what it counts for in the state of its item; other kinds count for nothing, but for impressions."""
 
 
-class Vote(NamedTuple):
-    """What one event adds to one count of one item, before decay. `worth` is in (0, 1]."""
-
-    item_id: str
-    action: str
-    worth: float
+Vote: TypeAlias = tuple[str, str, float]
+"""What one event adds to one count of one item, before decay: item id, action, worth in (0, 1]."""
 
 
 class Placed(NamedTuple):
@@ -73,17 +77,17 @@ def votes_of(
     item_id, actions = event.item_id, COUNTS.get(event.kind)
     if item_id is None or actions is None:
         return ()
-    worth = moderation(recent)
+    worth = moderation(recent) * standing(recent, item_id)
     if worth <= 0.0:
         return ()
     before = [one for one in recent if one.item_id == item_id]
     if not before:
-        return tuple([Vote(item_id, action, worth) for action in actions])
+        return tuple([(item_id, action, worth) for action in actions])
     today, votes = event.at // DAY_S, []
     for action in actions:
         days = {one.at // DAY_S for one in before if action in COUNTS.get(one.kind, ())}
         if today not in days and (action != "complete" or _believed(event, before, positions)):
-            votes.append(Vote(item_id, action, worth * 0.5 ** len(days)))
+            votes.append((item_id, action, worth * REPEATED ** len(days)))
     return tuple(votes)
 
 
@@ -98,16 +102,30 @@ def moderation(recent: Sequence[Recent]) -> float:
     return min(1.0, (recent[-1].at - recent[0].at) / DAY_S)
 
 
+def standing(recent: Sequence[Recent], item_id: str) -> float:
+    """What a vote of this viewer on this item is worth, in (0, 1], by how many items the viewer is known to have tried.
+
+    >>> standing([Recent("a", "play", 0.0), Recent("a", "like", 1.0)], "b")
+    0.5
+    """
+    items = {item_id}
+    for one in reversed(recent):
+        items.add(one.item_id)
+        if len(items) == KNOWN:
+            return 1.0
+    return len(items) / KNOWN
+
+
 def _of_impression(event: ViewerEvent, shown: Mapping[str, Shown]) -> tuple[Vote, ...]:
     today, votes = event.at // DAY_S, []
     for item_id in event.items:
         known = shown.get(item_id)
         if known is None:
-            votes.append(Vote(item_id, IMPRESSION, 1.0))
+            votes.append((item_id, IMPRESSION, 1.0))
             continue
         days = {at // DAY_S for at in known[1]}
         if today not in days:
-            votes.append(Vote(item_id, IMPRESSION, 0.5 ** len(days)))
+            votes.append((item_id, IMPRESSION, REPEATED ** len(days)))
     return tuple(votes)
 
 

@@ -31,6 +31,9 @@ LANDMARK = 1_767_225_600.0
 
 DAY_S = 86_400.0
 
+TTL_S = 180 * DAY_S
+"""An idle viewer is forgotten after this long, where the settings say nothing else."""
+
 
 def forward_weight(at: float) -> float:
     """What an event at unix second `at` adds to a forward-decayed count.
@@ -127,8 +130,11 @@ def forgotten(at: float, now: float, ttl_s: float) -> bool:
 
 
 def remembered(state: ViewerState | None, now: float, ttl_s: float) -> ViewerState | None:
-    """The state as a reader at unix second `now` may see it: None when there is none or it is `forgotten`."""
-    return None if state is None or forgotten(state.at, now, ttl_s) else state
+    """The state as a reader at unix second `now` may see it: None when there is none or it is `forgotten`.
+
+    A state that has no newest event (`at` is 0) was made by hand and is not forgotten.
+    """
+    return None if state is None or (state.at and forgotten(state.at, now, ttl_s)) else state
 
 
 class ItemState(msgspec.Struct, frozen=True, array_like=True):
@@ -180,14 +186,18 @@ class ItemStats:
     @cached_property
     def totals(self) -> F64:
         """[A + 3] sums over all items: of each action, of impressions, of visits, of hides."""
-        sums = [*self.count.sum(axis=0, dtype=np.float64), self.impressions.sum(dtype=np.float64)]
         hides = 0.0 if self.hides is None else self.hides.sum(dtype=np.float64)
-        return np.array([*sums, self.seen_visits().sum(dtype=np.float64), hides])
+        sums = [*self.count.sum(axis=0, dtype=np.float64), self.impressions.sum(dtype=np.float64)]
+        return np.array([*sums, self._visits().sum(dtype=np.float64), hides])
 
     def popularity(self) -> F32:
-        """[N] decayed visits, completions counting half as much again, likes double and dislikes against."""
-        weight = np.array([0.0, 0.5, 1.0, -1.0], np.float32)
-        popularity: F32 = np.maximum(self.seen_visits() + self.count @ weight, np.float32(0.0))
+        """[N] decayed visits, worth up to half as much again for an item that is seen to the end, double for one that
+        is liked, nothing for one that is disliked by all who play it. Rates are shrunk, as by 20 plays."""
+        plays = self.count[:, ACTIONS.index("play")]
+        worth = np.ones_like(plays)
+        for action, weight in (("complete", 0.5), ("like", 1.0), ("dislike", -1.0)):
+            worth += np.float32(weight) * _rate(self.count[:, ACTIONS.index(action)], plays, 20.0)
+        popularity: F32 = self._visits() * np.maximum(worth, np.float32(0.0))
         return popularity
 
     def completion_rate(self, shrink: float = 20.0) -> F32:
@@ -204,8 +214,8 @@ class ItemStats:
 
         Pulled towards 1 as by `shrink` visits.
         """
-        steady = self.seen_visits() * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
-        lately = self.seen_lately()
+        steady = self._visits() * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
+        lately = steady if self.lately is None else self.lately
         trend: F32 = (lately + np.float32(shrink)) / (steady + np.float32(shrink))
         return trend
 
@@ -225,13 +235,7 @@ class ItemStats:
             ),
         )
 
-    def seen_lately(self) -> F32:
-        """[N] `lately`, or what stands for it."""
-        steady = np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
-        return self.seen_visits() * steady if self.lately is None else self.lately
-
-    def seen_visits(self) -> F32:
-        """[N] `visits`, or what stands for them."""
+    def _visits(self) -> F32:
         return self.count[:, ACTIONS.index("play")] if self.visits is None else self.visits
 
 

@@ -20,6 +20,7 @@ from features.stream.connect import open_stream
 from recsys.guidance.solver import warm
 from recsys.pipeline import Engine
 from recsys.settings import Settings
+from recsys.state import DAY_S
 from serving import problems
 from serving.console.routes import routes as console_routes
 from serving.control import ControlPlane
@@ -155,7 +156,17 @@ def build(
     models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
     publisher = Publisher(stream, settings.topic, metrics.lost.inc)
     live = LiveMeasures(holders, metrics, clock)
-    feed = FeedService(engine, holders, online, publisher, tokens, metrics, clock, live.note)
+    feed = FeedService(
+        engine,
+        holders,
+        online,
+        publisher,
+        tokens,
+        metrics,
+        clock,
+        live.note,
+        viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
+    )
     ingest = Ingest(stream, settings.topic, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
     desk = PolicyDesk(control, holders, clock, loop.foresee)

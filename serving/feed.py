@@ -22,7 +22,7 @@ from recsys.distribution.screens import default_slots, layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
 from recsys.pipeline import Engine, World
-from recsys.state import ItemStats, ViewerState
+from recsys.state import TTL_S, ItemStats, ViewerState, remembered
 from recsys.types import Page, Placement, Query
 from serving.holders import Holders, Snapshot
 from serving.metrics import Metrics
@@ -52,6 +52,7 @@ class FeedService:
     clock: Callable[[], float]
     watch: Callable[[Query, Page, ViewerState | None], None] = lambda query, page, viewer: None
     asked: deque[Query] = field(default_factory=lambda: deque(maxlen=QUERIES_KEPT))
+    viewer_ttl_s: float = TTL_S  # a viewer who was idle for longer is a stranger
 
     def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
         """The page. Raises NotFound for an unknown placement, CursorError for a cursor of another session."""
@@ -62,7 +63,7 @@ class FeedService:
         world, missing = _world(snapshot, placement.outlet)
         viewer = None
         if asked.personalised:
-            viewer = self._viewer(asked.viewer_id, missing)
+            viewer = remembered(self._viewer(asked.viewer_id, missing), now, self.viewer_ttl_s)
         page = self._page(query, viewer, world, missing)
         answer = self._answer(asked, query, page, snapshot, missing)
         if not asked.preview:

@@ -13,6 +13,7 @@ from features.events import ViewerEvent, actions_of
 from features.offline.log import EventLog
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
+from recsys.state import TTL_S
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,15 @@ class Timeline:
     """Events in the order of their server time; an event that was sent twice stands here once, where it came first."""
 
     events: tuple[ViewerEvent, ...]
+    ttl_s: float = TTL_S  # a viewer who was idle for longer had been forgotten
 
     @classmethod
-    def of(cls, events: Iterable[ViewerEvent]) -> Timeline:
+    def of(cls, events: Iterable[ViewerEvent], ttl_s: float = TTL_S) -> Timeline:
         """Sorts (stably) and leaves out repeated ids of one viewer."""
         first: dict[tuple[str, str], ViewerEvent] = {}
         for event in sorted(events, key=attrgetter("at")):
             first.setdefault((event.viewer_id, event.id), event)
-        return cls(tuple(first.values()))
+        return cls(tuple(first.values()), ttl_s)
 
     def index(self, at: float) -> int:
         """How many events lie strictly before unix second `at`."""
@@ -60,13 +62,16 @@ class Timeline:
         return times[place]
 
 
-def read_timeline(log: EventLog, until: float | None = None, progress: bool = False) -> Timeline:
+def read_timeline(log: EventLog, until: float | None = None, progress: bool = False, ttl_s: float = TTL_S) -> Timeline:
     """The log as of unix second `until`: what came later, or at that moment, might as well not have happened.
+
+    `ttl_s`: after this long without an event a viewer is forgotten, as the worker and the pages do.
 
     Raises Unavailable when the log cannot be read.
     """
     placed = log.replay() if until is None else log.replay(until=until)
-    return Timeline.of(one.event for one in tqdm(placed, "event log", unit="event", leave=False, disable=not progress))
+    seen = tqdm(placed, "event log", unit="event", leave=False, disable=not progress)
+    return Timeline.of((one.event for one in seen), ttl_s)
 
 
 def acted_row(event: ViewerEvent, catalog: Catalog) -> int | None:

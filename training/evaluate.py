@@ -77,7 +77,7 @@ def cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
         wanted = {row for e in newer if e.kind in WANTED and (row := acted_row(e, catalog)) is not None}
         if targets := wanted.difference(acted.tolist()):
             now = newer[0].at
-            found.append(Case(newer[0], replay.viewer(viewer_id), replay.stats(now), acted, frozenset(targets)))
+            found.append(Case(newer[0], replay.viewer(viewer_id, now), replay.stats(now), acted, frozenset(targets)))
     if not found:
         raise InvalidInput("nobody wanted anything new after the split: there is nothing to evaluate on")
     return found

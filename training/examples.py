@@ -59,7 +59,7 @@ def build_rows(
     for number, moment in enumerate(tqdm(at, desc="examples", unit="page", leave=False, disable=not progress)):
         replay.advance(moment.index)
         event = moment.event
-        viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
+        viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
         proposals = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id))
         bits = np.zeros(len(proposals.row), np.int32)
         for row, taken in moment.done.items():

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.events import ViewerEvent
-from features.fold import FOREVER, Counted, Placed, ViewerFold
+from features.fold import Counted, Placed, ViewerFold
 from features.stats import StatsColumns
 from recsys.catalog import Catalog
-from recsys.state import ItemStats, ViewerState
+from recsys.state import ItemStats, ViewerState, remembered
 from recsys.types import I32
 from training.dataset import Timeline, acted_row
 
@@ -20,9 +20,8 @@ class Replay:
     """A cursor that only moves forward. What an event counts for its item is decided from its viewer's state
     (`features.votes`), so every viewer is folded, as the worker does."""
 
-    def __init__(self, timeline: Timeline, catalog: Catalog, ttl_s: float = FOREVER) -> None:
-        """`ttl_s`: after this long without an event a viewer is forgotten, as online."""
-        self._events, self._catalog, self._next, self._ttl_s = timeline.events, catalog, 0, ttl_s
+    def __init__(self, timeline: Timeline, catalog: Catalog) -> None:
+        self._events, self._catalog, self._next, self._ttl_s = timeline.events, catalog, 0, timeline.ttl_s
         self._stats = StatsColumns(catalog)
         self._folds: dict[str, ViewerFold] = {}
         self._acted: dict[str, set[int]] = defaultdict(set)
@@ -38,10 +37,10 @@ class Replay:
         """Let the viewer's own state, but no item's, go on by one event."""
         self._take(event, offset)
 
-    def viewer(self, viewer_id: str) -> ViewerState | None:
-        """The viewer's state; None for who has not come before."""
+    def viewer(self, viewer_id: str, now: float) -> ViewerState | None:
+        """The viewer's state at `now`; None for who has not come before, or not for so long as to be forgotten."""
         fold = self._folds.get(viewer_id)
-        return None if fold is None else fold.state()
+        return None if fold is None else remembered(fold.state(), now, self._ttl_s)
 
     def _take(self, event: ViewerEvent, offset: int) -> Counted | None:
         if (row := acted_row(event, self._catalog)) is not None:

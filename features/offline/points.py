@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def point_in_time(
     """[N, F] features, F as in FEATURES, each row as of its own time.
 
     ttl_s      after this long without an event a viewer was forgotten, as online
-    retriever  gives `affinity`; without it the column is 0. It knows what it knows: hand in one of before the times asked
+    retriever  gives `affinity`, 0 without it; hand in one that was fitted on what was before the times asked
     Raises InvalidInput for unknown items, Unavailable when the log cannot be read.
     """
     rows = asked.rows(catalog)
@@ -199,7 +199,7 @@ def _states(
 ) -> Iterator[tuple[ViewerState | None, float, I64]]:
     """One pass where the times of events rise, as they nearly always do; else each question has a fold of its own."""
     times = [one.event.at for one in events]
-    rising = all(one <= two for one, two in zip(times, times[1:], strict=False))
+    rising = all(one <= two for one, two in pairwise(times))
     fold, done = ViewerFold(ViewerState(viewer_id), ttl_s), 0
     for at, places in questions:
         if rising:

@@ -20,10 +20,10 @@ from features.worker.dead import DeadLetter, read_letters, revive
 from features.worker.worker import Worker
 from recsys.errors import EventError, MainstayError, SettingsError
 from recsys.settings import Settings
+from recsys.state import DAY_S
 
 FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "viewer_ttl_days")
 STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
-DAY_S = 86_400.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,17 +13,19 @@ One worker owns a partition at a time, and all events of a viewer are in one par
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
 from features.exposure import fold_exposure
-from features.fold import FOREVER, Counted, Placed, fold_item, items_of, sift
+from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.stream import Consumer, Message, Stream
@@ -31,7 +33,7 @@ from features.worker.dead import DeadLetter, as_record, dead_topic, letter
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
-BATCH = 2000
+BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 POLL_S = 0.2
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
@@ -72,15 +74,9 @@ class Worker:
         """
         consumer = self.join()
         messages = consumer.poll(self._batch, wait_s)
-        if not messages:
-            return 0
-        placed, dead = read(messages)
-        if dead:
-            self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
-            self._report(dead)
-        self._fold(placed)
-        self._append(messages, placed)
-        consumer.commit(_last_offsets(messages))
+        if messages:
+            with _no_search_for_circles():
+                self._take(consumer, messages)
         return len(messages)
 
     def run(
@@ -127,6 +123,15 @@ class Worker:
         if consumer is not None:
             consumer.close()
 
+    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        placed, dead = read(messages)
+        if dead:
+            self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
+            self._report(dead)
+        self._fold(placed)
+        self._append(messages, placed)
+        consumer.commit(_last_offsets(messages))
+
     def _report(self, dead: Sequence[DeadLetter]) -> None:
         """Count them, and say so once for a batch, however many there are."""
         self.dead += len(dead)
@@ -139,28 +144,31 @@ class Worker:
         )
 
     def _fold(self, placed: Sequence[Placed]) -> None:
-        """Read the states these events concern, fold, write items first."""
-        by_viewer = _grouped((one.event.viewer_id, one) for one in placed)
-        states = self._viewers(by_viewer)
-        ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
-        sifted = {viewer_id: sift(states[viewer_id], events, ttl_s) for viewer_id, events in by_viewer.items()}
-        fresh = [one for some in sifted.values() for one in some.fresh]
-        fresh.sort(key=lambda one: one.offset)  # back into the order of the log: an item is folded along it
-        self._fold_items(fresh)
-        fold_exposure(self._online, fresh)
-        viewers = {viewer_key(viewer_id): encode_viewer(some.state) for viewer_id, some in sifted.items()}
-        self._online.put(viewers, self._viewer_ttl_s)
+        """Read the states these events concern, fold in the order of the log, write items first."""
+        viewers = self._viewers(dict.fromkeys(one.event.viewer_id for one in placed))
+        counted = [one for one in (viewers[some.event.viewer_id].take(some) for some in placed) if one is not None]
+        self._fold_items(counted)
+        fold_exposure(self._online, counted)
+        states = {viewer_key(viewer_id): encode_viewer(fold.finish()) for viewer_id, fold in viewers.items()}
+        self._online.put(states, self._viewer_ttl_s)
 
-    def _viewers(self, viewer_ids: Iterable[str]) -> dict[str, ViewerState]:
+    def _viewers(self, viewer_ids: Iterable[str]) -> dict[str, ViewerFold]:
         ids = list(viewer_ids)
         found = self._online.get([viewer_key(viewer_id) for viewer_id in ids])
-        return {i: ViewerState(i) if raw is None else decode_viewer(raw) for i, raw in zip(ids, found, strict=True)}
+        ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
+        return {
+            viewer_id: ViewerFold.of(ViewerState(viewer_id) if raw is None else decode_viewer(raw), ttl_s)
+            for viewer_id, raw in zip(ids, found, strict=True)
+        }
 
-    def _fold_items(self, fresh: Sequence[Counted]) -> None:
-        by_shard = _grouped(((item_id, one.source), one) for one in fresh for item_id in items_of(one.event))
-        keys = [item_key(item_id, source) for item_id, source in by_shard]
+    def _fold_items(self, counted: Sequence[Counted]) -> None:
+        shards: dict[tuple[str, str], list[Counted]] = {}
+        for one in counted:
+            for item_id in items_of(one.event):
+                shards.setdefault((item_id, one.source), []).append(one)
+        keys = [item_key(item_id, source) for item_id, source in shards]
         entries = {}
-        for key, raw, ((item_id, _), events) in zip(keys, self._online.get(keys), by_shard.items(), strict=True):
+        for key, raw, ((item_id, _), events) in zip(keys, self._online.get(keys), shards.items(), strict=True):
             state = ItemState(item_id) if raw is None else decode_item(raw)
             entries[key] = encode_item(fold_item(state, events))
         self._online.put(entries)
@@ -171,6 +179,19 @@ class Worker:
         spans = _grouped((_source(message), message.offset) for message in messages)
         for source, offsets in spans.items():
             self._log.append(source, offsets[0], offsets[-1], by_source.get(source, []))
+
+
+@contextmanager
+def _no_search_for_circles() -> Iterator[None]:
+    """A batch makes hundreds of thousands of objects and no circle among them: looking for circles again and again
+    while they grow in number took half of the time of a fold. They are looked for between batches."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()
 
 
 def read(messages: Iterable[Message]) -> tuple[list[Placed], list[DeadLetter]]:

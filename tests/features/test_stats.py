@@ -15,13 +15,14 @@ from features.fold import Counted, Placed, fold_item, items_of, sift
 from features.online.memory import MemoryStore
 from features.stats import StatsColumns, read_stats
 from recsys.catalog import Catalog, Item
-from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, ItemState, ViewerState
+from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, ItemState, Recent, ViewerState
 from recsys.types import ACTIONS, Screen
 
 ITEMS = ("a", "b", "c")
 CATALOG = Catalog.of(
     Item(id=id, title={"en": id}, outlet="cn", published_at=datetime(2026, 1, 1, tzinfo=UTC)) for id in ITEMS
 )
+KNOWN_BY = tuple(Recent(item, "click", 0.0) for item in "xyz")
 VISITS = ("click", "open", "play", "complete", "like")
 REGIONS = ("", "cn", "cn.zj", "cn.zj.hz", "us")
 
@@ -46,11 +47,11 @@ def events(draw: st.DrawFn) -> ViewerEvent:
 
 
 def counted(happened: list[ViewerEvent], partition: int = 0) -> list[Counted]:
-    """The events with their votes, each by a viewer of its own: a first vote is a whole one."""
+    """The events with their votes, each by a viewer of its own, who is known: a first vote is a whole one."""
     return [
         one
         for offset, event in enumerate(happened)
-        for one in sift(ViewerState(f"v{offset}"), [Placed(f"t/{partition}", offset, event)]).fresh
+        for one in sift(ViewerState(f"v{offset}", KNOWN_BY), [Placed(f"t/{partition}", offset, event)]).fresh
     ]
 
 

@@ -122,7 +122,7 @@ def test_labels_are_what_the_viewer_did_with_what_was_proposed(
     for number, moment in enumerate(found):
         replay.advance(moment.index)
         event = moment.event
-        viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
+        viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
         proposed = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id)).row
         labels = rows.label[rows.moment == number]
         assert len(labels) == len(proposed)
@@ -194,7 +194,7 @@ def test_features_in_training_are_those_of_the_page_served_then(
     replay, proposer = Replay(timeline, catalog), Proposer(catalog, retriever)
     replay.advance(moment.index)
     event = moment.event
-    viewer, stats = replay.viewer(event.viewer_id), replay.stats(event.at)
+    viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
     proposals = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id))
     trained_on = dict(zip(proposals.row.tolist(), proposals.features, strict=True))
     page = served(moment, timeline, catalog, retriever)

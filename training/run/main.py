@@ -15,6 +15,7 @@ from features.offline.log import EventLog
 from recsys.catalog import Catalog
 from recsys.errors import MainstayError, SettingsError
 from recsys.settings import Settings
+from recsys.state import DAY_S
 from training.config import Config, read_config
 from training.dataset import read_timeline
 from training.registry import Registry
@@ -42,7 +43,9 @@ def _train(args: argparse.Namespace) -> int:
     flags = {name: getattr(args, name) for name in ("home", "event_log", "registry", "model", "alias")}
     settings, config, progress = Settings.read(os.environ, **flags), read_config(args.config), not args.quiet
     catalog = Catalog.of(read_items(args.catalog))
-    timeline = read_timeline(EventLog(Path(settings.event_log_dir)), args.until, progress)
+    timeline = read_timeline(
+        EventLog(Path(settings.event_log_dir)), args.until, progress, settings.viewer_ttl_days * DAY_S
+    )
     print(f"{len(timeline.events):,} events, {len(catalog):,} items", flush=True)
     outcome = run(timeline, catalog, config, time.time(), lambda line: print(line, flush=True), progress)
     registry = Registry(settings.registry_uri, Path(settings.home, "artifacts"))

@@ -1,0 +1,186 @@
+"""Votes of people, not of clicks: one a day for each viewer, item and action, and little for the hyperactive."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.events import ViewerEvent
+from features.fold import REMEMBERED, Counted, Placed, fold_item, items_of, sift
+from features.fold_viewer import SHOWN_TIMES
+from features.stats import StatsColumns
+from features.votes import COUNTS, FASTEST, KNOWN, REPEATED, votes_of
+from recsys.catalog import Catalog, Item
+from recsys.state import DAY_S, LANDMARK, RECENT_MAX, ItemState, ItemStats, Recent, ViewerState, forward_weight
+
+HOUR_S = 3600.0
+KINDS = ("impression", "impression", "click", "open", "play", "complete", "like", "dislike", "hide", "share", "ping", "pause")
+
+
+def event(id: str, kind: str, at: float, item: str = "a", viewer: str = "v", **said: Any) -> ViewerEvent:
+    about: dict[str, Any] = {"items": (item,)} if kind == "impression" else {"item_id": item}
+    if kind == "ping":
+        about["position_s"] = 5.0
+    return ViewerEvent(id=id, kind=kind, viewer_id=viewer, at=at, **about, **said)  # type: ignore[arg-type]
+
+
+def counted(events: list[ViewerEvent]) -> list[Counted]:
+    """Everything that counts, in the order it was sent."""
+    by_viewer: dict[str, list[Placed]] = defaultdict(list)
+    for offset, one in enumerate(events):
+        by_viewer[one.viewer_id].append(Placed("t/0", offset, one))
+    fresh = [one for viewer, placed in by_viewer.items() for one in sift(ViewerState(viewer), placed).fresh]
+    return sorted(fresh, key=lambda one: one.offset)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(KINDS), st.sampled_from("aaaabcde"), st.sampled_from("vw"), st.integers(0, 96)),
+        max_size=40,
+    )
+)
+def test_votes_are_those_of_a_plain_count(said: list[tuple[str, str, str, int]]) -> None:
+    """The oracle keeps every action there ever was, and applies the rule word by word."""
+    events = [
+        event(f"e{n}", kind, LANDMARK + hours * HOUR_S, item, viewer)
+        for n, (kind, item, viewer, hours) in enumerate(said)
+    ]
+    history: dict[tuple[str, str, str], list[float]] = defaultdict(list)  # viewer, item, action -> when
+    expected: Counter[tuple[str, str]] = Counter()
+    tried: dict[str, set[str]] = defaultdict(set)
+    for one in events:
+        item = one.item_id or one.items[0]
+        if one.kind in REMEMBERED:
+            tried[one.viewer_id].add(item)
+        share = 1.0 if one.kind == "impression" else min(1.0, len(tried[one.viewer_id] | {item}) / KNOWN)
+        for action in ("impression",) if one.kind == "impression" else COUNTS.get(one.kind, ()):
+            times = history[one.viewer_id, item, action]
+            days = {at // DAY_S for at in times}
+            if one.at // DAY_S not in days:
+                expected[item, action] += forward_weight(one.at) * share * REPEATED ** len(days)  # type: ignore[assignment]
+            times.append(one.at)
+            if action == "impression":  # of which only the newest few are remembered
+                history[one.viewer_id, item, action] = sorted(times)[-SHOWN_TIMES:]
+    for item in "abcde":
+        state = fold_item(ItemState(item), [one for one in counted(events) if item in items_of(one.event)])
+        found = {**state.counts, "visit": state.visits, "impression": state.impressions}
+        for action in {*found, *(action for known, action in expected if known == item)}:
+            assert found.get(action, 0.0) == pytest.approx(expected[item, action]), (item, action)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 24 * 30), min_size=1, max_size=90), st.sampled_from(["play", "hide", "impression"]))
+def test_whatever_a_viewer_does_an_item_gains_little_more_than_a_vote(hours: list[int], kind: str) -> None:
+    events = [event(f"e{n}", kind, LANDMARK + hour * HOUR_S) for n, hour in enumerate(hours)]
+    worth: Counter[str] = Counter()
+    for one in counted(events):
+        for _, action, vote in one.votes:
+            worth[action] += vote  # type: ignore[assignment]
+    if kind != "impression":  # of impressions only the newest few times are remembered
+        assert max(worth.values()) < 4 / 3
+    assert max(worth.values()) >= (1.0 if kind == "impression" else 1 / KNOWN)
+
+
+def test_the_hyperactive_weigh_as_much_as_the_busiest_of_people() -> None:
+    """However many actions a day: after the first RECENT_MAX they weigh RECENT_MAX a day together."""
+    for a_day in (10 * RECENT_MAX, 100 * RECENT_MAX):
+        times = [LANDMARK + n * DAY_S / a_day for n in range(a_day)]
+        actions = [event(f"e{n}", "click", at, f"i{n}") for n, at in enumerate(times)]
+        worth = sum(vote for one in counted(actions) for _, action, vote in one.votes if action == "click")
+        assert 1.8 * RECENT_MAX < worth <= 2 * RECENT_MAX
+
+
+def test_a_film_is_not_over_five_seconds_after_it_began() -> None:
+    def actions(*events: ViewerEvent) -> set[str]:
+        return {action for one in counted(list(events))[1:] for _, action, _ in one.votes}
+
+    begun = event("1", "play", LANDMARK, duration_s=3600.0)
+    assert "complete" not in actions(begun, event("2", "complete", LANDMARK + 5, duration_s=3600.0))
+    assert "complete" in actions(begun, event("2", "complete", LANDMARK + 3600.0 / FASTEST, duration_s=3600.0))
+    assert "complete" in actions(begun, event("2", "complete", LANDMARK + 5)), "its length is not known"
+    assert "complete" in actions(begun, event("2", "complete", LANDMARK - 5, duration_s=3600.0)), "its start is not"
+    pinged = event("2", "ping", LANDMARK + 1, duration_s=3600.0)
+    assert "complete" not in actions(begun, pinged, event("3", "complete", LANDMARK + 5)), "a ping told the length"
+    resumed = event("2", "play", LANDMARK + 3000)
+    assert "complete" in actions(begun, resumed, event("3", "complete", LANDMARK + 3400, duration_s=3600.0))
+    liked = actions(begun, event("2", "like", LANDMARK + 5, duration_s=3600.0))
+    assert "like" in liked
+    assert "complete" not in liked
+
+
+def test_votes_depend_on_nothing_but_the_state_before() -> None:
+    recent = (Recent("a", "play", LANDMARK),)
+    one = event("e", "complete", LANDMARK + HOUR_S)
+    assert votes_of(one, recent, {}, {}) == (("a", "complete", 1 / KNOWN),)
+    assert votes_of(event("e", "complete", LANDMARK + DAY_S), recent, {}, {}) == (
+        ("a", "visit", REPEATED / KNOWN),
+        ("a", "play", REPEATED / KNOWN),
+        ("a", "complete", 1 / KNOWN),
+    )
+    known = tuple(Recent(item, "click", LANDMARK) for item in "bcd")
+    assert votes_of(event("e", "hide", LANDMARK), known, {}, {}) == (("a", "hide", 1.0),)
+
+
+ITEMS = 200
+CATALOG = Catalog.of(
+    Item(id=f"i{n}", title={"en": str(n)}, outlet="cn", published_at=datetime(2026, 1, 1, tzinfo=UTC))
+    for n in range(ITEMS)
+)
+
+
+def stats_after(events: list[ViewerEvent], now: float) -> ItemStats:
+    columns = StatsColumns(CATALOG)
+    for one in counted(events):
+        columns.add(one)
+    return columns.at(now)
+
+
+def places(popularity: np.ndarray) -> np.ndarray:
+    """[N] place of each item in the popular list, 0 first."""
+    return np.argsort(np.argsort(-popularity, kind="stable"), kind="stable")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("manner", ["burst", "steadily", "busily"])
+def test_s1_bots_that_make_half_of_an_items_events_lift_it_three_places_at_most(seed: int, manner: str) -> None:
+    """1 % bot accounts make as many events of one item as everybody else together. Goal S1."""
+    chance = random.Random(seed)
+    viewers, days = 2000, 14
+    weights = [1.0 / (n + 1) for n in range(ITEMS)]
+    honest = [
+        event(
+            f"h{n}",
+            chance.choices(["click", "play", "complete", "like"], [5, 5, 2, 1])[0],
+            LANDMARK + chance.uniform(0, days * DAY_S),
+            f"i{chance.choices(range(ITEMS), weights)[0]}",
+            f"v{chance.randrange(viewers)}",
+        )
+        for n in range(20_000)
+    ]
+    honest.sort(key=lambda one: one.at)
+    now = LANDMARK + days * DAY_S
+    before = places(stats_after(honest, now).popularity())
+    for target in (5, 10, 20):  # of the popular list
+        own = sum(one.item_id == f"i{target}" for one in honest)
+        span_s = HOUR_S if manner == "burst" else days * DAY_S
+        bots = [
+            event(f"b{n}", chance.choice(["play", "complete", "like"]), now - span_s * (own - n) / own, f"i{target}",
+                  f"bot{n % (viewers // 100)}")
+            for n in range(own)
+        ]  # fmt: skip
+        if manner == "busily":  # they hide what they do among other clicks
+            bots += [
+                event(f"o{n}", "click", now - chance.uniform(0, DAY_S), f"i{chance.randrange(ITEMS)}", f"bot{n % 20}")
+                for n in range(8000)
+            ]
+        both = sorted([*honest, *bots], key=lambda one: one.at)
+        after = places(stats_after(both, now).popularity())
+        assert before[target] - after[target] <= 3, (target, int(before[target]), int(after[target]))
