@@ -1,8 +1,8 @@
 """The votes of all events of the log, as columns: what the worker's fold counted for items, without folding everybody.
 
-What an event counts for its item depends on what its viewer did before (`features.votes`). Most viewers did little, never
-paused for long and did nothing twice: how much each of their events counts is then a matter of its number alone, which
-SQL can tell. All others go through the worker's own fold.
+What an event counts for its item depends on what its viewer did before (`features.votes`). Most viewers did little,
+never paused for long and did nothing twice: how much each of their events counts is then a matter of its number alone,
+which SQL can tell. All others go through the worker's own fold.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from features.fold_item import screen_of
 from features.fold_viewer import REMEMBERED
 from features.offline.log import EventLog
 from features.offline.table import placed_of, whole
-from features.votes import COUNTS, IMPRESSION, VISIT, Vote, votes_of
 from features.viewer_event import ViewerEvent
+from features.votes import COUNTS, IMPRESSION, VISIT, Vote, votes_of
 from recsys.catalog import Catalog
 from recsys.state import RECENT_MAX, Recent, ViewerState
 from recsys.types import F64, I64
@@ -65,11 +65,11 @@ class Ballots:
         return len(self.row)
 
 
-def ballots(log: EventLog, catalog: Catalog, ttl_s: float, until: float) -> Ballots:
-    """All votes of events before unix second `until`. Raises Unavailable."""
-    said = _SAID | {"until": until, "ttl": ttl_s}
-    plain = log.query(_PLAIN, said, until=until)
-    others = whole(log.query(_OTHERS, said, until=until))
+def ballots(log: EventLog, catalog: Catalog, ttl_s: float) -> Ballots:
+    """All votes of the log, each as the worker gave it. Raises Unavailable."""
+    said = _SAID | {"ttl": ttl_s}
+    plain = log.query(_PLAIN, said)
+    others = whole(log.query(_OTHERS, said))
     return _joined(_of_plain(plain) + _of_folded(_folded(others, ttl_s)), catalog)
 
 
@@ -92,7 +92,7 @@ def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[Placed]]]:
 
 _SAID = {"remembered": sorted(REMEMBERED), "counted": sorted(COUNTS), "most": RECENT_MAX}
 _LOG = """
-    once AS (SELECT * FROM log WHERE "at" < $until QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1)
+    once AS (SELECT * FROM log QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1)
 """
 _BUSY = f"""
     WITH {_LOG}, busy AS (

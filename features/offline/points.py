@@ -1,8 +1,10 @@
 """Point-in-time features: what a page could have known of (viewer, item) at a time, for any list of them.
 
 Rule: everything the server received *strictly before* the time asked, nothing received at it or later. So an event and
-the page that it led to, or two events of the same microsecond, never see each other. Events count in the order of the
-log, whatever their times: a late one is there from its own time on.
+the page that it led to, or two events of the same microsecond, never see each other. Where the clocks of two servers
+differ, times may fall back in the log of one viewer: the state as of a time is then that of the events of before, in
+the order of the log; votes on items are as the worker gave them, in the order of the log, and count from their own
+time on.
 
 The numbers are those of serving: viewers go through the worker's fold (`ViewerFold`), only those who are asked for;
 votes are those of the fold (`features.offline.ballots`), summed up to each moment asked (`features.offline.sums`); and
@@ -72,8 +74,7 @@ def point_in_time(
     rows = asked.rows(catalog)
     out = np.zeros((len(asked), len(FEATURES)), np.float32)
     if len(asked):
-        until = float(asked.at.max())
-        _of_items(out, rows, asked, catalog, ballots(log, catalog, ttl_s, until))
+        _of_items(out, rows, asked, catalog, ballots(log, catalog, ttl_s))
         _of_viewers(out, rows, asked, catalog, log, ttl_s, retriever)
     return out
 
