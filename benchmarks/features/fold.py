@@ -61,7 +61,6 @@ def measure(file: Path, count: int | None, on_broker: int, only: tuple[str, ...]
             figures["state bytes"] = sizes(store)
         if "sqlite+valkey" in only:
             with servers.valkey(home / "valkey") as store:
-                _fresh_group(home)
                 figures["sqlite+valkey"] = _child("worker", log_url, store, str(events), f"{home}/events-2", "second")
     if "kafka+valkey" in only:
         with ExitStack() as stack:
@@ -111,10 +110,6 @@ def _fill(log_url: str, file: Path, count: int | None) -> int:
             stream.publish(TOPIC, some)
             total += len(some)
     return total
-
-
-def _fresh_group(home: Path) -> None:
-    """The second run on the same log is another group: nothing to do but to say so."""
 
 
 def _child(*arguments: str) -> dict[str, Any]:

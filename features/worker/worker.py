@@ -35,6 +35,7 @@ from recsys.state import ItemState, ViewerState
 
 BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 POLL_S = 0.2
+TTL_SLACK_S = 1.0  # the store lets go of a viewer just after `recsys.state.forgotten` does, never before
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
 K = TypeVar("K")
@@ -150,7 +151,7 @@ class Worker:
         self._fold_items(counted)
         fold_exposure(self._online, counted)
         states = {viewer_key(viewer_id): encode_viewer(fold.finish()) for viewer_id, fold in viewers.items()}
-        self._online.put(states, self._viewer_ttl_s)
+        self._online.put(states, None if self._viewer_ttl_s is None else self._viewer_ttl_s + TTL_SLACK_S)
 
     def _viewers(self, viewer_ids: Iterable[str]) -> dict[str, ViewerFold]:
         ids = list(viewer_ids)

@@ -12,9 +12,10 @@ from features import fold as module
 from features.codec import StateError, decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import ViewerEvent
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
-from features.fold_viewer import OUTLETS_MAX, SHOWN_TIMES
+from features.fold_viewer import OUTLETS_MAX, SESSION_GAP_S, SESSION_MAX, SHOWN_TIMES, SKIPPED_S, ViewerFold
 from features.marks import MARK, event_mark
-from recsys.state import LANDMARK, RECENT_MAX, ItemState, ViewerState
+from recsys.state import HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
+from recsys.types import Screen
 
 NONE = ViewerState("v")
 KINDS = ("impression", "click", "play", "pause", "ping", "complete", "like", "dislike", "hide", "follow")
@@ -167,3 +168,102 @@ def test_bytes_that_are_no_state_are_a_state_error(raw: bytes) -> None:
         decode_item(raw)
     with pytest.raises(StateError):
         decode_viewer(raw)
+
+
+def folded(*events: ViewerEvent) -> ViewerState:
+    return fold_viewer(NONE, placed(*events))
+
+
+def play(id: str, item: str, after_s: float, **said: Any) -> ViewerEvent:
+    return event(id, "play", LANDMARK + after_s, item_id=item, **said)
+
+
+def test_a_short_play_followed_by_another_is_a_skip() -> None:
+    session = folded(
+        play("1", "zapped", 0.0),
+        play("2", "watched", SKIPPED_S - 1),
+        play("3", "finished", 2 * SKIPPED_S),
+        event("4", "complete", LANDMARK + 2 * SKIPPED_S + 5, item_id="finished"),
+        play("5", "now", 2 * SKIPPED_S + 6),
+        play("6", "now", 2 * SKIPPED_S + 7),  # again: nothing was left
+    ).session
+    assert session.skipped == ("zapped",)
+    assert session.watched == ("watched", "finished")
+    assert (session.item_id, session.begun) == ("now", LANDMARK + 2 * SKIPPED_S + 6)
+    assert (session.since, session.at, session.actions) == (LANDMARK, LANDMARK + 2 * SKIPPED_S + 7, 6)
+
+
+def test_who_comes_back_to_what_was_skipped_has_not_skipped_it() -> None:
+    session = folded(
+        play("1", "a", 0.0), play("2", "b", 5.0), play("3", "a", 50.0), event("4", "complete", LANDMARK + 99)
+    ).session
+    assert session.skipped == ()
+    assert session.watched == ("b", "a")
+
+
+def test_a_session_ends_with_a_pause_or_when_the_app_says_so() -> None:
+    first = play("1", "a", 0.0, session_id="s1")
+    assert folded(first, play("2", "b", 5.0, session_id="s1")).session.skipped == ("a",)
+    assert folded(first, play("2", "b", 5.0)).session.skipped == ("a",), "an app that does not say goes on"
+    for other in (play("2", "b", 5.0, session_id="s2"), play("2", "b", SESSION_GAP_S + 1, session_id="s1")):
+        session = folded(first, other).session
+        assert (session.skipped, session.watched, session.actions, session.since) == ((), (), 1, other.at)
+    pinged = [event(f"p{n}", "ping", LANDMARK + n * SESSION_GAP_S * 0.9) for n in range(4)]
+    assert folded(first, *pinged).session.since == LANDMARK, "who watches is there"
+    late = play("9", "z", -100.0)
+    assert folded(first, late).session == folded(first).session
+
+
+def test_a_session_remembers_the_newest_few() -> None:
+    zapped = [play(f"e{n}", f"i{n}", float(n)) for n in range(3 * SESSION_MAX)]
+    skipped = folded(*zapped).session.skipped
+    assert skipped == tuple(f"i{n}" for n in range(2 * SESSION_MAX - 1, 3 * SESSION_MAX - 1))
+
+
+def test_screens_outlets_and_hours_are_sums_of_forward_weights() -> None:
+    state = folded(
+        event("1", "play", LANDMARK + 3600, screen=Screen.TV, placement="cn.zj-mobile-home"),
+        event("2", "click", LANDMARK + HALF_LIFE_S + 3700, placement="cn.zj-mobile-home"),
+        event("3", "like", LANDMARK - HALF_LIFE_S - 1, placement="cn-tv-hot"),
+        event("4", "hide", LANDMARK, placement="cn-tv-hot", screen=Screen.CAR),  # what is not wanted says nothing
+        event("5", "ping", LANDMARK, screen=Screen.CAR),
+    )
+    weight = [forward_weight(LANDMARK + at) for at in (3600, HALF_LIFE_S + 3700, -HALF_LIFE_S - 1)]
+    assert state.screens == pytest.approx({"tv": weight[0] + weight[2], "mobile": weight[1]})
+    assert state.outlets == pytest.approx({"cn.zj": weight[0] + weight[1], "cn": weight[2]})
+    assert state.hours == pytest.approx({1: weight[0] + weight[1], 23: weight[2]})
+
+
+def test_satisfaction_is_what_was_said_lately() -> None:
+    assert NONE.satisfaction(LANDMARK) == 0.5
+    pleased = folded(event("1", "like"), event("2", "share"), event("3", "favourite"), event("4", "play"))
+    assert pleased.satisfaction(LANDMARK) == pytest.approx(4 / 5)
+    assert folded(event("1", "hide"), event("2", "dislike")).satisfaction(LANDMARK) == pytest.approx(1 / 4)
+    assert pleased.satisfaction(LANDMARK + 60 * HALF_LIFE_S) == pytest.approx(0.5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(logs(), st.integers(0, 60))
+def test_impressions_of_an_item_are_counted_over_any_window(log: list[Placed], since: int) -> None:
+    state, start = fold_viewer(NONE, log), LANDMARK + since
+    shown = [one.event.at for one in sift(NONE, log).fresh if one.event.kind == "impression"]
+    newest = sorted(shown)[-SHOWN_TIMES:]
+    assert state.impressions_since("a", start) == sum(at >= start for at in newest)
+    assert state.shown.get("a", (0, ()))[0] == len(shown)
+
+
+@given(logs(), st.data())
+def test_a_fold_may_go_on_after_its_state_was_taken(log: list[Placed], data: st.DataObject) -> None:
+    """And neither the state it began with nor one that was taken on the way is changed by what comes later."""
+    cut = data.draw(st.integers(0, len(log)))
+    begun = fold_viewer(NONE, log[:cut])
+    as_begun = encode_viewer(begun)
+    fold = ViewerFold(begun, float("inf"))
+    for one in log[cut : cut + 3]:
+        fold.take(one)
+    taken = fold.state()
+    as_taken = encode_viewer(taken)
+    for one in log[cut + 3 :]:
+        fold.take(one)
+    assert encode_viewer(fold.state()) == encode_viewer(fold_viewer(NONE, log))
+    assert (encode_viewer(begun), encode_viewer(taken)) == (as_begun, as_taken)

@@ -21,7 +21,20 @@ from recsys.catalog import Catalog, Item
 from recsys.state import DAY_S, LANDMARK, RECENT_MAX, ItemState, ItemStats, Recent, ViewerState, forward_weight
 
 HOUR_S = 3600.0
-KINDS = ("impression", "impression", "click", "open", "play", "complete", "like", "dislike", "hide", "share", "ping", "pause")
+KINDS = (
+    "impression",
+    "impression",
+    "click",
+    "open",
+    "play",
+    "complete",
+    "like",
+    "dislike",
+    "hide",
+    "share",
+    "ping",
+    "pause",
+)
 
 
 def event(id: str, kind: str, at: float, item: str = "a", viewer: str = "v", **said: Any) -> ViewerEvent:
