@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 from base64 import b64decode
@@ -275,6 +276,32 @@ def test_viewers_are_forgotten_after_their_time_and_items_are_not(tmp_path: Any)
     assert len(dict(store.scan(""))) == 2
     now[0] += 51
     assert [key for key, _ in store.scan("")] == [item_key("a", "t/0")]
+
+
+def test_circles_are_looked_for_again_after_a_step_also_after_one_that_failed(tmp_path: Any) -> None:
+    stream = MemoryStream(partitions=1)
+    stream.publish(TOPIC, [played("e1"), played("e2")])
+    searching: list[bool] = []
+
+    class Watching(MemoryStore):
+        def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+            searching.append(gc.isenabled())
+            super().put(entries, ttl_s)
+
+    for store in (FragileStore(Watching(), Fuse(0)), Watching()):
+        worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=1)
+        with suppress(Crash):
+            worker.step(wait_s=0)
+        worker.close()
+        assert gc.isenabled()
+    assert searching
+    assert not any(searching)
+    gc.disable()
+    try:
+        Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g", batch=1).step(wait_s=0)
+        assert not gc.isenabled(), "who had switched it off wants it off"
+    finally:
+        gc.enable()
 
 
 @pytest.fixture
