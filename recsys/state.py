@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from recsys.types import ACTIONS, F32, F64
+from recsys.types import ACTIONS, F32, F64, I64
 
 RECENT_MAX = 100
 """A viewer's remembered actions; older ones leave the state (the offline log keeps them)."""
@@ -168,6 +168,8 @@ class ItemStats:
     visits       [N]     decayed visits: viewers who opened or played it; None stands for the plays
     hides        [N]     decayed hides; None stands for none
     lately       [N]     visits that decay with FAST_HALF_LIFE_S; None stands for a steady stream
+    offsets      source -> [N] last event of it that was counted, -1 for none
+    at                   the moment, unix seconds
     """
 
     count: F32
@@ -177,6 +179,8 @@ class ItemStats:
     visits: F32 | None = None
     hides: F32 | None = None
     lately: F32 | None = None
+    offsets: Mapping[str, I64] = field(default_factory=dict)
+    at: float = 0.0
 
     @classmethod
     def empty(cls, items: int) -> ItemStats:
@@ -229,10 +233,11 @@ class ItemStats:
             _longer(self.impressions, missing),
             {region: _longer(visits, missing) for region, visits in self.by_region.items()},
             {screen: _longer(visits, missing) for screen, visits in self.by_screen.items()},
-            *(
-                None if column is None else _longer(column, missing)
-                for column in (self.visits, self.hides, self.lately)
-            ),
+            None if self.visits is None else _longer(self.visits, missing),
+            None if self.hides is None else _longer(self.hides, missing),
+            None if self.lately is None else _longer(self.lately, missing),
+            offsets={source: np.concatenate([upto, np.full(missing, -1)]) for source, upto in self.offsets.items()},
+            at=self.at,
         )
 
     def _visits(self) -> F32:
