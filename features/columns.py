@@ -15,7 +15,7 @@ from features.figures import MEASURES, Figures
 from features.fold_viewer import SESSION_GAP_S
 from recsys.candidates.retrieval import history
 from recsys.catalog import KINDS, Catalog
-from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState
+from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
 from recsys.types import F32, F64, I32, Screen
 
 FEATURES: tuple[str, ...] = (
@@ -121,7 +121,8 @@ def item_columns(
 
 def viewer_columns(out: F32, rows: I32, viewer: ViewerState, catalog: Catalog, now: float, screen: str) -> None:
     """Fill in what compares items with what one viewer did by unix second `now`. out [N, F], rows [N]."""
-    out[:, AT["satisfaction"]] = viewer.satisfaction(now)
+    if forward_weight(now) > 0:  # before 1987 nothing weighs anything
+        out[:, AT["satisfaction"]] = viewer.satisfaction(now)
     out[:, AT["screen_affinity"]] = _share(viewer.screens, (screen,))
     hour = int(now % DAY_S // 3600)
     out[:, AT["hour_affinity"]] = _share(viewer.hours, ((hour - 1) % 24, hour, (hour + 1) % 24))

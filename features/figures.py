@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.state import ItemStats
+from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats
 from recsys.types import ACTIONS, F64, I32
 
 MEASURES = (*ACTIONS, "impressions", "visits", "hides")
@@ -40,7 +40,8 @@ class Figures:
     def of(cls, stats: ItemStats, rows: I32, region: str, screen: str) -> Figures:
         """Of the items at `rows`, for a page in this region and on this screen."""
         nothing = np.zeros(len(rows))
-        visits = stats.seen_visits()
+        visits = stats.count[:, ACTIONS.index("play")] if stats.visits is None else stats.visits
+        steady = visits[rows] * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
         count = np.column_stack(
             [
                 stats.count[rows],
@@ -51,7 +52,7 @@ class Figures:
         ).astype(np.float64)
         return cls(
             count,
-            stats.seen_lately()[rows].astype(np.float64),
+            (steady if stats.lately is None else stats.lately[rows]).astype(np.float64),
             _of(stats.by_region.get(region), rows),
             _of(stats.by_screen.get(screen), rows),
             stats.totals,

@@ -14,7 +14,7 @@ from features.online import OnlineStore
 from features.votes import IMPRESSION, VISIT, Counted
 from recsys.catalog import Catalog
 from recsys.state import FAST_HALF_LIFE_S, ItemState, ItemStats, forward_weight
-from recsys.types import ACTIONS, F64
+from recsys.types import ACTIONS, F64, I64
 
 _COLUMN = {action: column for column, action in enumerate(ACTIONS)}
 
@@ -31,6 +31,7 @@ class StatsColumns:
         self._count = np.zeros((size, len(ACTIONS)))
         self._impressions, self._visits, self._hides = np.zeros(size), np.zeros(size), np.zeros(size)
         self._lately, self._lately_at = np.zeros(size), np.zeros(size)
+        self._offsets: dict[str, I64] = {}
         self._by_region: dict[str, F64] = {}
         self._by_screen: dict[str, F64] = {}
 
@@ -64,6 +65,8 @@ class StatsColumns:
             row = self._row_of.get(state.item_id)
             if row is None:
                 continue
+            for source, offset in state.offsets.items():
+                self._upto(source)[row] = offset
             if state.impressions:
                 seen.add(row, state.impressions)
             if state.visits:
@@ -101,7 +104,15 @@ class StatsColumns:
             visits=(self._visits * scale).astype(np.float32),
             hides=(self._hides * scale).astype(np.float32),
             lately=(self._lately * faded).astype(np.float32),
+            offsets={source: upto.copy() for source, upto in self._offsets.items()},
+            at=now,
         )
+
+    def _upto(self, source: str) -> I64:
+        offsets = self._offsets.get(source)
+        if offsets is None:
+            offsets = self._offsets[source] = np.full(len(self._impressions), -1, np.int64)
+        return offsets
 
     def _hurry(self, row: int, worth: float, at: float) -> None:
         lately, lately_at = self._lately, self._lately_at

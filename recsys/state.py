@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from recsys.types import ACTIONS, F32, F64
+from recsys.types import ACTIONS, F32, F64, I64
 
 RECENT_MAX = 100
 """A viewer's remembered actions; older ones leave the state (the offline log keeps them)."""
@@ -168,6 +168,8 @@ class ItemStats:
     visits       [N]     decayed visits: viewers who opened or played it; None stands for the plays
     hides        [N]     decayed hides; None stands for none
     lately       [N]     visits that decay with FAST_HALF_LIFE_S; None stands for a steady stream
+    offsets      source -> [N] last event of it that was counted, -1 for none
+    at                   the moment, unix seconds
     """
 
     count: F32
@@ -177,6 +179,8 @@ class ItemStats:
     visits: F32 | None = None
     hides: F32 | None = None
     lately: F32 | None = None
+    offsets: Mapping[str, I64] = field(default_factory=dict)
+    at: float = 0.0
 
     @classmethod
     def empty(cls, items: int) -> ItemStats:
@@ -186,9 +190,9 @@ class ItemStats:
     @cached_property
     def totals(self) -> F64:
         """[A + 3] sums over all items: of each action, of impressions, of visits, of hides."""
-        sums = [*self.count.sum(axis=0, dtype=np.float64), self.impressions.sum(dtype=np.float64)]
         hides = 0.0 if self.hides is None else self.hides.sum(dtype=np.float64)
-        return np.array([*sums, self.seen_visits().sum(dtype=np.float64), hides])
+        sums = [*self.count.sum(axis=0, dtype=np.float64), self.impressions.sum(dtype=np.float64)]
+        return np.array([*sums, self._visits().sum(dtype=np.float64), hides])
 
     def popularity(self) -> F32:
         """[N] decayed visits, worth up to half as much again for an item that is seen to the end, double for one that
@@ -197,7 +201,7 @@ class ItemStats:
         worth = np.ones_like(plays)
         for action, weight in (("complete", 0.5), ("like", 1.0), ("dislike", -1.0)):
             worth += np.float32(weight) * _rate(self.count[:, ACTIONS.index(action)], plays, 20.0)
-        popularity: F32 = self.seen_visits() * np.maximum(worth, np.float32(0.0))
+        popularity: F32 = self._visits() * np.maximum(worth, np.float32(0.0))
         return popularity
 
     def completion_rate(self, shrink: float = 20.0) -> F32:
@@ -214,8 +218,8 @@ class ItemStats:
 
         Pulled towards 1 as by `shrink` visits.
         """
-        steady = self.seen_visits() * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
-        lately = self.seen_lately()
+        steady = self._visits() * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
+        lately = steady if self.lately is None else self.lately
         trend: F32 = (lately + np.float32(shrink)) / (steady + np.float32(shrink))
         return trend
 
@@ -229,19 +233,14 @@ class ItemStats:
             _longer(self.impressions, missing),
             {region: _longer(visits, missing) for region, visits in self.by_region.items()},
             {screen: _longer(visits, missing) for screen, visits in self.by_screen.items()},
-            *(
-                None if column is None else _longer(column, missing)
-                for column in (self.visits, self.hides, self.lately)
-            ),
+            None if self.visits is None else _longer(self.visits, missing),
+            None if self.hides is None else _longer(self.hides, missing),
+            None if self.lately is None else _longer(self.lately, missing),
+            offsets={source: np.concatenate([upto, np.full(missing, -1)]) for source, upto in self.offsets.items()},
+            at=self.at,
         )
 
-    def seen_lately(self) -> F32:
-        """[N] `lately`, or what stands for it."""
-        steady = np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
-        return self.seen_visits() * steady if self.lately is None else self.lately
-
-    def seen_visits(self) -> F32:
-        """[N] `visits`, or what stands for them."""
+    def _visits(self) -> F32:
         return self.count[:, ACTIONS.index("play")] if self.visits is None else self.visits
 
 

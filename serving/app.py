@@ -50,6 +50,7 @@ from serving.registry import ModelFollower
 from serving.routes import events, feeds, health, items, policies, previews, targets
 from serving.routes import metrics as metrics_routes
 from serving.routes import profiles as profile_routes
+from serving.routes import viewers as viewer_routes
 from serving.schemas import Health, PartHealth
 from serving.targets import TargetDesk
 from serving.tokens import Tokens, home_secret
@@ -239,6 +240,7 @@ def build(
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
         targets.routes(TargetDesk(loop, control, desk), settings.admin_token),
+        viewer_routes.routes(log, online, clock, settings.admin_token),
         previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),
         health.routes(parts.health),

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from features.codec import StateError, decode_viewer, viewer_key
 from features.events import ViewerEvent, encode
+from features.offline.known import Known, known
 from features.online import OnlineStore
 from features.stream import Record
 from recsys.distribution.screens import default_slots, layout
@@ -71,7 +72,8 @@ class FeedService:
             if page.items:
                 self.asked.append(query)
                 self.watch(query, page, viewer)
-                self.publisher.send(partial(_impression, query, page))
+                knew = known(page, viewer, world.stats) if page.features.size else None
+                self.publisher.send(partial(_impression, query, page, knew))
         return answer
 
     def _query(self, placement: Placement, asked: PageRequest, now: float) -> Query:
@@ -193,7 +195,7 @@ def _fates(page: Page) -> list[JsonValue]:
     return [[line.id, line.status, line.by, price.get(line.id, 0.0)] for line in page.receipt.controls]
 
 
-def _impression(query: Query, page: Page) -> Record:
+def _impression(query: Query, page: Page, knew: Known | None) -> Record:
     """The page as an event for the log: all that a training run or an audit needs to know of it."""
     context: dict[str, JsonValue] = {
         "seed": query.seed,
@@ -212,6 +214,8 @@ def _impression(query: Query, page: Page) -> Record:
         "features": b64encode(page.features.tobytes()).decode(),
         "feature_shape": list(page.features.shape),
     }
+    if knew is not None:
+        context["as_of"] = knew.said()
     if page.credits:
         context["targets"] = {key: list(credit) for key, credit in page.credits.items()}
     attention = layout(query.placement.screen).attention(query.slots)[: len(page.items)]

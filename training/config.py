@@ -53,6 +53,9 @@ class Network(_Section):
     """The ranker and its training."""
 
     hidden: int = Field(48, ge=1)
+    silent: tuple[str, ...] = Field(
+        (), description="features that the ranker is not to hear: those of which the data say nothing true"
+    )
     epochs: int = Field(30, ge=1)
     patience: int = Field(4, ge=1, description="epochs without a better held-out loss before it stops")
     batch: int = Field(2048, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from features.columns import FEATURES
 from recsys.errors import InvalidInput
 from recsys.ranking.model import SILENT, Predictor, Ranker
 from recsys.types import ACTIONS, F32, F64
@@ -41,7 +43,7 @@ def train(rows: Rows, config: Network, seed: int, progress: bool = False) -> Tra
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Ranker(rows.features.shape[1], rows.label.shape[1], config.hidden)
-        _standardise(network, learn)
+        _standardise(network, learn, config.silent)
         epochs, loss = _fit(network, learn, stop, config, chance, progress)
         _calibrate(network, calibrate)
     finally:
@@ -64,14 +66,20 @@ def _by_time(rows: Rows, config: Network) -> tuple[Rows, Rows, Rows]:
     )
 
 
-def _standardise(network: Ranker, rows: Rows) -> None:
-    """Centre and scale the inputs; start each head at its action's base rate, so that learning is about differences."""
+def _standardise(network: Ranker, rows: Rows, silent: Sequence[str]) -> None:
+    """Centre and scale the inputs; start each head at its action's base rate, so that learning is about differences.
+
+    Raises InvalidInput for a silent feature that does not exist.
+    """
+    if unknown := set(silent).difference(FEATURES):
+        raise InvalidInput(f"network.silent: no feature {', '.join(sorted(unknown))}")
     mean = np.average(rows.features, axis=0, weights=rows.weight)
     std = np.sqrt(np.average((rows.features - mean) ** 2, axis=0, weights=rows.weight))
     rate = np.average(rows.label, axis=0, weights=rows.weight).clip(1e-5, 1 - 1e-5)
     with torch.no_grad():
         network.mean.copy_(torch.from_numpy(mean))
-        network.std.copy_(torch.from_numpy(np.where(std > 1e-6, std, SILENT)))
+        heard = (std > 1e-6) & ~np.isin(FEATURES, silent) if silent else std > 1e-6
+        network.std.copy_(torch.from_numpy(np.where(heard, std, SILENT)))
         network.head.bias.copy_(torch.from_numpy(np.log(rate / (1.0 - rate))))
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.features.points --clicks FILE [--rows N] [--events N] [--check K]
 
 Questions are asked at moments just before real clicks, half of them of the item that was clicked, half of another one.
-The bare join is what DuckDB alone needs for one number a row: how often the item had been clicked before. `--check` rows
-are compared with a brute-force replay of the whole log. The last line is one JSON object.
+The bare join is what DuckDB alone needs for one number a row: how often the item had been clicked before. As many rows
+as `--check` says are compared with a brute-force replay of the whole log. The last line is one JSON object.
 """
 
 from __future__ import annotations

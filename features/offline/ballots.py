@@ -1,7 +1,8 @@
 """The votes of all events of the log, as columns: what the worker's fold counted for items, without folding everybody.
 
-What an event counts for its item depends on what its viewer did before (`features.votes`). Most viewers did little and
-nothing twice: each of their events counts in full, and SQL can say so. All others go through the worker's own fold.
+What an event counts for its item depends on what its viewer did before (`features.votes`). Most viewers did little,
+never paused for long and did nothing twice: how much each of their events counts is then a matter of its number alone,
+which SQL can tell. All others go through the worker's own fold.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from features.fold_item import screen_of
 from features.fold_viewer import REMEMBERED
 from features.offline.log import EventLog
 from features.offline.table import placed_of, whole
-from features.votes import COUNTS, IMPRESSION, VISIT, Vote
+from features.viewer_event import ViewerEvent
+from features.votes import COUNTS, IMPRESSION, VISIT, Vote, votes_of
 from recsys.catalog import Catalog
-from recsys.state import RECENT_MAX, ViewerState
+from recsys.state import RECENT_MAX, Recent, ViewerState
 from recsys.types import F64, I64
 
 _MEASURE_OF = {IMPRESSION: "impressions", VISIT: "visits", "hide": "hides"}
@@ -63,11 +65,23 @@ class Ballots:
         return len(self.row)
 
 
-def ballots(log: EventLog, catalog: Catalog, ttl_s: float, until: float) -> Ballots:
-    """All votes of events before unix second `until`. Raises Unavailable."""
-    plain = log.query(_PLAIN, _SAID | {"until": until}, until=until)
-    others = whole(log.query(_OTHERS, _SAID | {"until": until}, until=until))
+def ballots(log: EventLog, catalog: Catalog, ttl_s: float) -> Ballots:
+    """All votes of the log, each as the worker gave it. Raises Unavailable."""
+    said = _SAID | {"ttl": ttl_s}
+    plain = log.query(_PLAIN, said)
+    others = whole(log.query(_OTHERS, said))
     return _joined(_of_plain(plain) + _of_folded(_folded(others, ttl_s)), catalog)
+
+
+def _worths() -> F64:
+    """[RECENT_MAX] what the votes of a viewer's first, second, ... (from 1 on) action of all are worth, each on an item
+    of its own: the fold is asked."""
+    recent = [Recent(f"item {n}", "click", float(n)) for n in range(RECENT_MAX - 1)]
+    worth = [1.0]
+    for before in range(RECENT_MAX - 1):
+        event = ViewerEvent(id="", kind="click", viewer_id="", at=float(RECENT_MAX), item_id="another")
+        worth.append(votes_of(event, recent[:before], {}, {})[0][2])
+    return np.array(worth)
 
 
 def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[Placed]]]:
@@ -78,12 +92,13 @@ def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[Placed]]]:
 
 _SAID = {"remembered": sorted(REMEMBERED), "counted": sorted(COUNTS), "most": RECENT_MAX}
 _LOG = """
-    once AS (SELECT * FROM log WHERE "at" < $until QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1)
+    once AS (SELECT * FROM log QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1)
 """
 _BUSY = f"""
     WITH {_LOG}, busy AS (
       SELECT viewer_id FROM once GROUP BY viewer_id HAVING
         count(*) FILTER (list_contains($remembered, kind)) >= $most OR count(*) > count(DISTINCT id)
+        OR max("at") - min("at") > $ttl
         OR count(item_id) FILTER (list_contains($counted, kind))
            > count(DISTINCT item_id) FILTER (list_contains($counted, kind))
         OR coalesce(sum(len("items")), 0) > 0 AND len(list_distinct(flatten(list("items")))) < sum(len("items"))
@@ -91,12 +106,18 @@ _BUSY = f"""
 """
 _PLAIN = f"""
     {_BUSY}
-    SELECT "at", source, "offset", kind, screen, placement, region, item_id, "items" FROM once ANTI JOIN busy
-    USING (viewer_id) WHERE kind = 'impression' OR item_id IS NOT NULL AND list_contains($counted, kind)
+    , plain AS (SELECT *, item_id IS NOT NULL AND list_contains($counted, kind) AS counts FROM once
+      ANTI JOIN busy USING (viewer_id))
+    SELECT "at", source, "offset", kind, screen, placement, region, item_id, "items",
+      count(*) FILTER (counts) OVER (PARTITION BY viewer_id ORDER BY source, "offset") AS number
+    FROM plain WHERE kind = 'impression' OR counts
 """
 _OTHERS = f"""
     {_BUSY} SELECT * FROM once SEMI JOIN busy USING (viewer_id) ORDER BY viewer_id, source, "offset"
 """
+
+
+_WORTH = _worths()
 
 
 @dataclass
@@ -114,7 +135,7 @@ class _Votes:
 
 
 def _of_plain(found: pa.Table) -> list[_Votes]:
-    """In full for each measure that the kind counts for; of impressions, for each item of the page."""
+    """For each measure that the kind counts for; of impressions, in full for each item of the page."""
     votes = []
     for kind, measures in _KINDS.items():
         rows = found.filter(pa.compute.equal(found["kind"], kind)).combine_chunks()
@@ -128,7 +149,8 @@ def _of_plain(found: pa.Table) -> list[_Votes]:
         screens = _screens(rows)
         for measure in measures:
             size = len(named)
-            votes.append(_Votes(named, np.full(size, measure), rows["at"].to_numpy(), np.ones(size),
+            worth = np.ones(size) if kind == IMPRESSION else _WORTH[rows["number"].to_numpy()]
+            votes.append(_Votes(named, np.full(size, measure), rows["at"].to_numpy(), worth,
                                 rows["offset"].to_numpy(), rows["source"], rows["region"], screens))  # fmt: skip
     return votes
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.columns import FEATURES, columns
-from features.fold import FOREVER, Placed, ViewerFold
+from features.fold import FOREVER, Counted, Placed, ViewerFold
 from features.offline.points import Asked
 from features.stats import StatsColumns
 from recsys.candidates.retrieval import Retriever
@@ -27,15 +27,13 @@ def by_replay(
     """[N, F] as `points.point_in_time`, from events in offset order per source, each offset once."""
     rows = asked.rows(catalog)
     out = np.zeros((len(asked), len(FEATURES)), np.float32)
+    voted = _folded(events, ttl_s)[1]
     for n, at in enumerate(asked.at.tolist()):
-        folds: dict[str, ViewerFold] = {}
+        folds, _ = _folded([one for one in events if one.event.at < at], ttl_s)
         counts = StatsColumns(catalog)
-        for one in events:
-            if one.event.at < at:
-                viewer_id = one.event.viewer_id
-                fold = folds.setdefault(viewer_id, ViewerFold(ViewerState(viewer_id), ttl_s))
-                if (counted := fold.take(one)) is not None:
-                    counts.add(counted)
+        for counted in voted:
+            if counted.event.at < at:
+                counts.add(counted)
         mine = folds.get(asked.viewer_id[n])
         viewer = remembered(mine.state() if mine is not None else None, at, ttl_s)
         row, affinity = rows[n : n + 1], np.zeros(1, np.float32)
@@ -44,3 +42,15 @@ def by_replay(
             affinity[0] = retriever.vectors[retriever.position_of[asked.item_id[n]]] @ vector
         out[n] = columns(row, affinity, viewer, catalog, counts.at(at), at, asked.region[n], asked.screen[n])[0]
     return out
+
+
+def _folded(events: Sequence[Placed], ttl_s: float) -> tuple[dict[str, ViewerFold], list[Counted]]:
+    """All viewers after these events, and the events that counted with their votes."""
+    folds: dict[str, ViewerFold] = {}
+    voted = []
+    for one in events:
+        viewer_id = one.event.viewer_id
+        fold = folds.setdefault(viewer_id, ViewerFold(ViewerState(viewer_id), ttl_s))
+        if (counted := fold.take(one)) is not None:
+            voted.append(counted)
+    return folds, voted

@@ -1,8 +1,10 @@
 """Point-in-time features: what a page could have known of (viewer, item) at a time, for any list of them.
 
 Rule: everything the server received *strictly before* the time asked, nothing received at it or later. So an event and
-the page that it led to, or two events of the same microsecond, never see each other. Events count in the order of the
-log, whatever their times: a late one is there from its own time on.
+the page that it led to, or two events of the same microsecond, never see each other. Where the clocks of two servers
+differ, times may fall back in the log of one viewer: the state as of a time is then that of the events of before, in
+the order of the log; votes on items are as the worker gave them, in the order of the log, and count from their own
+time on.
 
 The numbers are those of serving: viewers go through the worker's fold (`ViewerFold`), only those who are asked for;
 votes are those of the fold (`features.offline.ballots`), summed up to each moment asked (`features.offline.sums`); and
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -66,14 +68,13 @@ def point_in_time(
     """[N, F] features, F as in FEATURES, each row as of its own time.
 
     ttl_s      after this long without an event a viewer was forgotten, as online
-    retriever  gives `affinity`; without it the column is 0. It knows what it knows: hand in one of before the times asked
+    retriever  gives `affinity`, 0 without it; hand in one that was fitted on what was before the times asked
     Raises InvalidInput for unknown items, Unavailable when the log cannot be read.
     """
     rows = asked.rows(catalog)
     out = np.zeros((len(asked), len(FEATURES)), np.float32)
     if len(asked):
-        until = float(asked.at.max())
-        _of_items(out, rows, asked, catalog, ballots(log, catalog, ttl_s, until))
+        _of_items(out, rows, asked, catalog, ballots(log, catalog, ttl_s))
         _of_viewers(out, rows, asked, catalog, log, ttl_s, retriever)
     return out
 
@@ -199,7 +200,7 @@ def _states(
 ) -> Iterator[tuple[ViewerState | None, float, I64]]:
     """One pass where the times of events rise, as they nearly always do; else each question has a fold of its own."""
     times = [one.event.at for one in events]
-    rising = all(one <= two for one, two in zip(times, times[1:], strict=False))
+    rising = all(one <= two for one, two in pairwise(times))
     fold, done = ViewerFold(ViewerState(viewer_id), ttl_s), 0
     for at, places in questions:
         if rising:

@@ -53,7 +53,8 @@ class FastSums:
         this = np.where(self._knows(window), self._sums.before(self._of(group, window), inside), 0.0)
         ended = self._sums.before(self._of(group, window - 1), np.full(len(at), WINDOW_S))
         earlier = np.where(self._knows(window - 1), ended, 0.0) * np.exp2(-inside / FAST_HALF_LIFE_S)
-        return this + earlier
+        both: F64 = this + earlier
+        return both
 
     def _knows(self, window: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return (window >= self._first) & (window < self._first + self._count)

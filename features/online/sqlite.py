@@ -6,12 +6,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 from features.online import Swap
 from features.sqlite import faults, open_database, transaction
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL)"
+_SCHEMA = """
+PRAGMA secure_delete = ON;  -- what was overwritten or deleted is not left behind in the file
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL);
+"""
 SWEEP_EVERY_S = 3600.0  # what has expired leaves the file within this long of the next write
 _AT_ONCE = 500  # keys per statement
 _PAGE = 1000  # rows per step of a scan, so that no reader holds the file for long
@@ -48,9 +51,12 @@ class SqliteStore:
         return refused
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forget. Raises Unavailable."""
-        with self._lock, faults(self._path), transaction(self._db):
-            self._db.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in keys])
+        """Forget, in the write-ahead log as well unless a reader is busy with it just then. Raises Unavailable."""
+        with self._lock, faults(self._path):
+            with transaction(self._db):
+                self._db.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in keys])
+            with suppress(sqlite3.OperationalError):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Every live key under the prefix, read page by page beside the page requests. Raises Unavailable."""

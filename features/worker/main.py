@@ -1,4 +1,4 @@
-"""`recsys-worker`: fold the stream into the stores; `recsys-worker dlq` looks after what could not be read."""
+"""`recsys-worker`: fold the stream into the stores; other commands look after what is kept (`--help` names them)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
 from features.worker.dead import DeadLetter, read_letters, revive
+from features.worker.keep import COMMANDS, Kept, add_commands, tidying
+from features.worker.rebuild import unfinished
 from features.worker.worker import Worker
-from recsys.errors import EventError, MainstayError, SettingsError
+from recsys.errors import Conflict, EventError, MainstayError, SettingsError
 from recsys.settings import Settings
 from recsys.state import DAY_S
 
@@ -39,23 +41,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         with closing(open_stream(settings.stream_url, partitions=settings.partitions)) as stream:
             if arguments.what == "dlq":
                 return _dlq(stream, settings.topic, arguments)
+            if arguments.what in COMMANDS:
+                return _keep(stream, settings, arguments)
             return _run(stream, settings, arguments.until_idle)
     except MainstayError as error:
         print(f"recsys-worker: {error}", file=sys.stderr)
         return 1
 
 
+def _keep(stream: Stream, settings: Settings, arguments: argparse.Namespace) -> int:
+    """One of the commands that look after log and online store."""
+    with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
+        kept = Kept(stream, online, EventLog(Path(settings.event_log_dir)), settings)
+        return COMMANDS[arguments.what](kept, arguments)
+
+
 def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
     with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
+        if unfinished(online):
+            raise Conflict("a rebuild of the online store did not end: say `recsys-worker rebuild` again")
+        log = EventLog(Path(settings.event_log_dir))
+        log.erased.agree_with(online)
         worker = Worker(
             stream,
             online,
-            EventLog(Path(settings.event_log_dir)),
+            log,
             topic=settings.topic,
             group=settings.group,
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
         )
-        with closing(worker), _asked_to_stop() as stop:
+        with closing(worker), _asked_to_stop() as stop, tidying(log):
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
     aside = f", {worker.dead:,} of them unreadable (recsys-worker dlq list)" if worker.dead else ""
     print(f"worker stopped after {taken:,} messages{aside}", flush=True)
@@ -114,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="stop after S seconds without messages (a Kafka group needs about 3 s to form)",
     )
-    what = parser.add_subparsers(dest="what", metavar="[dlq]")
+    what = parser.add_subparsers(dest="what", metavar="[COMMAND]")
+    add_commands(what)
     dlq = what.add_parser("dlq", help="dead letters: messages that could not be read")
     dlq.add_argument("action", choices=["list", "show", "replay"])
     dlq.add_argument("place", nargs="?", help="TOPIC/PARTITION@OFFSET; all when left out")

@@ -29,6 +29,7 @@ from features.codec import decode_item, decode_viewer, encode_item, encode_viewe
 from features.events import decode
 from features.exposure import fold_exposure
 from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
+from features.offline.erased import hashed
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.rewrite import rewrite
@@ -132,9 +133,41 @@ class Worker:
         if dead:
             self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
             self._report(dead)
+        erased = self._log.erased.all()
+        living = self._log.erased.living(placed)
+        if len(living) < len(placed):
+            self._bury(placed, erased)
+        placed = living
         self._fold(placed)
+        self._forget(placed, erased)
         self._append(messages, placed)
         consumer.commit(_last_offsets(messages))
+
+    def refold(self, placed: Sequence[Placed]) -> None:
+        """Fold events, in offset order per source, into the online store alone: for a store that was wiped.
+
+        Raises Unavailable.
+        """
+        with _no_search_for_circles():
+            self._fold(placed)
+
+    def _bury(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
+        """States of erased viewers that a worker wrote which died before it knew."""
+        viewers = {one.event.viewer_id for one in placed}
+        upto = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(hashed(viewer))) is not None}
+        found = zip(upto, self._online.get(list(upto)), strict=True)
+        self._online.delete([key for key, raw in found if raw is not None and decode_viewer(raw).at <= upto[key]])
+
+    def _forget(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
+        """Take away the states of viewers who were erased since `erased` was read, and try again without them."""
+        now = self._log.erased.all()
+        if now is erased or now == erased:
+            return
+        viewers = {one.event.viewer_id for one in placed}
+        gone = [viewer for viewer in viewers if now.get(hashed(viewer)) != erased.get(hashed(viewer))]
+        if gone:
+            self._online.delete([viewer_key(viewer) for viewer in gone])
+            raise Unavailable("a viewer was erased meanwhile: the batch is folded again")
 
     def _report(self, dead: Sequence[DeadLetter]) -> None:
         """Count them, and say so once for a batch, however many there are."""

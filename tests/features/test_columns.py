@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from features.columns import FEATURES, columns
+from features.fold import Placed, fold_viewer
+from features.viewer_event import KINDS, ViewerEvent
 from recsys.catalog import Catalog, Item
-from recsys.state import HALF_LIFE_S, ItemStats, Recent, ViewerState
-from recsys.types import ACTIONS
+from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Position, Recent, Session, ViewerState
+from recsys.types import ACTIONS, Screen
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 IDS = [f"i{n}" for n in range(8)]
@@ -95,3 +100,69 @@ def test_rates_are_shrunk_towards_the_mean() -> None:
     rate = columns(np.array([0, 1, 2], np.int32), np.zeros(3, np.float32), None, catalog(), some, NOW, "cn", "tv")
     lucky, proven, unknown = column(rate, "like_rate")
     assert proven < unknown < lucky < 0.06
+
+
+def any_event(chance: random.Random, id: str) -> ViewerEvent:
+    return ViewerEvent(
+        id=id,
+        kind=chance.choice(KINDS),
+        viewer_id="v",
+        item_id=chance.choice(IDS),
+        at=NOW + chance.choice([-1e6, -10.0, 0.0, 50.0]),
+        position_s=chance.choice([0.0, 9e6]),
+        duration_s=chance.choice([None, 0.0, 60.0]),
+        screen=chance.choice([None, Screen.TV]),
+        placement=chance.choice(["", "cn.zj-tv-home"]),
+        items=tuple(IDS[:2]),
+    )
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, NOW, NOW + 60.0, NOW + 10**9]))
+def test_every_column_is_finite_for_whatever_was_folded(seed: int, now: float) -> None:
+    chance = random.Random(seed)
+    events = [Placed("t/0", n, any_event(chance, f"e{n}")) for n in range(chance.randrange(12))]
+    viewer = fold_viewer(ViewerState("v"), events)
+    rows = np.arange(len(IDS), dtype=np.int32)
+    table = columns(rows, np.zeros(len(IDS), np.float32), viewer, catalog(), stats(seed), now, "cn.zj.hz", "tv")
+    assert np.isfinite(table).all()
+    for share in ("screen_affinity", "hour_affinity", "outlet_affinity", "skip_rate", "progress", "satisfaction"):
+        assert (table[:, FEATURES.index(share)] >= 0).all()
+        assert (table[:, FEATURES.index(share)] <= 1).all()
+
+
+def test_what_is_remembered_by_now_says_what_its_name_says() -> None:
+    weight = {"tv": 3.0, "web": 1.0}
+    viewer = ViewerState(
+        "v",
+        positions={"i0": Position(30.0, 120.0, NOW, finished=False), "i1": Position(119.0, 120.0, NOW, finished=True)},
+        screens=weight,
+        hours={0: 1.0, 12: 3.0},  # NOW is midnight
+        outlets={"cn": 1.0, "cn.zj": 4.0, "elsewhere": 5.0},
+        session=Session("s", NOW - 60, NOW - 5, 6, "i1", NOW, skipped=("i0",), watched=("i1", "i2", "i4")),
+    )
+    table = of([0, 1], viewer)
+    assert column(table, "screen_affinity") == [0.75, 0.75]
+    assert column(table, "hour_affinity") == [0.25, 0.25]
+    assert column(table, "outlet_affinity") == [0.1, 0.4]
+    assert column(table, "progress") == [0.25, 0]
+    assert column(table, "skip_rate") == [0.125, 0.125]
+    assert column(table, "label_skipped") == [1.0, 0.0]
+    assert column(table, "session_actions") == [round(float(np.log(7)), 4)] * 2
+    assert column(of([0], structs.replace(viewer, session=Session(at=NOW - 7200, actions=6))), "session_actions") == [0]
+
+
+def test_a_rising_item_shows_and_a_hidden_one_too() -> None:
+    some = replace(
+        stats(),
+        visits=np.full(len(IDS), 100.0, np.float32),
+        lately=np.array([50.0, 100 * FAST_HALF_LIFE_S / HALF_LIFE_S, 0, 0, 0, 0, 0, 0], np.float32),
+        impressions=np.full(len(IDS), 1000.0, np.float32),
+        hides=np.array([100.0, *[0.0] * (len(IDS) - 1)], np.float32),
+    )
+    rows = np.array([0, 1, 2], np.int32)
+    table = columns(rows, np.zeros(3, np.float32), None, catalog(), some, NOW, "cn", "tv")
+    rising, steady, resting = column(table, "trend")
+    assert rising > steady == 0 > resting
+    hidden, shown, _ = column(table, "hide_rate")
+    assert hidden == round((100 + 200 * 0.0125) / 1200, 4)
+    assert shown == round(200 * 0.0125 / 1200, 4)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
+from features.columns import FEATURES
 from recsys.errors import InvalidInput
-from recsys.ranking.model import Predictor, tensors
-from recsys.types import F32, F64
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.types import ACTIONS, F32, F64
 from training.config import Network
 from training.examples import Rows, _draw
 from training.ranker import platt, quality, train
@@ -116,3 +117,23 @@ def test_platt_never_turns_the_order_round_and_leaves_what_never_happened() -> N
     scale, shift = platt(logit, against, np.ones(100, np.float32))
     assert (scale, shift) == pytest.approx((0.0, 0.0))
     assert platt(logit, np.zeros(100, np.float32), np.ones(100, np.float32)) == (1.0, 0.0)
+
+
+def test_a_silent_feature_is_not_heard_and_an_unknown_one_is_named() -> None:
+    from training.ranker import _standardise
+
+    chance = np.random.default_rng(0)
+    rows = Rows(
+        chance.normal(size=(50, len(FEATURES))).astype(np.float32),
+        np.ones((50, len(ACTIONS)), np.float32),
+        np.ones(50, np.float32),
+        np.arange(50, dtype=np.int32),
+    )
+    network = Ranker(len(FEATURES), len(ACTIONS))
+    _standardise(network, rows, ["trend"])
+    loud = rows.features.copy()
+    loud[:, FEATURES.index("trend")] += 3.0
+    p = Predictor(network)
+    np.testing.assert_allclose(p.p(loud), p.p(rows.features), atol=1e-6)
+    with pytest.raises(InvalidInput, match="no feature nothing"):
+        _standardise(network, rows, ["nothing"])

@@ -1,0 +1,83 @@
+"""Goal E7: the online store wiped and made anew, from the event log and from the stream: the same bytes, and how fast.
+
+    python -m benchmarks.features.rebuild --clicks FILE [--events N]
+
+A worker folds real clicks from an SQLite stream into an SQLite store; the store is then rebuilt from the Parquet log,
+and, with the Parquet files lost as well, from the stream. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.features import clicks
+from features.offline.log import EventLog
+from features.online import OnlineStore
+from features.online.sqlite import SqliteStore
+from features.stream.sqlite import SqliteStream
+from features.worker.rebuild import HELD, from_log, from_stream, rebuild
+from features.worker.worker import Worker
+
+TOPIC, TTL_S = "clicks", 180 * 86_400.0
+
+
+def main() -> None:
+    """Folds, rebuilds twice, compares, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clicks", type=Path, required=True, help="clicks.parquet of the Globo.com / G1 news portal")
+    parser.add_argument("--events", type=int, default=500_000, help="the first so many clicks")
+    said = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        figures = run(Path(home), said.clicks, said.events)
+    for name, figure in figures.items():
+        print(f"{name.replace('_', ' '):<36} {figure!s:>14}")
+    print(json.dumps(figures))
+
+
+def run(home: Path, file: Path, events: int) -> dict[str, Any]:
+    """Events a second of each way, and whether the bytes are those of before."""
+    figures: dict[str, Any] = {"events": events}
+    with (
+        closing(SqliteStream(f"{home}/stream.db", 4)) as stream,
+        closing(SqliteStore(f"{home}/online.db", 10.0)) as online,
+    ):
+        for records in clicks.records(file, events):
+            stream.publish(TOPIC, records)
+        log = EventLog(home / "events")
+        began = time.perf_counter()
+        with closing(_worker(stream, online, log)) as worker:
+            while worker.step(wait_s=0):
+                pass
+        figures["folded_by_the_worker_per_second"] = round(events / (time.perf_counter() - began))
+        before, now = _digest(online), 1_507_000_000.0  # in the days of these clicks
+        for name, directory in (("log", "events"), ("stream", "lost")):
+            log = EventLog(home / directory)
+            sources = from_log(log) if name == "log" else from_stream(stream, log, TOPIC, lambda letter: None)
+            began = time.perf_counter()
+            done = rebuild(_worker(stream, online, log), online, sources, now, TTL_S)
+            figures[f"rebuilt_from_{name}_per_second"] = round(done / (time.perf_counter() - began))
+            figures[f"rebuilt_from_{name}_byte_equal"] = done == events and _digest(online) == before
+    return figures
+
+
+def _worker(stream: SqliteStream, online: OnlineStore, log: EventLog) -> Worker:
+    return Worker(stream, online, log, topic=TOPIC, group="g", viewer_ttl_s=TTL_S)
+
+
+def _digest(online: OnlineStore) -> str:
+    digest = hashlib.sha256()
+    for prefix in HELD:
+        for key, raw in sorted(online.scan(prefix)):
+            digest.update(key.encode() + b"\0" + raw)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Goal E8: features as logged when pages were served against those that the event log gives afterwards.
+
+    python -m benchmarks.features.served [--rows N] [--seed S]
+
+The real service and the real worker in one process, on the embedded log, with made-up viewers. The worker folds, the
+service reads its statistics, and pages are asked for, each at moments of chance: so pages lag behind the log by
+anything from nothing to some hundred events. The same pages are also compared with plain point-in-time features
+(everything before the page), to show what the lag is worth. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.columns import FEATURES
+from features.events import ViewerEvent, encode
+from features.offline.log import EventLog
+from features.offline.points import Asked, point_in_time
+from features.offline.served import made_again, served_pages
+from features.stream import Record
+from features.worker.worker import Worker
+from recsys.bundle import Bundle
+from recsys.catalog import Item
+from recsys.model import Model
+from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.settings import Settings
+from recsys.types import ACTIONS
+from serving.app import Parts, build
+from serving.schemas import PageRequest
+
+START = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
+ITEMS, VIEWERS, TTL_DAYS = 200, 60, 1
+REGIONS, SCREENS = ("cn", "cn.zj", "cn.zj.hz", "cn.sh"), ("tv", "mobile", "web")
+KINDS = ("play", "complete", "like", "dislike", "hide", "click", "open", "ping", "share", "survey")
+
+
+def main() -> None:
+    """Serves, folds, compares, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    said = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        figures = run(Path(home), said.rows, said.seed)
+    for name, figure in figures.items():
+        print(f"{name.replace('_', ' '):<44} {figure:>12,.6g}")
+    print(json.dumps(figures))
+
+
+def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
+    """Serve pages until they have `rows` items, and compare."""
+    began = time.perf_counter()
+    with serving(home) as (parts, clock):
+        model, log = _model(seed), EventLog(home / "log")
+        parts.holders.follow_control()  # migrates
+        parts.control.upsert_items([_item(n) for n in range(ITEMS)], "benchmark")
+        parts.holders.follow_control()
+        parts.holders.take_model(model)
+        _live(parts, log, clock, rows, random.Random(seed))
+        catalog = parts.holders.current.catalog
+    served_s, began = time.perf_counter() - began, time.perf_counter()
+    pages = list(served_pages(log))
+    ttl_s = TTL_DAYS * 86_400.0
+    again = made_again(log, catalog, pages, {model.bundle.version: model.retriever}, ttl_s=ttl_s)
+    off = np.concatenate([np.abs(one.features - other) for one, other in zip(pages, again, strict=True)])
+    scale = np.concatenate([np.maximum(np.abs(one.features), 1.0) for one in pages])
+    took_s = time.perf_counter() - began
+    asked = Asked(
+        [page.event.viewer_id for page in pages for _ in page.event.items],
+        [item for page in pages for item in page.event.items],
+        np.array([page.event.at for page in pages for _ in page.event.items]),
+        [page.event.region for page in pages for _ in page.event.items],
+        [page.event.placement.split("-")[1] for page in pages for _ in page.event.items],
+    )
+    plain = point_in_time(log, catalog, asked, ttl_s=ttl_s, retriever=model.retriever)
+    lag = np.abs(np.concatenate([page.features for page in pages]) - plain)
+    worst = np.unravel_index(np.argmax(off / scale), off.shape)[1]
+    return {
+        "rows": len(off),
+        "pages": len(pages),
+        "pages_of_known_viewers": sum(bool(page.knew.viewer) for page in pages),
+        "events": sum(len(list(log.by_offset(source))) for source in log.sources()),
+        "largest_difference": float((off / scale).max()),
+        "rows_that_differ": int((off / scale > 1e-6).any(axis=1).sum()),
+        "rows_plain_points_in_time_see_otherwise": int((lag > 1e-6).any(axis=1).sum()),
+        "worst_feature": len(FEATURES) if off.max() == 0 else int(worst),
+        "seconds_serving": round(served_s, 1),
+        "seconds_again": round(took_s, 1),
+    }
+
+
+class Clock:
+    """The time of this little world."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[tuple[Parts, Clock]]:
+    """The parts of a service, wired as in production; its followers are stepped by hand."""
+    clock = Clock()
+    said = {"home": str(home), "stream": "memory://", "online": "memory://", "viewer_ttl_days": TTL_DAYS}
+    parts = build(Settings.model_validate(said), clock=clock).state.parts
+    parts.publisher.start()
+    try:
+        yield parts, clock
+    finally:
+        parts.publisher.stop()
+        parts.stream.close()
+        parts.control.close()
+
+
+def _live(parts: Parts, log: EventLog, clock: Clock, rows: int, chance: random.Random) -> None:
+    """Viewers act and ask for pages; the worker and the statistics follow when they get to it."""
+    topic = parts.settings.topic
+    worker = Worker(parts.stream, parts.online, log, topic=topic, group="g", viewer_ttl_s=TTL_DAYS * 86_400.0, batch=50)
+    served = number = 0
+    parts.holders.follow_stats()
+    while served < rows:
+        clock.now += round(chance.expovariate(1 / 300), 3)
+        viewer, what = f"viewer-{int(chance.paretovariate(0.6)) % VIEWERS}", chance.random()
+        if what < 0.6:
+            number += 1
+            parts.stream.publish(topic, [_happened(viewer, f"e{number}", clock.now, chance)])
+        elif what < 0.75:
+            placement = f"{chance.choice(('cn.zj', 'cn.sh'))}-{chance.choice(SCREENS)}-home"
+            asked = PageRequest(viewer_id=viewer, region=chance.choice(REGIONS), slots=10)
+            served += len(parts.feed.recommend(placement, asked).items)
+        elif what < 0.9:
+            worker.step(wait_s=0)
+        else:
+            parts.holders.follow_stats()
+    parts.publisher.stop()
+    while worker.step(wait_s=0):
+        pass
+    worker.close()
+
+
+def _happened(viewer: str, id: str, at: float, chance: random.Random) -> Record:
+    kind = chance.choice(KINDS)
+    about: dict[str, Any] = {"item_id": f"item-{int(chance.paretovariate(0.5)) % ITEMS}", "position_s": 9.0}
+    about = {"rating": chance.random()} if kind == "survey" else about
+    screen = chance.choice(SCREENS)
+    event = ViewerEvent(
+        id=id,
+        kind=kind,
+        viewer_id=viewer,
+        at=at,
+        region=chance.choice(REGIONS),
+        placement=f"cn.zj-{screen}-home",
+        **about,
+    )
+    return Record(viewer, encode(event))
+
+
+def _item(n: int) -> Item:
+    return Item.model_validate(
+        {
+            "id": f"item-{n}",
+            "title": {"en": f"Item {n}"},
+            "outlet": ("cn.zj", "cn.sh", "cn")[n % 3],
+            "labels": [f"topic/{n % 7}", "film"][: n % 3],
+            "series": f"s{n % 11}" if n % 2 else "",
+            "region": REGIONS[n % 4],
+            "published_at": datetime.fromtimestamp(START - 3_600.0 * n, UTC),
+            "duration_s": 60.0 * (n % 50),
+        }
+    )
+
+
+def _model(seed: int) -> Model:
+    """Any model: its factors and weights are chance."""
+    chance = np.random.default_rng(seed)
+    network = Ranker(len(FEATURES), len(ACTIONS), hidden=8)
+    probe = chance.normal(size=(3, len(FEATURES))).astype(np.float32)
+    bundle = Bundle(
+        version="chance",
+        created_at=0.0,
+        item_ids=tuple(f"item-{n}" for n in range(ITEMS - 20)),
+        item_vectors=chance.normal(size=(ITEMS - 20, 8)).astype(np.float32),
+        als={"regularization": 0.1, "alpha": 10.0},
+        popularity=np.zeros(ITEMS - 20, np.float32),
+        network=tensors(network),
+        feature_names=FEATURES,
+        probe_features=probe,
+        probe_p=Predictor(network).p(probe),
+        metrics={},
+    )
+    return Model.load(bundle, FEATURES)
+
+
+if __name__ == "__main__":
+    main()

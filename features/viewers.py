@@ -1,0 +1,69 @@
+"""All that is held of one viewer: written out for whoever asks, and erased for good.
+
+Erasing, step by step, each of which may be interrupted and done again:
+
+1. the erasure is remembered, by hash, in the log and in the online store (`features.offline.erased`): from now on no
+   reader of the log shows the viewer, no worker folds or appends what the viewer did before, nor does a rebuild;
+2. the viewer's state leaves the online store. A worker that had it in hand sees after writing it that the viewer was
+   erased meanwhile, takes it away and folds its batch again (`features.worker.worker`);
+3. every file of the log that names the viewer is written anew without those events.
+
+What is left: in counts of items, which name nobody, what the viewer added, until it has decayed or the store is
+rebuilt; in the stream and its dead letters the messages themselves, until their retention ends, read by nobody.
+Training sets are made from the log each time and are not kept; a bundle holds factors of items and a probe of features,
+and no ids of viewers. A Redis that writes an append-only file forgets in it at its next rewrite (`BGREWRITEAOF`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from features.codec import decode_viewer, viewer_key
+from features.events import encode
+from features.offline.compact import purge
+from features.offline.erased import hashed
+from features.offline.log import EventLog
+from features.offline.table import placed_of, whole
+from features.online import OnlineStore
+
+_OWN = """
+    SELECT * FROM log WHERE viewer_id = $viewer
+    QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY "at", source, "offset"
+"""
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """What an erasure did: whether there was a state online, events in the log, and files that were written anew."""
+
+    state: bool
+    events: int
+    files: int
+
+
+def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterator[bytes]:
+    """JSON objects, one a line: the state (`{"state": ...}`, null when there is none), then each event of the log
+    (`{"event": ...}`, a CloudEvent, with its `source` and `offset`). Raises Unavailable, StateError."""
+    raw = online.get([viewer_key(viewer_id)])[0]
+    state = None if raw is None else msgspec.structs.asdict(decode_viewer(raw))
+    if state is not None:
+        state["seen_ids"] = len(state["seen_ids"]) // 8  # hashes of ids of events that follow
+    yield msgspec.json.encode({"state": state}) + b"\n"
+    for one in placed_of(whole(log.query(_OWN, {"viewer": viewer_id}))):
+        event = msgspec.Raw(encode(one.event))
+        yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"
+
+
+def erase_viewer(log: EventLog, online: OnlineStore, viewer_id: str, now: float) -> Erasing:
+    """Forget all that the viewer did up to unix second `now`. Raises Unavailable; then it must be said again."""
+    key = viewer_key(viewer_id)
+    held = online.get([key])[0] is not None
+    found = log.query('SELECT count(*) AS n FROM log WHERE viewer_id = $viewer AND "at" <= $now',
+                      {"viewer": viewer_id, "now": now})  # fmt: skip
+    log.erased.add(hashed(viewer_id), now)
+    log.erased.agree_with(online)
+    online.delete([key])
+    return Erasing(held, int(found["n"][0].as_py()), purge(log, viewer_id))

@@ -1,0 +1,106 @@
+"""The online store made anew from what is remembered: from the event log, or from the stream itself.
+
+The worker's own fold does it, in the order of the log and guarded by the same offsets, so the store is what it was,
+byte for byte. No worker may run meanwhile. A mark stands in the store until it is done: a worker does not start on a
+store that was rebuilt by half (`unfinished`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from features.codec import ITEMS, VIEWERS, decode_viewer
+from features.exposure import COUNTS, TRAFFIC
+from features.fold import Placed
+from features.offline.log import EventLog
+from features.online import OnlineStore
+from features.stream import Message, Stream
+from features.worker.dead import DeadLetter
+from features.worker.worker import Worker, read
+from recsys.state import forgotten
+
+HELD = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
+"""Prefixes of the keys that are made from events."""
+
+UNFINISHED = "rebuild:unfinished"
+BATCH = 20_000
+_AT_ONCE = 2_000
+
+
+def unfinished(online: OnlineStore) -> bool:
+    """Whether a rebuild of this store was begun and did not end. Raises Unavailable."""
+    return online.get([UNFINISHED])[0] is not None
+
+
+def rebuild(
+    worker: Worker,
+    online: OnlineStore,
+    sources: Iterable[Iterator[Placed]],
+    now: float,
+    ttl_s: float,
+    report: Callable[[int], None] = lambda events: None,
+) -> int:
+    """Wipe the store and fold these sources into it, each in offset order; returns how many events there were.
+
+    Viewers who are idle for longer than `ttl_s` at unix second `now` are not remembered, as online. `report` is told
+    how many events are done. Raises Unavailable; then it must be done again.
+    """
+    online.put({UNFINISHED: b"1"})
+    wipe(online)
+    events = 0
+    for source in sources:
+        while batch := list(islice(source, BATCH)):
+            worker.refold(batch)
+            report(events := events + len(batch))
+    forget_idle(online, now, ttl_s)
+    online.delete([UNFINISHED])
+    return events
+
+
+def from_log(log: EventLog) -> Iterator[Iterator[Placed]]:
+    """The sources of an event log. Raises Unavailable."""
+    return (log.by_offset(source) for source in log.sources())
+
+
+def from_stream(
+    stream: Stream, log: EventLog, topic: str, dead: Callable[[DeadLetter], None]
+) -> Iterator[Iterator[Placed]]:
+    """The partitions of a stream, from their first message to the last there is now; what cannot be read goes to
+    `dead`, and what the log has lost is appended to it."""
+    return (_partition(stream, log, topic, number, dead) for number in range(stream.partitions(topic)))
+
+
+def _partition(
+    stream: Stream, log: EventLog, topic: str, number: int, dead: Callable[[DeadLetter], None]
+) -> Iterator[Placed]:
+    offset = 0
+    while messages := stream.read(topic, number, offset, BATCH):
+        offset = messages[-1].offset + 1
+        yield from _read(messages, log, dead)
+
+
+def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], None]) -> list[Placed]:
+    placed, letters = read(messages)
+    for one in letters:
+        dead(one)
+    if placed:
+        log.append(placed[0].source, messages[0].offset, messages[-1].offset, placed)
+    return log.erased.living(placed)
+
+
+def wipe(online: OnlineStore) -> None:
+    """Forget all that is made from events. Raises Unavailable."""
+    for prefix in HELD:
+        _delete(online, (key for key, _ in online.scan(prefix)))
+
+
+def forget_idle(online: OnlineStore, now: float, ttl_s: float) -> None:
+    """Let go of viewers whom a page at unix second `now` would not remember. Raises Unavailable, StateError."""
+    idle = (key for key, raw in online.scan(VIEWERS) if forgotten(decode_viewer(raw).at, now, ttl_s))
+    _delete(online, idle)
+
+
+def _delete(online: OnlineStore, keys: Iterator[str]) -> None:
+    for some in iter(lambda: list(islice(keys, _AT_ONCE)), []):
+        online.delete(some)

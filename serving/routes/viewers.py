@@ -1,0 +1,60 @@
+"""Viewers' rights over what is held of them: GET /v1/viewers/{id}/export, DELETE /v1/viewers/{id}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain, islice
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from features.offline.log import EventLog
+from features.online import OnlineStore
+from features.viewers import erase_viewer, export_viewer
+from serving.access import editors_only
+from serving.problems import documented
+
+
+class Erased(BaseModel):
+    """What was forgotten: whether there was a state, how many events of the log, how many files were written anew."""
+
+    state: bool
+    events: int
+    files: int
+
+
+def routes(log: EventLog, online: OnlineStore, clock: Callable[[], float], admin_token: str) -> APIRouter:
+    """The routes of viewers; both need the editors' token where one is set."""
+    router = APIRouter(
+        prefix="/v1/viewers",
+        tags=["viewers"],
+        dependencies=[Depends(editors_only(admin_token))],
+    )
+
+    @router.get(
+        "/{viewer_id}/export",
+        summary="All that is held of a viewer",
+        description="JSON lines: the state, then each event of the log. What is still in the stream is not in it yet.",
+        response_class=StreamingResponse,
+        responses=documented(401, 503),
+    )
+    def export(viewer_id: str) -> StreamingResponse:
+        lines = export_viewer(log, online, viewer_id)
+        first = [next(lines), *islice(lines, 1)]  # a store that does not answer says so before the answer begins
+        return StreamingResponse(chain(first, lines), media_type="application/x-ndjson")
+
+    @router.delete(
+        "/{viewer_id}",
+        summary="Forget a viewer for good",
+        description=(
+            "All that the viewer did until now leaves online store and event log, and comes back from no replay. "
+            "It takes as long as the log's files need to be written anew. 503: say it again."
+        ),
+        responses=documented(401, 503),
+    )
+    def erase(viewer_id: str) -> Erased:
+        did = erase_viewer(log, online, viewer_id, clock())
+        return Erased(state=did.state, events=did.events, files=did.files)
+
+    return router

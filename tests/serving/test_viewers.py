@@ -1,0 +1,36 @@
+"""What is held of a viewer can be had and be erased over HTTP, with the editors' token."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+
+from features.codec import viewer_key
+from features.offline.log import EventLog
+from features.worker.worker import Worker
+
+
+def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
+    with serve(settings={"admin_token": "secret"}) as service:
+        parts, editor = service.parts, {"authorization": "Bearer secret"}
+        for viewer in ("v1", "v2", "v1"):
+            sent = {"specversion": "1.0", "id": f"e-{viewer}", "source": "/app", "type": "mainstay.viewer.play"}
+            sent |= {"subject": viewer, "data": {"item_id": "item-1"}}
+            service.http.post("/v1/events", json={"events": [sent]}).raise_for_status()
+        service.published(3)
+        log = EventLog(parts.settings.event_log_dir)
+        with closing(Worker(parts.stream, parts.online, log, topic=parts.settings.topic, group="g")) as worker:
+            while worker.step(wait_s=0):
+                pass
+        for refused in (service.http.get("/v1/viewers/v1/export"), service.http.delete("/v1/viewers/v1")):
+            assert refused.status_code == 401
+        told = service.http.get("/v1/viewers/v1/export", headers=editor)
+        assert told.headers["content-type"].startswith("application/x-ndjson")
+        state, *events = [json.loads(line) for line in told.text.splitlines()]
+        assert state["state"]["counts"] == {"play": 1}
+        assert [one["event"]["id"] for one in events] == ["e-v1", "e-v1"]
+        gone = service.http.delete("/v1/viewers/v1", headers=editor)
+        assert gone.json() == {"state": True, "events": 2, "files": len(log.files())}
+        assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'
+        assert parts.online.get([viewer_key("v1"), viewer_key("v2")])[1] is not None
+        assert [one.event.viewer_id for one in log.replay()] == ["v2"]
