@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.candidates.retrieval import history
+from recsys.candidates.similar import match, taste
 from recsys.catalog import KINDS, Catalog
 from recsys.state import HALF_LIFE_S, ItemStats, ViewerState
 from recsys.types import F32, F64, I32, Screen
@@ -29,6 +30,7 @@ FEATURES: tuple[str, ...] = (
     "is_local",  # about the viewer's region or a place in it
     "on_tv",
     "on_mobile",
+    "content_match",  # cosine of the item's text vector with those of what the viewer liked; 0 without vectors
 )
 
 SHRINK = 20.0
@@ -77,6 +79,7 @@ def columns(
     out[:, at["is_local"]] = np.isin(catalog.region[rows], catalog.regions.subtree(region, "."))
     out[:, at["on_tv"]] = screen == Screen.TV
     out[:, at["on_mobile"]] = screen == Screen.MOBILE
+    out[:, at["content_match"]] = match(rows, taste(viewer, catalog, now), catalog)
     return out
 
 

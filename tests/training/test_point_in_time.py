@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ from features.stats import StatsColumns
 from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
+from recsys.content import Content
 from recsys.guidance.compile import compile_policy
 from recsys.model import Model
 from recsys.pipeline import Engine, World
@@ -38,6 +40,13 @@ ALS = Als(factors=8, iterations=5)
 @pytest.fixture(scope="module")
 def timeline(make_events: MakeEvents) -> Timeline:
     return Timeline.of(make_events(viewers=60))
+
+
+@pytest.fixture(scope="module")
+def catalog(catalog: Catalog) -> Catalog:
+    """The catalogue with text vectors for most of its items."""
+    vectors = np.random.default_rng(4).normal(size=(len(catalog) - 3, 16)).astype(np.float32)
+    return replace(catalog, content=Content("test@1", vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
 
 
 @pytest.fixture(scope="module")
