@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -25,7 +26,7 @@ ANSWERS_WITHIN_S = 120.0
 IDLE_S = 60.0
 """After so long without a text the process is let go, and gives its memory back."""
 
-NICE = 15
+NICE = 10
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -41,6 +42,7 @@ class Apart:
         self._pipe: Connection | None = None
         self._leaving: threading.Timer | None = None
         self._lock = threading.Lock()
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -61,12 +63,22 @@ class Apart:
         return self._ask(list(texts))
 
     def close(self) -> None:
+        """End the process, whatever it is at; idempotent. There is no other afterwards."""
+        self._closed = True
+        if (process := self._process) is not None:
+            with suppress(ValueError):  # it has ended meanwhile
+                process.terminate()  # who waits for its answer stops waiting
+        self._rest()
+
+    def _rest(self) -> None:
         """Let the process go; the next text starts another."""
         with self._lock:
             self._end()
 
     def _ask(self, texts: list[str]) -> F32:
         with self._lock:
+            if self._closed:
+                raise NoEncoder(f"encoder {self._said} is closed")
             if self._leaving is not None:
                 self._leaving.cancel()
             try:
@@ -76,7 +88,7 @@ class Apart:
             except (OSError, EOFError) as error:
                 self._end()
                 raise EncoderError(f"encoder {self._said} ended without an answer: {error}") from error
-            self._leaving = threading.Timer(IDLE_S, self.close)
+            self._leaving = threading.Timer(IDLE_S, self._rest)
             self._leaving.daemon = True
             self._leaving.start()
         if not isinstance(answer, np.ndarray):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -154,12 +156,15 @@ def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyP
 
 PLUG = """
 import os
+import time
 import numpy as np
 class Plug:
     name, dimensions = "plug@7", 3
     def encode(self, texts):
         print("chatter that must not get into the answers")
         for text in texts:
+            if "sleep" in text:
+                time.sleep(500)
             if "die" in text:
                 os._exit(3)
             if "fail" in text:
@@ -192,6 +197,26 @@ def test_an_encoder_of_ones_own_runs_apart_and_survives_its_own_death(plug: str)
         assert content.encoder == "plug@7"
         assert content.vectors.any(axis=1).tolist() == [True, False, True, False, True]
         assert set(vectors.refused) == {"i1", "i3"}
+
+
+def test_closing_an_encoder_waits_for_nothing(plug: str) -> None:
+    encoder, outcome = open_encoder(f"{plug}:Plug"), list[str]()
+    assert encoder.encode(["ab"])[0, 0] == 2
+
+    def wait() -> None:
+        try:
+            Vectors(encoder, MemoryStore()).complete(Catalog.of([item(0, "sleep"), item(1, "ab")]))
+        except NoEncoder as error:
+            outcome.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not encoder._lock.locked():
+        time.sleep(0.01)
+    encoder.close()
+    waiting.join(60)
+    assert outcome == [f"encoder {plug}:Plug is closed"]
+    encoder.close()
 
 
 def test_an_encoder_that_cannot_be_loaded_blames_no_text(plug: str) -> None:
