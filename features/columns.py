@@ -14,6 +14,7 @@ import numpy as np
 from features.figures import MEASURES, Figures
 from features.fold_viewer import SESSION_GAP_S
 from recsys.candidates.retrieval import history
+from recsys.candidates.similar import match, taste
 from recsys.catalog import KINDS, Catalog
 from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
 from recsys.types import F32, F64, I32, Screen
@@ -50,6 +51,7 @@ FEATURES: tuple[str, ...] = (
     "is_local",  # about the viewer's region or a place in it
     "on_tv",
     "on_mobile",
+    "content_match",  # cosine of the item's text vector with those of what the viewer liked; 0 without vectors
 )
 AT = {name: column for column, name in enumerate(FEATURES)}
 
@@ -136,6 +138,7 @@ def viewer_columns(out: F32, rows: I32, viewer: ViewerState, catalog: Catalog, n
     if now - viewer.session.at <= SESSION_GAP_S:
         _session_columns(out, rows, viewer.session, catalog)
     _history_columns(out, rows, viewer, catalog, now)
+    out[:, AT["content_match"]] = match(rows, taste(viewer, catalog, now), catalog)
 
 
 def _share(weights: Mapping[K, float], names: Iterable[K]) -> float:

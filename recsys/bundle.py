@@ -29,6 +29,7 @@ class Bundle:
     feature_names  F names, the order of the ranker's input; must equal `features.columns.FEATURES`
     probe_features [P, F] and probe_p [P, A]: what the ranker must answer; checked before traffic
     metrics        figures of the run that trained it
+    encoder        whose text vectors it was trained on, name and version; empty for none
     """
 
     version: str
@@ -43,6 +44,7 @@ class Bundle:
     probe_p: F32
     metrics: Mapping[str, float]
     actions: tuple[str, ...] = ACTIONS
+    encoder: str = ""
 
 
 def pack(bundle: Bundle) -> dict[str, bytes]:
@@ -65,6 +67,7 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
         "feature_names": bundle.feature_names,
         "metrics": dict(bundle.metrics),
         "actions": bundle.actions,
+        "encoder": bundle.encoder,
         "sha256": {TENSORS: hashlib.sha256(body).hexdigest()},
     }
     return {TENSORS: body, MANIFEST: json.dumps(manifest, ensure_ascii=False, indent=1).encode()}
@@ -94,6 +97,7 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
             probe_p=tensors["probe_p"],
             metrics={name: float(number) for name, number in manifest["metrics"].items()},
             actions=tuple(manifest["actions"]),
+            encoder=str(manifest.get("encoder", "")),
         )
     except BundleError:
         raise

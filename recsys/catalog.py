@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from recsys.content import NO_CONTENT, Content
 from recsys.types import F32, F64, I16, I32, Bool, Screen
 
 T = TypeVar("T", bound=np.generic)
@@ -119,6 +120,7 @@ class Catalog:
     axis          [N, V]  float32  editorial value in [0, 1]; 0 where unsaid
     published_at  [N]     float64  unix seconds
     start, until  [N]     float64  unix seconds: the hull of all rights windows; `windows` has them exactly
+    content               text vectors, where an encoder has made some; a changed text keeps its old one until then
     """
 
     revision: int
@@ -148,6 +150,7 @@ class Catalog:
     start: F64
     until: F64
     windows: Mapping[int, tuple[Window, ...]]  # rows whose windows differ by region or screen, or are several
+    content: Content = NO_CONTENT
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -262,6 +265,7 @@ class Catalog:
             start=put(self.start, [start for start, _ in hulls]),
             until=put(self.until, [until for _, until in hulls]),
             windows=windows,
+            content=self.content,
         )
 
     def rows(self, item_ids: Iterable[str]) -> I32:

@@ -29,11 +29,19 @@ class Model:
     predictor: Predictor
 
     @classmethod
-    def load(cls, bundle: Bundle, feature_names: Sequence[str]) -> Model:
-        """Build and probe; raises BundleError when it would answer otherwise than where it was trained."""
+    def load(cls, bundle: Bundle, feature_names: Sequence[str], encoder: str | None = None) -> Model:
+        """Build and probe; raises BundleError when it would answer otherwise than where it was trained.
+
+        encoder  whose text vectors the catalogue has, name and version, empty for none; None: not looked at. A model
+                 that was trained without any has learned nothing from them, and goes with all
+        """
         if tuple(feature_names) != bundle.feature_names:
             odd = set(feature_names) ^ set(bundle.feature_names)
             raise BundleError(f"the bundle was trained on other features: {', '.join(sorted(odd)) or 'another order'}")
+        if encoder is not None and bundle.encoder not in ("", encoder):
+            raise BundleError(
+                f"the bundle was trained on text vectors of {bundle.encoder}; this engine's are of {encoder or 'none'}"
+            )
         if bundle.actions != ACTIONS:
             raise BundleError(
                 f"the bundle predicts {', '.join(bundle.actions)}; this engine ranks {', '.join(ACTIONS)}"

@@ -15,6 +15,7 @@ import numpy as np
 
 from recsys.batch import Candidates
 from recsys.candidates.index import Index
+from recsys.candidates.similar import match, taste
 from recsys.candidates.sources import SOURCES, Ask, local_plays
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
@@ -32,6 +33,9 @@ from recsys.types import ACTIONS, F32, U32, Drop, Page, PageItem, Query, Rung, S
 
 Columns = Callable[..., F32]
 """`features.columns.columns`: handed in, since this floor imports none of the floors above."""
+
+CONTENT_HINT = 0.5
+"""What a text like those the viewer liked is worth, before ranking, against a sure match of retrieval."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,18 @@ class Engine:
         else:
             rung = Rung.EDITORIAL
         w = world
-        ask = Ask(query, viewer, w.catalog, w.stats, w.model, w.policy, w.index, vector, w.steered)
+        ask = Ask(
+            query,
+            viewer,
+            w.catalog,
+            w.stats,
+            w.model,
+            w.policy,
+            w.index,
+            vector,
+            w.steered,
+            taste(viewer, w.catalog, query.now),
+        )
         return ask, rung, trace
 
     def _propose(self, ask: Ask, trace: list[Stage]) -> Candidates:
@@ -133,11 +148,12 @@ class Engine:
         return batch.take(keep)
 
     def _shorten(self, ask: Ask, batch: Candidates, trace: list[Stage]) -> Candidates:
-        """At most `candidates` go on: supply for guidance first, then by affinity and popularity."""
+        """At most `candidates` go on: supply for guidance first, then by affinity or likeness, and popularity."""
         surplus = len(batch) - self.candidates
         if surplus > 0:
             owed = (batch.source & np.uint32(1 << list(SOURCES).index("supply"))) > 0
-            hint = batch.affinity + 0.1 * np.log1p(ask.index.popularity[batch.row])
+            alike = CONTENT_HINT * match(batch.row, ask.taste, ask.catalog)
+            hint = np.maximum(batch.affinity, alike) + 0.1 * np.log1p(ask.index.popularity[batch.row])
             order = np.lexsort((batch.row, -hint, ~owed))
             keep = np.sort(order[: self.candidates]).astype(np.int32)
             trace.append(Stage("surplus", len(batch), len(keep), {Drop.SURPLUS: surplus}))

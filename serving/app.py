@@ -12,6 +12,9 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
+from features.content import Encoder
+from features.content.connect import lock_of, open_encoder
+from features.content.vectors import Vectors
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
@@ -30,6 +33,7 @@ from recsys.state import DAY_S
 from serving import problems
 from serving.changes import Changes
 from serving.console.routes import routes as console_routes
+from serving.content import ContentFollower
 from serving.control import ControlPlane
 from serving.control.connect import connect, migrate
 from serving.control.ledger import answering
@@ -62,6 +66,7 @@ STREAM_EVERY_S = 2.0
 LETTERS_EVERY_S = 10.0
 CHANGES_EVERY_S = 0.3
 TARGETS_EVERY_S = 1.0
+CONTENT_EVERY_S = 0.5
 STORE_TIMEOUT_S = 1.0
 """What followers, previews and the console wait for the online store at most; a page waits a twentieth of that."""
 
@@ -94,6 +99,7 @@ class Parts:
     feed: FeedService
     targets: TargetLoop
     previews: Previews
+    content: ContentFollower | None
 
     def start(self) -> None:
         """Read everything once that can be read at once, then follow it in the background."""
@@ -111,6 +117,8 @@ class Parts:
         self.spool.close()
         for name, follower in self.followers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
+        if self.content is not None:
+            self.content.close()
         self.stream.close()
         self.viewers.close()
         self.online.close()
@@ -142,6 +150,10 @@ class Parts:
         pursued, silent = self.followers["targets"], "; ".join(self.targets.silent())
         detail = silent or pursued.error or f"{len(self.targets.running)} pursued"
         parts["targets"] = PartHealth(ok=pursued.ok and not silent, detail=detail)
+        if self.content is not None:
+            waiting, refused = self.content.vectors.waiting, len(self.content.vectors.refused)
+            detail = self.followers["content"].error or f"{waiting:,} items wait for a text vector, {refused:,} refused"
+            parts["content"] = PartHealth(ok=self.followers["content"].ok, detail=detail)
         faults = "; ".join(f"{outlet}: {why}" for outlet, why in sorted(snapshot.faults.items()))
         parts["policies"] = PartHealth(ok=not faults, detail=faults or "all in force")
         if snapshot.revision < 0 or not parts["engine"].ok:
@@ -186,7 +198,16 @@ def build(
         clock=time.perf_counter,
     )
     holders = Holders(control, online, clock, metrics, prepare)
-    models = ModelFollower(settings.registry_uri, settings.model, settings.alias, FEATURES, holders.take_model)
+    encoder = open_encoder(settings.encoder)
+    content = None if encoder is None else ContentFollower(_vectors(settings, encoder), holders)
+    models = ModelFollower(
+        settings.registry_uri,
+        settings.model,
+        settings.alias,
+        FEATURES,
+        holders.take_model,
+        lambda: encoder.name if encoder else "",
+    )
     watch = Watch(stream, settings.topic, settings.group, lambda why: _lost(waiting, metrics))
     waiting = spool(watch.saw) if spool else _spool(settings, stream, watch)
     publisher = Publisher(waiting, metrics.lost.inc)
@@ -218,11 +239,13 @@ def build(
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
     }
+    if content is not None:
+        followers["content"] = Follower("content", content.step, CONTENT_EVERY_S)
     if settings.changes:
         outbox = Changes(control, stream, settings.topic, f"{settings.home}/changes", clock)
         followers["changes"] = Follower("changes", outbox.step, CHANGES_EVERY_S)
     remembered = (stream, waiting, watch, online, viewers, control)
-    parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial)
+    parts = Parts(settings, *remembered, holders, publisher, models, followers, feed, loop, trial, content)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -255,6 +278,12 @@ def _stores(url: str) -> tuple[OnlineStore, GuardedStore]:
     """The online store for what can wait, and for pages; a store in memory is one and the same."""
     patient = open_online(url, STORE_TIMEOUT_S)
     return patient, GuardedStore(patient if isinstance(patient, MemoryStore) else open_online(url))
+
+
+def _vectors(settings: Settings, encoder: Encoder) -> Vectors:
+    """The keeper of text vectors."""
+    kept = open_online(settings.vectors_url, STORE_TIMEOUT_S)
+    return Vectors(encoder, kept, "" if isinstance(kept, MemoryStore) else lock_of(settings))
 
 
 def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:

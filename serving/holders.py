@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from features.online import OnlineStore
 from features.stats import read_stats
 from recsys.catalog import Catalog
+from recsys.content import Content
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered
 from recsys.guidance.targets.pursuit import Order
@@ -94,6 +95,7 @@ class Holders:
             self.shelf.put(published)
         orders = {**before.orders, **self._control.orders.since(before.revision)}
         with self._swapping:
+            catalog = replace(catalog, content=self.current.catalog.content)  # it may have grown meanwhile
             parts = replace(self.current, revision=revision, catalog=catalog, outlets=outlets, orders=orders)
             self._swap("control", parts)
 
@@ -108,6 +110,19 @@ class Holders:
         """Take a model that has passed its probe into service."""
         with self._swapping:
             self._swap("model", replace(self.current, model=model))
+
+    def take_content(self, content: Content) -> None:
+        """Let all further pages know items by these text vectors."""
+        with self._swapping:
+            before = self.current
+            catalog, swapped = replace(before.catalog, content=content), dict[int, CompiledPolicy]()
+            for world in before.worlds.values():  # outlets under the same policies go on sharing one
+                swapped.setdefault(id(world.policy), replace(world.policy, catalog=catalog))
+            worlds = {
+                outlet: replace(world, catalog=catalog, policy=swapped[id(world.policy)])
+                for outlet, world in before.worlds.items()
+            }
+            self.current = replace(before, catalog=catalog, worlds=worlds)
 
     def take_steered(self, steered: Steered) -> None:
         """Let all further pages go by these prices of exposure targets."""

@@ -36,7 +36,9 @@ class ModelFollower:
         alias: str,
         feature_names: Sequence[str],
         on_model: Callable[[Model], None],
+        encoder: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`encoder`: whose text vectors the catalogue has (`Model.load`)."""
         self.version = ""
         self.refused: str | None = None
         self._uri = uri
@@ -44,6 +46,7 @@ class ModelFollower:
         self._alias = alias
         self._feature_names = feature_names
         self._on_model = on_model
+        self._encoder = encoder
         self._client: MlflowClient | None = None
         self._looked_at = ""
 
@@ -54,9 +57,10 @@ class ModelFollower:
             return
         version, _ = found.split(" ", 1)
         files = self._download(version)
+        encoder = self._encoder()
         self._looked_at = found  # a bad version stays bad: it is not fetched again
         try:
-            model = Model.load(unpack(files), self._feature_names)
+            model = Model.load(unpack(files), self._feature_names, encoder)
         except BundleError as error:
             self.refused = f"version {version} refused: {error}"
             raise

@@ -11,6 +11,7 @@ from features.events import ViewerEvent
 from recsys.bundle import Bundle
 from recsys.candidates.index import Index
 from recsys.candidates.retrieval import Retriever
+from recsys.candidates.similar import taste
 from recsys.candidates.sources import SOURCES, Ask
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
@@ -57,7 +58,17 @@ class Proposer:
         self._pages += 1
         query, retriever = _query(event, at), self._model.retriever
         vector = retriever.viewer_vector(viewer) if viewer is not None else None
-        ask = Ask(query, viewer, self._catalog, stats, self._model, self._policy, self._index, vector)
+        ask = Ask(
+            query,
+            viewer,
+            self._catalog,
+            stats,
+            self._model,
+            self._policy,
+            self._index,
+            vector,
+            taste=taste(viewer, self._catalog, at),
+        )
         named = np.zeros(len(self._catalog), np.bool_)
         for source in SOURCES.values():
             rows = source(ask)

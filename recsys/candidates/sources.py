@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.candidates.index import Index
+from recsys.candidates.similar import match
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.guidance.compile import CompiledPolicy
@@ -20,7 +21,7 @@ from recsys.model import Model
 from recsys.state import ItemStats, ViewerState
 from recsys.types import F32, I32, Query
 
-PERSONAL, SEGMENT, POPULAR, NEWEST = 300, 100, 200, 60
+PERSONAL, CONTENT, SEGMENT, POPULAR, NEWEST = 300, 60, 100, 200, 60
 """How many rows each source proposes at most."""
 
 TOPICS = 3
@@ -32,7 +33,11 @@ SEGMENT_PLAYS = 5.0
 
 @dataclass(frozen=True)
 class Ask:
-    """What a source may look at. `vector` is the viewer folded into the model's factors; None for who is unknown."""
+    """What a source may look at.
+
+    vector  [F] the viewer folded into the model's factors; None for who is unknown to it
+    taste   [D] what the viewer liked, as a text vector (`recsys.candidates.similar`); None where there is none
+    """
 
     query: Query
     viewer: ViewerState | None
@@ -43,6 +48,7 @@ class Ask:
     index: Index
     vector: F32 | None
     steered: Steered = NOT_STEERED
+    taste: F32 | None = None
 
 
 def personal(ask: Ask) -> I32:
@@ -59,6 +65,18 @@ def resume(ask: Ask) -> I32:
         return _NONE
     begun = [(p.at, item_id) for item_id, p in ask.viewer.positions.items() if not p.finished and p.position_s > 0]
     return ask.catalog.rows(item_id for _, item_id in sorted(begun, reverse=True))
+
+
+def content(ask: Ask) -> I32:
+    """Of what was published lately, what is most like in content to what the viewer liked: plays are not needed.
+
+    Older items are reached through what viewers did with them.
+    """
+    if ask.taste is None:
+        return _NONE
+    order = ask.index.newest[ask.query.placement.screen]
+    rows = order[ask.catalog.published_at[order] <= ask.query.now]
+    return rows[_top(match(rows, ask.taste, ask.catalog), CONTENT)]
 
 
 def segment(ask: Ask) -> I32:
@@ -96,6 +114,7 @@ def supply(ask: Ask) -> I32:
 SOURCES: dict[str, Callable[[Ask], I32]] = {
     "personal": personal,
     "resume": resume,
+    "content": content,
     "segment": segment,
     "popular": popular,
     "newest": newest,

@@ -130,6 +130,7 @@ export const WORDS = {
   segment: ["segment", "分群"],
   popular: ["popular", "热门"],
   resume: ["continue watching", "继续观看"],
+  about_the_same: ["new, and like what this viewer liked", "内容相近的新内容"],
   popular_here: ["popular nearby", "当地热门"],
   new: ["new", "最新"],
   editors: ["chosen by editors", "编辑推荐"],

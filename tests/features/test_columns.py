@@ -15,6 +15,7 @@ from features.columns import FEATURES, columns
 from features.fold import Placed, fold_viewer
 from features.viewer_event import KINDS, ViewerEvent
 from recsys.catalog import Catalog, Item
+from recsys.content import Content
 from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Position, Recent, Session, ViewerState
 from recsys.types import ACTIONS, Screen
 
@@ -23,6 +24,13 @@ IDS = [f"i{n}" for n in range(8)]
 
 
 def catalog() -> Catalog:
+    """Eight items; the last two came after the text vectors."""
+    vectors = np.random.default_rng(4).normal(size=(6, 48)).astype(np.float32)
+    content = Content("test@1", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return replace(items(), content=content)
+
+
+def items() -> Catalog:
     return Catalog.of(
         Item.model_validate(
             {
@@ -83,6 +91,18 @@ def test_a_dislike_speaks_against_its_labels_and_outlets_are_shares() -> None:
     assert column(of([0, 3, 1], viewer), "label_dislike") == [1.0, 1.0, 0.0]
     assert column(of([1, 2], viewer), "same_outlet") == [1.0, 0.0]
     assert column(of([1, 2], viewer), "same_series") == [1.0, 0.0]
+
+
+def test_content_matches_what_was_liked_and_is_nought_without_vectors() -> None:
+    liked = ViewerState("v", (Recent("i0", "like", NOW), Recent("i1", "dislike", NOW), Recent("i7", "like", NOW)))
+    vectors = catalog().content.vectors
+    assert column(of([0, 1, 5, 7], liked), "content_match") == [
+        round(float(x), 4) for x in [1.0, *vectors[[1, 5]] @ vectors[0], 0.0]
+    ]
+    assert not any(column(of([0, 5], None), "content_match"))
+    rows = np.arange(8, dtype=np.int32)
+    blind = columns(rows, np.zeros(8, np.float32), liked, items(), stats(), NOW, "cn", "tv")
+    assert not any(column(blind, "content_match"))
 
 
 def test_context_and_locality() -> None:

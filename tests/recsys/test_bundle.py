@@ -50,6 +50,22 @@ def test_a_bundle_survives_the_trip_through_bytes() -> None:
     assert Model.load(got, FEATURES).predictor.p(sent.probe_features).tolist() == sent.probe_p.tolist()
 
 
+def test_text_vectors_of_another_encoder_are_refused() -> None:
+    trained = unpack(pack(replace(bundle(), encoder="usem3@1")))
+    assert trained.encoder == "usem3@1"
+    Model.load(trained, FEATURES, "usem3@1")
+    for other in ("usem3@2", "ngrams@1", ""):
+        with pytest.raises(BundleError, match=f"usem3@1; this engine's are of {other or 'none'}"):
+            Model.load(trained, FEATURES, other)
+    Model.load(bundle(), FEATURES, "usem3@1")  # learned nothing from any
+
+
+def test_a_bundle_from_before_there_were_text_vectors_is_read() -> None:
+    manifest = json.loads(GOOD[MANIFEST])
+    del manifest["encoder"]
+    assert unpack({**GOOD, MANIFEST: json.dumps(manifest).encode()}).encoder == ""
+
+
 ARRAYS = ("item_vectors", "popularity", "probe_features", "probe_p")
 GOOD = pack(bundle())
 

@@ -115,7 +115,15 @@ Serve = Callable[..., AbstractContextManager[Service]]
 @contextmanager
 def running(home: Path, settings: dict[str, Any] | None = None, **parts: Any) -> Iterator[Service]:
     """A service on a free port, with everything it was not given embedded in `home` or in memory."""
-    said = {"home": str(home), "stream": "memory://", "online": "memory://", "poll_ms": 20, **(settings or {})}
+    said = {
+        "home": str(home),
+        "stream": "memory://",
+        "online": "memory://",
+        "vectors": "memory://",
+        "encoder": "ngrams",
+        "poll_ms": 20,
+        **(settings or {}),
+    }
     app = build(Settings.model_validate(said), **parts)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
+from msgspec import structs
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer
 from features.columns import FEATURES, columns
@@ -17,6 +18,7 @@ from features.stats import StatsColumns
 from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
+from recsys.content import Content
 from recsys.guidance.compile import compile_policy
 from recsys.model import Model
 from recsys.pipeline import Engine, World
@@ -42,6 +44,13 @@ def timeline(make_events: MakeEvents) -> Timeline:
 
 
 @pytest.fixture(scope="module")
+def catalog(catalog: Catalog) -> Catalog:
+    """The catalogue with text vectors for most of its items."""
+    vectors = np.random.default_rng(4).normal(size=(len(catalog) - 3, 16)).astype(np.float32)
+    return replace(catalog, content=Content("test@1", vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
+
+
+@pytest.fixture(scope="module")
 def split(timeline: Timeline) -> float:
     return timeline.cut(0.5)
 
@@ -55,7 +64,7 @@ def rewritten(timeline: Timeline, index: int, catalog: Catalog) -> Timeline:
     """Another history from `index` on: other items, other actions, nobody left out."""
     chance = np.random.default_rng(index)
     later = [
-        replace(
+        structs.replace(
             event,
             item_id=catalog.ids[chance.integers(len(catalog))],
             kind=("like", "dislike", "play", "hide")[chance.integers(4)],

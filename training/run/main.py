@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from features.catalogue import read_items
+from features.content.connect import with_content
 from features.offline.log import EventLog
 from recsys.catalog import Catalog
 from recsys.errors import MainstayError, SettingsError
@@ -20,6 +21,8 @@ from training.config import Config, read_config
 from training.dataset import read_timeline
 from training.registry import Registry
 from training.run.train import Outcome, run
+
+FLAGS = ("home", "event_log", "registry", "model", "alias", "encoder", "vectors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     began = time.monotonic()
-    flags = {name: getattr(args, name) for name in ("home", "event_log", "registry", "model", "alias")}
+    flags = {name: getattr(args, name) for name in FLAGS}
     settings, config, progress = Settings.read(os.environ, **flags), read_config(args.config), not args.quiet
-    catalog = Catalog.of(read_items(args.catalog))
+    catalog = with_content(Catalog.of(read_items(args.catalog)), settings)
     timeline = read_timeline(
         EventLog(Path(settings.event_log_dir)), args.until, progress, settings.viewer_ttl_days * DAY_S
     )
@@ -120,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", default="base", help="a TOML file, or one of the package's own: base, demo")
     parser.add_argument("--until", type=float, help="unix seconds: train on the log as of then")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    for name in ("home", "event_log", "registry", "model", "alias"):
+    for name in FLAGS:
         field = Settings.model_fields[name]
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description} [MAINSTAY_{name.upper()}]")
     return parser

@@ -150,6 +150,7 @@ def _bundle(
         probe_features=probe,
         probe_p=Predictor(models.ranker.network).p(probe),
         metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
+        encoder=catalog.content.encoder,
     )
 
 
