@@ -18,7 +18,7 @@ from features.fold import Placed
 from features.offline.compact import compact
 from features.offline.erased import NAME
 from features.offline.log import EventLog
-from features.online import OnlineStore
+from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from features.stream import Record
@@ -175,9 +175,9 @@ class Racing(MemoryStore):
         self._tick()
         return found
 
-    def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
         self._tick()
-        super().put(entries, ttl_s)
+        return super().swap(entries, ttl_s)
 
 
 @pytest.mark.parametrize("after", range(1, 18, 2))
