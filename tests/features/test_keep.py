@@ -17,6 +17,7 @@ from features.events import ViewerEvent, encode
 from features.fold import Placed
 from features.offline.compact import compact
 from features.offline.erased import NAME
+from features.offline.lives import LIVES
 from features.offline.log import EventLog
 from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
@@ -79,7 +80,7 @@ def folded(stream: MemoryStream, online: OnlineStore, log: EventLog, batch: int 
 
 
 def dump(store: OnlineStore) -> dict[str, bytes]:
-    return {key: raw for key, raw in store.scan("") if not key.startswith("erased:")}
+    return {key: raw for key, raw in store.scan("") if not key.startswith(("erased:", LIVES))}
 
 
 @settings(
