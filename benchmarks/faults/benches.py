@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.faults.apart import away, served
 from benchmarks.faults.brokers import stopped, wiped
 from benchmarks.faults.clocks import clocks
 from benchmarks.faults.disks import log_full, spool_full
+from benchmarks.faults.kept import erased, rebuilt
 from benchmarks.faults.killed import killed
 from benchmarks.faults.order import alone, repeats, shuffled
 from benchmarks.faults.place import Places
@@ -52,6 +54,15 @@ BENCHES: dict[str, Bench] = {
         "poison in the log",
         lambda places, kind, short, seed: poison(places, kind, 2_000 if short else 50_000, seed),
     ),
+    "E7": Bench(
+        "the online store, then the event log as well, wiped and rebuilt",
+        lambda places, kind, short, seed: rebuilt(places, kind, 2_000 if short else 200_000, seed),
+    ),
+    "E8": Bench(
+        "features as served against features from the log",
+        lambda places, kind, short, seed: served(kind, 500 if short else 10_000, seed),
+        ("embedded",),
+    ),
     "E9": Bench(
         "workers 1 -> 4 -> 1, one killed every 3 s",
         lambda places, kind, short, seed: rebalanced(places, kind, 12.0 if short else 120.0, seed),
@@ -59,6 +70,15 @@ BENCHES: dict[str, Bench] = {
     "E9-stale": Bench(
         "a worker stopped in a step wakes up after its partitions moved",
         lambda places, kind, short, seed: stale(places, kind, STOPS[1:3] if short else STOPS, seed),
+        ("servers",),
+    ),
+    "P3": Bench(
+        "viewers erased beside a worker, their events sent again",
+        lambda places, kind, short, seed: erased(places, kind, 8 if short else 60, seed),
+    ),
+    "D1": Bench(
+        "the online store killed, stopped, full, read-only",
+        lambda places, kind, short, seed: away(kind, 4.0 if short else 30.0, 20.0 if short else 60.0),
         ("servers",),
     ),
     "D2": Bench(
