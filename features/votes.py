@@ -45,7 +45,7 @@ Vote: TypeAlias = tuple[str, str, float]
 
 
 class Placed(NamedTuple):
-    """An event and its place in the log: `source` is "topic/partition"."""
+    """An event and its place in the log: `source` names log and partition (`features.offline.lives`)."""
 
     source: str
     offset: int

@@ -15,6 +15,7 @@ from features.columns import FEATURES, columns
 from features.content import Encoder
 from features.content.connect import lock_of, open_encoder
 from features.content.vectors import Vectors
+from features.offline.lives import sources_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
@@ -224,7 +225,7 @@ def build(
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
     )
     ingest = Ingest(waiting, control, tokens, metrics, clock)
-    loop = TargetLoop(holders, online, _partitions(stream, settings.topic), clock, metrics)
+    loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
     log = EventLog(settings.event_log_dir)
     requests = Requests(log, online, lambda: tuple(feed.asked))
@@ -286,14 +287,15 @@ def _vectors(settings: Settings, encoder: Encoder) -> Vectors:
     return Vectors(encoder, kept, "" if isinstance(kept, MemoryStore) else lock_of(settings))
 
 
-def _partitions(stream: Stream, topic: str) -> Callable[[], list[str]]:
-    """The names of a log's partitions, asked for once: their number does not change while a process runs."""
-    names: list[str] = []
+def _sources(stream: Stream, topic: str, online: OnlineStore) -> Callable[[], list[str]]:
+    """What states call the partitions of the log and of those that stood in its place before. The number of partitions
+    is asked for once: it does not change while a process runs."""
+    partitions: list[int] = []
 
     def sources() -> list[str]:
-        if not names:
-            names.extend(f"{topic}/{partition}" for partition in range(stream.partitions(topic)))
-        return names
+        if not partitions:
+            partitions.append(stream.partitions(topic))
+        return sources_of(online, topic, partitions[0])
 
     return sources
 

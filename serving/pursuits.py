@@ -61,7 +61,7 @@ class Running:
 class TargetLoop:
     """Pursues all targets of all outlets. `step` is for one follower; `running` is replaced as a whole.
 
-    sources  names of the log's partitions, "topic/0"
+    sources  names of the log's partitions, "topic/0", and of the logs that stood in its place before
     """
 
     holders: Holders

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.faults.servers import broker, valkey
+from features.offline.lives import LIVES
 from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
@@ -62,9 +63,14 @@ class Place:
         return open_online(self.online_url, timeout_s=10.0)
 
     def dump(self) -> dict[str, bytes]:
-        """Every live key of the online store."""
+        """Every live key of the online store, but for the lists of logs that it knows."""
         with closing(self.online()) as store:
-            return dict(store.scan(""))
+            return held(store)
+
+
+def held(store: OnlineStore) -> dict[str, bytes]:
+    """Every live key of a store, but for the lists of logs that it knows."""
+    return {key: raw for key, raw in store.scan("") if not key.startswith(LIVES)}
 
 
 class Places:

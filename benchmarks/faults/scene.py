@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.oracle import Ledger, Oracle, Verdict, compare, logged_events
-from benchmarks.faults.place import Place
+from benchmarks.faults.place import Place, held
 from benchmarks.faults.tail import Tail
 from benchmarks.faults.traffic import publish
 from features.stream import Message, Record
@@ -81,7 +81,7 @@ class Scene:
         """The verdict as soon as it is good, or as it stands at the end of the time."""
         give_up, expected = time.monotonic() + within_s, self.expected()
         with closing(self.place.online()) as store:
-            while dict(store.scan("")) != expected and time.monotonic() < give_up:
+            while held(store) != expected and time.monotonic() < give_up:
                 time.sleep(LOOK_EVERY_S)
         while not (verdict := self.verdict()).ok and time.monotonic() < give_up:
             time.sleep(LOOK_EVERY_S)

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from features.fold import Placed
 from features.offline import files
 from features.offline.erased import Erased
+from features.offline.lives import Lives
 from features.offline.table import SCHEMA, placed_of, table_of, whole
 from features.viewer_event import LATEST
 from recsys.errors import Unavailable
@@ -44,10 +45,10 @@ class EventLog:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self.erased = Erased(self.directory)
+        self.erased, self.lives = Erased(self.directory), Lives(self.directory)
 
     def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
-        """Write the events of one source ("topic/partition") whose batch covered offsets `first`..`last`.
+        """Write the events of one source (`features.offline.lives`) whose batch covered offsets `first`..`last`.
 
         On the disk on return; a file that exists is left alone, and erased events are left out. Raises Unavailable.
         """
@@ -84,7 +85,8 @@ class EventLog:
             yield from placed_of(batch)
 
     def sources(self) -> list[str]:
-        """The partitions of the stream that the log has events of, as "topic/partition". Raises Unavailable."""
+        """The partitions of the stream that the log has events of, those of older lives of the stream first. Raises
+        Unavailable."""
         found = self.query("SELECT DISTINCT source FROM log ORDER BY source", {})
         return [str(source) for source in found["source"].to_pylist()]
 

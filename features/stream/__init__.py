@@ -1,8 +1,9 @@
 """The stream: a partitioned, ordered, durable log of raw bytes. One port, three adapters, one law suite.
 
 Laws (`tests/contracts/test_stream.py`): messages with one key keep their order and share a partition; offsets of a
-partition rise by one message and start at 0; a group that has committed `o` continues at `o + 1` after any crash;
-an uncommitted message is delivered again; nothing is decoded, nothing is lost.
+partition rise by one message and start at 0; a log keeps its identity, and one that begins anew has another; a group
+that has committed `o` continues at `o + 1` after any crash; an uncommitted message is delivered again; nothing is
+decoded, nothing is lost.
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ class Stream(Protocol):
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has; it is created when missing."""
+
+    def identity(self, topic: str) -> str:
+        """Which log stands under this name; empty when that cannot be told. The topic is created when missing.
+
+        It outlives every restart, and a log that begins again at offset 0 has another. Raises Unavailable.
+        """
 
     def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets (partition -> offset) any more; None while it can.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -33,6 +34,7 @@ SEND_WITHIN_S = 10.0
 BOOTSTRAP_WITHIN_S = 10.0
 TOPIC_WITHIN_S = 10.0
 SESSION_S = 6.0  # a dead worker's partitions move after this long; some brokers also let a first member wait for it
+NO_ID = str(uuid.UUID(int=0))  # what brokers say that know no ids of topics
 READ_IDLE_S = 1.0  # a partition that is silent for this long has been read to its end
 
 
@@ -103,6 +105,15 @@ class KafkaStream:
                 with _faults(self._servers):
                     self._known[topic] = self._created(topic)
             return self._known[topic]
+
+    def identity(self, topic: str) -> str:
+        """The id that the broker gave the topic."""
+        with _faults(self._servers), closing(self._admin()) as admin:
+            if topic in admin.list_topics():
+                said = _only(admin.describe_topics([topic])).get("topic_id")
+                return "" if said is None or str(said) == NO_ID else str(said)
+            self._created(topic)
+        return self.identity(topic)
 
     def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets: the topic is gone, or is another of the same name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 
 from features.stream import Message, Record
@@ -14,7 +15,7 @@ class MemoryStream:
     """Lists under one lock. One member of a group holds all partitions; others stand by until it closes."""
 
     def __init__(self, partitions: int = 4) -> None:
-        self._partitions = partitions
+        self._partitions, self._identity = partitions, uuid.uuid4().hex
         self._logs: dict[str, list[list[Message]]] = {}
         self._committed: dict[tuple[str, str], dict[int, int]] = {}
         self._members: dict[tuple[str, str], list[MemoryConsumer]] = {}
@@ -50,6 +51,10 @@ class MemoryStream:
         """How many partitions the topic has; it is created when missing."""
         with self._changed:
             return len(self._topic(topic))
+
+    def identity(self, topic: str) -> str:
+        """Which log this is."""
+        return self._identity
 
     def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets."""

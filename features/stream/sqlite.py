@@ -10,12 +10,15 @@ import os
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from urllib.parse import quote
 
 from features.sqlite import faults, open_database, transaction
 from features.stream import Message, Record
 from features.stream.partition import partition_of, shrunk
+from recsys.errors import Unavailable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topic (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID;
@@ -27,6 +30,7 @@ CREATE TABLE IF NOT EXISTS done (
   topic TEXT NOT NULL, consumers TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL,
   PRIMARY KEY (topic, consumers, partition)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS identity (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
 """
 _READ = """
 SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?
@@ -79,6 +83,17 @@ class SqliteStream:
                 row = self._db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
                 self._known[topic] = int(row[0])
         return self._known[topic]
+
+    def identity(self, topic: str) -> str:
+        """Which file stands at the path by now: one that was taken away while it is open here is not asked."""
+        if not os.path.exists(self._path):
+            raise Unavailable(f"{self._path} is gone")
+        with closing(open_database(self._path, _SCHEMA, _BUSY_S)) as db, faults(self._path):
+            if (found := db.execute("SELECT id FROM identity").fetchone()) is None:
+                with transaction(db):
+                    db.execute("INSERT OR IGNORE INTO identity VALUES (1, ?)", (uuid.uuid4().hex,))
+                    found = db.execute("SELECT id FROM identity").fetchone()
+            return str(found[0])
 
     def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets: its file was taken away or put back from a copy."""

@@ -1,7 +1,7 @@
 """Dead letters: messages that cannot be read leave the way, with cause and place, and nothing after them is lost.
 
 A letter is written before the batch is committed, so after a crash it may be written again: it names the place of the
-message in its log, and `read_letters` lists each place once.
+message in its log, and `read_letters` lists each message once.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def as_record(one: DeadLetter) -> Record:
 
 
 def read_letters(stream: Stream, topic: str) -> Iterator[DeadLetter]:
-    """The dead letters of a topic, each place once. Raises Unavailable."""
+    """The dead letters of a topic, each message once. Raises Unavailable."""
     dead, listed = dead_topic(topic), set()
     for partition in range(stream.partitions(dead)):
         offset = 0
@@ -81,8 +81,8 @@ def read_letters(stream: Stream, topic: str) -> Iterator[DeadLetter]:
                     found = msgspec.json.decode(message.value, type=DeadLetter)
                 except ValueError as error:  # somebody else writes here
                     found = letter(message, f"no dead letter: {error}")
-                if found.place not in listed:
-                    listed.add(found.place)
+                if (found.place, found.sha256) not in listed:  # a log that began anew gives its places out again
+                    listed.add((found.place, found.sha256))
                     yield found
 
 

@@ -83,12 +83,14 @@ def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
         unreadable += 1
 
     kept.log.erased.agree_with(kept.online)
+    kept.log.lives.impose(kept.online, kept.settings.topic)
+    worker = kept.worker(kept.online)
     sources = (
         from_log(kept.log)
         if said.origin == "log"
-        else from_stream(kept.stream, kept.log, kept.settings.topic, set_aside)
+        else from_stream(kept.stream, kept.log, kept.settings.topic, set_aside, worker.log_name())
     )
-    events = rebuild(kept.worker(kept.online), kept.online, sources, time.time(), kept.ttl_s, _progress)
+    events = rebuild(worker, kept.online, sources, time.time(), kept.ttl_s, _progress)
     took_s = time.monotonic() - began
     aside = f", {unreadable:,} unreadable messages left out" if unreadable else ""
     print(

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event
 
 from features.offline.log import EventLog
+from features.offline.spared import without_pandas
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
@@ -57,6 +58,7 @@ def _keep(stream: Stream, settings: Settings, arguments: argparse.Namespace) -> 
 
 
 def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
+    without_pandas()
     with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
         if unfinished(online):
             raise Conflict("a rebuild of the online store did not end: say `recsys-worker rebuild` again")

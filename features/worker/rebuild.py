@@ -64,24 +64,26 @@ def from_log(log: EventLog) -> Iterator[Iterator[Placed]]:
 
 
 def from_stream(
-    stream: Stream, log: EventLog, topic: str, dead: Callable[[DeadLetter], None]
+    stream: Stream, log: EventLog, topic: str, dead: Callable[[DeadLetter], None], name: str | None = None
 ) -> Iterator[Iterator[Placed]]:
     """The partitions of a stream, from their first message to the last there is now; what cannot be read goes to
-    `dead`, and what the log has lost is appended to it."""
-    return (_partition(stream, log, topic, number, dead) for number in range(stream.partitions(topic)))
+    `dead`, and what the log has lost is appended to it. `name` as `Worker.log_name` says it, else the
+    topic's."""
+    partitions = range(stream.partitions(topic))
+    return (_partition(stream, log, topic, number, dead, name or topic) for number in partitions)
 
 
 def _partition(
-    stream: Stream, log: EventLog, topic: str, number: int, dead: Callable[[DeadLetter], None]
+    stream: Stream, log: EventLog, topic: str, number: int, dead: Callable[[DeadLetter], None], name: str
 ) -> Iterator[Placed]:
     offset = 0
     while messages := stream.read(topic, number, offset, BATCH):
         offset = messages[-1].offset + 1
-        yield from _read(messages, log, dead)
+        yield from _read(messages, log, dead, name)
 
 
-def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], None]) -> list[Placed]:
-    placed, letters = read(messages)
+def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], None], name: str) -> list[Placed]:
+    placed, letters = read(messages, name)
     for one in letters:
         dead(one)
     if placed:

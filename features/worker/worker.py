@@ -22,7 +22,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from threading import Event
 
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
@@ -30,6 +29,7 @@ from features.events import decode
 from features.exposure import fold_exposure
 from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
 from features.offline.erased import hashed
+from features.offline.lives import Life, source_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.rewrite import rewrite
@@ -70,6 +70,7 @@ class Worker:
         self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
         self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
         self._consumer: Consumer | None = None
+        self._identity = self._name = ""  # of the log that was joined
 
     def step(self, wait_s: float = POLL_S) -> int:
         """Take one batch all the way; returns how many messages it had, 0 when none came within `wait_s`.
@@ -80,6 +81,8 @@ class Worker:
         consumer = self.join()
         messages = consumer.poll(self._batch, wait_s)
         if messages:
+            if self._stream.identity(self._topic) != self._identity:  # asked afterwards: these are of the log joined
+                raise Unavailable(f"topic {self._topic} was made anew: joining the new one")
             with _no_search_for_circles():
                 self._take(consumer, messages)
         return len(messages)
@@ -117,8 +120,10 @@ class Worker:
         return taken
 
     def join(self) -> Consumer:
-        """Join the group unless it is joined. Raises Unavailable."""
+        """Join the group unless it is joined. Raises Unavailable, Conflict."""
         if self._consumer is None:
+            self._identity = self._stream.identity(self._topic)  # before: what is polled is not of an older log
+            self._name = self._named(self._identity)
             self._consumer = self._stream.consumer(self._topic, self._group)
         return self._consumer
 
@@ -128,8 +133,16 @@ class Worker:
         if consumer is not None:
             consumer.close()
 
+    def log_name(self) -> str:
+        """What the log that stands under the topic's name by now is called. Raises Unavailable, Conflict."""
+        return self._named(self._stream.identity(self._topic))
+
+    def _named(self, identity: str) -> str:
+        life = Life(identity, self._stream.partitions(self._topic))
+        return self._log.lives.name(self._online, self._topic, life)
+
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
-        placed, dead = read(messages)
+        placed, dead = read(messages, self._name)
         if dead:
             self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
             self._report(dead)
@@ -235,7 +248,7 @@ class Worker:
         spans: dict[str, tuple[int, int]] = {}  # of one topic: a step takes from no other
         for partition, last in _last_offsets(messages).items():
             first = next(message.offset for message in messages if message.partition == partition)
-            spans[_source(messages[0].topic, partition)] = first, last
+            spans[source_of(self._name, partition)] = first, last
         for source, (first, last) in spans.items():
             self._log.append(source, first, last, by_source.get(source, []))
 
@@ -253,23 +266,18 @@ def _no_search_for_circles() -> Iterator[None]:
             gc.enable()
 
 
-def read(messages: Iterable[Message]) -> tuple[list[Placed], list[DeadLetter]]:
-    """Events with their place, and dead letters for the messages that are none."""
+def read(messages: Iterable[Message], log: str) -> tuple[list[Placed], list[DeadLetter]]:
+    """Events with their place in the log of this name, and dead letters for the messages that are none."""
     placed, dead = [], []
     for message in messages:
         try:
             event = decode(message.value)
             if event.viewer_id != message.key:  # two workers would write one viewer's state
                 raise EventError(f"keyed by {ascii(message.key)[:60]}, not by its viewer {event.viewer_id}")
-            placed.append(Placed(_source(message.topic, message.partition), message.offset, event))
+            placed.append(Placed(source_of(log, message.partition), message.offset, event))
         except EventError as error:
             dead.append(letter(message, str(error)))
     return placed, dead
-
-
-@lru_cache(maxsize=10_000)
-def _source(topic: str, partition: int) -> str:
-    return f"{topic}/{partition}"
 
 
 def _last_offsets(messages: Iterable[Message]) -> dict[int, int]:

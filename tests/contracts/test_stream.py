@@ -156,6 +156,31 @@ def test_publishing_tells_the_newest_offsets_and_the_log_stands_by_them(
     assert stream.committed(unique, "another") == {}
 
 
+def test_a_log_keeps_its_identity(stream: Stream, url: str, unique: str) -> None:
+    first = stream.identity(unique)
+    assert first
+    stream.publish(unique, records(3))
+    assert stream.identity(unique) == first
+    if url.startswith("memory"):
+        return
+    with closing(open_stream(url, partitions=PARTITIONS)) as again:
+        assert again.identity(unique) == first
+
+
+def test_a_log_that_begins_anew_has_another_identity(stream: Stream, url: str, unique: str, tmp_path: Path) -> None:
+    first = stream.identity(unique)
+    if url.startswith("sqlite"):
+        for file in (tmp_path / "log").iterdir():
+            file.unlink()
+        with pytest.raises(Unavailable, match="is gone"):  # nor is it made by asking: the watch would see no loss
+            stream.identity(unique)
+    elif url.startswith("kafka"):
+        with closing(stream._admin()) as admin:  # type: ignore[attr-defined]
+            admin.delete_topics([unique])
+    with closing(open_stream(url, partitions=PARTITIONS)) as another:
+        assert another.identity(unique) != first
+
+
 def test_publishing_from_several_threads_loses_nothing(
     stream: Stream, join: Callable[[str, str], Consumer], unique: str
 ) -> None:

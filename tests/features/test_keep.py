@@ -17,8 +17,9 @@ from features.events import ViewerEvent, encode
 from features.fold import Placed
 from features.offline.compact import compact
 from features.offline.erased import NAME
+from features.offline.lives import LIVES
 from features.offline.log import EventLog
-from features.online import OnlineStore
+from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from features.stream import Record
@@ -79,7 +80,7 @@ def folded(stream: MemoryStream, online: OnlineStore, log: EventLog, batch: int 
 
 
 def dump(store: OnlineStore) -> dict[str, bytes]:
-    return {key: raw for key, raw in store.scan("") if not key.startswith("erased:")}
+    return {key: raw for key, raw in store.scan("") if not key.startswith(("erased:", LIVES))}
 
 
 @settings(
@@ -175,9 +176,9 @@ class Racing(MemoryStore):
         self._tick()
         return found
 
-    def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
         self._tick()
-        super().put(entries, ttl_s)
+        return super().swap(entries, ttl_s)
 
 
 @pytest.mark.parametrize("after", range(1, 18, 2))

@@ -37,6 +37,7 @@ from features.stream.memory import MemoryStream
 from features.worker.worker import Worker
 from recsys.state import DAY_S, LANDMARK, ItemState, ViewerState, remembered
 from recsys.types import Screen
+from tests.features.test_worker import held
 
 TOPIC = "t"
 KINDS = ("impression", "impression", "click", "open", "play", "play", "ping", "complete", "like", "dislike", "hide",
@@ -165,7 +166,7 @@ def test_the_stores_hold_what_a_plain_replay_gives(
     with tempfile.TemporaryDirectory() as directory:
         for fuse, batch in [*cut, (10**6, 1 + seed % 30)]:
             run(stream, store, directory, [fuse], batch, ttl_s)
-        assert dict(store.scan("")) == replayed(stream, ttl_s)
+        assert held(store) == replayed(stream, ttl_s)
         logged = [(one.event.viewer_id, one.event.id) for one in EventLog(directory).replay()]
     assert sorted(logged) == sorted({(record.key, decode(record.value).id) for record in records})
 
@@ -182,7 +183,7 @@ def test_going_back_to_an_older_commit_changes_nothing(seed: int, back: Sequence
             records = records[size:]
             run(stream, store, directory, [10**6], 7, FOREVER, group=f"g{number % 3}")
         run(stream, store, directory, [10**6], 7, FOREVER, group="g0")
-    assert dict(store.scan("")) == replayed(stream)
+    assert held(store) == replayed(stream)
 
 
 @settings(max_examples=40, deadline=None)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from features.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import ViewerEvent, decode, encode
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
+from features.offline.lives import LIVES
 from features.offline.log import EventLog
 from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
@@ -86,6 +87,11 @@ class FragileLog(EventLog):
             raise Crash  # before the commit
 
 
+def held(store: OnlineStore) -> dict[str, bytes]:
+    """All that the store holds, but for the names of the logs that it knows."""
+    return {key: raw for key, raw in store.scan("") if not key.startswith(LIVES)}
+
+
 def replayed(stream: MemoryStream) -> dict[str, bytes]:
     """The oracle: all of the log folded at once, straight from the definition."""
     viewers: dict[str, list[Placed]] = {}
@@ -139,7 +145,7 @@ def test_crashes_anywhere_leave_the_state_of_a_pure_replay(records: list[Record]
                 while worker.step(wait_s=0):
                     pass
             worker.close()
-        assert dict(store.scan("")) == replayed(stream)
+        assert held(store) == replayed(stream)
         logged = [(one.event.viewer_id, one.event.id) for one in EventLog(directory).replay()]
     everything = {(record.key, decode(record.value).id) for record in records}
     assert len(logged) == len(set(logged))
@@ -156,7 +162,7 @@ def test_a_duplicate_is_told_from_a_redelivery_even_when_its_id_was_forgotten(tm
         with suppress(Crash):
             worker.step(wait_s=0)
         worker.close()
-    assert dict(store.scan("")) == replayed(stream)
+    assert held(store) == replayed(stream)
 
 
 def played(id: str, viewer: str = "v", **said: Any) -> Record:
@@ -297,14 +303,14 @@ def test_a_batch_of_nothing_but_poison_is_committed(tmp_path: Any) -> None:
     assert worker.step(wait_s=0) == 2
     worker.close()
     assert worker.step(wait_s=0) == 0
-    assert dict(store.scan("")) == {}
+    assert held(store) == {}
 
 
 def test_letters_are_listed_once_and_revived_under_their_viewer(tmp_path: Any) -> None:
     stream, store = MemoryStream(partitions=2), MemoryStore()
     misplaced = encode(ViewerEvent(id="x", kind="play", viewer_id="owner", at=LANDMARK, item_id="a"))
     stream.publish(TOPIC, [Record("other", misplaced), Record("other", b"rubbish")])
-    fuse = Fuse(0)
+    fuse = Fuse(2)  # what notes the name of the log goes well
     worker = Worker(stream, FragileStore(store, fuse), EventLog(tmp_path), topic=TOPIC, group="g")
     with pytest.raises(Crash):
         worker.step(wait_s=0)  # the letters are written, the batch is not committed
@@ -340,7 +346,7 @@ def test_a_store_that_does_not_answer_is_waited_for(tmp_path: Any, monkeypatch: 
     worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=4)
     assert worker.run(Event(), until_idle_s=0.0, ready=lambda: heard.append("ready")) == 9
     assert heard == ["ready"]
-    assert dict(store.scan("")) == replayed(stream)
+    assert held(store) == replayed(stream)
 
 
 def test_viewers_are_forgotten_after_their_time_and_items_are_not(tmp_path: Any) -> None:
@@ -348,9 +354,9 @@ def test_viewers_are_forgotten_after_their_time_and_items_are_not(tmp_path: Any)
     stream, store = MemoryStream(partitions=1), MemoryStore(clock=lambda: now[0])
     stream.publish(TOPIC, [played("e")])
     Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", viewer_ttl_s=50).step(wait_s=0)
-    assert len(dict(store.scan(""))) == 2
+    assert len(held(store)) == 2
     now[0] += 51
-    assert [key for key, _ in store.scan("")] == [item_key("a", "t/0")]
+    assert list(held(store)) == [item_key("a", "t/0")]
 
 
 @pytest.fixture
