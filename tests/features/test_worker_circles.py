@@ -27,7 +27,7 @@ def test_circles_are_looked_for_again_after_a_step_also_after_one_that_failed(tm
                 searching.append(gc.isenabled())
             return super().swap(entries, ttl_s)
 
-    for store in (FragileStore(Watching(), Fuse(0)), Watching()):
+    for store in (FragileStore(Watching(), Fuse(2)), Watching()):
         worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=1)
         with suppress(Crash):
             worker.step(wait_s=0)
