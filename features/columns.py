@@ -82,12 +82,19 @@ def columns(
     affinity [N] is retrieval's inner product, 0 where there is none. Each row depends on its own item only, never on
     the other candidates, so training may sample its negatives as it likes. Every column is finite for any input.
     """
-    out = np.zeros((len(rows), len(FEATURES)), np.float32)
+    out = blank(len(rows))
     if len(rows):
         out[:, AT["affinity"]] = affinity
         item_columns(out, rows, catalog, Figures.of(stats, rows, region, screen), now, region, screen)
         if viewer is not None:
             viewer_columns(out, rows, viewer, catalog, now, screen)
+    return out
+
+
+def blank(size: int) -> F32:
+    """[N, F] features of somebody who has done nothing, items left out: what the two halves fill in."""
+    out = np.zeros((size, len(FEATURES)), np.float32)
+    out[:, AT["satisfaction"]] = 0.5
     return out
 
 
@@ -116,7 +123,6 @@ def item_columns(
     out[:, AT["log_duration_min"]] = np.log1p(catalog.duration_s[rows] / 60.0)
     out[:, AT["is_live"]] = catalog.kind[rows] == KINDS.index("live")
     out[:, AT["is_local"]] = np.isin(catalog.region[rows], catalog.regions.subtree(region, "."))
-    out[:, AT["satisfaction"]] = 0.5
     out[:, AT["on_tv"]] = screen == Screen.TV
     out[:, AT["on_mobile"]] = screen == Screen.MOBILE
 

@@ -116,11 +116,13 @@ def serving(home: Path) -> Iterator[tuple[Parts, Clock]]:
     clock = Clock()
     said = {"home": str(home), "stream": "memory://", "online": "memory://", "viewer_ttl_days": TTL_DAYS}
     parts = build(Settings.model_validate(said), clock=clock).state.parts
+    parts.spool.start()
     parts.publisher.start()
     try:
         yield parts, clock
     finally:
         parts.publisher.stop()
+        parts.spool.close()
         parts.stream.close()
         parts.control.close()
 

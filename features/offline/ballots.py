@@ -2,12 +2,12 @@
 
 What an event counts for its item depends on what its viewer did before (`features.votes`). Most viewers did little,
 never paused for long and did nothing twice: how much each of their events counts is then a matter of its number alone,
-which SQL can tell. All others go through the worker's own fold.
+which SQL can tell. All others (`busy`) go through the worker's own fold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute  # type: ignore[import-untyped]
 
+from features.circles import no_search_for_circles
 from features.figures import MEASURES
 from features.fold import Placed, ViewerFold
 from features.fold_item import screen_of
 from features.fold_viewer import REMEMBERED
 from features.offline.log import EventLog
-from features.offline.table import placed_of, whole
+from features.offline.table import placed_of
 from features.viewer_event import ViewerEvent
-from features.votes import COUNTS, IMPRESSION, VISIT, Vote, votes_of
+from features.votes import COUNTS, IMPRESSION, VISIT, votes_of
 from recsys.catalog import Catalog
 from recsys.state import RECENT_MAX, Recent, ViewerState
 from recsys.types import F64, I64
@@ -67,10 +68,39 @@ class Ballots:
 
 def ballots(log: EventLog, catalog: Catalog, ttl_s: float) -> Ballots:
     """All votes of the log, each as the worker gave it. Raises Unavailable."""
-    said = _SAID | {"ttl": ttl_s}
-    plain = log.query(_PLAIN, said)
-    others = whole(log.query(_OTHERS, said))
-    return _joined(_of_plain(plain) + _of_folded(_folded(others, ttl_s)), catalog)
+    with no_search_for_circles():
+        found, tally = gathered(log, ttl_s), Tally()
+        for viewer_id, their in by_viewer(found.events):
+            fold = ViewerFold(ViewerState(viewer_id), ttl_s)
+            for one in their:
+                tally.take(fold, one)
+        return counted(found, tally, catalog)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What one reading of the log gives.
+
+    plain   events that count, of viewers whose votes are a matter of the events' numbers, with that `number`
+    events  all events of all others (`busy`) and of the viewers wanted, in the order of viewer, source and offset,
+            each offset once, without what no feature is made of: contexts, and names of devices and requests
+    """
+
+    plain: pa.Table
+    events: pa.Table
+    busy: frozenset[str]
+
+
+def gathered(log: EventLog, ttl_s: float, viewers: Sequence[str] = ()) -> Gathered:
+    """The log, read once, for all votes and for folding these viewers. Raises Unavailable."""
+    said = _SAID | {"ttl": ttl_s, "wanted": sorted(set(viewers))}
+    plain, busy, events = log.queries((_PLAIN, "SELECT viewer_id FROM busy", _EVENTS), said, made=(_ONCE, _BUSY))
+    return Gathered(plain, events, frozenset(busy["viewer_id"].to_pylist()))
+
+
+def counted(found: Gathered, tally: Tally, catalog: Catalog) -> Ballots:
+    """The votes of plain viewers and those of the busy, who were folded into `tally`."""
+    return _joined(_of_plain(found.plain) + tally.votes(), catalog)
 
 
 def _worths() -> F64:
@@ -91,29 +121,31 @@ def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[Placed]]]:
 
 
 _SAID = {"remembered": sorted(REMEMBERED), "counted": sorted(COUNTS), "most": RECENT_MAX}
-_LOG = """
-    once AS (SELECT * FROM log QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1)
+_ONCE = """
+    CREATE TEMP TABLE once AS SELECT viewer_id, id, kind, "at", source, "offset", session_id, screen, region, placement,
+      item_id, position_s, duration_s, percent, rating, "items" FROM log
+    QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1
 """
-_BUSY = f"""
-    WITH {_LOG}, busy AS (
-      SELECT viewer_id FROM once GROUP BY viewer_id HAVING
-        count(*) FILTER (list_contains($remembered, kind)) >= $most OR count(*) > count(DISTINCT id)
-        OR max("at") - min("at") > $ttl
-        OR count(item_id) FILTER (list_contains($counted, kind))
-           > count(DISTINCT item_id) FILTER (list_contains($counted, kind))
-        OR coalesce(sum(len("items")), 0) > 0 AND len(list_distinct(flatten(list("items")))) < sum(len("items"))
-    )
-"""
-_PLAIN = f"""
-    {_BUSY}
-    , plain AS (SELECT *, item_id IS NOT NULL AND list_contains($counted, kind) AS counts FROM once
+_BUSY = """
+    CREATE TEMP TABLE busy AS
+    SELECT viewer_id FROM once GROUP BY viewer_id HAVING
+      count(*) FILTER (list_contains($remembered, kind)) >= $most OR max("at") - min("at") > $ttl
+    UNION SELECT viewer_id FROM once GROUP BY viewer_id, hash(id) HAVING count(*) > 1
+    UNION SELECT viewer_id FROM once WHERE list_contains($counted, kind)
+      GROUP BY viewer_id, hash(item_id) HAVING count(item_id) > 1
+    UNION SELECT viewer_id FROM (SELECT viewer_id, hash(unnest("items")) AS item FROM once WHERE len("items") > 0)
+      GROUP BY viewer_id, item HAVING count(*) > 1
+"""  # two ids of one hash make a viewer busy who is not: no harm
+_PLAIN = """
+    WITH plain AS (SELECT *, item_id IS NOT NULL AND list_contains($counted, kind) AS counts FROM once
       ANTI JOIN busy USING (viewer_id))
     SELECT "at", source, "offset", kind, screen, placement, region, item_id, "items",
       count(*) FILTER (counts) OVER (PARTITION BY viewer_id ORDER BY source, "offset") AS number
     FROM plain WHERE kind = 'impression' OR counts
 """
-_OTHERS = f"""
-    {_BUSY} SELECT * FROM once SEMI JOIN busy USING (viewer_id) ORDER BY viewer_id, source, "offset"
+_EVENTS = """
+    SELECT * FROM once SEMI JOIN (SELECT viewer_id FROM busy UNION SELECT unnest($wanted)) USING (viewer_id)
+    ORDER BY viewer_id, source, "offset"
 """
 
 
@@ -165,25 +197,30 @@ def _screens(rows: pa.Table) -> pa.Array:
     return decided.take(coded.indices)
 
 
-def _folded(events: pa.Table, ttl_s: float) -> Iterable[tuple[Placed, tuple[Vote, ...]]]:
-    for viewer_id, their in by_viewer(events):
-        fold = ViewerFold(ViewerState(viewer_id), ttl_s)
-        for one in their:
-            if (counted := fold.take(one)) is not None and counted.votes:
-                yield one, counted.votes
+class Tally:
+    """Votes of events that are folded, on their way into columns."""
 
+    def __init__(self) -> None:
+        self._lines: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [])
 
-def _of_folded(folded: Iterable[tuple[Placed, tuple[Vote, ...]]]) -> list[_Votes]:
-    lines = [
-        (item_id, _CODE[action], one.event.at, worth, one.offset, one.source, one.event.region,
-         screen_of(one.event.screen, one.event.placement))
-        for one, votes in folded for item_id, action, worth in votes if action in _CODE
-    ]  # fmt: skip
-    if not lines:
-        return []
-    named, measure, at, worth, offset, source, region, screen = zip(*lines, strict=True)
-    return [_Votes(pa.array(named), np.array(measure), np.array(at), np.array(worth, np.float64), np.array(offset),
-                   pa.array(source), pa.array(region), pa.array(screen))]  # fmt: skip
+    def take(self, fold: ViewerFold, one: Placed) -> None:
+        """Fold an event and keep its votes."""
+        counted = fold.take(one)
+        for item_id, action, worth in counted.votes if counted is not None else ():
+            if action in _CODE:
+                event = one.event
+                line = (item_id, _CODE[action], event.at, worth, one.offset, one.source, event.region,
+                        screen_of(event.screen, event.placement))  # fmt: skip
+                for column, entry in zip(self._lines, line, strict=True):
+                    column.append(entry)
+
+    def votes(self) -> list[_Votes]:
+        """As columns; empty when there are none."""
+        named, measure, at, worth, offset, source, region, screen = self._lines
+        if not named:
+            return []
+        return [_Votes(pa.array(named), np.array(measure), np.array(at), np.array(worth, np.float64), np.array(offset),
+                       pa.array(source), pa.array(region), pa.array(screen))]  # fmt: skip
 
 
 def _joined(votes: list[_Votes], catalog: Catalog) -> Ballots:

@@ -102,19 +102,34 @@ class EventLog:
     def query(self, query: str, said: Mapping[str, object], since: float = 0.0, until: float = FOREVER) -> pa.Table:
         """What a query over the view `log` finds: the rows of all files that may hold events of the days asked for, or
         of the day before them, without what was erased; repeats may be among them. Raises Unavailable.
+        """
+        return self.queries((query,), said, since, until)[0]
+
+    def queries(
+        self,
+        queries: Sequence[str],
+        said: Mapping[str, object],
+        since: float = 0.0,
+        until: float = FOREVER,
+        made: Sequence[str] = (),
+    ) -> list[pa.Table]:
+        """What each of several queries finds in one and the same log, as `query`. Raises Unavailable.
+
+        made  statements before them, for temporary tables that the queries share
 
         A file that a compaction took away before DuckDB came to it is looked for in its new place.
         """
         for _ in range(TRIES):
             paths = self.files(since, until)
-            if not paths:
-                with duckdb.connect() as database:
-                    database.register("log", SCHEMA.empty_table())
-                    return database.sql(query, params=_used(query, said)).to_arrow_table()
             try:
                 with duckdb.connect() as database:
-                    view(database, paths, self.erased.all())
-                    return database.sql(query, params=_used(query, said)).to_arrow_table()
+                    if paths:
+                        view(database, paths, self.erased.all())
+                    else:
+                        database.register("log", SCHEMA.empty_table())
+                    for statement in made:
+                        database.execute(statement, _used(statement, said))
+                    return [database.sql(query, params=_used(query, said)).to_arrow_table() for query in queries]
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 if all(Path(path).exists() for path in paths):
                     raise Unavailable(f"event log {self.directory}: {error}") from error

@@ -13,19 +13,20 @@ votes are those of the fold (`features.offline.ballots`), summed up to each mome
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 import numpy as np
 
-from features.columns import AT, FEATURES, item_columns, viewer_columns
+from features.circles import no_search_for_circles
+from features.columns import AT, blank, item_columns, viewer_columns
 from features.figures import MEASURES, Figures
 from features.fold import FOREVER, Placed, ViewerFold, roll_up
-from features.offline.ballots import Ballots, ballots, by_viewer
+from features.offline.ballots import Ballots, Gathered, Tally, by_viewer, counted, gathered
 from features.offline.log import EventLog
 from features.offline.sums import FastSums, Sums
-from features.offline.table import whole
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import Finding, InvalidInput
@@ -72,17 +73,21 @@ def point_in_time(
     Raises InvalidInput for unknown items, Unavailable when the log cannot be read.
     """
     rows = asked.rows(catalog)
-    out = np.zeros((len(asked), len(FEATURES)), np.float32)
+    out = blank(len(asked))
     if len(asked):
-        _of_items(out, rows, asked, catalog, ballots(log, catalog, ttl_s))
-        _of_viewers(out, rows, asked, catalog, log, ttl_s, retriever)
+        with no_search_for_circles():
+            found, tally = gathered(log, ttl_s, asked.viewer_id), Tally()
+            _of_viewers(out, rows, asked, catalog, _moments(asked, found, tally, ttl_s), retriever)
+            votes = counted(found, tally, catalog)
+        del found, tally
+        _of_items(out, rows, asked, catalog, votes)
     return out
 
 
 def _of_items(out: F32, rows: I32, asked: Asked, catalog: Catalog, votes: Ballots) -> None:
     figures = figures_before(rows, asked, len(catalog), votes)
     for (region, screen), places in _groups(asked.region, asked.screen):
-        part = np.zeros((len(places), len(FEATURES)), np.float32)
+        part = out[places]
         some = Figures(
             figures.count[places],
             figures.lately[places],
@@ -152,11 +157,16 @@ def _of_places(
 
 
 def _of_viewers(
-    out: F32, rows: I32, asked: Asked, catalog: Catalog, log: EventLog, ttl_s: float, retriever: Retriever | None
+    out: F32,
+    rows: I32,
+    asked: Asked,
+    catalog: Catalog,
+    moments: Iterable[tuple[ViewerState, float, I64]],
+    retriever: Retriever | None,
 ) -> None:
-    """Fold the viewers who are asked for, and stop at each time asked."""
+    """What compares an item with what its viewer had done."""
     position = _positions(retriever, catalog)
-    for viewer, at, places in _moments(asked, log, ttl_s):
+    for viewer, at, places in moments:
         for (_, screen), some in _groups([asked.region[n] for n in places], [asked.screen[n] for n in places]):
             here = places[some]
             part = out[here]
@@ -176,27 +186,27 @@ def _positions(retriever: Retriever | None, catalog: Catalog) -> I64:
     return position
 
 
-def _moments(asked: Asked, log: EventLog, ttl_s: float) -> Iterator[tuple[ViewerState, float, I64]]:
-    """The states of viewers at the times asked, as far as there was one, and the places of the questions."""
+def _moments(asked: Asked, found: Gathered, tally: Tally, ttl_s: float) -> Iterator[tuple[ViewerState, float, I64]]:
+    """The states of viewers at the times asked, as far as there was one, and the places of the questions; each viewer
+    is folded once for them and for the votes."""
     order = sorted(range(len(asked)), key=lambda n: (asked.viewer_id[n], asked.at[n]))
     questions = {
         viewer_id: [(at, np.array(list(same))) for at, same in groupby(theirs, key=lambda n: float(asked.at[n]))]
         for viewer_id, theirs in groupby(order, key=lambda n: asked.viewer_id[n])
     }
-    query = """
-        SELECT * FROM log SEMI JOIN (SELECT unnest($viewers) AS viewer_id) USING (viewer_id) WHERE "at" < $until
-        QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY viewer_id, source, "offset"
-    """
-    until = float(asked.at.max())
-    events = whole(log.query(query, {"viewers": list(questions), "until": until}, until=until))
-    for viewer_id, their in by_viewer(events):
-        for state, at, places in _states(viewer_id, their, questions[viewer_id], ttl_s):
+    for viewer_id, their in by_viewer(found.events):
+        votes = tally if viewer_id in found.busy else None
+        for state, at, places in _states(viewer_id, their, questions.get(viewer_id, ()), ttl_s, votes):
             if (known := remembered(state, at, ttl_s)) is not None:
                 yield known, at, places
 
 
 def _states(
-    viewer_id: str, events: Sequence[Placed], questions: Sequence[tuple[float, I64]], ttl_s: float
+    viewer_id: str,
+    events: Sequence[Placed],
+    questions: Sequence[tuple[float, I64]],
+    ttl_s: float,
+    votes: Tally | None,
 ) -> Iterator[tuple[ViewerState | None, float, I64]]:
     """One pass where the times of events rise, as they nearly always do; else each question has a fold of its own."""
     times = [one.event.at for one in events]
@@ -204,13 +214,23 @@ def _states(
     fold, done = ViewerFold(ViewerState(viewer_id), ttl_s), 0
     for at, places in questions:
         if rising:
-            while done < len(events) and times[done] < at:
-                fold.take(events[done])
-                done += 1
+            upto = bisect_left(times, at)
+            _take(fold, events[done:upto], votes)
+            done = max(done, upto)
             yield (fold.state() if done else None), at, places
         else:
             before = [one for one in events if one.event.at < at]
             yield (_folded(viewer_id, before, ttl_s) if before else None), at, places
+    if votes is not None:
+        _take(fold, events[done:], votes)
+
+
+def _take(fold: ViewerFold, events: Sequence[Placed], votes: Tally | None) -> None:
+    for one in events:
+        if votes is None:
+            fold.take(one)
+        else:
+            votes.take(fold, one)
 
 
 def _folded(viewer_id: str, events: Sequence[Placed], ttl_s: float) -> ViewerState:

@@ -15,7 +15,7 @@ from itertools import groupby
 import msgspec
 import numpy as np
 
-from features.columns import AT, FEATURES, item_columns, viewer_columns
+from features.columns import AT, FEATURES, blank, item_columns, viewer_columns
 from features.figures import MEASURES, Figures
 from features.fold import FOREVER, Placed, ViewerFold
 from features.offline.ballots import Ballots, ballots, by_viewer
@@ -86,7 +86,7 @@ def made_again(
         event = page.event
         rows = catalog.rows(event.items)
         screen = event.placement.split("-")[1]
-        out = np.zeros((len(rows), len(FEATURES)), np.float32)
+        out = blank(len(rows))
         figures = counted.upto(rows, page.knew, event.region, screen)
         item_columns(out, rows, catalog, figures, event.at, event.region, screen)
         if viewer is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import Any
 
 import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -61,23 +63,30 @@ def whole(found: pa.Table) -> pa.Table:
 
 
 def placed_of(rows: pa.RecordBatch | pa.Table) -> Iterator[Placed]:
-    """The events in these rows (all columns of `SCHEMA`), in their order."""
-    column = {name: rows.column(name).to_pylist() for name in SCHEMA.names}
-    screens = [None if one is None else _SCREENS[one] for one in column["screen"]]
-    contexts = [msgspec.json.decode(one) if one else {} for one in column["context"]]
-    plain = [column[name] for name in _PLAIN if name not in ("screen", "items", "attention")]
-    places = zip(
-        column["source"], column["offset"], screens, column["items"], column["attention"], contexts, strict=True
-    )
-    for place, said in zip(places, zip(*plain, strict=True), strict=True):
-        source, offset, screen, items, attention, context = place
-        (at, id_, kind, viewer_id, client_at, session_id, device_id, region, placement, request_id, item_id, slot,
-         position_s, duration_s, percent, rating) = said  # fmt: skip
+    """The events in these rows (columns of `SCHEMA`), in their order; a column that is left out says nothing."""
+    size, there = len(rows), set(rows.schema.names)
+
+    def column(name: str, otherwise: object = None) -> Iterable[Any]:
+        """Its entries; `otherwise` where nothing is said, decided at once for a column that says nothing at all."""
+        if name not in there or (column := rows.column(name)).null_count == size:
+            return repeat(otherwise, size)
+        entries = column.to_pylist()
+        return [otherwise if one is None else one for one in entries] if column.null_count else entries
+
+    screens = [_SCREENS[one] if one is not None else None for one in column("screen")]
+    contexts = (msgspec.json.decode(one) if one else {} for one in column("context"))
+    texts = [column(name, "") for name in ("session_id", "device_id", "region", "placement", "request_id")]
+    for (source, offset, screen, context, at, id_, kind, viewer_id, client_at, session_id, device_id, region, placement,
+         request_id, item_id, slot, position_s, duration_s, percent, rating, items, attention) in zip(
+        column("source"), column("offset"), screens, contexts, column("at"), column("id"), column("kind"),
+        column("viewer_id"), column("client_at"), *texts, column("item_id"), column("slot"), column("position_s"),
+        column("duration_s"), column("percent"), column("rating"), column("items", ()), column("attention", ()),
+        strict=True,
+    ):  # fmt: skip
         event = ViewerEvent(
-            id=id_, kind=kind, viewer_id=viewer_id, at=at, client_at=client_at, session_id=session_id or "",
-            device_id=device_id or "", screen=screen, region=region or "", placement=placement or "",
-            request_id=request_id or "", item_id=item_id, slot=slot, position_s=position_s, duration_s=duration_s,
-            percent=percent, rating=rating, items=tuple(items or ()), attention=tuple(attention or ()),
-            context=context,
+            id=id_, kind=kind, viewer_id=viewer_id, at=at, client_at=client_at, session_id=session_id,
+            device_id=device_id, screen=screen, region=region, placement=placement, request_id=request_id,
+            item_id=item_id, slot=slot, position_s=position_s, duration_s=duration_s, percent=percent, rating=rating,
+            items=tuple(items), attention=tuple(attention), context=context,
         )  # fmt: skip
         yield Placed(source, offset, event)

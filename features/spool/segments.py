@@ -95,7 +95,8 @@ class Segments:
                 if after >= self.last or not self._files:
                     return []
                 index = self._holding(after + 1)
-                file, more = self._files[index], index + 1 < len(self._files)
+                file = self._files[index]
+                following = self._files[index + 1].first if index + 1 < len(self._files) else None
                 size = file.size
             if self._cursor is not None and self._cursor[0] == file.path and self._cursor[2] <= after:
                 place = self._cursor[1]
@@ -105,9 +106,9 @@ class Segments:
             if found:
                 self._cursor = (file.path, place, found[-1].number)
                 return found
-            if not more:
+            if following is None:
                 return []
-            after = self._files[index + 1].first - 1  # the numbers between them were never acknowledged
+            after = following - 1  # the numbers between them were never acknowledged
 
     def forget(self, upto: int, keep_bytes: int = 0) -> None:
         """Remove the files whose records are all at or below this number, but the newest `keep_bytes` of them."""

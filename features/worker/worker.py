@@ -16,14 +16,13 @@ from what stands there, which already holds its events, and its commit is refuse
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 
+from features.circles import no_search_for_circles
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import decode
 from features.exposure import fold_exposure
@@ -83,7 +82,7 @@ class Worker:
         if messages:
             if self._stream.identity(self._topic) != self._identity:  # asked afterwards: these are of the log joined
                 raise Unavailable(f"topic {self._topic} was made anew: joining the new one")
-            with _no_search_for_circles():
+            with no_search_for_circles():
                 self._take(consumer, messages)
         return len(messages)
 
@@ -161,7 +160,7 @@ class Worker:
 
         Raises Unavailable.
         """
-        with _no_search_for_circles():
+        with no_search_for_circles():
             self._fold(placed)
 
     def _bury(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
@@ -251,19 +250,6 @@ class Worker:
             spans[source_of(self._name, partition)] = first, last
         for source, (first, last) in spans.items():
             self._log.append(source, first, last, by_source.get(source, []))
-
-
-@contextmanager
-def _no_search_for_circles() -> Iterator[None]:
-    """A batch makes hundreds of thousands of objects and no circle among them: looking for circles again and again
-    while they grow in number took half of the time of a fold. They are looked for between batches."""
-    searching = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if searching:
-            gc.enable()
 
 
 def read(messages: Iterable[Message], log: str) -> tuple[list[Placed], list[DeadLetter]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from features.offline.lives import LIVES
 from features.offline.log import EventLog
 from features.online import Swap
 from features.online.memory import MemoryStore
@@ -22,10 +23,11 @@ def test_circles_are_looked_for_again_after_a_step_also_after_one_that_failed(tm
 
     class Watching(MemoryStore):
         def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
-            searching.append(gc.isenabled())
+            if not any(key.startswith(LIVES) for key in entries):  # noted when a log is joined, before the step
+                searching.append(gc.isenabled())
             return super().swap(entries, ttl_s)
 
-    for store in (FragileStore(Watching(), Fuse(0)), Watching()):
+    for store in (FragileStore(Watching(), Fuse(2)), Watching()):
         worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=1)
         with suppress(Crash):
             worker.step(wait_s=0)

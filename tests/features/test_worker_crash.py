@@ -154,6 +154,8 @@ def test_killed_on_a_broker_and_a_redis_then_stopped_politely(
         expected = replayed(stream, unique, events)
         with worker(*flags) as process:
             wait_until(lambda: dump(online, unique) == expected)
+            owed = {(event.viewer_id, event.id) for event in events}  # some by the dead one
+            wait_until(lambda: len(EventLog(tmp_path / "events").events()) == len(owed))
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
     assert_logged_once(EventLog(tmp_path / "events"), events)

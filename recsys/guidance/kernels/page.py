@@ -223,9 +223,12 @@ def start(layout: Layout, first: int, most: int, rough: int, fine: int, length: 
     """
     n, slots = len(layout.value), len(layout.pin)
     free = np.flatnonzero(layout.pin < 0)
+    falling, top = np.sort(layout.attention)[::-1], 0.0  # no page is worth more than the best values in the best slots
+    for k in range(min(n, slots)):
+        top += falling[k] * layout.value[k]
     state = State(
         np.full(slots, -1, np.int64),
-        np.array([-FAR, FAR]),
+        np.array([-FAR, top]),
         no_prices(layout),
         no_pace(layout),
         np.empty(n),
