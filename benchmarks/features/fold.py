@@ -28,11 +28,12 @@ from features.codec import VIEWERS, decode_viewer
 from features.offline.log import EventLog
 from features.online.connect import open_online
 from features.stream.connect import open_stream
-from features.worker.worker import Worker
+from features.worker.worker import BATCH, Worker
 
 TOPIC, GROUP, PARTITIONS = "viewer-events", "features", 4
 RUNS = ("sqlite+sqlite", "sqlite+valkey", "kafka+valkey")
 TTL_S = 180 * 86_400.0
+LEAST = 2 * BATCH
 
 
 def main() -> None:
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--kafka-events", type=int, default=500_000, help="at most so many on the broker (in memory)")
     parser.add_argument("--only", nargs="*", choices=RUNS, default=RUNS)
     asked = parser.parse_args()
+    if min(asked.events or LEAST, asked.kafka_events) < LEAST:
+        parser.error(f"at least {LEAST:,} events: the first batch is not measured")
     with tempfile.TemporaryDirectory() as directory:
         figures = measure(asked.clicks, asked.events, asked.kafka_events, asked.only, Path(directory))
     figures["crc32c installed"] = find_spec("crc32c") is not None

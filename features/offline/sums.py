@@ -29,11 +29,15 @@ class Sums:
 
     def before(self, group: I64, at: F64) -> F64:
         """[Q] sums of what came strictly before `at` [Q], decayed to `at`; 0 for a group that nothing came to."""
+        order = np.lexsort((at, group))  # looked up in their order: neighbours are near each other in memory
+        group, at = group[order], at[order]
         place = np.searchsorted(self._key, group * (len(self._times) + 1) + np.searchsorted(self._times, at))
         found = place > np.searchsorted(self._group, group)
         weight = np.exp2((at - self._since) / self._half_life_s)
         some = found & (weight > np.finfo(np.float64).tiny)  # before 1987 all counts are zero, here as online
-        return np.where(some, self._until[place], 0.0) / np.where(some, weight, 1.0)
+        sums = np.empty(len(at))
+        sums[order] = np.where(some, self._until[place], 0.0) / np.where(some, weight, 1.0)
+        return sums
 
 
 class FastSums:

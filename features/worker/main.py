@@ -30,7 +30,8 @@ STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done or asked to stop, 1 for what cannot go on, 2 for a wrong command line or setting."""
+    """Exit code: 0 done or asked to stop, 1 for what cannot go on or is wrong, 2 for a wrong command line or setting, 3
+    for what `verify` cannot judge before a rebuild."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     arguments = _parser().parse_args(argv)
     try:

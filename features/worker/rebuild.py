@@ -24,6 +24,9 @@ HELD = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
 """Prefixes of the keys that are made from events."""
 
 UNFINISHED = "rebuild:unfinished"
+REBUILT = "rebuild:begun"
+"""Unix second at which the last rebuild that ended had begun."""
+
 BATCH = 20_000
 _AT_ONCE = 2_000
 
@@ -31,6 +34,12 @@ _AT_ONCE = 2_000
 def unfinished(online: OnlineStore) -> bool:
     """Whether a rebuild of this store was begun and did not end. Raises Unavailable."""
     return online.get([UNFINISHED])[0] is not None
+
+
+def rebuilt_at(online: OnlineStore) -> float:
+    """When the last rebuild of this store that ended had begun, unix seconds; -inf for never. Raises Unavailable."""
+    said = online.get([REBUILT])[0]
+    return float("-inf") if said is None else float(said)
 
 
 def rebuild(
@@ -54,6 +63,7 @@ def rebuild(
             worker.refold(batch)
             report(events := events + len(batch))
     forget_idle(online, now, ttl_s)
+    online.put({REBUILT: repr(now).encode()})
     online.delete([UNFINISHED])
     return events
 

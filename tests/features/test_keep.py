@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.codec import VIEWERS, viewer_key
+from features.codec import ITEMS, VIEWERS, decode_item, encode_item, viewer_key
 from features.events import ViewerEvent, encode
 from features.fold import Placed
 from features.offline.compact import compact
@@ -26,6 +27,7 @@ from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
+from features.worker.keep import NOT_JUDGED
 from features.worker.main import main
 from features.worker.rebuild import UNFINISHED, from_log, from_stream, rebuild
 from features.worker.verify import differences
@@ -276,6 +278,33 @@ def test_the_commands_keep_and_forget(home: str, capsys: pytest.CaptureFixture[s
     Path(home, "events", NAME).unlink()  # the log has lost its erasures, the store has not
     assert said("rebuild", "--from", "stream")[0] == 0
     assert said("export", "viewer-1") == (0, '{"state":null}\n')
+
+
+def test_an_erasure_excuses_items_until_the_next_rebuild_and_no_longer(
+    home: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*command: str) -> tuple[int, str]:
+        capsys.readouterr()
+        return main(["--home", home, "--viewer-ttl-days", "100000", *command]), capsys.readouterr().out
+
+    def spoil() -> None:
+        with closing(SqliteStore(f"{home}/online.db")) as online:
+            key, raw = next(iter(sorted(online.scan(ITEMS))))
+            online.put({key: encode_item(msgspec.structs.replace(decode_item(raw), visits=1e9))})
+
+    spoil()
+    code, told = said("verify")
+    assert code == 1, "nobody was erased"
+    assert "not judged" not in told
+    assert said("rebuild")[0] == 0
+    assert said("erase", "viewer-1")[0] == 0
+    code, told = said("verify")
+    assert code == NOT_JUDGED, told
+    assert "not judged, since they may hold what 1 viewers added who were erased after the last rebuild" in told
+    assert said("rebuild")[0] == 0
+    assert said("verify")[0] == 0
+    spoil()
+    assert said("verify")[0] == 1, "the erasure was before the rebuild: it explains nothing"
 
 
 def test_a_worker_does_not_start_on_half_a_store(home: str, capsys: pytest.CaptureFixture[str]) -> None:
