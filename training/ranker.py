@@ -20,6 +20,9 @@ from training.config import Network
 from training.examples import Rows
 from training.metrics import calibration_error, normalised_entropy
 
+ROUNDING = 1e-3
+"""A feature that varies by less than this share of its mean is taken for constant: rates of single precision do."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -78,7 +81,8 @@ def _standardise(network: Ranker, rows: Rows, silent: Sequence[str]) -> None:
     rate = np.average(rows.label, axis=0, weights=rows.weight).clip(1e-5, 1 - 1e-5)
     with torch.no_grad():
         network.mean.copy_(torch.from_numpy(mean))
-        heard = (std > 1e-6) & ~np.isin(FEATURES, silent) if silent else std > 1e-6
+        varies = std > ROUNDING * np.maximum(np.abs(mean), ROUNDING)
+        heard = varies & ~np.isin(FEATURES, silent) if silent else varies
         network.std.copy_(torch.from_numpy(np.where(heard, std, SILENT)))
         network.head.bias.copy_(torch.from_numpy(np.log(rate / (1.0 - rate))))
 

@@ -9,11 +9,11 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from features.columns import FEATURES
 from recsys.errors import InvalidInput
-from recsys.ranking.model import Predictor, Ranker, tensors
+from recsys.ranking.model import SILENT, Predictor, Ranker, tensors
 from recsys.types import ACTIONS, F32, F64
 from training.config import Network
 from training.examples import Rows, _draw
-from training.ranker import platt, quality, train
+from training.ranker import _standardise, platt, quality, train
 
 NETWORK = Network(hidden=16, epochs=20, batch=512, learning_rate=3e-3)
 
@@ -120,8 +120,6 @@ def test_platt_never_turns_the_order_round_and_leaves_what_never_happened() -> N
 
 
 def test_a_silent_feature_is_not_heard_and_an_unknown_one_is_named() -> None:
-    from training.ranker import _standardise
-
     chance = np.random.default_rng(0)
     rows = Rows(
         chance.normal(size=(50, len(FEATURES))).astype(np.float32),
@@ -137,3 +135,14 @@ def test_a_silent_feature_is_not_heard_and_an_unknown_one_is_named() -> None:
     np.testing.assert_allclose(p.p(loud), p.p(rows.features), atol=1e-6)
     with pytest.raises(InvalidInput, match="no feature nothing"):
         _standardise(network, rows, ["nothing"])
+
+
+def test_rounding_is_not_heard_and_what_varies_a_little_is() -> None:
+    """Rates of single precision that are always one differ in their last digits."""
+    rows = planted(moments=50)
+    chance = np.random.default_rng(3)
+    wobble = chance.normal(size=len(rows.features)).astype(np.float32)
+    rows.features[:, 0], rows.features[:, 1] = 1.0 + 5e-5 * wobble, 4.6 + 2e-2 * wobble
+    network = Ranker(3, len(ACTIONS))
+    _standardise(network, rows, ())
+    assert (network.std.numpy() == np.float32(SILENT)).tolist() == [True, False, False]
