@@ -41,7 +41,7 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
     log.append("t/0", 0, 99, [Placed("t/0", n, event) for n, event in enumerate([play, *events])])
     items = tmp_path / "items.jsonl"
     items.write_text("\n".join(item.model_dump_json() for item in service.parts.holders.current.catalog.items))
-    assert main(["--event-log", str(log._directory), "--catalog", str(items)]) == 0
+    assert main(["--event-log", str(log.directory), "--catalog", str(items)]) == 0
     printed = capsys.readouterr().out
     told = json.loads(printed.splitlines()[-1])
     groups = told["groups"]
