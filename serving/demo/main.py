@@ -108,6 +108,7 @@ class Demo:
         shared = ["--home", s.home, "--stream", s.stream_url, "--online", s.online_url, "--topic", s.topic]
         fold = ["--event-log", s.event_log_dir, "--group", s.group]
         serve = ["--control", s.control_url, "--registry", s.registry_uri, "--host", s.host, "--port", str(s.port)]
+        serve += ["--encoder", s.encoder]
         self._household.start("worker", "features.worker.main", [*shared, *fold])
         server = self._household.start("serve", "serving.main", [*shared, *serve])
         token = {"authorization": f"Bearer {s.admin_token}"} if s.admin_token else {}

@@ -22,6 +22,7 @@ from recsys.settings import Settings
 from serving.control import open_control
 
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
+ENCODER = "ngrams"  # nine thousand titles in two seconds; sentence vectors would keep two cores busy for a minute
 TIMEOUT_S = 5.0  # of one call to the online store: nobody waits for a page here
 
 
@@ -39,7 +40,8 @@ def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Se
     settings = Settings.read(os.environ, **said)
     home = Path(settings.home).resolve()
     home.mkdir(parents=True, exist_ok=True)
-    return options, settings.model_copy(update={"home": str(home), "port": _free(settings.host, settings.port)})
+    own_place = {"home": str(home), "port": _free(settings.host, settings.port)}
+    return options, settings.model_copy(update=own_place | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
 
 
 class Kept:

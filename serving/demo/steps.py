@@ -131,7 +131,7 @@ def learn(settings: Settings, address: str, household: Household) -> dict[str, A
             f"delete {settings.home} (`make clean`) and the demo starts afresh, under new names on your servers"
         )
     arguments = ["--config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
-    arguments += ["--registry", settings.registry_uri, "--home", settings.home]
+    arguments += ["--registry", settings.registry_uri, "--home", settings.home, "--encoder", settings.encoder]
     last = ""
     for line in household.errand("training.run.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
         if last:
