@@ -8,6 +8,9 @@ from functools import lru_cache
 from features.votes import IMPRESSION, VISIT, Counted, Vote
 from recsys.state import FAST_HALF_LIFE_S, ItemState, forward_weight
 
+REGIONS_MAX = 500
+"""Regions that an item's state tells apart, those with the most visits."""
+
 
 class ItemFold:
     """Takes the events of one item, in offset order per source; `state` is what it has come to."""
@@ -45,6 +48,8 @@ class ItemFold:
         regions = self._regions
         for place in roll_up(region):
             regions[place] = regions.get(place, 0.0) + weight
+        while len(regions) > REGIONS_MAX:
+            del regions[min(regions, key=lambda place: (regions[place], place))]
         if screen:
             self._screens[screen] = self._screens.get(screen, 0.0) + weight
 

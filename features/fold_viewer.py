@@ -8,7 +8,7 @@ from operator import attrgetter
 from features.events import ViewerEvent
 from features.exposure import expose
 from features.fold_item import placed_at, screen_of
-from features.marks import MARK, SEEN_MAX, among, event_mark
+from features.marks import MARK, SEEN_MAX, event_mark, place_of
 from features.votes import Counted, Placed, votes_of
 from recsys.state import RECENT_MAX, Position, Recent, Session, ViewerState, forgotten, forward_weight
 
@@ -64,9 +64,12 @@ class ViewerFold:
             self._resume(ViewerState(self._viewer_id))
         self._offsets[one.source] = one.offset
         mark = event_mark(event.id)
-        if among(mark, self._seen):
-            return None
+        known = place_of(mark, self._seen)
+        if known >= 0:  # the newest again, or a long run that is sent twice would push out what still comes of it
+            del self._seen[known : known + MARK]
         self._seen += mark
+        if known >= 0:
+            return None
         if len(self._seen) > MARK * SEEN_MAX:
             del self._seen[:MARK]
         votes = votes_of(event, self._recent, self._shown, self._positions)

@@ -97,4 +97,7 @@ def _percent(position: object, length: object) -> float | None:
         return None
     if isinstance(position, bool) or isinstance(length, bool) or not position >= 0 or not length > 0:
         return None
-    return min(100.0 * position / length, 100.0)
+    try:
+        return min(100.0 * position / length, 100.0)
+    except OverflowError:  # a number of four hundred digits
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable
+from heapq import nlargest
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from features.votes import IMPRESSION, VISIT, Counted
 from recsys.catalog import Catalog
 from recsys.state import FAST_HALF_LIFE_S, ItemState, ItemStats, forward_weight
 from recsys.types import ACTIONS, F64, I64
+
+REGIONS_MAX = 2000
+"""Regions that have a column of their own while serving, those with the most visits: anybody may name a region."""
 
 _COLUMN = {action: column for column, action in enumerate(ACTIONS)}
 
@@ -86,7 +90,8 @@ class StatsColumns:
         visited.into(self._visits)
         hidden.into(self._hides)
         acted.into(self._count.reshape(-1))  # a view: the same numbers as one line
-        for region, visits in by_region.items():
+        heaviest = nlargest(REGIONS_MAX, by_region, key=lambda region: (by_region[region].total(), region))
+        for region, visits in ((region, by_region[region]) for region in heaviest):
             visits.into(self._at(self._by_region, region))
         for screen, visits in by_screen.items():
             visits.into(self._at(self._by_screen, screen))
@@ -134,6 +139,9 @@ class _Sums:
     def add(self, place: int, worth: float) -> None:
         self._places.append(place)
         self._worth.append(worth)
+
+    def total(self) -> float:
+        return sum(self._worth)
 
     def into(self, column: F64) -> None:
         """column[place] += worth for each; a place may come several times."""

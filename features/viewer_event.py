@@ -38,7 +38,7 @@ IMPLIES: Mapping[str, tuple[str, ...]] = {
 to the end has played it. Other kinds stand for none."""
 
 ABOUT_AN_ITEM = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
-REGION = r"^([a-z0-9_]+(\.[a-z0-9_]+)*)?$"
+REGION = r"^([a-z0-9_]+(\.[a-z0-9_]+){0,7})?$"  # eight levels: each is counted for itself
 PLACEMENT = (
     r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
 )  # empty, or OUTLET-SCREEN-SURFACE

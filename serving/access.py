@@ -26,6 +26,11 @@ def editors_only(token: str) -> Callable[[HTTPAuthorizationCredentials | None], 
     return check
 
 
+def nobody() -> None:
+    """A dependency that lets no one pass: the service can be reached from outside and has no token to ask for."""
+    raise Unauthorised("this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN")
+
+
 def is_editor(token: str, credentials: HTTPAuthorizationCredentials | None) -> None:
     """The same check for a route that needs the token only for some requests. Raises Unauthorised."""
     editors_only(token)(credentials)

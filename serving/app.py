@@ -71,6 +71,8 @@ CONTENT_EVERY_S = 0.5
 STORE_TIMEOUT_S = 1.0
 """What followers, previews and the console wait for the online store at most; a page waits a twentieth of that."""
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 STATS_SHARE = 0.05
 """Reading the statistics takes at most this share of a process's time: many items are read less often."""
 
@@ -264,7 +266,7 @@ def build(
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
         targets.routes(TargetDesk(loop, control, desk), settings.admin_token),
-        viewer_routes.routes(log, online, clock, settings.admin_token),
+        viewer_routes.routes(log, online, clock, settings.admin_token, settings.host in LOOPBACK),
         previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),
         health.routes(parts.health),

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from features.codec import StateError
 from recsys.errors import (
     BundleError,
     Conflict,
@@ -61,6 +62,7 @@ STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor in this table
     NotFound: 404,
     Conflict: 409,
     BundleError: 503,
+    StateError: 503,
     Unavailable: 503,
 }
 

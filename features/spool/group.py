@@ -31,6 +31,7 @@ class GroupCommit:
     def put(self, records: Sequence[Record]) -> Future[None]:
         """Done when `write` has returned for these; fails as it failed."""
         future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # who gives up waiting cannot cancel what is being written
         with self._changed:
             if self._ending:
                 future.set_exception(Unavailable("shutting down: nothing more is taken"))

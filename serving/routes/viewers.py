@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain, islice
+from threading import Lock
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
@@ -12,8 +13,8 @@ from pydantic import BaseModel
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.viewers import erase_viewer, export_viewer
-from serving.access import editors_only
-from serving.problems import documented
+from serving.access import editors_only, nobody
+from serving.problems import Busy, documented
 
 
 class Erased(BaseModel):
@@ -24,16 +25,22 @@ class Erased(BaseModel):
     files: int
 
 
-def routes(log: EventLog, online: OnlineStore, clock: Callable[[], float], admin_token: str) -> APIRouter:
-    """The routes of viewers; both need the editors' token where one is set."""
+def routes(
+    log: EventLog, online: OnlineStore, clock: Callable[[], float], admin_token: str, loopback: bool
+) -> APIRouter:
+    """The routes of viewers; both need the editors' token. Where none is set they answer on this machine alone.
+
+    loopback: whether only this machine can reach the service
+    """
+    one_at_a_time = Lock()  # each writes files anew and waits for compactions: pages need the threads
     router = APIRouter(
         prefix="/v1/viewers",
         tags=["viewers"],
-        dependencies=[Depends(editors_only(admin_token))],
+        dependencies=[Depends(editors_only(admin_token) if admin_token or loopback else nobody)],
     )
 
     @router.get(
-        "/{viewer_id}/export",
+        "/{viewer_id:path}/export",
         summary="All that is held of a viewer",
         description="JSON lines: the state, then each event of the log. What is still in the stream is not in it yet.",
         response_class=StreamingResponse,
@@ -45,16 +52,21 @@ def routes(log: EventLog, online: OnlineStore, clock: Callable[[], float], admin
         return StreamingResponse(chain(first, lines), media_type="application/x-ndjson")
 
     @router.delete(
-        "/{viewer_id}",
+        "/{viewer_id:path}",
         summary="Forget a viewer for good",
         description=(
             "All that the viewer did until now leaves online store and event log, and comes back from no replay. "
             "It takes as long as the log's files need to be written anew. 503: say it again."
         ),
-        responses=documented(401, 503),
+        responses=documented(401, 429, 503),
     )
     def erase(viewer_id: str) -> Erased:
-        did = erase_viewer(log, online, viewer_id, clock())
+        if not one_at_a_time.acquire(blocking=False):
+            raise Busy("another viewer is being erased")
+        try:
+            did = erase_viewer(log, online, viewer_id, clock())
+        finally:
+            one_at_a_time.release()
         return Erased(state=did.state, events=did.events, files=did.files)
 
     return router

@@ -121,6 +121,14 @@ def test_a_closed_spool_refuses_and_has_delivered(make: Callable[[MemoryStream],
         spool.put([record(50)]).result(1)
 
 
+def test_who_gives_up_waiting_stops_nobody(make: Callable[[MemoryStream], Spool]) -> None:
+    spool = make(MemoryStream(1))
+    first = spool.put([record(1)])
+    assert not first.cancel()
+    first.result(10)
+    spool.put([record(2)]).result(10)
+
+
 def test_a_write_that_fails_is_told_to_all_who_wait_and_the_next_one_is_tried(tmp_path: Path) -> None:
     stream = Moody()
     stream.open.clear()

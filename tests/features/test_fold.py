@@ -14,7 +14,7 @@ from features.events import ViewerEvent
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
 from features.fold_viewer import OUTLETS_MAX, SESSION_GAP_S, SESSION_MAX, SHOWN_TIMES, SKIPPED_S, ViewerFold
 from features.marks import MARK, event_mark
-from recsys.state import HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
+from recsys.state import DAY_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
 from recsys.types import Screen
 
 NONE = ViewerState("v")
@@ -87,7 +87,8 @@ def test_an_event_counts_once_however_often_it_was_sent(log: list[Placed]) -> No
     assert [one[:3] for one in sift(NONE, log).fresh] == list(first.values())
     state = fold_viewer(NONE, log)
     assert sum(state.counts.values()) == len(first)
-    assert state.seen_ids == b"".join(map(event_mark, first))
+    newest = dict.fromkeys(one.event.id for one in reversed(log))
+    assert state.seen_ids == b"".join(map(event_mark, reversed(newest)))
     assert state.offsets == ({"t/0": len(log) - 1} if log else {})
 
 
@@ -267,3 +268,15 @@ def test_a_fold_may_go_on_after_its_state_was_taken(log: list[Placed], data: st.
         fold.take(one)
     assert encode_viewer(fold.state()) == encode_viewer(fold_viewer(NONE, log))
     assert (encode_viewer(begun), encode_viewer(taken)) == (as_begun, as_taken)
+
+
+def test_a_thousand_events_that_are_sent_twice_count_once() -> None:
+    batch = [event(f"e{i}", "ping", LANDMARK + i, item_id="i1") for i in range(1000)]
+    state = fold_viewer(NONE, placed(*batch, *batch, *batch))
+    assert state.counts == {"ping": 1000}
+
+
+def test_an_item_tells_only_its_greatest_regions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.fold_item.REGIONS_MAX", 3)
+    made = [event(f"e{i}", "play", LANDMARK + i * DAY_S, region=f"r{i // 2}") for i in range(9)]
+    assert sorted(fold_item(ItemState("a"), sift(NONE, placed(*made)).fresh).regions) == ["r0", "r1", "r2"]

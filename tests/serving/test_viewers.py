@@ -34,3 +34,16 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
         assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'
         assert parts.online.get([viewer_key("v1"), viewer_key("v2")])[1] is not None
         assert [one.event.viewer_id for one in log.replay()] == ["v2"]
+
+
+def test_any_id_can_be_exported_and_erased(serve) -> None:
+    with serve() as service:
+        for viewer in ("https%3A%2F%2Fa%2Fu7", "a/b", "c"):
+            assert service.http.get(f"/v1/viewers/{viewer}/export").text == '{"state":null}\n'
+            assert service.http.delete(f"/v1/viewers/{viewer}").json()["state"] is False
+
+
+def test_without_a_token_only_this_machine_may_ask(serve) -> None:
+    with serve(settings={"host": "0.0.0.0"}) as service:
+        for refused in (service.http.get("/v1/viewers/v1/export"), service.http.delete("/v1/viewers/v1")):
+            assert refused.status_code == 401
