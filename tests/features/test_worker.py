@@ -26,6 +26,7 @@ from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.worker.dead import KEPT_BYTES, LetterCount, dead_topic, read_letters, revive
 from features.worker.main import main
+from features.worker.rebuild import REBUILT
 from features.worker.worker import Worker
 from recsys.errors import EventError, Unavailable
 from recsys.state import LANDMARK, ItemState, ViewerState
@@ -88,8 +89,8 @@ class FragileLog(EventLog):
 
 
 def held(store: OnlineStore) -> dict[str, bytes]:
-    """All that the store holds, but for the names of the logs that it knows."""
-    return {key: raw for key, raw in store.scan("") if not key.startswith(LIVES)}
+    """All that the store holds, but for the names of the logs that it knows and the moment of a rebuild."""
+    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LIVES)}
 
 
 def replayed(stream: MemoryStream) -> dict[str, bytes]:

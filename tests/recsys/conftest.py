@@ -66,7 +66,7 @@ def model(catalog: Catalog) -> Model:
     """Items in five clusters by topic; a ranker with random but fixed weights."""
     torch.manual_seed(5)
     rng = np.random.default_rng(5)
-    vectors = 0.1 * rng.normal(size=(len(catalog), 5)).astype(np.float32)
+    vectors = 0.05 * rng.normal(size=(len(catalog), 5)).astype(np.float32)
     vectors[np.arange(len(catalog)), catalog.topic] += 1.0
     network = tensors(Ranker(len(FEATURES), len(ACTIONS), hidden=8))
     probe = rng.normal(size=(3, len(FEATURES))).astype(np.float32)

@@ -72,7 +72,7 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
 
 
 def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: World) -> None:
-    page = engine.run(query(guided=False), viewer((1, "like"), (6, "like")), world)
+    page = engine.run(query(24, guided=False), viewer((1, "like"), (6, "like")), world)
     assert page.rung is Rung.PERSONAL
     near = [slot for slot in page.items if slot.reasons[0] in ("similar_to:i1", "similar_to:i6")]
     assert near
