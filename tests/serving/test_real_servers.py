@@ -40,7 +40,7 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
             events = {event.kind: event for event in service.published(2)}
             assert events["impression"].request_id == events["like"].request_id == page["request_id"]
             parts = service.http.get("/health/ready").json()["parts"]
-            assert {name for name, part in parts.items() if not part["ok"]} <= {"model"}
+            assert {name for name, part in parts.items() if not part["ok"]} <= {"model", "worker"}  # neither runs here
             assert service.parts.control.audit_break() is None
     finally:
         with admin.connect() as connection:
