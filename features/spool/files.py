@@ -175,9 +175,12 @@ class Delivery:
         self.position = Position(directory)
         self.position.number = max(self.position.number, segments.first() - 1)
         segments.continue_after(self.position.number)
+        self._met = False  # the log that the position is about
 
     def step(self) -> int:
         """Deliver some; returns how many. Raises Unavailable, OSError: then they are delivered again."""
+        if not self._met:
+            self._meet()
         batch = self._segments.read(self.position.number)
         if batch:
             marks = self._stream.publish(self._topic, [one.record for one in batch])
@@ -189,9 +192,20 @@ class Delivery:
         self._segments.forget(self.position.number, self._keep_bytes)
         return len(batch)
 
+    def _meet(self) -> None:
+        """Once: is this the log that earlier deliveries went to? A log that began anew while no process was there to
+        notice gets again what is still here."""
+        there = self._stream.identity(self._topic)
+        if there and self.position.log not in ("", there):
+            logger.warning("another log stands under the name of %s: what is still here is sent again", self._topic)
+            self.again()
+        self.position.of(there)
+        self._met = True
+
     def again(self) -> None:
         """Begin again at the oldest record that is still here."""
         self.position.move(self._segments.first() - 1)
+        self._met = False
 
     def close(self) -> None:
         """Remember the place."""

@@ -81,7 +81,10 @@ class Position:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "position"
+        self._path, self._log = directory / "position", directory / "log"
+        self.log = ""  # which log it is about (`features.stream.Stream.identity`), empty when that is not known
+        with suppress(FileNotFoundError, UnicodeDecodeError):
+            self.log = self._log.read_text()
         self._handle: int | None = None
         self._moves = 0
         self.number = -1
@@ -91,6 +94,15 @@ class Position:
                 moves, number, checksum = _SLOT.unpack_from(data, start)
                 if checksum == _sum(moves, number) and moves > self._moves:
                     self._moves, self.number = moves, number
+
+    def of(self, log: str) -> None:
+        """Remember which log this is about; a disk that is full costs a repetition, as with `move`."""
+        if log != self.log:
+            self.log = log
+            draft = self._log.with_suffix(".new")
+            with suppress(OSError):
+                draft.write_text(log)
+                draft.replace(self._log)
 
     def move(self, number: int) -> None:
         """Remember; a disk that is full costs a repetition after the next start, nothing else."""

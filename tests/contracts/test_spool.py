@@ -327,6 +327,19 @@ def test_a_stream_that_lost_its_log_gets_again_what_is_still_here(tmp_path: Path
     assert_all_once_in_order(stream, 20)
 
 
+def test_a_log_that_began_anew_between_two_processes_gets_again_what_is_still_here(tmp_path: Path) -> None:
+    old, new = MemoryStream(2), MemoryStream(2)
+    for stream in (old, old, new, new):  # each time another process
+        spool = FileSpool(tmp_path, stream, "t")
+        spool.start()
+        if not any(delivered(old)):
+            spool.put([record(n) for n in range(20)]).result(10)
+        until(lambda now=stream, spool=spool: sum(map(len, delivered(now))) == 20 and not spool.state().records)
+        spool.close()
+    assert_all_once_in_order(old, 20)
+    assert_all_once_in_order(new, 20)
+
+
 def test_futures_of_one_sender_end_in_their_order(tmp_path: Path) -> None:
     stream = SqliteStream(f"{tmp_path}/s.db", 2)
     spool = DirectSpool(stream, "t")
