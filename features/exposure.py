@@ -19,6 +19,7 @@ from features.codec import decode_state, encode_state
 from features.events import ViewerEvent
 from features.online import OnlineStore
 from features.online.rewrite import rewrite
+from recsys.state import DAY_S
 
 if TYPE_CHECKING:
     from features.votes import Counted
@@ -160,6 +161,11 @@ def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]
             max((shard.upto for shard in shards), default=0.0),
         )
     return answer
+
+
+def outdated(raw: bytes, now: float) -> bool:
+    """Whether the online store may have let go of this traffic by unix second `now`. Raises StateError."""
+    return decode_state(raw, _traffic).day * DAY_S + TRAFFIC_TTL_S < now
 
 
 def read_traffic(online: OnlineStore) -> list[TrafficDay]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from features.codec import ITEMS, VIEWERS, decode_viewer
-from features.exposure import COUNTS, TRAFFIC
+from features.exposure import COUNTS, TRAFFIC, outdated
 from features.fold import Placed
 from features.offline.log import EventLog
 from features.online import OnlineStore
@@ -108,9 +108,11 @@ def wipe(online: OnlineStore) -> None:
 
 
 def forget_idle(online: OnlineStore, now: float, ttl_s: float) -> None:
-    """Let go of viewers whom a page at unix second `now` would not remember. Raises Unavailable, StateError."""
+    """Let go of viewers whom a page at unix second `now` would not remember, and of traffic that is too old for a
+    forecast. Raises Unavailable, StateError."""
     idle = (key for key, raw in online.scan(VIEWERS) if forgotten(decode_viewer(raw).at, now, ttl_s))
     _delete(online, idle)
+    _delete(online, (key for key, raw in online.scan(TRAFFIC) if outdated(raw, now)))
 
 
 def _delete(online: OnlineStore, keys: Iterator[str]) -> None:

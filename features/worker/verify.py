@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from features.codec import ITEMS, VIEWERS, StateError, decode_item, decode_viewer
+from features.exposure import TRAFFIC, outdated
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
@@ -39,7 +40,7 @@ def differences(online: OnlineStore, replay: OnlineStore, now: float, ttl_s: flo
                 continue
             if wanted is not None:
                 yield key, _differs(prefix, raw, wanted)
-            elif not (prefix == VIEWERS and _idle(raw, now, ttl_s)):
+            elif not ((prefix == VIEWERS and _idle(raw, now, ttl_s)) or (prefix == TRAFFIC and outdated(raw, now))):
                 yield key, "is not in the replay"
         for key in sorted(expected):
             yield key, "is missing online"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from features.codec import ITEMS, VIEWERS, decode_item, encode_item, viewer_key
 from features.events import ViewerEvent, encode
+from features.exposure import TRAFFIC, TRAFFIC_TTL_S
 from features.fold import Placed
 from features.offline.compact import compact
 from features.offline.erased import NAME
@@ -29,11 +30,11 @@ from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
 from features.worker.keep import NOT_JUDGED
 from features.worker.main import main
-from features.worker.rebuild import REBUILT, UNFINISHED, from_log, from_stream, rebuild
+from features.worker.rebuild import REBUILT, UNFINISHED, forget_idle, from_log, from_stream, rebuild
 from features.worker.verify import differences
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
-from recsys.state import LANDMARK
+from recsys.state import DAY_S, LANDMARK
 
 TOPIC, TTL_S = "t", 50_000.0
 END = LANDMARK + 100_000.0
@@ -239,6 +240,22 @@ def test_each_difference_is_named(tmp_path: Path) -> None:
     found = dict(differences(online, replay, END, TTL_S))
     assert found.pop(one).startswith("differs in viewer_id, recent")
     assert found == {viewer_key("stray"): "is not in the replay", "item:{new}:t/0": "is missing online"}
+
+
+def test_traffic_of_long_ago_is_missed_by_nobody(tmp_path: Path) -> None:
+    stream, online, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
+    published(stream, happened(random.Random(6), 80))
+    folded(stream, online, log)
+    later = END + TRAFFIC_TTL_S + DAY_S
+    with_traffic, replay = dump(online), MemoryStore()
+    replay.put(with_traffic)
+    forget_idle(replay, later, TTL_S)
+    assert any(key.startswith(TRAFFIC) for key in with_traffic)
+    assert not any(key.startswith(TRAFFIC) for key in dump(replay))
+    for kept in (with_traffic, {key: raw for key, raw in with_traffic.items() if not key.startswith(TRAFFIC)}):
+        store = MemoryStore()
+        store.put(kept)
+        assert list(differences(store, replay, later, TTL_S)) == []
 
 
 @pytest.fixture
