@@ -15,6 +15,7 @@ from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
+from features.worker.rebuild import REBUILT
 
 PARTITIONS = 4
 SESSION_S = 1  # a broker needs `group.min.session.timeout.ms` of at most this; Tansu takes it
@@ -70,7 +71,7 @@ class Place:
 
 def held(store: OnlineStore) -> dict[str, bytes]:
     """Every live key of a store, but for the lists of logs that it knows."""
-    return {key: raw for key, raw in store.scan("") if not key.startswith(LIVES)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LIVES)}
 
 
 class Places:
