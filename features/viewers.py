@@ -9,7 +9,8 @@ Erasing, step by step, each of which may be interrupted and done again:
 3. every file of the log that names the viewer is written anew without those events.
 
 What is left: in counts of items, which name nobody, what the viewer added, until it has decayed or the store is
-rebuilt; in the stream and its dead letters the messages themselves, until their retention ends, read by nobody.
+rebuilt; in the stream and its dead letters the messages themselves, until their retention ends, read by nobody (the
+SQLite stream has no retention: they stay), and in the spool's files what it keeps of what it has delivered.
 Training sets are made from the log each time and are not kept; a bundle holds factors of items and a probe of features,
 and no ids of viewers. A Redis that writes an append-only file forgets in it at its next rewrite (`BGREWRITEAOF`).
 """
