@@ -227,7 +227,7 @@ def build(
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
     )
     ingest = Ingest(waiting, control, tokens, metrics, clock)
-    loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics)
+    loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
     log = EventLog(settings.event_log_dir)
     requests = Requests(log, online, lambda: tuple(feed.asked))

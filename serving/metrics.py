@@ -103,6 +103,17 @@ class Metrics:
             multiprocess_mode="livemostrecent",
         )
 
+    def forget_target(self, target: str) -> None:
+        """Take back what the gauges said of a target that is not in force any more."""
+        for gauge in (
+            self.target_delivered,
+            self.target_planned,
+            self.target_price,
+            self.target_pacing,
+            self.target_expected,
+        ):
+            self.forget(gauge, (target,))
+
     @staticmethod
     def forget(gauge: Gauge, labels: tuple[str, ...]) -> None:
         """Take back what a gauge said of these labels; files that processes share cannot lose it, there it is NaN."""

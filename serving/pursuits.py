@@ -2,20 +2,22 @@
 
 Every serving process runs it, once a second. The state of a target is in the online store and its next state is a
 function of that state, the counts and the clock (`recsys.guidance.targets.pursuit`): two processes that update at the
-same moment write the same, and one that ends takes nothing along. When the store does not answer, prices go on from
-what was read last: they freeze, then move towards their forecast.
+same moment write the same, and one that ends takes nothing along. A state is swapped for the one it was made from, and
+says which revision of the control plane its writer knew: one that has not heard yet of an order, or slept, makes no
+plan over again. When the store does not answer, prices go on from what was read last: they freeze, then move towards
+their forecast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from features.codec import StateError, decode_state, encode_state
 from features.exposure import TargetCount, read_counts, read_traffic
-from features.online import OnlineStore
+from features.online import OnlineStore, Swap
 from recsys.catalog import within
 from recsys.errors import Finding, Unavailable
 from recsys.guidance.inherit import Origin
@@ -62,6 +64,7 @@ class TargetLoop:
     """Pursues all targets of all outlets. `step` is for one follower; `running` is replaced as a whole.
 
     sources  names of the log's partitions, "topic/0", and of the logs that stood in its place before
+    newest   the control plane's revision; raises Unavailable
     """
 
     holders: Holders
@@ -69,11 +72,13 @@ class TargetLoop:
     sources: Callable[[], Sequence[str]]
     clock: Callable[[], float]
     metrics: Metrics
+    newest: Callable[[], int]
     running: Mapping[str, Running] = field(default_factory=dict)
     _forecasts: dict[str, Forecast | None] = field(default_factory=dict)
     _forecast_at: float = float("-inf")
     _counts: Mapping[str, TargetCount] = field(default_factory=dict)
     _states: dict[str, Pursuit] = field(default_factory=dict)
+    _read_as: Mapping[str, bytes | None] = field(default_factory=dict)  # what the store had in the last step
     _broken: Mapping[str, str] = field(default_factory=dict)  # why a target's state or counts cannot be read
     _forecast_fault: str = ""
 
@@ -88,29 +93,33 @@ class TargetLoop:
             self._read(origins, now)
         except Unavailable as error:
             failed = error  # go on with what was read last: nothing moves but the clock
-        running, changed = {}, {}
+        running: dict[str, Running] = {}
+        changed: dict[str, Swap] = {}
+        ahead = self._ahead(snapshot.revision)
         for key, origin in origins.items():
-            if key in self._broken:  # its state is nobody's to guess: it stays as it was
-                known = self.running.get(key)
-                if known and known.order == snapshot.orders.get(key, Order()):  # a stop or a pause takes its price away
-                    running[key] = known
-                continue
-            target = origin.control
+            target, order = origin.control, snapshot.orders.get(key, Order())
             assert isinstance(target, ExposureTarget)
+            if key in self._broken or key in ahead:  # its state is nobody's to guess, or others know better
+                kept = self.running.get(key)
+                if kept and kept.order == order:  # a stop or a pause takes its price away
+                    running[key] = kept
+                    continue
+            if key in self._broken:
+                continue
             before = self._states.get(key)
             state = before or Pursuit.begin(target, now, _first_price(origin, target, self._states))
             counted = self._counts.get(key, TargetCount(key))
-            count, order = Count(counted.won, counted.served, counted.upto), snapshot.orders.get(key, Order())
+            count = Count(counted.won, counted.served, counted.upto)
             after, standing = pursue(target, state, count, self._forecast(key, state, count), now, order)
-            if after != before:
-                changed[pursuit_key(key)] = encode_state(after)
-                self._states[key] = after
+            if after != before and key not in ahead:
+                self._states[key] = after = replace(after, known=snapshot.revision)
+                changed[pursuit_key(key)] = (self._read_as.get(key), encode_state(after))
             running[key] = Running(origin.outlet, target, order, after, standing, counted.impressions)
         self._publish(running)
         if failed:
             raise failed
         if changed:
-            self.online.put(changed)
+            self.online.swap(changed)  # where another process was faster, its state is read with the next step
         if self._broken:
             raise StateError("; ".join(f"{key}: {why}" for key, why in sorted(self._broken.items())))
         if self._forecast_fault:
@@ -133,7 +142,7 @@ class TargetLoop:
                     states[key] = decode_state(one, _pursuit)
             except StateError as error:
                 broken[key] = str(error)
-        self._states, self._broken = states, broken
+        self._states, self._broken, self._read_as = states, broken, dict(zip(keys, raw, strict=True))
         if origins.keys() - self._forecasts.keys() or now - self._forecast_at >= FORECAST_EVERY_S:
             self._forecast_at, self._forecast_fault = now, ""
             try:
@@ -142,6 +151,18 @@ class TargetLoop:
             except (Unavailable, StateError) as error:
                 self._forecasts = {key: self._forecasts.get(key) for key in origins}
                 self._forecast_fault = str(error)
+
+    def _ahead(self, revision: int) -> set[str]:
+        """Targets whose states know a later revision of the control plane than this process does. Of a plane that went
+        back, to a copy of earlier days, no state is ahead."""
+        ahead = {key: state.known for key, state in self._states.items() if state.known > revision}
+        if not ahead:
+            return set()
+        try:
+            newest = self.newest()
+        except Unavailable:
+            return set(ahead)
+        return {key for key, known in ahead.items() if known <= newest}
 
     def _read_counts(self, keys: list[str], broken: dict[str, str]) -> dict[str, TargetCount]:
         """The counts of targets, of all at once or, where one cannot be decoded, of one after the other."""
@@ -155,7 +176,7 @@ class TargetLoop:
         return {k: count for key in keys for k, count in self._read_counts([key], broken).items()}
 
     def _publish(self, running: Mapping[str, Running]) -> None:
-        self.running = running
+        ended, self.running = self.running.keys() - running.keys(), running
         self.holders.take_steered(
             Steered(
                 price={key: one.standing.price for key, one in running.items() if one.standing.price > 0},
@@ -165,6 +186,8 @@ class TargetLoop:
         )
         for key, one in running.items():
             self._measure(key, one.standing)
+        for key in ended:
+            self.metrics.forget_target(key)
 
     def _measure(self, key: str, s: Standing) -> None:
         amount = max(s.amount, 1e-9)

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from features.codec import StateError, encode_state
+from features.codec import StateError, decode_state, encode_state
 from features.exposure import TargetCount, TrafficDay, count_key, traffic_key
 from features.online import OnlineStore
 from features.online.connect import open_online
@@ -20,7 +21,7 @@ from recsys.guidance.compile import compile_policy
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.targets.controller import Gains
 from recsys.guidance.targets.onpage import Steered
-from recsys.guidance.targets.pursuit import Order
+from recsys.guidance.targets.pursuit import Order, Pursuit
 from serving.metrics import Metrics
 from serving.pursuits import TargetLoop, attention_by_hour, origins_of, pursuit_key, scope_forecast
 
@@ -51,10 +52,18 @@ class Process:
         item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": since})
         catalog = Catalog.of([item])
         world = SimpleNamespace(policy=compile_policy([policy], catalog))
-        self.current = SimpleNamespace(worlds={"cn": world}, orders={}, catalog=catalog)
+        self.current = SimpleNamespace(worlds={"cn": world}, orders={}, catalog=catalog, revision=1)
+        self.newest = 1
         self.steered = Steered()
         self.key, self.policy = f"cn/{name}", policy
-        self.loop = TargetLoop(self, store, lambda: SOURCES, lambda: clock[0], Metrics())  # type: ignore[arg-type]
+        self.loop = TargetLoop(
+            self,  # type: ignore[arg-type]
+            store,
+            lambda: SOURCES,
+            lambda: clock[0],
+            Metrics(),
+            lambda: self.newest,
+        )
 
     def take_steered(self, steered: Steered) -> None:
         self.steered = steered
@@ -70,6 +79,12 @@ def count(store: OnlineStore, key: str, won: float, served: float, upto: float) 
         count_key(key, source): encode_state(TargetCount(key, won / 2, served / 2, 1, 0, upto, 1)) for source in SOURCES
     }
     store.put(halves)
+
+
+def stored(store: OnlineStore, key: str) -> Pursuit:
+    (raw,) = store.get([pursuit_key(key)])
+    assert raw is not None
+    return decode_state(raw, msgspec.msgpack.Decoder(Pursuit))
 
 
 def served(store: OnlineStore, processes: list[Process], clock: list[float], first: int, last: int) -> list[float]:
@@ -95,6 +110,78 @@ def test_several_processes_are_as_one_and_a_restart_is_not_noticed(store: Online
     after = served(store, born_again, clock, 100, 200)
     assert [*together, *after] == pytest.approx(alone)
     assert alone[-1] > 0.1
+
+
+def test_an_order_is_planned_once_however_late_some_process_hears_of_it(store: OnlineStore, unique: str) -> None:
+    clock = [START]
+    early, late = Process(store, unique, clock), Process(store, unique, clock)
+    served(store, [early, late], clock, 1, 100)
+    early.current.orders = {early.key: Order(amount=2000.0)}
+    early.current.revision = early.newest = late.newest = 2
+    served(store, [early], clock, 100, 101)
+    planned = stored(store, early.key)
+    assert (planned.amount, planned.known) == (2000.0, 2)
+    served(store, [late, early, late], clock, 101, 110)
+    assert stored(store, early.key).base == planned.base, "whoever has not heard of the order plans nothing over again"
+    late.current.orders, late.current.revision = early.current.orders, 2
+    served(store, [late], clock, 110, 111)
+    assert (stored(store, early.key).base, late.price) == (planned.base, pytest.approx(early.price, abs=0.2))
+
+
+def test_a_process_that_does_not_reach_the_control_plane_leaves_targets_to_the_others(unique: str) -> None:
+    store, clock = open_online("memory://"), [START]
+    early, cut_off = Process(store, unique, clock), Process(store, unique, clock)
+    early.current.revision = 2
+    served(store, [early], clock, 1, 100)
+
+    def away() -> int:
+        raise Unavailable("away")
+
+    cut_off.loop.newest = away
+    before = stored(store, early.key)
+    served(store, [cut_off], clock, 100, 101)
+    assert stored(store, early.key) == before
+    assert cut_off.price > 0, "its pages go by a price all the same"
+
+
+def test_a_control_plane_that_went_back_to_a_copy_is_followed(unique: str) -> None:
+    store, clock = open_online("memory://"), [START]
+    before = Process(store, unique, clock)
+    before.current.revision = before.newest = 9
+    served(store, [before], clock, 1, 100)
+    after = Process(store, unique, clock)
+    served(store, [after], clock, 100, 101)
+    assert stored(store, after.key).known == 1
+
+
+def test_whoever_slept_between_reading_and_writing_overwrites_nothing(store: OnlineStore, unique: str) -> None:
+    clock = [START]
+    slow, quick = Process(store, unique, clock), Process(store, unique, clock)
+    served(store, [slow, quick], clock, 1, 100)
+    swap = store.swap
+
+    def slept(entries: Any, ttl_s: float | None = None) -> list[str]:
+        store.swap = swap  # type: ignore[method-assign]
+        served(store, [quick], clock, 150, 160)
+        return swap(entries, ttl_s)
+
+    store.swap = slept  # type: ignore[method-assign]
+    served(store, [slow], clock, 100, 101)
+    newest = stored(store, slow.key)
+    assert newest.steering.moved_at == START + 60.0 * 159
+    slow.loop.step()
+    assert slow.price == quick.price
+
+
+def test_gauges_of_a_target_end_with_it(unique: str) -> None:
+    store, clock = open_online("memory://"), [START]
+    process = Process(store, unique, clock)
+    served(store, [process], clock, 1, 10)
+    gauge = f'mainstay_target_price{{target="{process.key}"}}'
+    assert gauge in process.loop.metrics.text().decode()
+    process.current.worlds = {}
+    process.loop.step()
+    assert gauge not in process.loop.metrics.text().decode()
 
 
 def test_a_store_that_goes_away_freezes_prices_and_then_lets_them_move_slowly(unique: str) -> None:

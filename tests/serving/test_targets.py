@@ -189,7 +189,9 @@ def test_without_the_store_prices_freeze(service, audience) -> None:
     assert price > 0
 
     skip = [0.0]
-    away = TargetLoop(loop.holders, _Away(), loop.sources, lambda: time.time() + skip[0], loop.metrics)  # type: ignore[arg-type]
+    away = TargetLoop(  # type: ignore[arg-type]
+        loop.holders, _Away(), loop.sources, lambda: time.time() + skip[0], loop.metrics, loop.newest
+    )
     away.running, away._states, away._counts = loop.running, dict(loop._states), loop._counts
     away._forecasts, away._forecast_at = dict(loop._forecasts), float("inf")
     prices = []

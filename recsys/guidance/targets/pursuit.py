@@ -61,6 +61,7 @@ class Pursuit:
     error      sum over progress of |delivered - planned|, as parts of the amount
     trail      (unix second, planned, delivered, price), at most TRAIL of them: for the report
     window     first and last unix second that progress is measured over; None in states of before it was kept
+    known      revision of policies and orders that whoever wrote this knew; -1 in states of before it was kept
     """
 
     start: float
@@ -73,6 +74,7 @@ class Pursuit:
     error: float = 0.0
     trail: tuple[tuple[float, float, float, float], ...] = ()
     window: tuple[float, float] | None = None
+    known: int = -1
 
     @classmethod
     def begin(cls, target: ExposureTarget, now: float, price: float | tuple[float, ...] = 0.0) -> Pursuit:
