@@ -35,9 +35,10 @@ format: $(VENV)/.dev    ## let ruff put the layout in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and rivals, on every family of instances (an hour)
+bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and rivals, on every family of instances (hours)
 	@$(BIN)/python -m benchmarks.guidance $(BENCH_FLAGS)
 	@$(BIN)/python -m benchmarks.guidance.tiny
+	@$(BIN)/python -m benchmarks.guidance.claims
 
 bench-targets: $(VENV)/.dev $(KERNELS)  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
 	@$(BIN)/python -m benchmarks.targets

@@ -29,7 +29,6 @@ from recsys.guidance.problem import reduce
 from recsys.guidance.solver import solve, warm
 
 EFFORTS = ("fast", "adaptive")
-INSTANCES = {"long": 40}  # where the exact programme takes minutes
 FEASIBLE = 1e-6
 
 
@@ -70,7 +69,7 @@ def main() -> None:
     warm()
     told: dict[str, Any] = {}
     sources: dict[str, Callable[[], Iterator[Instance]]] = {
-        name: _drawn(name, min(said.instances, INSTANCES.get(name, said.instances))) for name in said.families
+        name: _drawn(name, said.instances) for name in said.families
     }
     if said.ratings:
         sources[REAL] = lambda: real_instances(said.ratings, said.instances)
