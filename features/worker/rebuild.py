@@ -57,14 +57,22 @@ def rebuild(
     """
     online.put({UNFINISHED: b"1"})
     wipe(online)
+    events = refold(worker, sources, report)
+    forget_idle(online, now, ttl_s)
+    online.put({REBUILT: repr(now).encode()})
+    online.delete([UNFINISHED])
+    return events
+
+
+def refold(
+    worker: Worker, sources: Iterable[Iterator[Placed]], report: Callable[[int], None] = lambda events: None
+) -> int:
+    """Fold all of these sources, each in offset order; returns how many events there were."""
     events = 0
     for source in sources:
         while batch := list(islice(source, BATCH)):
             worker.refold(batch)
             report(events := events + len(batch))
-    forget_idle(online, now, ttl_s)
-    online.put({REBUILT: repr(now).encode()})
-    online.delete([UNFINISHED])
     return events
 
 

@@ -14,18 +14,14 @@ from features.exposure import TRAFFIC, outdated
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
-from features.worker.rebuild import HELD, forget_idle, from_log
+from features.worker.rebuild import HELD, forget_idle, from_log, refold
 from features.worker.worker import Worker
 from recsys.state import forgotten
 
 
 def replayed(log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float) -> int:
     """Fold the whole log by a worker that writes into a store in memory; how many events there were."""
-    events = 0
-    for source in from_log(log):
-        for one in iter(lambda source=source: [p for p, _ in zip(source, range(20_000), strict=False)], []):  # type: ignore[misc]
-            worker.refold(one)
-            events += len(one)
+    events = refold(worker, from_log(log))
     forget_idle(into, now, ttl_s)
     return events
 
