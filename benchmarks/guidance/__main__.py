@@ -25,11 +25,14 @@ from benchmarks.guidance.instances import FAMILIES, Instance, draw
 from benchmarks.guidance.real import REAL, real_instances
 from benchmarks.guidance.rivals import RIVALS
 from recsys.guidance.exact import best_page
+from recsys.guidance.memory import Relaxations
 from recsys.guidance.problem import reduce
 from recsys.guidance.solver import solve, warm
 
 EFFORTS = ("fast", "adaptive")
 FEASIBLE = 1e-6
+DEADLINE_S = 0.010
+"""Of a page as serving makes it, by processor time."""
 
 
 @dataclass
@@ -54,6 +57,44 @@ class Tally:
             "missed": self.missed,
             "p50_ms": round(float(np.median(took)), 3),
             "p99_ms": round(float(np.percentile(took, 99)), 3),
+        }
+
+
+@dataclass
+class PagePath:
+    """Pages as serving makes them: with a deadline and one memory of what gave way, infeasible ones among them."""
+
+    memory: Relaxations = field(default_factory=Relaxations)
+    took_ms: list[float] = field(default_factory=list)
+    gave_way_ms: list[float] = field(default_factory=list)
+    missed: int = 0  # relaxed although a page exists
+    open: int = 0  # relaxed, and not proven to be the least
+
+    def take(self, instance: Instance, feasible: bool) -> None:
+        """Solve it and note how that went."""
+        gc.disable()
+        began = time.thread_time()
+        solution = solve(*instance, deadline_s=DEADLINE_S, clock=time.thread_time, memory=self.memory)
+        self.took_ms.append(1e3 * (time.thread_time() - began))
+        gc.enable()
+        assert (instance.bounds.broken(solution.chosen) == solution.relaxed).all(), "more gave way than is said"
+        if solution.relaxed.any():
+            self.gave_way_ms.append(self.took_ms[-1])
+            self.missed += feasible
+            self.open += not solution.settled.all()
+
+    def figures(self) -> dict[str, float | None]:
+        """What is reported."""
+        gave_way = self.gave_way_ms
+        return {
+            "p50_ms": round(float(np.median(self.took_ms)), 3),
+            "p99_ms": round(float(np.percentile(self.took_ms, 99)), 3),
+            "max_ms": round(max(self.took_ms), 3),
+            "gave_way": len(gave_way),
+            "gave_way_p50_ms": round(float(np.median(gave_way)), 3) if gave_way else None,
+            "gave_way_max_ms": round(max(gave_way), 3) if gave_way else None,
+            "gave_way_unproven": self.open,
+            "missed": self.missed,
         }
 
 
@@ -90,9 +131,10 @@ def _drawn(name: str, count: int) -> Callable[[], Iterator[Instance]]:
 def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path | None) -> dict[str, Any]:
     tallies = {effort: Tally() for effort in EFFORTS}
     rivals: dict[str, list[float | None]] = {rival: [] for rival in RIVALS}
-    exact_took, infeasible, undecided = [], 0, 0
+    exact_took, infeasible, undecided, path = [], 0, 0, PagePath()
     for number, instance in enumerate(instances):
         bound, value, took_s, settled = _exact(name, number, instance, exact_s, keep)
+        path.take(instance, value is not None)
         if value is None and settled:
             infeasible += 1
             continue
@@ -109,6 +151,7 @@ def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path
             worth = float(instance.attention @ instance.value[page])
             rivals[rival].append(100 * (1 - worth / value) if kept else None)
     figures: dict[str, Any] = {effort: tally.figures() for effort, tally in tallies.items()}
+    figures["page_path"] = path.figures()
     figures |= {"feasible": len(exact_took), "infeasible": infeasible, "exact_undecided": undecided}
     figures["exact_p50_ms"] = round(float(np.median(exact_took)), 1) if exact_took else None
     for effort in EFFORTS:
@@ -176,6 +219,11 @@ def _print(name: str, figures: dict[str, Any]) -> None:
             f"bound p99 {f['bound_above_p99_pct']:.3f} %   proven {100 * f['proven']:.1f} %   missed {f['missed']}   "
             f"p50 {f['p50_ms']:.2f} p99 {f['p99_ms']:.2f} ms   {f['times_faster']} x HiGHS"
         )
+    f = figures["page_path"]
+    print(
+        f"  page path p50 {f['p50_ms']} p99 {f['p99_ms']} max {f['max_ms']} ms   {f['gave_way']} gave way, unproven "
+        f"{f['gave_way_unproven']}, p50 {f['gave_way_p50_ms']} max {f['gave_way_max_ms']} ms   missed {f['missed']}"
+    )
     for rival, f in figures["rivals"].items():
         there = f", there {f['off_mean_pct']} % off" if f["off_mean_pct"] is not None else ""
         print(f"  {rival:<18} kept all bounds on {f['kept_pct']} % of pages{there}")

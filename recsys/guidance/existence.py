@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from recsys.guidance.bounds import I64, Bounds
 from recsys.guidance.exact import any_page
 from recsys.guidance.kernels.dead_ends import DONE, first_page
 from recsys.guidance.kernels.layout import Layout, lay_out
-from recsys.guidance.kernels.page import start, stride_of, turn
+from recsys.guidance.kernels.page import State, start, stride_of, turn
 from recsys.guidance.problem import Problem, reduce
 from recsys.types import F64, I32
 
@@ -26,6 +27,22 @@ _LIE: tuple[Literal["C"], Literal["W"]] = ("C", "W")  # in rows, writeable: what
 
 
 @dataclass(frozen=True)
+class Haste:
+    """What the question may cost beyond prices, which take about a millisecond.
+
+    depth_first, highs  nodes of the two searches; 0 = not asked
+    late                whether it is too late for anything but prices
+    """
+
+    depth_first: int = DEPTH_FIRST_NODES
+    highs: int = HIGHS_NODES
+    late: Callable[[], bool] = lambda: False
+
+
+AT_LEISURE = Haste()
+
+
+@dataclass(frozen=True)
 class Some:
     """page [K] candidates, or None: there is none, proven if `settled`, else none was found within the effort."""
 
@@ -33,8 +50,8 @@ class Some:
     settled: bool
 
 
-def some_page(value: F64, attention: F64, bounds: Bounds) -> Some:
-    """Some page that keeps all bounds, a good one if that is easy, or the proof that there is none.
+def some_page(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE) -> Some:
+    """Some page that keeps all bounds, a good one if that is easy, or the proof that there is none; neither in haste.
 
     value [N], attention [K]
     """
@@ -42,15 +59,21 @@ def some_page(value: F64, attention: F64, bounds: Bounds) -> Some:
     page, possible = by_prices(value, attention, bounds, order, turns=((3, 8), (6, 32)))
     if page is not None or not possible:
         return Some(page, settled=True)
+    if not haste.depth_first or haste.late():
+        return Some(None, settled=False)
     problem = reduce(value, attention, bounds)
     if not problem.possible:
         return Some(None, settled=True)
-    state, page = depth_first(problem)
+    state, page = depth_first(problem, haste.depth_first)
     if page is not None:
         return Some(problem.item[page], settled=True)
-    if state == DONE or _priced_out(bounds, order):
+    if state == DONE:
         return Some(None, settled=True)
-    answer = any_page(problem, HIGHS_NODES)
+    if not haste.highs:
+        return Some(None, settled=False)
+    if _priced_out(bounds, order):
+        return Some(None, settled=True)
+    answer = any_page(problem, haste.highs)
     return Some(None if answer.page is None else problem.item[answer.page], answer.settled or answer.page is not None)
 
 
@@ -61,13 +84,35 @@ def by_prices(
     possible, layout = laid_out(value, attention, bounds, order)
     if not possible:
         return None, False
-    slots = bounds.slots
+    state = _priced(layout, turns)
+    return (order[state.page].astype(np.int32) if bounds.slots and state.page[0] >= 0 else None), True
+
+
+def almost(value: F64, attention: F64, bounds: Bounds) -> I32 | None:
+    """A page [K] that breaks few bounds, and these by little: the assignment by the prices on them.
+
+    None for bounds that contradict each other.
+    """
+    order: I64 = np.lexsort((bounds.tie, -value))
+    possible, layout = laid_out(value, attention, bounds, order)
+    if not possible or not bounds.slots:
+        return None
+    state = _priced(layout, ((8, 0),))
+    items = layout.pin.copy()
+    items[layout.pin < 0] = state.held
+    page: I32 = order[state.page if state.page[0] >= 0 else items].astype(np.int32)
+    return page
+
+
+def _priced(layout: Layout, turns: tuple[tuple[int, int], ...]) -> State:
+    """Prices and what they found, turn by turn until there is a page."""
+    slots = len(layout.pin)
     state = start(layout, 24 + 3 * slots, most := 24 + 2 * slots, 15, 15, 0.25)
     for steps, width in turns:
         if state.page[0] >= 0:
             break
         turn(layout, state, stride_of(layout, 0.25), most, steps, width, 1, 0, False)
-    return (order[state.page].astype(np.int32) if slots and state.page[0] >= 0 else None), True
+    return state
 
 
 def laid_out(value: F64, attention: F64, bounds: Bounds, order: I64) -> tuple[bool, Layout]:
@@ -84,7 +129,7 @@ def laid_out(value: F64, attention: F64, bounds: Bounds, order: I64) -> tuple[bo
     )  # fmt: skip
 
 
-def depth_first(problem: Problem) -> tuple[int, I32 | None]:
+def depth_first(problem: Problem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, I32 | None]:
     """The search that remembers dead ends: whether it was complete, and a page of the problem's items."""
     family = np.arange(len(problem.twin), dtype=np.int32)
     for i, twin in enumerate(problem.twin):
@@ -94,7 +139,7 @@ def depth_first(problem: Problem) -> tuple[int, I32 | None]:
     page = np.full(len(problem.attention), -1, np.int32)
     state, found = first_page(
         problem.member, problem.lower, problem.upper, problem.run_most, problem.run_within, problem.pin, problem.twin,
-        family, size, page, DEPTH_FIRST_NODES,
+        family, size, page, nodes,
     )  # fmt: skip
     return state, page if found else None
 

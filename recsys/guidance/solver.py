@@ -8,8 +8,9 @@ exceed; partial pages are then built slot by slot in order of what they lose aga
 better by small moves (`kernels.polish`), and prices, bound and page improve in turns (`kernels.page`) until the page is
 proven to be the best one or the effort is spent.
 
-When no page keeps everything, controls give way lexicographically: in order of importance each one keeps as much as the
-more important ones leave possible, by the least number of slots. Nothing gives way silently: `Solution.relaxed`.
+When no page keeps everything, controls give way lexicographically: in order of importance each one keeps as much as
+the more important ones leave possible, by the least number of slots. Nothing gives way silently: `Solution.relaxed`.
+Under a deadline there may be no time to find the least, or to be sure that there is no page: `Solution.settled`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import numpy as np
 
 from recsys.guidance.bounds import I64, Bounds, Solution
 from recsys.guidance.exact import best_page
-from recsys.guidance.existence import depth_first, laid_out, some_page
+from recsys.guidance.existence import AT_LEISURE, Haste, Some, almost, depth_first, laid_out, some_page
 from recsys.guidance.kernels.account import account, without_each
 from recsys.guidance.kernels.layout import Layout
 from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
-from recsys.guidance.memory import Relaxations, key_of
+from recsys.guidance.memory import Relaxations, key_of, limits_of
 from recsys.guidance.problem import reduce
 from recsys.types import F64, I32, Bool
 
@@ -83,8 +84,11 @@ EFFORTS: dict[str, Effort] = {
 }
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
+NONE = Some(None, settled=False)
 HUGE = 1e12  # clicks: beyond this, sums lose what pages differ by
 SHORT = 18  # slots
+PATIENCE = 5.0  # deadlines that a page may take where it is not known whether one exists
+SEARCHED = 300  # nodes of the search for a page then: some 10 ms
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,9 @@ def solve(
 
     value      [N]     clicks, finite
     attention  [>= K]  weight of each slot, > 0 and falling
-    deadline_s, clock  after so many seconds of `clock` no better page is looked for. Whether a page exists is always
-                       settled first, so hard bounds never give way to haste. Without a clock the answer is a function
-                       of the other inputs alone.
+    deadline_s, clock  after so many seconds of `clock` no better page is looked for. Where none was found that keeps
+                       all bounds, one is looked for within PATIENCE deadlines; after that, controls give way unproven
+                       (`settled`). Without a clock all is settled and the answer a function of the other inputs.
     memory             relaxations of earlier pages, so that the same want is not looked into twice
 
     Raises ValueError for values or attention that are not finite, or of the wrong length.
@@ -125,15 +129,19 @@ def solve(
         )
     if not (np.abs(value) < HUGE).all() or not (np.abs(attention) < HUGE).all():
         raise ValueError(f"value and attention must be finite, and below {HUGE:g}")
-    work = _Work(value, attention, EFFORTS[effort], _late(deadline_s, clock))
+    work = _Work(value, attention, EFFORTS[effort], *_haste(deadline_s, clock))
+    hint = memory.hint(limits_of(bounds)) if memory is not None and work.haste is not AT_LEISURE else None
     nothing = np.zeros(bounds.controls, np.int32)
-    solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
+    solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]), by_prices_only=hint is not None)
+    if solution is None and hint is not None:
+        solution = replace(work, late=_haste(deadline_s, clock)[0]).follow(bounds, hint)
     if solution is None:
-        kept = _relaxation(value, attention, bounds, memory)
+        kept = _relaxation(value, attention, bounds, memory, work.haste)
+        work = replace(work, late=_haste(deadline_s, clock)[0])  # a page that gave way is still to be a good one
         # where the effort is too small to find a page again, the one that the relaxation left stands
-        solution = work.solve(bounds.relaxed(kept.by), kept)
+        solution = work.solve(bounds.relaxed(kept.by), kept, by_prices_only=len(kept.page) > 0)
         if solution is None:
-            kept = kept if len(kept.page) else _relax(value, attention, bounds)
+            kept = kept if len(kept.page) else _relax(value, attention, bounds, work.haste)
             solution = _as_it_is(value, attention, kept)
     return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
 
@@ -155,11 +163,15 @@ def warm() -> None:
     depth_first(reduce(value, attention, bounds))
 
 
-def _late(deadline_s: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
+def _haste(deadline_s: float | None, clock: Callable[[], float] | None) -> tuple[Callable[[], bool], Haste]:
+    """Whether it is too late for a better page, and what may be spent on finding out whether there is any."""
     if deadline_s is None or clock is None:
-        return lambda: False
-    end = clock() + deadline_s
-    return lambda: clock() >= end
+        return (lambda: False), AT_LEISURE
+    began = clock()
+    return (
+        lambda: clock() >= began + deadline_s,
+        Haste(SEARCHED, 0, lambda: clock() >= began + PATIENCE * deadline_s),
+    )
 
 
 @dataclass(frozen=True)
@@ -170,8 +182,18 @@ class _Work:
     attention: F64
     effort: Effort
     late: Callable[[], bool]
+    haste: Haste = AT_LEISURE
 
-    def solve(self, bounds: Bounds, kept: Relaxation) -> Solution | None:
+    def follow(self, bounds: Bounds, hint: I32) -> Solution | None:
+        """The best page where controls give way as they did on other pages; None where none was found."""
+        solution = self.solve(bounds.relaxed(hint), Relaxation(hint, hint == 0, hint[:0]), by_prices_only=True)
+        if solution is None:
+            return None
+        by = bounds.broken(solution.chosen)
+        least = np.array([_shortage(bounds, c) if by[c] else 0 for c in range(bounds.controls)])
+        return replace(solution, relaxed=by, settled=by <= least)
+
+    def solve(self, bounds: Bounds, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
         """The best page under bounds that were relaxed so far; None where none was found."""
         order: I64 = np.lexsort((bounds.tie, -self.value))
         possible, layout = laid_out(self.value, self.attention, bounds, order)
@@ -181,14 +203,14 @@ class _Work:
         if falling and plain(layout):
             page = order[: bounds.slots].astype(np.int32)
             return _as_it_is(self.value, self.attention, replace(kept, page=page))
-        state = self._page(layout, bounds, order, falling)
+        state = self._page(layout, bounds, order, falling, by_prices_only)
         if state is None:
             return None
         if self.effort.certain and not closed(state):
             self._prove(bounds, order, state)
         return self._solution(layout, state, bounds, order, kept)
 
-    def _page(self, layout: Layout, bounds: Bounds, order: I64, falling: bool) -> State | None:
+    def _page(self, layout: Layout, bounds: Bounds, order: I64, falling: bool, by_prices_only: bool) -> State | None:
         """Turn by turn, until proven, good enough, or late."""
         effort, slots = self.effort, bounds.slots
         state = start(layout, 24 + 3 * slots, most := 24 + 8 * slots // 5, effort.rough, effort.fine, STRIDE)
@@ -197,7 +219,7 @@ class _Work:
                 break
             turn(layout, state, stride_of(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
         if state.page[0] < 0:
-            some = some_page(self.value, self.attention, bounds)
+            some = NONE if by_prices_only else some_page(self.value, self.attention, bounds, self.haste)
             if some.page is None:
                 return None
             self._take(bounds, order, state, some.page)
@@ -252,39 +274,60 @@ def _near(state: State, enough: float) -> bool:
     return closed(state) or bool(bound - best <= enough * abs(best))
 
 
-def _relaxation(value: F64, attention: F64, bounds: Bounds, memory: Relaxations | None) -> Relaxation:
+def _relaxation(value: F64, attention: F64, bounds: Bounds, memory: Relaxations | None, haste: Haste) -> Relaxation:
     """What gives way, remembered (then without a page) or found out."""
     key = key_of(bounds) if memory is not None else b""
     if memory is not None and (known := memory.recall(key)) is not None:
         return Relaxation(*known, np.zeros(0, np.int32))
-    kept = _relax(value, attention, bounds)
+    kept = _relax(value, attention, bounds, haste)
     if memory is not None:
-        memory.remember(key, kept.by, kept.settled)
+        if kept.settled.all():
+            memory.remember(key, kept.by, kept.settled)
+        memory.suggest(limits_of(bounds), kept.by)
     return kept
 
 
-def _relax(value: F64, attention: F64, bounds: Bounds) -> Relaxation:
-    """Each control in order of importance gives way by the least that the more important ones allow."""
+def _relax(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE) -> Relaxation:
+    """Each control in order of importance gives way by the least that the more important ones allow.
+
+    In haste no search but that by prices is asked, so the least that it finds may not be the least there is. Pages that
+    keep the less important controls as well as the last page does are looked for first then: when it is late, what the
+    last page breaks is what gives way.
+    """
+    leisure = haste is AT_LEISURE
+    quick = haste if leisure else Haste(0, 0, haste.late)
     settled = np.ones(bounds.controls, np.bool_)
     by = np.zeros(bounds.controls, np.int32)
     accepted = np.zeros(bounds.controls, np.bool_)
-    page = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)  # keeps all that is accepted so far
+    page = _beginning(value, attention, bounds)  # keeps all that is accepted so far
     for c in np.flatnonzero(bounds.active).tolist():
         accepted[c] = True
         most = int(bounds.broken(page)[c])
         least = min(_shortage(bounds, c), most)
-        while least < most:  # `most` is known to be possible; halve what is between
+        while least < most and not haste.late():  # `most` is known to be possible; halve what is between
             middle = (least + most) // 2
             by[c] = middle
-            found = some_page(value, attention, bounds.relaxed(by).only(accepted))
+            found = NONE
+            if not leisure:
+                found = some_page(value, attention, bounds.relaxed(np.where(accepted, by, bounds.broken(page))), quick)
+            if found.page is None:
+                found = some_page(value, attention, bounds.relaxed(by).only(accepted), quick)
             if found.page is None:
                 least = middle + 1
                 settled[c] &= found.settled
             else:
                 page = found.page
                 most = middle
+        settled[c] &= least == most
         by[c] = most
     return Relaxation(by, settled, page)
+
+
+def _beginning(value: F64, attention: F64, bounds: Bounds) -> I32:
+    """A page that breaks the more important controls little."""
+    best = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
+    near = almost(value, attention, bounds)
+    return best if near is None else min(best, near, key=lambda page: tuple(bounds.broken(page)))
 
 
 def _shortage(bounds: Bounds, c: int) -> int:

@@ -15,7 +15,7 @@ from recsys.guidance import existence, solver
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.exact import best_page
 from recsys.guidance.existence import by_prices
-from recsys.guidance.memory import Relaxations
+from recsys.guidance.memory import HINTS, Relaxations
 from recsys.guidance.problem import reduce
 from recsys.guidance.solver import solve, warm
 from recsys.types import F64, I32
@@ -185,14 +185,81 @@ def test_values_that_are_no_numbers_are_refused() -> None:
         solve(np.ones(3), np.ones(2), Bounds.free(np.arange(2), 2))
 
 
-def test_haste_never_costs_feasibility(instance_of: Make) -> None:
-    for seed in range(60):
+@pytest.mark.parametrize("deadline_s", [0.0, 1.0])
+def test_haste_costs_proofs_and_says_so(
+    instance_of: Make, count_broken: Count, deadline_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock stands still: at 0 all is late from the start, at 1 nothing ever is."""
+    later, gave_way = 0, 0
+    hurried = []
+    for seed in range(200):
         value, attention, bounds = instance_of(seed, 30, 8)
-        hasty = solve(value, attention, bounds, deadline_s=0.0, clock=lambda: 0.0)
         calm = solve(value, attention, bounds)
-        assert hasty.relaxed.tolist() == calm.relaxed.tolist()
+        with monkeypatch.context() as patch:
+            patch.setattr(existence, "any_page", None)  # HiGHS is never asked
+            hasty = solve(value, attention, bounds, deadline_s=deadline_s, clock=lambda: 0.0)
+        assert count_broken(bounds, tuple(hasty.chosen.tolist())) == tuple(hasty.relaxed), seed
         most = float(np.sort(attention[: bounds.slots]) @ np.sort(value)[len(value) - bounds.slots :])
-        assert calm.value - 1e-9 <= hasty.bound <= most + 1e-9
+        assert hasty.bound <= most + 1e-9, seed
+        differs = np.flatnonzero(hasty.relaxed != calm.relaxed)
+        if len(differs):
+            later += 1
+            assert hasty.relaxed[differs[0]] > calm.relaxed[differs[0]], seed
+            assert not hasty.settled[differs[0]], f"{seed}: it claims that there is no better"
+        else:
+            hurried.append(hasty.bound - calm.value)
+        gave_way += bool(calm.relaxed.any())
+    assert min(hurried) >= -1e-9
+    assert gave_way > 60
+    assert later <= (3 if deadline_s else 60)
+
+
+def test_when_patience_is_at_an_end_nothing_is_looked_for_any_more(
+    instance_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [0]
+
+    def by_prices_alone(*_: object, **__: object) -> tuple[None, bool]:
+        asked[0] += 1
+        return None, True
+
+    monkeypatch.setattr(existence, "by_prices", by_prices_alone)
+    monkeypatch.setattr(existence, "depth_first", None)
+    relaxed = 0
+    for seed in range(40):
+        value, attention, bounds = instance_of(seed, 30, 8)
+        asked[0] = 0
+        solution = solve(value, attention, bounds, deadline_s=0.0, clock=lambda: 0.0)
+        assert tuple(bounds.broken(solution.chosen)) == tuple(solution.relaxed)
+        assert asked[0] <= 1, seed
+        relaxed += bool(solution.relaxed.any())
+    assert relaxed > 10
+
+
+def test_a_page_in_haste_gives_way_as_pages_under_the_same_limits_did(
+    instance_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = 0
+    for seed in range(120):
+        value, attention, bounds = instance_of(seed, 30, 8)
+        memory, clock = Relaxations(), {"deadline_s": 1.0, "clock": lambda: 0.0}
+        first = solve(value, attention, bounds, memory=memory, **clock)  # type: ignore[arg-type]
+        if not first.relaxed.any():
+            continue
+        with monkeypatch.context() as patch:
+            patch.setattr(solver, "_relax", None)  # not found out anew
+            again = solve(value[::-1].copy(), attention, bounds, memory=memory, **clock)  # type: ignore[arg-type]
+        assert (again.relaxed <= first.relaxed).all()
+        assert tuple(bounds.broken(again.chosen)) == tuple(again.relaxed)
+        followed += 1
+    assert followed > 30
+
+
+def test_a_hint_is_found_out_anew_after_some_pages() -> None:
+    memory, by = Relaxations(), np.ones(2, np.int32)
+    memory.suggest(b"limits", by)
+    assert [memory.hint(b"limits") is by for _ in range(HINTS + 2)] == [True] * HINTS + [False] * 2
+    assert memory.hint(b"others") is None
 
 
 def test_a_floor_that_cannot_be_met_names_its_shortage_and_nothing_else_gives_way() -> None:
