@@ -4,8 +4,9 @@ Erasing, step by step, each of which may be interrupted and done again:
 
 1. the erasure is remembered, by hash, in the log and in the online store (`features.offline.erased`): from now on no
    reader of the log shows the viewer, no worker folds or appends what the viewer did before, nor does a rebuild;
-2. the viewer's state leaves the online store. A worker that had it in hand sees after writing it that the viewer was
-   erased meanwhile, takes it away and folds its batch again (`features.worker.worker`);
+2. the viewer's state leaves the online store, and whatever damaged state of the viewer was set aside there. A worker
+   that had it in hand sees after writing it that the viewer was erased meanwhile, takes it away and folds its batch
+   again (`features.worker.worker`);
 3. every file of the log that names the viewer is written anew without those events.
 
 What is left: in counts of items, which name nobody, what the viewer added, until it has decayed or the store is
@@ -22,7 +23,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.codec import decode_viewer, viewer_key
+from features.aside import aside, let_go
+from features.codec import StateError, viewer_at, viewer_key
 from features.events import encode
 from features.offline.compact import purge
 from features.offline.erased import hashed
@@ -46,13 +48,20 @@ class Erasing:
 
 
 def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterator[bytes]:
-    """JSON objects, one a line: the state (`{"state": ...}`, null when there is none), then each event of the log
-    (`{"event": ...}`, a CloudEvent, with its `source` and `offset`). Raises Unavailable, StateError."""
-    raw = online.get([viewer_key(viewer_id)])[0]
-    state = None if raw is None else msgspec.structs.asdict(decode_viewer(raw))
+    """JSON objects, one a line: the state (`{"state": ...}`, null when there is none), what is held in its place
+    though nobody can read it (`{"damaged": ...}`, its bytes in base64), then each event of the log (`{"event": ...}`, a
+    CloudEvent, with its `source` and `offset`). Raises Unavailable."""
+    key = viewer_key(viewer_id)
+    raw = online.get([key])[0]
+    state, unread = None, [{"cause": one.cause, "at": one.at, "raw": one.raw} for one in aside(online, key)]
+    try:
+        state = None if raw is None else msgspec.structs.asdict(viewer_at(key, raw))
+    except StateError as error:
+        unread.append({"cause": str(error), "raw": raw})
     if state is not None:
         state["seen_ids"] = len(state["seen_ids"]) // 8  # hashes of ids of events that follow
     yield msgspec.json.encode({"state": state}) + b"\n"
+    yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
     for one in placed_of(whole(log.query(_OWN, {"viewer": viewer_id}))):
         event = msgspec.Raw(encode(one.event))
         yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"
@@ -67,4 +76,5 @@ def erase_viewer(log: EventLog, online: OnlineStore, viewer_id: str, now: float)
     log.erased.add(hashed(viewer_id), now)
     log.erased.agree_with(online)
     online.delete([key])
+    let_go(online, [key])
     return Erasing(held, int(found["n"][0].as_py()), purge(log, viewer_id))

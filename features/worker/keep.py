@@ -1,4 +1,4 @@
-"""The worker's commands that look after what is kept: compact, rebuild, verify, export, erase."""
+"""The worker's commands that look after what is kept: compact, rebuild, verify, damaged, export, erase."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import logging
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from features.aside import aside
 from features.codec import VIEWERS
 from features.offline.compact import compact
 from features.offline.log import EventLog
@@ -66,6 +69,8 @@ def add_commands(what: Any) -> None:
     command = what.add_parser("rebuild", help="wipe the online store and fold it anew; stop all workers first")
     command.add_argument("--from", dest="origin", choices=["log", "stream"], default="log")
     what.add_parser("verify", help="compare the online store with a replay of the event log")
+    command = what.add_parser("damaged", help="damaged states that were set aside; of one key, their bytes as well")
+    command.add_argument("key", metavar="KEY", nargs="?")
     of_viewers = {"export": "all that is held of a viewer, as JSON lines", "erase": "forget a viewer for good"}
     for name, about in of_viewers.items():
         command = what.add_parser(name, help=about)
@@ -114,20 +119,32 @@ def _verify(kept: Kept, _: argparse.Namespace) -> int:
     excuse.
     """
     into, now = MemoryStore(), time.time()
+    anew = {one.key: one.at for one in aside(kept.online) if not one.mended}
     events = replayed(kept.log, kept.worker(into), into, now, kept.ttl_s)
     since = rebuilt_at(kept.online)
     erased, found, sums = sum(at >= since for at in kept.log.erased.all().values()), 0, 0
     for key, what in differences(kept.online, into, now, kept.ttl_s):
         found += 1
-        sums += not key.startswith(VIEWERS)
+        sums += not key.startswith(VIEWERS) and key not in anew
         if found <= NAMED:
-            print(f"{key}\t{what}")
+            began = f"; damaged, and begun anew at {rfc3339(anew[key])}" if key in anew else ""
+            print(f"{key}\t{what}{began}")
     print(f"{found:,} differences against {events:,} events of the log")
     if erased and sums:
         print(f"{sums:,} are of items and audiences: not judged, since they may hold what {erased:,} viewers added who "
               "were erased after the last rebuild; rebuild, and verify again")  # fmt: skip
         return 1 if found > sums else NOT_JUDGED
     return 1 if found else 0
+
+
+def _damaged(kept: Kept, said: argparse.Namespace) -> int:
+    """Lists them; of one key says their bytes as well, in base64."""
+    for one in aside(kept.online, said.key):
+        became = "made again from the event log" if one.mended else "begun anew: say `recsys-worker rebuild`"
+        print(f"{one.key}\t{len(one.raw)} bytes\t{rfc3339(one.at)}\t{one.cause}\t{became}")
+        if said.key:
+            print(b64encode(one.raw).decode())
+    return 0
 
 
 def _export(kept: Kept, said: argparse.Namespace) -> int:
@@ -143,10 +160,20 @@ def _erase(kept: Kept, said: argparse.Namespace) -> int:
     return 0
 
 
+def rfc3339(at: float) -> str:
+    """A moment for people.
+
+    >>> rfc3339(0.0)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 COMMANDS: Mapping[str, Callable[[Kept, argparse.Namespace], int]] = {
     "compact": _compact,
     "rebuild": _rebuild,
     "verify": _verify,
+    "damaged": _damaged,
     "export": _export,
     "erase": _erase,
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
+from features.aside import let_go
 from features.codec import ITEMS, VIEWERS, decode_viewer
 from features.exposure import COUNTS, TRAFFIC, outdated
 from features.fold import Placed
@@ -52,6 +53,7 @@ def rebuild(
 ) -> int:
     """Wipe the store and fold these sources into it, each in offset order; returns how many events there were.
 
+    Damaged states that were set aside are mended by that, and forgotten with it.
     Viewers who are idle for longer than `ttl_s` at unix second `now` are not remembered, as online. `report` is told
     how many events are done. Raises Unavailable; then it must be done again.
     """
@@ -63,6 +65,7 @@ def rebuild(
             worker.refold(batch)
             report(events := events + len(batch))
     forget_idle(online, now, ttl_s)
+    let_go(online)
     online.put({REBUILT: repr(now).encode()})
     online.delete([UNFINISHED])
     return events

@@ -5,18 +5,21 @@ A worker that runs meanwhile makes differences of its own: verify when none does
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
 from features.codec import ITEMS, VIEWERS, StateError, decode_item, decode_viewer
-from features.exposure import TRAFFIC, outdated
+from features.exposure import COUNTS, TRAFFIC, decode_count, decode_traffic, outdated
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.worker.rebuild import HELD, forget_idle, from_log
 from features.worker.worker import Worker
 from recsys.state import forgotten
+
+_DECODE = {VIEWERS: decode_viewer, ITEMS: decode_item, COUNTS: decode_count, TRAFFIC: decode_traffic}
 
 
 def replayed(log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float) -> int:
@@ -40,24 +43,25 @@ def differences(online: OnlineStore, replay: OnlineStore, now: float, ttl_s: flo
                 continue
             if wanted is not None:
                 yield key, _differs(prefix, raw, wanted)
-            elif not ((prefix == VIEWERS and _idle(raw, now, ttl_s)) or (prefix == TRAFFIC and outdated(raw, now))):
+            elif not _gone(prefix, raw, now, ttl_s):
                 yield key, "is not in the replay"
         for key in sorted(expected):
             yield key, "is missing online"
 
 
-def _idle(raw: bytes, now: float, ttl_s: float) -> bool:
+def _gone(prefix: str, raw: bytes, now: float, ttl_s: float) -> bool:
+    """Whether the online store may have let go of this by now."""
     try:
-        return forgotten(decode_viewer(raw).at, now, ttl_s)
+        return (prefix == VIEWERS and forgotten(decode_viewer(raw).at, now, ttl_s)) or (
+            prefix == TRAFFIC and outdated(raw, now)
+        )
     except StateError:
         return False
 
 
 def _differs(prefix: str, raw: bytes, wanted: bytes) -> str:
     """The fields that differ, of states that can be read."""
-    decode = {VIEWERS: decode_viewer, ITEMS: decode_item}.get(prefix)
-    if decode is None:
-        return "differs"
+    decode: Callable[[bytes], Any] = _DECODE[prefix]
     try:
         one, other = msgspec.structs.asdict(decode(raw)), msgspec.structs.asdict(decode(wanted))
     except StateError as error:

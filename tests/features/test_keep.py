@@ -54,6 +54,7 @@ def happened(chance: random.Random, count: int) -> list[ViewerEvent]:
         kind = chance.choice(["play", "complete", "like", "click", "impression", "ping", "hide"])
         items = tuple(f"i{i}" for i in chance.sample(range(9), 3))
         about = {"items": items, "attention": (1.0, 0.5, 0.2), "placement": "cn-tv-home"}
+        about |= {"context": {"seed": n, "features": "AAAA", "targets": {"cn/a": [round(n / 7, 3), 1.7, n % 3]}}}
         about = about if kind == "impression" else {"item_id": items[0], "position_s": 3.0}
         events.append(
             ViewerEvent(
