@@ -2,9 +2,10 @@
 
 The engine writes into each impression what the page did for each target in force (`context.targets`: attention won,
 attention of the page, impressions that count for a frequency cap). The worker adds this up in shards, one per target
-and log partition, and the attention of all pages by placement, region and hour. A shard has one writer and carries
-the last offset it has folded; an event at or below it changes nothing. As with item states, what counts is decided from
-the viewers' states (`features.fold`), so shards are made durable before these.
+and log partition, and the attention of all pages by placement, region and hour. Impressions that clients sent count for
+nothing here. A shard has one writer and carries the last offset it has folded; an event at or below it changes nothing.
+As with item states, what counts is decided from the viewers' states (`features.fold`), so shards are made durable
+before these.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from features.codec import StateError, decode_state, encode_state
-from features.events import ViewerEvent
+from features.events import ViewerEvent, by_engine
 from features.online import OnlineStore
 from features.online.rewrite import Reader, rewrite, strictly
 from features.unreadable import Unreadable
@@ -74,7 +75,7 @@ def traffic_key(placement: str, region: str, day: int, source: str) -> str:
 def credits_of(event: ViewerEvent) -> dict[str, tuple[float, float, int]]:
     """Target -> attention won, attention of the page, impressions for its cap. Anything else in their place is left
     out: the context is ours, but an old engine may have written it."""
-    said = event.context.get("targets") if event.kind == "impression" else None
+    said = event.context.get("targets") if by_engine(event) else None
     answer: dict[str, tuple[float, float, int]] = {}
     for key, numbers in said.items() if isinstance(said, dict) else ():
         if isinstance(numbers, list) and len(numbers) == 3 and all(_counts(n) for n in numbers):
@@ -131,7 +132,7 @@ def fold_exposure(online: OnlineStore, fresh: Sequence[Counted], read: Reader = 
         event = one.event
         for key in credits_of(event):
             counts[key, one.source].append(one)
-        if event.kind == "impression" and event.placement and event.attention:
+        if by_engine(event) and event.placement and event.attention:
             traffic[event.placement, event.region, int(event.at // 86_400), one.source].append(one)
     count_keys = {count_key(*at): at for at in counts}
     traffic_keys = {traffic_key(*at): at for at in traffic}

@@ -223,7 +223,7 @@ def _impression(query: Query, page: Page, knew: Known | None) -> Record:
         context["targets"] = {key: list(credit) for key, credit in page.credits.items()}
     attention = layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     event = ViewerEvent(
-        id=f"page-{query.request_id}",
+        id=f"page-{uuid4().hex}",  # nobody can guess it, and have the page taken for sent twice
         kind="impression",
         viewer_id=query.viewer_id,
         at=query.now,

@@ -40,7 +40,7 @@ _WHO = {
 }
 _WHO_PASSED = """
     SELECT viewer_id FROM log WHERE source = $source AND kind = 'impression' AND "at" >= $since AND "at" < $until
-      AND placement || '|' || coalesce(region, '') = $name
+      AND context != '' AND placement || '|' || coalesce(region, '') = $name
 """
 _COUNT = "SELECT count(*) AS n FROM log SEMI JOIN (SELECT DISTINCT * FROM ({who}) who(viewer_id)) USING (viewer_id)"
 _EVENTS = """

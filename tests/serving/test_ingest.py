@@ -226,3 +226,21 @@ def test_other_forms_are_understood(service) -> None:
         ("m1", "complete", "item-1"),
     ]
     assert service.http.post("/v1/events?format=xml", json=[]).status_code == 422
+
+
+def test_no_client_can_write_as_the_engine_does(service) -> None:
+    """By no door can an impression come in with a context; the id of the engine's own is not what its page says."""
+    page = service.page("v1")
+    said = {"items": ["item-1"], "context": {"targets": {"cn/a": [1.0, 1.0, 1]}}}
+    sent = event(type="mainstay.viewer.impression", data=said, attributiontoken=page["attribution_token"])
+    spaced = json.dumps([sent | {"unknown": 1}]).encode()  # by the thorough reader
+    for content in (json.dumps([sent]).encode(), spaced):
+        answer = service.http.post("/v1/events", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 422
+        assert "data.context" in answer.text
+    confirmed = sent | {"data": {"items": ["item-1"]}, "id": f"page-{page['request_id']}"}
+    assert service.http.post("/v1/events", json=[confirmed]).status_code == 202
+    impressions = [one for one in service.published(2) if one.kind == "impression"]
+    assert [bool(one.context) for one in impressions].count(True) == 1
+    assert len({one.id for one in impressions}) == 2
+    assert {one.request_id for one in impressions} == {page["request_id"]}
