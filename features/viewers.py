@@ -9,9 +9,13 @@ Erasing, step by step, each of which may be interrupted and done again:
    again (`features.worker.worker`);
 3. every file of the log that names the viewer is written anew without those events.
 
+4. the viewer's messages leave the stream and its dead letters, where the stream can (the SQLite one), as far as every
+   group is done with them.
+
 What is left: in counts of items, which name nobody, what the viewer added, until it has decayed or the store is
-rebuilt; in the stream and its dead letters the messages themselves, until their retention ends, read by nobody (the
-SQLite stream has no retention: they stay), and in the spool's files what it keeps of what it has delivered.
+rebuilt; in a broker, and of what was not folded yet in the SQLite stream, the messages themselves, until their
+retention ends (`--stream-days`), read by nobody; so long a dead letter whose message did not say whose it was; and in
+the spool's files, for a day, what it has delivered.
 Training sets are made from the log each time and are not kept; a bundle holds factors of items and a probe of features,
 and no ids of viewers. A Redis that writes an append-only file forgets in it at its next rewrite (`BGREWRITEAOF`).
 """
@@ -31,6 +35,8 @@ from features.offline.erased import hashed
 from features.offline.log import EventLog
 from features.offline.table import placed_of, whole
 from features.online import OnlineStore
+from features.stream import Stream
+from features.worker.dead import dead_topic
 
 _OWN = """
     SELECT * FROM log WHERE viewer_id = $viewer
@@ -40,11 +46,13 @@ _OWN = """
 
 @dataclass(frozen=True)
 class Erasing:
-    """What an erasure did: whether there was a state online, events in the log, and files that were written anew."""
+    """What an erasure did: whether there was a state online, events in the log, files that were written anew, and
+    messages left in the stream (None: the stream keeps all until its retention ends)."""
 
     state: bool
     events: int
     files: int
+    left: int | None = None
 
 
 def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterator[bytes]:
@@ -67,8 +75,18 @@ def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterato
         yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"
 
 
-def erase_viewer(log: EventLog, online: OnlineStore, viewer_id: str, now: float) -> Erasing:
-    """Forget all that the viewer did up to unix second `now`. Raises Unavailable; then it must be said again."""
+def erase_viewer(
+    log: EventLog,
+    online: OnlineStore,
+    viewer_id: str,
+    now: float,
+    *,
+    stream: Stream | None = None,
+    topic: str = "",
+    group: str = "",
+) -> Erasing:
+    """Forget all that the viewer did up to unix second `now`, in this topic's messages as well if the stream is given;
+    `group`: of the workers. Raises Unavailable; then it must be said again."""
     key = viewer_key(viewer_id)
     held = online.get([key])[0] is not None
     found = log.query('SELECT count(*) AS n FROM log WHERE viewer_id = $viewer AND "at" <= $now',
@@ -77,4 +95,8 @@ def erase_viewer(log: EventLog, online: OnlineStore, viewer_id: str, now: float)
     log.erased.agree_with(online)
     online.delete([key])
     let_go(online, [key])
-    return Erasing(held, int(found["n"][0].as_py()), purge(log, viewer_id))
+    files, left = purge(log, viewer_id), None
+    if stream is not None:
+        left = stream.forget(topic, viewer_id, [group])
+        stream.forget(dead_topic(topic), viewer_id)
+    return Erasing(held, int(found["n"][0].as_py()), files, left)

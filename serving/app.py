@@ -271,7 +271,9 @@ def build(
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
         targets.routes(TargetDesk(loop, control, desk), settings.admin_token),
-        viewer_routes.routes(log, online, clock, settings.admin_token, settings.host in LOOPBACK),
+        viewer_routes.routes(
+            log, online, clock, settings.admin_token, settings.host in LOOPBACK, stream, settings.topic, settings.group
+        ),
         previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),
         health.routes(parts.health),

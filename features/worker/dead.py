@@ -98,7 +98,7 @@ class LetterCount:
         for partition in range(self._stream.partitions(self._dead)):
             while page := self._stream.read(self._dead, partition, self._next.get(partition, 0), _PAGE):
                 self._next[partition] = page[-1].offset + 1
-        return sum(self._next.values())
+        return sum(end - min(end, self._stream.oldest(self._dead, partition)) for partition, end in self._next.items())
 
 
 def revive(stream: Stream, one: DeadLetter, without_client_time: bool = False) -> None:

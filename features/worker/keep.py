@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from features.aside import aside
+from features.changes import changes_topic
 from features.codec import VIEWERS
 from features.offline.compact import compact
 from features.offline.log import EventLog
@@ -22,7 +23,7 @@ from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.stream import Stream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.dead import DeadLetter
+from features.worker.dead import DeadLetter, dead_topic
 from features.worker.rebuild import from_log, from_stream, rebuild, rebuilt_at
 from features.worker.verify import differences, replayed
 from features.worker.worker import Worker
@@ -100,11 +101,22 @@ def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
     )
     events = rebuild(worker, kept.online, sources, time.time(), kept.ttl_s, _progress)
     took_s = time.monotonic() - began
+    if said.origin == "stream":
+        _tell_what_left(kept)
     aside = f", {unreadable:,} unreadable messages left out" if unreadable else ""
     print(
         f"rebuilt from {events:,} events of the {said.origin}{aside} in {took_s:.1f} s: {events / took_s:,.0f} a second"
     )
     return 0
+
+
+def _tell_what_left(kept: Kept) -> None:
+    """What a rebuild from the stream could not see."""
+    topic = kept.settings.topic
+    for partition in range(kept.stream.partitions(topic)):
+        if first := kept.stream.oldest(topic, partition):
+            print(f"{topic}/{partition} begins at {first:,}: what was before has left the stream and is not in the "
+                  "store now; the event log has it (rebuild --from log)")  # fmt: skip
 
 
 def _progress(events: int) -> None:
@@ -154,9 +166,17 @@ def _export(kept: Kept, said: argparse.Namespace) -> int:
 
 
 def _erase(kept: Kept, said: argparse.Namespace) -> int:
-    did = erase_viewer(kept.log, kept.online, said.viewer, time.time())
+    settings = kept.settings
+    did = erase_viewer(
+        kept.log, kept.online, said.viewer, time.time(), stream=kept.stream, topic=settings.topic, group=settings.group
+    )
     state = "the state" if did.state else "no state"
     print(f"erased {state} and {did.events:,} events; {did.files:,} files of the log were written anew")
+    if did.left is None:
+        print("the stream keeps its messages until its retention ends; nobody reads the viewer's any more")
+    elif did.left:
+        print(f"{did.left:,} messages of the viewer are not folded yet: they will be read by nobody, and leave the "
+              f"stream after {settings.stream_days:,} days, or with another erasure once they were passed")  # fmt: skip
     return 0
 
 
@@ -179,19 +199,30 @@ COMMANDS: Mapping[str, Callable[[Kept, argparse.Namespace], int]] = {
 }
 
 
+def thin(stream: Stream, settings: Settings, now: float) -> None:
+    """Let go of what the stream need not keep any more, dead letters among it. Raises Unavailable."""
+    before, dead = now - settings.stream_days * DAY_S, dead_topic(settings.topic)
+    stream.trim(settings.topic, before, [settings.group])
+    stream.trim(changes_topic(settings.topic), before)
+    if letters := stream.trim(dead, before):
+        logger.warning("%d dead letters are older than %d days and have left %s", letters, settings.stream_days, dead)
+
+
 @contextmanager
-def tidying(log: EventLog, every_s: float = TIDY_EVERY_S) -> Iterator[None]:
-    """Compact days of many files now and then while the block runs, in a thread that nobody waits for."""
+def tidying(log: EventLog, also: Callable[[], None], every_s: float = TIDY_EVERY_S) -> Iterator[None]:
+    """Compact days of many files now and then while the block runs, and do something else, in a thread that nobody
+    waits for."""
     stop = threading.Event()
 
     def tidy() -> None:
         while not stop.wait(every_s):
             try:
                 compact(log, TIDY_FROM)
+                also()
             except Unavailable as error:
-                logger.warning("compaction: %s; trying again in %.0f s", error, every_s)
+                logger.warning("tidying up: %s; trying again in %.0f s", error, every_s)
 
-    thread = threading.Thread(target=tidy, name="compaction", daemon=True)
+    thread = threading.Thread(target=tidy, name="tidying", daemon=True)
     thread.start()
     try:
         yield

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,14 +19,14 @@ from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
 from features.worker.dead import DeadLetter, read_letters, revive
-from features.worker.keep import COMMANDS, Kept, add_commands, tidying
+from features.worker.keep import COMMANDS, Kept, add_commands, thin, tidying
 from features.worker.rebuild import unfinished
 from features.worker.worker import Worker
 from recsys.errors import Conflict, EventError, MainstayError, SettingsError
 from recsys.settings import Settings
 from recsys.state import DAY_S
 
-FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "viewer_ttl_days")
+FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "stream_days", "viewer_ttl_days")
 STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
 
 
@@ -73,7 +74,7 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
             group=settings.group,
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
         )
-        with closing(worker), _asked_to_stop() as stop, tidying(log):
+        with closing(worker), _asked_to_stop() as stop, tidying(log, lambda: thin(stream, settings, time.time())):
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
     aside = f", {worker.dead:,} of them unreadable (recsys-worker dlq list)" if worker.dead else ""
     print(f"worker stopped after {taken:,} messages{aside}", flush=True)
