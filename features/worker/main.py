@@ -18,7 +18,7 @@ from features.offline.spared import without_pandas
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
-from features.worker.dead import DeadLetter, read_letters, revive
+from features.worker.dead import DeadLetter, letter_ends, read_letters, revive
 from features.worker.keep import COMMANDS, Kept, add_commands, thin, tidying
 from features.worker.rebuild import unfinished
 from features.worker.worker import Worker
@@ -96,12 +96,12 @@ def _asked_to_stop() -> Iterator[Event]:
 def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
     """list: one line each; show: causes and contents; replay: send again what can be read by now."""
     action, place = arguments.action, arguments.place
-    letters = [one for one in read_letters(stream, topic) if place in (None, one.place)]
-    if place is not None and not letters:
-        print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
-        return 1
-    failed = 0
-    for one in letters:
+    ends = letter_ends(stream, topic) if action == "replay" else None  # not those that replaying makes
+    failed, found = 0, False
+    for one in read_letters(stream, topic, ends):
+        if place not in (None, one.place):
+            continue
+        found = True
         if action == "list":
             print(f"{one.place}\t{one.size} bytes\t{one.cause}")
         elif action == "show":
@@ -113,6 +113,9 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
             except EventError as error:
                 failed += 1
                 print(f"{one.place}\tstill unreadable: {error}")
+    if place is not None and not found:
+        print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
+        return 1
     return 1 if failed else 0
 
 
