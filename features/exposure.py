@@ -3,9 +3,10 @@
 The engine writes into each impression what the page did for each target in force (`context.targets`: attention won,
 attention of the page, impressions that count for a frequency cap). The worker adds this up in shards, one per target
 and log partition, and the attention of all pages by placement, region and hour. Impressions that clients sent count for
-nothing here. A shard has one writer and carries the last offset it has folded; an event at or below it changes nothing.
-As with item states, what counts is decided from the viewers' states (`features.fold`), so shards are made durable
-before these.
+nothing here, so placements are those there are; regions are as pages are asked for, and what one of them leaves behind
+is gone after `TRAFFIC_TTL_S`, long before its viewer is. A shard has one writer and carries the last offset it has
+folded; an event at or below it changes nothing. As with item states, what counts is decided from the viewers' states
+(`features.fold`), so shards are made durable before these.
 """
 
 from __future__ import annotations

@@ -51,6 +51,11 @@ class Settings(BaseModel):
     stream_days: int = Field(
         30, ge=1, le=36_500, description="messages leave the embedded stream after so long, once all groups have them"
     )
+    item_ttl_days: int = Field(
+        400,
+        ge=280,
+        description="an item's counts are forgotten after so long without an event: a millionth is left then",
+    )
     viewer_ttl_days: int = Field(180, ge=1, description="an idle viewer's state is forgotten after this long")
 
     @classmethod

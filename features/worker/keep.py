@@ -58,10 +58,22 @@ class Kept:
         """After this long without an event a viewer is forgotten."""
         return self.settings.viewer_ttl_days * DAY_S
 
+    @property
+    def item_ttl_s(self) -> float:
+        """And an item."""
+        return self.settings.item_ttl_days * DAY_S
+
     def worker(self, online: OnlineStore) -> Worker:
         """One that folds into this store."""
-        said = self.settings
-        return Worker(self.stream, online, self.log, topic=said.topic, group=said.group, viewer_ttl_s=self.ttl_s)
+        return Worker(
+            self.stream,
+            online,
+            self.log,
+            topic=self.settings.topic,
+            group=self.settings.group,
+            viewer_ttl_s=self.ttl_s,
+            item_ttl_s=self.item_ttl_s,
+        )
 
 
 def add_commands(what: Any) -> None:
@@ -99,7 +111,7 @@ def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
         if said.origin == "log"
         else from_stream(kept.stream, kept.log, kept.settings.topic, set_aside, worker.log_name())
     )
-    events = rebuild(worker, kept.online, sources, time.time(), kept.ttl_s, _progress)
+    events = rebuild(worker, kept.online, sources, time.time(), kept.ttl_s, _progress, kept.item_ttl_s)
     took_s = time.monotonic() - began
     if said.origin == "stream":
         _tell_what_left(kept)
@@ -132,10 +144,10 @@ def _verify(kept: Kept, _: argparse.Namespace) -> int:
     """
     into, now = MemoryStore(), time.time()
     anew = {one.key: one.at for one in aside(kept.online) if not one.mended}
-    events = replayed(kept.log, kept.worker(into), into, now, kept.ttl_s)
+    events = replayed(kept.log, kept.worker(into), into, now, kept.ttl_s, kept.item_ttl_s)
     since = rebuilt_at(kept.online)
     erased, found, sums = sum(at >= since for at in kept.log.erased.all().values()), 0, 0
-    for key, what in differences(kept.online, into, now, kept.ttl_s):
+    for key, what in differences(kept.online, into, now, kept.ttl_s, kept.item_ttl_s):
         found += 1
         sums += not key.startswith(VIEWERS) and key not in anew
         if found <= NAMED:

@@ -26,7 +26,8 @@ from recsys.errors import Conflict, EventError, MainstayError, SettingsError
 from recsys.settings import Settings
 from recsys.state import DAY_S
 
-FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "stream_days", "viewer_ttl_days")
+FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "stream_days", "item_ttl_days",
+         "viewer_ttl_days")  # fmt: skip
 STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
 
 
@@ -73,6 +74,7 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
             topic=settings.topic,
             group=settings.group,
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
+            item_ttl_s=settings.item_ttl_days * DAY_S,
         )
         with closing(worker), _asked_to_stop() as stop, tidying(log, lambda: thin(stream, settings, time.time())):
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))

@@ -41,7 +41,7 @@ from recsys.state import ItemState, ViewerState
 
 BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 POLL_S = 0.2
-TTL_SLACK_S = 1.0  # the store lets go of a viewer just after `recsys.state.forgotten` does, never before
+TTL_SLACK_S = 1.0  # the store lets go of a viewer or an item just after `recsys.state.forgotten` does, never before
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,11 @@ class Worker:
         topic: str,
         group: str,
         viewer_ttl_s: float | None = None,
+        item_ttl_s: float | None = None,
         batch: int = BATCH,
     ) -> None:
-        """`viewer_ttl_s`: an idle viewer's state is forgotten after this long. The first step joins the group.
+        """`viewer_ttl_s`, `item_ttl_s`: idle viewers and items are forgotten after this long. The first step joins the
+        group.
 
         `dead` counts the messages that could not be read.
         """
@@ -70,6 +72,8 @@ class Worker:
         self._topic, self._group = topic, group
         self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
         self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
+        self._item_ttl_s = item_ttl_s
+        self._item_kept_s = None if item_ttl_s is None else item_ttl_s + TTL_SLACK_S
         self._mender = Mender(online, log, self._folding)
         self._consumer: Consumer | None = None
         self._identity = self._name = ""  # of the log that was joined
@@ -169,7 +173,13 @@ class Worker:
     def _folding(self, into: OnlineStore) -> Callable[[Sequence[Placed]], None]:
         """The same fold into another store."""
         return Worker(
-            self._stream, into, self._log, topic=self._topic, group=self._group, viewer_ttl_s=self._viewer_ttl_s
+            self._stream,
+            into,
+            self._log,
+            topic=self._topic,
+            group=self._group,
+            viewer_ttl_s=self._viewer_ttl_s,
+            item_ttl_s=self._item_ttl_s,
         ).refold
 
     def _bury(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
@@ -246,10 +256,12 @@ class Worker:
                 names[key] = item_id
                 shards.setdefault(key, []).append(one)
 
-        def folded(key: str, state: ItemState | None) -> bytes:
-            return encode_item(fold_item(state or ItemState(names[key]), shards[key]))
+        ttl_s = FOREVER if self._item_ttl_s is None else self._item_ttl_s
 
-        rewrite(self._online, list(shards), item_at, folded, read=self._mender.read)
+        def folded(key: str, state: ItemState | None) -> bytes:
+            return encode_item(fold_item(state or ItemState(names[key]), shards[key], ttl_s))
+
+        rewrite(self._online, list(shards), item_at, folded, self._item_kept_s, self._mender.read)
 
     def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
         """Into the event log, duplicates too: whoever reads it leaves them out."""
