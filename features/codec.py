@@ -2,6 +2,9 @@
 
 Version 2 writes structures as arrays, event ids as hashes. States of version 1 are read and become version 2 with the
 next event: a fleet may be upgraded while it runs, readers (serving) before writers (workers).
+
+Bytes that are no state are *damaged* (StateError): they may be set aside (`features.aside`). A state of a *newer*
+version (NewerState), after a deployment was rolled back, is none of ours to judge and must be left where it is.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ from recsys.errors import MainstayError
 from recsys.state import ItemState, ViewerState
 
 VERSION = 2
+VERSIONS = 32
+"""Versions there can ever be are below this; a first byte beyond is no version but damage."""
+
 ITEMS = "item:"
 VIEWERS = "viewer:"
 
@@ -30,6 +36,10 @@ S = TypeVar("S")
 
 class StateError(MainstayError):
     """Bytes in the online store that are no state of a version this engine reads."""
+
+
+class NewerState(StateError):
+    """A state that a newer version of this engine wrote."""
 
 
 def viewer_key(viewer_id: str) -> str:
@@ -76,9 +86,27 @@ def decode_item(raw: bytes) -> ItemState:
     return _decode(raw, _item, _MARK)
 
 
+def viewer_at(key: str, raw: bytes) -> ViewerState:
+    """The viewer's state that was read at this key. Raises StateError, also when it is another viewer's."""
+    state = decode_viewer(raw)
+    if viewer_key(state.viewer_id) != key:
+        raise StateError("the state is another viewer's")
+    return state
+
+
+def item_at(key: str, raw: bytes) -> ItemState:
+    """The item's state that was read at this key. Raises StateError, also when it is another item's."""
+    state = decode_item(raw)
+    if not key.startswith(item_key(state.item_id, "")):
+        raise StateError("the state is another item's")
+    return state
+
+
 def _decode(raw: bytes, decoder: msgspec.msgpack.Decoder[S], mark: bytes) -> S:
     if raw[:1] != mark:
-        raise StateError(f"state of version {raw[:1].hex() or 'none'}: this engine reads {VERSION}")
+        if mark < raw[:1] < bytes([VERSIONS]):
+            raise NewerState(f"state of version {raw[0]}: this engine reads {mark[0]} and older")
+        raise StateError(f"state of version {raw[:1].hex() or 'none'}: this engine reads {mark[0]}")
     try:
         return decoder.decode(memoryview(raw)[1:])
     except (msgspec.DecodeError, RecursionError) as error:

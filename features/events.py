@@ -47,11 +47,12 @@ from features.viewer_event import (
     ViewerEvent,
     actions_of,
     ahead,
+    by_engine,
 )
 from recsys.errors import EventError, Finding
 
 __all__ = ["IMPLIES", "KINDS", "LATEST", "MAX_BYTES", "TOKEN", "Kind", "ViewerEvent", "accept", "accept_json",
-           "actions_of", "ahead", "decode", "encode"]  # fmt: skip
+           "actions_of", "ahead", "by_engine", "decode", "encode"]  # fmt: skip
 
 
 def accept(raw: object, now: float) -> ViewerEvent:

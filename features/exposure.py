@@ -2,9 +2,11 @@
 
 The engine writes into each impression what the page did for each target in force (`context.targets`: attention won,
 attention of the page, impressions that count for a frequency cap). The worker adds this up in shards, one per target
-and log partition, and the attention of all pages by placement, region and hour. A shard has one writer and carries
-the last offset it has folded; an event at or below it changes nothing. As with item states, what counts is decided from
-the viewers' states (`features.fold`), so shards are made durable before these.
+and log partition, and the attention of all pages by placement, region and hour. Impressions that clients sent count for
+nothing here, so placements are those there are; regions are as pages are asked for, and what one of them leaves behind
+is gone after `TRAFFIC_TTL_S`, long before its viewer is. A shard has one writer and carries the last offset it has
+folded; an event at or below it changes nothing. As with item states, what counts is decided from the viewers' states
+(`features.fold`), so shards are made durable before these.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from features.codec import decode_state, encode_state
-from features.events import ViewerEvent
+from features.codec import StateError, decode_state, encode_state
+from features.events import ViewerEvent, by_engine
 from features.online import OnlineStore
-from features.online.rewrite import rewrite
+from features.online.rewrite import Reader, rewrite, strictly
+from features.unreadable import Unreadable
 from recsys.state import DAY_S
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class TrafficDay(msgspec.Struct, frozen=True):
 
 _count = msgspec.msgpack.Decoder(TargetCount)
 _traffic = msgspec.msgpack.Decoder(TrafficDay)
+_noted = Unreadable()
 
 
 def count_key(key: str, source: str) -> str:
@@ -72,7 +76,7 @@ def traffic_key(placement: str, region: str, day: int, source: str) -> str:
 def credits_of(event: ViewerEvent) -> dict[str, tuple[float, float, int]]:
     """Target -> attention won, attention of the page, impressions for its cap. Anything else in their place is left
     out: the context is ours, but an old engine may have written it."""
-    said = event.context.get("targets") if event.kind == "impression" else None
+    said = event.context.get("targets") if by_engine(event) else None
     answer: dict[str, tuple[float, float, int]] = {}
     for key, numbers in said.items() if isinstance(said, dict) else ():
         if isinstance(numbers, list) and len(numbers) == 3 and all(_counts(n) for n in numbers):
@@ -120,30 +124,59 @@ def fold_traffic(day: TrafficDay, events: Sequence[Counted]) -> TrafficDay:
     return TrafficDay(day.placement, day.region, day.day, tuple(attention), tuple(pages), offset)
 
 
-def fold_exposure(online: OnlineStore, fresh: Sequence[Counted]) -> None:
-    """Fold events (`sift`ed, in the order of the log) into the shards they concern. Raises Unavailable."""
+def fold_exposure(online: OnlineStore, fresh: Sequence[Counted], read: Reader = strictly) -> None:
+    """Fold events (`sift`ed, in the order of the log) into the shards they concern. Raises Unavailable, and what `read`
+    raises for shards that are none."""
     counts: dict[tuple[str, str], list[Counted]] = defaultdict(list)
     traffic: dict[tuple[str, str, int, str], list[Counted]] = defaultdict(list)
     for one in fresh:
         event = one.event
         for key in credits_of(event):
             counts[key, one.source].append(one)
-        if event.kind == "impression" and event.placement and event.attention:
+        if by_engine(event) and event.placement and event.attention:
             traffic[event.placement, event.region, int(event.at // 86_400), one.source].append(one)
     count_keys = {count_key(*at): at for at in counts}
     traffic_keys = {traffic_key(*at): at for at in traffic}
 
-    def counted(key: str, raw: bytes | None) -> bytes:
+    def counted(key: str, count: TargetCount | None) -> bytes:
         at = count_keys[key]
-        return encode_state(fold_count(TargetCount(at[0]) if raw is None else decode_state(raw, _count), counts[at]))
+        return encode_state(fold_count(count or TargetCount(at[0]), counts[at]))
 
-    def passed(key: str, raw: bytes | None) -> bytes:
+    def passed(key: str, day: TrafficDay | None) -> bytes:
         at = traffic_keys[key]
-        day = TrafficDay(*at[:3]) if raw is None else decode_state(raw, _traffic)
-        return encode_state(fold_traffic(day, traffic[at]))
+        return encode_state(fold_traffic(day or TrafficDay(*at[:3]), traffic[at]))
 
-    rewrite(online, list(count_keys), counted)
-    rewrite(online, list(traffic_keys), passed, TRAFFIC_TTL_S)
+    rewrite(online, list(count_keys), count_at, counted, read=read)
+    rewrite(online, list(traffic_keys), traffic_at, passed, TRAFFIC_TTL_S, read)
+
+
+def decode_count(raw: bytes) -> TargetCount:
+    """The count in these bytes. Raises StateError."""
+    return decode_state(raw, _count)
+
+
+def decode_traffic(raw: bytes) -> TrafficDay:
+    """The traffic in these bytes. Raises StateError."""
+    one = decode_state(raw, _traffic)
+    if not len(one.attention) == len(one.pages) == 24:
+        raise StateError("a day has 24 hours")
+    return one
+
+
+def count_at(key: str, raw: bytes) -> TargetCount:
+    """The count that was read at this key. Raises StateError, also when it is another target's."""
+    count = decode_count(raw)
+    if not key.startswith(count_key(count.key, "")):
+        raise StateError("the count is another target's")
+    return count
+
+
+def traffic_at(key: str, raw: bytes) -> TrafficDay:
+    """The traffic that was read at this key. Raises StateError, also when it is another place's or day's."""
+    one = decode_traffic(raw)
+    if not key.startswith(traffic_key(one.placement, one.region, one.day, "")):
+        raise StateError("the traffic is another place's or day's")
+    return one
 
 
 def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]) -> dict[str, TargetCount]:
@@ -165,9 +198,10 @@ def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]
 
 def outdated(raw: bytes, now: float) -> bool:
     """Whether the online store may have let go of this traffic by unix second `now`. Raises StateError."""
-    return decode_state(raw, _traffic).day * DAY_S + TRAFFIC_TTL_S < now
+    return decode_traffic(raw).day * DAY_S + TRAFFIC_TTL_S < now
 
 
-def read_traffic(online: OnlineStore) -> list[TrafficDay]:
-    """All traffic that is remembered, in shards. Raises Unavailable, StateError."""
-    return [decode_state(raw, _traffic) for _, raw in online.scan(TRAFFIC)]
+def read_traffic(online: OnlineStore, unreadable: Unreadable = _noted) -> list[TrafficDay]:
+    """All traffic that is remembered, in shards; what cannot be read is left out. Raises Unavailable."""
+    read = (unreadable.read(key, raw, traffic_at) for key, raw in online.scan(TRAFFIC))
+    return [day for day in read if day is not None]

@@ -68,9 +68,9 @@ def fold_viewer(state: ViewerState, events: Sequence[Placed], ttl_s: float = FOR
     return sift(state, events, ttl_s).state
 
 
-def fold_item(state: ItemState, events: Sequence[Counted]) -> ItemState:
+def fold_item(state: ItemState, events: Sequence[Counted], ttl_s: float = FOREVER) -> ItemState:
     """The item's state after these events: `sift`ed, all naming the item, in offset order per source."""
-    fold = ItemFold(state)
+    fold = ItemFold(state, ttl_s)
     for one in events:
         fold.take(one, [vote for vote in one.votes if vote[0] == state.item_id])
     return fold.state()

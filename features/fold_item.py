@@ -6,20 +6,27 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from features.votes import IMPRESSION, VISIT, Counted, Vote
-from recsys.state import FAST_HALF_LIFE_S, ItemState, forward_weight
+from recsys.state import FAST_HALF_LIFE_S, ItemState, forgotten, forward_weight
 
 REGIONS_MAX = 500
 """Regions that an item's state tells apart, those with the most visits."""
 
 
 class ItemFold:
-    """Takes the events of one item, in offset order per source; `state` is what it has come to."""
+    """Takes the events of one item, in offset order per source; `state` is what it has come to.
 
-    __slots__ = ("_counts", "_impressions", "_item_id", "_lately", "_lately_at", "_offsets", "_regions", "_screens",
-                 "_visits")  # fmt: skip
+    An item that had no event for longer than `ttl_s` begins anew with the next one.
+    """
 
-    def __init__(self, state: ItemState) -> None:
-        self._item_id = state.item_id
+    __slots__ = ("_at", "_counts", "_impressions", "_item_id", "_lately", "_lately_at", "_offsets", "_regions",
+                 "_screens", "_ttl_s", "_visits")  # fmt: skip
+
+    def __init__(self, state: ItemState, ttl_s: float = float("inf")) -> None:
+        self._ttl_s = ttl_s
+        self._resume(state)
+
+    def _resume(self, state: ItemState) -> None:
+        self._item_id, self._at = state.item_id, state.at
         self._counts, self._regions, self._offsets = dict(state.counts), dict(state.regions), dict(state.offsets)
         self._screens = dict(state.screens)
         self._impressions, self._visits = state.impressions, state.visits
@@ -29,7 +36,10 @@ class ItemFold:
         """Count the votes of an event on this item, unless the event was folded before."""
         if one.offset <= self._offsets.get(one.source, -1):
             return
+        if self._at and forgotten(self._at, one.event.at, self._ttl_s):
+            self._resume(ItemState(self._item_id))
         self._offsets[one.source] = one.offset
+        self._at = max(self._at, one.event.at)
         if not votes:
             return
         event, counts = one.event, self._counts
@@ -56,7 +66,7 @@ class ItemFold:
     def state(self) -> ItemState:
         """The item's state by now. The fold may go on afterwards, but not when the state is still in use."""
         return ItemState(self._item_id, self._counts, self._regions, self._impressions, self._offsets, self._visits,
-                         self._screens, self._lately, self._lately_at)  # fmt: skip
+                         self._screens, self._lately, self._lately_at, self._at)  # fmt: skip
 
 
 def faster(lately: float, lately_at: float, worth: float, at: float) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from operator import attrgetter
 
-from features.events import ViewerEvent
+from features.events import ViewerEvent, by_engine
 from features.exposure import expose
 from features.fold_item import placed_at, screen_of
 from features.marks import MARK, SEEN_MAX, event_mark, place_of
@@ -100,7 +100,7 @@ class ViewerFold:
         kind, item_id, at = event.kind, event.item_id, event.at
         self._at = max(self._at, at)
         self._counts[kind] = self._counts.get(kind, 0) + 1
-        if kind == "impression":
+        if kind == "impression" and (by_engine(event) or not event.request_id):  # else it was counted before
             self._show(event)
         if kind in _DRAWN:
             self._draw(event)

@@ -9,9 +9,10 @@ from heapq import nlargest
 
 import numpy as np
 
-from features.codec import ITEMS, decode_item
+from features.codec import ITEMS, item_at
 from features.fold_item import faster, roll_up, screen_of
 from features.online import OnlineStore
+from features.unreadable import Unreadable
 from features.votes import IMPRESSION, VISIT, Counted
 from recsys.catalog import Catalog
 from recsys.state import FAST_HALF_LIFE_S, ItemState, ItemStats, forward_weight
@@ -20,6 +21,7 @@ from recsys.types import ACTIONS, F64, I64
 REGIONS_MAX = 2000
 """Regions that have a column of their own while serving, those with the most visits: anybody may name a region."""
 
+_noted = Unreadable()
 _COLUMN = {action: column for column, action in enumerate(ACTIONS)}
 
 
@@ -148,8 +150,10 @@ class _Sums:
         np.add.at(column, np.frombuffer(self._places, np.int64), np.frombuffer(self._worth))
 
 
-def read_stats(store: OnlineStore, catalog: Catalog, now: float) -> ItemStats:
-    """The counts of all items in the online store, their shards summed. Raises Unavailable, StateError."""
+def read_stats(store: OnlineStore, catalog: Catalog, now: float, unreadable: Unreadable = _noted) -> ItemStats:
+    """The counts of all items in the online store, their shards summed; those that cannot be read are left out. Raises
+    Unavailable."""
     columns = StatsColumns(catalog)
-    columns.merge(decode_item(raw) for _, raw in store.scan(ITEMS))
+    read = (unreadable.read(key, raw, item_at) for key, raw in store.scan(ITEMS))
+    columns.merge(state for state in read if state is not None)
     return columns.at(now)

@@ -87,6 +87,16 @@ def actions_of(event: ViewerEvent) -> tuple[str, ...]:
     return IMPLIES.get(event.kind, ())
 
 
+def by_engine(event: ViewerEvent) -> bool:
+    """Whether this is an impression that the engine wrote of a page it made: it says how, and no client may.
+
+    Only such impressions count for what is everybody's: traffic, exposure targets, votes on items. One that a client
+    sent stays in the log. If it names the page of a request it confirms what has been counted already, and changes
+    nothing; else it tells of a page that the app made itself, and serves the viewer's own history.
+    """
+    return event.kind == "impression" and bool(event.context)
+
+
 def ahead(event: ViewerEvent) -> str:
     """Why this event is quarantined; empty when it is not. Its client's clock was further ahead than a clock may be.
 

@@ -4,13 +4,18 @@ Erasing, step by step, each of which may be interrupted and done again:
 
 1. the erasure is remembered, by hash, in the log and in the online store (`features.offline.erased`): from now on no
    reader of the log shows the viewer, no worker folds or appends what the viewer did before, nor does a rebuild;
-2. the viewer's state leaves the online store. A worker that had it in hand sees after writing it that the viewer was
-   erased meanwhile, takes it away and folds its batch again (`features.worker.worker`);
+2. the viewer's state leaves the online store, and whatever damaged state of the viewer was set aside there. A worker
+   that had it in hand sees after writing it that the viewer was erased meanwhile, takes it away and folds its batch
+   again (`features.worker.worker`);
 3. every file of the log that names the viewer is written anew without those events.
 
+4. the viewer's messages leave the stream and its dead letters, where the stream can (the SQLite one), as far as every
+   group is done with them.
+
 What is left: in counts of items, which name nobody, what the viewer added, until it has decayed or the store is
-rebuilt; in the stream and its dead letters the messages themselves, until their retention ends, read by nobody (the
-SQLite stream has no retention: they stay), and in the spool's files what it keeps of what it has delivered.
+rebuilt; in a broker, and of what was not folded yet in the SQLite stream, the messages themselves, until their
+retention ends (`--stream-days`), read by nobody; so long a dead letter whose message did not say whose it was; and in
+the spool's files, for a day, what it has delivered.
 Training sets are made from the log each time and are not kept; a bundle holds factors of items and a probe of features,
 and no ids of viewers. A Redis that writes an append-only file forgets in it at its next rewrite (`BGREWRITEAOF`).
 """
@@ -22,13 +27,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.codec import decode_viewer, viewer_key
+from features.aside import aside, let_go
+from features.codec import StateError, viewer_at, viewer_key
 from features.events import encode
 from features.offline.compact import purge
 from features.offline.erased import hashed
 from features.offline.log import EventLog
 from features.offline.table import placed_of, whole
 from features.online import OnlineStore
+from features.stream import Stream
+from features.worker.dead import dead_topic
 
 _OWN = """
     SELECT * FROM log WHERE viewer_id = $viewer
@@ -38,28 +46,47 @@ _OWN = """
 
 @dataclass(frozen=True)
 class Erasing:
-    """What an erasure did: whether there was a state online, events in the log, and files that were written anew."""
+    """What an erasure did: whether there was a state online, events in the log, files that were written anew, and
+    messages left in the stream (None: the stream keeps all until its retention ends)."""
 
     state: bool
     events: int
     files: int
+    left: int | None = None
 
 
 def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterator[bytes]:
-    """JSON objects, one a line: the state (`{"state": ...}`, null when there is none), then each event of the log
-    (`{"event": ...}`, a CloudEvent, with its `source` and `offset`). Raises Unavailable, StateError."""
-    raw = online.get([viewer_key(viewer_id)])[0]
-    state = None if raw is None else msgspec.structs.asdict(decode_viewer(raw))
+    """JSON objects, one a line: the state (`{"state": ...}`, null when there is none), what is held in its place
+    though nobody can read it (`{"damaged": ...}`, its bytes in base64), then each event of the log (`{"event": ...}`, a
+    CloudEvent, with its `source` and `offset`). Raises Unavailable."""
+    key = viewer_key(viewer_id)
+    raw = online.get([key])[0]
+    state, unread = None, [{"cause": one.cause, "at": one.at, "raw": one.raw} for one in aside(online, key)]
+    try:
+        state = None if raw is None else msgspec.structs.asdict(viewer_at(key, raw))
+    except StateError as error:
+        unread.append({"cause": str(error), "raw": raw})
     if state is not None:
         state["seen_ids"] = len(state["seen_ids"]) // 8  # hashes of ids of events that follow
     yield msgspec.json.encode({"state": state}) + b"\n"
+    yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
     for one in placed_of(whole(log.query(_OWN, {"viewer": viewer_id}))):
         event = msgspec.Raw(encode(one.event))
         yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"
 
 
-def erase_viewer(log: EventLog, online: OnlineStore, viewer_id: str, now: float) -> Erasing:
-    """Forget all that the viewer did up to unix second `now`. Raises Unavailable; then it must be said again."""
+def erase_viewer(
+    log: EventLog,
+    online: OnlineStore,
+    viewer_id: str,
+    now: float,
+    *,
+    stream: Stream | None = None,
+    topic: str = "",
+    group: str = "",
+) -> Erasing:
+    """Forget all that the viewer did up to unix second `now`, in this topic's messages as well if the stream is given;
+    `group`: of the workers. Raises Unavailable; then it must be said again."""
     key = viewer_key(viewer_id)
     held = online.get([key])[0] is not None
     found = log.query('SELECT count(*) AS n FROM log WHERE viewer_id = $viewer AND "at" <= $now',
@@ -67,4 +94,9 @@ def erase_viewer(log: EventLog, online: OnlineStore, viewer_id: str, now: float)
     log.erased.add(hashed(viewer_id), now)
     log.erased.agree_with(online)
     online.delete([key])
-    return Erasing(held, int(found["n"][0].as_py()), purge(log, viewer_id))
+    let_go(online, [key])
+    files, left = purge(log, viewer_id), None
+    if stream is not None:
+        left = stream.forget(topic, viewer_id, [group])
+        stream.forget(dead_topic(topic), viewer_id)
+    return Erasing(held, int(found["n"][0].as_py()), files, left)

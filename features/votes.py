@@ -3,7 +3,8 @@
 * An action of one viewer on one item counts once a day; on further days a quarter as much each time: 1, 1/4, 1/16, ...
   So whatever a viewer does, an item gains at most 4/3 votes of an action from what the viewer's state remembers.
 * A viewer of whom fewer than KNOWN items are known has a share of a vote: an account that has only ever pushed one
-  item says little. (Of impressions, which the engine itself reports, each counts in full.)
+  item says little. (Of impressions each counts in full, if the engine itself reports it; what clients say was shown
+  counts for nothing, `features.viewer_event.by_engine`.)
 * A viewer with more than RECENT_MAX remembered actions a day is hyperactive; the votes are worth so much less that all
   of them together weigh RECENT_MAX a day.
 * A completion that came sooner after the first known play than FASTEST times normal speed allows is not believed.
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from features.events import IMPLIES, ViewerEvent
+from features.events import IMPLIES, ViewerEvent, by_engine
 from recsys.state import DAY_S, RECENT_MAX, Position, Recent, Shown
 
 FASTEST = 3.0
@@ -64,7 +65,7 @@ class Counted(NamedTuple):
 def items_of(event: ViewerEvent) -> tuple[str, ...]:
     """Ids of the items whose state this event changes."""
     if event.kind == IMPRESSION:
-        return event.items
+        return event.items if by_engine(event) else ()
     return (event.item_id,) if event.item_id is not None and event.kind in COUNTS else ()
 
 
@@ -73,7 +74,7 @@ def votes_of(
 ) -> tuple[Vote, ...]:
     """The votes of an event, given what its viewer's state remembered before it."""
     if event.kind == IMPRESSION:
-        return _of_impression(event, shown)
+        return _of_impression(event, shown) if by_engine(event) else ()
     item_id, actions = event.item_id, COUNTS.get(event.kind)
     if item_id is None or actions is None:
         return ()

@@ -48,6 +48,14 @@ class Settings(BaseModel):
     poll_ms: int = Field(200, ge=10, le=60_000, description="how often holders ask for a newer revision")
     candidates: int = Field(500, ge=10, le=5000, description="candidates that are ranked for one page")
     solve_ms: float = Field(10.0, gt=0, description="time the page solver may take before it returns its best page")
+    stream_days: int = Field(
+        30, ge=1, le=36_500, description="messages leave the embedded stream after so long, once all groups have them"
+    )
+    item_ttl_days: int = Field(
+        400,
+        ge=280,
+        description="an item's counts are forgotten after so long without an event: a millionth is left then",
+    )
     viewer_ttl_days: int = Field(180, ge=1, description="an idle viewer's state is forgotten after this long")
 
     @classmethod

@@ -118,7 +118,8 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
 
 
 def forgotten(at: float, now: float, ttl_s: float) -> bool:
-    """Whether a viewer whose newest event was at unix second `at` has been idle too long to be remembered at `now`.
+    """Whether a viewer or an item whose newest event was at unix second `at` has been idle too long to be remembered at
+    `now`.
 
     The one rule of forgetting: the fold applies it between two events, a reader between the state and its own moment,
     a replay at the moment it replays. The online store lets go of the bytes later than this, never earlier.
@@ -143,7 +144,7 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
     What is counted are votes: at most one a day for each viewer and action, worth less when repeated on further days
     (`features.votes`). Forward decay (Cormode et al. 2009): each vote adds its worth x `forward_weight(at)`, so adding
     needs no clock and no order, and a reader divides by `forward_weight(now)`. A visit is a viewer opening or playing
-    the item. `lately` decays faster; it is as of `lately_at`.
+    the item. `lately` decays faster; it is as of `lately_at`. A state that an older engine wrote last has no `at`.
     """
 
     item_id: str
@@ -155,6 +156,7 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
     screens: dict[str, float] = {}  # screen -> decayed visits on it
     lately: float = 0.0
     lately_at: float = 0.0
+    at: float = 0.0  # unix seconds of the newest event, whether it counted or not
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from features.aside import aside
 from features.columns import FEATURES, columns
 from features.content import Encoder
 from features.content.connect import lock_of, open_encoder
@@ -26,6 +27,7 @@ from features.spool.connect import open_spool
 from features.stream import Stream
 from features.stream.connect import open_stream
 from features.stream.watch import Watch
+from features.unreadable import Unreadable
 from features.worker.dead import LetterCount
 from recsys.guidance.solver import warm
 from recsys.pipeline import Engine
@@ -200,7 +202,8 @@ def build(
         solve_s=settings.solve_ms / 1000,
         clock=time.perf_counter,
     )
-    holders = Holders(control, online, clock, metrics, prepare)
+    unreadable = Unreadable(lambda kind: metrics.unreadable.labels(kind).inc())
+    holders = Holders(control, online, clock, metrics, prepare, unreadable)
     encoder = open_encoder(settings.encoder)
     content = None if encoder is None else ContentFollower(_vectors(settings, encoder), holders)
     models = ModelFollower(
@@ -225,12 +228,13 @@ def build(
         clock,
         live.note,
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
+        unreadable=unreadable,
     )
     ingest = Ingest(waiting, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
     desk = PolicyDesk(control, holders, clock, loop.foresee)
     log = EventLog(settings.event_log_dir)
-    requests = Requests(log, online, lambda: tuple(feed.asked))
+    requests = Requests(log, online, lambda: tuple(feed.asked), unreadable=unreadable)
     trial = Previews(engine, holders, requests, Crew(), clock)
     followers = {
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
@@ -238,6 +242,7 @@ def build(
         "measures": Follower("measures", live.step, MEASURE_EVERY_S, MEASURE_SHARE),
         "stream": Follower("stream", _watched(watch, waiting, stream, settings.topic, metrics), STREAM_EVERY_S),
         "letters": Follower("letters", _counted(LetterCount(stream, settings.topic), metrics), LETTERS_EVERY_S),
+        "aside": Follower("aside", lambda: metrics.damaged.set(sum(1 for _ in aside(online))), LETTERS_EVERY_S),
         "targets": Follower("targets", loop.step, TARGETS_EVERY_S),
         "engine": Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
         "model": Follower("model", models.step, max(MODEL_EVERY_S, settings.poll_ms / 1000)),
@@ -266,12 +271,14 @@ def build(
         items.routes(control, ingest, settings.admin_token),
         policies.routes(desk, control, settings.admin_token),
         targets.routes(TargetDesk(loop, control, desk), settings.admin_token),
-        viewer_routes.routes(log, online, clock, settings.admin_token, settings.host in LOOPBACK),
+        viewer_routes.routes(
+            log, online, clock, settings.admin_token, settings.host in LOOPBACK, stream, settings.topic, settings.group
+        ),
         previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),
         health.routes(parts.health),
         metrics_routes.routes(metrics),
-        console_routes(online, settings.admin_token),
+        console_routes(online, settings.admin_token, unreadable),
     ):
         app.include_router(router)
     return app

@@ -14,11 +14,12 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
-from features.codec import StateError, decode_viewer, viewer_key
+from features.codec import StateError, viewer_at, viewer_key
 from features.events import ViewerEvent, encode
 from features.offline.known import Known, known
 from features.online import OnlineStore
 from features.stream import Record
+from features.unreadable import Unreadable
 from recsys.distribution.screens import default_slots, layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
@@ -54,6 +55,7 @@ class FeedService:
     watch: Callable[[Query, Page, ViewerState | None], None] = lambda query, page, viewer: None
     asked: deque[Query] = field(default_factory=lambda: deque(maxlen=QUERIES_KEPT))
     viewer_ttl_s: float = TTL_S  # a viewer who was idle for longer is a stranger
+    unreadable: Unreadable = field(default_factory=Unreadable)
 
     def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
         """The page. Raises NotFound for an unknown placement, CursorError for a cursor of another session."""
@@ -99,14 +101,15 @@ class FeedService:
 
     def _viewer(self, viewer_id: str, missing: list[str]) -> ViewerState | None:
         """What is remembered of the viewer; None for a stranger, and when the store does not answer."""
+        key = viewer_key(viewer_id)
         try:
-            raw = self.online.get([viewer_key(viewer_id)])[0]
-            return None if raw is None else decode_viewer(raw)
+            raw = self.online.get([key])[0]
+            return None if raw is None else viewer_at(key, raw)
         except Unavailable:  # who guards the store says so once, not once a page
             missing.append("online")
             return None
         except StateError as error:
-            log.warning("viewer state: %s", error)
+            self.unreadable.skipped(key, error)
             missing.append("online")
             return None
 
@@ -220,7 +223,7 @@ def _impression(query: Query, page: Page, knew: Known | None) -> Record:
         context["targets"] = {key: list(credit) for key, credit in page.credits.items()}
     attention = layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     event = ViewerEvent(
-        id=f"page-{query.request_id}",
+        id=f"page-{uuid4().hex}",  # nobody can guess it, and have the page taken for sent twice
         kind="impression",
         viewer_id=query.viewer_id,
         at=query.now,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from features.online import OnlineStore
 from features.stats import read_stats
+from features.unreadable import Unreadable
 from recsys.catalog import Catalog
 from recsys.content import Content
 from recsys.guidance.compile import CompiledPolicy, compile_policy
@@ -65,6 +66,7 @@ class Holders:
         clock: Callable[[], float],
         metrics: Metrics,
         prepare: Callable[[], None] = lambda: None,
+        unreadable: Unreadable | None = None,
     ) -> None:
         self.current = Snapshot.empty()
         self.shelf = PolicyShelf()
@@ -72,6 +74,7 @@ class Holders:
         self._online = online
         self._clock = clock
         self._metrics = metrics
+        self._unreadable = unreadable or Unreadable()
         self._prepare: Callable[[], None] | None = prepare
         self._swapping = threading.Lock()
 
@@ -102,7 +105,7 @@ class Holders:
     def follow_stats(self) -> None:
         """Refresh the item statistics. Raises Unavailable."""
         catalog = self.current.catalog
-        stats = read_stats(self._online, catalog, self._clock())
+        stats = read_stats(self._online, catalog, self._clock(), self._unreadable)
         with self._swapping:
             self._swap("stats", replace(self.current, stats=stats))
 

@@ -62,8 +62,12 @@ class Ingest:
             if event.client_at is not None and (why := ahead(event)):
                 verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why)]
             verdicts.append(verdict)
-        self._count(verdicts, self.metrics.events)
-        return Taken(Verdicts.of(verdicts), self.spool.put(records) if records else None)
+        durable = self.spool.put(records) if records else None
+        if durable is None:
+            self._count(verdicts, self.metrics.events)
+        else:  # a batch that is answered with 503 is sent again: it counts then
+            durable.add_done_callback(lambda done: self._count_durable(done, verdicts))
+        return Taken(Verdicts.of(verdicts), durable)
 
     def items(self, body: object, by: str) -> Verdicts:
         """Check and store; raises InvalidInput when the body is no batch, Unavailable when the control plane is."""
@@ -98,8 +102,13 @@ class Ingest:
             raise EventError("unreadable event", [Finding("data.request_id", f"the {TOKEN} is of another page")])
         return replace(event, request_id=page.request_id, placement=page.placement)
 
+    def _count_durable(self, done: Future[None], verdicts: Sequence[Verdict]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._count(verdicts, self.metrics.events)
+
     @staticmethod
     def _count(verdicts: Sequence[Verdict], counter: Any) -> None:
+        """Once they are what they say: a taken event is durable then."""
         counts = dict.fromkeys(("accepted", "refused"), 0)
         for verdict in verdicts:
             counts[verdict.status] = counts.get(verdict.status, 0) + 1

@@ -50,6 +50,18 @@ class Metrics:
             registry=own,
             multiprocess_mode="livemax",
         )
+        self.damaged = Gauge(
+            "mainstay_damaged_states",
+            "Damaged states that were set aside (recsys-worker damaged)",
+            registry=own,
+            multiprocess_mode="livemax",
+        )
+        self.unreadable = Counter(
+            "mainstay_unreadable_states",
+            "Times that a state could not be read and was left out",
+            ["kind"],
+            registry=own,
+        )
         self.lost = Counter("mainstay_impressions_lost", "Impressions that could not be sent", registry=own)
         self.missing = Counter(
             "mainstay_page_parts_missing", "Pages answered although a part did not answer", ["part"], registry=own

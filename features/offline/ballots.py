@@ -83,7 +83,8 @@ class Gathered:
 
     plain   events that count, of viewers whose votes are a matter of the events' numbers, with that `number`
     events  all events of all others (`busy`) and of the viewers wanted, in the order of viewer, source and offset,
-            each offset once, without what no feature is made of: contexts, and names of devices and requests
+            each offset once, without what no feature is made of: names of devices; of contexts and requests is told
+            only whether there is one
     """
 
     plain: pa.Table
@@ -123,7 +124,9 @@ def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[Placed]]]:
 _SAID = {"remembered": sorted(REMEMBERED), "counted": sorted(COUNTS), "most": RECENT_MAX}
 _ONCE = """
     CREATE TEMP TABLE once AS SELECT viewer_id, id, kind, "at", source, "offset", session_id, screen, region, placement,
-      item_id, position_s, duration_s, percent, rating, "items" FROM log
+      item_id, position_s, duration_s, percent, rating, "items",
+      CASE WHEN kind = 'impression' AND context != '' THEN '{"by":"engine"}' ELSE '' END AS context,
+      CASE WHEN kind = 'impression' AND request_id != '' THEN '?' ELSE '' END AS request_id FROM log
     QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1
 """
 _BUSY = """
@@ -141,7 +144,7 @@ _PLAIN = """
       ANTI JOIN busy USING (viewer_id))
     SELECT "at", source, "offset", kind, screen, placement, region, item_id, "items",
       count(*) FILTER (counts) OVER (PARTITION BY viewer_id ORDER BY source, "offset") AS number
-    FROM plain WHERE kind = 'impression' OR counts
+    FROM plain WHERE context != '' OR counts
 """
 _EVENTS = """
     SELECT * FROM once SEMI JOIN (SELECT viewer_id FROM busy UNION SELECT unnest($wanted)) USING (viewer_id)

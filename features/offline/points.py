@@ -1,5 +1,7 @@
 """Point-in-time features: what a page could have known of (viewer, item) at a time, for any list of them.
 
+Items are not forgotten here: what `--item-ttl-days` lets go weighs less than a millionth of what it did.
+
 Rule: everything the server received *strictly before* the time asked, nothing received at it or later. So an event and
 the page that it led to, or two events of the same microsecond, never see each other. Where the clocks of two servers
 differ, times may fall back in the log of one viewer: the state as of a time is then that of the events of before, in

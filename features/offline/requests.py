@@ -73,7 +73,7 @@ def _look(log: EventLog, outlet: str, limit: int, since: float, until: float) ->
     columns = ("at", "viewer_id", "region", "placement", "request_id", "items", "attention", "context")
     wanted = f"""
         SELECT {", ".join(f'"{name}"' for name in columns)} FROM log
-        WHERE kind = 'impression' AND "at" >= $since AND "at" < $until
+        WHERE kind = 'impression' AND context != '' AND "at" >= $since AND "at" < $until
           AND (placement LIKE $here ESCAPE '!' OR placement LIKE $below ESCAPE '!')
         QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY "at") = 1
         ORDER BY "at" DESC, request_id LIMIT $most

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 import numpy as np
 
-from features.events import ViewerEvent, actions_of
+from features.events import ViewerEvent, actions_of, by_engine
 from recsys.catalog import Catalog
 from recsys.measures.table import Fate, Seen
 
@@ -28,12 +28,12 @@ class Context(msgspec.Struct):
 
 
 def seen(events: Iterable[ViewerEvent], catalog: Catalog) -> Iterator[Seen]:
-    """One entry for each guided impression, in order. `events` in time order, those of before the first impression
-    of interest included: histories are made of them. Items that the catalogue does not know are left out."""
+    """One entry for each guided page of the engine's, in order. `events` in time order, those of before the first
+    impression of interest included: histories are made of them. Items that the catalogue does not know are left out."""
     history: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=HISTORY))
     for event in events:
         if event.kind == "impression":
-            if (page := _page(event, history.get(event.viewer_id, ()), catalog)) is not None:
+            if by_engine(event) and (page := _page(event, history.get(event.viewer_id, ()), catalog)) is not None:
                 yield page
         elif (row := catalog.row_of.get(event.item_id or "")) is not None and WANTED & set(actions_of(event)):
             history[event.viewer_id].append(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode
 
+from features.aside import ASIDE
 from features.codec import ITEMS
 from features.exposure import TRAFFIC
 from features.online import OnlineStore
@@ -11,8 +12,8 @@ from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from recsys.errors import InvalidInput
 
-SCANNED = (ITEMS, TRAFFIC)
-"""What serving scans while pages are made, every second or every minute: scans of these pass no other keys."""
+SCANNED = (ITEMS, TRAFFIC, ASIDE)
+"""What serving scans while pages are made, every second to every minute: scans of these pass no other keys."""
 
 
 def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:

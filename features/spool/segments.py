@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from features.stream import Record
 
 SEGMENT_BYTES = 8 << 20
 CHUNK_BYTES = 1 << 20
+KEEP_S = 86_400.0
+"""What was delivered is on the disk no longer than this: a file is written for half of it, and kept for the other."""
+
 SUFFIX = ".spool"
 
 logger = logging.getLogger(__name__)
@@ -30,14 +34,18 @@ class _File:
     path: Path
     first: int  # number of its first record
     size: int  # bytes that are durable
+    begun: float  # unix second
 
 
 class Segments:
     """The records of one directory that are not forgotten yet. Every method may raise OSError."""
 
-    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._directory, self._segment_bytes = directory, segment_bytes
+    def __init__(
+        self, directory: Path, segment_bytes: int = SEGMENT_BYTES, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._directory, self._segment_bytes, self._clock = directory, segment_bytes, clock
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # held while the last file is written, begun or ended
         self._files: list[_File] = []
         self._handle: int | None = None  # of the last file, while it is being written
         self._cursor: tuple[Path, int, int] | None = None  # file, place and number after which the last read ended
@@ -68,9 +76,15 @@ class Segments:
 
     def append(self, records: Sequence[Record]) -> int:
         """Write these; on the disk on return. Returns the number of the last. On OSError none of them counts."""
+        with self._writing:
+            return self._append(records)
+
+    def _append(self, records: Sequence[Record]) -> int:
         first = self._given + 1
         self._given += len(records)
         data = b"".join(frame(number, record) for number, record in enumerate(records, first))
+        if self._handle is not None and self._clock() - self._files[-1].begun >= KEEP_S / 2:
+            self._end()
         if self._handle is None:
             self._begin(first)
         assert self._handle is not None
@@ -111,13 +125,15 @@ class Segments:
             after = following - 1  # the numbers between them were never acknowledged
 
     def forget(self, upto: int, keep_bytes: int = 0) -> None:
-        """Remove the files whose records are all at or below this number, but the newest `keep_bytes` of them."""
+        """Remove the files whose records are all at or below this number, but the newest `keep_bytes` of them, and of
+        those what has stood for KEEP_S."""
+        self._end_what_is_old(upto)
         with self._lock:
             done = self._files[: self._holding(upto + 1)] if upto < self.last else list(self._files)
             if self._handle is not None and done and done[-1] is self._files[-1]:
                 done.pop()  # it is still being written
             kept = 0
-            while done and kept + done[-1].size <= keep_bytes:
+            while done and kept + done[-1].size <= keep_bytes and not self._is_old(done[-1]):
                 kept += done.pop().size
             del self._files[: len(done)]
         for file in done:
@@ -125,7 +141,8 @@ class Segments:
 
     def close(self) -> None:
         """Write no more; idempotent."""
-        self._end()
+        with self._writing:
+            self._end()
 
     # -- inside
 
@@ -134,7 +151,7 @@ class Segments:
         for path in sorted(self._directory.glob(f"*{SUFFIX}")):
             size = path.stat().st_size
             if size:
-                self._files.append(_File(path, int(path.stem), size))
+                self._files.append(_File(path, int(path.stem), size, path.stat().st_mtime - KEEP_S / 2))
             else:
                 path.unlink()
         while self._files:
@@ -150,6 +167,19 @@ class Segments:
             self.continue_after(file.first)  # its numbers may have been given
             self._files.pop().path.unlink()
 
+    def _end_what_is_old(self, upto: int) -> None:
+        """Nothing more goes into a file that has stood for long and is delivered, so that it can be removed."""
+        if upto >= self.last and self._writing.acquire(blocking=False):  # else somebody is writing: the next time
+            try:
+                if self._handle is not None and upto >= self.last and self._is_old(self._files[-1]):
+                    self._end()
+            finally:
+                self._writing.release()
+
+    def _is_old(self, file: _File) -> bool:
+        """Whether its oldest record has stood for KEEP_S, or may have."""
+        return self._clock() - file.begun >= KEEP_S
+
     def _holding(self, number: int) -> int:
         """Index of the file that would hold this number."""
         index = len(self._files) - 1
@@ -161,7 +191,7 @@ class Segments:
         path = self._directory / f"{first:020}{SUFFIX}"
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with self._lock:
-            self._files.append(_File(path, first, 0))
+            self._files.append(_File(path, first, 0, self._clock()))
         try:
             sync_directory(self._directory)
         except OSError:

@@ -3,7 +3,8 @@
 Laws (`tests/contracts/test_stream.py`): messages with one key keep their order and share a partition; offsets of a
 partition rise by one message and start at 0; a log keeps its identity, and one that begins anew has another; a group
 that has committed `o` continues at `o + 1` after any crash; an uncommitted message is delivered again; nothing is
-decoded, nothing is lost.
+decoded, nothing is lost. What is old may leave (`trim`, or a broker's own retention) and what is of one key (`forget`);
+other offsets stay as they are, and reading from one that has left gives what is left after it.
 """
 
 from __future__ import annotations
@@ -77,6 +78,23 @@ class Stream(Protocol):
 
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
         """Up to and including which offset a group is done, by partition. Raises Unavailable."""
+
+    def oldest(self, topic: str, partition: int) -> int:
+        """Offset of the oldest message that is still there; of the next one to come when there is none. Raises
+        Unavailable."""
+
+    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+        """Let go of what was written before unix second `before`, in small steps; returns how many messages went.
+
+        Never of what a group still needs: each that ever committed in the topic, and these. 0 for brokers, which have a
+        retention of their own. Raises Unavailable.
+        """
+
+    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+        """Take away the messages of a key, but for those that a group still needs (as in `trim`); how many are left.
+
+        None when the log cannot: they stay until its retention ends. Raises Unavailable.
+        """
 
     def close(self) -> None:
         """Flush and let go; idempotent."""

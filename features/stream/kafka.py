@@ -86,7 +86,7 @@ class KafkaStream:
         place = TopicPartition(topic, partition)
         with _faults(self._servers), closing(self._reader()) as reader:
             reader.assign([place])
-            reader.seek(place, offset)
+            reader.seek(place, max(offset, _first(reader, place)))  # what the broker has let go of is not waited for
             batch: list[Message] = []
             while len(batch) < limit:
                 try:
@@ -142,6 +142,20 @@ class KafkaStream:
         with _faults(self._servers), closing(self._admin()) as admin:
             said = admin.list_group_offsets(group).get(group, {})
         return {place.partition: at.offset - 1 for place, at in said.items() if place.topic == topic and at.offset > 0}
+
+    def oldest(self, topic: str, partition: int) -> int:
+        """Offset of the oldest message that the broker still has."""
+        self.partitions(topic)
+        with _faults(self._servers), closing(self._reader()) as reader:
+            return _first(reader, TopicPartition(topic, partition))
+
+    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+        """Nothing: the broker's own retention does it."""
+        return 0
+
+    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+        """Nothing: a log that is not compacted cannot."""
+        return None
 
     def close(self) -> None:
         """Send what is left and disconnect; idempotent."""
@@ -222,6 +236,10 @@ class KafkaMember:
             self._closed = True
             with suppress(KafkaError, OSError):  # whoever cannot say good-bye is missed after SESSION_S
                 self._consumer.close(autocommit=False)
+
+
+def _first(reader: Any, place: TopicPartition) -> int:
+    return int(reader.beginning_offsets([place])[place])
 
 
 def _only(described: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 
 from features.stream import Message, Record
 from features.stream.partition import partition_of, shrunk
@@ -14,9 +15,11 @@ from features.stream.partition import partition_of, shrunk
 class MemoryStream:
     """Lists under one lock. One member of a group holds all partitions; others stand by until it closes."""
 
-    def __init__(self, partitions: int = 4) -> None:
-        self._partitions, self._identity = partitions, uuid.uuid4().hex
+    def __init__(self, partitions: int = 4, clock: Callable[[], float] = time.time) -> None:
+        self._partitions, self._identity, self._clock = partitions, uuid.uuid4().hex, clock
         self._logs: dict[str, list[list[Message]]] = {}
+        self._written: dict[tuple[str, int], dict[int, float]] = {}  # by offset, unix seconds
+        self._left: dict[tuple[str, int], int] = {}  # the newest offset that has left
         self._committed: dict[tuple[str, str], dict[int, int]] = {}
         self._members: dict[tuple[str, str], list[MemoryConsumer]] = {}
         self._changed = threading.Condition()
@@ -28,9 +31,9 @@ class MemoryStream:
             logs = self._topic(topic)
             for record in records:
                 partition = partition_of(record.key, len(logs))
-                log = logs[partition]
-                newest[partition] = len(log)
-                log.append(Message(topic, partition, len(log), record.key, record.value))
+                offset = newest[partition] = self._end(topic, partition)
+                logs[partition].append(Message(topic, partition, offset, record.key, record.value))
+                self._written.setdefault((topic, partition), {})[offset] = self._clock()
             self._changed.notify_all()
         return newest
 
@@ -45,7 +48,7 @@ class MemoryStream:
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
         """Messages of one partition from an offset on."""
         with self._changed:
-            return self._topic(topic)[partition][offset : offset + limit]
+            return _after(self._topic(topic)[partition], offset, limit)
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has; it is created when missing."""
@@ -59,16 +62,51 @@ class MemoryStream:
     def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets."""
         with self._changed:
-            logs = self._logs.get(topic, [])
-            return shrunk(topic, newest, {partition: len(log) for partition, log in enumerate(logs)})
+            there = range(len(self._logs.get(topic, [])))
+            return shrunk(topic, newest, {partition: self._end(topic, partition) for partition in there})
 
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
         """Up to and including which offset a group is done."""
         with self._changed:
             return dict(self._committed.get((topic, group), {}))
 
+    def oldest(self, topic: str, partition: int) -> int:
+        """Offset of the oldest message that is still there; of the next one to come when there is none."""
+        with self._changed:
+            log = self._topic(topic)[partition]
+            return log[0].offset if log else self._end(topic, partition)
+
+    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+        """Let go of what was written before then and what all groups are done with."""
+        written = self._written
+        return sum(
+            self._leave(topic, partition, groups, lambda one: written[topic, one.partition].get(one.offset, 0) < before)
+            for partition in range(len(self._logs.get(topic, ())))
+        )
+
+    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+        """Take away the messages of a key that all groups are done with; how many are left."""
+        partition = partition_of(key, self.partitions(topic))
+        self._leave(topic, partition, groups, lambda one: one.key == key)
+        with self._changed:
+            return sum(one.key == key for one in self._topic(topic)[partition])
+
     def close(self) -> None:
         """Nothing to let go."""
+
+    def _leave(self, topic: str, partition: int, groups: Sequence[str], goes: Callable[[Message], bool]) -> int:
+        with self._changed:
+            log, known = self._topic(topic)[partition], {g for t, g in self._committed if t == topic} | set(groups)
+            done = [self._committed.get((topic, group), {}).get(partition, -1) for group in known]
+            gone = [one for one in log if goes(one) and one.offset <= min(done, default=one.offset)]
+            if gone:
+                self._left[topic, partition] = max(self._left.get((topic, partition), -1), gone[-1].offset)
+                log[:] = [one for one in log if one not in gone]
+            return len(gone)
+
+    def _end(self, topic: str, partition: int) -> int:
+        log = self._topic(topic)[partition]
+        return max(log[-1].offset if log else -1, self._left.get((topic, partition), -1)) + 1
 
     def _topic(self, topic: str) -> list[list[Message]]:
         return self._logs.setdefault(topic, [[] for _ in range(self._partitions)])
@@ -115,7 +153,13 @@ class MemoryConsumer:
         batch: list[Message] = []
         for partition, log in enumerate(self._stream._logs[self._topic]):
             start = self._next.get(partition, 0)
-            taken = log[start : start + limit - len(batch)]
-            self._next[partition] = start + len(taken)
+            taken = _after(log, start, limit - len(batch))
+            self._next[partition] = taken[-1].offset + 1 if taken else start
             batch += taken
         return batch
+
+
+def _after(log: Sequence[Message], offset: int, limit: int) -> list[Message]:
+    """At most `limit` messages from an offset on."""
+    first = bisect_left(log, offset, key=lambda one: one.offset)
+    return list(log[first : first + limit])

@@ -11,16 +11,18 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from urllib.parse import quote
 
 from features.sqlite import faults, open_database, transaction
-from features.stream import Message, Record
+from features.stream import Message, Record, leaving
+from features.stream.leaving import GONE, MARK_EVERY_S
 from features.stream.partition import partition_of, shrunk
 from recsys.errors import Unavailable
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS topic (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS message (
   topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL
@@ -32,8 +34,11 @@ CREATE TABLE IF NOT EXISTS done (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS identity (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL);
 """
+    + leaving.SCHEMA
+)
 _READ = """
-SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?
+SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? AND key != ?
+ORDER BY "offset" LIMIT ?
 """
 _BUSY_S = 10.0
 _LOOK_AGAIN_S = 0.02
@@ -42,11 +47,12 @@ _LOOK_AGAIN_S = 0.02
 class SqliteStream:
     """A log of topics in one file."""
 
-    def __init__(self, path: str, partitions: int = 4) -> None:
-        self._path, self._partitions = path, partitions
+    def __init__(self, path: str, partitions: int = 4, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._partitions, self._clock = path, partitions, clock
         self._lock = threading.Lock()
         self._db = open_database(path, _SCHEMA, _BUSY_S)
         self._known: dict[str, int] = {}
+        self._marked: dict[tuple[str, int], float] = {}  # when it was last noted how far a partition was
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         """Append all or nothing; on the disk on return. Raises Unavailable."""
@@ -55,15 +61,17 @@ class SqliteStream:
         partitions = self.partitions(topic)
         with self._lock, faults(self._path), transaction(self._db):
             following: dict[int, int] = {}
+            first: dict[int, int] = {}
             rows = []
             for record in records:
                 partition = partition_of(record.key, partitions)
                 offset = following.get(partition)
                 if offset is None:
-                    offset = self._end(topic, partition)
+                    offset = first[partition] = self._end(topic, partition)
                 following[partition] = offset + 1
                 rows.append((topic, partition, offset, record.key, record.value))
             self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", rows)
+            self._mark(topic, first)
         return {partition: end - 1 for partition, end in following.items()}
 
     def consumer(self, topic: str, group: str) -> SqliteConsumer:
@@ -108,10 +116,37 @@ class SqliteStream:
             sql = 'SELECT partition, "offset" FROM done WHERE topic = ? AND consumers = ?'
             return dict(self._db.execute(sql, (topic, group)).fetchall())
 
+    def oldest(self, topic: str, partition: int) -> int:
+        """Offset of the oldest message that is still there; of the next one to come when there is none."""
+        with self._lock, faults(self._path):
+            first = leaving.oldest(self._db, topic, partition)
+            return self._end(topic, partition) if first is None else first
+
+    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+        """Let go of what was written before then and what all groups are done with, to ten minutes."""
+        with faults(self._path):
+            return leaving.trim(self._db, lambda: self._lock, topic, before, groups, self._clock())
+
+    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+        """Take away the messages of a key that all groups are done with; how many are left."""
+        with faults(self._path):
+            partition = partition_of(key, self.partitions(topic))
+            _, left = leaving.forget(self._db, lambda: self._lock, topic, partition, key, groups)
+            with self._lock, suppress(sqlite3.OperationalError):  # a reader is busy with it: at its next opportunity
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return left
+
     def close(self) -> None:
         """Let go of the file; idempotent."""
         with self._lock:
             self._db.close()
+
+    def _mark(self, topic: str, first: Mapping[int, int]) -> None:
+        now = self._clock()
+        for partition, offset in first.items():
+            if now >= self._marked.get((topic, partition), float("-inf")) + MARK_EVERY_S:
+                leaving.mark(self._db, topic, partition, offset, now)
+                self._marked[topic, partition] = now
 
     def _end(self, topic: str, partition: int) -> int:
         sql = 'SELECT max("offset") FROM message WHERE topic = ? AND partition = ?'
@@ -166,7 +201,7 @@ class SqliteConsumer:
             if len(batch) < limit:
                 start = self._next.get(partition, 0)
                 taken = _read(self._db, self._topic, partition, start, limit - len(batch))
-                self._next[partition] = start + len(taken)
+                self._next[partition] = taken[-1].offset + 1 if taken else start
                 batch += taken
         self._order.append(self._order.pop(0))  # the next poll begins elsewhere: no partition starves
         return batch
@@ -182,5 +217,5 @@ class SqliteConsumer:
 
 
 def _read(db: sqlite3.Connection, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
-    rows = db.execute(_READ, (topic, partition, offset, limit))
+    rows = db.execute(_READ, (topic, partition, offset, GONE, limit))
     return [Message(topic, partition, at, key, value) for at, key, value in rows]

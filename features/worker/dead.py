@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -69,21 +69,42 @@ def as_record(one: DeadLetter) -> Record:
     return Record(one.key, msgspec.json.encode(one))
 
 
-def read_letters(stream: Stream, topic: str) -> Iterator[DeadLetter]:
-    """The dead letters of a topic, each message once. Raises Unavailable."""
-    dead, listed = dead_topic(topic), set()
+def read_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
+    """The dead letters of a topic, each message once, a page in memory at a time. Raises Unavailable.
+
+    ends  partition -> the offset after the last letter wanted (`letter_ends`); None for all, also those that come
+          while the others are read
+    """
+    dead, listed = dead_topic(topic), set[bytes]()  # sixteen bytes for each
     for partition in range(stream.partitions(dead)):
-        offset = 0
-        while page := stream.read(dead, partition, offset, _PAGE):
-            offset = page[-1].offset + 1
+        for page in _pages(stream, dead, partition, 0):
             for message in page:
+                if ends is not None and message.offset >= ends.get(partition, 0):
+                    break
                 try:
                     found = msgspec.json.decode(message.value, type=DeadLetter)
                 except ValueError as error:  # somebody else writes here
                     found = letter(message, f"no dead letter: {error}")
-                if (found.place, found.sha256) not in listed:  # a log that began anew gives its places out again
-                    listed.add((found.place, found.sha256))
+                # a log that began anew gives its places out again
+                mark = hashlib.blake2b(f"{found.place} {found.sha256}".encode(), digest_size=16).digest()
+                if mark not in listed:
+                    listed.add(mark)
                     yield found
+
+
+def letter_ends(stream: Stream, topic: str) -> dict[int, int]:
+    """Where the dead letters of a topic end by now: partition -> the offset after the last one. Raises Unavailable."""
+    dead, ends = dead_topic(topic), dict[int, int]()
+    for partition in range(stream.partitions(dead)):
+        for page in _pages(stream, dead, partition, 0):
+            ends[partition] = page[-1].offset + 1
+    return ends
+
+
+def _pages(stream: Stream, topic: str, partition: int, offset: int) -> Iterator[list[Message]]:
+    while page := stream.read(topic, partition, offset, _PAGE):
+        yield page
+        offset = page[-1].offset + 1
 
 
 class LetterCount:
@@ -96,9 +117,9 @@ class LetterCount:
     def look(self) -> int:
         """As many as there are now. Raises Unavailable."""
         for partition in range(self._stream.partitions(self._dead)):
-            while page := self._stream.read(self._dead, partition, self._next.get(partition, 0), _PAGE):
+            for page in _pages(self._stream, self._dead, partition, self._next.get(partition, 0)):
                 self._next[partition] = page[-1].offset + 1
-        return sum(self._next.values())
+        return sum(end - min(end, self._stream.oldest(self._dead, partition)) for partition, end in self._next.items())
 
 
 def revive(stream: Stream, one: DeadLetter, without_client_time: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The worker's commands that look after what is kept: compact, rebuild, verify, export, erase."""
+"""The worker's commands that look after what is kept: compact, rebuild, verify, damaged, export, erase."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import logging
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from features.aside import aside
+from features.changes import changes_topic
 from features.codec import VIEWERS
 from features.offline.compact import compact
 from features.offline.log import EventLog
@@ -19,7 +23,7 @@ from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.stream import Stream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.dead import DeadLetter
+from features.worker.dead import DeadLetter, dead_topic
 from features.worker.rebuild import from_log, from_stream, rebuild, rebuilt_at
 from features.worker.verify import differences, replayed
 from features.worker.worker import Worker
@@ -54,10 +58,22 @@ class Kept:
         """After this long without an event a viewer is forgotten."""
         return self.settings.viewer_ttl_days * DAY_S
 
+    @property
+    def item_ttl_s(self) -> float:
+        """And an item."""
+        return self.settings.item_ttl_days * DAY_S
+
     def worker(self, online: OnlineStore) -> Worker:
         """One that folds into this store."""
-        said = self.settings
-        return Worker(self.stream, online, self.log, topic=said.topic, group=said.group, viewer_ttl_s=self.ttl_s)
+        return Worker(
+            self.stream,
+            online,
+            self.log,
+            topic=self.settings.topic,
+            group=self.settings.group,
+            viewer_ttl_s=self.ttl_s,
+            item_ttl_s=self.item_ttl_s,
+        )
 
 
 def add_commands(what: Any) -> None:
@@ -66,6 +82,8 @@ def add_commands(what: Any) -> None:
     command = what.add_parser("rebuild", help="wipe the online store and fold it anew; stop all workers first")
     command.add_argument("--from", dest="origin", choices=["log", "stream"], default="log")
     what.add_parser("verify", help="compare the online store with a replay of the event log")
+    command = what.add_parser("damaged", help="damaged states that were set aside; of one key, their bytes as well")
+    command.add_argument("key", metavar="KEY", nargs="?")
     of_viewers = {"export": "all that is held of a viewer, as JSON lines", "erase": "forget a viewer for good"}
     for name, about in of_viewers.items():
         command = what.add_parser(name, help=about)
@@ -93,13 +111,24 @@ def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
         if said.origin == "log"
         else from_stream(kept.stream, kept.log, kept.settings.topic, set_aside, worker.log_name())
     )
-    events = rebuild(worker, kept.online, sources, time.time(), kept.ttl_s, _progress)
+    events = rebuild(worker, kept.online, sources, time.time(), kept.ttl_s, _progress, kept.item_ttl_s)
     took_s = time.monotonic() - began
+    if said.origin == "stream":
+        _tell_what_left(kept)
     aside = f", {unreadable:,} unreadable messages left out" if unreadable else ""
     print(
         f"rebuilt from {events:,} events of the {said.origin}{aside} in {took_s:.1f} s: {events / took_s:,.0f} a second"
     )
     return 0
+
+
+def _tell_what_left(kept: Kept) -> None:
+    """What a rebuild from the stream could not see."""
+    topic = kept.settings.topic
+    for partition in range(kept.stream.partitions(topic)):
+        if first := kept.stream.oldest(topic, partition):
+            print(f"{topic}/{partition} begins at {first:,}: what was before has left the stream and is not in the "
+                  "store now; the event log has it (rebuild --from log)")  # fmt: skip
 
 
 def _progress(events: int) -> None:
@@ -114,20 +143,32 @@ def _verify(kept: Kept, _: argparse.Namespace) -> int:
     excuse.
     """
     into, now = MemoryStore(), time.time()
-    events = replayed(kept.log, kept.worker(into), into, now, kept.ttl_s)
+    anew = {one.key: one.at for one in aside(kept.online) if not one.mended}
+    events = replayed(kept.log, kept.worker(into), into, now, kept.ttl_s, kept.item_ttl_s)
     since = rebuilt_at(kept.online)
     erased, found, sums = sum(at >= since for at in kept.log.erased.all().values()), 0, 0
-    for key, what in differences(kept.online, into, now, kept.ttl_s):
+    for key, what in differences(kept.online, into, now, kept.ttl_s, kept.item_ttl_s):
         found += 1
-        sums += not key.startswith(VIEWERS)
+        sums += not key.startswith(VIEWERS) and key not in anew
         if found <= NAMED:
-            print(f"{key}\t{what}")
+            began = f"; damaged, and begun anew at {rfc3339(anew[key])}" if key in anew else ""
+            print(f"{key}\t{what}{began}")
     print(f"{found:,} differences against {events:,} events of the log")
     if erased and sums:
         print(f"{sums:,} are of items and audiences: not judged, since they may hold what {erased:,} viewers added who "
               "were erased after the last rebuild; rebuild, and verify again")  # fmt: skip
         return 1 if found > sums else NOT_JUDGED
     return 1 if found else 0
+
+
+def _damaged(kept: Kept, said: argparse.Namespace) -> int:
+    """Lists them; of one key says their bytes as well, in base64."""
+    for one in aside(kept.online, said.key):
+        became = "made again from the event log" if one.mended else "begun anew: say `recsys-worker rebuild`"
+        print(f"{one.key}\t{len(one.raw)} bytes\t{rfc3339(one.at)}\t{one.cause}\t{became}")
+        if said.key:
+            print(b64encode(one.raw).decode())
+    return 0
 
 
 def _export(kept: Kept, said: argparse.Namespace) -> int:
@@ -137,34 +178,63 @@ def _export(kept: Kept, said: argparse.Namespace) -> int:
 
 
 def _erase(kept: Kept, said: argparse.Namespace) -> int:
-    did = erase_viewer(kept.log, kept.online, said.viewer, time.time())
+    settings = kept.settings
+    did = erase_viewer(
+        kept.log, kept.online, said.viewer, time.time(), stream=kept.stream, topic=settings.topic, group=settings.group
+    )
     state = "the state" if did.state else "no state"
     print(f"erased {state} and {did.events:,} events; {did.files:,} files of the log were written anew")
+    if did.left is None:
+        print("the stream keeps its messages until its retention ends; nobody reads the viewer's any more")
+    elif did.left:
+        print(f"{did.left:,} messages of the viewer are not folded yet: they will be read by nobody, and leave the "
+              f"stream after {settings.stream_days:,} days, or with another erasure once they were passed")  # fmt: skip
     return 0
+
+
+def rfc3339(at: float) -> str:
+    """A moment for people.
+
+    >>> rfc3339(0.0)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 COMMANDS: Mapping[str, Callable[[Kept, argparse.Namespace], int]] = {
     "compact": _compact,
     "rebuild": _rebuild,
     "verify": _verify,
+    "damaged": _damaged,
     "export": _export,
     "erase": _erase,
 }
 
 
+def thin(stream: Stream, settings: Settings, now: float) -> None:
+    """Let go of what the stream need not keep any more, dead letters among it. Raises Unavailable."""
+    before, dead = now - settings.stream_days * DAY_S, dead_topic(settings.topic)
+    stream.trim(settings.topic, before, [settings.group])
+    stream.trim(changes_topic(settings.topic), before)
+    if letters := stream.trim(dead, before):
+        logger.warning("%d dead letters are older than %d days and have left %s", letters, settings.stream_days, dead)
+
+
 @contextmanager
-def tidying(log: EventLog, every_s: float = TIDY_EVERY_S) -> Iterator[None]:
-    """Compact days of many files now and then while the block runs, in a thread that nobody waits for."""
+def tidying(log: EventLog, also: Callable[[], None], every_s: float = TIDY_EVERY_S) -> Iterator[None]:
+    """Compact days of many files now and then while the block runs, and do something else, in a thread that nobody
+    waits for."""
     stop = threading.Event()
 
     def tidy() -> None:
         while not stop.wait(every_s):
             try:
                 compact(log, TIDY_FROM)
+                also()
             except Unavailable as error:
-                logger.warning("compaction: %s; trying again in %.0f s", error, every_s)
+                logger.warning("tidying up: %s; trying again in %.0f s", error, every_s)
 
-    thread = threading.Thread(target=tidy, name="compaction", daemon=True)
+    thread = threading.Thread(target=tidy, name="tidying", daemon=True)
     thread.start()
     try:
         yield

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,15 +18,16 @@ from features.offline.spared import without_pandas
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
-from features.worker.dead import DeadLetter, read_letters, revive
-from features.worker.keep import COMMANDS, Kept, add_commands, tidying
+from features.worker.dead import DeadLetter, letter_ends, read_letters, revive
+from features.worker.keep import COMMANDS, Kept, add_commands, thin, tidying
 from features.worker.rebuild import unfinished
 from features.worker.worker import Worker
 from recsys.errors import Conflict, EventError, MainstayError, SettingsError
 from recsys.settings import Settings
 from recsys.state import DAY_S
 
-FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "viewer_ttl_days")
+FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "stream_days", "item_ttl_days",
+         "viewer_ttl_days")  # fmt: skip
 STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
 
 
@@ -72,8 +74,9 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
             topic=settings.topic,
             group=settings.group,
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
+            item_ttl_s=settings.item_ttl_days * DAY_S,
         )
-        with closing(worker), _asked_to_stop() as stop, tidying(log):
+        with closing(worker), _asked_to_stop() as stop, tidying(log, lambda: thin(stream, settings, time.time())):
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
     aside = f", {worker.dead:,} of them unreadable (recsys-worker dlq list)" if worker.dead else ""
     print(f"worker stopped after {taken:,} messages{aside}", flush=True)
@@ -95,12 +98,12 @@ def _asked_to_stop() -> Iterator[Event]:
 def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
     """list: one line each; show: causes and contents; replay: send again what can be read by now."""
     action, place = arguments.action, arguments.place
-    letters = [one for one in read_letters(stream, topic) if place in (None, one.place)]
-    if place is not None and not letters:
-        print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
-        return 1
-    failed = 0
-    for one in letters:
+    ends = letter_ends(stream, topic) if action == "replay" else None  # not those that replaying makes
+    failed, found = 0, False
+    for one in read_letters(stream, topic, ends):
+        if place not in (None, one.place):
+            continue
+        found = True
         if action == "list":
             print(f"{one.place}\t{one.size} bytes\t{one.cause}")
         elif action == "show":
@@ -112,6 +115,9 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
             except EventError as error:
                 failed += 1
                 print(f"{one.place}\tstill unreadable: {error}")
+    if place is not None and not found:
+        print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
+        return 1
     return 1 if failed else 0
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from features.codec import ITEMS, VIEWERS, decode_viewer
+from features.aside import let_go
+from features.codec import ITEMS, VIEWERS, decode_item, decode_viewer
 from features.exposure import COUNTS, TRAFFIC, outdated
-from features.fold import Placed
+from features.fold import FOREVER, Placed
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.stream import Message, Stream
@@ -49,16 +50,19 @@ def rebuild(
     now: float,
     ttl_s: float,
     report: Callable[[int], None] = lambda events: None,
+    item_ttl_s: float = FOREVER,
 ) -> int:
     """Wipe the store and fold these sources into it, each in offset order; returns how many events there were.
 
-    Viewers who are idle for longer than `ttl_s` at unix second `now` are not remembered, as online. `report` is told
+    Damaged states that were set aside are mended by that, and forgotten with it. Viewers who are idle for longer than
+    `ttl_s` at unix second `now` are not remembered, as online, nor items for longer than `item_ttl_s`. `report` is told
     how many events are done. Raises Unavailable; then it must be done again.
     """
     online.put({UNFINISHED: b"1"})
     wipe(online)
     events = refold(worker, sources, report)
-    forget_idle(online, now, ttl_s)
+    forget_idle(online, now, ttl_s, item_ttl_s)
+    let_go(online)
     online.put({REBUILT: repr(now).encode()})
     online.delete([UNFINISHED])
     return events
@@ -115,12 +119,21 @@ def wipe(online: OnlineStore) -> None:
         _delete(online, (key for key, _ in online.scan(prefix)))
 
 
-def forget_idle(online: OnlineStore, now: float, ttl_s: float) -> None:
-    """Let go of viewers whom a page at unix second `now` would not remember, and of traffic that is too old for a
-    forecast. Raises Unavailable, StateError."""
-    idle = (key for key, raw in online.scan(VIEWERS) if forgotten(decode_viewer(raw).at, now, ttl_s))
-    _delete(online, idle)
-    _delete(online, (key for key, raw in online.scan(TRAFFIC) if outdated(raw, now)))
+def forget_idle(online: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER) -> None:
+    """Let go of viewers whom a page at unix second `now` would not remember, of items likewise, and of traffic that is
+    too old for a forecast. Raises Unavailable, StateError."""
+    for prefix in (VIEWERS, ITEMS, TRAFFIC):
+        _delete(online, (key for key, raw in online.scan(prefix) if idle(prefix, raw, now, ttl_s, item_ttl_s)))
+
+
+def idle(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
+    """Whether the online store may have let go of a state of this kind by unix second `now`. Raises StateError."""
+    if prefix == VIEWERS:
+        return forgotten(decode_viewer(raw).at, now, ttl_s)
+    if prefix == ITEMS:
+        at = decode_item(raw).at
+        return at > 0 and forgotten(at, now, item_ttl_s)
+    return prefix == TRAFFIC and outdated(raw, now)
 
 
 def _delete(online: OnlineStore, keys: Iterator[str]) -> None:

@@ -5,29 +5,37 @@ A worker that runs meanwhile makes differences of its own: verify when none does
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
 from features.codec import ITEMS, VIEWERS, StateError, decode_item, decode_viewer
-from features.exposure import TRAFFIC, outdated
+from features.exposure import COUNTS, TRAFFIC, decode_count, decode_traffic
+from features.fold import FOREVER
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
-from features.worker.rebuild import HELD, forget_idle, from_log, refold
+from features.worker.rebuild import HELD, forget_idle, from_log, idle, refold
 from features.worker.worker import Worker
-from recsys.state import forgotten
+
+_DECODE = {VIEWERS: decode_viewer, ITEMS: decode_item, COUNTS: decode_count, TRAFFIC: decode_traffic}
 
 
-def replayed(log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float) -> int:
+def replayed(
+    log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
+) -> int:
     """Fold the whole log by a worker that writes into a store in memory; how many events there were."""
     events = refold(worker, from_log(log))
-    forget_idle(into, now, ttl_s)
+    forget_idle(into, now, ttl_s, item_ttl_s)
     return events
 
 
-def differences(online: OnlineStore, replay: OnlineStore, now: float, ttl_s: float) -> Iterator[tuple[str, str]]:
-    """(key, what differs) for all that is made from events; viewers who are forgotten at `now` count as missing."""
+def differences(
+    online: OnlineStore, replay: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
+) -> Iterator[tuple[str, str]]:
+    """(key, what differs) for all that is made from events; viewers and items that are forgotten at `now` count as
+    missing."""
     for prefix in HELD:
         expected = dict(replay.scan(prefix))
         for key, raw in online.scan(prefix):
@@ -36,24 +44,22 @@ def differences(online: OnlineStore, replay: OnlineStore, now: float, ttl_s: flo
                 continue
             if wanted is not None:
                 yield key, _differs(prefix, raw, wanted)
-            elif not ((prefix == VIEWERS and _idle(raw, now, ttl_s)) or (prefix == TRAFFIC and outdated(raw, now))):
+            elif not _gone(prefix, raw, now, ttl_s, item_ttl_s):
                 yield key, "is not in the replay"
         for key in sorted(expected):
             yield key, "is missing online"
 
 
-def _idle(raw: bytes, now: float, ttl_s: float) -> bool:
+def _gone(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
     try:
-        return forgotten(decode_viewer(raw).at, now, ttl_s)
+        return idle(prefix, raw, now, ttl_s, item_ttl_s)
     except StateError:
         return False
 
 
 def _differs(prefix: str, raw: bytes, wanted: bytes) -> str:
     """The fields that differ, of states that can be read."""
-    decode = {VIEWERS: decode_viewer, ITEMS: decode_item}.get(prefix)
-    if decode is None:
-        return "differs"
+    decode: Callable[[bytes], Any] = _DECODE[prefix]
     try:
         one, other = msgspec.structs.asdict(decode(raw)), msgspec.structs.asdict(decode(wanted))
     except StateError as error:

@@ -22,8 +22,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 
+from features.aside import let_go
 from features.circles import no_search_for_circles
-from features.codec import decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
+from features.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
 from features.events import decode
 from features.exposure import fold_exposure
 from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
@@ -34,12 +35,13 @@ from features.online import OnlineStore
 from features.online.rewrite import rewrite
 from features.stream import Consumer, Message, Stream
 from features.worker.dead import DeadLetter, as_record, dead_topic, letter
+from features.worker.mend import Mender
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
 BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 POLL_S = 0.2
-TTL_SLACK_S = 1.0  # the store lets go of a viewer just after `recsys.state.forgotten` does, never before
+TTL_SLACK_S = 1.0  # the store lets go of a viewer or an item just after `recsys.state.forgotten` does, never before
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
 logger = logging.getLogger(__name__)
@@ -57,9 +59,11 @@ class Worker:
         topic: str,
         group: str,
         viewer_ttl_s: float | None = None,
+        item_ttl_s: float | None = None,
         batch: int = BATCH,
     ) -> None:
-        """`viewer_ttl_s`: an idle viewer's state is forgotten after this long. The first step joins the group.
+        """`viewer_ttl_s`, `item_ttl_s`: idle viewers and items are forgotten after this long. The first step joins the
+        group.
 
         `dead` counts the messages that could not be read.
         """
@@ -68,6 +72,9 @@ class Worker:
         self._topic, self._group = topic, group
         self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
         self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
+        self._item_ttl_s = item_ttl_s
+        self._item_kept_s = None if item_ttl_s is None else item_ttl_s + TTL_SLACK_S
+        self._mender = Mender(online, log, self._folding)
         self._consumer: Consumer | None = None
         self._identity = self._name = ""  # of the log that was joined
 
@@ -75,7 +82,7 @@ class Worker:
         """Take one batch all the way; returns how many messages it had, 0 when none came within `wait_s`.
 
         Raises Unavailable when a store or the stream does not answer: nothing is committed then, and the worker must
-        be `close`d to be delivered the batch again.
+        be `close`d to be delivered the batch again. Raises NewerState for a state of a newer engine.
         """
         consumer = self.join()
         messages = consumer.poll(self._batch, wait_s)
@@ -163,12 +170,25 @@ class Worker:
         with no_search_for_circles():
             self._fold(placed)
 
+    def _folding(self, into: OnlineStore) -> Callable[[Sequence[Placed]], None]:
+        """The same fold into another store."""
+        return Worker(
+            self._stream,
+            into,
+            self._log,
+            topic=self._topic,
+            group=self._group,
+            viewer_ttl_s=self._viewer_ttl_s,
+            item_ttl_s=self._item_ttl_s,
+        ).refold
+
     def _bury(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
         """States of erased viewers that a worker wrote which died before it knew."""
         viewers = {one.event.viewer_id for one in placed}
         upto = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(hashed(viewer))) is not None}
-        found = zip(upto, self._online.get(list(upto)), strict=True)
-        self._online.delete([key for key, raw in found if raw is not None and decode_viewer(raw).at <= upto[key]])
+        found = {key: raw for key, raw in zip(upto, self._online.get(list(upto)), strict=True) if raw is not None}
+        states = self._mender.read(found, viewer_at)
+        self._online.delete([key for key, state in states.items() if state is None or state.at <= upto[key]])
 
     def _forget(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
         """Take away the states of viewers who were erased since `erased` was read, and try again without them."""
@@ -179,6 +199,7 @@ class Worker:
         gone = [viewer for viewer in viewers if now.get(hashed(viewer)) != erased.get(hashed(viewer))]
         if gone:
             self._online.delete([viewer_key(viewer) for viewer in gone])
+            let_go(self._online, [viewer_key(viewer) for viewer in gone])
             raise Unavailable("a viewer was erased meanwhile: the batch is folded again")
 
     def _report(self, dead: Sequence[DeadLetter]) -> None:
@@ -195,13 +216,15 @@ class Worker:
     def _fold(self, placed: Sequence[Placed]) -> None:
         """Read the states these events concern, fold in the order of the log, write items first."""
         ids = list(dict.fromkeys(one.event.viewer_id for one in placed))
-        found = self._online.get([viewer_key(viewer_id) for viewer_id in ids])
-        viewers = {viewer_id: self._viewer(viewer_id, raw) for viewer_id, raw in zip(ids, found, strict=True)}
+        keys = [viewer_key(viewer_id) for viewer_id in ids]
+        found = dict(zip(keys, self._online.get(keys), strict=True))
+        states = self._mender.read(found, viewer_at)
+        viewers = {viewer_id: self._viewer(viewer_id, states[key]) for viewer_id, key in zip(ids, keys, strict=True)}
         counted = [one for one in (viewers[some.event.viewer_id].take(some) for some in placed) if one is not None]
         self._fold_items(counted)
-        fold_exposure(self._online, counted)
-        states = {viewer_key(i): (raw, encode_viewer(viewers[i].finish())) for i, raw in zip(ids, found, strict=True)}
-        if refused := self._online.swap(states, self._kept_s):
+        fold_exposure(self._online, counted, self._mender.read)
+        swaps = {key: (found[key], encode_viewer(viewers[i].finish())) for i, key in zip(ids, keys, strict=True)}
+        if refused := self._online.swap(swaps, self._kept_s):
             self._fold_again(refused, placed)
 
     def _fold_again(self, keys: Sequence[str], placed: Sequence[Placed]) -> None:
@@ -211,18 +234,18 @@ class Worker:
         for one in placed:
             theirs.setdefault(viewer_key(one.event.viewer_id), []).append(one)
 
-        def folded(key: str, raw: bytes | None) -> bytes:
-            fold = self._viewer(theirs[key][0].event.viewer_id, raw)
+        def folded(key: str, state: ViewerState | None) -> bytes:
+            fold = self._viewer(theirs[key][0].event.viewer_id, state)
             for one in theirs[key]:
                 fold.take(one)
             return encode_viewer(fold.finish())
 
-        rewrite(self._online, keys, folded, self._kept_s)
+        rewrite(self._online, keys, viewer_at, folded, self._kept_s, self._mender.read)
 
-    def _viewer(self, viewer_id: str, raw: bytes | None) -> ViewerFold:
+    def _viewer(self, viewer_id: str, state: ViewerState | None) -> ViewerFold:
         """A fold that goes on from this state."""
         ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
-        return ViewerFold.of(ViewerState(viewer_id) if raw is None else decode_viewer(raw), ttl_s)
+        return ViewerFold.of(state or ViewerState(viewer_id), ttl_s)
 
     def _fold_items(self, counted: Sequence[Counted]) -> None:
         shards: dict[str, list[Counted]] = {}
@@ -233,11 +256,12 @@ class Worker:
                 names[key] = item_id
                 shards.setdefault(key, []).append(one)
 
-        def folded(key: str, raw: bytes | None) -> bytes:
-            state = ItemState(names[key]) if raw is None else decode_item(raw)
-            return encode_item(fold_item(state, shards[key]))
+        ttl_s = FOREVER if self._item_ttl_s is None else self._item_ttl_s
 
-        rewrite(self._online, list(shards), folded)
+        def folded(key: str, state: ItemState | None) -> bytes:
+            return encode_item(fold_item(state or ItemState(names[key]), shards[key], ttl_s))
+
+        rewrite(self._online, list(shards), item_at, folded, self._item_kept_s, self._mender.read)
 
     def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
         """Into the event log, duplicates too: whoever reads it leaves them out."""

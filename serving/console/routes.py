@@ -7,8 +7,9 @@ from itertools import islice
 
 from fastapi import APIRouter, Depends, Response
 
-from features.codec import VIEWERS, decode_viewer
+from features.codec import VIEWERS, viewer_at
 from features.online import OnlineStore
+from features.unreadable import Unreadable
 from recsys.errors import NotFound
 from recsys.types import Screen, Surface
 from serving.access import editors_only
@@ -27,7 +28,7 @@ _HEADERS = {
 }
 
 
-def routes(online: OnlineStore, admin_token: str) -> APIRouter:
+def routes(online: OnlineStore, admin_token: str, unreadable: Unreadable) -> APIRouter:
     """The console's routes."""
     router = APIRouter(prefix="/console", include_in_schema=False)
     folder = files("serving.console")
@@ -46,7 +47,8 @@ def routes(online: OnlineStore, admin_token: str) -> APIRouter:
     @router.get("/choices", dependencies=[Depends(editors_only(admin_token))], responses=documented(401, 503))
     def choices() -> dict[str, object]:
         """What the editor can choose from: screens, surfaces, and the viewers of whom most is known."""
-        states = (decode_viewer(raw) for _, raw in islice(online.scan(VIEWERS), _SCANNED))
+        scanned = islice(online.scan(VIEWERS), _SCANNED)
+        states = [state for key, raw in scanned if (state := unreadable.read(key, raw, viewer_at)) is not None]
         known = sorted(states, key=lambda state: (-len(state.recent), state.viewer_id))[:VIEWERS_MAX]
         viewers = [{"id": state.viewer_id, "actions": len(state.recent)} for state in known]
         return {"screens": list(Screen), "surfaces": list(Surface), "viewers": viewers}

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from features.codec import VIEWERS, StateError, decode_viewer, viewer_key
+from features.codec import VIEWERS, viewer_at, viewer_key
 from features.offline.log import EventLog
 from features.offline.requests import LoggedRequest, newest_requests, plays_from
 from features.online import OnlineStore
 from features.rewind import as_of
+from features.unreadable import Unreadable
 from recsys.catalog import within
 from recsys.distribution.screens import default_slots
 from recsys.errors import Unavailable
@@ -54,6 +55,7 @@ class Requests:
     log: EventLog
     online: OnlineStore
     remembered: Callable[[], Sequence[Query]]
+    unreadable: Unreadable = field(default_factory=Unreadable)
 
     def gather(self, outlet: str, outlets: Sequence[str], count: int, now: float, at: float | None) -> Gathered:
         """At most `count` requests, newest first by source, then in an order that owes nothing to time.
@@ -130,10 +132,11 @@ class Requests:
         try:
             for first in range(0, len(ids), _CHUNK):
                 chunk = ids[first : first + _CHUNK]
-                for viewer_id, raw in zip(chunk, self.online.get([viewer_key(v) for v in chunk]), strict=True):
-                    if raw is not None:
-                        states[viewer_id] = decode_viewer(raw)
-        except (Unavailable, StateError):
+                keys = [viewer_key(viewer_id) for viewer_id in chunk]
+                for viewer_id, key, raw in zip(chunk, keys, self.online.get(keys), strict=True):
+                    if raw is not None and (state := self.unreadable.read(key, raw, viewer_at)) is not None:
+                        states[viewer_id] = state
+        except Unavailable:
             pass  # strangers then: the pages of a lower rung, as they would be served now
         return [
             replace(one, viewer=as_of(state, one.query.now)) if (state := states.get(one.query.viewer_id)) else one

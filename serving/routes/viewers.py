@@ -12,21 +12,31 @@ from pydantic import BaseModel
 
 from features.offline.log import EventLog
 from features.online import OnlineStore
+from features.stream import Stream
 from features.viewers import erase_viewer, export_viewer
 from serving.access import editors_only, nobody
 from serving.problems import Busy, documented
 
 
 class Erased(BaseModel):
-    """What was forgotten: whether there was a state, how many events of the log, how many files were written anew."""
+    """What was forgotten: whether there was a state, how many events of the log, how many files were written anew;
+    and how many messages are left in the stream, where nobody reads them (null: all, until its retention ends)."""
 
     state: bool
     events: int
     files: int
+    left: int | None
 
 
 def routes(
-    log: EventLog, online: OnlineStore, clock: Callable[[], float], admin_token: str, loopback: bool
+    log: EventLog,
+    online: OnlineStore,
+    clock: Callable[[], float],
+    admin_token: str,
+    loopback: bool,
+    stream: Stream,
+    topic: str,
+    group: str,
 ) -> APIRouter:
     """The routes of viewers; both need the editors' token. Where none is set they answer on this machine alone.
 
@@ -64,9 +74,9 @@ def routes(
         if not one_at_a_time.acquire(blocking=False):
             raise Busy("another viewer is being erased")
         try:
-            did = erase_viewer(log, online, viewer_id, clock())
+            did = erase_viewer(log, online, viewer_id, clock(), stream=stream, topic=topic, group=group)
         finally:
             one_at_a_time.release()
-        return Erased(state=did.state, events=did.events, files=did.files)
+        return Erased(state=did.state, events=did.events, files=did.files, left=did.left)
 
     return router

@@ -221,6 +221,62 @@ def test_two_members_share_the_work_without_doing_it_twice(
     assert sorted(m.value for m in got) == sorted(r.value for r in records(30))
 
 
+def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
+    stream: Stream, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    """A broker trims by itself: to let go of nothing when asked keeps the law."""
+    stream.publish(unique, records(30))
+    parts = range(stream.partitions(unique))
+    before = [stream.read(unique, partition, 0, 100) for partition in parts]
+    assert [stream.oldest(unique, partition) for partition in parts] == [0] * len(parts)
+    assert stream.trim(unique, time.time() + 60, groups=["nobody joined yet"]) == 0
+    first = join(unique, "g")
+    seen = take(first, 30, limit=5)
+    finished = done(seen[:17])
+    first.commit(finished)
+    went = stream.trim(unique, time.time() + 60)
+    assert went in (0, sum(offset + 1 for offset in finished.values()))
+    for partition, all_of_it in enumerate(before):
+        left = stream.read(unique, partition, 0, 100)
+        assert left == all_of_it[len(all_of_it) - len(left) :]
+        assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left or went == 0
+        assert stream.oldest(unique, partition) == (left[0].offset if left else len(all_of_it))
+    first.commit(done(seen))
+    stream.trim(unique, time.time() + 60)  # all of it, where it can
+    ends = stream.publish(unique, records(14))
+    newest = take(first, 14)
+    more = {partition: sum(m.partition == partition for m in newest) for partition in parts}
+    assert ends == {p: len(before[p]) + more[p] - 1 for p in parts if more[p]}
+    first.close()
+    newcomers = take(join(unique, "another"), 14 if went else 44)
+    assert sorted(m.value for m in newcomers if m.offset >= len(before[m.partition])) == sorted(
+        record.value for record in records(14)
+    )
+    assert stream.lost(unique, ends) is None
+
+
+def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
+    stream: Stream, url: str, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    stream.publish(unique, records(28, keys=4))
+    with closing(join(unique, "g")) as first:
+        first.commit(done(take(first, 28)))
+    stream.publish(unique, records(4, keys=4))
+    parts = range(stream.partitions(unique))
+    before = [m for partition in parts for m in stream.read(unique, partition, 0, 100)]
+    left = stream.forget(unique, "viewer-1")
+    after = [m for partition in parts for m in stream.read(unique, partition, 0, 100)]
+    if url.startswith("kafka"):
+        assert (left, after) == (None, before)
+        return
+    assert left == 1
+    assert [m for m in after if m.key != "viewer-1"] == [m for m in before if m.key != "viewer-1"]
+    assert [m.value for m in after if m.key == "viewer-1"] == [b"message 1"]
+    second = join(unique, "g")
+    assert len(take(second, 4)) == 4
+    assert len(take(join(unique, "another"), 25)) == 25
+
+
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_killed_process_leaves_its_seat_its_messages_and_its_commits(
     stream: Stream, url: str, join: Callable[[str, str], Consumer], unique: str

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections import Counter, defaultdict
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.codec import decode_viewer, viewer_key
+from features.codec import ITEMS, decode_viewer, viewer_key
 from features.events import ViewerEvent, accept, decode, encode
-from features.exposure import EXPOSED_MAX, TargetCount, TrafficDay, credits_of, read_counts, read_traffic
+from features.exposure import (
+    COUNTS,
+    EXPOSED_MAX,
+    TRAFFIC,
+    TargetCount,
+    TrafficDay,
+    credits_of,
+    read_counts,
+    read_traffic,
+)
 from features.offline.log import EventLog
 from features.online.connect import open_online
 from features.online.memory import MemoryStore
@@ -39,7 +49,7 @@ def _a_fast_disk() -> Any:
 def shown(id: str, viewer: str, at: float, credits: dict[str, list[float]], region: str = "cn.zj") -> Record:
     event = ViewerEvent(
         id=id, kind="impression", viewer_id=viewer, at=at, items=("x", "y"), attention=(1.0, 0.5),
-        placement="cn.zj-mobile-home", region=region, context={"targets": credits} if credits else {},
+        placement="cn.zj-mobile-home", region=region, context={"seed": 1, "targets": credits},
     )  # fmt: skip
     return Record(viewer, encode(event))
 
@@ -174,3 +184,39 @@ def test_a_context_of_another_engine_credits_nothing(said: Any) -> None:
 
 def test_shards_say_what_they_are() -> None:
     assert TargetCount("cn/a").offset == TrafficDay("p", "r", 0).offset == -1
+
+
+def test_only_what_the_engine_wrote_counts_for_everybody(tmp_path: Any) -> None:
+    """Clients' impressions of every sort among the engine's: items, targets and traffic are as if nobody had sent any,
+    and so are viewers' impressions where the client only confirms a page; a page of the app's own is its viewer's."""
+    chance = random.Random(2)
+    dumps, shown_to = [], []
+    for clients in (False, True):
+        stream, store, log = MemoryStream(partitions=2), MemoryStore(), EventLog(tmp_path / str(clients))
+        for n in range(200):
+            viewer, at = f"v{n % 7}", LANDMARK + 3600.0 * n
+            if n % 2:
+                made = shown(f"e{n}", viewer, at, {"cn/a": [0.5, 1.5, 1]})
+            elif not clients:
+                made = Record(viewer, encode(ViewerEvent(id=f"e{n}", kind="search", viewer_id=viewer, at=at)))
+            else:
+                sent = {"specversion": "1.0", "id": f"e{n}", "source": "/app", "type": "mainstay.viewer.impression",
+                        "subject": viewer, "data": {"items": chance.sample("xyz", 2), "attention": [1.0, 1.0],
+                        "placement": "cn.zj-mobile-home", "region": "invented", "request_id": "r"}}  # fmt: skip
+                made = Record(viewer, encode(accept(sent, at)))
+            stream.publish(TOPIC, [made])
+        with closing(Worker(stream, store, log, topic=TOPIC, group="g")) as worker:
+            worker.step(wait_s=0)
+        dumps.append({k: raw for k, raw in store.scan("") if k.startswith((ITEMS, COUNTS, TRAFFIC))})
+        states = {v: store.get([viewer_key(f"v{v}")])[0] for v in range(7)}
+        shown_to.append({v: decode_viewer(raw).shown for v, raw in states.items() if raw is not None})
+        assert len(list(log.replay())) == 200
+    assert dumps[0] == dumps[1]
+    assert shown_to[0] == shown_to[1]
+    own = ViewerEvent(id="own", kind="impression", viewer_id="w", at=LANDMARK, items=("z",))
+    stream.publish(TOPIC, [Record("w", encode(own))])
+    Worker(stream, store, log, topic=TOPIC, group="g").step(wait_s=0)
+    assert {k: raw for k, raw in store.scan("") if k.startswith((ITEMS, COUNTS, TRAFFIC))} == dumps[1]
+    raw = store.get([viewer_key("w")])[0]
+    assert raw is not None
+    assert decode_viewer(raw).impressions_since("z", 0.0) == 1

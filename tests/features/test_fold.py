@@ -24,6 +24,7 @@ KINDS = ("impression", "click", "play", "pause", "ping", "complete", "like", "di
 def event(id: str, kind: str, at: float = LANDMARK, **said: Any) -> ViewerEvent:
     if kind == "impression":
         said.setdefault("items", ("a", "b"))
+        said.setdefault("context", {"seed": 1})
     elif kind != "follow":
         said.setdefault("item_id", "a")
     if kind == "ping":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -28,12 +29,14 @@ from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.keep import NOT_JUDGED
+from features.worker.dead import LetterCount, dead_topic
+from features.worker.keep import NOT_JUDGED, thin
 from features.worker.main import main
 from features.worker.rebuild import REBUILT, UNFINISHED, forget_idle, from_log, from_stream, rebuild
 from features.worker.verify import differences
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
+from recsys.settings import Settings
 from recsys.state import DAY_S, LANDMARK
 
 TOPIC, TTL_S = "t", 50_000.0
@@ -54,6 +57,7 @@ def happened(chance: random.Random, count: int) -> list[ViewerEvent]:
         kind = chance.choice(["play", "complete", "like", "click", "impression", "ping", "hide"])
         items = tuple(f"i{i}" for i in chance.sample(range(9), 3))
         about = {"items": items, "attention": (1.0, 0.5, 0.2), "placement": "cn-tv-home"}
+        about |= {"context": {"seed": n, "features": "AAAA", "targets": {"cn/a": [round(n / 7, 3), 1.7, n % 3]}}}
         about = about if kind == "impression" else {"item_id": items[0], "position_s": 3.0}
         events.append(
             ViewerEvent(
@@ -340,3 +344,34 @@ def test_a_worker_does_not_start_on_half_a_store(home: str, capsys: pytest.Captu
     assert "recsys-worker rebuild" in capsys.readouterr().err
     assert main(["--home", home, "rebuild"]) == 0
     assert main(["--home", home, "--until-idle", "0"]) == 0
+
+
+def test_the_stream_lets_go_of_what_is_old_and_of_the_erased(home: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*command: str) -> tuple[int, str]:
+        capsys.readouterr()
+        return main(["--home", home, "--viewer-ttl-days", "100000", *command]), capsys.readouterr().out
+
+    topic = "viewer-events"
+    with closing(SqliteStream(f"{home}/stream.db", 2)) as stream:
+        stream.publish(topic, [Record("viewer-1", b"poison"), Record("viewer-2", b"poison")])
+        assert main(["--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
+        stream.publish(topic, [Record("viewer-1", encode(happened(random.Random(1), 1)[0]))])  # waits
+        assert LetterCount(stream, topic).look() == 2
+        code, told = said("erase", "viewer-1")
+        assert code == 0
+        assert "1 messages of the viewer are not folded yet" in told
+        for name, left in ((topic, 1), (dead_topic(topic), 0)):
+            kept = [m for p in range(2) for m in stream.read(name, p, 0, 1000) if m.key == "viewer-1"]
+            assert len(kept) == left
+        assert main(["--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
+        assert said("erase", "viewer-1")[1].count("\n") == 1
+        thin(stream, Settings(home=home, stream_days=1), time.time() + 3 * DAY_S)
+        assert [stream.read(name, p, 0, 1000) for p in range(2) for name in (topic, dead_topic(topic))] == [[]] * 4
+        assert LetterCount(stream, topic).look() == 0
+    assert said("verify")[0] == 0 or said("verify")[0] == NOT_JUDGED
+    code, told = said("rebuild", "--from", "stream")
+    assert code == 0
+    assert f"{topic}/0 begins at " in told
+    assert "rebuild --from log" in told
+    assert said("rebuild")[0] == 0
+    assert said("verify")[0] == 0

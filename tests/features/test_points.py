@@ -67,6 +67,7 @@ def history(chance: random.Random, count: int, span_s: float, viewers: int) -> l
         said: dict[str, Any] = {"item_id": about, "position_s": 30.0, "duration_s": chance.choice([None, 60.0, 600.0])}
         if kind == "impression":
             said = {"items": tuple(chance.sample(IDS, 3)), "placement": chance.choice(["cn.zj-tv-home", ""])}
+            said |= {"context": chance.choice([{}, {"seed": 1}, {"seed": 1}]), "request_id": chance.choice(["", "r"])}
         if kind in ("follow", "search", "survey", "handoff", "alert_ack"):
             said = {"rating": chance.random() if kind == "survey" else None}
         event = ViewerEvent(

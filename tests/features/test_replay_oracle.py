@@ -108,7 +108,7 @@ def replayed(stream: MemoryStream, ttl_s: float = FOREVER) -> dict[str, bytes]:
                 for target in credits_of(event):
                     go_on(count_key(target, source), TargetCount(target), _reader(TargetCount), encode_state,
                           lambda state, one=one: fold_count(state, [one]))  # fmt: skip
-                if event.kind == "impression" and event.placement and event.attention:
+                if event.kind == "impression" and event.context and event.placement and event.attention:
                     day = TrafficDay(event.placement, event.region, int(event.at // DAY_S))
                     go_on(traffic_key(day.placement, day.region, day.day, source), day, _reader(TrafficDay),
                           encode_state, lambda state, one=one: fold_traffic(state, [one]))  # fmt: skip
@@ -129,6 +129,7 @@ def happened(chance: random.Random, number: int, at: float) -> ViewerEvent:
     said |= {"screen": chance.choice([None, Screen.TV]), "placement": chance.choice(["", "cn.zj-mobile-home"])}
     if kind == "impression":
         said["items"] = tuple(chance.sample("abcdef", chance.randint(1, 4)))
+        said["request_id"] = chance.choice(["", "r"])
         if chance.random() < 0.5:
             said["attention"] = tuple(0.5 for _ in said["items"])
             said["context"] = {"targets": {"cn/a": [0.5, 1.0, chance.randint(0, 2)]}}

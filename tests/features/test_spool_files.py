@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from features.spool.frames import MAGIC, frame, frames
 from features.spool.place import Position
-from features.spool.segments import Segments
+from features.spool.segments import KEEP_S, Segments
 from features.stream import Record
 
 
@@ -141,3 +142,25 @@ def test_an_unfinished_write_is_cut_off_at_the_next_start(tmp_path: Path) -> Non
     with file.open("ab") as torn:
         torn.write(frame(2, record(2))[:-1])
     assert Segments(tmp_path).size == file.stat().st_size == size
+
+
+def test_what_was_delivered_stands_for_a_day_at_most(tmp_path: Path) -> None:
+    """Also in the file that is being written, while nothing is written; what waits stays for as long as it waits."""
+    now = [0.0]
+    segments = Segments(tmp_path, clock=lambda: now[0])
+    segments.append([record(0)])
+    now[0] = KEEP_S / 2
+    segments.append([record(1)])
+    for hour, upto, left in ((12, 1, 2), (23.9, 1, 2), (24, 1, 1), (35.9, 1, 1), (36, 0, 1), (100, 0, 1), (100, 1, 0)):
+        now[0] = hour * 3600.0
+        segments.forget(upto, keep_bytes=1 << 30)
+        assert len(list(tmp_path.glob("*.spool"))) == left, hour
+    assert segments.append([record(2)]) == 2
+    segments.forget(1, keep_bytes=1 << 30)
+    assert [one.number for one in segments.read(1)] == [2]
+    segments.close()
+    again = Segments(tmp_path, clock=lambda: time.time() + KEEP_S)
+    again.forget(1, keep_bytes=1 << 30)
+    assert [one.number for one in again.read(1)] == [2]
+    again.forget(2, keep_bytes=1 << 30)
+    assert not list(tmp_path.glob("*.spool"))

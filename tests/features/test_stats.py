@@ -42,6 +42,7 @@ def events(draw: st.DrawFn) -> ViewerEvent:
         screen=draw(st.sampled_from((None, Screen.TV, Screen.CAR))),
         position_s=3.0 if kind == "ping" else None,
         item_id=None if kind == "impression" else about,
+        context={"seed": 1} if kind == "impression" else {},
         items=("a", about) if kind == "impression" and about != "a" else (about,) if kind == "impression" else (),
     )
 

@@ -38,7 +38,7 @@ KINDS = (
 
 
 def event(id: str, kind: str, at: float, item: str = "a", viewer: str = "v", **said: Any) -> ViewerEvent:
-    about: dict[str, Any] = {"items": (item,)} if kind == "impression" else {"item_id": item}
+    about: dict[str, Any] = {"items": (item,), "context": {"seed": 1}} if kind == "impression" else {"item_id": item}
     if kind == "ping":
         about["position_s"] = 5.0
     return ViewerEvent(id=id, kind=kind, viewer_id=viewer, at=at, **about, **said)  # type: ignore[arg-type]

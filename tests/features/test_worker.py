@@ -121,7 +121,9 @@ def sent(draw: st.DrawFn) -> list[Record]:
         viewer = f"v{draw(st.integers(0, 2))}"
         kind = draw(st.sampled_from(["play", "like", "impression", "click"]))
         about: dict[str, Any] = (
-            {"items": ("a", "b")} if kind == "impression" else {"item_id": draw(st.sampled_from("ab"))}
+            {"items": ("a", "b"), "context": {"seed": 1}}
+            if kind == "impression"
+            else {"item_id": draw(st.sampled_from("ab"))}
         )
         id = f"e{draw(st.integers(max(0, number - 4), number))}"
         records.append(

@@ -38,7 +38,11 @@ def happened(count: int, prefix: str, seed: int) -> list[ViewerEvent]:
             continue
         kind = chance.choice(["play", "complete", "like", "click", "impression", "ping"])
         items = tuple(f"{prefix}i{i}" for i in chance.sample(range(300), 5))
-        about: dict[str, Any] = {"items": items} if kind == "impression" else {"item_id": items[0], "position_s": 3.0}
+        about: dict[str, Any] = (
+            {"items": items, "context": {"seed": 1}}
+            if kind == "impression"
+            else {"item_id": items[0], "position_s": 3.0}
+        )
         viewer = f"{prefix}v{int(chance.paretovariate(0.7)) % 200}"
         events.append(
             ViewerEvent(id=f"e{number}", kind=kind, viewer_id=viewer, at=LANDMARK + number, region="cn.zj", **about)

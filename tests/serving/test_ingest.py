@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
 
 import pytest
 
@@ -18,10 +17,14 @@ from serving.schemas import BatchAnswer
 
 
 class Full(MemoryStream):
-    """A stream that takes nothing."""
+    """A stream that takes nothing until it is told to."""
 
-    def publish(self, topic: str, records: Sequence[Record]) -> NoReturn:
-        raise Unavailable("stream: queue full")
+    full = True
+
+    def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
+        if self.full:
+            raise Unavailable("stream: queue full")
+        return super().publish(topic, records)
 
 
 def event(id_: str = "e1", kind: str = "play", viewer: str = "v1", **more):
@@ -105,11 +108,17 @@ def test_what_is_no_batch_is_refused_as_a_whole(shared, path, content, status, k
 
 
 def test_a_stream_that_refuses_is_said_with_when_to_try_again(serve) -> None:
-    with serve(stream=Full(2)) as service:
+    stream = Full(2)
+    with serve(stream=stream) as service:
         answer = service.http.post("/v1/events", json=[event()])
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert "queue full" in answer.json()["detail"]
+        accepted = 'mainstay_events_total{verdict="accepted"}'
+        assert f"{accepted} " not in service.http.get("/metrics").text, "nobody was told that it was taken"
+        stream.full = False
+        assert service.http.post("/v1/events", json=[event()]).status_code == 202
+        assert f"{accepted} 1.0" in service.http.get("/metrics").text
 
 
 def test_the_token_of_a_page_ties_an_event_to_it(service) -> None:
@@ -226,3 +235,21 @@ def test_other_forms_are_understood(service) -> None:
         ("m1", "complete", "item-1"),
     ]
     assert service.http.post("/v1/events?format=xml", json=[]).status_code == 422
+
+
+def test_no_client_can_write_as_the_engine_does(service) -> None:
+    """By no door can an impression come in with a context; the id of the engine's own is not what its page says."""
+    page = service.page("v1")
+    said = {"items": ["item-1"], "context": {"targets": {"cn/a": [1.0, 1.0, 1]}}}
+    sent = event(type="mainstay.viewer.impression", data=said, attributiontoken=page["attribution_token"])
+    spaced = json.dumps([sent | {"unknown": 1}]).encode()  # by the thorough reader
+    for content in (json.dumps([sent]).encode(), spaced):
+        answer = service.http.post("/v1/events", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 422
+        assert "data.context" in answer.text
+    confirmed = sent | {"data": {"items": ["item-1"]}, "id": f"page-{page['request_id']}"}
+    assert service.http.post("/v1/events", json=[confirmed]).status_code == 202
+    impressions = [one for one in service.published(2) if one.kind == "impression"]
+    assert [bool(one.context) for one in impressions].count(True) == 1
+    assert len({one.id for one in impressions}) == 2
+    assert {one.request_id for one in impressions} == {page["request_id"]}

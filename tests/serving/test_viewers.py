@@ -19,7 +19,8 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
             service.http.post("/v1/events", json={"events": [sent]}).raise_for_status()
         service.published(3)
         log = EventLog(parts.settings.event_log_dir)
-        with closing(Worker(parts.stream, parts.online, log, topic=parts.settings.topic, group="g")) as worker:
+        topic, group = parts.settings.topic, parts.settings.group
+        with closing(Worker(parts.stream, parts.online, log, topic=topic, group=group)) as worker:
             while worker.step(wait_s=0):
                 pass
         for refused in (service.http.get("/v1/viewers/v1/export"), service.http.delete("/v1/viewers/v1")):
@@ -30,10 +31,11 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
         assert state["state"]["counts"] == {"play": 1}
         assert [one["event"]["id"] for one in events] == ["e-v1", "e-v1"]
         gone = service.http.delete("/v1/viewers/v1", headers=editor)
-        assert gone.json() == {"state": True, "events": 2, "files": len(log.files())}
+        assert gone.json() == {"state": True, "events": 2, "files": len(log.files()), "left": 0}
         assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'
         assert parts.online.get([viewer_key("v1"), viewer_key("v2")])[1] is not None
         assert [one.event.viewer_id for one in log.replay()] == ["v2"]
+        assert [one.viewer_id for one in service.published(1)] == ["v2"]
 
 
 def test_any_id_can_be_exported_and_erased(serve) -> None:

@@ -1,0 +1,66 @@
+"""Damaged states set aside: bytes that were found in the place of a state and are none.
+
+Each is kept under a key of its own, `damaged:KEY:HASH`, for thirty days (`recsys-worker damaged`), or until the online
+store is rebuilt. The fold goes on from a state made again from the event log or, where that would take too long, from
+an empty one: then `recsys-worker verify` names it, and a rebuild mends it (`features.worker.mend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from features.codec import StateError, decode_state, encode_state
+from features.online import OnlineStore
+from recsys.state import DAY_S
+
+ASIDE = "damaged:"
+KEPT_S = 30 * DAY_S
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """What stood at a key. `at`: unix second at which it was found; `mended`: whether its place was taken by all that
+    the event log says, or else by an empty state."""
+
+    key: str
+    cause: str
+    at: float
+    mended: bool
+    raw: bytes
+
+
+_damaged = msgspec.msgpack.Decoder(Damaged)
+
+
+def set_aside(online: OnlineStore, found: Iterable[Damaged]) -> None:
+    """Keep these. The same bytes found again at the same key are kept once. Raises Unavailable."""
+    if entries := {_name(one): encode_state(one) for one in found}:
+        online.put(entries, KEPT_S)
+
+
+def aside(online: OnlineStore, key: str | None = None) -> Iterator[Damaged]:
+    """All that is set aside, or what was found at one key. Raises Unavailable."""
+    return (one for _, one in _named(online, key))
+
+
+def let_go(online: OnlineStore, keys: Sequence[str] | None = None) -> int:
+    """Forget what was found at these keys, or all; returns how many there were. Raises Unavailable."""
+    names = [name for key in ([None] if keys is None else keys) for name, _ in _named(online, key)]
+    online.delete(names)
+    return len(names)
+
+
+def _named(online: OnlineStore, key: str | None) -> Iterator[tuple[str, Damaged]]:
+    for name, raw in online.scan(ASIDE if key is None else f"{ASIDE}{key}:"):
+        try:
+            one = decode_state(raw, _damaged)
+        except StateError as error:  # damaged in its turn
+            one = Damaged(name.removeprefix(ASIDE).rpartition(":")[0], str(error), 0.0, False, raw)
+        if key in (None, one.key):
+            yield name, one
+
+
+def _name(one: Damaged) -> str:
+    return f"{ASIDE}{one.key}:{blake2b(one.raw, digest_size=8).hexdigest()}"

@@ -1,0 +1,146 @@
+"""What leaves an SQLite log: messages that are old, and those of a key. Offsets stay as they are.
+
+When a message was written is known by marks: each process notes every ten minutes, for each partition, from which
+offset on it writes at that moment. So a message was written within ten minutes of the last mark before it. Rows go in
+small steps, each a transaction of its own, and only where every group is done with them. The newest message of a
+partition keeps its row, emptied, so that offsets go on; readers do not see it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+from features.sqlite import transaction
+
+MARK_EVERY_S = 600.0
+GONE = "\0gone"
+"""Key of a row that was emptied."""
+
+SCHEMA = """
+PRAGMA secure_delete = ON;  -- what was deleted is not left behind in the file
+CREATE TABLE IF NOT EXISTS written (
+  topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, "at" REAL NOT NULL,
+  PRIMARY KEY (topic, partition, "offset")
+) WITHOUT ROWID;
+"""
+_DELETED_AT_ONCE, _SCANNED_AT_ONCE = 1000, 10_000  # messages of a step: some milliseconds
+_PAUSE_S = 0.005  # between two of them, for whoever waits to write
+
+Held = Callable[[], AbstractContextManager[object]]
+"""Holds the connection, for one step."""
+
+
+def mark(db: sqlite3.Connection, topic: str, partition: int, offset: int, at: float) -> None:
+    """Note that what is written from this offset on is written at unix second `at` or later; and so is all that was
+    written before there were marks, as far as anybody knows."""
+    place = (topic, partition, offset if _is_marked(db, topic, partition) else 0)
+    db.execute("INSERT OR IGNORE INTO written VALUES (?, ?, ?, ?)", (*place, at))
+
+
+def _is_marked(db: sqlite3.Connection, topic: str, partition: int) -> bool:
+    sql = "SELECT 1 FROM written WHERE topic = ? AND partition = ? LIMIT 1"
+    return db.execute(sql, (topic, partition)).fetchone() is not None
+
+
+def oldest(db: sqlite3.Connection, topic: str, partition: int) -> int | None:
+    """Offset of the first message that is there; None when there is none."""
+    sql = 'SELECT min("offset") FROM message WHERE topic = ? AND partition = ? AND key != ?'
+    found = db.execute(sql, (topic, partition, GONE)).fetchone()[0]
+    return None if found is None else int(found)
+
+
+def trim(db: sqlite3.Connection, hold: Held, topic: str, before: float, groups: Sequence[str], now: float) -> int:
+    """Take away what was written before unix second `before`; returns how many messages went."""
+    went = 0
+    for partition in _partitions(db, hold, topic):
+        with hold(), transaction(db):
+            upto = _written_before(db, topic, partition, before, now)
+            upto = min(upto, _done(db, topic, partition, groups))
+        for first, last in _steps(db, hold, topic, partition, upto, _DELETED_AT_ONCE):
+            with hold(), transaction(db):
+                went += _remove(db, topic, partition, first, last, None)
+        with hold(), transaction(db):
+            spare = """DELETE FROM written WHERE topic = ?1 AND partition = ?2 AND "offset" <
+              (SELECT max("offset") FROM written WHERE topic = ?1 AND partition = ?2 AND "offset" <= ?3)"""
+            db.execute(spare, (topic, partition, upto + 1))
+    return went
+
+
+def forget(
+    db: sqlite3.Connection, hold: Held, topic: str, partition: int, key: str, groups: Sequence[str]
+) -> tuple[int, int]:
+    """Take away the messages of a key; (how many went, how many stay because a group is not done with them)."""
+    with hold():
+        upto = _done(db, topic, partition, groups)
+    went = 0
+    for first, last in _steps(db, hold, topic, partition, upto, _SCANNED_AT_ONCE):
+        with hold(), transaction(db):
+            went += _remove(db, topic, partition, first, last, key)
+    with hold():
+        sql = 'SELECT count(*) FROM message WHERE topic = ? AND partition = ? AND "offset" > ? AND key = ?'
+        left = db.execute(sql, (topic, partition, upto, key)).fetchone()[0]
+    return went, int(left)
+
+
+_FAR = 1 << 62
+
+
+def _written_before(db: sqlite3.Connection, topic: str, partition: int, before: float, now: float) -> int:
+    """The newest offset that was surely written before then; -1 when there is none."""
+    if not _is_marked(db, topic, partition):  # an older engine wrote it: it is as old as today
+        mark(db, topic, partition, 0, now)
+    sql = 'SELECT min("offset") FROM written WHERE topic = ? AND partition = ? AND "at" >= ?'
+    found = db.execute(sql, (topic, partition, before - MARK_EVERY_S)).fetchone()[0]
+    return _FAR if found is None else int(found) - 1
+
+
+def _done(db: sqlite3.Connection, topic: str, partition: int, groups: Sequence[str]) -> int:
+    """The newest offset that every group is done with: each that ever committed in this topic, and these."""
+    known = {group for (group,) in db.execute("SELECT DISTINCT consumers FROM done WHERE topic = ?", (topic,))}
+    sql = 'SELECT consumers, "offset" FROM done WHERE topic = ? AND partition = ?'
+    done = dict(db.execute(sql, (topic, partition)).fetchall())
+    return min((int(done.get(group, -1)) for group in known | set(groups)), default=_FAR)
+
+
+def _partitions(db: sqlite3.Connection, hold: Held, topic: str) -> list[int]:
+    """Those that have ever had a message."""
+    with hold():
+        row = db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
+        sql = "SELECT 1 FROM message WHERE topic = ? AND partition = ? LIMIT 1"
+        numbers = range(int(row[0]) if row else 0)
+        return [number for number in numbers if db.execute(sql, (topic, number)).fetchone()]
+
+
+def _steps(
+    db: sqlite3.Connection, hold: Held, topic: str, partition: int, upto: int, size: int
+) -> Iterator[tuple[int, int]]:
+    """Spans of offsets, both ends included, from the oldest row up to `upto`."""
+    sql = """SELECT max("offset") FROM (SELECT "offset" FROM message WHERE topic = ? AND partition = ?
+             AND "offset" >= ? AND "offset" <= ? ORDER BY "offset" LIMIT ?)"""
+    first = 0
+    while True:
+        with hold():
+            last = db.execute(sql, (topic, partition, first, upto, size)).fetchone()[0]
+        if last is None:
+            return
+        yield first, int(last)
+        first = int(last) + 1
+        time.sleep(_PAUSE_S)
+
+
+def _remove(db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str | None) -> int:
+    """Delete the rows of a span, of one key or all; how many messages went."""
+    where = 'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND ' + ("key != ?" if key is None else "key = ?")
+    said = (topic, partition, first, last, GONE if key is None else key)
+    newest = '"offset" = (SELECT max("offset") FROM message WHERE topic = ? AND partition = ?)'
+    emptied = db.execute(
+        f"UPDATE message SET key = ?, value = x'' WHERE {where} AND {newest}", (GONE, *said, topic, partition)
+    ).rowcount
+    went = emptied + db.execute(f"DELETE FROM message WHERE {where}", said).rowcount
+    if key is None:
+        old = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND key = ? AND NOT {newest}'
+        db.execute(f"DELETE FROM message WHERE {old}", (topic, partition, first, last, GONE, topic, partition))
+    return went

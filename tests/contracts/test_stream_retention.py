@@ -1,0 +1,107 @@
+"""What leaves a stream, against a plain dictionary; the laws for all adapters are in `test_stream.py`."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from features.stream import Record
+from features.stream.connect import open_stream
+from features.stream.memory import MemoryStream
+from features.stream.sqlite import SqliteStream
+from tests.contracts.test_stream import records
+
+
+def test_a_broker_that_let_go_of_messages_gives_what_is_left(
+    kafka_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests' broker cannot be told to let go: it only says that it begins later."""
+    with closing(open_stream(kafka_url, partitions=1)) as stream:
+        stream.publish(unique, [Record("k", str(n).encode()) for n in range(10)])
+        monkeypatch.setattr("features.stream.kafka._first", lambda reader, place: 4)
+        assert stream.oldest(unique, 0) == 4
+        assert [m.offset for m in stream.read(unique, 0, 0, 100)] == [4, 5, 6, 7, 8, 9]
+        assert stream.read(unique, 0, 20, 100) == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
+    """A partition as a dictionary of what is left by offset; days pass, and messages of more than three leave."""
+    chance = random.Random(seed)
+    kinds = {"publish": 6, "poll": 6, "commit": 5, "crash": 1, "day": 4, "trim": 3, "forget": 1, "newcomer": 0.3}
+    drawn = chance.choices(list(kinds), list(kinds.values()), k=80)
+    steps = [[*chance.choices("abc", k=chance.randint(1, 4))] if one == "publish" else one for one in drawn]
+    for name in ("memory", "sqlite"):
+        now = [0.0]
+        clock = lambda now=now: now[0]  # noqa: E731
+        file = f"{tmp_path}/{time.monotonic_ns()}.db"
+        stream = MemoryStream(1, clock) if name == "memory" else SqliteStream(file, 1, clock)
+        consumer = stream.consumer("t", "g")
+        model: dict[int, tuple[str, float]] = {}
+        end, position, committed, groups = 0, 0, 0, {"g": 0}
+        for step in steps:
+            if isinstance(step, list):
+                stream.publish("t", [Record(key, f"{end + n}".encode()) for n, key in enumerate(step)])
+                model |= {end + n: (key, now[0]) for n, key in enumerate(step)}
+                end += len(step)
+            elif step == "poll":
+                wanted = [offset for offset in sorted(model) if offset >= position][:3]
+                assert [(m.offset, m.value) for m in consumer.poll(3, 0)] == [(o, f"{o}".encode()) for o in wanted]
+                position = wanted[-1] + 1 if wanted else position
+            elif step == "commit" and position:
+                consumer.commit({0: position - 1})
+                committed = position
+            elif step == "crash":
+                consumer.close()
+                consumer = stream.consumer("t", "g")
+                position = committed
+            elif step == "day":
+                now[0] += 86_400.0
+            elif step == "newcomer" and end:
+                with closing(stream.consumer("t", "h")) as other:
+                    wanted = [offset for offset in sorted(model) if offset >= groups.get("h", 0)]
+                    assert [m.offset for _ in range(3) for m in other.poll(3, 0)] == wanted[:9]
+                    other.commit({0: 0})
+                groups["h"] = 1
+            elif step in ("trim", "forget"):
+                groups["g"] = committed
+                upto = min(groups.values())
+                if step == "trim":
+                    gone = {o for o, (_, at) in model.items() if o < upto and at < now[0] - 3 * 86_400.0}
+                    assert stream.trim("t", now[0] - 3 * 86_400.0, ["g"]) == len(gone)
+                else:
+                    gone = {o for o, (key, _) in model.items() if o < upto and key == "a"}
+                    left = sum(key == "a" for o, (key, _) in model.items() if o >= upto)
+                    assert stream.forget("t", "a", ["g"]) == left
+                model = {o: said for o, said in model.items() if o not in gone}
+            assert [m.offset for m in stream.read("t", 0, 0, 1000)] == sorted(model)
+            assert stream.oldest("t", 0) == min(model, default=end)
+            assert stream.lost("t", {0: end - 1} if end else {}) is None
+        consumer.close()
+        stream.close()
+
+
+def test_a_log_of_an_older_engine_is_as_old_as_the_first_look(tmp_path: Path) -> None:
+    now = [0.0]
+    with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
+        stream.publish("t", records(5))
+        stream._db.execute("DROP TABLE written")  # it knew no such
+    with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
+        assert stream.trim("t", 0.0) == 0
+        stream.publish("t", records(5))
+        now[0] = 86_400.0
+        assert stream.trim("t", 100.0) == 0
+        assert stream.trim("t", now[0]) == 10
+
+
+def test_what_left_is_not_in_the_file(tmp_path: Path) -> None:
+    with closing(SqliteStream(f"{tmp_path}/stream.db", 2)) as stream:
+        stream.publish("t", records(3000))
+        assert stream.forget("t", "viewer-1") == 0
+        held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        assert b"viewer-1" not in held
+        assert b"viewer-2" in held

@@ -1,0 +1,36 @@
+"""However many dead letters there are, they are read a page at a time, and a replay ends."""
+
+from __future__ import annotations
+
+from features.stream import Message
+from features.stream.memory import MemoryStream
+from features.worker.dead import LetterCount, as_record, dead_topic, letter, letter_ends, read_letters
+
+TOPIC = "t"
+
+
+class Paged(MemoryStream):
+    """A stream that counts what was read of it."""
+
+    taken = 0
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
+        page = super().read(topic, partition, offset, limit)
+        self.taken += len(page)
+        return page
+
+
+def test_dead_letters_are_read_a_page_at_a_time_and_replayed_as_far_as_there_were_any() -> None:
+    stream = Paged(partitions=1)
+    letters = [letter(Message(TOPIC, 0, n, "v", b"rubbish"), "why") for n in range(350)]
+    stream.publish(dead_topic(TOPIC), [as_record(one) for one in [*letters, *letters[100:]]])
+    reading = read_letters(stream, TOPIC)
+    assert next(reading).offset == 0
+    assert stream.taken <= 100
+    assert [one.offset for one in reading] == list(range(1, 350))
+    assert LetterCount(stream, TOPIC).look() == 600
+    ends, replayed = letter_ends(stream, TOPIC), 0
+    for one in read_letters(stream, TOPIC, ends):
+        stream.publish(dead_topic(TOPIC), [as_record(letter(Message(TOPIC, 0, 1000 + one.offset, "v", b"?"), "new"))])
+        replayed += 1
+    assert replayed == 350
