@@ -228,7 +228,7 @@ def build(
     )
     ingest = Ingest(waiting, control, tokens, metrics, clock)
     loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
-    desk = PolicyDesk(control, holders, clock, loop.foresee)
+    desk = PolicyDesk(control, holders, clock, loop.foresee, live.worth)
     log = EventLog(settings.event_log_dir)
     requests = Requests(log, online, lambda: tuple(feed.asked))
     trial = Previews(engine, holders, requests, Crew(), clock)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from recsys.catalog import within
 from recsys.errors import Finding, NotFound, PolicyError
 from recsys.guidance.compile import effective
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy
+from recsys.guidance.vocabulary import meant
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
 from serving.holders import Holders
@@ -31,6 +34,11 @@ from serving.schemas import (
     rfc3339,
 )
 
+_CONTROL = re.compile(r"controls\[(\d+)\]")
+
+WORTH = 0.1
+"""Clicks that a slot's item is taken to be worth before any page was served: generous, so only gross slips are told."""
+
 
 @dataclass(frozen=True)
 class PolicyDesk:
@@ -40,6 +48,7 @@ class PolicyDesk:
     holders: Holders
     clock: Callable[[], float]
     foresee: Callable[[Policy], Iterable[Finding]] = lambda policy: ()  # what the traffic forecast says of a policy
+    worth: Callable[[], float | None] = lambda: None  # clicks that a slot's item is worth, on the pages of late
 
     def outlets(self) -> list[OutletAnswer]:
         """Every outlet, parents before children."""
@@ -143,8 +152,16 @@ class PolicyDesk:
         """Lint below the parents that are in force."""
         shelf = self.holders.shelf
         parents = [own for code in ancestry(policy.outlet)[:-1] if (own := shelf.own(code))]
-        findings = lint([*parents, policy], self.holders.current.catalog, self.clock())
-        return _places((*findings, *self.foresee(policy)))
+        found = lint([*parents, policy], self.holders.current.catalog, self.clock(), self.worth() or WORTH)
+        return _named(_places((*self._unknown(policy.outlet), *found, *self.foresee(policy))), policy)
+
+    def _unknown(self, outlet: str) -> Iterator[Finding]:
+        """A finding for an outlet of which nobody has heard, nor of any below it."""
+        snapshot = self.holders.current
+        known = {*snapshot.outlets, *snapshot.worlds}
+        if not any(within(code, outlet) for code in known):
+            words = f"no outlet {outlet!r} is known: it has neither items nor a policy nor a name"
+            yield Finding("outlet", f"{words}{meant(outlet, known, '.')}")
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current
@@ -179,6 +196,16 @@ def _text(said: PolicyText) -> str:
             "no policy", [Finding("body", "expected `text` (YAML or JSON) or `policy` (an object), one of both")]
         )
     return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
+
+
+def _named(places: list[Place], policy: Policy) -> list[Place]:
+    """The same places, each inside a control with that control's id."""
+    ids = [control.id for control in policy.controls]
+    numbers = [_CONTROL.match(place.where) for place in places]
+    return [
+        place.model_copy(update={"control": ids[int(number[1])]}) if number else place
+        for place, number in zip(places, numbers, strict=True)
+    ]
 
 
 def _places(findings: Any) -> list[Place]:

@@ -164,8 +164,8 @@ Author = Annotated[str, Field(min_length=1, max_length=200, examples=["Lin Yue"]
 class PolicyText(Asked):
     """A policy as YAML or JSON text, or as an object."""
 
-    text: str | None = Field(None, examples=["outlet: cn.zj\nweights: {locality: 0.2}\n"])
-    policy: dict[str, JsonValue] | None = Field(None, examples=[{"outlet": "cn.zj", "weights": {"locality": 0.2}}])
+    text: str | None = Field(None, examples=["outlet: cn.zj\nweights: {locality: 0.003}\n"])
+    policy: dict[str, JsonValue] | None = Field(None, examples=[{"outlet": "cn.zj", "weights": {"locality": 0.003}}])
 
 
 class DraftRequest(PolicyText):

@@ -20,6 +20,7 @@ SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
 
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
+_COMMA = re.compile(r"\d+,\d+")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
 
 _SHAPES = {
@@ -76,14 +77,17 @@ def read_document(text: str) -> object:
     except json.JSONDecodeError as error:
         raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
     except yaml.MarkedYAMLError as error:
-        raise PolicyError("the policy is not YAML", [Finding(_line(error.problem_mark), str(error.problem))]) from error
+        raise PolicyError("the policy is not YAML", [_not_yaml(error)]) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
 
 
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
     """What a schema found, each at its field (`controls[2].at_least`), in editors' words."""
-    return tuple(Finding(_where(fault["loc"]), _words(fault)) for fault in error.errors(include_url=False))
+    faults = error.errors(include_url=False)
+    found = [(fault["loc"], Finding(_where(fault["loc"], fault["type"]), _words(fault))) for fault in faults]
+    split = {loc[:-1] for loc, _ in found if loc[-1:] == ("[key]",)}  # of these the value says nothing more
+    return tuple(finding for loc, finding in found if loc not in split)
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,13 +99,25 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return said
 
 
+def _not_yaml(error: yaml.MarkedYAMLError) -> Finding:
+    """Where an opened brace or bracket is not closed, the place is where it was opened, not where the text ends."""
+    if error.context and error.context.startswith("while parsing a flow"):
+        opened = f"the {'{' if 'mapping' in error.context else '['} opened here is not closed"
+        return Finding(_line(error.context_mark), f"{opened}, or a comma is missing: {error.problem}")
+    return Finding(_line(error.problem_mark), str(error.problem))
+
+
 def _line(mark: yaml.Mark | None) -> str:
     return f"line {mark.line + 1}" if mark else ""
 
 
-def _where(location: tuple[int | str, ...]) -> str:
+def _where(location: tuple[int | str, ...], kind: str = "") -> str:
     """A path such as `controls[2].where.label`, without the names a schema gives to its own branches."""
     path = ""
+    if location[-1:] == ("[key]",):
+        location = location[:-2]
+    elif kind == "invalid_key":
+        location = location[:-1]
     for place, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
@@ -112,6 +128,8 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 def _words(fault: Any) -> str:
     kind, said, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key":
+        return f"{said!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
@@ -132,5 +150,7 @@ def _words(fault: Any) -> str:
         return (
             "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"
         )
+    if kind in ("float_parsing", "int_parsing") and isinstance(said, str) and _COMMA.fullmatch(said):
+        return f"decimals are written with a point: {said.replace(',', '.')}, not {said}"
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
     return f"{said!r} should be {message}" if isinstance(said, str | int | float) else message
