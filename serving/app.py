@@ -226,7 +226,7 @@ def build(
         live.note,
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
     )
-    ingest = Ingest(waiting, control, tokens, metrics, clock)
+    ingest = Ingest(waiting, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of)
     loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
     desk = PolicyDesk(control, holders, clock, loop.foresee, live.worth)
     log = EventLog(settings.event_log_dir)

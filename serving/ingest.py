@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from serving.schemas import VERDICTS_MAX
 from serving.tokens import Tokens
 from serving.verdicts import Place, Verdict, Verdicts, refused
 
+NO_SUCH_ITEM = "the catalogue has no such item yet: the event is kept, and moves pages only once the item is put in"
+
 
 class Taken(NamedTuple):
     """A verdict for each event, and when the taken ones are durable: nobody is answered before that."""
@@ -42,13 +44,14 @@ class Ingest:
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
+    known: Callable[[], Container[str]] = lambda: ()  # ids of the catalogue; nothing is said of items while it is empty
 
     def events(self, body: bytes, form: str | None = None) -> Taken:
         """Check a batch and hand it to the spool. `form`: one of FORMS, None for CloudEvents.
 
         Raises NotJson, InvalidInput when the body is no batch, TooLarge.
         """
-        now = self.clock()
+        now, known = self.clock(), self.known()
         batch: Sequence[object] = _texts(body) if form is None else _batch(_parsed(body), "events")
         verdicts, records = [], []
         for index, raw in enumerate(batch):
@@ -61,6 +64,9 @@ class Ingest:
             verdict = Verdict(index, event.id, "accepted")
             if event.client_at is not None and (why := ahead(event)):
                 verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why)]
+            elif known and event.item_id is not None and event.item_id not in known:
+                self.metrics.unknown_items.inc()
+                verdict.findings = [Place(f"events[{index}].data.item_id", NO_SUCH_ITEM)]
             verdicts.append(verdict)
         self._count(verdicts, self.metrics.events)
         return Taken(Verdicts.of(verdicts), self.spool.put(records) if records else None)

@@ -49,6 +49,19 @@ BAD = [
 ]
 
 
+def test_an_event_about_an_unknown_item_is_taken_with_a_note_and_counted(service) -> None:
+    sent = [event("a"), event("b", data={"item_id": "itme-1"}), event("c", kind="search", data={})]
+    said = service.http.post("/v1/events", json={"events": sent}).json()
+    assert (said["accepted"], said["refused"]) == (3, 0)
+    known, unknown, nothing = said["verdicts"]
+    assert not known["findings"]
+    assert not nothing["findings"]
+    assert [place["where"] for place in unknown["findings"]] == ["events[1].data.item_id"]
+    assert "no such item yet" in unknown["findings"][0]["message"]
+    assert "mainstay_events_unknown_item_total 1.0" in service.http.get("/metrics").text
+    assert {one.id for one in service.published(3)} == {"a", "b", "c"}
+
+
 @pytest.mark.parametrize(("bad", "where", "said"), BAD)
 @pytest.mark.parametrize("form", ["batch", "object"])
 def test_a_bad_event_is_named_by_index_and_field_and_the_good_ones_are_taken(
