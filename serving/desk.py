@@ -25,6 +25,7 @@ from serving.schemas import (
     DraftAnswer,
     DraftRequest,
     EffectiveOut,
+    Found,
     InForce,
     OutletAnswer,
     PolicyAnswer,
@@ -90,12 +91,12 @@ class PolicyDesk:
             fault=snapshot.faults.get(outlet),
         )
 
-    def lint(self, outlet: str, said: PolicyText) -> list[Place]:
+    def lint(self, outlet: str, said: PolicyText) -> list[Found]:
         """What is wrong or odd about a policy, in editors' words; an unreadable one is only that."""
         try:
             policy = self._parse(outlet, _text(said))
         except PolicyError as error:
-            return _places(error.findings or (Finding("", error.message),))
+            return _found(_places(error.findings or (Finding("", error.message),)))
         return self._lint(policy)
 
     def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
@@ -148,12 +149,12 @@ class PolicyDesk:
             raise PolicyError("the policy cannot be used", [wrong])
         return policy
 
-    def _lint(self, policy: Policy) -> list[Place]:
+    def _lint(self, policy: Policy) -> list[Found]:
         """Lint below the parents that are in force."""
         shelf = self.holders.shelf
         parents = [own for code in ancestry(policy.outlet)[:-1] if (own := shelf.own(code))]
         found = lint([*parents, policy], self.holders.current.catalog, self.clock(), self.worth() or WORTH)
-        return _named(_places((*self._unknown(policy.outlet), *found, *self.foresee(policy))), policy)
+        return _found(_places((*self._unknown(policy.outlet), *found, *self.foresee(policy))), policy)
 
     def _unknown(self, outlet: str) -> Iterator[Finding]:
         """A finding for an outlet of which nobody has heard, nor of any below it."""
@@ -198,12 +199,12 @@ def _text(said: PolicyText) -> str:
     return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
 
 
-def _named(places: list[Place], policy: Policy) -> list[Place]:
-    """The same places, each inside a control with that control's id."""
-    ids = [control.id for control in policy.controls]
-    numbers = [_CONTROL.match(place.where) for place in places]
+def _found(places: list[Place], policy: Policy | None = None) -> list[Found]:
+    """The same places, each inside a control with that control's id, where there is a policy to look it up in."""
+    ids = [control.id for control in policy.controls] if policy else []
+    numbers = [_CONTROL.match(place.where) if ids else None for place in places]
     return [
-        place.model_copy(update={"control": ids[int(number[1])]}) if number else place
+        Found(**place.model_dump(), control=ids[int(number[1])] if number else None)
         for place, number in zip(places, numbers, strict=True)
     ]
 

@@ -75,7 +75,6 @@ class Place(BaseModel):
 
     where: str = Field(examples=["events[2].data.item_id"])
     message: str = Field(examples=["a play is about an item: say which"])
-    control: str | None = Field(None, description="id of the control that `where` lies in, in what lint finds")
 
 
 class Problem(BaseModel):

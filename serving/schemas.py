@@ -202,10 +202,16 @@ class PolicyVersionOut(BaseModel):
     published_at: list[datetime]
 
 
+class Found(Place):
+    """One thing that lint found in a policy."""
+
+    control: str | None = Field(None, description="id of the control that `where` lies in")
+
+
 class LintAnswer(BaseModel):
     """What lint found, in editors' words; empty when all is well."""
 
-    findings: list[Place]
+    findings: list[Found]
 
 
 class DraftAnswer(LintAnswer):

@@ -82,6 +82,14 @@ def read_document(text: str) -> object:
         raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
 
 
+def read_tree(text: str) -> yaml.Node | None:
+    """YAML text as a tree that knows where each part stands. Raises PolicyError."""
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise PolicyError("the policy is not YAML", [Finding("", str(error))]) from error
+
+
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
     """What a schema found, each at its field (`controls[2].at_least`), in editors' words."""
     faults = error.errors(include_url=False)
