@@ -52,10 +52,11 @@ from serving.profiles import ready_profiles
 from serving.publisher import Publisher
 from serving.pursuits import TargetLoop
 from serving.registry import ModelFollower
-from serving.routes import events, feeds, health, items, policies, previews, targets
+from serving.routes import events, feeds, health, items, policies, previews, root, targets
 from serving.routes import metrics as metrics_routes
 from serving.routes import profiles as profile_routes
 from serving.routes import viewers as viewer_routes
+from serving.routes import vocabulary as vocabulary_routes
 from serving.schemas import Health, PartHealth
 from serving.targets import TargetDesk
 from serving.tokens import Tokens, home_secret
@@ -269,6 +270,8 @@ def build(
         viewer_routes.routes(log, online, clock, settings.admin_token, settings.host in LOOPBACK),
         previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),
+        root.routes(),
+        vocabulary_routes.routes(lambda: holders.current.catalog),
         health.routes(parts.health),
         metrics_routes.routes(metrics),
         console_routes(online, settings.admin_token),

@@ -142,6 +142,8 @@ def _parsed(body: bytes) -> object:
 def _batch(body: object, name: str) -> Sequence[object]:
     """The list itself, or the list under its name. Raises InvalidInput, TooLarge."""
     batch = body.get(name) if isinstance(body, dict) else body
+    if isinstance(body, dict) and "specversion" in body:
+        raise InvalidInput("no batch", [Finding("body", "this is one event: put it into a list, [{...}]")])
     if not isinstance(batch, list):
         raise InvalidInput("no batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')])
     _bounded(batch, name)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from recsys.errors import Finding, PolicyError
+from recsys.errors import SHAPES, Finding, PolicyError
 
 SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
@@ -22,13 +22,6 @@ SIZE_MAX = 1 << 20
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
 _COMMA = re.compile(r"\d+,\d+")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
-
-_SHAPES = {
-    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
-    r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
-    r"^\S+$": "no spaces",
-    r"^[a-z0-9]+(-[a-z0-9]+)*$": "a profile's name, such as mainstream-guidance",
-}
 
 
 class _Loader(yaml.SafeLoader):
@@ -153,7 +146,7 @@ def _words(fault: Any) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
-        return f"{said!r} does not read as one: {_SHAPES.get(context['pattern'], context['pattern'])}"
+        return f"{said!r} does not read as one: {SHAPES.get(context['pattern'], context['pattern'])}"
     if kind == "model_type":
         return (
             "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"

@@ -62,6 +62,13 @@ def test_an_event_about_an_unknown_item_is_taken_with_a_note_and_counted(service
     assert {one.id for one in service.published(3)} == {"a", "b", "c"}
 
 
+def test_one_event_by_itself_is_told_to_come_in_a_list(shared) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    answer = shared.http.post("/v1/events", json=event(), headers=headers)
+    assert answer.status_code == 422
+    assert "put it into a list" in answer.json()["findings"][0]["message"]
+
+
 @pytest.mark.parametrize(("bad", "where", "said"), BAD)
 @pytest.mark.parametrize("form", ["batch", "object"])
 def test_a_bad_event_is_named_by_index_and_field_and_the_good_ones_are_taken(

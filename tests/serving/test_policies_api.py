@@ -160,6 +160,21 @@ def test_the_token_guards_every_write_and_the_audit_trail(serve) -> None:
         assert service.parts.control.revision() == 0
 
 
+def test_the_words_of_the_catalogue_are_told_with_counts(service, item) -> None:
+    more = [item(100, status="withdrawn", labels=["gone"]), item(101, region="cn.zj.hz", series="harvest")]
+    service.http.post("/v1/items", json={"items": more}).raise_for_status()
+    service.caught_up()
+    said = service.http.get("/v1/vocabulary").json()
+    assert said["items"] == 61
+    counts = {word["name"]: word["items"] for word in said["labels"]}
+    assert counts == {"public-service": 15, "film/drama": 46}
+    assert said["labels"][0]["name"] == "film/drama"
+    assert said["axes"] == [{"name": "public_value", "items": 41, "largest": 1.0}]
+    assert said["regions"] == [{"name": "cn.zj.hz", "items": 1}]
+    assert said["series"] == [{"name": "harvest", "items": 1}]
+    assert sum(word["items"] for word in said["topics"]) == sum(word["items"] for word in said["kinds"]) == 61
+
+
 def test_a_profile_is_taken_up_by_its_name(service) -> None:
     profiles = {one["name"]: one for one in service.http.get("/v1/profiles").json()["profiles"]}
     assert {"mainstream-guidance", "european-works", "canadian-discoverability"} <= profiles.keys()
