@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from features.catalogue import parse_item
 from features.events import TOKEN, ViewerEvent, accept, accept_json, ahead, encode
-from features.foreign import FORMS
+from features.foreign import FORMS, as_sent
 from features.spool import Spool
 from features.stream import Record
 from recsys.catalog import Item
@@ -92,7 +92,11 @@ class Ingest:
     def _event(self, raw: object, form: str | None, now: float) -> ViewerEvent:
         """One event, tied to its page by the token it carries, if any. Raises EventError."""
         if form is not None:
-            return accept(FORMS[form](raw), now)
+            sent = FORMS[form](raw)
+            try:
+                return accept(sent, now)
+            except EventError as error:
+                raise as_sent(form, error) from error
         assert isinstance(raw, bytes)
         event, token = accept_json(raw, now)
         if token is None:

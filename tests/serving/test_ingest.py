@@ -239,6 +239,8 @@ def test_other_forms_are_understood(service) -> None:
     answer = service.http.post("/v1/events?format=segment", json=[call, {**call, "event": "Video Ad Started"}])
     assert [verdict["status"] for verdict in answer.json()["verdicts"]] == ["accepted", "refused"]
     assert answer.json()["verdicts"][1]["findings"][0]["where"] == "events[1].event"
+    bare = service.http.post("/v1/events?format=segment", json=[{**call, "properties": {}}])
+    assert bare.json()["findings"][0]["where"] == "events[0].properties.asset_id"
     activity = {"type": "Like", "id": "a1", "actor": "v1", "object": "item-2"}
     assert service.http.post("/v1/events?format=activitystreams", json={"events": [activity]}).status_code == 202
     assert sorted((e.id, e.kind, e.item_id) for e in service.published(2)) == [
