@@ -50,7 +50,7 @@ bench-features: $(VENV)/.dev $(KERNELS)  ## events, folds, features (half an hou
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.features $(BENCH_FLAGS)
 
 notebooks: $(VENV)/.dev $(KERNELS)   ## open the notebooks in JupyterLab, which comes into .venv with it
-	@$(BIN)/pip install --quiet jupyterlab
+	@$(BIN)/pip install --quiet -c constraints.txt jupyterlab
 	@$(BIN)/jupyter lab notebooks
 
 setup: $(VENV)/.dev $(KERNELS)     ## everything a developer needs, without running anything
