@@ -11,7 +11,7 @@ DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(
 KERNELS := $(VENV)/.kernels
 WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
 
-.PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-faults bench-preview bench-features
+.PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-faults bench-preview bench-features notebooks
 
 help:           ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,10 @@ bench-faults: $(VENV)/.dev $(KERNELS)   ## processes killed, brokers wiped, disk
 
 bench-features: $(VENV)/.dev $(KERNELS)  ## events, folds, features (half an hour; BENCH_FLAGS="--clicks FILE --titles FILE" for real data, --short: minutes)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.features $(BENCH_FLAGS)
+
+notebooks: $(VENV)/.dev $(KERNELS)   ## open the notebooks in JupyterLab, which comes into .venv with it
+	@$(BIN)/pip install --quiet -c constraints.txt jupyterlab
+	@$(BIN)/jupyter lab notebooks
 
 setup: $(VENV)/.dev $(KERNELS)     ## everything a developer needs, without running anything
 

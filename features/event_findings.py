@@ -83,7 +83,9 @@ class EventForm(BaseModel):
         elif self.items or self.attention or self.context:
             raise _wrong("items", f"items, attention and context belong to impressions, not to a {self.kind}")
         elif self.item_id is None and self.kind in ABOUT_AN_ITEM:
-            raise _wrong("item_id", f"a {self.kind} is about an item: say which")
+            raise _wrong(
+                "item_id", f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind} is about an item: say which"
+            )
         elif self.kind == "ping" and self.position_s is None and self.percent is None:
             raise _wrong("position_s", "a ping says how far: position_s or percent")
         elif self.kind == "seek" and self.position_s is None:

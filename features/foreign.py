@@ -11,6 +11,31 @@ from typing import Any
 
 from features.activitystreams import from_activity
 from features.segment import from_segment
+from recsys.errors import EventError, Finding
 
 FORMS: Mapping[str, Callable[[object], dict[str, Any]]] = {"segment": from_segment, "activitystreams": from_activity}
 """By the name that `POST /v1/events?format=` takes."""
+
+_SENT: Mapping[str, Mapping[str, str]] = {
+    "segment": {
+        "id": "messageId",
+        "subject": "userId",
+        "time": "timestamp",
+        "data.item_id": "properties.asset_id",
+        "data.session_id": "properties.session_id",
+        "data.device_id": "context.device.id",
+        "data.position_s": "properties.position",
+        "data.duration_s": "properties.total_length",
+    },
+    "activitystreams": {"subject": "actor.id", "time": "published", "data.item_id": "object.id"},
+}
+
+
+def as_sent(form: str, error: EventError) -> EventError:
+    """The same error under the names that the sender used.
+
+    >>> as_sent("segment", EventError("x", [Finding("data.item_id", "is missing")])).findings[0].where
+    'properties.asset_id'
+    """
+    names = _SENT[form]
+    return EventError(error.message, [Finding(names.get(f.where, f.where), f.message) for f in error.findings])

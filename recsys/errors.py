@@ -19,6 +19,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SHAPES = {
+    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
+    r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
+    r"^\S+$": "no spaces",
+    r"^[a-z0-9]+(-[a-z0-9]+)*$": "a profile's name, such as mainstream-guidance",
+}
+"""Patterns of names, in words."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -41,6 +49,9 @@ def worded(fault: Mapping[str, Any]) -> str:
     """
     plain = {"extra_forbidden": "unknown field", "missing": "is missing"}
     said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if fault["type"] == "string_pattern_mismatch":
+        pattern = fault["ctx"]["pattern"]
+        return f"does not read as one: {SHAPES.get(pattern, pattern)}"
     return plain.get(str(fault["type"]), said)
 
 

@@ -99,6 +99,8 @@ class Placement:
         >>> Placement.parse("cn.zj.hz-tv-home").screen.value
         'tv'
         """
+        if placement_id.count("-") != 2:
+            raise NotFound(f"placement {placement_id!r}: expected OUTLET-SCREEN-SURFACE, such as cn.zj-tv-home")
         outlet, _, rest = placement_id.partition("-")
         screen, _, surface = rest.partition("-")
         if not _OUTLET.fullmatch(outlet):

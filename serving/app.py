@@ -54,10 +54,11 @@ from serving.profiles import ready_profiles
 from serving.publisher import Publisher
 from serving.pursuits import TargetLoop
 from serving.registry import ModelFollower
-from serving.routes import events, feeds, health, items, policies, previews, targets
+from serving.routes import events, feeds, health, items, policies, previews, root, targets
 from serving.routes import metrics as metrics_routes
 from serving.routes import profiles as profile_routes
 from serving.routes import viewers as viewer_routes
+from serving.routes import vocabulary as vocabulary_routes
 from serving.schemas import Health, PartHealth
 from serving.targets import TargetDesk
 from serving.tokens import Tokens, home_secret
@@ -230,9 +231,9 @@ def build(
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
         unreadable=unreadable,
     )
-    ingest = Ingest(waiting, control, tokens, metrics, clock)
+    ingest = Ingest(waiting, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of)
     loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
-    desk = PolicyDesk(control, holders, clock, loop.foresee)
+    desk = PolicyDesk(control, holders, clock, loop.foresee, live.worth)
     log = EventLog(settings.event_log_dir)
     requests = Requests(log, online, lambda: tuple(feed.asked), unreadable=unreadable)
     trial = Previews(engine, holders, requests, Crew(), clock)
@@ -276,6 +277,8 @@ def build(
         ),
         previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),
+        root.routes(),
+        vocabulary_routes.routes(lambda: holders.current.catalog),
         health.routes(parts.health),
         metrics_routes.routes(metrics),
         console_routes(online, settings.admin_token, unreadable),

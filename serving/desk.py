@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from recsys.catalog import within
 from recsys.errors import Finding, NotFound, PolicyError
 from recsys.guidance.compile import effective
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy
+from recsys.guidance.vocabulary import meant
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
 from serving.holders import Holders
@@ -22,6 +25,7 @@ from serving.schemas import (
     DraftAnswer,
     DraftRequest,
     EffectiveOut,
+    Found,
     InForce,
     OutletAnswer,
     PolicyAnswer,
@@ -30,6 +34,11 @@ from serving.schemas import (
     PublishRequest,
     rfc3339,
 )
+
+_CONTROL = re.compile(r"controls\[(\d+)\]")
+
+WORTH = 0.1
+"""Clicks that a slot's item is taken to be worth before any page was served: generous, so only gross slips are told."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class PolicyDesk:
     holders: Holders
     clock: Callable[[], float]
     foresee: Callable[[Policy], Iterable[Finding]] = lambda policy: ()  # what the traffic forecast says of a policy
+    worth: Callable[[], float | None] = lambda: None  # clicks that a slot's item is worth, on the pages of late
 
     def outlets(self) -> list[OutletAnswer]:
         """Every outlet, parents before children."""
@@ -81,12 +91,12 @@ class PolicyDesk:
             fault=snapshot.faults.get(outlet),
         )
 
-    def lint(self, outlet: str, said: PolicyText) -> list[Place]:
+    def lint(self, outlet: str, said: PolicyText) -> list[Found]:
         """What is wrong or odd about a policy, in editors' words; an unreadable one is only that."""
         try:
             policy = self._parse(outlet, _text(said))
         except PolicyError as error:
-            return _places(error.findings or (Finding("", error.message),))
+            return _found(_places(error.findings or (Finding("", error.message),)))
         return self._lint(policy)
 
     def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
@@ -139,12 +149,20 @@ class PolicyDesk:
             raise PolicyError("the policy cannot be used", [wrong])
         return policy
 
-    def _lint(self, policy: Policy) -> list[Place]:
+    def _lint(self, policy: Policy) -> list[Found]:
         """Lint below the parents that are in force."""
         shelf = self.holders.shelf
         parents = [own for code in ancestry(policy.outlet)[:-1] if (own := shelf.own(code))]
-        findings = lint([*parents, policy], self.holders.current.catalog, self.clock())
-        return _places((*findings, *self.foresee(policy)))
+        found = lint([*parents, policy], self.holders.current.catalog, self.clock(), self.worth() or WORTH)
+        return _found(_places((*self._unknown(policy.outlet), *found, *self.foresee(policy))), policy)
+
+    def _unknown(self, outlet: str) -> Iterator[Finding]:
+        """A finding for an outlet of which nobody has heard, nor of any below it."""
+        snapshot = self.holders.current
+        known = {*snapshot.outlets, *snapshot.worlds}
+        if not any(within(code, outlet) for code in known):
+            words = f"no outlet {outlet!r} is known: it has neither items nor a policy nor a name"
+            yield Finding("outlet", f"{words}{meant(outlet, known, '.')}")
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current
@@ -179,6 +197,16 @@ def _text(said: PolicyText) -> str:
             "no policy", [Finding("body", "expected `text` (YAML or JSON) or `policy` (an object), one of both")]
         )
     return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
+
+
+def _found(places: list[Place], policy: Policy | None = None) -> list[Found]:
+    """The same places, each inside a control with that control's id, where there is a policy to look it up in."""
+    ids = [control.id for control in policy.controls] if policy else []
+    numbers = [_CONTROL.match(place.where) if ids else None for place in places]
+    return [
+        Found(**place.model_dump(), control=ids[int(number[1])] if number else None)
+        for place, number in zip(places, numbers, strict=True)
+    ]
 
 
 def _places(findings: Any) -> list[Place]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from features.catalogue import parse_item
 from features.events import TOKEN, ViewerEvent, accept, accept_json, ahead, encode
-from features.foreign import FORMS
+from features.foreign import FORMS, as_sent
 from features.spool import Spool
 from features.stream import Record
 from recsys.catalog import Item
@@ -24,6 +24,8 @@ from serving.problems import NotJson, TooLarge
 from serving.schemas import VERDICTS_MAX
 from serving.tokens import Tokens
 from serving.verdicts import Place, Verdict, Verdicts, refused
+
+NO_SUCH_ITEM = "the catalogue has no such item yet: the event is kept, and moves pages only once the item is put in"
 
 
 class Taken(NamedTuple):
@@ -42,13 +44,14 @@ class Ingest:
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
+    known: Callable[[], Container[str]] = lambda: ()  # ids of the catalogue; nothing is said of items while it is empty
 
     def events(self, body: bytes, form: str | None = None) -> Taken:
         """Check a batch and hand it to the spool. `form`: one of FORMS, None for CloudEvents.
 
         Raises NotJson, InvalidInput when the body is no batch, TooLarge.
         """
-        now = self.clock()
+        now, known = self.clock(), self.known()
         batch: Sequence[object] = _texts(body) if form is None else _batch(_parsed(body), "events")
         verdicts, records = [], []
         for index, raw in enumerate(batch):
@@ -61,6 +64,9 @@ class Ingest:
             verdict = Verdict(index, event.id, "accepted")
             if event.client_at is not None and (why := ahead(event)):
                 verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why)]
+            elif known and event.item_id is not None and event.item_id not in known:
+                self.metrics.unknown_items.inc()
+                verdict.findings = [Place(f"events[{index}].data.item_id", NO_SUCH_ITEM)]
             verdicts.append(verdict)
         durable = self.spool.put(records) if records else None
         if durable is None:
@@ -90,7 +96,11 @@ class Ingest:
     def _event(self, raw: object, form: str | None, now: float) -> ViewerEvent:
         """One event, tied to its page by the token it carries, if any. Raises EventError."""
         if form is not None:
-            return accept(FORMS[form](raw), now)
+            sent = FORMS[form](raw)
+            try:
+                return accept(sent, now)
+            except EventError as error:
+                raise as_sent(form, error) from error
         assert isinstance(raw, bytes)
         event, token = accept_json(raw, now)
         if token is None:
@@ -145,6 +155,8 @@ def _parsed(body: bytes) -> object:
 def _batch(body: object, name: str) -> Sequence[object]:
     """The list itself, or the list under its name. Raises InvalidInput, TooLarge."""
     batch = body.get(name) if isinstance(body, dict) else body
+    if isinstance(body, dict) and "specversion" in body:
+        raise InvalidInput("no batch", [Finding("body", "this is one event: put it into a list, [{...}]")])
     if not isinstance(batch, list):
         raise InvalidInput("no batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')])
     _bounded(batch, name)

@@ -47,6 +47,11 @@ class LiveMeasures:
         """Remember a page; costs nothing worth mentioning."""
         self._pages.append((query, page, viewer))
 
+    def worth(self) -> float | None:
+        """Median of what the items of the pages of late are worth to their viewers, in clicks; None without pages."""
+        worth = [item.utility for _, page, _ in tuple(self._pages)[-PER_PLACEMENT:] for item in page.items]
+        return float(np.median(worth)) if worth else None
+
     def step(self) -> None:
         """Measure the latest pages of each placement and set the gauges; what was not measured is no longer told."""
         since = self.clock() - WINDOW_S

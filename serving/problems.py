@@ -172,9 +172,19 @@ def _ours(request: Request, error: Exception) -> JSONResponse:
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if _unread(request, error):
+        sent = request.headers.get("content-type", "none")
+        findings = [Finding("header.content-type", f"send content-type: application/json (this came with {sent})")]
+        return problem(request, 422, "invalid-request", "the body was not read as JSON", findings)
     if any(one["type"] == "json_invalid" for one in error.errors()):
         return problem(request, 400, "not-json", "the body is not JSON", map(_finding, error.errors()))
     return problem(request, 422, "invalid-request", "the request is not valid", map(_finding, error.errors()))
+
+
+def _unread(request: Request, error: RequestValidationError) -> bool:
+    """Whether the body was left as bytes because its content type is not JSON's."""
+    whole = any(one["loc"] == ("body",) for one in error.errors())
+    return whole and "json" not in request.headers.get("content-type", "")
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:

@@ -164,8 +164,8 @@ Author = Annotated[str, Field(min_length=1, max_length=200, examples=["Lin Yue"]
 class PolicyText(Asked):
     """A policy as YAML or JSON text, or as an object."""
 
-    text: str | None = Field(None, examples=["outlet: cn.zj\nweights: {locality: 0.2}\n"])
-    policy: dict[str, JsonValue] | None = Field(None, examples=[{"outlet": "cn.zj", "weights": {"locality": 0.2}}])
+    text: str | None = Field(None, examples=["outlet: cn.zj\nweights: {locality: 0.003}\n"])
+    policy: dict[str, JsonValue] | None = Field(None, examples=[{"outlet": "cn.zj", "weights": {"locality": 0.003}}])
 
 
 class DraftRequest(PolicyText):
@@ -202,10 +202,16 @@ class PolicyVersionOut(BaseModel):
     published_at: list[datetime]
 
 
+class Found(Place):
+    """One thing that lint found in a policy."""
+
+    control: str | None = Field(None, description="id of the control that `where` lies in")
+
+
 class LintAnswer(BaseModel):
     """What lint found, in editors' words; empty when all is well."""
 
-    findings: list[Place]
+    findings: list[Found]
 
 
 class DraftAnswer(LintAnswer):

@@ -8,15 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from recsys.errors import Finding, InvalidInput, NotFound
+from recsys.errors import Finding, InvalidInput, NotFound, PolicyError
+from recsys.guidance.appended import with_control
 from recsys.guidance.documents import findings_of
-from recsys.guidance.policy import ExposureTarget, Policy
+from recsys.guidance.policy import Control, ExposureTarget, Policy, parse_policy
 from recsys.guidance.targets.pursuit import Order
 from recsys.guidance.targets.words import sentence, status
 from serving.control import ControlPlane
 from serving.desk import PolicyDesk
 from serving.pursuits import Running, TargetLoop
-from serving.schemas import DraftAnswer, DraftRequest, rfc3339
+from serving.schemas import DraftAnswer, DraftRequest, Found, rfc3339
 from serving.target_schemas import (
     AmountOrder,
     CloneOrder,
@@ -26,6 +27,8 @@ from serving.target_schemas import (
     TargetOut,
     TargetReport,
 )
+
+REWRITTEN = "the new target could not be put into the text: the policy was written anew, as JSON without the comments"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class TargetDesk:
     def clone(self, outlet: str, target_id: str, said: CloneOrder) -> DraftAnswer:
         """Save the outlet's policy with one more target, which begins with this one's prices; to be published next.
 
+        The editor's YAML stays as it is and gets one more entry; where that cannot be, a finding says so.
+
         Raises NotFound; InvalidInput for an id that is taken, an amount or a window that no target can have.
         """
         target = self._running(outlet, target_id).target
@@ -91,13 +96,13 @@ class TargetDesk:
             whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})
         except ValidationError as error:
             raise InvalidInput("the target cannot be cloned like this", findings_of(error)) from error
-        text = json.dumps(
-            whole.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"version", "author"}),
-            ensure_ascii=False,
-            indent=1,
-        )
+        written = self.control.version(outlet, policy.version).text
+        text = _appended(written, whole)
         note = said.note or f"{said.id}, like {target.id}"
-        return self.desk.draft(outlet, DraftRequest(text=text, author=said.author, note=note))
+        answer = self.desk.draft(outlet, DraftRequest(text=text or _rewritten(whole), author=said.author, note=note))
+        if text is None and not written.lstrip().startswith("{"):
+            answer.findings.append(Found(where="", message=REWRITTEN))
+        return answer
 
     def _change(self, outlet: str, target_id: str, said: TargetOrder, action: str, **changes: Any) -> Order:
         key = self._running(outlet, target_id).key
@@ -114,6 +119,25 @@ class TargetDesk:
         if one is None:
             raise NotFound(f"no exposure target {target_id!r} in force in the policy of {outlet!r}")
         return one
+
+
+def _appended(text: str, whole: Policy) -> str | None:
+    """What the editor wrote, with the last control of `whole` after it; None unless it then says just that."""
+    more = with_control(text, _said(whole.controls[-1]))
+    try:
+        return more if more is not None and _said(parse_policy(more)) == _said(whole) else None
+    except PolicyError:
+        return None
+
+
+def _rewritten(whole: Policy) -> str:
+    return json.dumps(_said(whole), ensure_ascii=False, indent=1)
+
+
+def _said(part: Policy | Control) -> dict[str, Any]:
+    """What was said, without what every saved version gets anew."""
+    leave = {"version", "author"} if isinstance(part, Policy) else set()
+    return part.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=leave)
 
 
 def _out(one: Running) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def _find(name: str, beside: Path) -> Path:
     for file in (Path(spoken), beside / spoken, CONFIGS / spoken):
         if file.is_file():
             return file.resolve()
-    raise ConfigError(f"there is no training configuration {name!r}")
+    own = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
+    raise ConfigError(f"there is no training configuration {name!r}; there are {own}, and any TOML file by its path")
 
 
 def _layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:

@@ -56,6 +56,8 @@ class Timeline:
         Raises InvalidInput when the log is too small to be cut there.
         """
         times = [event.at for event in self.events if actions_of(event)]
+        if not times:
+            raise InvalidInput("nothing to learn from yet: no viewer has done anything in the event log")
         place = int(len(times) * (1.0 - share))
         if place >= len(times) or times[place] == times[0]:
             raise InvalidInput(f"an event log of {len(times)} actions cannot be split at its newest {share:.0%}")

@@ -89,6 +89,8 @@ def _together(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
     ours = [o for o in group if said.own(o)]
     if max(ours, key=said.controls.index) is not origin:
         return
+    if len(group) == 1:
+        return
     for screen, slots in _pages(*(o.control for o in group)):
         asked = {o.control.id: int(floors(o.control, slots)[-1]) for o in group if isinstance(o.control, Share)}
         if sum(asked.values()) > slots:
@@ -113,7 +115,7 @@ def _above_caps(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
         for screen, slots in _pages(floor, other.control):
             allowed = _allowed(said, other.control, member, slots)
             asked = floors(floor, slots)
-            short = np.flatnonzero(asked > allowed)
+            short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
             if len(short):
                 k = int(short[-1])
                 yield Finding(
@@ -133,8 +135,9 @@ def _below_floors(said: _Said, origin: Origin, cap: Share) -> Iterator[Finding]:
         member = said.member(floor)
         for screen, slots in _pages(floor, cap):
             asked, allowed = floors(floor, slots), _allowed(said, cap, member, slots)
-            if member.any() and (asked > allowed).any():
-                k = int(np.flatnonzero(asked > allowed)[-1])
+            short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
+            if member.any() and len(short):
+                k = int(short[-1])
                 yield Finding(
                     said.field(origin, "at_most"),
                     f"the cap of {allowed[k]} in the first {k + 1} slots on {screen} is below the floor of {asked[k]} "
@@ -144,7 +147,8 @@ def _below_floors(said: _Said, origin: Origin, cap: Share) -> Iterator[Finding]:
 
 
 def _allowed(said: _Said, control: Control, member: Bool, slots: int) -> np.ndarray:
-    """[slots] how many of `member` another control allows in the first k slots, whatever else is on the page."""
+    """[slots] how many of `member` another control allows in the first k slots, whatever else is on the page; k where
+    it allows any number."""
     most = np.arange(1, slots + 1)
     if isinstance(control, Share) and control.at_most is not None:
         inside = said.member(control)
@@ -231,6 +235,27 @@ def overlap(one: Control, other: Control) -> bool:
         if first.until and second.since and first.until <= second.since:
             return False
     return not (one.active.days and other.active.days and not set(one.active.days) & set(other.active.days))
+
+
+def beyond_the_page(policy: Policy) -> dict[int, Finding]:
+    """Floors whose number of items does not even fit most of their pages, by their place among the controls.
+
+    Nothing else that could be said of such a floor would be its fault, or any other control's.
+    """
+    found = {}
+    for place, control in enumerate(policy.controls):
+        if not isinstance(control, Share) or not isinstance(control.at_least, int):
+            continue
+        pages, asked = _pages(control), control.at_least
+        small = sorted(((screen, slots) for screen, slots in pages if slots < asked), key=lambda page: -page[1])
+        if 2 * len(small) > len(pages):
+            screen, slots = next((page for page in small if page[0].startswith(Screen.MOBILE)), small[0])
+            others = f" (nor {len(small) - 1} other kinds of pages)" if len(small) > 1 else ""
+            meant = f"; did you mean {asked}%?" if 5 <= asked <= 100 else ""
+            there = f"{slots} slots" if slots > 1 else "one slot"
+            words = f"{asked} items do not fit the {there} on {screen}{others}{meant}"
+            found[place] = Finding(f"controls[{place}].at_least", words)
+    return found
 
 
 def _pages(*controls: Control) -> list[tuple[str, int]]:

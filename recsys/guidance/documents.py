@@ -14,20 +14,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from recsys.errors import Finding, PolicyError
+from recsys.errors import SHAPES, Finding, PolicyError
 
 SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
 
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
+_COMMA = re.compile(r"\d+,\d+")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
-
-_SHAPES = {
-    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
-    r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
-    r"^\S+$": "no spaces",
-    r"^[a-z0-9]+(-[a-z0-9]+)*$": "a profile's name, such as mainstream-guidance",
-}
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,14 +70,25 @@ def read_document(text: str) -> object:
     except json.JSONDecodeError as error:
         raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
     except yaml.MarkedYAMLError as error:
-        raise PolicyError("the policy is not YAML", [Finding(_line(error.problem_mark), str(error.problem))]) from error
+        raise PolicyError("the policy is not YAML", [_not_yaml(error)]) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
 
 
+def read_tree(text: str) -> yaml.Node | None:
+    """YAML text as a tree that knows where each part stands. Raises PolicyError."""
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise PolicyError("the policy is not YAML", [Finding("", str(error))]) from error
+
+
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
     """What a schema found, each at its field (`controls[2].at_least`), in editors' words."""
-    return tuple(Finding(_where(fault["loc"]), _words(fault)) for fault in error.errors(include_url=False))
+    faults = error.errors(include_url=False)
+    found = [(fault["loc"], Finding(_where(fault["loc"], fault["type"]), _words(fault))) for fault in faults]
+    split = {loc[:-1] for loc, _ in found if loc[-1:] == ("[key]",)}  # of these the value says nothing more
+    return tuple(finding for loc, finding in found if loc not in split)
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,13 +100,25 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return said
 
 
+def _not_yaml(error: yaml.MarkedYAMLError) -> Finding:
+    """Where an opened brace or bracket is not closed, the place is where it was opened, not where the text ends."""
+    if error.context and error.context.startswith("while parsing a flow"):
+        opened = f"the {'{' if 'mapping' in error.context else '['} opened here is not closed"
+        return Finding(_line(error.context_mark), f"{opened}, or a comma is missing: {error.problem}")
+    return Finding(_line(error.problem_mark), str(error.problem))
+
+
 def _line(mark: yaml.Mark | None) -> str:
     return f"line {mark.line + 1}" if mark else ""
 
 
-def _where(location: tuple[int | str, ...]) -> str:
+def _where(location: tuple[int | str, ...], kind: str = "") -> str:
     """A path such as `controls[2].where.label`, without the names a schema gives to its own branches."""
     path = ""
+    if location[-1:] == ("[key]",):
+        location = location[:-2]
+    elif kind == "invalid_key":
+        location = location[:-1]
     for place, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
@@ -112,6 +129,8 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 def _words(fault: Any) -> str:
     kind, said, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key":
+        return f"{said!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
@@ -127,10 +146,12 @@ def _words(fault: Any) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
-        return f"{said!r} does not read as one: {_SHAPES.get(context['pattern'], context['pattern'])}"
+        return f"{said!r} does not read as one: {SHAPES.get(context['pattern'], context['pattern'])}"
     if kind == "model_type":
         return (
             "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"
         )
+    if kind in ("float_parsing", "int_parsing") and isinstance(said, str) and _COMMA.fullmatch(said):
+        return f"decimals are written with a point: {said.replace(',', '.')}, not {said}"
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
     return f"{said!r} should be {message}" if isinstance(said, str | int | float) else message

@@ -14,19 +14,21 @@ import numpy as np
 from recsys.catalog import Catalog
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.compile import compile_policy
-from recsys.guidance.conflicts import contradictions
+from recsys.guidance.conflicts import beyond_the_page, contradictions
 from recsys.guidance.inherit import chain, loosenings
 from recsys.guidance.policy import Block, Boost, Cap, ExposureTarget, Policy, Share
 from recsys.guidance.rehearsal import rehearse
 from recsys.guidance.targets.findings import odd_target
-from recsys.guidance.vocabulary import unknown_words
+from recsys.guidance.vocabulary import meant, unknown_words
 
 
-def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Finding, ...]:
+def lint(policies: Sequence[Policy], catalog: Catalog, now: float, worth: float | None = None) -> tuple[Finding, ...]:
     """Findings about the last (lowest) policy of one line of outlets, below its parents, on the present catalogue.
 
     A finding does not forbid publishing: inventory changes, and what cannot be kept gives way on the receipt. Policies
     that are not of one line are a finding too.
+
+    worth  clicks that the item in a slot is worth to its viewer, about; None: not known, so that no weight is too large
     """
     try:
         line = chain(policies)
@@ -37,23 +39,45 @@ def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Find
     policy = line[-1]
     return (
         *loosenings(line),
-        *_weights(policy, catalog),
+        *_weights(policy, catalog, worth),
         *_controls(policy, now),
         *unknown_words(policy, catalog),
         *_without_effect(line, catalog),
-        *contradictions(line, catalog),
-        *rehearse(line, catalog, now),
+        *_put_together(line, catalog, now),
     )
 
 
-def _weights(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
+def _put_together(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[Finding]:
+    """What shows only when all controls act at once. A floor that is larger than its pages is told alone, and the
+    others are put to the test as if it asked for nothing: what it would push away is not their fault."""
+    policy = line[-1]
+    beyond = beyond_the_page(policy)
+    yield from beyond.values()
+    controls = tuple(
+        control.model_copy(update={"at_least": 0}) if place in beyond else control
+        for place, control in enumerate(policy.controls)
+    )
+    rest = [*line[:-1], policy.model_copy(update={"controls": controls})]
+    for finding in (*contradictions(rest, catalog), *rehearse(rest, catalog, now)):
+        if not any(finding.where.startswith(f"controls[{place}]") for place in beyond):
+            yield finding
+
+
+def _weights(policy: Policy, catalog: Catalog, worth: float | None) -> Iterator[Finding]:
     for axis, weight in policy.weights.items():
         if axis not in catalog.axes.code:
-            yield Finding(f"weights.{axis}", "no item has a value on this axis, so the weight has no effect")
+            close = meant(axis, catalog.axes.names, "")
+            yield Finding(f"weights.{axis}", f"no item has a value on this axis, so the weight has no effect{close}")
         elif len(catalog) and np.ptp(catalog.axis[:, catalog.axes.code[axis]]) == 0:
             yield Finding(f"weights.{axis}", "every item has the same value on this axis, so the weight moves nothing")
         elif weight == 0:
             yield Finding(f"weights.{axis}", "a weight of 0 has no effect, except to undo the weight of a parent")
+        elif worth and (most := weight * float(catalog.axis[:, catalog.axes.code[axis]].max())) > worth:
+            yield Finding(
+                f"weights.{axis}",
+                f"adds up to {most:.2g} clicks to an item, and an item is worth about {worth:.2g} clicks to its "
+                f"viewer: the weight, not the viewer, will choose; a tenth of that ({worth / 10:.1g}) is usual",
+            )
 
 
 def _controls(policy: Policy, now: float) -> Iterator[Finding]:

@@ -39,13 +39,22 @@ HARDNESS: tuple[Hardness, ...] = ("legal", "binding", "editorial", "soft")
 
 Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
 
-_PER_CENT = re.compile(r"\d{1,3}(\.\d+)?%")
+_PER_CENT = re.compile(r"(\d{1,3}(?:\.\d+)?) ?[%％]")
+
+
+def _per_cent(said: object) -> object:
+    """A share may also be written "30%" or "30 %".
+
+    >>> _per_cent("30 %"), _per_cent("2.5%"), _per_cent("many"), _per_cent(3)
+    (0.3, 0.025, 'many', 3)
+    """
+    written = _PER_CENT.fullmatch(said) if isinstance(said, str) else None
+    return float(written[1]) / 100.0 if written else said
 
 
 def _amount(said: object) -> object:
-    """A share may also be written "30%"; yes and no are not amounts."""
-    if isinstance(said, str) and _PER_CENT.fullmatch(said):
-        said = float(said[:-1]) / 100.0
+    """A number of items or a share; yes and no are not amounts."""
+    said = _per_cent(said)
     if isinstance(said, bool) or not isinstance(said, int | float):
         raise ValueError("a share (0.3 or 30%) or a number of items (3) is wanted")
     if isinstance(said, float) and not 0.0 <= said <= 1.0:
@@ -56,7 +65,7 @@ def _amount(said: object) -> object:
 
 
 Amount = Annotated[int | float, BeforeValidator(_amount)]
-"""A whole number is a number of items; a number with a point (0.3) or "30%" is a share."""
+"""A whole number is a number of items; a number with a point (0.3), "30%" or "30 %" is a share."""
 
 
 class Said(BaseModel):
@@ -200,7 +209,7 @@ class ExposureTarget(Rule):
     action: Literal["exposure_target"]
     where: Condition
     impressions: Annotated[int, Field(gt=0, le=10**12)] | None = None
-    share: Annotated[float, Field(gt=0)] | None = None
+    share: Annotated[float, Field(gt=0), BeforeValidator(_per_cent)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"
     since: AwareDatetime | None = Field(None, alias="from")
     by: AwareDatetime
@@ -213,16 +222,6 @@ class ExposureTarget(Rule):
     frequency_cap: FrequencyCap | None = None
     last_resort: Amount | None = None
     like: Id | None = None
-
-    @field_validator("share", mode="before")
-    @classmethod
-    def _per_cent(cls, said: object) -> object:
-        if isinstance(said, str) and said.endswith("%"):
-            try:
-                return float(said[:-1]) / 100.0
-            except ValueError:
-                return said
-        return said
 
     @field_validator("share")
     @classmethod

@@ -116,6 +116,8 @@ def _words(told: Told, by: int, slots: int) -> str:
             f"it asks for {told.at_least} of {slots} slots, and only {told.supply} may be shown there: "
             f"{told.missing} more such items are needed"
         )
+    if told.kind == "share" and (told.at_least or 0) > slots:
+        return f"it asks for {told.at_least} of {slots} slots"
     return told.reason("impossible" if told.missing else "relaxed", by)
 
 

@@ -36,13 +36,13 @@ def _unknown(part: Condition, catalog: Catalog) -> Iterator[tuple[str, str]]:
     for field, said, known, separator in trees:
         for word in said:
             if not any(name == word or (separator and name.startswith(word + separator)) for name in known):
-                yield field, f"no item has the {field} {word!r}{_meant(word, known, separator)}"
+                yield field, f"no item has the {field} {word!r}{meant(word, known, separator)}"
     for item in part.item:
         if item not in catalog.row_of:
             yield "item", f"item {item!r} is not in the catalogue"
 
 
-def _meant(word: str, known: Iterable[str], separator: str) -> str:
+def meant(word: str, known: Iterable[str], separator: str) -> str:
     """ "; did you mean ...?" when a known word, or a node above one, is close."""
     nodes = set(known)
     if separator:

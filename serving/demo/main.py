@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = place.own(settings, kept.world)
         place.see_servers(settings)
         with Household(Path(settings.home) / "logs") as household:
-            told = Demo(settings, kept, household, console).run()
+            told = Demo(settings, kept, household, console, stays=not options.once).run()
             if not options.once:
                 _stay(console, household)
         console.print()
@@ -75,8 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 class Demo:
     """One run; `seconds` tells how long each step took."""
 
-    def __init__(self, settings: Settings, kept: place.Kept, household: Household, console: Console) -> None:
+    def __init__(
+        self, settings: Settings, kept: place.Kept, household: Household, console: Console, stays: bool = True
+    ) -> None:
         self._settings, self._kept, self._household, self._console = settings, kept, household, console
+        self._stays = stays
         self._address = f"http://{settings.host}:{settings.port}"
         self.seconds: dict[str, float] = {}
 
@@ -166,8 +169,9 @@ class Demo:
         console = self._console
         report.receipt(console, guided)
         report.summary(console, told)
-        console.print(f"   API docs   {self._address}/docs")
-        console.print(f"   Console    {self._address}/console")
+        if self._stays:  # else they are gone before anybody follows them
+            console.print(f"   API docs   {self._address}/docs")
+            console.print(f"   Console    {self._address}/console")
         console.print(f"   MLflow UI  {Path(sys.executable).with_name('mlflow')} ui --backend-store-uri ", end="")
         console.print(self._settings.registry_uri, soft_wrap=True)
         if names := place.named(self._settings):
@@ -178,7 +182,8 @@ class Demo:
         self._console.print(f"[bold]•[/bold] {text}")
         began = time.monotonic()
         done = do()
-        self.seconds[name] = time.monotonic() - began
+        if done is not False:  # what stood already took nobody's time
+            self.seconds[name] = time.monotonic() - began
         if done is False:
             self._console.print("   (stands already)", style="dim")
         return done

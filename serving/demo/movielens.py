@@ -5,7 +5,9 @@ not be passed on under other terms. It is read from the installed package and ne
 
 One rating becomes one viewer event: four stars and more a `like`, three a `complete`, less a `dislike`. Twenty years
 of ratings are drawn together, in their order, into the 60 days before the demo's first start, so that decay, popularity
-and rights windows have a present to work in. Regions are dealt out by viewer, since MovieLens has none.
+and rights windows have a present to work in. Regions are dealt out by viewer, since MovieLens has none. Nor does it
+know who made a film: its provider is the shelf of its decade (`film-shelf-1990s`), so spacing by provider has some to
+space.
 """
 
 from __future__ import annotations
@@ -78,21 +80,22 @@ def region_of(viewer_id: str) -> str:
     return REGIONS[zlib.crc32(viewer_id.encode()) % len(REGIONS)]
 
 
-def _film(number: int, title: object, year: float, genres: str) -> Item:
+def _film(number: int, title: object, said: float, genres: str) -> Item:
     names = [genre.lower() for genre in str(genres).split("|") if genre != "(no genres listed)"]
-    known = year == year  # seven films have neither title nor year
+    known = said == said  # seven films have neither title nor year
+    year = int(said) if known else 2000
     return Item.model_validate(
         {
             "id": f"film-{number}",
             "kind": "film",
             "title": {"en": str(title) if known else f"Film {number} (no title in MovieLens)"},
             "outlet": OUTLET,
-            "provider": "film-library",
+            "provider": f"film-shelf-{year // 10 * 10}s",
             "labels": [f"film/{name}" for name in names] or ["film"],
             "topic": f"film/{names[0]}" if names else "film",
             "formats": ["landscape"],
             "duration_s": FILM_MIN * 60,
-            "published_at": datetime(int(year) if known else 2000, 7, 1, tzinfo=UTC),
+            "published_at": datetime(year, 7, 1, tzinfo=UTC),
             "language": "en",
         }
     )

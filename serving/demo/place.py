@@ -42,7 +42,12 @@ def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Se
     settings = Settings.read(os.environ, **said)
     home = Path(settings.home).resolve()
     home.mkdir(parents=True, exist_ok=True)
-    own_place = {"home": str(home), "port": _free(settings.host, settings.port)}
+    port = _free(settings.host, settings.port)
+    if settings.port not in (0, port):
+        print(
+            f"port {settings.port} is taken, using {port}; PORT=... chooses another (make demo PORT=8090)", flush=True
+        )
+    own_place = {"home": str(home), "port": port}
     return options, settings.model_copy(update=own_place | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
 
 

@@ -58,7 +58,9 @@ def routes(ingest: Ingest) -> APIRouter:
             "one was taken (or none was sent): they are durable then, whatever happens to this process or the stream. "
             "422 with the verdicts when all are bad. 503 when there is no room for them: then send the whole batch "
             "again after `Retry-After`, an event id that was taken before is dropped. `quarantined`: the client's "
-            "clock is more than five minutes ahead; the event is kept aside and counts for nothing. The extension "
+            "clock is more than five minutes ahead; the event is kept aside and counts for nothing. An event about an "
+            "item that the catalogue does not know is accepted, since events may come first, with a finding that says "
+            "so. The extension "
             "attribute `attributiontoken` ties an event to the page it came from. `format`: Segment's video calls or "
             "ActivityStreams 2 activities instead of CloudEvents."
         ),

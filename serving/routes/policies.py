@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from recsys.catalog import Code
 from serving.access import editors_only
@@ -32,18 +32,20 @@ from serving.schemas import (
     rfc3339,
 )
 
-PUBLISH_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": PublishRequest.model_json_schema(),
-                "example": {"version": 4, "author": "Lin Yue", "base_version": 3},
-            },
-            "application/yaml": {"schema": {"type": "string"}, "example": "outlet: cn.zj\nweights: {locality: 0.2}\n"},
-        },
-    }
-}
+Form = TypeVar("Form", bound=BaseModel)
+
+
+def _body(form: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a body that is JSON of this form, or a policy as YAML."""
+    yaml = {"schema": {"type": "string"}, "example": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
+    said = {"application/json": {"schema": form.model_json_schema(), "example": example}, "application/yaml": yaml}
+    return {"requestBody": {"required": True, "content": said}}
+
+
+PUBLISH_BODY = _body(PublishRequest, {"version": 4, "author": "Lin Yue", "base_version": 3})
+_EXAMPLE = {"text": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
+Who = Annotated[str, Query(min_length=1, max_length=200, description="of a policy sent as YAML")]
+Note = Annotated[str, Query(max_length=2000, description="of a policy sent as YAML")]
 
 
 OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="code of the outlet in the tree")]
@@ -86,23 +88,37 @@ def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRout
     @router.post(
         "/v1/policies/{outlet}/lint",
         summary="Check a policy without saving it",
-        description="Contradictions, dead rules, unmeetable floors, loosened parents: each finding at its field.",
-        responses=documented(401, 422, 503),
+        description="Contradictions, dead rules, unmeetable floors, loosened parents: each finding at its field. "
+        "Takes `application/yaml` too.",
+        responses=documented(400, 401, 413, 422, 503),
         dependencies=editors,
+        openapi_extra=_body(PolicyText, _EXAMPLE),
     )
-    def lint(outlet: OutletCode, body: PolicyText) -> LintAnswer:
-        return LintAnswer(findings=desk.lint(outlet, body))
+    async def lint(request: Request, outlet: OutletCode) -> LintAnswer:
+        if _is_yaml(request):
+            said = PolicyText(text=await read_text(request))
+        else:
+            said = _said(PolicyText, await read_json(request))
+        return LintAnswer(findings=await run_in_threadpool(desk.lint, outlet, said))
 
     @router.post(
         "/v1/policies/{outlet}/draft",
         status_code=201,
         summary="Save a new version",
-        description="Versions are only ever appended. 422 names every field that is wrong; lint's findings come along.",
-        responses=documented(401, 409, 422, 503),
+        description="Versions are only ever appended. 422 names every field that is wrong; lint's findings come along. "
+        "Takes `application/yaml` too, with `author` and `note` in the query.",
+        responses=documented(400, 401, 409, 413, 422, 503),
         dependencies=editors,
+        openapi_extra=_body(
+            DraftRequest, {**_EXAMPLE, "author": "Lin Yue", "note": "a little nearer", "base_version": 3}
+        ),
     )
-    def draft(outlet: OutletCode, body: DraftRequest) -> DraftAnswer:
-        return desk.draft(outlet, body)
+    async def draft(request: Request, outlet: OutletCode, author: Who = "api", note: Note = "") -> DraftAnswer:
+        if _is_yaml(request):
+            said = DraftRequest(text=await read_text(request), author=author, note=note)
+        else:
+            said = _said(DraftRequest, await read_json(request))
+        return await run_in_threadpool(desk.draft, outlet, said)
 
     @router.post(
         "/v1/policies/{outlet}/publish",
@@ -115,16 +131,11 @@ def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRout
         dependencies=editors,
         openapi_extra=PUBLISH_BODY,
     )
-    async def publish(
-        request: Request,
-        outlet: OutletCode,
-        author: Annotated[str, Query(min_length=1, max_length=200, description="of a policy sent as YAML")] = "api",
-        note: Annotated[str, Query(max_length=2000)] = "",
-    ) -> PolicyVersionOut:
-        if "yaml" in request.headers.get("content-type", ""):
+    async def publish(request: Request, outlet: OutletCode, author: Who = "api", note: Note = "") -> PolicyVersionOut:
+        if _is_yaml(request):
             text = await read_text(request)
             return await run_in_threadpool(desk.publish_text, outlet, text, author, note)
-        said = _publish_request(await read_json(request))
+        said = _said(PublishRequest, await read_json(request))
         return await run_in_threadpool(desk.publish, outlet, said)
 
     @router.post(
@@ -164,9 +175,13 @@ def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRout
     return router
 
 
-def _publish_request(body: object) -> PublishRequest:
-    """The body of a publish in JSON, with FastAPI's own words when it is not valid."""
+def _is_yaml(request: Request) -> bool:
+    return "yaml" in request.headers.get("content-type", "")
+
+
+def _said(form: type[Form], body: object) -> Form:
+    """The body in JSON, with FastAPI's own words when it is not valid."""
     try:
-        return PublishRequest.model_validate(body)
+        return form.model_validate(body)
     except ValidationError as error:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error

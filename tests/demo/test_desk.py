@@ -37,6 +37,15 @@ def test_lint_has_nothing_against_the_demo_policies(movielens: MovieLens) -> Non
         assert lint(policies[:depth], catalog, ANCHOR) == ()
 
 
+def test_films_have_several_providers_and_none_is_a_studio(movielens: MovieLens) -> None:
+    """MovieLens knows none: what spaces films apart is the decade, and is called that."""
+    shelves = Counter(item.provider for item in movielens.items())
+    assert len(shelves) == 12
+    assert max(shelves.values()) < 0.3 * sum(shelves.values())
+    film = next(item for item in movielens.items() if item.id == "film-1")
+    assert (film.provider, film.published_at.year) == ("film-shelf-1990s", 1995)
+
+
 def test_ratings_become_events_in_time_order(movielens: MovieLens) -> None:
     assert len(movielens) == 100_004
     assert len(movielens.viewers) == 671

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def test_each_home_has_names_of_its_own_on_real_servers_and_keeps_them(tmp_path:
 def test_embedded_parts_need_no_names(tmp_path: Path) -> None:
     assert place.own(Settings(home="x"), "demo1") == Settings(home="x")
     assert place.named(Settings()) == ""
+
+
+def test_a_port_that_is_taken_is_told_with_the_one_used_instead(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("MAINSTAY_PORT", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        _, settings = place.read(["--home", str(tmp_path), "--port", str(port)], "")
+    assert settings.port != port
+    assert f"port {port} is taken, using {settings.port}; PORT=..." in capsys.readouterr().out
+    _, settings = place.read(["--home", str(tmp_path), "--port", str(port)], "")
+    assert settings.port == port
+    assert capsys.readouterr().out == ""
 
 
 def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_the_commands_keep_and_forget(home: str, capsys: pytest.CaptureFixture[s
         return code, capsys.readouterr().out
 
     assert said("verify")[0] == 0
-    assert said("compact") == (0, "2 files became 2; 2 in all\n")  # two partitions, two days
+    assert said("compact") == (0, "2 files became 2\n")  # two partitions, two days
     code, lines = said("export", "viewer-1")
     assert code == 0
     assert {json.loads(line)["event"]["subject"] for line in lines.splitlines()[1:]} == {"viewer-1"}

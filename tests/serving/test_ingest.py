@@ -52,6 +52,26 @@ BAD = [
 ]
 
 
+def test_an_event_about_an_unknown_item_is_taken_with_a_note_and_counted(service) -> None:
+    sent = [event("a"), event("b", data={"item_id": "itme-1"}), event("c", kind="search", data={})]
+    said = service.http.post("/v1/events", json={"events": sent}).json()
+    assert (said["accepted"], said["refused"]) == (3, 0)
+    known, unknown, nothing = said["verdicts"]
+    assert not known["findings"]
+    assert not nothing["findings"]
+    assert [place["where"] for place in unknown["findings"]] == ["events[1].data.item_id"]
+    assert "no such item yet" in unknown["findings"][0]["message"]
+    assert "mainstay_events_unknown_item_total 1.0" in service.http.get("/metrics").text
+    assert {one.id for one in service.published(3)} == {"a", "b", "c"}
+
+
+def test_one_event_by_itself_is_told_to_come_in_a_list(shared) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    answer = shared.http.post("/v1/events", json=event(), headers=headers)
+    assert answer.status_code == 422
+    assert "put it into a list" in answer.json()["findings"][0]["message"]
+
+
 @pytest.mark.parametrize(("bad", "where", "said"), BAD)
 @pytest.mark.parametrize("form", ["batch", "object"])
 def test_a_bad_event_is_named_by_index_and_field_and_the_good_ones_are_taken(
@@ -228,6 +248,8 @@ def test_other_forms_are_understood(service) -> None:
     answer = service.http.post("/v1/events?format=segment", json=[call, {**call, "event": "Video Ad Started"}])
     assert [verdict["status"] for verdict in answer.json()["verdicts"]] == ["accepted", "refused"]
     assert answer.json()["verdicts"][1]["findings"][0]["where"] == "events[1].event"
+    bare = service.http.post("/v1/events?format=segment", json=[{**call, "properties": {}}])
+    assert bare.json()["findings"][0]["where"] == "events[0].properties.asset_id"
     activity = {"type": "Like", "id": "a1", "actor": "v1", "object": "item-2"}
     assert service.http.post("/v1/events?format=activitystreams", json={"events": [activity]}).status_code == 202
     assert sorted((e.id, e.kind, e.item_id) for e in service.published(2)) == [

@@ -122,6 +122,7 @@ def test_a_preview_leaves_no_trace(service) -> None:
     ("placement", "named"),
     [
         ("nowhere", "nowhere"),
+        ("foo", "OUTLET-SCREEN-SURFACE"),
         ("cn.zj-fridge-home", "fridge"),
         ("cn.zj-tv-cellar", "cellar"),
         ("cn.js-tv-home", "cn.js"),
@@ -311,3 +312,16 @@ def test_opposite_histories_give_one_page_when_personalisation_is_off(service, b
     pages = [service.page(viewer, personalised=False, seed=1) for viewer in ("v1", "v2")]
     assert ids(pages[0]) == ids(pages[1])
     assert ids(service.page("v1", seed=1)) != ids(service.page("v2", seed=1))
+
+
+def test_a_region_that_reads_like_none_is_told_in_words(shared) -> None:
+    body = {"viewer_id": "v1", "region": "Hangzhou"}
+    answer = shared.http.post("/v1/placements/cn.zj-mobile-home:recommend", json=body)
+    [finding] = answer.json()["findings"]
+    assert finding["where"] == "body.region"
+    assert "parted by dots, such as cn.zj.hz" in finding["message"]
+
+
+def test_the_root_names_the_doors(shared) -> None:
+    doors = shared.http.get("/").json()
+    assert [shared.http.get(doors[name]).status_code for name in ("console", "documentation")] == [200, 200]

@@ -77,6 +77,46 @@ def test_a_policy_that_cannot_be_read_is_refused_at_its_fields(shared) -> None:
     assert shared.parts.control.history("cn.zj") == []
 
 
+def test_yaml_is_taken_as_it_is_by_lint_draft_and_publish(service) -> None:
+    headers = {"content-type": "application/yaml"}
+    lint = service.http.post("/v1/policies/cn.zj/lint", content=TEXT, headers=headers)
+    assert lint.json() == post(service, "lint", {"text": TEXT}, status=200)
+    saved = service.http.post("/v1/policies/cn.zj/draft?author=Lin&note=one", content=TEXT, headers=headers).json()
+    version = saved["version"]
+    assert (version["text"], version["author"], version["note"]) == (TEXT, "Lin", "one")
+    assert service.http.post("/v1/policies/cn.zj/lint", content="{", headers=headers).json()["findings"]
+
+
+def test_a_body_without_its_content_type_is_told_which_one_to_send(shared) -> None:
+    body, form = '{"viewer_id": "v1"}', {"content-type": "application/x-www-form-urlencoded"}  # what curl -d sends
+    for path in ("placements/cn.zj-mobile-home:recommend", "targets/cn.zj/harvest/pause", "policies/cn.zj/rollback"):
+        answer = shared.http.post(f"/v1/{path}", content=body, headers=form)
+        assert answer.status_code == 422
+        [finding] = answer.json()["findings"]
+        assert finding["where"] == "header.content-type"
+        assert "send content-type: application/json" in finding["message"]
+
+
+def test_lint_says_when_it_has_never_heard_of_the_outlet(shared) -> None:
+    findings = post(shared, "lint", {"text": "outlet: cn.zk\n"}, outlet="cn.zk", status=200)["findings"]
+    assert findings[0]["where"] == "outlet"
+    assert "no outlet 'cn.zk' is known" in findings[0]["message"]
+    assert "did you mean 'cn.zj'?" in findings[0]["message"]
+    for known in ("cn", "cn.zj"):
+        findings = post(shared, "lint", {"text": f"outlet: {known}\n"}, outlet=known, status=200)["findings"]
+        assert not [finding for finding in findings if finding["where"] == "outlet"]
+
+
+def test_lint_names_the_control_and_a_weight_out_of_all_proportion(shared) -> None:
+    text = (
+        "outlet: cn.zj\nweights: {public_value: 0.9}\ncontrols:\n  - {id: odd, action: pin, item: nothing, slot: 1}\n"
+    )
+    weight, pin = post(shared, "lint", {"text": text}, status=200)["findings"][:2]
+    assert (weight["where"], weight["control"]) == ("weights.public_value", None)
+    assert "adds up to 0.9 clicks" in weight["message"]
+    assert (pin["where"], pin["control"]) == ("controls[0].item", "odd")
+
+
 def test_lint_knows_the_parents_in_force(shared) -> None:
     loosened = (
         "outlet: cn.zj\ncontrols:\n  - {id: floor, action: share, where: {label: public-service}, at_least: 0.1}\n"
@@ -118,6 +158,21 @@ def test_the_token_guards_every_write_and_the_audit_trail(serve) -> None:
         ]:
             assert service.http.request(method, path, json={}).status_code == 401, path
         assert service.parts.control.revision() == 0
+
+
+def test_the_words_of_the_catalogue_are_told_with_counts(service, item) -> None:
+    more = [item(100, status="withdrawn", labels=["gone"]), item(101, region="cn.zj.hz", series="harvest")]
+    service.http.post("/v1/items", json={"items": more}).raise_for_status()
+    service.caught_up()
+    said = service.http.get("/v1/vocabulary").json()
+    assert said["items"] == 61
+    counts = {word["name"]: word["items"] for word in said["labels"]}
+    assert counts == {"public-service": 15, "film/drama": 46}
+    assert said["labels"][0]["name"] == "film/drama"
+    assert said["axes"] == [{"name": "public_value", "items": 41, "largest": 1.0}]
+    assert said["regions"] == [{"name": "cn.zj.hz", "items": 1}]
+    assert said["series"] == [{"name": "harvest", "items": 1}]
+    assert sum(word["items"] for word in said["topics"]) == sum(word["items"] for word in said["kinds"]) == 61
 
 
 def test_a_profile_is_taken_up_by_its_name(service) -> None:

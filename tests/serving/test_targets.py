@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,8 @@ import pytest
 from features.offline.log import EventLog
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
+from recsys.guidance.appended import with_control
+from recsys.guidance.policy import parse_policy
 from serving.pursuits import TargetLoop
 
 
@@ -27,8 +30,6 @@ def said(**more: Any) -> str:
         "by": (now + timedelta(minutes=10)).isoformat(),
         **more,
     }
-    import json
-
     return json.dumps({"outlet": "cn", "controls": [target]})
 
 
@@ -164,6 +165,67 @@ def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, au
     assert second["amount"] == 50
     assert first["price"] > 0
     assert second["price"] > 0
+
+
+YAML = """# what the summer desk promised
+outlet: cn
+controls:
+  - id: one-topic        # agreed in May
+    action: cap
+    attribute: topic
+    at_most: 4
+  - id: harvest
+    action: exposure_target
+    where: {item: [item-59]}
+    share: 2 %           # of all attention
+    by: 2099-01-01T00:00:00Z
+    note: |
+      two lines
+      of it
+# the end
+weights: {public_value: 0.002}
+"""
+
+
+def test_a_clone_leaves_the_editors_text_as_it_is(service) -> None:
+    service.publish("cn", YAML)
+    service.parts.targets.step()
+    made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00+08:00").json()
+    text = made["version"]["text"]
+    kept = text.splitlines()
+    [new] = [line for line in kept if "harvest-2" in line]
+    kept.remove(new)
+    assert kept == YAML.splitlines()
+    assert text.index("of it") < text.index("harvest-2") < text.index("# the end")
+    second = parse_policy(text).controls[-1]
+    assert (second.id, second.share, second.like) == ("harvest-2", 0.02, "harvest")  # type: ignore[union-attr]
+    assert not [finding for finding in made["findings"] if "written anew" in finding["message"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "outlet: cn\ncontrols: [{id: a, action: pin, item: x, slot: 1}]",
+        "outlet: cn\ncontrols: [\n {id: a, action: pin, item: x, slot: 1},\n {id: c, action: pin, item: y, slot: 2}\n]",
+        "outlet: cn\ncontrols:\n- {id: a, action: pin, item: x, slot: 1}",
+        "controls:\n  - id: a\n    action: block\n    where:\n      label:\n        - x\n        - y  # z\noutlet: cn",
+    ],
+)
+def test_one_more_control_goes_into_every_kind_of_list(text) -> None:
+    policy = parse_policy(text)
+    more = with_control(text, {"id": "b", "action": "cap", "attribute": "topic", "at_most": 3})
+    assert more is not None
+    assert parse_policy(more).controls[:-1] == policy.controls
+    assert parse_policy(more).controls[-1].id == "b"
+
+
+def test_a_clone_that_cannot_keep_the_text_says_so(service, monkeypatch) -> None:
+    monkeypatch.setattr("serving.targets.with_control", lambda text, control: "outlet: cn\ncontrols: []\n")
+    service.publish("cn", YAML)
+    service.parts.targets.step()
+    made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00+08:00").json()
+    assert [c["id"] for c in json.loads(made["version"]["text"])["controls"]] == ["one-topic", "harvest", "harvest-2"]
+    assert "without the comments" in made["findings"][-1]["message"]
 
 
 def test_a_viewer_sees_a_capped_target_so_often_and_no_more(service, audience) -> None:

@@ -7,12 +7,16 @@ from typing import Literal
 from recsys.guidance.targets.pursuit import Standing
 
 Status = Literal[
-    "not begun", "on plan", "behind", "ahead", "reached", "price at limit", "cannot deliver", "counters silent",
-    "paused", "stopped", "over",
+    "not begun", "unknown yet", "on plan", "behind", "ahead", "reached", "price at limit", "cannot deliver",
+    "counters silent", "paused", "stopped", "over",
 ]  # fmt: skip
 
 SILENT_S = 600.0
 """Counters that have not moved for so long, although pages are expected, are reported."""
+
+
+KNOWN = 0.005
+"""Part of the window's traffic before which a target that has won nothing cannot be said to be on plan."""
 
 
 def status(standing: Standing) -> Status:
@@ -36,7 +40,9 @@ def status(standing: Standing) -> Status:
         return "reached"
     if s.lag > s.tolerance:
         return "behind"
-    return "ahead" if s.lag < -s.tolerance else "on plan"
+    if s.lag < -s.tolerance:
+        return "ahead"
+    return "unknown yet" if s.delivered <= 0 and s.progress < KNOWN else "on plan"
 
 
 def sentence(standing: Standing) -> str:
@@ -63,6 +69,8 @@ def sentence(standing: Standing) -> str:
         return f"on course, but the price is at its limit of {s.price_limit:g} clicks"
     if word == "reached":
         return f"reached: {share:.0%} delivered before the deadline"
+    if word == "unknown yet":
+        return "unknown yet: hardly any of its traffic was seen, so plan and forecast say nothing"
     if word == "on plan":
         return f"on plan: {share:.0%} delivered, {s.planned / max(s.amount, 1e-9):.0%} planned by now"
     return {"paused": "paused: not pushed until it is resumed", "stopped": f"stopped at {share:.0%}"}.get(word, word)

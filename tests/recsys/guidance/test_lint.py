@@ -91,6 +91,41 @@ def test_each_fault_is_told_at_its_field(shop: Catalog, control: str, where: str
     assert any(place == where and word in message for place, message in told), told
 
 
+def test_a_floor_that_no_page_holds_is_told_once_and_nobody_else_is_blamed(shop: Catalog) -> None:
+    """20 for 20%: not the caps, blocks and floors beside it, and none of those is said to be short of slots."""
+    told = findings(
+        shop,
+        "{id: a, action: share, where: {label: culture}, at_least: 20}",
+        "{id: b, action: share, where: {label: commercial}, at_most: 0.3}",
+        "{id: c, action: cap, attribute: topic, at_most: 4}",
+        "{id: d, action: boost, where: {label: sport}, bonus: 0.01}",
+        "{id: e, action: block, where: {label: news/city}}",
+    )
+    words = "20 items do not fit the 12 slots on mobile home (nor 4 other kinds of pages); did you mean 20%?"
+    assert told == [("controls[0].at_least", words)]
+
+
+def test_a_floor_above_some_pages_only_blames_nobody_either(shop: Catalog) -> None:
+    told = findings(shop, "{id: a, action: share, where: {label: culture}, at_least: 5}")
+    assert len(told) == 1
+    assert "5 of 4 slots" in told[0][1]
+
+
+def test_a_weight_above_the_worth_of_an_item_is_told(shop: Catalog) -> None:
+    policy = parse_policy("outlet: cn.zj\nweights: {public_value: 0.2}\n")
+    assert not lint([policy], shop, NOW)
+    assert not lint([policy], shop, NOW, worth=0.21)
+    [finding] = lint([policy], shop, NOW, worth=0.05)
+    assert finding.where == "weights.public_value"
+    assert "adds up to 0.2 clicks to an item, and an item is worth about 0.05 clicks" in finding.message
+
+
+def test_a_mistyped_axis_is_told_with_the_one_that_was_meant(shop: Catalog) -> None:
+    [(place, message)] = findings(shop, weights="{publik_value: 0.01}")
+    assert place == "weights.publik_value"
+    assert "did you mean 'public_value'?" in message
+
+
 def test_weights_without_effect(shop: Catalog) -> None:
     told = findings(shop, weights="{nobility: 0.2, public_value: 0}")
     assert [place for place, _ in told] == ["weights.nobility", "weights.public_value"]

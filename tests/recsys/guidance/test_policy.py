@@ -51,6 +51,13 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
         ("a: &x [1]\nb: *x", "line 2", "aliases"),
         ("outlet: [", "line 1", "expected"),
         ('{"outlet": "cn",}', "line 1", "property name"),
+        ("outlet: cn\nweights: {a: 0.1\n\n\n", "line 2", "the { opened here is not closed"),
+        ("outlet: cn\ncontrols: [{id: a}\n\n", "line 2", "the [ opened here is not closed"),
+        ("outlet: cn\nweights: {a: 0,01}", "weights", "written with a point: 0.01"),
+        ("outlet: cn\nweights:\n  a: 0,01", "weights.a", "written with a point: 0.01, not 0,01"),
+        (CONTROL % "action: share, where: {label: x}, at_least: 0,2", "controls[0]", "written with a point"),
+        (CONTROL % "action: exposure_target, where: {label: x}, share: nan%, by: 2030-01-01T00:00:00Z",
+         "controls[0].share", "number"),
         ("", "", "outlet and controls"),
         ("outlet: CN", "outlet", "lower-case"),
         ("outlet: cn\nprofil: x", "profil", "no such field"),
@@ -78,12 +85,21 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
             "HH:MM-HH:MM",
         ),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_read_is_named_at_its_field(text: str, where: str, word: str) -> None:
     with pytest.raises(PolicyError) as error:
         parse_policy(text)
     told = [(finding.where, finding.message) for finding in error.value.findings]
     assert any(place == where and word in message for place, message in told), told
+
+
+@pytest.mark.parametrize("said", ["20%", "20 %", "20.0 %", "20％", "0.2"])
+def test_a_share_is_said_the_same_way_in_pages_and_targets(said: str) -> None:
+    share = "{id: a, action: share, where: {label: x}, at_least: AMOUNT}".replace("AMOUNT", said)
+    target = "{id: b, action: exposure_target, where: {label: x}, share: AMOUNT, by: 2030-01-01T00:00:00Z}"
+    target = target.replace("AMOUNT", said)
+    page, audience = parse_policy(f"outlet: cn\ncontrols: [{share}, {target}]").controls
+    assert page.at_least == audience.share == 0.2  # type: ignore[union-attr]
 
 
 def test_every_fault_is_found_not_only_the_first() -> None:

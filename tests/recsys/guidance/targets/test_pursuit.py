@@ -82,6 +82,9 @@ def test_a_reachable_target_is_reached_on_plan(more: dict[str, Any], traffic: fl
     day = Day(target(**more), AUDIENCE, traffic=traffic)
     half = day.until(DAY_S / 2)
     assert status(half) == "on plan"
+    fresh = replace(half, delivered=0.0, planned=0.0, progress=0.001)
+    assert status(fresh) == "unknown yet", "nothing was seen that could be on plan"
+    assert status(replace(fresh, delivered=1.0)) == "on plan"
     end = day.until(DAY_S)
     over = 0.1 if more.get("plan") == "front" else 0.02  # in front, what comes by itself in the end comes on top
     assert end.amount * 0.98 <= end.delivered <= end.amount * (1 + over)
@@ -178,7 +181,7 @@ def test_nobody_is_silent_before_the_beginning_or_where_nobody_is_expected() -> 
     state = Pursuit.begin(later, 0.0)
     busy, empty = Forecast.flat(PER_S), Forecast.flat(1e-6)
     state, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 1)
-    assert (standing.silent_s, status(standing)) == (1.0, "on plan")
+    assert (standing.silent_s, status(standing)) == (1.0, "unknown yet")
     _, standing = pursue(later, state, Count(), empty, DAY_S / 2 + 3600)
     assert standing.silent_s == 0.0
     _, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 3600)
