@@ -192,13 +192,14 @@ def test_a_plan_made_anew_is_no_news_of_the_audience(order: Order) -> None:
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 2)
     assert day.state is not None
+    day.won -= 3000  # a lag that the new plan forgets
+    day.until(day.now + 120)
     before = day.state.steering
     day.order = order
     day.until(DAY_S * 0.6 if order.paused else day.now + 120)
     day.order = replace(order, paused=False)
-    after = day.until(day.now + 120)
+    day.until(day.now + 120)
     assert day.state.steering.integral == pytest.approx(before.integral, abs=0.01)
-    assert abs(after.price - before.price) < 0.05
 
 
 def test_nobody_is_silent_before_the_beginning_or_where_nobody_is_expected() -> None:
