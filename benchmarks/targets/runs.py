@@ -53,7 +53,7 @@ def compare(recipe: Recipe, seed: int) -> Result:
     none = np.zeros(len(day.amount))
     free = Pages(day).under(none).utility
     before = optimum(yesterday, yesterday.amount)
-    known = learn(yesterday, before.price)
+    usual = learn(yesterday, before.price)
     cold = knowing_nothing(day)
     outage = Trouble(outage=OUTAGE, restart=RESTART)
     lines = [
@@ -63,10 +63,10 @@ def compare(recipe: Recipe, seed: int) -> Result:
         _run(day, "greedy: top slots until done", Greedy(day, front=True), free),
         _run(day, "greedy: top slots when behind", Greedy(day), free),
         _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
-        _run(day, OURS[0], Controlled(day, known), free),
+        _run(day, OURS[0], Controlled(day, usual), free),
         _run(day, OURS[1], Controlled(day, cold), free),
-        _run(day, OURS[2], Controlled(day, known), free, Trouble(late=1000)),
-        _run(day, OURS[3], Controlled(day, known), free, outage),
+        _run(day, OURS[2], Controlled(day, usual), free, Trouble(late=1000)),
+        _run(day, OURS[3], Controlled(day, usual), free, outage),
     ]
     best = optimum(day, day.amount, first=before.price)
     plan = plan_of(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from recsys.guidance.targets.controller import HOURS, Gains, Reading, Steering, update
@@ -11,14 +9,13 @@ from recsys.guidance.targets.plan import planned, progress, total
 from recsys.guidance.targets.pursuit import SLOPE
 from recsys.types import F64
 from training.simulation.day import Counters, Record, live
-from training.simulation.pages import Pages
 from training.simulation.world import World
 
 MAX_PRICE = 0.6
 """Clicks per unit of attention, for all targets of the simulated days."""
 
 UNKNOWN_SLOPE = SLOPE / MAX_PRICE
-"""What a serving process presumes of a target that it knows nothing about."""
+"""What serving presumes of every target."""
 
 
 class Constant:
@@ -62,29 +59,19 @@ class Greedy:
         """Nothing to forget."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """What yesterday teaches: prices by hour [C, 24], and how delivery answers a price [C], amounts per click."""
-
-    price: F64
-    slope: F64
-
-
-def knowing_nothing(day: World) -> Known:
-    """A cold start: first prices of 0, and the slope that serving presumes."""
-    targets = len(day.amount)
-    return Known(np.zeros((targets, HOURS)), np.full(targets, UNKNOWN_SLOPE))
+def knowing_nothing(day: World) -> F64:
+    """[C, 24] first prices of a cold start: 0."""
+    return np.zeros((len(day.amount), HOURS))
 
 
 class Controlled:
     """The real controller, one price per target, as every serving process runs it."""
 
-    def __init__(self, day: World, known: Known, gains: Gains | None = None) -> None:
-        """`known`: from yesterday, or a guess."""
+    def __init__(self, day: World, usual: F64, gains: Gains | None = None) -> None:
+        """`usual` [C, 24]: prices by hour, from yesterday, or a guess."""
         self._day, self._gains = day, gains or Gains()
-        self._slope = known.slope
-        self.push: F64 = np.asarray(known.price.mean(axis=1), np.float64)
-        self.states = [Steering.first(tuple(p.tolist()), day.begin) for p in known.price]
+        self.push: F64 = np.asarray(usual.mean(axis=1), np.float64)
+        self.states = [Steering.first(tuple(p.tolist()), day.begin) for p in usual]
 
     def bonus(self, seen: Counters) -> F64:
         """[I]"""
@@ -97,7 +84,7 @@ class Controlled:
                 reading(day, c, seen),
                 sign=int(day.sign[c]),
                 max_price=MAX_PRICE,
-                slope=float(self._slope[c]),
+                slope=UNKNOWN_SLOPE,
                 gains=self._gains,
             )
         self.push = np.array([state.price for state in self.states])
@@ -136,20 +123,10 @@ def plan_of(day: World, page: F64 | None = None, record: Record | None = None) -
     return plan
 
 
-def learn(yesterday: World, price: F64) -> Known:
-    """What a day teaches: it is served once under the controller, from first prices [C], to see the price by hour;
-    and how delivery answers prices, by serving it again a little off them."""
-    slope = np.zeros(len(price))
-    for c in range(len(price)):
-        off = max(0.1 * price[c], 0.005)
-        up, down = price.copy(), price.copy()
-        up[c], down[c] = price[c] + off, max(price[c] - off, 0.0)
-        more, less = Pages(yesterday).under(up).credit[c], Pages(yesterday).under(down).credit[c]
-        slope[c] = abs(more - less) / (up[c] - down[c]) / yesterday.amount[c]
-    slope = np.maximum(slope, 0.5)
-    flat = Known(np.repeat(price[:, None], HOURS, axis=1), slope)
-    steer = Controlled(yesterday, flat)
+def learn(yesterday: World, price: F64) -> F64:
+    """[C, 24] prices by hour that a day teaches: it is served under the controller, from first prices [C]."""
+    steer = Controlled(yesterday, np.repeat(price[:, None], HOURS, axis=1))
     live(yesterday, steer)
     total = np.array([state.today for state in steer.states])
     weight = np.array([state.weight for state in steer.states])
-    return Known(np.where(weight > 0, total / np.maximum(weight, 1e-12), price[:, None]), slope)
+    return np.where(weight > 0, total / np.maximum(weight, 1e-12), price[:, None])

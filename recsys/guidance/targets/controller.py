@@ -1,8 +1,15 @@
-"""The price of a target, moved by how far delivery is behind its plan: proportional and integral, with manners.
+"""The price of a target, moved by how far delivery is behind its plan: what is needed, plus what catches up.
 
-    lag    = sign * (planned - delivered), as parts of the amount
-    price  = usual(hour) + integral + kp * lag, within [0, max_price]
-    integral grows by ki * lag * d(progress), but not while the price is held at a limit (anti-windup)
+    lag     = sign * (planned - delivered), as parts of the amount
+    needed  = usual(hour) + integral                    the price at which delivery would keep step with its plan
+    soon    = lag + what it grows by on the pages that are served and not yet counted
+    price   = needed + bandwidth * soon / slope, within [0, max_price]
+
+Delivery answers a price with `slope` (amounts per whole window and click): at a price above `needed` the lag falls by
+slope * (price - needed) per window. So what the lag did, against what it should have done at the prices that were in
+force on those very pages, tells where `needed` really is (a disturbance observer): the integral takes a part of the
+difference, `notice` per window. And what pages in flight will do is known before counters show it (a Smith predictor):
+a price is not raised a second time for a lag that the first rise is already making up for.
 
 `progress` (part of the window's traffic that the counters have seen) is the controller's time. Counters that are late
 are late for plan and delivery alike, so lateness is no lag; counters that stop stop the controller, so nothing winds
@@ -11,14 +18,13 @@ up; and an update with the same counters changes nothing, so it does not matter 
 `usual` is what the price was at this hour on earlier days: what viewers want moves through the day, and what comes
 again every day need not be found out again from a lag.
 
-Gains come from what the target is expected to do: delivery answers a price with `slope` (amounts per whole window and
-per click), so kp = bandwidth / slope closes the loop at `bandwidth` whatever the size of the target. Late counters
-take bandwidth away (a loop that answers faster than it sees oscillates).
+Bandwidth is per window, so kp = bandwidth / slope closes the loop at `bandwidth` whatever the size of the target. Late
+counters take bandwidth away (a prediction is only as good as its slope; what oscillates never comes back).
 
-Source: proportional-integral control with conditional integration and feed-forward, gains for an integrating process
-with dead time (Astrom and Hagglund, Advanced PID Control, 2006, chapters 3, 5 and 6; Skogestad, Simple analytic rules
-for model reduction and PID controller tuning, 2003); prices as dual variables of an online allocation (Balseiro, Lu and
-Mirrokni, 2020).
+Source: dead-time compensation and gains for an integrating process (Smith, Closer control of loops with dead time,
+1957; Astrom and Hagglund, Advanced PID Control, 2006, chapters 3, 6 and 8; Skogestad, Simple analytic rules for model
+reduction and PID controller tuning, 2003); disturbance observer (Ohnishi, 1987; Chen et al., Disturbance-observer-based
+control and related methods, 2016); prices as dual variables of an online allocation (Balseiro, Lu and Mirrokni, 2020).
 """
 
 from __future__ import annotations
@@ -29,26 +35,29 @@ from dataclasses import dataclass, replace
 HOURS = 24
 DAY_S = 86_400
 
+MOMENTS = 32
+"""Prices that are remembered of the pages in flight, spread over their traffic."""
+
 
 @dataclass(frozen=True)
 class Gains:
     """How the controller behaves; everything is per whole window, so one setting serves an hour and a month.
 
     bandwidth   1 / (part of the window in which a lag falls to a third); rises towards the deadline
-    damping     1 comes back fastest, above it without overshoot
+    notice      1 / (part of the window in which two thirds of a change in the audience are noticed); rises with it
     far, firm   a lag beyond `far` of the amount is answered `firm` times as firmly, as far as lateness allows
-    late        bandwidth x lateness is held below this
+    late        bandwidth x lateness and notice x lateness are held below this
     stride      an update integrates over at most this part of the window: a gap is no lag
     move        largest move of the price in one update, as part of max_price
     grace_s     counters may stand still this long before the price leaves where it froze
     half_life_s then half of its distance from the forecast price is gone after each of these
     """
 
-    bandwidth: float = 60.0
-    damping: float = 1.5
+    bandwidth: float = 50.0
+    notice: float = 40.0
     far: float = 0.01
     firm: float = 3.0
-    late: float = 0.7
+    late: float = 1.0
     stride: float = 0.004
     move: float = 0.1
     grace_s: float = 600.0
@@ -61,13 +70,15 @@ class Steering:
 
     progress   of the counters at the last update, in [0, 1]
     price      in force, clicks per unit of attention, >= 0
-    integral   what today asks for beyond `usual`
+    integral   what today asks for beyond `usual`; with it, the price at which delivery would keep step with its plan
     level      slow mean of the integral: with `usual` the forecast price, where it goes when counters stay away
     usual      [24] price by hour of the day (UTC), from earlier days
     today      [24] sum of price x progress in each hour since midnight
     weight     [24] sum of progress in each hour since midnight
     held       price when the counters stopped
     moved_at   unix second at which the counters last moved
+    lag        at the last update; None: not known, or the plan was made anew since
+    flight     (progress, price in force from there on), rising, of the pages in flight and those counted last
     """
 
     progress: float
@@ -79,6 +90,8 @@ class Steering:
     weight: tuple[float, ...]
     held: float
     moved_at: float
+    lag: float | None = None
+    flight: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def first(cls, price: float | tuple[float, ...], at: float) -> Steering:
@@ -136,27 +149,61 @@ def update(
     state = day_over(state, seen.at)
     step = min(seen.progress - state.progress, gains.stride)
     lag = sign * (seen.planned - seen.delivered)
-    band = bandwidth(seen, gains)
-    kp, ki = band / slope, (band / (2.0 * gains.damping)) ** 2 / slope
     usual = usual_at(state.usual, seen.at)
-    integral = state.integral + ki * lag * step
-    wanted = usual + integral + kp * lag + (bandwidth(seen, gains, gains.firm) - band) / slope * _beyond(lag, gains.far)
-    if (wanted > max_price and lag > 0) or (wanted < 0 and lag < 0):
-        integral = state.integral  # anti-windup
-    integral = min(max(integral, -usual), max_price - usual)
+    before = needed = usual + state.integral
+    if state.lag is not None:
+        expected = _grows(state.flight, state.progress, seen.progress, needed, sign, slope)
+        surprise = (lag - state.lag - expected) / (seen.progress - state.progress)
+        needed += surprise / slope * -math.expm1(-_held(gains.notice, seen, gains) * step)
+    needed = min(max(needed, 0.0), max_price)
+    soon = lag + _grows(state.flight, seen.progress, seen.progress + seen.late, needed, sign, slope)
+    band, firm = bandwidth(seen, gains), bandwidth(seen, gains, gains.firm)
+    wanted = needed + (band * soon + (firm - band) * _beyond(soon, gains.far)) / slope
+    if wanted > max_price:
+        needed = min(needed, max(before, 0.0))  # anti-windup
+    integral = needed - usual
     reach = gains.move * max_price
     price = min(max(wanted, 0.0, state.price - reach), max_price, state.price + reach)
     level = state.level + min(step * 20.0, 1.0) * (integral - state.level)
     hour = int(seen.at % DAY_S // 3600)
     today, weight = _added(state.today, hour, price * step), _added(state.weight, hour, step)
-    return Steering(seen.progress, price, integral, level, state.usual, today, weight, price, seen.at)
+    flight = _under(state.flight, seen, price)
+    return Steering(seen.progress, price, integral, level, state.usual, today, weight, price, seen.at, lag, flight)
 
 
 def bandwidth(seen: Reading, gains: Gains, firm: float = 1.0) -> float:
     """How fast the loop may answer: faster towards the deadline, slower when counters are late."""
+    return _held(firm * gains.bandwidth, seen, gains)
+
+
+def _held(usual: float, seen: Reading, gains: Gains) -> float:
+    """A speed, raised towards the deadline and held down by lateness."""
     left = max(1.0 - seen.progress, 0.02)
-    wanted = firm * gains.bandwidth * max(1.0, min(0.1 / left, 4.0))
-    return min(wanted, gains.late / max(seen.late, 1e-9))
+    return min(usual * max(1.0, min(0.1 / left, 4.0)), gains.late / max(seen.late, 1e-9))
+
+
+def _grows(
+    flight: tuple[tuple[float, float], ...], since: float, until: float, needed: float, sign: int, slope: float
+) -> float:
+    """By how much the lag grows between two points of progress, under the prices in force there.
+
+    Below `needed` it grows, above it falls; but of what is not delivered at all nothing more is missing.
+    """
+    starts = [max(at, since) for at, _ in flight[1:]]
+    growth = 0.0
+    for first, last, (_, price) in zip([since, *starts], [*starts, until], flight, strict=False):
+        growth += max(min(last, until) - first, 0.0) * sign * min(sign * slope * (needed - price), 1.0)
+    return growth
+
+
+def _under(flight: tuple[tuple[float, float], ...], seen: Reading, price: float) -> tuple[tuple[float, float], ...]:
+    """The flight after pages from now on are served under `price`; what is counted is forgotten, but for the last."""
+    now = seen.progress + seen.late
+    first = max((n for n, (at, _) in enumerate(flight) if at <= seen.progress), default=0)
+    kept = tuple(moment for moment in flight[first:] if moment[0] < now)
+    if len(kept) > 1 and now - kept[-1][0] < seen.late / MOMENTS:
+        now, kept = kept[-1][0], kept[:-1]
+    return (*kept, (now, price))[-2 * MOMENTS :]
 
 
 def usual_at(usual: tuple[float, ...], at: float) -> float:

@@ -152,7 +152,7 @@ def pursue(
     whole = max(total(count.served, state.start, upto, end, forecast), 1e-9)
     amount = asked * whole if target.share is not None else asked
     if asked != state.amount or (state.paused and not order.paused):  # plan the rest anew from here, without a jump
-        state = replace(state, amount=asked, base=(done, count.won))
+        state = replace(state, amount=asked, base=(done, count.won), steering=replace(state.steering, lag=None))
     wanted = plan.wanted(amount, state.base, done)
     late = forecast.mass(upto, min(now, end)) / whole
     seen = Reading(done, wanted / amount, count.won / amount, late, now)
@@ -169,7 +169,7 @@ def pursue(
         steering = update(steering, seen, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
     else:
         if done > steering.progress:
-            steering = replace(day_over(steering, now), progress=done, moved_at=now)
+            steering = replace(day_over(steering, now), progress=done, moved_at=now, lag=None, flight=())
     price = steering.price if running else 0.0
     outlook = look_ahead(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     resort = _resort(target, state.resort, price, outlook, seen) and running
@@ -189,7 +189,7 @@ def pursue(
 def _rebased(state: Pursuit, done: float, won: float, now: float) -> Pursuit:
     """The state over another window, of which part `done` is served."""
     before = state.steering.progress
-    steering = replace(day_over(state.steering, now), progress=done, moved_at=now)
+    steering = replace(day_over(state.steering, now), progress=done, moved_at=now, lag=None, flight=())
     error = state.error * done / before if before > 0 else 0.0
     return replace(state, steering=steering, base=(done, won), pace=Pace(), error=error)
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.guidance.targets.controller import DAY_S, Gains, Reading, Steering, bandwidth, update, usual_at
+from recsys.guidance.targets.controller import (
+    DAY_S,
+    MOMENTS,
+    Gains,
+    Reading,
+    Steering,
+    _grows,
+    bandwidth,
+    update,
+    usual_at,
+)
 
 MAX = 0.5
 part = st.floats(0, 1)
@@ -135,3 +146,94 @@ def test_at_midnight_the_day_becomes_usual_and_the_price_does_not_notice() -> No
     assert after.usual != state.usual
     assert after.price == pytest.approx(before, abs=0.01)
     assert usual_at(after.usual, 20 * 3600.0) > usual_at(after.usual, 6 * 3600.0)
+
+
+@given(courses(), signs, firsts)
+def test_the_flight_is_in_order_and_small(course: list[Reading], sign: int, first: float | tuple[float, ...]) -> None:
+    state = Steering.first(first, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+        places = [at for at, _ in state.flight]
+        assert places == sorted(places)
+        assert sum(at <= state.progress for at in places) <= 2  # of what is counted only the last, and now
+
+
+def test_however_late_counters_become_few_prices_are_kept() -> None:
+    state = Steering.first(0.2, 0.0)
+    for n in range(1, 1000):
+        seen = Reading(0.5 + 1e-5 * n, 0.5, 0.4 + (n / 5000) ** 2, 1e-4 * n, 60.0 * n)
+        state = update(state, seen, sign=1, max_price=MAX, slope=8.0)
+        assert len(state.flight) <= 2 * MOMENTS
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.3, 0.6), st.floats(0, MAX)), min_size=1, max_size=8),
+    st.floats(0.3, 0.5),
+    st.floats(0, 0.1),
+    st.floats(0, MAX),
+    signs,
+)
+def test_what_is_in_flight_is_foreseen_as_a_replay_counts_it(
+    moments: list[tuple[float, float]], since: float, more: float, needed: float, sign: int
+) -> None:
+    """Oracle: an audience that answers in a straight line, and never by less than nothing, page by page."""
+    flight, slope, steps = tuple(sorted(moments)), 8.0, 1000
+    lag = 0.0
+    for n in range(steps):
+        at = since + (n + 0.5) * more / steps
+        price = next((p for start, p in reversed(flight) if start <= at), flight[0][1])
+        delivered = max(1.0 + sign * slope * (price - needed), 0.0)
+        lag += sign * (1.0 - delivered) * more / steps
+    assert _grows(flight, since, since + more, needed, sign, slope) == pytest.approx(lag, abs=1e-3)
+
+
+@given(st.floats(0, 0.002), st.floats(0.17, 0.195), st.floats(0.205, 0.23), signs)
+def test_a_lag_that_is_being_made_up_for_is_not_answered_twice(lag: float, low: float, high: float, sign: int) -> None:
+    seen = Reading(0.5, 0.5 + sign * lag, 0.5, 0.02, 60.0)
+    dear, cheap = (
+        update(
+            replace(Steering.first(0.2, 0.0), progress=0.499, flight=((0.49, price),)),
+            seen,
+            sign=sign,
+            max_price=MAX,
+            slope=8.0,
+        ).price
+        for price in (low, high)
+    )
+    assert cheap < dear - 0.005
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("late", [1, 30])
+def test_an_audience_that_changes_is_noticed_before_it_is_far_behind(sign: int, late: int) -> None:
+    """Half-way the price that would do moves by 0.1, which is as much as nearly all delivery."""
+    state, steps, slope, behind = Steering.first(0.2, 0.0), 2000, 8.0, 0.0
+    delivered, seen_of = 0.0, [0.0]
+    for n in range(1, steps + 1):
+        needed = 0.2 if n < steps / 2 else 0.3
+        delivered += max(1.0 + sign * slope * (state.price - needed), 0.0) / steps
+        seen_of.append(delivered)
+        known = max(n - late, 0)
+        seen = Reading(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        state = update(state, seen, sign=sign, max_price=MAX, slope=slope)
+        behind = max(behind, sign * (n / steps - delivered))
+    assert behind <= 0.8 * (1 / Gains().notice + late / steps)
+    assert abs(state.price - 0.3) <= 0.005
+    assert abs(delivered - 1.0) <= 0.002
+
+
+@pytest.mark.parametrize("steep", [1.0, 2.0, 2.8])
+def test_an_audience_steeper_than_presumed_and_seen_late_does_not_swing(steep: float) -> None:
+    """Nothing is delivered below a price, and then by the square: how pages really answer."""
+    state, steps, late = Steering.first(0.2, 0.0), 3000, 50
+    delivered, seen_of, worst = 0.0, [0.0], 0.0
+    for n in range(1, steps + 1):
+        needed = 0.25 + 0.05 * math.sin(n / steps * 4 * math.pi)
+        delivered += max(1.0 + steep * 4.0 * (state.price - needed), 0.0) ** 2 / steps
+        seen_of.append(delivered)
+        known = max(n - late, 0)
+        seen = Reading(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        state = update(state, seen, sign=1, max_price=MAX, slope=8.0)
+        if n > steps / 2:
+            worst = max(worst, abs(n / steps - delivered))
+    assert worst <= 0.02

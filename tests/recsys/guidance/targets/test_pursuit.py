@@ -176,6 +176,35 @@ def test_a_state_of_before_windows_were_kept_goes_on() -> None:
     assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
 
 
+def test_a_state_of_before_flights_were_kept_goes_on() -> None:
+    day = Day(target(), AUDIENCE)
+    before = day.until(DAY_S / 3)
+    assert day.state is not None
+    old = msgspec.to_builtins(day.state)
+    del old["steering"]["lag"], old["steering"]["flight"]
+    day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(Pursuit))
+    assert (day.state.steering.lag, day.state.steering.flight) == (None, ())
+    after = day.until(DAY_S / 3 + 120)
+    assert abs(after.price - before.price) < 0.02
+    assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
+
+
+@pytest.mark.parametrize("order", [Order(paused=True), Order(amount=60_000), Order(amount=160_000)])
+def test_a_plan_made_anew_is_no_news_of_the_audience(order: Order) -> None:
+    """What happened to the lag by an order is not taken for what viewers did."""
+    day = Day(target(), AUDIENCE)
+    day.until(DAY_S / 2)
+    assert day.state is not None
+    day.won -= 3000  # a lag that the new plan forgets
+    day.until(day.now + 120)
+    before = day.state.steering
+    day.order = order
+    day.until(DAY_S * 0.6 if order.paused else day.now + 120)
+    day.order = replace(order, paused=False)
+    day.until(day.now + 120)
+    assert day.state.steering.integral == pytest.approx(before.integral, abs=0.01)
+
+
 def test_nobody_is_silent_before_the_beginning_or_where_nobody_is_expected() -> None:
     later = target(**{"from": datetime.fromtimestamp(DAY_S / 2, UTC)})
     state = Pursuit.begin(later, 0.0)
