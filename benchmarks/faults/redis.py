@@ -265,8 +265,9 @@ def _serve(home: str, url: str) -> int:
     from recsys.settings import Settings
     from recsys.state import Recent, ViewerState
     from serving.app import Parts, build
+    from serving.main import alone
 
-    app = build(Settings.model_validate({"home": home, "stream": "memory://", "online": url}))
+    app = alone(build(Settings.model_validate({"home": home, "stream": "memory://", "online": url})))
     parts: Parts = app.state.parts
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as recsys-serve does
