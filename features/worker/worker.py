@@ -84,9 +84,9 @@ class Worker:
         be `close`d to be delivered the batch again.
         """
         consumer = self.join()
+        began = self._clock()  # reading counts: some messages are large, and clients may check their sums slowly
         messages = consumer.poll(self._stride, wait_s)
         if messages:
-            began = self._clock()
             if self._stream.identity(self._topic) != self._identity:  # asked afterwards: these are of the log joined
                 raise Unavailable(f"topic {self._topic} was made anew: joining the new one")
             with no_search_for_circles():
