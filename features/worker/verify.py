@@ -6,6 +6,7 @@ A worker that runs meanwhile makes differences of its own: verify when none does
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
@@ -14,7 +15,7 @@ from features.exposure import TRAFFIC, outdated
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
-from features.worker.rebuild import HELD, forget_idle, from_log
+from features.worker.rebuild import BATCH, HELD, forget_idle, from_log
 from features.worker.worker import Worker
 from recsys.state import forgotten
 
@@ -23,9 +24,9 @@ def replayed(log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s
     """Fold the whole log by a worker that writes into a store in memory; how many events there were."""
     events = 0
     for source in from_log(log):
-        for one in iter(lambda source=source: [p for p, _ in zip(source, range(20_000), strict=False)], []):  # type: ignore[misc]
-            worker.refold(one)
-            events += len(one)
+        while batch := list(islice(source, BATCH)):
+            worker.refold(batch)
+            events += len(batch)
     forget_idle(into, now, ttl_s)
     return events
 
