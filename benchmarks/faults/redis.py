@@ -294,6 +294,8 @@ def _serve(home: str, url: str) -> int:
             )
             while parts.holders.current.revision != parts.control.revision() or not parts.followers["engine"].ok:
                 time.sleep(0.05)
+            while parts.content is not None and (parts.content.vectors.waiting or not parts.followers["content"].ok):
+                time.sleep(0.2)  # an encoder that works through a new catalogue takes a core to itself
             parts.holders.take_model(Model.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}
             while client.post(f"/v1/placements/{PLACEMENT}:recommend", json=body).json()["rung"] != "personal":
