@@ -15,8 +15,8 @@ from benchmarks.faults.child import Child, commits, wait_until
 from benchmarks.faults.place import SESSION_S, Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
-from benchmarks.faults.servers import broker
 from benchmarks.faults.traffic import happened, records
+from benchmarks.servers import broker
 
 DISK = "8m"
 

