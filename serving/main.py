@@ -6,6 +6,8 @@ Ends on SIGTERM or Ctrl-C: no new connections, requests under way are finished, 
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -72,6 +74,7 @@ def alone(app: FastAPI) -> FastAPI:
     parts, followers = app.state.parts, app.state.parts.followers
     settled = Settled(parts.holders, lambda: bool(followers["engine"].ok))
     followers["settled"] = Follower("settled", settled.step, SETTLED_EVERY_S)
+    atexit.register(gc.unfreeze)  # at the end everything is freed, and libraries that count find nothing missing
     return app
 
 
