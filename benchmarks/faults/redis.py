@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,9 +135,13 @@ async def _ask(client: httpx.AsyncClient, viewer: str, due: float, answers: list
 
 
 def waited_s(processes: Sequence[int]) -> float:
-    """Seconds in which threads of these processes could have run and no core was free; 0 where Linux does not say."""
-    stats = [file for pid in processes for file in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-    return sum(int(file.read_text().split()[1]) for file in stats) / 1e9
+    """Seconds in which threads of these processes that live by now could have run and no core was free; 0 where Linux
+    does not say."""
+    total = 0.0
+    for file in (file for pid in processes for file in Path(f"/proc/{pid}/task").glob("*/schedstat")):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            total += int(file.read_text().split()[1]) / 1e9
+    return total
 
 
 def trial(
