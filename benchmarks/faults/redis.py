@@ -136,7 +136,7 @@ async def _ask(client: httpx.AsyncClient, viewer: str, due: float, answers: list
 
 def waited_s(processes: Sequence[int]) -> float:
     """Seconds in which threads of these processes that live by now could have run and no core was free; 0 where Linux
-    does not say."""
+    does not say. What threads waited that have ended is not known any more, so differences are at least this much."""
     total = 0.0
     for file in (file for pid in processes for file in Path(f"/proc/{pid}/task").glob("*/schedstat")):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
@@ -183,7 +183,7 @@ def trial(
         "broken": sum(bool(one.wrong) for one in answers),
         "rungs": {rung or "none": sum(one.rung == rung for one in during) for rung in rungs},
         "personal_again_s": round(max(0.0, max(lower, default=0.0) - ended[0]), 2),
-        "waited_for_a_core_s": round(waited_s(processes) - waited_before_s, 1),
+        "waited_for_a_core_s": round(max(0.0, waited_s(processes) - waited_before_s), 1),
     }
 
 
