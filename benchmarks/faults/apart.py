@@ -41,7 +41,7 @@ def away(kind: str, seconds: float, rate: float) -> list[Line]:
             f"online store {one['fault'] if one['fault'] != 'none' else 'well'} for {seconds:.0f} s, "
             f"{one['pages']:,} pages at {rate:.0f} a second",
             f"{one['ok_share']:.2%} 2xx, p99 {one['p99_ms']:.0f} ms, {one['broken']} break the policy, personal again "
-            f"after {one['personal_again_s']:.1f} s",
+            f"after {one['personal_again_s']:.1f} s; at least {one['waited_for_a_core_s']:.1f} s waited for a core",
             f"at least {GOALS['ok_share']:.1%} 2xx, p99 {GOALS['p99_ms']:.0f} ms, none breaks it, within "
             f"{GOALS['personal_again_s']:.0f} s",
             not found["missed"][one["fault"]],

@@ -14,8 +14,8 @@ from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.place import SESSION_S, Place, Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
-from benchmarks.faults.servers import Server, broker
 from benchmarks.faults.traffic import records
+from benchmarks.servers import Server, broker
 from features.codec import VIEWERS, decode_viewer
 from features.events import ViewerEvent
 

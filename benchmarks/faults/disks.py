@@ -1,4 +1,4 @@
-"""D5: disks of 8 MiB that are full, for the spool and for the event log."""
+"""D5: disks of 8 MiB that are full, for the spool and for the event log; `audit.py` has the control plane's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.faults.child import Child, commits, wait_until
 from benchmarks.faults.place import SESSION_S, Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
-from benchmarks.faults.servers import broker
 from benchmarks.faults.traffic import happened, records
+from benchmarks.servers import broker
 
 DISK = "8m"
 
@@ -99,7 +99,7 @@ def log_full(places: Places, kind: str, seed: int) -> list[Line]:
             begun = scene.judged()
             done = len(commits(place))
             filler = place.event_log / "filler"
-            _fill(filler)
+            fill(filler)
             scene.send(records(happened(chance, 500, start=100)))
             time.sleep(6.0)
             meanwhile, half = len(commits(place)) - done, scene.verdict().half
@@ -122,7 +122,7 @@ def log_full(places: Places, kind: str, seed: int) -> list[Line]:
     ]
 
 
-def _fill(file: Path) -> None:
+def fill(file: Path) -> None:
     """Write until the disk is full."""
     with file.open("wb", buffering=0) as out, suppress(OSError):
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -40,7 +41,9 @@ def rebuilt(places: Places, kind: str, events: int, seed: int) -> list[Line]:
             _wipe(place)
             if origin == "stream":
                 shutil.rmtree(place.event_log)
+            before = os.times()
             status, said = _command(place, "rebuild", "--from", origin)
+            cpu_s = sum(os.times()[2:4]) - sum(before[2:4])  # of children that ended: this one
             verified, differing = _command(place, "verify")
             rate = _rate(said)
             found, verdict = place.dump(), scene.verdict()
@@ -51,7 +54,8 @@ def rebuilt(places: Places, kind: str, events: int, seed: int) -> list[Line]:
                     kind,
                     f"online store {'and Parquet files ' if origin == 'stream' else ''}wiped, {events:,} events "
                     f"rebuilt from the {origin}",
-                    f"{same:,} of {len(expected):,} keys equal byte for byte, {rate:,.0f} events/s; {verdict}; "
+                    f"{same:,} of {len(expected):,} keys equal byte for byte, {rate:,.0f} events/s, "
+                    f"{events / cpu_s:,.0f} by processor time, the start included; {verdict}; "
                     f"verify: {differing.strip().splitlines()[-1] if differing.strip() else verified}",
                     f"all equal, at least {AT_LEAST:,} events/s" + ("" if timed else " (judged in full only)"),
                     begun.ok

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults.servers import broker, valkey
+from benchmarks.servers import broker, valkey
 from features.offline.lives import LIVES
 from features.online import OnlineStore
 from features.online.connect import open_online

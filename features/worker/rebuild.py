@@ -102,6 +102,8 @@ def _partition(
     while messages := stream.read(topic, number, offset, BATCH):
         offset = messages[-1].offset + 1
         yield from _read(messages, log, dead, name)
+        if len(messages) < BATCH:  # its end: a broker would be waited for once more, to say that nothing came
+            break
 
 
 def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], None], name: str) -> list[Placed]:

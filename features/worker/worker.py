@@ -40,6 +40,8 @@ from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
 BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
+FIRST_BATCH, LEAST_BATCH = 2_000, 200
+STEP_S = 1.0  # a step that took longer is followed by a smaller one: on a slow machine, too, something is seen soon
 POLL_S = 0.2
 TTL_SLACK_S = 1.0  # the store lets go of a viewer or an item just after `recsys.state.forgotten` does, never before
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
@@ -61,9 +63,12 @@ class Worker:
         viewer_ttl_s: float | None = None,
         item_ttl_s: float | None = None,
         batch: int = BATCH,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`viewer_ttl_s`, `item_ttl_s`: idle viewers and items are forgotten after this long. The first step joins the
         group.
+
+        batch  messages in a step at most; how many are asked for follows how long steps take by `clock`
 
         `dead` counts the messages that could not be read.
         """
@@ -71,6 +76,7 @@ class Worker:
         self._stream, self._online, self._log = stream, online, log
         self._topic, self._group = topic, group
         self._viewer_ttl_s, self._batch = viewer_ttl_s, batch
+        self._stride, self._clock = min(batch, FIRST_BATCH), clock
         self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
         self._item_ttl_s = item_ttl_s
         self._item_kept_s = None if item_ttl_s is None else item_ttl_s + TTL_SLACK_S
@@ -85,12 +91,14 @@ class Worker:
         be `close`d to be delivered the batch again. Raises NewerState for a state of a newer engine.
         """
         consumer = self.join()
-        messages = consumer.poll(self._batch, wait_s)
+        began = self._clock()  # reading counts: some messages are large, and clients may check their sums slowly
+        messages = consumer.poll(self._stride, wait_s)
         if messages:
             if self._stream.identity(self._topic) != self._identity:  # asked afterwards: these are of the log joined
                 raise Unavailable(f"topic {self._topic} was made anew: joining the new one")
             with no_search_for_circles():
                 self._take(consumer, messages)
+            self._stride = stride(self._stride, self._batch, len(messages), self._clock() - began)
         return len(messages)
 
     def run(
@@ -274,6 +282,18 @@ class Worker:
             spans[source_of(self._name, partition)] = first, last
         for source, (first, last) in spans.items():
             self._log.append(source, first, last, by_source.get(source, []))
+
+
+def stride(asked: int, most: int, count: int, took_s: float) -> int:
+    """How many messages to ask for after a step that asked for `asked` and got `count`: what fits into STEP_S.
+
+    >>> stride(2_000, 20_000, 2_000, 0.1), stride(20_000, 20_000, 20_000, 4.0), stride(5_000, 20_000, 300, 0.5)
+    (4000, 5000, 5000)
+    """
+    fits = round(count * STEP_S / max(took_s, 1e-9))
+    if took_s > STEP_S:
+        return max(min(LEAST_BATCH, most), min(asked, fits))
+    return min(most, 2 * asked, max(asked, fits))
 
 
 def read(messages: Iterable[Message], log: str) -> tuple[list[Placed], list[DeadLetter]]:

@@ -16,13 +16,13 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.servers import free_port
 from features.codec import ITEMS
 from features.online import OnlineStore
 from features.online.connect import open_online
 from features.online.redis import RedisStore
 from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
 from recsys.errors import InvalidInput, Unavailable
-from tests.conftest import free_port
 
 ADAPTERS = ["memory", "sqlite", "redis", "redis-with-prefix", "redis-indexed", "redis-cluster"]
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.audit import control_full
 from benchmarks.faults.brokers import stopped
 from benchmarks.faults.clocks import clocks
 from benchmarks.faults.disks import log_full, small_disk
+from benchmarks.faults.kept import erased, rebuilt
 from benchmarks.faults.killed import killed
 from benchmarks.faults.order import alone, repeats, shuffled
 from benchmarks.faults.place import Places, places
@@ -25,6 +27,16 @@ def ground(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Places]:
     urls = {} if kind == "embedded" else {name: request.getfixturevalue(f"{name}_url") for name in ("kafka", "redis")}
     with places(tmp_path, **urls) as given:
         yield given
+
+
+@pytest.fixture
+def small_disks(tmp_path: Path) -> None:
+    """Skips where no file system may be mounted."""
+    try:
+        with small_disk(tmp_path / "probe"):
+            pass
+    except PermissionError as error:
+        pytest.skip(str(error))
 
 
 def passed(lines: list[Line], *, leave_out: str = "from death") -> None:
@@ -57,13 +69,23 @@ def test_repeated_shuffled_and_unreadable_messages(ground: Places, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["embedded"])
-def test_clocks_that_are_wrong_and_a_full_disk(ground: Places, kind: str, tmp_path: Path) -> None:
+def test_stores_are_rebuilt_and_nobody_erased_comes_back(ground: Places, kind: str) -> None:
+    passed(rebuilt(ground, kind, events=300, seed=1))
+    passed(erased(ground, kind, viewers=3, seed=1))
+
+
+@pytest.mark.parametrize("kind", ["embedded"])
+def test_a_full_disk_of_the_audit_trail_stops_policies_alone(ground: Places, kind: str, small_disks: None) -> None:
+    passed(control_full(ground, kind, seconds=1.0))
+
+
+@pytest.mark.parametrize("kind", ["embedded"])
+def test_clocks_that_are_wrong(ground: Places, kind: str) -> None:
     passed(clocks(ground, kind, rounds=2))
-    try:
-        with small_disk(tmp_path / "probe"):
-            pass
-    except PermissionError as error:
-        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("kind", ["embedded"])
+def test_a_full_disk_of_the_event_log_is_waited_for(ground: Places, kind: str, small_disks: None) -> None:
     passed(log_full(ground, kind, seed=1))
 
 

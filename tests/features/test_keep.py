@@ -301,15 +301,6 @@ def test_the_commands_keep_and_forget(home: str, capsys: pytest.CaptureFixture[s
     assert said("export", "viewer-1") == (0, '{"state":null}\n')
 
 
-def test_every_batch_of_a_long_log_is_whole(
-    home: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("features.worker.rebuild.BATCH", 7)
-    for command in ("verify", "rebuild", "verify"):
-        assert main(["--home", home, "--viewer-ttl-days", "100000", command]) == 0, command
-    assert "0 differences against 100 events of the log\n" in capsys.readouterr().out
-
-
 def test_an_erasure_excuses_items_until_the_next_rebuild_and_no_longer(
     home: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,165 @@
+"""D5: the disk of the control plane, and so of the audit trail, is full: no policy can be written, all else goes on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from benchmarks.faults.api import Api, Sender
+from benchmarks.faults.child import Child, wait_until
+from benchmarks.faults.disks import fill, small_disk
+from benchmarks.faults.place import Places
+from benchmarks.faults.report import Line
+from benchmarks.faults.scene import Scene
+from serving.control.connect import open_control
+
+WHAT = "control plane's disk of 8 MiB full, policies published, pages asked for, events sent; then there is room"
+PASSES = "no false 2xx, policy writes alone stop, with 503 and a reason; resumes by itself, the audit trail is whole"
+OUTLET, ITEMS, SLOTS = "cn", 60, 10
+WRITES_AT_MOST = 400  # a database may have room of its own for some
+
+
+@dataclass
+class Editor:
+    """Publishes policies, each under a note of its own, and keeps count of what became of them."""
+
+    http: httpx.Client
+    taken: list[str] = field(default_factory=list)  # notes of policies answered with 2xx
+    refused: list[httpx.Response] = field(default_factory=list)
+    version: int = 0  # newest that was answered with 2xx
+
+    def publish(self) -> bool:
+        """One more; whether it was taken."""
+        note = f"n{len(self.taken) + len(self.refused)}"
+        words = "".join(f"# {note} {line:03} {'x' * 60}\n" for line in range(100))  # long: so that it needs room
+        answer = self.http.post(
+            f"/v1/policies/{OUTLET}/publish",
+            params={"note": note},
+            content=f"{words}outlet: {OUTLET}\ncontrols:\n  - {{id: c, action: cap, attribute: topic, at_most: 4}}\n",
+            headers={"content-type": "application/yaml"},
+        )
+        if not answer.is_success:
+            self.refused.append(answer)
+            return False
+        self.taken.append(note)
+        self.version = answer.json()["version"]
+        return True
+
+    def clear(self) -> bool:
+        """Whether each refusal is a 503 that says what is wrong and when to come again."""
+        return all(
+            answer.status_code == 503 and "full" in answer.json()["detail"] and "retry-after" in answer.headers
+            for answer in self.refused
+        )
+
+
+def control_full(places: Places, kind: str, seconds: float) -> list[Line]:
+    """One line: the audit trail stands in the control plane's database, here of SQLite, written in one transaction."""
+    place = places.new(kind)
+    disk = place.home / "control"
+    url = f"sqlite:///{disk}/control.db"
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(small_disk(disk))
+            api = stack.enter_context(closing(Api(place, "--control", url))).ready()
+            http = stack.enter_context(httpx.Client(base_url=api.address, timeout=30))
+            editor = Editor(http)
+            http.post("/v1/items", json={"items": [_item(n) for n in range(ITEMS)]}).raise_for_status()
+            begun = editor.publish() and wait_until(lambda: _page(http)[1] == editor.version, 30.0) < float("inf")
+            sender = stack.enter_context(closing(Sender(api, "d5a")))
+            sender.start()
+            fill(disk / "filler")
+            for _ in range(WRITES_AT_MOST):
+                if len(editor.refused) >= 5:
+                    break
+                editor.publish()
+            in_time_s = wait_until(lambda: _page(http)[1] == editor.version, 5.0)  # of writes that found room
+            pages, during = _asked(http, editor, seconds)
+            reads = http.get(f"/v1/policies/{OUTLET}/history").status_code
+            answers = Counter(sender.answers)
+            (disk / "filler").unlink()
+            resumed_s = wait_until(editor.publish, 30.0, every_s=0.1)
+            follows_s = wait_until(lambda: _page(http)[1] == editor.version, 10.0)
+            sender.end()
+            with closing(Scene(place)) as scene, closing(Child(place).ready()):
+                wait_until(lambda: sender.ids <= scene.hear(), 60.0)
+                lost, verdict = len(sender.ids - scene.hear()), scene.judged()
+            api.close()
+            trail = _trail(url, editor)
+    except PermissionError as error:
+        return [Line("D5", kind, WHAT, f"not run: {error}", PASSES, False)]
+    good = pages[200]
+    return [
+        Line(
+            "D5",
+            kind,
+            WHAT,
+            f"{len(editor.refused)} policies refused, each with its reason: {'yes' if editor.clear() else 'NO'}; "
+            f"{len(editor.taken)} taken; {good} of {pages.total()} pages 200, {len(during)} policy versions on them; "
+            f"events answered {', '.join(f'{n} x {status}' for status, n in sorted(answers.items()))}, {lost} lost; "
+            f"history {reads}; a policy taken again {resumed_s:.1f} s after there was room, on pages {follows_s:.1f} s "
+            f"later; {trail or 'audit trail whole'}; {verdict}",
+            PASSES,
+            begun
+            and len(editor.refused) >= 5
+            and editor.clear()
+            and good == pages.total() > 0
+            and len(during) == 1
+            and set(answers) == {202}
+            and not lost
+            and reads == 200
+            and max(in_time_s, resumed_s, follows_s) < float("inf")
+            and not trail
+            and verdict.ok,
+        )
+    ]
+
+
+def _item(n: int) -> dict[str, Any]:
+    at = datetime.now(UTC) - timedelta(hours=n + 1)
+    text = {"id": f"item-{n}", "title": {"en": f"Item {n}"}, "outlet": OUTLET, "topic": f"topic-{n % 7}"}
+    return {**text, "published_at": at.isoformat()}
+
+
+def _page(http: httpx.Client) -> tuple[int, int]:
+    """Status of a page, and the version of the outlet's policy that it names."""
+    answer = http.post(f"/v1/placements/{OUTLET}-mobile-home:recommend", json={"viewer_id": "v", "slots": SLOTS})
+    said = answer.json().get("policy_version") or ""
+    return answer.status_code, int(said.rpartition("@")[2] or 0) if answer.is_success else 0
+
+
+def _asked(http: httpx.Client, editor: Editor, seconds: float) -> tuple[Counter[int], set[int]]:
+    """Statuses and policy versions of pages while an editor goes on trying."""
+    statuses, versions, give_up = Counter[int](), set[int](), time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        for _ in range(10):
+            status, version = _page(http)
+            statuses[status] += 1
+            versions.add(version)
+        editor.publish()
+        time.sleep(0.1)
+    return statuses, versions
+
+
+def _trail(url: str, editor: Editor) -> str:
+    """What is wrong with the audit trail, read from the file: nothing, or in words."""
+    control = open_control(url)
+    with closing(control):
+        broken = control.audit_break()
+        rows, after = [], 0
+        while more := control.audit(after, 1000):
+            rows, after = [*rows, *more], more[-1].seq
+        notes = {version.version: version.note for version in control.history(OUTLET)}
+    published = [notes[row.detail["version"]] for row in rows if row.action == "policy.publish"]  # type: ignore[index]
+    drafted = [row.detail["note"] for row in rows if row.action == "policy.draft"]
+    if broken is not None:
+        return f"audit trail broken at {broken}"
+    if published != editor.taken:
+        return f"{len(published)} publications on the trail, {len(editor.taken)} were taken"
+    return "" if len(drafted) == len(set(drafted)) == len(notes) else "drafts without a row, or twice"
