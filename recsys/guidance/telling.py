@@ -25,6 +25,7 @@ class Told:
     within: int | None = None
     slot: int | None = None
     first_slots: int | None = None  # the floor is due in full so early
+    achieved_first: int | None = None  # of `achieved`, those in the first `first_slots`
 
     def reason(self, status: str, by: int) -> str:
         """One sentence for editors."""
@@ -47,7 +48,8 @@ class Told:
         if self.within:
             where = f" in any {self.within} neighbouring slots"
         elif self.first_slots:
-            where = f" in the first {self.first_slots} slots; on the page"
+            there = f"{self.achieved_first} there, {self.achieved} on the page"
+            return f"{' and '.join(asked)} in the first {self.first_slots} slots: {there}"
         return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
 
     def _pin(self, status: str) -> str:
@@ -99,6 +101,7 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
     missing = max(0, least - supply)
     due = int((bounds.lower[rows[0]] == least).argmax()) + 1
+    early = due if least and due < bounds.slots else None
     return Told(
         "share",
         int(counts.max()),
@@ -107,5 +110,6 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
         shaped,
         at_least=least or None,
         at_most=most if most < bounds.slots else None,
-        first_slots=due if least and due < bounds.slots else None,
+        first_slots=early,
+        achieved_first=None if early is None else int(bounds.member[rows[0], chosen[:early]].sum()),
     )
