@@ -15,7 +15,7 @@ from recsys.types import F64, I32
 class Told:
     """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked."""
 
-    kind: str  # "share" | "cap" | "space" | "pin"
+    kind: str  # "share" | "cap" | "space" | "pin" | "free": nothing is asked of this page alone, only of the audience
     achieved: int
     supply: int
     missing: int
@@ -31,6 +31,8 @@ class Told:
         """One sentence for editors."""
         if self.kind == "pin":
             return self._pin(status)
+        if self.kind == "free":
+            return f"asks nothing of this page alone; {self.achieved} on the page"
         got = self._got()
         if status == "impossible":
             return f"{got}; {self.missing} more would have to be available: only {self.supply} may be shown here now"
@@ -102,8 +104,9 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     missing = max(0, least - supply)
     due = int((bounds.lower[rows[0]] == least).argmax()) + 1
     early = due if least and due < bounds.slots else None
+    free = not least and bool((bounds.upper[rows[0]] >= np.arange(1, bounds.slots + 1)).all())
     return Told(
-        "share",
+        "free" if free and len(rows) == 1 else "share",
         int(counts.max()),
         supply,
         missing,
