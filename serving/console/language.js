@@ -39,16 +39,16 @@ export const say = {
 export async function learn() {
   if (templates.length || say.language !== "zh") return;
   const pairs = await (await fetch("/console/static/wording.zh.json")).json();
-  const literal = ([english]) => (english.startsWith("{rest}") ? Infinity : english.replace(/\{\w+\*?\}/g, "").length);
+  const literal = ([english]) => (english.startsWith("{rest}") ? Infinity : english.replace(/\{\w+[*!]?\}/g, "").length);
   const most = pairs.toSorted((a, b) => literal(b) - literal(a)); // of several that fit, the one that says most is meant
   templates = most.map(([english, chinese]) => ({ pattern: pattern(english), chinese }));
 }
 
-/** {name} is any text, {name*} a list of texts parted by commas; what follows {rest} is taken off first. */
+/** {name} is any text, {name*} a list of texts parted by commas, {name!} one word; what follows {rest} is taken off first. */
 function pattern(english) {
-  const parts = english.split(/\{(\w+\*?)\}/);
+  const parts = english.split(/\{(\w+[*!]?)\}/);
   const names = parts.filter((_, n) => n % 2);
-  const source = parts.map((part, n) => (n % 2 ? "(.+?)" : part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))).join("");
+  const source = parts.map((part, n) => (n % 2 ? (part.endsWith("!") ? "(\\S+)" : "(.+?)") : part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))).join("");
   return { names, expression: new RegExp(`^${source}$`, "s") };
 }
 
@@ -57,7 +57,7 @@ function inChinese(text) {
     const found = expression.exec(text);
     if (found) {
       const of = new Map(names.map((name, n) => [name, name.endsWith("*") ? found[n + 1].split(", ").map(inChinese).join("、") : inChinese(found[n + 1])]));
-      return chinese.replace(/\{(\w+\*?)\}/g, (_, name) => of.get(name));
+      return chinese.replace(/\{(\w+[*!]?)\}/g, (_, name) => of.get(name));
     }
   }
   return text;

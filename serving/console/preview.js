@@ -8,7 +8,7 @@ let running = null;
 export async function preview(outlet) {
   if (running) return running.abort();
   running = new AbortController();
-  $("preview").textContent = say.word("stop");
+  button("stop");
   $("preview-card").hidden = false;
   $("preview-state").textContent = say.word("preview_starts");
   $("preview-body").hidden = true;
@@ -19,8 +19,14 @@ export async function preview(outlet) {
     $("preview-state").textContent = say.word("preview_stopped");
   } finally {
     running = null;
-    $("preview").textContent = say.word("preview");
+    button("preview");
   }
+}
+
+/** What the button does now, kept when the language changes. */
+function button(word) {
+  $("preview").dataset.word = word;
+  $("preview").textContent = say.word(word);
 }
 
 async function* lines(outlet, text, signal) {

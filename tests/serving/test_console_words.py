@@ -17,14 +17,15 @@ from recsys.guidance.targets.words import sentence
 from recsys.guidance.telling import Told
 
 PAIRS = json.loads(files("serving.console").joinpath("wording.zh.json").read_text("utf-8"))
-_PLACE = re.compile(r"\{(\w+\*?)\}")
+_PLACE = re.compile(r"\{(\w+[*!]?)\}")
 _SAYS_NOTHING = re.compile(r"'[^']*'|\"[^\"]*\"|[\w.*-]*[._:/-][\w.*:/-]*|\b[a-z]+_[a-z_]+\b")
 
 
 def pattern(english: str) -> tuple[list[str], re.Pattern[str]]:
     """As `language.js` reads a template."""
-    parts = re.split(r"\{(\w+\*?)\}", english)
-    source = "".join("(.+?)" if n % 2 else re.escape(part) for n, part in enumerate(parts))
+    parts = _PLACE.split(english)
+    hole = {part: r"(\S+)" if part.endswith("!") else "(.+?)" for part in parts[1::2]}
+    source = "".join(hole[part] if n % 2 else re.escape(part) for n, part in enumerate(parts))
     return parts[1::2], re.compile(f"^{source}$", re.DOTALL)
 
 
@@ -40,12 +41,13 @@ def in_chinese(text: str) -> str:
     """As `language.js` says a text; the text itself where no template knows it."""
     for names, expression, chinese in TEMPLATES:
         if found := expression.match(text):
-            of = dict(zip(names, found.groups(), strict=True))
-            said = {
-                n: "、".join(map(in_chinese, t.split(", "))) if n[-1] == "*" else in_chinese(t) for n, t in of.items()
-            }
-            return _PLACE.sub(lambda place: said[place[1]], chinese)
+            said = dict(zip(names, map(_part, names, found.groups()), strict=True))
+            return _PLACE.sub(lambda place, said=said: said[place[1]], chinese)  # type: ignore[misc]
     return text
+
+
+def _part(name: str, text: str) -> str:
+    return "、".join(map(in_chinese, text.split(", "))) if name.endswith("*") else in_chinese(text)
 
 
 def english_left(text: str) -> list[str]:
@@ -53,7 +55,11 @@ def english_left(text: str) -> list[str]:
     return re.findall(r"\b[A-Za-z]{2,}\b", _SAYS_NOTHING.sub("", in_chinese(text)))
 
 
-FIELDS = {"within", "YAML", "JSON", "UTC", "share", "impressions", "strict", "by", "from", "prefixes", "HH", "MM", "label", "news", "cn", "viewer", "guaranteed", "controls"}  # fmt: skip
+FIELDS = {
+    "YAML", "JSON", "UTC", "HH", "MM", "within", "share", "impressions", "strict", "by", "from", "prefixes", "label",
+    "news", "cn", "viewer", "guaranteed", "controls",
+}  # fmt: skip
+"""Fields and values that an editor writes in the policy as they are."""
 
 
 def test_a_template_says_what_the_english_says() -> None:
@@ -95,7 +101,7 @@ def test_a_template_says_what_the_english_says() -> None:
         "{id: a, action: space, attribute: topic, at_most: 3, within: 3}",
         "{id: a, action: exposure_target, where: {label: x}, by: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 3.0, by: 2026-10-08T00:00:00Z}",
-        "{id: a, action: exposure_target, where: {label: x}, share: 30%, from: 2027-01-01T00:00:00Z, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00Z, by: 2026-01-01T00:00Z}",
         "{id: a, action: exposure_target, where: {locality: viewer}, share: 30%, by: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 30%, plan: by_day_part, by: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 30%, last_resort: 2, by: 2026-10-08T00:00:00Z}",
@@ -179,8 +185,9 @@ def standing(**more: object) -> Standing:
     """A target halfway, on plan."""
     calm = {
         "amount": 100.0, "delivered": 50.0, "planned": 50.0, "progress": 0.5, "price": 0.1, "price_limit": 0.5,
-        "tolerance": 0.02, "outlook": Outlook(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0, "pacing_error": 0.0,
-        "paused": False, "stopped": False, "over": False, "begun": True, "resort": False, "cap": False,
+        "tolerance": 0.02, "outlook": Outlook(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
+        "pacing_error": 0.0, "paused": False, "stopped": False, "over": False, "begun": True, "resort": False,
+        "cap": False,
     }  # fmt: skip
     return Standing(**{**calm, **more})  # type: ignore[arg-type]
 
