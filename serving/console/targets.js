@@ -50,7 +50,7 @@ async function choose(target) {
 }
 
 const part = (value, target) => value / Math.max(target.amount, 1e-9);
-const known = (target) => target.progress > 0;
+const known = (target) => target.progress > 0 && target.status !== "unknown yet";
 const foreseen = (target) => (known(target) ? percent(target.forecast.expected) : say.word("unknown_yet"));
 const interval = (target) => (known(target) ? `${percent(target.forecast.low)} – ${percent(target.forecast.high)}` : "");
 
