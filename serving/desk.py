@@ -162,7 +162,7 @@ class PolicyDesk:
         known = {*snapshot.outlets, *snapshot.worlds}
         if not any(within(code, outlet) for code in known):
             words = f"no outlet {outlet!r} is known: it has neither items nor a policy nor a name"
-            yield Finding("outlet", f"{words}{meant(outlet, known, '.')}")
+            yield Finding("outlet", f"{words}{meant(outlet, known, '.')}", "warning")
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current
@@ -210,4 +210,4 @@ def _found(places: list[Place], policy: Policy | None = None) -> list[Found]:
 
 
 def _places(findings: Any) -> list[Place]:
-    return [Place(where=finding.where, message=finding.message) for finding in findings]
+    return [Place(**vars(finding)) for finding in findings]

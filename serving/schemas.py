@@ -209,7 +209,7 @@ class Found(Place):
 
 
 class LintAnswer(BaseModel):
-    """What lint found, in editors' words; empty when all is well."""
+    """What lint found, in editors' words; empty when all is well. What has an `error` cannot be saved."""
 
     findings: list[Found]
 
@@ -274,7 +274,7 @@ class AuditAnswer(BaseModel):
     """A page of the audit trail."""
 
     rows: list[AuditOut]
-    next: int | None = Field(description="`after` of the next page; null on the last")
+    next: int | None = Field(description="`after` of the next page, `before` of one newest first; null on the last")
 
 
 class PartHealth(BaseModel):

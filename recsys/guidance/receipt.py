@@ -49,6 +49,7 @@ class ControlLine(Part):
              relaxed     gave way by `by` slots, because more important controls left no room
              impossible  gave way by `by` slots, because `missing` candidates were not there at all
     achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
+    achieved_first  members in the first `required.first_slots` of the page, for a floor that is due there
     settled   proven that it could not have given way less, given all more important controls
     """
 
@@ -59,6 +60,7 @@ class ControlLine(Part):
     priority: int
     required: Required
     achieved: int
+    achieved_first: int | None = None
     status: Status
     by: int = 0
     missing: int = 0
@@ -181,6 +183,7 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
             slot=told.slot,
         ),
         achieved=told.achieved,
+        achieved_first=told.achieved_first,
         status=status,
         by=by,
         missing=told.missing,

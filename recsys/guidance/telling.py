@@ -15,7 +15,7 @@ from recsys.types import F64, I32
 class Told:
     """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked."""
 
-    kind: str  # "share" | "cap" | "space" | "pin"
+    kind: str  # "share" | "cap" | "space" | "pin" | "free": nothing is asked of this page alone, only of the audience
     achieved: int
     supply: int
     missing: int
@@ -25,11 +25,14 @@ class Told:
     within: int | None = None
     slot: int | None = None
     first_slots: int | None = None  # the floor is due in full so early
+    achieved_first: int | None = None  # of `achieved`, those in the first `first_slots`
 
     def reason(self, status: str, by: int) -> str:
         """One sentence for editors."""
         if self.kind == "pin":
             return self._pin(status)
+        if self.kind == "free":
+            return f"asks nothing of this page alone; {self.achieved} on the page"
         got = self._got()
         if status == "impossible":
             return f"{got}; {self.missing} more would have to be available: only {self.supply} may be shown here now"
@@ -47,7 +50,8 @@ class Told:
         if self.within:
             where = f" in any {self.within} neighbouring slots"
         elif self.first_slots:
-            where = f" in the first {self.first_slots} slots; on the page"
+            there = f"{self.achieved_first} there, {self.achieved} on the page"
+            return f"{' and '.join(asked)} in the first {self.first_slots} slots: {there}"
         return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
 
     def _pin(self, status: str) -> str:
@@ -99,13 +103,16 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
     missing = max(0, least - supply)
     due = int((bounds.lower[rows[0]] == least).argmax()) + 1
+    early = due if least and due < bounds.slots else None
+    free = not least and bool((bounds.upper[rows[0]] >= np.arange(1, bounds.slots + 1)).all())
     return Told(
-        "share",
+        "free" if free and len(rows) == 1 else "share",
         int(counts.max()),
         supply,
         missing,
         shaped,
         at_least=least or None,
         at_most=most if most < bounds.slots else None,
-        first_slots=due if least and due < bounds.slots else None,
+        first_slots=early,
+        achieved_first=None if early is None else int(bounds.member[rows[0], chosen[:early]].sum()),
     )

@@ -126,6 +126,20 @@ def test_a_mistyped_axis_is_told_with_the_one_that_was_meant(shop: Catalog) -> N
     assert "did you mean 'public_value'?" in message
 
 
+def test_nothing_that_lint_says_keeps_a_policy_from_being_saved(shop: Catalog) -> None:
+    """Errors are for what cannot be read; rules without effect are hints, rules that will not be kept warnings."""
+    told = [
+        ("{id: a, action: share, where: {series: harvest}, at_least: 0.5}", "warning"),
+        ("{id: a, action: share, where: {label: sprot}, at_least: 0.1}", "warning"),
+        ("{id: a, action: share, where: {label: sport}, at_most: 40}", "hint"),
+        ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "hint"),
+    ]
+    for control, level in told:
+        found = lint([parse_policy(f"outlet: cn.zj\ncontrols: [{control}]"), parse_policy(PARENT)], shop, NOW)
+        assert level in {finding.level for finding in found}, found
+        assert "error" not in {finding.level for finding in found}
+
+
 def test_weights_without_effect(shop: Catalog) -> None:
     told = findings(shop, weights="{nobility: 0.2, public_value: 0}")
     assert [place for place, _ in told] == ["weights.nobility", "weights.public_value"]
