@@ -6,6 +6,7 @@ Plain JSON in editors' words; `verify` recomputes it. A page without a policy ge
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,13 +14,16 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.batch import Candidates
 from recsys.catalog import Catalog
-from recsys.guidance.bounds import Bounds, Solution
+from recsys.guidance.bounds import Bounds, Solution, relative_gap
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.policy import Hardness
 from recsys.guidance.telling import Told, tell
 from recsys.types import F64, I32
 
 Status = Literal["met", "binding", "relaxed", "impossible"]
+
+NEAR = 1e-8
+"""Worths that differ by less, relative to their size, are the same."""
 
 
 class Part(BaseModel):
@@ -69,7 +73,8 @@ class ControlLine(Part):
 
 class Price(Part):
     """Utility lost for one unit of a control, in clicks: exact where the page was solved again one unit looser
-    (`resolved`), else the dual's estimate (`dual`), which errs on the high side."""
+    (`resolved`), else the dual's estimate (`dual`), which errs on the high side. One word for all prices of a receipt.
+    """
 
     control_id: str
     clicks: float
@@ -96,7 +101,9 @@ class Receipt(Part):
 
     utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
             whole price of guidance is their difference
-    bound   no page that keeps what this page keeps is worth more
+    price   of every control in force, in their order, where the bound says that controls cost something; of pins only
+            when resolved. None is more than the best page without controls is worth above this one
+    bound   no page that keeps what this page keeps is worth more; at most what the pins that stand leave possible
     gap     (bound - value) / |value|; 0 when `proven` to be the best page
     legal_kept  False: a legal control could not be kept; the page must not go out, the editorial page answers
     """
@@ -130,26 +137,21 @@ def write_receipt(
     value = batch.utility + batch.bonus
     plain = best_without(batch.utility, bounds)
     weight = attention[: bounds.slots]
+    most = most_worth(value, weight, bounds, solution.relaxed)
+    bound = max(solution.value, min(solution.bound, most))
     controls = tuple(
         _line(policy, c, told, solution) for c, told in enumerate(tell(bounds, solution, value)) if told is not None
     )
     return Receipt(
         policy_version=policy.version,
         controls=controls,
-        price=tuple(
-            Price(
-                control_id=policy.controls[c].control.id,
-                clicks=float(solution.price[c]),
-                how="resolved" if solution.resolved[c] else "dual",
-            )
-            for c in np.flatnonzero(solution.price > 0)
-        ),
+        price=tuple(_prices(policy, bounds, solution, value, weight, bound)),
         value=solution.value,
         utility=math.fsum(weight * batch.utility[solution.chosen]),
         utility_without=math.fsum(weight * batch.utility[plain]),
-        bound=solution.bound,
-        gap=solution.gap,
-        proven=solution.proven,
+        bound=bound,
+        gap=relative_gap(bound, solution.value),
+        proven=solution.proven or bound - solution.value <= NEAR * (1.0 + abs(bound)),
         moved=tuple(_moves(policy, bounds, solution, batch, plain, catalog)),
         legal_kept=not any(line.hardness == "legal" and line.by for line in controls),
     )
@@ -158,6 +160,46 @@ def write_receipt(
 def best_without(value: F64, bounds: Bounds) -> I32:
     """[K] candidates of the best page without any control: the order of value, ties as the solver breaks them."""
     return np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
+
+
+def most_worth(value: F64, attention: F64, bounds: Bounds, by: I32 | None = None) -> float:
+    """What no page is worth more than: the best values in the best slots; with `by` [C], around the pins that stand.
+
+    value [N], attention [K]
+    """
+    free, loose = np.ones(len(value), np.bool_), np.ones(len(attention), np.bool_)
+    worth = []
+    for item, slot, control in zip(bounds.pin_item, bounds.pin_slot, bounds.pin_control, strict=True):
+        if by is not None and by[control] == 0 and loose[slot]:
+            worth.append(attention[slot] * value[item])
+            free[item] = loose[slot] = False
+    left = int(loose.sum())
+    best = np.sort(value[free])
+    return math.fsum([*worth, *(np.sort(attention[loose]) * best[len(best) - left :])])
+
+
+def _prices(
+    policy: CompiledPolicy, bounds: Bounds, solution: Solution, value: F64, attention: F64, bound: float
+) -> Iterator[Price]:
+    """One price for each control that can have one."""
+    most = most_worth(value, attention, bounds)
+    if not costs(bound, most):
+        return
+    resolved = bool(solution.resolved[bounds.active].all())
+    for c in priced(bounds, resolved):
+        clicks = min(float(solution.price[c]), most - solution.value)
+        yield Price(control_id=policy.controls[c].control.id, clicks=clicks, how="resolved" if resolved else "dual")
+
+
+def costs(bound: float, most: float) -> bool:
+    """Whether a bound says that controls cost something, when pages without controls are worth `most`."""
+    return most - bound > NEAR * (1.0 + abs(most))
+
+
+def priced(bounds: Bounds, resolved: bool) -> list[int]:
+    """Numbers of the controls in force that have a price: duals have none for pins."""
+    pins = set() if resolved else set(bounds.pin_control.tolist())
+    return [c for c in np.flatnonzero(bounds.active).tolist() if c not in pins]
 
 
 def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> ControlLine:
@@ -184,7 +226,7 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
         status=status,
         by=by,
         missing=told.missing,
-        settled=bool(solution.settled[c]),
+        settled=by == 0 or bool(solution.settled[c]),
         reason=told.reason(status, by),
         legal_ref=control.legal_ref,
     )

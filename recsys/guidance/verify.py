@@ -1,7 +1,9 @@
 """A receipt recomputed without trusting the solver: plain counting, and HiGHS for what is claimed to be best or least.
 
-What cannot be recomputed from the page alone are estimates: a dual's price must be a finite number >= 0, and a control
-named as responsible for a move must speak about the item.
+What cannot be recomputed from the page alone are estimates. A bound must lie between the page's worth and that of the
+best values in the best slots; prices of the dual must name every control, be no more than what is to be won without
+controls, and not all be 0 where the bound says that controls cost something. Which estimate within these limits is the
+better one, nobody can tell without the solver. A control named as responsible for a move must speak about the item.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from recsys.guidance.bounds import Bounds, Solution, relative_gap
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.exact import any_page, best_page
 from recsys.guidance.problem import reduce
-from recsys.guidance.receipt import Receipt, speaks, write_receipt
+from recsys.guidance.receipt import Receipt, costs, most_worth, priced, speaks, write_receipt
 from recsys.types import F64, I32
 
 
@@ -43,11 +45,12 @@ def verify(
     if broken_page:
         return broken_page
     by = excess(bounds, chosen)
-    findings = list(_numbers(receipt, chosen, batch, attention[: bounds.slots]))
+    value, weight = batch.utility + batch.bonus, attention[: bounds.slots]
+    findings = list(_numbers(receipt, chosen, batch, weight))
     findings += _lines(receipt, chosen, by, policy, bounds, batch, attention, catalog)
-    findings += _prices(receipt, policy, bounds)
+    findings += _prices(receipt, by, policy, bounds, value, weight)
     if exact and not findings:
-        findings += _optimum(receipt, by, policy, bounds, batch.utility + batch.bonus, attention[: bounds.slots])
+        findings += _optimum(receipt, by, policy, bounds, value, weight)
     return tuple(findings)
 
 
@@ -133,6 +136,8 @@ def _lines(
         )
         return
     for place, (said, counted) in enumerate(zip(receipt.controls, own.controls, strict=True)):
+        if not said.settled and not said.by:
+            yield Finding(f"controls[{place}].settled", f"{said.id} did not give way, and less is not possible")
         for field in type(said).model_fields:
             if getattr(said, field) != getattr(counted, field):
                 yield Finding(f"controls[{place}].{field}", f"{said.id}: counted {getattr(counted, field)!r}")
@@ -163,15 +168,27 @@ def _responsible(
             yield Finding(f"moved[{place}].control_ids", f"{ids} are not one or two controls about {move.item_id}")
 
 
-def _prices(receipt: Receipt, policy: CompiledPolicy, bounds: Bounds) -> Iterator[Finding]:
-    active = {o.control.id for o, on in zip(policy.controls, bounds.active, strict=True) if on}
-    seen: set[str] = set()
+def _prices(
+    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, value: F64, attention: F64
+) -> Iterator[Finding]:
+    """Bound and prices against the best values in the best slots."""
+    free, pinned = most_worth(value, attention, bounds), most_worth(value, attention, bounds, by)
+    if not receipt.bound <= pinned + _tolerance(pinned):
+        yield Finding("bound", f"the best values in the best slots are worth {pinned:.9g}, no more")
+    hows = {price.how for price in receipt.price}
+    if len(hows) > 1:
+        yield Finding("price", "either all prices were found by solving again, or none")
+    due = priced(bounds, hows == {"resolved"}) if costs(receipt.bound, free) else []
+    ids = [policy.controls[c].control.id for c in due]
+    if [price.control_id for price in receipt.price] != ids:
+        yield Finding("price", f"prices are due of {', '.join(ids) or 'none'}, in this order")
     for place, price in enumerate(receipt.price):
-        if price.control_id not in active or price.control_id in seen:
-            yield Finding(f"price[{place}].control_id", f"{price.control_id} is not in force, or priced twice")
-        if not (math.isfinite(price.clicks) and price.clicks >= 0):
-            yield Finding(f"price[{place}].clicks", "a price is a number of clicks, at least 0")
-        seen.add(price.control_id)
+        if not 0 <= price.clicks <= free - receipt.value + _tolerance(free):
+            yield Finding(
+                f"price[{place}].clicks", f"lies between 0 and the {free - receipt.value:.9g} that all controls cost"
+            )
+    if hows == {"dual"} and costs(receipt.bound, pinned) and not any(price.clicks > 0 for price in receipt.price):
+        yield Finding("price", f"without any price no bound below {pinned:.9g} can be told")
 
 
 def _optimum(

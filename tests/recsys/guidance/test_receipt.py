@@ -135,8 +135,18 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield changed(("moved", place, "item_id"), lambda x: "i59" if x != "i59" else "i58")
         yield changed(("moved", place, "control_ids"), lambda x: [*x, "nobody"])
         yield changed(("moved", place, "cause"), lambda x: "others" if x != "others" else "weights")
+    yield changed(("bound",), lambda x: 100.0 * x)
+    for turn in (lambda x: [], lambda x: x[1:], lambda x: x[::-1]):
+        if turn(receipt["price"]) != receipt["price"]:
+            yield changed(("price",), turn)
+    for place, line in enumerate(receipt["controls"]):
+        if not line["by"]:
+            yield changed(("controls", place, "settled"), lambda x: not x)
     for place, price in enumerate(receipt["price"]):
         yield changed(("price", place, "clicks"), lambda x: -x - 1)
+        yield changed(("price", place, "clicks"), lambda x: 1e9)
+        if len(receipt["price"]) > 1:
+            yield changed(("price", place, "how"), lambda x: "dual" if x == "resolved" else "resolved")
         yield changed(("price", place, "control_id"), lambda x: x + "x")
         if price["how"] == "resolved":
             yield changed(("price", place, "clicks"), lambda x: x + 0.01)
@@ -151,6 +161,35 @@ def test_every_altered_receipt_is_rejected(make: Any, text: str) -> None:
         count += 1
         assert check(made, Receipt.model_validate(other)), what
     assert count > 60
+
+
+def test_estimates_are_held_within_what_can_be(make: Any) -> None:
+    """Nobody can tell a good estimate from a fair one, but a bound, a gap or a price of any size is found out."""
+    text = "\n".join(line for line in POLICY.splitlines() if "pin" not in line)
+    for seed in range(4):
+        made = make(text, seed=seed)
+        said = made.receipt.model_dump(mode="json")
+        assert [price["control_id"] for price in said["price"]] == [line["id"] for line in said["controls"]]
+        forged = {
+            "bound": {"bound": 100 * said["value"], "gap": 99.0, "proven": False},
+            "price": {"price": []},
+            "price[0].clicks": {"price": [price | {"clicks": 1e9} for price in said["price"]]},
+            "controls[0].settled": {"controls": [line | {"settled": False} for line in said["controls"]]},
+        }
+        for where, change in forged.items():
+            found = check(made, Receipt.model_validate(said | change), exact=False)
+            assert where in {finding.where for finding in found}, (where, found)
+        free = {"price": [price | {"clicks": 0.0} for price in said["price"]]}
+        assert check(made, Receipt.model_validate(said | free), exact=False)
+
+
+def test_prices_are_clipped_to_what_controls_cost_in_all(make: Any) -> None:
+    made = make(POLICY, seed=1)
+    wild = replace(made.solution, price=made.solution.price * 1e6, bound=made.solution.bound * 1e6, proven=False)
+    receipt = write_receipt(made.policy, made.bounds, wild, made.batch, made.attention, made.catalog)
+    assert check(made, receipt, exact=False) == ()
+    value = np.sort(made.batch.utility + made.batch.bonus)[::-1][:12]
+    assert receipt.bound <= float(made.attention @ value) + 1e-9
 
 
 @pytest.mark.parametrize("text", [POLICY, UNREACHABLE])
@@ -180,7 +219,7 @@ def test_a_bound_below_what_is_possible_is_found_out(make: Any) -> None:
     solution = replace(made.solution, chosen=worse, value=worth, bound=worth, proven=True)
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
     assert check(made, lie, worse, exact=False) == ()
-    assert [finding.where for finding in check(made, lie, worse)] == ["bound"]
+    assert [finding.where for finding in check(made, lie, worse)] == ["bound", "price[0].clicks"]
 
 
 def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
