@@ -211,6 +211,7 @@ class _Draft:
         self.rules: list[tuple[int, Bool, I32, I32]] = []
         self.spaces: list[tuple[int, I32, Space, I32]] = []
         self.pins: list[tuple[int, int, int]] = []
+        self.capped: list[tuple[int, I32, int]] = []
 
     def add(self, number: int, control: object) -> None:
         """Take in control `number`."""
@@ -241,6 +242,7 @@ class _Draft:
     def _cap(self, number: int, cap: Cap) -> None:
         codes = attribute(self.policy.catalog, cap.attribute)
         here, before = codes[self.rows], codes[self.shown]
+        self.capped.append((number, here.astype(np.int32), _at_most(cap.at_most, self.slots, False, 0, 0)))
         for code in np.unique(here[here >= 0]):
             most = _at_most(cap.at_most, self.slots, False, len(before), int((before == code).sum()))
             member = here == code
@@ -280,4 +282,7 @@ class _Draft:
             pin_item=ints([item for _, item, _ in self.pins]),
             pin_slot=ints([slot for _, _, slot in self.pins]),
             pin_control=ints([number for number, _, _ in self.pins]),
+            cap_code=np.array([codes for _, codes, _ in self.capped], np.int32).reshape(len(self.capped), n),
+            cap_at_most=ints([most for _, _, most in self.capped]),
+            cap_control=ints([number for number, _, _ in self.capped]),
         )

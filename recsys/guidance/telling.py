@@ -16,6 +16,7 @@ class Told:
     """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked."""
 
     kind: str  # "share" | "cap" | "space" | "pin"
+    slots: int  # of the page
     achieved: int
     supply: int
     missing: int
@@ -38,6 +39,8 @@ class Told:
         return f"{got}; it shaped this page" if status == "binding" else f"{got}; it would have held anyway"
 
     def _got(self) -> str:
+        if not self.slots:
+            return "nothing may be shown here now, so the page has no slots"
         asked = [
             f"{word} {number}"
             for word, number in (("at least", self.at_least), ("at most", self.at_most))
@@ -48,7 +51,7 @@ class Told:
             where = f" in any {self.within} neighbouring slots"
         elif self.first_slots:
             where = f" in the first {self.first_slots} slots; on the page"
-        return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
+        return f"{' and '.join(asked) or f'nothing asked of {self.slots} slots'}{where}: {self.achieved}"
 
     def _pin(self, status: str) -> str:
         if status == "impossible":
@@ -69,6 +72,8 @@ def tell(bounds: Bounds, solution: Solution, value: F64) -> Iterator[Told | None
             yield _pin(bounds, c, solution.chosen, bool(shaped[c]))
         elif (bounds.space_control == c).any():
             yield _space(bounds, c, solution.chosen, bool(shaped[c]))
+        elif (bounds.cap_control == c).any():
+            yield _cap(bounds, c, solution.chosen, bool(shaped[c]))
         else:
             yield _rows(bounds, c, solution.chosen, bool(shaped[c]))
 
@@ -78,7 +83,7 @@ def _pin(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     item, slot = int(bounds.pin_item[p]), int(bounds.pin_slot[p])
     there = item >= 0 and slot < bounds.slots
     stands = there and int(chosen[slot]) == item
-    return Told("pin", int(stands), int(there), int(not there), shaped, slot=slot + 1)
+    return Told("pin", bounds.slots, int(stands), int(there), int(not there), shaped, slot=slot + 1)
 
 
 def _space(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
@@ -86,14 +91,22 @@ def _space(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     codes = np.concatenate([bounds.before[s], bounds.code[s, chosen]])
     within = int(bounds.within[s])
     most = most_in_a_row(codes, within, bounds.slots)
-    return Told("space", most, len(bounds), 0, shaped, at_most=int(bounds.at_most[s]), within=within)
+    return Told("space", bounds.slots, most, len(bounds), 0, shaped, at_most=int(bounds.at_most[s]), within=within)
+
+
+def _cap(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
+    """Whether or not it could bind here, a cap tells how many of one value stand on the page."""
+    q = int(np.flatnonzero(bounds.cap_control == c)[0])
+    there = bounds.cap_code[q, chosen]
+    fullest = int(np.bincount(there[there >= 0]).max(initial=0))
+    return Told("cap", bounds.slots, fullest, len(bounds), 0, shaped, at_most=int(bounds.cap_at_most[q]))
 
 
 def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
-    """A share has one row, a cap one row for each value that could exceed it, or none."""
+    """A share has one row."""
     rows = np.flatnonzero(bounds.row_control == c)
     if not len(rows) or not bounds.slots:
-        return Told("cap", 0, len(bounds), 0, shaped)
+        return Told("share", bounds.slots, 0, len(bounds), 0, shaped)
     counts = bounds.member[rows][:, chosen].sum(axis=1)
     supply = int(bounds.member[rows[0]].sum())
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
@@ -101,6 +114,7 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     due = int((bounds.lower[rows[0]] == least).argmax()) + 1
     return Told(
         "share",
+        bounds.slots,
         int(counts.max()),
         supply,
         missing,

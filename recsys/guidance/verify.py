@@ -9,16 +9,18 @@ better one, nobody can tell without the solver. A control named as responsible f
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from recsys.batch import Candidates
-from recsys.catalog import Catalog
+from recsys.catalog import Catalog, Item
 from recsys.errors import Finding
 from recsys.guidance.bounds import Bounds, Solution, relative_gap
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.exact import any_page, best_page
+from recsys.guidance.policy import Attribute, Cap
 from recsys.guidance.problem import reduce
 from recsys.guidance.receipt import Receipt, costs, most_worth, priced, speaks, write_receipt
 from recsys.types import F64, I32
@@ -141,6 +143,7 @@ def _lines(
         for field in type(said).model_fields:
             if getattr(said, field) != getattr(counted, field):
                 yield Finding(f"controls[{place}].{field}", f"{said.id}: counted {getattr(counted, field)!r}")
+    yield from _capped(receipt, chosen, policy, batch, catalog)
     moves = [(move.item_id, move.slot, move.slot_without) for move in own.moved]
     if [(move.item_id, move.slot, move.slot_without) for move in receipt.moved] != moves:
         yield Finding("moved", f"should be {moves}")
@@ -154,6 +157,35 @@ def _lines(
         if move.cause != cause:
             yield Finding(f"moved[{place}].cause", f"should be {cause}")
     yield from _responsible(receipt, policy, bounds, batch, catalog)
+
+
+def _capped(
+    receipt: Receipt, chosen: I32, policy: CompiledPolicy, batch: Candidates, catalog: Catalog
+) -> Iterator[Finding]:
+    """Caps on an attribute, counted by what the catalogue says of each item."""
+    controls = {origin.control.id: origin.control for origin in policy.controls}
+    page = [catalog.items[row] for row in batch.row[chosen]]
+    for place, line in enumerate(receipt.controls):
+        control = controls[line.id]
+        if not isinstance(control, Cap):
+            continue
+        named = Counter(value for item in page if (value := value_of(item, control.attribute)))
+        if line.achieved != (most := max(named.values(), default=0)):
+            yield Finding(f"controls[{place}].achieved", f"{line.id}: of one {control.attribute} there are {most}")
+        amount = control.at_most
+        asked = min(amount, len(page)) if isinstance(amount, int) else math.floor(amount * len(page) + 1e-9)
+        if line.required.at_most != asked:
+            yield Finding(f"controls[{place}].required", f"{line.id}: allows {asked} of one {control.attribute}")
+
+
+def value_of(item: Item, attribute: Attribute) -> str:
+    """What an item says of an attribute; "" = nothing, which never crowds."""
+    if attribute == "topic":
+        return item.topic or next((label.split("/")[0] for label in item.labels), "")
+    if attribute == "provider":
+        return item.provider or item.outlet
+    said: str | None = getattr(item, attribute)
+    return said or ""
 
 
 def _responsible(

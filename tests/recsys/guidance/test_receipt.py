@@ -248,6 +248,40 @@ def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) ->
     assert credited == [bool(one and sport[:k].sum() < 2) for k, one in enumerate(sport)]
 
 
+@pytest.mark.parametrize("most", [2, 3, 9, 40, "0.9", "100%"])
+def test_a_cap_tells_how_many_of_one_value_there_are_whether_or_not_it_can_bind(make: Any, most: Any) -> None:
+    """Three pins of one topic: the page holds three of it at least."""
+    pins = ", ".join(f"{{id: p{n}, action: pin, item: i{7 * n}, slot: {n}, priority: 9}}" for n in (1, 2, 3))
+    text = f"outlet: cn\ncontrols: [{{id: cap, action: cap, attribute: topic, at_most: {most}}}, {pins}]"
+    for seed in range(3):
+        made = make(text, seed=seed)
+        [line] = [line for line in made.receipt.controls if line.id == "cap"]
+        topics = [made.catalog.items[row].topic for row in made.batch.row[made.solution.chosen]]
+        fullest = max(topics.count(topic) for topic in topics)
+        asked = {"0.9": 10, "100%": 12, 40: 12}.get(most, most)
+        assert (line.achieved, line.required.at_most) == (fullest, asked)
+        assert fullest >= 3
+        assert line.by == max(0, fullest - asked)
+        assert f"at most {asked} on the page: {fullest}" in line.reason
+        assert check(made) == ()
+        for lie in ({"achieved": fullest - 1}, {"required": line.required.model_copy(update={"at_most": None})}):
+            other = [one.model_copy(update=lie) if one.id == "cap" else one for one in made.receipt.controls]
+            assert check(made, made.receipt.model_copy(update={"controls": tuple(other)}), exact=False)
+
+
+def test_a_page_for_which_there_is_nothing_says_so(make: Any) -> None:
+    text = """
+outlet: cn
+controls:
+  - {id: all, action: block, where: {kind: [film, article]}}
+  - {id: a, action: share, where: {label: sport}, at_least: 0.3}
+  - {id: b, action: cap, attribute: topic, at_most: 3}
+"""
+    made = make(text)
+    assert [line.reason.split(",")[0] for line in made.receipt.controls] == ["nothing may be shown here now"] * 2
+    assert check(made) == ()
+
+
 def test_weights_alone_answer_for_what_they_move(make: Any) -> None:
     made = make("outlet: cn\nweights: {public_value: 0.5}")
     receipt = made.receipt
