@@ -212,6 +212,9 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
         pass
     elif rng.random() < 0.7 or not said["moved"]:
         line = said["controls"][rng.integers(len(said["controls"]))]
+        if line["by"] and rng.random() < 0.5:
+            _blamed(line["why"], [one["id"] for one in said["controls"] if one["id"] != line["id"]], rng)
+            return Receipt.model_validate(copy.deepcopy(said))
         what = str(
             rng.choice(
                 ["id", "origin", "achieved", "by", "missing", "priority", "reason", "status", "required", "settled"]
@@ -236,6 +239,20 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
         else:
             move[what] = _changed(move[what] or 0, rng)
     return Receipt.model_validate(copy.deepcopy(said))
+
+
+def _blamed(why: dict[str, Any], others: list[str], rng: np.random.Generator) -> None:
+    """Another cause for a control that gave way."""
+    what = str(rng.choice(["kind", "alone", "narrowed", "control_ids"]))
+    if what == "kind":
+        kinds = ["supply", "slots", "itself", "controls", "unknown"]
+        why["kind"] = str(rng.choice([kind for kind in kinds if kind != why["kind"]]))
+    elif what == "control_ids":
+        one = str(rng.choice(others))
+        ids = why["control_ids"]
+        why["control_ids"] = [i for i in ids if i != one] if one in ids else [*ids, one]
+    else:
+        why[what] = _changed(why[what], rng)
 
 
 def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:

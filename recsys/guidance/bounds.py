@@ -33,8 +33,8 @@ class Bounds:
     pin_item       [P]     candidate, -1 = not among them
     pin_slot       [P]     0-based; a slot at or beyond K cannot be kept
     pin_control    [P]     control that owns the pin
-    cap_code       [Q, N]  of each cap on an attribute: value per candidate, -1 = none. For counting only: what could exceed
-                           the cap has rows
+    cap_code       [Q, N]  of each cap on an attribute: value per candidate, -1 = none. For counting only: values that
+                           could exceed the cap have rows
     cap_at_most    [Q]     so many of one value may stand on a page
     cap_control    [Q]     control that owns the cap
     """

@@ -84,7 +84,7 @@ def laid_out(value: F64, attention: F64, bounds: Bounds, order: I64) -> tuple[bo
     )  # fmt: skip
 
 
-def depth_first(problem: Problem) -> tuple[int, I32 | None]:
+def depth_first(problem: Problem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, I32 | None]:
     """The search that remembers dead ends: whether it was complete, and a page of the problem's items."""
     family = np.arange(len(problem.twin), dtype=np.int32)
     for i, twin in enumerate(problem.twin):
@@ -94,7 +94,7 @@ def depth_first(problem: Problem) -> tuple[int, I32 | None]:
     page = np.full(len(problem.attention), -1, np.int32)
     state, found = first_page(
         problem.member, problem.lower, problem.upper, problem.run_most, problem.run_within, problem.pin, problem.twin,
-        family, size, page, DEPTH_FIRST_NODES,
+        family, size, page, nodes,
     )  # fmt: skip
     return state, page if found else None
 

@@ -15,12 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from recsys.batch import Candidates
 from recsys.catalog import Catalog
 from recsys.guidance.bounds import Bounds, Solution, relative_gap
+from recsys.guidance.causes import Causes, causes_of
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.policy import Hardness
-from recsys.guidance.telling import Told, tell
+from recsys.guidance.telling import Status, Told, tell
 from recsys.types import F64, I32
-
-Status = Literal["met", "binding", "relaxed", "impossible"]
 
 NEAR = 1e-8
 """Worths that differ by less, relative to their size, are the same."""
@@ -45,13 +44,33 @@ class Required(Part):
     slot: int | None = None
 
 
+class Why(Part):
+    """Why a control gave way: no page lets it give way less, proven, unless the kind is `unknown`.
+
+    kind    supply    items are missing or too much alike, `missing` as far as they can be counted
+            slots     the page, or its beginning, is too short
+            itself    what it asks contradicts itself
+            controls  more important controls leave no room
+            unknown   not found out with the effort there was
+    alone   by how many slots it gives way even where no other control is in force
+    control_ids   the more important ones that, as far as they are kept here, leave it no room for one slot less
+    narrowed      each of these is needed for that; else some of them would do
+    """
+
+    kind: Literal["supply", "slots", "itself", "controls", "unknown"]
+    alone: int = 0
+    control_ids: tuple[str, ...] = ()
+    narrowed: bool = False
+
+
 class ControlLine(Part):
     """One control in force.
 
     status   met         kept, and the page would have kept it anyway
              binding     kept, and the best page without controls would not have: it shaped this page
              relaxed     gave way by `by` slots, because more important controls left no room
-             impossible  gave way by `by` slots, because `missing` candidates were not there at all
+             impossible  gave way by `by` slots, because no page keeps it, even if it were the only control
+    why       it gave way
     achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
     settled   proven that it could not have given way less, given all more important controls
     """
@@ -67,6 +86,7 @@ class ControlLine(Part):
     by: int = 0
     missing: int = 0
     settled: bool = True
+    why: Why | None = None
     reason: str
     legal_ref: str = ""
 
@@ -128,20 +148,23 @@ def write_receipt(
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
+    causes: Causes | None = None,
 ) -> Receipt:
     """What the solution keeps, moves and costs.
 
     batch      the N candidates as solved, with utility and bonus
     attention  [>= K] of each slot
+    causes     of what gave way, where they are known already (`Remembered`)
     """
     value = batch.utility + batch.bonus
     plain = best_without(batch.utility, bounds)
     weight = attention[: bounds.slots]
     most = most_worth(value, weight, bounds, solution.relaxed)
     bound = max(solution.value, min(solution.bound, most))
-    controls = tuple(
-        _line(policy, c, told, solution) for c, told in enumerate(tell(bounds, solution, value)) if told is not None
-    )
+    if causes is None:
+        causes = causes_of(bounds, solution.relaxed, solution.settled)
+    told = tell(policy.controls, bounds, solution, value, causes)
+    controls = tuple(_line(policy, c, one, solution) for c, one in enumerate(told) if one is not None)
     return Receipt(
         policy_version=policy.version,
         controls=controls,
@@ -204,11 +227,11 @@ def priced(bounds: Bounds, resolved: bool) -> list[int]:
 
 def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> ControlLine:
     origin = policy.controls[c]
-    control, by = origin.control, int(solution.relaxed[c])
-    if by == 0:
-        status: Status = "binding" if told.shaped else "met"
-    else:
-        status = "impossible" if told.missing else "relaxed"
+    control, by, cause = origin.control, int(solution.relaxed[c]), told.cause
+    why = None
+    if cause is not None:
+        ids = tuple(policy.controls[other].control.id for other in cause.controls)
+        why = Why(kind=told.kind_of_cause, alone=cause.alone, control_ids=ids, narrowed=cause.narrowed)
     return ControlLine(
         id=control.id,
         origin=origin.outlet,
@@ -223,11 +246,12 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
             slot=told.slot,
         ),
         achieved=told.achieved,
-        status=status,
+        status=told.status,
         by=by,
         missing=told.missing,
         settled=by == 0 or bool(solution.settled[c]),
-        reason=told.reason(status, by),
+        why=why,
+        reason=told.reason(),
         legal_ref=control.legal_ref,
     )
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from recsys.guidance.bounds import Bounds, Solution, most_in_a_row
+from recsys.guidance.causes import Cause, Causes
+from recsys.guidance.inherit import Origin
+from recsys.guidance.want import Want, want_of
 from recsys.types import F64, I32
+
+Status = Literal["met", "binding", "relaxed", "impossible"]
 
 
 @dataclass(frozen=True)
 class Told:
-    """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked."""
+    """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked.
+
+    cause, conflicts  why it gave way, and the more important controls that left no room, in words
+    """
 
     kind: str  # "share" | "cap" | "space" | "pin"
     slots: int  # of the page
@@ -26,17 +35,54 @@ class Told:
     within: int | None = None
     slot: int | None = None
     first_slots: int | None = None  # the floor is due in full so early
+    by: int = 0
+    cause: Cause | None = None
+    want: Want | None = None
+    conflicts: tuple[str, ...] = ()
 
-    def reason(self, status: str, by: int) -> str:
+    @property
+    def status(self) -> Status:
+        """Kept or not, and whether it could have been kept if no other control were in force."""
+        if not self.by:
+            return "binding" if self.shaped else "met"
+        return "impossible" if self.want else "relaxed"
+
+    @property
+    def kind_of_cause(self) -> Literal["supply", "slots", "itself", "controls", "unknown"]:
+        """Why it gave way: what `want` says, else other controls."""
+        if self.want:
+            return self.want.kind
+        return "controls" if self.conflicts else "unknown"
+
+    def reason(self) -> str:
         """One sentence for editors."""
-        if self.kind == "pin":
-            return self._pin(status)
-        got = self._got()
-        if status == "impossible":
-            return f"{got}; {self.missing} more would have to be available: only {self.supply} may be shown here now"
-        if status == "relaxed":
-            return f"{got}; gave way by {by}, because more important controls leave no room for more"
-        return f"{got}; it shaped this page" if status == "binding" else f"{got}; it would have held anyway"
+        got = f"slot {self.slot}" if self.kind == "pin" else self._got()
+        if self.status == "met":
+            return self._stands("; it would have stood there anyway") or f"{got}; it would have held anyway"
+        if self.status == "binding":
+            return self._stands("") or f"{got}; it shaped this page"
+        if self.want:
+            rest = f"; beyond that, {self._conflict()}" if self.conflicts else ""
+            return f"{got}: {self.want.words}" if self.kind == "pin" else f"{got}; {self.want.words}{rest}"
+        gave_way = "gave way" if self.kind == "pin" else f"gave way by {self.by}"
+        if not self.conflicts:
+            return f"{got}; {gave_way}; whether it had to was not found out in time"
+        return f"{got}; {gave_way}, because {self._conflict()}"
+
+    def _stands(self, more: str) -> str:
+        return f"stands in slot {self.slot}{more}" if self.kind == "pin" else ""
+
+    def _conflict(self) -> str:
+        fewer = self.at_most is not None and self.achieved > self.at_most
+        room = (
+            "leave no other page"
+            if self.kind == "pin"
+            else f"leave no {'page with fewer' if fewer else 'room for more'}"
+        )
+        if self.cause and self.cause.narrowed:
+            one = "s" if len(self.conflicts) == 1 else ""
+            return f"the more important {_listed(self.conflicts)} {room.replace('leave', 'leave' + one, 1)}"
+        return f"more important controls among {_listed(self.conflicts)} {room}"
 
     def _got(self) -> str:
         if not self.slots:
@@ -53,29 +99,51 @@ class Told:
             where = f" in the first {self.first_slots} slots; on the page"
         return f"{' and '.join(asked) or f'nothing asked of {self.slots} slots'}{where}: {self.achieved}"
 
-    def _pin(self, status: str) -> str:
-        if status == "impossible":
-            return f"slot {self.slot}: the item may not be shown here now, or the page has no such slot"
-        if status == "relaxed":
-            return f"slot {self.slot}: gave way to more important controls"
-        return f"stands in slot {self.slot}" + ("" if status == "binding" else "; it would have stood there anyway")
+
+def _listed(names: Sequence[str]) -> str:
+    """
+    >>> _listed(["'a'", "'b'", "'c'"])
+    "'a', 'b' and 'c'"
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def tell(bounds: Bounds, solution: Solution, value: F64) -> Iterator[Told | None]:
-    """For each control in the order of their numbers; None where it is not in force."""
+def tell(
+    controls: Sequence[Origin], bounds: Bounds, solution: Solution, value: F64, causes: Causes
+) -> Iterator[Told | None]:
+    """For each control in the order of their numbers; None where it is not in force.
+
+    causes  of what gave way (`causes_of`)
+    """
     free = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
     shaped = bounds.broken(free) > 0
     for c in range(bounds.controls):
         if not bounds.active[c]:
             yield None
-        elif (bounds.pin_control == c).any():
-            yield _pin(bounds, c, solution.chosen, bool(shaped[c]))
-        elif (bounds.space_control == c).any():
-            yield _space(bounds, c, solution.chosen, bool(shaped[c]))
-        elif (bounds.cap_control == c).any():
-            yield _cap(bounds, c, solution.chosen, bool(shaped[c]))
-        else:
-            yield _rows(bounds, c, solution.chosen, bool(shaped[c]))
+            continue
+        told = _counted(bounds, c, solution.chosen, bool(shaped[c]))
+        yield _caused(told, controls, bounds, c, int(solution.relaxed[c]), causes[c]) if c in causes else told
+
+
+def _counted(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
+    if (bounds.pin_control == c).any():
+        return _pin(bounds, c, chosen, shaped)
+    if (bounds.space_control == c).any():
+        return _space(bounds, c, chosen, shaped)
+    if (bounds.cap_control == c).any():
+        return _cap(bounds, c, chosen, shaped)
+    return _rows(bounds, c, chosen, shaped)
+
+
+def _caused(told: Told, controls: Sequence[Origin], bounds: Bounds, c: int, by: int, cause: Cause) -> Told:
+    own = controls[c]
+    want = want_of(bounds, c, own.control) if cause.alone else None
+    conflicts = tuple(
+        repr(controls[other].control.id)
+        + ("" if controls[other].outlet == own.outlet else f" of {controls[other].outlet}")
+        for other in cause.controls
+    )
+    return replace(told, by=by, cause=cause, want=want, missing=want.missing if want else 0, conflicts=conflicts)
 
 
 def _pin(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
@@ -83,7 +151,7 @@ def _pin(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     item, slot = int(bounds.pin_item[p]), int(bounds.pin_slot[p])
     there = item >= 0 and slot < bounds.slots
     stands = there and int(chosen[slot]) == item
-    return Told("pin", bounds.slots, int(stands), int(there), int(not there), shaped, slot=slot + 1)
+    return Told("pin", bounds.slots, int(stands), int(there), 0, shaped, slot=slot + 1)
 
 
 def _space(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
@@ -110,14 +178,13 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     counts = bounds.member[rows][:, chosen].sum(axis=1)
     supply = int(bounds.member[rows[0]].sum())
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
-    missing = max(0, least - supply)
     due = int((bounds.lower[rows[0]] == least).argmax()) + 1
     return Told(
         "share",
         bounds.slots,
         int(counts.max()),
         supply,
-        missing,
+        0,
         shaped,
         at_least=least or None,
         at_most=most if most < bounds.slots else None,

@@ -18,6 +18,7 @@ from recsys.batch import Candidates
 from recsys.catalog import Catalog, Item
 from recsys.errors import Finding
 from recsys.guidance.bounds import Bounds, Solution, relative_gap
+from recsys.guidance.causes import Cause, Causes, exists
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.exact import any_page, best_page
 from recsys.guidance.policy import Attribute, Cap
@@ -51,8 +52,9 @@ def verify(
     findings = list(_numbers(receipt, chosen, batch, weight))
     findings += _lines(receipt, chosen, by, policy, bounds, batch, attention, catalog)
     findings += _prices(receipt, by, policy, bounds, value, weight)
-    if exact and not findings:
-        findings += _optimum(receipt, by, policy, bounds, value, weight)
+    if not findings:
+        findings += _causes(receipt, by, policy, bounds, exact)
+        findings += _optimum(receipt, by, policy, bounds, value, weight) if exact else ()
     return tuple(findings)
 
 
@@ -127,7 +129,8 @@ def _lines(
         chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, np.full((n, 2), -1, np.int32),
         0.0, 0.0, False,
     )  # fmt: skip
-    own = write_receipt(policy, bounds, recount, batch, attention, catalog)
+    causes = _said_causes(receipt, by, policy)
+    own = write_receipt(policy, bounds, recount, batch, attention, catalog, causes)
     if receipt.policy_version != own.policy_version:
         yield Finding("policy_version", f"should be {own.policy_version}")
     if receipt.legal_kept != own.legal_kept:
@@ -221,6 +224,55 @@ def _prices(
             )
     if hows == {"dual"} and costs(receipt.bound, pinned) and not any(price.clicks > 0 for price in receipt.price):
         yield Finding("price", f"without any price no bound below {pinned:.9g} can be told")
+
+
+def _said_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Causes:
+    """The causes as the receipt tells them, without controls that are not there, to be put to the test by `_causes`."""
+    number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
+    said = {line.id: line.why for line in receipt.controls if line.why}
+    causes = {}
+    for c in np.flatnonzero(by > 0).tolist():
+        why = said.get(policy.controls[c].control.id)
+        ids = why.control_ids if why else ()
+        causes[c] = (
+            Cause(why.alone, tuple(sorted({number[one] for one in ids if one in number})), why.narrowed)
+            if why
+            else Cause()
+        )
+    return causes
+
+
+def _causes(receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, exact: bool) -> Iterator[Finding]:
+    """Every cause is asked for again: what is said to leave no room must leave none, and each part be needed."""
+
+    def page(c: int, less: int, others: tuple[int, ...] = ()) -> bool | None:
+        keep, loose = np.zeros(bounds.controls, np.bool_), by.copy()
+        keep[[c, *others]], loose[c] = True, less
+        asked = bounds.relaxed(loose).only(keep)
+        if not exact:
+            return exists(asked)
+        return any_page(reduce(np.zeros(len(bounds)), np.ones(bounds.slots), asked)).page is not None
+
+    lines = {line.id: place for place, line in enumerate(receipt.controls)}
+    for c, cause in _said_causes(receipt, by, policy).items():
+        place, least = lines[policy.controls[c].control.id], int(by[c])
+        where, alone, others = f"controls[{place}].why", cause.alone, cause.controls
+        if any(other >= c or not bounds.active[other] for other in others):
+            yield Finding(f"{where}.control_ids", "are not more important controls in force")
+        elif not 0 <= alone <= least or (alone and page(c, alone - 1)) or page(c, alone) is False:
+            yield Finding(f"{where}.alone", f"without other controls it would not give way by {alone}")
+        elif alone == least:
+            if others or not cause.narrowed:
+                yield Finding(where, "needs no other control to give way so far")
+        elif not others:
+            if receipt.controls[place].settled:
+                yield Finding(where, "is settled, so a cause is known")
+        elif page(c, least - 1, others):
+            yield Finding(f"{where}.control_ids", f"leave room to give way by {least - 1} only")
+        elif cause.narrowed:
+            for one in others:
+                if page(c, least - 1, tuple(other for other in others if other != one)) is False:
+                    yield Finding(f"{where}.control_ids", f"{policy.controls[one].control.id} is not needed")
 
 
 def _optimum(
