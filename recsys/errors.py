@@ -17,15 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Level = Literal["error", "warning", "hint"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong with an input: where (a path such as `controls[2].at_least`) and what, in its author's words."""
+    """One thing wrong with an input: where (a path such as `controls[2].at_least`) and what, in its author's words.
+
+    level   error    it cannot be accepted as it is
+            warning  it can, but will not do what it says
+            hint     it does nothing, or nothing that shows
+    """
 
     where: str
     message: str
+    level: Level = "error"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" if self.where else self.message

@@ -182,4 +182,4 @@ def _text(said: PolicyText) -> str:
 
 
 def _places(findings: Any) -> list[Place]:
-    return [Place(where=finding.where, message=finding.message) for finding in findings]
+    return [Place(**vars(finding)) for finding in findings]

@@ -22,6 +22,7 @@ from recsys.errors import (
     Finding,
     InvalidInput,
     ItemError,
+    Level,
     MainstayError,
     NotFound,
     PolicyError,
@@ -71,10 +72,14 @@ RETRY_AFTER_S = 1
 
 
 class Place(BaseModel):
-    """One thing wrong with the request: where, and what."""
+    """One thing wrong with the request: where, what, and how bad it is."""
 
     where: str = Field(examples=["events[2].data.item_id"])
     message: str = Field(examples=["a play is about an item: say which"])
+    level: Level = Field(
+        "error",
+        description="error: cannot be accepted; warning: will not do what it says; hint: does nothing that shows",
+    )
 
 
 class Problem(BaseModel):
@@ -143,7 +148,7 @@ def problem(
         "status": status,
         "detail": detail,
         "instance": request.url.path,
-        "findings": [{"where": finding.where, "message": finding.message} for finding in findings],
+        "findings": [vars(finding) for finding in findings],
         **extra,
     }
     headers = {}

@@ -203,7 +203,7 @@ class PolicyVersionOut(BaseModel):
 
 
 class LintAnswer(BaseModel):
-    """What lint found, in editors' words; empty when all is well."""
+    """What lint found, in editors' words; empty when all is well. What has an `error` cannot be saved."""
 
     findings: list[Place]
 
@@ -268,7 +268,7 @@ class AuditAnswer(BaseModel):
     """A page of the audit trail."""
 
     rows: list[AuditOut]
-    next: int | None = Field(description="`after` of the next page; null on the last")
+    next: int | None = Field(description="`after` of the next page, `before` of one newest first; null on the last")
 
 
 class PartHealth(BaseModel):

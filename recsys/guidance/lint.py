@@ -8,11 +8,12 @@ gives way there could never be kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from recsys.catalog import Catalog
-from recsys.errors import Finding, PolicyError
+from recsys.errors import Finding, Level, PolicyError
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.conflicts import contradictions
 from recsys.guidance.inherit import chain, loosenings
@@ -25,8 +26,9 @@ from recsys.guidance.vocabulary import unknown_words
 def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Finding, ...]:
     """Findings about the last (lowest) policy of one line of outlets, below its parents, on the present catalogue.
 
-    A finding does not forbid publishing: inventory changes, and what cannot be kept gives way on the receipt. Policies
-    that are not of one line are a finding too.
+    A finding does not forbid publishing, so it is a warning (a control will not do what it says) or a hint (it does
+    nothing that shows): inventory changes, and what cannot be kept gives way on the receipt. Only policies that are not
+    of one line are an error.
     """
     try:
         line = chain(policies)
@@ -35,7 +37,7 @@ def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Find
     if not line:
         return ()
     policy = line[-1]
-    return (
+    found = (
         *loosenings(line),
         *_weights(policy, catalog),
         *_controls(policy, now),
@@ -44,16 +46,19 @@ def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Find
         *contradictions(line, catalog),
         *rehearse(line, catalog, now),
     )
+    return tuple(one if one.level == "hint" else replace(one, level="warning") for one in found)
 
 
 def _weights(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
     for axis, weight in policy.weights.items():
         if axis not in catalog.axes.code:
-            yield Finding(f"weights.{axis}", "no item has a value on this axis, so the weight has no effect")
+            yield Finding(f"weights.{axis}", "no item has a value on this axis, so the weight has no effect", "hint")
         elif len(catalog) and np.ptp(catalog.axis[:, catalog.axes.code[axis]]) == 0:
-            yield Finding(f"weights.{axis}", "every item has the same value on this axis, so the weight moves nothing")
+            same = "every item has the same value on this axis, so the weight moves nothing"
+            yield Finding(f"weights.{axis}", same, "hint")
         elif weight == 0:
-            yield Finding(f"weights.{axis}", "a weight of 0 has no effect, except to undo the weight of a parent")
+            undoes = "a weight of 0 has no effect, except to undo the weight of a parent"
+            yield Finding(f"weights.{axis}", undoes, "hint")
 
 
 def _controls(policy: Policy, now: float) -> Iterator[Finding]:
@@ -73,9 +78,10 @@ def _controls(policy: Policy, now: float) -> Iterator[Finding]:
             yield from odd_target(here, control, policy, now)
         elif isinstance(control, Cap) and control.at_most in (0, 1.0) and isinstance(control.at_most, float):
             odd = "nothing at all" if control.at_most == 0 else "everything"
-            yield Finding(f"{here}.at_most", f"{control.at_most:.0%} allows {odd}")
+            level: Level = "warning" if control.at_most == 0 else "hint"
+            yield Finding(f"{here}.at_most", f"{control.at_most:.0%} allows {odd}", level)
         elif isinstance(control, Boost) and control.bonus == 0:
-            yield Finding(f"{here}.bonus", "a bonus of 0 has no effect")
+            yield Finding(f"{here}.bonus", "a bonus of 0 has no effect", "hint")
 
 
 def _share(here: str, share: Share) -> Iterator[Finding]:
@@ -83,9 +89,9 @@ def _share(here: str, share: Share) -> Iterator[Finding]:
     if least is not None and most is not None and type(least) is type(most) and least > most:
         yield Finding(f"{here}.at_least", f"the floor of {least:g} is above the cap of {most:g}")
     if least == 0 and most is None:
-        yield Finding(f"{here}.at_least", "a floor of 0 asks for nothing")
+        yield Finding(f"{here}.at_least", "a floor of 0 asks for nothing", "hint")
     if least is None and isinstance(most, float) and most == 1.0:
-        yield Finding(f"{here}.at_most", "a cap of 100 % allows everything")
+        yield Finding(f"{here}.at_most", "a cap of 100 % allows everything", "hint")
 
 
 def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
@@ -99,4 +105,5 @@ def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Findin
         if size == 0:
             yield Finding(f"controls[{place}].where", "no item of the catalogue meets this condition")
         elif isinstance(control, Boost) and size == len(catalog):
-            yield Finding(f"controls[{place}].where", "every item meets this condition, so the bonus moves nothing")
+            every = "every item meets this condition, so the bonus moves nothing"
+            yield Finding(f"controls[{place}].where", every, "hint")

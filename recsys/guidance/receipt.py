@@ -72,6 +72,7 @@ class ControlLine(Part):
              impossible  gave way by `by` slots, because no page keeps it, even if it were the only control
     why       it gave way
     achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
+    achieved_first  members in the first `required.first_slots` of the page, for a floor that is due there
     settled   proven that it could not have given way less, given all more important controls
     """
 
@@ -82,6 +83,7 @@ class ControlLine(Part):
     priority: int
     required: Required
     achieved: int
+    achieved_first: int | None = None
     status: Status
     by: int = 0
     missing: int = 0
@@ -246,6 +248,7 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
             slot=told.slot,
         ),
         achieved=told.achieved,
+        achieved_first=told.achieved_first,
         status=told.status,
         by=by,
         missing=told.missing,

@@ -62,7 +62,8 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
         if record.short:
             yield Finding(where, whose + _cannot(record))
         elif record.in_force and not record.could_bind and place is not None:
-            yield Finding(where, "never binds: no page of what may be shown now, on any screen, could break it")
+            never = "never binds: no page of what may be shown now, on any screen, could break it"
+            yield Finding(where, never, "hint")
 
 
 def _put_to_the_test(

@@ -24,7 +24,7 @@ class Told:
     cause, conflicts  why it gave way, and the more important controls that left no room, in words
     """
 
-    kind: str  # "share" | "cap" | "space" | "pin"
+    kind: str  # "share" | "cap" | "space" | "pin" | "free": nothing is asked of this page alone, only of the audience
     slots: int  # of the page
     achieved: int
     supply: int
@@ -39,6 +39,7 @@ class Told:
     cause: Cause | None = None
     want: Want | None = None
     conflicts: tuple[str, ...] = ()
+    achieved_first: int | None = None  # of `achieved`, those in the first `first_slots`
 
     @property
     def status(self) -> Status:
@@ -56,33 +57,29 @@ class Told:
 
     def reason(self) -> str:
         """One sentence for editors."""
+        if self.kind == "free":
+            return f"asks nothing of this page alone; {self.achieved} on the page"
         got = f"slot {self.slot}" if self.kind == "pin" else self._got()
         if self.status == "met":
             return self._stands("; it would have stood there anyway") or f"{got}; it would have held anyway"
         if self.status == "binding":
             return self._stands("") or f"{got}; it shaped this page"
         if self.want:
-            rest = f"; beyond that, {self._conflict()}" if self.conflicts else ""
+            rest = f"; beyond that: {self._conflict()}" if self.conflicts else ""
             return f"{got}: {self.want.words}" if self.kind == "pin" else f"{got}; {self.want.words}{rest}"
         gave_way = "gave way" if self.kind == "pin" else f"gave way by {self.by}"
         if not self.conflicts:
             return f"{got}; {gave_way}; whether it had to was not found out in time"
-        return f"{got}; {gave_way}, because {self._conflict()}"
+        return f"{got}; {gave_way}: {self._conflict()}"
 
     def _stands(self, more: str) -> str:
         return f"stands in slot {self.slot}{more}" if self.kind == "pin" else ""
 
     def _conflict(self) -> str:
         fewer = self.at_most is not None and self.achieved > self.at_most
-        room = (
-            "leave no other page"
-            if self.kind == "pin"
-            else f"leave no {'page with fewer' if fewer else 'room for more'}"
-        )
-        if self.cause and self.cause.narrowed:
-            one = "s" if len(self.conflicts) == 1 else ""
-            return f"the more important {_listed(self.conflicts)} {room.replace('leave', 'leave' + one, 1)}"
-        return f"more important controls among {_listed(self.conflicts)} {room}"
+        room = "other page" if self.kind == "pin" else "page with fewer" if fewer else "room for more"
+        which = "the more important" if self.cause and self.cause.narrowed else "more important controls among"
+        return f"beside {which} {', '.join(self.conflicts)} there is no {room}"
 
     def _got(self) -> str:
         if not self.slots:
@@ -96,16 +93,9 @@ class Told:
         if self.within:
             where = f" in any {self.within} neighbouring slots"
         elif self.first_slots:
-            where = f" in the first {self.first_slots} slots; on the page"
-        return f"{' and '.join(asked) or f'nothing asked of {self.slots} slots'}{where}: {self.achieved}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """
-    >>> _listed(["'a'", "'b'", "'c'"])
-    "'a', 'b' and 'c'"
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+            there = f"{self.achieved_first} there, {self.achieved} on the page"
+            return f"{' and '.join(asked)} in the first {self.first_slots} slots: {there}"
+        return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
 
 
 def tell(
@@ -179,8 +169,10 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     supply = int(bounds.member[rows[0]].sum())
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
     due = int((bounds.lower[rows[0]] == least).argmax()) + 1
+    early = due if least and due < bounds.slots else None
+    free = not least and bool((bounds.upper[rows[0]] >= np.arange(1, bounds.slots + 1)).all())
     return Told(
-        "share",
+        "free" if free and len(rows) == 1 else "share",
         bounds.slots,
         int(counts.max()),
         supply,
@@ -188,5 +180,6 @@ def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
         shaped,
         at_least=least or None,
         at_most=most if most < bounds.slots else None,
-        first_slots=due if least and due < bounds.slots else None,
+        first_slots=early,
+        achieved_first=None if early is None else int(bounds.member[rows[0], chosen[:early]].sum()),
     )

@@ -57,7 +57,7 @@ def _space(bounds: Bounds, c: int, control: Space) -> Want:
     values, without = _values(bounds.code[s])
     return Want(
         "supply", 0,
-        f"{_these(values, control.attribute)}{_beside(without)} {'is' if values == 1 and not without else 'are'} too few for at most {control.at_most} of one "
+        f"{_these(values, control.attribute)}{_beside(without)}: too few for at most {control.at_most} of one "
         f"in any {control.within} of {bounds.slots} neighbouring slots",
     )  # fmt: skip
 

@@ -1,20 +1,24 @@
 // The console's frame: what is chosen, which view is open, keys.
 
-import { $, api, h, say, trying } from "./core.js";
+import { $, api, h, say, tellFault, trying } from "./core.js";
+import { learn } from "./language.js";
 import { showPage } from "./page.js";
-import { check, publish, save, showPolicy } from "./policy.js";
+import { check, forget, mayReplace, publish, retell, save, showPolicy, shown, unsaved } from "./policy.js";
 import { preview } from "./preview.js";
+import { draw, showTargets } from "./targets.js";
 
-const VIEWS = ["page", "policy", "history"];
+const VIEWS = ["page", "policy", "targets", "history"];
+const TARGETS_EVERY_MS = 5000;
 const FIELDS = ["outlet", "screen", "surface", "viewer", "region", "slots"];
 let outlets = [];
 
 const chosen = () => Object.fromEntries(FIELDS.map((field) => [field, $(field).value.trim()]));
 
 async function refresh() {
+  if (shown() && chosen().outlet !== shown() && !(await mayReplace())) $("outlet").value = shown();
   const now = chosen();
   remember(now);
-  await Promise.all([now.viewer ? showPage(now) : null, showPolicy(now.outlet)]);
+  await Promise.all([now.viewer ? showPage(now) : null, showPolicy(now.outlet), showTargets()]);
 }
 
 /** The choice is in the address, so a page can be sent to a colleague. */
@@ -32,6 +36,8 @@ function show(view) {
     $(`tab-${one}`).setAttribute("aria-selected", String(one === view));
     $(`tab-${one}`).tabIndex = one === view ? 0 : -1;
   }
+  document.body.dataset.view = view;
+  if (view === "targets") draw(); // drawings need to know how wide they may be
   remember(chosen());
 }
 
@@ -45,6 +51,7 @@ function words() {
     `${"\u2003".repeat(outlet.code.split(".").length - 1)}${outlet.name[say.language] || ""} ${outlet.code}`.trimEnd(),
   )));
   if (kept) $("outlet").value = kept;
+  for (const field of ["screen", "surface"]) for (const option of $(field).options) option.textContent = say.one(field, option.value);
 }
 
 async function health() {
@@ -56,8 +63,19 @@ async function health() {
 }
 
 async function load() {
-  outlets = await api("/v1/outlets");
-  const choices = await api("/console/choices");
+  let choices;
+  try {
+    await learn();
+    outlets = await api("/v1/outlets");
+    choices = await api("/console/choices");
+    document.body.classList.remove("locked");
+    $("token").classList.remove("wanted");
+  } catch (error) {
+    document.body.classList.toggle("locked", error.status === 401); // nothing here can be read without the token
+    throw error;
+  }
+  say.know(outlets);
+  const before = chosen();
   for (const field of ["screen", "surface"]) {
     $(field).replaceChildren(...choices[`${field}s`].map((one) => h("option", { value: one }, one)));
   }
@@ -65,7 +83,7 @@ async function load() {
   words();
   const said = new URLSearchParams(location.search);
   const first = { screen: "mobile", surface: "home", viewer: choices.viewers[0]?.id || "guest", outlet: deepest()?.code };
-  for (const field of FIELDS) $(field).value = said.get(field) ?? first[field] ?? "";
+  for (const field of FIELDS) $(field).value = (shown() ? before[field] : said.get(field)) ?? first[field] ?? "";
   show(VIEWS.includes(said.get("view")) ? said.get("view") : VIEWS[0]);
   await refresh();
 }
@@ -100,11 +118,17 @@ $("lint").addEventListener("click", trying(check));
 $("preview").addEventListener("click", trying(() => preview(chosen().outlet)));
 $("draft").addEventListener("click", trying(save));
 $("publish").addEventListener("click", trying(async () => { await publish(); await showPage(chosen()); }));
+$("text").addEventListener("input", forget);
+window.addEventListener("beforeunload", (event) => { if (shown() && unsaved()) event.preventDefault(); });
+window.addEventListener("resize", () => { if (open() === "targets") draw(); });
 $("language").addEventListener("click", trying(async () => {
   say.language = say.language === "zh" ? "en" : "zh";
   localStorage.setItem("language", say.language);
+  await learn();
   words();
-  await Promise.all([refresh(), health()]);
+  retell();
+  draw();
+  await Promise.all([shown() ? refresh() : null, health()]);
 }));
 $("token").value = sessionStorage.getItem("token") || "";
 $("token").addEventListener("change", trying(async () => {
@@ -117,3 +141,4 @@ words();
 trying(load)();
 health();
 setInterval(health, 5000);
+setInterval(() => { if (open() === "targets" && shown() && !document.hidden) showTargets().catch(tellFault); }, TARGETS_EVERY_MS);

@@ -1,20 +1,18 @@
-// What every part of the console uses: words, elements, requests, notices.
+// What every part of the console uses: elements, requests, notices, questions, figures.
 
-import { WORDS } from "./words.js";
+import { say } from "./language.js";
+
+export { say };
 
 export const $ = (id) => document.getElementById(id);
 
-export const say = {
-  language: localStorage.getItem("language") || (navigator.language.startsWith("zh") ? "zh" : "en"),
-  word(key) {
-    const both = WORDS[key];
-    return both ? both[this.language === "zh" ? 1 : 0] : key;
-  },
-};
-
 /** An element with attributes and children; text is always text, never markup. */
-export function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
+export const h = (tag, attributes, ...children) => filled(document.createElement(tag), attributes, children);
+
+/** The same for drawings. */
+export const svg = (tag, attributes, ...children) => filled(document.createElementNS($("mark").namespaceURI, tag), attributes, children);
+
+function filled(element, attributes = {}, children = []) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
@@ -24,7 +22,7 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 /** A status or rung as a pill, its colour by its own name. */
-export const pill = (status) => h("span", { class: `pill ${status.replace(" ", "-")}` }, say.word(status));
+export const pill = (status) => h("span", { class: `pill ${status.replaceAll(" ", "-")}` }, say.word(status));
 
 export function table(heads, rows) {
   return h(
@@ -34,21 +32,30 @@ export function table(heads, rows) {
   );
 }
 
-/** Asks the API; a problem answer becomes an Error that carries its findings. */
+export const tile = ([figure, of, more]) => h(
+  "div", { class: "figure" }, h("b", {}, figure), h("span", {}, of), more ? h("small", { class: "muted" }, more) : null,
+);
+
+/** Asks the API; a problem answer becomes an Error that carries its status and findings. */
 export async function api(path, body, method = body === undefined ? "GET" : "POST") {
+  const answer = await request(path, body, method);
+  return answer.status === 204 ? null : answer.json();
+}
+
+export async function request(path, body, method = "POST", more = {}) {
   const headers = { Accept: "application/json" };
   const token = $("token").value;
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const said = await answer.json();
-  if (!answer.ok) {
-    const error = new Error(said.detail || answer.statusText);
-    error.status = answer.status;
-    error.findings = said.findings || [];
-    throw error;
-  }
-  return said;
+  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), ...more });
+  if (!answer.ok) throw await problem(answer, token);
+  return answer;
+}
+
+async function problem(answer, token) {
+  const said = await answer.json().catch(() => ({}));
+  const missing = answer.status === 401 ? say.word(token ? "wrong_token" : "need_token") : "";
+  return Object.assign(new Error(missing || said.detail || answer.statusText), { status: answer.status, findings: said.findings || [] });
 }
 
 export function notice(text, good = false) {
@@ -60,20 +67,65 @@ export function notice(text, good = false) {
 /** Runs a step for a button or form; whatever goes wrong is said on the page. */
 export const trying = (step) => async (event) => {
   event?.preventDefault?.();
+  const button = event?.currentTarget?.tagName === "BUTTON" ? event.currentTarget : null;
+  if (button?.getAttribute("aria-busy") && button.id !== "preview") return; // a second click on the preview stops it
   try {
     notice("");
+    button?.setAttribute("aria-busy", "true");
     await step(event);
   } catch (error) {
-    const places = (error.findings || []).map((f) => (f.where ? `${f.where}: ${f.message}` : f.message));
-    notice([error.message, ...places].join(" · "));
+    tellFault(error);
+  } finally {
+    button?.removeAttribute("aria-busy");
   }
 };
 
+export function tellFault(error) {
+  const places = (error.findings || []).map((f) => (f.where ? `${f.where}: ${say.told(f.message)}` : say.told(f.message)));
+  notice([say.told(error.message), ...places].join(" · "));
+  $("token").classList.toggle("wanted", error.status === 401);
+  if (error.status === 401) $("token").focus();
+}
+
+/** Asks before something is done. Resolves to null, or to what the `fields` (elements with a name) then say. */
+export function ask({ title, text = "", fields = [], go, danger = false }) {
+  const form = h(
+    "form", { method: "dialog" },
+    h("h2", {}, title), text ? h("p", {}, text) : null, fields,
+    h(
+      "div", { class: "actions" },
+      h("button", { value: "yes", class: danger ? "danger" : "primary" }, go),
+      h("button", { value: "", formnovalidate: "" }, say.word("cancel")),
+    ),
+  );
+  const dialog = h("dialog", { "aria-label": title }, form);
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes" ? Object.fromEntries(new FormData(form)) : null);
+    });
+  });
+}
+
+/** A labelled field for `ask`. */
+export const field = (word, attributes) => h("label", {}, say.word(word), h("input", { autocomplete: "off", ...attributes }));
+
 export const time = (text) => new Date(text).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", { hour12: false });
 
-/** A figure; what is smaller than its last digit shows that digit's size, and there is no minus zero. */
+/** A figure with so many digits after the point; what is smaller gets more of them, down to a millionth. */
 export function number(value, digits = 2) {
-  const figure = Number(value), least = 10 ** -digits;
-  if (figure !== 0 && Math.abs(figure) < least / 2) return figure > 0 ? `< ${least.toFixed(digits)}` : `> −${least.toFixed(digits)}`;
-  return (figure || 0).toFixed(digits);
+  const figure = Number(value) || 0, size = Math.abs(figure);
+  const small = size >= 5e-7 && size < 10 ** -digits / 2;
+  const text = figure.toFixed(small ? Math.min(6, Math.ceil(-Math.log10(size))) : digits);
+  return (Number(text) === 0 ? (0).toFixed(digits) : text).replace("-", "−"); // there is no minus zero
 }
+
+/** A figure that is as long as it has to be: three digits that count. */
+export const brief = (value) => String(Number(Number(value).toPrecision(3))).replace("-", "−");
+
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+
+/** A large amount, its thousands apart. */
+export const amount = (value) => Number(value).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", { maximumFractionDigits: value < 100 ? 1 : 0 });

@@ -1,6 +1,7 @@
 // One viewer's page, without and with guidance, and the receipt.
 
-import { $, api, h, number, pill, say, table } from "./core.js";
+import { $, api, h, number, percent, pill, say, tile } from "./core.js";
+import { showReceipt } from "./receipt.js";
 
 const titles = new Map();
 
@@ -17,7 +18,7 @@ export async function showPage(chosen) {
   list("without", without, (slot) => leaving(slot, after));
   list("with", guided, (slot) => arriving(slot, before));
   for (const [id, page] of [["rung-without", without], ["rung-with", guided]]) $(id).replaceWith(named(pill(page.rung), id));
-  receipt(guided.receipt);
+  showReceipt(guided.receipt);
 }
 
 /** Titles of the items that "because of" speaks of, where they are not on the page themselves. */
@@ -66,7 +67,7 @@ function row(slot, move) {
       h("div", { class: "title" }, main, other ? h("span", { class: "other" }, other) : null),
       h(
         "div", { class: "facts" },
-        h("span", {}, item.kind), h("span", {}, item.outlet), item.region ? h("span", {}, `◎ ${item.region}`) : null,
+        h("span", {}, say.one("kind", item.kind)), h("span", {}, say.outlet(item.outlet)), item.region ? h("span", {}, `◎ ${item.region}`) : null,
         item.labels.slice(0, 4).map((label) => h("span", { class: "chip" }, label)),
         slot.control_ids.map((control) => h("span", { class: "chip control" }, control)),
       ),
@@ -89,53 +90,21 @@ function bothTitles(title) {
 function reason(code) {
   const [name, about] = code.split(/:(.*)/s);
   const title = about && (titles.has(about) ? bothTitles(titles.get(about))[0] : about);
-  return about ? `${say.word(name)} ${title}` : say.word(name);
+  return about ? `${say.one("reason", name)} ${title}` : say.one("reason", name);
 }
 
 function summary(without, guided) {
   const before = places(without);
   const changed = guided.items.filter((slot) => before.get(slot.item.id) !== slot.slot).length;
-  const worth = (page) => page.items.reduce((sum, slot) => sum + slot.detail.utility, 0);
-  const given = worth(without) > 0 ? 1 - worth(guided) / worth(without) : 0;
   const { receipt: said } = guided;
+  const given = said.utility_without > 0 ? 1 - said.utility / said.utility_without : 0;
   const tiles = [
     [`${changed} / ${guided.items.length}`, say.word("changed")],
-    [`${number(100 * given, 1)} %`, say.word("cost")],
+    [percent(given), say.word("cost"), `${number(said.utility_without)} → ${number(said.utility)}`],
     [number(said.value), say.word("value")],
-    [said.proven ? say.word("proven") : `≤ ${number(100 * said.gap, 2)} %`, say.word("proof")],
+    [said.proven ? say.word("proven") : `≤ ${percent(said.gap, 2)}`, say.word("proof")],
     [guided.policy_version, say.word("versions_used")],
     [guided.model_version, say.word("model")],
   ];
-  $("summary").replaceChildren(...tiles.map(([figure, of]) => h("div", { class: "figure" }, h("b", {}, figure), h("span", {}, of))));
+  $("summary").replaceChildren(...tiles.map(tile));
 }
-
-function receipt(said) {
-  if (!said.controls.length) {
-    $("receipt").replaceChildren(h("p", { class: "empty" }, say.word("no_controls")));
-    return;
-  }
-  const price = new Map(said.price.map((one) => [one.control_id, one]));
-  const rows = said.controls.map((line) => h(
-    "tr", {},
-    h("td", {}, h("b", {}, line.id), h("small", {}, line.action)),
-    h("td", {}, line.origin),
-    h("td", {}, say.word(`hardness_${line.hardness}`)),
-    h("td", { class: "number" }, required(line.required)),
-    h("td", { class: "number" }, String(line.achieved)),
-    h("td", {}, pill(line.status), line.by ? ` −${line.by}` : ""),
-    h("td", { class: "number" }, cost(price.get(line.id))),
-    h("td", {}, line.reason, line.legal_ref ? h("small", {}, line.legal_ref) : null),
-  ));
-  const heads = ["control", "origin", "hardness", "required", "achieved", "status", "price", "why"];
-  $("receipt").replaceChildren(table(heads.map((head) => say.word(head)), rows));
-}
-
-function required(asked) {
-  const said = [];
-  if (asked.at_least !== null) said.push(`≥ ${asked.at_least}${asked.first_slots ? ` / 1–${asked.first_slots}` : ""}`);
-  if (asked.at_most !== null) said.push(`≤ ${asked.at_most}${asked.within ? ` / ${asked.within}` : ""}`);
-  if (asked.slot !== null) said.push(`# ${asked.slot}`);
-  return said.join(", ");
-}
-
-const cost = (one) => (one ? `${number(one.clicks, 3)} (${say.word(one.how === "resolved" ? "exact" : "estimate")})` : "–");

@@ -1,60 +1,84 @@
-// What is in force, the outlet's own policy to edit, its versions and the audit trail.
+// What is in force, and the outlet's own policy to edit, check and publish.
 
-import { $, api, h, notice, number, pill, say, table, time } from "./core.js";
+import { $, api, ask, brief, h, notice, pill, say, table } from "./core.js";
+import { described } from "./describe.js";
+import { showHistory } from "./history.js";
 
+const LEVELS = ["error", "warning", "hint"];
 let outlet = "";
 let versions = [];
+let saved = "";
+let asked = null; // what is in force, as last answered
 
-/** Shows everything about one outlet; the text being edited is kept unless the outlet changed or `fresh` is asked. */
-export async function showPolicy(code, fresh = false) {
+/** Whether the text differs from the version it was opened as. */
+export const unsaved = () => $("text").value !== saved;
+export const shown = () => outlet;
+
+/** Shows everything about one outlet. The text being edited is only replaced when the outlet changed. */
+export async function showPolicy(code) {
   const [inForce, history] = await Promise.all([
     api(`/v1/policies/${code}/effective`), api(`/v1/policies/${code}/history`),
   ]);
-  const changed = code !== outlet || fresh;
+  const changed = code !== outlet;
   outlet = code;
   versions = history.versions;
+  asked = inForce;
   effective(inForce);
   if (changed) edit(versions.find((one) => one.active) || versions[0]);
   $("base").textContent = versions.length ? `${say.word("base")} ${versions[0].version}` : say.word("nothing_saved");
-  showVersions();
-  await showAudit();
+  await showHistory(versions, { open, putInForce });
 }
 
 function effective(said) {
   $("version").textContent = said.effective.version;
+  const most = Math.max(...Object.values(said.effective.weights), 1e-9);
   const weights = Object.entries(said.effective.weights).map(([axis, weight]) => h(
-    "label", { class: "weight" }, h("span", {}, axis), h("progress", { max: 1, value: weight }), h("span", {}, number(weight)),
+    "label", { class: "weight" }, h("span", {}, axis), h("progress", { max: most, value: weight }), h("span", {}, brief(weight)),
   ));
-  $("weights").replaceChildren(weights.length ? h("h3", {}, say.word("weights")) : "", ...weights);
+  const heading = [h("h3", {}, say.word("weights")), h("p", { class: "muted" }, say.word("weights_hint"))];
+  $("weights").replaceChildren(...(weights.length ? [...heading, ...weights] : []));
   const rows = said.effective.controls.map(({ origin, control }) => h(
     "tr", {},
-    h("td", {}, h("b", {}, control.id), h("small", {}, control.action)),
-    h("td", {}, origin),
-    h("td", {}, say.word(`hardness_${control.hardness || "editorial"}`)),
-    h("td", {}, told(control)),
+    h("td", {}, h("b", {}, control.id), h("small", {}, say.one("action", control.action))),
+    h("td", {}, say.outlet(origin)),
+    h("td", { class: "whole" }, say.word(`hardness_${control.hardness || "editorial"}`)),
+    h("td", { class: "why" }, described(control), control.note ? h("small", {}, control.note) : null),
   ));
   const heads = ["control", "origin", "hardness", "required"].map((head) => say.word(head));
   $("controls").replaceChildren(rows.length ? table(heads, rows) : h("p", { class: "empty" }, say.word("no_controls")));
-  if (said.fault) notice(said.fault);
+  if (said.fault) notice(say.told(said.fault));
 }
-
-/** A control's own fields, as an editor would read them. */
-function told(control) {
-  const { id, action, hardness, priority, legal_ref, note, ...rest } = control;
-  return Object.entries(rest).map(([name, value]) => `${name}: ${plain(value)}`).join("; ");
-}
-
-const details = (detail) => short(Object.entries(detail).map(([name, value]) => `${name}: ${plain(value)}`).join("; "));
-
-/** At most 140 characters, cut between two words. */
-const short = (text) => (text.length <= 140 ? text : `${text.slice(0, 140).replace(/[\s,;]+\S*$/, "")} …`);
-
-const plain = (value) => (typeof value === "object" && value !== null
-  ? JSON.stringify(value).replaceAll('"', "").replaceAll(",", ", ").replaceAll(":", ": ") : String(value));
 
 function edit(version) {
-  $("text").value = version ? version.text : `outlet: ${outlet}\nweights: {}\ncontrols: []\n`;
+  $("text").value = saved = version ? version.text : `outlet: ${outlet}\nweights: {}\ncontrols: []\n`;
+  $("note").value = "";
+  forget();
+}
+
+/** What was found belongs to a text that is no longer there. */
+export function forget() {
   $("findings").replaceChildren();
+  offer(true);
+}
+
+/** What cannot be saved is not offered to be saved or published. */
+function offer(can) {
+  for (const id of ["draft", "publish", "preview"]) {
+    $(id).disabled = !can;
+    $(id).title = can ? "" : say.word("mend_errors");
+  }
+}
+
+/** Asks before a text that nobody saved is lost; true when it may be replaced. */
+export async function mayReplace() {
+  if (!unsaved()) return true;
+  return Boolean(await ask({ title: say.word("unsaved"), text: say.word("unsaved_text"), go: say.word("discard"), danger: true }));
+}
+
+async function open(version) {
+  if (!(await mayReplace())) return;
+  edit(version);
+  $("tab-policy").click();
 }
 
 export async function check() {
@@ -64,10 +88,19 @@ export async function check() {
 }
 
 function show(findings) {
-  const lines = findings.map((f) => h("li", {}, f.where ? h("code", {}, f.where, " ") : null, f.message));
-  $("findings").replaceChildren(...(lines.length ? lines : [h("li", { class: "good" }, say.word("all_well"))]));
+  findings.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
+  const groups = LEVELS.flatMap((level) => {
+    const own = findings.filter((one) => one.level === level);
+    return own.length ? [h("li", { class: "heading" }, `${say.word(`level_${level}`)} · ${own.length}`), ...own.map(line)] : [];
+  });
+  $("findings").replaceChildren(...(groups.length ? groups : [h("li", { class: "good" }, say.word("all_well"))]));
+  offer(!findings.some((one) => one.level === "error"));
+  $("findings").scrollIntoView({ block: "nearest" });
 }
 
+const line = (one) => h("li", { class: one.level }, one.where ? h("code", {}, one.where, " ") : null, say.told(one.message));
+
+/** Who acts, for the record. */
 function author() {
   const name = $("author").value.trim();
   if (!name) {
@@ -81,11 +114,12 @@ function author() {
 async function saveVersion() {
   const said = { text: $("text").value, author: author(), note: $("note").value, base_version: versions[0]?.version ?? 0 };
   try {
-    const saved = await api(`/v1/policies/${outlet}/draft`, said);
-    show(saved.findings);
-    return saved.version.version;
+    const answer = await api(`/v1/policies/${outlet}/draft`, said);
+    show(answer.findings);
+    saved = said.text;
+    return answer.version.version;
   } catch (error) {
-    if (error.findings?.length) show(error.findings);
+    if (error.status === 422 && error.findings?.length) show(error.findings);
     throw error;
   }
 }
@@ -96,70 +130,50 @@ export async function save() {
   notice(`${say.word("saved")} ${version}`, true);
 }
 
-/** Saves what was changed and puts it in force. */
+/** Checks, asks, saves what was changed and puts it in force; what was found stays on the page. */
 export async function publish() {
   author();
   const findings = await check();
-  if (findings.length && !confirm(say.word("publish_anyway"))) return;
+  if (findings.some((one) => one.level === "error")) throw new Error(say.word("mend_errors"));
+  const title = `${say.word("publish")}: ${say.outlet(outlet)}`;
+  const fields = findings.length ? [h("ul", { class: "findings" }, findings.map(line))] : [];
+  const text = say.word(findings.length ? "publish_anyway" : "publish_text");
+  if (!(await ask({ title, text, fields, go: say.word("publish") }))) return;
   const newest = versions[0];
   const version = newest && newest.text === $("text").value && !newest.active ? newest.version : await saveVersion();
-  await putInForce("publish", version);
+  await inForce("publish", version);
 }
 
+/** From the list of versions: an earlier one again, or a draft. Asks first. */
 async function putInForce(way, version) {
   const active = versions.find((one) => one.active)?.version ?? 0;
+  const title = `${say.word(way === "rollback" ? "roll_back" : "publish")}: ${outlet}@${version}`;
+  const text = `${say.word("instead_of")} ${active ? `${outlet}@${active}` : "–"}. ${say.word("publish_text")}`;
+  author();
+  if (await ask({ title, text, go: say.word(way === "rollback" ? "roll_back" : "publish") })) await inForce(way, version);
+}
+
+async function inForce(way, version) {
+  const active = versions.find((one) => one.active)?.version ?? 0;
   await api(`/v1/policies/${outlet}/${way}`, { version, author: author(), base_version: active });
-  await until(async () => (await api(`/v1/policies/${outlet}/effective`)).effective.version.split("+").includes(`${outlet}@${version}`));
-  await showPolicy(outlet, true);
-  notice(`${outlet}@${version} ${say.word("live")}`, true);
+  const serves = async () => (await api(`/v1/policies/${outlet}/effective`)).effective.version.split("+").includes(`${outlet}@${version}`);
+  const there = await until(serves);
+  const untouched = !unsaved();
+  await showPolicy(outlet);
+  const now = versions.find((one) => one.version === version);
+  if (untouched && now && now.text !== saved) edit(now);
+  notice(`${outlet}@${version} ${say.word(there ? "live" : "live_soon")}`, there);
 }
 
 async function until(done) {
   for (let tries = 0; tries < 30; tries += 1) {
-    if (await done()) return;
+    if (await done()) return true;
     await new Promise((resume) => { setTimeout(resume, 100); });
   }
+  return false;
 }
 
-function showVersions() {
-  const rows = versions.map((one) => h(
-    "tr", {},
-    h("td", { class: "number" }, h("b", {}, String(one.version))),
-    h("td", {}, pill(one.active ? "active" : one.state)),
-    h("td", {}, one.author, one.note ? h("small", {}, one.note) : null),
-    h("td", { class: "number" }, time(one.at)),
-    h(
-      "td", {},
-      h("button", { type: "button", onclick: () => { edit(one); $("tab-policy").click(); } }, say.word("open")), " ",
-      one.active ? null : again(one),
-    ),
-  ));
-  const heads = ["version", "state", "by", "when"].map((head) => say.word(head));
-  $("versions").replaceChildren(rows.length ? table([...heads, ""], rows) : h("p", { class: "empty" }, say.word("nothing_saved")));
-}
-
-function again(one) {
-  const [way, word] = one.state === "published" ? ["rollback", "roll_back"] : ["publish", "put_in_force"];
-  const step = () => putInForce(way, one.version).catch((error) => notice(error.message));
-  return h("button", { type: "button", onclick: step }, say.word(word));
-}
-
-async function showAudit() {
-  const rows = [];
-  for (let after = 0; after !== null && rows.length < 5000;) {
-    const page = await api(`/v1/audit?limit=1000&after=${after}`);
-    rows.push(...page.rows);
-    after = page.next;
-  }
-  const lines = rows.reverse().slice(0, 40).map((row) => h(
-    "tr", {},
-    h("td", { class: "number" }, String(row.seq)),
-    h("td", { class: "number" }, time(row.at)),
-    h("td", {}, row.actor),
-    h("td", {}, row.action),
-    h("td", {}, row.subject, h("small", {}, details(row.detail))),
-    h("td", {}, h("code", { class: "muted", title: row.hash }, row.hash.slice(0, 8))),
-  ));
-  const heads = ["#", say.word("when"), say.word("by"), say.word("action"), say.word("subject"), "SHA-256"];
-  $("audit").replaceChildren(table(heads, lines));
+/** Says in the other language what is shown already. */
+export function retell() {
+  if (asked) effective(asked);
 }

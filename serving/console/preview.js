@@ -1,6 +1,6 @@
 // What a draft would change: the figures of a preview as they come in, and pages before and after.
 
-import { $, h, number, say, table } from "./core.js";
+import { $, h, number, percent, request, say, table, tile } from "./core.js";
 
 let running = null;
 
@@ -8,9 +8,10 @@ let running = null;
 export async function preview(outlet) {
   if (running) return running.abort();
   running = new AbortController();
-  $("preview").textContent = say.word("stop");
+  button("stop");
   $("preview-card").hidden = false;
   $("preview-state").textContent = say.word("preview_starts");
+  $("preview-body").hidden = true;
   try {
     for await (const line of lines(outlet, $("text").value, running.signal)) tell(line);
   } catch (error) {
@@ -18,18 +19,18 @@ export async function preview(outlet) {
     $("preview-state").textContent = say.word("preview_stopped");
   } finally {
     running = null;
-    $("preview").textContent = say.word("preview");
+    button("preview");
   }
 }
 
+/** What the button does now, kept when the language changes. */
+function button(word) {
+  $("preview").dataset.word = word;
+  $("preview").textContent = say.word(word);
+}
+
 async function* lines(outlet, text, signal) {
-  const headers = { "Content-Type": "application/json" };
-  if ($("token").value) headers.Authorization = `Bearer ${$("token").value}`;
-  const answer = await fetch(`/v1/policies/${outlet}/preview`, { method: "POST", headers, signal, body: JSON.stringify({ text }) });
-  if (!answer.ok) {
-    const said = await answer.json();
-    throw Object.assign(new Error(said.detail), { findings: said.findings });
-  }
+  const answer = await request(`/v1/policies/${outlet}/preview`, { text }, "POST", { signal });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
@@ -45,6 +46,7 @@ function tell({ phase, elapsed_s, sources, report, detail }) {
   if (phase === "failed") throw new Error(detail);
   const from = Object.entries(sources).filter(([, n]) => n).map(([name, n]) => `${n} ${say.word(`from_${name}`)}`).join(", ");
   $("preview-state").textContent = `${report.requests} / ${report.of} · ${number(elapsed_s, 1)} s · ${from}`;
+  $("preview-body").hidden = false;
   $("preview-bar").max = report.of;
   $("preview-bar").value = report.requests;
   $("preview-bar").hidden = phase === "complete";
@@ -58,10 +60,10 @@ function tell({ phase, elapsed_s, sources, report, detail }) {
   $("preview-caveat").textContent = `${say.word("caveat")} ${offPolicy(report.off_policy)}`;
 }
 
-const percent = (share, digits = 1) => `${number(100 * share, digits)} %`;
-const signed = (share, digits = 2) => {
-  const text = number(100 * share, digits);
-  return Number(text) === 0 ? `${number(0, digits)} %` : `${share > 0 ? "+" : ""}${text} %`; // never -0.00
+/** A difference with its sign, unless it rounds to nothing. */
+const signed = (share, digits = 2, unit = " %") => {
+  const figure = Number((100 * share).toFixed(digits));
+  return `${figure > 0 ? "+" : ""}${number(figure, digits)}${unit}`;
 };
 const between = (figure) => `${signed(figure.low)} … ${signed(figure.high)}`;
 const way = (change) => (Math.abs(change) < 5e-5 ? "muted" : change > 0 ? "up" : "out-text");
@@ -77,19 +79,19 @@ function tiles(report) {
       ? [[signed(worst_hit.mean_change), say.word("worst_hit"), `${worst_hit.viewers} ${say.word("viewers")}`]]
       : []), // of few viewers nothing is told
   ];
-  return all.map(([figure, of, more]) => h("div", { class: "figure" }, h("b", {}, figure), h("span", {}, of), h("small", { class: "muted" }, more)));
+  return all.map(tile);
 }
 
 function controls(lines) {
   if (!lines.length) return h("p", { class: "empty" }, say.word("no_controls"));
   const rows = lines.map((line) => h(
     "tr", {},
-    h("td", {}, h("b", {}, line.id), h("small", {}, [line.action, line.origin].filter(Boolean).join(" · "))),
+    h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? say.one("action", line.action) : "", line.origin ? say.outlet(line.origin) : ""].filter(Boolean).join(" · "))),
     h("td", { class: "number" }, kept(line.kept_before)),
     h("td", { class: `number ${line.kept_after !== null && line.kept_after < 1 ? "out-text" : ""}` }, kept(line.kept_after)),
     h("td", { class: "number" }, line.price ? number(line.price, 3) : "–"),
     h("td", { class: "number" }, line.worth ? signed(line.worth.mean) : "–", line.worth ? h("small", {}, between(line.worth)) : null),
-    h("td", {}, line.causes.slice(0, 2).map((cause) => h("div", {}, cause.reason, h("small", {}, `${cause.pages} × ${cause.where}`)))),
+    h("td", {}, line.causes.slice(0, 2).map((cause) => h("div", {}, say.told(cause.reason), h("small", {}, `${cause.pages} × ${say.told(cause.where)}`)))),
   ));
   return table(["control", "kept_before", "kept_after", "price", "worth", "why"].map((head) => say.word(head)), rows);
 }
@@ -99,7 +101,7 @@ const kept = (share) => (share === null ? "–" : percent(share, 0));
 function exposure(lines) {
   const rows = lines.slice(0, 12).map((line) => h(
     "tr", {},
-    h("td", {}, line.outlet),
+    h("td", {}, say.outlet(line.outlet)),
     h("td", { class: "number" }, number(line.before, 0)),
     h("td", { class: "number" }, number(line.after, 0)),
     h("td", { class: `number ${way(line.difference.mean / Math.max(line.before, 1))}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
@@ -114,7 +116,7 @@ function shares(lines) {
     h("td", {}, line.name),
     h("td", { class: "number" }, percent(line.before)),
     h("td", { class: "number" }, percent(line.after)),
-    h("td", { class: `number ${way(line.difference.mean)}` }, signed(line.difference.mean, 1)),
+    h("td", { class: `number ${way(line.difference.mean)}` }, signed(line.difference.mean, 1, ` ${say.word("points")}`)),
   ));
   return table(["label", "before", "after", "difference"].map((head) => say.word(head)), rows);
 }
@@ -122,7 +124,7 @@ function shares(lines) {
 function slices(lines) {
   const rows = lines.map((line) => h(
     "tr", {},
-    h("td", {}, line.name, h("small", {}, `${line.requests} ${say.word("requests")}`)),
+    h("td", {}, say.one("screen", line.name), h("small", {}, `${line.requests} ${say.word("requests")}`)),
     h("td", { class: `number ${way(line.engagement.mean)}` }, signed(line.engagement.mean)),
     h("td", { class: "number" }, `${percent(line.guidance_cost_before)} → ${percent(line.guidance_cost_after)}`),
     h("td", { class: "number" }, `${percent(line.gave_way_before, 0)} → ${percent(line.gave_way_after, 0)}`),
@@ -155,8 +157,14 @@ function example(one) {
     ));
     return h("div", {}, h("h3", {}, say.word(word)), h("ol", { class: "page" }, rows));
   };
-  const about = `${one.placement} · ${one.region} · ${one.changed} ${say.word("changed")}`;
+  const about = `${placement(one.placement)} · ${one.region} · ${one.changed} ${say.word("changed")}`;
   return [h("p", { class: "muted" }, about), h("div", { class: "pair" }, column("before", one.before, one.after), column("after", one.after, one.before))];
 }
 
-const offPolicy = (said) => (said ? `${say.word("log_says")} ${said.why}.` : "");
+/** Outlet, screen and surface of "cn.zj-mobile-home". */
+function placement(id) {
+  const [outlet, screen, surface] = id.split("-");
+  return `${say.outlet(outlet)} · ${say.one("screen", screen)} ${say.one("surface", surface)}`;
+}
+
+const offPolicy = (said) => (said ? `${say.word("log_says")} ${say.told(said.why)}${say.word("full_stop")}` : "");

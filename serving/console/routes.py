@@ -18,8 +18,7 @@ VIEWERS_MAX = 60
 """Viewers the console offers; any other may be typed in."""
 
 _SCANNED = 400
-_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-_FILES = ("console.html", "console.css", "console.js", "core.js", "words.js", "page.js", "policy.js", "preview.js")
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "json": "application/json"}
 _HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -31,7 +30,7 @@ def routes(online: OnlineStore, admin_token: str) -> APIRouter:
     """The console's routes."""
     router = APIRouter(prefix="/console", include_in_schema=False)
     folder = files("serving.console")
-    texts = {name: folder.joinpath(name).read_text("utf-8") for name in _FILES}
+    texts = {file.name: file.read_text("utf-8") for file in folder.iterdir() if _kind(file.name) in _KINDS}
 
     @router.get("")
     def page() -> Response:
@@ -41,7 +40,7 @@ def routes(online: OnlineStore, admin_token: str) -> APIRouter:
     def asset(name: str) -> Response:
         if name not in texts:
             raise NotFound(f"the console has no {name!r}")
-        return Response(texts[name], media_type=_KINDS[name.rpartition(".")[2]], headers=_HEADERS)
+        return Response(texts[name], media_type=_KINDS[_kind(name)], headers=_HEADERS)
 
     @router.get("/choices", dependencies=[Depends(editors_only(admin_token))], responses=documented(401, 503))
     def choices() -> dict[str, object]:
@@ -52,3 +51,7 @@ def routes(online: OnlineStore, admin_token: str) -> APIRouter:
         return {"screens": list(Screen), "surfaces": list(Surface), "viewers": viewers}
 
     return router
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2]

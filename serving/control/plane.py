@@ -239,9 +239,14 @@ class ControlPlane:
 
     # -- audit
 
-    def audit(self, after: int = 0, limit: int = 100) -> list[AuditRow]:
-        """At most `limit` audit rows after a sequence number, oldest first."""
-        wanted = select(tables.audit).where(tables.audit.c.seq > after).order_by(tables.audit.c.seq).limit(limit)
+    def audit(
+        self, after: int = 0, limit: int = 100, before: int | None = None, newest_first: bool = False
+    ) -> list[AuditRow]:
+        """At most `limit` audit rows between two sequence numbers, neither included; oldest first unless said."""
+        seq = tables.audit.c.seq
+        wanted = select(tables.audit).where(seq > after).order_by(desc(seq) if newest_first else seq).limit(limit)
+        if before is not None:
+            wanted = wanted.where(seq < before)
         with reading(self._engine) as connection:
             rows = connection.execute(wanted).mappings().all()
         return [AuditRow(**{**row, "detail": json.loads(row["detail"])}) for row in rows]

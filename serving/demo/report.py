@@ -13,6 +13,9 @@ from rich.table import Table
 from serving.demo.visit import Visits
 
 SIGNS = {"at_least": "≥", "first_slots": "in first", "at_most": "≤", "within": "in", "slot": "slot"}
+STATUS = {"binding": "shaped it"}
+"""What people read where the API's word also is a hardness."""
+
 SHOWN_LABELS = ("mainstream", "public-service", "local", "commercial", "film")
 
 
@@ -54,11 +57,21 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
             control["origin"],
             control["hardness"],
             " ".join(f"{SIGNS[word]} {n}" for word, n in control["required"].items() if n is not None),
-            str(control["achieved"]),
-            f"[{colour}]{control['status']}[/{colour}]",
+            _has(control),
+            f"[{colour}]{STATUS.get(control['status'], control['status'])}[/{colour}]",
             _price(price["clicks"], price["how"] == "resolved") if price else "",
         )
     console.print(table)
+
+
+def _has(control: dict[str, Any]) -> str:
+    """What stands on the page, of a floor on its first slots also how many stand there.
+
+    >>> _has({"achieved": 4, "achieved_first": 3}), _has({"achieved": 4})
+    ('3, 4 in all', '4')
+    """
+    early = control.get("achieved_first")
+    return str(control["achieved"]) if early is None else f"{early}, {control['achieved']} in all"
 
 
 def _price(clicks: float, exact: bool) -> str:
@@ -110,7 +123,10 @@ def summary(console: Console, told: dict[str, Any]) -> None:
         table.add_row(f"nDCG@10 {name}", f"{worth['ndcg_at_10']:.4f}")
     table.add_row("pages served", f"{told['pages']}  ({', '.join(f'{n} {rung}' for rung, n in told['rungs'].items())})")
     table.add_row("page latency", f"p50 {told['latency_ms']['p50']} ms, p99 {told['latency_ms']['p99']} ms, over HTTP")
-    table.add_row("controls on those pages", ", ".join(f"{n} {status}" for status, n in told["controls"].items()))
+    table.add_row(
+        "controls on those pages",
+        ", ".join(f"{n} {STATUS.get(status, status)}" for status, n in told["controls"].items()),
+    )
     for status, ids in told["controls_that_gave_way"].items():
         table.add_row(f"  {status}", ", ".join(f"{n} {control_id}" for control_id, n in ids.items()))
     table.add_row("broken without a word", str(told["controls_broken_undeclared"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -152,10 +152,12 @@ def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRout
         dependencies=editors,
     )
     def audit(
-        after: Annotated[int, Query(ge=0, description="`next` of the page before")] = 0,
+        after: Annotated[int, Query(ge=0, description="`next` of the page before, oldest first")] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        before: Annotated[int | None, Query(ge=1, description="`next` of the page before, newest first")] = None,
+        order: Literal["oldest", "newest"] = "oldest",
     ) -> AuditAnswer:
-        rows = control.audit(after, limit)
+        rows = control.audit(after, limit, before, newest_first=order == "newest")
         return AuditAnswer(
             rows=[AuditOut(**{**vars(row), "at": rfc3339(row.at)}) for row in rows],
             next=rows[-1].seq if len(rows) == limit else None,

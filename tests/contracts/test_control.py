@@ -194,6 +194,8 @@ def test_every_change_is_on_record_in_a_chain(plane: ControlPlane) -> None:
         (3, "bo", "policy.publish", "cn"),
     ]
     assert plane.audit(after=2, limit=1) == rows[2:]
+    assert plane.audit(limit=2, newest_first=True) == [rows[2], rows[1]]
+    assert plane.audit(before=2, newest_first=True) == [rows[0]]
     assert plane.audit_break() is None
 
 

@@ -77,6 +77,32 @@ def test_a_policy_that_cannot_be_read_is_refused_at_its_fields(shared) -> None:
     assert shared.parts.control.history("cn.zj") == []
 
 
+def test_a_finding_says_whether_it_keeps_a_policy_from_being_saved(shared) -> None:
+    """What has an error is refused by draft; what has only warnings and hints is saved."""
+    odd = "outlet: cn.zj\nweights: {nobility: 0.1}\ncontrols:\n  - {id: a, action: block, where: {label: nothing}}\n"
+    for text, levels in (("outlet: cn.zj\ncontrols: [\n", {"error"}), (odd, {"warning", "hint"})):
+        found = post(shared, "lint", {"text": text}, status=200)["findings"]
+        assert {finding["level"] for finding in found} == levels, found
+    refused = post(shared, "draft", {"text": "outlet: cn.zj\ncontrols: [\n", "author": "Lin"}, status=422)
+    assert refused["findings"][0]["level"] == "error"
+
+
+def test_the_audit_trail_goes_back_from_its_newest_row(service) -> None:
+    for n in range(5):
+        post(service, "draft", {"text": TEXT, "author": f"editor-{n}", "base_version": n}, status=201)
+    every = [row["seq"] for row in service.http.get("/v1/audit", params={"limit": 1000}).json()["rows"]]
+    seen: list[int] = []
+    before = None
+    while True:
+        asked = {"order": "newest", "limit": 3} | ({"before": before} if before else {})
+        page = service.http.get("/v1/audit", params=asked).json()
+        seen += [row["seq"] for row in page["rows"]]
+        before = page["next"]
+        if before is None:
+            break
+    assert seen == every[::-1]
+
+
 def test_lint_knows_the_parents_in_force(shared) -> None:
     loosened = (
         "outlet: cn.zj\ncontrols:\n  - {id: floor, action: share, where: {label: public-service}, at_least: 0.1}\n"

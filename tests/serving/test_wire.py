@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from typing import get_args
 
 import pytest
 
+from recsys.catalog import KINDS
+from recsys.errors import Level
+from recsys.guidance.policy import Attribute, Hardness
+from recsys.guidance.receipt import Status as ReceiptStatus
+from recsys.guidance.schedule import DAYS
+from recsys.guidance.targets.words import Status
+from recsys.types import Screen, Surface
+
+CONSOLE = [file.name for file in files("serving.console").iterdir() if file.name.endswith((".js", ".css"))]
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 
@@ -79,7 +89,7 @@ def test_the_console_needs_nothing_from_elsewhere(shared) -> None:
     assert "default-src 'self'" in page.headers["content-security-policy"]
     linked = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
     assert len([link for link in linked if link.startswith("/console/static/")]) == 2
-    for name in ("console.css", "console.js", "core.js", "words.js", "page.js", "policy.js", "preview.js"):
+    for name in CONSOLE:
         asset = shared.http.get(f"/console/static/{name}")
         assert asset.status_code == 200
         assert "://" not in asset.text
@@ -92,15 +102,23 @@ def test_the_console_needs_nothing_from_elsewhere(shared) -> None:
 def test_the_console_says_everything_in_both_languages() -> None:
     folder = files("serving.console")
     words = dict(
-        re.findall(r'^  "?([\w ]+?)"?: \[\s*("[^"]+",\s*"[^"]+")', folder.joinpath("words.js").read_text("utf-8"), re.M)
+        re.findall(
+            r'^  "?([\w. ]+?)"?: \[\s*("[^"]+",\s*"[^"]+")', folder.joinpath("words.js").read_text("utf-8"), re.M
+        )
     )
     for both in words.values():
-        assert re.search("[一-鿿]", both.split('",')[1]), both
+        assert re.search("[一-鿿。]", both.split('",')[1]), both
     page = folder.joinpath("console.html").read_text("utf-8")
     used = set(re.findall(r'data-word="(\w+)"', page))
-    for name in ("console.js", "core.js", "page.js", "policy.js"):
-        used |= set(re.findall(r'say\.word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
-    assert used <= words.keys()
+    for name in CONSOLE:
+        used |= set(re.findall(r'(?:say\.)?word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
+    used |= {f"hardness_{one}" for one in get_args(Hardness)} | set(get_args(Status)) | set(get_args(ReceiptStatus))
+    kinds = {"screen": Screen, "surface": Surface, "kind": KINDS, "of": get_args(Attribute), "level": get_args(Level)}
+    kinds |= {"action": ("boost", "block", "pin", "share", "cap", "space", "exposure_target"), "day": DAYS}
+    used |= {f"{kind}_{one}" for kind, all_of_it in kinds.items() for one in all_of_it}
+    acts = ("policy.draft", "policy.publish", "policy.rollback", "items.upsert", "outlet.put")
+    used |= {f"did_{one}" for one in (*acts, *(f"target.{one}" for one in ("pause", "resume", "stop", "amount")))}
+    assert not used - words.keys()
 
 
 def test_the_console_offers_viewers_of_whom_something_is_known(service) -> None:

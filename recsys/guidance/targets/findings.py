@@ -62,6 +62,7 @@ def out_of_reach(here: str, target: ExposureTarget, catalog: Catalog, forecast: 
         f"cannot be reached: its pages are expected to get {attention:,.0f} of attention until the deadline, of which "
         f"{items} {'item' if items == 1 else 'items'} on top of every page would win {most * attention:,.0f}; "
         f"asked for are {asked:,.0f}",
+        "warning",
     )
 
 

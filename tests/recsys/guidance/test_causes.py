@@ -45,7 +45,7 @@ def check(made: Any, receipt: Any = None, exact: bool = True) -> tuple[Any, ...]
         (f"{{id: a, action: cap, attribute: topic, at_most: 4}}, {FEW}", "supply", 2,
          "at most 4 on the page: 6; 2 topics x 4 = 8 of 10 slots: 2 more items of others are needed"),
         (f"{{id: a, action: space, attribute: provider, at_most: 1, within: 2}}, {ONE_PROVIDER}", "supply", 0,
-         "1 provider is too few for at most 1 of one in any 2 of 12 neighbouring slots"),
+         "1 provider: too few for at most 1 of one in any 2 of 12 neighbouring slots"),
         ("{id: a, action: share, where: {label: sport}, at_least: 0.3, at_most: 0.3}", "itself", 0,
          "at least 4 and at most 3 of 12 slots contradict each other"),
         ("{id: a, action: share, where: {label: sport}, at_least: 5, prefixes: [3]}", "slots", 0,
@@ -85,7 +85,7 @@ def test_a_conflict_names_those_that_leave_no_room_and_no_others(make: Any) -> N
     lines = {line.id: line for line in made.receipt.controls}
     assert lines["news"].status == "relaxed"
     assert lines["news"].why.control_ids == ("sport", "culture")
-    assert "because the more important 'sport' and 'culture' leave no room for more" in lines["news"].reason
+    assert "beside the more important 'sport', 'culture' there is no room for more" in lines["news"].reason
     assert check(made) == ()
 
 

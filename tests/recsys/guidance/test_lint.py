@@ -91,6 +91,20 @@ def test_each_fault_is_told_at_its_field(shop: Catalog, control: str, where: str
     assert any(place == where and word in message for place, message in told), told
 
 
+def test_nothing_that_lint_says_keeps_a_policy_from_being_saved(shop: Catalog) -> None:
+    """Errors are for what cannot be read; rules without effect are hints, rules that will not be kept warnings."""
+    told = [
+        ("{id: a, action: share, where: {series: harvest}, at_least: 0.5}", "warning"),
+        ("{id: a, action: share, where: {label: sprot}, at_least: 0.1}", "warning"),
+        ("{id: a, action: share, where: {label: sport}, at_most: 40}", "hint"),
+        ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "hint"),
+    ]
+    for control, level in told:
+        found = lint([parse_policy(f"outlet: cn.zj\ncontrols: [{control}]"), parse_policy(PARENT)], shop, NOW)
+        assert level in {finding.level for finding in found}, found
+        assert "error" not in {finding.level for finding in found}
+
+
 def test_weights_without_effect(shop: Catalog) -> None:
     told = findings(shop, weights="{nobility: 0.2, public_value: 0}")
     assert [place for place, _ in told] == ["weights.nobility", "weights.public_value"]
@@ -106,7 +120,7 @@ def test_floors_that_together_exceed_the_page(shop: Catalog) -> None:
     assert [place for place, _ in told] == ["controls[1].at_least", "controls[1]"]
     assert "floors together ask for 28 of 24 slots on tv home: 10 here" in told[0][1]
     assert "'floor' of cn" in told[0][1]
-    assert "because the more important 'floor' of cn and 'a' leave no room for more" in told[1][1]
+    assert "beside the more important 'floor' of cn, 'a' there is no room for more" in told[1][1]
 
 
 def test_floors_that_items_can_serve_together_or_that_never_meet_are_fine(shop: Catalog) -> None:

@@ -75,6 +75,20 @@ def test_what_cannot_be_kept_is_told_with_what_is_missing(make: Any) -> None:
     assert made.receipt.legal_kept
 
 
+def test_a_floor_on_first_slots_tells_what_stands_there_and_what_on_the_page(make: Any) -> None:
+    text = "outlet: cn\ncontrols: [{id: early, action: share, where: {label: sport}, at_least: 2, prefixes: [5]}]"
+    differ = 0
+    for seed in range(6):
+        made = make(text, seed=seed, slots=12)
+        [line] = made.receipt.controls
+        rows = made.batch.row[made.solution.chosen]
+        sport = ["sport" in made.catalog.items[row].labels for row in rows]
+        assert (line.required.first_slots, line.achieved_first, line.achieved) == (5, sum(sport[:5]), sum(sport))
+        assert f"in the first 5 slots: {sum(sport[:5])} there, {sum(sport)} on the page" in line.reason
+        differ += line.achieved_first != line.achieved
+    assert differ, "no page tells the two counts apart"
+
+
 def test_a_legal_control_that_gave_way_is_told_apart(make: Any) -> None:
     text = "outlet: cn\ncontrols: [{id: a, action: share, where: {series: harvest}, at_least: 0.9, hardness: legal}]"
     assert not make(text).receipt.legal_kept

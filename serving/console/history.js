@@ -1,0 +1,73 @@
+// The versions of an outlet's policy, and the audit trail, newest first.
+
+import { $, api, h, pill, say, table, time, trying } from "./core.js";
+
+const PAGE = 50;
+let rows = [];
+let before = null;
+
+export async function showHistory(versions, steps) {
+  showVersions(versions, steps);
+  await newest();
+}
+
+function showVersions(versions, { open, putInForce }) {
+  const lines = versions.map((one) => h(
+    "tr", {},
+    h("td", { class: "number" }, h("b", {}, String(one.version))),
+    h("td", { class: "whole" }, pill(one.active ? "active" : one.state)),
+    h("td", {}, one.author, one.note ? h("small", {}, one.note) : null),
+    h("td", { class: "number" }, time(one.at)),
+    h(
+      "td", {},
+      h("button", { type: "button", onclick: trying(() => open(one)) }, say.word("open")), " ",
+      one.active ? null : again(one, putInForce),
+    ),
+  ));
+  const heads = ["version", "state", "by", "when"].map((head) => say.word(head));
+  $("versions").replaceChildren(lines.length ? table([...heads, ""], lines) : h("p", { class: "empty" }, say.word("nothing_saved")));
+}
+
+function again(one, putInForce) {
+  const [way, word] = one.state === "published" ? ["rollback", "roll_back"] : ["publish", "publish"];
+  return h("button", { type: "button", onclick: trying(() => putInForce(way, one.version)) }, say.word(word));
+}
+
+async function newest() {
+  [rows, before] = [[], null];
+  await more();
+}
+
+/** The next page of older rows. */
+async function more() {
+  const page = await api(`/v1/audit?order=newest&limit=${PAGE}${before ? `&before=${before}` : ""}`);
+  rows.push(...page.rows);
+  before = page.next;
+  const lines = rows.map((row) => h(
+    "tr", {},
+    h("td", { class: "number" }, String(row.seq)),
+    h("td", { class: "number" }, time(row.at)),
+    h("td", {}, row.actor),
+    h("td", { class: "whole" }, say.one("did", row.action)),
+    h("td", {}, row.subject, h("small", {}, details(row.detail))),
+    h("td", {}, h("code", { class: "muted", title: row.hash }, row.hash.slice(0, 8))),
+  ));
+  const heads = ["#", say.word("when"), say.word("by"), say.word("did"), say.word("subject"), "SHA-256"];
+  const older = before === null ? null : h("button", { type: "button", onclick: trying(more) }, say.word("older"));
+  $("audit").replaceChildren(table(heads, lines), ...(older ? [h("div", { class: "actions" }, older)] : []));
+}
+
+/** What was said with an act, in words; of an order only what it changed. */
+function details(detail) {
+  const { order, ...rest } = detail;
+  const said = Object.entries({ ...rest, ...(order || {}) })
+    .filter(([, value]) => value !== null && value !== "" && value !== false)
+    .map(([name, value]) => (value === true ? say.one("detail", name) : `${say.one("detail", name)}: ${plain(value)}`));
+  return short(said.join("; "));
+}
+
+/** At most 140 characters, cut between two words. */
+const short = (text) => (text.length <= 140 ? text : `${text.slice(0, 140).replace(/[\s,;]+\S*$/, "")} …`);
+
+const plain = (value) => (typeof value === "object" && value !== null
+  ? JSON.stringify(value).replace(/["{}]/g, "").replaceAll(",", ", ").replaceAll(":", ": ") : String(value));

@@ -1,0 +1,240 @@
+"""What the service writes in English, in the console's Chinese: every sentence that editors meet has its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from recsys.errors import PolicyError
+from recsys.guidance.causes import Cause
+from recsys.guidance.policy import parse_policy
+from recsys.guidance.targets.outlook import Outlook
+from recsys.guidance.targets.pursuit import Standing
+from recsys.guidance.targets.words import sentence
+from recsys.guidance.telling import Told
+from recsys.guidance.want import Want
+
+PAIRS = json.loads(files("serving.console").joinpath("wording.zh.json").read_text("utf-8"))
+_PLACE = re.compile(r"\{(\w+[*!]?)\}")
+_SAYS_NOTHING = re.compile(r"'[^']*'|\"[^\"]*\"|[\w.*-]*[._:/-][\w.*:/-]*|\b[a-z]+_[a-z_]+\b")
+
+
+def pattern(english: str) -> tuple[list[str], re.Pattern[str]]:
+    """As `language.js` reads a template."""
+    parts = _PLACE.split(english)
+    hole = {part: r"(\S+)" if part.endswith("!") else "(.+?)" for part in parts[1::2]}
+    source = "".join(hole[part] if n % 2 else re.escape(part) for n, part in enumerate(parts))
+    return parts[1::2], re.compile(f"^{source}$", re.DOTALL)
+
+
+def literal(pair: list[str]) -> int:
+    """How much a template says itself: of several that fit, the one that says most is meant, after what follows all."""
+    return 1000 if pair[0].startswith("{rest}") else len(_PLACE.sub("", pair[0]))
+
+
+TEMPLATES = [(*pattern(english), chinese) for english, chinese in sorted(PAIRS, key=literal, reverse=True)]
+
+
+def in_chinese(text: str) -> str:
+    """As `language.js` says a text; the text itself where no template knows it."""
+    for names, expression, chinese in TEMPLATES:
+        if found := expression.match(text):
+            said = dict(zip(names, map(_part, names, found.groups()), strict=True))
+            return _PLACE.sub(lambda place, said=said: said[place[1]], chinese)  # type: ignore[misc]
+    return text
+
+
+def _part(name: str, text: str) -> str:
+    return "、".join(map(in_chinese, text.split(", "))) if name.endswith("*") else in_chinese(text)
+
+
+def english_left(text: str) -> list[str]:
+    """Words that are neither quoted nor part of a name, a path or a field."""
+    return re.findall(r"\b[A-Za-z]{2,}\b", _SAYS_NOTHING.sub("", in_chinese(text)))
+
+
+FIELDS = {
+    "YAML", "JSON", "UTC", "HH", "MM", "within", "share", "impressions", "strict", "by", "from", "prefixes", "label",
+    "news", "cn", "viewer", "guaranteed", "controls",
+}  # fmt: skip
+"""Fields and values that an editor writes in the policy as they are."""
+
+
+def test_a_template_says_what_the_english_says() -> None:
+    """No place is lost or made up, and none comes twice."""
+    for english, chinese in PAIRS:
+        places = _PLACE.findall(english)
+        assert sorted(places) == sorted(set(places)) == sorted(set(_PLACE.findall(chinese))), english
+        assert re.search("[一-鿿]", chinese), english
+    assert len({english for english, _ in PAIRS}) == len(PAIRS)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{id: a, action: share, where: {label: x}, at_least: 1.5}",
+        "{id: a, action: share, where: {label: x}, at_least: -1}",
+        "{id: a, action: share, where: {label: x}, at_least: yes}",
+        "{id: a, action: share, where: {label: x}}",
+        "{id: a, action: share, where: {label: x}, at_least: 2, prefixes: every}",
+        "{id: a, action: share, where: {}, at_least: 2}",
+        "{id: a, action: share, where: {age_rating: {}}, at_least: 2}",
+        "{id: a, action: share, where: {age_rating: {at_least: 5, at_most: 3}}, at_least: 2}",
+        "{id: a, action: sahre, where: {label: x}}",
+        "{id: a, where: {label: x}}",
+        "{id: a, action: block, where: {label: x}, weer: 3}",
+        "{id: a, action: block, where: {region: CN}}",
+        "{id: a, action: block, where: {label: a//b}}",
+        "{id: a, action: block, where: {kind: movie}}",
+        "{id: a, action: block, where: {label: x}, hardness: hard}",
+        "{id: a, action: block, where: {label: x}, priority: 2000}",
+        "{id: a, action: block, where: {label: x}, active: {from: 2026-10-01}}",
+        "{id: a, action: block, where: {label: x}, active: {daily: ['6-24']}}",
+        "{id: a, action: block, where: {label: x}, active: {daily: ['06:70-24:00']}}",
+        "{id: a, action: block, where: {label: x}, active: {daily: ['06:00-06:00']}}",
+        "{id: a, action: block, where: {label: x}, active: {offset: '8'}}",
+        "{id: a, action: boost, where: {label: x}, bonus: 2}",
+        "{id: a, action: boost, where: {label: x}, bonus: much}",
+        "{id: a, action: pin, item: i 1, slot: 0}",
+        "{id: a, action: space, attribute: topic, at_most: 3, within: 3}",
+        "{id: a, action: exposure_target, where: {label: x}, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {label: x}, share: 3.0, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00Z, by: 2026-01-01T00:00Z}",
+        "{id: a, action: exposure_target, where: {locality: viewer}, share: 30%, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {label: x}, share: 30%, plan: by_day_part, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {label: x}, share: 30%, last_resort: 2, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: block, where: {label: x}}, {id: a, action: block, where: {label: x}}",
+        "{id: a, action: block, where: {label: x}, id: b}",
+        "&anchor {id: a, action: block, where: {label: x}}, *anchor",
+        "{id: a, action: block, where: x}",
+    ],
+)  # fmt: skip
+def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        parse_policy(f"outlet: cn\ncontrols: [{said}]")
+    for text in (refused.value.message, *(finding.message for finding in refused.value.findings)):
+        assert not set(english_left(text)) - FIELDS, (text, in_chinese(text))
+
+
+LOOSE = "{id: floor, action: share, where: {label: public-service}, "
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        LOOSE + "at_least: 0.1, prefixes: every, hardness: legal}",
+        LOOSE + "at_least: 0.4, prefixes: every, hardness: soft}",
+        LOOSE + "at_least: 0.4, hardness: legal}",
+        LOOSE + "at_most: 0.4, prefixes: every, hardness: legal}",
+        "{id: floor, action: cap, attribute: topic, at_most: 2}",
+        "{id: a, action: share, where: {label: film/drma}, at_least: 0.1}",
+        "{id: a, action: block, where: {axis: {nobility: 0.5}}}",
+        "{id: a, action: pin, item: item-999, slot: 2}",
+        "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: pin, item: item-1, slot: 3}",
+        "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: pin, item: item-2, slot: 2}",
+        "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: block, where: {item: item-1}}",
+        "{id: a, action: pin, item: item-0, slot: 1}, {id: b, action: pin, item: item-5, slot: 2}, "
+        "{id: c, action: cap, attribute: topic, at_most: 1}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.8, at_most: 0.7}",
+        "{id: a, action: share, where: {label: film}, at_least: 0}",
+        "{id: a, action: share, where: {label: film}, at_most: 1.0}",
+        "{id: a, action: cap, attribute: topic, at_most: 0.0}",
+        "{id: a, action: boost, where: {label: film}, bonus: 0}",
+        "{id: a, action: boost, where: {kind: [film, article, video]}, bonus: 0.1}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.9}",
+        "{id: a, action: share, where: {item: [item-1, item-2]}, at_least: 0.5}",
+        "{id: a, action: share, where: {item: item-1}, at_least: 0.5, on: {surfaces: [home, hot, list]}}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.4}, {id: b, action: block, where: {label: film}}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.4}, "
+        "{id: b, action: share, where: {label: film}, at_most: 0.2}",
+        "{id: a, action: block, where: {label: film}, active: {until: 2026-01-01T00:00:00Z}}",
+        "{id: a, action: exposure_target, where: {label: film}, share: 1.0, by: 2020-10-08T00:00:00Z}",
+    ],
+)
+def test_what_lint_finds(shared: Any, said: str) -> None:
+    text = f"outlet: cn.zj\nweights: {{nobility: 0.1, public_value: 0}}\ncontrols: [{said}]\n"
+    found = shared.http.post("/v1/policies/cn.zj/lint", json={"text": text}).json()["findings"]
+    assert len(found) > 1, "the weights alone are two findings"
+    for finding in found:
+        left = set(english_left(finding["message"])) - FIELDS
+        assert not left, (finding["message"], in_chinese(finding["message"]))
+
+
+NARROWED, WIDE = Cause(0, (0,), True), Cause(0, (0, 1), False)
+SHARE, CAP, PIN = ("share", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
+TOLD = [
+    Told(*SHARE, at_least=2, first_slots=5, achieved_first=3),
+    Told("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
+    Told("share", 0, 0, 0, 0, False),
+    Told("free", 12, 3, 9, 0, False),
+    Told(*PIN, True, slot=1),
+    Told(*PIN, False, slot=1),
+    Told(*SHARE, at_least=6, by=2),
+    Told(*PIN, True, slot=1, by=1),
+    *(
+        Told(*one, at_least=least, at_most=most, slot=1, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj"))
+        for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
+        for cause in (NARROWED, WIDE)
+    ),
+]
+WANTS = [
+    "3 more would have to be available: only 6 may be shown here now",
+    "3 more others would have to be available: only 6 may be shown here now",
+    "5 cannot stand in the first 3 slots",
+    "at least 4 and at most 3 of 12 slots contradict each other",
+    "what it asks of beginnings and of the page contradicts itself",
+    *(f"{many} x 4 = 8 of 10 slots: 2 more items of others are needed" for many in ("1 topic", "2 topics", "3 series")),
+    "2 providers and 3 items without one fill 9 of 10 slots: 1 more items of others are needed",
+    "2 regions: too few for at most 1 of one in any 3 of 12 neighbouring slots",
+]
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_the_reasons_of_receipts(told: Told) -> None:
+    assert not english_left(told.reason()), (told.reason(), in_chinese(told.reason()))
+
+
+@pytest.mark.parametrize("words", WANTS)
+def test_what_controls_lack(words: str) -> None:
+    want = Want("supply", 0, words)
+    for more in ({}, {"conflicts": ("'a'", "'b' of cn.zj")}):
+        text = Told(*SHARE, at_least=6, by=2, cause=NARROWED, want=want, **more).reason()  # type: ignore[arg-type]
+        assert not english_left(text), (text, in_chinese(text))
+    for said in ("the item may not be shown here now", "this page has 3 slots"):
+        text = Told(*PIN, True, slot=5, by=1, want=Want("slots", 0, said)).reason()
+        assert not english_left(text), (text, in_chinese(text))
+
+
+def standing(**more: object) -> Standing:
+    """A target halfway, on plan."""
+    calm = {
+        "amount": 100.0, "delivered": 50.0, "planned": 50.0, "progress": 0.5, "price": 0.1, "price_limit": 0.5,
+        "tolerance": 0.02, "outlook": Outlook(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
+        "pacing_error": 0.0, "paused": False, "stopped": False, "over": False, "begun": True, "resort": False,
+        "cap": False,
+    }  # fmt: skip
+    return Standing(**{**calm, **more})  # type: ignore[arg-type]
+
+
+LIMITED = {"outlook": Outlook(0.7, 0.6, 0.8, True)}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {}, {"begun": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
+        {"delivered": 80.0}, {"delivered": 120.0}, {"over": True}, {"over": True, "delivered": 100.0}, LIMITED,
+        {**LIMITED, "resort": True}, {"outlook": Outlook(1.0, 0.9, 1.1, True)},
+        *({"cap": True, **one} for one in (
+            {"delivered": 80.0}, {"delivered": 20.0}, {"over": True}, {"over": True, "delivered": 120.0},
+            {"outlook": Outlook(1.3, 1.2, 1.4, True)},
+        )),
+    ],
+)  # fmt: skip
+def test_how_targets_stand(more: dict[str, object]) -> None:
+    text = sentence(standing(**more))
+    assert not english_left(text), (text, in_chinese(text))
