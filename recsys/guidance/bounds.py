@@ -37,6 +37,9 @@ class Bounds:
                            could exceed the cap have rows
     cap_at_most    [Q]     so many of one value may stand on a page
     cap_control    [Q]     control that owns the cap
+    shown                  slots of the session's earlier pages
+    session        [C]     what a control counts on these (of a cap: of its fullest value) where that changes what it asks
+                           of this page, else -1; empty: nowhere
     """
 
     slots: int
@@ -57,6 +60,8 @@ class Bounds:
     cap_code: I32 = field(default_factory=lambda: np.zeros((0, 0), np.int32))
     cap_at_most: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     cap_control: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    shown: int = 0
+    session: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
     def free(cls, tie: I64 | I32, slots: int) -> Bounds:

@@ -212,6 +212,7 @@ class _Draft:
         self.spaces: list[tuple[int, I32, Space, I32]] = []
         self.pins: list[tuple[int, int, int]] = []
         self.capped: list[tuple[int, I32, int]] = []
+        self.session = np.full(len(policy.controls), -1, np.int32)
 
     def add(self, number: int, control: object) -> None:
         """Take in control `number`."""
@@ -238,13 +239,18 @@ class _Draft:
         session = len(self.shown), int(member[self.shown].sum())
         lower, upper = floors(share, self.slots, *session), caps(share, self.slots, *session)
         self.rules.append((number, member[self.rows], lower, upper))
+        if session[0] and ((lower != floors(share, self.slots)).any() or (upper != caps(share, self.slots)).any()):
+            self.session[number] = session[1]
 
     def _cap(self, number: int, cap: Cap) -> None:
         codes = attribute(self.policy.catalog, cap.attribute)
         here, before = codes[self.rows], codes[self.shown]
-        self.capped.append((number, here.astype(np.int32), _at_most(cap.at_most, self.slots, False, 0, 0)))
+        most_anew = _at_most(cap.at_most, self.slots, False, 0, 0)
+        self.capped.append((number, here.astype(np.int32), most_anew))
         for code in np.unique(here[here >= 0]):
             most = _at_most(cap.at_most, self.slots, False, len(before), int((before == code).sum()))
+            if most < most_anew:
+                self.session[number] = max(self.session[number], int((before == code).sum()))
             member = here == code
             if member.sum() > most:
                 upper = np.full(self.slots, most, np.int32)
@@ -285,4 +291,6 @@ class _Draft:
             cap_code=np.array([codes for _, codes, _ in self.capped], np.int32).reshape(len(self.capped), n),
             cap_at_most=ints([most for _, _, most in self.capped]),
             cap_control=ints([number for number, _, _ in self.capped]),
+            shown=len(self.shown),
+            session=self.session,
         )

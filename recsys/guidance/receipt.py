@@ -35,6 +35,8 @@ class Required(Part):
     """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`.
 
     first_slots   the floor is due in full in so many first slots; None = on the page
+    session       of these it counts so many items in so many slots of the session's earlier pages, where that changes
+                  what is asked of this page; of a cap of its fullest value
     """
 
     at_least: int | None = None
@@ -42,6 +44,7 @@ class Required(Part):
     at_most: int | None = None
     within: int | None = None
     slot: int | None = None
+    session: tuple[int, int] | None = None
 
 
 class Why(Part):
@@ -246,6 +249,7 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
             at_most=told.at_most,
             within=told.within,
             slot=told.slot,
+            session=told.session,
         ),
         achieved=told.achieved,
         achieved_first=told.achieved_first,

@@ -40,6 +40,9 @@ class Told:
     want: Want | None = None
     conflicts: tuple[str, ...] = ()
     achieved_first: int | None = None  # of `achieved`, those in the first `first_slots`
+    session: tuple[int, int] | None = (
+        None  # counted in so many slots of earlier pages, where that changes what is asked
+    )
 
     @property
     def status(self) -> Status:
@@ -89,12 +92,16 @@ class Told:
             for word, number in (("at least", self.at_least), ("at most", self.at_most))
             if number is not None
         ]
-        where = " on the page"
+        since = ""
+        if self.session:
+            counted, shown = self.session
+            since = f", after {counted}{' of one' if self.kind == 'cap' else ''} in the session's {shown} slots before"
+        where = f" on the page{since}"
         if self.within:
             where = f" in any {self.within} neighbouring slots"
         elif self.first_slots:
             there = f"{self.achieved_first} there, {self.achieved} on the page"
-            return f"{' and '.join(asked)} in the first {self.first_slots} slots: {there}"
+            return f"{' and '.join(asked)} in the first {self.first_slots} slots{since}: {there}"
         return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
 
 
@@ -112,6 +119,8 @@ def tell(
             yield None
             continue
         told = _counted(bounds, c, solution.chosen, bool(shaped[c]))
+        if len(bounds.session) and bounds.session[c] >= 0:
+            told = replace(told, session=(int(bounds.session[c]), bounds.shown))
         yield _caused(told, controls, bounds, c, int(solution.relaxed[c]), causes[c]) if c in causes else told
 
 

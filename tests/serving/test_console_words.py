@@ -170,6 +170,10 @@ TOLD = [
     Told(*SHARE, at_least=2, first_slots=5, achieved_first=3),
     Told("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
     Told("share", 0, 0, 0, 0, False),
+    *(
+        Told(kind, 12, 4, 9, 0, True, at_least=6, session=(1, 12), first_slots=early, achieved_first=early)
+        for kind, early in (("share", None), ("share", 5), ("cap", None))
+    ),
     Told("free", 12, 3, 9, 0, False),
     Told(*PIN, True, slot=1),
     Told(*PIN, False, slot=1),

@@ -283,6 +283,33 @@ def test_a_cap_tells_how_many_of_one_value_there_are_whether_or_not_it_can_bind(
             assert check(made, made.receipt.model_copy(update={"controls": tuple(other)}), exact=False)
 
 
+@pytest.mark.parametrize(
+    ("control", "words"),
+    [
+        ("action: share, where: {series: harvest}, at_least: 0.1",
+         ""),
+        ("action: share, where: {label: commercial}, at_most: 0.1",
+         "at most 0 on the page, after 4 in the session's 12 slots before"),
+        ("action: share, where: {label: sport}, at_least: 0.5",
+         "at least 9 on the page, after 3 in the session's 12 slots before"),
+        ("action: share, where: {label: sport}, at_least: 0.5, prefixes: [4]",
+         "at least 9 on the page, after 3 in the session's 12 slots before"),
+        ("action: cap, attribute: provider, at_most: 0.1",
+         "at most 1 on the page, after 3 of one in the session's 12 slots before"),
+    ],
+)  # fmt: skip
+def test_what_a_session_makes_of_a_control_is_told(make: Any, control: str, words: str) -> None:
+    """Shares hold over all pages of a session, so a page may be asked for more, or less, than the editor wrote."""
+    text = f"outlet: cn\ncontrols: [{{id: a, {control}}}]"
+    alone, later = make(text), make(text, shown=12)
+    assert "session" not in alone.receipt.controls[0].reason
+    assert alone.receipt.controls[0].required.session is None
+    [line] = later.receipt.controls
+    assert words in line.reason
+    assert ("session" in line.reason) == (line.required.session is not None) == bool(words), line
+    assert check(later) == ()
+
+
 def test_a_page_for_which_there_is_nothing_says_so(make: Any) -> None:
     text = """
 outlet: cn
