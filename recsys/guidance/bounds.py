@@ -38,8 +38,8 @@ class Bounds:
     cap_at_most    [Q]     so many of one value may stand on a page
     cap_control    [Q]     control that owns the cap
     shown                  slots of the session's earlier pages
-    session        [C]     what a control counts on these (of a cap: of its fullest value) where that changes what it asks
-                           of this page, else -1; empty: nowhere
+    session        [C]     what a control counts on these (of a cap: of its fullest value) where that changes what it
+                           asks of this page, else -1; empty: nowhere
     """
 
     slots: int
