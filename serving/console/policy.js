@@ -98,7 +98,11 @@ function show(findings) {
   $("findings").scrollIntoView({ block: "nearest" });
 }
 
-const line = (one) => h("li", { class: one.level }, one.where ? h("code", {}, one.where, " ") : null, say.told(one.message));
+/** Where (the control by its id, when the API names it) and what. */
+function line(one) {
+  const where = [one.control, one.where].filter(Boolean).join(" · ");
+  return h("li", { class: one.level }, where ? h("code", {}, where, " ") : null, say.told(one.message));
+}
 
 /** Who acts, for the record. */
 function author() {

@@ -50,9 +50,10 @@ async function choose(target) {
 }
 
 const part = (value, target) => value / Math.max(target.amount, 1e-9);
-const known = (target) => target.progress > 0;
-const foreseen = (target) => (known(target) ? percent(target.forecast.expected) : say.word("unknown_yet"));
-const interval = (target) => (known(target) ? `${percent(target.forecast.low)} – ${percent(target.forecast.high)}` : "");
+const known = (target) => target.progress > 0 && target.status !== "unknown yet";
+const ended = (target) => target.status === "stopped" || target.status === "over"; // nothing is foreseen any more
+const foreseen = (target) => (ended(target) ? "–" : known(target) ? percent(target.forecast.expected) : say.word("unknown_yet"));
+const interval = (target) => (known(target) && !ended(target) ? `${percent(target.forecast.low)} – ${percent(target.forecast.high)}` : "");
 
 const asked = (target) => [
   `${target.bound === "at_most" ? "≤" : "≥"} ${target.share === null ? amount(target.amount) : percent(target.share)}`,
@@ -83,8 +84,8 @@ function figures() {
   const away = percent(one.pacing_error);
   return [
     [`${amount(one.delivered)} / ${amount(one.amount)}`, say.word("delivered_of"), `${amount(one.planned)} ${say.word("planned_by_now")}`],
-    [foreseen(one), say.word("forecast_at_deadline"), known(one) ? `${interval(one)} ${say.word("nine_of_ten")}` : ""],
-    [known(one) ? amount(one.forecast.at_risk) : "–", say.word("at_risk")],
+    [foreseen(one), say.word("forecast_at_deadline"), interval(one) ? `${interval(one)} ${say.word("nine_of_ten")}` : ""],
+    [interval(one) ? amount(one.forecast.at_risk) : "–", say.word("at_risk")],
     [number(one.price, 3), say.word("price_now"), `${say.word("at_most")} ${number(one.max_price, 2)}`],
     [away, say.word("pacing_error")],
     [percent(one.progress), say.word("traffic_served"), `${time(one.since)} → ${time(one.by)}`],

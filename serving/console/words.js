@@ -240,6 +240,7 @@ export const WORDS = {
   max_price: ["highest price", "价格上限"],
   clicks: ["clicks", "点击"],
   "not begun": ["not begun", "未开始"],
+  "unknown yet": ["unknown yet", "尚不可知"],
   "on plan": ["on plan", "按计划"],
   behind: ["behind", "落后"],
   ahead: ["ahead", "超前"],
