@@ -111,6 +111,10 @@ def test_a_template_says_what_the_english_says() -> None:
         "{id: a, action: block, where: {label: x}, id: b}",
         "&anchor {id: a, action: block, where: {label: x}}, *anchor",
         "{id: a, action: block, where: x}",
+        "{id: a, action: block",
+        "{id: a: b}",
+        "{id: a, note: 'no end",
+        "{id: \t a, @x: 1}",
     ],
 )  # fmt: skip
 def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
