@@ -20,6 +20,7 @@ from recsys.candidates.sources import SOURCES, Ask, local_plays
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.distribution.screens import layout
+from recsys.guidance.causes import Remembered
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.memory import Relaxations
 from recsys.guidance.receipt import write_receipt
@@ -74,6 +75,7 @@ class Engine:
     solve_s: float = 0.010
     clock: Callable[[], float] | None = None
     memory: Relaxations = field(default_factory=Relaxations)
+    causes: Remembered = field(default_factory=Remembered)
 
     def run(self, query: Query, viewer: ViewerState | None, world: World) -> Page:
         """The best page that keeps the policy, for this query in this world."""
@@ -217,6 +219,7 @@ class Engine:
         bounds = with_targets(bounds, policy, batch.row, query, ask.viewer, ask.steered)
         value = batch.utility + batch.bonus
         solution = solve(value, attention, bounds, deadline_s=self.solve_s, clock=self.clock, memory=self.memory)
+        causes = self.causes.of(bounds, solution.relaxed, solution.settled)
         page = batch.take(solution.chosen)
         why = reasons(ask, page)
         items = tuple(
@@ -236,7 +239,7 @@ class Engine:
         return Page(
             items=items,
             rung=rung,
-            receipt=write_receipt(policy, bounds, solution, batch, attention, ask.catalog),
+            receipt=write_receipt(policy, bounds, solution, batch, attention, ask.catalog, causes),
             trace=(),
             features=page.features,
             model_version=ask.model.bundle.version if ask.model else "none",

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.guidance.instances import Family, Instance, draw, draw_from
 from recsys.batch import Candidates
 from recsys.catalog import Catalog, Item
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import Bounds, relative_gap
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.exact import any_page
 from recsys.guidance.policy import parse_policy
@@ -198,17 +198,30 @@ def _item(n: int, rng: np.random.Generator) -> Item:
 def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
     """The receipt with one number, word or flag changed, that is no estimate; None: forge the page instead."""
     said = receipt.model_dump()
-    fields = ["value", "utility", "utility_without", "gap", "proven", "legal_kept", "policy_version", "page"]
+    fields = ["value", "utility", "utility_without", "gap", "proven", "legal_kept", "policy_version", "page", "bound"]
     if rng.random() < 0.4:
         what = str(rng.choice(fields))
         if what == "page":
             return None
-        said[what] = _changed(said[what], rng)
+        if what == "bound":  # a proof of nothing, in itself consistent
+            said["bound"] = max(said["value"], said["utility_without"]) * float(rng.choice([2.0, 100.0]))
+            said["gap"], said["proven"] = relative_gap(said["bound"], said["value"]), False
+        else:
+            said[what] = _changed(said[what], rng)
+    elif rng.random() < 0.2 and _mispriced(said, rng):
+        pass
     elif rng.random() < 0.7 or not said["moved"]:
         line = said["controls"][rng.integers(len(said["controls"]))]
+        if line["by"] and rng.random() < 0.5:
+            _blamed(line["why"], [one["id"] for one in said["controls"] if one["id"] != line["id"]], rng)
+            return Receipt.model_validate(copy.deepcopy(said))
         what = str(
-            rng.choice(["id", "origin", "achieved", "by", "missing", "priority", "reason", "status", "required"])
+            rng.choice(
+                ["id", "origin", "achieved", "by", "missing", "priority", "reason", "status", "required", "settled"]
+            )
         )
+        if what == "settled" and line["by"]:
+            what = "by"  # how sure the solver was of what gave way, only solving again can tell
         if what == "required":
             which = str(rng.choice(["at_least", "at_most", "within", "slot", "first_slots"]))
             line["required"][which] = (line["required"][which] or 0) + int(rng.integers(1, 4))
@@ -226,6 +239,41 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
         else:
             move[what] = _changed(move[what] or 0, rng)
     return Receipt.model_validate(copy.deepcopy(said))
+
+
+def _blamed(why: dict[str, Any], others: list[str], rng: np.random.Generator) -> None:
+    """Another cause for a control that gave way."""
+    what = str(rng.choice(["kind", "alone", "narrowed", "control_ids"]))
+    if what == "kind":
+        kinds = ["supply", "slots", "itself", "controls", "unknown"]
+        why["kind"] = str(rng.choice([kind for kind in kinds if kind != why["kind"]]))
+    elif what == "control_ids":
+        one = str(rng.choice(others))
+        ids = why["control_ids"]
+        why["control_ids"] = [i for i in ids if i != one] if one in ids else [*ids, one]
+    else:
+        why[what] = _changed(why[what], rng)
+
+
+def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:
+    """One price, or all, beyond what can be; some left out, or none told. False: there are no prices to forge."""
+    prices = said["price"]
+    free = not any(line["action"] == "pin" and not line["by"] for line in said["controls"])
+    ways = ["all gone", "one gone", "order", "all huge", "one huge", "one below", "one resolved"]
+    way = str(rng.choice([*ways, "all nothing"] if free and any(price["clicks"] for price in prices) else ways))
+    if len(prices) < 2:
+        return False
+    one = int(rng.integers(len(prices)))
+    if way.endswith("gone"):
+        said["price"] = [] if way == "all gone" else prices[:one] + prices[one + 1 :]
+    elif way == "order":
+        said["price"] = prices[::-1]
+    elif way == "one resolved":
+        prices[one]["how"] = "resolved"
+    else:
+        for price in prices if way.startswith("all") else [prices[one]]:
+            price["clicks"] = {"huge": 1e9, "nothing": 0.0, "below": -1e-3}[way.split()[1]]
+    return True
 
 
 def _changed(one: Any, rng: np.random.Generator) -> Any:

@@ -6,7 +6,7 @@ one row for every topic that could exceed it).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,13 @@ class Bounds:
     pin_item       [P]     candidate, -1 = not among them
     pin_slot       [P]     0-based; a slot at or beyond K cannot be kept
     pin_control    [P]     control that owns the pin
+    cap_code       [Q, N]  of each cap on an attribute: value per candidate, -1 = none. For counting only: values that
+                           could exceed the cap have rows
+    cap_at_most    [Q]     so many of one value may stand on a page
+    cap_control    [Q]     control that owns the cap
+    shown                  slots of the session's earlier pages
+    session        [C]     what a control counts on these (of a cap: of its fullest value) where that changes what it
+                           asks of this page, else -1; empty: nowhere
     """
 
     slots: int
@@ -50,6 +57,11 @@ class Bounds:
     pin_item: I32
     pin_slot: I32
     pin_control: I32
+    cap_code: I32 = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    cap_at_most: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    cap_control: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    shown: int = 0
+    session: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
     def free(cls, tie: I64 | I32, slots: int) -> Bounds:
@@ -102,6 +114,7 @@ class Bounds:
     def only(self, keep: Bool) -> Bounds:
         """The bounds of some controls ([C] mask); numbering stays."""
         rows, spaces, pins = keep[self.row_control], keep[self.space_control], keep[self.pin_control]
+        caps = keep[self.cap_control]
         return replace(
             self,
             active=self.active & keep,
@@ -117,6 +130,9 @@ class Bounds:
             pin_item=self.pin_item[pins],
             pin_slot=self.pin_slot[pins],
             pin_control=self.pin_control[pins],
+            cap_code=self.cap_code[caps],
+            cap_at_most=self.cap_at_most[caps],
+            cap_control=self.cap_control[caps],
         )
 
     def broken(self, chosen: I32) -> I32:

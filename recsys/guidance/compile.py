@@ -211,6 +211,8 @@ class _Draft:
         self.rules: list[tuple[int, Bool, I32, I32]] = []
         self.spaces: list[tuple[int, I32, Space, I32]] = []
         self.pins: list[tuple[int, int, int]] = []
+        self.capped: list[tuple[int, I32, int]] = []
+        self.session = np.full(len(policy.controls), -1, np.int32)
 
     def add(self, number: int, control: object) -> None:
         """Take in control `number`."""
@@ -237,12 +239,18 @@ class _Draft:
         session = len(self.shown), int(member[self.shown].sum())
         lower, upper = floors(share, self.slots, *session), caps(share, self.slots, *session)
         self.rules.append((number, member[self.rows], lower, upper))
+        if session[0] and ((lower != floors(share, self.slots)).any() or (upper != caps(share, self.slots)).any()):
+            self.session[number] = session[1]
 
     def _cap(self, number: int, cap: Cap) -> None:
         codes = attribute(self.policy.catalog, cap.attribute)
         here, before = codes[self.rows], codes[self.shown]
+        most_anew = _at_most(cap.at_most, self.slots, False, 0, 0)
+        self.capped.append((number, here.astype(np.int32), most_anew))
         for code in np.unique(here[here >= 0]):
             most = _at_most(cap.at_most, self.slots, False, len(before), int((before == code).sum()))
+            if most < most_anew:
+                self.session[number] = max(self.session[number], int((before == code).sum()))
             member = here == code
             if member.sum() > most:
                 upper = np.full(self.slots, most, np.int32)
@@ -280,4 +288,9 @@ class _Draft:
             pin_item=ints([item for _, item, _ in self.pins]),
             pin_slot=ints([slot for _, _, slot in self.pins]),
             pin_control=ints([number for number, _, _ in self.pins]),
+            cap_code=np.array([codes for _, codes, _ in self.capped], np.int32).reshape(len(self.capped), n),
+            cap_at_most=ints([most for _, _, most in self.capped]),
+            cap_control=ints([number for number, _, _ in self.capped]),
+            shown=len(self.shown),
+            session=self.session,
         )

@@ -6,6 +6,7 @@ Plain JSON in editors' words; `verify` recomputes it. A page without a policy ge
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,13 +14,15 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.batch import Candidates
 from recsys.catalog import Catalog
-from recsys.guidance.bounds import Bounds, Solution
+from recsys.guidance.bounds import Bounds, Solution, relative_gap
+from recsys.guidance.causes import Causes, causes_of
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.policy import Hardness
-from recsys.guidance.telling import Told, tell
+from recsys.guidance.telling import Status, Told, tell
 from recsys.types import F64, I32
 
-Status = Literal["met", "binding", "relaxed", "impossible"]
+NEAR = 1e-8
+"""Worths that differ by less, relative to their size, are the same."""
 
 
 class Part(BaseModel):
@@ -32,6 +35,8 @@ class Required(Part):
     """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`.
 
     first_slots   the floor is due in full in so many first slots; None = on the page
+    session       of these it counts so many items in so many slots of the session's earlier pages, where that changes
+                  what is asked of this page; of a cap of its fullest value
     """
 
     at_least: int | None = None
@@ -39,6 +44,26 @@ class Required(Part):
     at_most: int | None = None
     within: int | None = None
     slot: int | None = None
+    session: tuple[int, int] | None = None
+
+
+class Why(Part):
+    """Why a control gave way: no page lets it give way less, proven, unless the kind is `unknown`.
+
+    kind    supply    items are missing or too much alike, `missing` as far as they can be counted
+            slots     the page, or its beginning, is too short
+            itself    what it asks contradicts itself
+            controls  more important controls leave no room
+            unknown   not found out with the effort there was
+    alone   by how many slots it gives way even where no other control is in force
+    control_ids   the more important ones that, as far as they are kept here, leave it no room for one slot less
+    narrowed      each of these is needed for that; else some of them would do
+    """
+
+    kind: Literal["supply", "slots", "itself", "controls", "unknown"]
+    alone: int = 0
+    control_ids: tuple[str, ...] = ()
+    narrowed: bool = False
 
 
 class ControlLine(Part):
@@ -47,7 +72,8 @@ class ControlLine(Part):
     status   met         kept, and the page would have kept it anyway
              binding     kept, and the best page without controls would not have: it shaped this page
              relaxed     gave way by `by` slots, because more important controls left no room
-             impossible  gave way by `by` slots, because `missing` candidates were not there at all
+             impossible  gave way by `by` slots, because no page keeps it, even if it were the only control
+    why       it gave way
     achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
     achieved_first  members in the first `required.first_slots` of the page, for a floor that is due there
     settled   proven that it could not have given way less, given all more important controls
@@ -65,13 +91,15 @@ class ControlLine(Part):
     by: int = 0
     missing: int = 0
     settled: bool = True
+    why: Why | None = None
     reason: str
     legal_ref: str = ""
 
 
 class Price(Part):
     """Utility lost for one unit of a control, in clicks: exact where the page was solved again one unit looser
-    (`resolved`), else the dual's estimate (`dual`), which errs on the high side."""
+    (`resolved`), else the dual's estimate (`dual`), which errs on the high side. One word for all prices of a receipt.
+    """
 
     control_id: str
     clicks: float
@@ -98,7 +126,9 @@ class Receipt(Part):
 
     utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
             whole price of guidance is their difference
-    bound   no page that keeps what this page keeps is worth more
+    price   of every control in force, in their order, where the bound says that controls cost something; of pins only
+            when resolved. None is more than the best page without controls is worth above this one
+    bound   no page that keeps what this page keeps is worth more; at most what the pins that stand leave possible
     gap     (bound - value) / |value|; 0 when `proven` to be the best page
     legal_kept  False: a legal control could not be kept; the page must not go out, the editorial page answers
     """
@@ -123,35 +153,33 @@ def write_receipt(
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
+    causes: Causes | None = None,
 ) -> Receipt:
     """What the solution keeps, moves and costs.
 
     batch      the N candidates as solved, with utility and bonus
     attention  [>= K] of each slot
+    causes     of what gave way, where they are known already (`Remembered`)
     """
     value = batch.utility + batch.bonus
     plain = best_without(batch.utility, bounds)
     weight = attention[: bounds.slots]
-    controls = tuple(
-        _line(policy, c, told, solution) for c, told in enumerate(tell(bounds, solution, value)) if told is not None
-    )
+    most = most_worth(value, weight, bounds, solution.relaxed)
+    bound = max(solution.value, min(solution.bound, most))
+    if causes is None:
+        causes = causes_of(bounds, solution.relaxed, solution.settled)
+    told = tell(policy.controls, bounds, solution, value, causes)
+    controls = tuple(_line(policy, c, one, solution) for c, one in enumerate(told) if one is not None)
     return Receipt(
         policy_version=policy.version,
         controls=controls,
-        price=tuple(
-            Price(
-                control_id=policy.controls[c].control.id,
-                clicks=float(solution.price[c]),
-                how="resolved" if solution.resolved[c] else "dual",
-            )
-            for c in np.flatnonzero(solution.price > 0)
-        ),
+        price=tuple(_prices(policy, bounds, solution, value, weight, bound)),
         value=solution.value,
         utility=math.fsum(weight * batch.utility[solution.chosen]),
         utility_without=math.fsum(weight * batch.utility[plain]),
-        bound=solution.bound,
-        gap=solution.gap,
-        proven=solution.proven,
+        bound=bound,
+        gap=relative_gap(bound, solution.value),
+        proven=solution.proven or bound - solution.value <= NEAR * (1.0 + abs(bound)),
         moved=tuple(_moves(policy, bounds, solution, batch, plain, catalog)),
         legal_kept=not any(line.hardness == "legal" and line.by for line in controls),
     )
@@ -162,13 +190,53 @@ def best_without(value: F64, bounds: Bounds) -> I32:
     return np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
 
 
+def most_worth(value: F64, attention: F64, bounds: Bounds, by: I32 | None = None) -> float:
+    """What no page is worth more than: the best values in the best slots; with `by` [C], around the pins that stand.
+
+    value [N], attention [K]
+    """
+    free, loose = np.ones(len(value), np.bool_), np.ones(len(attention), np.bool_)
+    worth = []
+    for item, slot, control in zip(bounds.pin_item, bounds.pin_slot, bounds.pin_control, strict=True):
+        if by is not None and by[control] == 0 and loose[slot]:
+            worth.append(attention[slot] * value[item])
+            free[item] = loose[slot] = False
+    left = int(loose.sum())
+    best = np.sort(value[free])
+    return math.fsum([*worth, *(np.sort(attention[loose]) * best[len(best) - left :])])
+
+
+def _prices(
+    policy: CompiledPolicy, bounds: Bounds, solution: Solution, value: F64, attention: F64, bound: float
+) -> Iterator[Price]:
+    """One price for each control that can have one."""
+    most = most_worth(value, attention, bounds)
+    if not costs(bound, most):
+        return
+    resolved = bool(solution.resolved[bounds.active].all())
+    for c in priced(bounds, resolved):
+        clicks = min(float(solution.price[c]), most - solution.value)
+        yield Price(control_id=policy.controls[c].control.id, clicks=clicks, how="resolved" if resolved else "dual")
+
+
+def costs(bound: float, most: float) -> bool:
+    """Whether a bound says that controls cost something, when pages without controls are worth `most`."""
+    return most - bound > NEAR * (1.0 + abs(most))
+
+
+def priced(bounds: Bounds, resolved: bool) -> list[int]:
+    """Numbers of the controls in force that have a price: duals have none for pins."""
+    pins = set() if resolved else set(bounds.pin_control.tolist())
+    return [c for c in np.flatnonzero(bounds.active).tolist() if c not in pins]
+
+
 def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> ControlLine:
     origin = policy.controls[c]
-    control, by = origin.control, int(solution.relaxed[c])
-    if by == 0:
-        status: Status = "binding" if told.shaped else "met"
-    else:
-        status = "impossible" if told.missing else "relaxed"
+    control, by, cause = origin.control, int(solution.relaxed[c]), told.cause
+    why = None
+    if cause is not None:
+        ids = tuple(policy.controls[other].control.id for other in cause.controls)
+        why = Why(kind=told.kind_of_cause, alone=cause.alone, control_ids=ids, narrowed=cause.narrowed)
     return ControlLine(
         id=control.id,
         origin=origin.outlet,
@@ -181,14 +249,16 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
             at_most=told.at_most,
             within=told.within,
             slot=told.slot,
+            session=told.session,
         ),
         achieved=told.achieved,
         achieved_first=told.achieved_first,
-        status=status,
+        status=told.status,
         by=by,
         missing=told.missing,
-        settled=bool(solution.settled[c]),
-        reason=told.reason(status, by),
+        settled=by == 0 or bool(solution.settled[c]),
+        why=why,
+        reason=told.reason(),
         legal_ref=control.legal_ref,
     )
 

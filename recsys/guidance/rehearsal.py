@@ -16,6 +16,7 @@ from recsys.distribution.eligibility import barred, first_reasons
 from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
 from recsys.guidance.bounds import Bounds
+from recsys.guidance.causes import Remembered
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conditions import province
 from recsys.guidance.policy import Policy
@@ -43,7 +44,7 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
     """Controls that cannot be kept somewhere, with what is there and what is needed, and those that never bind."""
     policy = compile_policy(line, catalog)
     own = {control.id: place for place, control in enumerate(line[-1].controls)}
-    records = [_Record() for _ in policy.controls]
+    records, memory = [_Record() for _ in policy.controls], Remembered()
     done: set[tuple[bytes, int, bytes]] = set()
     for query in _queries(line, policy, catalog, now):
         rows = _showable(policy, catalog, query)
@@ -52,7 +53,7 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
         if same in done or not bounds.active.any() or not len(rows):
             continue
         done.add(same)
-        _put_to_the_test(policy, bounds, query, records)
+        _put_to_the_test(policy, bounds, query, records, memory)
     for origin, record in zip(policy.controls, records, strict=True):
         place = own.get(origin.control.id)
         where, whose = ("controls" if place is None else f"controls[{place}]"), ""
@@ -65,17 +66,20 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
             yield Finding(where, never, "hint")
 
 
-def _put_to_the_test(policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record]) -> None:
+def _put_to_the_test(
+    policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record], memory: Remembered
+) -> None:
     value = np.zeros(len(bounds))
     solution = solve(value, np.ones(bounds.slots), bounds, effort="fast")
-    for c, told in enumerate(tell(bounds, solution, value)):
+    causes = memory.of(bounds, solution.relaxed, solution.settled)
+    for c, told in enumerate(tell(policy.controls, bounds, solution, value, causes)):
         if told is None:
             continue
         records[c].in_force = True
         records[c].could_bind |= breakable(bounds, c)
         if by := int(solution.relaxed[c]):
             where = f"on {query.placement.screen} {query.placement.surface} in {query.region}"
-            records[c].short.append((by, where, _words(told, by, query.slots)))
+            records[c].short.append((by, where, _words(told, query.slots)))
 
 
 def breakable(bounds: Bounds, c: int) -> bool:
@@ -110,16 +114,16 @@ def _cannot(record: _Record) -> str:
     return text
 
 
-def _words(told: Told, by: int, slots: int) -> str:
+def _words(told: Told, slots: int) -> str:
     """What is there and what is needed, where that is the cause; else what left no room."""
-    if told.missing and told.kind == "share":
+    if told.at_least and told.missing and told.missing == told.at_least - told.supply:
         return (
             f"it asks for {told.at_least} of {slots} slots, and only {told.supply} may be shown there: "
             f"{told.missing} more such items are needed"
         )
     if told.kind == "share" and (told.at_least or 0) > slots:
         return f"it asks for {told.at_least} of {slots} slots"
-    return told.reason("impossible" if told.missing else "relaxed", by)
+    return told.reason()
 
 
 def _queries(line: Sequence[Policy], policy: CompiledPolicy, catalog: Catalog, now: float) -> Iterator[Query]:

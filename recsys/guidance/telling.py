@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from recsys.guidance.bounds import Bounds, Solution, most_in_a_row
+from recsys.guidance.causes import Cause, Causes
+from recsys.guidance.inherit import Origin
+from recsys.guidance.want import Want, want_of
 from recsys.types import F64, I32
+
+Status = Literal["met", "binding", "relaxed", "impossible"]
 
 
 @dataclass(frozen=True)
 class Told:
-    """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked."""
+    """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked.
+
+    cause, conflicts  why it gave way, and the more important controls that left no room, in words
+    """
 
     kind: str  # "share" | "cap" | "space" | "pin" | "free": nothing is asked of this page alone, only of the audience
+    slots: int  # of the page
     achieved: int
     supply: int
     missing: int
@@ -25,56 +35,114 @@ class Told:
     within: int | None = None
     slot: int | None = None
     first_slots: int | None = None  # the floor is due in full so early
+    by: int = 0
+    cause: Cause | None = None
+    want: Want | None = None
+    conflicts: tuple[str, ...] = ()
     achieved_first: int | None = None  # of `achieved`, those in the first `first_slots`
+    session: tuple[int, int] | None = (
+        None  # counted in so many slots of earlier pages, where that changes what is asked
+    )
 
-    def reason(self, status: str, by: int) -> str:
+    @property
+    def status(self) -> Status:
+        """Kept or not, and whether it could have been kept if no other control were in force."""
+        if not self.by:
+            return "binding" if self.shaped else "met"
+        return "impossible" if self.want else "relaxed"
+
+    @property
+    def kind_of_cause(self) -> Literal["supply", "slots", "itself", "controls", "unknown"]:
+        """Why it gave way: what `want` says, else other controls."""
+        if self.want:
+            return self.want.kind
+        return "controls" if self.conflicts else "unknown"
+
+    def reason(self) -> str:
         """One sentence for editors."""
-        if self.kind == "pin":
-            return self._pin(status)
         if self.kind == "free":
             return f"asks nothing of this page alone; {self.achieved} on the page"
-        got = self._got()
-        if status == "impossible":
-            return f"{got}; {self.missing} more would have to be available: only {self.supply} may be shown here now"
-        if status == "relaxed":
-            return f"{got}; gave way by {by}, because more important controls leave no room for more"
-        return f"{got}; it shaped this page" if status == "binding" else f"{got}; it would have held anyway"
+        got = f"slot {self.slot}" if self.kind == "pin" else self._got()
+        if self.status == "met":
+            return self._stands("; it would have stood there anyway") or f"{got}; it would have held anyway"
+        if self.status == "binding":
+            return self._stands("") or f"{got}; it shaped this page"
+        if self.want:
+            rest = f"; beyond that: {self._conflict()}" if self.conflicts else ""
+            return f"{got}: {self.want.words}" if self.kind == "pin" else f"{got}; {self.want.words}{rest}"
+        gave_way = "gave way" if self.kind == "pin" else f"gave way by {self.by}"
+        if not self.conflicts:
+            return f"{got}; {gave_way}; whether it had to was not found out in time"
+        return f"{got}; {gave_way}: {self._conflict()}"
+
+    def _stands(self, more: str) -> str:
+        return f"stands in slot {self.slot}{more}" if self.kind == "pin" else ""
+
+    def _conflict(self) -> str:
+        fewer = self.at_most is not None and self.achieved > self.at_most
+        room = "other page" if self.kind == "pin" else "page with fewer" if fewer else "room for more"
+        which = "the more important" if self.cause and self.cause.narrowed else "more important controls among"
+        return f"beside {which} {', '.join(self.conflicts)} there is no {room}"
 
     def _got(self) -> str:
+        if not self.slots:
+            return "nothing may be shown here now, so the page has no slots"
         asked = [
             f"{word} {number}"
             for word, number in (("at least", self.at_least), ("at most", self.at_most))
             if number is not None
         ]
-        where = " on the page"
+        since = ""
+        if self.session:
+            counted, shown = self.session
+            since = f", after {counted}{' of one' if self.kind == 'cap' else ''} in the session's {shown} slots before"
+        where = f" on the page{since}"
         if self.within:
             where = f" in any {self.within} neighbouring slots"
         elif self.first_slots:
             there = f"{self.achieved_first} there, {self.achieved} on the page"
-            return f"{' and '.join(asked)} in the first {self.first_slots} slots: {there}"
+            return f"{' and '.join(asked)} in the first {self.first_slots} slots{since}: {there}"
         return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
 
-    def _pin(self, status: str) -> str:
-        if status == "impossible":
-            return f"slot {self.slot}: the item may not be shown here now, or the page has no such slot"
-        if status == "relaxed":
-            return f"slot {self.slot}: gave way to more important controls"
-        return f"stands in slot {self.slot}" + ("" if status == "binding" else "; it would have stood there anyway")
 
+def tell(
+    controls: Sequence[Origin], bounds: Bounds, solution: Solution, value: F64, causes: Causes
+) -> Iterator[Told | None]:
+    """For each control in the order of their numbers; None where it is not in force.
 
-def tell(bounds: Bounds, solution: Solution, value: F64) -> Iterator[Told | None]:
-    """For each control in the order of their numbers; None where it is not in force."""
+    causes  of what gave way (`causes_of`)
+    """
     free = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
     shaped = bounds.broken(free) > 0
     for c in range(bounds.controls):
         if not bounds.active[c]:
             yield None
-        elif (bounds.pin_control == c).any():
-            yield _pin(bounds, c, solution.chosen, bool(shaped[c]))
-        elif (bounds.space_control == c).any():
-            yield _space(bounds, c, solution.chosen, bool(shaped[c]))
-        else:
-            yield _rows(bounds, c, solution.chosen, bool(shaped[c]))
+            continue
+        told = _counted(bounds, c, solution.chosen, bool(shaped[c]))
+        if len(bounds.session) and bounds.session[c] >= 0:
+            told = replace(told, session=(int(bounds.session[c]), bounds.shown))
+        yield _caused(told, controls, bounds, c, int(solution.relaxed[c]), causes[c]) if c in causes else told
+
+
+def _counted(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
+    if (bounds.pin_control == c).any():
+        return _pin(bounds, c, chosen, shaped)
+    if (bounds.space_control == c).any():
+        return _space(bounds, c, chosen, shaped)
+    if (bounds.cap_control == c).any():
+        return _cap(bounds, c, chosen, shaped)
+    return _rows(bounds, c, chosen, shaped)
+
+
+def _caused(told: Told, controls: Sequence[Origin], bounds: Bounds, c: int, by: int, cause: Cause) -> Told:
+    own = controls[c]
+    want = want_of(bounds, c, own.control) if cause.alone else None
+    conflicts = tuple(
+        repr(controls[other].control.id)
+        + ("" if controls[other].outlet == own.outlet else f" of {controls[other].outlet}")
+        for other in cause.controls
+    )
+    return replace(told, by=by, cause=cause, want=want, missing=want.missing if want else 0, conflicts=conflicts)
 
 
 def _pin(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
@@ -82,7 +150,7 @@ def _pin(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     item, slot = int(bounds.pin_item[p]), int(bounds.pin_slot[p])
     there = item >= 0 and slot < bounds.slots
     stands = there and int(chosen[slot]) == item
-    return Told("pin", int(stands), int(there), int(not there), shaped, slot=slot + 1)
+    return Told("pin", bounds.slots, int(stands), int(there), 0, shaped, slot=slot + 1)
 
 
 def _space(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
@@ -90,26 +158,34 @@ def _space(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
     codes = np.concatenate([bounds.before[s], bounds.code[s, chosen]])
     within = int(bounds.within[s])
     most = most_in_a_row(codes, within, bounds.slots)
-    return Told("space", most, len(bounds), 0, shaped, at_most=int(bounds.at_most[s]), within=within)
+    return Told("space", bounds.slots, most, len(bounds), 0, shaped, at_most=int(bounds.at_most[s]), within=within)
+
+
+def _cap(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
+    """Whether or not it could bind here, a cap tells how many of one value stand on the page."""
+    q = int(np.flatnonzero(bounds.cap_control == c)[0])
+    there = bounds.cap_code[q, chosen]
+    fullest = int(np.bincount(there[there >= 0]).max(initial=0))
+    return Told("cap", bounds.slots, fullest, len(bounds), 0, shaped, at_most=int(bounds.cap_at_most[q]))
 
 
 def _rows(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
-    """A share has one row, a cap one row for each value that could exceed it, or none."""
+    """A share has one row."""
     rows = np.flatnonzero(bounds.row_control == c)
     if not len(rows) or not bounds.slots:
-        return Told("cap", 0, len(bounds), 0, shaped)
+        return Told("share", bounds.slots, 0, len(bounds), 0, shaped)
     counts = bounds.member[rows][:, chosen].sum(axis=1)
     supply = int(bounds.member[rows[0]].sum())
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
-    missing = max(0, least - supply)
     due = int((bounds.lower[rows[0]] == least).argmax()) + 1
     early = due if least and due < bounds.slots else None
     free = not least and bool((bounds.upper[rows[0]] >= np.arange(1, bounds.slots + 1)).all())
     return Told(
         "free" if free and len(rows) == 1 else "share",
+        bounds.slots,
         int(counts.max()),
         supply,
-        missing,
+        0,
         shaped,
         at_least=least or None,
         at_most=most if most < bounds.slots else None,

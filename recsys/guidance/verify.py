@@ -1,24 +1,29 @@
 """A receipt recomputed without trusting the solver: plain counting, and HiGHS for what is claimed to be best or least.
 
-What cannot be recomputed from the page alone are estimates: a dual's price must be a finite number >= 0, and a control
-named as responsible for a move must speak about the item.
+What cannot be recomputed from the page alone are estimates. A bound must lie between the page's worth and that of the
+best values in the best slots; prices of the dual must name every control, be no more than what is to be won without
+controls, and not all be 0 where the bound says that controls cost something. Which estimate within these limits is the
+better one, nobody can tell without the solver. A control named as responsible for a move must speak about the item.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from recsys.batch import Candidates
-from recsys.catalog import Catalog
+from recsys.catalog import Catalog, Item
 from recsys.errors import Finding
 from recsys.guidance.bounds import Bounds, Solution, relative_gap
+from recsys.guidance.causes import Cause, Causes, exists
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.exact import any_page, best_page
+from recsys.guidance.policy import Attribute, Cap
 from recsys.guidance.problem import reduce
-from recsys.guidance.receipt import Receipt, speaks, write_receipt
+from recsys.guidance.receipt import Receipt, costs, most_worth, priced, speaks, write_receipt
 from recsys.types import F64, I32
 
 
@@ -43,11 +48,13 @@ def verify(
     if broken_page:
         return broken_page
     by = excess(bounds, chosen)
-    findings = list(_numbers(receipt, chosen, batch, attention[: bounds.slots]))
+    value, weight = batch.utility + batch.bonus, attention[: bounds.slots]
+    findings = list(_numbers(receipt, chosen, batch, weight))
     findings += _lines(receipt, chosen, by, policy, bounds, batch, attention, catalog)
-    findings += _prices(receipt, policy, bounds)
-    if exact and not findings:
-        findings += _optimum(receipt, by, policy, bounds, batch.utility + batch.bonus, attention[: bounds.slots])
+    findings += _prices(receipt, by, policy, bounds, value, weight)
+    if not findings:
+        findings += _causes(receipt, by, policy, bounds, exact)
+        findings += _optimum(receipt, by, policy, bounds, value, weight) if exact else ()
     return tuple(findings)
 
 
@@ -122,7 +129,8 @@ def _lines(
         chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, np.full((n, 2), -1, np.int32),
         0.0, 0.0, False,
     )  # fmt: skip
-    own = write_receipt(policy, bounds, recount, batch, attention, catalog)
+    causes = _said_causes(receipt, by, policy)
+    own = write_receipt(policy, bounds, recount, batch, attention, catalog, causes)
     if receipt.policy_version != own.policy_version:
         yield Finding("policy_version", f"should be {own.policy_version}")
     if receipt.legal_kept != own.legal_kept:
@@ -133,9 +141,12 @@ def _lines(
         )
         return
     for place, (said, counted) in enumerate(zip(receipt.controls, own.controls, strict=True)):
+        if not said.settled and not said.by:
+            yield Finding(f"controls[{place}].settled", f"{said.id} did not give way, and less is not possible")
         for field in type(said).model_fields:
             if getattr(said, field) != getattr(counted, field):
                 yield Finding(f"controls[{place}].{field}", f"{said.id}: counted {getattr(counted, field)!r}")
+    yield from _capped(receipt, chosen, policy, batch, catalog)
     moves = [(move.item_id, move.slot, move.slot_without) for move in own.moved]
     if [(move.item_id, move.slot, move.slot_without) for move in receipt.moved] != moves:
         yield Finding("moved", f"should be {moves}")
@@ -151,6 +162,35 @@ def _lines(
     yield from _responsible(receipt, policy, bounds, batch, catalog)
 
 
+def _capped(
+    receipt: Receipt, chosen: I32, policy: CompiledPolicy, batch: Candidates, catalog: Catalog
+) -> Iterator[Finding]:
+    """Caps on an attribute, counted by what the catalogue says of each item."""
+    controls = {origin.control.id: origin.control for origin in policy.controls}
+    page = [catalog.items[row] for row in batch.row[chosen]]
+    for place, line in enumerate(receipt.controls):
+        control = controls[line.id]
+        if not isinstance(control, Cap):
+            continue
+        named = Counter(value for item in page if (value := value_of(item, control.attribute)))
+        if line.achieved != (most := max(named.values(), default=0)):
+            yield Finding(f"controls[{place}].achieved", f"{line.id}: of one {control.attribute} there are {most}")
+        amount = control.at_most
+        asked = min(amount, len(page)) if isinstance(amount, int) else math.floor(amount * len(page) + 1e-9)
+        if line.required.at_most != asked:
+            yield Finding(f"controls[{place}].required", f"{line.id}: allows {asked} of one {control.attribute}")
+
+
+def value_of(item: Item, attribute: Attribute) -> str:
+    """What an item says of an attribute; "" = nothing, which never crowds."""
+    if attribute == "topic":
+        return item.topic or next((label.split("/")[0] for label in item.labels), "")
+    if attribute == "provider":
+        return item.provider or item.outlet
+    said: str | None = getattr(item, attribute)
+    return said or ""
+
+
 def _responsible(
     receipt: Receipt, policy: CompiledPolicy, bounds: Bounds, batch: Candidates, catalog: Catalog
 ) -> Iterator[Finding]:
@@ -163,15 +203,76 @@ def _responsible(
             yield Finding(f"moved[{place}].control_ids", f"{ids} are not one or two controls about {move.item_id}")
 
 
-def _prices(receipt: Receipt, policy: CompiledPolicy, bounds: Bounds) -> Iterator[Finding]:
-    active = {o.control.id for o, on in zip(policy.controls, bounds.active, strict=True) if on}
-    seen: set[str] = set()
+def _prices(
+    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, value: F64, attention: F64
+) -> Iterator[Finding]:
+    """Bound and prices against the best values in the best slots."""
+    free, pinned = most_worth(value, attention, bounds), most_worth(value, attention, bounds, by)
+    if not receipt.bound <= pinned + _tolerance(pinned):
+        yield Finding("bound", f"the best values in the best slots are worth {pinned:.9g}, no more")
+    hows = {price.how for price in receipt.price}
+    if len(hows) > 1:
+        yield Finding("price", "either all prices were found by solving again, or none")
+    due = priced(bounds, hows == {"resolved"}) if costs(receipt.bound, free) else []
+    ids = [policy.controls[c].control.id for c in due]
+    if [price.control_id for price in receipt.price] != ids:
+        yield Finding("price", f"prices are due of {', '.join(ids) or 'none'}, in this order")
     for place, price in enumerate(receipt.price):
-        if price.control_id not in active or price.control_id in seen:
-            yield Finding(f"price[{place}].control_id", f"{price.control_id} is not in force, or priced twice")
-        if not (math.isfinite(price.clicks) and price.clicks >= 0):
-            yield Finding(f"price[{place}].clicks", "a price is a number of clicks, at least 0")
-        seen.add(price.control_id)
+        if not 0 <= price.clicks <= free - receipt.value + _tolerance(free):
+            yield Finding(
+                f"price[{place}].clicks", f"lies between 0 and the {free - receipt.value:.9g} that all controls cost"
+            )
+    if hows == {"dual"} and costs(receipt.bound, pinned) and not any(price.clicks > 0 for price in receipt.price):
+        yield Finding("price", f"without any price no bound below {pinned:.9g} can be told")
+
+
+def _said_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Causes:
+    """The causes as the receipt tells them, without controls that are not there, to be put to the test by `_causes`."""
+    number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
+    said = {line.id: line.why for line in receipt.controls if line.why}
+    causes = {}
+    for c in np.flatnonzero(by > 0).tolist():
+        why = said.get(policy.controls[c].control.id)
+        ids = why.control_ids if why else ()
+        causes[c] = (
+            Cause(why.alone, tuple(sorted({number[one] for one in ids if one in number})), why.narrowed)
+            if why
+            else Cause()
+        )
+    return causes
+
+
+def _causes(receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, exact: bool) -> Iterator[Finding]:
+    """Every cause is asked for again: what is said to leave no room must leave none, and each part be needed."""
+
+    def page(c: int, less: int, others: tuple[int, ...] = ()) -> bool | None:
+        keep, loose = np.zeros(bounds.controls, np.bool_), by.copy()
+        keep[[c, *others]], loose[c] = True, less
+        asked = bounds.relaxed(loose).only(keep)
+        if not exact:
+            return exists(asked)
+        return any_page(reduce(np.zeros(len(bounds)), np.ones(bounds.slots), asked)).page is not None
+
+    lines = {line.id: place for place, line in enumerate(receipt.controls)}
+    for c, cause in _said_causes(receipt, by, policy).items():
+        place, least = lines[policy.controls[c].control.id], int(by[c])
+        where, alone, others = f"controls[{place}].why", cause.alone, cause.controls
+        if any(other >= c or not bounds.active[other] for other in others):
+            yield Finding(f"{where}.control_ids", "are not more important controls in force")
+        elif not 0 <= alone <= least or (alone and page(c, alone - 1)) or page(c, alone) is False:
+            yield Finding(f"{where}.alone", f"without other controls it would not give way by {alone}")
+        elif alone == least:
+            if others or not cause.narrowed:
+                yield Finding(where, "needs no other control to give way so far")
+        elif not others:
+            if receipt.controls[place].settled:
+                yield Finding(where, "is settled, so a cause is known")
+        elif page(c, least - 1, others):
+            yield Finding(f"{where}.control_ids", f"leave room to give way by {least - 1} only")
+        elif cause.narrowed:
+            for one in others:
+                if page(c, least - 1, tuple(other for other in others if other != one)) is False:
+                    yield Finding(f"{where}.control_ids", f"{policy.controls[one].control.id} is not needed")
 
 
 def _optimum(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from recsys.catalog import Catalog
+from recsys.guidance.inherit import Origin
 from recsys.guidance.policy import Share as ShareControl
 from recsys.preview.groups import GROUPS_MAX, Groups
 from recsys.preview.pairs import AFTER, BEFORE, FREE, Pairs
@@ -26,6 +27,9 @@ from recsys.preview.shown import Fate, Shown
 from recsys.preview.study import Asked, Study
 
 CAUSES_MAX = 3
+NO_PRICE_YET = (
+    "a new target has no price before it runs, so no page here is moved by it: what it will cost is not known yet"
+)
 VIEWERS_MIN = 10
 """A group of fewer viewers is not told of."""
 
@@ -89,8 +93,9 @@ def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
     )
 
 
-def control_reports(pairs: Pairs, drops: Mapping[str, Mapping[int, Shown]]) -> tuple[ControlReport, ...]:
-    """Every control in force on any page, those of the draft first, in the order of their importance."""
+def control_reports(study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int, Shown]]) -> tuple[ControlReport, ...]:
+    """Every control in force on any page, those of the draft first, in the order of their importance; then targets
+    whose price is not known yet."""
     fates: dict[tuple[str, str], dict[int, list[tuple[Fate, int]]]] = {}
     for side in (AFTER, BEFORE):
         for i, page in enumerate(pairs.shown[side]):
@@ -99,8 +104,10 @@ def control_reports(pairs: Pairs, drops: Mapping[str, Mapping[int, Shown]]) -> t
                 of[side].append((fate, i))
     lines = [_control(pairs, of, drops.get(control_id, {})) for (control_id, _), of in fates.items()]
     seen = {line.id for line in lines}
-    others = (_dropped_only(pairs, name, pages) for name, pages in drops.items() if name not in seen)
-    return (*lines, *others)
+    said = {origin.control.id: origin for policy in study.after.values() for origin in policy.controls}
+    others = (_off_receipts(said[name], *_worth(pairs, pages)) for name, pages in drops.items() if name not in seen)
+    new = (_off_receipts(origin, None, 0, NO_PRICE_YET) for origin in study.unpriced().values())
+    return (*lines, *others, *new)
 
 
 def _control(pairs: Pairs, of: Mapping[int, list[tuple[Fate, int]]], dropped: Mapping[int, Shown]) -> ControlReport:
@@ -127,14 +134,13 @@ def _control(pairs: Pairs, of: Mapping[int, list[tuple[Fate, int]]], dropped: Ma
     )
 
 
-def _dropped_only(pairs: Pairs, name: str, dropped: Mapping[int, Shown]) -> ControlReport:
-    """A boost or block: it never stands on a receipt, so only what it costs is told."""
-    worth, tried = _worth(pairs, dropped)
+def _off_receipts(origin: Origin, worth: Figure | None, tried: int, note: str = "") -> ControlReport:
+    """A boost, block or target: it never stands on a receipt, so only what it costs is told."""
     return ControlReport(
-        id=name,
-        origin="",
-        action="boost or block",
-        hardness="",
+        id=origin.control.id,
+        origin=origin.outlet,
+        action=origin.control.action,
+        hardness=origin.control.hardness,
         pages_before=0,
         pages_after=0,
         kept_before=None,
@@ -145,6 +151,7 @@ def _dropped_only(pairs: Pairs, name: str, dropped: Mapping[int, Shown]) -> Cont
         price=0.0,
         worth=worth,
         tried=tried,
+        note=note,
     )
 
 

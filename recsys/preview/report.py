@@ -79,7 +79,8 @@ class ControlReport(Part):
     """One control. Kept = met or binding, as a share of the pages where it was in force.
 
     price    mean price per unit, in clicks, over the pages where it was in force, after
-    worth    what the page would engage more if this control alone were dropped, relative; None until it was tried
+    worth    what the page would engage more if this control alone were dropped, relative; None until it was tried, and
+             where it cannot be: `note` says why
     """
 
     id: str
@@ -97,6 +98,7 @@ class ControlReport(Part):
     worth: Figure | None = None
     tried: int = 0
     causes: tuple[Cause, ...] = ()
+    note: str = ""
 
 
 class Point(Part):

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.inherit import Origin
+from recsys.guidance.policy import ExposureTarget
+from recsys.guidance.targets.onpage import key_of
 from recsys.pipeline import Engine, World
 from recsys.preview.shown import Shown, boil_down
 from recsys.preview.variants import STRENGTHS, at_strength, without
@@ -87,11 +90,22 @@ class Study:
         yield from (Task("strength", n, strength=s) for n in sample for s in STRENGTHS if s != 1.0)
         controls = max((len(policy.controls) for policy in self.after.values()), default=0)
         sample = range(min(len(self.requests), max(10, DROPPED_PAGES // max(controls, 1))))
+        new = self.unpriced()
         for n in sample:
             query = self.requests[n].query
             for origin in self.after[query.placement.outlet].controls:
-                if origin.control.holds(query):
+                if origin.control.holds(query) and key_of(origin) not in new:
                     yield Task("drop", n, name=origin.control.id)
+
+    def unpriced(self) -> dict[str, Origin]:
+        """Exposure targets of the draft, by `outlet/control`, that nobody has steered yet: their cost is not known.
+
+        Without a price a target moves nothing, so pages with it and without it are the same.
+        """
+        known = {key_of(origin) for policy in self.before.values() for origin in policy.controls if _aims(origin)}
+        known |= self.world.steered.price.keys() | self.world.steered.resorts | self.world.steered.stopped
+        aims = {key_of(o): o for policy in self.after.values() for o in policy.controls if _aims(o)}
+        return {key: origin for key, origin in aims.items() if key not in known}
 
     def do(self, task: Task) -> Outcome:
         """The pages of one task."""
@@ -118,3 +132,7 @@ class Study:
             policy = without(draft, task.name) if task.kind == "drop" else at_strength(draft, task.strength)
             self._variants[key] = replace(self.world, policy=policy)
         return self._variants[key]
+
+
+def _aims(origin: Origin) -> bool:
+    return isinstance(origin.control, ExposureTarget)

@@ -98,7 +98,7 @@ class Tally:
             by_outlet=slices(pairs, lambda asked: asked.query.placement.outlet),
             gave_way_before=gave_way[0],
             gave_way_after=gave_way[1],
-            controls=control_reports(pairs, self._drops),
+            controls=control_reports(self._study, pairs, self._drops),
             frontier=frontier(self._study, pairs, self._strengths),
             worst_hit=worst_hit(pairs),
             off_policy=off_policy(pairs.asked, pairs.shown[AFTER], self._study.world.catalog, w),

@@ -91,7 +91,7 @@ function controls(lines) {
     h("td", { class: `number ${line.kept_after !== null && line.kept_after < 1 ? "out-text" : ""}` }, kept(line.kept_after)),
     h("td", { class: "number" }, line.price ? number(line.price, 3) : "–"),
     h("td", { class: "number" }, line.worth ? signed(line.worth.mean) : "–", line.worth ? h("small", {}, between(line.worth)) : null),
-    h("td", {}, line.causes.slice(0, 2).map((cause) => h("div", {}, say.told(cause.reason), h("small", {}, `${cause.pages} × ${say.told(cause.where)}`)))),
+    h("td", {}, line.note ? h("div", {}, say.told(line.note)) : null, line.causes.slice(0, 2).map((cause) => h("div", {}, say.told(cause.reason), h("small", {}, `${cause.pages} × ${say.told(cause.where)}`)))),
   ));
   return table(["control", "kept_before", "kept_after", "price", "worth", "why"].map((head) => say.word(head)), rows);
 }

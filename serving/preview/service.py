@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakSet
 
 from recsys.catalog import within
 from recsys.errors import InvalidInput
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import Policy
-from recsys.pipeline import Engine
+from recsys.pipeline import Engine, World
 from recsys.preview.study import Study
 from recsys.preview.tally import Tally, replay
 from serving.control.plane import ancestry
-from serving.holders import Holders
+from serving.holders import Holders, Snapshot
 from serving.preview.crew import Crew
 from serving.preview.parcel import study_of
 from serving.preview.requests import Gathered, Requests
@@ -81,7 +81,7 @@ class Previews:
         gathered = self.requests.gather(draft.outlet, outlets, asked.requests, self.clock(), at)
         if not gathered.asked or not len(snapshot.catalog):
             raise InvalidInput("there is nothing to replay: no items, or no outlet to ask pages of")
-        world = next(iter(snapshot.worlds.values()))
+        world = _world(snapshot, none)
         return study_of(self.engine, world, before, after, gathered.asked), gathered
 
     def _compiled(self, draft: Policy, outlets: list[str]) -> dict[str, CompiledPolicy]:
@@ -143,6 +143,13 @@ class Preview:
         if self._leave is not None:
             leave, self._leave = self._leave, None
             leave()
+
+
+def _world(snapshot: Snapshot, none: CompiledPolicy) -> World:
+    """What pages are made from; not that of a closed outlet, which gets editorial pages and has no model."""
+    open_ones = (world for outlet, world in snapshot.worlds.items() if outlet not in snapshot.closed)
+    world = next(open_ones, None)
+    return world or replace(World.of(snapshot.catalog, snapshot.stats, snapshot.model, none), steered=snapshot.steered)
 
 
 def _line(tally: Tally, elapsed_s: float, sources: Sources) -> PreviewLine:

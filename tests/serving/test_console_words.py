@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from recsys.errors import PolicyError
+from recsys.guidance.causes import Cause
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.targets.outlook import Outlook
 from recsys.guidance.targets.pursuit import Standing
 from recsys.guidance.targets.words import sentence
 from recsys.guidance.telling import Told
+from recsys.guidance.want import Want
 
 PAIRS = json.loads(files("serving.console").joinpath("wording.zh.json").read_text("utf-8"))
 _PLACE = re.compile(r"\{(\w+[*!]?)\}")
@@ -166,23 +168,53 @@ def test_what_lint_finds(shared: Any, said: str) -> None:
         assert not left, (finding["message"], in_chinese(finding["message"]))
 
 
+NARROWED, WIDE = Cause(0, (0,), True), Cause(0, (0, 1), False)
+SHARE, CAP, PIN = ("share", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
 TOLD = [
-    (Told("share", 4, 9, 0, True, at_least=2, first_slots=5, achieved_first=3), "binding", 0),
-    (Told("share", 4, 9, 0, False, at_least=2, at_most=5), "met", 0),
-    (Told("share", 1, 1, 1, True, at_least=2), "impossible", 1),
-    (Told("share", 1, 9, 0, True, at_most=2), "relaxed", 1),
-    (Told("space", 3, 9, 0, True, at_most=2, within=3), "relaxed", 1),
-    (Told("cap", 3, 9, 0, False), "met", 0),
-    (Told("share", 3, 9, 0, False), "met", 0),
-    (Told("free", 3, 9, 0, False), "met", 0),
-    *((Told("pin", 1, 1, 0, True, slot=1), status, 0) for status in ("binding", "met", "relaxed", "impossible")),
+    Told(*SHARE, at_least=2, first_slots=5, achieved_first=3),
+    Told("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
+    Told("share", 0, 0, 0, 0, False),
+    *(
+        Told(kind, 12, 4, 9, 0, True, at_least=6, session=(1, 12), first_slots=early, achieved_first=early)
+        for kind, early in (("share", None), ("share", 5), ("cap", None))
+    ),
+    Told("free", 12, 3, 9, 0, False),
+    Told(*PIN, True, slot=1),
+    Told(*PIN, False, slot=1),
+    Told(*SHARE, at_least=6, by=2),
+    Told(*PIN, True, slot=1, by=1),
+    *(
+        Told(*one, at_least=least, at_most=most, slot=1, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj"))
+        for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
+        for cause in (NARROWED, WIDE)
+    ),
+]
+WANTS = [
+    "3 more would have to be available: only 6 may be shown here now",
+    "3 more others would have to be available: only 6 may be shown here now",
+    "5 cannot stand in the first 3 slots",
+    "at least 4 and at most 3 of 12 slots contradict each other",
+    "what it asks of beginnings and of the page contradicts itself",
+    *(f"{many} x 4 = 8 of 10 slots: 2 more items of others are needed" for many in ("1 topic", "2 topics", "3 series")),
+    "2 providers and 3 items without one fill 9 of 10 slots: 1 more items of others are needed",
+    "2 regions: too few for at most 1 of one in any 3 of 12 neighbouring slots",
 ]
 
 
-@pytest.mark.parametrize(("told", "status", "by"), TOLD)
-def test_the_reasons_of_receipts(told: Told, status: str, by: int) -> None:
-    text = told.reason(status, by)
-    assert not english_left(text), (text, in_chinese(text))
+@pytest.mark.parametrize("told", TOLD)
+def test_the_reasons_of_receipts(told: Told) -> None:
+    assert not english_left(told.reason()), (told.reason(), in_chinese(told.reason()))
+
+
+@pytest.mark.parametrize("words", WANTS)
+def test_what_controls_lack(words: str) -> None:
+    want = Want("supply", 0, words)
+    for more in ({}, {"conflicts": ("'a'", "'b' of cn.zj")}):
+        text = Told(*SHARE, at_least=6, by=2, cause=NARROWED, want=want, **more).reason()  # type: ignore[arg-type]
+        assert not english_left(text), (text, in_chinese(text))
+    for said in ("the item may not be shown here now", "this page has 3 slots"):
+        text = Told(*PIN, True, slot=5, by=1, want=Want("slots", 0, said)).reason()
+        assert not english_left(text), (text, in_chinese(text))
 
 
 def standing(**more: object) -> Standing:

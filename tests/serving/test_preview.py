@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -16,10 +17,13 @@ from features.columns import FEATURES
 from features.fold import Placed
 from features.offline.log import EventLog
 from recsys.errors import Unavailable
+from recsys.guidance.compile import compile_policy
 from recsys.model import Model
+from recsys.pipeline import World
 from recsys.preview.study import Outcome, Task
 from serving.preview import parcel
 from serving.preview.crew import Crew
+from serving.preview.service import _world
 
 DRAFT = """
 outlet: cn.zj
@@ -250,3 +254,18 @@ def test_a_preview_may_be_collected_while_the_next_is_admitted(here) -> None:
 def test_a_preview_of_too_many_requests_is_refused(here) -> None:
     answer = here.http.post("/v1/policies/cn.zj/preview", json={"text": LIGHT, "requests": 2001})
     assert answer.status_code == 422
+
+
+def test_the_world_of_a_closed_outlet_is_not_taken(service) -> None:
+    """It has no model, and its pages are editorial ones: a preview of others would be of those."""
+    snapshot = service.parts.holders.current
+    (first, world), *others = snapshot.worlds.items()
+    assert others
+    none = compile_policy((), snapshot.catalog)
+    bare = replace(World.of(snapshot.catalog, snapshot.stats, None, none), steered=snapshot.steered)
+    shut = replace(snapshot, worlds={first: bare, **dict(others)}, closed=frozenset({first}))
+    assert _world(shut, none) is others[0][1]
+    rebuilt = _world(replace(shut, worlds={first: bare}), none)
+    assert rebuilt.model is snapshot.model
+    assert rebuilt.steered is snapshot.steered
+    assert rebuilt.catalog is world.catalog

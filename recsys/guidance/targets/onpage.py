@@ -120,7 +120,7 @@ def with_targets(
         if target.frequency_cap is not None:
             most = max(impressions_left(policy, key, target, query, viewer), 0)
         least = min(least, most)
-        if not k or (least == 0 and int(mine.sum()) <= most):
+        if not k or (least == 0 and min(int(mine.sum()), k) <= most):
             continue
         floor = nothing.copy()
         floor[-1] = least

@@ -149,8 +149,18 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield changed(("moved", place, "item_id"), lambda x: "i59" if x != "i59" else "i58")
         yield changed(("moved", place, "control_ids"), lambda x: [*x, "nobody"])
         yield changed(("moved", place, "cause"), lambda x: "others" if x != "others" else "weights")
+    yield changed(("bound",), lambda x: 100.0 * x)
+    for turn in (lambda x: [], lambda x: x[1:], lambda x: x[::-1]):
+        if turn(receipt["price"]) != receipt["price"]:
+            yield changed(("price",), turn)
+    for place, line in enumerate(receipt["controls"]):
+        if not line["by"]:
+            yield changed(("controls", place, "settled"), lambda x: not x)
     for place, price in enumerate(receipt["price"]):
         yield changed(("price", place, "clicks"), lambda x: -x - 1)
+        yield changed(("price", place, "clicks"), lambda x: 1e9)
+        if len(receipt["price"]) > 1:
+            yield changed(("price", place, "how"), lambda x: "dual" if x == "resolved" else "resolved")
         yield changed(("price", place, "control_id"), lambda x: x + "x")
         if price["how"] == "resolved":
             yield changed(("price", place, "clicks"), lambda x: x + 0.01)
@@ -165,6 +175,35 @@ def test_every_altered_receipt_is_rejected(make: Any, text: str) -> None:
         count += 1
         assert check(made, Receipt.model_validate(other)), what
     assert count > 60
+
+
+def test_estimates_are_held_within_what_can_be(make: Any) -> None:
+    """Nobody can tell a good estimate from a fair one, but a bound, a gap or a price of any size is found out."""
+    text = "\n".join(line for line in POLICY.splitlines() if "pin" not in line)
+    for seed in range(4):
+        made = make(text, seed=seed)
+        said = made.receipt.model_dump(mode="json")
+        assert [price["control_id"] for price in said["price"]] == [line["id"] for line in said["controls"]]
+        forged = {
+            "bound": {"bound": 100 * said["value"], "gap": 99.0, "proven": False},
+            "price": {"price": []},
+            "price[0].clicks": {"price": [price | {"clicks": 1e9} for price in said["price"]]},
+            "controls[0].settled": {"controls": [line | {"settled": False} for line in said["controls"]]},
+        }
+        for where, change in forged.items():
+            found = check(made, Receipt.model_validate(said | change), exact=False)
+            assert where in {finding.where for finding in found}, (where, found)
+        free = {"price": [price | {"clicks": 0.0} for price in said["price"]]}
+        assert check(made, Receipt.model_validate(said | free), exact=False)
+
+
+def test_prices_are_clipped_to_what_controls_cost_in_all(make: Any) -> None:
+    made = make(POLICY, seed=1)
+    wild = replace(made.solution, price=made.solution.price * 1e6, bound=made.solution.bound * 1e6, proven=False)
+    receipt = write_receipt(made.policy, made.bounds, wild, made.batch, made.attention, made.catalog)
+    assert check(made, receipt, exact=False) == ()
+    value = np.sort(made.batch.utility + made.batch.bonus)[::-1][:12]
+    assert receipt.bound <= float(made.attention @ value) + 1e-9
 
 
 @pytest.mark.parametrize("text", [POLICY, UNREACHABLE])
@@ -194,7 +233,7 @@ def test_a_bound_below_what_is_possible_is_found_out(make: Any) -> None:
     solution = replace(made.solution, chosen=worse, value=worth, bound=worth, proven=True)
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
     assert check(made, lie, worse, exact=False) == ()
-    assert [finding.where for finding in check(made, lie, worse)] == ["bound"]
+    assert [finding.where for finding in check(made, lie, worse)] == ["bound", "price[0].clicks"]
 
 
 def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
@@ -209,7 +248,7 @@ def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
         made.solution, chosen=lax, relaxed=np.array([1], np.int32), value=worth, bound=100.0, proven=False
     )
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
-    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].by"]
+    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].why", "controls[0].by"]
 
 
 def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) -> None:
@@ -221,6 +260,67 @@ def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) ->
     assert sport[:5].sum() >= 2
     credited = [bool(made.policy.serving(made.bounds, made.solution.chosen, k)) for k in range(10)]
     assert credited == [bool(one and sport[:k].sum() < 2) for k, one in enumerate(sport)]
+
+
+@pytest.mark.parametrize("most", [2, 3, 9, 40, "0.9", "100%"])
+def test_a_cap_tells_how_many_of_one_value_there_are_whether_or_not_it_can_bind(make: Any, most: Any) -> None:
+    """Three pins of one topic: the page holds three of it at least."""
+    pins = ", ".join(f"{{id: p{n}, action: pin, item: i{7 * n}, slot: {n}, priority: 9}}" for n in (1, 2, 3))
+    text = f"outlet: cn\ncontrols: [{{id: cap, action: cap, attribute: topic, at_most: {most}}}, {pins}]"
+    for seed in range(3):
+        made = make(text, seed=seed)
+        [line] = [line for line in made.receipt.controls if line.id == "cap"]
+        topics = [made.catalog.items[row].topic for row in made.batch.row[made.solution.chosen]]
+        fullest = max(topics.count(topic) for topic in topics)
+        asked = {"0.9": 10, "100%": 12, 40: 12}.get(most, most)
+        assert (line.achieved, line.required.at_most) == (fullest, asked)
+        assert fullest >= 3
+        assert line.by == max(0, fullest - asked)
+        assert f"at most {asked} on the page: {fullest}" in line.reason
+        assert check(made) == ()
+        for lie in ({"achieved": fullest - 1}, {"required": line.required.model_copy(update={"at_most": None})}):
+            other = [one.model_copy(update=lie) if one.id == "cap" else one for one in made.receipt.controls]
+            assert check(made, made.receipt.model_copy(update={"controls": tuple(other)}), exact=False)
+
+
+@pytest.mark.parametrize(
+    ("control", "words"),
+    [
+        ("action: share, where: {series: harvest}, at_least: 0.1",
+         ""),
+        ("action: share, where: {label: commercial}, at_most: 0.1",
+         "at most 0 on the page, after 4 in the session's 12 slots before"),
+        ("action: share, where: {label: sport}, at_least: 0.5",
+         "at least 9 on the page, after 3 in the session's 12 slots before"),
+        ("action: share, where: {label: sport}, at_least: 0.5, prefixes: [4]",
+         "at least 9 on the page, after 3 in the session's 12 slots before"),
+        ("action: cap, attribute: provider, at_most: 0.1",
+         "at most 1 on the page, after 3 of one in the session's 12 slots before"),
+    ],
+)  # fmt: skip
+def test_what_a_session_makes_of_a_control_is_told(make: Any, control: str, words: str) -> None:
+    """Shares hold over all pages of a session, so a page may be asked for more, or less, than the editor wrote."""
+    text = f"outlet: cn\ncontrols: [{{id: a, {control}}}]"
+    alone, later = make(text), make(text, shown=12)
+    assert "session" not in alone.receipt.controls[0].reason
+    assert alone.receipt.controls[0].required.session is None
+    [line] = later.receipt.controls
+    assert words in line.reason
+    assert ("session" in line.reason) == (line.required.session is not None) == bool(words), line
+    assert check(later) == ()
+
+
+def test_a_page_for_which_there_is_nothing_says_so(make: Any) -> None:
+    text = """
+outlet: cn
+controls:
+  - {id: all, action: block, where: {kind: [film, article]}}
+  - {id: a, action: share, where: {label: sport}, at_least: 0.3}
+  - {id: b, action: cap, attribute: topic, at_most: 3}
+"""
+    made = make(text)
+    assert [line.reason.split(",")[0] for line in made.receipt.controls] == ["nothing may be shown here now"] * 2
+    assert check(made) == ()
 
 
 def test_weights_alone_answer_for_what_they_move(make: Any) -> None:

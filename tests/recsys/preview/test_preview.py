@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recsys.guidance.targets.onpage import Steered
 from recsys.preview.breakdown import slices, worst_hit
 from recsys.preview.pairs import Pairs
 from recsys.preview.report import Report
@@ -133,9 +134,31 @@ def test_what_a_control_costs_is_what_a_page_without_it_gains(study: Study, repo
     assert line.worth.mean == pytest.approx(gained / base)
 
 
+TARGET = "  - {id: aim, action: exposure_target, where: {label: commercial}, share: 0.5, by: 2026-03-05T00:00:00Z}\n"
+
+
+def test_a_new_target_has_no_price_and_says_so(study_of: Callable[..., Study]) -> None:
+    """What nobody has steered yet moves nothing: that it costs nothing would be a lie."""
+    *_, last = replay(fresh := study_of(after=ACTIVE + TARGET, requests=12))
+    line = {control.id: control for control in last.report().controls}["aim"]
+    assert (line.worth, line.tried, line.action, line.origin) == (None, 0, "exposure_target", "cn.zj")
+    assert "has no price before it runs" in line.note
+    assert last.complete
+    steered = replace(fresh, world=replace(fresh.world, steered=Steered({"cn.zj/aim": 3.0})))
+    *_, last = replay(steered)
+    line = {control.id: control for control in last.report().controls}["aim"]
+    assert (line.tried, line.action, line.origin) == (12, "exposure_target", "cn.zj")
+    assert line.worth is not None
+    assert line.worth.mean != 0
+    assert last.report().changed_pages > 0.5
+    assert line.note == ""
+    *_, last = replay(study_of(before=ACTIVE + TARGET, after=ACTIVE + TARGET, requests=12))
+    assert {control.id: control for control in last.report().controls}["aim"].worth is not None
+
+
 def test_the_block_has_a_cost_too(report: Report) -> None:
     line = {control.id: control for control in report.controls}["no-ads"]
-    assert line.tried == 40
+    assert (line.tried, line.action, line.origin) == (40, "block", "cn.zj")
     assert line.kept_after is None
 
 

@@ -1,0 +1,171 @@
+"""Why a control gave way: for want of candidates or slots, or since more important controls leave no room, and which.
+
+A cause is a proof in small: no page keeps the controls it names, as far as this page keeps them, and lets this one give
+way less. It is found by asking whether pages exist under fewer controls, with bounded effort: where that is not enough,
+more controls are named than are needed, or none, and the cause says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recsys.guidance.bounds import Bounds
+from recsys.guidance.existence import _priced_out, by_prices, depth_first
+from recsys.guidance.kernels.dead_ends import DONE
+from recsys.guidance.memory import key_of
+from recsys.guidance.problem import Problem, reduce
+from recsys.types import I32, Bool
+
+QUESTIONS = 40
+"""Asked for one page at most."""
+
+FIRST, MORE = 300, 1000
+"""Partial pages looked at for one question, before and after prices were asked: some milliseconds."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why one control gave way.
+
+    alone      by how many slots it gives way even where no other control is in force
+    controls   numbers of the more important controls that, as far as they are kept, leave it no room for one slot less
+    narrowed   each of these is needed for that
+    """
+
+    alone: int = 0
+    controls: tuple[int, ...] = ()
+    narrowed: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether it is proven that the control could not have given way less."""
+        return self.alone > 0 or bool(self.controls)
+
+
+Causes = dict[int, Cause]
+"""Cause by the number of the control that gave way."""
+
+
+@dataclass
+class _Asker:
+    """Asks whether pages exist: True, False (proven), None where the effort did not tell."""
+
+    bounds: Bounds
+    by: I32
+    left: int = QUESTIONS
+
+    def page(self, c: int, by: int, others: tuple[int, ...] = ()) -> bool | None:
+        """Under control c giving way by so much, and others as far as they are kept."""
+        if self.left <= 0:
+            return None
+        self.left -= 1
+        keep = np.zeros(self.bounds.controls, np.bool_)
+        keep[[c, *others]] = True
+        less = self.by.copy()
+        less[c] = by
+        return exists(self.bounds.relaxed(less).only(keep))
+
+
+def exists(bounds: Bounds) -> bool | None:
+    """Whether any page keeps the bounds; None where a bounded effort does not tell."""
+    value, attention = np.zeros(len(bounds)), np.ones(bounds.slots)
+    problem = reduce(value, attention, bounds)
+    if not problem.possible:
+        return False
+    if (told := _searched(problem, FIRST)) is not None:
+        return told
+    order = np.argsort(bounds.tie)
+    page, possible = by_prices(value, attention, bounds, order, turns=((3, 8),))
+    if page is not None or not possible:
+        return possible
+    return False if _priced_out(bounds, order) else _searched(problem, MORE)
+
+
+def _searched(problem: Problem, nodes: int) -> bool | None:
+    done, page = depth_first(problem, nodes)
+    return True if page is not None else False if done == DONE else None
+
+
+def causes_of(bounds: Bounds, by: I32, settled: Bool) -> Causes:
+    """The cause of each control that gave way.
+
+    by       [C]  slots that each control gave way
+    settled  [C]  where it is known that less was not possible
+    """
+    asker = _Asker(bounds, by)
+    return {c: _cause(asker, c, int(by[c]), bool(settled[c])) for c in np.flatnonzero(by > 0).tolist()}
+
+
+def _cause(asker: _Asker, c: int, by: int, settled: bool) -> Cause:
+    one_less = asker.page(c, by - 1)
+    if one_less is False:
+        return Cause(alone=by, narrowed=True)
+    alone = _least(by - 1, lambda less: asker.page(c, less))
+    above = tuple(np.flatnonzero(asker.bounds.active[:c]).tolist())
+    if not settled and asker.page(c, by - 1, above) is not False:
+        return Cause(alone)
+    if not above:
+        return Cause(alone) if one_less else Cause(alone=by, narrowed=True)
+    controls, narrowed = _conflict(above, lambda others: asker.page(c, by - 1, others))
+    return Cause(alone, controls, narrowed)
+
+
+def _least(most: int, page: Callable[[int], bool | None]) -> int:
+    """The least number up to `most` for which a page is not disproven; 0 first, since that is the rule."""
+    if most <= 0 or page(0) is not False:
+        return 0
+    low, high = 1, most
+    while low < high:
+        middle = (low + high) // 2
+        if page(middle) is False:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _conflict(above: tuple[int, ...], page: Callable[[tuple[int, ...]], bool | None]) -> tuple[tuple[int, ...], bool]:
+    """Of controls that together leave no room, some that do and each of which is needed; False: more than are needed.
+
+    The last one needed is the one with which the first so many leave no room any more; then, beside it, the one before.
+    """
+    named: tuple[int, ...] = ()
+    sure = True
+    while True:
+        told = page(named)
+        sure &= told is not None
+        if told is False or not above:
+            return tuple(sorted(named)), sure
+        low, high = 1, len(above)
+        while low < high:
+            middle = (low + high) // 2
+            told = page((*above[:middle], *named))
+            sure &= told is not None
+            low, high = (low, middle) if told is False else (middle + 1, high)
+        named, above = (*named, above[low - 1]), above[: low - 1]
+
+
+@dataclass
+class Remembered:
+    """Causes found before: the same limits and supply have the same causes. Safe to share between threads."""
+
+    most: int = 4096
+    _known: dict[bytes, Causes] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, bounds: Bounds, by: I32, settled: Bool) -> Causes:
+        """As `causes_of`, from memory where it is there."""
+        if not by.any():
+            return {}
+        key = key_of(bounds) + by.tobytes() + settled.tobytes()
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= self.most:
+                self._known = {}
+            known = self._known[key] = causes_of(bounds, by, settled)
+        return known
