@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor
 
@@ -13,12 +13,15 @@ from recsys.guidance.bounds import Bounds
 from recsys.guidance.conditions import Condition, mask, province
 from recsys.guidance.inherit import Effective, Origin, effective
 from recsys.guidance.policy import Attribute, Block, Boost, Cap, Pin, Policy, Share, Space
-from recsys.types import F64, I16, I32, Bool, Query
+from recsys.types import F64, I16, I32, Bool, Placement, Query, Screen, Surface
 
 __all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]
 
 SUPPLY = 3
 """Retrieval owes guidance so many candidates for each one that a floor asks for."""
+
+TRIAL_SLOTS, TRIAL_ITEMS = 24, 200
+"""Size of the page for which a policy is tried out."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,21 @@ class CompiledPolicy:
         shown  [M]  catalogue rows of the session's earlier pages, in slot order. Shares hold for the page and for the
                     session so far (as far as one page can make up for it); spacing holds across the seam of pages
         """
-        draft = _Draft(self, query, rows, min(slots, len(rows)), slots, shown)
-        for number, origin in self._active(query):
-            draft.add(number, origin.control)
-        return draft.bounds()
+        return self._draft_of(self._active(query), query, rows, slots, shown)
+
+    def trial(self) -> None:
+        """Bounds with every control in them, whenever and wherever it is in force, over a few items of the catalogue.
+
+        Raises whatever a page would raise on which the control acts, so that a policy that cannot make bounds is found
+        before any page asks for them.
+        """
+        query = Query("trial", "trial", Placement("trial", Screen.TV, Surface.HOME), "trial", 0.0, TRIAL_SLOTS)
+        rows = np.arange(min(len(self.catalog), TRIAL_ITEMS), dtype=np.int32)
+        for origin in self.controls:
+            origin.control.holds(query)
+            if condition := getattr(origin.control, "where", None):
+                self.member(condition, query.region)
+        self._draft_of(enumerate(self.controls), query, rows, TRIAL_SLOTS, rows[:0])
 
     def serving(self, bounds: Bounds, chosen: I32, slot: int) -> tuple[str, ...]:
         """Ids of the pins and floors in force that need the candidate in a slot (0-based) of a page `chosen` [K].
@@ -121,6 +135,14 @@ class CompiledPolicy:
         return tuple(
             self.controls[c].control.id for c in sorted({*pinned.tolist(), *bounds.row_control[needs].tolist()})
         )
+
+    def _draft_of(
+        self, controls: Iterable[tuple[int, Origin]], query: Query, rows: I32, slots: int, shown: I32
+    ) -> Bounds:
+        draft = _Draft(self, query, rows, min(slots, len(rows)), slots, shown)
+        for number, origin in controls:
+            draft.add(number, origin.control)
+        return draft.bounds()
 
     def _active(self, query: Query) -> Iterator[tuple[int, Origin]]:
         return ((c, o) for c, o in enumerate(self.controls) if query.guided and o.control.holds(query))

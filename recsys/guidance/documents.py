@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -20,6 +20,7 @@ SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
 
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
+_UNFIT = re.compile(r"[\x00\ud800-\udfff]")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
 
 _SHAPES = {
@@ -71,14 +72,31 @@ def read_document(text: str) -> object:
         raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
     try:
         if text.lstrip().startswith("{"):
-            return json.loads(text, object_pairs_hook=_once)
-        return yaml.load(text, Loader=_Loader)
+            document = json.loads(text, object_pairs_hook=_once)
+        else:
+            document = yaml.load(text, Loader=_Loader)
     except json.JSONDecodeError as error:
         raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
     except yaml.MarkedYAMLError as error:
         raise PolicyError("the policy is not YAML", [Finding(_line(error.problem_mark), str(error.problem))]) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
+    if unfit := tuple(_unfit(document)):
+        raise PolicyError("the policy cannot be read", unfit)
+    return document
+
+
+def _unfit(said: object, where: str = "") -> Iterator[Finding]:
+    """Texts with characters that no store keeps: NUL, and halves of surrogate pairs, which are not Unicode text."""
+    if isinstance(said, str) and (odd := _UNFIT.search(said)):
+        yield Finding(where, f"the character U+{ord(odd[0]):04X} cannot stand in a policy")
+    elif isinstance(said, dict):
+        for key, worth in said.items():
+            yield from _unfit(key, where)
+            yield from _unfit(worth, f"{where}.{key}".lstrip(".") if not _UNFIT.search(str(key)) else where)
+    elif isinstance(said, list):
+        for place, worth in enumerate(said):
+            yield from _unfit(worth, f"{where}[{place}]")
 
 
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:

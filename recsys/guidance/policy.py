@@ -39,6 +39,9 @@ HARDNESS: tuple[Hardness, ...] = ("legal", "binding", "editorial", "soft")
 
 Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
 
+COUNT_MAX = 200
+"""Items that a control may count, and slots that it may name: more than any page has."""
+
 _PER_CENT = re.compile(r"\d{1,3}(\.\d+)?%")
 
 
@@ -52,6 +55,8 @@ def _amount(said: object) -> object:
         raise ValueError(f"a share lies between 0 and 1, {said:g} does not; items are counted without a point")
     if isinstance(said, int) and said < 0:
         raise ValueError("a number of items is not negative")
+    if isinstance(said, int) and said > COUNT_MAX:
+        raise ValueError(f"a number of items is at most {COUNT_MAX}, and {said} is more than any page holds")
     return said
 
 
@@ -120,7 +125,7 @@ class Pin(Rule):
 
     action: Literal["pin"]
     item: Id
-    slot: Annotated[int, Field(ge=1, le=200)]
+    slot: Annotated[int, Field(ge=1, le=COUNT_MAX)]
 
 
 class Share(Rule):
@@ -134,7 +139,7 @@ class Share(Rule):
     where: Condition
     at_least: Amount | None = None
     at_most: Amount | None = None
-    prefixes: Literal["every"] | tuple[Annotated[int, Field(ge=1, le=200)], ...] = ()
+    prefixes: Literal["every"] | tuple[Annotated[int, Field(ge=1, le=COUNT_MAX)], ...] = ()
     rounding: Literal["lenient", "strict"] = "lenient"
 
     @model_validator(mode="after")
@@ -159,8 +164,8 @@ class Space(Rule):
 
     action: Literal["space"]
     attribute: Attribute
-    at_most: Annotated[int, Field(ge=1, le=200)]
-    within: Annotated[int, Field(ge=2, le=200)]
+    at_most: Annotated[int, Field(ge=1, le=COUNT_MAX)]
+    within: Annotated[int, Field(ge=2, le=COUNT_MAX)]
 
     @model_validator(mode="after")
     def _narrower(self) -> Space:
