@@ -144,8 +144,10 @@ class Engine:
         """Eligibility, then the policy's blocks."""
         gone = barred(ask.catalog, batch.row, ask.query, ask.viewer)
         if ask.query.guided:
-            gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query)
-            gone[Drop.ENOUGH] = had_enough(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
+            enough = had_enough(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
+            showable, _ = first_reasons({**gone, Drop.ENOUGH: enough})
+            gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query, showable)
+            gone[Drop.ENOUGH] = enough
         keep, dropped = first_reasons(gone)
         trace.append(Stage("eligibility", len(batch), int(keep.sum()), dropped))
         return batch.take(keep)

@@ -12,7 +12,7 @@ from recsys.catalog import Catalog
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.conditions import Condition, mask, province
 from recsys.guidance.inherit import Effective, Origin, effective
-from recsys.guidance.policy import Attribute, Block, Boost, Cap, Pin, Policy, Share, Space
+from recsys.guidance.policy import Attribute, Block, Boost, Cap, Control, Pin, Policy, Share, Space
 from recsys.types import F64, I16, I32, Bool, Placement, Query, Screen, Surface
 
 __all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]
@@ -71,13 +71,42 @@ class CompiledPolicy:
                 bonus = bonus + origin.control.bonus * self.member(origin.control.where, query.region)[rows]
         return bonus
 
-    def blocked(self, rows: I32, query: Query) -> Bool:
-        """[N] whether a block keeps the catalogue row off the page."""
-        blocked = np.zeros(len(rows), np.bool_)
+    def blocked(self, rows: I32, query: Query, showable: Bool | None = None, need: str | None = None) -> Bool:
+        """[N] whether a block keeps the catalogue row off the page.
+
+        A block gives way to what a policy above its own holds firm: where it would leave fewer items than a firm floor
+        asks for, or take a firm pin's item, all items of that floor or pin may be shown as far as the blocks beside and
+        above it let them.
+
+        showable  [N]  whether nothing else keeps the row off; all, if unsaid
+        need           id of the only control to which blocks give way; any, if unsaid
+        """
+        blocks = [
+            (origin, self.member(origin.control.where, query.region)[rows])
+            for _, origin in self._active(query)
+            if isinstance(origin.control, Block)
+        ]
+        blocked = _any([hit for _, hit in blocks], len(rows))
+        if not blocked.any():
+            return blocked
+        here = np.ones(len(rows), np.bool_) if showable is None else showable
+        deepest = max(origin.depth for origin, _ in blocks)
         for _, origin in self._active(query):
-            if isinstance(origin.control, Block):
-                blocked |= self.member(origin.control.where, query.region)[rows]
+            if not origin.firm or origin.depth >= deepest or need not in (None, origin.control.id):
+                continue
+            mine, least = self._owed(origin.control, rows, query)
+            if (blocked & mine).any() and (here & mine & ~blocked).sum() < min(least, (here & mine).sum()):
+                blocked &= ~mine | _any([hit for block, hit in blocks if block.depth <= origin.depth], len(rows))
         return blocked
+
+    def _owed(self, control: Control, rows: I32, query: Query) -> tuple[Bool, int]:
+        """[N] the rows that a floor or pin is about, and how many of them it asks for on this page."""
+        if isinstance(control, Share) and control.at_least is not None:
+            slots = min(query.slots, len(rows))
+            return self.member(control.where, query.region)[rows], int(floors(control, slots).max(initial=0))
+        if isinstance(control, Pin) and control.slot > len(query.shown):
+            return rows == self.catalog.row_of.get(control.item, -1), 1
+        return np.zeros(len(rows), np.bool_), 0
 
     def needs(self, query: Query, slots: int) -> tuple[Need, ...]:
         """What the floors ask of retrieval."""
@@ -161,6 +190,11 @@ def compile_policy(policies: Sequence[Policy], catalog: Catalog) -> CompiledPoli
         if (condition := getattr(origin.control, "where", None)) and not condition.about_viewer
     }
     return CompiledPolicy(policy, catalog, lean, masks)
+
+
+def _any(masks: list[Bool], size: int) -> Bool:
+    """[size] whether any of the masks holds."""
+    return np.logical_or.reduce(masks) if masks else np.zeros(size, np.bool_)
 
 
 def attribute(catalog: Catalog, name: Attribute) -> I32 | I16:

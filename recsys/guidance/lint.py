@@ -15,6 +15,7 @@ from recsys.catalog import Catalog
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.conflicts import contradictions
+from recsys.guidance.defeats import defeats
 from recsys.guidance.inherit import chain, loosenings
 from recsys.guidance.policy import Block, Boost, Cap, ExposureTarget, Policy, Share
 from recsys.guidance.rehearsal import rehearse
@@ -41,6 +42,7 @@ def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Find
         *_controls(policy, now),
         *unknown_words(policy, catalog),
         *_without_effect(line, catalog),
+        *defeats(line, catalog),
         *contradictions(line, catalog),
         *rehearse(line, catalog, now),
     )

@@ -139,4 +139,4 @@ def _queries(line: Sequence[Policy], policy: CompiledPolicy, catalog: Catalog, n
 def _showable(policy: CompiledPolicy, catalog: Catalog, query: Query) -> I32:
     rows = np.arange(len(catalog), dtype=np.int32)
     keep, _ = first_reasons(barred(catalog, rows, query, None))
-    return rows[keep & ~policy.blocked(rows, query)]
+    return rows[keep & ~policy.blocked(rows, query, keep)]

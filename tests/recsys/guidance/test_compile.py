@@ -45,10 +45,14 @@ def test_parents_come_first_and_importance_decides() -> None:
 def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str, above: int, below: int) -> None:
     parent = parse_policy(policy("cn", FLOOR % (above / 10, hardness)))
     child = parse_policy(policy("cn.zj", FLOOR % (below / 10, hardness)))
-    (kept,) = effective([parent, child]).controls
+    controls = effective([parent, child]).controls
+    (kept,) = (o for o in controls if o.control.id == "floor")
     assert isinstance(kept.control, Share)
-    wins = hardness in ("editorial", "soft") or below >= above
+    firm = hardness in ("legal", "binding")
+    wins = not firm or below >= above
     assert (kept.outlet, kept.control.at_least) == (("cn.zj", below / 10) if wins else ("cn", above / 10))
+    beside = [(o.outlet, o.control.id, o.control.at_least) for o in controls[:-1] if isinstance(o.control, Share)]
+    assert beside == ([("cn", "floor@cn", above / 10)] if firm and below > above else [])
 
 
 @pytest.mark.parametrize(
@@ -61,12 +65,103 @@ def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str
         FLOOR.replace("hardness", "active: {days: [mon]}, hardness") % (0.9, "legal"),
         "{id: floor, action: share, where: {label: news}, at_least: 2, prefixes: [3], hardness: legal}",
         "{id: floor, action: block, where: {label: news}}",
+        FLOOR.replace("hardness", "at_most: 0.0, hardness") % (0.9, "legal"),
+        FLOOR.replace("hardness", "at_most: 0, hardness") % (0.9, "legal"),
     ],
 )
 def test_every_road_around_a_legal_control_is_closed(child: str) -> None:
     parent = parse_policy(policy("cn", FLOOR % (0.3, "legal")))
     (kept,) = effective([parent, parse_policy(policy("cn.zj", child))]).controls
     assert kept.outlet == "cn"
+
+
+def _rules(rng: np.random.Generator, hardnesses: list[str], ids: list[str]) -> list[str]:
+    """Shares, caps, spacings and pins at random, with ids out of a few so that they are said anew too.
+
+    Blocks have a law of their own: they give way to a floor by count, whatever spacings would need.
+    """
+
+    def one(name: str) -> str:
+        where = f"where: {{label: {rng.choice(['public-service', 'commercial', 'news', 'sport'])}}}"
+        part, count = round(float(rng.uniform(0, 1)), 2), int(rng.integers(1, 6))
+        attribute = rng.choice(["topic", "provider"])
+        body = [
+            f"action: share, {where}, at_least: {part}, prefixes: every",
+            f"action: share, {where}, at_most: {round(1 - part, 2)}",
+            f"action: share, {where}, at_least: {count}, prefixes: [8]",
+            f"action: share, {where}, at_most: 0",
+            f"action: cap, attribute: {attribute}, at_most: {count}",
+            f"action: space, attribute: {attribute}, at_most: 1, within: {count + 1}",
+            f"action: pin, item: i{rng.integers(60)}, slot: {count}",
+        ][rng.integers(7)]
+        said = f"{{id: {name}, hardness: {rng.choice(hardnesses)}, priority: {rng.integers(1001)}, {body}}}"
+        again = f"{{id: {name}, hardness: legal, action: share, where: {{label: sport}}, at_least: {part}}}"
+        return again if name == "a" and rng.random() < 0.5 else said  # often tighter than what a parent says
+
+    return [one(name) for name in ids]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_a_child_says_what_its_parents_hold_firm_gives_way_by_no_slot_more(make: Any, seed: int) -> None:
+    """Of random lines of three outlets, the first one's firm controls alone, then with the second's, then with the third's."""
+    rng = np.random.default_rng(seed)
+    high = policy("cn", *_rules(rng, ["legal", "binding"], ["a", "b"]))
+    middle = policy("cn.zj", *_rules(rng, ["legal", "binding"], ["a", "c"]))
+    low = policy("cn.zj.hz", *_rules(rng, ["legal", "binding", "editorial", "soft"], ["a", "b", "c", "d"]))
+    before = dict[tuple[str, str], int]()
+    for line in ([high], [high, middle], [high, middle, low]):
+        made = make(*line)
+        by = {
+            (o.outlet, o.control.id.partition("@")[0]): int(slots)
+            for o, slots, active in zip(
+                made.policy.controls, made.solution.relaxed, made.bounds.active, strict=True
+            )
+            if active
+        }  # fmt: skip
+        firm = {key: by.get(key) for key in before}
+        assert made.solution.settled.all()
+        assert firm == before, line
+        before = by
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "{id: none, action: share, where: {label: public-service}, at_most: 0, hardness: legal}",
+        "{id: none, action: share, where: {label: public-service}, at_most: 0, hardness: legal, priority: 1000}",
+        "{id: off, action: block, where: {label: public-service}, hardness: legal}",
+        "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, at_most: 0.0, hardness: binding}",
+    ],
+)
+def test_a_child_cannot_undo_what_a_parent_holds_firm(make: Any, child: str) -> None:
+    parent = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
+    made = make(policy("cn", parent), policy("cn.zj", child))
+    kept = next(line for line in made.receipt.controls if (line.id, line.origin) == ("pub", "cn"))
+    assert (kept.by, kept.achieved) == (0, 6)
+
+
+def test_a_block_gives_way_only_where_too_little_is_left_for_what_a_parent_holds_firm(make: Any) -> None:
+    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
+    lead = "{id: lead, action: pin, item: i7, slot: 1, hardness: legal}"
+    some = "{id: some, action: block, where: {all: [{label: public-service}, {label: news}]}}"
+    most = "{id: most, action: block, where: {any: [{label: [sport, news]}, {item: i7}]}}"
+    rows = np.arange(60, dtype=np.int32)
+
+    def blocked(*texts: str, **how: Any) -> set[str]:
+        made = make(*texts)
+        return {f"i{row}" for row in rows[made.policy.blocked(rows, made.query, **how)]}
+
+    served = {f"i{n}" for n in range(60) if n % 3 == 0}
+    news = {f"i{n}" for n in range(60) if n % 4 in (0, 1)}
+    sport = {f"i{n}" for n in range(60) if n % 4 == 3}
+    assert blocked(policy("cn", floor), policy("cn.zj", some)) == served & news, (
+        "ten of twenty are left: enough for six"
+    )
+    assert blocked(policy("cn", floor, lead), policy("cn.zj", most)) == (sport | news) - served - {"i7"}, (
+        "five are left"
+    )
+    assert blocked(policy("cn", floor, lead, most)) == sport | news | {"i7"}, "a parent's own block stands"
+    assert blocked(policy("cn", floor.replace("binding", "editorial")), policy("cn.zj", most)) == sport | news | {"i7"}
 
 
 def test_policies_of_two_lines_are_refused() -> None:

@@ -59,7 +59,13 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: space, attribute: series, at_most: 6, within: 7}", "controls[0]", "never binds"),
         ("{id: a, action: share, where: {label: public-service}, at_most: 0.1}",
          "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
-        ("{id: a, action: block, where: {label: public-service}}", "controls", "only 0 may be shown"),
+        ("{id: a, action: block, where: {label: public-service}}", "controls[0].where",
+         "leaves 0 of the 20 items of which 'floor' of cn (legal) asks 8 on tv home: there the block gives way"),
+        ("{id: a, action: block, where: {item: i3}, hardness: legal, priority: 1000}, "
+         "{id: floor, action: share, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
+         "hardness: legal}", "controls[1]", "its cap of 0.1 is below its own floor of 0.3"),
+        ("{id: a, action: share, where: {label: public-service}, at_most: 0, hardness: legal, priority: 1000}",
+         "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
         ("{id: a, action: pin, item: i3, slot: 3, on: {screens: [web]}}, "
          "{id: b, action: cap, attribute: topic, at_most: 1}, {id: c, action: pin, item: i10, slot: 4}",
          "controls[2].slot", "with this pin 2 such items stand in the first 4 slots on tv home, and 'b' allows 1"),
@@ -83,12 +89,20 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: share, where: {series: harvest}, at_least: 0.5}", "controls[0]", "only 6 may be shown"),
         ("{id: a, action: share, where: {series: harvest}, at_least: 0.5, active: {from: 2026-06-01T00:00:00Z}}",
          "controls[0]", "only 6 may be shown"),
-        ("{id: a, action: block, where: {label: public-service}}", "controls", "'floor' of cn: cannot be kept"),
     ],
 )  # fmt: skip
 def test_each_fault_is_told_at_its_field(shop: Catalog, control: str, where: str, word: str) -> None:
     told = findings(shop, control)
     assert any(place == where and word in message for place, message in told), told
+
+
+def test_a_block_of_what_a_parent_pins_is_told(shop: Catalog) -> None:
+    firm = PARENT.replace("slot: 1,", "slot: 1, hardness: binding,")
+    child = "outlet: cn.zj\ncontrols: [{id: a, action: block, where: {item: i3}}]"
+    told = [(f.where, f.message) for f in lint([parse_policy(firm), parse_policy(child)], shop, NOW)]
+    assert told == [
+        ("controls[0].where", "takes away i3, which 'lead' of cn (binding) pins: there the block gives way")
+    ]  # fmt: skip
 
 
 def test_weights_without_effect(shop: Catalog) -> None:
