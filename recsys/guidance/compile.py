@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil, floor
 
 import numpy as np
@@ -19,6 +20,9 @@ __all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]
 
 SUPPLY = 3
 """Retrieval owes guidance so many candidates for each one that a floor asks for."""
+
+MASKS_MAX = 64
+"""Masks of viewers' provinces that are kept, each as long as the catalogue."""
 
 TRIAL_SLOTS, TRIAL_ITEMS = 24, 200
 """Size of the page for which a policy is tried out."""
@@ -37,8 +41,8 @@ class Need:
 class CompiledPolicy:
     """An effective policy over one catalogue revision.
 
-    A query with `guided=False` meets no control and no bonus. Masks that depend on the viewer's place are made once per
-    province and kept.
+    A query with `guided=False` meets no control and no bonus. Masks that depend on the viewer's place are made once for
+    each province that items are about (and one for all others, where nothing is local), and the latest are kept.
     """
 
     effective: Effective
@@ -123,10 +127,26 @@ class CompiledPolicy:
 
     def member(self, condition: Condition, region: str) -> Bool:
         """[catalogue] items for which the condition holds for viewers of a region."""
-        key = (condition.key(), province(region) if condition.about_viewer else "")
-        if key not in self.masks:
-            self.masks[key] = mask(condition, self.catalog, region)
-        return self.masks[key]
+        home = province(region) if condition.about_viewer else ""
+        if home not in self._places:
+            home = ""  # clients write what they like: all places that no item is about are one
+        key = (condition.key(), home)
+        known = self.masks.get(key)
+        if known is None:
+            known = mask(condition, self.catalog, home)
+            local = [key for key in list(self.masks) if key[1]]
+            for oldest in local[: len(local) - MASKS_MAX + 1] if home and len(local) >= MASKS_MAX else ():
+                self.masks.pop(oldest, None)
+        elif home:
+            self.masks.pop(key, None)  # the latest asked for stand last
+        self.masks[key] = known
+        return known
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        """Provinces that items are about, and what lies above them."""
+        names = self.catalog.regions.names
+        return frozenset({*map(province, names), *(name.partition(".")[0] for name in names)})
 
     def bounds(self, query: Query, rows: I32, slots: int, shown: I32) -> Bounds:
         """What the page must keep.

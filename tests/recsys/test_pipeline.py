@@ -171,7 +171,7 @@ controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardne
 def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values that no solver takes: the editorial page under the policy. No bounds: an editorial page without controls."""
+    """Values that no solver takes: the editorial page under the policy. No bounds: one without controls."""
 
     def broken(policy: CompiledPolicy, query: Query, rows: Any, slots: int, shown: Any) -> Bounds:
         if policy.controls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from recsys.catalog import Catalog, within
 from recsys.errors import PolicyError
-from recsys.guidance.compile import compile_policy, effective
+from recsys.guidance.compile import MASKS_MAX, compile_policy, effective
 from recsys.guidance.conditions import Condition, mask
 from recsys.guidance.policy import Share, parse_policy
 
@@ -103,7 +104,7 @@ def _rules(rng: np.random.Generator, hardnesses: list[str], ids: list[str]) -> l
 
 @pytest.mark.parametrize("seed", range(25))
 def test_whatever_a_child_says_what_its_parents_hold_firm_gives_way_by_no_slot_more(make: Any, seed: int) -> None:
-    """Of random lines of three outlets, the first one's firm controls alone, then with the second's, then with the third's."""
+    """Of random lines of three outlets, the firm controls of the first, then with those of the second, then with all."""
     rng = np.random.default_rng(seed)
     high = policy("cn", *_rules(rng, ["legal", "binding"], ["a", "b"]))
     middle = policy("cn.zj", *_rules(rng, ["legal", "binding"], ["a", "c"]))
@@ -192,6 +193,34 @@ def test_policies_of_two_lines_are_refused() -> None:
 def test_a_condition_holds_for_the_items_it_describes(shop: Catalog, said: Any, holds: Callable[[Any], bool]) -> None:
     got = mask(Condition.model_validate(said), shop, "cn.zj.hz.xh")
     assert got.tolist() == [bool(holds(item)) for item in shop.items]
+
+
+def test_what_clients_write_as_their_region_costs_no_memory(shop: Catalog, make: Any) -> None:
+    near = "{id: near, action: share, where: {locality: viewer}, at_least: 2}"
+    text = policy("cn", near, "{id: boo, action: boost, where: {label: news}, bonus: 0.1}")
+    policy_, query = compile_policy([parse_policy(text)], shop), make("outlet: cn").query
+    condition = Condition.model_validate({"locality": "viewer"})
+    for n in range(300):
+        place = f"q{n}.z{n}" if n % 2 else f"cn.q{n}"
+        assert not policy_.member(condition, place).any()
+        policy_.bounds(replace(query, region=place), np.arange(60, dtype=np.int32), 12, np.zeros(0, np.int32))
+    for region in ("cn", "cn.zj", "cn.zj.hz.xh", "cn.js.nj"):
+        assert policy_.member(condition, region).tolist() == mask(condition, shop, region).tolist()
+    assert len(policy_.masks) == 1 + 4, "one for the label; cn, cn.zj, cn.js and all else for the locality"
+
+
+def test_of_many_provinces_the_masks_of_the_latest_are_kept(shop: Catalog) -> None:
+    items = enumerate(shop.items * 2)
+    wide = Catalog.of([item.model_copy(update={"id": f"w{n}", "region": f"r.p{n}"}) for n, item in items])
+    text = policy("r", "{id: boo, action: boost, where: {label: news}, bonus: 0.1}")
+    policy_ = compile_policy([parse_policy(text)], wide)
+    condition = Condition.model_validate({"locality": "viewer"})
+    for n in (*range(100), 3, 99):
+        assert np.flatnonzero(policy_.member(condition, f"r.p{n}.x")).tolist() == [n]
+    kept = [region for _, region in policy_.masks if region]
+    assert len(kept) == MASKS_MAX
+    assert kept[-2:] == ["r.p3", "r.p99"]
+    assert ("", len(policy_.masks)) == ([r for _, r in policy_.masks][0], MASKS_MAX + 1), "those of all viewers stay"
 
 
 @given(share=st.integers(0, 100), slots=st.integers(1, 30), strict=st.booleans())
