@@ -315,14 +315,21 @@ class _Draft:
         self.rules.append((number, member[self.rows], lower, upper))
 
     def _cap(self, number: int, cap: Cap) -> None:
+        """A row for each value that could exceed the cap; pages have hundreds of values and few of those."""
         codes = attribute(self.policy.catalog, cap.attribute)
         here, before = codes[self.rows], codes[self.shown]
-        for code in np.unique(here[here >= 0]):
-            most = _at_most(cap.at_most, self.slots, False, len(before), int((before == code).sum()))
-            member = here == code
-            if member.sum() > most:
-                upper = np.full(self.slots, most, np.int32)
-                self.rules.append((number, member, np.zeros(self.slots, np.int32), upper))
+        known = here[here >= 0]
+        seen = np.bincount(before[before >= 0], minlength=int(known.max(initial=-1)) + 1)
+        most = [
+            _at_most(cap.at_most, self.slots, False, len(before), counted)
+            for counted in range(int(seen.max(initial=0)) + 1)
+        ]
+        allowed = np.array(most, np.int32)[seen]
+        size = np.bincount(known, minlength=len(seen))
+        over = np.flatnonzero(size > allowed)
+        members, floor = here[None, :] == over[:, None], np.zeros(self.slots, np.int32)
+        uppers = np.repeat(allowed[over, None], self.slots, axis=1)
+        self.rules.extend((number, member, floor, upper) for member, upper in zip(members, uppers, strict=True))
 
     def _space(self, number: int, space: Space) -> None:
         codes = attribute(self.policy.catalog, space.attribute)

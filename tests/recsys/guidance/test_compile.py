@@ -255,6 +255,38 @@ def test_shares_hold_over_the_session_too(make: Any) -> None:
     assert _bounds(make, cap, 12, shown=12).upper[0, -1] == 4 - 3
 
 
+@given(
+    at_most=st.integers(0, 8) | st.sampled_from([0.0, 0.1, 0.25, 0.4, 1.0]),
+    attribute=st.sampled_from(["topic", "provider", "series", "region", "kind"]),
+    slots=st.integers(0, 30),
+    shown=st.integers(0, 40),
+)
+def test_a_cap_has_a_row_for_each_value_that_could_exceed_it(
+    make: Any, at_most: float, attribute: str, slots: int, shown: int
+) -> None:
+    """Against a look at each value in turn: how many the page may have, and how many with the session's pages."""
+    made = make("outlet: cn", slots=1)
+    text = policy("cn", f"{{id: a, action: cap, attribute: {attribute}, at_most: {at_most}}}")
+    bounds = _bounds(make, text, slots, shown)
+    values = [str(getattr(item, attribute) or "") for item in made.catalog.items]
+    expected = {}
+    for value in {*values[shown:]} - {""}:
+        k, counted = bounds.slots, values[:shown].count(value)
+        most = min(at_most, k)
+        if isinstance(at_most, float):
+            most = int(at_most * k + 1e-9)
+            most = max(0, min(most, int(at_most * (shown + k) + 1e-9) - counted))
+        if values[shown:].count(value) > most:
+            expected[frozenset(i for i, v in enumerate(values[shown:]) if v == value)] = most
+    got = {
+        frozenset(np.flatnonzero(row).tolist()): set(upper.tolist())
+        for row, upper in zip(bounds.member, bounds.upper, strict=True)
+    }
+    assert got == {members: {most} if bounds.slots else set() for members, most in expected.items()}
+    assert len(bounds.member) == len(expected)
+    assert not bounds.lower.any()
+
+
 def test_spacing_holds_across_the_seam_of_two_pages(make: Any) -> None:
     text = policy("cn", "{id: a, action: space, attribute: provider, at_most: 1, within: 4}")
     made = make(text, shown=12)
