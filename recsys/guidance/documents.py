@@ -1,7 +1,9 @@
 """Policy text to plain data, and what a schema finds wrong with it to editors' words.
 
 YAML here is YAML as people expect it: only `true` and `false` are booleans (so `on:` is a key and `no` a language),
-dates stay text, a key may stand once, and aliases are refused, for a short text could grow without end through them.
+only decimal numbers are numbers (010, 1:30, 1_0 and +08:00 are texts), dates stay text, a key may stand once, and
+aliases are refused, for a short text could grow without end through them. Schemas take numbers for numbers and texts
+for texts only: a policy never means something else than what stands there.
 """
 
 from __future__ import annotations
@@ -9,12 +11,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
 
 from recsys.errors import Finding, PolicyError
+
+Whole = Annotated[int, Strict()]
+"""A whole number, said as one: neither "3" nor 3.0 nor yes."""
+
+Number = Annotated[float, Strict()]
+"""A number, said as one."""
+
+
+def _written_out(said: object) -> object:
+    if isinstance(said, datetime) or (isinstance(said, str) and re.match(r"\d{4}-\d\d-\d\d", said)):
+        return said
+    raise ValueError(f"{said!r}: write a time as 2026-10-01T00:00:00+08:00")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+"""A time written out, with its offset from UTC; a number is no time, though it could be seconds since 1970."""
 
 SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
@@ -54,14 +73,22 @@ def _unreadable(mark: yaml.Mark | None, why: str) -> PolicyError:
     return PolicyError("the policy cannot be read", [Finding(_line(mark), why)])
 
 
-def _plain(tag: str, first: str | None) -> bool:
-    """Whether unquoted text that begins with `first` may be taken for more than text."""
+_NUMBERS = {
+    "int": re.compile(r"[-+]?(0|[1-9][0-9]*)$"),
+    "float": re.compile(r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+)$"),
+}
+
+
+def _plain(tag: str, first: str | None, pattern: re.Pattern[str]) -> re.Pattern[str] | None:
+    """The form in which unquoted text that begins with `first` is taken for more than text; None = in none."""
     kind = tag.rpartition(":")[2]
-    return kind in ("null", "int", "float") or (kind == "bool" and first in tuple("tTfF"))
+    if kind == "null" or (kind == "bool" and first in tuple("tTfF")):
+        return pattern
+    return _NUMBERS.get(kind)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if _plain(tag, first)]
+    first: [(tag, form) for tag, pattern in resolvers if (form := _plain(tag, first, pattern))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -97,6 +124,16 @@ def _unfit(said: object, where: str = "") -> Iterator[Finding]:
     elif isinstance(said, list):
         for place, worth in enumerate(said):
             yield from _unfit(worth, f"{where}[{place}]")
+
+
+def not_text(said: object) -> str:
+    """What to tell whoever wrote something else where a text is wanted.
+
+    >>> not_text(330100), not_text([1])
+    ("330100 is not a text: write it in quotes, '330100'", 'a text is wanted')
+    """
+    plain = json.dumps(said) if isinstance(said, bool | int | float) else ""
+    return f"{plain} is not a text: write it in quotes, '{plain}'" if plain else "a text is wanted"
 
 
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
@@ -150,5 +187,13 @@ def _words(fault: Any) -> str:
         return (
             "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"
         )
+    if kind == "int_type":
+        return f"a whole number such as 3 is wanted, not {said!r}"
+    if kind == "float_type":
+        return f"a number such as 0.3 is wanted, not {said!r}"
+    if kind == "string_type":
+        return not_text(said)
+    if kind == "tuple_type":
+        return "a list is wanted, such as [a, b]"
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
     return f"{said!r} should be {message}" if isinstance(said, str | int | float) else message

@@ -10,7 +10,6 @@ import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,7 +24,7 @@ from pydantic import (
 from recsys.catalog import Code, Id, within
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.conditions import Condition, OneOrMore
-from recsys.guidance.documents import findings_of, read_document
+from recsys.guidance.documents import Moment, Number, Whole, findings_of, read_document
 from recsys.guidance.schedule import Active, span_of
 from recsys.guidance.targets.plan import Shape
 from recsys.types import Query, Screen, Surface
@@ -94,7 +93,7 @@ class Rule(Said):
 
     id: Id
     hardness: Hardness = "editorial"
-    priority: Annotated[int, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
+    priority: Annotated[Whole, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
     on: Scope = Scope()
     active: Active = Active()
     legal_ref: str = ""
@@ -110,7 +109,7 @@ class Boost(Rule):
 
     action: Literal["boost"]
     where: Condition
-    bonus: Annotated[float, Field(ge=-1, le=1)]  # clicks
+    bonus: Annotated[Number, Field(ge=-1, le=1)]  # clicks
 
 
 class Block(Rule):
@@ -125,7 +124,7 @@ class Pin(Rule):
 
     action: Literal["pin"]
     item: Id
-    slot: Annotated[int, Field(ge=1, le=COUNT_MAX)]
+    slot: Annotated[Whole, Field(ge=1, le=COUNT_MAX)]
 
 
 class Share(Rule):
@@ -139,7 +138,7 @@ class Share(Rule):
     where: Condition
     at_least: Amount | None = None
     at_most: Amount | None = None
-    prefixes: Literal["every"] | tuple[Annotated[int, Field(ge=1, le=COUNT_MAX)], ...] = ()
+    prefixes: Literal["every"] | tuple[Annotated[Whole, Field(ge=1, le=COUNT_MAX)], ...] = ()
     rounding: Literal["lenient", "strict"] = "lenient"
 
     @model_validator(mode="after")
@@ -164,8 +163,8 @@ class Space(Rule):
 
     action: Literal["space"]
     attribute: Attribute
-    at_most: Annotated[int, Field(ge=1, le=COUNT_MAX)]
-    within: Annotated[int, Field(ge=2, le=COUNT_MAX)]
+    at_most: Annotated[Whole, Field(ge=1, le=COUNT_MAX)]
+    within: Annotated[Whole, Field(ge=2, le=COUNT_MAX)]
 
     @model_validator(mode="after")
     def _narrower(self) -> Space:
@@ -180,7 +179,7 @@ _PERIOD_S = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
 class FrequencyCap(Said):
     """A viewer sees the items of a target at most so often within any hour, day or week, over all screens."""
 
-    impressions: Annotated[int, Field(ge=1, le=50)]
+    impressions: Annotated[Whole, Field(ge=1, le=50)]
     per: Literal["hour", "day", "week"] = "day"
 
     @property
@@ -204,17 +203,17 @@ class ExposureTarget(Rule):
 
     action: Literal["exposure_target"]
     where: Condition
-    impressions: Annotated[int, Field(gt=0, le=10**12)] | None = None
-    share: Annotated[float, Field(gt=0)] | None = None
+    impressions: Annotated[Whole, Field(gt=0, le=10**12)] | None = None
+    share: Annotated[Number, Field(gt=0)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"
-    since: AwareDatetime | None = Field(None, alias="from")
-    by: AwareDatetime
+    since: Moment | None = Field(None, alias="from")
+    by: Moment
     plan: Shape = "even"
-    day_parts: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
-    offset_h: Annotated[float, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC
-    tolerance: Annotated[float, Field(ge=0.001, le=0.5)] = 0.02
+    day_parts: dict[str, Annotated[Number, Field(gt=0, le=1)]] = {}
+    offset_h: Annotated[Number, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC
+    tolerance: Annotated[Number, Field(ge=0.001, le=0.5)] = 0.02
     logic: Literal["guaranteed", "best_effort"] = "best_effort"
-    max_price: Annotated[float, Field(gt=0, le=10)] = 0.5
+    max_price: Annotated[Number, Field(gt=0, le=10)] = 0.5
     frequency_cap: FrequencyCap | None = None
     last_resort: Amount | None = None
     like: Id | None = None
@@ -280,10 +279,10 @@ class Policy(Said):
 
     outlet: Code
     profile: Annotated[tuple[ProfileName, ...], OneOrMore] = ()
-    version: Annotated[int, Field(ge=0)] = 0
+    version: Annotated[Whole, Field(ge=0)] = 0
     author: str = ""
     note: str = ""
-    weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
+    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
     controls: tuple[Control, ...] = ()
     _ready: tuple[Profile, ...] | None = PrivateAttr(None)
 

@@ -104,7 +104,7 @@ def _rules(rng: np.random.Generator, hardnesses: list[str], ids: list[str]) -> l
 
 @pytest.mark.parametrize("seed", range(25))
 def test_whatever_a_child_says_what_its_parents_hold_firm_gives_way_by_no_slot_more(make: Any, seed: int) -> None:
-    """Of random lines of three outlets, the firm controls of the first, then with those of the second, then with all."""
+    """Of random lines of three outlets, the firm controls of one, of two, then all."""
     rng = np.random.default_rng(seed)
     high = policy("cn", *_rules(rng, ["legal", "binding"], ["a", "b"]))
     middle = policy("cn.zj", *_rules(rng, ["legal", "binding"], ["a", "c"]))
