@@ -220,7 +220,7 @@ def test_of_many_provinces_the_masks_of_the_latest_are_kept(shop: Catalog) -> No
     kept = [region for _, region in policy_.masks if region]
     assert len(kept) == MASKS_MAX
     assert kept[-2:] == ["r.p3", "r.p99"]
-    assert ("", len(policy_.masks)) == ([r for _, r in policy_.masks][0], MASKS_MAX + 1), "those of all viewers stay"
+    assert ("", len(policy_.masks)) == (next(r for _, r in policy_.masks), MASKS_MAX + 1), "those of all viewers stay"
 
 
 @given(share=st.integers(0, 100), slots=st.integers(1, 30), strict=st.booleans())

@@ -144,6 +144,45 @@ def test_a_floor_that_the_region_cannot_supply_names_what_is_there_and_what_is_n
     assert "nor on mobile home in cn.zj (2 too few)" in message
 
 
+def test_controls_of_an_outlet_below_are_put_to_the_test_there(shop: Catalog) -> None:
+    text = "outlet: cn\ncontrols: [{id: a, action: share, where: {item: [i3, i7]}, at_least: 0.5, on: {outlets: [%s]}}]"
+
+    def told(outlets: str) -> list[tuple[str, str]]:
+        return [(f.where, f.message) for f in lint([parse_policy(text % outlets)], shop, NOW)]
+
+    [(place, message)] = told("cn.zj")
+    assert place == "controls[0]"
+    assert "on tv home of cn.zj in cn.zj: it asks for 12 of 24 slots, and only 2 may be shown there" in message
+    assert told("us, eu") == [("controls[0].on.outlets", "none of them is cn or lies below it")]
+    many = told(", ".join(f"cn.p{n}" for n in range(20)))
+    assert ("controls", "tried in 12 of 21 outlets only, and not in cn.p11, cn.p12, cn.p13, cn.p14, ...") in many
+
+
+def test_regions_that_are_not_tried_are_named(shop: Catalog) -> None:
+    """Only where the viewer's place makes a difference to pages are there several regions to try."""
+    wide = Catalog.of([item.model_copy(update={"region": f"cn.p{n:02}"}) for n, item in enumerate(shop.items)])
+    near = "outlet: cn\ncontrols: [{id: a, action: share, where: {locality: viewer}, at_most: 0.9}]"
+    told = [(f.where, f.message) for f in lint([parse_policy(near)], wide, NOW)]
+    assert ("controls", "tried in 12 of 61 regions only, and not in cn.p11, cn.p12, cn.p13, cn.p14, ...") in told
+    far = near.replace("locality: viewer", "label: sport").replace("0.9", "0.1")
+    assert lint([parse_policy(far)], wide, NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("control", "word"),
+    [
+        ("action: cap, attribute: kind, at_most: 2", "nor on mobile home in cn.zj (4 too many of one kind)"),
+        ("action: space, attribute: kind, at_most: 1, within: 4", "in cn.zj (1 too many of one kind together)"),
+        ("action: share, where: {label: [plain, public-service, commercial]}, at_most: 5", "in cn.zj (7 too many)"),
+        ("action: share, where: {series: harvest}, at_least: 0.9", "in cn.zj (5 too few)"),
+        ("action: pin, item: i999, slot: 2", "in cn.zj (it cannot stand there)"),
+    ],
+)
+def test_what_cannot_be_kept_elsewhere_is_too_much_or_too_little(shop: Catalog, control: str, word: str) -> None:
+    told = findings(shop, f"{{id: a, {control}}}")
+    assert any(word in message for place, message in told if place == "controls[0]"), told
+
+
 def test_pins_of_other_pages_do_not_collide(shop: Catalog) -> None:
     apart = [
         "{id: a, action: pin, item: i3, slot: 1, on: {screens: [tv], regions: [cn.zj.hz]}}",
