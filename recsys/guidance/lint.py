@@ -22,6 +22,9 @@ from recsys.guidance.rehearsal import rehearse
 from recsys.guidance.targets.findings import odd_target
 from recsys.guidance.vocabulary import unknown_words
 
+SOFT_MOST = 0.5
+"""A `soft` floor above this share of the page is worth a word: whoever writes it may think that it yields to cost."""
+
 
 def lint(policies: Sequence[Policy], catalog: Catalog, now: float) -> tuple[Finding, ...]:
     """Findings about the last (lowest) policy of one line of outlets, below its parents, on the present catalogue.
@@ -86,6 +89,12 @@ def _share(here: str, share: Share) -> Iterator[Finding]:
         yield Finding(f"{here}.at_least", f"the floor of {least:g} is above the cap of {most:g}")
     if least == 0 and most is None:
         yield Finding(f"{here}.at_least", "a floor of 0 asks for nothing")
+    if share.hardness == "soft" and isinstance(least, float) and least > SOFT_MOST:
+        yield Finding(
+            f"{here}.hardness",
+            f"soft gives way to other controls, never to what it costs: {least:.0%} of every page go to these items, "
+            "whatever they are worth to viewers, wherever other controls leave room; a boost leans only so far",
+        )
     if least is None and isinstance(most, float) and most == 1.0:
         yield Finding(f"{here}.at_most", "a cap of 100 % allows everything")
 

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 Hardness = Literal["legal", "binding", "editorial", "soft"]
 HARDNESS: tuple[Hardness, ...] = ("legal", "binding", "editorial", "soft")
-"""Most important first: what comes later gives way earlier."""
+"""Most important first: what comes later gives way earlier.
+
+Hardness says which control gives way to which where a page cannot keep them all; it never says what one may cost. A
+`soft` control is kept as well wherever a page can keep it, whatever its items are worth to viewers. What may cost only
+so much is a `boost`, or an exposure target with its `max_price`.
+"""
 
 Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
 

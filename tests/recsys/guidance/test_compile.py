@@ -287,6 +287,17 @@ def test_a_cap_has_a_row_for_each_value_that_could_exceed_it(
     assert not bounds.lower.any()
 
 
+def test_what_is_soft_yields_to_other_controls_and_not_to_its_cost(make: Any) -> None:
+    """Whatever the items are worth: at a whole click less each, the page still holds all it can."""
+    soft = "{id: soft, action: share, where: {label: sport}, at_least: 1.0, hardness: soft}"
+    against = "{id: off, action: boost, where: {label: sport}, bonus: -1}"
+    other = "{id: own, action: share, where: {label: culture}, at_least: 0.5}"
+    alone = make(policy("cn", soft, against)).receipt.controls[0]
+    assert (alone.by, alone.achieved) == (0, 12)
+    beside = {line.id: (line.by, line.achieved) for line in make(policy("cn", soft, against, other)).receipt.controls}
+    assert beside == {"own": (0, 6), "soft": (6, 6)}
+
+
 def test_spacing_holds_across_the_seam_of_two_pages(make: Any) -> None:
     text = policy("cn", "{id: a, action: space, attribute: provider, at_most: 1, within: 4}")
     made = make(text, shown=12)

@@ -50,6 +50,8 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: pin, item: i3, slot: 2, on: {screens: [tv]}}", "controls[0].item", "by 'lead' of cn"),
         ("{id: a, action: share, where: {label: sport}, at_least: 0.5, at_most: 0.2}",
          "controls[0].at_least", "above the cap"),
+        ("{id: a, action: share, where: {label: sport}, at_least: 0.6, hardness: soft}", "controls[0].hardness",
+         "never to what it costs: 60% of every page go to these items"),
         ("{id: a, action: share, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "allows everything"),
         ("{id: a, action: share, where: {label: sport}, at_most: 40}", "controls[0]", "never binds"),
         ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "controls[0].bonus", "no effect"),
