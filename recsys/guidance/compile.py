@@ -305,8 +305,11 @@ class _Draft:
             self.pins.append((number, int(place[0]) if len(place) else -1, self._place(control)))
 
     def _place(self, pin: Pin) -> int:
-        """0-based slot on this page: a pin counts from the session's first slot and does not come back on page two."""
-        return pin.slot - 1 - len(self.shown)
+        """0-based slot on this page: a pin counts from the session's first slot and does not come back on page two.
+
+        What was shown counts even where this process does not know the item (yet, or any more).
+        """
+        return pin.slot - 1 - max(len(self.query.shown), len(self.shown))
 
     def _share(self, number: int, share: Share) -> None:
         member = self.policy.member(share.where, self.query.region)

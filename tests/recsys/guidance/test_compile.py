@@ -315,6 +315,20 @@ def test_a_pin_counts_from_the_first_slot_of_the_session(make: Any) -> None:
     assert page_two.tie[page_two.pin_item].tolist() == [20]
 
 
+def test_slots_are_counted_though_an_item_that_was_shown_is_not_known_here(make: Any) -> None:
+    """Another process had newer items on page one: the lead does not come back, and later pins stand in their slots."""
+    made = make(
+        policy("cn", "{id: lead, action: pin, item: i3, slot: 2}", "{id: later, action: pin, item: i20, slot: 9}")
+    )
+    shown = ("i1", "i3", "of-another-process", "i5", "newer-still", "i6")
+    query, known = replace(made.query, shown=shown), made.catalog.rows(shown)
+    assert len(known) == 4
+    bounds = made.policy.bounds(query, np.arange(60, dtype=np.int32), 12, known)
+    assert bounds.active.tolist() == [False, True]
+    assert bounds.pin_slot.tolist() == [2]
+    assert made.policy.pinned_rows(query).tolist() == [20]
+
+
 def test_controls_out_of_scope_or_out_of_time_ask_nothing(make: Any) -> None:
     rule = "{id: a, action: share, where: {label: sport}, at_least: 0.9, %s}"
     for scope in ("on: {screens: [car]}", "on: {surfaces: [hot]}", "on: {regions: [cn.js]}", "active: {days: [sun]}"):
