@@ -61,6 +61,25 @@ def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(servi
     assert "OverflowError" in service.http.get("/health/ready").json()["parts"]["policies"]["detail"]
 
 
+def test_where_the_last_good_policy_no_longer_fits_the_catalogue_editorial_pages_answer(
+    service, item, monkeypatch
+) -> None:
+    monkeypatch.setattr(CompiledPolicy, "trial", _no_trial)
+    service.http.post("/v1/items", json=[item(3, title={"en": "Anew"})]).raise_for_status()
+    service.caught_up()
+    page = service.page()
+    assert (page["rung"], page["policy_version"], "policy" in page["missing"]) == ("editorial", "none", True)
+    monkeypatch.undo()
+    service.http.post("/v1/items", json=[item(3)]).raise_for_status()
+    service.caught_up()
+    assert service.page()["policy_version"] == "cn@1", "and comes back by itself"
+
+
+def _no_trial(policy: CompiledPolicy) -> None:
+    if policy.controls:
+        raise OverflowError("of ours")
+
+
 def test_a_page_whose_policy_cannot_be_applied_is_editorial_and_says_so(service, monkeypatch) -> None:
     monkeypatch.setattr(CompiledPolicy, "bounds", _no_bounds)
     page = service.page()
