@@ -35,6 +35,9 @@ from recsys.types import ACTIONS, F32, U32, Drop, Page, PageItem, Query, Rung, S
 Columns = Callable[..., F32]
 """`features.columns.columns`: handed in, since this floor imports none of the floors above."""
 
+UNGUIDED = "the policy could not be applied"
+"""How the trace of a page begins that left without the controls of its policy, by a fault of ours."""
+
 CONTENT_HINT = 0.5
 """What a text like those the viewer liked is worth, before ranking, against a sure match of retrieval."""
 
@@ -143,8 +146,10 @@ class Engine:
         """Eligibility, then the policy's blocks."""
         gone = barred(ask.catalog, batch.row, ask.query, ask.viewer)
         if ask.query.guided:
-            gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query)
-            gone[Drop.ENOUGH] = had_enough(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
+            enough = had_enough(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
+            showable, _ = first_reasons({**gone, Drop.ENOUGH: enough})
+            gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query, showable)
+            gone[Drop.ENOUGH] = enough
         keep, dropped = first_reasons(gone)
         trace.append(Stage("eligibility", len(batch), int(keep.sum()), dropped))
         return batch.take(keep)
@@ -193,18 +198,24 @@ class Engine:
         """Solve for the page under the policy and write down why it is this one.
 
         Where not even the legal controls can be kept, personalisation has no say any more: the editorial page answers,
-        as near to the law as the inventory allows, and the trace says so to the operator.
+        as near to the law as the inventory allows, and the trace says so to the operator. So it does where the policy
+        cannot be applied at all; blocks have been kept by then (`_admit`).
         """
-        query = ask.query
-        policy = ask.policy if query.guided else CompiledPolicy.none(ask.catalog)
-        page = self._solve(ask, policy, batch, rung)
-        error = None
-        if not page.receipt.legal_kept:
-            broken = [line.id for line in page.receipt.controls if line.hardness == "legal" and line.by]
-            error = f"no page keeps the legal controls {', '.join(broken)}: the editorial page answers"
-            p = np.zeros_like(batch.p)
-            p[:, 0] = _stand_in(ask, batch, Rung.EDITORIAL)
-            page = self._solve(ask, policy, batch.with_columns(p=p, utility=utility(p)), Rung.EDITORIAL)
+        policy = ask.policy if ask.query.guided else CompiledPolicy.none(ask.catalog)
+        last, error = _editorial(ask, batch), None
+        try:
+            page = self._solve(ask, policy, batch, rung)
+            if not page.receipt.legal_kept:
+                broken = [line.id for line in page.receipt.controls if line.hardness == "legal" and line.by]
+                error = f"no page keeps the legal controls {', '.join(broken)}: the editorial page answers"
+                page = self._solve(ask, policy, last, Rung.EDITORIAL)
+        except Exception as failure:  # a fault of ours or of the model: the page must come, and the operator must know
+            why = f"{type(failure).__name__}: {failure}"
+            try:
+                page, error = self._solve(ask, policy, last, Rung.EDITORIAL), f"the editorial page answers ({why})"
+            except Exception:
+                error = f"{UNGUIDED}: an editorial page without its controls answers ({why})"
+                page = self._solve(ask, CompiledPolicy.none(ask.catalog), last, Rung.EDITORIAL)
         left = len(page.items)
         trace.append(Stage("solve", len(batch), left, {Drop.UNSELECTED: len(batch) - left}, error))
         return replace(page, trace=tuple(trace))
@@ -248,6 +259,13 @@ class Engine:
             engagement=float(attention[: len(page)] @ page.utility),
             unguided=float(attention[: len(page)] @ np.sort(batch.utility)[::-1][: len(page)]),
         )
+
+
+def _editorial(ask: Ask, batch: Candidates) -> Candidates:
+    """The batch as the last rung sees it."""
+    p = np.zeros_like(batch.p)
+    p[:, 0] = _stand_in(ask, batch, Rung.EDITORIAL)
+    return batch.with_columns(p=p, utility=utility(p))
 
 
 def _stand_in(ask: Ask, batch: Candidates, rung: Rung) -> F32:

@@ -17,6 +17,7 @@ from recsys.guidance.vocabulary import meant
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
 from serving.holders import Holders
+from serving.policies import check
 from serving.preview.schemas import PreviewRequest
 from serving.problems import Place
 from serving.profiles import read_policy
@@ -109,24 +110,25 @@ class PolicyDesk:
         return self._parse(outlet, saved.text).model_copy(update={"version": saved.version})
 
     def draft(self, outlet: str, said: DraftRequest) -> DraftAnswer:
-        """Save a new version. Raises PolicyError when it cannot be read, Conflict when somebody saved one since."""
-        version, policy = self._save(outlet, said)
-        return DraftAnswer(version=version_out(version), findings=self._lint(policy))
+        """Save a new version. Raises PolicyError when it cannot be used, Conflict when somebody saved one since."""
+        policy = self._usable(outlet, _text(said))
+        findings = self._lint(policy)  # before anything is saved: what cannot be looked at is no version
+        return DraftAnswer(version=version_out(self._save(outlet, said, policy)), findings=findings)
 
     def publish(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
-        """Put a saved version in force. Raises NotFound, Conflict, PolicyError when this engine cannot read it."""
-        self._parse(outlet, self.control.version(outlet, said.version).text)
+        """Put a saved version in force. Raises NotFound, Conflict, PolicyError when this engine cannot use it."""
+        self._usable(outlet, self.control.version(outlet, said.version).text)
         self.control.publish(outlet, said.version, said.author, said.base_version)
         return version_out(self.control.version(outlet, said.version))
 
     def publish_text(self, outlet: str, text: str, author: str, note: str = "") -> PolicyVersionOut:
         """Save a policy and put it in force in one step. Raises PolicyError, Conflict."""
-        saved, _ = self._save(outlet, DraftRequest(text=text, author=author, note=note))
+        saved = self._save(outlet, DraftRequest(text=text, author=author, note=note), self._usable(outlet, text))
         return self.publish(outlet, PublishRequest(version=saved.version, author=author))
 
     def rollback(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
         """Put a version in force that was in force before. Raises as `publish`, and InvalidInput if it never was."""
-        self._parse(outlet, self.control.version(outlet, said.version).text)
+        self._usable(outlet, self.control.version(outlet, said.version).text)
         self.control.rollback(outlet, said.version, said.author, said.base_version)
         return version_out(self.control.version(outlet, said.version))
 
@@ -134,13 +136,11 @@ class PolicyDesk:
         """Every version ever saved, newest first."""
         return [version_out(version) for version in self.control.history(outlet)]
 
-    def _save(self, outlet: str, said: DraftRequest) -> tuple[PolicyVersion, Policy]:
-        text = _text(said)
-        policy = self._parse(outlet, text)
+    def _save(self, outlet: str, said: DraftRequest, policy: Policy) -> PolicyVersion:
         base = said.base_version
         if base is None:
             base = max((version.version for version in self.control.history(outlet)), default=0)
-        return self.control.draft(outlet, text, said.author, said.note or policy.note, base), policy
+        return self.control.draft(outlet, _text(said), said.author, said.note or policy.note, base)
 
     def _parse(self, outlet: str, text: str) -> Policy:
         policy = read_policy(text)
@@ -149,11 +149,19 @@ class PolicyDesk:
             raise PolicyError("the policy cannot be used", [wrong])
         return policy
 
+    def _usable(self, outlet: str, text: str) -> Policy:
+        """The policy, below the parents that are in force. Raises PolicyError when no page could be made under it."""
+        policy = self._parse(outlet, text)
+        check([*self._parents(outlet), policy], self.holders.current.catalog)
+        return policy
+
+    def _parents(self, outlet: str) -> list[Policy]:
+        return [own for code in ancestry(outlet)[:-1] if (own := self.holders.shelf.own(code))]
+
     def _lint(self, policy: Policy) -> list[Found]:
         """Lint below the parents that are in force."""
-        shelf = self.holders.shelf
-        parents = [own for code in ancestry(policy.outlet)[:-1] if (own := shelf.own(code))]
-        found = lint([*parents, policy], self.holders.current.catalog, self.clock(), self.worth() or WORTH)
+        line = [*self._parents(policy.outlet), policy]
+        found = lint(line, self.holders.current.catalog, self.clock(), self.worth() or WORTH)
         return _found(_places((*self._unknown(policy.outlet), *found, *self.foresee(policy))), policy)
 
     def _unknown(self, outlet: str) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from features.unreadable import Unreadable
 from recsys.distribution.screens import default_slots, layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
-from recsys.pipeline import Engine, World
+from recsys.pipeline import UNGUIDED, Engine, World
 from recsys.state import TTL_S, ItemStats, ViewerState, remembered
 from recsys.types import Page, Placement, Query
 from serving.holders import Holders, Snapshot
@@ -68,6 +68,9 @@ class FeedService:
         if asked.personalised:
             viewer = remembered(self._viewer(asked.viewer_id, missing), now, self.viewer_ttl_s)
         page = self._page(query, viewer, world, missing)
+        if fault := next((stage.error for stage in page.trace if (stage.error or "").startswith(UNGUIDED)), None):
+            log.error("page of request %s at %s: %s", query.request_id, placement.id, fault)
+            missing.append("policy")
         answer = self._answer(asked, query, page, snapshot, missing)
         if not asked.preview:
             self._count(query, page, missing, time.perf_counter() - began)

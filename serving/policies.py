@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from recsys.catalog import Catalog
-from recsys.errors import PolicyError
+from recsys.errors import Finding, PolicyError
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import Policy
 from serving.control import PublishedPolicy
@@ -14,6 +14,8 @@ from serving.control.plane import ancestry
 from serving.profiles import read_policy
 
 log = logging.getLogger("mainstay.serving")
+
+_Done = dict[tuple[tuple[str, int], ...], CompiledPolicy]
 
 
 class PolicyShelf:
@@ -34,7 +36,7 @@ class PolicyShelf:
         """Take a policy that was put in force; one that cannot be read leaves the last in service."""
         try:
             policy = read_policy(published.text)
-        except PolicyError as error:
+        except Exception as error:  # whatever is wrong with it, guidance fails closed
             self._unreadable[published.outlet] = f"version {published.version}: {error}"
             log.error("policy of %s, version %s cannot be read: %s", published.outlet, published.version, error)
             return
@@ -52,7 +54,8 @@ class PolicyShelf:
 
     def compiled(self, outlets: Iterable[str], catalog: Catalog) -> Mapping[str, CompiledPolicy]:
         """The compiled policy of each outlet over this catalogue; outlets under the same policies share one."""
-        done: dict[tuple[tuple[str, int], ...], CompiledPolicy] = {}
+        done: _Done = {}
+        hopeless: set[str] = set()
         answer: dict[str, CompiledPolicy] = {}
         self.faults = dict(self._unreadable)
         for outlet in outlets:
@@ -60,12 +63,25 @@ class PolicyShelf:
             try:
                 answer[outlet] = _compile(chain, catalog, done)
                 self._good[outlet] = chain
-            except PolicyError as error:
-                self.faults.setdefault(outlet, str(error))
-                log.error("policy of %s cannot be compiled, the last good one stays: %s", outlet, error)
-                answer[outlet] = _compile(self._good.get(outlet, ()), catalog, done)
-        self.closed = {outlet for outlet in answer if any(self._never_good(code) for code in ancestry(outlet))}
+            except Exception as error:  # also what no check foresaw: a page must never be the first to find it
+                self._fault(outlet, error, "the last good one stays")
+                answer[outlet] = self._last_good(outlet, catalog, done, hopeless)
+        self.closed = hopeless | {o for o in answer if any(self._never_good(code) for code in ancestry(o))}
         return answer
+
+    def _last_good(self, outlet: str, catalog: Catalog, done: _Done, hopeless: set[str]) -> CompiledPolicy:
+        """The last policy that could be used, over this catalogue; where it cannot any more, editorial pages only."""
+        try:
+            return _compile(self._good.get(outlet, ()), catalog, done)
+        except Exception as error:
+            self._fault(outlet, error, "nor does the last good one fit the catalogue: editorial pages answer")
+            hopeless.add(outlet)
+            return _compile((), catalog, done)
+
+    def _fault(self, outlet: str, error: Exception, so: str) -> None:
+        said = str(error) if isinstance(error, PolicyError) else f"{type(error).__name__}: {error}"
+        self.faults.setdefault(outlet, said)
+        log.error("policy of %s cannot be compiled, %s: %s", outlet, so, said)
 
     def _never_good(self, outlet: str) -> bool:
         """Whether something was published for this outlet and nothing of it could ever be used."""
@@ -74,10 +90,22 @@ class PolicyShelf:
         return outlet in self.faults and said and not used
 
 
-def _compile(
-    chain: tuple[Policy, ...], catalog: Catalog, done: dict[tuple[tuple[str, int], ...], CompiledPolicy]
-) -> CompiledPolicy:
+def _compile(chain: tuple[Policy, ...], catalog: Catalog, done: _Done) -> CompiledPolicy:
+    """Compiled and tried out. Raises PolicyError, and whatever making bounds raises."""
     key = tuple((policy.outlet, policy.version) for policy in chain)
     if key not in done:
-        done[key] = compile_policy(chain, catalog)
+        policy = compile_policy(chain, catalog)
+        policy.trial()
+        done[key] = policy
     return done[key]
+
+
+def check(chain: Sequence[Policy], catalog: Catalog) -> None:
+    """Raises PolicyError when pages could not be made under the policies of this line."""
+    try:
+        compile_policy(chain, catalog).trial()
+    except PolicyError:
+        raise
+    except Exception as error:
+        wrong = Finding("", f"no page could be made under it ({type(error).__name__}: {error})")
+        raise PolicyError("the policy cannot be used", [wrong]) from error

@@ -90,7 +90,8 @@ class TargetDesk:
         assert policy is not None, "a target in force has a policy"
         changes: dict[str, Any] = {"id": said.id, "since": said.since, "by": said.by, "like": target.id}
         if said.amount is not None:
-            changes["share" if target.share is not None else "impressions"] = said.amount  # a fraction is refused
+            whole_amount = int(said.amount) if said.amount.is_integer() else said.amount  # a fraction is refused
+            changes |= {"share": said.amount} if target.share is not None else {"impressions": whole_amount}
         try:
             again = ExposureTarget.model_validate({**target.model_dump(), **changes})
             whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})

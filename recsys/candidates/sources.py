@@ -106,7 +106,7 @@ def supply(ask: Ask) -> I32:
     for need in (*ask.policy.needs(query, query.slots), *target_needs(ask.policy, query, ask.steered)):
         members = np.flatnonzero(need.member & ask.index.shows[query.placement.screen]).astype(np.int32)
         allowed, _ = first_reasons(barred(catalog, members, query, ask.viewer))
-        members = members[allowed & ~ask.policy.blocked(members, query)]
+        members = members[allowed & ~ask.policy.blocked(members, query, allowed, need.control_id)]
         rows.append(spread_over_topics(members, _hint(ask, members), catalog.topic[members], need.count))
     return np.concatenate(rows).astype(np.int32)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil, floor
 
 import numpy as np
@@ -12,13 +13,19 @@ from recsys.catalog import Catalog
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.conditions import Condition, mask, province
 from recsys.guidance.inherit import Effective, Origin, effective
-from recsys.guidance.policy import Attribute, Block, Boost, Cap, Pin, Policy, Share, Space
-from recsys.types import F64, I16, I32, Bool, Query
+from recsys.guidance.policy import Attribute, Block, Boost, Cap, Control, Pin, Policy, Share, Space
+from recsys.types import F64, I16, I32, Bool, Placement, Query, Screen, Surface
 
 __all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]
 
 SUPPLY = 3
 """Retrieval owes guidance so many candidates for each one that a floor asks for."""
+
+MASKS_MAX = 64
+"""Masks of viewers' provinces that are kept, each as long as the catalogue."""
+
+TRIAL_SLOTS, TRIAL_ITEMS = 24, 200
+"""Size of the page for which a policy is tried out."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ class Need:
 class CompiledPolicy:
     """An effective policy over one catalogue revision.
 
-    A query with `guided=False` meets no control and no bonus. Masks that depend on the viewer's place are made once per
-    province and kept.
+    A query with `guided=False` meets no control and no bonus. Masks that depend on the viewer's place are made once for
+    each province that items are about (and one for all others, where nothing is local), and the latest are kept.
     """
 
     effective: Effective
@@ -68,13 +75,42 @@ class CompiledPolicy:
                 bonus = bonus + origin.control.bonus * self.member(origin.control.where, query.region)[rows]
         return bonus
 
-    def blocked(self, rows: I32, query: Query) -> Bool:
-        """[N] whether a block keeps the catalogue row off the page."""
-        blocked = np.zeros(len(rows), np.bool_)
+    def blocked(self, rows: I32, query: Query, showable: Bool | None = None, need: str | None = None) -> Bool:
+        """[N] whether a block keeps the catalogue row off the page.
+
+        A block gives way to what a policy above its own holds firm: where it would leave fewer items than a firm floor
+        asks for, or take a firm pin's item, all items of that floor or pin may be shown as far as the blocks beside and
+        above it let them.
+
+        showable  [N]  whether nothing else keeps the row off; all, if unsaid
+        need           id of the only control to which blocks give way; any, if unsaid
+        """
+        blocks = [
+            (origin, self.member(origin.control.where, query.region)[rows])
+            for _, origin in self._active(query)
+            if isinstance(origin.control, Block)
+        ]
+        blocked = _any([hit for _, hit in blocks], len(rows))
+        if not blocked.any():
+            return blocked
+        here = np.ones(len(rows), np.bool_) if showable is None else showable
+        deepest = max(origin.depth for origin, _ in blocks)
         for _, origin in self._active(query):
-            if isinstance(origin.control, Block):
-                blocked |= self.member(origin.control.where, query.region)[rows]
+            if not origin.firm or origin.depth >= deepest or need not in (None, origin.control.id):
+                continue
+            mine, least = self._owed(origin.control, rows, query)
+            if (blocked & mine).any() and (here & mine & ~blocked).sum() < min(least, (here & mine).sum()):
+                blocked &= ~mine | _any([hit for block, hit in blocks if block.depth <= origin.depth], len(rows))
         return blocked
+
+    def _owed(self, control: Control, rows: I32, query: Query) -> tuple[Bool, int]:
+        """[N] the rows that a floor or pin is about, and how many of them it asks for on this page."""
+        if isinstance(control, Share) and control.at_least is not None:
+            slots = min(query.slots, len(rows))
+            return self.member(control.where, query.region)[rows], int(floors(control, slots).max(initial=0))
+        if isinstance(control, Pin) and control.slot > len(query.shown):
+            return rows == self.catalog.row_of.get(control.item, -1), 1
+        return np.zeros(len(rows), np.bool_), 0
 
     def needs(self, query: Query, slots: int) -> tuple[Need, ...]:
         """What the floors ask of retrieval."""
@@ -91,10 +127,26 @@ class CompiledPolicy:
 
     def member(self, condition: Condition, region: str) -> Bool:
         """[catalogue] items for which the condition holds for viewers of a region."""
-        key = (condition.key(), province(region) if condition.about_viewer else "")
-        if key not in self.masks:
-            self.masks[key] = mask(condition, self.catalog, region)
-        return self.masks[key]
+        home = province(region) if condition.about_viewer else ""
+        if home not in self._places:
+            home = ""  # clients write what they like: all places that no item is about are one
+        key = (condition.key(), home)
+        known = self.masks.get(key)
+        if known is None:
+            known = mask(condition, self.catalog, home)
+            local = [key for key in list(self.masks) if key[1]]
+            for oldest in local[: len(local) - MASKS_MAX + 1] if home and len(local) >= MASKS_MAX else ():
+                self.masks.pop(oldest, None)
+        elif home:
+            self.masks.pop(key, None)  # the latest asked for stand last
+        self.masks[key] = known
+        return known
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        """Provinces that items are about, and what lies above them."""
+        names = self.catalog.regions.names
+        return frozenset({*map(province, names), *(name.partition(".")[0] for name in names)})
 
     def bounds(self, query: Query, rows: I32, slots: int, shown: I32) -> Bounds:
         """What the page must keep.
@@ -104,10 +156,21 @@ class CompiledPolicy:
         shown  [M]  catalogue rows of the session's earlier pages, in slot order. Shares hold for the page and for the
                     session so far (as far as one page can make up for it); spacing holds across the seam of pages
         """
-        draft = _Draft(self, query, rows, min(slots, len(rows)), slots, shown)
-        for number, origin in self._active(query):
-            draft.add(number, origin.control)
-        return draft.bounds()
+        return self._draft_of(self._active(query), query, rows, slots, shown)
+
+    def trial(self) -> None:
+        """Bounds with every control in them, whenever and wherever it is in force, over a few items of the catalogue.
+
+        Raises whatever a page would raise on which the control acts, so that a policy that cannot make bounds is found
+        before any page asks for them.
+        """
+        query = Query("trial", "trial", Placement("trial", Screen.TV, Surface.HOME), "trial", 0.0, TRIAL_SLOTS)
+        rows = np.arange(min(len(self.catalog), TRIAL_ITEMS), dtype=np.int32)
+        for origin in self.controls:
+            origin.control.holds(query)
+            if condition := getattr(origin.control, "where", None):
+                self.member(condition, query.region)
+        self._draft_of(enumerate(self.controls), query, rows, TRIAL_SLOTS, rows[:0])
 
     def serving(self, bounds: Bounds, chosen: I32, slot: int) -> tuple[str, ...]:
         """Ids of the pins and floors in force that need the candidate in a slot (0-based) of a page `chosen` [K].
@@ -121,6 +184,14 @@ class CompiledPolicy:
         return tuple(
             self.controls[c].control.id for c in sorted({*pinned.tolist(), *bounds.row_control[needs].tolist()})
         )
+
+    def _draft_of(
+        self, controls: Iterable[tuple[int, Origin]], query: Query, rows: I32, slots: int, shown: I32
+    ) -> Bounds:
+        draft = _Draft(self, query, rows, min(slots, len(rows)), slots, shown)
+        for number, origin in controls:
+            draft.add(number, origin.control)
+        return draft.bounds()
 
     def _active(self, query: Query) -> Iterator[tuple[int, Origin]]:
         return ((c, o) for c, o in enumerate(self.controls) if query.guided and o.control.holds(query))
@@ -139,6 +210,11 @@ def compile_policy(policies: Sequence[Policy], catalog: Catalog) -> CompiledPoli
         if (condition := getattr(origin.control, "where", None)) and not condition.about_viewer
     }
     return CompiledPolicy(policy, catalog, lean, masks)
+
+
+def _any(masks: list[Bool], size: int) -> Bool:
+    """[size] whether any of the masks holds."""
+    return np.logical_or.reduce(masks) if masks else np.zeros(size, np.bool_)
 
 
 def attribute(catalog: Catalog, name: Attribute) -> I32 | I16:
@@ -231,8 +307,11 @@ class _Draft:
             self.pins.append((number, int(place[0]) if len(place) else -1, self._place(control)))
 
     def _place(self, pin: Pin) -> int:
-        """0-based slot on this page: a pin counts from the session's first slot and does not come back on page two."""
-        return pin.slot - 1 - len(self.shown)
+        """0-based slot on this page: a pin counts from the session's first slot and does not come back on page two.
+
+        What was shown counts even where this process does not know the item (yet, or any more).
+        """
+        return pin.slot - 1 - max(len(self.query.shown), len(self.shown))
 
     def _share(self, number: int, share: Share) -> None:
         member = self.policy.member(share.where, self.query.region)
@@ -243,18 +322,26 @@ class _Draft:
             self.session[number] = session[1]
 
     def _cap(self, number: int, cap: Cap) -> None:
+        """A row for each value that could exceed the cap; pages have hundreds of values and few of those."""
         codes = attribute(self.policy.catalog, cap.attribute)
         here, before = codes[self.rows], codes[self.shown]
         most_anew = _at_most(cap.at_most, self.slots, False, 0, 0)
         self.capped.append((number, here.astype(np.int32), most_anew))
-        for code in np.unique(here[here >= 0]):
-            most = _at_most(cap.at_most, self.slots, False, len(before), int((before == code).sum()))
-            if most < most_anew:
-                self.session[number] = max(self.session[number], int((before == code).sum()))
-            member = here == code
-            if member.sum() > most:
-                upper = np.full(self.slots, most, np.int32)
-                self.rules.append((number, member, np.zeros(self.slots, np.int32), upper))
+        known = here[here >= 0]
+        seen = np.bincount(before[before >= 0], minlength=int(known.max(initial=-1)) + 1)
+        most = [
+            _at_most(cap.at_most, self.slots, False, len(before), counted)
+            for counted in range(int(seen.max(initial=0)) + 1)
+        ]
+        allowed = np.array(most, np.int32)[seen]
+        size = np.bincount(known, minlength=len(seen))
+        narrowed = (size > 0) & (allowed < most_anew)
+        if narrowed.any():
+            self.session[number] = int(seen[narrowed].max())
+        over = np.flatnonzero(size > allowed)
+        members, floor = here[None, :] == over[:, None], np.zeros(self.slots, np.int32)
+        uppers = np.repeat(allowed[over, None], self.slots, axis=1)
+        self.rules.extend((number, member, floor, upper) for member, upper in zip(members, uppers, strict=True))
 
     def _space(self, number: int, space: Space) -> None:
         codes = attribute(self.policy.catalog, space.attribute)

@@ -9,10 +9,13 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from recsys.catalog import KINDS, Catalog, Code, Id, Kind, Label
+from recsys.guidance.documents import Number, not_text
 from recsys.types import Bool
 
 
 def _as_tuple(said: object) -> object:
+    if isinstance(said, bool | int | float):
+        raise ValueError(not_text(said))
     return (said,) if isinstance(said, str) else said
 
 
@@ -25,8 +28,8 @@ class Range(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -60,7 +63,7 @@ class Condition(BaseModel):
     series: Annotated[tuple[str, ...], OneOrMore] = ()
     provider: Annotated[tuple[str, ...], OneOrMore] = ()
     item: Annotated[tuple[Id, ...], OneOrMore] = ()
-    axis: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    axis: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}
     age_rating: Range | None = None
     locality: Literal["viewer"] | None = None
     all_of: tuple[Condition, ...] = Field((), alias="all")

@@ -1,26 +1,46 @@
 """Policy text to plain data, and what a schema finds wrong with it to editors' words.
 
 YAML here is YAML as people expect it: only `true` and `false` are booleans (so `on:` is a key and `no` a language),
-dates stay text, a key may stand once, and aliases are refused, for a short text could grow without end through them.
+only decimal numbers are numbers (010, 1:30, 1_0 and +08:00 are texts), dates stay text, a key may stand once, and
+aliases are refused, for a short text could grow without end through them. Schemas take numbers for numbers and texts
+for texts only: a policy never means something else than what stands there.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator
+from datetime import datetime
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
 
 from recsys.errors import SHAPES, Finding, PolicyError
+
+Whole = Annotated[int, Strict()]
+"""A whole number, said as one: neither "3" nor 3.0 nor yes."""
+
+Number = Annotated[float, Strict()]
+"""A number, said as one."""
+
+
+def _written_out(said: object) -> object:
+    if isinstance(said, datetime) or (isinstance(said, str) and re.match(r"\d{4}-\d\d-\d\d", said)):
+        return said
+    raise ValueError(f"{said!r}: write a time as 2026-10-01T00:00:00+08:00")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+"""A time written out, with its offset from UTC; a number is no time, though it could be seconds since 1970."""
 
 SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
 
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
 _COMMA = re.compile(r"\d+,\d+")
+_UNFIT = re.compile(r"[\x00\ud800-\udfff]")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
 
 
@@ -47,14 +67,22 @@ def _unreadable(mark: yaml.Mark | None, why: str) -> PolicyError:
     return PolicyError("the policy cannot be read", [Finding(_line(mark), why)])
 
 
-def _plain(tag: str, first: str | None) -> bool:
-    """Whether unquoted text that begins with `first` may be taken for more than text."""
+_NUMBERS = {
+    "int": re.compile(r"[-+]?(0|[1-9][0-9]*)$"),
+    "float": re.compile(r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+)$"),
+}
+
+
+def _plain(tag: str, first: str | None, pattern: re.Pattern[str]) -> re.Pattern[str] | None:
+    """The form in which unquoted text that begins with `first` is taken for more than text; None = in none."""
     kind = tag.rpartition(":")[2]
-    return kind in ("null", "int", "float") or (kind == "bool" and first in tuple("tTfF"))
+    if kind == "null" or (kind == "bool" and first in tuple("tTfF")):
+        return pattern
+    return _NUMBERS.get(kind)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if _plain(tag, first)]
+    first: [(tag, form) for tag, pattern in resolvers if (form := _plain(tag, first, pattern))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -65,14 +93,41 @@ def read_document(text: str) -> object:
         raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
     try:
         if text.lstrip().startswith("{"):
-            return json.loads(text, object_pairs_hook=_once)
-        return yaml.load(text, Loader=_Loader)
+            document = json.loads(text, object_pairs_hook=_once)
+        else:
+            document = yaml.load(text, Loader=_Loader)
     except json.JSONDecodeError as error:
         raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
     except yaml.MarkedYAMLError as error:
         raise PolicyError("the policy is not YAML", [_not_yaml(error)]) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
+    if unfit := tuple(_unfit(document)):
+        raise PolicyError("the policy cannot be read", unfit)
+    return document
+
+
+def _unfit(said: object, where: str = "") -> Iterator[Finding]:
+    """Texts with characters that no store keeps: NUL, and halves of surrogate pairs, which are not Unicode text."""
+    if isinstance(said, str) and (odd := _UNFIT.search(said)):
+        yield Finding(where, f"the character U+{ord(odd[0]):04X} cannot stand in a policy")
+    elif isinstance(said, dict):
+        for key, worth in said.items():
+            yield from _unfit(key, where)
+            yield from _unfit(worth, f"{where}.{key}".lstrip(".") if not _UNFIT.search(str(key)) else where)
+    elif isinstance(said, list):
+        for place, worth in enumerate(said):
+            yield from _unfit(worth, f"{where}[{place}]")
+
+
+def not_text(said: object) -> str:
+    """What to tell whoever wrote something else where a text is wanted.
+
+    >>> not_text(330100), not_text([1])
+    ("330100 is not a text: write it in quotes, '330100'", 'a text is wanted')
+    """
+    plain = json.dumps(said) if isinstance(said, bool | int | float) else ""
+    return f"{plain} is not a text: write it in quotes, '{plain}'" if plain else "a text is wanted"
 
 
 def read_tree(text: str) -> yaml.Node | None:
@@ -151,7 +206,15 @@ def _words(fault: Any) -> str:
         return (
             "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"
         )
-    if kind in ("float_parsing", "int_parsing") and isinstance(said, str) and _COMMA.fullmatch(said):
+    if kind in ("float_type", "int_type") and isinstance(said, str) and _COMMA.fullmatch(said):
         return f"decimals are written with a point: {said.replace(',', '.')}, not {said}"
+    if kind == "int_type":
+        return f"a whole number such as 3 is wanted, not {said!r}"
+    if kind == "float_type":
+        return f"a number such as 0.3 is wanted, not {said!r}"
+    if kind == "string_type":
+        return not_text(said)
+    if kind == "tuple_type":
+        return "a list is wanted, such as [a, b]"
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
     return f"{said!r} should be {message}" if isinstance(said, str | int | float) else message

@@ -1,14 +1,18 @@
 """Parents and children: one effective policy out of those of an outlet and of all outlets above it.
 
-Parents' controls come first. A child adds controls, and may say a parent's control anew under the same id: tighter
-always, looser only when the parent's is neither `legal` nor `binding`. Where a child loosens what it may not, the
-parent's control stays in force (guidance fails closed) and `lint` tells the child's editors.
+A child adds controls, and may say a parent's control anew under the same id: tighter always, looser only when the
+parent's is neither `legal` nor `binding`. Where a child loosens what it may not, the parent's control stays in force
+(guidance fails closed) and `lint` tells the child's editors.
+
+What a parent holds firm (`legal`, `binding`) comes before everything that is said below it, however hard and urgent
+the child calls it: no child makes it give way by one slot more. Where a child asks more of it under its own id, the
+parent's own form therefore stays in force beside it, as `ID@OUTLET`, and the child's addition gives way first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from recsys.catalog import within
@@ -20,15 +24,25 @@ FIRM = ("legal", "binding")
 
 @dataclass(frozen=True)
 class Origin:
-    """A control and the outlet whose policy said it, or the profile it comes from (`profile:NAME`)."""
+    """A control and the outlet whose policy said it, or the profile it comes from (`profile:NAME`).
+
+    depth  how many voices (profiles and policies) of the line spoke before this one
+    """
 
     control: Control
     outlet: str
+    depth: int = 0
 
     @property
-    def importance(self) -> tuple[int, int]:
+    def firm(self) -> bool:
+        """Whether nobody below may make it give way."""
+        return self.control.hardness in FIRM
+
+    @property
+    def importance(self) -> tuple[bool, int, int, int]:
         """Sorts the most important first; a control that stands later gives way earlier."""
-        return HARDNESS.index(self.control.hardness), -self.control.priority
+        depth = self.depth if self.firm else 0
+        return not self.firm, depth, HARDNESS.index(self.control.hardness), -self.control.priority
 
 
 @dataclass(frozen=True)
@@ -53,23 +67,49 @@ def effective(policies: Sequence[Policy]) -> Effective:
     """Fold the policies of one line of outlets, in any order, into one. Raises PolicyError as `chain` does."""
     line = chain(policies)
     weights: dict[str, float] = {}
-    controls: dict[str, Origin] = {}
+    said = _Said()
     for policy in line:
         for ready in policy.ready:
             weights |= ready.weights
-            _lay(controls, ready.controls, ready.origin)
+            said.lay(ready.controls, ready.origin)
         weights |= policy.weights
-        _lay(controls, policy.controls, policy.outlet)
+        said.lay(policy.controls, policy.outlet)
     version = "+".join(_named(policy) for policy in line) or "none"
-    return Effective(version, weights, tuple(sorted(controls.values(), key=lambda origin: origin.importance)))
+    return Effective(version, weights, tuple(sorted(said.all(), key=lambda origin: origin.importance)))
 
 
-def _lay(controls: dict[str, Origin], said: Iterable[Control], by: str) -> None:
-    """Put the controls said by one voice over those said above it, where they may."""
-    for control in said:
-        above = controls.get(control.id)
-        if above is None or _may_replace(above.control, control):
-            controls[control.id] = Origin(control, by)
+class _Said:
+    """What was said so far, by voices that speak one after the other, the highest first."""
+
+    def __init__(self) -> None:
+        self._voices = 0
+        self._by_id: dict[str, Origin] = {}
+        self._tightened: list[Origin] = []  # firm controls that somebody below asks more of
+
+    def lay(self, controls: Iterable[Control], by: str) -> None:
+        """Put the controls said by one voice over those said above it, where they may."""
+        for control in controls:
+            above = self._by_id.get(control.id)
+            if above is None or not above.firm:
+                self._by_id[control.id] = Origin(control, by, self._voices)
+            elif _same(above.control, control):
+                self._by_id[control.id] = Origin(control, by, above.depth)
+            elif _may_replace(above.control, control) and not isinstance(control, Share | Cap | Space | Pin):
+                self._by_id[control.id] = Origin(control, by, above.depth)  # no page asks how much of it is kept
+            elif _may_replace(above.control, control):
+                self._by_id[control.id] = Origin(control, by, self._voices)
+                held = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})
+                self._tightened.append(replace(above, control=held))
+        self._voices += 1
+
+    def all(self) -> list[Origin]:
+        return [*self._tightened, *self._by_id.values()]
+
+
+def _same(one: Control, other: Control) -> bool:
+    """Whether both ask the same, with the same weight."""
+    words = {"note", "legal_ref"}
+    return one.model_dump(exclude=words) == other.model_dump(exclude=words)
 
 
 def _named(policy: Policy) -> str:
@@ -151,6 +191,8 @@ def _looser_share(parent: Share, child: Share) -> str | None:
         return "its rounding must stay strict"
     if parent.prefixes == "every" and child.prefixes != "every":
         return "it must stay on every prefix"
+    if child.at_least is not None and child.at_most is not None and _contradicts(child.at_least, child.at_most):
+        return f"its cap of {child.at_most:g} is below its own floor of {child.at_least:g}"
     if child.prefixes != "every" and not set(parent.prefixes) <= set(child.prefixes):
         return "it must keep all its prefixes"
     if parent.at_least is not None:
@@ -161,6 +203,11 @@ def _looser_share(parent: Share, child: Share) -> str | None:
         if child.at_least < parent.at_least:
             return f"a child may raise the floor of {parent.at_least:g}, not lower it to {child.at_least:g}"
     return _above("at_most", parent.at_most, child.at_most)
+
+
+def _contradicts(floor: float, cap: float) -> bool:
+    """Whether a floor and a cap on the same items exclude each other on every page."""
+    return cap < floor if type(cap) is type(floor) else cap == 0 < floor
 
 
 def _looser_target(parent: ExposureTarget, child: ExposureTarget) -> str | None:

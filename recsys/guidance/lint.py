@@ -16,11 +16,15 @@ from recsys.catalog import Catalog
 from recsys.errors import Finding, Level, PolicyError
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.conflicts import beyond_the_page, contradictions
+from recsys.guidance.defeats import defeats
 from recsys.guidance.inherit import chain, loosenings
 from recsys.guidance.policy import Block, Boost, Cap, ExposureTarget, Policy, Share
 from recsys.guidance.rehearsal import rehearse
 from recsys.guidance.targets.findings import odd_target
 from recsys.guidance.vocabulary import meant, unknown_words
+
+SOFT_MOST = 0.5
+"""A `soft` floor above this share of the page is worth a word: whoever writes it may think that it yields to cost."""
 
 
 def lint(policies: Sequence[Policy], catalog: Catalog, now: float, worth: float | None = None) -> tuple[Finding, ...]:
@@ -45,6 +49,7 @@ def lint(policies: Sequence[Policy], catalog: Catalog, now: float, worth: float 
         *_controls(policy, now),
         *unknown_words(policy, catalog),
         *_without_effect(line, catalog),
+        *defeats(line, catalog),
         *_put_together(line, catalog, now),
     )
     return tuple(one if one.level == "hint" else replace(one, level="warning") for one in found)
@@ -115,6 +120,13 @@ def _share(here: str, share: Share) -> Iterator[Finding]:
         yield Finding(f"{here}.at_least", f"the floor of {least:g} is above the cap of {most:g}")
     if least == 0 and most is None:
         yield Finding(f"{here}.at_least", "a floor of 0 asks for nothing", "hint")
+    if share.hardness == "soft" and isinstance(least, float) and least > SOFT_MOST:
+        yield Finding(
+            f"{here}.hardness",
+            f"soft gives way to other controls, never to what it costs: {least:.0%} of every page go to these items, "
+            "whatever they are worth to viewers, wherever other controls leave room; a boost leans only so far",
+            "hint",
+        )
     if least is None and isinstance(most, float) and most == 1.0:
         yield Finding(f"{here}.at_most", "a cap of 100 % allows everything", "hint")
 

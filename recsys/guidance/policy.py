@@ -10,7 +10,6 @@ import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,7 +24,7 @@ from pydantic import (
 from recsys.catalog import Code, Id, within
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.conditions import Condition, OneOrMore
-from recsys.guidance.documents import findings_of, read_document
+from recsys.guidance.documents import Moment, Number, Whole, findings_of, read_document
 from recsys.guidance.schedule import Active, span_of
 from recsys.guidance.targets.plan import Shape
 from recsys.types import Query, Screen, Surface
@@ -35,9 +34,17 @@ if TYPE_CHECKING:
 
 Hardness = Literal["legal", "binding", "editorial", "soft"]
 HARDNESS: tuple[Hardness, ...] = ("legal", "binding", "editorial", "soft")
-"""Most important first: what comes later gives way earlier."""
+"""Most important first: what comes later gives way earlier.
+
+Hardness says which control gives way to which where a page cannot keep them all; it never says what one may cost. A
+`soft` control is kept as well wherever a page can keep it, whatever its items are worth to viewers. What may cost only
+so much is a `boost`, or an exposure target with its `max_price`.
+"""
 
 Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
+
+COUNT_MAX = 200
+"""Items that a control may count, and slots that it may name: more than any page has."""
 
 _PER_CENT = re.compile(r"(\d{1,3}(?:\.\d+)?) ?[%％]")
 
@@ -61,6 +68,8 @@ def _amount(said: object) -> object:
         raise ValueError(f"a share lies between 0 and 1, {said:g} does not; items are counted without a point")
     if isinstance(said, int) and said < 0:
         raise ValueError("a number of items is not negative")
+    if isinstance(said, int) and said > COUNT_MAX:
+        raise ValueError(f"a number of items is at most {COUNT_MAX}, and {said} is more than any page holds")
     return said
 
 
@@ -98,7 +107,7 @@ class Rule(Said):
 
     id: Id
     hardness: Hardness = "editorial"
-    priority: Annotated[int, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
+    priority: Annotated[Whole, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
     on: Scope = Scope()
     active: Active = Active()
     legal_ref: str = ""
@@ -114,7 +123,7 @@ class Boost(Rule):
 
     action: Literal["boost"]
     where: Condition
-    bonus: Annotated[float, Field(ge=-1, le=1)]  # clicks
+    bonus: Annotated[Number, Field(ge=-1, le=1)]  # clicks
 
 
 class Block(Rule):
@@ -129,7 +138,7 @@ class Pin(Rule):
 
     action: Literal["pin"]
     item: Id
-    slot: Annotated[int, Field(ge=1, le=200)]
+    slot: Annotated[Whole, Field(ge=1, le=COUNT_MAX)]
 
 
 class Share(Rule):
@@ -143,7 +152,7 @@ class Share(Rule):
     where: Condition
     at_least: Amount | None = None
     at_most: Amount | None = None
-    prefixes: Literal["every"] | tuple[Annotated[int, Field(ge=1, le=200)], ...] = ()
+    prefixes: Literal["every"] | tuple[Annotated[Whole, Field(ge=1, le=COUNT_MAX)], ...] = ()
     rounding: Literal["lenient", "strict"] = "lenient"
 
     @model_validator(mode="after")
@@ -168,8 +177,8 @@ class Space(Rule):
 
     action: Literal["space"]
     attribute: Attribute
-    at_most: Annotated[int, Field(ge=1, le=200)]
-    within: Annotated[int, Field(ge=2, le=200)]
+    at_most: Annotated[Whole, Field(ge=1, le=COUNT_MAX)]
+    within: Annotated[Whole, Field(ge=2, le=COUNT_MAX)]
 
     @model_validator(mode="after")
     def _narrower(self) -> Space:
@@ -184,7 +193,7 @@ _PERIOD_S = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
 class FrequencyCap(Said):
     """A viewer sees the items of a target at most so often within any hour, day or week, over all screens."""
 
-    impressions: Annotated[int, Field(ge=1, le=50)]
+    impressions: Annotated[Whole, Field(ge=1, le=50)]
     per: Literal["hour", "day", "week"] = "day"
 
     @property
@@ -208,17 +217,17 @@ class ExposureTarget(Rule):
 
     action: Literal["exposure_target"]
     where: Condition
-    impressions: Annotated[int, Field(gt=0, le=10**12)] | None = None
-    share: Annotated[float, Field(gt=0), BeforeValidator(_per_cent)] | None = None
+    impressions: Annotated[Whole, Field(gt=0, le=10**12)] | None = None
+    share: Annotated[Number, Field(gt=0), BeforeValidator(_per_cent)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"
-    since: AwareDatetime | None = Field(None, alias="from")
-    by: AwareDatetime
+    since: Moment | None = Field(None, alias="from")
+    by: Moment
     plan: Shape = "even"
-    day_parts: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
-    offset_h: Annotated[float, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC
-    tolerance: Annotated[float, Field(ge=0.001, le=0.5)] = 0.02
+    day_parts: dict[str, Annotated[Number, Field(gt=0, le=1)]] = {}
+    offset_h: Annotated[Number, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC
+    tolerance: Annotated[Number, Field(ge=0.001, le=0.5)] = 0.02
     logic: Literal["guaranteed", "best_effort"] = "best_effort"
-    max_price: Annotated[float, Field(gt=0, le=10)] = 0.5
+    max_price: Annotated[Number, Field(gt=0, le=10)] = 0.5
     frequency_cap: FrequencyCap | None = None
     last_resort: Amount | None = None
     like: Id | None = None
@@ -274,10 +283,10 @@ class Policy(Said):
 
     outlet: Code
     profile: Annotated[tuple[ProfileName, ...], OneOrMore] = ()
-    version: Annotated[int, Field(ge=0)] = 0
+    version: Annotated[Whole, Field(ge=0)] = 0
     author: str = ""
     note: str = ""
-    weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
+    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
     controls: tuple[Control, ...] = ()
     _ready: tuple[Profile, ...] | None = PrivateAttr(None)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recsys.catalog import Catalog
+from recsys.catalog import Catalog, within
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
@@ -19,13 +19,16 @@ from recsys.guidance.bounds import Bounds
 from recsys.guidance.causes import Remembered
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conditions import province
-from recsys.guidance.policy import Policy
+from recsys.guidance.policy import Cap, Control, Pin, Policy, Space
 from recsys.guidance.solver import solve
 from recsys.guidance.telling import Told, tell
 from recsys.types import I32, Placement, Query, Screen, Surface
 
 REGIONS_MAX = 12
 """Regions rehearsed at most: the outlet's own, those the controls name, and provinces that items are about."""
+
+OUTLETS_MAX = 12
+"""Outlets rehearsed at most: the policy's own, and those below it that the controls name."""
 
 PLACES_MAX = 4
 """Places that one finding names."""
@@ -36,6 +39,7 @@ class _Record:
     """What the rehearsal has seen of one control: where it gave way, and whether any page could break it at all."""
 
     short: list[tuple[int, str, str]] = field(default_factory=list)  # by how much, where, what is missing
+    amiss: dict[str, str] = field(default_factory=dict)  # where -> how much is too little or too much
     in_force: bool = False
     could_bind: bool = False
 
@@ -46,16 +50,20 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
     own = {control.id: place for place, control in enumerate(line[-1].controls)}
     records, memory = [_Record() for _ in policy.controls], Remembered()
     done: set[tuple[bytes, int, bytes]] = set()
-    for query in _queries(line, policy, catalog, now):
+    places = _Places.of(line[-1].outlet, policy, catalog)
+    yield from places.untried()
+    for query in _queries(places, policy, now):
         rows = _showable(policy, catalog, query)
         bounds = policy.bounds(query, rows, query.slots, np.zeros(0, np.int32))
         same = (bounds.active.tobytes(), query.slots, bounds.member.tobytes() + rows.tobytes())
         if same in done or not bounds.active.any() or not len(rows):
             continue
         done.add(same)
-        _put_to_the_test(policy, bounds, query, records, memory)
+        _put_to_the_test(policy, bounds, query, records, line[-1].outlet, memory)
     for origin, record in zip(policy.controls, records, strict=True):
-        place = own.get(origin.control.id)
+        place = own.get(origin.control.id) if origin.outlet == line[-1].outlet else None
+        if place is not None and not places.reach(origin.control):
+            yield Finding(f"controls[{place}].on.outlets", f"none of them is {line[-1].outlet} or lies below it")
         where, whose = ("controls" if place is None else f"controls[{place}]"), ""
         if place is None:
             whose = f"{origin.control.id!r} of {origin.outlet}: "
@@ -67,7 +75,7 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
 
 
 def _put_to_the_test(
-    policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record], memory: Remembered
+    policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record], outlet: str, memory: Remembered
 ) -> None:
     value = np.zeros(len(bounds))
     solution = solve(value, np.ones(bounds.slots), bounds, effort="fast")
@@ -78,7 +86,9 @@ def _put_to_the_test(
         records[c].in_force = True
         records[c].could_bind |= breakable(bounds, c)
         if by := int(solution.relaxed[c]):
-            where = f"on {query.placement.screen} {query.placement.surface} in {query.region}"
+            of = "" if query.placement.outlet == outlet else f" of {query.placement.outlet}"
+            where = f"on {query.placement.screen} {query.placement.surface}{of} in {query.region}"
+            records[c].amiss[where] = _amiss(policy.controls[c].control, told, by)
             records[c].short.append((by, where, _words(told, query.slots)))
 
 
@@ -108,7 +118,7 @@ def _cannot(record: _Record) -> str:
     others = [(by, where) for by, where, _ in record.short if where != worst[1]]
     text = f"cannot be kept {worst[1]}: {worst[2]}"
     if others:
-        named = ", ".join(f"{where} ({by} too few)" for by, where in others[:PLACES_MAX])
+        named = ", ".join(f"{where} ({record.amiss[where]})" for _, where in others[:PLACES_MAX])
         more = f" and in {len(others) - PLACES_MAX} more places" if len(others) > PLACES_MAX else ""
         text += f"; nor {named}{more}"
     return text
@@ -126,24 +136,87 @@ def _words(told: Told, slots: int) -> str:
     return told.reason()
 
 
-def _queries(line: Sequence[Policy], policy: CompiledPolicy, catalog: Catalog, now: float) -> Iterator[Query]:
-    """Every combination of screen, surface, region and moment in which other controls may be in force."""
-    outlet = line[-1].outlet
-    scopes = [origin.control.on for origin in policy.controls]
-    surfaces = {Surface.HOME, *(surface for scope in scopes for surface in scope.surfaces)}
-    named = [outlet, *(region for scope in scopes for region in scope.regions)]
-    near = {province(name) for name in catalog.regions.names if name.startswith(outlet + ".")}
-    regions = list(dict.fromkeys([*named, *sorted(near)]))[:REGIONS_MAX]
+def _amiss(control: Control, told: Told, by: int) -> str:
+    """By how much, and in which direction, a control of this kind gives way.
+
+    >>> pin = Pin(id="a", action="pin", item="i", slot=1)
+    >>> _amiss(pin, Told("pin", 0, 0, 1, True), 1)
+    'it cannot stand there'
+    """
+    if isinstance(control, Pin):
+        return "it cannot stand there"
+    if isinstance(control, Space):
+        return f"{by} too many of one {control.attribute} together"
+    if isinstance(control, Cap):
+        return f"{by} too many of one {control.attribute}"
+    most = getattr(control, "at_most", None)
+    both = most is not None and getattr(control, "at_least", None) is not None
+    too_many = told.at_most is not None and told.achieved > told.at_most if both else most is not None
+    return f"{by} too {'many' if too_many else 'few'}"
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a policy is rehearsed: its own outlet in `regions`, outlets below in their own region and those `named`."""
+
+    outlet: str
+    outlets: tuple[str, ...]  # the own one first
+    named: tuple[str, ...]  # regions that controls speak of
+    regions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, outlet: str, policy: CompiledPolicy, catalog: Catalog) -> _Places:
+        scopes = [origin.control.on for origin in policy.controls]
+        below = [name for scope in scopes for name in scope.outlets if within(name, outlet)]
+        named = dict.fromkeys(region for scope in scopes for region in scope.regions)
+        return cls(
+            outlet,
+            tuple(dict.fromkeys([outlet, *below])),
+            tuple(named),
+            tuple(dict.fromkeys([outlet, *named, *_provinces(outlet, policy, catalog)])),
+        )
+
+    def all(self) -> Iterator[tuple[str, str]]:
+        """Outlet and region of the pages that are tried."""
+        for outlet in self.outlets[:OUTLETS_MAX]:
+            here = self.regions if outlet == self.outlet else dict.fromkeys([outlet, *self.named])
+            yield from ((outlet, region) for region in list(here)[:REGIONS_MAX])
+
+    def untried(self) -> Iterator[Finding]:
+        """What is too much to try."""
+        for kind, names, most in (("regions", self.regions, REGIONS_MAX), ("outlets", self.outlets, OUTLETS_MAX)):
+            if len(names) > most:
+                left = ", ".join(names[most : most + PLACES_MAX]) + (", ..." if len(names) > most + PLACES_MAX else "")
+                yield Finding("controls", f"tried in {most} of {len(names)} {kind} only, and not in {left}", "hint")
+
+    def reach(self, control: Control) -> bool:
+        """Whether the control is meant for any page that the policy rules."""
+        named = control.on.outlets
+        return not named or any(within(name, self.outlet) or within(self.outlet, name) for name in named)
+
+
+def _provinces(outlet: str, policy: CompiledPolicy, catalog: Catalog) -> list[str]:
+    """Provinces below the outlet that items are about, where the viewer's own can make a difference to a page."""
+    conditions = (getattr(origin.control, "where", None) for origin in policy.controls)
+    local = any(condition is not None and condition.about_viewer for condition in conditions)
+    if not local and not any(window.regions for item in catalog.items for window in item.rights):
+        return []
+    return sorted({province(name) for name in catalog.regions.names if name.startswith(outlet + ".")})
+
+
+def _queries(places: _Places, policy: CompiledPolicy, now: float) -> Iterator[Query]:
+    """Every combination of screen, surface, place and moment in which other controls may be in force."""
+    surfaces = {Surface.HOME, *(surface for origin in policy.controls for surface in origin.control.on.surfaces)}
     moments = {now, *(at for o in policy.controls if (at := o.control.active.next(now)) is not None)}
     for at in sorted(moments):
         for screen in Screen:
             for surface in sorted(surfaces):
                 slots = default_slots(screen, surface)
-                for region in regions:
+                for outlet, region in places.all():
                     yield Query("lint", "lint", Placement(outlet, screen, surface), region, at, slots, age=99)
 
 
 def _showable(policy: CompiledPolicy, catalog: Catalog, query: Query) -> I32:
     rows = np.arange(len(catalog), dtype=np.int32)
     keep, _ = first_reasons(barred(catalog, rows, query, None))
-    return rows[keep & ~policy.blocked(rows, query)]
+    return rows[keep & ~policy.blocked(rows, query, keep)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from recsys.guidance.documents import Moment
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -23,8 +25,8 @@ class Active(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    since: AwareDatetime | None = Field(None, alias="from")
-    until: AwareDatetime | None = None
+    since: Moment | None = Field(None, alias="from")
+    until: Moment | None = None
     daily: tuple[str, ...] = ()
     days: tuple[Day, ...] = ()
     offset: str | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.measures.divergence import jensen_shannon, kullback_leibler, smoothed
-from recsys.types import F64, I32, Bool
+from recsys.types import F64, Bool
 
 
 def profile(label: Bool, weight: F64) -> F64:
@@ -41,8 +41,3 @@ def steck_kl(history: F64, page: F64, alpha: float = 0.01) -> float:
     0.0
     """
     return kullback_leibler(history, smoothed(page, history, alpha))
-
-
-def pages_profile(label: Bool, rows: I32, attention: F64) -> F64:
-    """[L] label distribution of a page: catalogue `label` [N, L], its `rows` [K], their attention [K]."""
-    return profile(label[rows], attention)

@@ -40,7 +40,7 @@ def _scaled(origin: Origin, strength: float) -> Origin | None:
     control = _of(origin.control, strength)
     if control is None:
         return origin if firm and not isinstance(origin.control, Boost) else None
-    return Origin(control, origin.outlet)
+    return replace(origin, control=control)
 
 
 def _of(control: Control, strength: float) -> Control | None:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from features.columns import columns
 from recsys.candidates import sources
 from recsys.catalog import Catalog
-from recsys.guidance.compile import compile_policy
+from recsys.guidance.bounds import Bounds
+from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
-from recsys.pipeline import Engine, World, conserved
+from recsys.pipeline import UNGUIDED, Engine, World, conserved
 from recsys.state import ItemStats, Position, Recent, ViewerState
-from recsys.types import Drop, Placement, Query, Rung, Screen, Surface
+from recsys.types import ACTIONS, Drop, Placement, Query, Rung, Screen, Surface
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 KINDS = ["play", "complete", "like", "dislike", "hide"]
@@ -165,6 +166,32 @@ controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardne
     assert [slot.item_id for slot in page.items if slot.item_id not in ("i1", "i2")][:5] == [
         slot.item_id for slot in other.items if slot.item_id not in ("i1", "i2")
     ][:5]
+
+
+def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
+    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values that no solver takes: the editorial page under the policy. No bounds: one without controls."""
+
+    def broken(policy: CompiledPolicy, query: Query, rows: Any, slots: int, shown: Any) -> Bounds:
+        if policy.controls:
+            raise OverflowError("of ours")
+        return Bounds.free(rows, slots)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_rank", lambda self, ask, batch, rung, trace: batch.with_columns(
+            p=np.full((len(batch), len(ACTIONS)), np.nan, np.float32), utility=np.full(len(batch), np.nan)
+        ))  # fmt: skip
+        page = engine.run(query(), viewer(), world)
+    assert page.rung is Rung.EDITORIAL
+    assert {line.id for line in page.receipt.controls} == {"public", "one-topic"}
+    assert "must be finite" in str(page.trace[-1].error)
+    monkeypatch.setattr(CompiledPolicy, "bounds", broken)
+    page = engine.run(query(), viewer(), world)
+    assert (page.rung, page.policy_version, page.receipt.controls) == (Rung.EDITORIAL, "none", ())
+    assert str(page.trace[-1].error).startswith(UNGUIDED)
+    assert len(page.items) == 10
+    assert not conserved(page.trace)
 
 
 def test_what_was_begun_may_be_resumed(engine: Engine, world: World) -> None:

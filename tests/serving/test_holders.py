@@ -6,6 +6,9 @@ import threading
 
 import pytest
 
+from recsys.guidance.bounds import Bounds
+from recsys.guidance.compile import CompiledPolicy
+from recsys.types import Query
 from serving.control import ControlPlane
 
 
@@ -39,6 +42,55 @@ def test_an_unreadable_policy_leaves_the_last_good_one_in_service(service, until
     service.publish("cn", "outlet: cn\n")
     assert service.page()["policy_version"] == "cn@3"
     assert service.http.get("/health/ready").json()["parts"]["policies"]["ok"]
+
+
+def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(service, monkeypatch) -> None:
+    """A fault no check foresaw, as counts beyond 32 bits once were: no page may be the first to find it."""
+    sound = CompiledPolicy._draft_of
+
+    def overflow(policy: CompiledPolicy, *args: object) -> object:
+        if any(origin.control.id == "odd" for origin in policy.controls):
+            raise OverflowError("Python integer 3000000000 out of bounds for int32")
+        return sound(policy, *args)
+
+    monkeypatch.setattr(CompiledPolicy, "_draft_of", overflow)
+    force(service.parts.control, "cn", "outlet: cn\ncontrols: [{id: odd, action: cap, attribute: topic, at_most: 3}]\n")
+    service.caught_up()
+    page = service.page()
+    assert (page["policy_version"], page["missing"]) == ("cn@1", ["model"])
+    assert "OverflowError" in service.http.get("/health/ready").json()["parts"]["policies"]["detail"]
+
+
+def test_where_the_last_good_policy_no_longer_fits_the_catalogue_editorial_pages_answer(
+    service, item, monkeypatch
+) -> None:
+    monkeypatch.setattr(CompiledPolicy, "trial", _no_trial)
+    service.http.post("/v1/items", json=[item(3, title={"en": "Anew"})]).raise_for_status()
+    service.caught_up()
+    page = service.page()
+    assert (page["rung"], page["policy_version"], "policy" in page["missing"]) == ("editorial", "none", True)
+    monkeypatch.undo()
+    service.http.post("/v1/items", json=[item(3)]).raise_for_status()
+    service.caught_up()
+    assert service.page()["policy_version"] == "cn@1", "and comes back by itself"
+
+
+def _no_trial(policy: CompiledPolicy) -> None:
+    if policy.controls:
+        raise OverflowError("of ours")
+
+
+def test_a_page_whose_policy_cannot_be_applied_is_editorial_and_says_so(service, monkeypatch) -> None:
+    monkeypatch.setattr(CompiledPolicy, "bounds", _no_bounds)
+    page = service.page()
+    assert (page["rung"], page["policy_version"], "policy" in page["missing"]) == ("editorial", "none", True)
+    assert page["items"]
+
+
+def _no_bounds(policy: CompiledPolicy, query: Query, rows, slots: int, shown) -> Bounds:
+    if policy.controls:
+        raise OverflowError("of ours")
+    return Bounds.free(rows, slots)
 
 
 def test_where_no_policy_was_ever_readable_editorial_pages_answer(service, bundle) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from recsys.guidance.compile import CompiledPolicy
+
 TEXT = "outlet: cn.zj\nweights: {locality: 0.2}\ncontrols:\n  - {id: cap, action: cap, attribute: topic, at_most: 3}\n"
 
 
@@ -141,6 +143,30 @@ def test_the_audit_trail_goes_back_from_its_newest_row(service) -> None:
         if before is None:
             break
     assert seen == every[::-1]
+
+
+def test_what_no_page_could_be_made_under_is_neither_saved_nor_published(service, monkeypatch) -> None:
+    huge = "outlet: cn.zj\ncontrols:\n  - {id: a, action: cap, attribute: topic, at_most: 3000000000}\n"
+    for path in ("draft", "lint"):
+        said = post(service, path, {"text": huge} | ({"author": "Lin"} if path == "draft" else {}))
+        assert "at most 200" in said["findings"][0]["message"], path
+    for odd in ("\\ud800", "\\u0000"):
+        text = f'{{"outlet": "cn.zj", "note": "{odd}"}}'
+        (told,) = post(service, "draft", {"text": text, "author": "Lin"}, status=422)["findings"]
+        assert (told["where"], "cannot stand in a policy" in told["message"]) == ("note", True)
+    said = post(service, "draft", {"policy": {"outlet": "cn.zj", "note": "\0"}, "author": "Lin"}, status=422)
+    assert said["findings"][0]["where"] == "note"
+    assert service.parts.control.history("cn.zj") == []
+    post(service, "draft", {"text": TEXT, "author": "Lin"}, status=201)
+    monkeypatch.setattr(CompiledPolicy, "trial", _overflow)
+    for path, body in (("draft", {"text": TEXT, "author": "Lin"}), ("publish", {"version": 1, "author": "Lin"})):
+        said = post(service, path, body, status=422)
+        assert "no page could be made under it (OverflowError" in said["findings"][0]["message"], path
+    assert [version.active for version in service.parts.control.history("cn.zj")] == [False]
+
+
+def _overflow(policy: CompiledPolicy) -> None:
+    raise OverflowError("Python integer 3000000000 out of bounds for int32")
 
 
 def test_lint_knows_the_parents_in_force(shared) -> None:

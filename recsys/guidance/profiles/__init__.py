@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from recsys.catalog import Label
 from recsys.errors import Finding, PolicyError
-from recsys.guidance.documents import findings_of, read_document
+from recsys.guidance.documents import Number, Whole, findings_of, read_document
 from recsys.guidance.policy import Control, Policy, ProfileName, Said
 
 PREFIX = "profile:"
@@ -34,11 +34,11 @@ class Profile(Said):
     """One ready set. `labels`: what items must be labelled with for its controls to mean anything."""
 
     name: ProfileName
-    version: Annotated[int, Field(ge=1)] = 1
+    version: Annotated[Whole, Field(ge=1)] = 1
     title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text
     about: str
     labels: dict[Label, str] = Field(default_factory=dict)
-    weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(default_factory=dict)
     controls: tuple[Control, ...] = ()
     duties: tuple[Duty, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from recsys.catalog import Catalog, within
 from recsys.errors import PolicyError
-from recsys.guidance.compile import compile_policy, effective
+from recsys.guidance.compile import MASKS_MAX, compile_policy, effective
 from recsys.guidance.conditions import Condition, mask
 from recsys.guidance.policy import Share, parse_policy
 
@@ -45,10 +46,14 @@ def test_parents_come_first_and_importance_decides() -> None:
 def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str, above: int, below: int) -> None:
     parent = parse_policy(policy("cn", FLOOR % (above / 10, hardness)))
     child = parse_policy(policy("cn.zj", FLOOR % (below / 10, hardness)))
-    (kept,) = effective([parent, child]).controls
+    controls = effective([parent, child]).controls
+    (kept,) = (o for o in controls if o.control.id == "floor")
     assert isinstance(kept.control, Share)
-    wins = hardness in ("editorial", "soft") or below >= above
+    firm = hardness in ("legal", "binding")
+    wins = not firm or below >= above
     assert (kept.outlet, kept.control.at_least) == (("cn.zj", below / 10) if wins else ("cn", above / 10))
+    beside = [(o.outlet, o.control.id, o.control.at_least) for o in controls[:-1] if isinstance(o.control, Share)]
+    assert beside == ([("cn", "floor@cn", above / 10)] if firm and below > above else [])
 
 
 @pytest.mark.parametrize(
@@ -61,12 +66,103 @@ def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str
         FLOOR.replace("hardness", "active: {days: [mon]}, hardness") % (0.9, "legal"),
         "{id: floor, action: share, where: {label: news}, at_least: 2, prefixes: [3], hardness: legal}",
         "{id: floor, action: block, where: {label: news}}",
+        FLOOR.replace("hardness", "at_most: 0.0, hardness") % (0.9, "legal"),
+        FLOOR.replace("hardness", "at_most: 0, hardness") % (0.9, "legal"),
     ],
 )
 def test_every_road_around_a_legal_control_is_closed(child: str) -> None:
     parent = parse_policy(policy("cn", FLOOR % (0.3, "legal")))
     (kept,) = effective([parent, parse_policy(policy("cn.zj", child))]).controls
     assert kept.outlet == "cn"
+
+
+def _rules(rng: np.random.Generator, hardnesses: list[str], ids: list[str]) -> list[str]:
+    """Shares, caps, spacings and pins at random, with ids out of a few so that they are said anew too.
+
+    Blocks have a law of their own: they give way to a floor by count, whatever spacings would need.
+    """
+
+    def one(name: str) -> str:
+        where = f"where: {{label: {rng.choice(['public-service', 'commercial', 'news', 'sport'])}}}"
+        part, count = round(float(rng.uniform(0, 1)), 2), int(rng.integers(1, 6))
+        attribute = rng.choice(["topic", "provider"])
+        body = [
+            f"action: share, {where}, at_least: {part}, prefixes: every",
+            f"action: share, {where}, at_most: {round(1 - part, 2)}",
+            f"action: share, {where}, at_least: {count}, prefixes: [8]",
+            f"action: share, {where}, at_most: 0",
+            f"action: cap, attribute: {attribute}, at_most: {count}",
+            f"action: space, attribute: {attribute}, at_most: 1, within: {count + 1}",
+            f"action: pin, item: i{rng.integers(60)}, slot: {count}",
+        ][rng.integers(7)]
+        said = f"{{id: {name}, hardness: {rng.choice(hardnesses)}, priority: {rng.integers(1001)}, {body}}}"
+        again = f"{{id: {name}, hardness: legal, action: share, where: {{label: sport}}, at_least: {part}}}"
+        return again if name == "a" and rng.random() < 0.5 else said  # often tighter than what a parent says
+
+    return [one(name) for name in ids]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_a_child_says_what_its_parents_hold_firm_gives_way_by_no_slot_more(make: Any, seed: int) -> None:
+    """Of random lines of three outlets, the firm controls of one, of two, then all."""
+    rng = np.random.default_rng(seed)
+    high = policy("cn", *_rules(rng, ["legal", "binding"], ["a", "b"]))
+    middle = policy("cn.zj", *_rules(rng, ["legal", "binding"], ["a", "c"]))
+    low = policy("cn.zj.hz", *_rules(rng, ["legal", "binding", "editorial", "soft"], ["a", "b", "c", "d"]))
+    before = dict[tuple[str, str], int]()
+    for line in ([high], [high, middle], [high, middle, low]):
+        made = make(*line)
+        by = {
+            (o.outlet, o.control.id.partition("@")[0]): int(slots)
+            for o, slots, active in zip(
+                made.policy.controls, made.solution.relaxed, made.bounds.active, strict=True
+            )
+            if active
+        }  # fmt: skip
+        firm = {key: by.get(key) for key in before}
+        assert made.solution.settled.all()
+        assert firm == before, line
+        before = by
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "{id: none, action: share, where: {label: public-service}, at_most: 0, hardness: legal}",
+        "{id: none, action: share, where: {label: public-service}, at_most: 0, hardness: legal, priority: 1000}",
+        "{id: off, action: block, where: {label: public-service}, hardness: legal}",
+        "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, at_most: 0.0, hardness: binding}",
+    ],
+)
+def test_a_child_cannot_undo_what_a_parent_holds_firm(make: Any, child: str) -> None:
+    parent = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
+    made = make(policy("cn", parent), policy("cn.zj", child))
+    kept = next(line for line in made.receipt.controls if (line.id, line.origin) == ("pub", "cn"))
+    assert (kept.by, kept.achieved) == (0, 6)
+
+
+def test_a_block_gives_way_only_where_too_little_is_left_for_what_a_parent_holds_firm(make: Any) -> None:
+    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
+    lead = "{id: lead, action: pin, item: i7, slot: 1, hardness: legal}"
+    some = "{id: some, action: block, where: {all: [{label: public-service}, {label: news}]}}"
+    most = "{id: most, action: block, where: {any: [{label: [sport, news]}, {item: i7}]}}"
+    rows = np.arange(60, dtype=np.int32)
+
+    def blocked(*texts: str, **how: Any) -> set[str]:
+        made = make(*texts)
+        return {f"i{row}" for row in rows[made.policy.blocked(rows, made.query, **how)]}
+
+    served = {f"i{n}" for n in range(60) if n % 3 == 0}
+    news = {f"i{n}" for n in range(60) if n % 4 in (0, 1)}
+    sport = {f"i{n}" for n in range(60) if n % 4 == 3}
+    assert blocked(policy("cn", floor), policy("cn.zj", some)) == served & news, (
+        "ten of twenty are left: enough for six"
+    )
+    assert blocked(policy("cn", floor, lead), policy("cn.zj", most)) == (sport | news) - served - {"i7"}, (
+        "five are left"
+    )
+    assert blocked(policy("cn", floor, lead, most)) == sport | news | {"i7"}, "a parent's own block stands"
+    assert blocked(policy("cn", floor.replace("binding", "editorial")), policy("cn.zj", most)) == sport | news | {"i7"}
 
 
 def test_policies_of_two_lines_are_refused() -> None:
@@ -97,6 +193,34 @@ def test_policies_of_two_lines_are_refused() -> None:
 def test_a_condition_holds_for_the_items_it_describes(shop: Catalog, said: Any, holds: Callable[[Any], bool]) -> None:
     got = mask(Condition.model_validate(said), shop, "cn.zj.hz.xh")
     assert got.tolist() == [bool(holds(item)) for item in shop.items]
+
+
+def test_what_clients_write_as_their_region_costs_no_memory(shop: Catalog, make: Any) -> None:
+    near = "{id: near, action: share, where: {locality: viewer}, at_least: 2}"
+    text = policy("cn", near, "{id: boo, action: boost, where: {label: news}, bonus: 0.1}")
+    policy_, query = compile_policy([parse_policy(text)], shop), make("outlet: cn").query
+    condition = Condition.model_validate({"locality": "viewer"})
+    for n in range(300):
+        place = f"q{n}.z{n}" if n % 2 else f"cn.q{n}"
+        assert not policy_.member(condition, place).any()
+        policy_.bounds(replace(query, region=place), np.arange(60, dtype=np.int32), 12, np.zeros(0, np.int32))
+    for region in ("cn", "cn.zj", "cn.zj.hz.xh", "cn.js.nj"):
+        assert policy_.member(condition, region).tolist() == mask(condition, shop, region).tolist()
+    assert len(policy_.masks) == 1 + 4, "one for the label; cn, cn.zj, cn.js and all else for the locality"
+
+
+def test_of_many_provinces_the_masks_of_the_latest_are_kept(shop: Catalog) -> None:
+    items = enumerate(shop.items * 2)
+    wide = Catalog.of([item.model_copy(update={"id": f"w{n}", "region": f"r.p{n}"}) for n, item in items])
+    text = policy("r", "{id: boo, action: boost, where: {label: news}, bonus: 0.1}")
+    policy_ = compile_policy([parse_policy(text)], wide)
+    condition = Condition.model_validate({"locality": "viewer"})
+    for n in (*range(100), 3, 99):
+        assert np.flatnonzero(policy_.member(condition, f"r.p{n}.x")).tolist() == [n]
+    kept = [region for _, region in policy_.masks if region]
+    assert len(kept) == MASKS_MAX
+    assert kept[-2:] == ["r.p3", "r.p99"]
+    assert ("", len(policy_.masks)) == (next(r for _, r in policy_.masks), MASKS_MAX + 1), "those of all viewers stay"
 
 
 @given(share=st.integers(0, 100), slots=st.integers(1, 30), strict=st.booleans())
@@ -131,6 +255,49 @@ def test_shares_hold_over_the_session_too(make: Any) -> None:
     assert _bounds(make, cap, 12, shown=12).upper[0, -1] == 4 - 3
 
 
+@given(
+    at_most=st.integers(0, 8) | st.sampled_from([0.0, 0.1, 0.25, 0.4, 1.0]),
+    attribute=st.sampled_from(["topic", "provider", "series", "region", "kind"]),
+    slots=st.integers(0, 30),
+    shown=st.integers(0, 40),
+)
+def test_a_cap_has_a_row_for_each_value_that_could_exceed_it(
+    make: Any, at_most: float, attribute: str, slots: int, shown: int
+) -> None:
+    """Against a look at each value in turn: how many the page may have, and how many with the session's pages."""
+    made = make("outlet: cn", slots=1)
+    text = policy("cn", f"{{id: a, action: cap, attribute: {attribute}, at_most: {at_most}}}")
+    bounds = _bounds(make, text, slots, shown)
+    values = [str(getattr(item, attribute) or "") for item in made.catalog.items]
+    expected = {}
+    for value in {*values[shown:]} - {""}:
+        k, counted = bounds.slots, values[:shown].count(value)
+        most = min(at_most, k)
+        if isinstance(at_most, float):
+            most = int(at_most * k + 1e-9)
+            most = max(0, min(most, int(at_most * (shown + k) + 1e-9) - counted))
+        if values[shown:].count(value) > most:
+            expected[frozenset(i for i, v in enumerate(values[shown:]) if v == value)] = most
+    got = {
+        frozenset(np.flatnonzero(row).tolist()): set(upper.tolist())
+        for row, upper in zip(bounds.member, bounds.upper, strict=True)
+    }
+    assert got == {members: {most} if bounds.slots else set() for members, most in expected.items()}
+    assert len(bounds.member) == len(expected)
+    assert not bounds.lower.any()
+
+
+def test_what_is_soft_yields_to_other_controls_and_not_to_its_cost(make: Any) -> None:
+    """Whatever the items are worth: at a whole click less each, the page still holds all it can."""
+    soft = "{id: soft, action: share, where: {label: sport}, at_least: 1.0, hardness: soft}"
+    against = "{id: off, action: boost, where: {label: sport}, bonus: -1}"
+    other = "{id: own, action: share, where: {label: culture}, at_least: 0.5}"
+    alone = make(policy("cn", soft, against)).receipt.controls[0]
+    assert (alone.by, alone.achieved) == (0, 12)
+    beside = {line.id: (line.by, line.achieved) for line in make(policy("cn", soft, against, other)).receipt.controls}
+    assert beside == {"own": (0, 6), "soft": (6, 6)}
+
+
 def test_spacing_holds_across_the_seam_of_two_pages(make: Any) -> None:
     text = policy("cn", "{id: a, action: space, attribute: provider, at_most: 1, within: 4}")
     made = make(text, shown=12)
@@ -146,6 +313,20 @@ def test_a_pin_counts_from_the_first_slot_of_the_session(make: Any) -> None:
     assert page_two.active.tolist() == [False, True]
     assert page_two.pin_slot.tolist() == [2]
     assert page_two.tie[page_two.pin_item].tolist() == [20]
+
+
+def test_slots_are_counted_though_an_item_that_was_shown_is_not_known_here(make: Any) -> None:
+    """Another process had newer items on page one: the lead does not come back, and later pins stand in their slots."""
+    made = make(
+        policy("cn", "{id: lead, action: pin, item: i3, slot: 2}", "{id: later, action: pin, item: i20, slot: 9}")
+    )
+    shown = ("i1", "i3", "of-another-process", "i5", "newer-still", "i6")
+    query, known = replace(made.query, shown=shown), made.catalog.rows(shown)
+    assert len(known) == 4
+    bounds = made.policy.bounds(query, np.arange(60, dtype=np.int32), 12, known)
+    assert bounds.active.tolist() == [False, True]
+    assert bounds.pin_slot.tolist() == [2]
+    assert made.policy.pinned_rows(query).tolist() == [20]
 
 
 def test_controls_out_of_scope_or_out_of_time_ask_nothing(make: Any) -> None:

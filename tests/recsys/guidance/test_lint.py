@@ -50,6 +50,8 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: pin, item: i3, slot: 2, on: {screens: [tv]}}", "controls[0].item", "by 'lead' of cn"),
         ("{id: a, action: share, where: {label: sport}, at_least: 0.5, at_most: 0.2}",
          "controls[0].at_least", "above the cap"),
+        ("{id: a, action: share, where: {label: sport}, at_least: 0.6, hardness: soft}", "controls[0].hardness",
+         "never to what it costs: 60% of every page go to these items"),
         ("{id: a, action: share, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "allows everything"),
         ("{id: a, action: share, where: {label: sport}, at_most: 40}", "controls[0]", "never binds"),
         ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "controls[0].bonus", "no effect"),
@@ -59,7 +61,13 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: space, attribute: series, at_most: 6, within: 7}", "controls[0]", "never binds"),
         ("{id: a, action: share, where: {label: public-service}, at_most: 0.1}",
          "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
-        ("{id: a, action: block, where: {label: public-service}}", "controls", "only 0 may be shown"),
+        ("{id: a, action: block, where: {label: public-service}}", "controls[0].where",
+         "leaves 0 of the 20 items of which 'floor' of cn (legal) asks 8 on tv home: there the block gives way"),
+        ("{id: a, action: block, where: {item: i3}, hardness: legal, priority: 1000}, "
+         "{id: floor, action: share, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
+         "hardness: legal}", "controls[1]", "its cap of 0.1 is below its own floor of 0.3"),
+        ("{id: a, action: share, where: {label: public-service}, at_most: 0, hardness: legal, priority: 1000}",
+         "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
         ("{id: a, action: pin, item: i3, slot: 3, on: {screens: [web]}}, "
          "{id: b, action: cap, attribute: topic, at_most: 1}, {id: c, action: pin, item: i10, slot: 4}",
          "controls[2].slot", "with this pin 2 such items stand in the first 4 slots on tv home, and 'b' allows 1"),
@@ -83,7 +91,6 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: share, where: {series: harvest}, at_least: 0.5}", "controls[0]", "only 6 may be shown"),
         ("{id: a, action: share, where: {series: harvest}, at_least: 0.5, active: {from: 2026-06-01T00:00:00Z}}",
          "controls[0]", "only 6 may be shown"),
-        ("{id: a, action: block, where: {label: public-service}}", "controls", "'floor' of cn: cannot be kept"),
     ],
 )  # fmt: skip
 def test_each_fault_is_told_at_its_field(shop: Catalog, control: str, where: str, word: str) -> None:
@@ -140,6 +147,15 @@ def test_nothing_that_lint_says_keeps_a_policy_from_being_saved(shop: Catalog) -
         assert "error" not in {finding.level for finding in found}
 
 
+def test_a_block_of_what_a_parent_pins_is_told(shop: Catalog) -> None:
+    firm = PARENT.replace("slot: 1,", "slot: 1, hardness: binding,")
+    child = "outlet: cn.zj\ncontrols: [{id: a, action: block, where: {item: i3}}]"
+    told = [(f.where, f.message) for f in lint([parse_policy(firm), parse_policy(child)], shop, NOW)]
+    assert told == [
+        ("controls[0].where", "takes away i3, which 'lead' of cn (binding) pins: there the block gives way")
+    ]  # fmt: skip
+
+
 def test_weights_without_effect(shop: Catalog) -> None:
     told = findings(shop, weights="{nobility: 0.2, public_value: 0}")
     assert [place for place, _ in told] == ["weights.nobility", "weights.public_value"]
@@ -177,6 +193,45 @@ def test_a_floor_that_the_region_cannot_supply_names_what_is_there_and_what_is_n
     assert "on tv home in cn.zj: it asks for 10 of 24 slots, and only 3 may be shown there" in message
     assert "7 more such items are needed" in message
     assert "nor on mobile home in cn.zj (2 too few)" in message
+
+
+def test_controls_of_an_outlet_below_are_put_to_the_test_there(shop: Catalog) -> None:
+    text = "outlet: cn\ncontrols: [{id: a, action: share, where: {item: [i3, i7]}, at_least: 0.5, on: {outlets: [%s]}}]"
+
+    def told(outlets: str) -> list[tuple[str, str]]:
+        return [(f.where, f.message) for f in lint([parse_policy(text % outlets)], shop, NOW)]
+
+    [(place, message)] = told("cn.zj")
+    assert place == "controls[0]"
+    assert "on tv home of cn.zj in cn.zj: it asks for 12 of 24 slots, and only 2 may be shown there" in message
+    assert told("us, eu") == [("controls[0].on.outlets", "none of them is cn or lies below it")]
+    many = told(", ".join(f"cn.p{n}" for n in range(20)))
+    assert ("controls", "tried in 12 of 21 outlets only, and not in cn.p11, cn.p12, cn.p13, cn.p14, ...") in many
+
+
+def test_regions_that_are_not_tried_are_named(shop: Catalog) -> None:
+    """Only where the viewer's place makes a difference to pages are there several regions to try."""
+    wide = Catalog.of([item.model_copy(update={"region": f"cn.p{n:02}"}) for n, item in enumerate(shop.items)])
+    near = "outlet: cn\ncontrols: [{id: a, action: share, where: {locality: viewer}, at_most: 0.9}]"
+    told = [(f.where, f.message) for f in lint([parse_policy(near)], wide, NOW)]
+    assert ("controls", "tried in 12 of 61 regions only, and not in cn.p11, cn.p12, cn.p13, cn.p14, ...") in told
+    far = near.replace("locality: viewer", "label: sport").replace("0.9", "0.1")
+    assert lint([parse_policy(far)], wide, NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("control", "word"),
+    [
+        ("action: cap, attribute: kind, at_most: 2", "nor on mobile home in cn.zj (4 too many of one kind)"),
+        ("action: space, attribute: kind, at_most: 1, within: 4", "in cn.zj (1 too many of one kind together)"),
+        ("action: share, where: {label: [plain, public-service, commercial]}, at_most: 5", "in cn.zj (7 too many)"),
+        ("action: share, where: {series: harvest}, at_least: 0.9", "in cn.zj (5 too few)"),
+        ("action: pin, item: i999, slot: 2", "in cn.zj (it cannot stand there)"),
+    ],
+)
+def test_what_cannot_be_kept_elsewhere_is_too_much_or_too_little(shop: Catalog, control: str, word: str) -> None:
+    told = findings(shop, f"{{id: a, {control}}}")
+    assert any(word in message for place, message in told if place == "controls[0]"), told
 
 
 def test_pins_of_other_pages_do_not_collide(shop: Catalog) -> None:

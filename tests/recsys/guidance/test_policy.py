@@ -74,6 +74,12 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
             "controls[0]",
             "name the prefixes",
         ),
+        (CONTROL % "action: share, where: {label: x}, at_least: 3000000000", "controls[0].at_least", "at most 200"),
+        (CONTROL % "action: share, where: {label: x}, at_most: 201", "controls[0].at_most", "at most 200"),
+        (CONTROL % "action: cap, attribute: topic, at_most: 9999999999", "controls[0].at_most", "at most 200"),
+        ('{"outlet": "cn", "note": "\\ud800"}', "note", "U+D800"),
+        ('outlet: cn\ncontrols: [{id: "a\\0", action: pin, item: i1, slot: 1}]', "controls[0].id", "U+0000"),
+        ('{"outlet": "cn", "weights": {"a\\u0000": 0.1}}', "weights", "U+0000"),
         (CONTROL % "action: share, where: {}, at_least: 2", "controls[0].where", "at least one test"),
         (CONTROL % "action: share, where: {labl: x}, at_least: 2", "controls[0].where.labl", "no such field"),
         (CONTROL % "action: pin, item: i1, slot: 0", "controls[0].slot", "greater than or equal to 1"),
@@ -100,6 +106,63 @@ def test_a_share_is_said_the_same_way_in_pages_and_targets(said: str) -> None:
     target = target.replace("AMOUNT", said)
     page, audience = parse_policy(f"outlet: cn\ncontrols: [{share}, {target}]").controls
     assert page.at_least == audience.share == 0.2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "odd", ["010", "1:30", "1_0", "0x10", "0b1", "true", "2.0", '"3"', "+010", ".inf", "yes", "1e1"]
+)
+def test_what_is_no_plain_decimal_is_no_number(odd: str) -> None:
+    """Each of these once was a number of YAML 1.1 or of the schema: 8, 90, 10, 16, 1 ..."""
+    for control in ("action: pin, item: i1, slot: %s", "action: cap, attribute: topic, at_most: 1, priority: %s"):
+        with pytest.raises(PolicyError) as error:
+            parse_policy(CONTROL % (control % odd))
+        (finding,) = error.value.findings
+        assert "a whole number such as 3 is wanted, not" in finding.message
+    for field in ("outlet: cn\nweights: {x: %s}", CONTROL % "action: boost, where: {label: x}, bonus: %s"):
+        if odd not in ("2.0", "1e1"):
+            with pytest.raises(PolicyError, match=r"a number such as 0\.3 is wanted"):
+                parse_policy(field % odd)
+
+
+@pytest.mark.parametrize(
+    ("odd", "meant"),
+    [("0.30", 0.3), (".5", 0.5), ("1", 1.0), ("5e-1", 0.5), ("0.", 0.0), ("+0.25", 0.25), ("2.5e-1", 0.25)],
+)
+def test_plain_decimals_are_numbers(odd: str, meant: float) -> None:
+    assert parse_policy(f"outlet: cn\nweights: {{x: {odd}}}").weights == {"x": meant}
+
+
+@pytest.mark.parametrize("offset", ["+08:00", "+10:00", "-03:30", "+00:00"])
+def test_an_offset_needs_no_quotes(offset: str) -> None:
+    text = CONTROL % f"action: block, where: {{label: x}}, active: {{daily: [22:00-06:00], offset: {offset}}}"
+    assert parse_policy(text).controls[0].active.offset == offset
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "word"),
+    [
+        ("action: block, where: {region: 330100}", "controls[0].where.region", "write it in quotes, '330100'"),
+        ("action: block, where: {label: [x, 2024]}", "controls[0].where.label[1]", "quotes, '2024'"),
+        ("action: pin, item: 42, slot: 1", "controls[0].item", "write it in quotes, '42'"),
+        ("action: block, where: {label: x}, on: {screens: tv}", "controls[0].on.screens", "a list is wanted"),
+        ("action: block, where: {label: x}, note: true", "controls[0].note", "write it in quotes, 'true'"),
+        ("action: block, where: {label: x}, active: {from: 20261001}", "controls[0].active.from", "write a time"),
+        ('action: exposure_target, where: {label: x}, impressions: 5, by: "1790000000"', "controls[0].by", "a time"),
+        ("action: exposure_target, where: {label: x}, impressions: 1_000, by: 2027-01-01T00:00:00Z",
+         "controls[0].impressions", "a whole number"),
+    ],
+)  # fmt: skip
+def test_texts_lists_and_times_are_asked_for_in_words(text: str, where: str, word: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy(CONTROL % text)
+    (finding,) = error.value.findings
+    assert finding.where == where
+    assert word in finding.message
+
+
+def test_codes_of_digits_may_stand_in_quotes() -> None:
+    (block,) = parse_policy(CONTROL % "action: block, where: {region: '330100'}").controls
+    assert block.where.region == ("330100",)  # type: ignore[union-attr]
 
 
 def test_every_fault_is_found_not_only_the_first() -> None:
