@@ -141,7 +141,9 @@ def read_tree(text: str) -> yaml.Node | None:
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
     """What a schema found, each at its field (`controls[2].at_least`), in editors' words."""
     faults = error.errors(include_url=False)
-    found = [(fault["loc"], Finding(_where(fault["loc"], fault["type"]), _words(fault))) for fault in faults]
+    found = [
+        (f["loc"], Finding(_where(f["loc"][:-1] if _parted(f) else f["loc"], f["type"]), _words(f))) for f in faults
+    ]
     split = {loc[:-1] for loc, _ in found if loc[-1:] == ("[key]",)}  # of these the value says nothing more
     return tuple(finding for loc, finding in found if loc not in split)
 
@@ -182,9 +184,15 @@ def _where(location: tuple[int | str, ...], kind: str = "") -> str:
     return path
 
 
+def _parted(fault: Any) -> bool:
+    """Whether a number is where a name should be: `{a: 0,01}` says a: 0, and 01 with nothing."""
+    return fault["type"] == "float_type" and fault.get("input") is None and str(fault["loc"][-1]).isdigit()
+
+
 def _words(fault: Any) -> str:
     kind, said, context = fault["type"], fault.get("input"), fault.get("ctx", {})
-    if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key":
+    if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key" or _parted(fault):
+        said = fault["loc"][-1] if _parted(fault) else said
         return f"{said!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
     if kind == "missing":
         return "is missing"
