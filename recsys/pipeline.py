@@ -24,7 +24,7 @@ from recsys.guidance.causes import Remembered
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.memory import Relaxations
 from recsys.guidance.receipt import write_receipt
-from recsys.guidance.solver import solve
+from recsys.guidance.solver import late_after, solve
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered, credits, had_enough, price_bonus, with_targets
 from recsys.model import Model
 from recsys.ranking.utility import utility
@@ -230,7 +230,8 @@ class Engine:
         bounds = with_targets(bounds, policy, batch.row, query, ask.viewer, ask.steered)
         value = batch.utility + batch.bonus
         solution = solve(value, attention, bounds, deadline_s=self.solve_s, clock=self.clock, memory=self.memory)
-        causes = self.causes.of(bounds, solution.relaxed, solution.settled)
+        late = late_after(2.0 * self.solve_s, self.clock)
+        causes = self.causes.of(bounds, solution.relaxed, solution.settled, late)
         page = batch.take(solution.chosen)
         why = reasons(ask, page)
         items = tuple(

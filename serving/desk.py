@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -161,7 +162,7 @@ class PolicyDesk:
     def _lint(self, policy: Policy) -> list[Found]:
         """Lint below the parents that are in force."""
         line = [*self._parents(policy.outlet), policy]
-        found = lint(line, self.holders.current.catalog, self.clock(), self.worth() or WORTH)
+        found = lint(line, self.holders.current.catalog, self.clock(), self.worth() or WORTH, time.perf_counter)
         return _found(_places((*self._unknown(policy.outlet), *found, *self.foresee(policy))), policy)
 
     def _unknown(self, outlet: str) -> Iterator[Finding]:

@@ -55,11 +55,13 @@ class _Asker:
 
     bounds: Bounds
     by: I32
+    late: Callable[[], bool]
     left: int = QUESTIONS
 
     def page(self, c: int, by: int, others: tuple[int, ...] = ()) -> bool | None:
         """Under control c giving way by so much, and others as far as they are kept."""
-        if self.left <= 0:
+        if self.left <= 0 or self.late():
+            self.left = 0  # what is found out late is not found out
             return None
         self.left -= 1
         keep = np.zeros(self.bounds.controls, np.bool_)
@@ -89,13 +91,18 @@ def _searched(problem: Problem, nodes: int) -> bool | None:
     return True if page is not None else False if done == DONE else None
 
 
-def causes_of(bounds: Bounds, by: I32, settled: Bool) -> Causes:
+def _never() -> bool:
+    return False
+
+
+def causes_of(bounds: Bounds, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
     """The cause of each control that gave way.
 
     by       [C]  slots that each control gave way
     settled  [C]  where it is known that less was not possible
+    late          whether it is too late to find out more
     """
-    asker = _Asker(bounds, by)
+    asker = _Asker(bounds, by, late)
     return {c: _cause(asker, c, int(by[c]), bool(settled[c])) for c in np.flatnonzero(by > 0).tolist()}
 
 
@@ -158,14 +165,16 @@ class Remembered:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, bounds: Bounds, by: I32, settled: Bool) -> Causes:
-        """As `causes_of`, from memory where it is there."""
+    def of(self, bounds: Bounds, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
+        """As `causes_of`, from memory where it is there; what was found in haste is not remembered."""
         if not by.any():
             return {}
         key = key_of(bounds) + by.tobytes() + settled.tobytes()
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= self.most:
-                self._known = {}
-            known = self._known[key] = causes_of(bounds, by, settled)
+            known = causes_of(bounds, by, settled, late)
+            if not late():
+                if len(self._known) >= self.most:
+                    self._known = {}
+                self._known[key] = known
         return known

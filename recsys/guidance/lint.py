@@ -7,7 +7,7 @@ gives way there could never be kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,13 +27,20 @@ SOFT_MOST = 0.5
 """A `soft` floor above this share of the page is worth a word: whoever writes it may think that it yields to cost."""
 
 
-def lint(policies: Sequence[Policy], catalog: Catalog, now: float, worth: float | None = None) -> tuple[Finding, ...]:
+def lint(
+    policies: Sequence[Policy],
+    catalog: Catalog,
+    now: float,
+    worth: float | None = None,
+    clock: Callable[[], float] | None = None,
+) -> tuple[Finding, ...]:
     """Findings about the last (lowest) policy of one line of outlets, below its parents, on the present catalogue.
 
     A finding does not forbid publishing, so it is a warning (a control will not do what it says) or a hint (it does
     nothing that shows): inventory changes, and what cannot be kept gives way on the receipt. Only policies that are not
     of one line are an error.
 
+    clock  seconds, to bound how long pages are rehearsed (`rehearse`)
     worth  clicks that the item in a slot is worth to its viewer, about; None: not known, so that no weight is too large
     """
     try:
@@ -50,12 +57,14 @@ def lint(policies: Sequence[Policy], catalog: Catalog, now: float, worth: float 
         *unknown_words(policy, catalog),
         *_without_effect(line, catalog),
         *defeats(line, catalog),
-        *_put_together(line, catalog, now),
+        *_put_together(line, catalog, now, clock),
     )
     return tuple(one if one.level == "hint" else replace(one, level="warning") for one in found)
 
 
-def _put_together(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[Finding]:
+def _put_together(
+    line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None
+) -> Iterator[Finding]:
     """What shows only when all controls act at once. A floor that is larger than its pages is told alone, and the
     others are put to the test as if it asked for nothing: what it would push away is not their fault."""
     policy = line[-1]
@@ -66,7 +75,7 @@ def _put_together(line: Sequence[Policy], catalog: Catalog, now: float) -> Itera
         for place, control in enumerate(policy.controls)
     )
     rest = [*line[:-1], policy.model_copy(update={"controls": controls})]
-    for finding in (*contradictions(rest, catalog), *rehearse(rest, catalog, now)):
+    for finding in (*contradictions(rest, catalog), *rehearse(rest, catalog, now, clock)):
         if not any(finding.where.startswith(f"controls[{place}]") for place in beyond):
             yield finding
 

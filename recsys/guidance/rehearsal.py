@@ -6,7 +6,7 @@ of any place could break never binds, and is told too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +19,9 @@ from recsys.guidance.bounds import Bounds
 from recsys.guidance.causes import Remembered
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conditions import province
+from recsys.guidance.memory import Relaxations
 from recsys.guidance.policy import Cap, Control, Pin, Policy, Space
-from recsys.guidance.solver import solve
+from recsys.guidance.solver import late_after, solve
 from recsys.guidance.telling import Told, tell
 from recsys.types import I32, Placement, Query, Screen, Surface
 
@@ -34,6 +35,19 @@ PLACES_MAX = 4
 """Places that one finding names."""
 
 
+PAGE_S, ALL_S = 0.05, 10.0
+"""Seconds after which no better page of one kind, and no other kind of page, is tried, where there is a clock."""
+
+
+@dataclass
+class _Known:
+    """What one page of a rehearsal leaves to the next."""
+
+    clock: Callable[[], float] | None
+    relaxations: Relaxations = field(default_factory=Relaxations)
+    causes: Remembered = field(default_factory=Remembered)
+
+
 @dataclass
 class _Record:
     """What the rehearsal has seen of one control: where it gave way, and whether any page could break it at all."""
@@ -44,11 +58,17 @@ class _Record:
     could_bind: bool = False
 
 
-def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[Finding]:
-    """Controls that cannot be kept somewhere, with what is there and what is needed, and those that never bind."""
+def rehearse(
+    line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None = None
+) -> Iterator[Finding]:
+    """Controls that cannot be kept somewhere, with what is there and what is needed, and those that never bind.
+
+    clock  seconds: bounds how long it takes (`PAGE_S`, `ALL_S`); without one all is proven, however long that takes
+    """
     policy = compile_policy(line, catalog)
     own = {control.id: place for place, control in enumerate(line[-1].controls)}
-    records, memory = [_Record() for _ in policy.controls], Remembered()
+    records, known = [_Record() for _ in policy.controls], _Known(clock)
+    late = late_after(ALL_S, clock)
     done: set[tuple[bytes, int, bytes]] = set()
     places = _Places.of(line[-1].outlet, policy, catalog)
     yield from places.untried()
@@ -58,8 +78,11 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
         same = (bounds.active.tobytes(), query.slots, bounds.member.tobytes() + rows.tobytes())
         if same in done or not bounds.active.any() or not len(rows):
             continue
+        if late():
+            yield Finding("controls", f"tried on {len(done)} kinds of pages only, since each takes long", "hint")
+            break
         done.add(same)
-        _put_to_the_test(policy, bounds, query, records, line[-1].outlet, memory)
+        _put_to_the_test(policy, bounds, query, records, line[-1].outlet, known)
     for origin, record in zip(policy.controls, records, strict=True):
         place = own.get(origin.control.id) if origin.outlet == line[-1].outlet else None
         if place is not None and not places.reach(origin.control):
@@ -75,11 +98,20 @@ def rehearse(line: Sequence[Policy], catalog: Catalog, now: float) -> Iterator[F
 
 
 def _put_to_the_test(
-    policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record], outlet: str, memory: Remembered
+    policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record], outlet: str, known: _Known
 ) -> None:
     value = np.zeros(len(bounds))
-    solution = solve(value, np.ones(bounds.slots), bounds, effort="fast")
-    causes = memory.of(bounds, solution.relaxed, solution.settled)
+    solution = solve(
+        value,
+        np.ones(bounds.slots),
+        bounds,
+        effort="fast",
+        deadline_s=PAGE_S,
+        clock=known.clock,
+        memory=known.relaxations,
+    )
+    late = late_after(2.0 * PAGE_S, known.clock)
+    causes = known.causes.of(bounds, solution.relaxed, solution.settled, late)
     for c, told in enumerate(tell(policy.controls, bounds, solution, value, causes)):
         if told is None:
             continue

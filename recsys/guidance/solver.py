@@ -32,7 +32,7 @@ from recsys.guidance.memory import Relaxations, key_of, limits_of
 from recsys.guidance.problem import reduce
 from recsys.types import F64, I32, Bool
 
-__all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "solve", "warm"]
+__all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "late_after", "solve", "warm"]
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ def solve(
     nothing = np.zeros(bounds.controls, np.int32)
     solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]), by_prices_only=hint is not None)
     if solution is None and hint is not None:
-        solution = replace(work, late=_haste(deadline_s, clock)[0]).follow(bounds, hint)
+        solution = replace(work, late=late_after(deadline_s, clock)).follow(bounds, hint)
     if solution is None:
         kept = _relaxation(value, attention, bounds, memory, work.haste)
-        work = replace(work, late=_haste(deadline_s, clock)[0])  # a page that gave way is still to be a good one
+        work = replace(work, late=late_after(deadline_s, clock))  # a page that gave way is still to be a good one
         # where the effort is too small to find a page again, the one that the relaxation left stands
         solution = work.solve(bounds.relaxed(kept.by), kept, by_prices_only=len(kept.page) > 0)
         if solution is None:
@@ -163,15 +163,20 @@ def warm() -> None:
     depth_first(reduce(value, attention, bounds))
 
 
+def late_after(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
+    """Whether so many seconds from now have passed, by a clock; never without one."""
+    if seconds is None or clock is None:
+        return lambda: False
+    end = clock() + seconds
+    return lambda: clock() >= end
+
+
 def _haste(deadline_s: float | None, clock: Callable[[], float] | None) -> tuple[Callable[[], bool], Haste]:
     """Whether it is too late for a better page, and what may be spent on finding out whether there is any."""
+    late = late_after(deadline_s, clock)
     if deadline_s is None or clock is None:
-        return (lambda: False), AT_LEISURE
-    began = clock()
-    return (
-        lambda: clock() >= began + deadline_s,
-        Haste(SEARCHED, 0, lambda: clock() >= began + PATIENCE * deadline_s),
-    )
+        return late, AT_LEISURE
+    return late, Haste(SEARCHED, 0, late_after(PATIENCE * deadline_s, clock))
 
 
 @dataclass(frozen=True)
@@ -190,8 +195,7 @@ class _Work:
         if solution is None:
             return None
         by = bounds.broken(solution.chosen)
-        least = np.array([_shortage(bounds, c) if by[c] else 0 for c in range(bounds.controls)])
-        return replace(solution, relaxed=by, settled=by <= least)
+        return replace(solution, relaxed=by, settled=by <= _shortages(bounds, by))
 
     def solve(self, bounds: Bounds, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
         """The best page under bounds that were relaxed so far; None where none was found."""
@@ -290,16 +294,16 @@ def _relaxation(value: F64, attention: F64, bounds: Bounds, memory: Relaxations 
 def _relax(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE) -> Relaxation:
     """Each control in order of importance gives way by the least that the more important ones allow.
 
-    In haste no search but that by prices is asked, so the least that it finds may not be the least there is. Pages that
-    keep the less important controls as well as the last page does are looked for first then: when it is late, what the
-    last page breaks is what gives way.
+    In haste no search but that by prices is asked, so the least that it finds may not be the least there is. When it
+    gets late meanwhile, what gives way is what a page breaks that was made to break little of any control first.
     """
-    leisure = haste is AT_LEISURE
-    quick = haste if leisure else Haste(0, 0, haste.late)
+    quick = haste if haste is AT_LEISURE else Haste(0, 0, haste.late)
     settled = np.ones(bounds.controls, np.bool_)
     by = np.zeros(bounds.controls, np.int32)
     accepted = np.zeros(bounds.controls, np.bool_)
     page = _beginning(value, attention, bounds)  # keeps all that is accepted so far
+    if haste is not AT_LEISURE:
+        page = near = _nearer(value, attention, bounds, page, quick)
     for c in np.flatnonzero(bounds.active).tolist():
         accepted[c] = True
         most = int(bounds.broken(page)[c])
@@ -307,20 +311,39 @@ def _relax(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE
         while least < most and not haste.late():  # `most` is known to be possible; halve what is between
             middle = (least + most) // 2
             by[c] = middle
-            found = NONE
-            if not leisure:
-                found = some_page(value, attention, bounds.relaxed(np.where(accepted, by, bounds.broken(page))), quick)
-            if found.page is None:
-                found = some_page(value, attention, bounds.relaxed(by).only(accepted), quick)
+            found = some_page(value, attention, bounds.relaxed(by).only(accepted), quick)
             if found.page is None:
                 least = middle + 1
                 settled[c] &= found.settled
             else:
                 page = found.page
                 most = middle
-        settled[c] &= least == most
+        if least < most:  # late
+            by = bounds.broken(near)
+            return Relaxation(by, by <= _shortages(bounds, by), near)
         by[c] = most
     return Relaxation(by, settled, page)
+
+
+def _nearer(value: F64, attention: F64, bounds: Bounds, page: I32, haste: Haste) -> I32:
+    """A page that breaks no control more than this one does, and the more important ones less where one is found."""
+    for c in np.flatnonzero(bounds.active).tolist():
+        by = bounds.broken(page)
+        least, most = _shortage(bounds, c), int(by[c])
+        while least < most and not haste.late():
+            by[c] = (least + most) // 2
+            found = some_page(value, attention, bounds.relaxed(by), haste).page
+            if found is None:
+                least = int(by[c]) + 1
+            else:
+                page, by = found, bounds.broken(found)
+                most = int(by[c])
+    return page
+
+
+def _shortages(bounds: Bounds, by: I32) -> I32:
+    """[C] `_shortage` of the controls that gave way."""
+    return np.array([_shortage(bounds, c) if by[c] else 0 for c in range(bounds.controls)], np.int32)
 
 
 def _beginning(value: F64, attention: F64, bounds: Bounds) -> I32:

@@ -158,3 +158,14 @@ def test_the_same_want_is_looked_into_once(make: Any) -> None:
     assert len(memory) == 1
     assert memory.of(made.bounds, by * 0, settled) == {}
     assert len(memory) == 1
+
+
+def test_what_is_asked_too_late_is_neither_found_out_nor_remembered(make: Any) -> None:
+    memory, made = Remembered(), make(RIVALS, seed=0)
+    by, settled = made.solution.relaxed, np.zeros(made.bounds.controls, np.bool_)
+    in_time = causes_of(made.bounds, by, settled)
+    assert any(cause.known for cause in in_time.values())
+    hasty = memory.of(made.bounds, by, settled, lambda: True)
+    assert not any(cause.known for cause in hasty.values())
+    assert len(memory) == 0
+    assert memory.of(made.bounds, by, settled) == in_time

@@ -245,3 +245,12 @@ def test_pins_of_other_pages_do_not_collide(shop: Catalog) -> None:
 def test_a_constant_axis_moves_nothing(shop: Catalog) -> None:
     same = Catalog.of([item.model_copy(update={"axes": {"public_value": 0.5}}) for item in shop.items])
     assert findings(same, weights="{public_value: 0.2}")[0][0] == "weights.public_value"
+
+
+def test_a_rehearsal_that_takes_too_long_says_where_it_stopped(shop: Catalog) -> None:
+    line = [parse_policy(PARENT)]
+    ticks = iter(range(0, 10**6, 3))
+    told = [f for f in lint(line, shop, NOW, clock=lambda: float(next(ticks))) if "kinds of pages only" in f.message]
+    assert [f.level for f in told] == ["hint"]
+    calm = lint(line, shop, NOW)
+    assert lint(line, shop, NOW, clock=lambda: 0.0) == calm
