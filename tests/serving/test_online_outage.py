@@ -6,13 +6,15 @@ The full form, with its times, is `python -m benchmarks.faults.redis`.
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.redis import FAULTS, PLACEMENT, POLICY, SLOTS, Valkey, broken
+from benchmarks import servers
+from benchmarks.faults.redis import FAULTS, PLACEMENT, POLICY, SLOTS, broken
 from features.codec import encode_viewer, viewer_key
 from features.columns import FEATURES
 from recsys.model import Model
@@ -20,16 +22,14 @@ from recsys.state import Recent, ViewerState
 
 
 @pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    home = tmp_path / "valkey"
-    home.mkdir()
-    server = Valkey(home)
-    yield server
-    server.stop()
+def valkey(tmp_path: Path) -> Iterator[servers.Server]:
+    server = servers.valkey(tmp_path / "valkey")
+    with servers.running(server):
+        yield server
 
 
 def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serve, bundle, until, valkey) -> None:
-    with serve({"online": valkey.url}) as service:
+    with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
         service.stock(60, POLICY)
         liked = tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5))
         service.parts.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", liked))})
@@ -50,12 +50,12 @@ def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serv
 
 
 def test_a_service_starts_while_its_store_is_down_or_hangs(serve, valkey) -> None:
-    valkey.hang()
-    with serve({"online": valkey.url}) as service:
+    valkey.signal(signal.SIGSTOP)
+    with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
         service.stock(60, POLICY)
         page = service.page(placement=PLACEMENT, slots=SLOTS)
         assert (page["rung"], broken(page)) == ("editorial", [])
         assert "online" in page["missing"]
         ready = service.http.get("/health/ready").json()
         assert not ready["parts"]["online"]["ok"]
-        valkey.go_on()
+        valkey.signal(signal.SIGCONT)
