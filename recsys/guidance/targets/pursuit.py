@@ -152,7 +152,9 @@ def pursue(
     whole = max(total(count.served, state.start, upto, end, forecast), 1e-9)
     amount = asked * whole if target.share is not None else asked
     if asked != state.amount or (state.paused and not order.paused):  # plan the rest anew from here, without a jump
-        state = replace(state, amount=asked, base=(done, count.won), steering=replace(state.steering, lag=None))
+        error = state.error * state.amount / asked  # the same attention, as parts of what is asked for now
+        steering = replace(state.steering, lag=None)
+        state = replace(state, amount=asked, base=(done, count.won), steering=steering, error=error)
     wanted = plan.wanted(amount, state.base, done)
     late = forecast.mass(upto, min(now, end)) / whole
     seen = Reading(done, wanted / amount, count.won / amount, late, now)

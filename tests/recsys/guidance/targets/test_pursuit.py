@@ -136,6 +136,14 @@ def test_another_amount_in_flight_is_reached_without_a_jump(amount: float) -> No
     assert day.until(DAY_S).delivered == pytest.approx(amount, rel=0.02)
 
 
+@pytest.mark.parametrize("times", [0.1, 1.0, 20.0])
+def test_how_far_it_was_off_its_plan_is_measured_by_the_amount_asked_for_now(times: float) -> None:
+    day = Day(target(), AUDIENCE)
+    before = day.until(10_000.0).pacing_error
+    day.order = Order(amount=100_000.0 * times)
+    assert day.until(10_120.0).pacing_error == pytest.approx(before / times, rel=0.03)
+
+
 def test_an_amount_without_end_poisons_nothing_and_what_it_poisoned_heals() -> None:
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 4)
