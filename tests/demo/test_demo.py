@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from subprocess import PIPE
 
@@ -31,12 +30,12 @@ def run(home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def demo(home: Path, *flags: str) -> tuple[dict, float]:  # type: ignore[type-arg]
-    """Run `recsys-demo --once`; its figures and how long it took."""
-    began = time.monotonic()
+def demo(home: Path, *flags: str) -> dict:  # type: ignore[type-arg]
+    """Run `recsys-demo --once`; its figures."""
     done = run(home, *flags)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]), time.monotonic() - began
+    told: dict = json.loads(done.stdout.splitlines()[-1])  # type: ignore[type-arg]
+    return told
 
 
 def check(told: dict) -> None:  # type: ignore[type-arg]
@@ -56,13 +55,13 @@ def check(told: dict) -> None:  # type: ignore[type-arg]
 
 @pytest.mark.timeout(900)
 def test_the_demo_embedded_and_again_on_its_own_state(tmp_path: Path) -> None:
-    first, _ = demo(tmp_path)
+    first = demo(tmp_path)
     check(first)
-    second, took_s = demo(tmp_path)
+    second = demo(tmp_path)
     check(second)
     assert second["training"] == first["training"], "the second run trains nothing"
-    assert second["seconds"]["events"] < first["seconds"]["events"]
-    assert took_s < 60
+    assert {"events", "training"} <= first["seconds"].keys()
+    assert not {"events", "training"} & second["seconds"].keys(), "what stands already is not done again"
 
 
 @pytest.mark.timeout(1200)
@@ -70,7 +69,7 @@ def test_the_demo_on_real_servers_and_again_from_a_new_home(
     tmp_path: Path, kafka_url: str, redis_url: str, postgres_url: str
 ) -> None:
     for home in ("first", "second"):
-        told, _ = demo(tmp_path / home, "--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
+        told = demo(tmp_path / home, "--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
         check(told)
 
 
