@@ -2,7 +2,7 @@
 
 Whether a page exists depends on the limits and on how many candidates there are of each kind, not on their values or
 ids, so the answer of one viewer's page serves every page that lacks the same things. Where viewers' candidates differ,
-what gave way lately under the same limits is what gives way on a page that has no time to find out anew.
+what gave way last under the same limits is where the search begins on a page that has little time.
 """
 
 from __future__ import annotations
@@ -18,17 +18,13 @@ Given = tuple[I32, Bool]
 """by [C] slots that each control gives way, settled [C] where that is proven to be the least."""
 
 
-HINTS = 64
-"""Pages that go by one hint before it is found out anew."""
-
-
 class Relaxations:
     """A bounded memory, safe to share between threads: an entry is written once and never changed."""
 
     def __init__(self, most: int = 4096) -> None:
         self._most = most
         self._given: dict[bytes, Given] = {}
-        self._hints: dict[bytes, tuple[I32, list[int]]] = {}  # by [C], and how often it was asked for
+        self._hints: dict[bytes, I32] = {}
 
     def __len__(self) -> int:
         return len(self._given)
@@ -44,19 +40,14 @@ class Relaxations:
         self._given[key] = (by, settled)
 
     def hint(self, limits: bytes) -> I32 | None:
-        """By [C] slots that each control gave way lately under these limits (`limits_of`)."""
-        by, asked = self._hints.get(limits, (None, [0]))
-        asked[0] += 1
-        if asked[0] > HINTS:
-            self._hints.pop(limits, None)
-            return None
-        return by
+        """By [C] slots that each control gave way last under these limits (`limits_of`)."""
+        return self._hints.get(limits)
 
     def suggest(self, limits: bytes, by: I32) -> None:
         """Let this be the hint for pages under these limits."""
         if len(self._hints) >= self._most:
             self._hints = {}
-        self._hints[limits] = (by, [0])
+        self._hints[limits] = by
 
 
 def limits_of(bounds: Bounds) -> bytes:

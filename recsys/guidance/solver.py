@@ -130,11 +130,8 @@ def solve(
     if not (np.abs(value) < HUGE).all() or not (np.abs(attention) < HUGE).all():
         raise ValueError(f"value and attention must be finite, and below {HUGE:g}")
     work = _Work(value, attention, EFFORTS[effort], *_haste(deadline_s, clock))
-    hint = memory.hint(limits_of(bounds)) if memory is not None and work.haste is not AT_LEISURE else None
     nothing = np.zeros(bounds.controls, np.int32)
-    solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]), by_prices_only=hint is not None)
-    if solution is None and hint is not None:
-        solution = replace(work, late=late_after(deadline_s, clock)).follow(bounds, hint)
+    solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
     if solution is None:
         kept = _relaxation(value, attention, bounds, memory, work.haste)
         work = replace(work, late=late_after(deadline_s, clock))  # a page that gave way is still to be a good one
@@ -143,6 +140,8 @@ def solve(
         if solution is None:
             kept = kept if len(kept.page) else _relax(value, attention, bounds, work.haste)
             solution = _as_it_is(value, attention, kept)
+        if not kept.settled.all():
+            solution = _recounted(bounds, solution)
     return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
 
 
@@ -188,14 +187,6 @@ class _Work:
     effort: Effort
     late: Callable[[], bool]
     haste: Haste = AT_LEISURE
-
-    def follow(self, bounds: Bounds, hint: I32) -> Solution | None:
-        """The best page where controls give way as they did on other pages; None where none was found."""
-        solution = self.solve(bounds.relaxed(hint), Relaxation(hint, hint == 0, hint[:0]), by_prices_only=True)
-        if solution is None:
-            return None
-        by = bounds.broken(solution.chosen)
-        return replace(solution, relaxed=by, settled=by <= _shortages(bounds, by))
 
     def solve(self, bounds: Bounds, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
         """The best page under bounds that were relaxed so far; None where none was found."""
@@ -283,25 +274,38 @@ def _relaxation(value: F64, attention: F64, bounds: Bounds, memory: Relaxations 
     key = key_of(bounds) if memory is not None else b""
     if memory is not None and (known := memory.recall(key)) is not None:
         return Relaxation(*known, np.zeros(0, np.int32))
-    kept = _relax(value, attention, bounds, haste)
-    if memory is not None:
-        if kept.settled.all():
-            memory.remember(key, kept.by, kept.settled)
-        memory.suggest(limits_of(bounds), kept.by)
+    if memory is None or haste is AT_LEISURE:
+        kept = _relax(value, attention, bounds, haste)
+    else:
+        limits = limits_of(bounds)
+        kept = _relax(value, attention, bounds, haste, memory.hint(limits))
+        memory.suggest(limits, kept.by)
+    if memory is not None and kept.settled.all():
+        memory.remember(key, kept.by, kept.settled)
     return kept
 
 
-def _relax(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE) -> Relaxation:
+def _recounted(bounds: Bounds, solution: Solution) -> Solution:
+    """What was relaxed in haste by more than the page breaks is not said to have given way so far."""
+    by = bounds.broken(solution.chosen)
+    settled = (solution.settled & (by == solution.relaxed)) | (by <= _shortages(bounds, by))
+    return replace(solution, relaxed=by, settled=settled)
+
+
+def _relax(
+    value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE, hint: I32 | None = None
+) -> Relaxation:
     """Each control in order of importance gives way by the least that the more important ones allow.
 
     In haste no search but that by prices is asked, so the least that it finds may not be the least there is. When it
     gets late meanwhile, what gives way is what a page breaks that was made to break little of any control first.
+    `hint`: by [C] slots that controls gave way on a page like this, where it begins.
     """
     quick = haste if haste is AT_LEISURE else Haste(0, 0, haste.late)
     settled = np.ones(bounds.controls, np.bool_)
     by = np.zeros(bounds.controls, np.int32)
     accepted = np.zeros(bounds.controls, np.bool_)
-    page = _beginning(value, attention, bounds)  # keeps all that is accepted so far
+    page = _beginning(value, attention, bounds, hint, quick)  # keeps all that is accepted so far
     if haste is not AT_LEISURE:
         page = near = _nearer(value, attention, bounds, page, quick)
     for c in np.flatnonzero(bounds.active).tolist():
@@ -346,11 +350,14 @@ def _shortages(bounds: Bounds, by: I32) -> I32:
     return np.array([_shortage(bounds, c) if by[c] else 0 for c in range(bounds.controls)], np.int32)
 
 
-def _beginning(value: F64, attention: F64, bounds: Bounds) -> I32:
+def _beginning(value: F64, attention: F64, bounds: Bounds, hint: I32 | None, haste: Haste) -> I32:
     """A page that breaks the more important controls little."""
-    best = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
-    near = almost(value, attention, bounds)
-    return best if near is None else min(best, near, key=lambda page: tuple(bounds.broken(page)))
+    pages = [np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)]
+    if (near := almost(value, attention, bounds)) is not None:
+        pages.append(near)
+    if hint is not None and (found := some_page(value, attention, bounds.relaxed(hint), haste).page) is not None:
+        pages.append(found)
+    return min(pages, key=lambda page: tuple(bounds.broken(page)))
 
 
 def _shortage(bounds: Bounds, c: int) -> int:

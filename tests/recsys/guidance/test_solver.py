@@ -15,7 +15,7 @@ from recsys.guidance import existence, solver
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.exact import best_page
 from recsys.guidance.existence import by_prices
-from recsys.guidance.memory import HINTS, Relaxations
+from recsys.guidance.memory import Relaxations
 from recsys.guidance.problem import reduce
 from recsys.guidance.solver import solve, warm
 from recsys.types import F64, I32
@@ -236,30 +236,47 @@ def test_when_patience_is_at_an_end_nothing_is_looked_for_any_more(
     assert relaxed > 10
 
 
-def test_a_page_in_haste_gives_way_as_pages_under_the_same_limits_did(
+def test_what_gave_way_elsewhere_is_a_beginning_and_no_answer(instance_of: Make) -> None:
+    """A page of poorer supply under the same limits lets nothing give way on a page that can keep it."""
+    differ, clock = 0, {"deadline_s": 1.0, "clock": lambda: 0.0}
+    for seed in range(150):
+        value, attention, bounds = instance_of(seed, 24, 7)
+        thin = np.random.default_rng(seed).random(bounds.member.shape) < 0.6
+        poorer = replace(bounds, member=bounds.member & thin)
+        memory = Relaxations()
+        other = solve(value, attention, poorer, memory=memory, **clock)  # type: ignore[arg-type]
+        fresh = solve(value, attention, bounds, **clock)  # type: ignore[arg-type]
+        again = solve(value, attention, bounds, memory=memory, **clock)  # type: ignore[arg-type]
+        assert tuple(again.relaxed) <= tuple(fresh.relaxed), seed
+        assert tuple(bounds.broken(again.chosen)) == tuple(again.relaxed), seed
+        differ += tuple(other.relaxed) > tuple(fresh.relaxed)
+    assert differ > 30
+
+
+def test_the_last_page_under_the_same_limits_is_where_the_next_begins(
     instance_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followed = 0
+    """When it is late at once, a page gives way no more than the last one did."""
+    begun, clock = 0, lambda: 0.0
     for seed in range(120):
         value, attention, bounds = instance_of(seed, 30, 8)
-        memory, clock = Relaxations(), {"deadline_s": 1.0, "clock": lambda: 0.0}
-        first = solve(value, attention, bounds, memory=memory, **clock)  # type: ignore[arg-type]
+        memory = Relaxations()
+        first = solve(value, attention, bounds, memory=memory, deadline_s=1.0, clock=clock)
         if not first.relaxed.any():
             continue
-        with monkeypatch.context() as patch:
-            patch.setattr(solver, "_relax", None)  # not found out anew
-            again = solve(value[::-1].copy(), attention, bounds, memory=memory, **clock)  # type: ignore[arg-type]
-        assert (again.relaxed <= first.relaxed).all()
-        assert tuple(bounds.broken(again.chosen)) == tuple(again.relaxed)
-        followed += 1
-    assert followed > 30
+        monkeypatch.setattr(memory, "recall", lambda _: None)
+        late = solve(value, attention, bounds, memory=memory, deadline_s=0.0, clock=clock)
+        assert tuple(late.relaxed) <= tuple(first.relaxed), seed
+        begun += tuple(late.relaxed) < tuple(solve(value, attention, bounds, deadline_s=0.0, clock=clock).relaxed)
+    assert begun > 5
 
 
-def test_a_hint_is_found_out_anew_after_some_pages() -> None:
-    memory, by = Relaxations(), np.ones(2, np.int32)
-    memory.suggest(b"limits", by)
-    assert [memory.hint(b"limits") is by for _ in range(HINTS + 2)] == [True] * HINTS + [False] * 2
-    assert memory.hint(b"others") is None
+def test_no_more_is_said_to_give_way_than_does(instance_of: Make) -> None:
+    for seed in range(200):
+        value, attention, bounds = instance_of(seed, 8, 4)
+        now = iter(np.arange(0.0, 10.0, 0.02))
+        solution = solve(value, attention, bounds, deadline_s=0.01, clock=lambda now=now: float(next(now)))
+        assert tuple(bounds.broken(solution.chosen)) == tuple(solution.relaxed), seed
 
 
 def test_a_floor_that_cannot_be_met_names_its_shortage_and_nothing_else_gives_way() -> None:
