@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from recsys.model import Model
 from recsys.ranking.utility import utility
 from recsys.reasons import reasons
 from recsys.state import ItemStats, ViewerState
-from recsys.types import ACTIONS, F32, U32, Drop, Page, PageItem, Query, Rung, Stage
+from recsys.types import ACTIONS, F32, U32, Bool, Drop, Page, PageItem, Query, Rung, Stage
 
 Columns = Callable[..., F32]
 """`features.columns.columns`: handed in, since this floor imports none of the floors above."""
@@ -148,7 +149,7 @@ class Engine:
         if ask.query.guided:
             enough = had_enough(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
             showable, _ = first_reasons({**gone, Drop.ENOUGH: enough})
-            gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query, showable)
+            gone[Drop.BLOCKED] = ask.policy.blocked(batch.row, ask.query, showable, elsewhere=partial(_showable, ask))
             gone[Drop.ENOUGH] = enough
         keep, dropped = first_reasons(gone)
         trace.append(Stage("eligibility", len(batch), int(keep.sum()), dropped))
@@ -267,6 +268,14 @@ def _editorial(ask: Ask, batch: Candidates) -> Candidates:
     p = np.zeros_like(batch.p)
     p[:, 0] = _stand_in(ask, batch, Rung.EDITORIAL)
     return batch.with_columns(p=p, utility=utility(p))
+
+
+def _showable(ask: Ask) -> Bool:
+    """[catalogue] whether anything but a block keeps an item off this page."""
+    rows = np.arange(len(ask.catalog), dtype=np.int32)
+    enough = had_enough(ask.policy, rows, ask.query, ask.viewer, ask.steered)
+    showable, _ = first_reasons({**barred(ask.catalog, rows, ask.query, ask.viewer), Drop.ENOUGH: enough})
+    return showable
 
 
 def _stand_in(ask: Ask, batch: Candidates, rung: Rung) -> F32:

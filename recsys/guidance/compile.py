@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, floor
@@ -75,7 +75,14 @@ class CompiledPolicy:
                 bonus = bonus + origin.control.bonus * self.member(origin.control.where, query.region)[rows]
         return bonus
 
-    def blocked(self, rows: I32, query: Query, showable: Bool | None = None, need: str | None = None) -> Bool:
+    def blocked(
+        self,
+        rows: I32,
+        query: Query,
+        showable: Bool | None = None,
+        need: str | None = None,
+        elsewhere: Callable[[], Bool] | None = None,
+    ) -> Bool:
         """[N] whether a block keeps the catalogue row off the page.
 
         A block gives way to what a policy above its own holds firm: where it would leave fewer items than a firm floor
@@ -84,6 +91,8 @@ class CompiledPolicy:
 
         showable  [N]  whether nothing else keeps the row off; all, if unsaid
         need           id of the only control to which blocks give way; any, if unsaid
+        elsewhere      [catalogue] showable, where `rows` are only those that were retrieved: for want of retrieval no
+                       block gives way
         """
         blocks = [
             (origin, self.member(origin.control.where, query.region)[rows])
@@ -100,8 +109,17 @@ class CompiledPolicy:
                 continue
             mine, least = self._owed(origin.control, rows, query)
             if (blocked & mine).any() and (here & mine & ~blocked).sum() < min(least, (here & mine).sum()):
+                if elsewhere is not None and not self._wanting(origin.control, blocks, elsewhere(), query):
+                    continue
                 blocked &= ~mine | _any([hit for block, hit in blocks if block.depth <= origin.depth], len(rows))
         return blocked
+
+    def _wanting(self, control: Control, blocks: list[tuple[Origin, Bool]], showable: Bool, query: Query) -> bool:
+        """Whether blocks leave fewer items of the whole catalogue than a control asks for."""
+        rows = np.arange(len(self.catalog), dtype=np.int32)
+        blocked = _any([self.member(block.control.where, query.region) for block, _ in blocks], len(rows))  # type: ignore[union-attr]
+        mine, least = self._owed(control, rows, query)
+        return bool((showable & mine & ~blocked).sum() < least)
 
     def _owed(self, control: Control, rows: I32, query: Query) -> tuple[Bool, int]:
         """[N] the rows that a floor or pin is about, and how many of them it asks for on this page."""

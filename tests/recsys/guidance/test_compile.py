@@ -165,6 +165,22 @@ def test_a_block_gives_way_only_where_too_little_is_left_for_what_a_parent_holds
     assert blocked(policy("cn", floor.replace("binding", "editorial")), policy("cn.zj", most)) == sport | news | {"i7"}
 
 
+def test_no_block_gives_way_for_want_of_retrieval(make: Any) -> None:
+    """What was retrieved may lack what the catalogue has plenty of: a source failed. Then blocks stay."""
+    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
+    some = "{id: some, action: block, where: {all: [{label: public-service}, {label: news}]}}"
+    made = make(policy("cn", floor), policy("cn.zj", some))
+    every = np.arange(60, dtype=np.int32)
+    news = made.policy.blocked(every, made.query)
+    poor = np.flatnonzero(news | (every % 3 > 0)).astype(np.int32)  # of public service only what is blocked
+    assert not made.policy.blocked(poor, made.query).any()
+    everything = np.ones(60, np.bool_)
+    held = made.policy.blocked(poor, made.query, elsewhere=lambda: everything)
+    assert poor[held].tolist() == np.flatnonzero(news).tolist()
+    too_few = made.policy.blocked(poor, made.query, elsewhere=lambda: news | (every % 3 > 0))
+    assert not too_few.any()
+
+
 def test_policies_of_two_lines_are_refused() -> None:
     with pytest.raises(PolicyError, match="not of one line"):
         effective([parse_policy("outlet: cn.zj"), parse_policy("outlet: cn.js")])
