@@ -25,6 +25,7 @@ SHAPES = {
     r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
     r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
     r"^\S+$": "no spaces",
+    r"^[^\s@]+$": "neither spaces nor @",
     r"^[a-z0-9]+(-[a-z0-9]+)*$": "a profile's name, such as mainstream-guidance",
 }
 """Patterns of names, in words."""

@@ -105,7 +105,7 @@ class Scope(Said):
 class Rule(Said):
     """What all controls have in common."""
 
-    id: Id
+    id: Annotated[Id, StringConstraints(pattern=r"^[^\s@]+$")]  # ID@OUTLET is a parent's form beside a tighter one
     hardness: Hardness = "editorial"
     priority: Annotated[Whole, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
     on: Scope = Scope()

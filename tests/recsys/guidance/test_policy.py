@@ -80,6 +80,7 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
         ('{"outlet": "cn", "note": "\\ud800"}', "note", "U+D800"),
         ('outlet: cn\ncontrols: [{id: "a\\0", action: pin, item: i1, slot: 1}]', "controls[0].id", "U+0000"),
         ('{"outlet": "cn", "weights": {"a\\u0000": 0.1}}', "weights", "U+0000"),
+        ("outlet: cn\ncontrols: [{id: x@cn, action: pin, item: i, slot: 1}]", "controls[0].id", "neither spaces nor @"),
         (CONTROL % "action: share, where: {}, at_least: 2", "controls[0].where", "at least one test"),
         (CONTROL % "action: share, where: {labl: x}, at_least: 2", "controls[0].where.labl", "no such field"),
         (CONTROL % "action: pin, item: i1, slot: 0", "controls[0].slot", "greater than or equal to 1"),
