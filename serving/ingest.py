@@ -63,10 +63,10 @@ class Ingest:
                 continue
             verdict = Verdict(index, event.id, "accepted")
             if event.client_at is not None and (why := ahead(event)):
-                verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why)]
+                verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why, "warning")]
             elif known and event.item_id is not None and event.item_id not in known:
                 self.metrics.unknown_items.inc()
-                verdict.findings = [Place(f"events[{index}].data.item_id", NO_SUCH_ITEM)]
+                verdict.findings = [Place(f"events[{index}].data.item_id", NO_SUCH_ITEM, "hint")]
             verdicts.append(verdict)
         durable = self.spool.put(records) if records else None
         if durable is None:

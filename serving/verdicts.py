@@ -7,16 +7,17 @@ from typing import Literal
 
 import msgspec
 
-from recsys.errors import Finding, InvalidInput
+from recsys.errors import Finding, InvalidInput, Level
 
 Status = Literal["accepted", "quarantined", "refused"]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One thing wrong with an entry: where, and what."""
+    """One thing to say of an entry: where, what, and how bad it is (as `serving.problems.Place`)."""
 
     where: str
     message: str
+    level: Level = "error"
 
 
 class Verdict(msgspec.Struct):

@@ -77,10 +77,12 @@ def erased(places: Places, kind: str, viewers: int, seed: int) -> list[Line]:
     with closing(Scene(place)) as scene, closing(Child(place).ready()) as worker:
         half = len(happenings) // 2
         scene.send(records(happenings[:half]))
+        scene.expected()  # read before an erasure takes it out of the log
         failed = 0
         for number, viewer in enumerate(gone):
             if number == len(gone) // 2:
                 scene.send(records(happenings[half:]))  # the worker is at work on some of them meanwhile
+                scene.expected()
             failed += _command(place, "erase", viewer)[0] != 0
         scene.send(records([event for event in happenings if event.viewer_id in gone]))  # a spool, a dead letter
         left = _left(scene, place, gone)

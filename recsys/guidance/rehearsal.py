@@ -172,7 +172,7 @@ def _amiss(control: Control, told: Told, by: int) -> str:
     """By how much, and in which direction, a control of this kind gives way.
 
     >>> pin = Pin(id="a", action="pin", item="i", slot=1)
-    >>> _amiss(pin, Told("pin", 0, 0, 1, True), 1)
+    >>> _amiss(pin, Told("pin", 12, 0, 0, 1, True), 1)
     'it cannot stand there'
     """
     if isinstance(control, Pin):
