@@ -9,6 +9,7 @@ let outlet = "";
 let versions = [];
 let saved = "";
 let base = 0; // the version that the text was opened as, or last saved as
+let found = null; // what the last check of the present text found
 let asked = null; // what is in force, as last answered
 
 /** Whether the text differs from the version it was opened as. */
@@ -72,6 +73,7 @@ function edit(version) {
 
 /** What was found belongs to a text that is no longer there. */
 export function forget() {
+  found = null;
   $("findings").replaceChildren();
   offer(true);
 }
@@ -103,14 +105,18 @@ export async function check() {
 }
 
 function show(findings) {
-  findings.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
+  found = findings.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
+  list();
+  $("findings").scrollIntoView({ block: "nearest" });
+}
+
+function list() {
   const groups = LEVELS.flatMap((level) => {
-    const own = findings.filter((one) => one.level === level);
+    const own = found.filter((one) => one.level === level);
     return own.length ? [h("li", { class: "heading" }, `${say.word(`level_${level}`)} · ${own.length}`), ...own.map(line)] : [];
   });
   $("findings").replaceChildren(...(groups.length ? groups : [h("li", { class: "good" }, say.word("all_well"))]));
-  offer(!findings.some((one) => one.level === "error"));
-  $("findings").scrollIntoView({ block: "nearest" });
+  offer(!found.some((one) => one.level === "error"));
 }
 
 /** Where (the control by its id, when the API names it) and what. */
@@ -207,4 +213,5 @@ async function until(done) {
 /** Says in the other language what is shown already. */
 export function retell() {
   if (asked) effective(asked);
+  if (found) list();
 }
