@@ -55,8 +55,11 @@ function frame(width, height, [from, to], [low, high], told) {
 }
 
 const DAY = 86_400_000;
-const moment = (at, span) => new Date(at).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", span > 2 * DAY
-  ? { month: "2-digit", day: "2-digit" } : { hour: "2-digit", minute: "2-digit", hour12: false });
+const date = { month: "2-digit", day: "2-digit" };
+
+/** A mark of time: hours within two days, days within a year, else with the year. */
+const moment = (at, span) => new Date(at).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", span > 365 * DAY
+  ? { year: "numeric", ...date } : span > 2 * DAY ? date : { hour: "2-digit", minute: "2-digit", hour12: false });
 
 /** Round values up to `high`: 1, 2 or 5 times a power of ten. */
 function ticks(high) {

@@ -4,7 +4,7 @@ import { $, api, h, say, tellFault, trying } from "./core.js";
 import { learn } from "./language.js";
 import { showPage } from "./page.js";
 import { check, forget, mayReplace, publish, retell, save, showPolicy, shown, unsaved } from "./policy.js";
-import { preview } from "./preview.js";
+import { preview, retell as retellPreview } from "./preview.js";
 import { draw, showTargets } from "./targets.js";
 
 const VIEWS = ["page", "policy", "targets", "history"];
@@ -127,6 +127,7 @@ $("language").addEventListener("click", trying(async () => {
   await learn();
   words();
   retell();
+  retellPreview();
   draw();
   await Promise.all([shown() ? refresh() : null, health()]);
 }));

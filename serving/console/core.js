@@ -112,7 +112,17 @@ export function ask({ title, text = "", fields = [], go, danger = false }) {
 /** A labelled field for `ask`. */
 export const field = (word, attributes) => h("label", {}, say.word(word), h("input", { autocomplete: "off", ...attributes }));
 
-export const time = (text) => new Date(text).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", { hour12: false });
+const locale = () => (say.language === "zh" ? "zh-CN" : "en-GB");
+
+/** A moment as the editor's clock shows it. */
+export const time = (text) => new Date(text).toLocaleString(locale(), { hour12: false });
+
+/** The same with the clock's offset from UTC, for a date that others must keep: 01/10/2026, 08:00:00 UTC+08:00. */
+export function zoned(text) {
+  const at = new Date(text), ahead = -at.getTimezoneOffset(), size = Math.abs(ahead);
+  const two = (part) => String(part).padStart(2, "0");
+  return `${time(text)} UTC${ahead < 0 ? "−" : "+"}${two(Math.floor(size / 60))}:${two(size % 60)}`;
+}
 
 /** A figure with so many digits after the point; what is smaller gets more of them, down to a millionth. */
 export function number(value, digits = 2) {

@@ -1,6 +1,6 @@
 // A control in words: what it asks, of which items, where and when.
 
-import { brief, percent, say, time } from "./core.js";
+import { brief, percent, say, zoned } from "./core.js";
 
 export function described(control) {
   return [asks(control), control.where ? condition(control.where) : "", scope(control.on), span(control.active)].filter(Boolean).join("; ");
@@ -29,7 +29,7 @@ function share(c) {
 
 function target(c) {
   const asked = c.share ? `${much(c.share)} ${say.word("of_attention")}` : `${c.impressions} ${say.word("impressions")}`;
-  return `${say.word(c.bound === "at_most" ? "at_most" : "at_least")} ${asked} ${say.word("until")} ${time(c.by)}`;
+  return `${say.word(c.bound === "at_most" ? "at_most" : "at_least")} ${asked} ${say.word("until")} ${zoned(c.by)}`;
 }
 
 /** A number with a point is a share, a whole one a number of items. */
@@ -60,7 +60,7 @@ function scope(on) {
 function span(active) {
   if (!active) return "";
   const said = [
-    active.from ? `${say.word("from")} ${time(active.from)}` : "", active.until ? `${say.word("until")} ${time(active.until)}` : "",
+    active.from ? `${say.word("from")} ${zoned(active.from)}` : "", active.until ? `${say.word("until")} ${zoned(active.until)}` : "",
     ...(active.daily || []), ...(active.days || []).map((day) => say.one("day", day)), active.offset || "",
   ];
   return said.filter(Boolean).join(" ");

@@ -16,7 +16,7 @@ function showVersions(versions, { open, putInForce }) {
     "tr", {},
     h("td", { class: "number" }, h("b", {}, String(one.version))),
     h("td", { class: "whole" }, pill(one.active ? "active" : one.state)),
-    h("td", {}, one.author, one.note ? h("small", {}, one.note) : null),
+    h("td", { class: "note" }, one.author, one.note ? h("small", {}, one.note) : null),
     h("td", { class: "number" }, time(one.at)),
     h(
       "td", {},
@@ -49,7 +49,7 @@ async function more() {
     h("td", { class: "number" }, time(row.at)),
     h("td", {}, row.actor),
     h("td", { class: "whole" }, say.one("did", row.action)),
-    h("td", {}, row.subject, h("small", {}, details(row.detail))),
+    h("td", { class: "why" }, row.subject, h("small", {}, details(row.detail))),
     h("td", {}, h("code", { class: "muted", title: row.hash }, row.hash.slice(0, 8))),
   ));
   const heads = ["#", say.word("when"), say.word("by"), say.word("did"), say.word("subject"), "SHA-256"];

@@ -39,14 +39,15 @@ export const say = {
 export async function learn() {
   if (templates.length || say.language !== "zh") return;
   const pairs = await (await fetch("/console/static/wording.zh.json")).json();
-  const literal = ([english]) => (english.startsWith("{rest}") ? Infinity : english.replace(/\{\w+[*!]?\}/g, "").length);
+  const literal = ([english]) => (english.startsWith("{rest}") ? Infinity : english.replace(/\{\w+[*!=]?\}/g, "").length);
   const most = pairs.toSorted((a, b) => literal(b) - literal(a)); // of several that fit, the one that says most is meant
   templates = most.map(([english, chinese]) => ({ pattern: pattern(english), chinese }));
 }
 
-/** {name} is any text, {name*} a list of texts parted by commas, {name!} one word; what follows {rest} is taken off first. */
+/** {name} is any text, {name*} a list of texts parted by commas, {name!} one word, {name=} words of the policy,
+ * which are typed as they are; what follows {rest} is taken off first. */
 function pattern(english) {
-  const parts = english.split(/\{(\w+[*!]?)\}/);
+  const parts = english.split(/\{(\w+[*!=]?)\}/);
   const names = parts.filter((_, n) => n % 2);
   const source = parts.map((part, n) => (n % 2 ? (part.endsWith("!") ? "(\\S+)" : "(.+?)") : part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))).join("");
   return { names, expression: new RegExp(`^${source}$`, "s") };
@@ -56,9 +57,14 @@ function inChinese(text) {
   for (const { pattern: { names, expression }, chinese } of templates) {
     const found = expression.exec(text);
     if (found) {
-      const of = new Map(names.map((name, n) => [name, name.endsWith("*") ? found[n + 1].split(", ").map(inChinese).join("、") : inChinese(found[n + 1])]));
-      return chinese.replace(/\{(\w+[*!]?)\}/g, (_, name) => of.get(name));
+      const of = new Map(names.map((name, n) => [name, part(name, found[n + 1])]));
+      return chinese.replace(/\{(\w+[*!=]?)\}/g, (_, name) => of.get(name));
     }
   }
   return text;
+}
+
+function part(name, text) {
+  if (name.endsWith("=")) return text;
+  return name.endsWith("*") ? text.split(", ").map(inChinese).join("、") : inChinese(text);
 }

@@ -8,6 +8,8 @@ const LEVELS = ["error", "warning", "hint"];
 let outlet = "";
 let versions = [];
 let saved = "";
+let base = 0; // the version that the text was opened as, or last saved as
+let found = null; // what the last check of the present text found
 let asked = null; // what is in force, as last answered
 
 /** Whether the text differs from the version it was opened as. */
@@ -25,7 +27,7 @@ export async function showPolicy(code) {
   asked = inForce;
   effective(inForce);
   if (changed) edit(versions.find((one) => one.active) || versions[0]);
-  $("base").textContent = versions.length ? `${say.word("base")} ${versions[0].version}` : say.word("nothing_saved");
+  basis();
   await showHistory(versions, { open, putInForce });
 }
 
@@ -49,14 +51,29 @@ function effective(said) {
   if (said.fault) notice(say.told(said.fault));
 }
 
+/** What the text is based on, and what others saved since then. */
+function basis() {
+  const since = newer();
+  $("base").textContent = base ? `${say.word("base")} ${base}` : say.word("nothing_saved");
+  $("newer").textContent = since.length ? `${say.word("newer")} ${named(since)}` : "";
+}
+
+const newer = () => versions.filter((one) => one.version > base);
+
+/** The newest of some versions, with who saved them. */
+const named = (some) => some.slice(0, 3).map((one) => `${one.version} (${one.author})`).join(", ") + (some.length > 3 ? ", …" : "");
+
 function edit(version) {
   $("text").value = saved = version ? version.text : `outlet: ${outlet}\nweights: {}\ncontrols: []\n`;
+  base = version ? version.version : 0;
   $("note").value = "";
+  basis();
   forget();
 }
 
 /** What was found belongs to a text that is no longer there. */
 export function forget() {
+  found = null;
   $("findings").replaceChildren();
   offer(true);
 }
@@ -88,14 +105,18 @@ export async function check() {
 }
 
 function show(findings) {
-  findings.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
+  found = findings.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
+  list();
+  $("findings").scrollIntoView({ block: "nearest" });
+}
+
+function list() {
   const groups = LEVELS.flatMap((level) => {
-    const own = findings.filter((one) => one.level === level);
+    const own = found.filter((one) => one.level === level);
     return own.length ? [h("li", { class: "heading" }, `${say.word(`level_${level}`)} · ${own.length}`), ...own.map(line)] : [];
   });
   $("findings").replaceChildren(...(groups.length ? groups : [h("li", { class: "good" }, say.word("all_well"))]));
-  offer(!findings.some((one) => one.level === "error"));
-  $("findings").scrollIntoView({ block: "nearest" });
+  offer(!found.some((one) => one.level === "error"));
 }
 
 /** Where (the control by its id, when the API names it) and what. */
@@ -115,21 +136,31 @@ function author() {
   return name;
 }
 
+/** The number of the new version, or null when the editor would rather not save beside newer ones. */
 async function saveVersion() {
-  const said = { text: $("text").value, author: author(), note: $("note").value, base_version: versions[0]?.version ?? 0 };
+  const said = { text: $("text").value, author: author(), note: $("note").value, base_version: base };
+  const since = newer();
+  if (since.length) {
+    const text = `${say.word("newer")} ${named(since)}. ${say.word("save_beside_text")}`;
+    if (!(await ask({ title: say.word("save_beside"), text, go: say.word("save_beside") }))) return null;
+    said.base_version = since[0].version; // the newest that the editor was told of
+  }
   try {
     const answer = await api(`/v1/policies/${outlet}/draft`, said);
     show(answer.findings);
     saved = said.text;
+    base = answer.version.version;
     return answer.version.version;
   } catch (error) {
     if (error.status === 422 && error.findings?.length) show(error.findings);
+    if (error.status === 409) await showPolicy(outlet); // what was saved meanwhile is named beside the text
     throw error;
   }
 }
 
 export async function save() {
   const version = await saveVersion();
+  if (version === null) return;
   await showPolicy(outlet);
   notice(`${say.word("saved")} ${version}`, true);
 }
@@ -145,7 +176,7 @@ export async function publish() {
   if (!(await ask({ title, text, fields, go: say.word("publish") }))) return;
   const newest = versions[0];
   const version = newest && newest.text === $("text").value && !newest.active ? newest.version : await saveVersion();
-  await inForce("publish", version);
+  if (version !== null) await inForce("publish", version);
 }
 
 /** From the list of versions: an earlier one again, or a draft. Asks first. */
@@ -166,6 +197,8 @@ async function inForce(way, version) {
   await showPolicy(outlet);
   const now = versions.find((one) => one.version === version);
   if (untouched && now && now.text !== saved) edit(now);
+  else if (untouched && now) base = version; // the same text: what was found stays
+  basis();
   notice(`${outlet}@${version} ${say.word(there ? "live" : "live_soon")}`, there);
 }
 
@@ -180,4 +213,5 @@ async function until(done) {
 /** Says in the other language what is shown already. */
 export function retell() {
   if (asked) effective(asked);
+  if (found) list();
 }

@@ -3,6 +3,7 @@
 import { $, h, number, percent, request, say, table, tile } from "./core.js";
 
 let running = null;
+let last = null; // what the preview said last
 
 /** Starts a preview of the text being edited, or stops the one under way. */
 export async function preview(outlet) {
@@ -42,8 +43,10 @@ async function* lines(outlet, text, signal) {
   }
 }
 
-function tell({ phase, elapsed_s, sources, report, detail }) {
+function tell(line) {
+  const { phase, elapsed_s, sources, report, detail } = line;
   if (phase === "failed") throw new Error(detail);
+  last = line;
   const from = Object.entries(sources).filter(([, n]) => n).map(([name, n]) => `${n} ${say.word(`from_${name}`)}`).join(", ");
   $("preview-state").textContent = `${report.requests} / ${report.of} · ${number(elapsed_s, 1)} s · ${from}`;
   $("preview-body").hidden = false;
@@ -165,6 +168,11 @@ function example(one) {
 function placement(id) {
   const [outlet, screen, surface] = id.split("-");
   return `${say.outlet(outlet)} · ${say.one("screen", screen)} ${say.one("surface", surface)}`;
+}
+
+/** Says in the other language what is shown already. */
+export function retell() {
+  if (last && !$("preview-body").hidden) tell(last);
 }
 
 const offPolicy = (said) => (said ? `${say.word("log_says")} ${say.told(said.why)}${say.word("full_stop")}` : "");
