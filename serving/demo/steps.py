@@ -97,9 +97,9 @@ def replay(
 ) -> bool:
     """Send the interactions through the stream and wait until the worker has folded each; False when it had.
 
-    `ratings` says how many each viewer has. Those of a viewer who was `erased`, before or meanwhile, are not waited for:
-    no worker folds them again. `note` is told how many were sent, so that a run that was interrupted goes on at `sent_before`: a viewer's state
-    knows its latest events again, but not all of them.
+    `ratings` says how many each viewer has. Those of a viewer who was `erased`, before or meanwhile, are not waited
+    for: no worker folds them again. `note` is told how many were sent, so that a run that was interrupted goes on at
+    `sent_before`: a viewer's state knows its latest events again, but not all of them.
     """
 
     def owed_and_known() -> tuple[int, int]:
