@@ -91,12 +91,15 @@ def erase_viewer(
     held = online.get([key])[0] is not None
     found = log.query('SELECT count(*) AS n FROM log WHERE viewer_id = $viewer AND "at" <= $now',
                       {"viewer": viewer_id, "now": now})  # fmt: skip
-    log.erased.add(hashed(viewer_id), now)
+    events = int(found["n"][0].as_py())
+    log.erased.add(hashed(viewer_id), now, held=held or events > 0)
     log.erased.agree_with(online)
     online.delete([key])
     let_go(online, [key])
     files, left = purge(log, viewer_id), None
+    if files and not (held or events):  # what was folded while this began
+        log.erased.add(hashed(viewer_id), now)
     if stream is not None:
         left = stream.forget(topic, viewer_id, [group])
         stream.forget(dead_topic(topic), viewer_id)
-    return Erasing(held, int(found["n"][0].as_py()), files, left)
+    return Erasing(held, events, files, left)

@@ -122,10 +122,10 @@ class PolicyDesk:
         self.control.publish(outlet, said.version, said.author, said.base_version)
         return version_out(self.control.version(outlet, said.version))
 
-    def publish_text(self, outlet: str, text: str, author: str, note: str = "") -> PolicyVersionOut:
+    def publish_text(self, outlet: str, said: DraftRequest) -> PolicyVersionOut:
         """Save a policy and put it in force in one step. Raises PolicyError, Conflict."""
-        saved = self._save(outlet, DraftRequest(text=text, author=author, note=note), self._usable(outlet, text))
-        return self.publish(outlet, PublishRequest(version=saved.version, author=author))
+        saved = self._save(outlet, said, self._usable(outlet, _text(said)))
+        return self.publish(outlet, PublishRequest(version=saved.version, author=said.author))
 
     def rollback(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
         """Put a version in force that was in force before. Raises as `publish`, and InvalidInput if it never was."""

@@ -85,5 +85,5 @@ class CloneOrder(TargetOrder):
     since: AwareDatetime | None = Field(None, alias="from")
     by: AwareDatetime
     amount: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
-        None, description="impressions or share; unsaid = the same"
+        None, description="impressions or share; unsaid = what the first one asks for by now"
     )

@@ -81,17 +81,19 @@ class TargetDesk:
     def clone(self, outlet: str, target_id: str, said: CloneOrder) -> DraftAnswer:
         """Save the outlet's policy with one more target, which begins with this one's prices; to be published next.
 
-        The editor's YAML stays as it is and gets one more entry; where that cannot be, a finding says so.
+        Without an amount of its own it asks for what this one asks for by now. The editor's YAML stays as it is and
+        gets one more entry; where that cannot be, a finding says so.
 
         Raises NotFound; InvalidInput for an id that is taken, an amount or a window that no target can have.
         """
-        target = self._running(outlet, target_id).target
+        one = self._running(outlet, target_id)
+        target, amount = one.target, said.amount if said.amount is not None else one.order.amount
         policy = self.desk.holders.shelf.own(outlet)
         assert policy is not None, "a target in force has a policy"
         changes: dict[str, Any] = {"id": said.id, "since": said.since, "by": said.by, "like": target.id}
-        if said.amount is not None:
-            whole_amount = int(said.amount) if said.amount.is_integer() else said.amount  # a fraction is refused
-            changes |= {"share": said.amount} if target.share is not None else {"impressions": whole_amount}
+        if amount is not None:
+            whole_amount = int(amount) if float(amount).is_integer() else amount  # a fraction is refused
+            changes |= {"share": amount} if target.share is not None else {"impressions": whole_amount}
         try:
             again = ExposureTarget.model_validate({**target.model_dump(), **changes})
             whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})

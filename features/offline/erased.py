@@ -25,10 +25,12 @@ ERASED = "erased:"
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """One viewer's wish. `who` is the SHA-256 of the id in hexadecimal, `at` unix seconds."""
+    """One viewer's wish. `who` is the SHA-256 of the id in hexadecimal, `at` unix seconds; `held`: whether anything of
+    such a viewer was there."""
 
     who: str
     at: float
+    held: bool = True
 
 
 _decoder = msgspec.json.Decoder(Erasure)
@@ -44,23 +46,28 @@ class Erased:
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / NAME
-        self._size, self._known = -1, dict[str, float]()
+        self._size, self._known, self._held = -1, dict[str, float](), dict[str, float]()
 
     def all(self) -> Mapping[str, float]:
         """Hash -> unix second of the latest erasure. Raises Unavailable."""
         try:
             size = self._file.stat().st_size
             if size != self._size:
-                self._known, self._size = _read(self._file.read_bytes()), size
+                (self._known, self._held), self._size = _read(self._file.read_bytes()), size
         except FileNotFoundError:
-            self._known, self._size = {}, -1
+            self._known, self._held, self._size = {}, {}, -1
         except OSError as error:
             raise Unavailable(f"{self._file}: {error}") from error
         return self._known
 
-    def add(self, who: str, at: float) -> None:
+    def held(self) -> Mapping[str, float]:
+        """As `all`, of those alone of whom there was anything to erase. Raises Unavailable."""
+        self.all()
+        return self._held
+
+    def add(self, who: str, at: float, held: bool = True) -> None:
         """Remember a hash; on the disk on return. Raises Unavailable."""
-        line = b"\n" + msgspec.json.encode(Erasure(who, at)) + b"\n"  # begins a line even after a torn one
+        line = b"\n" + msgspec.json.encode(Erasure(who, at, held)) + b"\n"  # begins a line even after a torn one
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -96,20 +103,25 @@ class Erased:
         here = self.all()
         for who, erasure in there.items():
             if erasure.at > here.get(who, -1.0):
-                self.add(who, erasure.at)
+                self.add(who, erasure.at, erasure.held)
         missing = {who: at for who, at in self.all().items() if who not in there or there[who].at < at}
         if missing:
-            online.put({ERASED + who: msgspec.json.encode(Erasure(who, at)) for who, at in missing.items()})
+            held = self.held()
+            copies = {who: Erasure(who, at, who in held) for who, at in missing.items()}
+            online.put({ERASED + who: msgspec.json.encode(copy) for who, copy in copies.items()})
 
 
-def _read(lines: bytes) -> dict[str, float]:
-    """The latest moment for each hash; a line that a crash tore is none: its writer never said that it was done."""
+def _read(lines: bytes) -> tuple[dict[str, float], dict[str, float]]:
+    """The latest moment for each hash, and the latest at which anything was held; a line that a crash tore is none: its
+    writer never said that it was done."""
     known: dict[str, float] = {}
+    held: dict[str, float] = {}
     for line in lines.splitlines():
         if line.strip():
             try:
                 erasure = _decoder.decode(line)
             except msgspec.DecodeError:
                 continue
-            known[erasure.who] = max(erasure.at, known.get(erasure.who, -1.0))
-    return known
+            for moments in (known, held) if erasure.held else (known,):
+                moments[erasure.who] = max(erasure.at, moments.get(erasure.who, -1.0))
+    return known, held

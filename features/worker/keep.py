@@ -147,7 +147,7 @@ def _verify(kept: Kept, _: argparse.Namespace) -> int:
     anew = {one.key: one.at for one in aside(kept.online) if not one.mended}
     events = replayed(kept.log, kept.worker(into), into, now, kept.ttl_s, kept.item_ttl_s)
     since = rebuilt_at(kept.online)
-    erased, found, sums = sum(at >= since for at in kept.log.erased.all().values()), 0, 0
+    erased, found, sums = sum(at >= since for at in kept.log.erased.held().values()), 0, 0
     for key, what in differences(kept.online, into, now, kept.ttl_s, kept.item_ttl_s):
         found += 1
         sums += not key.startswith(VIEWERS) and key not in anew

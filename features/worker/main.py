@@ -28,12 +28,15 @@ from recsys.state import DAY_S
 
 FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "stream_days", "item_ttl_days",
          "viewer_ttl_days")  # fmt: skip
+UNHEARD = 128 + signal.SIGPIPE
+"""Exit code when nobody reads the output any more, as of any command in a shell's pipe."""
+
 STORE_TIMEOUT_S = 10.0  # nobody waits for a page here
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 done or asked to stop, 1 for what cannot go on or is wrong, 2 for a wrong command line or setting, 3
-    for what `verify` cannot judge before a rebuild."""
+    for what `verify` cannot judge before a rebuild, 141 when whoever read its output stopped reading."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     arguments = _parser().parse_args(argv)
     try:
@@ -44,10 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with closing(open_stream(settings.stream_url, partitions=settings.partitions)) as stream:
             if arguments.what == "dlq":
-                return _dlq(stream, settings.topic, arguments)
-            if arguments.what in COMMANDS:
-                return _keep(stream, settings, arguments)
-            return _run(stream, settings, arguments.until_idle)
+                code = _dlq(stream, settings.topic, arguments)
+            elif arguments.what in COMMANDS:
+                code = _keep(stream, settings, arguments)
+            else:
+                code = _run(stream, settings, arguments.until_idle)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # whoever read what it writes has had enough (`... | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does Python complain at its own end
+        return UNHEARD
     except MainstayError as error:
         print(f"recsys-worker: {error}", file=sys.stderr)
         return 1

@@ -20,6 +20,7 @@ from recsys.errors import Finding, PolicyError
 from recsys.guidance.policy import HARDNESS, Block, Boost, Cap, Control, ExposureTarget, Pin, Policy, Share, Space
 
 FIRM = ("legal", "binding")
+PLACE = "where and when it is in force may not change"
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ def loosenings(policies: Sequence[Policy]) -> Iterator[Finding]:
     for place, control in enumerate(policy.controls):
         parent = above.get(control.id)
         if parent and not _may_replace(parent.control, control):
-            how = looser(parent.control, control)
-            yield Finding(
-                f"controls[{place}]",
-                f"{control.id!r} is {parent.control.hardness} in {_voice(parent.outlet)}: {how}; "
-                f"the control of {parent.outlet} stays in force",
-            )
+            for how in _all_looser(parent.control, control):
+                yield Finding(
+                    f"controls[{place}]",
+                    f"{control.id!r} is {parent.control.hardness} in {_voice(parent.outlet)}: {how}; "
+                    f"the control of {parent.outlet} stays in force{_to_repeat(parent.control, control, how)}",
+                )
 
 
 def _voice(origin: str) -> str:
@@ -149,15 +150,49 @@ def _may_replace(parent: Control, child: Control) -> bool:
 
 def looser(parent: Control, child: Control) -> str | None:
     """What in the child's form of a control asks less than the parent's; None when it asks at least as much."""
+    return next(_all_looser(parent, child), None)
+
+
+def _all_looser(parent: Control, child: Control) -> Iterator[str]:
+    """How weighty it is, where it is in force and how much it asks: of each the first word that is less."""
     if type(parent) is not type(child):
-        return f"it must stay a {parent.action}, not become a {child.action}"
+        yield f"it must stay a {parent.action}, not become a {child.action}"
+        return
+    less = (_looser_weight(parent, child), _looser_place(parent, child), _looser_amounts(parent, child))
+    yield from (how for how in less if how)
+
+
+def _looser_weight(parent: Control, child: Control) -> str | None:
     if HARDNESS.index(child.hardness) > HARDNESS.index(parent.hardness):
         return f"its hardness may not sink to {child.hardness}"
     if child.hardness == parent.hardness and child.priority < parent.priority:
         return f"its priority may not sink below {parent.priority}"
-    if child.on != parent.on or child.active != parent.active:
-        return "where and when it is in force may not change"
-    return _looser_amounts(parent, child)
+    return None
+
+
+def _looser_place(parent: Control, child: Control) -> str | None:
+    return None if (child.on, child.active) == (parent.on, parent.active) else PLACE
+
+
+def _to_repeat(parent: Control, child: Control, how: str) -> str:
+    """Of a control that is in force elsewhere than the parent's: what of it must be said again, as YAML."""
+    if how != PLACE:
+        return ""
+    said = {name: getattr(parent, name) for name in ("on", "active") if getattr(parent, name) != getattr(child, name)}
+    again = (
+        f"{name}: {_flow(one.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
+        for name, one in said.items()
+    )
+    return f"; did you mean '{', '.join(again)}'?"
+
+
+def _flow(said: object) -> str:
+    """Plain values as YAML on one line."""
+    if isinstance(said, dict):
+        return "{" + ", ".join(f"{name}: {_flow(one)}" for name, one in said.items()) + "}"
+    if isinstance(said, list | tuple):
+        return "[" + ", ".join(map(_flow, said)) + "]"
+    return f'"{said}"' if ":" in str(said) else str(said)
 
 
 def _looser_amounts(parent: Control, child: Control) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import httpx
 from rich.console import Console
 
+from features.offline.log import EventLog
 from features.online.connect import open_online
 from features.stream.connect import open_stream
 from recsys.catalog import Item
@@ -139,8 +140,9 @@ class Demo:
             closing(open_stream(s.stream_url, partitions=s.partitions)) as stream,
             closing(open_online(s.online_url, timeout_s=place.TIMEOUT_S)) as online,
         ):
-            events, viewers, total = movielens.events(), movielens.viewers, len(movielens)
-            return steps.replay(stream, online, s, events, total, viewers, self._household, kept.sent, note)
+            erased = EventLog(Path(s.event_log_dir)).erased
+            events, ratings = movielens.events(), movielens.ratings
+            return steps.replay(stream, online, s, events, ratings, erased, self._household, kept.sent, note)
 
     def _learn(self, api: httpx.Client) -> bool:
         """Train unless the API serves what an earlier run trained; False when it does."""

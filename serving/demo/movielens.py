@@ -48,7 +48,13 @@ class MovieLens:
     @property
     def viewers(self) -> list[str]:
         """Pseudonymous viewer ids, those with most ratings first."""
-        return [f"ml-{user}" for user in self.table["userId"].value_counts(sort=True).index]
+        return list(self.ratings)
+
+    @property
+    def ratings(self) -> dict[str, int]:
+        """How many ratings each viewer has, those with most first."""
+        counts = self.table["userId"].value_counts(sort=True)
+        return {f"ml-{user}": int(count) for user, count in counts.items()}
 
     def items(self) -> list[Item]:
         """One item per film."""

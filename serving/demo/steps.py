@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from features.codec import decode_viewer, viewer_key
 from features.events import ViewerEvent, encode
+from features.offline.erased import Erased, hashed
 from features.online import OnlineStore
 from features.stream import Record, Stream
 from recsys.catalog import Item
@@ -88,35 +89,42 @@ def replay(
     online: OnlineStore,
     settings: Settings,
     events: Iterable[ViewerEvent],
-    total: int,
-    viewers: Sequence[str],
+    ratings: Mapping[str, int],
+    erased: Erased,
     household: Household,
     sent_before: int = 0,
     note: Callable[[int], None] = lambda sent: None,
 ) -> bool:
     """Send the interactions through the stream and wait until the worker has folded each; False when it had.
 
-    `note` is told how many were sent, so that a run that was interrupted goes on at `sent_before`: a viewer's state
-    knows its latest events again, but not all of them.
+    `ratings` says how many each viewer has. Those of a viewer who was `erased`, before or meanwhile, are not waited
+    for: no worker folds them again. `note` is told how many were sent, so that a run that was interrupted goes on at
+    `sent_before`: a viewer's state knows its latest events again, but not all of them.
     """
-    known = folded(online, viewers)
-    if known >= total:
+
+    def owed_and_known() -> tuple[int, int]:
+        gone = erased.all()
+        living = [viewer for viewer in ratings if not gone or hashed(viewer) not in gone]
+        return sum(ratings[viewer] for viewer in living), folded(online, living)
+
+    owed, known = owed_and_known()
+    if known >= owed:
         return False
     skipped = sent_before if known else 0  # an empty store has lost what was sent
     with progress() as bar:
-        sent = bar.add_task("interactions into the stream", total=total, completed=skipped)
-        done = bar.add_task("folded into features by the worker", total=total, completed=known)
+        sent = bar.add_task("interactions into the stream", total=sum(ratings.values()), completed=skipped)
+        done = bar.add_task("folded into features by the worker", total=owed, completed=known)
         for batch in _batches(islice(events, skipped, None), 2000):
             stream.publish(settings.topic, [Record(event.viewer_id, encode(event)) for event in batch])
             bar.advance(sent, len(batch))
             note(skipped := skipped + len(batch))
-            bar.update(done, completed=folded(online, viewers))
+            bar.update(done, completed=owed_and_known()[1])
 
         def caught_up() -> bool:
             household.check()
-            now = folded(online, viewers)
-            bar.update(done, completed=now)
-            return now >= total
+            owed, now = owed_and_known()
+            bar.update(done, total=owed, completed=now)
+            return now >= owed
 
         if not until(caught_up, timeout_s=600, pause_s=0.3):
             raise RuntimeError("the worker did not fold all events within ten minutes; see worker.log")

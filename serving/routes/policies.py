@@ -10,11 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from recsys.catalog import Code
+from recsys.errors import Finding, InvalidInput
 from serving.access import editors_only
 from serving.body import read_json, read_text
 from serving.control import ControlPlane
 from serving.desk import PolicyDesk
 from serving.problems import documented
+from serving.queries import known_queries
 from serving.schemas import (
     AuditAnswer,
     AuditOut,
@@ -46,6 +48,14 @@ PUBLISH_BODY = _body(PublishRequest, {"version": 4, "author": "Lin Yue", "base_v
 _EXAMPLE = {"text": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
 Who = Annotated[str, Query(min_length=1, max_length=200, description="of a policy sent as YAML")]
 Note = Annotated[str, Query(max_length=2000, description="of a policy sent as YAML")]
+Base = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        description="of a policy sent as YAML: the newest version the author has seen, 0 for none; another one saved "
+        "since is then a conflict",
+    ),
+]
 
 
 OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="code of the outlet in the tree")]
@@ -53,7 +63,7 @@ OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="code of th
 
 def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRouter:
     """The policy routes; all that write, and the audit trail, are for editors."""
-    router = APIRouter(tags=["policies"])
+    router = APIRouter(tags=["policies"], dependencies=[Depends(known_queries)])
     editors = [Depends(editors_only(admin_token))]
 
     @router.get("/v1/outlets", summary="Every outlet, parents before children")
@@ -106,17 +116,20 @@ def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRout
         status_code=201,
         summary="Save a new version",
         description="Versions are only ever appended. 422 names every field that is wrong; lint's findings come along. "
-        "Takes `application/yaml` too, with `author` and `note` in the query.",
+        "Takes `application/yaml` too, with `author`, `note` and `base_version` in the query.",
         responses=documented(400, 401, 409, 413, 422, 503),
         dependencies=editors,
         openapi_extra=_body(
             DraftRequest, {**_EXAMPLE, "author": "Lin Yue", "note": "a little nearer", "base_version": 3}
         ),
     )
-    async def draft(request: Request, outlet: OutletCode, author: Who = "api", note: Note = "") -> DraftAnswer:
+    async def draft(
+        request: Request, outlet: OutletCode, author: Who = "api", note: Note = "", base_version: Base = None
+    ) -> DraftAnswer:
         if _is_yaml(request):
-            said = DraftRequest(text=await read_text(request), author=author, note=note)
+            said = DraftRequest(text=await read_text(request), author=author, note=note, base_version=base_version)
         else:
+            _no_queries(request)
             said = _said(DraftRequest, await read_json(request))
         return await run_in_threadpool(desk.draft, outlet, said)
 
@@ -125,16 +138,20 @@ def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRout
         summary="Put a saved version in force",
         description=(
             "In force in every serving process within a second; every page and impression names it. A policy sent as "
-            "`application/yaml` is saved as the next version and put in force in one step."
+            "`application/yaml` is saved as the next version and put in force in one step, with `author`, `note` and "
+            "`base_version` in the query."
         ),
         responses=documented(400, 401, 404, 409, 413, 422, 503),
         dependencies=editors,
         openapi_extra=PUBLISH_BODY,
     )
-    async def publish(request: Request, outlet: OutletCode, author: Who = "api", note: Note = "") -> PolicyVersionOut:
+    async def publish(
+        request: Request, outlet: OutletCode, author: Who = "api", note: Note = "", base_version: Base = None
+    ) -> PolicyVersionOut:
         if _is_yaml(request):
-            text = await read_text(request)
-            return await run_in_threadpool(desk.publish_text, outlet, text, author, note)
+            sent = DraftRequest(text=await read_text(request), author=author, note=note, base_version=base_version)
+            return await run_in_threadpool(desk.publish_text, outlet, sent)
+        _no_queries(request)
         said = _said(PublishRequest, await read_json(request))
         return await run_in_threadpool(desk.publish, outlet, said)
 
@@ -179,6 +196,14 @@ def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRout
 
 def _is_yaml(request: Request) -> bool:
     return "yaml" in request.headers.get("content-type", "")
+
+
+def _no_queries(request: Request) -> None:
+    """Raises InvalidInput for what a body in JSON says itself: in the query nobody would read it."""
+    if request.query_params:
+        words = "is said in the body when that is JSON, and in the query only of a policy sent as YAML"
+        findings = [Finding(f"query.{name}", f"{name} {words}") for name in request.query_params]
+        raise InvalidInput("the request is not valid", findings)
 
 
 def _said(form: type[Form], body: object) -> Form:

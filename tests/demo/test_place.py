@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from features.events import ViewerEvent
 from features.offline.log import EventLog
 from features.online.memory import MemoryStore
 from features.stream.memory import MemoryStream
+from features.viewers import erase_viewer
 from features.worker.worker import Worker
 from recsys.settings import Settings
 from recsys.state import LANDMARK
@@ -70,19 +72,52 @@ def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path
         if sent == 2000:
             raise KeyboardInterrupt
 
-    worker = Worker(stream, online, EventLog(tmp_path), topic=settings.topic, group=settings.group)
+    log = EventLog(tmp_path)
+    worker = Worker(stream, online, log, topic=settings.topic, group=settings.group)
     with pytest.raises(KeyboardInterrupt):
-        steps.replay(stream, online, settings, events, total, ["v"], household, sent, note)
+        steps.replay(stream, online, settings, events, {"v": total}, log.erased, household, sent, note)
     while worker.step(wait_s=0):
         pass
     folding = threading.Thread(target=worker.run, args=(stop,))
     folding.start()
     try:
-        assert steps.replay(stream, online, settings, events, total, ["v"], household, sent, note)
-        assert not steps.replay(stream, online, settings, events, total, ["v"], household, sent, note)
+        assert steps.replay(stream, online, settings, events, {"v": total}, log.erased, household, sent, note)
+        assert not steps.replay(stream, online, settings, events, {"v": total}, log.erased, household, sent, note)
     finally:
         stop.set()
         folding.join()
     raw = online.get([viewer_key("v")])[0]
     assert raw is not None
     assert decode_viewer(raw).counts["like"] == total
+
+
+def test_a_replay_waits_for_nobody_who_was_erased(tmp_path: Path) -> None:
+    stop, per = threading.Event(), 10
+    stream, online, household = MemoryStream(partitions=2), MemoryStore(), Household(tmp_path)
+    log, settings = EventLog(tmp_path), Settings()
+    ratings = dict.fromkeys("abc", per)
+    events = [
+        ViewerEvent(id=f"{viewer}{n}", kind="like", viewer_id=viewer, at=LANDMARK + n, item_id=f"i{n}")
+        for n in range(per)
+        for viewer in ratings
+    ]
+    worker = Worker(stream, online, log, topic=settings.topic, group=settings.group)
+
+    def again(note: Callable[[int], None] = lambda sent: None, sent: int = 0) -> bool:
+        return steps.replay(stream, online, settings, events, ratings, log.erased, household, sent, note)
+
+    def erase(viewer: str) -> None:
+        erase_viewer(log, online, viewer, LANDMARK + 1e9)  # as if every event had been received before
+
+    folding = threading.Thread(target=worker.run, args=(stop,))
+    folding.start()
+    try:
+        assert again(lambda sent: erase("a")), "one who is erased while the events are on their way"
+        assert not again()
+        erase("b")
+        erase("nobody")
+        assert not again(sent=len(events)), "what stands is not sent again"
+    finally:
+        stop.set()
+        folding.join()
+    assert steps.folded(online, list(ratings)) == per

@@ -204,13 +204,18 @@ def test_erasures_survive_the_loss_of_either_copy_and_a_torn_line(tmp_path: Path
     here.add(hashed("v"), 3.0)
     with (tmp_path / NAME).open("ab") as file:
         file.write(b'{"who": "torn')
+    here.add(hashed("v"), 5.5, held=False)
     here.add(hashed("w"), 4.0)
-    assert here.all() == {hashed("v"): 5.0, hashed("w"): 4.0}
+    here.add(hashed("x"), 4.5, held=False)
+    known = {hashed("v"): 5.5, hashed("w"): 4.0, hashed("x"): 4.5}
+    assert here.all() == known
+    assert here.held() == {hashed("v"): 5.0, hashed("w"): 4.0}
     here.agree_with(online)
     (tmp_path / NAME).unlink()
     assert here.all() == {}
     again = Erased(tmp_path)
     again.agree_with(online)
-    assert again.all() == {hashed("v"): 5.0, hashed("w"): 4.0}
+    assert again.all() == known
+    assert again.held().keys() == {hashed("v"), hashed("w")}
     again.agree_with(other := MemoryStore())
     assert dict(other.scan("")) == dict(online.scan(""))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -31,7 +33,7 @@ from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
 from features.worker.dead import LetterCount, dead_topic
 from features.worker.keep import NOT_JUDGED, thin
-from features.worker.main import main
+from features.worker.main import UNHEARD, main
 from features.worker.rebuild import REBUILT, UNFINISHED, forget_idle, from_log, from_stream, rebuild
 from features.worker.verify import differences
 from features.worker.worker import Worker
@@ -317,8 +319,12 @@ def test_an_erasure_excuses_items_until_the_next_rebuild_and_no_longer(
     code, told = said("verify")
     assert code == 1, "nobody was erased"
     assert "not judged" not in told
+    assert said("erase", "nobody-here")[0] == 0
+    assert said("verify")[0] == 1, "who never was has added nothing"
     assert said("rebuild")[0] == 0
     assert said("erase", "viewer-1")[0] == 0
+    assert said("erase", "nobody-here")[0] == 0
+    assert said("erase", "viewer-1")[0] == 0, "said again, when nothing is held any more"
     code, told = said("verify")
     assert code == NOT_JUDGED, told
     assert "not judged, since they may hold what 1 viewers added who were erased after the last rebuild" in told
@@ -326,6 +332,17 @@ def test_an_erasure_excuses_items_until_the_next_rebuild_and_no_longer(
     assert said("verify")[0] == 0
     spoil()
     assert said("verify")[0] == 1, "the erasure was before the rebuild: it explains nothing"
+
+
+@pytest.mark.parametrize("command", [["export", "viewer-1"], ["verify"]])
+def test_a_reader_who_has_had_enough_ends_a_command_without_a_word(home: str, command: list[str]) -> None:
+    asked = [sys.executable, "-m", "features.worker.main", "--home", home, *command]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == UNHEARD
 
 
 def test_a_worker_does_not_start_on_half_a_store(home: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from recsys.guidance.compile import CompiledPolicy
 
 TEXT = "outlet: cn.zj\nweights: {locality: 0.2}\ncontrols:\n  - {id: cap, action: cap, attribute: topic, at_most: 3}\n"
@@ -53,6 +57,27 @@ def test_a_policy_from_draft_to_rollback(service, until) -> None:
         ("Bo", "policy.rollback"),
     ]
     assert service.parts.control.audit_break() is None
+
+
+@pytest.mark.parametrize("way", ["draft", "publish"])
+def test_yaml_says_what_it_is_based_on_in_the_query_and_nothing_there_is_dropped(service, way) -> None:
+    def send(query: str, body: str = TEXT, kind: str = "application/yaml"):
+        return service.http.post(f"/v1/policies/cn.zj/{way}?{query}", content=body, headers={"content-type": kind})
+
+    assert send("author=Lin&base_version=0").is_success
+    late = send("author=Bo&base_version=0")
+    assert late.status_code == 409
+    assert "version 1 is newer than 0" in late.json()["detail"]
+    assert send("author=Bo&base_version=99").status_code == 409
+    assert send("author=Bo&base_version=-1").json()["findings"][0]["where"] == "query.base_version"
+    for query, told in (("nonsense=1", "no query 'nonsense'"), ("autor=Bo", "did you mean 'author'")):
+        refused = send(query)
+        assert refused.status_code == 422
+        assert told in refused.json()["findings"][0]["message"]
+    body = json.dumps({"text": TEXT, "author": "Bo"} if way == "draft" else {"version": 1, "author": "Bo"})
+    unread = send("base_version=99", body, "application/json")
+    assert [one["where"] for one in unread.json()["findings"]] == ["query.base_version"]
+    assert len(service.http.get("/v1/policies/cn.zj/history").json()["versions"]) == 1
 
 
 def test_of_two_editors_the_second_is_told_of_the_first(service) -> None:

@@ -167,6 +167,17 @@ def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, au
     assert second["price"] > 0
 
 
+def test_a_clone_asks_for_what_the_first_asks_for_by_now(service, until) -> None:
+    service.publish("cn", said(impressions=500))
+    service.parts.targets.step()
+    assert order(service, "amount", amount=2500).status_code == 204
+    until(lambda: target(service)["amount"] == 2500, within_s=3)
+    made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00Z").json()
+    assert parse_policy(made["version"]["text"]).controls[-1].impressions == 2500  # type: ignore[union-attr]
+    made = order(service, "clone", id="harvest-3", by="2099-06-01T00:00:00Z", amount=70).json()
+    assert parse_policy(made["version"]["text"]).controls[-1].impressions == 70  # type: ignore[union-attr]
+
+
 YAML = """# what the summer desk promised
 outlet: cn
 controls:

@@ -66,7 +66,7 @@ def look_ahead(
     """The outlook at a price.
 
     With room below its limit the price will do what is needed, as far as `slope` (amounts per window and click) says
-    that it can; at its limit delivery goes on as it went.
+    that it can; at its limit delivery goes on as it went. What is delivered stays: `low` is never less.
     """
     left = max(1.0 - progress, 0.0)
     rate = max(pace.rate, 0.0) if pace.rate >= 0 else 1.0
@@ -82,4 +82,4 @@ def look_ahead(
         expected = max(min(1.0, most), at_least)
     steered = abs(expected - 1.0) < 1e-9
     spread = SURE * math.sqrt(max(pace.noise, 0.0) * (min(left, 0.03) if steered else left))
-    return Outlook(expected, max(expected - spread, delivered if sign < 0 else 0.0), expected + spread, limited)
+    return Outlook(expected, max(expected - spread, delivered), expected + spread, limited)

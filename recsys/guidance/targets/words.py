@@ -59,12 +59,10 @@ def sentence(standing: Standing) -> str:
     if word == "counters silent":
         return f"counters silent for {s.silent_s / 60:.0f} min: the price moves towards its forecast"
     if word in ("behind", "ahead"):
-        side = "above" if s.cap and word == "behind" else "below" if s.cap else word
-        return (
-            f"{word}: {abs(s.lag):.1%} of the amount {side} {'its' if side == word else 'the'} plan"
-            if not s.cap
-            else (f"{side} its plan by {abs(s.lag):.1%} of the amount")
-        )
+        side = "above" if word == "behind" else "below"
+        if s.cap:
+            return f"{side} its plan by {abs(s.lag):.1%} of the amount"
+        return f"{word}: {abs(s.lag):.1%} of the amount {'ahead of' if word == 'ahead' else word} its plan"
     if word == "price at limit":
         return f"on course, but the price is at its limit of {s.price_limit:g} clicks"
     if word == "reached":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import pytest
 
 from recsys.errors import PolicyError
+from recsys.guidance.inherit import loosenings
 from recsys.guidance.policy import Policy, Share, parse_policy
 from recsys.guidance.schedule import Active
 
@@ -210,3 +212,31 @@ def test_the_next_moment_in_force_is_in_force_and_nothing_before_it() -> None:
     assert friday_night.next(at(2, 0)) == at(6, 12)
     over = Active.model_validate({"from": "2026-03-02T00:00:00Z", "until": "2026-03-04T00:00:00Z", "days": ["sun"]})
     assert over.next(at(1, 0)) is None
+
+
+FIRM = "{{id: floor, action: share, where: {{label: x}}, at_least: {}, hardness: {}{}}}"
+HERE = ", on: {surfaces: [home, hot]}, active: {daily: ['06:00-24:00']}"
+
+
+def loosened(parent: str, child: str) -> list[str]:
+    """What is told of a child's form of a parent's control."""
+    line = [f"outlet: cn\ncontrols: [{parent}]", f"outlet: cn.zj\ncontrols: [{child}]"]
+    return [finding.message for finding in loosenings([parse_policy(text) for text in line])]
+
+
+def test_of_all_that_a_child_loosens_nothing_is_left_untold() -> None:
+    told = loosened(FIRM.format("15%", "binding", ""), FIRM.format("5%", "editorial", ""))
+    assert len(told) == 2
+    assert "its hardness may not sink to editorial" in told[0]
+    assert "a child may raise the floor of 0.15, not lower it to 0.05" in told[1]
+
+
+def test_a_child_that_leaves_out_where_a_control_is_in_force_is_told_what_to_repeat() -> None:
+    parent = FIRM.format("15%", "binding", HERE)
+    (told,) = loosened(parent, FIRM.format("40%", "binding", ""))
+    again = re.search(r"did you mean '(.*)'\?$", told)
+    assert again is not None, told
+    assert again[1].startswith("on: {surfaces: [home, hot]}, active: {daily: [")
+    assert not loosened(parent, FIRM.format("40%", "binding", ", " + again[1])), "what it says can be pasted"
+    (wider,) = loosened(FIRM.format("15%", "binding", ""), FIRM.format("40%", "binding", ", on: {screens: [tv]}"))
+    assert "did you mean 'on: {}'?" in wider

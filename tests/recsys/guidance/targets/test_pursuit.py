@@ -10,11 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from features.codec import decode_state, encode_state
 from recsys.guidance.policy import ExposureTarget
 from recsys.guidance.targets.forecast import Forecast
+from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead
 from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
 from recsys.guidance.targets.words import sentence, status
 
@@ -279,3 +281,23 @@ def test_day_parts_are_kept_to() -> None:
     day = Day(target(plan="by_day_part", day_parts=parts), answering(0.02, 0.6))
     assert day.until(DAY_S / 2).delivered == pytest.approx(20_000, rel=0.1)
     assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_delivered_stays_delivered_in_every_outlook(seed: int) -> None:
+    """However unsteady the pace was: what was reached is not at risk."""
+    random = np.random.default_rng(seed)
+    rate, noise, progress, delivered, price = random.random(5) * (5.0, 3.0, 1.0, 1.5, 0.5)
+    pace = Pace(rate, noise, progress, delivered)
+    for sign in (1, -1):
+        outlook = look_ahead(pace, progress, delivered, sign, price, 0.5, 1.0)
+        assert delivered <= outlook.low + 1e-9
+        assert outlook.low <= outlook.expected + 1e-9 <= outlook.high + 2e-9
+        assert outlook.at_risk(100.0) <= 100.0 * max(1.0 - delivered, 0.0) + 1e-9
+
+
+@pytest.mark.parametrize(("planned", "side"), [(40_000.0, "ahead of"), (60_000.0, "behind")])
+def test_ahead_of_and_behind_a_plan(planned: float, side: str) -> None:
+    half = Day(target(), AUDIENCE).until(DAY_S / 2)
+    off = replace(half, delivered=50_000.0, planned=planned, outlook=Outlook(1.0, 0.9, 1.1, False))
+    assert sentence(off) == f"{side.split()[0]}: 10.0% of the amount {side} its plan"
