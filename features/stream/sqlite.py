@@ -71,7 +71,8 @@ class SqliteStream:
                 following[partition] = offset + 1
                 rows.append((topic, partition, offset, record.key, record.value))
             self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", rows)
-            self._mark(topic, first)
+            marked = self._mark(topic, first)
+        self._marked |= marked  # only now: what was rolled back is not marked
         return {partition: end - 1 for partition, end in following.items()}
 
     def consumer(self, topic: str, group: str) -> SqliteConsumer:
@@ -141,12 +142,14 @@ class SqliteStream:
         with self._lock:
             self._db.close()
 
-    def _mark(self, topic: str, first: Mapping[int, int]) -> None:
-        now = self._clock()
+    def _mark(self, topic: str, first: Mapping[int, int]) -> dict[tuple[str, int], float]:
+        """Note from which offset on it is written now, where that is due; returns where it was."""
+        now, marked = self._clock(), dict[tuple[str, int], float]()
         for partition, offset in first.items():
             if now >= self._marked.get((topic, partition), float("-inf")) + MARK_EVERY_S:
                 leaving.mark(self._db, topic, partition, offset, now)
-                self._marked[topic, partition] = now
+                marked[topic, partition] = now
+        return marked
 
     def _end(self, topic: str, partition: int) -> int:
         sql = 'SELECT max("offset") FROM message WHERE topic = ? AND partition = ?'

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from features.sqlite import transaction
 from features.stream import Record
 from features.stream.connect import open_stream
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
+from recsys.errors import Unavailable
 from tests.contracts.test_stream import records
 
 
@@ -96,6 +100,29 @@ def test_a_log_of_an_older_engine_is_as_old_as_the_first_look(tmp_path: Path) ->
         now[0] = 86_400.0
         assert stream.trim("t", 100.0) == 0
         assert stream.trim("t", now[0]) == 10
+
+
+def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that was full for a moment: what is written after it is not taken for what was written before it."""
+    day, now = 86_400.0, [0.0]
+    with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
+        stream.publish("t.dead", records(1))
+        now[0] = 40 * day
+        with monkeypatch.context() as full:
+            full.setattr("features.stream.sqlite.transaction", a_full_disk)
+            with pytest.raises(Unavailable, match="disk is full"):
+                stream.publish("t.dead", records(1))
+        stream.publish("t.dead", records(1))
+        assert stream.trim("t.dead", now[0] - 30 * day) == 1
+        assert len(stream.read("t.dead", 0, 0, 10)) == 1
+
+
+@contextmanager
+def a_full_disk(db: sqlite3.Connection) -> Iterator[None]:
+    """Says so at the end of the transaction, which is rolled back."""
+    with transaction(db):
+        yield
+        raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_what_left_is_not_in_the_file(tmp_path: Path) -> None:
