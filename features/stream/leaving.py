@@ -1,7 +1,8 @@
 """What leaves an SQLite log: messages that are old, and those of a key. Offsets stay as they are.
 
 When a message was written is known by marks: each process notes every ten minutes, for each partition, from which
-offset on it writes at that moment. So a message was written within ten minutes of the last mark before it. Rows go in
+offset on it writes at that moment. So a message was written within ten minutes of the last mark before it. A mark of a
+clock that was ahead says nothing: its messages are as old as the next mark, or as now when none follows. Rows go in
 small steps, each a transaction of its own, and only where every group is done with them. The newest message of a
 partition keeps its row, emptied, so that offsets go on; readers do not see it.
 """
@@ -86,14 +87,18 @@ def forget(
 
 
 _FAR = 1 << 62
+_YOUNG = """
+SELECT min("offset") FROM written AS one WHERE topic = ?1 AND partition = ?2 AND ?4 <= CASE WHEN "at" <= ?3 THEN "at"
+  ELSE coalesce((SELECT "at" FROM written AS later WHERE later.topic = ?1 AND later.partition = ?2
+    AND later."offset" > one."offset" AND later."at" <= ?3 ORDER BY later."offset" LIMIT 1), ?3) END
+"""
 
 
 def _written_before(db: sqlite3.Connection, topic: str, partition: int, before: float, now: float) -> int:
     """The newest offset that was surely written before then; -1 when there is none."""
     if not _is_marked(db, topic, partition):  # an older engine wrote it: it is as old as today
         mark(db, topic, partition, 0, now)
-    sql = 'SELECT min("offset") FROM written WHERE topic = ? AND partition = ? AND "at" >= ?'
-    found = db.execute(sql, (topic, partition, before - MARK_EVERY_S)).fetchone()[0]
+    found = db.execute(_YOUNG, (topic, partition, now, before - MARK_EVERY_S)).fetchone()[0]
     return _FAR if found is None else int(found) - 1
 
 

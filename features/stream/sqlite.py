@@ -146,7 +146,7 @@ class SqliteStream:
         """Note from which offset on it is written now, where that is due; returns where it was."""
         now, marked = self._clock(), dict[tuple[str, int], float]()
         for partition, offset in first.items():
-            if now >= self._marked.get((topic, partition), float("-inf")) + MARK_EVERY_S:
+            if not 0 <= now - self._marked.get((topic, partition), float("-inf")) < MARK_EVERY_S:  # clocks go back, too
                 leaving.mark(self._db, topic, partition, offset, now)
                 marked[topic, partition] = now
         return marked

@@ -117,6 +117,35 @@ def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest
         assert len(stream.read("t.dead", 0, 0, 10)) == 1
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_clock_that_was_ahead_for_a_while_stops_nothing_and_loses_nothing(
+    tmp_path: Path, seed: int, restarts: bool
+) -> None:
+    """Written at some hours of fifty days, some of them ten years ahead: what is older than thirty days leaves unless
+    only such a clock knows of it, and what is younger stays."""
+    chance, day, now = random.Random(seed), 86_400.0, [0.0]
+    written: list[float] = []  # true seconds by offset
+    stream = SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])
+    ahead = {0, 7, *chance.sample(range(50), 5)}
+    for number in range(50):
+        now[0] = number * day + (3650 * day if number in ahead else 0.0)
+        stream.publish("t", records(1))
+        written.append(number * day)
+        if restarts:
+            stream.close()
+            stream = SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])
+    with closing(stream):
+        now[0] = 50 * day
+        stream.trim("t", 20 * day)
+        left = {message.offset for message in stream.read("t", 0, 0, 100)}
+        young = {offset for offset, at in enumerate(written) if at >= 20 * day}
+        assert young <= left
+        assert left - young <= ahead
+        now[0] = 5000 * day
+        assert stream.trim("t", 4000 * day) == len(left)
+
+
 @contextmanager
 def a_full_disk(db: sqlite3.Connection) -> Iterator[None]:
     """Says so at the end of the transaction, which is rolled back."""
