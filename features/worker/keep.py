@@ -249,11 +249,13 @@ def tidying(log: EventLog, also: Callable[[], None], every_s: float = TIDY_EVERY
 
     def tidy() -> None:
         while not stop.wait(every_s):
-            try:
-                compact(log, TIDY_FROM)
-                also()
-            except Unavailable as error:
-                logger.warning("tidying up: %s; trying again in %.0f s", error, every_s)
+            for work in (lambda: compact(log, TIDY_FROM), also):  # one that fails costs the other nothing
+                try:
+                    work()
+                except Unavailable as error:
+                    logger.warning("tidying up: %s; trying again in %.0f s", error, every_s)
+                except Exception:  # a bug: it is seen, and the thread goes on
+                    logger.exception("tidying up; trying again in %.0f s", every_s)
 
     thread = threading.Thread(target=tidy, name="tidying", daemon=True)
     thread.start()
