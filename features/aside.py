@@ -47,7 +47,9 @@ def aside(online: OnlineStore, key: str | None = None) -> Iterator[Damaged]:
 
 def let_go(online: OnlineStore, keys: Sequence[str] | None = None) -> int:
     """Forget what was found at these keys, or all; returns how many there were. Raises Unavailable."""
-    names = [name for key in ([None] if keys is None else keys) for name, _ in _named(online, key)]
+    wanted = None if keys is None else set(keys)
+    within = next(iter(wanted)) if wanted is not None and len(wanted) == 1 else None  # some stores look at all keys
+    names = [name for name, one in _named(online, within) if wanted is None or one.key in wanted]
     online.delete(names)
     return len(names)
 

@@ -33,6 +33,15 @@ class Message:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What cannot leave a log for a group's sake: so many messages, the oldest written at `since` (unix seconds, to ten
+    minutes)."""
+
+    messages: int
+    since: float
+
+
 class Consumer(Protocol):
     """One member of a consumer group; not shared between threads."""
 
@@ -98,6 +107,15 @@ class Stream(Protocol):
 
         None when the log cannot: they stay until its retention ends. Raises Unavailable.
         """
+
+    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
+        """By group (as in `trim`) what it is not done with of what was written before unix second `before`, of one key
+        or all; groups that hold nothing are left out. Empty for brokers, which wait for no group. Raises Unavailable.
+        """
+
+    def drop(self, topic: str, group: str) -> bool:
+        """Forget how far a group is: it holds nothing from now on, and would begin at the oldest message if it came
+        back. False when it never committed, and for brokers. Raises Conflict while a member reads, Unavailable."""
 
     def close(self) -> None:
         """Flush and let go; idempotent."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from features.stream import Message, Record
+from features.stream import Held, Message, Record
 from recsys.errors import Unavailable
 
 with warnings.catch_warnings():
@@ -163,6 +163,14 @@ class KafkaStream:
     def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
         """Nothing: a log that is not compacted cannot."""
         return None
+
+    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
+        """Nothing: a broker's retention waits for no group."""
+        return {}
+
+    def drop(self, topic: str, group: str) -> bool:
+        """Nothing: the broker forgets groups by itself."""
+        return False
 
     def close(self) -> None:
         """Send what is left and disconnect; idempotent."""

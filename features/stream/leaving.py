@@ -1,7 +1,8 @@
 """What leaves an SQLite log: messages that are old, and those of a key. Offsets stay as they are.
 
 When a message was written is known by marks: each process notes every ten minutes, for each partition, from which
-offset on it writes at that moment. So a message was written within ten minutes of the last mark before it. Rows go in
+offset on it writes at that moment. So a message was written within ten minutes of the last mark before it. A mark of a
+clock that was ahead says nothing: its messages are as old as the next mark, or as now when none follows. Rows go in
 small steps, each a transaction of its own, and only where every group is done with them. The newest message of a
 partition keeps its row, emptied, so that offsets go on; readers do not see it.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from features.sqlite import transaction
+from features.stream import Held
 
 MARK_EVERY_S = 600.0
 GONE = "\0gone"
@@ -29,7 +31,7 @@ CREATE TABLE IF NOT EXISTS written (
 _DELETED_AT_ONCE, _SCANNED_AT_ONCE = 1000, 10_000  # messages of a step: some milliseconds
 _PAUSE_S = 0.005  # between two of them, for whoever waits to write
 
-Held = Callable[[], AbstractContextManager[object]]
+Hold = Callable[[], AbstractContextManager[object]]
 """Holds the connection, for one step."""
 
 
@@ -52,7 +54,7 @@ def oldest(db: sqlite3.Connection, topic: str, partition: int) -> int | None:
     return None if found is None else int(found)
 
 
-def trim(db: sqlite3.Connection, hold: Held, topic: str, before: float, groups: Sequence[str], now: float) -> int:
+def trim(db: sqlite3.Connection, hold: Hold, topic: str, before: float, groups: Sequence[str], now: float) -> int:
     """Take away what was written before unix second `before`; returns how many messages went."""
     went = 0
     for partition in _partitions(db, hold, topic):
@@ -70,7 +72,7 @@ def trim(db: sqlite3.Connection, hold: Held, topic: str, before: float, groups: 
 
 
 def forget(
-    db: sqlite3.Connection, hold: Held, topic: str, partition: int, key: str, groups: Sequence[str]
+    db: sqlite3.Connection, hold: Hold, topic: str, partition: int, key: str, groups: Sequence[str]
 ) -> tuple[int, int]:
     """Take away the messages of a key; (how many went, how many stay because a group is not done with them)."""
     with hold():
@@ -85,27 +87,59 @@ def forget(
     return went, int(left)
 
 
+def held(
+    db: sqlite3.Connection, hold: Hold, topic: str, before: float, groups: Sequence[str], key: str | None, now: float
+) -> dict[str, Held]:
+    """By group what it is not done with of what was written before then, of one key or all."""
+    said = """SELECT count(*), min("offset") FROM message WHERE topic = ? AND partition = ? AND "offset" > ?
+              AND "offset" <= ? AND key != ?""" + ("" if key is None else " AND key = ?")
+    since = 'SELECT max("at") FROM written WHERE topic = ? AND partition = ? AND "offset" <= ? AND "at" <= ?'
+    found: dict[str, Held] = {}
+    for partition in _partitions(db, hold, topic):
+        with hold(), transaction(db):
+            upto = _written_before(db, topic, partition, before, now)
+            places = _places(db, topic, partition, groups)
+        for group, done in places.items():
+            about = (topic, partition, done, upto, GONE, *([] if key is None else [key]))
+            with hold():  # no transaction: counting many keeps nobody from writing
+                count, first = db.execute(said, about).fetchone()
+                at = db.execute(since, (topic, partition, first, now)).fetchone()[0]
+            if count:
+                known = found.get(group, Held(0, now))
+                found[group] = Held(known.messages + int(count), min(known.since, now if at is None else at))
+    return found
+
+
 _FAR = 1 << 62
+_YOUNG = """
+SELECT min("offset") FROM written AS one WHERE topic = ?1 AND partition = ?2 AND ?4 <= CASE WHEN "at" <= ?3 THEN "at"
+  ELSE coalesce((SELECT "at" FROM written AS later WHERE later.topic = ?1 AND later.partition = ?2
+    AND later."offset" > one."offset" AND later."at" <= ?3 ORDER BY later."offset" LIMIT 1), ?3) END
+"""
 
 
 def _written_before(db: sqlite3.Connection, topic: str, partition: int, before: float, now: float) -> int:
     """The newest offset that was surely written before then; -1 when there is none."""
     if not _is_marked(db, topic, partition):  # an older engine wrote it: it is as old as today
         mark(db, topic, partition, 0, now)
-    sql = 'SELECT min("offset") FROM written WHERE topic = ? AND partition = ? AND "at" >= ?'
-    found = db.execute(sql, (topic, partition, before - MARK_EVERY_S)).fetchone()[0]
+    found = db.execute(_YOUNG, (topic, partition, now, before - MARK_EVERY_S)).fetchone()[0]
     return _FAR if found is None else int(found) - 1
 
 
 def _done(db: sqlite3.Connection, topic: str, partition: int, groups: Sequence[str]) -> int:
-    """The newest offset that every group is done with: each that ever committed in this topic, and these."""
+    """The newest offset that every group is done with."""
+    return min(_places(db, topic, partition, groups).values(), default=_FAR)
+
+
+def _places(db: sqlite3.Connection, topic: str, partition: int, groups: Sequence[str]) -> dict[str, int]:
+    """Up to which offset a group is done: each that ever committed in this topic, and these."""
     known = {group for (group,) in db.execute("SELECT DISTINCT consumers FROM done WHERE topic = ?", (topic,))}
     sql = 'SELECT consumers, "offset" FROM done WHERE topic = ? AND partition = ?'
     done = dict(db.execute(sql, (topic, partition)).fetchall())
-    return min((int(done.get(group, -1)) for group in known | set(groups)), default=_FAR)
+    return {group: int(done.get(group, -1)) for group in sorted(known | set(groups))}
 
 
-def _partitions(db: sqlite3.Connection, hold: Held, topic: str) -> list[int]:
+def _partitions(db: sqlite3.Connection, hold: Hold, topic: str) -> list[int]:
     """Those that have ever had a message."""
     with hold():
         row = db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
@@ -115,7 +149,7 @@ def _partitions(db: sqlite3.Connection, hold: Held, topic: str) -> list[int]:
 
 
 def _steps(
-    db: sqlite3.Connection, hold: Held, topic: str, partition: int, upto: int, size: int
+    db: sqlite3.Connection, hold: Hold, topic: str, partition: int, upto: int, size: int
 ) -> Iterator[tuple[int, int]]:
     """Spans of offsets, both ends included, from the oldest row up to `upto`."""
     sql = """SELECT max("offset") FROM (SELECT "offset" FROM message WHERE topic = ? AND partition = ?

@@ -8,8 +8,9 @@ import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from features.stream import Message, Record
+from features.stream import Held, Message, Record
 from features.stream.partition import partition_of, shrunk
+from recsys.errors import Conflict
 
 
 class MemoryStream:
@@ -90,6 +91,30 @@ class MemoryStream:
         self._leave(topic, partition, groups, lambda one: one.key == key)
         with self._changed:
             return sum(one.key == key for one in self._topic(topic)[partition])
+
+    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
+        """What groups are not done with, of what was written before then."""
+        found: dict[str, Held] = {}
+        with self._changed:
+            for group in sorted({g for t, g in self._committed if t == topic} | set(groups)):
+                done = self._committed.get((topic, group), {})
+                waits = [
+                    at
+                    for log in self._logs.get(topic, [])
+                    for one in log
+                    if key in (None, one.key) and one.offset > done.get(one.partition, -1)
+                    if (at := self._written[topic, one.partition][one.offset]) < before
+                ]
+                if waits:
+                    found[group] = Held(len(waits), min(waits))
+        return found
+
+    def drop(self, topic: str, group: str) -> bool:
+        """Forget how far a group is."""
+        with self._changed:
+            if self._members.get((topic, group)):
+                raise Conflict(f"{group} reads {topic} at this moment: stop it first")
+            return self._committed.pop((topic, group), None) is not None
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -16,10 +16,10 @@ from contextlib import closing, suppress
 from urllib.parse import quote
 
 from features.sqlite import faults, open_database, transaction
-from features.stream import Message, Record, leaving
+from features.stream import Held, Message, Record, leaving
 from features.stream.leaving import GONE, MARK_EVERY_S
 from features.stream.partition import partition_of, shrunk
-from recsys.errors import Unavailable
+from recsys.errors import Conflict, Unavailable
 
 _SCHEMA = (
     """
@@ -71,7 +71,8 @@ class SqliteStream:
                 following[partition] = offset + 1
                 rows.append((topic, partition, offset, record.key, record.value))
             self._db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?)", rows)
-            self._mark(topic, first)
+            marked = self._mark(topic, first)
+        self._marked |= marked  # only now: what was rolled back is not marked
         return {partition: end - 1 for partition, end in following.items()}
 
     def consumer(self, topic: str, group: str) -> SqliteConsumer:
@@ -136,17 +137,34 @@ class SqliteStream:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return left
 
+    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
+        """What groups are not done with, of what was written before then."""
+        with faults(self._path):
+            return leaving.held(self._db, lambda: self._lock, topic, before, groups, key, self._clock())
+
+    def drop(self, topic: str, group: str) -> bool:
+        """Forget how far a group is."""
+        with closing(_seat(self._path, topic, group)) as seat, faults(self._path):
+            if not _taken(seat):
+                raise Conflict(f"{group} reads {topic} at this moment: stop it first")
+            with self._lock, transaction(self._db):
+                return bool(
+                    self._db.execute("DELETE FROM done WHERE topic = ? AND consumers = ?", (topic, group)).rowcount
+                )
+
     def close(self) -> None:
         """Let go of the file; idempotent."""
         with self._lock:
             self._db.close()
 
-    def _mark(self, topic: str, first: Mapping[int, int]) -> None:
-        now = self._clock()
+    def _mark(self, topic: str, first: Mapping[int, int]) -> dict[tuple[str, int], float]:
+        """Note from which offset on it is written now, where that is due; returns where it was."""
+        now, marked = self._clock(), dict[tuple[str, int], float]()
         for partition, offset in first.items():
-            if now >= self._marked.get((topic, partition), float("-inf")) + MARK_EVERY_S:
+            if not 0 <= now - self._marked.get((topic, partition), float("-inf")) < MARK_EVERY_S:  # clocks go back, too
                 leaving.mark(self._db, topic, partition, offset, now)
-                self._marked[topic, partition] = now
+                marked[topic, partition] = now
+        return marked
 
     def _end(self, topic: str, partition: int) -> int:
         sql = 'SELECT max("offset") FROM message WHERE topic = ? AND partition = ?'
@@ -161,9 +179,7 @@ class SqliteConsumer:
         self._path, self._topic, self._group = path, topic, group
         self._order = list(range(partitions))
         self._db = open_database(path, _SCHEMA, _BUSY_S)
-        seat = f"{path}.{quote(topic, safe='')}.{quote(group, safe='')}.seat"
-        with faults(seat):
-            self._seat = sqlite3.connect(seat, timeout=0, isolation_level=None, check_same_thread=False)
+        self._seat = _seat(path, topic, group)
         self._next: dict[int, int] | None = None  # known once this member holds the seat
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
@@ -190,7 +206,7 @@ class SqliteConsumer:
 
     def _take(self, limit: int) -> list[Message]:
         if self._next is None:
-            if not self._seated():
+            if not _taken(self._seat):
                 return []
             done = self._db.execute(
                 'SELECT partition, "offset" + 1 FROM done WHERE topic = ? AND consumers = ?', (self._topic, self._group)
@@ -206,14 +222,23 @@ class SqliteConsumer:
         self._order.append(self._order.pop(0))  # the next poll begins elsewhere: no partition starves
         return batch
 
-    def _seated(self) -> bool:
-        try:
-            self._seat.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                return False
-            raise
-        return True
+
+def _seat(path: str, topic: str, group: str) -> sqlite3.Connection:
+    """The file whose lock is the group's seat."""
+    seat = f"{path}.{quote(topic, safe='')}.{quote(group, safe='')}.seat"
+    with faults(seat):
+        return sqlite3.connect(seat, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def _taken(seat: sqlite3.Connection) -> bool:
+    """Take the seat; False while another member holds it."""
+    try:
+        seat.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            return False
+        raise
+    return True
 
 
 def _read(db: sqlite3.Connection, topic: str, partition: int, offset: int, limit: int) -> list[Message]:

@@ -7,8 +7,10 @@ message in its log, and `read_letters` lists each message once.
 from __future__ import annotations
 
 import hashlib
+import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -18,6 +20,7 @@ from features.stream import Message, Record, Stream
 from recsys.errors import EventError
 
 KEPT_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
+COUNT_ANEW_S = 3600.0
 _PAGE = 100
 
 
@@ -108,18 +111,30 @@ def _pages(stream: Stream, topic: str, partition: int, offset: int) -> Iterator[
 
 
 class LetterCount:
-    """How many dead letters a topic has, looked at again and again. One written twice, after a crash, counts twice."""
+    """How many dead letters a topic has, looked at again and again. One written twice, after a crash, counts twice.
 
-    def __init__(self, stream: Stream, topic: str) -> None:
-        self._stream, self._dead = stream, dead_topic(topic)
+    Of those that are known only the oldest are seen to leave; all are counted anew once an hour, and then those of an
+    erased viewer are missing too.
+    """
+
+    def __init__(self, stream: Stream, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._dead, self._clock = stream, dead_topic(topic), clock
+        self._anew_at = float("-inf")
+        self._there: dict[int, list[int]] = {}  # offsets by partition
         self._next: dict[int, int] = {}
 
     def look(self) -> int:
         """As many as there are now. Raises Unavailable."""
+        if self._clock() >= self._anew_at:
+            self._there, self._next, self._anew_at = {}, {}, self._clock() + COUNT_ANEW_S
         for partition in range(self._stream.partitions(self._dead)):
+            there = self._there.setdefault(partition, [])
             for page in _pages(self._stream, self._dead, partition, self._next.get(partition, 0)):
+                there += [message.offset for message in page]
                 self._next[partition] = page[-1].offset + 1
-        return sum(end - min(end, self._stream.oldest(self._dead, partition)) for partition, end in self._next.items())
+            if there:
+                del there[: bisect_left(there, self._stream.oldest(self._dead, partition))]
+        return sum(map(len, self._there.values()))
 
 
 def revive(stream: Stream, one: DeadLetter, without_client_time: bool = False) -> None:

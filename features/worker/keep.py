@@ -1,4 +1,5 @@
-"""The worker's commands that look after what is kept: compact, rebuild, verify, damaged, export, erase."""
+"""The worker's commands that look after what is kept: compact, rebuild, verify, damaged, groups, export,
+erase."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from features.online.memory import MemoryStore
 from features.stream import Stream
 from features.viewers import erase_viewer, export_viewer
 from features.worker.dead import DeadLetter, dead_topic
+from features.worker.groups import DROP, drop_group, list_groups, named
 from features.worker.rebuild import from_log, from_stream, rebuild, rebuilt_at
 from features.worker.verify import differences, replayed
 from features.worker.worker import Worker
@@ -84,6 +86,8 @@ def add_commands(what: Any) -> None:
     what.add_parser("verify", help="compare the online store with a replay of the event log")
     command = what.add_parser("damaged", help="damaged states that were set aside; of one key, their bytes as well")
     command.add_argument("key", metavar="KEY", nargs="?")
+    command = what.add_parser("groups", help="groups that have not passed all of the embedded stream, which keeps it")
+    command.add_argument("--drop", metavar="NAME", help="forget a group that is gone for good: it keeps nothing then")
     of_viewers = {"export": "all that is held of a viewer, as JSON lines", "erase": "forget a viewer for good"}
     for name, about in of_viewers.items():
         command = what.add_parser(name, help=about)
@@ -188,8 +192,23 @@ def _erase(kept: Kept, said: argparse.Namespace) -> int:
     if did.left is None:
         print("the stream keeps its messages until its retention ends; nobody reads the viewer's any more")
     elif did.left:
-        print(f"{did.left:,} messages of the viewer are not folded yet: they will be read by nobody, and leave the "
-              f"stream after {settings.stream_days:,} days, or with another erasure once they were passed")  # fmt: skip
+        now = time.time()
+        held = kept.stream.held(settings.topic, float("inf"), [settings.group], said.viewer)
+        print(f"{did.left:,} messages of the viewer stay in the stream until these groups have passed them: "
+              f"{named(held, now)}. The workers fold none of them. Once passed they leave with another erasure, or "
+              f"when they are {settings.stream_days:,} days old. A group that is gone for good: {DROP}")  # fmt: skip
+    return 0
+
+
+def _groups(kept: Kept, said: argparse.Namespace) -> int:
+    """1 when there is no group of the name to drop."""
+    if said.drop is None:
+        list_groups(kept.stream, kept.settings, time.time())
+    elif drop_group(kept.stream, kept.settings, said.drop):
+        print(f"{said.drop} keeps nothing any more; what is old leaves with the workers' next look")
+    else:
+        print(f"recsys-worker: no group {said.drop} keeps anything here", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -207,6 +226,7 @@ COMMANDS: Mapping[str, Callable[[Kept, argparse.Namespace], int]] = {
     "rebuild": _rebuild,
     "verify": _verify,
     "damaged": _damaged,
+    "groups": _groups,
     "export": _export,
     "erase": _erase,
 }
@@ -229,11 +249,13 @@ def tidying(log: EventLog, also: Callable[[], None], every_s: float = TIDY_EVERY
 
     def tidy() -> None:
         while not stop.wait(every_s):
-            try:
-                compact(log, TIDY_FROM)
-                also()
-            except Unavailable as error:
-                logger.warning("tidying up: %s; trying again in %.0f s", error, every_s)
+            for work in (lambda: compact(log, TIDY_FROM), also):  # one that fails costs the other nothing
+                try:
+                    work()
+                except Unavailable as error:
+                    logger.warning("tidying up: %s; trying again in %.0f s", error, every_s)
+                except Exception:  # a bug: it is seen, and the thread goes on
+                    logger.exception("tidying up; trying again in %.0f s", every_s)
 
     thread = threading.Thread(target=tidy, name="tidying", daemon=True)
     thread.start()

@@ -19,6 +19,7 @@ from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
 from features.worker.dead import DeadLetter, letter_ends, read_letters, revive
+from features.worker.groups import Holders
 from features.worker.keep import COMMANDS, Kept, add_commands, thin, tidying
 from features.worker.rebuild import unfinished
 from features.worker.worker import Worker
@@ -85,7 +86,13 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
             item_ttl_s=settings.item_ttl_days * DAY_S,
         )
-        with closing(worker), _asked_to_stop() as stop, tidying(log, lambda: thin(stream, settings, time.time())):
+        holders = Holders(stream, settings)
+
+        def retain() -> None:
+            thin(stream, settings, time.time())
+            holders.tell(time.time())
+
+        with closing(worker), _asked_to_stop() as stop, tidying(log, retain):
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
     aside = f", {worker.dead:,} of them unreadable (recsys-worker dlq list)" if worker.dead else ""
     print(f"worker stopped after {taken:,} messages{aside}", flush=True)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from features.aside import Damaged, set_aside
+from features.aside import Damaged, let_go, set_aside
 from features.codec import ITEMS, VIEWERS, NewerState, StateError
 from features.exposure import COUNTS
 from features.fold import Placed
@@ -93,7 +93,10 @@ class Mender:
     ) -> None:
         now = self._clock()
         aside = [Damaged(key, str(error), now, key in again, found[key] or b"") for key, error in damaged.items()]
-        set_aside(self._online, [one for one in aside if not self._erased(one.key)])
+        kept = [one for one in aside if not self._erased(one.key)]
+        set_aside(self._online, kept)
+        if gone := [one.key for one in kept if self._erased(one.key)]:  # erased meanwhile
+            let_go(self._online, gone)
         logger.error(
             "%d damaged state(s) set aside, %d of them made again from the event log; the first, %s: %s. See: "
             "recsys-worker damaged%s",

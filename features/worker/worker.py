@@ -191,12 +191,13 @@ class Worker:
         ).refold
 
     def _bury(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
-        """States of erased viewers that a worker wrote which died before it knew."""
+        """States of erased viewers that a worker wrote which died before it knew, and damaged ones it set aside."""
         viewers = {one.event.viewer_id for one in placed}
         upto = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(hashed(viewer))) is not None}
         found = {key: raw for key, raw in zip(upto, self._online.get(list(upto)), strict=True) if raw is not None}
         states = self._mender.read(found, viewer_at)
         self._online.delete([key for key, state in states.items() if state is None or state.at <= upto[key]])
+        let_go(self._online, list(upto))
 
     def _forget(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
         """Take away the states of viewers who were erased since `erased` was read, and try again without them."""

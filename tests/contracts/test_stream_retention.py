@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from features.stream import Record
+from features.sqlite import transaction
+from features.stream import Held, Record
 from features.stream.connect import open_stream
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
+from recsys.errors import Conflict, Unavailable
 from tests.contracts.test_stream import records
 
 
@@ -32,7 +36,18 @@ def test_a_broker_that_let_go_of_messages_gives_what_is_left(
 def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
     """A partition as a dictionary of what is left by offset; days pass, and messages of more than three leave."""
     chance = random.Random(seed)
-    kinds = {"publish": 6, "poll": 6, "commit": 5, "crash": 1, "day": 4, "trim": 3, "forget": 1, "newcomer": 0.3}
+    kinds = {
+        "publish": 6,
+        "poll": 6,
+        "commit": 5,
+        "crash": 1,
+        "day": 4,
+        "trim": 3,
+        "forget": 1,
+        "newcomer": 0.3,
+        "held": 3,
+    }
+    kinds["drop"] = 1
     drawn = chance.choices(list(kinds), list(kinds.values()), k=80)
     steps = [[*chance.choices("abc", k=chance.randint(1, 4))] if one == "publish" else one for one in drawn]
     for name in ("memory", "sqlite"):
@@ -67,6 +82,21 @@ def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed:
                     assert [m.offset for _ in range(3) for m in other.poll(3, 0)] == wanted[:9]
                     other.commit({0: 0})
                 groups["h"] = 1
+            elif step == "held":
+                groups["g"] = committed
+                for key, before in ((None, now[0] - 3 * 86_400.0), ("a", float("inf"))):
+                    waits = {
+                        group: [at for o, (k, at) in model.items() if o >= upto and at < before and key in (None, k)]
+                        for group, upto in groups.items()
+                    }
+                    expected = {group: Held(len(at), min(at)) for group, at in waits.items() if at}
+                    assert stream.held("t", before, ["g"], key) == expected
+            elif step == "drop":
+                with closing(stream.consumer("t", "h")) as other:
+                    other.poll(1, 0)
+                    with pytest.raises(Conflict, match="h reads t"):
+                        stream.drop("t", "h")
+                assert stream.drop("t", "h") == (groups.pop("h", None) is not None)
             elif step in ("trim", "forget"):
                 groups["g"] = committed
                 upto = min(groups.values())
@@ -96,6 +126,57 @@ def test_a_log_of_an_older_engine_is_as_old_as_the_first_look(tmp_path: Path) ->
         now[0] = 86_400.0
         assert stream.trim("t", 100.0) == 0
         assert stream.trim("t", now[0]) == 10
+
+
+def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that was full for a moment: what is written after it is not taken for what was written before it."""
+    day, now = 86_400.0, [0.0]
+    with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
+        stream.publish("t.dead", records(1))
+        now[0] = 40 * day
+        with monkeypatch.context() as full:
+            full.setattr("features.stream.sqlite.transaction", a_full_disk)
+            with pytest.raises(Unavailable, match="disk is full"):
+                stream.publish("t.dead", records(1))
+        stream.publish("t.dead", records(1))
+        assert stream.trim("t.dead", now[0] - 30 * day) == 1
+        assert len(stream.read("t.dead", 0, 0, 10)) == 1
+
+
+@pytest.mark.parametrize(("seed", "restarts"), [(0, False), (1, True)])
+def test_a_clock_that_was_ahead_for_a_while_stops_nothing_and_loses_nothing(
+    tmp_path: Path, seed: int, restarts: bool
+) -> None:
+    """Written at some hours of fifty days, some of them ten years ahead: what is older than thirty days leaves unless
+    only such a clock knows of it, and what is younger stays."""
+    chance, day, now = random.Random(seed), 86_400.0, [0.0]
+    written: list[float] = []  # true seconds by offset
+    stream = SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])
+    ahead = {0, 7, *chance.sample(range(50), 5)}
+    for number in range(50):
+        now[0] = number * day + (3650 * day if number in ahead else 0.0)
+        stream.publish("t", records(1))
+        written.append(number * day)
+        if restarts:
+            stream.close()
+            stream = SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])
+    with closing(stream):
+        now[0] = 50 * day
+        stream.trim("t", 20 * day)
+        left = {message.offset for message in stream.read("t", 0, 0, 100)}
+        young = {offset for offset, at in enumerate(written) if at >= 20 * day}
+        assert young <= left
+        assert left - young <= ahead
+        now[0] = 5000 * day
+        assert stream.trim("t", 4000 * day) == len(left)
+
+
+@contextmanager
+def a_full_disk(db: sqlite3.Connection) -> Iterator[None]:
+    """Says so at the end of the transaction, which is rolled back."""
+    with transaction(db):
+        yield
+        raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_what_left_is_not_in_the_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import random
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.aside import ASIDE, KEPT_S, Damaged, aside, set_aside
+from features.aside import ASIDE, KEPT_S, Damaged, aside, let_go, set_aside
 from features.codec import (
     ITEMS,
     VERSION,
@@ -44,6 +44,7 @@ from features.worker import mend
 from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.catalog import Catalog
+from recsys.errors import Unavailable
 from recsys.state import LANDMARK
 from tests.features.test_keep import END, TOPIC, folded, happened, published, worker
 
@@ -218,6 +219,45 @@ def test_a_damaged_state_of_an_erased_viewer_is_kept_nowhere(tmp_path: Path) -> 
     raw = online.get([viewer_key("v")])[0]
     assert raw is not None
     assert viewer_at(viewer_key("v"), raw).counts == {"play": 1}
+
+
+class ErasedMeanwhile(MemoryStore):
+    """A store in which viewer `v` is erased just before damaged bytes are set aside; the worker may die after that."""
+
+    def __init__(self, log: EventLog, dies: bool) -> None:
+        super().__init__()
+        self._log, self._dies = log, dies
+
+    def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
+        meanwhile = any(key.startswith(ASIDE) for key in entries) and self._log.erased.of("v") < 0
+        if meanwhile:
+            erase_viewer(self._log, self, "v", LANDMARK + 1)
+        super().put(entries, ttl_s)
+        if meanwhile and self._dies:
+            raise Unavailable("the worker dies here")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_damaged_bytes_of_a_viewer_who_is_erased_meanwhile_are_kept_nowhere(tmp_path: Path, dies: bool) -> None:
+    stream, log = MemoryStream(partitions=1), EventLog(tmp_path)
+    online = ErasedMeanwhile(log, dies)
+    online.put({viewer_key("v"): b"no state"})
+    published(stream, [ViewerEvent(id="e", kind="play", viewer_id="v", at=LANDMARK, item_id="i")])
+    with pytest.raises(Unavailable), closing(worker(stream, online, log)) as one:
+        one.step(wait_s=0)
+    assert len(list(aside(online))) == (1 if dies else 0)
+    folded(stream, online, log)
+    assert list(aside(online)) == []
+    assert viewer_key("v") not in dump(online)
+
+
+def test_letting_go_takes_what_was_found_at_these_keys(tmp_path: Path) -> None:
+    online = MemoryStore()
+    keys = [viewer_key(viewer) for viewer in "abcd"]
+    set_aside(online, [Damaged(key, "why", 1.0, True, key.encode()) for key in keys])
+    assert [let_go(online, some) for some in ([], keys[:1], keys[:3])] == [0, 1, 2]
+    assert [one.key for one in aside(online)] == keys[3:]
+    assert let_go(online) == 1
 
 
 def test_the_export_hands_out_what_nobody_can_read(tmp_path: Path) -> None:

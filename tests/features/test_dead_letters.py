@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from features.stream import Message
 from features.stream.memory import MemoryStream
-from features.worker.dead import LetterCount, as_record, dead_topic, letter, letter_ends, read_letters
+from features.worker.dead import COUNT_ANEW_S, LetterCount, as_record, dead_topic, letter, letter_ends, read_letters
 
 TOPIC = "t"
 
@@ -34,3 +34,20 @@ def test_dead_letters_are_read_a_page_at_a_time_and_replayed_as_far_as_there_wer
         stream.publish(dead_topic(TOPIC), [as_record(letter(Message(TOPIC, 0, 1000 + one.offset, "v", b"?"), "new"))])
         replayed += 1
     assert replayed == 350
+
+
+def test_letters_that_left_are_not_counted_wherever_they_stood() -> None:
+    """The oldest at the next look, one in the middle (its viewer was erased) at the next count."""
+    now = [0.0]
+    stream = MemoryStream(partitions=1, clock=lambda: now[0])
+    count = LetterCount(stream, TOPIC, lambda: now[0])
+    for n in range(5):
+        stream.publish(dead_topic(TOPIC), [as_record(letter(Message(TOPIC, 0, n, f"v{n}", b"rubbish"), "why"))])
+        assert count.look() == n + 1
+        now[0] += 1.0
+    stream.forget(dead_topic(TOPIC), "v2")
+    assert LetterCount(stream, TOPIC).look() == 4
+    assert stream.trim(dead_topic(TOPIC), 1.0) == 1
+    assert count.look() == 4
+    now[0] = COUNT_ANEW_S
+    assert count.look() == 3

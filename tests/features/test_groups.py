@@ -1,0 +1,62 @@
+"""A group that is gone for good keeps messages: it is told by name, and can be let go of."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from features.stream import Record
+from features.stream.sqlite import SqliteStream
+from features.worker.groups import SAID_EVERY_S, Holders
+from features.worker.keep import thin
+from features.worker.main import main
+from recsys.settings import Settings
+from recsys.state import DAY_S
+
+
+def passed(stream: SqliteStream, topic: str, group: str, count: int) -> None:
+    """A group that took so many of the one partition, and left."""
+    with closing(stream.consumer(topic, group)) as member:
+        member.commit({0: member.poll(count, 0)[-1].offset})
+
+
+def test_retired_groups_are_named_once_an_hour_until_they_are_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, now, clock = Settings(home=str(tmp_path), partitions=1), [0.0], [0.0]
+    topic, command = settings.topic, ["--home", str(tmp_path), "--partitions", "1"]
+    with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
+        stream.publish(topic, [Record("v", b"?") for _ in range(5)])
+        passed(stream, topic, "old", 1)
+        passed(stream, topic, settings.group, 5)
+        holders = Holders(stream, settings, lambda: clock[0])
+        holders.tell(now[0])
+        assert not caplog.records, "nothing is too old yet"
+        now[0] = 40 * DAY_S
+        with caplog.at_level(logging.WARNING):
+            for clock[0] in (1.0, 2.0, SAID_EVERY_S, SAID_EVERY_S + 1.0):
+                thin(stream, settings, now[0])
+                holders.tell(now[0])
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{topic} keeps messages of more than 30 days for groups that have not passed them: old (4 messages, the "
+            "oldest 40 days old). One that is gone for good: recsys-worker groups --drop NAME"
+        ] * 2
+        assert main([*command, "groups"]) == 0
+        assert capsys.readouterr().out.startswith(f"{topic}\told\t4 not passed\tthe oldest ")
+        assert main([*command, "erase", "v"]) == 0
+        told = capsys.readouterr().out
+        assert (
+            "4 messages of the viewer stay in the stream until these groups have passed them: old (4 messages" in told
+        )
+        assert main([*command, "groups", "--drop", settings.group]) == 1
+        assert "the group of the workers" in capsys.readouterr().err
+        assert main([*command, "groups", "--drop", "odl"]) == 1
+        assert main([*command, "groups", "--drop", "old"]) == 0
+        capsys.readouterr()
+        assert main([*command, "groups"]) == 0
+        assert capsys.readouterr().out == ""
+        thin(stream, settings, now[0])
+        assert stream.read(topic, 0, 0, 10) == []
