@@ -16,37 +16,56 @@ import msgspec
 
 from features.aside import Damaged, let_go, set_aside
 from features.codec import ITEMS, VIEWERS, NewerState, StateError
-from features.exposure import COUNTS
+from features.exposure import COUNTS, TRAFFIC
 from features.fold import Placed
 from features.offline.log import EventLog
 from features.offline.table import placed_of
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
-from recsys.state import DAY_S
 
 EVENTS_MAX = 200_000
-"""A state is made again when no more events than this have to be folded for it: some ten seconds."""
+"""In one step of the worker no more events than this are folded again: some ten seconds."""
 
-AT_ONCE = 100
-"""So many of a batch's damaged states are made again; where there are more, the store is to be rebuilt."""
+SECONDS_MAX = 20.0
+"""Nor is there begun, so long after a step's first damaged state was met, another look into the log or batch of it."""
 
 logger = logging.getLogger(__name__)
 S = TypeVar("S")
 
-_WHO = {
-    VIEWERS: "SELECT $name",
-    ITEMS: 'SELECT viewer_id FROM log WHERE source = $source AND (item_id = $name OR list_contains("items", $name))',
-    COUNTS: "SELECT viewer_id FROM log WHERE source = $source AND kind = 'impression' AND contains(context, $quoted)",
-}
-_WHO_PASSED = """
-    SELECT viewer_id FROM log WHERE source = $source AND kind = 'impression' AND "at" >= $since AND "at" < $until
-      AND context != '' AND placement || '|' || coalesce(region, '') = $name
+_ASKED = """
+    CREATE TEMP TABLE asked AS SELECT unnest($keys) AS key, unnest($names) AS name, unnest($sources) AS source,
+      unnest($days) AS day, unnest($quoted) AS quoted
 """
-_COUNT = "SELECT count(*) AS n FROM log SEMI JOIN (SELECT DISTINCT * FROM ({who}) who(viewer_id)) USING (viewer_id)"
+_WHO = {
+    VIEWERS: "SELECT key, name AS viewer_id FROM asked",
+    ITEMS: """SELECT key, viewer_id FROM asked JOIN (
+        SELECT source, viewer_id, unnest(list_append(coalesce("items", []), item_id)) AS name FROM log
+      ) USING (source, name)""",
+    COUNTS: """SELECT key, viewer_id FROM asked JOIN log USING (source)
+      WHERE kind = 'impression' AND contains(context, quoted)""",
+    TRAFFIC: """SELECT key, viewer_id FROM asked JOIN (
+        SELECT source, viewer_id, placement || '|' || coalesce(region, '') AS name,
+          floor("at" / 86400)::BIGINT AS day FROM log WHERE kind = 'impression' AND context != ''
+      ) USING (source, name, day)""",
+}
+"""The viewers whose events a state was made of."""
+
+_FITTING = """
+    CREATE TEMP TABLE fitting AS
+    WITH busy AS (SELECT viewer_id, count(*) AS n FROM log SEMI JOIN who USING (viewer_id) GROUP BY viewer_id),
+    alone AS (SELECT key, coalesce(sum(n), 0) AS n FROM asked LEFT JOIN who USING (key) LEFT JOIN busy USING (viewer_id)
+      GROUP BY key),
+    ranked AS (SELECT key, row_number() OVER (ORDER BY n, key) AS place FROM alone),
+    early AS (SELECT viewer_id, min(place) AS place FROM who JOIN ranked USING (key) GROUP BY viewer_id),
+    more AS (SELECT place, sum(n) AS n FROM early JOIN busy USING (viewer_id) GROUP BY place),
+    summed AS (SELECT key, coalesce(sum(n) OVER (ORDER BY place), 0)::BIGINT AS events
+      FROM ranked LEFT JOIN more USING (place))
+    SELECT key, events FROM summed WHERE events <= $most
+"""  # the states that need the fewest events first, those of a viewer counted once
 _EVENTS = """
     SELECT * REPLACE (CASE WHEN coalesce(context, '') = '' THEN ''
       ELSE json_object('mended', true, 'targets', nullif(context, '') -> '$.targets')::VARCHAR END AS context)
-    FROM log SEMI JOIN (SELECT DISTINCT * FROM ({who}) who(viewer_id)) USING (viewer_id)
+    FROM log SEMI JOIN (SELECT viewer_id FROM who SEMI JOIN fitting USING (key)) USING (viewer_id)
     QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY source, "offset"
 """  # of a context only what the fold reads of it: features would fill the memory
 _BATCH = 20_000
@@ -61,9 +80,16 @@ class Mender:
         log: EventLog,
         folding: Callable[[OnlineStore], Callable[[Sequence[Placed]], None]],
         clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`folding`: makes a fold, as the worker's, into another store."""
-        self._online, self._log, self._folding, self._clock = online, log, folding, clock
+        """`folding`: makes a fold, as the worker's, into another store; `elapsed`: seconds since whenever."""
+        self._online, self._log, self._folding, self._clock, self._elapsed = online, log, folding, clock, elapsed
+        self.begin()
+
+    def begin(self) -> None:
+        """A step begins: what it may spend on damaged states is whole again."""
+        self._left = EVENTS_MAX
+        self._until: float | None = None
 
     def read(self, found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
         """States by key, mended ones in the place of damaged ones (None: nothing was known).
@@ -112,29 +138,40 @@ class Mender:
         return key.startswith(VIEWERS) and self._log.erased.of(_parts(key)[0]) >= 0
 
     def _again(self, keys: Sequence[str]) -> dict[str, bytes | None]:
-        """What the event log says of these keys; without those that would take too long."""
-        again: dict[str, bytes | None] = {}
-        for key in keys[:AT_ONCE]:
-            who, said = _asked(key)
-            if int(self._log.query(_COUNT.format(who=who), said)["n"][0].as_py()) > EVENTS_MAX:
-                continue
-            into = MemoryStore()
-            fold = self._folding(into)
-            for some in self._log.query(_EVENTS.format(who=who), said).to_batches(max_chunksize=_BATCH):
-                fold(list(placed_of(some)))
-            again[key] = into.get([key])[0]
-        return again
+        """What the event log says of these keys, all in one fold; without those for which that would take too long."""
+        if self._until is None:
+            self._until = self._elapsed() + SECONDS_MAX
+        if self._elapsed() >= self._until:
+            return {}
+        kinds = [prefix for prefix in _WHO if any(key.startswith(prefix) for key in keys)]
+        who = " UNION ".join(_WHO[kind] for kind in kinds)
+        fitting, events = self._log.queries(
+            ("SELECT key, events FROM fitting", _EVENTS),
+            _asked(keys) | {"most": self._left},
+            made=(_ASKED, f"CREATE TEMP TABLE who AS SELECT DISTINCT key, viewer_id FROM ({who})", _FITTING),
+        )
+        into = MemoryStore()
+        fold = self._folding(into)
+        for some in events.to_batches(max_chunksize=_BATCH):
+            if self._elapsed() >= self._until:
+                return {}
+            fold(list(placed_of(some)))
+        self._left -= max(fitting["events"].to_pylist(), default=0)
+        again = fitting["key"].to_pylist()
+        return dict(zip(again, into.get(again), strict=True))
 
 
-def _asked(key: str) -> tuple[str, dict[str, object]]:
-    """A query for the viewers whose events a state was made of, and what to say with it."""
-    name, place = _parts(key)
-    for prefix, who in _WHO.items():
-        if key.startswith(prefix):
-            return who, {"name": name, "source": place, "quoted": msgspec.json.encode(name).decode()}
-    day, _, source = place.partition(":")
-    since = int(day) * DAY_S
-    return _WHO_PASSED, {"name": name, "source": source, "since": since, "until": since + DAY_S}
+def _asked(keys: Sequence[str]) -> dict[str, object]:
+    """What `_ASKED` is told of these keys."""
+    names, sources, days = [], [], []
+    for key in keys:
+        name, place = _parts(key)
+        day, _, source = place.partition(":") if key.startswith(TRAFFIC) else ("0", "", place)
+        names.append(name)
+        sources.append(source)
+        days.append(int(day))
+    quoted = [msgspec.json.encode(name).decode() for name in names]
+    return {"keys": list(keys), "names": names, "sources": sources, "days": days, "quoted": quoted}
 
 
 def _parts(key: str) -> tuple[str, str]:

@@ -156,6 +156,7 @@ class Worker:
         return self._log.lives.name(self._online, self._topic, life)
 
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        self._mender.begin()
         placed, dead = read(messages, self._name)
         if dead:
             self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
