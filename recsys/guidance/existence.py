@@ -50,6 +50,10 @@ class Some:
     settled: bool
 
 
+NONE = Some(None, settled=False)
+"""None was looked for."""
+
+
 def some_page(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE) -> Some:
     """Some page that keeps all bounds, a good one if that is easy, or the proof that there is none; neither in haste.
 

@@ -24,13 +24,14 @@ import numpy as np
 
 from recsys.guidance.bounds import I64, Bounds, Solution
 from recsys.guidance.exact import best_page
-from recsys.guidance.existence import AT_LEISURE, Haste, Some, almost, depth_first, laid_out, some_page
+from recsys.guidance.existence import AT_LEISURE, NONE, Haste, depth_first, laid_out, some_page
 from recsys.guidance.kernels.account import account, without_each
 from recsys.guidance.kernels.layout import Layout
 from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
-from recsys.guidance.memory import Relaxations, key_of, limits_of
+from recsys.guidance.memory import Relaxations
 from recsys.guidance.problem import reduce
-from recsys.types import F64, I32, Bool
+from recsys.guidance.relaxation import Relaxation, relax, relaxation, shortages
+from recsys.types import F64, I32
 
 __all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "late_after", "solve", "warm"]
 
@@ -84,20 +85,10 @@ EFFORTS: dict[str, Effort] = {
 }
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
-NONE = Some(None, settled=False)
 HUGE = 1e12  # clicks: beyond this, sums lose what pages differ by
 SHORT = 18  # slots
 PATIENCE = 5.0  # deadlines that a page may take where it is not known whether one exists
 SEARCHED = 300  # nodes of the search for a page then: some 10 ms
-
-
-@dataclass(frozen=True)
-class Relaxation:
-    """by [C] slots that each control gives way, `settled` [C] where that is proven to be the least, `page` [K] so."""
-
-    by: I32
-    settled: Bool
-    page: I32
 
 
 def solve(
@@ -133,12 +124,12 @@ def solve(
     nothing = np.zeros(bounds.controls, np.int32)
     solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
     if solution is None:
-        kept = _relaxation(value, attention, bounds, memory, work.haste)
+        kept = relaxation(value, attention, bounds, memory, work.haste)
         work = replace(work, late=late_after(deadline_s, clock))  # a page that gave way is still to be a good one
         # where the effort is too small to find a page again, the one that the relaxation left stands
         solution = work.solve(bounds.relaxed(kept.by), kept, by_prices_only=len(kept.page) > 0)
         if solution is None:
-            kept = kept if len(kept.page) else _relax(value, attention, bounds, work.haste)
+            kept = kept if len(kept.page) else relax(value, attention, bounds, work.haste)
             solution = _as_it_is(value, attention, kept)
         if not kept.settled.all():
             solution = _recounted(bounds, solution)
@@ -269,103 +260,11 @@ def _near(state: State, enough: float) -> bool:
     return closed(state) or bool(bound - best <= enough * abs(best))
 
 
-def _relaxation(value: F64, attention: F64, bounds: Bounds, memory: Relaxations | None, haste: Haste) -> Relaxation:
-    """What gives way, remembered (then without a page) or found out."""
-    key = key_of(bounds) if memory is not None else b""
-    if memory is not None and (known := memory.recall(key)) is not None:
-        return Relaxation(*known, np.zeros(0, np.int32))
-    if memory is None or haste is AT_LEISURE:
-        kept = _relax(value, attention, bounds, haste)
-    else:
-        limits = limits_of(bounds)
-        kept = _relax(value, attention, bounds, haste, memory.hint(limits))
-        memory.suggest(limits, kept.by)
-    if memory is not None and kept.settled.all():
-        memory.remember(key, kept.by, kept.settled)
-    return kept
-
-
 def _recounted(bounds: Bounds, solution: Solution) -> Solution:
     """What was relaxed in haste by more than the page breaks is not said to have given way so far."""
     by = bounds.broken(solution.chosen)
-    settled = (solution.settled & (by == solution.relaxed)) | (by <= _shortages(bounds, by))
+    settled = (solution.settled & (by == solution.relaxed)) | (by <= shortages(bounds, by))
     return replace(solution, relaxed=by, settled=settled)
-
-
-def _relax(
-    value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE, hint: I32 | None = None
-) -> Relaxation:
-    """Each control in order of importance gives way by the least that the more important ones allow.
-
-    In haste no search but that by prices is asked, so the least that it finds may not be the least there is. When it
-    gets late meanwhile, what gives way is what a page breaks that was made to break little of any control first.
-    `hint`: by [C] slots that controls gave way on a page like this, where it begins.
-    """
-    quick = haste if haste is AT_LEISURE else Haste(0, 0, haste.late)
-    settled = np.ones(bounds.controls, np.bool_)
-    by = np.zeros(bounds.controls, np.int32)
-    accepted = np.zeros(bounds.controls, np.bool_)
-    page = _beginning(value, attention, bounds, hint, quick)  # keeps all that is accepted so far
-    if haste is not AT_LEISURE:
-        page = near = _nearer(value, attention, bounds, page, quick)
-    for c in np.flatnonzero(bounds.active).tolist():
-        accepted[c] = True
-        most = int(bounds.broken(page)[c])
-        least = min(_shortage(bounds, c), most)
-        while least < most and not haste.late():  # `most` is known to be possible; halve what is between
-            middle = (least + most) // 2
-            by[c] = middle
-            found = some_page(value, attention, bounds.relaxed(by).only(accepted), quick)
-            if found.page is None:
-                least = middle + 1
-                settled[c] &= found.settled
-            else:
-                page = found.page
-                most = middle
-        if least < most:  # late
-            by = bounds.broken(near)
-            return Relaxation(by, by <= _shortages(bounds, by), near)
-        by[c] = most
-    return Relaxation(by, settled, page)
-
-
-def _nearer(value: F64, attention: F64, bounds: Bounds, page: I32, haste: Haste) -> I32:
-    """A page that breaks no control more than this one does, and the more important ones less where one is found."""
-    for c in np.flatnonzero(bounds.active).tolist():
-        by = bounds.broken(page)
-        least, most = _shortage(bounds, c), int(by[c])
-        while least < most and not haste.late():
-            by[c] = (least + most) // 2
-            found = some_page(value, attention, bounds.relaxed(by), haste).page
-            if found is None:
-                least = int(by[c]) + 1
-            else:
-                page, by = found, bounds.broken(found)
-                most = int(by[c])
-    return page
-
-
-def _shortages(bounds: Bounds, by: I32) -> I32:
-    """[C] `_shortage` of the controls that gave way."""
-    return np.array([_shortage(bounds, c) if by[c] else 0 for c in range(bounds.controls)], np.int32)
-
-
-def _beginning(value: F64, attention: F64, bounds: Bounds, hint: I32 | None, haste: Haste) -> I32:
-    """A page that breaks the more important controls little."""
-    pages = [np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)]
-    if (near := almost(value, attention, bounds)) is not None:
-        pages.append(near)
-    if hint is not None and (found := some_page(value, attention, bounds.relaxed(hint), haste).page) is not None:
-        pages.append(found)
-    return min(pages, key=lambda page: tuple(bounds.broken(page)))
-
-
-def _shortage(bounds: Bounds, c: int) -> int:
-    """By how many slots control c must give way for want of candidates or slots alone."""
-    rows = bounds.row_control == c
-    supply = bounds.member[rows].sum(axis=1)
-    reach = np.minimum(np.arange(1, bounds.slots + 1), supply[:, None])
-    return int((bounds.lower[rows] - reach).max(initial=0))
 
 
 def _as_it_is(value: F64, attention: F64, kept: Relaxation) -> Solution:

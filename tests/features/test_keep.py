@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -33,7 +32,7 @@ from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
 from features.worker.dead import LetterCount, dead_topic
-from features.worker.keep import NOT_JUDGED, thin, tidying
+from features.worker.keep import NOT_JUDGED, thin
 from features.worker.main import UNHEARD, main
 from features.worker.rebuild import REBUILT, UNFINISHED, forget_idle, from_log, from_stream, rebuild
 from features.worker.verify import differences
@@ -384,24 +383,3 @@ def test_the_stream_lets_go_of_what_is_old_and_of_the_erased(home: str, capsys: 
     assert "rebuild --from log" in told
     assert said("rebuild")[0] == 0
     assert said("verify")[0] == 0
-
-
-@pytest.mark.parametrize("fault", [Unavailable("a file is no Parquet"), ZeroDivisionError("a bug")])
-@pytest.mark.parametrize("fails", ["compact", "also"])
-def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str, fault: Exception
-) -> None:
-    ran, twice = dict.fromkeys(("compact", "also"), 0), threading.Event()
-
-    def work(name: str) -> None:
-        ran[name] += 1
-        if min(ran.values()) >= 2:
-            twice.set()
-        if name == fails:
-            raise fault
-
-    monkeypatch.setattr("features.worker.keep.compact", lambda log, least: work("compact"))
-    with tidying(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
-        assert twice.wait(10.0), ran
-    told = [record for record in caplog.records if str(fault) in caplog.text]
-    assert told[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")

@@ -1,0 +1,33 @@
+"""What a worker's tidying thread does beside the fold, and what becomes of it when something fails."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from features.offline.log import EventLog
+from features.worker.keep import tidying
+from recsys.errors import Unavailable
+
+
+@pytest.mark.parametrize("fault", [Unavailable("a file is no Parquet"), ZeroDivisionError("a bug")])
+@pytest.mark.parametrize("fails", ["compact", "also"])
+def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str, fault: Exception
+) -> None:
+    ran, twice = dict.fromkeys(("compact", "also"), 0), threading.Event()
+
+    def work(name: str) -> None:
+        ran[name] += 1
+        if min(ran.values()) >= 2:
+            twice.set()
+        if name == fails:
+            raise fault
+
+    monkeypatch.setattr("features.worker.keep.compact", lambda log, least: work("compact"))
+    with tidying(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
+        assert twice.wait(10.0), ran
+    told = [record for record in caplog.records if str(fault) in caplog.text]
+    assert told[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")
