@@ -31,7 +31,10 @@ class Spool(Protocol):
     """Takes records for one topic. Used by several threads."""
 
     def put(self, records: Sequence[Record]) -> Future[None]:
-        """Done when all are durable; fails with Unavailable when they may not be: send them again later."""
+        """Done when all are durable; fails with Unavailable when they may not be: send them again later.
+
+        It cannot be cancelled: what is taken is written, whether or not anybody still waits for it.
+        """
 
     def state(self) -> SpoolState:
         """What waits now; asks nobody."""

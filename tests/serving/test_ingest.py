@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import generate_latest
 
 from features.events import decode
+from features.spool.direct import DirectSpool
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from recsys.errors import EventError, Unavailable
+from serving.ingest import Ingest
+from serving.metrics import Metrics
 from serving.schemas import BatchAnswer
+from serving.tokens import Tokens
 
 
 class Full(MemoryStream):
@@ -139,6 +146,24 @@ def test_a_stream_that_refuses_is_said_with_when_to_try_again(serve) -> None:
         stream.full = False
         assert service.http.post("/v1/events", json=[event()]).status_code == 202
         assert f"{accepted} 1.0" in service.http.get("/metrics").text
+
+
+def test_what_is_written_counts_though_nobody_waits_for_it_any_more(shared) -> None:
+    stream, metrics = MemoryStream(1), Metrics()
+    spool = DirectSpool(stream, "t")
+    ingest = Ingest(spool, shared.parts.control, Tokens(b"secret"), metrics, time.time)
+    taken = ingest.events(json.dumps([event()]).encode())
+    assert taken.durable is not None
+
+    async def gives_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(taken.durable), 0.01)
+
+    asyncio.run(gives_up())
+    spool.start()
+    spool.close(10)
+    assert len(stream.read("t", 0, 0, 10)) == 1
+    assert b'mainstay_events_total{verdict="accepted"} 1.0' in generate_latest(metrics._registry)
 
 
 def test_the_token_of_a_page_ties_an_event_to_it(service) -> None:
