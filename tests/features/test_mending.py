@@ -16,7 +16,13 @@ import pytest
 from features.aside import aside
 from features.codec import (
     ITEMS,
+    VERSION,
+    VERSIONS,
     VIEWERS,
+    NewerState,
+    StateError,
+    item_at,
+    item_key,
     viewer_at,
     viewer_key,
 )
@@ -29,7 +35,7 @@ from features.online.memory import MemoryStore
 from features.stream.memory import MemoryStream
 from features.worker import mend
 from recsys.errors import Unavailable
-from recsys.state import LANDMARK
+from recsys.state import LANDMARK, ItemState, ViewerState
 from tests.features.test_damage import READ, dump, is_state, spoil
 from tests.features.test_keep import folded, happened, published, worker
 
@@ -224,3 +230,33 @@ def test_a_viewer_damaged_when_its_batch_is_in_the_log_already_counts_for_items_
     met = {key for key in found if found[key] != b"?"}
     assert {one.key for one in damaged if one.key.startswith(VIEWERS)} & met
     assert {key: expected[key] for key in met} == {key: found[key] for key in met}
+
+
+@pytest.mark.parametrize("number", [VERSION + 1, VERSIONS - 1])
+def test_a_first_byte_that_became_a_newer_number_is_mended_and_stops_nobody(tmp_path: Path, number: int) -> None:
+    stream, sound, hurt, log = MemoryStream(partitions=1), MemoryStore(), MemoryStore(), EventLog(tmp_path / "hurt")
+    events = happened(random.Random(11), 120)
+    published(stream, events)
+    folded(stream, sound, EventLog(tmp_path / "sound"))
+    stream = MemoryStream(partitions=1)
+    published(stream, events)
+    with closing(worker(stream, hurt, log, batch=60)) as one:
+        one.step(wait_s=0)
+        hurt.put({key: bytes([number]) + raw[1:] for key, raw in dump(hurt).items()})
+        one.step(wait_s=0)
+    met = {one.key for one in aside(hurt) if one.mended}
+    assert {prefix for prefix in READ if any(key.startswith(prefix) for key in met)} == set(READ)
+    assert {key: dump(hurt)[key] for key in met} == {key: dump(sound)[key] for key in met}
+
+
+def test_a_newer_form_that_begins_as_ours_is_newer() -> None:
+    """A newer engine that only adds a field at the end; and one whose bytes nobody can read."""
+    for state, at in ((ViewerState("v"), viewer_at), (ItemState("i"), item_at)):
+        ours = msgspec.msgpack.decode(msgspec.msgpack.encode(state), strict=False)
+        key = viewer_key("v") if at is viewer_at else item_key("i", "t/0")
+        with pytest.raises(StateError, match="under the number 3") as told:
+            at(key, b"\x03" + msgspec.msgpack.encode(state))
+        assert not isinstance(told.value, NewerState)
+        for newer in (msgspec.msgpack.encode([*ours, 1]), b"", b"?", msgspec.msgpack.encode(state) + b"?"):
+            with pytest.raises(NewerState):
+                at(key, b"\x03" + newer)
