@@ -22,7 +22,7 @@ KEPT_S = 30 * DAY_S
 
 class Damaged(msgspec.Struct, frozen=True):
     """What stood at a key. `at`: unix second at which it was found; `mended`: whether its place was taken by all that
-    the event log says, or else by an empty state."""
+    was ever folded into it, or else by an empty state or one that may lack events."""
 
     key: str
     cause: str

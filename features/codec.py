@@ -4,12 +4,14 @@ Version 2 writes structures as arrays, event ids as hashes. States of version 1 
 next event: a fleet may be upgraded while it runs, readers (serving) before writers (workers).
 
 Bytes that are no state are *damaged* (StateError): they may be set aside (`features.aside`). A state of a *newer*
-version (NewerState), after a deployment was rolled back, is none of ours to judge and must be left where it is.
+version (NewerState), after a deployment was rolled back, is none of ours to judge and must be left where it is. So a
+version has a form of its own: bytes under a newer number that are just what this engine or the one before writes are
+damaged in their first byte.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +20,8 @@ from recsys.errors import MainstayError
 from recsys.state import ItemState, ViewerState
 
 VERSION = 2
+"""Goes up when the form of the bytes changes, and never without that."""
+
 VERSIONS = 32
 """Versions there can ever be are below this; a first byte beyond is no version but damage."""
 
@@ -76,14 +80,14 @@ def decode_viewer(raw: bytes) -> ViewerState:
     """The state in these bytes, of this version or the one before. Raises StateError."""
     if raw[:1] == _MARK_V1:
         return upgraded_viewer(_decode(raw, _viewer_v1, _MARK_V1))
-    return _decode(raw, _viewer, _MARK)
+    return _decode(raw, _viewer, _MARK, _viewer_v1)
 
 
 def decode_item(raw: bytes) -> ItemState:
     """The state in these bytes, of this version or the one before. Raises StateError."""
     if raw[:1] == _MARK_V1:
         return upgraded_item(_decode(raw, _item_v1, _MARK_V1))
-    return _decode(raw, _item, _MARK)
+    return _decode(raw, _item, _MARK, _item_v1)
 
 
 def viewer_at(key: str, raw: bytes) -> ViewerState:
@@ -102,12 +106,22 @@ def item_at(key: str, raw: bytes) -> ItemState:
     return state
 
 
-def _decode(raw: bytes, decoder: msgspec.msgpack.Decoder[S], mark: bytes) -> S:
+def _decode(raw: bytes, decoder: msgspec.msgpack.Decoder[S], mark: bytes, *older: msgspec.msgpack.Decoder[Any]) -> S:
     if raw[:1] != mark:
         if mark < raw[:1] < bytes([VERSIONS]):
+            if any(_written(raw[1:], one) for one in (decoder, *older)):
+                raise StateError(f"state of version {mark[0]} or older under the number {raw[0]}")
             raise NewerState(f"state of version {raw[0]}: this engine reads {mark[0]} and older")
         raise StateError(f"state of version {raw[:1].hex() or 'none'}: this engine reads {mark[0]}")
     try:
         return decoder.decode(memoryview(raw)[1:])
     except (msgspec.DecodeError, RecursionError) as error:
         raise StateError(f"broken state: {error}") from error
+
+
+def _written(rest: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> bool:
+    """Whether these bytes are just what this engine writes for the state that the decoder finds in them."""
+    try:
+        return _encoder.encode(decoder.decode(rest)) == rest
+    except (msgspec.DecodeError, RecursionError):
+        return False

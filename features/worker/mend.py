@@ -1,16 +1,23 @@
 """Damaged states, mended as they are met: set aside, and made again from the event log by the fold that made them.
 
-The log holds whatever was committed, since a worker appends before it commits. So a state made again holds all that the
-damaged one held, but perhaps for events that are delivered again just now. A state of a newer version is not touched:
-the worker stops.
+The log holds whatever was committed, since a worker appends before it commits. A batch that is delivered again, because
+a worker died between its viewers and the log, is not there, though viewers know it and it counts no more. So
+
+* items, counts and traffic are made again when the batch at hand is in the log: then they hold it, and whatever of it
+  is fresh is left out at their offsets;
+* viewers are made again without the batch at hand: it is folded into them next, and counts again for items, whose
+  offsets say what they hold;
+* where the end of such a batch may be delivered later still, what was made again is not called mended.
+
+A state of a newer version is not touched: the worker stops.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +29,7 @@ from features.offline.log import EventLog
 from features.offline.table import placed_of
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
+from recsys.state import ViewerState
 
 EVENTS_MAX = 200_000
 """In one step of the worker no more events than this are folded again: some ten seconds."""
@@ -71,6 +79,14 @@ _EVENTS = """
 _BATCH = 20_000
 
 
+class Batch(NamedTuple):
+    """What a step has at hand, by source: the first offset, and the last of an event; `append` puts it into the log."""
+
+    first: Mapping[str, int]
+    last: Mapping[str, int]
+    append: Callable[[], None]
+
+
 class Mender:
     """Reads states for a worker."""
 
@@ -86,10 +102,21 @@ class Mender:
         self._online, self._log, self._folding, self._clock, self._elapsed = online, log, folding, clock, elapsed
         self.begin()
 
-    def begin(self) -> None:
-        """A step begins: what it may spend on damaged states is whole again."""
+    def begin(self, batch: Batch | None = None) -> None:
+        """A step begins, with this batch: what it may spend on damaged states is whole again."""
         self._left = EVENTS_MAX
         self._until: float | None = None
+        self._batch, self._appended = batch, batch is None
+        self._ahead: dict[str, int] = {}
+        self._doubtful: frozenset[str] = frozenset()
+
+    def know(self, viewers: Iterable[ViewerState | None]) -> None:
+        """The states of the batch's viewers as they were before it: how far they know the sources."""
+        last = self._batch.last if self._batch else {}
+        for state in viewers:
+            for source, offset in state.offsets.items() if state else ():
+                if offset >= last.get(source, offset + 1):
+                    self._ahead[source] = max(offset, self._ahead.get(source, -1))
 
     def read(self, found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
         """States by key, mended ones in the place of damaged ones (None: nothing was known).
@@ -118,7 +145,8 @@ class Mender:
         self, found: Mapping[str, bytes | None], damaged: Mapping[str, StateError], again: Mapping[str, bytes | None]
     ) -> None:
         now = self._clock()
-        aside = [Damaged(key, str(error), now, key in again, found[key] or b"") for key, error in damaged.items()]
+        mended = {key for key in again if key.startswith(VIEWERS) or _source(key) not in self._doubtful}
+        aside = [Damaged(key, str(error), now, key in mended, found[key] or b"") for key, error in damaged.items()]
         kept = [one for one in aside if not self._erased(one.key)]
         set_aside(self._online, kept)
         if gone := [one.key for one in kept if self._erased(one.key)]:  # erased meanwhile
@@ -127,10 +155,10 @@ class Mender:
             "%d damaged state(s) set aside, %d of them made again from the event log; the first, %s: %s. See: "
             "recsys-worker damaged%s",
             len(aside),
-            len(again),
+            len(mended),
             aside[0].key,
             aside[0].cause,
-            "" if len(again) == len(aside) else "; the others begin anew: recsys-worker rebuild mends them",
+            "" if len(mended) == len(aside) else "; the others lack events: recsys-worker rebuild mends them",
         )
 
     def _erased(self, key: str) -> bool:
@@ -143,6 +171,8 @@ class Mender:
             self._until = self._elapsed() + SECONDS_MAX
         if self._elapsed() >= self._until:
             return {}
+        if not keys[0].startswith(VIEWERS):
+            self._append()
         kinds = [prefix for prefix in _WHO if any(key.startswith(prefix) for key in keys)]
         who = " UNION ".join(_WHO[kind] for kind in kinds)
         fitting, events = self._log.queries(
@@ -155,23 +185,42 @@ class Mender:
         for some in events.to_batches(max_chunksize=_BATCH):
             if self._elapsed() >= self._until:
                 return {}
-            fold(list(placed_of(some)))
+            fold([one for one in placed_of(some) if not keys[0].startswith(VIEWERS) or self._older(one)])
         self._left -= max(fitting["events"].to_pylist(), default=0)
         again = fitting["key"].to_pylist()
         return dict(zip(again, into.get(again), strict=True))
 
+    def _older(self, one: Placed) -> bool:
+        """Whether an event was delivered before the batch at hand."""
+        return self._batch is None or one.offset < self._batch.first.get(one.source, one.offset + 1)
+
+    def _append(self) -> None:
+        """The batch at hand, once, and before it: which sources' viewers know its end or more, and the log does not."""
+        if self._batch is None or self._appended:
+            return
+        if self._ahead:
+            tails = self._log.query('SELECT source, max("offset") AS tail FROM log GROUP BY source', {})
+            tail = dict(zip(tails["source"].to_pylist(), tails["tail"].to_pylist(), strict=True))
+            self._doubtful = frozenset(one for one, offset in self._ahead.items() if offset > tail.get(one, -1))
+        self._batch.append()
+        self._appended = True
+
 
 def _asked(keys: Sequence[str]) -> dict[str, object]:
     """What `_ASKED` is told of these keys."""
-    names, sources, days = [], [], []
-    for key in keys:
-        name, place = _parts(key)
-        day, _, source = place.partition(":") if key.startswith(TRAFFIC) else ("0", "", place)
-        names.append(name)
-        sources.append(source)
-        days.append(int(day))
+    names, places = zip(*map(_parts, keys), strict=True)
+    sources = [_source(key) for key in keys]
+    days = [
+        int(place.partition(":")[0]) if key.startswith(TRAFFIC) else 0 for key, place in zip(keys, places, strict=True)
+    ]
     quoted = [msgspec.json.encode(name).decode() for name in names]
-    return {"keys": list(keys), "names": names, "sources": sources, "days": days, "quoted": quoted}
+    return {"keys": list(keys), "names": list(names), "sources": sources, "days": days, "quoted": quoted}
+
+
+def _source(key: str) -> str:
+    """The source that a key's state is made of; empty for a viewer's."""
+    place = _parts(key)[1]
+    return place.partition(":")[2] if key.startswith(TRAFFIC) else place
 
 
 def _parts(key: str) -> tuple[str, str]:

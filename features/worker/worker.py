@@ -5,7 +5,8 @@ The order within a step carries the guarantee, and a crash between any two of th
 1. dead letters for what cannot be read;
 2. item states and the counts of exposure targets, decided from the viewer states as they were (`features.fold`);
 3. viewer states, which from now on know these events;
-4. the event log, whose files are named by offsets;
+4. the event log, whose files are named by offsets (before 2. when a damaged state of an item or target is met there:
+   it is made again from the log, and must not lack what viewers know already: `features.worker.mend`);
 5. the commit: only now will the stream not deliver these messages again.
 
 One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer. A
@@ -35,7 +36,7 @@ from features.online import OnlineStore
 from features.online.rewrite import rewrite
 from features.stream import Consumer, Message, Stream
 from features.worker.dead import DeadLetter, as_record, dead_topic, letter
-from features.worker.mend import Mender
+from features.worker.mend import Batch, Mender
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
@@ -156,13 +157,15 @@ class Worker:
         return self._log.lives.name(self._online, self._topic, life)
 
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
-        self._mender.begin()
         placed, dead = read(messages, self._name)
         if dead:
             self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
             self._report(dead)
         erased = self._log.erased.all()
         living = self._log.erased.living(placed)
+        first = {source: span[0] for source, span in self._spans(messages).items()}
+        last = {one.source: one.offset for one in living}
+        self._mender.begin(Batch(first, last, lambda: self._append(messages, living)))
         if len(living) < len(placed):
             self._bury(placed, erased)
         placed = living
@@ -229,6 +232,7 @@ class Worker:
         keys = [viewer_key(viewer_id) for viewer_id in ids]
         found = dict(zip(keys, self._online.get(keys), strict=True))
         states = self._mender.read(found, viewer_at)
+        self._mender.know(states.values())
         viewers = {viewer_id: self._viewer(viewer_id, states[key]) for viewer_id, key in zip(ids, keys, strict=True)}
         counted = [one for one in (viewers[some.event.viewer_id].take(some) for some in placed) if one is not None]
         self._fold_items(counted)
@@ -278,12 +282,16 @@ class Worker:
         by_source: dict[str, list[Placed]] = defaultdict(list)
         for one in placed:
             by_source[one.source].append(one)
+        for source, (first, last) in self._spans(messages).items():
+            self._log.append(source, first, last, by_source.get(source, []))
+
+    def _spans(self, messages: Sequence[Message]) -> dict[str, tuple[int, int]]:
+        """The first and the last offset of each source."""
         spans: dict[str, tuple[int, int]] = {}  # of one topic: a step takes from no other
         for partition, last in _last_offsets(messages).items():
             first = next(message.offset for message in messages if message.partition == partition)
             spans[source_of(self._name, partition)] = first, last
-        for source, (first, last) in spans.items():
-            self._log.append(source, first, last, by_source.get(source, []))
+        return spans
 
 
 def stride(asked: int, most: int, count: int, took_s: float) -> int:

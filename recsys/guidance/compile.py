@@ -91,8 +91,7 @@ class CompiledPolicy:
 
         showable  [N]  whether nothing else keeps the row off; all, if unsaid
         need           id of the only control to which blocks give way; any, if unsaid
-        elsewhere      [catalogue] showable, where `rows` are only those that were retrieved: for want of retrieval no
-                       block gives way
+        elsewhere      [catalogue] showable, where `rows` were retrieved: for want of retrieval no block gives way
         """
         blocks = [
             (origin, self.member(origin.control.where, query.region)[rows])

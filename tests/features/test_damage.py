@@ -6,15 +6,11 @@ import json
 import logging
 import random
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import Any
 
-import msgspec
-import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -33,7 +29,6 @@ from features.codec import (
 )
 from features.events import ViewerEvent
 from features.exposure import COUNTS, TRAFFIC, count_at, read_traffic, traffic_at
-from features.fold import Placed
 from features.offline.lives import LIVES
 from features.offline.log import EventLog
 from features.online import OnlineStore
@@ -129,106 +124,6 @@ def test_damage_met_by_the_fold_is_mended_byte_for_byte(tmp_path_factory: pytest
     assert {key for key in expected if expected[key] != found[key]} == bad.keys()
     assert {(one.key, one.raw) for one in aside(hurt)} == met
     assert all(one.mended for one in aside(hurt))
-
-
-class Watched(EventLog):
-    """Counts how often it is looked into."""
-
-    looks = 0
-
-    def queries(self, *asked: Any, **more: Any) -> list[pa.Table]:
-        self.looks += 1
-        return super().queries(*asked, **more)
-
-
-def test_all_damaged_states_of_a_kind_are_mended_by_one_look_into_the_log(tmp_path: Path) -> None:
-    stream, online, log = MemoryStream(partitions=2), MemoryStore(), Watched(tmp_path)
-    events = happened(random.Random(5), 120)
-    published(stream, events)
-    folded(stream, online, log)
-    damaged = dict.fromkeys(dump(online), b"?")
-    online.put(damaged)
-    published(stream, events)  # sent once more: nothing counts, but viewers are read
-    fresh = happened(random.Random(6), 200)
-    published(stream, [msgspec.structs.replace(one, id=f"n{at}") for at, one in enumerate(fresh)])
-    with closing(worker(stream, online, log, batch=1000)) as one:
-        log.looks = 0
-        assert one.step(wait_s=0) == 320
-        assert log.looks <= len(READ)
-    met = list(aside(online))
-    assert len(met) > 3 * len(READ)
-    assert all(one.mended for one in met)
-
-
-@pytest.mark.parametrize("most", [0, 30, 60, 100, 10_000])
-def test_a_step_folds_no_more_again_than_its_budget_and_mends_what_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    stream, online, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
-    events = happened(random.Random(7), 120)
-    published(stream, events)
-    folded(stream, online, log)
-    expected = dump(online)
-    keys = sorted(expected)
-    of = Counter(event.viewer_id for event in events)
-    again: list[Placed] = []
-    monkeypatch.setattr(mend, "EVENTS_MAX", most)
-
-    def folding(into: OnlineStore) -> Callable[[Sequence[Placed]], None]:
-        fold = worker(stream, into, log).refold
-
-        def noted(placed: Sequence[Placed]) -> None:
-            again.extend(placed)
-            fold(placed)
-
-        return noted
-
-    mender = mend.Mender(online, log, folding)
-    mended: set[str] = set()
-    for prefix, decode in READ.items():  # as a step does: one kind after the other, out of one budget
-        states = mender.read({key: b"?" for key in keys if key.startswith(prefix)}, decode)  # type: ignore[type-var]
-        mended |= {key for key, state in states.items() if state is not None}
-        assert all(states[key] == decode(key, expected[key]) for key in states if key in mended)
-    assert len(again) <= most
-    viewers = sorted(of.values())
-    fits = sum(sum(viewers[: n + 1]) <= most for n in range(len(viewers)))
-    assert len([key for key in mended if key.startswith(VIEWERS)]) == fits
-    assert mended == {one.key for one in aside(online) if one.mended}
-    again.clear()
-    mender.begin()
-    mender.read({viewer_key(min(of, key=lambda who: of[who])): b"!"}, viewer_at)
-    assert len(again) == (viewers[0] if viewers[0] <= most else 0)
-
-
-def test_every_step_of_a_worker_has_a_budget_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream, online, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
-    monkeypatch.setattr(mend, "EVENTS_MAX", 4)
-    with closing(worker(stream, online, log)) as one:
-        for number in range(5):
-            published(
-                stream, [ViewerEvent(id=f"{number}", kind="play", viewer_id="v", at=LANDMARK + number, item_id="i")]
-            )
-            assert one.step(wait_s=0) == 1
-            online.put({viewer_key("v"): b"%d" % number})
-    assert {found.raw: found.mended for found in aside(online)} == {b"%d" % number: True for number in range(4)}
-
-
-def test_a_step_whose_seconds_are_spent_begins_no_other_look(tmp_path: Path) -> None:
-    stream, online, log, now = MemoryStream(partitions=1), MemoryStore(), Watched(tmp_path), [0.0]
-    published(stream, happened(random.Random(8), 60))
-    folded(stream, online, log)
-    keys = sorted(key for key in dump(online) if key.startswith(VIEWERS))[:3]
-
-    def folding(into: OnlineStore) -> Callable[[Sequence[Placed]], None]:
-        now[0] += mend.SECONDS_MAX / 2
-        return worker(stream, into, log).refold
-
-    mender = mend.Mender(online, log, folding, elapsed=lambda: now[0])
-    log.looks = 0
-    assert [mender.read({key: b"?"}, viewer_at)[key] is not None for key in keys] == [True, False, False]
-    assert log.looks == 2
-    mender.begin()
-    assert mender.read({keys[1]: b"?"}, viewer_at)[keys[1]] is not None
 
 
 @pytest.mark.parametrize("prefix", [VIEWERS, ITEMS, COUNTS, TRAFFIC])
