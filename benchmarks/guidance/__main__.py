@@ -3,7 +3,8 @@
     python -m benchmarks.guidance [--instances N] [--families small ...] [--exact-s S] [--keep DIR] [--ratings DIR]
 
 The exact reference is HiGHS, in the same process, with `--exact-s` seconds for each instance; where it does not finish
-by then, its own bound stands in for the optimum and the instance is counted as open. `--keep` remembers its answers.
+by then, its bound or ours, whichever is lower, stands in for the optimum and the instance is counted as open. `--keep`
+remembers its answers.
 Times are of this thread's processor time (a busy machine counts less) with garbage collection off.
 """
 
@@ -142,7 +143,9 @@ def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path
             undecided += 1
             continue
         exact_took.append(took_s * 1e3)
-        undecided += not settled
+        if not settled:  # of two proven bounds the lower one stands in for the optimum
+            undecided += 1
+            bound = max(value, min(bound, solve(*instance).bound))
         for effort, tally in tallies.items():
             _one(instance, effort, value if settled else bound, value, tally)
         for rival, answer in RIVALS.items():
