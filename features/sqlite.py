@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connectio
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")  # under the long time-out: processes may start together
+            use_wal(connection)  # under the long time-out, as the schema: processes may start together
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(schema)
             connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
@@ -28,6 +29,22 @@ def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connectio
             connection.close()
             raise
     return connection
+
+
+def use_wal(connection: sqlite3.Connection | sqlite3.Cursor, patience_s: float = 30.0) -> None:
+    """Switch to the write-ahead log; SQLite's own waiting does not cover this one switch, which a new file needs.
+
+    Raises sqlite3.OperationalError if the file is still locked after `patience_s`.
+    """
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager

@@ -128,10 +128,11 @@ def _item(n: int) -> dict[str, Any]:
 
 
 def _page(http: httpx.Client) -> tuple[int, int]:
-    """Status of a page, and the version of the outlet's policy that it names."""
+    """Status of a page, and the version of the outlet's policy that it names; 0 while it follows none."""
     answer = http.post(f"/v1/placements/{OUTLET}-mobile-home:recommend", json={"viewer_id": "v", "slots": SLOTS})
     said = answer.json().get("policy_version") or ""
-    return answer.status_code, int(said.rpartition("@")[2] or 0) if answer.is_success else 0
+    version = said.rpartition("@")[2]  # the API answers "none" until it has read a policy
+    return answer.status_code, int(version) if version.isdecimal() else 0
 
 
 def _asked(http: httpx.Client, editor: Editor, seconds: float) -> tuple[Counter[int], set[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError
 
+from features.sqlite import use_wal
 from recsys.errors import InvalidInput
 from serving.control.ledger import answering
 from serving.control.plane import ControlPlane
@@ -74,22 +74,9 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late for a write lock
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 10000")
-    _use_wal(cursor)
+    use_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
-
-
-def _use_wal(cursor: Any, patience_s: float = 10.0) -> None:
-    """Switch to the write-ahead log; SQLite's own waiting does not cover this one switch, which a new file needs."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 def _begin_sqlite(connection: Connection) -> None:
