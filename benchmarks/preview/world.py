@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 from features.columns import FEATURES
-from features.fold import Placed, fold_viewer
+from features.fold import Placed, sift
 from features.stats import StatsColumns
 from recsys.bundle import Bundle
 from recsys.catalog import Catalog
@@ -46,13 +46,16 @@ def ground(seed: int = 7) -> Ground:
     """Everything, in a few seconds."""
     movielens = MovieLens.read(ANCHOR)
     catalog = Catalog.of(movielens.items() + desk_items(ANCHOR))
-    columns, placed, pairs = StatsColumns(catalog), defaultdict(list), []
+    columns, placed, pairs = StatsColumns(catalog), defaultdict[str, list[Placed]](list), list[tuple[int, int]]()
     names = {viewer: n for n, viewer in enumerate(movielens.viewers)}
     for offset, event in enumerate(movielens.events()):
-        columns.add(event)
         placed[event.viewer_id].append(Placed("bench/0", offset, event))
         pairs.append((names[event.viewer_id], catalog.row_of[event.item_id or ""]))
-    viewers = {viewer: fold_viewer(ViewerState(viewer), events) for viewer, events in placed.items()}
+    sifted = {viewer: sift(ViewerState(viewer), events) for viewer, events in placed.items()}
+    for one in sifted.values():
+        for counted in one.fresh:
+            columns.add(counted)
+    viewers = {viewer: one.state for viewer, one in sifted.items()}
     return Ground(catalog, columns.at(ANCHOR), _bundle(catalog, np.array(pairs), seed), viewers, policies())
 
 
