@@ -18,6 +18,7 @@ from benchmarks.faults.place import Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
 from serving.control.connect import open_control
+from serving.control.rows import AuditRow
 
 WHAT = "control plane's disk of 8 MiB full, policies published, pages asked for, events sent; then there is room"
 PASSES = "no false 2xx, policy writes alone stop, with 503 and a reason; resumes by itself, the audit trail is whole"
@@ -153,7 +154,7 @@ def _trail(url: str, editor: Editor) -> str:
     control = open_control(url)
     with closing(control):
         broken = control.audit_break()
-        rows, after = [], 0
+        rows, after = list[AuditRow](), 0
         while more := control.audit(after, 1000):
             rows, after = [*rows, *more], more[-1].seq
         notes = {version.version: version.note for version in control.history(OUTLET)}

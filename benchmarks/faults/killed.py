@@ -63,7 +63,7 @@ def killed(places: Places, kind: str, kills: int, lanes: int, seed: int) -> list
 
 
 def _lives(place: Place, kills: int, chance: random.Random) -> Lives:
-    lives, number, died, open_checks = Lives(), 0, [], []
+    lives, number, died, open_checks = Lives(), 0, list[float](), list[str]()
     with closing(Scene(place)) as scene:
         while True:
             point, spec = _aim(chance)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
-from features.events import ViewerEvent, encode
+from features.events import Kind, ViewerEvent, encode
 from features.stream import Record, Stream
 from recsys.state import LANDMARK
 
@@ -36,7 +36,7 @@ def _event(chance: random.Random, number: int, viewers: int, items: int) -> View
         }  # fmt: skip
     return ViewerEvent(
         id=f"e{number}",
-        kind=kind,
+        kind=cast(Kind, kind),
         viewer_id=f"v{int(chance.paretovariate(0.7)) % viewers}",
         at=LANDMARK + 60.0 * number,
         region=chance.choice(["cn.zj.hz", "cn.zj", "cn.bj"]),

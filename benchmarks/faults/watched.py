@@ -7,6 +7,7 @@ sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix
 commit. `--refusing KIND` makes it an older release that does not know an event kind.
 """
 
+# mypy: disable-error-code="attr-defined, assignment"
 from __future__ import annotations
 
 import argparse

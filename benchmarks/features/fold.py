@@ -39,7 +39,7 @@ BARE = {"bare kafka-python": "alone", "bare kafka-python, crc32c": "crc32c"}
 def main() -> None:
     """Parent: fills the logs, starts the runs, prints the table."""
     if len(sys.argv) > 1 and sys.argv[1] in ("worker", "bare"):
-        print(json.dumps({"worker": _worker, "bare": _bare}[sys.argv[1]](*sys.argv[2:])))
+        print(json.dumps((_worker if sys.argv[1] == "worker" else _bare)(*sys.argv[2:])))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clicks", type=Path, required=True, help="clicks.parquet of the Globo.com / G1 news portal")

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from features.columns import FEATURES
-from features.events import ViewerEvent, encode
+from features.events import Kind, ViewerEvent, encode
 from features.offline.log import EventLog
 from features.offline.points import Asked, point_in_time
 from features.offline.served import made_again, served_pages
@@ -160,7 +160,7 @@ def _happened(viewer: str, id: str, at: float, chance: random.Random) -> Record:
     screen = chance.choice(SCREENS)
     event = ViewerEvent(
         id=id,
-        kind=kind,
+        kind=cast(Kind, kind),
         viewer_id=viewer,
         at=at,
         region=chance.choice(REGIONS),

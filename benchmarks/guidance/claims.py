@@ -175,7 +175,7 @@ controls:
     batch = Candidates.of(rows, np.ones(60, np.uint32)).with_columns(utility=rng.random(60))
     batch = batch.with_columns(bonus=policy.bonus(rows, query))
     bounds = policy.bounds(query, rows, 10, np.zeros(0, np.int32))
-    attention = 0.9 ** np.arange(10)
+    attention: F64 = np.asarray(0.9 ** np.arange(10), np.float64)
     solution = solve(batch.utility + batch.bonus, attention, bounds)
     receipt = write_receipt(policy, bounds, solution, batch, attention, catalog)
     return receipt, solution.chosen, policy, bounds, batch, attention, catalog

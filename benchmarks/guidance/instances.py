@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys.guidance.bounds import Bounds
-from recsys.types import F64, Bool
+from recsys.types import F64, I64, Bool
 
 
 class Instance(NamedTuple):
@@ -28,7 +28,7 @@ class Rule(NamedTuple):
     floor: float = 0.0
     cap: float = 1.0
     since: int = 1
-    count: int = 0
+    number: int = 0
     early: int = 0  # so many slots hold at least one
 
 
@@ -114,7 +114,7 @@ def _rule(label: int, tight: float, k: int, rng: np.random.Generator) -> Rule:
         case 0:
             return Rule(label, min(0.9, rng.uniform(0.25, 0.40) * tight), since=10, early=3)
         case 1:
-            return Rule(label, count=round(rng.integers(2, 4) * tight), early=10 if rng.random() < 0.7 else 0)
+            return Rule(label, number=round(rng.integers(2, 4) * tight), early=10 if rng.random() < 0.7 else 0)
         case 2:
             return Rule(label, cap=rng.uniform(0.15, 0.30) / tight, since=5)
         case 3:
@@ -128,7 +128,7 @@ def _rule(label: int, tight: float, k: int, rng: np.random.Generator) -> Rule:
         case 4:
             return Rule(label, rng.uniform(0.08, 0.16) * tight, since=15)
         case 5:
-            return Rule(label, count=round(rng.integers(1, 4) * tight))
+            return Rule(label, number=round(rng.integers(1, 4) * tight))
         case 6:
             return Rule(label, rng.uniform(0.10, 0.30) * tight, since=10)
         case _:
@@ -136,7 +136,7 @@ def _rule(label: int, tight: float, k: int, rng: np.random.Generator) -> Rule:
 
 
 def _bounds(
-    family: Family, rules: list[Rule], label: Bool, topic: F64, source: F64, rng: np.random.Generator
+    family: Family, rules: list[Rule], label: Bool, topic: I64, source: I64, rng: np.random.Generator
 ) -> Bounds:
     n, k = family.items, family.slots
     members, lowers, uppers, owners = [], [], [], []
@@ -149,7 +149,7 @@ def _bounds(
                 high[slots - 1] = min(slots, floor(rule.cap * slots + 1e-9))
             if rule.early and slots >= min(rule.early, k):
                 low[slots - 1] = max(low[slots - 1], 1)
-        low[-1] = max(low[-1], rule.count)
+        low[-1] = max(low[-1], rule.number)
         members.append(label[rule.label])
         lowers.append(low)
         uppers.append(high)
@@ -166,12 +166,11 @@ def _bounds(
             uppers.append(high)
             owners.append(control)
         control += 1
-    pins = []
+    pins = list[tuple[int, int]]()
     if rng.random() < family.pins:
-        slots = rng.choice(min(8, k), int(rng.integers(1, 3)), replace=False)
-        pins = [
-            (int(item), int(slot)) for item, slot in zip(rng.choice(n, len(slots), replace=False), slots, strict=True)
-        ]
+        places = rng.choice(min(8, k), int(rng.integers(1, 3)), replace=False)
+        pinned = rng.choice(n, len(places), replace=False)
+        pins = [(int(item), int(slot)) for item, slot in zip(pinned, places, strict=True)]
     ints = lambda numbers: np.array(numbers, np.int32)  # noqa: E731
     return replace(
         Bounds.free(np.arange(n), k),

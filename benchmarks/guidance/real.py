@@ -65,7 +65,7 @@ def _movies(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
 def _page(value, label, decade, prime, names, seed) -> Instance:  # type: ignore[no-untyped-def]
     """A floor on documentaries or drama, on films before 2000; caps on the two commonest genres, decades and topics."""
     rng, k = np.random.default_rng(seed), SLOTS
-    members, lowers, uppers, owners = [], [], [], []
+    members, lowers, uppers, owners = [], [], [], list[int]()
 
     def row(member, at_least: float, at_most: float, since: int) -> None:  # type: ignore[no-untyped-def]
         low = [ceil(at_least * s - 1e-9) if s >= since else 0 for s in range(1, k + 1)]

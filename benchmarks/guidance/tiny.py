@@ -12,9 +12,11 @@ import argparse
 import json
 import sys
 import time
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.solver import solve
@@ -29,8 +31,8 @@ class Draft:
 
     def __init__(self, rng: np.random.Generator, n: int, k: int) -> None:
         self.rng, self.n, self.k = rng, n, k
-        self.rows: list[tuple[int, I32, I32, I32]] = []
-        self.spaces: list[tuple[int, I32, int, int, I32]] = []
+        self.rows: list[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        self.spaces: list[tuple[int, NDArray[Any], int, int, NDArray[Any]]] = []
         self.pins: list[tuple[int, int, int]] = []
 
     def share(self, c: int, floor: bool, cap: bool) -> None:

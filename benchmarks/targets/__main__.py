@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,9 +57,8 @@ def _world(name: str, results: list[Result]) -> dict[str, Any]:
     gap = max(r.gap for r in results)
     print(f"{name}: hindsight optimum loses {free:.2f} at any timing (proven to {gap:.3f}), {even:.2f} on plan")
     merged = _table([list(lines) for lines in zip(*(r.lines for r in results), strict=True)])
-    against = {
-        way: {"above_even": merged[way]["lost"] - even, "above_free": merged[way]["lost"] - free} for way in OURS
-    }
+    lost = {way: cast(float, merged[way]["lost"]) for way in OURS}
+    against = {way: {"above_even": lost[way] - even, "above_free": lost[way] - free} for way in OURS}
     ours = against[OURS[0]]
     print(
         f"ours loses {ours['above_even']:+.2f} against the optimum on plan, {ours['above_free']:+.2f} at any timing\n"
