@@ -176,7 +176,7 @@ class Solution:
     credit    [C, N]  clicks by which a control's prices lift (> 0) or hold back (< 0) a candidate, at its slot on the
                       page or, off the page, at the slot it would have had without controls (the last one if none)
     stays     [C, N]  bool: whether a candidate would be on the page without a control, as far as prices tell
-    pair      [N, 2]  where no control alone put a candidate on the page or keeps it off, two that do together, as far
+    pair      [N, 2]  where no control alone clearly put a candidate on the page or keeps it off, two that do, as far
                       as prices tell; else -1
     value             sum of attention x value over the page
     bound             proven: no page under the relaxed bounds is worth more

@@ -306,7 +306,7 @@ def responsible(bounds: Bounds, solution: Solution, candidate: int, up: bool) ->
     priced = solution.price > 0
     on_page = bool((solution.chosen == candidate).any())
     decisive = priced & (solution.stays[:, candidate] != on_page) if up == on_page else np.zeros_like(priced)
-    if not decisive.any() and up == on_page and solution.pair[candidate, 0] >= 0:
+    if up == on_page and solution.pair[candidate, 0] >= 0:
         return sorted(solution.pair[candidate].tolist(), key=lambda c: (-credit[c], -solution.price[c]))
     order = np.lexsort((-solution.price, -credit, ~decisive))[:2]
     return [int(c) for c in order if decisive[c] or credit[c] > 1e-9]  # where one alone is not enough, two together

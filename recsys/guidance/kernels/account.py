@@ -7,15 +7,35 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys.guidance.kernels import kernel
-from recsys.guidance.kernels.assignment import assign
+from recsys.guidance.kernels.assignment import FAR, assign
 from recsys.guidance.kernels.columns import best_columns
 from recsys.guidance.kernels.layout import Layout
 from recsys.guidance.kernels.page import State
-from recsys.guidance.kernels.prices import Prices, add_up, profits
+from recsys.guidance.kernels.prices import Prices, profits
 from recsys.types import F64
 
-MOST = 12
+MOST = 8
 """Pairs of controls looked into for one page."""
+CLEAR = 0.07
+"""Of a slot's mean worth: by so much a control clearly decides about an item; below it prices are often wrong."""
+
+
+@kernel
+def adders(layout: Layout, prices: Prices) -> tuple[F64, F64]:
+    """What the prices of rows add to a member of a group in each slot [G, K], and what those of windows do [G, K]."""
+    groups, slots = layout.lower.shape
+    rows, runs = np.zeros((groups, slots)), np.zeros((groups, slots))
+    for r in range(len(prices.row)):
+        if prices.row[r] > 0.0:
+            for k in range(layout.row_slot[r] + 1):
+                rows[layout.row_group[r], k] += layout.row_sign[r] * prices.row[r]
+    for g in range(groups):
+        within = layout.run_within[g]
+        if within:
+            for q in range(slots - within + 1):
+                for k in range(q, q + within):
+                    runs[g, k] -= prices.run[g, q]
+    return rows, runs
 
 
 @kernel
@@ -25,20 +45,13 @@ def account(layout: Layout, state: State, order: np.ndarray, price: F64, credit:
     A candidate's slot is its own on the page, else the one that its value would give it. order [N] as in `lay_out`.
     """
     n, (groups, slots) = len(layout.value), layout.lower.shape
-    rows, runs = np.zeros((groups, slots)), np.zeros((groups, slots))
     for r in range(len(state.prices.row)):
-        if state.prices.row[r] > 0.0:
-            g = layout.row_group[r]
-            price[layout.row_owner[g]] += state.prices.row[r]
-            for k in range(layout.row_slot[r] + 1):
-                rows[g, k] += layout.row_sign[r] * state.prices.row[r]
+        price[layout.row_owner[layout.row_group[r]]] += state.prices.row[r]
     for g in range(groups):
-        within = layout.run_within[g]
-        if within:
-            for q in range(slots - within + 1):
+        if layout.run_within[g]:
+            for q in range(slots - layout.run_within[g] + 1):
                 price[layout.run_owner[g]] += state.prices.run[g, q]
-                for k in range(q, q + within):
-                    runs[g, k] -= state.prices.run[g, q]
+    rows, runs = adders(layout, state.prices)
     slot = np.minimum(np.arange(n), slots - 1)
     for k in range(slots):
         slot[state.page[k]] = k
@@ -56,16 +69,15 @@ def account(layout: Layout, state: State, order: np.ndarray, price: F64, credit:
 class Bench(NamedTuple):
     """Where pages under fewer prices are made: the few items that might stand on one, and room for their assignment.
 
-    column [M], free [F] slots; rest: the prices; adder [G, K], active [G], profit [M, K], flat [F, M]
-    page [F] columns, rent [F], wage [M] of an assignment; stood [F], earned [M]: page and wage under all prices
+    column [M], free [F] slots; rows, runs [G, K]: what prices add; whole [F, M]: profits under all prices
+    flat [F, M], page [F] columns, rent [F], wage [M] of an assignment; stood [F], earned [M]: page and wage of `whole`
     """
 
     column: np.ndarray
     free: np.ndarray
-    rest: Prices
-    adder: F64
-    active: np.ndarray
-    profit: F64
+    rows: F64
+    runs: F64
+    whole: F64
     flat: F64
     page: np.ndarray
     rent: F64
@@ -77,14 +89,14 @@ class Bench(NamedTuple):
 @kernel
 def bench_of(layout: Layout, state: State) -> Bench:
     """The items of the page, the best by value, and those that prices rate nearest; from where prices last stood."""
-    n, (groups, slots) = len(layout.value), layout.lower.shape
+    n, slots = len(layout.value), len(layout.pin)
     free = np.flatnonzero(layout.pin < 0)
     taken = np.zeros(n, np.bool_)
     for k in range(slots):
         taken[state.page[k]] = True
     for a in range(min(n, slots)):
         taken[a] = True
-    for a in best_columns(state.margin, min(n, 2 * slots), state.held):
+    for a in best_columns(state.margin, min(n, slots), state.held):
         taken[a] = True
     for k in range(slots):
         if layout.pin[k] >= 0:
@@ -97,41 +109,48 @@ def bench_of(layout: Layout, state: State) -> Bench:
     for f in range(len(free)):
         a = np.searchsorted(column, state.held[f])
         page[f] = a if a < m and column[a] == state.held[f] else -1
+    rows, runs = adders(layout, state.prices)
+    profit, whole = np.empty((m, slots)), np.empty((len(free), m))
+    profits(layout, column, rows + runs, np.ones(len(rows), np.bool_), profit)
+    for f in range(len(free)):
+        whole[f] = profit[:, free[f]]
     return Bench(
-        column,
-        free,
-        Prices(state.prices.row.copy(), state.prices.run.copy()),
-        np.zeros((groups, slots)),
-        np.zeros(groups, np.bool_),
-        np.empty((m, slots)),
-        np.empty((len(free), m)),
-        page,
-        np.empty(len(free)),
-        wage,
-        page.copy(),
-        wage.copy(),
+        column, free, rows, runs, whole, whole.copy(), page, np.empty(len(free)), wage, page.copy(), wage.copy()
     )
 
 
 @kernel
-def without(layout: Layout, state: State, bench: Bench, one: int, other: int) -> None:
+def without(layout: Layout, bench: Bench, one: int, other: int) -> None:
     """Fills the bench's page: the assignment under all prices but those of two controls (or one, twice)."""
-    rest = bench.rest
-    for r in range(len(rest.row)):
-        owner = layout.row_owner[layout.row_group[r]]
-        rest.row[r] = 0.0 if owner in (one, other) else state.prices.row[r]
-    for g in range(len(rest.run)):
-        owner = layout.run_owner[g]
-        for q in range(rest.run.shape[1]):
-            rest.run[g, q] = 0.0 if owner in (one, other) else state.prices.run[g, q]
-    add_up(layout, rest, bench.adder, bench.active)
-    profits(layout, bench.column, bench.adder, bench.active, bench.profit)
-    for f in range(len(bench.free)):
-        for a in range(len(bench.column)):
-            bench.flat[f, a] = bench.profit[a, bench.free[f]]
+    free, flat = bench.free, bench.flat
+    flat[:] = bench.whole
+    for a in range(len(bench.column)):
+        for d in range(layout.groups_of.shape[1]):
+            g = layout.groups_of[bench.column[a], d]
+            if g < 0:
+                break
+            owner = layout.row_owner[g]
+            if owner in (one, other):
+                for f in range(len(free)):
+                    flat[f, a] -= bench.rows[g, free[f]]
+            owner = layout.run_owner[g]
+            if layout.run_within[g] and owner in (one, other):
+                for f in range(len(free)):
+                    flat[f, a] -= bench.runs[g, free[f]]
     bench.page[:] = bench.stood
     bench.wage[:] = bench.earned
-    assign(bench.flat, bench.page, bench.rent, bench.wage)
+    assign(flat, bench.page, bench.rent, bench.wage)
+
+
+@kernel
+def lead(bench: Bench, a: int, there: bool) -> float:
+    """By how much column a stands on the bench's page, or stays off it: what its worth there could change."""
+    if there:
+        return float(bench.wage[a])
+    nearest = -FAR
+    for f in range(len(bench.free)):
+        nearest = max(nearest, bench.flat[f, a] - bench.rent[f])
+    return float(-nearest)
 
 
 @kernel
@@ -142,7 +161,8 @@ def without_each(
 
     Under prices the page falls apart into an assignment: without one control's prices, another assignment is the page.
     Only priced controls are looked into; for the others stays says who is on the page.
-    pair [N, 2]: for candidates that no control alone put on the page or keeps off it, two that do together; else -1.
+    pair [N, 2]: for candidates that no control alone clearly put on the page or keeps off it, two that do together, by
+    more than the one; else -1.
     """
     n, slots = len(layout.value), len(layout.pin)
     on = np.zeros(n, np.bool_)
@@ -153,24 +173,28 @@ def without_each(
     column, m = bench.column, len(bench.column)
     if m < len(bench.free):
         return
-    alone = np.zeros(n, np.bool_)
-    priced = np.flatnonzero(price > 0.0)
-    for c in priced:
-        without(layout, state, bench, int(c), int(c))
-        for a in range(m):
-            stays[c, order[column[a]]] = False
+    clear = CLEAR * abs(state.known[0]) / slots
+    strength, by, there = np.zeros(m), np.full(m, -1, np.int64), np.zeros(m, np.bool_)
+    for c in np.flatnonzero(price > 0.0):
+        without(layout, bench, int(c), int(c))
+        there[:] = False
         for f in range(len(bench.free)):
-            stays[c, order[column[bench.page[f]]]] = True
+            there[bench.page[f]] = True
         for a in range(m):
-            alone[column[a]] |= stays[c, order[column[a]]] != on[column[a]]
-    open_ = np.array([i for i in column if not alone[i] and on[i] != (i < slots)])
+            stays[c, order[column[a]]] = there[a]
+            if there[a] != on[column[a]]:
+                strong = lead(bench, a, there[a])
+                if by[a] < 0 or strong > strength[a]:
+                    strength[a], by[a] = strong, c
+    open_ = np.array([a for a in range(m) if strength[a] < clear and on[column[a]] != (column[a] < slots)])
     ways, tried, told = np.empty((len(open_), 3), np.int64), np.zeros((MOST, 2), np.int64), 0
     for z in range(len(open_)):
-        _dearest(price, credit[:, order[open_[z]]], 1.0 if on[open_[z]] else -1.0, ways[z])
+        i = column[open_[z]]
+        _dearest(price, credit[:, order[i]], 1.0 if on[i] else -1.0, by[open_[z]], ways[z])
     for z in range(len(open_)):
         for w in range(3):
             one, other = ways[z, w // 2], ways[z, 1 + (w + 1) // 2]
-            if pair[order[open_[z]], 0] >= 0 or other < 0 or told == MOST:
+            if strength[open_[z]] >= clear or other < 0 or told == MOST:
                 break
             known = False
             for t in range(told):
@@ -179,26 +203,30 @@ def without_each(
                 continue
             tried[told, 0], tried[told, 1] = one, other
             told += 1
-            without(layout, state, bench, int(one), int(other))
-            there = np.zeros(n, np.bool_)
+            without(layout, bench, int(one), int(other))
+            there[:] = False
             for f in range(len(bench.free)):
-                there[column[bench.page[f]]] = True
+                there[bench.page[f]] = True
             for y in range(len(open_)):  # whoever this pair answers for
-                i = open_[y]
-                mine = False
+                a, mine = open_[y], False
                 for v in range(3):
                     first, second = ways[y, v // 2], ways[y, 1 + (v + 1) // 2]
                     mine |= (first == one and second == other) or (first == other and second == one)
-                if mine and there[i] != on[i] and pair[order[i], 0] < 0:
-                    pair[order[i], 0], pair[order[i], 1] = one, other
+                if mine and there[a] != on[column[a]]:
+                    strong = lead(bench, a, there[a])
+                    if strong > strength[a]:
+                        strength[a] = strong
+                        pair[order[column[a]], 0], pair[order[column[a]], 1] = one, other
 
 
 @kernel
-def _dearest(price: F64, credit: F64, sign: float, three: np.ndarray) -> None:
-    """Fills `three` with the priced controls of the most credit, then price; -1 where there are fewer."""
+def _dearest(price: F64, credit: F64, sign: float, first: int, three: np.ndarray) -> None:
+    """Fills `three` with the priced controls of the most credit, then price, behind `first` if >= 0; -1 for none."""
     for z in range(3):
-        best = -1
+        best = first if z == 0 else -1
         for c in range(len(price)):
+            if z == 0 and first >= 0:
+                break
             if price[c] <= 0.0 or (z > 0 and c == three[0]) or (z > 1 and c == three[1]):
                 continue
             if best < 0 or (sign * credit[c], price[c]) > (sign * credit[best], price[best]):
