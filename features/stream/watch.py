@@ -85,4 +85,5 @@ class Watch:
         self.stalled = {p: now - since for p, (_, since) in self._waiting.items() if now - since >= STALLED_S}
         for partition in self.stalled.keys() - before.keys():
             done = self._waiting[partition][0]
-            logger.warning("%s/%d: group %s does not get past %d", self._topic, partition, self._group, done)
+            how = f"does not get past {done}" if done >= 0 else "has taken nothing yet; does its worker run?"
+            logger.warning("%s/%d: group %s %s", self._topic, partition, self._group, how)
