@@ -87,7 +87,7 @@ def test_a_change_is_in_force_in_every_process_within_a_second(tmp_path: Path, i
         time.sleep(1.0)
         assert all("item-4" not in [s["item"]["id"] for s in ask(address).json()["items"]] for _ in range(20))
 
-        totals = [counted(httpx.get(f"{address}/metrics").text) for _ in range(10)]
+        totals = [counted(httpx.get(f"{address}/metrics", timeout=30).text) for _ in range(10)]
         assert len(set(totals)) == 1, "every process tells the sum over all"
         assert totals[0] > 60
 
