@@ -43,6 +43,7 @@ class Effort:
     rough, fine  steps of the first prices, on the first working set and on the promising items
     turns        exact steps of the prices, and partial pages kept, of each turn; `short` the same for pages of at most
                  SHORT slots, where partial pages cost less and are worth more
+    last         the same for pages of at most LONG slots within a relative gap, where it is likely to end in a proof
     enough       relative gap at which a page is good enough
     tries        small moves looked at on the page that a turn finds
     explain      find out who would be on the page without each control
@@ -53,6 +54,7 @@ class Effort:
     fine: int
     turns: tuple[tuple[int, int], ...]
     short: tuple[tuple[int, int], ...]
+    last: tuple[tuple[int, int, float], ...] = ()
     enough: float = 0.0
     tries: int = 300
     explain: bool = True
@@ -74,6 +76,7 @@ EFFORTS: dict[str, Effort] = {
         fine=25,
         turns=((3, 5), (10, 16), (12, 50), (15, 250)),
         short=((3, 15), (10, 48), (12, 150), (15, 6000)),
+        last=((15, 1000, 2e-4), (20, 4000, 1e-4)),
     ),
     "exact": Effort(
         rough=20,
@@ -86,7 +89,7 @@ EFFORTS: dict[str, Effort] = {
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
 HUGE = 1e12  # clicks: beyond this, sums lose what pages differ by
-SHORT = 18  # slots
+SHORT, LONG = 18, 36  # slots
 PATIENCE = 5.0  # deadlines that a page may take where it is not known whether one exists
 SEARCHED = 300  # nodes of the search for a page then: some 10 ms
 
@@ -120,7 +123,8 @@ def solve(
         )
     if not (np.abs(value) < HUGE).all() or not (np.abs(attention) < HUGE).all():
         raise ValueError(f"value and attention must be finite, and below {HUGE:g}")
-    work = _Work(value, attention, EFFORTS[effort], *_haste(deadline_s, clock))
+    half = None if deadline_s is None else deadline_s / 2
+    work = _Work(value, attention, EFFORTS[effort], *_haste(deadline_s, clock), late_after(half, clock))
     nothing = np.zeros(bounds.controls, np.int32)
     solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
     if solution is None:
@@ -178,6 +182,7 @@ class _Work:
     effort: Effort
     late: Callable[[], bool]
     haste: Haste = AT_LEISURE
+    late_for_proof: Callable[[], bool] = lambda: False  # to begin with turns that may find no better page
 
     def solve(self, bounds: Bounds, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
         """The best page under bounds that were relaxed so far; None where none was found."""
@@ -202,6 +207,10 @@ class _Work:
         state = start(layout, 24 + 3 * slots, most := 24 + 8 * slots // 5, effort.rough, effort.fine, STRIDE)
         for steps, width in effort.short if slots <= SHORT else effort.turns:
             if state.page[0] >= 0 and (self.late() or _near(state, effort.enough)):
+                break
+            turn(layout, state, stride_of(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
+        for steps, width, gap in effort.last if slots <= LONG and state.page[0] >= 0 else ():
+            if self.late_for_proof() or closed(state) or not _near(state, gap):
                 break
             turn(layout, state, stride_of(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
         if state.page[0] < 0:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 
+from benchmarks.guidance.instances import draw
 from recsys.guidance import existence, solver
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.exact import best_page
@@ -212,6 +213,22 @@ def test_haste_costs_proofs_and_says_so(
     assert min(hurried) >= -1e-9
     assert gave_way > 60
     assert later <= (3 if deadline_s else 60)
+
+
+def test_the_last_turns_prove_and_are_not_begun_late() -> None:
+    """Pages of thirty slots that are nearly proven: at leisure they are, after half of the deadline that is left."""
+    proven = [0, 0]
+    for seed in (20, 74, 92):
+        instance = draw("typical", seed)
+        calm = solve(*instance)
+        ticks = iter([0.0] * 3)  # the three moments from which deadlines count; then two thirds of one have passed
+        hasty = solve(*instance, deadline_s=3.0, clock=lambda ticks=ticks: next(ticks, 2.0))  # type: ignore[misc]
+        assert calm.value <= hasty.bound + 1e-9
+        assert hasty.value <= calm.bound + 1e-9
+        assert hasty.bound >= calm.bound - 1e-9
+        proven[0] += calm.proven
+        proven[1] += hasty.proven
+    assert proven == [3, 0]
 
 
 def test_when_patience_is_at_an_end_nothing_is_looked_for_any_more(
