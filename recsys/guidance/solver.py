@@ -90,6 +90,7 @@ EFFORTS: dict[str, Effort] = {
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
 HUGE = 1e12  # clicks: beyond this, sums lose what pages differ by
 SHORT, LONG = 18, 36  # slots
+LONGER = 2.0  # times as long as the turn before it a turn takes, about: it is begun only if so much time is left
 PATIENCE = 5.0  # deadlines that a page may take where it is not known whether one exists
 SEARCHED = 300  # nodes of the search for a page then: some 10 ms
 
@@ -123,13 +124,12 @@ def solve(
         )
     if not (np.abs(value) < HUGE).all() or not (np.abs(attention) < HUGE).all():
         raise ValueError(f"value and attention must be finite, and below {HUGE:g}")
-    half = None if deadline_s is None else deadline_s / 2
-    work = _Work(value, attention, EFFORTS[effort], *_haste(deadline_s, clock), late_after(half, clock))
+    work = _Work(value, attention, EFFORTS[effort], left_of(deadline_s, clock), _haste(deadline_s, clock))
     nothing = np.zeros(bounds.controls, np.int32)
     solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
     if solution is None:
         kept = relaxation(value, attention, bounds, memory, work.haste)
-        work = replace(work, late=late_after(deadline_s, clock))  # a page that gave way is still to be a good one
+        work = replace(work, left=left_of(deadline_s, clock))  # a page that gave way is still to be a good one
         # where the effort is too small to find a page again, the one that the relaxation left stands
         solution = work.solve(bounds.relaxed(kept.by), kept, by_prices_only=len(kept.page) > 0)
         if solution is None:
@@ -159,30 +159,34 @@ def warm() -> None:
 
 def late_after(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
     """Whether so many seconds from now have passed, by a clock; never without one."""
+    left = left_of(seconds, clock)
+    return lambda: left() <= 0.0
+
+
+def left_of(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], float]:
+    """How much is left of so many seconds from now, by a clock; without end without one."""
     if seconds is None or clock is None:
-        return lambda: False
+        return lambda: math.inf
     end = clock() + seconds
-    return lambda: clock() >= end
+    return lambda: end - clock()
 
 
-def _haste(deadline_s: float | None, clock: Callable[[], float] | None) -> tuple[Callable[[], bool], Haste]:
-    """Whether it is too late for a better page, and what may be spent on finding out whether there is any."""
-    late = late_after(deadline_s, clock)
+def _haste(deadline_s: float | None, clock: Callable[[], float] | None) -> Haste:
+    """What may be spent on finding out whether there is any page."""
     if deadline_s is None or clock is None:
-        return late, AT_LEISURE
-    return late, Haste(SEARCHED, 0, late_after(PATIENCE * deadline_s, clock))
+        return AT_LEISURE
+    return Haste(SEARCHED, 0, late_after(PATIENCE * deadline_s, clock))
 
 
 @dataclass(frozen=True)
 class _Work:
-    """One question: what is best, how hard to try, and whether it is late."""
+    """One question: what is best, how hard to try, and how many seconds are left."""
 
     value: F64
     attention: F64
     effort: Effort
-    late: Callable[[], bool]
+    left: Callable[[], float]
     haste: Haste = AT_LEISURE
-    late_for_proof: Callable[[], bool] = lambda: False  # to begin with turns that may find no better page
 
     def solve(self, bounds: Bounds, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
         """The best page under bounds that were relaxed so far; None where none was found."""
@@ -205,14 +209,16 @@ class _Work:
         """Turn by turn, until proven, good enough, or late."""
         effort, slots = self.effort, bounds.slots
         state = start(layout, 24 + 3 * slots, most := 24 + 8 * slots // 5, effort.rough, effort.fine, STRIDE)
-        for steps, width in effort.short if slots <= SHORT else effort.turns:
-            if state.page[0] >= 0 and (self.late() or _near(state, effort.enough)):
+        turns = effort.short if slots <= SHORT else effort.turns
+        last = effort.last if slots <= LONG else ()
+        left, took = self.left(), 0.0
+        for number, (steps, width, gap) in enumerate((*((*one, 0.0) for one in turns), *last)):
+            enough = _near(state, effort.enough) or (number >= len(turns) and not _near(state, gap))
+            if state.page[0] >= 0 and (enough or left <= LONGER * took):
                 break
             turn(layout, state, stride_of(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
-        for steps, width, gap in effort.last if slots <= LONG and state.page[0] >= 0 else ():
-            if self.late_for_proof() or closed(state) or not _near(state, gap):
-                break
-            turn(layout, state, stride_of(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
+            before, left = left, self.left()
+            took = before - left if left < math.inf else 0.0
         if state.page[0] < 0:
             some = NONE if by_prices_only else some_page(self.value, self.attention, bounds, self.haste)
             if some.page is None:
@@ -299,7 +305,7 @@ def _as_it_is(value: F64, attention: F64, kept: Relaxation) -> Solution:
 def _resolved(value: F64, attention: F64, bounds: Bounds, solution: Solution) -> Solution:
     """Exact prices: solve again with each control one unit looser."""
     price, resolved = solution.price.copy(), solution.resolved.copy()
-    work = _Work(value, attention, EFFORTS["exact"], lambda: False)
+    work = _Work(value, attention, EFFORTS["exact"], lambda: math.inf)
     for c in np.flatnonzero(bounds.active).tolist():
         looser = solution.relaxed.copy()
         looser[c] += 1
