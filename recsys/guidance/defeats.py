@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from recsys.catalog import Catalog
 from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
-from recsys.guidance.compile import CompiledPolicy, compile_policy, floors
+from recsys.guidance.amounts import floors
+from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conflicts import overlap
 from recsys.guidance.inherit import Origin
 from recsys.guidance.policy import Block, Pin, Policy, Share

@@ -184,7 +184,7 @@ def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
         ))  # fmt: skip
         page = engine.run(query(), viewer(), world)
     assert page.rung is Rung.EDITORIAL
-    assert {line.id for line in page.receipt.controls} == {"public", "one-topic"}
+    assert {line.id for line in page.receipt.controls} == {"public", "one-topic", "no-ads"}
     assert "must be finite" in str(page.trace[-1].error)
     monkeypatch.setattr(CompiledPolicy, "bounds", broken)
     page = engine.run(query(), viewer(), world)

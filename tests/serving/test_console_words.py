@@ -246,6 +246,7 @@ def test_what_a_rehearsal_finds(said: str, part: str) -> None:
 
 NARROWED, WIDE = Cause(0, (0,), True), Cause(0, (0, 1), False)
 SHARE, CAP, PIN = ("share", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
+BLOCK = ("block", 12, 2, 0, 0, False)
 TOLD = [
     Told(*SHARE, at_least=2, first_slots=5, achieved_first=3),
     Told("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
@@ -264,6 +265,9 @@ TOLD = [
         for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
         for cause in (NARROWED, WIDE)
     ),
+    Told(*BLOCK),
+    *(Told(*BLOCK, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj")) for cause in (NARROWED, WIDE)),
+    Told(*BLOCK, by=2),
 ]
 WANTS = [
     "3 more would have to be available: only 6 may be shown here now",
