@@ -316,7 +316,9 @@ LIMITED = {"outlook": Outlook(0.7, 0.6, 0.8, True)}
     [
         {}, {"begun": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
         {"delivered": 80.0}, {"delivered": 120.0}, {"over": True}, {"over": True, "delivered": 100.0}, LIMITED,
-        {**LIMITED, "resort": True}, {"outlook": Outlook(1.0, 0.9, 1.1, True)},
+        {**LIMITED, "resort": True}, {"outlook": Outlook(1.0, 0.9, 1.1, True)}, {"delivered": 0.0, "progress": 0.001},
+        *({"share": 0.1, "so_far": 0.12, "cap": cap, "delivered": won}
+            for cap in (False, True) for won in (20.0, 50.0, 80.0)),
         *({"cap": True, **one} for one in (
             {"delivered": 80.0}, {"delivered": 20.0}, {"over": True}, {"over": True, "delivered": 120.0},
             {"outlook": Outlook(1.3, 1.2, 1.4, True)},
