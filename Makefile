@@ -39,6 +39,7 @@ bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and ri
 	@$(BIN)/python -m benchmarks.guidance $(BENCH_FLAGS)
 	@$(BIN)/python -m benchmarks.guidance.tiny
 	@$(BIN)/python -m benchmarks.guidance.claims
+	@$(BIN)/python -m benchmarks.guidance.pins
 
 bench-targets: $(VENV)/.dev $(KERNELS)  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
 	@$(BIN)/python -m benchmarks.targets

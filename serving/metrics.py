@@ -88,7 +88,7 @@ class Metrics:
             "price", "Clicks per unit of attention that an exposure target is worth now"
         )
         self.target_pacing = self._of_target("pacing_error", "Mean distance from its plan, as part of its amount")
-        self.target_expected = self._of_target("expected", "Part of its amount expected at the deadline")
+        self.target_expected = self._of_target("expected", "Part of its amount expected at the deadline; NaN: unknown")
         # A process measures its own share of the traffic, which is like everybody's: the latest figure stands.
         latest: dict[str, Any] = {"registry": own, "multiprocess_mode": "mostrecent"}
         self.measure = Gauge(

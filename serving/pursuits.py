@@ -26,7 +26,7 @@ from recsys.guidance.targets.findings import out_of_reach
 from recsys.guidance.targets.forecast import Forecast, fit
 from recsys.guidance.targets.onpage import Steered, key_of
 from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
-from recsys.guidance.targets.words import sentence, status
+from recsys.guidance.targets.words import foreseen, sentence, status
 from recsys.types import Placement, Query
 from serving.holders import Holders, Snapshot
 from serving.metrics import Metrics
@@ -195,7 +195,7 @@ class TargetLoop:
         self.metrics.target_planned.labels(key).set(s.planned / amount)
         self.metrics.target_price.labels(key).set(s.price)
         self.metrics.target_pacing.labels(key).set(s.pacing_error)
-        self.metrics.target_expected.labels(key).set(s.outlook.expected)
+        self.metrics.target_expected.labels(key).set(outlook.expected if (outlook := foreseen(s)) else float("nan"))
 
     def _forecast(self, key: str, state: Pursuit, count: Count) -> Forecast:
         """The forecast of a target's pages; where nothing is known yet, as much as came so far."""

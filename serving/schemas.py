@@ -205,7 +205,11 @@ class PolicyVersionOut(BaseModel):
 class Found(Place):
     """One thing that lint found in a policy."""
 
-    control: str | None = Field(None, description="id of the control that `where` lies in")
+    control: str | None = Field(
+        None,
+        description="id of the control that `where` lies in; left out where it lies in none",
+        exclude_if=lambda control: control is None,
+    )
 
 
 class LintAnswer(BaseModel):

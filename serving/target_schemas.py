@@ -18,7 +18,7 @@ class ForecastOut(BaseModel):
     expected: float
     low: float
     high: float
-    at_risk: float = Field(description="attention that may be missing")
+    at_risk: float = Field(description="attention that may be missing; of a cap, that may be above it")
 
 
 class TargetOut(BaseModel):
@@ -31,6 +31,7 @@ class TargetOut(BaseModel):
     bound: str
     amount: float = Field(description="by the deadline; of a share target as far as traffic is foreseen")
     share: float | None = Field(description="of all attention, for a share target")
+    share_so_far: float | None = Field(description="that it has so far, for a share target; null before any was seen")
     delivered: float
     planned: float = Field(description="that should be delivered by now")
     progress: float = Field(description="part of the window's traffic that was served")
@@ -39,7 +40,9 @@ class TargetOut(BaseModel):
     price: float = Field(description="clicks per unit of attention, in force now")
     max_price: float
     pacing_error: float = Field(description="mean distance from the plan so far, as part of the amount")
-    forecast: ForecastOut
+    forecast: ForecastOut | None = Field(
+        description="null where nothing is foreseen: before anything of it was seen, and once it has ended"
+    )
     last_resort: bool = Field(description="whether its last resort is in force")
     late_s: float = Field(description="how far the counters are behind")
 

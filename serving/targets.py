@@ -13,7 +13,7 @@ from recsys.guidance.appended import with_control
 from recsys.guidance.documents import findings_of
 from recsys.guidance.policy import Control, ExposureTarget, Policy, parse_policy
 from recsys.guidance.targets.pursuit import Order
-from recsys.guidance.targets.words import sentence, status
+from recsys.guidance.targets.words import foreseen, sentence, status
 from serving.control import ControlPlane
 from serving.desk import PolicyDesk
 from serving.pursuits import Running, TargetLoop
@@ -145,6 +145,7 @@ def _said(part: Policy | Control) -> dict[str, Any]:
 
 def _out(one: Running) -> dict[str, Any]:
     target, s = one.target, one.standing
+    outlook = foreseen(s)
     return {
         "id": target.id,
         "outlet": one.outlet,
@@ -153,6 +154,7 @@ def _out(one: Running) -> dict[str, Any]:
         "bound": target.bound,
         "amount": s.amount,
         "share": None if target.share is None else (one.order.amount or target.share),
+        "share_so_far": s.so_far,
         "delivered": s.delivered,
         "planned": s.planned,
         "progress": s.progress,
@@ -161,8 +163,10 @@ def _out(one: Running) -> dict[str, Any]:
         "price": s.price,
         "max_price": target.max_price,
         "pacing_error": s.pacing_error,
-        "forecast": ForecastOut(
-            expected=s.outlook.expected, low=s.outlook.low, high=s.outlook.high, at_risk=s.outlook.at_risk(s.amount)
+        "forecast": None
+        if outlook is None
+        else ForecastOut(
+            expected=outlook.expected, low=outlook.low, high=outlook.high, at_risk=outlook.at_risk(s.amount, s.cap)
         ),
         "last_resort": s.resort,
         "late_s": s.late_s,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import ceil, floor
 
 import numpy as np
 
 from recsys.catalog import Catalog
+from recsys.guidance.amounts import at_most_of, caps, floors
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.conditions import Condition, mask, province
 from recsys.guidance.inherit import Effective, Origin, effective
@@ -125,7 +125,7 @@ class CompiledPolicy:
         if isinstance(control, Share) and control.at_least is not None:
             slots = min(query.slots, len(rows))
             return self.member(control.where, query.region)[rows], int(floors(control, slots).max(initial=0))
-        if isinstance(control, Pin) and control.slot > len(query.shown):
+        if isinstance(control, Pin) and 0 < control.slot - len(query.shown) <= query.slots:
             return rows == self.catalog.row_of.get(control.item, -1), 1
         return np.zeros(len(rows), np.bool_), 0
 
@@ -247,53 +247,6 @@ def attribute(catalog: Catalog, name: Attribute) -> I32 | I16:
     return columns[name]
 
 
-def floors(share: Share, slots: int, shown: int = 0, counted: int = 0) -> I32:
-    """[slots] least number of members in the first k slots; 0 where nothing is asked.
-
-    With `shown` slots of earlier pages of which `counted` were members, a share is also asked of all of them together,
-    as far as the first k slots can make up for it.
-    """
-    least = np.zeros(slots, np.int32)
-    for k in _prefixes(share, slots):
-        if isinstance(share.at_least, int):
-            least[k - 1] = share.at_least
-        elif share.at_least is not None:
-            up = k == slots or share.rounding == "strict"
-            overall = _rounded(share.at_least * (shown + k), up) - counted
-            least[k - 1] = max(_rounded(share.at_least * k, up), min(overall, k))
-    return least
-
-
-def caps(share: Share, slots: int, shown: int = 0, counted: int = 0) -> I32:
-    """[slots] largest number of members in the first k slots; k where nothing is asked. Sessions as in `floors`."""
-    most = np.arange(1, slots + 1, dtype=np.int32)
-    for k in _prefixes(share, slots):
-        if share.at_most is not None:
-            up = not (k == slots or share.rounding == "strict")
-            most[k - 1] = _at_most(share.at_most, k, up, shown, counted)
-    return most
-
-
-def _prefixes(share: Share, slots: int) -> Iterator[int]:
-    """Lengths on which the share is asked; the whole page is always one."""
-    named = range(1, slots) if share.prefixes == "every" else {k for k in share.prefixes if k < slots}
-    yield from named
-    if slots:
-        yield slots
-
-
-def _at_most(amount: float, slots: int, up: bool, shown: int, counted: int) -> int:
-    if isinstance(amount, int):
-        return min(amount, slots)
-    overall = _rounded(amount * (shown + slots), up) - counted
-    return min(slots, _rounded(amount * slots, up), max(overall, 0))
-
-
-def _rounded(amount: float, up: bool) -> int:
-    """Rounded up or down, forgiving the last digits of a product: 0.07 x 100 is 7, not 7.000000000000001."""
-    return ceil(amount - 1e-9) if up else floor(amount + 1e-9)
-
-
 class _Draft:
     """Bounds in the making: rows, spacings and pins are collected control by control."""
 
@@ -305,6 +258,7 @@ class _Draft:
         self.spaces: list[tuple[int, I32, Space, I32]] = []
         self.pins: list[tuple[int, int, int]] = []
         self.capped: list[tuple[int, I32, int]] = []
+        self.blocks: list[tuple[int, Bool]] = []
         self.session = np.full(len(policy.controls), -1, np.int32)
 
     def add(self, number: int, control: object) -> None:
@@ -318,6 +272,8 @@ class _Draft:
             self._cap(number, control)
         elif isinstance(control, Space):
             self._space(number, control)
+        elif isinstance(control, Block):
+            self.blocks.append((number, self.policy.member(control.where, self.query.region)[self.rows]))
         elif isinstance(control, Pin) and self.active[number]:
             row = self.policy.catalog.row_of.get(control.item, -1)
             place = np.flatnonzero(self.rows == row)
@@ -342,12 +298,12 @@ class _Draft:
         """A row for each value that could exceed the cap; pages have hundreds of values and few of those."""
         codes = attribute(self.policy.catalog, cap.attribute)
         here, before = codes[self.rows], codes[self.shown]
-        most_anew = _at_most(cap.at_most, self.slots, False, 0, 0)
+        most_anew = at_most_of(cap.at_most, self.slots, False, 0, 0)
         self.capped.append((number, here.astype(np.int32), most_anew))
         known = here[here >= 0]
         seen = np.bincount(before[before >= 0], minlength=int(known.max(initial=-1)) + 1)
         most = [
-            _at_most(cap.at_most, self.slots, False, len(before), counted)
+            at_most_of(cap.at_most, self.slots, False, len(before), counted)
             for counted in range(int(seen.max(initial=0)) + 1)
         ]
         allowed = np.array(most, np.int32)[seen]
@@ -395,6 +351,8 @@ class _Draft:
             cap_code=np.array([codes for _, codes, _ in self.capped], np.int32).reshape(len(self.capped), n),
             cap_at_most=ints([most for _, _, most in self.capped]),
             cap_control=ints([number for number, _, _ in self.capped]),
+            block_member=np.array([hit for _, hit in self.blocks], np.bool_).reshape(len(self.blocks), n),
+            block_control=ints([number for number, _ in self.blocks]),
             shown=len(self.shown),
             session=self.session,
         )

@@ -15,7 +15,8 @@ import numpy as np
 from recsys.catalog import Catalog, within
 from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
-from recsys.guidance.compile import CompiledPolicy, attribute, caps, compile_policy, floors
+from recsys.guidance.amounts import caps, floors
+from recsys.guidance.compile import CompiledPolicy, attribute, compile_policy
 from recsys.guidance.inherit import Origin
 from recsys.guidance.policy import Block, Cap, Control, Pin, Policy, Share, Space
 from recsys.types import Bool, Screen, Surface

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from recsys.catalog import Catalog
 from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
-from recsys.guidance.compile import CompiledPolicy, compile_policy, floors
+from recsys.guidance.amounts import floors
+from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conflicts import overlap
 from recsys.guidance.inherit import Origin
 from recsys.guidance.policy import Block, Pin, Policy, Share
@@ -29,19 +30,19 @@ def defeats(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
 def _taken(policy: CompiledPolicy, block: Block, above: Origin, region: str) -> Iterator[str]:
     control, named = above.control, f"{above.control.id!r} of {above.outlet} ({above.control.hardness})"
     gone = policy.member(block.where, region)
+    way = "the block gives way" + (
+        ", and as it is legal the editorial page answers" if block.hardness == "legal" else ""
+    )
     if isinstance(control, Pin):
         row = policy.catalog.row_of.get(control.item)
         if row is not None and gone[row]:
-            yield f"takes away {control.item}, which {named} pins: there the block gives way"
+            yield f"takes away {control.item}, which {named} pins: there {way}"
     if isinstance(control, Share) and control.at_least is not None:
         asked = policy.member(control.where, region)
         for page, slots in _pages(control, block):
             least, left = int(floors(control, slots).max(initial=0)), int((asked & ~gone).sum())
             if (asked & gone).any() and left < least:
-                yield (
-                    f"leaves {left} of the {asked.sum()} items of which {named} asks {least} on {page}: "
-                    "there the block gives way"
-                )
+                yield (f"leaves {left} of the {asked.sum()} items of which {named} asks {least} on {page}: there {way}")
                 return
 
 

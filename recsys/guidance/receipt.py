@@ -32,7 +32,8 @@ class Part(BaseModel):
 
 
 class Required(Part):
-    """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`.
+    """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`, for
+    a block `at_most` 0 of its items.
 
     first_slots   the floor is due in full in so many first slots; None = on the page
     session       of these it counts so many items in so many slots of the session's earlier pages, where that changes
@@ -71,7 +72,8 @@ class ControlLine(Part):
 
     status   met         kept, and the page would have kept it anyway
              binding     kept, and the best page without controls would not have: it shaped this page
-             relaxed     gave way by `by` slots, because more important controls left no room
+             relaxed     gave way by `by` slots, because more important controls left no room; a block: to what a policy
+                         above holds firm
              impossible  gave way by `by` slots, because no page keeps it, even if it were the only control
     why       it gave way
     achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
@@ -98,7 +100,8 @@ class ControlLine(Part):
 
 class Price(Part):
     """Utility lost for one unit of a control, in clicks: exact where the page was solved again one unit looser
-    (`resolved`), else the dual's estimate (`dual`), which errs on the high side. One word for all prices of a receipt.
+    (`resolved`), else the dual's estimate (`dual`), which errs on the high side, but for a pin either way. One word for
+    all prices of a receipt.
     """
 
     control_id: str
@@ -126,8 +129,9 @@ class Receipt(Part):
 
     utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
             whole price of guidance is their difference
-    price   of every control in force, in their order, where the bound says that controls cost something; of pins only
-            when resolved. None is more than the best page without controls is worth above this one
+    price   of every control in force, in their order, where the bound says that controls cost something; blocks
+            act before a page is made, and have none. None is more
+            than the best page without controls is worth above this one
     bound   no page that keeps what this page keeps is worth more; at most what the pins that stand leave possible
     gap     (bound - value) / |value|; 0 when `proven` to be the best page
     legal_kept  False: a legal control could not be kept; the page must not go out, the editorial page answers
@@ -214,7 +218,7 @@ def _prices(
     if not costs(bound, most):
         return
     resolved = bool(solution.resolved[bounds.active].all())
-    for c in priced(bounds, resolved):
+    for c in priced(bounds):
         clicks = min(float(solution.price[c]), most - solution.value)
         yield Price(control_id=policy.controls[c].control.id, clicks=clicks, how="resolved" if resolved else "dual")
 
@@ -224,15 +228,18 @@ def costs(bound: float, most: float) -> bool:
     return most - bound > NEAR * (1.0 + abs(most))
 
 
-def priced(bounds: Bounds, resolved: bool) -> list[int]:
-    """Numbers of the controls in force that have a price: duals have none for pins."""
-    pins = set() if resolved else set(bounds.pin_control.tolist())
-    return [c for c in np.flatnonzero(bounds.active).tolist() if c not in pins]
+def priced(bounds: Bounds) -> list[int]:
+    """Numbers of the controls in force that have a price."""
+    numbers: list[int] = np.flatnonzero(bounds.active).tolist()
+    return numbers
 
 
 def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> ControlLine:
     origin = policy.controls[c]
     control, by, cause = origin.control, int(solution.relaxed[c]), told.cause
+    settled = by == 0 or bool(solution.settled[c])
+    if told.settled is not None:
+        by, settled = told.by, told.settled
     why = None
     if cause is not None:
         ids = tuple(policy.controls[other].control.id for other in cause.controls)
@@ -256,7 +263,7 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
         status=told.status,
         by=by,
         missing=told.missing,
-        settled=by == 0 or bool(solution.settled[c]),
+        settled=settled,
         why=why,
         reason=told.reason(),
         legal_ref=control.legal_ref,

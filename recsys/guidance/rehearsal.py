@@ -113,7 +113,7 @@ def _put_to_the_test(
     late = late_after(2.0 * PAGE_S, known.clock)
     causes = known.causes.of(bounds, solution.relaxed, solution.settled, late)
     for c, told in enumerate(tell(policy.controls, bounds, solution, value, causes)):
-        if told is None:
+        if told is None or told.kind == "block":  # what blocks give way to, `defeats` tells
             continue
         records[c].in_force = True
         records[c].could_bind |= breakable(bounds, c)

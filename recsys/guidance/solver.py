@@ -29,6 +29,7 @@ from recsys.guidance.kernels.account import account, without_each
 from recsys.guidance.kernels.layout import Layout
 from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
 from recsys.guidance.memory import Relaxations
+from recsys.guidance.pins import pin_prices, pins_alone
 from recsys.guidance.problem import reduce
 from recsys.guidance.relaxation import Relaxation, relax, relaxation, shortages
 from recsys.types import F64, I32
@@ -135,6 +136,8 @@ def solve(
         if solution is None:
             kept = kept if len(kept.page) else relax(value, attention, bounds, work.haste)
             solution = _as_it_is(value, attention, kept)
+            for control, clicks in pins_alone(value, attention, bounds.relaxed(kept.by)):
+                solution.price[control] = clicks
         if not kept.settled.all():
             solution = _recounted(bounds, solution)
     return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
@@ -254,6 +257,8 @@ class _Work:
         pair = np.full((len(order), 2), -1, np.int32)
         if self.effort.explain:
             without_each(layout, state, order, price, credit, stays, pair)
+        for control, clicks in pin_prices(layout, state, bounds, order):
+            price[control] = clicks
         worth = math.fsum(self.attention * self.value[chosen])
         return Solution(
             chosen=chosen,

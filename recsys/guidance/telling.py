@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from recsys.guidance.blocks import given
 from recsys.guidance.bounds import Bounds, Solution, most_in_a_row
 from recsys.guidance.causes import Cause, Causes
 from recsys.guidance.inherit import Origin
@@ -24,7 +25,7 @@ class Told:
     cause, conflicts  why it gave way, and the more important controls that left no room, in words
     """
 
-    kind: str  # "share" | "cap" | "space" | "pin" | "free": nothing is asked of this page alone, only of the audience
+    kind: str  # "share" | "cap" | "space" | "pin" | "block" | "free": nothing is asked of this page alone
     slots: int  # of the page
     achieved: int
     supply: int
@@ -43,6 +44,7 @@ class Told:
     session: tuple[int, int] | None = (
         None  # counted in so many slots of earlier pages, where that changes what is asked
     )
+    settled: bool | None = None  # of a block that gave way: proven that it had to so far
 
     @property
     def status(self) -> Status:
@@ -62,6 +64,8 @@ class Told:
         """One sentence for editors."""
         if self.kind == "free":
             return f"asks nothing of this page alone; {self.achieved} on the page"
+        if self.kind == "block":
+            return self._blocks()
         got = f"slot {self.slot}" if self.kind == "pin" else self._got()
         if self.status == "met":
             return self._stands("; it would have stood there anyway") or f"{got}; it would have held anyway"
@@ -74,6 +78,15 @@ class Told:
         if not self.conflicts:
             return f"{got}; {gave_way}; whether it had to was not found out in time"
         return f"{got}; {gave_way}: {self._conflict()}"
+
+    def _blocks(self) -> str:
+        if not self.by:
+            return "none of its items is on the page"
+        there = f"{self.by} of its items on the page"
+        if not self.conflicts:
+            return f"{there}; for what it gave way was not found out"
+        some = "" if self.cause and self.cause.narrowed else "some of "
+        return f"{there}; it gave way to what {some}{', '.join(self.conflicts)} above it must have"
 
     def _stands(self, more: str) -> str:
         return f"stands in slot {self.slot}{more}" if self.kind == "pin" else ""
@@ -114,7 +127,11 @@ def tell(
     """
     free = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
     shaped = bounds.broken(free) > 0
+    block_of = {c: b for b, c in enumerate(bounds.block_control.tolist())}
     for c in range(bounds.controls):
+        if c in block_of:
+            yield _block(controls, bounds, solution, c, block_of[c])
+            continue
         if not bounds.active[c]:
             yield None
             continue
@@ -135,14 +152,27 @@ def _counted(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:
 
 
 def _caused(told: Told, controls: Sequence[Origin], bounds: Bounds, c: int, by: int, cause: Cause) -> Told:
-    own = controls[c]
-    want = want_of(bounds, c, own.control) if cause.alone else None
-    conflicts = tuple(
+    want = want_of(bounds, c, controls[c].control) if cause.alone else None
+    named = _named(controls, controls[c], cause)
+    return replace(told, by=by, cause=cause, want=want, missing=want.missing if want else 0, conflicts=named)
+
+
+def _named(controls: Sequence[Origin], own: Origin, cause: Cause) -> tuple[str, ...]:
+    """The other controls of a cause, with their outlet where it is another one."""
+    return tuple(
         repr(controls[other].control.id)
         + ("" if controls[other].outlet == own.outlet else f" of {controls[other].outlet}")
         for other in cause.controls
     )
-    return replace(told, by=by, cause=cause, want=want, missing=want.missing if want else 0, conflicts=conflicts)
+
+
+def _block(controls: Sequence[Origin], bounds: Bounds, solution: Solution, c: int, b: int) -> Told:
+    got = given(controls, bounds, solution, b)
+    told = Told("block", bounds.slots, got.by, 0, 0, False, at_most=0, by=got.by, settled=got.settled)
+    if not got.by:
+        return told
+    cause = Cause(0, got.controls, got.narrowed)
+    return replace(told, cause=cause, conflicts=_named(controls, controls[c], cause))
 
 
 def _pin(bounds: Bounds, c: int, chosen: I32, shaped: bool) -> Told:

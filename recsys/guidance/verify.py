@@ -213,7 +213,7 @@ def _prices(
     hows = {price.how for price in receipt.price}
     if len(hows) > 1:
         yield Finding("price", "either all prices were found by solving again, or none")
-    due = priced(bounds, hows == {"resolved"}) if costs(receipt.bound, free) else []
+    due = priced(bounds) if costs(receipt.bound, free) else []
     ids = [policy.controls[c].control.id for c in due]
     if [price.control_id for price in receipt.price] != ids:
         yield Finding("price", f"prices are due of {', '.join(ids) or 'none'}, in this order")

@@ -135,7 +135,7 @@ def _control(pairs: Pairs, of: Mapping[int, list[tuple[Fate, int]]], dropped: Ma
 
 
 def _off_receipts(origin: Origin, worth: Figure | None, tried: int, note: str = "") -> ControlReport:
-    """A boost, block or target: it never stands on a receipt, so only what it costs is told."""
+    """A boost or target: it never stands on a receipt, so only what it costs is told."""
     return ControlReport(
         id=origin.control.id,
         origin=origin.outlet,

@@ -9,7 +9,7 @@ export function courseChart(target, width) {
   const { course } = target;
   const [from, to] = [Date.parse(target.since), Date.parse(target.by)];
   const now = Math.min(Math.max(Date.now(), from), to);
-  const foreseen = target.progress > 0 && now < to && !target.stopped;
+  const foreseen = Boolean(target.forecast) && now < to;
   const high = foreseen ? target.forecast.high * target.amount : 0;
   const most = Math.max(target.amount, target.delivered, target.planned, high, ...course.map((at) => Math.max(at.planned, at.delivered))) * 1.05;
   const plot = frame(width, 240, [from, to], [0, most], amount);

@@ -16,7 +16,7 @@ export function showReceipt(said) {
     h("td", { class: "number" }, required(line.required)),
     h("td", { class: "number" }, achieved(line)),
     h("td", { class: "whole" }, pill(line.status), line.by ? ` −${line.by}` : ""),
-    h("td", { class: "number" }, cost(price.get(line.id))),
+    h("td", { class: "number" }, cost(price.get(line.id), line.action)),
     h("td", { class: "why" }, say.told(line.reason), line.legal_ref ? h("small", {}, line.legal_ref) : null),
   ));
   const heads = ["control", "origin", "hardness", "required", "achieved", "status", "price", "why"];
@@ -35,4 +35,9 @@ function required(asked) {
 const achieved = (line) => (line.achieved_first === null
   ? String(line.achieved) : [String(line.achieved_first), h("small", {}, `${line.achieved} ${say.word("in_all")}`)]);
 
-const cost = (one) => (one ? `${one.how === "resolved" ? "" : "≤ "}${number(one.clicks, 3)}` : "–");
+/** The dual's estimates err on the high side; of a pin, either way. */
+function cost(one, action) {
+  if (!one) return "–";
+  const about = action === "pin" ? "≈ " : "≤ ";
+  return `${one.how === "resolved" ? "" : about}${number(one.clicks, 3)}`;
+}

@@ -50,10 +50,10 @@ async function choose(target) {
 }
 
 const part = (value, target) => value / Math.max(target.amount, 1e-9);
-const known = (target) => target.progress > 0 && target.status !== "unknown yet";
+const known = (target) => target.forecast !== null;
 const ended = (target) => target.status === "stopped" || target.status === "over"; // nothing is foreseen any more
 const foreseen = (target) => (ended(target) ? "–" : known(target) ? percent(target.forecast.expected) : say.word("unknown_yet"));
-const interval = (target) => (known(target) && !ended(target) ? `${percent(target.forecast.low)} – ${percent(target.forecast.high)}` : "");
+const interval = (target) => (known(target) ? `${percent(target.forecast.low)} – ${percent(target.forecast.high)}` : "");
 
 const asked = (target) => [
   `${target.bound === "at_most" ? "≤" : "≥"} ${target.share === null ? amount(target.amount) : percent(target.share)}`,

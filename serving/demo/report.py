@@ -59,7 +59,7 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
             " ".join(f"{SIGNS[word]} {n}" for word, n in control["required"].items() if n is not None),
             _has(control),
             f"[{colour}]{STATUS.get(control['status'], control['status'])}[/{colour}]",
-            _price(price["clicks"], price["how"] == "resolved") if price else "",
+            _price(price["clicks"], price["how"] == "resolved", control["action"]) if price else "",
         )
     console.print(table)
 
@@ -74,15 +74,17 @@ def _has(control: dict[str, Any]) -> str:
     return str(control["achieved"]) if early is None else f"{early}, {control['achieved']} in all"
 
 
-def _price(clicks: float, exact: bool) -> str:
-    """What a control costs, in clicks, to four places.
+def _price(clicks: float, exact: bool, action: str = "") -> str:
+    """What a control costs, in clicks, to four places; estimates err on the high side, of a pin either way.
 
     >>> _price(0.02468, True), _price(0.02468, False), _price(0.0, True), _price(0.00001, False)
     ('0.0247', '≤ 0.0247', '0', '< 0.0001')
+    >>> _price(0.02468, False, "pin")
+    '≈ 0.0247'
     """
     if clicks < 0.0001:
         return "0" if exact and clicks <= 0 else "< 0.0001"
-    return f"{'' if exact else '≤ '}{clicks:.4f}"
+    return f"{'' if exact else '≈ ' if action == 'pin' else '≤ '}{clicks:.4f}"
 
 
 def shares(page: dict[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from threading import Lock
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from features.offline.log import EventLog
 from features.online import OnlineStore
@@ -20,12 +20,15 @@ from serving.problems import Busy, documented
 
 class Erased(BaseModel):
     """What was forgotten: whether there was a state, how many events of the log, how many files were written anew;
-    and how many messages are left in the stream, where nobody reads them (null: all, until its retention ends)."""
+    how many messages are left in the stream, where nobody folds them (null: all, until its retention ends); and for
+    whose sake (`held_by`): by group, how many of them it has not passed yet. Once passed they leave with another
+    erasure, or when the stream's retention ends."""
 
     state: bool
     events: int
     files: int
     left: int | None
+    held_by: dict[str, int] = Field(examples=[{"recsys-worker": 2}])
 
 
 def routes(
@@ -66,7 +69,9 @@ def routes(
         summary="Forget a viewer for good",
         description=(
             "All that the viewer did until now leaves online store and event log, and comes back from no replay. "
-            "It takes as long as the log's files need to be written anew. 503: say it again."
+            "It takes as long as the log's files need to be written anew. 503: say it again. What a process has taken "
+            "and not sent to the stream yet waits in its spool, and what it has sent stays there for a day; nobody "
+            "folds it."
         ),
         responses=documented(401, 429, 503),
     )
@@ -75,8 +80,15 @@ def routes(
             raise Busy("another viewer is being erased")
         try:
             did = erase_viewer(log, online, viewer_id, clock(), stream=stream, topic=topic, group=group)
+            held = stream.held(topic, float("inf"), [group], viewer_id) if did.left else {}
         finally:
             one_at_a_time.release()
-        return Erased(state=did.state, events=did.events, files=did.files, left=did.left)
+        return Erased(
+            state=did.state,
+            events=did.events,
+            files=did.files,
+            left=did.left,
+            held_by={name: one.messages for name, one in held.items()},
+        )
 
     return router

@@ -30,7 +30,7 @@ PAGE = {
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_a_receipt_cuts_no_id(width: int) -> None:
     for line in PAGE["receipt"]["controls"]:  # type: ignore[attr-defined]
-        line |= {"status": "impossible", "achieved": 2}
+        line |= {"action": "share", "status": "impossible", "achieved": 2}
     printed = io.StringIO()
     receipt(Console(file=printed, width=width), PAGE)
     lines = printed.getvalue().splitlines()

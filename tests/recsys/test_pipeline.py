@@ -168,6 +168,23 @@ controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardne
     ][:5]
 
 
+def test_a_block_that_gives_way_to_a_parent_is_named_on_the_page(engine: Engine, world: World) -> None:
+    """And a legal one is a legal control that no page keeps: the editorial page answers, and the operator is told."""
+    parent, child = (
+        "outlet: cn\ncontrols: [{id: lead, action: pin, item: i9, slot: 1, hardness: binding}]",
+        "outlet: cn.zj\ncontrols: [{id: off, action: block, where: {item: i9}, hardness: %s}]",
+    )
+    for hardness, rung in (("binding", Rung.PERSONAL), ("legal", Rung.EDITORIAL)):
+        texts = (parent, child % hardness)
+        policy = compile_policy([parse_policy(text) for text in texts], world.catalog)
+        page = engine.run(query(), viewer((1, "like")), replace(world, policy=policy))
+        assert page.items[0].item_id == "i9"
+        line = next(line for line in page.receipt.controls if line.id == "off")
+        assert (line.status, line.by, line.why and line.why.control_ids) == ("relaxed", 1, ("lead",))
+        assert page.rung is rung
+        assert ("off" in str(page.trace[-1].error)) == (hardness == "legal")
+
+
 def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +201,7 @@ def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
         ))  # fmt: skip
         page = engine.run(query(), viewer(), world)
     assert page.rung is Rung.EDITORIAL
-    assert {line.id for line in page.receipt.controls} == {"public", "one-topic"}
+    assert {line.id for line in page.receipt.controls} == {"public", "one-topic", "no-ads"}
     assert "must be finite" in str(page.trace[-1].error)
     monkeypatch.setattr(CompiledPolicy, "bounds", broken)
     page = engine.run(query(), viewer(), world)

@@ -218,6 +218,7 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
     [
         ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "takes away item-1, which 'lead' of cn"),
+        ("{id: a, action: block, where: {item: item-1}, hardness: legal}", "as it is legal the editorial page answers"),
         (f"{{id: a, action: cap, attribute: topic, at_most: 1, {HOT}}}", "too many of one topic)"),
         (f"{{id: a, action: space, attribute: kind, at_most: 1, within: 6, {HOT}}}", "too many of one kind together)"),
         ("{id: a, action: cap, attribute: kind, at_most: 1}, "
@@ -246,6 +247,7 @@ def test_what_a_rehearsal_finds(said: str, part: str) -> None:
 
 NARROWED, WIDE = Cause(0, (0,), True), Cause(0, (0, 1), False)
 SHARE, CAP, PIN = ("share", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
+BLOCK = ("block", 12, 2, 0, 0, False)
 TOLD = [
     Told(*SHARE, at_least=2, first_slots=5, achieved_first=3),
     Told("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
@@ -264,6 +266,9 @@ TOLD = [
         for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
         for cause in (NARROWED, WIDE)
     ),
+    Told(*BLOCK),
+    *(Told(*BLOCK, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj")) for cause in (NARROWED, WIDE)),
+    Told(*BLOCK, by=2),
 ]
 WANTS = [
     "3 more would have to be available: only 6 may be shown here now",
@@ -312,7 +317,9 @@ LIMITED = {"outlook": Outlook(0.7, 0.6, 0.8, True)}
     [
         {}, {"begun": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
         {"delivered": 80.0}, {"delivered": 120.0}, {"over": True}, {"over": True, "delivered": 100.0}, LIMITED,
-        {**LIMITED, "resort": True}, {"outlook": Outlook(1.0, 0.9, 1.1, True)},
+        {**LIMITED, "resort": True}, {"outlook": Outlook(1.0, 0.9, 1.1, True)}, {"delivered": 0.0, "progress": 0.001},
+        *({"share": 0.1, "so_far": 0.12, "cap": cap, "delivered": won}
+            for cap in (False, True) for won in (20.0, 50.0, 80.0)),
         *({"cap": True, **one} for one in (
             {"delivered": 80.0}, {"delivered": 20.0}, {"over": True}, {"over": True, "delivered": 120.0},
             {"outlook": Outlook(1.3, 1.2, 1.4, True)},

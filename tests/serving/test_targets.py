@@ -92,6 +92,20 @@ def test_a_target_behind_its_plan_gets_a_price_and_the_page_its_item(service, au
     assert 'mainstay_target_price{target="cn/harvest"}' in metrics
 
 
+def test_what_nobody_knows_yet_is_not_foreseen(service, audience) -> None:
+    """Before the first page there is no forecast; of a share, what it has so far comes with the first."""
+    service.publish("cn", said(where={"label": "public-service"}, share=0.2, impressions=None))
+    service.parts.targets.step()
+    fresh = target(service)
+    assert (fresh["status"], fresh["forecast"], fresh["share_so_far"]) == ("unknown yet", None, None)
+    assert 'mainstay_target_expected{target="cn/harvest"} NaN' in service.http.get("/metrics").text
+    audience.asks(5)
+    stands = target(service)
+    assert 0 < stands["share_so_far"] <= 1
+    assert stands["forecast"]["low"] <= stands["forecast"]["expected"] <= stands["forecast"]["high"]
+    assert stands["status"] != "reached"
+
+
 def test_what_was_counted_is_what_was_shown(service, audience) -> None:
     service.publish("cn", said(where={"label": "public-service"}))
     audience.asks(5)

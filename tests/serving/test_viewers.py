@@ -31,11 +31,28 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
         assert state["state"]["counts"] == {"play": 1}
         assert [one["event"]["id"] for one in events] == ["e-v1", "e-v1"]
         gone = service.http.delete("/v1/viewers/v1", headers=editor)
-        assert gone.json() == {"state": True, "events": 2, "files": len(log.files()), "left": 0}
+        assert gone.json() == {"state": True, "events": 2, "files": len(log.files()), "left": 0, "held_by": {}}
         assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'
         assert parts.online.get([viewer_key("v1"), viewer_key("v2")])[1] is not None
         assert [one.event.viewer_id for one in log.replay()] == ["v2"]
         assert [one.viewer_id for one in service.published(1)] == ["v2"]
+
+
+def test_an_erasure_says_for_whose_sake_messages_stay(serve) -> None:
+    """Two of three are not passed by a group that has committed once, none by the workers, who have not begun."""
+    with serve() as service:
+        topic, group = service.parts.settings.topic, service.parts.settings.group
+        for n in range(3):
+            sent = {"specversion": "1.0", "id": f"e{n}", "source": "/app", "type": "mainstay.viewer.play"}
+            sent |= {"subject": "v1", "data": {"item_id": "item-1"}}
+            service.http.post("/v1/events", json={"events": [sent]}).raise_for_status()
+        service.published(3)
+        with closing(service.parts.stream.consumer(topic, "audit")) as reader:
+            first = reader.poll(1, 5.0)[0]
+            reader.commit({first.partition: first.offset})
+        gone = service.http.delete("/v1/viewers/v1").json()
+        assert (gone["left"], gone["held_by"]) == (3, {"audit": 2, group: 3})
+        assert service.http.delete("/v1/viewers/v2").json()["held_by"] == {}
 
 
 def test_any_id_can_be_exported_and_erased(serve) -> None:

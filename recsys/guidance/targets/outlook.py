@@ -36,13 +36,13 @@ class Outlook:
     high: float
     limited: bool
 
-    def at_risk(self, amount: float) -> float:
-        """Attention that may be missing at the deadline.
+    def at_risk(self, amount: float, cap: bool = False) -> float:
+        """Attention that may be missing at the deadline; of a cap, that may be above it.
 
-        >>> Outlook(0.9, 0.8, 1.0, True).at_risk(1000.0)
-        200.0
+        >>> Outlook(0.9, 0.8, 1.1, True).at_risk(1000.0), Outlook(0.9, 0.8, 1.1, True).at_risk(1000.0, cap=True)
+        (200.0, 100.0)
         """
-        return round(max(1.0 - self.low, 0.0), 12) * amount
+        return round(max(self.high - 1.0 if cap else 1.0 - self.low, 0.0), 12) * amount
 
 
 def paced(pace: Pace, progress: float, delivered: float) -> Pace:

@@ -91,6 +91,7 @@ class Standing:
     amount, delivered, planned   attention: in all by the deadline, won so far, wanted so far
     progress                     part of the window's traffic that is served
     price, price_limit           clicks per unit of attention
+    share, so_far                of a share target: the share of all attention that is asked, and that it has so far
     late_s                       seconds that the counters are behind; `silent_s` how long they have not moved
     """
 
@@ -111,6 +112,8 @@ class Standing:
     begun: bool
     resort: bool
     cap: bool
+    share: float | None = None
+    so_far: float | None = None
 
     @property
     def lag(self) -> float:
@@ -185,6 +188,8 @@ def pursue(
         silent_s=_silent_s(max(steering.moved_at, state.start), now, forecast) if running else 0.0,
         pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, over=now >= end,
         begun=now >= state.start, resort=resort, cap=sign < 0,
+        share=asked if target.share is not None else None,
+        so_far=count.won / count.served if target.share is not None and count.served > 0 else None,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from recsys.guidance.targets.outlook import Outlook
 from recsys.guidance.targets.pursuit import Standing
 
 Status = Literal[
@@ -16,11 +17,14 @@ SILENT_S = 600.0
 
 
 KNOWN = 0.005
-"""Part of the window's traffic before which a target that has won nothing cannot be said to be on plan."""
+"""Part of the window's traffic before which nothing can be said of a target that has won nothing."""
 
 
 def status(standing: Standing) -> Status:
-    """One word for a target; of several that fit, the one an editor must know first."""
+    """One word for a target; of several that fit, the one an editor must know first.
+
+    Only a number of impressions is reached before the deadline: the rest of the window may still undo a share.
+    """
     s = standing
     if s.stopped:
         return "stopped"
@@ -32,17 +36,29 @@ def status(standing: Standing) -> Status:
         return "paused"
     if s.silent_s > SILENT_S:
         return "counters silent"
+    if not _seen(s):
+        return "unknown yet"
+    if not s.cap and s.share is None and s.delivered >= s.amount:
+        return "reached"
     if s.outlook.limited and _misses(s):
         return "cannot deliver"
     if s.outlook.limited:
         return "price at limit"
-    if not s.cap and s.delivered >= s.amount:
-        return "reached"
     if s.lag > s.tolerance:
         return "behind"
     if s.lag < -s.tolerance:
         return "ahead"
-    return "unknown yet" if s.delivered <= 0 and s.progress < KNOWN else "on plan"
+    return "on plan"
+
+
+def foreseen(standing: Standing) -> Outlook | None:
+    """Where it will stand at the deadline; None before anything of it was seen, and once it has ended."""
+    s = standing
+    return s.outlook if s.begun and _seen(s) and not s.stopped and not s.over else None
+
+
+def _seen(s: Standing) -> bool:
+    return s.delivered > 0 or s.progress >= KNOWN
 
 
 def sentence(standing: Standing) -> str:
@@ -60,15 +76,19 @@ def sentence(standing: Standing) -> str:
         return f"counters silent for {s.silent_s / 60:.0f} min: the price moves towards its forecast"
     if word in ("behind", "ahead"):
         side = "above" if word == "behind" else "below"
+        so_far = "" if s.so_far is None else f"; {s.so_far:.1%} of all attention so far"
         if s.cap:
-            return f"{side} its plan by {abs(s.lag):.1%} of the amount"
-        return f"{word}: {abs(s.lag):.1%} of the amount {'ahead of' if word == 'ahead' else word} its plan"
+            return f"{side} its plan by {abs(s.lag):.1%} of the amount{so_far}"
+        return f"{word}: {abs(s.lag):.1%} of the amount {'ahead of' if word == 'ahead' else word} its plan{so_far}"
     if word == "price at limit":
         return f"on course, but the price is at its limit of {s.price_limit:g} clicks"
     if word == "reached":
         return f"reached: {share:.0%} delivered before the deadline"
     if word == "unknown yet":
         return "unknown yet: hardly any of its traffic was seen, so plan and forecast say nothing"
+    if word == "on plan" and s.share is not None and s.so_far is not None:
+        asked = f"{'at most' if s.cap else 'at least'} {s.share:.1%}"
+        return f"on plan: {s.so_far:.1%} of all attention so far, {asked} asked by the deadline"
     if word == "on plan":
         return f"on plan: {share:.0%} delivered, {s.planned / max(s.amount, 1e-9):.0%} planned by now"
     return {"paused": "paused: not pushed until it is resumed", "stopped": f"stopped at {share:.0%}"}.get(word, word)

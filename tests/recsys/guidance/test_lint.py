@@ -154,6 +154,9 @@ def test_a_block_of_what_a_parent_pins_is_told(shop: Catalog) -> None:
     assert told == [
         ("controls[0].where", "takes away i3, which 'lead' of cn (binding) pins: there the block gives way")
     ]  # fmt: skip
+    lawful = parse_policy(child.replace("{item: i3}", "{item: i3}, hardness: legal"))
+    [said] = [f.message for f in lint([parse_policy(firm), lawful], shop, NOW) if f.where == "controls[0].where"]
+    assert said.endswith("there the block gives way, and as it is legal the editorial page answers")
 
 
 def test_weights_without_effect(shop: Catalog) -> None:

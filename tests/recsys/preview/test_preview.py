@@ -159,7 +159,7 @@ def test_a_new_target_has_no_price_and_says_so(study_of: Callable[..., Study]) -
 def test_the_block_has_a_cost_too(report: Report) -> None:
     line = {control.id: control for control in report.controls}["no-ads"]
     assert (line.tried, line.action, line.origin) == (40, "block", "cn.zj")
-    assert line.kept_after is None
+    assert (line.pages_after, line.kept_after, line.price) == (40, 1.0, 0.0)
 
 
 def test_the_frontier_goes_from_what_is_owed_to_twice_what_is_wanted(report: Report) -> None:

@@ -18,7 +18,7 @@ from recsys.guidance.policy import ExposureTarget
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead
 from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
-from recsys.guidance.targets.words import sentence, status
+from recsys.guidance.targets.words import foreseen, sentence, status
 
 DAY_S = 86_400.0
 PER_S = 10.0  # attention
@@ -301,3 +301,58 @@ def test_ahead_of_and_behind_a_plan(planned: float, side: str) -> None:
     half = Day(target(), AUDIENCE).until(DAY_S / 2)
     off = replace(half, delivered=50_000.0, planned=planned, outlook=Outlook(1.0, 0.9, 1.1, False))
     assert sentence(off) == f"{side.split()[0]}: 10.0% of the amount {side} its plan"
+
+
+def test_a_share_is_reached_only_when_nothing_can_undo_it_any_more() -> None:
+    """Ten per cent are asked and forty come, until the items are taken away."""
+    day = Day(target(impressions=None, share=0.1), lambda price: 0.4)
+    early = day.until(0.27 * DAY_S)
+    assert early.delivered >= early.amount, "as far as the traffic is foreseen"
+    assert status(early) == "ahead"
+    assert sentence(early).endswith("; 40.0% of all attention so far")
+    assert early.so_far == pytest.approx(0.4)
+    day.share, day.traffic = (lambda price: 0.0), 8.0  # an event, without a slot for them
+    late = day.until(DAY_S - 600)
+    assert (late.so_far or 0) < 0.1
+    assert status(late) in ("behind", "cannot deliver")
+    assert "reached" not in {status(stands) for stands in day.course}
+    assert "short" in sentence(day.until(DAY_S + 600))
+    counted = Day(target(impressions=10_000), lambda price: 0.4).until(0.27 * DAY_S)
+    assert status(counted) == "reached"
+
+
+def test_a_share_on_plan_says_what_it_has() -> None:
+    asked = 100_000 / WHOLE
+    half = Day(target(impressions=None, share=asked), AUDIENCE).until(DAY_S / 2)
+    assert sentence(half) == f"on plan: {half.so_far:.1%} of all attention so far, at least 11.6% asked by the deadline"
+    assert half.share == asked
+    cap = Day(target(impressions=None, share=0.06, bound="at_most"), answering(0.06, -0.4)).until(DAY_S / 2)
+    assert "at most 6.0% asked" in sentence(cap)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_status_and_forecast_do_not_contradict_each_other(seed: int) -> None:
+    """Days of every kind, looked at from before the first impression until after the deadline."""
+    random = np.random.default_rng(seed)
+    amount = {"impressions": None, "share": 0.12} if seed % 2 else {"impressions": int(random.integers(9_000, 150_000))}
+    cap = {"bound": "at_most"} if seed % 4 > 1 else {}
+    base, per_click = random.random() * 0.25, random.random()
+    asked = target(**amount, **cap, plan=("even", "asap")[seed % 3 == 0] if not cap else "even")
+    day = Day(asked, answering(base, -per_click if cap else per_click), traffic=0.6 + random.random())
+    day.until(DAY_S + 600, step_s=300.0)
+    first = pursue(asked, Pursuit.begin(asked, 0.0), Count(), Forecast.flat(PER_S), 0.0)[1]
+    assert (status(first), foreseen(first)) == ("unknown yet", None)
+    for stands in (first, *day.course):
+        outlook, word = foreseen(stands), status(stands)
+        assert (outlook is None) == (word in ("unknown yet", "not begun", "over", "stopped"))
+        if outlook is None:
+            continue
+        assert outlook.low <= outlook.expected <= outlook.high
+        risk = outlook.at_risk(stands.amount, stands.cap)
+        if word == "reached":
+            assert risk == 0
+            assert stands.share is None
+        if word == "cannot deliver":
+            assert risk > stands.tolerance * stands.amount
+        if stands.cap:
+            assert risk <= stands.amount * max(outlook.high - 1.0, 0.0) + 1e-6
