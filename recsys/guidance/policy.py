@@ -272,6 +272,18 @@ PageControl = Pin | Share | Cap | Space
 """The controls that the page solve must keep; boosts and blocks act before it."""
 
 
+CONTROLS_MAX = 300
+"""Controls of one policy: a page is made in milliseconds under some dozens, and took a second under a thousand."""
+
+
+def _so_many(said: object) -> object:
+    if isinstance(said, list | tuple) and len(said) > CONTROLS_MAX:
+        raise ValueError(
+            f"a policy has at most {CONTROLS_MAX} controls, and {len(said)} are more than a page keeps in time"
+        )
+    return said
+
+
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
 
 
@@ -287,7 +299,7 @@ class Policy(Said):
     author: str = ""
     note: str = ""
     weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
-    controls: tuple[Control, ...] = ()
+    controls: Annotated[tuple[Control, ...], BeforeValidator(_so_many)] = ()
     _ready: tuple[Profile, ...] | None = PrivateAttr(None)
 
     @property

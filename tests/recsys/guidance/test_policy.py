@@ -174,6 +174,14 @@ def test_every_fault_is_found_not_only_the_first() -> None:
     assert {finding.where for finding in error.value.findings} == {"outlet", "weights.x", "controls[0].slot"}
 
 
+def test_a_policy_of_more_controls_than_a_page_keeps_in_time_is_refused() -> None:
+    said = [f"{{id: c{n}, action: cap, attribute: topic, at_most: 3}}" for n in range(301)]
+    with pytest.raises(PolicyError, match="at most 300 controls, and 301") as error:
+        parse_policy(f"outlet: cn\ncontrols: [{', '.join(said)}]")
+    assert [finding.where for finding in error.value.findings] == ["controls"]
+    assert len(parse_policy(f"outlet: cn\ncontrols: [{', '.join(said[:300])}]").controls) == 300
+
+
 def test_an_id_stands_once() -> None:
     block = {"id": "a", "action": "block", "where": {"label": "x"}}
     with pytest.raises(ValueError, match="taken by"):
