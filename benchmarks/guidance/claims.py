@@ -130,12 +130,19 @@ def _decisive(instance: Instance, controls: list[int], item: int, up: bool) -> b
 
 
 def forgeries(count: int) -> dict[str, Any]:
-    """Honest receipts with one thing changed in the receipt or the page."""
-    rng, rejected, made, honest = np.random.default_rng(0), 0, 0, 0
+    """Honest receipts with one thing changed in the receipt or the page; and with estimates changed within limits.
+
+    The latter nobody can tell without the solver: they are reported, and not counted among the forgeries.
+    """
+    rng, rejected, made, honest, halved, told = np.random.default_rng(0), 0, 0, 0, 0, 0
     while made < count:
         case = _case(int(rng.integers(2**31)))
         honest += not verify(*case, exact=False)
         receipt, chosen, *rest = case
+        if any(price.clicks for price in receipt.price):
+            lower = [price.model_copy(update={"clicks": price.clicks / 2}) for price in receipt.price]
+            halved += 1
+            told += bool(verify(receipt.model_copy(update={"price": lower}), chosen, *rest, exact=False))
         for _ in range(50):
             other, page = _forged(receipt, rng), chosen
             if other is None:
@@ -145,7 +152,10 @@ def forgeries(count: int) -> dict[str, Any]:
                 other = receipt
             made += 1
             rejected += bool(verify(other, page, *rest, exact=False))
-    return {"receipts_and_pages": made, "rejected": rejected, "honest_ones_accepted": honest, "of": made // 50}
+    return {
+        "receipts_and_pages": made, "rejected": rejected, "honest_ones_accepted": honest, "of": made // 50,
+        "all_estimates_halved": halved, "of_these_told": told,
+    }  # fmt: skip
 
 
 def _case(seed: int) -> Any:
