@@ -69,6 +69,7 @@ async function load() {
     outlets = await api("/v1/outlets");
     choices = await api("/console/choices");
     document.body.classList.remove("locked");
+    document.body.classList.toggle("tokenless", !$("token").value); // this service asks for none
     $("token").classList.remove("wanted");
   } catch (error) {
     document.body.classList.toggle("locked", error.status === 401); // nothing here can be read without the token

@@ -24,7 +24,12 @@ function filled(element, attributes = {}, children = []) {
 /** A status or rung as a pill, its colour by its own name. */
 export const pill = (status) => h("span", { class: `pill ${status.replaceAll(" ", "-")}` }, say.word(status));
 
+/** An outlet by its name; its code where the pointer rests. */
+export const outlet = (code) => h("span", { class: "outlet", title: code }, say.called(code));
+
+/** On a narrow screen each row stands as a card, in which every cell says its own head. */
 export function table(heads, rows) {
+  for (const row of rows) [...row.children].forEach((cell, n) => { cell.dataset.head = heads[n]; });
   return h(
     "table", {},
     h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
@@ -84,7 +89,9 @@ export function tellFault(error) {
   const places = (error.findings || []).map((f) => (f.where ? `${f.where}: ${say.told(f.message)}` : say.told(f.message)));
   notice([say.told(error.message), ...places].join(" · "));
   $("token").classList.toggle("wanted", error.status === 401);
-  if (error.status === 401) $("token").focus();
+  if (error.status !== 401) return;
+  document.body.classList.toggle("tokenless", false);
+  $("token").focus();
 }
 
 /** Asks before something is done. Resolves to null, or to what the `fields` (elements with a name) then say. */
@@ -131,6 +138,16 @@ export function number(value, digits = 2) {
   const text = figure.toFixed(small ? Math.min(6, Math.ceil(-Math.log10(size))) : digits);
   return (Number(text) === 0 ? (0).toFixed(digits) : text).replace("-", "−"); // there is no minus zero
 }
+
+/** An amount of clicks: nought in short, and what is too small to be read as about nought. */
+export function clicks(value, digits = 3) {
+  const figure = Number(value) || 0;
+  if (figure === 0) return "0";
+  return Math.abs(figure) < 10 ** -digits / 2 ? "≈ 0" : number(figure, digits);
+}
+
+/** The same with its sign. */
+export const added = (value) => `${clicks(value).startsWith("≈") || value <= 0 ? "" : "+"}${clicks(value)}`;
 
 /** A figure that is as long as it has to be: three digits that count. */
 export const brief = (value) => String(Number(Number(value).toPrecision(3))).replace("-", "−");

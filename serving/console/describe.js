@@ -1,9 +1,10 @@
 // A control in words: what it asks, of which items, where and when.
 
-import { brief, percent, say, zoned } from "./core.js";
+import { amount, brief, percent, say, zoned } from "./core.js";
+import { called } from "./titles.js";
 
 export function described(control) {
-  return [asks(control), control.where ? condition(control.where) : "", scope(control.on), span(control.active)].filter(Boolean).join("; ");
+  return [asks(control), control.where ? condition(control.where) : "", scope(control.on), span(control.active)].filter(Boolean).join(say.word("semicolon"));
 }
 
 function asks(c) {
@@ -11,7 +12,7 @@ function asks(c) {
   switch (c.action) {
     case "weight": case "boost": return `${c.bonus > 0 ? "+" : ""}${brief(c.bonus)} ${word("clicks")}`;
     case "block": return word("never_shown");
-    case "pin": return `${c.item} → ${word("slot")} ${c.slot}`;
+    case "pin": return `${called(c.item)} → ${word("slot")} ${c.slot}`;
     case "cap": return `${word("at_most")} ${much(c.at_most)} ${word("of_one")} ${say.one("of", c.attribute)}`;
     case "space": return `${word("at_most")} ${c.at_most} ${word("of_one")} ${say.one("of", c.attribute)} ${word("in_any")} ${c.within} ${word("neighbours")}`;
     case "exposure_target": return target(c);
@@ -28,7 +29,7 @@ function share(c) {
 }
 
 function target(c) {
-  const asked = c.share ? `${much(c.share)} ${say.word("of_attention")}` : `${c.impressions} ${say.word("impressions")}`;
+  const asked = c.share ? `${much(c.share)} ${say.word("of_attention")}` : `${amount(c.impressions)} ${say.word("impressions")}`;
   return `${say.word(c.bound === "at_most" ? "at_most" : "at_least")} ${asked} ${say.word("until")} ${zoned(c.by)}`;
 }
 
@@ -54,7 +55,7 @@ function scope(on) {
     ...(on.screens || []).map((one) => say.one("screen", one)), ...(on.surfaces || []).map((one) => say.one("surface", one)),
     ...(on.regions || []), ...(on.outlets || []).map((one) => say.outlet(one)),
   ];
-  return `${say.word("on")} ${all.join(", ")}`;
+  return `${say.word("on")} ${all.join(say.word("comma"))}`;
 }
 
 function span(active) {

@@ -1,6 +1,6 @@
 // The versions of an outlet's policy, and the audit trail, newest first.
 
-import { $, api, h, pill, say, table, time, trying } from "./core.js";
+import { $, api, h, outlet, pill, say, table, time, trying } from "./core.js";
 
 const PAGE = 50;
 let rows = [];
@@ -20,8 +20,10 @@ function showVersions(versions, { open, putInForce }) {
     h("td", { class: "number" }, time(one.at)),
     h(
       "td", {},
-      h("button", { type: "button", onclick: trying(() => open(one)) }, say.word("open")), " ",
-      one.active ? null : again(one, putInForce),
+      h(
+        "div", { class: "actions" },
+        h("button", { type: "button", onclick: trying(() => open(one)) }, say.word("open")), one.active ? null : again(one, putInForce),
+      ),
     ),
   ));
   const heads = ["version", "state", "by", "when"].map((head) => say.word(head));
@@ -49,7 +51,7 @@ async function more() {
     h("td", { class: "number" }, time(row.at)),
     h("td", {}, row.actor),
     h("td", { class: "whole" }, say.one("did", row.action)),
-    h("td", { class: "why" }, row.subject, h("small", {}, details(row.detail))),
+    h("td", { class: "why" }, row.subject ? outlet(row.subject) : null, h("small", {}, details(row.detail))),
     h("td", {}, h("code", { class: "muted", title: row.hash }, row.hash.slice(0, 8))),
   ));
   const heads = ["#", say.word("when"), say.word("by"), say.word("did"), say.word("subject"), "SHA-256"];
@@ -59,15 +61,17 @@ async function more() {
 
 /** What was said with an act, in words; of an order only what it changed. */
 function details(detail) {
-  const { order, ...rest } = detail;
-  const said = Object.entries({ ...rest, ...(order || {}) })
-    .filter(([, value]) => value !== null && value !== "" && value !== false)
+  const { order, first, ...rest } = detail; // of many items the first few are named, behind how many they are
+  const said = Object.entries({ ...rest, ...(order || {}), ...(first ? { first: some(first) } : {}) })
+    .filter(([name, value]) => value !== null && value !== "" && value !== false && (value !== 0 || name === "amount"))
     .map(([name, value]) => (value === true ? say.one("detail", name) : `${say.one("detail", name)}: ${plain(value)}`));
-  return short(said.join("; "));
+  return short(said.join(" · "));
 }
 
+const some = (ids) => ids.slice(0, 3).join(", ") + (ids.length > 3 ? ", …" : "");
+
 /** At most 140 characters, cut between two words. */
-const short = (text) => (text.length <= 140 ? text : `${text.slice(0, 140).replace(/[\s,;]+\S*$/, "")} …`);
+const short = (text) => (text.length <= 140 ? text : `${text.slice(0, 140).replace(/[\s,·]+\S*$/, "")} …`);
 
 const plain = (value) => (typeof value === "object" && value !== null
   ? JSON.stringify(value).replace(/["{}]/g, "").replaceAll(",", ", ").replaceAll(":", ": ") : String(value));

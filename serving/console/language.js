@@ -30,6 +30,17 @@ export const say = {
     return name ? `${name} ${code}` : code;
   },
 
+  /** An outlet by its name alone, where nobody has to type its code. */
+  called(code) {
+    return outlets.get(code)?.[this.language] || code;
+  },
+
+  /** The versions in force, such as "cn@1+cn.zj@3", by the outlets' names. */
+  versions(text) {
+    if (text === "none") return this.word("none_yet");
+    return text.split("+").map((one) => one.split("@")).map(([code, number]) => `${this.called(code)}\u00a0${number}`).join(" · ");
+  },
+
   know(list) {
     outlets = new Map(list.map((outlet) => [outlet.code, outlet.name]));
   },

@@ -1,9 +1,8 @@
 // One viewer's page, without and with guidance, and the receipt.
 
-import { $, api, h, number, percent, pill, say, tile } from "./core.js";
+import { $, added, api, clicks, h, number, outlet, percent, pill, say, tile, time } from "./core.js";
 import { showReceipt } from "./receipt.js";
-
-const titles = new Map();
+import { called, know, learnTitles, titled } from "./titles.js";
 
 export async function showPage(chosen) {
   const path = `/v1/placements/${chosen.outlet}-${chosen.screen}-${chosen.surface}:recommend`;
@@ -11,7 +10,7 @@ export async function showPage(chosen) {
   if (chosen.region) asked.region = chosen.region;
   if (chosen.slots) asked.slots = Number(chosen.slots);
   const [without, guided] = await Promise.all([api(path, { ...asked, guided: false }), api(path, asked)]);
-  for (const slot of [...without.items, ...guided.items]) titles.set(slot.item.id, slot.item.title);
+  know([...without.items, ...guided.items].map((slot) => slot.item));
   await nameCauses([...without.items, ...guided.items]);
   summary(without, guided);
   const before = places(without), after = places(guided);
@@ -22,17 +21,9 @@ export async function showPage(chosen) {
 }
 
 /** Titles of the items that "because of" speaks of, where they are not on the page themselves. */
-async function nameCauses(slots) {
-  const causes = new Set(slots.flatMap((slot) => slot.reasons).filter((code) => code.includes(":")).map((code) => code.split(/:(.*)/s)[1]));
-  const unknown = [...causes].filter((id) => !titles.has(id));
-  await Promise.all(unknown.map(async (id) => {
-    try {
-      titles.set(id, (await api(`/v1/items/${encodeURIComponent(id)}`)).item.title);
-    } catch (error) {
-      if (error.status !== 404) throw error; // withdrawn from the catalogue: its id must do
-    }
-  }));
-}
+const nameCauses = (slots) => learnTitles(
+  slots.flatMap((slot) => slot.reasons).filter((code) => code.includes(":")).map((code) => code.split(/:(.*)/s)[1]),
+);
 
 const places = (page) => new Map(page.items.map((slot) => [slot.item.id, slot.slot]));
 const named = (element, id) => Object.assign(element, { id });
@@ -67,7 +58,7 @@ function row(slot, move) {
       h("div", { class: "title" }, main, other ? h("span", { class: "other" }, other) : null),
       h(
         "div", { class: "facts" },
-        h("span", {}, say.one("kind", item.kind)), h("span", {}, say.outlet(item.outlet)), item.region ? h("span", {}, `◎ ${item.region}`) : null,
+        h("span", {}, say.one("kind", item.kind)), outlet(item.outlet), item.region ? h("span", {}, `◎ ${item.region}`) : null,
         item.labels.slice(0, 4).map((label) => h("span", { class: "chip" }, label)),
         slot.control_ids.map((control) => h("span", { class: "chip control" }, control)),
       ),
@@ -78,19 +69,18 @@ function row(slot, move) {
   );
 }
 
-const figures = (detail) => `${say.word("utility")} ${number(detail.utility, 3)}`
-  + (detail.bonus ? ` · ${say.word("bonus")} ${detail.bonus > 0 ? "+" : ""}${number(detail.bonus, 3)}` : "");
+const figures = (detail) => `${say.word("utility")} ${clicks(detail.utility)}`
+  + (detail.bonus ? ` · ${say.word("bonus")} ${added(detail.bonus)}` : "");
 
 function bothTitles(title) {
-  const first = title[say.language] || Object.values(title)[0];
+  const first = titled(title);
   const other = title[say.language === "zh" ? "en" : "zh"];
   return [first, other && other !== first ? other : null];
 }
 
 function reason(code) {
   const [name, about] = code.split(/:(.*)/s);
-  const title = about && (titles.has(about) ? bothTitles(titles.get(about))[0] : about);
-  return about ? `${say.one("reason", name)} ${title}` : say.one("reason", name);
+  return about ? `${say.one("reason", name)} ${called(about)}` : say.one("reason", name);
 }
 
 function summary(without, guided) {
@@ -102,9 +92,16 @@ function summary(without, guided) {
     [`${changed} / ${guided.items.length}`, say.word("changed")],
     [percent(given), say.word("cost"), `${number(said.utility_without)} → ${number(said.utility)}`],
     [number(said.value), say.word("value")],
-    [said.proven ? say.word("proven") : `≤ ${percent(said.gap, 2)}`, say.word("proof")],
-    [guided.policy_version, say.word("versions_used")],
-    [guided.model_version, say.word("model")],
+    said.proven ? [say.word("proven"), say.word("proven_under")] : [`≤ ${percent(said.gap, 2)}`, say.word("proof")],
+    [h("span", { class: "name", title: guided.policy_version }, say.versions(guided.policy_version)), say.word("versions_used")],
+    [h("span", { class: "name", title: guided.model_version }, model(guided.model_version)), say.word("model")],
   ];
   $("summary").replaceChildren(...tiles.map(tile));
+}
+
+/** A model is called after the moment it was made, where nobody called it otherwise. */
+function model(version) {
+  const at = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/.exec(version);
+  if (at) return time(`${at[1]}-${at[2]}-${at[3]}T${at[4]}:${at[5]}:${at[6]}Z`);
+  return version === "none" ? say.word("none_yet") : version;
 }

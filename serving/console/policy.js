@@ -1,8 +1,9 @@
 // What is in force, and the outlet's own policy to edit, check and publish.
 
-import { $, api, ask, brief, h, notice, pill, say, table } from "./core.js";
+import { $, api, ask, brief, h, notice, outlet as outletNamed, pill, say, table } from "./core.js";
 import { described } from "./describe.js";
 import { showHistory } from "./history.js";
+import { learnTitles } from "./titles.js";
 
 const LEVELS = ["error", "warning", "hint"];
 let outlet = "";
@@ -21,6 +22,7 @@ export async function showPolicy(code) {
   const [inForce, history] = await Promise.all([
     api(`/v1/policies/${code}/effective`), api(`/v1/policies/${code}/history`),
   ]);
+  await learnTitles(inForce.effective.controls.map(({ control }) => control.item).filter(Boolean));
   const changed = code !== outlet;
   outlet = code;
   versions = history.versions;
@@ -32,7 +34,8 @@ export async function showPolicy(code) {
 }
 
 function effective(said) {
-  $("version").textContent = said.effective.version;
+  $("version").textContent = say.versions(said.effective.version);
+  $("version").title = said.effective.version;
   const most = Math.max(...Object.values(said.effective.weights), 1e-9);
   const weights = Object.entries(said.effective.weights).map(([axis, weight]) => h(
     "label", { class: "weight" }, h("span", {}, axis), h("progress", { max: most, value: weight }), h("span", {}, brief(weight)),
@@ -42,7 +45,7 @@ function effective(said) {
   const rows = said.effective.controls.map(({ origin, control }) => h(
     "tr", {},
     h("td", {}, h("b", {}, control.id), h("small", {}, say.one("action", control.action))),
-    h("td", {}, say.outlet(origin)),
+    h("td", {}, outletNamed(origin)),
     h("td", { class: "whole" }, say.word(`hardness_${control.hardness || "editorial"}`)),
     h("td", { class: "why" }, described(control), control.note ? h("small", {}, control.note) : null),
   ));

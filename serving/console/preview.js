@@ -1,6 +1,7 @@
 // What a draft would change: the figures of a preview as they come in, and pages before and after.
 
-import { $, h, number, percent, request, say, table, tile } from "./core.js";
+import { $, clicks, h, number, outlet, percent, request, say, table, tile } from "./core.js";
+import { titled } from "./titles.js";
 
 let running = null;
 let last = null; // what the preview said last
@@ -89,10 +90,10 @@ function controls(lines) {
   if (!lines.length) return h("p", { class: "empty" }, say.word("no_controls"));
   const rows = lines.map((line) => h(
     "tr", {},
-    h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? say.one("action", line.action) : "", line.origin ? say.outlet(line.origin) : ""].filter(Boolean).join(" · "))),
+    h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? say.one("action", line.action) : "", line.origin ? say.called(line.origin) : ""].filter(Boolean).join(" · "))),
     h("td", { class: "number" }, kept(line.kept_before)),
     h("td", { class: `number ${line.kept_after !== null && line.kept_after < 1 ? "out-text" : ""}` }, kept(line.kept_after)),
-    h("td", { class: "number" }, line.price ? number(line.price, 3) : "–"),
+    h("td", { class: "number" }, line.price ? clicks(line.price) : "–"),
     h("td", { class: "number" }, line.worth ? signed(line.worth.mean) : "–", line.worth ? h("small", {}, between(line.worth)) : null),
     h("td", {}, line.note ? h("div", {}, say.told(line.note)) : null, line.causes.slice(0, 2).map((cause) => h("div", {}, say.told(cause.reason), h("small", {}, `${cause.pages} × ${say.told(cause.where)}`)))),
   ));
@@ -104,7 +105,7 @@ const kept = (share) => (share === null ? "–" : percent(share, 0));
 function exposure(lines) {
   const rows = lines.slice(0, 12).map((line) => h(
     "tr", {},
-    h("td", {}, say.outlet(line.outlet)),
+    h("td", {}, outlet(line.outlet)),
     h("td", { class: "number" }, number(line.before, 0)),
     h("td", { class: "number" }, number(line.after, 0)),
     h("td", { class: `number ${way(line.difference.mean / Math.max(line.before, 1))}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
@@ -156,7 +157,7 @@ function example(one) {
     const rows = page.map((slot, k) => h(
       "li", { class: there.has(slot.item_id) ? (other[k]?.item_id === slot.item_id ? null : "moved") : word === "before" ? "out" : "in" },
       h("span", { class: "n" }, String(k + 1)),
-      h("span", { class: "title" }, slot.title[say.language] || Object.values(slot.title)[0]),
+      h("span", { class: "title" }, titled(slot.title)),
     ));
     return h("div", {}, h("h3", {}, say.word(word)), h("ol", { class: "page" }, rows));
   };

@@ -1,6 +1,6 @@
 // The receipt of a page: each control, what it asked, what it got, why, and what it cost.
 
-import { $, h, number, pill, say, table } from "./core.js";
+import { $, clicks, h, outlet, pill, say, table } from "./core.js";
 
 export function showReceipt(said) {
   if (!said.controls.length) {
@@ -11,7 +11,7 @@ export function showReceipt(said) {
   const rows = said.controls.map((line) => h(
     "tr", {},
     h("td", {}, h("b", {}, line.id), h("small", {}, say.one("action", line.action))),
-    h("td", {}, say.outlet(line.origin)),
+    h("td", {}, outlet(line.origin)),
     h("td", { class: "whole" }, say.word(`hardness_${line.hardness}`)),
     h("td", { class: "number" }, required(line.required)),
     h("td", { class: "number" }, achieved(line)),
@@ -27,7 +27,7 @@ function required(asked) {
   const said = [];
   if (asked.at_least !== null) said.push(`≥ ${asked.at_least}${asked.first_slots ? ` ${say.word("in_first")} ${asked.first_slots}` : ""}`);
   if (asked.at_most !== null) said.push(`≤ ${asked.at_most}${asked.within ? ` ${say.word("in_any")} ${asked.within}` : ""}`);
-  if (asked.slot !== null) said.push(`# ${asked.slot}`);
+  if (asked.slot !== null) said.push(`${say.word("slot")} ${asked.slot}`);
   return said.join(", ");
 }
 
@@ -35,9 +35,10 @@ function required(asked) {
 const achieved = (line) => (line.achieved_first === null
   ? String(line.achieved) : [String(line.achieved_first), h("small", {}, `${line.achieved} ${say.word("in_all")}`)]);
 
-/** The dual's estimates err on the high side; of a pin, either way. */
+/** The dual's estimates err on the high side; of a pin, either way. What is nothing costs nothing, be it an estimate or not. */
 function cost(one, action) {
   if (!one) return "–";
-  const about = action === "pin" ? "≈ " : "≤ ";
-  return `${one.how === "resolved" ? "" : about}${number(one.clicks, 3)}`;
+  const said = clicks(one.clicks);
+  if (one.how === "resolved" || said === "0" || said.startsWith("≈")) return said;
+  return `${action === "pin" ? "≈" : "≤"} ${said}`;
 }

@@ -1,6 +1,6 @@
 // Exposure targets: how they stand, the course of one of them, and orders to it.
 
-import { $, amount, api, ask, field, h, notice, number, percent, pill, say, svg, table, tile, trying, zoned } from "./core.js";
+import { $, amount, api, ask, clicks, field, h, notice, number, outlet, percent, pill, say, svg, table, tile, time, trying, zoned } from "./core.js";
 import { courseChart, priceChart } from "./charts.js";
 
 let all = [];
@@ -31,12 +31,12 @@ function list() {
   }
   const rows = all.map((target) => h(
     "tr", { class: named(target) === key ? "chosen" : null },
-    h("td", {}, h("button", { type: "button", class: "link", onclick: trying(() => choose(target)) }, target.id), h("small", {}, say.outlet(target.outlet))),
+    h("td", {}, h("button", { type: "button", class: "link", onclick: trying(() => choose(target)) }, target.id), h("small", {}, outlet(target.outlet))),
     h("td", { class: "why" }, pill(target.status), h("small", {}, say.told(target.says))),
     h("td", { class: "bar" }, progress(target), h("small", { class: "number" }, `${percent(part(target.delivered, target))} / ${percent(part(target.planned, target))}`)),
     h("td", { class: "number" }, asked(target)),
     h("td", { class: "number" }, foreseen(target), h("small", {}, interval(target))),
-    h("td", { class: "number" }, number(target.price, 3), h("small", {}, `${say.word("at_most")} ${number(target.max_price, 2)}`)),
+    h("td", { class: "number" }, clicks(target.price), h("small", {}, `${say.word("at_most")} ${number(target.max_price, 2)}`)),
     h("td", { class: "number" }, zoned(target.by)),
   ));
   const heads = ["target", "status", "delivered_planned", "amount", "forecast", "price", "deadline"].map((word) => say.word(word));
@@ -71,7 +71,7 @@ function progress(target) {
 }
 
 function report() {
-  $("target-name").replaceChildren(one.id, " ", h("span", { class: "muted" }, say.outlet(one.outlet)), " ", pill(one.status));
+  $("target-name").replaceChildren(one.id, " ", h("span", { class: "muted" }, outlet(one.outlet)), " ", pill(one.status));
   $("target-says").textContent = say.told(one.says);
   $("target-figures").replaceChildren(...figures().map(tile));
   $("target-actions").replaceChildren(...buttons());
@@ -86,9 +86,9 @@ function figures() {
     [`${amount(one.delivered)} / ${amount(one.amount)}`, say.word("delivered_of"), `${amount(one.planned)} ${say.word("planned_by_now")}`],
     [foreseen(one), say.word("forecast_at_deadline"), interval(one) ? `${interval(one)} ${say.word("nine_of_ten")}` : ""],
     [interval(one) ? amount(one.forecast.at_risk) : "–", say.word("at_risk")],
-    [number(one.price, 3), say.word("price_now"), `${say.word("at_most")} ${number(one.max_price, 2)}`],
+    [clicks(one.price), say.word("price_now"), `${say.word("at_most")} ${number(one.max_price, 2)}`],
     [away, say.word("pacing_error")],
-    [percent(one.progress), say.word("traffic_served"), `${zoned(one.since)} → ${zoned(one.by)}`],
+    [percent(one.progress), say.word("traffic_served"), `${time(one.since)} → ${zoned(one.by)}`],
     ...(one.last_resort ? [[say.word("in_force"), say.word("last_resort")]] : []),
     ...(one.capped_impressions ? [[amount(one.capped_impressions), say.word("capped_impressions")]] : []),
     ...(one.late_s > 60 ? [[`${amount(one.late_s / 60)} min`, say.word("counters_late")]] : []),

@@ -17,8 +17,18 @@ HOUR = 3600.0
 
 def desk_items(anchor: float) -> list[Item]:
     """About eighty items; `anchor` is the unix second that `at_h` and `until_h` count from."""
-    entries = yaml.safe_load(files("serving.demo").joinpath("desk.yaml").read_text("utf-8"))["items"]
-    return [_item(number, entry, anchor) for number, entry in enumerate(entries, start=1)]
+    return [_item(number, entry, anchor) for number, entry in enumerate(_desk()["items"], start=1)]
+
+
+def desk_names() -> dict[str, dict[str, str]]:
+    """What each outlet of the desk is called, by language."""
+    names: dict[str, dict[str, str]] = _desk()["outlets"]
+    return names
+
+
+def _desk() -> dict[str, Any]:
+    said: dict[str, Any] = yaml.safe_load(files("serving.demo").joinpath("desk.yaml").read_text("utf-8"))
+    return said
 
 
 def _item(number: int, entry: dict[str, Any], anchor: float) -> Item:

@@ -27,7 +27,7 @@ from recsys.errors import MainstayError, SettingsError
 from recsys.settings import Settings
 from serving.demo import place, report, steps
 from serving.demo.audit import Auditor
-from serving.demo.desk import desk_items
+from serving.demo.desk import desk_items, desk_names
 from serving.demo.movielens import MovieLens
 from serving.demo.processes import Household, until
 from serving.demo.visit import Visits, ask, visit
@@ -90,7 +90,9 @@ class Demo:
         items = movielens.items() + desk_items(self._kept.anchor)
         api = self._step("start", "Starting the worker and the API", self._start)
         text = f"{len(items):,} items (MovieLens and a desk of four outlets), three policies"
-        self._step("catalogue", text, lambda: steps.stock(api, items) | steps.steer(api))
+        self._step(
+            "catalogue", text, lambda: steps.stock(api, items) | steps.christen(api, desk_names()) | steps.steer(api)
+        )
         text = f"{len(movielens):,} interactions through the stream, folded into features"
         self._step("events", text, lambda: self._replay(movielens))
         text = "Training: implicit ALS, multi-action ranker, evaluation on a time split"

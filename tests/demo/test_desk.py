@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
+import httpx
 import pytest
 
 from features.events import decode, encode
 from recsys.catalog import Catalog
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import parse_policy
-from serving.demo.desk import desk_items
+from serving.demo.desk import desk_items, desk_names
 from serving.demo.movielens import DAYS, MovieLens
-from serving.demo.steps import OUTLETS, policy_text
+from serving.demo.steps import OUTLETS, christen, policy_text
 
 ANCHOR = 1_780_000_000.0
 
@@ -28,6 +30,22 @@ def test_the_desk_has_something_for_every_screen_and_outlet() -> None:
     assert all({"zh", "en"} <= item.title.keys() for item in items)
     assert set(Counter(item.outlet for item in items)) == {"cn", "cn.zj", "cn.zj.hz", "cn.zj.hz.ca"}
     assert {"landscape", "portrait", "audio", "text", "image"} == {f for item in items for f in item.formats}
+
+
+def test_outlets_without_a_name_get_one_and_others_keep_theirs() -> None:
+    names: dict[str, dict[str, str]] = {outlet: {} for outlet in {item.outlet for item in desk_items(ANCHOR)}}
+    names["cn.zj"] = {"en": "as an editor called it"}
+
+    def service(request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            names[request.url.path.rpartition("/")[2]] = json.loads(request.content)["name"]
+        return httpx.Response(200, json=[{"code": code, "name": name} for code, name in names.items()])
+
+    with httpx.Client(base_url="http://service", transport=httpx.MockTransport(service)) as api:
+        assert christen(api, desk_names())
+        assert names == desk_names() | {"cn.zj": {"en": "as an editor called it"}}
+        assert not christen(api, desk_names()), "a second run has nothing to say"
+    assert all({"zh", "en"} <= name.keys() for name in desk_names().values())
 
 
 def test_lint_has_nothing_against_the_demo_policies(movielens: MovieLens) -> None:

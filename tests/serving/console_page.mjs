@@ -7,12 +7,13 @@ class Element {
   constructor() { Object.assign(this, { kids: [], attributes: {}, dataset: {}, on: {}, value: "", text: "", classList: { toggle() {} } }); }
   get textContent() { return this.text + this.kids.map((kid) => (typeof kid === "string" ? kid : kid.textContent)).join(""); }
   set textContent(text) { [this.text, this.kids] = [text, []]; }
+  get children() { return this.kids.filter((kid) => typeof kid !== "string"); }
   append(...kids) { this.kids.push(...kids); }
   replaceChildren(...kids) { [this.text, this.kids] = ["", kids]; }
   setAttribute(name, value) { this.attributes[name] = value; }
   addEventListener(name, step) { this.on[name] = step; }
   showModal() { question = this.textContent; this.returnValue = answer; setTimeout(() => this.on.close(), 0); }
-  scrollIntoView() {} focus() {} remove() {}
+  scrollIntoView() {} focus() {} remove() {} replaceWith() {}
 }
 
 const directory = process.argv[2];
@@ -24,16 +25,38 @@ globalThis.localStorage = { getItem: () => "en", setItem() {} };
 globalThis.FormData = class { * [Symbol.iterator]() {} };
 
 const version = (number, author, more = {}) => ({ version: number, author, text: `text ${number}`, state: "draft", active: false, at: "2026-01-01T00:00:00Z", ...more });
+const outlets = [{ code: "cn", name: { en: "Central Desk", zh: "中央融媒" } }, { code: "cn.zj", name: {} }];
+const slot = (id, title, utility, more = {}) => ({
+  slot: 1, control_ids: [], reasons: ["similar_to:gone"], detail: { utility, bonus: 0.004 },
+  item: { id, title: { en: title }, kind: "film", outlet: "cn", labels: [] }, ...more,
+});
+const line = (id, clicks, how = "estimate") => ({ id, clicks, how, control_id: id });
+const receipt = {
+  proven: true, utility: 0.3, utility_without: 0.4, value: 0.5, gap: 0, price: [line("floor", 0.0071), line("cap", 0), line("lead", 4e-6, "resolved")],
+  controls: ["floor", "cap", "lead"].map((id) => ({
+    id, action: "share", origin: id === "lead" ? "cn.zj" : "cn", hardness: "legal", status: "met", reason: "held", achieved: 1, achieved_first: null,
+    required: { at_least: id === "lead" ? null : 2, at_most: null, slot: id === "lead" ? 1 : null },
+  })),
+};
+const page = (item) => ({ items: [item], rung: "personal", receipt, policy_version: "cn@1+cn.zj@3", model_version: "20261125T020141Z" });
+const pins = ["film-1", "gone"].map((item, n) => ({ origin: "cn", control: { id: `pin ${n}`, action: "pin", item, slot: n + 1 } }));
+const trail = [
+  { action: "items.upsert", subject: "", detail: { first: ["film-1", "film-2", "film-3", "film-4"], items: 500, updated: 0 } },
+  { action: "policy.publish", subject: "cn", detail: { instead_of: 0, version: 1 } },
+].map((row, n) => ({ seq: n, at: "2026-01-01T00:00:00Z", actor: "demo", hash: "0123456789", ...row }));
 let versions = [version(3, "li"), version(2, "wang", { state: "published", active: true })];
 const findings = () => [{ level: "warning", where: "controls[0]", message: "a floor of 0 asks for nothing" }];
 const reply = (body, status = 200) => ({ ok: status < 400, status, json: async () => body });
 
 globalThis.fetch = async (path, asked = {}) => {
   if (path.endsWith("wording.zh.json")) return reply(JSON.parse(readFileSync(`${directory}/wording.zh.json`, "utf8")));
-  if (path.endsWith("/effective")) return reply({ effective: { version: "cn@2", weights: {}, controls: [] } });
+  if (path.endsWith("/effective")) return reply({ effective: { version: "cn@2", weights: {}, controls: pins } });
   if (path.endsWith("/history")) return reply({ versions });
   if (path.endsWith("/lint")) return reply({ findings: findings() });
-  if (!path.endsWith("/draft")) return reply({ rows: [], next: null });
+  if (path.includes(":recommend")) return reply(page(JSON.parse(asked.body).guided === false ? slot("film-1", "Juno", 0.08) : slot("desk-1", "Newsroom", -7e-6)));
+  if (path.endsWith("/items/film-1")) return reply({ item: { id: "film-1", title: { en: "Juno", zh: "朱诺" } } });
+  if (path.includes("/items/")) return reply({ detail: "no such item" }, 404);
+  if (!path.endsWith("/draft")) return reply({ rows: trail, next: null });
   sent = JSON.parse(asked.body);
   if (sent.base_version < versions[0].version) return reply({ detail: "newer" }, 409);
   versions = [version(versions[0].version + 1, sent.author, { text: sent.text }), ...versions];
@@ -44,11 +67,17 @@ $("author").value = "me";
 const { check, retell, save, showPolicy } = await import(`${directory}/policy.js`);
 const { say, learn } = await import(`${directory}/language.js`);
 const { courseChart } = await import(`${directory}/charts.js`);
-const { zoned } = await import(`${directory}/core.js`);
+const { showPage } = await import(`${directory}/page.js`);
+const { clicks, zoned } = await import(`${directory}/core.js`);
 const said = {};
 const stands = () => [$("base").textContent, $("newer").textContent, sent && sent.base_version];
 
+const { figures, texts } = JSON.parse(readFileSync(0, "utf8"));
+say.know(outlets);
+
 await showPolicy("cn");
+said.pins = $("controls").textContent;
+said.trail = $("audit").textContent;
 said.opened = stands();
 $("text").value = "mine";
 await save(); // and rather not
@@ -69,9 +98,17 @@ say.language = "zh";
 await learn();
 retell();
 said.chinese = $("findings").textContent;
-said.texts = JSON.parse(readFileSync(0, "utf8")).map((text) => say.told(text));
+said.texts = texts.map((text) => say.told(text));
 
 const course = (by) => courseChart({ course: [], since: "2026-01-01T00:00:00Z", by, amount: 1, delivered: 0, planned: 0, progress: 0, says: "" }, 900).textContent;
 said.time = zoned("2026-10-01T00:00:00Z");
 said.charts = [course("2026-06-01T00:00:00Z"), course("2030-01-01T00:00:00Z")];
+
+say.language = "en";
+await showPage({ outlet: "cn", screen: "tv", surface: "home", viewer: "v" });
+const [heads, rows] = $("receipt").kids[0].kids.map((part) => part.kids);
+said.page = { summary: $("summary").textContent, with: $("with").textContent };
+said.receipt = rows.map((row) => row.kids.map((cell) => cell.textContent));
+said.heads = [heads[0].kids.map((head) => head.textContent), ...rows.map((row) => row.kids.map((cell) => cell.dataset.head))];
+said.clicks = figures.map((figure) => clicks(figure));
 console.log(JSON.stringify(said));

@@ -24,6 +24,8 @@ TEXTS = [
     "on car list in cn.js (2 too many of one topic together) and in 6 more places",
 ]
 
+FIGURES = [sign * digit * 10.0**-power for sign in (1, -1) for digit in (1, 4.9, 5.1, 7) for power in range(8)] + [0.0]
+
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Any:
@@ -34,7 +36,11 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (there / "package.json").write_text('{"type": "module"}')
     command = [str(NODE), str(Path(__file__).with_name("console_page.mjs")), str(there)]
     done = subprocess.run(
-        command, input=json.dumps(TEXTS), env={**os.environ, "TZ": "Asia/Kolkata"}, capture_output=True, text=True
+        command,
+        input=json.dumps({"texts": TEXTS, "figures": FIGURES}),
+        env={**os.environ, "TZ": "Asia/Kolkata"},
+        capture_output=True,
+        text=True,
     )
     assert not done.returncode, done.stderr
     return json.loads(done.stdout)
@@ -70,3 +76,44 @@ def test_deadlines_say_their_offset_and_long_charts_their_year(said: Any) -> Non
     assert "2026" not in short
     assert "2026" in long
     assert "2030" in long
+
+
+def test_an_amount_of_clicks_is_what_it_says_to_three_digits(said: Any) -> None:
+    for figure, text in zip(FIGURES, said["clicks"], strict=True):
+        if figure == 0:
+            assert text == "0"
+        elif abs(figure) < 5e-4:
+            assert text == "≈ 0", figure
+        else:
+            assert float(text.replace("−", "-")) == pytest.approx(figure, abs=5.0001e-4)
+            assert re.fullmatch(r"−?\d+\.\d{3}", text), text
+
+
+def test_a_page_speaks_of_outlets_and_moments_not_of_ids(said: Any) -> None:
+    assert "Central Desk\u00a01 · cn.zj\u00a03" in said["page"]["summary"], "who has no name keeps the code"
+    assert "07:31:41" in said["page"]["summary"], "a model by the moment it was made, on this clock"
+    assert "proven bestunder these controls" in said["page"]["summary"]
+    assert "clicks ≈ 0 · weights +0.004" in said["page"]["with"]
+    assert "because of gone" in said["page"]["with"], "a withdrawn item keeps its id"
+
+
+def test_a_receipt_names_outlets_and_prices_nothing_as_nothing(said: Any) -> None:
+    floor, cap, lead = said["receipt"]
+    assert [row[1] for row in said["receipt"]] == ["Central Desk", "Central Desk", "cn.zj"]
+    assert [row[6] for row in said["receipt"]] == ["≤ 0.007", "0", "≈ 0"]
+    assert (floor[3], cap[3], lead[3]) == ("≥ 2", "≥ 2", "slot 1")
+
+
+def test_each_cell_says_its_own_head_where_rows_stand_as_cards(said: Any) -> None:
+    heads, *rows = said["heads"]
+    assert len(rows) == 3
+    assert all(row == heads for row in rows)
+
+
+def test_pins_and_the_audit_trail_name_what_they_are_about(said: Any) -> None:
+    assert "Juno → slot 1" in said["pins"]
+    assert "gone → slot 2" in said["pins"]
+    assert "items: 500 · first: film-1, film-2, film-3, …" in said["trail"]
+    assert "film-4" not in said["trail"]
+    assert "Central Desk" in said["trail"]
+    assert "instead of" not in said["trail"], "a first version stands instead of nothing"
