@@ -109,7 +109,7 @@ class TargetLoop:
             before = self._states.get(key)
             state = before or Pursuit.begin(target, now, _first_price(origin, target, self._states))
             counted = self._counts.get(key, TargetCount(key))
-            count = Count(counted.won, counted.served, counted.upto)
+            count = counted_of(counted)
             after, standing = pursue(target, state, count, self._forecast(key, state, count), now, order)
             if after != before and key not in ahead:
                 self._states[key] = after = replace(after, known=snapshot.revision)
@@ -216,8 +216,10 @@ class TargetLoop:
             return []
         now, catalog, found = self.clock(), self.holders.current.catalog, []
         for place, target in aims:
-            forecast = scope_forecast(Origin(target, policy.outlet), hours, now)
-            finding = forecast and out_of_reach(f"controls[{place}]", target, catalog, forecast, now)
+            origin = Origin(target, policy.outlet)
+            forecast = scope_forecast(origin, hours, now)
+            count = counted_of(self._counts.get(key_of(origin), TargetCount("")))
+            finding = forecast and out_of_reach(f"controls[{place}]", target, catalog, forecast, now, count)
             if finding:
                 found.append(finding)
         return found
@@ -229,6 +231,11 @@ class TargetLoop:
             for key, one in self.running.items()
             if status(one.standing) == "counters silent"
         ]
+
+
+def counted_of(counted: TargetCount) -> Count:
+    """What was counted, as the controller takes it."""
+    return Count(counted.won, counted.served, counted.upto)
 
 
 def origins_of(snapshot: Snapshot) -> dict[str, Origin]:

@@ -10,8 +10,10 @@ from recsys.errors import Finding
 from recsys.guidance.conditions import mask
 from recsys.guidance.policy import ExposureTarget, Policy
 from recsys.guidance.targets.forecast import Forecast
+from recsys.guidance.targets.pursuit import Count
 from recsys.types import Screen
 
+NOTHING = Count()
 SHORT_S = 900.0
 """A window shorter than this is over before a price has found its place."""
 
@@ -44,16 +46,20 @@ def _contradiction(here: str, floor: ExposureTarget, cap: ExposureTarget) -> Ite
             yield Finding(f"{here}.{field}", f"asks for {least:g}, and {cap.id!r} allows at most {most:g} of the same")
 
 
-def out_of_reach(here: str, target: ExposureTarget, catalog: Catalog, forecast: Forecast, now: float) -> Finding | None:
-    """A finding when a target asks for more than its items could win if they stood on top of every page.
+def out_of_reach(
+    here: str, target: ExposureTarget, catalog: Catalog, forecast: Forecast, now: float, count: Count = NOTHING
+) -> Finding | None:
+    """A finding when a target asks for more than its items could still win if they stood on top of every page.
 
     forecast  attention per second on the pages it would be in force for
+    count     what it has won, if it is in force already
     """
     start = max(target.since.timestamp(), now) if target.since else now
     attention = forecast.mass(start, target.by.timestamp())
     items = int(mask(target.where, catalog, "").sum())
     most = max(_top(screen, items) for screen in target.on.screens or Screen)
-    asked = float(target.impressions) if target.impressions is not None else (target.share or 0.0) * attention
+    whole = float(target.impressions or 0) if target.share is None else target.share * (count.served + attention)
+    asked = whole - count.won
     if target.bound == "at_most" or asked <= most * attention:
         return None
     field = "impressions" if target.impressions is not None else "share"
@@ -61,7 +67,7 @@ def out_of_reach(here: str, target: ExposureTarget, catalog: Catalog, forecast: 
         f"{here}.{field}",
         f"cannot be reached: its pages are expected to get {attention:,.0f} of attention until the deadline, of which "
         f"{items} {'item' if items == 1 else 'items'} on top of every page would win {most * attention:,.0f}; "
-        f"asked for are {asked:,.0f}",
+        f"{'still missing' if count.won else 'asked for'} are {asked:,.0f}",
         "warning",
     )
 

@@ -13,6 +13,7 @@ from recsys.guidance.lint import lint
 from recsys.guidance.policy import ExposureTarget, Policy, parse_policy
 from recsys.guidance.targets.findings import out_of_reach
 from recsys.guidance.targets.forecast import Forecast
+from recsys.guidance.targets.pursuit import Count
 
 NOW = 1_790_000_000.0  # 2026-09-21T13:33:20Z
 BY = "by: 2026-10-08T00:00:00+08:00"
@@ -112,6 +113,11 @@ def test_a_target_out_of_reach_is_told_with_the_figures(catalog: Catalog) -> Non
     assert finding is not None
     assert "asked for are 100,000" in finding.message
     assert out_of_reach("controls[0]", asked, catalog, Forecast.flat(10.0), NOW) is None
+    nearly = Count(won=99_990.0, served=2e6)
+    assert out_of_reach("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, nearly) is None, "ten are missing"
+    halfway = out_of_reach("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, Count(won=5e4, served=2e6))
+    assert halfway is not None
+    assert "still missing are 50,000" in halfway.message
     cap = asked.model_copy(update={"bound": "at_most"})
     assert out_of_reach("controls[0]", cap, catalog, Forecast.flat(0.1), NOW) is None
 
