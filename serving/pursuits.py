@@ -239,9 +239,9 @@ def counted_of(counted: TargetCount) -> Count:
 
 
 def origins_of(snapshot: Snapshot) -> dict[str, Origin]:
-    """Every exposure target in force anywhere, by `outlet/control`."""
+    """Every exposure target in force anywhere, by `outlet/control`, under the id that its own policy gave it."""
     return {
-        key_of(origin): origin
+        key_of(origin): replace(origin, control=origin.control.model_copy(update={"id": origin.said_as}))
         for world in snapshot.worlds.values()
         for origin in world.policy.controls
         if isinstance(origin.control, ExposureTarget)

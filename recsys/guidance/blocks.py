@@ -1,7 +1,6 @@
 """What became of a block on a page: how many of its items stand there all the same, and for whose sake.
 
-The solver knows no blocks, since what they keep off is no candidate. Items that a block hits and that are candidates
-were let in for what a policy above holds firm (`CompiledPolicy.blocked`).
+Items that a block hits and that are candidates were let in for harder floors and pins (`blocking`).
 """
 
 from __future__ import annotations
@@ -19,16 +18,14 @@ from recsys.types import Bool
 
 @dataclass(frozen=True)
 class Given:
-    """By how many slots a block gave way, and the firm floors and pins above it that the items there serve.
+    """By how many slots a block gave way, and the harder floors and pins that the items there serve.
 
     narrowed  each of these has an item that no other has
-    settled   proven that no page out of these candidates that keeps what these keep has fewer of its items
     """
 
     by: int
     controls: tuple[int, ...]
     narrowed: bool
-    settled: bool
 
 
 def given(controls: Sequence[Origin], bounds: Bounds, solution: Solution, b: int) -> Given:
@@ -38,12 +35,11 @@ def given(controls: Sequence[Origin], bounds: Bounds, solution: Solution, b: int
     there[solution.chosen] = True
     there &= hit
     by, block = int(there.sum()), controls[int(bounds.block_control[b])]
-    above = [c for c, origin in enumerate(controls) if bounds.active[c] and origin.firm and origin.depth < block.depth]
+    above = [c for c, origin in enumerate(controls) if bounds.active[c] and origin.harder(block)]
     serves = {c: mine for c in above if (mine := _asked_for(controls[c], bounds, c) & there).any()}
     alone = sum(serves.values(), np.zeros(len(bounds), np.int32)) == 1
     narrowed = bool(serves) and all((mine & alone).any() for mine in serves.values())
-    least = max((_least(controls[c], bounds, solution, c, hit) for c in serves), default=0)
-    return Given(by, tuple(serves), narrowed, by <= least)
+    return Given(by, tuple(serves), narrowed)
 
 
 def _asked_for(origin: Origin, bounds: Bounds, c: int) -> Bool:
@@ -54,12 +50,3 @@ def _asked_for(origin: Origin, bounds: Bounds, c: int) -> Bool:
     elif isinstance(origin.control, Pin):
         mine[[item for item in bounds.pin_item[bounds.pin_control == c].tolist() if item >= 0]] = True
     return mine
-
-
-def _least(origin: Origin, bounds: Bounds, solution: Solution, c: int, hit: Bool) -> int:
-    """How many of the items that a block hits a floor or pin, as far as it is kept, has on every page."""
-    if isinstance(origin.control, Pin):
-        return int(solution.relaxed[c] == 0)
-    rows = bounds.row_control == c
-    asked = bounds.lower[rows].max(axis=1, initial=0) - solution.relaxed[c]
-    return int((asked - (bounds.member[rows] & ~hit).sum(axis=1)).max(initial=0))

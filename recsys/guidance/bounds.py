@@ -37,8 +37,8 @@ class Bounds:
                            could exceed the cap have rows
     cap_at_most    [Q]     so many of one value may stand on a page
     cap_control    [Q]     control that owns the cap
-    block_member   [B, N]  bool: a block keeps such candidates off pages; those here had to be let in for more than it
-    block_control  [B]     block that is in force; for telling only, the solver knows none
+    block_member   [B, N]  bool: a block keeps such candidates off pages; those here had to be let in
+    block_control  [B]     block that is in force; one with items here owns a row that allows none of them
     shown                  slots of the session's earlier pages
     session        [C]     what a control counts on these (of a cap: of its fullest value) where that changes what it
                            asks of this page, else -1; empty: nowhere

@@ -75,8 +75,8 @@ def exists(bounds: Bounds) -> bool | None:
     """Whether any page keeps the bounds; None where a bounded effort does not tell."""
     value, attention = np.zeros(len(bounds)), np.ones(bounds.slots)
     problem = reduce(value, attention, bounds)
-    if not problem.possible:
-        return False
+    if not problem.possible or not bounds.slots:
+        return problem.possible
     if (told := _searched(problem, FIRST)) is not None:
         return told
     order = np.argsort(bounds.tie)
@@ -103,7 +103,8 @@ def causes_of(bounds: Bounds, by: I32, settled: Bool, late: Callable[[], bool] =
     late          whether it is too late to find out more
     """
     asker = _Asker(bounds, by, late)
-    return {c: _cause(asker, c, int(by[c]), bool(settled[c])) for c in np.flatnonzero(by > 0).tolist()}
+    gave_way = np.setdiff1d(np.flatnonzero(by > 0), bounds.block_control)  # whom blocks serve, their items tell
+    return {c: _cause(asker, c, int(by[c]), bool(settled[c])) for c in gave_way.tolist()}
 
 
 def _cause(asker: _Asker, c: int, by: int, settled: bool) -> Cause:

@@ -10,10 +10,11 @@ import numpy as np
 
 from recsys.catalog import Catalog
 from recsys.guidance.amounts import at_most_of, caps, floors
+from recsys.guidance.blocking import kept_off
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.conditions import Condition, mask, province
 from recsys.guidance.inherit import Effective, Origin, effective
-from recsys.guidance.policy import Attribute, Block, Boost, Cap, Control, Pin, Policy, Share, Space
+from recsys.guidance.policy import Attribute, Block, Boost, Cap, Pin, Policy, Share, Space
 from recsys.types import F64, I16, I32, Bool, Placement, Query, Screen, Surface
 
 __all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]
@@ -85,49 +86,13 @@ class CompiledPolicy:
     ) -> Bool:
         """[N] whether a block keeps the catalogue row off the page.
 
-        A block gives way to what a policy above its own holds firm: where it would leave fewer items than a firm floor
-        asks for, or take a firm pin's item, all items of that floor or pin may be shown as far as the blocks beside and
-        above it let them.
+        A block yields to harder floors and pins that would have too few items (`blocking`).
 
         showable  [N]  whether nothing else keeps the row off; all, if unsaid
-        need           id of the only control to which blocks give way; any, if unsaid
-        elsewhere      [catalogue] showable, where `rows` were retrieved: for want of retrieval no block gives way
+        need           id of the only control to which blocks yield; any, if unsaid
+        elsewhere      [catalogue] showable, where `rows` were retrieved: for want of retrieval no block yields
         """
-        blocks = [
-            (origin, self.member(origin.control.where, query.region)[rows])
-            for _, origin in self._active(query)
-            if isinstance(origin.control, Block)
-        ]
-        blocked = _any([hit for _, hit in blocks], len(rows))
-        if not blocked.any():
-            return blocked
-        here = np.ones(len(rows), np.bool_) if showable is None else showable
-        deepest = max(origin.depth for origin, _ in blocks)
-        for _, origin in self._active(query):
-            if not origin.firm or origin.depth >= deepest or need not in (None, origin.control.id):
-                continue
-            mine, least = self._owed(origin.control, rows, query)
-            if (blocked & mine).any() and (here & mine & ~blocked).sum() < min(least, (here & mine).sum()):
-                if elsewhere is not None and not self._wanting(origin.control, blocks, elsewhere(), query):
-                    continue
-                blocked &= ~mine | _any([hit for block, hit in blocks if block.depth <= origin.depth], len(rows))
-        return blocked
-
-    def _wanting(self, control: Control, blocks: list[tuple[Origin, Bool]], showable: Bool, query: Query) -> bool:
-        """Whether blocks leave fewer items of the whole catalogue than a control asks for."""
-        rows = np.arange(len(self.catalog), dtype=np.int32)
-        blocked = _any([self.member(block.control.where, query.region) for block, _ in blocks], len(rows))  # type: ignore[union-attr]
-        mine, least = self._owed(control, rows, query)
-        return bool((showable & mine & ~blocked).sum() < least)
-
-    def _owed(self, control: Control, rows: I32, query: Query) -> tuple[Bool, int]:
-        """[N] the rows that a floor or pin is about, and how many of them it asks for on this page."""
-        if isinstance(control, Share) and control.at_least is not None:
-            slots = min(query.slots, len(rows))
-            return self.member(control.where, query.region)[rows], int(floors(control, slots).max(initial=0))
-        if isinstance(control, Pin) and 0 < control.slot - len(query.shown) <= query.slots:
-            return rows == self.catalog.row_of.get(control.item, -1), 1
-        return np.zeros(len(rows), np.bool_), 0
+        return kept_off(self, [o for _, o in self._active(query)], rows, query, showable, need, elsewhere)
 
     def needs(self, query: Query, slots: int) -> tuple[Need, ...]:
         """What the floors ask of retrieval."""
@@ -229,11 +194,6 @@ def compile_policy(policies: Sequence[Policy], catalog: Catalog) -> CompiledPoli
     return CompiledPolicy(policy, catalog, lean, masks)
 
 
-def _any(masks: list[Bool], size: int) -> Bool:
-    """[size] whether any of the masks holds."""
-    return np.logical_or.reduce(masks) if masks else np.zeros(size, np.bool_)
-
-
 def attribute(catalog: Catalog, name: Attribute) -> I32 | I16:
     """[catalogue] codes of an attribute, -1 = none."""
     columns: dict[str, I32 | I16] = {
@@ -273,7 +233,7 @@ class _Draft:
         elif isinstance(control, Space):
             self._space(number, control)
         elif isinstance(control, Block):
-            self.blocks.append((number, self.policy.member(control.where, self.query.region)[self.rows]))
+            self._block(number, self.policy.member(control.where, self.query.region)[self.rows])
         elif isinstance(control, Pin) and self.active[number]:
             row = self.policy.catalog.row_of.get(control.item, -1)
             place = np.flatnonzero(self.rows == row)
@@ -315,6 +275,14 @@ class _Draft:
         members, floor = here[None, :] == over[:, None], np.zeros(self.slots, np.int32)
         uppers = np.repeat(allowed[over, None], self.slots, axis=1)
         self.rules.extend((number, member, floor, upper) for member, upper in zip(members, uppers, strict=True))
+
+    def _block(self, number: int, hit: Bool) -> None:
+        """Of candidates that had to be let in, none as far as harder controls leave room; else it needs no row."""
+        self.blocks.append((number, hit))
+        if hit.any():
+            none = np.zeros(self.slots, np.int32)
+            self.rules.append((number, hit, none, none))
+            self.active[number] = True
 
     def _space(self, number: int, space: Space) -> None:
         codes = attribute(self.policy.catalog, space.attribute)

@@ -23,6 +23,21 @@ OneOrMore = BeforeValidator(_as_tuple)
 """`label: news` and `label: [news, culture]` are both fine; several mean any of them."""
 
 
+LEVELS_MAX = 40
+"""Tests, lists and named values inside one another: more than anybody means, and fewer than a machine can follow."""
+
+
+def _not_deep(said: object) -> object:
+    """Looked at before it is read, since reading is as deep as what is read."""
+    inside, levels = [said], 0
+    while inside:
+        if (levels := levels + 1) > LEVELS_MAX:
+            raise ValueError(f"tests lie inside one another, more than {LEVELS_MAX} levels deep")
+        parts = [part for part in inside if isinstance(part, dict | list | tuple)]
+        inside = [one for part in parts for one in (part.values() if isinstance(part, dict) else part)]
+    return said
+
+
 class Range(BaseModel):
     """Limits of a number, both inclusive."""
 
@@ -90,6 +105,10 @@ class Condition(BaseModel):
     def key(self) -> str:
         """Equal for equal conditions."""
         return self.model_dump_json(exclude_defaults=True)
+
+
+Where = Annotated[Condition, BeforeValidator(_not_deep)]
+"""The condition of a control. Policies that nest it deeper than LEVELS_MAX are refused with the control's name."""
 
 
 def province(region: str) -> str:

@@ -111,7 +111,8 @@ def _above_caps(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
         return
     for other in said.beside(origin):
         if isinstance(other.control, Block) and not (member & ~said.member(other.control)).any():
-            yield Finding(said.field(origin, "where"), f"every such item is blocked by {said.named(other)}")
+            if not origin.harder(other):  # else the block gives way: `defeats`
+                yield Finding(said.field(origin, "where"), f"every such item is blocked by {said.named(other)}")
             continue
         for screen, slots in _pages(floor, other.control):
             allowed = _allowed(said, other.control, member, slots)
@@ -177,9 +178,9 @@ def _pin(said: _Said, origin: Origin, pin: Pin) -> Iterator[Finding]:
                     f"{pin.item} is also pinned by {_pinned(said, other)}, to slot {control.slot}",
                 )
         elif row is not None and isinstance(control, Block) and said.member(control)[row]:
-            yield Finding(
-                said.field(origin, "item"), f"{pin.item} is blocked by {said.named(other)}, so it never stands"
-            )
+            if not origin.harder(other):
+                never = f"{pin.item} is blocked by {said.named(other)}, so it never stands"
+                yield Finding(said.field(origin, "item"), never)
         elif row is not None and isinstance(control, Share | Cap | Space):
             yield from _pin_breaks(said, origin, pin, other)
 

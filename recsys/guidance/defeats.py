@@ -1,4 +1,7 @@
-"""Blocks that take away what a policy above holds firm: they give way there, and their editors should know."""
+"""Blocks that take away what firm floors and pins ask for: one of both gives way there, and editors should know which.
+
+A block yields to what is harder than itself, by as few items as that needs (`blocking`); what is not harder gives way.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +19,38 @@ from recsys.types import Screen, Surface
 
 
 def defeats(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
-    """A finding at each block of the last policy that would leave a parent's firm floor or pin without its items."""
+    """A finding at each block of the last policy that would leave a firm floor or pin, of whatever policy of the line,
+    without its items; a floor or pin of this policy that a block of this policy defeats, `contradictions` tells."""
     policy = compile_policy(line, catalog)
     place_of = {control.id: place for place, control in enumerate(line[-1].controls)}
     for origin in policy.controls:
         if isinstance(origin.control, Block) and origin.outlet == line[-1].outlet:
             where = f"controls[{place_of[origin.control.id]}].where"
-            for above in policy.controls:
-                if above.firm and above.depth < origin.depth and overlap(above.control, origin.control):
-                    yield from (Finding(where, words) for words in _taken(policy, origin.control, above, origin.outlet))
+            for other in policy.controls:
+                told = other.harder(origin) or other.outlet != origin.outlet
+                if other.firm and told and overlap(other.control, origin.control):
+                    yield from (Finding(where, words) for words in _taken(policy, origin, other))
 
 
-def _taken(policy: CompiledPolicy, block: Block, above: Origin, region: str) -> Iterator[str]:
-    control, named = above.control, f"{above.control.id!r} of {above.outlet} ({above.control.hardness})"
-    gone = policy.member(block.where, region)
-    way = "the block gives way" + (
-        ", and as it is legal the editorial page answers" if block.hardness == "legal" else ""
-    )
+def _taken(policy: CompiledPolicy, block: Origin, other: Origin) -> Iterator[str]:
+    control, said = other.control, block.control
+    named = repr(control.id) + (f" of {other.outlet}" if other.outlet != block.outlet else "")
+    named += f" ({control.hardness})"
+    assert isinstance(said, Block)
+    gone = policy.member(said.where, block.outlet)
+    yields = "there the block gives way" if other.harder(block) else "it is no harder than the block, so it gives way"
     if isinstance(control, Pin):
         row = policy.catalog.row_of.get(control.item)
         if row is not None and gone[row]:
-            yield f"takes away {control.item}, which {named} pins: there {way}"
+            yield f"takes away {control.item}, which {named} pins: {yields}"
     if isinstance(control, Share) and control.at_least is not None:
-        asked = policy.member(control.where, region)
-        for page, slots in _pages(control, block):
+        asked = policy.member(control.where, block.outlet)
+        for page, slots in _pages(control, said):
             least, left = int(floors(control, slots).max(initial=0)), int((asked & ~gone).sum())
             if (asked & gone).any() and left < least:
-                yield (f"leaves {left} of the {asked.sum()} items of which {named} asks {least} on {page}: there {way}")
+                fewest = f", by {least - left} items at most" if other.harder(block) else ""
+                there = f"{left} of the {asked.sum()} items"
+                yield f"leaves {there} of which {named} asks {least} on {page}: {yields}{fewest}"
                 return
 
 

@@ -38,10 +38,29 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
 
+LEVELS_MAX = 60
+"""Lists and mappings inside one another; readers of text go as deep as it does."""
+
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
 _COMMA = re.compile(r"\d+,\d+")
 _UNFIT = re.compile(r"[\x00\ud800-\udfff]")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
+
+
+_DEEP = f"lists and mappings lie inside one another, more than {LEVELS_MAX} levels deep"
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}\n]', re.DOTALL)
+
+
+def _too_deep(text: str) -> int | None:
+    """The line of JSON text on which it goes deeper than LEVELS_MAX; None where it does not."""
+    level, line = 0, 1
+    for found in _BRACKETS.finditer(text):
+        mark = found[0]
+        line += mark == "\n"
+        level += (mark in ("[", "{")) - (mark in ("]", "}"))
+        if level > LEVELS_MAX:
+            return line
+    return None
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,7 +70,14 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise _unreadable(event.start_mark, "aliases (*name) are not supported")
-        return super().compose_node(parent, index)
+        self._levels = getattr(self, "_levels", 0) + 1
+        if self._levels > LEVELS_MAX:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _unreadable(event.start_mark, _DEEP)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._levels -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -93,6 +119,8 @@ def read_document(text: str) -> object:
         raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
     try:
         if text.lstrip().startswith("{"):
+            if line := _too_deep(text):
+                raise PolicyError("the policy cannot be read", [Finding(f"line {line}", _DEEP)])
             document = json.loads(text, object_pairs_hook=_once)
         else:
             document = yaml.load(text, Loader=_Loader)

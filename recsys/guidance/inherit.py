@@ -4,9 +4,12 @@ A child adds controls, and may say a parent's control anew under the same id: ti
 parent's is neither `legal` nor `binding`. Where a child loosens what it may not, the parent's control stays in force
 (guidance fails closed) and `lint` tells the child's editors.
 
-What a parent holds firm (`legal`, `binding`) comes before everything that is said below it, however hard and urgent
-the child calls it: no child makes it give way by one slot more. Where a child asks more of it under its own id, the
-parent's own form therefore stays in force beside it, as `ID@OUTLET`, and the child's addition gives way first.
+Who gives way where a page cannot keep everything is one order for all: what is softer first; within one hardness what
+was said further down the line of outlets, then the lower priority, then what the text has later (a profile's before its
+policy's own). Blocks come first within their hardness: they yield to harder controls only. So no child makes a parent's
+control give way by one slot more, but by what is harder, or by a block that is as hard. Where a child asks more of a
+firm control under its own id, the parent's own form stays in force beside it, as `ID@OUTLET`; a parent's firm target so
+keeps its key, amount and frequency cap on the child's pages.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from itertools import pairwise
 
 from recsys.catalog import within
 from recsys.errors import Finding, PolicyError
+from recsys.guidance.covering import covers
 from recsys.guidance.policy import HARDNESS, Block, Boost, Cap, Control, ExposureTarget, Pin, Policy, Share, Space
 
 FIRM = ("legal", "binding")
@@ -27,23 +31,34 @@ PLACE = "where and when it is in force may not change"
 class Origin:
     """A control and the outlet whose policy said it, or the profile it comes from (`profile:NAME`).
 
-    depth  how many voices (profiles and policies) of the line spoke before this one
+    depth  how many outlets of the line speak above the one that said it; a profile speaks with its outlet
+    place  how many controls were said before it
     """
 
     control: Control
     outlet: str
     depth: int = 0
+    place: int = 0
 
     @property
     def firm(self) -> bool:
-        """Whether nobody below may make it give way."""
+        """Whether nobody below may loosen it."""
         return self.control.hardness in FIRM
 
     @property
-    def importance(self) -> tuple[bool, int, int, int]:
+    def said_as(self) -> str:
+        """The id that its own policy gave it, without the outlet that it has beside a child's form."""
+        return self.control.id.partition("@")[0]
+
+    @property
+    def importance(self) -> tuple[int, bool, int, int, int]:
         """Sorts the most important first; a control that stands later gives way earlier."""
-        depth = self.depth if self.firm else 0
-        return not self.firm, depth, HARDNESS.index(self.control.hardness), -self.control.priority
+        hardness = HARDNESS.index(self.control.hardness)
+        return hardness, not isinstance(self.control, Block), self.depth, -self.control.priority, self.place
+
+    def harder(self, other: Origin) -> bool:
+        """Whether its hardness alone puts it before the other."""
+        return HARDNESS.index(self.control.hardness) < HARDNESS.index(other.control.hardness)
 
 
 @dataclass(frozen=True)
@@ -69,12 +84,12 @@ def effective(policies: Sequence[Policy]) -> Effective:
     line = chain(policies)
     weights: dict[str, float] = {}
     said = _Said()
-    for policy in line:
+    for depth, policy in enumerate(line):
         for ready in policy.ready:
             weights |= ready.weights
-            said.lay(ready.controls, ready.origin)
+            said.lay(ready.controls, ready.origin, depth)
         weights |= policy.weights
-        said.lay(policy.controls, policy.outlet)
+        said.lay(policy.controls, policy.outlet, depth)
     version = "+".join(_named(policy) for policy in line) or "none"
     return Effective(version, weights, tuple(sorted(said.all(), key=lambda origin: origin.importance)))
 
@@ -83,28 +98,30 @@ class _Said:
     """What was said so far, by voices that speak one after the other, the highest first."""
 
     def __init__(self) -> None:
-        self._voices = 0
+        self._heard = 0
         self._by_id: dict[str, Origin] = {}
-        self._tightened: list[Origin] = []  # firm controls that somebody below asks more of
+        self._beside: list[Origin] = []  # firm controls that somebody below asks more of
 
-    def lay(self, controls: Iterable[Control], by: str) -> None:
+    def lay(self, controls: Iterable[Control], by: str, depth: int) -> None:
         """Put the controls said by one voice over those said above it, where they may."""
         for control in controls:
-            above = self._by_id.get(control.id)
+            above, said = self._by_id.get(control.id), Origin(control, by, depth, self._heard)
+            self._heard += 1
             if above is None or not above.firm:
-                self._by_id[control.id] = Origin(control, by, self._voices)
-            elif _same(above.control, control):
-                self._by_id[control.id] = Origin(control, by, above.depth)
-            elif _may_replace(above.control, control) and not isinstance(control, Share | Cap | Space | Pin):
-                self._by_id[control.id] = Origin(control, by, above.depth)  # no page asks how much of it is kept
-            elif _may_replace(above.control, control):
-                self._by_id[control.id] = Origin(control, by, self._voices)
+                self._by_id[control.id] = said
+            elif not _may_replace(above.control, control):
+                continue
+            elif isinstance(control, Boost) or (
+                _same(above.control, control) and not isinstance(control, ExposureTarget)
+            ):  # no page asks how much of it is kept; what is counted is counted for each outlet that says it
+                self._by_id[control.id] = replace(said, depth=above.depth, place=above.place)
+            else:
+                self._by_id[control.id] = said
                 held = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})
-                self._tightened.append(replace(above, control=held))
-        self._voices += 1
+                self._beside.append(replace(above, control=held))
 
     def all(self) -> list[Origin]:
-        return [*self._tightened, *self._by_id.values()]
+        return [*self._beside, *self._by_id.values()]
 
 
 def _same(one: Control, other: Control) -> bool:
@@ -213,7 +230,7 @@ def _looser_amounts(parent: Control, child: Control) -> str | None:
     if isinstance(parent, Boost) and isinstance(child, Boost):
         return None if (parent.where, parent.bonus) == (child.where, child.bonus) else "its bonus may not change"
     if isinstance(parent, Block) and isinstance(child, Block):
-        return None if parent.where == child.where else "its condition may not change"
+        return None if covers(child.where, parent.where) else "its condition may only widen: any: [the parent's, ...]"
     if isinstance(parent, ExposureTarget) and isinstance(child, ExposureTarget):
         return _looser_target(parent, child)
     raise TypeError(f"no comparison of {type(parent).__name__}")

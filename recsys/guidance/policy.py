@@ -23,7 +23,7 @@ from pydantic import (
 
 from recsys.catalog import Code, Id, within
 from recsys.errors import Finding, PolicyError
-from recsys.guidance.conditions import Condition, OneOrMore
+from recsys.guidance.conditions import OneOrMore, Where
 from recsys.guidance.documents import Moment, Number, Whole, findings_of, read_document
 from recsys.guidance.schedule import Active, span_of
 from recsys.guidance.targets.plan import Shape
@@ -122,7 +122,7 @@ class Boost(Rule):
     """Items lean up (or down) by a few tenths of a click; never a promise."""
 
     action: Literal["boost"]
-    where: Condition
+    where: Where
     bonus: Annotated[Number, Field(ge=-1, le=1)]  # clicks
 
 
@@ -130,7 +130,7 @@ class Block(Rule):
     """Items do not appear at all."""
 
     action: Literal["block"]
-    where: Condition
+    where: Where
 
 
 class Pin(Rule):
@@ -149,7 +149,7 @@ class Share(Rule):
     """
 
     action: Literal["share"]
-    where: Condition
+    where: Where
     at_least: Amount | None = None
     at_most: Amount | None = None
     prefixes: Literal["every"] | tuple[Annotated[Whole, Field(ge=1, le=COUNT_MAX)], ...] = ()
@@ -216,7 +216,7 @@ class ExposureTarget(Rule):
     """
 
     action: Literal["exposure_target"]
-    where: Condition
+    where: Where
     impressions: Annotated[Whole, Field(gt=0, le=10**12)] | None = None
     share: Annotated[Number, Field(gt=0), BeforeValidator(_per_cent)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"

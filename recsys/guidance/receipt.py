@@ -72,8 +72,8 @@ class ControlLine(Part):
 
     status   met         kept, and the page would have kept it anyway
              binding     kept, and the best page without controls would not have: it shaped this page
-             relaxed     gave way by `by` slots, because more important controls left no room; a block: to what a policy
-                         above holds firm
+             relaxed     gave way by `by` slots, because more important controls left no room; a block: to harder floors
+                         or pins
              impossible  gave way by `by` slots, because no page keeps it, even if it were the only control
     why       it gave way
     achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
@@ -129,9 +129,9 @@ class Receipt(Part):
 
     utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
             whole price of guidance is their difference
-    price   of every control in force, in their order, where the bound says that controls cost something; blocks
-            act before a page is made, and have none. None is more
-            than the best page without controls is worth above this one
+    price   of every control in force, in their order, where the bound says that controls cost something; of blocks only
+            of those that had to let items in: the others act before a page is made. None is more than the best page
+            without controls is worth above this one
     bound   no page that keeps what this page keeps is worth more; at most what the pins that stand leave possible
     gap     (bound - value) / |value|; 0 when `proven` to be the best page
     legal_kept  False: a legal control could not be kept; the page must not go out, the editorial page answers
@@ -238,8 +238,6 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
     origin = policy.controls[c]
     control, by, cause = origin.control, int(solution.relaxed[c]), told.cause
     settled = by == 0 or bool(solution.settled[c])
-    if told.settled is not None:
-        by, settled = told.by, told.settled
     why = None
     if cause is not None:
         ids = tuple(policy.controls[other].control.id for other in cause.controls)

@@ -44,7 +44,6 @@ class Told:
     session: tuple[int, int] | None = (
         None  # counted in so many slots of earlier pages, where that changes what is asked
     )
-    settled: bool | None = None  # of a block that gave way: proven that it had to so far
 
     @property
     def status(self) -> Status:
@@ -86,7 +85,7 @@ class Told:
         if not self.conflicts:
             return f"{there}; for what it gave way was not found out"
         some = "" if self.cause and self.cause.narrowed else "some of "
-        return f"{there}; it gave way to what {some}{', '.join(self.conflicts)} above it must have"
+        return f"{there}; it gave way to what {some}the harder {', '.join(self.conflicts)} must have"
 
     def _stands(self, more: str) -> str:
         return f"stands in slot {self.slot}{more}" if self.kind == "pin" else ""
@@ -168,7 +167,7 @@ def _named(controls: Sequence[Origin], own: Origin, cause: Cause) -> tuple[str, 
 
 def _block(controls: Sequence[Origin], bounds: Bounds, solution: Solution, c: int, b: int) -> Told:
     got = given(controls, bounds, solution, b)
-    told = Told("block", bounds.slots, got.by, 0, 0, False, at_most=0, by=got.by, settled=got.settled)
+    told = Told("block", bounds.slots, got.by, 0, 0, False, at_most=0, by=got.by)
     if not got.by:
         return told
     cause = Cause(0, got.controls, got.narrowed)

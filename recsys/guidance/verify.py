@@ -255,6 +255,8 @@ def _causes(receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, e
 
     lines = {line.id: place for place, line in enumerate(receipt.controls)}
     for c, cause in _said_causes(receipt, by, policy).items():
+        if c in bounds.block_control:
+            continue  # counted from the page, in `_lines`
         place, least = lines[policy.controls[c].control.id], int(by[c])
         where, alone, others = f"controls[{place}].why", cause.alone, cause.controls
         if any(other >= c or not bounds.active[other] for other in others):

@@ -78,8 +78,8 @@ export const WORDS = {
   effective: ["In force here", "现行策略"],
   own: ["This outlet's own policy", "本媒体策略"],
   own_hint: [
-    "Its parents' controls come first; what they hold as legal or binding can only be tightened.",
-    "上级规则优先；法定与强制规则只能收紧，不能放宽。",
+    "Of two controls as hard, the parent's comes first; what parents hold as legal or binding can only be tightened.",
+    "约束等级相同时上级规则优先；法定与强制规则只能收紧，不能放宽。",
   ],
   weights: ["Weights", "权重"],
   weights_hint: ["Clicks for an item of full value; bars are relative to the largest.", "满分内容所值的点击；条形相对于最大者。"],

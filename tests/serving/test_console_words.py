@@ -218,7 +218,6 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
     [
         ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "takes away item-1, which 'lead' of cn"),
-        ("{id: a, action: block, where: {item: item-1}, hardness: legal}", "as it is legal the editorial page answers"),
         (f"{{id: a, action: cap, attribute: topic, at_most: 1, {HOT}}}", "too many of one topic)"),
         (f"{{id: a, action: space, attribute: kind, at_most: 1, within: 6, {HOT}}}", "too many of one kind together)"),
         ("{id: a, action: cap, attribute: kind, at_most: 1}, "

@@ -276,3 +276,23 @@ def test_a_policy_that_asks_too_much_is_told_so(unique: str) -> None:
     assert finding.where == "controls[0].impressions"
     assert "cannot be reached" in finding.message
     assert "1 item on top of every page" in finding.message
+
+
+def test_a_target_that_a_child_says_too_is_pursued_for_each_of_both_and_under_its_own_name() -> None:
+    by = datetime.fromtimestamp(START + 86_400, UTC).isoformat()
+    said = (
+        "outlet: OUTLET\ncontrols: [{id: hh, action: exposure_target, where: {item: i1}, impressions: AMOUNT, "
+        f"by: {by}, hardness: binding}}]"
+    )
+    high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "1000"))
+    low = parse_policy(said.replace("OUTLET", "cn.zj").replace("AMOUNT", "2000"))
+    item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": by})
+    catalog = Catalog.of([item])
+    worlds = {
+        outlet: SimpleNamespace(policy=compile_policy(line, catalog))
+        for outlet, line in (("cn", [high]), ("cn.zj", [high, low]))
+    }
+    for order in (["cn", "cn.zj"], ["cn.zj", "cn"]):
+        snapshot = SimpleNamespace(worlds={outlet: worlds[outlet] for outlet in order})
+        found = {key: (o.outlet, o.control) for key, o in origins_of(snapshot).items()}  # type: ignore[arg-type]
+        assert found == {"cn/hh": ("cn", high.controls[0]), "cn.zj/hh": ("cn.zj", low.controls[0])}

@@ -44,8 +44,8 @@ class Credit(NamedTuple):
 
 
 def key_of(origin: Origin) -> str:
-    """The id of a target everywhere outside its policy: `outlet/control`."""
-    return f"{origin.outlet}/{origin.control.id}"
+    """The id of a target outside its policy: `outlet/control`, also where it stands beside a child's form."""
+    return f"{origin.outlet}/{origin.said_as}"
 
 
 def targets(policy: CompiledPolicy, query: Query, steered: Steered) -> Iterator[tuple[int, str, ExposureTarget]]:

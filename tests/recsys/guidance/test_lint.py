@@ -62,7 +62,7 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: share, where: {label: public-service}, at_most: 0.1}",
          "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
         ("{id: a, action: block, where: {label: public-service}}", "controls[0].where",
-         "leaves 0 of the 20 items of which 'floor' of cn (legal) asks 8 on tv home: there the block gives way"),
+         "leaves 0 of the 20 items of which 'floor' of cn (legal) asks 8 on tv home: there the block gives way, by 8"),
         ("{id: a, action: block, where: {item: i3}, hardness: legal, priority: 1000}, "
          "{id: floor, action: share, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
          "hardness: legal}", "controls[1]", "its cap of 0.1 is below its own floor of 0.3"),
@@ -156,7 +156,7 @@ def test_a_block_of_what_a_parent_pins_is_told(shop: Catalog) -> None:
     ]  # fmt: skip
     lawful = parse_policy(child.replace("{item: i3}", "{item: i3}, hardness: legal"))
     [said] = [f.message for f in lint([parse_policy(firm), lawful], shop, NOW) if f.where == "controls[0].where"]
-    assert said.endswith("there the block gives way, and as it is legal the editorial page answers")
+    assert said.endswith("pins: it is no harder than the block, so it gives way")
 
 
 def test_weights_without_effect(shop: Catalog) -> None:

@@ -132,7 +132,8 @@ def test_what_is_no_plain_decimal_is_no_number(odd: str) -> None:
     [("0.30", 0.3), (".5", 0.5), ("1", 1.0), ("5e-1", 0.5), ("0.", 0.0), ("+0.25", 0.25), ("2.5e-1", 0.25)],
 )
 def test_plain_decimals_are_numbers(odd: str, meant: float) -> None:
-    assert parse_policy(f"outlet: cn\nweights: {{x: {odd}}}").weights == {"x": meant}
+    note = "[{" * 99 + '\\"]'
+    assert parse_policy(f'{{"outlet": "cn", "note": "{note}"}}').note.count("[") == 99
 
 
 @pytest.mark.parametrize("offset", ["+08:00", "+10:00", "-03:30", "+00:00"])
@@ -248,3 +249,25 @@ def test_a_child_that_leaves_out_where_a_control_is_in_force_is_told_what_to_rep
     assert not loosened(parent, FIRM.format("40%", "binding", ", " + again[1])), "what it says can be pasted"
     (wider,) = loosened(FIRM.format("15%", "binding", ""), FIRM.format("40%", "binding", ", on: {screens: [tv]}"))
     assert "did you mean 'on: {}'?" in wider
+
+
+@pytest.mark.parametrize("levels", [30, 39, 50, 70, 400, 20_000])
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_conditions_too_deep_to_follow_are_refused_where_they_stand(levels: int, form: str) -> None:
+    deep = '{"not": ' * levels + '{"label": "x"}' + "}" * levels
+    text = f'{{"outlet": "cn",\n "controls": [{{"id": "a", "action": "block", "where": {deep}}}]}}'
+    if form == "yaml":
+        text = f"outlet: cn\ncontrols: [{{id: a, action: block, where: {deep}}}]"
+    if levels < 39:
+        assert parse_policy(text).controls
+        return
+    with pytest.raises(PolicyError) as error:
+        parse_policy(text)
+    (finding,) = error.value.findings
+    assert finding.where == ("controls[0].where" if levels <= 50 else "line 2")
+    assert "levels deep" in finding.message
+
+
+def test_brackets_in_texts_are_no_levels() -> None:
+    note = "[{" * 99 + '\\"]'
+    assert parse_policy(f'{{"outlet": "cn", "note": "{note}"}}').note.count("[") == 99

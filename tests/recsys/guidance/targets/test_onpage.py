@@ -12,7 +12,7 @@ from features.columns import columns
 from recsys.distribution.screens import layout
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
-from recsys.guidance.targets.onpage import Steered, credits, price_bonus
+from recsys.guidance.targets.onpage import Steered, credits, key_of, price_bonus
 from recsys.pipeline import Engine, World
 from recsys.state import ItemStats, ViewerState
 from recsys.types import Drop, Page, Placement, Query, Screen, Surface
@@ -113,3 +113,33 @@ def test_a_page_credits_every_target_in_force_and_no_other(steered: World) -> No
     rows = np.array([slot.row for slot in made.items], np.int32)
     assert credits(steered.policy, rows, attention, QUERY, Steered(stopped=frozenset({FEW}))).keys() == {MUSIC, NEWS}
     assert page(steered, Steered(), query=replace(QUERY, guided=False)).credits == {}
+
+
+def test_a_parents_firm_target_keeps_key_amount_credit_and_cap_on_its_childs_pages(catalog, stats, model) -> None:
+    said = f"""
+outlet: OUTLET
+controls:
+  - {{id: hh, action: exposure_target, where: {{label: music}}, impressions: AMOUNT, from: {SINCE}, by: {BY},
+      hardness: binding, frequency_cap: {{impressions: 2, per: day}}}}
+"""
+    high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500"))
+    attention = layout(Screen.MOBILE).attention(12)
+    for amount in ("500", "900"):
+        low = parse_policy(said.replace("OUTLET", "cn.zj").replace("AMOUNT", amount))
+        policy = compile_policy([high, low], catalog)
+        amounts = {key_of(o): o.control.impressions for o in policy.controls}
+        assert amounts == {"cn/hh": 500, "cn.zj/hh": int(amount)}
+        rows = np.arange(12, dtype=np.int32)
+        alone = credits(compile_policy([high], catalog), rows, attention, QUERY, Steered())
+        both = credits(policy, rows, attention, QUERY, Steered())
+        assert both.keys() == {"cn/hh", "cn.zj/hh"}
+        assert both["cn/hh"] == alone["cn/hh"]
+        assert both["cn/hh"].impressions > 0
+        world = World.of(catalog, stats, model, policy)
+        seen = ViewerState(viewer_id="v", exposed={"cn/hh": (NOW.timestamp() - 60,) * 2})
+        assert ids(page(world, Steered())) & members(policy, "music")
+        assert not ids(page(world, Steered(), seen)) & members(policy, "music"), "the parent's cap goes on"
+        member = policy.member(policy.controls[0].control.where, "")[rows]
+        assert price_bonus(policy, rows, QUERY, Steered({"cn/hh": 0.2})) == pytest.approx(0.2 * member)
+    soft = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500").replace("binding", "editorial"))
+    assert [key_of(o) for o in compile_policy([soft, low], catalog).controls] == ["cn.zj/hh"]
