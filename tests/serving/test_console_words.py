@@ -13,6 +13,7 @@ import pytest
 from recsys.catalog import Catalog, Item
 from recsys.errors import PolicyError
 from recsys.guidance.causes import Cause
+from recsys.guidance.inherit import loosenings
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.targets.outlook import Outlook
@@ -100,6 +101,8 @@ def test_a_template_says_what_the_english_says() -> None:
         "{id: a, action: pin, item: 2024, slot: '3'}",
         "{id: a, action: pin, item: x, slot: 2.0}",
         "{id: a, action: block, where: {label: x}, on: {screens: tv}}",
+        "{id: a, action: block, where: " + "{not: " * 40 + "{label: x}" + "}" * 41,
+        "{id: a, action: block, where: " + "{not: " * 80 + "{label: x}" + "}" * 81,
         "{id: a, action: block, where: {label: x}, active: {from: 20261001}}",
         "{id: a, action: block, where: {label: x}, weer: 3}",
         "{id: a, action: block, where: {region: CN}}",
@@ -218,6 +221,12 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
     [
         ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "takes away item-1, which 'lead' of cn"),
+        ("{id: a, action: block, where: {item: item-1}, hardness: binding}", "so it gives way"),
+        ("{id: a, action: block, where: {label: public-service}, hardness: legal}", "so it gives way"),
+        ("{id: a, action: block, where: {item: item-3}}, {id: b, action: pin, item: item-3, slot: 3, hardness: legal}",
+         "takes away item-3, which 'b' (legal)"),
+        ("{id: a, action: block, where: {kind: [film, series, episode, video, article, audio, live]}}, "
+         "{id: b, action: share, where: {label: film}, at_least: 2, hardness: legal}", "which 'b' (legal) asks 2"),
         (f"{{id: a, action: cap, attribute: topic, at_most: 1, {HOT}}}", "too many of one topic)"),
         (f"{{id: a, action: space, attribute: kind, at_most: 1, within: 6, {HOT}}}", "too many of one kind together)"),
         ("{id: a, action: cap, attribute: kind, at_most: 1}, "
@@ -242,6 +251,17 @@ def test_what_a_rehearsal_finds(said: str, part: str) -> None:
     assert any(part in message for message in found), found
     for message in found:
         assert not set(english_left(message)) - FIELDS, (message, in_chinese(message))
+
+
+def test_what_a_child_may_say_of_a_block_is_told() -> None:
+    high, low = (
+        parse_policy(
+            f"outlet: {outlet}\ncontrols: [{{id: a, action: block, where: {{label: {label}}}, hardness: legal}}]"
+        )
+        for outlet, label in (("cn", "news"), ("cn.zj", "film"))
+    )
+    (finding,) = loosenings([high, low])
+    assert not set(english_left(finding.message)) - FIELDS, in_chinese(finding.message)
 
 
 NARROWED, WIDE = Cause(0, (0,), True), Cause(0, (0, 1), False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import pytest
 
+from recsys.catalog import Catalog
+from recsys.guidance.compile import compile_policy
 from recsys.guidance.inherit import effective
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import HARDNESS, parse_policy
@@ -237,6 +240,20 @@ def test_a_legal_block_stands_and_the_binding_floor_above_it_gives_way(make: Any
     two = policy("cn", floor % "legal", (floor % "legal").replace("id: pub", "id: pub2").replace("6", "7"))
     few = make(two, policy("cn.zj", "{id: all, action: block, where: {not: {item: nobody}}}"))
     assert len(few.solution.chosen) == 7, "the same items serve both"
+
+
+@pytest.mark.parametrize("hardness", ["legal", "binding"])
+def test_the_floor_of_a_profile_opens_no_legal_block_of_its_own_outlet(shop: Any, make: Any, hardness: str) -> None:
+    """A court takes all but one of the items of which the shipped profile's legal floor asks a fifth of the page."""
+    path = files("recsys.guidance.profiles") / "mainstream-guidance.yaml"
+    ready = {"mainstream-guidance": parse_profile(path.read_text("utf-8"))}
+    items = [i.model_copy(update={"labels": ("mainstream", "x")}) if n < 10 else i for n, i in enumerate(shop.items)]
+    but_one = "{all: [{label: mainstream}, {not: {item: i3}}]}"
+    court = f"{{id: court, action: block, where: {but_one}, hardness: {hardness}}}"
+    said = parse_policy(f"outlet: cn\nprofile: mainstream-guidance\ncontrols: [{court}]")
+    compiled = compile_policy([take_up(said, ready)], Catalog.of(items))
+    off = compiled.blocked(np.arange(60, dtype=np.int32), make("outlet: cn").query)
+    assert np.flatnonzero(off).tolist() == ([0, 1, 2, 4, 5, 6, 7, 8, 9] if hardness == "legal" else [])
 
 
 def test_lint_says_which_of_a_block_and_a_floor_gives_way(shop: Any) -> None:
