@@ -36,6 +36,7 @@ from features.offline.log import EventLog
 from features.offline.table import placed_of, whole
 from features.online import OnlineStore
 from features.stream import Stream
+from features.voted import RECORD
 from features.worker.dead import dead_topic
 
 _OWN = """
@@ -68,6 +69,7 @@ def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterato
         unread.append({"cause": str(error), "raw": raw})
     if state is not None:
         state["seen_ids"] = len(state["seen_ids"]) // 8  # hashes of ids of events that follow
+        state["voted"] = len(state["voted"]) // RECORD  # days and items of the same events
     yield msgspec.json.encode({"state": state}) + b"\n"
     yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
     for one in placed_of(whole(log.query(_OWN, {"viewer": viewer_id}))):
