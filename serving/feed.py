@@ -20,6 +20,7 @@ from features.offline.known import Known, known
 from features.online import OnlineStore
 from features.stream import Record
 from features.unreadable import Unreadable
+from features.viewer_event import region_of
 from recsys.distribution.screens import default_slots, layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
@@ -92,7 +93,7 @@ class FeedService:
             request_id=request_id,
             viewer_id=asked.viewer_id,
             placement=placement,
-            region=asked.region or placement.outlet,  # outlets are named after their places
+            region=asked.region or region_of(placement.outlet),  # outlets are named after their places
             now=now,
             slots=asked.slots or default_slots(placement.screen, placement.surface),
             seed=seed,
