@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -86,6 +87,9 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
+LEVELS_MAX = 100
+TOO_DEEP = f"is nested deeper than {LEVELS_MAX} levels"
+
 
 def read_document(text: str) -> object:
     """Plain data of JSON or YAML text. Raises PolicyError naming the line."""
@@ -100,24 +104,42 @@ def read_document(text: str) -> object:
         raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
     except yaml.MarkedYAMLError as error:
         raise PolicyError("the policy is not YAML", [_not_yaml(error)]) from error
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+    except RecursionError as error:
+        raise PolicyError("the policy cannot be read", [Finding(_too_deep(text), TOO_DEEP)]) from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
     if unfit := tuple(_unfit(document)):
         raise PolicyError("the policy cannot be read", unfit)
     return document
 
 
-def _unfit(said: object, where: str = "") -> Iterator[Finding]:
-    """Texts with characters that no store keeps: NUL, and halves of surrogate pairs, which are not Unicode text."""
-    if isinstance(said, str) and (odd := _UNFIT.search(said)):
+def _too_deep(text: str) -> str:
+    """The line on which a text that nobody could read goes deeper than LEVELS_MAX."""
+    depth, line = 0, 1
+    with suppress(yaml.YAMLError, RecursionError, ValueError):
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            line = event.start_mark.line + 1 if event.start_mark else line
+            if depth > LEVELS_MAX:
+                break
+    return f"line {line}"
+
+
+def _unfit(said: object, where: str = "", levels: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """Texts with characters that no store keeps: NUL, and halves of surrogate pairs, which are not Unicode text; and
+    what is nested too deep, under the name of what it begins in. `levels`: the places of all that it stands in."""
+    if len(levels) > LEVELS_MAX:
+        yield Finding(levels[3], TOO_DEEP)
+    elif isinstance(said, str) and (odd := _UNFIT.search(said)):
         yield Finding(where, f"the character U+{ord(odd[0]):04X} cannot stand in a policy")
     elif isinstance(said, dict):
         for key, worth in said.items():
             yield from _unfit(key, where)
-            yield from _unfit(worth, f"{where}.{key}".lstrip(".") if not _UNFIT.search(str(key)) else where)
+            there = f"{where}.{key}".lstrip(".") if not _UNFIT.search(str(key)) else where
+            yield from _unfit(worth, there, (*levels, where))
     elif isinstance(said, list):
         for place, worth in enumerate(said):
-            yield from _unfit(worth, f"{where}[{place}]")
+            yield from _unfit(worth, f"{where}[{place}]", (*levels, where))
 
 
 def not_text(said: object) -> str:

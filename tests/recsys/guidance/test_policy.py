@@ -240,3 +240,20 @@ def test_a_child_that_leaves_out_where_a_control_is_in_force_is_told_what_to_rep
     assert not loosened(parent, FIRM.format("40%", "binding", ", " + again[1])), "what it says can be pasted"
     (wider,) = loosened(FIRM.format("15%", "binding", ""), FIRM.format("40%", "binding", ", on: {screens: [tv]}"))
     assert "did you mean 'on: {}'?" in wider
+
+
+@pytest.mark.parametrize("depth", [99, 400, 3000, 20_000])
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_conditions_nested_too_deep_are_told_with_their_place(depth: int, form: str) -> None:
+    deep = '{"not": ' * depth + '{"label": "news"}' + "}" * depth
+    text = '{"outlet": "cn", "controls": [\n{"id": "a", "action": "boost", "amount": 1, "where":\n' + deep + "}]}"
+    with pytest.raises(PolicyError) as told:
+        parse_policy(text if form == "json" else f"# YAML\n{text}")
+    (finding,) = told.value.findings
+    assert finding.where in ("controls[0].where", "line 3" if form == "json" else "line 4")
+    assert finding.message == "is nested deeper than 100 levels"
+
+
+def test_conditions_may_be_nested_as_deep_as_anybody_writes() -> None:
+    deep = '{"not": ' * 50 + '{"label": "news"}' + "}" * 50
+    parse_policy(f'{{"outlet": "cn", "controls": [{{"id": "a", "action": "block", "where": {deep}}}]}}')
