@@ -8,6 +8,7 @@ import zlib
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import uuid4
@@ -40,6 +41,9 @@ AGE_KEPT = 21
 
 QUERIES_KEPT = 2_000
 """Latest requests that a process remembers, for previews where no log is at hand."""
+
+QUERIES_KEPT_S = 86_400.0
+"""And for so long: viewers who are erased by another process leave this one's memory too."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,19 @@ class FeedService:
                 knew = known(page, viewer, world.stats) if page.features.size else None
                 self.publisher.send(partial(_impression, query, page, knew))
         return answer
+
+    def lately(self) -> tuple[Query, ...]:
+        """The latest requests; what is older than QUERIES_KEPT_S leaves."""
+        with suppress(IndexError):  # two threads may look at once
+            while self.asked[0].now < self.clock() - QUERIES_KEPT_S:
+                self.asked.popleft()
+        return tuple(self.asked)
+
+    def forget(self, viewer_id: str) -> None:
+        """Remember no request of this viewer; one that others make meanwhile may be forgotten as well."""
+        others = [query for query in tuple(self.asked) if query.viewer_id != viewer_id]
+        self.asked.clear()
+        self.asked.extend(others)
 
     def _query(self, placement: Placement, asked: PageRequest, now: float) -> Query:
         shown: tuple[str, ...] = ()
