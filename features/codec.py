@@ -1,11 +1,12 @@
 """State <-> bytes: one version byte, then MessagePack; and the keys under which the online store holds it.
 
-Version 2 writes structures as arrays, event ids as hashes. States of version 1 are read and become version 2 with the
-next event: a fleet may be upgraded while it runs, readers (serving) before writers (workers).
+Version 2 writes structures as arrays, event ids as hashes; version 3, of viewers alone, adds what they voted for.
+States of older versions are read and become the newest with the next event: a fleet may be upgraded while it runs,
+readers (serving) before writers (workers).
 
 Bytes that are no state are *damaged* (StateError): they may be set aside (`features.aside`). A state of a *newer*
 version (NewerState), after a deployment was rolled back, is none of ours to judge and must be left where it is. So a
-version has a form of its own: bytes under a newer number that are just what this engine or the one before writes are
+version has a form of its own: bytes under a newer number that are just what this engine or an older one writes are
 damaged in their first byte.
 """
 
@@ -16,11 +17,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from features.codec_v1 import ItemStateV1, ViewerStateV1, upgraded_item, upgraded_viewer
+from features.codec_v2 import ViewerStateV2, with_votes
 from recsys.errors import MainstayError
 from recsys.state import ItemState, ViewerState
 
-VERSION = 2
-"""Goes up when the form of the bytes changes, and never without that."""
+VERSION = 3
+"""Of viewers' states. Goes up when the form of the bytes changes, and never without that."""
+
+ITEM_VERSION = 2
+"""The same of items' states."""
 
 VERSIONS = 32
 """Versions there can ever be are below this; a first byte beyond is no version but damage."""
@@ -29,10 +34,12 @@ ITEMS = "item:"
 VIEWERS = "viewer:"
 
 _MARK = bytes([VERSION])
-_MARK_V1 = b"\x01"
+_MARK_ITEM = bytes([ITEM_VERSION])
+_MARK_V1, _MARK_V2 = b"\x01", b"\x02"
 _encoder = msgspec.msgpack.Encoder()
 _viewer = msgspec.msgpack.Decoder(ViewerState)
 _item = msgspec.msgpack.Decoder(ItemState)
+_viewer_v2 = msgspec.msgpack.Decoder(ViewerStateV2)
 _viewer_v1 = msgspec.msgpack.Decoder(ViewerStateV1)
 _item_v1 = msgspec.msgpack.Decoder(ItemStateV1)
 S = TypeVar("S")
@@ -63,7 +70,7 @@ def encode_viewer(state: ViewerState) -> bytes:
 
 def encode_item(state: ItemState) -> bytes:
     """The bytes of an item's state; equal histories give equal bytes."""
-    return _MARK + _encoder.encode(state)
+    return _MARK_ITEM + _encoder.encode(state)
 
 
 def encode_state(state: object) -> bytes:
@@ -77,17 +84,19 @@ def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
 
 
 def decode_viewer(raw: bytes) -> ViewerState:
-    """The state in these bytes, of this version or the one before. Raises StateError."""
+    """The state in these bytes, of this version or an older one. Raises StateError."""
+    if raw[:1] == _MARK_V2:
+        return with_votes(_decode(raw, _viewer_v2, _MARK_V2))
     if raw[:1] == _MARK_V1:
         return upgraded_viewer(_decode(raw, _viewer_v1, _MARK_V1))
-    return _decode(raw, _viewer, _MARK, _viewer_v1)
+    return _decode(raw, _viewer, _MARK, _viewer_v2, _viewer_v1)
 
 
 def decode_item(raw: bytes) -> ItemState:
     """The state in these bytes, of this version or the one before. Raises StateError."""
     if raw[:1] == _MARK_V1:
         return upgraded_item(_decode(raw, _item_v1, _MARK_V1))
-    return _decode(raw, _item, _MARK, _item_v1)
+    return _decode(raw, _item, _MARK_ITEM, _item_v1)
 
 
 def viewer_at(key: str, raw: bytes) -> ViewerState:

@@ -117,7 +117,7 @@ def read_thoroughly(envelope: Mapping[str, Any], at: float) -> EventForm:
             "kind": kind,
             "viewer_id": envelope.get("subject"),
             "at": at,
-            "client_at": None if sent is None else instant(sent, "time"),
+            "client_at": None if sent is None else client_instant(sent, "time"),
         }
     )
 
@@ -138,6 +138,22 @@ def instant(text: object, where: str) -> float:
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError) as error:  # 30 February, hour 25
         raise EventError("unreadable event", [Finding(where, f"{short(text)}: {error}")]) from error
+
+
+def client_instant(text: object, where: str) -> float | None:
+    """What a client's clock says, in unix seconds; None for a time before 1970 or without a zone, which no event is
+    refused for: only the server's time counts. A leap second is the one after. Raises EventError for what is no time.
+
+    >>> client_instant("1970-01-01T00:00:00+08:00", "time"), client_instant("1972-06-30T23:59:60Z", "time")
+    (None, 78796800.0)
+    """
+    if not isinstance(text, str):
+        return instant(text, where)
+    zoned = not RFC3339.fullmatch(f"{text}Z")
+    said = text if zoned else f"{text}Z"
+    leap = said[16:19] == ":60" and RFC3339.fullmatch(said) is not None
+    at = instant(f"{said[:17]}59{said[19:]}" if leap else said, where) + leap
+    return at if zoned and at >= 0 else None
 
 
 def short(thing: object) -> str:

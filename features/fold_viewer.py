@@ -9,6 +9,7 @@ from features.events import ViewerEvent, by_engine
 from features.exposure import expose
 from features.fold_item import placed_at, screen_of
 from features.marks import MARK, SEEN_MAX, event_mark, place_of
+from features.voted import note
 from features.votes import Counted, Placed, votes_of
 from recsys.state import RECENT_MAX, Position, Recent, Session, ViewerState, forgotten, forward_weight
 
@@ -41,7 +42,7 @@ class ViewerFold:
 
     __slots__ = ("_at", "_counts", "_displeased", "_done", "_exposed", "_hidden", "_hours", "_offsets", "_outlets",
                  "_pleased", "_positions", "_recent", "_screens", "_seen", "_session", "_shown", "_ttl_s",
-                 "_viewer_id")  # fmt: skip
+                 "_viewer_id", "_voted")  # fmt: skip
 
     def __init__(self, state: ViewerState, ttl_s: float) -> None:
         self._ttl_s = ttl_s
@@ -72,7 +73,7 @@ class ViewerFold:
             return None
         if len(self._seen) > MARK * SEEN_MAX:
             del self._seen[:MARK]
-        votes = votes_of(event, self._recent, self._shown, self._positions)
+        votes = votes_of(event, self._recent, self._shown, self._positions, self._voted)
         self._fold(event)
         return Counted(one.source, one.offset, event, votes)
 
@@ -85,12 +86,13 @@ class ViewerFold:
         return ViewerState(
             self._viewer_id, tuple(self._recent), self._positions, self._done, self._hidden, self._shown,
             self._counts, self._offsets, self._exposed, bytes(self._seen), self._at, self._screens, self._outlets,
-            self._hours, self._session, self._pleased, self._displeased,
+            self._hours, self._session, self._pleased, self._displeased, bytes(self._voted),
         )  # fmt: skip
 
     def _resume(self, state: ViewerState) -> None:
         self._viewer_id, self._at, self._session = state.viewer_id, state.at, state.session
         self._recent, self._seen = list(state.recent), bytearray(state.seen_ids)
+        self._voted = bytearray(state.voted)
         self._positions, self._done, self._hidden = state.positions, state.done, state.hidden
         self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
         self._exposed, self._screens, self._outlets = state.exposed, state.screens, state.outlets
@@ -160,7 +162,7 @@ class ViewerFold:
         else:
             insort(recent, action, key=_age)
         if len(recent) > RECENT_MAX:
-            del recent[0]
+            note(self._voted, recent.pop(0), recent[-1].at)
 
 
 def _copied(state: ViewerState) -> ViewerState:
@@ -169,6 +171,7 @@ def _copied(state: ViewerState) -> ViewerState:
         state.viewer_id, state.recent, state.positions.copy(), state.done.copy(), state.hidden.copy(),
         state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.exposed.copy(), state.seen_ids, state.at,
         state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.pleased, state.displeased,
+        state.voted,
     )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ IMPLIES: Mapping[str, tuple[str, ...]] = {
 to the end has played it. Other kinds stand for none."""
 
 ABOUT_AN_ITEM = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
-REGION = r"^([a-z0-9_]+(\.[a-z0-9_]+){0,7})?$"  # eight levels: each is counted for itself
+LEVELS_MAX = 8  # of a region: each is counted for itself
+REGION = rf"^([a-z0-9_]+(\.[a-z0-9_]+){{0,{LEVELS_MAX - 1}}})?$"
 PLACEMENT = (
     r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
 )  # empty, or OUTLET-SCREEN-SURFACE
@@ -80,6 +81,15 @@ class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
     items: Annotated[tuple[Id, ...], Meta(max_length=1000)] = ()  # of an impression, in slot order
     attention: tuple[_Part, ...] = ()  # chance that each was looked at
     context: dict[str, Any] = {}  # of an impression: seed, versions, rung, propensity, features as used
+
+
+def region_of(outlet: str) -> str:
+    """The region of which an outlet bears the name; of one deeper than events know regions, the region around it.
+
+    >>> region_of("cn.zj"), region_of("a.b.c.d.e.f.g.h.i")
+    ('cn.zj', 'a.b.c.d.e.f.g.h')
+    """
+    return ".".join(outlet.split(".")[:LEVELS_MAX])
 
 
 def actions_of(event: ViewerEvent) -> tuple[str, ...]:

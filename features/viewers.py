@@ -36,7 +36,8 @@ from features.offline.log import EventLog
 from features.offline.table import placed_of, whole
 from features.online import OnlineStore
 from features.stream import Stream
-from features.worker.dead import dead_topic
+from features.voted import RECORD
+from features.worker.dead import dead_topic, read_letters
 
 _OWN = """
     SELECT * FROM log WHERE viewer_id = $viewer
@@ -55,9 +56,12 @@ class Erasing:
     left: int | None = None
 
 
-def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterator[bytes]:
+def export_viewer(
+    log: EventLog, online: OnlineStore, viewer_id: str, *, stream: Stream | None = None, topic: str = ""
+) -> Iterator[bytes]:
     """JSON objects, one a line: the state (`{"state": ...}`, null when there is none), what is held in its place
-    though nobody can read it (`{"damaged": ...}`, its bytes in base64), then each event of the log (`{"event": ...}`, a
+    though nobody can read it (`{"damaged": ...}`, its bytes in base64), messages of the viewer that were set aside
+    (`{"dead": ...}`; of this topic, if the stream is given), then each event of the log (`{"event": ...}`, a
     CloudEvent, with its `source` and `offset`). Raises Unavailable."""
     key = viewer_key(viewer_id)
     raw = online.get([key])[0]
@@ -68,8 +72,11 @@ def export_viewer(log: EventLog, online: OnlineStore, viewer_id: str) -> Iterato
         unread.append({"cause": str(error), "raw": raw})
     if state is not None:
         state["seen_ids"] = len(state["seen_ids"]) // 8  # hashes of ids of events that follow
+        state["voted"] = len(state["voted"]) // RECORD  # days and items of the same events
+    dead = [] if stream is None else [one for one in read_letters(stream, topic) if one.key == viewer_id]
     yield msgspec.json.encode({"state": state}) + b"\n"
     yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
+    yield from (msgspec.json.encode({"dead": one}) + b"\n" for one in dead)
     for one in placed_of(whole(log.query(_OWN, {"viewer": viewer_id}))):
         event = msgspec.Raw(encode(one.event))
         yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"

@@ -1,13 +1,18 @@
 """What an event is worth to its items: votes of people, so that a few busy accounts cannot make an item popular.
 
 * An action of one viewer on one item counts once a day; on further days a quarter as much each time: 1, 1/4, 1/16, ...
-  So whatever a viewer does, an item gains at most 4/3 votes of an action from what the viewer's state remembers.
+  So whatever a viewer does in between, an item gains at most 4/3 votes of an action as long as none of them is
+  forgotten, which takes `features.voted.WINDOW_D` days without that action. Who does so much that older votes would
+  have to be forgotten sooner has no vote until they are that old. (Impressions are remembered apart,
+  `ViewerState.shown`: of the newest items, and the newest days of each.)
 * A viewer of whom fewer than KNOWN items are known has a share of a vote: an account that has only ever pushed one
   item says little. (Of impressions each counts in full, if the engine itself reports it; what clients say was shown
   counts for nothing, `features.viewer_event.by_engine`.)
 * A viewer with more than RECENT_MAX remembered actions a day is hyperactive; the votes are worth so much less that all
   of them together weigh RECENT_MAX a day.
 * A completion that came sooner after the first known play than FASTEST times normal speed allows is not believed.
+
+So an item's count needs no trimming of its most active viewers: each is trimmed to one vote a window beforehand.
 
 All of it is decided from the viewer's state as it was before the event, and from nothing else: a replay decides alike.
 """
@@ -18,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from features.events import IMPLIES, ViewerEvent, by_engine
+from features.voted import bits, blind, day_of, days_of
 from recsys.state import DAY_S, RECENT_MAX, Position, Recent, Shown
 
 FASTEST = 3.0
@@ -39,6 +45,11 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
     **{kind: (kind,) for kind in ("hide", "share", "comment", "favourite")},
 }
 """Event kind -> what it counts for in the state of its item; other kinds count for nothing, but for impressions."""
+
+_COUNTING = {
+    action: bits(kind for kind, counted in COUNTS.items() if action in counted)
+    for action in {action for counted in COUNTS.values() for action in counted}
+}
 
 
 Vote: TypeAlias = tuple[str, str, float]
@@ -70,7 +81,11 @@ def items_of(event: ViewerEvent) -> tuple[str, ...]:
 
 
 def votes_of(
-    event: ViewerEvent, recent: Sequence[Recent], shown: Mapping[str, Shown], positions: Mapping[str, Position]
+    event: ViewerEvent,
+    recent: Sequence[Recent],
+    shown: Mapping[str, Shown],
+    positions: Mapping[str, Position],
+    voted: bytes | bytearray = b"",
 ) -> tuple[Vote, ...]:
     """The votes of an event, given what its viewer's state remembered before it."""
     if event.kind == IMPRESSION:
@@ -79,14 +94,16 @@ def votes_of(
     if item_id is None or actions is None:
         return ()
     worth = moderation(recent) * standing(recent, item_id)
-    if worth <= 0.0:
+    if worth <= 0.0 or blind(voted, recent, event.at):
         return ()
     before = [one for one in recent if one.item_id == item_id]
-    if not before:
+    earlier = days_of(voted, item_id, event.at) if voted else []
+    if not before and not earlier:
         return tuple([(item_id, action, worth) for action in actions])
-    today, votes = event.at // DAY_S, []
+    today, votes = day_of(event.at), []
     for action in actions:
-        days = {one.at // DAY_S for one in before if action in COUNTS.get(one.kind, ())}
+        days = {day_of(one.at) for one in before if action in COUNTS.get(one.kind, ())}
+        days.update(day for day, kinds in earlier if kinds & _COUNTING[action])
         if today not in days and (action != "complete" or _believed(event, before, positions)):
             votes.append((item_id, action, worth * REPEATED ** len(days)))
     return tuple(votes)

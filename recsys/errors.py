@@ -23,6 +23,8 @@ Level = Literal["error", "warning", "hint"]
 
 SHAPES = {
     r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
+    r"^([a-z0-9_]+(\.[a-z0-9_]+){0,7})?$": "lower-case letters and digits, parted by dots, such as cn.zj.hz; "
+    "at most eight levels",
     r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
     r"^\S+$": "no spaces",
     r"^[^\s@]+$": "neither spaces nor @",

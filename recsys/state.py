@@ -102,6 +102,7 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     session: Session = Session()
     pleased: float = 0.0  # forward-decayed likes, favourites, shares, and surveys as far as they were good
     displeased: float = 0.0  # forward-decayed dislikes, hides, and surveys as far as they were bad
+    voted: bytes = b""  # what counted for items and left `recent`: day, item and kinds (`features.voted`), oldest first
 
     def impressions_since(self, item_id: str, since: float) -> int:
         """How often the item was shown to the viewer at unix second `since` or later, on all screens together.

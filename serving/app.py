@@ -235,12 +235,13 @@ def build(
     loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
     desk = PolicyDesk(control, holders, clock, loop.foresee, live.worth)
     log = EventLog(settings.event_log_dir)
-    requests = Requests(log, online, lambda: tuple(feed.asked), unreadable=unreadable)
+    requests = Requests(log, online, feed.lately, unreadable=unreadable)
     trial = Previews(engine, holders, requests, Crew(), clock)
     followers = {
         "control": Follower("control", holders.follow_control, settings.poll_ms / 1000),
         "online": Follower("online", holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
         "measures": Follower("measures", live.step, MEASURE_EVERY_S, MEASURE_SHARE),
+        "requests": Follower("requests", feed.lately, LETTERS_EVERY_S),  # old ones leave
         "stream": Follower("stream", _watched(watch, waiting, stream, settings.topic, metrics), STREAM_EVERY_S),
         "letters": Follower("letters", _counted(LetterCount(stream, settings.topic), metrics), LETTERS_EVERY_S),
         "aside": Follower("aside", lambda: metrics.damaged.set(sum(1 for _ in aside(online))), LETTERS_EVERY_S),
@@ -273,7 +274,15 @@ def build(
         policies.routes(desk, control, settings.admin_token),
         targets.routes(TargetDesk(loop, control, desk), settings.admin_token),
         viewer_routes.routes(
-            log, online, clock, settings.admin_token, settings.host in LOOPBACK, stream, settings.topic, settings.group
+            log,
+            online,
+            clock,
+            settings.admin_token,
+            settings.host in LOOPBACK,
+            stream,
+            settings.topic,
+            settings.group,
+            (feed.forget, live.forget),
         ),
         previews.routes(desk, trial, settings.admin_token),
         profile_routes.routes(ready_profiles()),

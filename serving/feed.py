@@ -8,6 +8,7 @@ import zlib
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import uuid4
@@ -20,6 +21,7 @@ from features.offline.known import Known, known
 from features.online import OnlineStore
 from features.stream import Record
 from features.unreadable import Unreadable
+from features.viewer_event import region_of
 from recsys.distribution.screens import default_slots, layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
@@ -39,6 +41,9 @@ AGE_KEPT = 21
 
 QUERIES_KEPT = 2_000
 """Latest requests that a process remembers, for previews where no log is at hand."""
+
+QUERIES_KEPT_S = 86_400.0
+"""And for so long: viewers who are erased by another process leave this one's memory too."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,19 @@ class FeedService:
                 self.publisher.send(partial(_impression, query, page, knew))
         return answer
 
+    def lately(self) -> tuple[Query, ...]:
+        """The latest requests; what is older than QUERIES_KEPT_S leaves."""
+        with suppress(IndexError):  # two threads may look at once
+            while self.asked[0].now < self.clock() - QUERIES_KEPT_S:
+                self.asked.popleft()
+        return tuple(self.asked)
+
+    def forget(self, viewer_id: str) -> None:
+        """Remember no request of this viewer; one that others make meanwhile may be forgotten as well."""
+        others = [query for query in tuple(self.asked) if query.viewer_id != viewer_id]
+        self.asked.clear()
+        self.asked.extend(others)
+
     def _query(self, placement: Placement, asked: PageRequest, now: float) -> Query:
         shown: tuple[str, ...] = ()
         request_id = uuid4().hex
@@ -92,7 +110,7 @@ class FeedService:
             request_id=request_id,
             viewer_id=asked.viewer_id,
             placement=placement,
-            region=asked.region or placement.outlet,  # outlets are named after their places
+            region=asked.region or region_of(placement.outlet),  # outlets are named after their places
             now=now,
             slots=asked.slots or default_slots(placement.screen, placement.surface),
             seed=seed,

@@ -27,6 +27,8 @@ from serving.verdicts import Place, Verdict, Verdicts, refused
 
 NO_SUCH_ITEM = "the catalogue has no such item yet: the event is kept, and moves pages only once the item is put in"
 
+NO_SUCH_TIME = "before 1970 or without a time zone: left out, the event counts at the time at which it came"
+
 
 class Taken(NamedTuple):
     """A verdict for each event, and when the taken ones are durable: nobody is answered before that."""
@@ -67,6 +69,8 @@ class Ingest:
             elif known and event.item_id is not None and event.item_id not in known:
                 self.metrics.unknown_items.inc()
                 verdict.findings = [Place(f"events[{index}].data.item_id", NO_SUCH_ITEM, "hint")]
+            if event.client_at is None and _says_when(raw, form):
+                verdict.findings = [*verdict.findings, Place(f"events[{index}].time", NO_SUCH_TIME, "hint")]
             verdicts.append(verdict)
         durable = self.spool.put(records) if records else None
         if durable is None:
@@ -166,6 +170,13 @@ def _batch(body: object, name: str) -> Sequence[object]:
 def _bounded(batch: Sequence[object], name: str) -> None:
     if len(batch) > VERDICTS_MAX:
         raise TooLarge(f"{len(batch):,} {name} in one request; at most {VERDICTS_MAX:,} are taken")
+
+
+def _says_when(raw: object, form: str | None) -> bool:
+    """Whether an event that was taken says a time by its client's clock."""
+    if form is not None:
+        return FORMS[form](raw).get("time") is not None
+    return isinstance(raw, bytes) and b'"time"' in raw and from_json(raw).get("time") is not None
 
 
 def _id_of(raw: object) -> object:

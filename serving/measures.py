@@ -47,6 +47,12 @@ class LiveMeasures:
         """Remember a page; costs nothing worth mentioning."""
         self._pages.append((query, page, viewer))
 
+    def forget(self, viewer_id: str) -> None:
+        """Remember no page of this viewer; one that is made for others meanwhile may be forgotten as well."""
+        others = [one for one in tuple(self._pages) if one[0].viewer_id != viewer_id]
+        self._pages.clear()
+        self._pages.extend(others)
+
     def worth(self) -> float | None:
         """Median of what the items of the pages of late are worth to their viewers, in clicks; None without pages."""
         worth = [item.utility for _, page, _ in tuple(self._pages)[-PER_PLACEMENT:] for item in page.items]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from features.viewer_event import LEVELS_MAX, REGION
 from recsys.catalog import Code, Id, Item
 from recsys.distribution.screens import SLOTS_MAX
 from recsys.guidance.receipt import Receipt
@@ -14,6 +15,9 @@ from serving.problems import Place
 
 VERDICTS_MAX = 1000
 """Events or items that one request may carry."""
+
+Region = Annotated[Code, Field(min_length=1, pattern=REGION)]
+"""Where a viewer is, as the impressions of the pages can say it."""
 
 
 def rfc3339(at: float) -> datetime:
@@ -44,7 +48,9 @@ class PageRequest(Asked):
     )
 
     viewer_id: Id
-    region: Code | None = Field(None, description="where the viewer is; the outlet's own place when unsaid")
+    region: Region | None = Field(
+        None, description=f"where the viewer is, at most {LEVELS_MAX} levels; the outlet's own place when unsaid"
+    )
     slots: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = Field(
         None, description="the screen's default when unsaid"
     )

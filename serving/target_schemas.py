@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, Field
 
 from recsys.catalog import Id
+from recsys.guidance.documents import Number
 from recsys.guidance.targets.words import Status
 from serving.schemas import Asked, Author
 
@@ -77,7 +78,8 @@ class AmountOrder(TargetOrder):
     """Another amount in flight: the rest of the plan is made anew from what is delivered."""
 
     amount: Annotated[
-        float, Field(gt=0, le=1e12, allow_inf_nan=False, description="impressions, or the share of a share target")
+        Number,
+        Field(gt=0, le=1e12, allow_inf_nan=False, description="impressions, a whole number, or a share target's share"),
     ]
 
 
@@ -87,6 +89,6 @@ class CloneOrder(TargetOrder):
     id: Id = Field(description="of the new target")
     since: AwareDatetime | None = Field(None, alias="from")
     by: AwareDatetime
-    amount: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
-        None, description="impressions or share; unsaid = what the first one asks for by now"
+    amount: Annotated[Number, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
+        None, description="impressions, a whole number, or share; unsaid = what the first one asks for by now"
     )

@@ -72,10 +72,14 @@ class TargetDesk:
         return self._change(outlet, target_id, said, "target.stop", stopped=True)
 
     def amount(self, outlet: str, target_id: str, said: AmountOrder) -> Order:
-        """Another amount from here on. Raises InvalidInput for a share above 1."""
-        target = self._running(outlet, target_id).target
+        """Another amount from here on. Raises InvalidInput for a share above 1 and for a part of an impression."""
+        target, wrong = self._running(outlet, target_id).target, ""
         if target.share is not None and said.amount > 1:
-            raise InvalidInput("the amount cannot be used", [Finding("body.amount", "a share is at most 1")])
+            wrong = "a share is at most 1"
+        elif target.share is None and not float(said.amount).is_integer():
+            wrong = f"a whole number of impressions, not {said.amount:g}"
+        if wrong:
+            raise InvalidInput("the amount cannot be used", [Finding("body.amount", wrong)])
         return self._change(outlet, target_id, said, "target.amount", amount=said.amount)
 
     def clone(self, outlet: str, target_id: str, said: CloneOrder) -> DraftAnswer:

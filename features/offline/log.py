@@ -32,9 +32,28 @@ from recsys.errors import Unavailable
 
 _DAY_S = 86_400
 FOREVER = LATEST + 1.0
-RETRIED_WITHIN = timedelta(days=1)  # so far back is looked for the first copy of an event that was sent twice
+MARGIN = timedelta(days=1)  # before the days asked for, of which files are read as well
 TRIES = 20
 CHUNK = 20_000
+
+_ONCE = """
+    SELECT * FROM (
+      SELECT * FROM log QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
+    ) WHERE "at" >= $since AND "at" < $until ORDER BY "at", source, "offset"
+"""
+_ONCE_SINCE = """
+    WITH mine AS MATERIALIZED (
+      SELECT * FROM log WHERE "at" >= $since AND "at" < $until
+      QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
+    ), other AS (
+      SELECT viewer_id, id, source, "offset" FROM log SEMI JOIN mine USING (viewer_id, id)
+      WHERE NOT ("at" >= $since AND "at" < $until)
+    )
+    SELECT * FROM mine WHERE NOT EXISTS (
+      SELECT 1 FROM other WHERE other.viewer_id = mine.viewer_id AND other.id = mine.id
+        AND (other.source < mine.source OR (other.source = mine.source AND other."offset" < mine."offset"))
+    ) ORDER BY "at", source, "offset"
+"""  # the same, without sorting the whole log
 
 WRITING, REWRITING = "writing", "rewriting"
 """Locks: whoever appends shares the first, an erasure holds it for a moment; one at a time holds the second."""
@@ -70,14 +89,10 @@ class EventLog:
     def events(self, since: float = 0.0, until: float = FOREVER) -> pa.Table:
         """Events with `since <= at < until` (unix seconds), each once, sorted by (at, source, offset).
 
-        Columns of `SCHEMA`: those of `ViewerEvent` and the place in the log. Raises Unavailable.
+        Columns of `SCHEMA`: those of `ViewerEvent` and the place in the log. An event that was sent before `since` as
+        well, however long, stands there: of all earlier files the ids are read. Raises Unavailable.
         """
-        query = """
-            SELECT * FROM (
-              SELECT * FROM log QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
-            ) WHERE "at" >= $since AND "at" < $until ORDER BY "at", source, "offset"
-        """
-        return whole(self.query(query, {"since": since, "until": until}, since, until))
+        return whole(self.query(_ONCE if since <= 0 else _ONCE_SINCE, {"since": since, "until": until}, 0.0, until))
 
     def replay(self, since: float = 0.0, until: float = FOREVER) -> Iterator[Placed]:
         """The same events as objects, in the same order."""
@@ -137,7 +152,7 @@ class EventLog:
 
     def files(self, since: float = 0.0, until: float = FOREVER) -> list[str]:
         """Paths of the files that may hold events of the days asked for, or of the day before them."""
-        earliest = str(files.day_of(min(max(since, _DAY_S), FOREVER)) - RETRIED_WITHIN)
+        earliest = str(files.day_of(min(max(since, _DAY_S), FOREVER)) - MARGIN)
         return files.listed(self.directory, earliest, "~" if until >= FOREVER else str(files.day_of(until)))
 
     def _file(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> Path:

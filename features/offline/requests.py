@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from features.offline.log import EventLog
+from features.viewer_event import region_of
 from recsys.errors import NotFound
 from recsys.types import Placement, Query
 
@@ -117,7 +118,7 @@ def _request(said: dict[str, object], context: bytes) -> LoggedRequest | None:
         request_id=str(said["request_id"]),
         viewer_id=str(said["viewer_id"]),
         placement=placement,
-        region=str(said["region"] or placement.outlet),
+        region=str(said["region"] or region_of(placement.outlet)),
         now=float(str(said["at"])),
         slots=known.slots or len(items),
         seed=known.seed,

@@ -177,7 +177,7 @@ def _damaged(kept: Kept, said: argparse.Namespace) -> int:
 
 
 def _export(kept: Kept, said: argparse.Namespace) -> int:
-    for line in export_viewer(kept.log, kept.online, said.viewer):
+    for line in export_viewer(kept.log, kept.online, said.viewer, stream=kept.stream, topic=kept.settings.topic):
         sys.stdout.write(line.decode())
     return 0
 

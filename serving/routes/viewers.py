@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from threading import Lock
 
@@ -40,9 +40,11 @@ def routes(
     stream: Stream,
     topic: str,
     group: str,
+    memories: Sequence[Callable[[str], None]],
 ) -> APIRouter:
     """The routes of viewers; both need the editors' token. Where none is set they answer on this machine alone.
 
+    memories: each forgets what this process has in memory of a viewer
     loopback: whether only this machine can reach the service
     """
     one_at_a_time = Lock()  # each writes files anew and waits for compactions: pages need the threads
@@ -55,12 +57,15 @@ def routes(
     @router.get(
         "/{viewer_id:path}/export",
         summary="All that is held of a viewer",
-        description="JSON lines: the state, then each event of the log. What is still in the stream is not in it yet.",
+        description=(
+            "JSON lines: the state, messages set aside as unreadable or from the future, then each event of the log. "
+            "What else is still in the stream is not in it yet."
+        ),
         response_class=StreamingResponse,
         responses=documented(401, 503),
     )
     def export(viewer_id: str) -> StreamingResponse:
-        lines = export_viewer(log, online, viewer_id)
+        lines = export_viewer(log, online, viewer_id, stream=stream, topic=topic)
         first = [next(lines), *islice(lines, 1)]  # a store that does not answer says so before the answer begins
         return StreamingResponse(chain(first, lines), media_type="application/x-ndjson")
 
@@ -83,6 +88,8 @@ def routes(
             held = stream.held(topic, float("inf"), [group], viewer_id) if did.left else {}
         finally:
             one_at_a_time.release()
+        for forget in memories:
+            forget(viewer_id)
         return Erased(
             state=did.state,
             events=did.events,

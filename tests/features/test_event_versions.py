@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from features.events import ViewerEvent, accept, ahead, decode, encode
+from features.events import ViewerEvent, accept, accept_json, ahead, decode, encode
 from recsys.errors import EventError
 from recsys.types import Screen
 
@@ -86,6 +86,31 @@ def test_a_late_clock_and_a_little_haste_are_kept_and_taken(time: str, offset_s:
     event = accept(sent(time=time), NOW)
     assert (event.at, event.client_at) == (NOW, NOW + offset_s)
     assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("time", "at"),
+    [
+        ("1970-01-01T00:00:00+08:00", None),
+        ("1969-12-31T23:59:59.999999Z", None),
+        ("0001-01-01T00:00:00+08:00", None),
+        ("2026-01-01T00:00:00", None),
+        ("2016-12-31t23:59:60", None),
+        ("2016-12-31T23:59:60Z", 1_483_228_800.0),
+        ("2017-01-01T07:59:60.5+08:00", 1_483_228_800.5),
+    ],
+)
+def test_a_clock_that_is_dead_or_without_a_zone_costs_no_event(time: str, at: float | None) -> None:
+    for event in (accept(sent(time=time), NOW), accept_json(json.dumps(sent(time=time)).encode(), NOW)[0]):
+        assert (event.at, event.client_at) == (NOW, at)
+        assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize("time", ["2026-02-31T00:00:00", "2026-02-31T00:00:60Z", "2026-01-01T00:00:61Z", "24:00:60", 5])
+def test_what_is_no_time_is_refused_by_name(time: object) -> None:
+    with pytest.raises(EventError) as told:
+        accept(sent(time=time), NOW)
+    assert [finding.where for finding in told.value.findings] == ["time"]
 
 
 @pytest.mark.parametrize(

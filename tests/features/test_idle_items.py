@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from features.codec import ITEMS, VERSION, decode_item, encode_item
+from features.codec import ITEM_VERSION, ITEMS, decode_item, encode_item
 from features.events import ViewerEvent
 from features.fold import Counted, fold_item
 from features.offline.log import EventLog
@@ -80,7 +80,7 @@ def test_store_and_replay_forget_alike(tmp_path: Path, seed: int) -> None:
 
 
 def test_states_of_older_engines_have_no_age_and_older_engines_read_ours() -> None:
-    old = bytes([VERSION]) + msgspec.msgpack.encode(list(msgspec.structs.astuple(ItemState("i", visits=2.0)))[:-1])
+    old = bytes([ITEM_VERSION]) + msgspec.msgpack.encode(list(msgspec.structs.astuple(ItemState("i", visits=2.0)))[:-1])
     assert decode_item(old) == ItemState("i", visits=2.0)
     late = [Counted("t/0", 5, played(5, LANDMARK + 9e9), (("i", "play", 1.0),))]
     assert fold_item(decode_item(old), late[:0], TTL_S).visits == 2.0

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -165,6 +166,20 @@ def test_an_erased_viewer_comes_back_from_nowhere_and_takes_nobody_along(
     state = [json.loads(line) for line in export_viewer(log, online, "viewer-1")]
     assert [one["event"]["id"] for one in state[1:]] == ["new"]  # a stranger, from the beginning
     assert state[0]["state"]["counts"] == {"play": 1}
+
+
+def test_an_export_holds_what_was_set_aside_of_the_viewer_and_of_nobody_else(tmp_path: Path) -> None:
+    stream, online, log = MemoryStream(partitions=2), MemoryStore(), EventLog(tmp_path)
+    early, other = (
+        ViewerEvent(id=id, kind="play", viewer_id=viewer, at=LANDMARK, client_at=LANDMARK + 9e6, item_id="i0")
+        for id, viewer in (("e", "viewer-1"), ("o", "viewer-2"))
+    )
+    stream.publish(TOPIC, [Record(one.viewer_id, encode(one)) for one in (early, other)] + [Record("viewer-1", b"?")])
+    folded(stream, online, log)
+    lines = [json.loads(line) for line in export_viewer(log, online, "viewer-1", stream=stream, topic=TOPIC)]
+    assert sorted(b64decode(line["dead"]["raw"]) for line in lines[1:]) == sorted([encode(early), b"?"])
+    erase_viewer(log, online, "viewer-1", END, stream=stream, topic=TOPIC)
+    assert len([*export_viewer(log, online, "viewer-1", stream=stream, topic=TOPIC)]) == 1
 
 
 class Racing(MemoryStore):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,22 @@ def test_only_files_of_the_days_asked_for_are_opened(tmp_path: Path) -> None:
     assert [p.event.id for p in log.replay(START + 2 * DAY_S, START + 4 * DAY_S)] == ["e2", "e3"]
     with pytest.raises(Unavailable):
         log.events()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_event_sent_again_after_any_time_is_none_of_the_later_days(tmp_path: Path, seed: int) -> None:
+    """The oracle takes the first copy in the order of the stream, then the days asked for."""
+    log, chance, first = EventLog(tmp_path), random.Random(seed), dict[tuple[str, str], Placed]()
+    for offset in range(60):
+        one = event(f"e{chance.randrange(30)}", START + (offset // 2 + chance.choice([0, 0.5, -0.5])) * DAY_S)
+        placed = Placed(f"t/{chance.randrange(2)}", offset, one)
+        log.append(placed.source, offset, offset, [placed])
+        known = first.setdefault((one.viewer_id, one.id), placed)
+        if (placed.source, offset) < (known.source, known.offset):
+            first[one.viewer_id, one.id] = placed
+    for since in (0.0, START + 5 * DAY_S, START + 12 * DAY_S, START + 25 * DAY_S):
+        due = [one for one in first.values() if since <= one.event.at]
+        assert list(log.replay(since)) == sorted(due, key=lambda one: (one.event.at, one.source, one.offset))
 
 
 def test_the_ends_of_time_are_inside(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""States of version 1 are still read, and the fold goes on from them as if they had always been of version 2."""
+"""States of versions 1 and 2 are still read, and the fold goes on from them as if they had always been of this one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.codec import VERSION, decode_item, decode_viewer, encode_item, encode_viewer
+from features.codec import VERSION, NewerState, StateError, decode_item, decode_viewer, encode_item, encode_viewer
 from features.codec_v1 import ItemStateV1, ViewerStateV1
+from features.codec_v2 import ViewerStateV2
 from features.events import ViewerEvent
 from features.fold import Placed, fold_item, sift
 from features.votes import KNOWN
-from recsys.state import LANDMARK, ItemState, ViewerState, forward_weight
+from recsys.state import LANDMARK, RECENT_MAX, ItemState, Session, ViewerState, forward_weight
 
 # What the last release of version 1 wrote after the five events below, byte for byte.
 VIEWER_V1 = bytes.fromhex("01") + msgspec.msgpack.encode(
@@ -35,6 +36,16 @@ ITEM_V1 = bytes.fromhex("01") + msgspec.msgpack.encode(
     {"item_id": "a", "counts": {"play": 2.5}, "regions": {"cn": 2.5}, "impressions": 4.0, "offsets": {"t/0": 4}}
 )
 
+# What the last release of version 2 wrote of a viewer, byte for byte.
+VIEWER_V2 = bytes.fromhex("02") + msgspec.msgpack.encode(
+    [
+        "v", [["a", "play", LANDMARK], ["b", "like", LANDMARK + 2]], {"a": [60.0, 600.0, LANDMARK + 1, False]},
+        {"b": LANDMARK + 2}, {}, {"a": [2, [LANDMARK + 3, LANDMARK + 4]]}, {"play": 1, "like": 1, "impression": 2},
+        {"t/0": 4}, {"cn/t": [LANDMARK + 3]}, b"12345678", LANDMARK + 4, {"tv": 2.0}, {"cn": 2.0}, {0: 2.0},
+        ["s", LANDMARK, LANDMARK + 4, 2, "a", LANDMARK, [], ["b"]], 1.0, 0.5,
+    ]
+)  # fmt: skip
+
 
 def event(id: str, kind: str, at: float, **said: Any) -> ViewerEvent:
     return ViewerEvent(id=id, kind=kind, viewer_id="v", at=at, **said)
@@ -49,6 +60,29 @@ def test_a_viewer_of_version_1_is_the_same_viewer() -> None:
     assert state.counts == {"play": 1, "ping": 1, "like": 1, "impression": 2}
     assert state.exposed == {"cn/t": (LANDMARK + 3, LANDMARK + 4)}
     assert state.at == LANDMARK + 4
+
+
+def test_a_viewer_of_version_2_is_the_same_viewer_and_begins_to_remember_votes() -> None:
+    state = decode_viewer(VIEWER_V2)
+    assert state == ViewerState(*msgspec.structs.astuple(msgspec.msgpack.decode(VIEWER_V2[1:], type=ViewerStateV2)))
+    assert (state.session, state.pleased, state.displeased) == (
+        Session("s", LANDMARK, LANDMARK + 4, 2, "a", LANDMARK, (), ("b",)), 1.0, 0.5,
+    )  # fmt: skip
+    assert state.voted == b""
+    others = [
+        Placed("t/0", 5 + n, event(f"o{n}", "click", LANDMARK + 5 + n, item_id=f"i{n}")) for n in range(RECENT_MAX)
+    ]
+    again = Placed("t/0", 500, event("e", "play", LANDMARK + 3600, item_id="a"))
+    assert sift(state, [*others, again]).fresh[-1].votes == (), "what version 2 had among the recent is remembered"
+    assert encode_viewer(sift(state, others).state)[0] == VERSION
+
+
+def test_a_viewer_whose_first_byte_says_another_version_is_not_read_as_one() -> None:
+    with pytest.raises(StateError, match="broken state"):
+        decode_viewer(b"\x02" + encode_viewer(ViewerState("v"))[1:])
+    with pytest.raises(StateError, match="under the number") as told:
+        decode_viewer(bytes([VERSION + 1]) + VIEWER_V2[1:])
+    assert not isinstance(told.value, NewerState)
 
 
 def test_what_version_1_had_folded_is_not_folded_again() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features import voted
 from features.events import ViewerEvent
 from features.fold import REMEMBERED, Counted, Placed, fold_item, items_of, sift
 from features.fold_viewer import SHOWN_TIMES
@@ -102,13 +103,108 @@ def test_whatever_a_viewer_does_an_item_gains_little_more_than_a_vote(hours: lis
     assert max(worth.values()) >= (1.0 if kind == "impression" else 1 / KNOWN)
 
 
+def plainly(events: list[ViewerEvent]) -> list[dict[str, float]]:
+    """What each event of one viewer is worth for its item by day and action, when nothing is ever forgotten."""
+    days: dict[tuple[str | None, str], set[float]] = defaultdict(set)
+    worths = []
+    for one in events:
+        today, worth = one.at // DAY_S, {}
+        for action in COUNTS.get(one.kind, ()):
+            before = days[one.item_id, action]
+            if today not in before:
+                worth[action] = REPEATED ** len(before)
+            before.add(today)
+        worths.append(worth)
+    return worths
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_viewer_does_in_between_changes_no_vote(seed: int) -> None:
+    """Thousands of actions of a busy viewer, against a count that forgets none: a vote never counts twice."""
+    chance = random.Random(seed)
+    step_s = DAY_S / (RECENT_MAX - 2)  # as much as a viewer may do before votes are worth less
+    kinds = [kind for kind in KINDS if kind in REMEMBERED and kind != "complete"]
+    said, at = [], LANDMARK
+    for n in range(2200):
+        at += step_s * chance.uniform(1.0, 1.2)
+        late = chance.random() < 0.1
+        item = chance.choice("ab") if chance.random() < 0.05 else f"i{chance.randrange(1500)}"
+        said.append(event(f"e{n}", chance.choice(kinds), at - late * chance.uniform(0, DAY_S), item))
+    found = counted(said)
+    assert len(found) == len(said)
+    for one, expected in list(zip(found, plainly(said), strict=True))[KNOWN:]:
+        votes = {action: worth for _, action, worth in one.votes}
+        assert votes.keys() == expected.keys(), one
+        for action, worth in votes.items():
+            assert 0.95 * expected[action] < worth <= expected[action]
+
+
+@pytest.mark.parametrize("most", [1, 5, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_beyond_what_is_remembered_there_is_no_vote_rather_than_a_second(
+    seed: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No day counts twice for an item and action and, but for late events, none of WINDOW_D days whole again."""
+    monkeypatch.setattr(voted, "VOTED_MAX", most)
+    chance = random.Random(seed)
+    said, at = [], LANDMARK
+    for n in range(2500):
+        at += chance.choice([0.0, 60.0, 600.0, 1800.0]) if n % 500 else voted.WINDOW_D * DAY_S
+        late = chance.choice([0.0, 0.0, 0.0, 1.0, 40.0]) * chance.random() * DAY_S
+        item = chance.choice("ab") if n % 130 == 0 else f"i{chance.randrange(300)}"
+        said.append(event(f"e{n}", chance.choice(["play", "like", "hide"]), at - late, item))
+    given: dict[tuple[str, str], list[float]] = defaultdict(list)
+    newest = 0.0
+    for one in counted(said):
+        today = one.event.at // DAY_S
+        newest = max(newest, today)
+        for item_id, action, worth in one.votes:
+            for day in given[item_id, action]:
+                assert day != today, (item_id, action)
+                if today == newest and today - day < voted.WINDOW_D:
+                    assert worth <= REPEATED
+            given[item_id, action].append(today)
+    assert given
+
+
+def test_what_is_remembered_of_votes_is_bounded_and_dated() -> None:
+    busy = [event(f"e{n}", "click", LANDMARK + n, f"i{n}") for n in range(voted.VOTED_MAX + RECENT_MAX + 50)]
+    full = sift(ViewerState("v"), [Placed("t/0", n, one) for n, one in enumerate(busy)])
+    assert len(full.state.voted) == voted.RECORD * voted.VOTED_MAX
+    assert full.fresh[voted.VOTED_MAX + RECENT_MAX - 1].votes
+    assert not full.fresh[-1].votes, "who is out of memory votes no more"
+    later = [
+        Placed("t/0", 9999 + n, event(f"l{n}", "click", LANDMARK + voted.WINDOW_D * DAY_S + n * 900, f"l{n}"))
+        for n in range(RECENT_MAX + 1)
+    ]
+    after = sift(full.state, later)
+    assert len(after.fresh[-1].votes) == 2, "until that is old"
+    assert len(after.state.voted) == voted.RECORD
+    few = sift(ViewerState("v"), [Placed("t/0", n, one) for n, one in enumerate(busy[:RECENT_MAX])])
+    assert few.state.voted == b"", "most viewers never did so much"
+
+
+def test_every_kind_that_counts_has_its_place_in_a_record() -> None:
+    memory = bytearray()
+    for kind in sorted(COUNTS):
+        voted.note(memory, Recent("a", kind, LANDMARK), LANDMARK)
+    assert len(memory) == voted.RECORD
+    assert list(voted.days_of(memory, "a", LANDMARK)) == [(LANDMARK // DAY_S, voted.bits(COUNTS))]
+    assert list(voted.days_of(memory, "a", LANDMARK + voted.WINDOW_D * DAY_S)) == []
+    assert set(COUNTS) == REMEMBERED
+
+
 def test_the_hyperactive_weigh_as_much_as_the_busiest_of_people() -> None:
-    """However many actions a day: after the first RECENT_MAX they weigh RECENT_MAX a day together."""
-    for a_day in (10 * RECENT_MAX, 100 * RECENT_MAX):
+    """However many actions a day: after the first RECENT_MAX they weigh RECENT_MAX a day together, as long as the
+    viewer's votes can be remembered."""
+    for a_day in (10 * RECENT_MAX, voted.VOTED_MAX):
         times = [LANDMARK + n * DAY_S / a_day for n in range(a_day)]
         actions = [event(f"e{n}", "click", at, f"i{n}") for n, at in enumerate(times)]
         worth = sum(vote for one in counted(actions) for _, action, vote in one.votes if action == "click")
         assert 1.8 * RECENT_MAX < worth <= 2 * RECENT_MAX
+    times = [LANDMARK + n * DAY_S / (100 * RECENT_MAX) for n in range(100 * RECENT_MAX)]
+    votes = counted([event(f"e{n}", "click", at, f"i{n}") for n, at in enumerate(times)])
+    assert RECENT_MAX < sum(vote for one in votes for _, action, vote in one.votes if action == "click") < worth
 
 
 def test_a_film_is_not_over_five_seconds_after_it_began() -> None:
@@ -185,7 +281,7 @@ def test_s1_bots_that_make_half_of_an_items_events_lift_it_three_places_at_most(
         own = int(plain[target])
         naive = places(plain)[target] - places(plain + own * np.eye(ITEMS, dtype=int)[target])[target]
         lifted.append(int(naive))
-        for manner in ("in an hour", "day by day", "busily"):
+        for manner in ("in an hour", "day by day", "busily", "forgotten"):
             span_s = HOUR_S if manner == "in an hour" else days * DAY_S
             bots = [
                 event(f"b{n}", chance.choice(["play", "complete", "like"]), now - span_s * (own - n) / own,
@@ -199,6 +295,17 @@ def test_s1_bots_that_make_half_of_an_items_events_lift_it_three_places_at_most(
                     )
                     for n in range(8000)
                 ]
+                bots.sort(key=lambda one: one.at)
+            if manner == "forgotten":  # each plays the item daily, and enough else for `recent` to forget it
+                bots = [
+                    event(
+                        f"f{bot} {day} {n}", "click" if n else "play", now - (days - day - n / 101) * DAY_S,
+                        f"i{ITEMS - n if n else target}", f"bot{bot}",
+                    )
+                    for bot in range(viewers // 100)
+                    for day in range(days)
+                    for n in range(101)
+                ]  # fmt: skip
                 bots.sort(key=lambda one: one.at)
             after = places(popularity(votes + counted(bots), now))
             assert before[target] - after[target] <= 3, (target, manner, int(before[target]), int(after[target]))

@@ -230,21 +230,33 @@ def test_the_future_is_kept_aside_and_said(service) -> None:
     sent += [event("e5", time="2026-01-01T00:00:00"), event("e6", data={"item_id": "x", "position_s": "NaN"})]
     body = service.http.post("/v1/events", json=sent).json()
     said = [verdict["status"] for verdict in body["verdicts"]]
-    assert said == ["quarantined", "quarantined", "accepted", "quarantined", "accepted", "refused", "refused"]
-    assert (body["accepted"], body["quarantined"], body["refused"]) == (2, 3, 2)
+    assert said == ["quarantined", "quarantined", "accepted", "quarantined", "accepted", "accepted", "refused"]
+    assert (body["accepted"], body["quarantined"], body["refused"]) == (3, 3, 1)
     assert body["verdicts"][0]["findings"][0]["where"] == "events[0].time"
     topic, stream = service.parts.settings.topic, service.parts.stream
     raws = [message.value for p in range(4) for message in stream.read(topic, p, 0, 100)]
-    assert len(raws) == 5, "quarantined ones are durable too"
+    assert len(raws) == 6, "quarantined ones are durable too"
     read = []
     for raw in raws:
         with suppress(EventError):
             read.append(decode(raw).id)
-    assert sorted(read) == ["e2", "e4"]
+    assert sorted(read) == ["e2", "e4", "e5"]
     text = service.http.get("/metrics").text
     assert 'mainstay_events_total{verdict="quarantined"} 3.0' in text
     only = service.http.post("/v1/events", json=sent[:1])
     assert only.status_code == 202, "it was taken"
+
+
+@pytest.mark.parametrize("time", ["1970-01-01T00:00:00+08:00", "1969-07-20T20:17:40Z", "2026-01-01T00:00:00"])
+def test_an_event_whose_clock_is_dead_is_taken_and_told(shared, unique, time: str) -> None:
+    segment = {"type": "track", "event": "Video Playback Started", "userId": "v", "messageId": unique,
+               "timestamp": time, "properties": {"asset_id": "item-1"}}  # fmt: skip
+    for url, one in (("/v1/events", event(unique, time=time)), ("/v1/events?format=segment", segment)):
+        (verdict,) = shared.http.post(url, json=[one]).json()["verdicts"]
+        assert verdict["status"] == "accepted"
+        assert [(said["where"], said["level"]) for said in verdict["findings"]] == [("events[0].time", "hint")]
+    (sound,) = shared.http.post("/v1/events", json=[event(unique, time="2026-01-01T00:00:00Z")]).json()["verdicts"]
+    assert sound.get("findings", []) == []
 
 
 def test_verdicts_have_the_form_that_is_documented(shared) -> None:

@@ -142,6 +142,7 @@ def test_a_placement_that_does_not_exist_is_not_found_by_name(shared, placement:
         ({"viewer_id": "v1", "slots": 51}, "body.slots"),
         ({"viewer_id": "v1", "slot": 5}, "body.slot"),
         ({"viewer_id": "v1", "region": "Hang Zhou"}, "body.region"),
+        ({"viewer_id": "v1", "region": "a.b.c.d.e.f.g.h.i"}, "body.region"),
         ({"viewer_id": "v1", "age": -1}, "body.age"),
     ],
 )
@@ -268,6 +269,17 @@ def test_a_dead_stream_costs_the_impression_not_the_page(serve) -> None:
         assert len(service.page()["items"]) == 12
         service.parts.publisher.stop(timeout_s=0.2)
         assert "mainstay_impressions_lost_total 1.0" in service.http.get("/metrics").text
+
+
+def test_pages_of_places_at_any_depth_leave_their_impression(service) -> None:
+    deep, far, longest = "a.b.c.d.e.f.g.h", "cn.b.c.d.e.f.g.h.i", f"cn.{'a' * 97}"
+    service.page(viewer="v1", region=deep)
+    for viewer, outlet in (("v2", far), ("v3", longest)):
+        service.publish(outlet, f"outlet: {outlet}\ncontrols: []\n")
+        service.page(viewer=viewer, placement=f"{outlet}-mobile-home")
+    regions = {one.viewer_id: one.region for one in service.published(3)}
+    assert regions == {"v1": deep, "v2": "cn.b.c.d.e.f.g.h", "v3": longest}
+    assert "mainstay_impressions_lost_total 0.0" in service.http.get("/metrics").text
 
 
 def test_with_nothing_at_all_an_empty_editorial_page_says_so(serve) -> None:

@@ -137,7 +137,7 @@ def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None
     assert service.http.post("/v1/targets/cn/none/pause", json={"author": "x"}).status_code == 404
 
 
-@pytest.mark.parametrize("amount", ["1e999", "Infinity", "1e13", "0", "-1"])
+@pytest.mark.parametrize("amount", ["1e999", "Infinity", "1e13", "0", "-1", "0.5", "20.5", "true", '"20"'])
 def test_an_amount_that_is_none_is_refused(service, amount) -> None:
     service.publish("cn", said())
     service.parts.targets.step()

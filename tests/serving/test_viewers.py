@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 
 from features.codec import viewer_key
 from features.offline.log import EventLog
 from features.worker.worker import Worker
+from serving.feed import QUERIES_KEPT_S
 
 
 def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
@@ -53,6 +55,19 @@ def test_an_erasure_says_for_whose_sake_messages_stay(serve) -> None:
         gone = service.http.delete("/v1/viewers/v1").json()
         assert (gone["left"], gone["held_by"]) == (3, {"audit": 2, group: 3})
         assert service.http.delete("/v1/viewers/v2").json()["held_by"] == {}
+
+
+def test_an_erased_viewer_leaves_the_process_that_made_the_pages(service) -> None:
+    for viewer in ("v1", "v2", "v1"):
+        service.page(viewer=viewer)
+    feed = service.parts.feed
+    pages = feed.watch.__self__._pages
+    assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v1", "v2", "v1"]
+    assert service.http.delete("/v1/viewers/v1").status_code == 200
+    assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v2"]
+    aged = replace(feed, clock=lambda: feed.clock() + QUERIES_KEPT_S + 1)
+    assert aged.lately() == ()
+    assert feed.lately() == (), "they share what they remember"
 
 
 def test_any_id_can_be_exported_and_erased(serve) -> None:

@@ -15,6 +15,9 @@ from recsys.guidance.policy import ExposureTarget
 from recsys.state import ViewerState
 from recsys.types import F64, I32, Bool, Query
 
+SESSION_S = 6 * 3600.0
+"""An item of the running session of which the viewer's state has an impression that is no older has arrived there."""
+
 
 @dataclass(frozen=True)
 class Steered:
@@ -95,15 +98,24 @@ def impressions_left(
 ) -> int:
     """How often the viewer may still see items of a target with a frequency cap; a stranger has seen nothing.
 
-    Impressions reach the viewer's state through the stream, some seconds late; pages of the running session are known
-    from the query. What two screens show at the same moment may exceed the cap, and the target's report counts it.
+    Impressions reach the viewer's state through the stream, some seconds late. Those of the running session are known
+    from the query: what of them the state has not yet is added, as of this moment. What two screens show at the same
+    moment may exceed the cap, and the target's report counts it. Of a page that is not personalised only its session is
+    known.
     """
     assert target.frequency_cap is not None
     since = query.now - target.frequency_cap.period_s
-    times = viewer.exposed.get(key, ()) if viewer is not None else ()
+    times: tuple[float, ...] = ()
+    coming = list(query.shown)
+    if viewer is not None:
+        times = viewer.exposed.get(key, ())
+        coming = [one for one in coming if not viewer.impressions_since(one, query.now - SESSION_S)]
     member = policy.member(target.where, query.region)
-    session = int(member[policy.catalog.rows(query.shown)].sum())
-    return target.frequency_cap.impressions - max(sum(at > since for at in times), session)
+    return (
+        target.frequency_cap.impressions
+        - sum(at > since for at in times)
+        - int(member[policy.catalog.rows(coming)].sum())
+    )
 
 
 def with_targets(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ import pytest
 from features.columns import columns
 from recsys.distribution.screens import layout
 from recsys.guidance.compile import CompiledPolicy, compile_policy
-from recsys.guidance.policy import parse_policy
-from recsys.guidance.targets.onpage import Steered, credits, key_of, price_bonus
+from recsys.guidance.policy import FrequencyCap, parse_policy
+from recsys.guidance.targets.onpage import Steered, credits, impressions_left, key_of, price_bonus, targets
 from recsys.pipeline import Engine, World
 from recsys.state import ItemStats, ViewerState
 from recsys.types import Drop, Page, Placement, Query, Screen, Surface
@@ -99,6 +101,32 @@ def test_a_frequency_cap_counts_what_was_shown_within_its_period(
     assert (stage.dropped.get(Drop.ENOUGH, 0) > 0) is (most == 0)
     second = replace(QUERY, shown=tuple(slot.item_id for slot in made.items))
     assert not ids(page(steered, Steered({MUSIC: 5.0}), viewer, second)) & members(steered.policy, "music") or most < 2
+
+
+@pytest.mark.parametrize("per", ["hour", "day"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_frequency_cap_counts_every_impression_once_whether_it_has_arrived_or_not(
+    steered: World, per: Literal["hour", "day"], seed: int
+) -> None:
+    """The oracle knows when each impression was: those of other screens have arrived, of the session the older."""
+    chance, now = random.Random(seed), QUERY.now
+    music = sorted(members(steered.policy, "music"))
+    (target,) = (target for _, key, target in targets(steered.policy, QUERY, Steered()) if key == MUSIC)
+    target = target.model_copy(update={"frequency_cap": FrequencyCap(impressions=20, per=per)})
+    for _ in range(40):
+        ids_ = chance.sample(music, 8)
+        here = {one: now - chance.choice([4.0, 1800.0, 2 * 3600.0, 5 * 3600.0]) for one in ids_[:4]}
+        there = {one: now - chance.choice([100.0, 3 * 3600.0, 30 * 3600.0]) for one in ids_[4:]}
+        arrived = there | {one: at for one, at in here.items() if at < now - 60.0}
+        viewer = ViewerState(
+            "v",
+            shown={one: (1, (at,)) for one, at in arrived.items()},
+            exposed={MUSIC: tuple(sorted(arrived.values()))},
+        )
+        query = replace(QUERY, shown=tuple(sorted(here, key=lambda one: here[one])))
+        expected = sum(at > now - target.frequency_cap.period_s for at in (here | there).values())
+        assert impressions_left(steered.policy, MUSIC, target, query, viewer) == 20 - expected
+        assert impressions_left(steered.policy, MUSIC, target, query, None) == 20 - len(here)
 
 
 def test_a_page_credits_every_target_in_force_and_no_other(steered: World) -> None:

@@ -1,0 +1,34 @@
+"""Viewers as version 2 wrote them, and what they are now. For reading only: nothing writes them any more."""
+
+from __future__ import annotations
+
+import msgspec
+
+from recsys.state import Position, Recent, Session, Shown, ViewerState
+
+
+class ViewerStateV2(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A viewer, of whose votes only those among the recent actions are known."""
+
+    viewer_id: str
+    recent: tuple[Recent, ...] = ()
+    positions: dict[str, Position] = {}
+    done: dict[str, float] = {}
+    hidden: dict[str, float] = {}
+    shown: dict[str, Shown] = {}
+    counts: dict[str, int] = {}
+    offsets: dict[str, int] = {}
+    exposed: dict[str, tuple[float, ...]] = {}
+    seen_ids: bytes = b""
+    at: float = 0.0
+    screens: dict[str, float] = {}
+    outlets: dict[str, float] = {}
+    hours: dict[int, float] = {}
+    session: Session = Session()
+    pleased: float = 0.0
+    displeased: float = 0.0
+
+
+def with_votes(old: ViewerStateV2) -> ViewerState:
+    """The same viewer. Votes that left `recent` are remembered from the next event on."""
+    return ViewerState(*msgspec.structs.astuple(old))
