@@ -83,10 +83,10 @@ class Draft:
         )
 
 
-def random_instance(seed: int, n_max: int, k_max: int) -> Instance:
+def random_instance(seed: int, n_max: int, k_max: int, n_min: int = 1) -> Instance:
     """value, attention, bounds; about half of the instances have no page that keeps everything."""
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, n_max + 1))
+    n = int(rng.integers(n_min, n_max + 1))
     k = min(n, int(rng.integers(1, k_max + 1)))
     draft, controls = Draft(rng, n, k), int(rng.integers(0, 6))
     for c in range(controls):

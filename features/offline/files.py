@@ -38,13 +38,13 @@ def days(directory: Path) -> Iterator[Path]:
 def listed(directory: Path, earliest: str = "", latest: str = "~") -> list[str]:
     """Paths of the files that may hold events of days from `earliest` to `latest` (ISO dates).
 
-    A directory that changes while it is read may show neither an old file nor the whole one that took its place; so it
-    is read again until no new whole one turns up.
+    A directory that changes while it is read may show neither an old file nor the whole one that took its place. The
+    old one then stood there all through the reading before; so it is read again until nothing that was seen is gone.
     """
     before = _look(directory, earliest, latest)
     while True:
         after = _look(directory, earliest, latest)
-        if not any(Path(name).name.startswith(WHOLE) for name in after.difference(before)):
+        if before <= after:
             return sorted(after)
         before = after
 

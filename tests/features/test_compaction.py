@@ -162,22 +162,28 @@ def test_a_reader_finds_in_its_new_place_what_was_taken_away(tmp_path: Path, mon
     assert not meanwhile
 
 
-def test_a_listing_that_missed_both_old_and_new_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that changes while it is read may show neither the parts nor the whole."""
+@pytest.mark.parametrize("which", range(4))
+def test_a_listing_that_missed_both_old_and_new_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    """A directory that changes while it is read may show neither the parts nor the whole: at whichever reading."""
     log = EventLog(tmp_path)
-    for n in range(2):
-        log.append("t/0", n, n, [Placed("t/0", n, _event(f"e{n}", "v", 0))])
-    look, blind = files._look, [True]
+    for n in range(4):  # of two days
+        log.append("t/0", n, n, [Placed("t/0", n, _event(f"e{n}", "v", 4 * (n % 2)))])
+    look, readings = files._look, [0]
 
-    def half_blind(*said: Any) -> set[str]:
-        if blind:
-            blind.clear()
+    def overtaken(*said: Any) -> set[str]:
+        readings[0] += 1
+        before = look(*said)
+        if readings[0] - 1 == which:
             compact(log)
-            return set()
-        return look(*said)
+            return before & look(*said)  # what went away is not seen any more, what came is not seen yet
+        return before
 
-    monkeypatch.setattr(files, "_look", half_blind)
-    assert len(list(log.replay())) == 2
+    monkeypatch.setattr(files, "_look", overtaken)
+    for _ in range(2):
+        assert sorted(one.event.id for one in log.replay()) == [f"e{n}" for n in range(4)]
+    assert readings[0] > which
 
 
 def test_one_works_at_a_time_and_an_erasure_waits_for_who_is_writing(tmp_path: Path) -> None:

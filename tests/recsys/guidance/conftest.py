@@ -41,7 +41,7 @@ def broken_by(bounds: Bounds, page: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="session")
-def instance_of() -> Callable[[int, int, int], Instance]:
+def instance_of() -> Callable[..., Instance]:
     return random_instance
 
 

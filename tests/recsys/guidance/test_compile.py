@@ -280,14 +280,6 @@ def test_what_is_soft_yields_to_other_controls_and_not_to_its_cost(make: Any) ->
     assert beside == {"own": (0, 6), "soft": (6, 6)}
 
 
-def test_spacing_holds_across_the_seam_of_two_pages(make: Any) -> None:
-    text = policy("cn", "{id: a, action: space, attribute: provider, at_most: 1, within: 4}")
-    made = make(text, shown=12)
-    providers = [made.catalog.items[row].provider for row in (9, 10, 11, *made.batch.row[made.solution.chosen])]
-    for start in range(len(providers) - 3):
-        assert len(set(providers[start : start + 4])) == 4
-
-
 def test_a_pin_counts_from_the_first_slot_of_the_session(make: Any) -> None:
     text = policy("cn", "{id: first, action: pin, item: i3, slot: 1}", "{id: later, action: pin, item: i20, slot: 15}")
     page_one, page_two = _bounds(make, text, 12), _bounds(make, text, 12, shown=12)

@@ -124,38 +124,6 @@ def test_the_order_of_candidates_is_nothing(instance_of: Make, seed: int, shuffl
     assert order[shuffled.chosen].tolist() == solve(value, attention, bounds).chosen.tolist()
 
 
-def without(bounds: Bounds, control: int) -> Bounds:
-    return bounds.only(np.arange(bounds.controls) != control)
-
-
-@few
-@given(seeds)
-def test_removing_a_control_never_lowers_the_optimum(instance_of: Make, seed: int) -> None:
-    value, attention, bounds = instance_of(seed, 20, 6)
-    kept = solve(value, attention, bounds)
-    for c in range(bounds.controls):
-        if not kept.relaxed.any():
-            assert solve(value, attention, without(bounds, c)).bound >= kept.value - 1e-9
-
-
-@few
-@given(seeds, st.floats(-1, 2))
-def test_another_candidate_never_lowers_the_optimum(instance_of: Make, seed: int, worth: float) -> None:
-    value, attention, bounds = instance_of(seed, 15, 6)
-    rng = np.random.default_rng(seed)
-    if solve(value, attention, bounds).relaxed.any():
-        return
-    more = replace(
-        bounds,
-        tie=np.append(bounds.tie, 10**6),
-        member=np.hstack([bounds.member, rng.random((len(bounds.member), 1)) < 0.5]),
-        code=np.hstack([bounds.code, rng.integers(-1, 4, (len(bounds.code), 1), np.int32)]),
-    )
-    wider = solve(np.append(value, worth), attention, more)
-    assert not wider.relaxed.any()
-    assert wider.bound >= solve(value, attention, bounds).value - 1e-9
-
-
 @few
 @given(st.lists(st.floats(-2, 2), min_size=1, max_size=40), st.integers(1, 12))
 def test_without_controls_the_page_is_the_order_of_value(values: list[float], slots: int) -> None:
