@@ -168,6 +168,32 @@ controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardne
     ][:5]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_legal_block_hits_stands_on_no_page_and_a_softer_one_lets_in_what_is_missing(
+    world: World, seed: int
+) -> None:
+    """A parent's floor asks for four items of a label of which a child's block leaves `left`; retrieval and all."""
+    rng = np.random.default_rng(seed)
+    public = [item.id for item in world.catalog.items if "public-service" in item.labels]
+    left = int(rng.integers(4))
+    free = set(rng.choice(public, left, replace=False).tolist())
+    blocked = set(public) - free
+    for floor, block, by in (("binding", "legal", 0), ("legal", "legal", 0), ("legal", "binding", 4 - left)):
+        said = [
+            "outlet: cn\ncontrols: [{id: floor, action: share, where: {label: public-service}, at_least: 4, "
+            f"hardness: {floor}}}]",
+            f"outlet: cn.zj\ncontrols: [{{id: court, action: block, where: {{item: [{', '.join(sorted(blocked))}]}}, "
+            f"hardness: {block}}}]",
+        ]
+        policy = compile_policy([parse_policy(text) for text in said], world.catalog)
+        page = Engine(columns).run(query(), None, replace(world, policy=policy))
+        assert len({slot.item_id for slot in page.items} & blocked) == by
+        lines = {line.id: line.by for line in page.receipt.controls}
+        assert lines == {"court": by, "floor": 0 if by else 4 - left}
+        assert page.receipt.legal_kept == (floor == "binding" or by > 0)
+        assert (page.rung is Rung.EDITORIAL) or page.receipt.legal_kept
+
+
 def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
