@@ -168,21 +168,30 @@ controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardne
     ][:5]
 
 
-def test_a_block_that_gives_way_to_a_parent_is_named_on_the_page(engine: Engine, world: World) -> None:
-    """And a legal one is a legal control that no page keeps: the editorial page answers, and the operator is told."""
-    parent, child = (
-        "outlet: cn\ncontrols: [{id: lead, action: pin, item: i9, slot: 1, hardness: binding}]",
-        "outlet: cn.zj\ncontrols: [{id: off, action: block, where: {item: i9}, hardness: %s}]",
-    )
-    for hardness, rung in (("binding", Rung.PERSONAL), ("legal", Rung.EDITORIAL)):
-        texts = (parent, child % hardness)
-        policy = compile_policy([parse_policy(text) for text in texts], world.catalog)
-        page = engine.run(query(), viewer((1, "like")), replace(world, policy=policy))
-        assert page.items[0].item_id == "i9"
-        line = next(line for line in page.receipt.controls if line.id == "off")
-        assert (line.status, line.by, line.why and line.why.control_ids) == ("relaxed", 1, ("lead",))
-        assert page.rung is rung
-        assert ("off" in str(page.trace[-1].error)) == (hardness == "legal")
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_legal_block_hits_stands_on_no_page_and_a_softer_one_lets_in_what_is_missing(
+    world: World, seed: int
+) -> None:
+    """A parent's floor asks for four items of a label of which a child's block leaves `left`; retrieval and all."""
+    rng = np.random.default_rng(seed)
+    public = [item.id for item in world.catalog.items if "public-service" in item.labels]
+    left = int(rng.integers(4))
+    free = set(rng.choice(public, left, replace=False).tolist())
+    blocked = set(public) - free
+    for floor, block, by in (("binding", "legal", 0), ("legal", "legal", 0), ("legal", "binding", 4 - left)):
+        said = [
+            "outlet: cn\ncontrols: [{id: floor, action: share, where: {label: public-service}, at_least: 4, "
+            f"hardness: {floor}}}]",
+            f"outlet: cn.zj\ncontrols: [{{id: court, action: block, where: {{item: [{', '.join(sorted(blocked))}]}}, "
+            f"hardness: {block}}}]",
+        ]
+        policy = compile_policy([parse_policy(text) for text in said], world.catalog)
+        page = Engine(columns).run(query(), None, replace(world, policy=policy))
+        assert len({slot.item_id for slot in page.items} & blocked) == by
+        lines = {line.id: line.by for line in page.receipt.controls}
+        assert lines == {"court": by, "floor": 0 if by else 4 - left}
+        assert page.receipt.legal_kept == (floor == "binding" or by > 0)
+        assert (page.rung is Rung.EDITORIAL) or page.receipt.legal_kept
 
 
 def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
