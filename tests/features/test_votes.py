@@ -184,6 +184,38 @@ def test_what_is_remembered_of_votes_is_bounded_and_dated() -> None:
     assert few.state.voted == b"", "most viewers never did so much"
 
 
+def test_what_comes_so_late_that_its_day_is_forgotten_has_no_vote() -> None:
+    first = event("first", "play", LANDMARK)
+    others = [event(f"o{n}", "click", LANDMARK + n * DAY_S / 2, f"o{n}") for n in range(2 * RECENT_MAX)]
+    again = event("again", "play", LANDMARK + 1)
+    found = counted([first, *others, again])
+    assert found[0].votes
+    assert found[-1].event == again
+    assert found[-1].votes == ()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_remembered_of_votes_does_not_depend_on_the_order_in_which_events_come(seed: int) -> None:
+    chance = random.Random(seed)
+    said = [
+        event(f"e{n}", chance.choice(sorted(REMEMBERED)), LANDMARK + chance.uniform(0, 60) * DAY_S, f"i{n % 90}")
+        for n in range(800)
+    ]
+    states = []
+    for _ in range(3):
+        chance.shuffle(said)
+        states.append(sift(ViewerState("v"), [Placed("t/0", n, one) for n, one in enumerate(said)]).state)
+    assert len({state.voted for state in states}) == 1
+    kept = {
+        (one.at // DAY_S, one.item_id)
+        for one in said
+        if one.at // DAY_S > states[0].recent[-1].at // DAY_S - voted.WINDOW_D
+    }
+    recent = [one.id for one in sorted(said, key=lambda one: one.at)][-RECENT_MAX:]
+    gone = {(one.at // DAY_S, one.item_id) for one in said if one.id not in recent} & kept
+    assert len(states[0].voted) == voted.RECORD * len(gone)
+
+
 def test_every_kind_that_counts_has_its_place_in_a_record() -> None:
     memory = bytearray()
     for kind in sorted(COUNTS):
