@@ -27,7 +27,10 @@ PERSONAL, CONTENT, SEGMENT, POPULAR, NEWEST = 300, 60, 100, 200, 60
 """How many rows each source proposes at most."""
 
 WIDE = 1_500
-"""How many rows retrieval proposes at most when it is asked for more, so that no control gives way."""
+"""How many rows retrieval proposes at most when it is asked for more, so that no control gives way.
+
+The best of every kind come first; where there are more kinds than this, a control may still give way for want of them.
+"""
 
 SEGMENT_PLAYS = 5.0
 """A region is a segment once its most played item has this many decayed plays."""
