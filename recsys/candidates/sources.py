@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from recsys.candidates.index import Index
 from recsys.candidates.similar import match
+from recsys.candidates.spread import Limits, kinds, limits, some_of_each, spread
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.guidance.compile import CompiledPolicy
@@ -24,8 +26,11 @@ from recsys.types import F32, I32, Query
 PERSONAL, CONTENT, SEGMENT, POPULAR, NEWEST = 300, 60, 100, 200, 60
 """How many rows each source proposes at most."""
 
-TOPICS = 3
-"""Supply for a floor comes from at least this many topics where there are so many."""
+WIDE = 1_500
+"""How many rows retrieval proposes at most when it is asked for more, so that no control gives way.
+
+The best of every kind come first; where there are more kinds than this, a control may still give way for want of them.
+"""
 
 SEGMENT_PLAYS = 5.0
 """A region is a segment once its most played item has this many decayed plays."""
@@ -49,6 +54,11 @@ class Ask:
     vector: F32 | None
     steered: Steered = NOT_STEERED
     taste: F32 | None = None
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the controls in force leave of one value on this page."""
+        return limits(self.policy, self.query)
 
 
 def personal(ask: Ask) -> I32:
@@ -97,8 +107,8 @@ def newest(ask: Ask) -> I32:
 
 
 def supply(ask: Ask) -> I32:
-    """What the policy's pins, floors and pushed targets need: several times each floor, over several topics, likeliest
-    wanted first."""
+    """What the policy's pins, floors and pushed targets need: several times each floor, over several topics and over
+    what is capped or spaced, likeliest wanted first."""
     query, catalog = ask.query, ask.catalog
     if not query.guided:
         return _NONE
@@ -107,8 +117,25 @@ def supply(ask: Ask) -> I32:
         members = np.flatnonzero(need.member & ask.index.shows[query.placement.screen]).astype(np.int32)
         allowed, _ = first_reasons(barred(catalog, members, query, ask.viewer))
         members = members[allowed & ~ask.policy.blocked(members, query, allowed, need.control_id)]
-        rows.append(spread_over_topics(members, _hint(ask, members), catalog.topic[members], need.count))
+        rows.append(spread(members, _hint(ask, members), catalog.topic[members], need.count, ask.limits))
     return np.concatenate(rows).astype(np.int32)
+
+
+def wider(ask: Ask) -> I32:
+    """The best of every kind of item there is to the controls in force, looked for in the whole catalogue.
+
+    No source: it is asked once, where a control would otherwise give way for want of candidates.
+    """
+    query, catalog = ask.query, ask.catalog
+    rows = np.flatnonzero(ask.index.shows[query.placement.screen]).astype(np.int32)
+    allowed, _ = first_reasons(barred(catalog, rows, query, ask.viewer))
+    rows = rows[allowed]
+    wanted = np.zeros(len(rows), np.bool_)
+    for need in ask.policy.needs(query, query.slots):
+        wanted |= need.member[rows]
+    kind = kinds(ask.policy, rows, query)
+    best = rows[some_of_each(kind, _hint(ask, rows), wanted, query.slots, WIDE)]
+    return np.concatenate([ask.policy.pinned_rows(query), best]).astype(np.int32)
 
 
 SOURCES: dict[str, Callable[[Ask], I32]] = {
@@ -132,22 +159,6 @@ def local_plays(stats: ItemStats, region: str) -> F32 | None:
             return plays
         region = region.rpartition(".")[0]
     return None
-
-
-def spread_over_topics(rows: I32, hint: F32, topic: I32, count: int) -> I32:
-    """The `count` rows with the largest hints, and at least as many topics among them as TOPICS, where there are any.
-
-    First the best row of each topic, best topics first, up to TOPICS of them; then the best of the rest.
-
-    >>> spread_over_topics(np.arange(4), np.array([9.0, 8, 7, 1]), np.array([0, 0, 0, 1]), 2)
-    array([0, 3])
-    """
-    order = np.argsort(-hint, kind="stable")
-    _, first = np.unique(topic[order], return_index=True)
-    leaders = order[np.sort(first)[:TOPICS]]
-    rest = order[~np.isin(order, leaders)]
-    chosen: I32 = rows[np.concatenate([leaders, rest])[:count]]
-    return chosen
 
 
 def _hint(ask: Ask, rows: I32) -> F32:

@@ -94,7 +94,7 @@ class Told:
         fewer = self.at_most is not None and self.achieved > self.at_most
         room = "other page" if self.kind == "pin" else "page with fewer" if fewer else "room for more"
         which = "the more important" if self.cause and self.cause.narrowed else "more important controls among"
-        return f"beside {which} {', '.join(self.conflicts)} there is no {room}"
+        return f"beside {which} {', '.join(self.conflicts)} there is no {room} among the candidates"
 
     def _got(self) -> str:
         if not self.slots:

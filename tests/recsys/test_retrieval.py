@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from recsys.candidates.retrieval import Retriever, fold_in, history
-from recsys.candidates.sources import spread_over_topics
+from recsys.candidates.spread import spread
 from recsys.state import Recent, ViewerState
 
 
@@ -66,6 +66,6 @@ def test_supply_comes_from_several_topics(items: list[tuple[float, int]], count:
     hint = np.array([h for h, _ in items], np.float32)
     topic = np.array([t for _, t in items], np.int32)
     rows = np.arange(len(items), dtype=np.int32)
-    chosen = spread_over_topics(rows, hint, topic, count)
+    chosen = spread(rows, hint, topic, count)
     assert len(chosen) == len(set(chosen.tolist())) == min(count, len(items))
     assert len(set(topic[chosen].tolist())) >= min(3, count, len(set(topic.tolist())))

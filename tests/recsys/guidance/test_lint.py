@@ -174,7 +174,7 @@ def test_floors_that_together_exceed_the_page(shop: Catalog) -> None:
     assert [place for place, _ in told] == ["controls[1].at_least", "controls[1]"]
     assert "floors together ask for 28 of 24 slots on tv home: 10 here" in told[0][1]
     assert "'floor' of cn" in told[0][1]
-    assert "beside the more important 'floor' of cn, 'a' there is no room for more" in told[1][1]
+    assert "beside the more important 'floor' of cn, 'a' there is no room for more among the candidates" in told[1][1]
 
 
 def test_floors_that_items_can_serve_together_or_that_never_meet_are_fine(shop: Catalog) -> None:
