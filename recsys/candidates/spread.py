@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.guidance.compile import CompiledPolicy, attribute, caps
+from recsys.guidance.amounts import caps
+from recsys.guidance.compile import CompiledPolicy, attribute
 from recsys.guidance.policy import Attribute, Block, Cap, Control, ExposureTarget, Share, Space
 from recsys.types import F32, I16, I32, Bool, Query
 

@@ -141,6 +141,8 @@ def depth_first(problem: Problem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, 
             family[i] = family[twin]
     size = np.bincount(family, minlength=len(family)).astype(np.int32)
     page = np.full(len(problem.attention), -1, np.int32)
+    if not len(page):
+        return DONE, page if problem.possible else None
     state, found = first_page(
         problem.member, problem.lower, problem.upper, problem.run_most, problem.run_within, problem.pin, problem.twin,
         family, size, page, nodes,

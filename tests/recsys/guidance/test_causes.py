@@ -85,7 +85,10 @@ def test_a_conflict_names_those_that_leave_no_room_and_no_others(make: Any) -> N
     lines = {line.id: line for line in made.receipt.controls}
     assert lines["news"].status == "relaxed"
     assert lines["news"].why.control_ids == ("sport", "culture")
-    assert "beside the more important 'sport', 'culture' there is no room for more among the candidates" in lines["news"].reason
+    assert (
+        "beside the more important 'sport', 'culture' there is no room for more among the candidates"
+        in lines["news"].reason
+    )
     assert check(made) == ()
 
 

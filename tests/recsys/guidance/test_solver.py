@@ -148,6 +148,12 @@ def test_slots_whose_attention_does_not_fall_are_solved_too(instance_of: Make, o
         assert solve(value, attention, bounds).value == pytest.approx(oracle((value, attention, bounds))[1], abs=1e-9)
 
 
+def test_a_page_without_slots_is_found_at_once() -> None:
+    """The compiled search counts on a first slot."""
+    state, page = existence.depth_first(reduce(np.ones(4), np.ones(0), Bounds.free(np.arange(4), 0)))
+    assert (state, len(page) if page is not None else None) == (existence.DONE, 0)
+
+
 def test_values_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         solve(np.array([1.0, np.nan]), np.ones(2), Bounds.free(np.arange(2), 2))
