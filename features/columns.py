@@ -19,6 +19,8 @@ from recsys.catalog import KINDS, Catalog
 from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
 from recsys.types import F32, F64, I32, Screen
 
+# New ones go to the end: what older engines recorded and older models take stays readable (`features.offline.served`,
+# `recsys.model`). One that comes to mean something else needs a new name.
 FEATURES: tuple[str, ...] = (
     "affinity",  # retrieval's match of viewer and item: about 1 for what the viewer surely wants, 0 for no match
     "log_popularity",  # decayed visits: viewers who opened or played it
@@ -52,6 +54,9 @@ FEATURES: tuple[str, ...] = (
     "on_tv",
     "on_mobile",
     "content_match",  # cosine of the item's text vector with those of what the viewer liked; 0 without vectors
+    "axis_match",  # cosine of the item's editorial values with those of what the viewer liked; 0 where unsaid
+    "same_kind",  # share of the viewer's history that is of this item's kind: a film, an article, a live broadcast
+    "format_match",  # share of the viewer's history that comes in a format of this item: upright, to listen, to read
 )
 AT = {name: column for column, name in enumerate(FEATURES)}
 
@@ -179,8 +184,16 @@ def _label_column(out: F32, name: str, rows: I32, past: I32, weight: F64, catalo
     out[:, AT[name]] = (labels @ profile) / np.maximum(labels.sum(axis=1), 1) / max(float(profile.max(initial=0)), 1e-9)
 
 
+def _cosine(rows: F32, profile: F64) -> F64:
+    """[N] cosine of each row [N, V] with a profile [V], in [0, 1] for values that are not negative; 0 where either is
+    nought. Row by row: no bit depends on what else is asked for."""
+    lengths = np.sqrt(np.vecdot(rows, rows, dtype=np.float64) * float(profile @ profile))
+    cosine: F64 = np.vecdot(rows, profile) / np.maximum(lengths, 1e-12)
+    return np.minimum(cosine, 1.0)
+
+
 def _history_columns(out: F32, rows: I32, viewer: ViewerState, catalog: Catalog, now: float) -> None:
-    """Labels, outlets and series of what was played; fresh actions weigh more."""
+    """Labels, values, kinds, formats, outlets and series of what was played; fresh actions weigh more."""
     weights = {item_id: w for item_id, w in history(viewer).items() if item_id in catalog.row_of}
     out[:, AT["history"]] = np.log1p(len(weights))
     if not weights:
@@ -196,6 +209,11 @@ def _history_columns(out: F32, rows: I32, viewer: ViewerState, catalog: Catalog,
     _label_column(out, "label_match", rows, past, liked, catalog)
     _label_column(out, "label_dislike", rows, past, bad, catalog)
     total = max(float(liked.sum()), 1e-9)
+    out[:, AT["axis_match"]] = _cosine(catalog.axis[rows], liked / total @ catalog.axis[past])
+    by_kind = np.bincount(catalog.kind[past], liked, len(KINDS)) / total
+    out[:, AT["same_kind"]] = by_kind[catalog.kind[rows]]
+    by_format = liked / total @ catalog.format[past]
+    out[:, AT["format_match"]] = np.where(catalog.format[rows], by_format, 0.0).max(axis=1)
     by_outlet = np.bincount(catalog.outlet[past], liked, len(catalog.outlets.names)) / total
     out[:, AT["same_outlet"]] = by_outlet[catalog.outlet[rows]]
     known = catalog.series[past]

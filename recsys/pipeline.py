@@ -234,7 +234,7 @@ class Engine:
                     query.region,
                     query.placement.screen,
                 )
-                p = ask.model.predictor.p(features)
+                p = ask.model.p(features)
                 trace.append(Stage("rank", len(batch), len(batch)))
                 return batch.with_columns(features=features, p=p, utility=utility(p))
             except Exception as failure:  # a ranker that cannot answer must not cost the page

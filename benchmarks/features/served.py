@@ -54,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         figures = run(Path(home), said.rows, said.seed)
     for name, figure in figures.items():
-        print(f"{name.replace('_', ' '):<44} {figure:>12,.6g}")
+        shown = f"{figure:>12,.6g}" if isinstance(figure, int | float) else ", ".join(figure) or "none"
+        print(f"{name.replace('_', ' '):<44} {shown:>12}")
     print(json.dumps(figures))
 
 
@@ -72,9 +73,9 @@ def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
     served_s, began = time.perf_counter() - began, time.perf_counter()
     pages = list(served_pages(log))
     ttl_s = TTL_DAYS * 86_400.0
+    features = np.concatenate([page.features for page in pages])
     again = made_again(log, catalog, pages, {model.bundle.version: model.retriever}, ttl_s=ttl_s)
-    off = np.concatenate([np.abs(one.features - other) for one, other in zip(pages, again, strict=True)])
-    scale = np.concatenate([np.maximum(np.abs(one.features), 1.0) for one in pages])
+    off, scale = np.abs(features - np.concatenate(again)), np.maximum(np.abs(features), 1.0)
     took_s = time.perf_counter() - began
     asked = Asked(
         [page.event.viewer_id for page in pages for _ in page.event.items],
@@ -84,7 +85,7 @@ def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
         [page.event.placement.split("-")[1] for page in pages for _ in page.event.items],
     )
     plain = point_in_time(log, catalog, asked, ttl_s=ttl_s, retriever=model.retriever)
-    lag = np.abs(np.concatenate([page.features for page in pages]) - plain)
+    lag = np.abs(features - plain)
     worst = np.unravel_index(np.argmax(off / scale), off.shape)[1]
     return {
         "rows": len(off),
@@ -95,6 +96,7 @@ def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
         "rows_that_differ": int((off / scale > 1e-6).any(axis=1).sum()),
         "rows_plain_points_in_time_see_otherwise": int((lag > 1e-6).any(axis=1).sum()),
         "worst_feature": len(FEATURES) if off.max() == 0 else int(worst),
+        "constant_features": [FEATURES[n] for n in np.flatnonzero(np.ptp(features, axis=0) == 0)],
         "seconds_serving": round(served_s, 1),
         "seconds_again": round(took_s, 1),
     }
@@ -137,8 +139,10 @@ def _live(parts: Parts, log: EventLog, clock: Clock, rows: int, chance: random.R
         clock.now += round(chance.expovariate(1 / 300), 3)
         viewer, what = f"viewer-{int(chance.paretovariate(0.6)) % VIEWERS}", chance.random()
         if what < 0.6:
-            number += 1
-            parts.stream.publish(topic, [_happened(viewer, f"e{number}", clock.now, chance)])
+            zaps = ("play", "play") if what > 0.5 else (chance.choice(KINDS),)  # what is left for another was skipped
+            for kind in zaps:
+                number, clock.now = number + 1, clock.now + 5
+                parts.stream.publish(topic, [_happened(viewer, f"e{number}", kind, clock.now, chance)])
         elif what < 0.75:
             placement = f"{chance.choice(('cn.zj', 'cn.sh'))}-{chance.choice(SCREENS)}-home"
             asked = PageRequest(viewer_id=viewer, region=chance.choice(REGIONS), slots=10)
@@ -153,9 +157,12 @@ def _live(parts: Parts, log: EventLog, clock: Clock, rows: int, chance: random.R
     worker.close()
 
 
-def _happened(viewer: str, id: str, at: float, chance: random.Random) -> Record:
-    kind = chance.choice(KINDS)
-    about: dict[str, Any] = {"item_id": f"item-{int(chance.paretovariate(0.5)) % ITEMS}", "position_s": 9.0}
+def _happened(viewer: str, id: str, kind: str, at: float, chance: random.Random) -> Record:
+    about: dict[str, Any] = {
+        "item_id": f"item-{int(chance.paretovariate(0.5)) % ITEMS}",
+        "position_s": 9.0,
+        "duration_s": chance.choice((None, 60.0)),
+    }
     about = {"rating": chance.random()} if kind == "survey" else about
     screen = chance.choice(SCREENS)
     event = ViewerEvent(
@@ -178,6 +185,9 @@ def _item(n: int) -> Item:
             "outlet": ("cn.zj", "cn.sh", "cn")[n % 3],
             "labels": [f"topic/{n % 7}", "film"][: n % 3],
             "series": f"s{n % 11}" if n % 2 else "",
+            "axes": {"public_value": n % 5 / 4, "locality": n % 3 / 2},
+            "kind": ("film", "article", "live")[n % 3],
+            "formats": (["landscape"], ["text", "image"], ["landscape", "portrait"])[n % 3],
             "region": REGIONS[n % 4],
             "published_at": datetime.fromtimestamp(START - 3_600.0 * n, UTC),
             "duration_s": 60.0 * (n % 50),

@@ -43,7 +43,8 @@ class _Context(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Served:
-    """A page with the features that were used: features [K, F] of its items, as in FEATURES."""
+    """A page with the features that were used: features [K, F'] of its items, the first F' of FEATURES: all of them, or
+    those that there were when the page was made."""
 
     event: ViewerEvent
     model_version: str
@@ -52,8 +53,7 @@ class Served:
 
 
 def served_pages(log: EventLog, since: float = 0.0, until: float = EVER) -> Iterator[Served]:
-    """Pages in the order of time whose impressions say what they knew, with features as there are today. Raises
-    Unavailable."""
+    """Pages in the order of time whose impressions say what they knew. Raises Unavailable."""
     query = """
         SELECT * FROM log WHERE kind = 'impression' AND "at" >= $since AND "at" < $until AND context != ''
         QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1 ORDER BY "at", id
@@ -64,7 +64,7 @@ def served_pages(log: EventLog, since: float = 0.0, until: float = EVER) -> Iter
         except msgspec.ValidationError:
             continue  # a context of another engine
         rows, columns = context.feature_shape
-        if context.as_of is not None and rows == len(one.event.items) and columns == len(FEATURES):
+        if context.as_of is not None and rows == len(one.event.items) and 0 < columns <= len(FEATURES):
             features = np.frombuffer(b64decode(context.features), np.float32).reshape(rows, columns)
             yield Served(one.event, context.model_version, features, context.as_of)
 

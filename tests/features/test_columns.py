@@ -41,6 +41,8 @@ def items() -> Catalog:
                 "series": ["", "s"][n % 2],
                 "region": [None, "cn.zj.hz", "cn.sh"][n % 3],
                 "kind": ["film", "live"][n % 2],
+                "axes": [{"public_value": 0.6, "locality": 0.8}, {"public_value": 0.5}, {}][n % 3],
+                "formats": [["landscape"], ["landscape", "portrait"], ["audio"], ["text"]][n % 4],
                 "published_at": datetime(2026, 2, 1 + n, tzinfo=UTC),
             }
         )
@@ -91,6 +93,41 @@ def test_a_dislike_speaks_against_its_labels_and_outlets_are_shares() -> None:
     assert column(of([0, 3, 1], viewer), "label_dislike") == [1.0, 1.0, 0.0]
     assert column(of([1, 2], viewer), "same_outlet") == [1.0, 0.0]
     assert column(of([1, 2], viewer), "same_series") == [1.0, 0.0]
+
+
+def test_values_kinds_and_formats_of_what_was_liked() -> None:
+    one = ViewerState("v", (Recent("i0", "play", NOW),))
+    assert column(of([0, 1, 2, 3], one), "axis_match") == [1.0, 0.6, 0.0, 1.0]
+    unsaid = ViewerState("v", (Recent("i2", "play", NOW),))
+    assert not any(column(of([0, 1, 2], unsaid), "axis_match"))
+
+    both = ViewerState("v", (Recent("i0", "like", NOW - HALF_LIFE_S), Recent("i7", "like", NOW)))  # a third, two thirds
+    mean = np.array([0.6 + 2 * 0.5, 0.8]) / 3
+    wanted = [float(axes @ mean / np.linalg.norm(mean)) for axes in (np.array([0.6, 0.8]), np.array([1.0, 0.0]))]
+    assert column(of([0, 1], both), "axis_match") == [round(cosine, 4) for cosine in wanted]
+    assert column(of([0, 1, 2], both), "same_kind") == [0.3333, 0.6667, 0.3333]
+    assert column(of([0, 1, 2, 3], both), "format_match") == [0.3333, 0.3333, 0.0, 0.6667]
+    fresh = structs.replace(both, recent=(*both.recent, Recent("i5", "like", NOW)))  # landscape and upright
+    assert column(of([0, 1, 3], fresh), "format_match") == [0.6, 0.6, 0.4]  # the more frequent one counts, once
+
+    against = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i3", "play", NOW)))
+    assert column(of([0, 1], against), "same_kind") == [0.0, 1.0]
+    assert column(of([0, 3], against), "format_match") == [0.0, 1.0]
+    for name in ("axis_match", "same_kind", "format_match"):
+        assert not any(column(of([0, 1, 2], None), name))
+        assert not any(column(of([0, 1, 2], ViewerState("v", (Recent("i0", "dislike", NOW),))), name))
+
+
+def test_columns_are_only_ever_added_at_the_end() -> None:
+    """Older engines' pages and models are read by these places and names. Add a new name here too; change none."""
+    known = """\
+affinity log_popularity relative_popularity like_rate complete_rate dislike_rate hide_rate visit_rate trend
+log_local_popularity screen_share label_match label_dislike label_skipped same_outlet same_series outlet_affinity
+log_age_d log_duration_min shown_before progress history satisfaction screen_affinity hour_affinity
+session_actions skip_rate is_live is_local on_tv on_mobile content_match
+axis_match same_kind format_match
+"""
+    assert " ".join(FEATURES) == " ".join(known.split())
 
 
 def test_content_matches_what_was_liked_and_is_nought_without_vectors() -> None:
@@ -145,7 +182,17 @@ def test_every_column_is_finite_for_whatever_was_folded(seed: int, now: float) -
     rows = np.arange(len(IDS), dtype=np.int32)
     table = columns(rows, np.zeros(len(IDS), np.float32), viewer, catalog(), stats(seed), now, "cn.zj.hz", "tv")
     assert np.isfinite(table).all()
-    for share in ("screen_affinity", "hour_affinity", "outlet_affinity", "skip_rate", "progress", "satisfaction"):
+    for share in (
+        "screen_affinity",
+        "hour_affinity",
+        "outlet_affinity",
+        "skip_rate",
+        "progress",
+        "satisfaction",
+        "axis_match",
+        "same_kind",
+        "format_match",
+    ):
         assert (table[:, FEATURES.index(share)] >= 0).all()
         assert (table[:, FEATURES.index(share)] <= 1).all()
 
