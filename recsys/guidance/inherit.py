@@ -137,7 +137,8 @@ def _named(policy: Policy) -> str:
 
 
 def loosenings(policies: Sequence[Policy]) -> Iterator[Finding]:
-    """Every control of the last (lowest) policy that loosens what a parent holds firm."""
+    """Every control of the last (lowest) policy that loosens what a parent holds firm, and every target that does not
+    take the place of the parent's."""
     line = chain(policies)
     if not line:
         return
@@ -146,7 +147,17 @@ def loosenings(policies: Sequence[Policy]) -> Iterator[Finding]:
     above = {origin.control.id: origin for origin in effective([*line[:-1], bare]).controls}
     for place, control in enumerate(policy.controls):
         parent = above.get(control.id)
-        if parent and not _may_replace(parent.control, control):
+        if parent is None or not parent.firm:
+            continue
+        if _may_replace(parent.control, control):
+            if isinstance(control, ExposureTarget):
+                yield Finding(
+                    f"controls[{place}].id",
+                    f"{_voice(parent.outlet)} has a target {control.id!r} that is {parent.control.hardness}: it goes "
+                    f"on here as {control.id}@{parent.outlet}, and this one is counted and steered beside it",
+                    "hint",
+                )
+        else:
             for how in _all_looser(parent.control, control):
                 yield Finding(
                     f"controls[{place}]",

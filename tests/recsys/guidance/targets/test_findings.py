@@ -131,3 +131,15 @@ def test_a_child_may_ask_more_of_a_firm_target_and_not_less() -> None:
     child = Policy(outlet="cn.zj", controls=(firm.model_copy(update={"share": 0.1}),))
     kept = effective([Policy(outlet="cn", controls=(firm,)), child]).controls
     assert [origin.control for origin in kept] == [firm]
+
+
+def test_a_target_that_stands_beside_the_parents_is_told(catalog: Catalog) -> None:
+    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, hardness: binding")
+    parent, own = Policy(outlet="cn", controls=(firm,)), firm.model_copy(update={"share": 0.3})
+    (found,) = lint([parent, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW)
+    assert (found.where, found.level) == ("controls[0].id", "hint")
+    assert "goes on here as t@cn" in found.message
+    kept = {origin.control.id for origin in effective([parent, Policy(outlet="cn.zj", controls=(own,))]).controls}
+    assert kept == {"t", "t@cn"}  # as it says
+    soft = Policy(outlet="cn", controls=(firm.model_copy(update={"hardness": "editorial"}),))
+    assert lint([soft, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW) == ()
