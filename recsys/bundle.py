@@ -26,7 +26,7 @@ class Bundle:
     als            regularization and confidence `alpha` of the fit, needed to fold in
     popularity     [M]     decayed plays when trained; orders the popular rung before any live count exists
     network        name -> tensor: the ranker (`recsys.ranking.model`); calibration is part of it
-    feature_names  F names, the order of the ranker's input; all of them in `features.columns.FEATURES`
+    feature_names  F names, the order of the ranker's input; the first of `features.columns.FEATURES`
     probe_features [P, F] and probe_p [P, A]: what the ranker must answer; checked before traffic
     metrics        figures of the run that trained it
     encoder        whose text vectors it was trained on, name and version; empty for none

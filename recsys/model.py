@@ -11,7 +11,7 @@ import numpy as np
 from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
 from recsys.errors import BundleError
-from recsys.types import ACTIONS, F32, I32
+from recsys.types import ACTIONS, F32
 
 if TYPE_CHECKING:
     from recsys.ranking.model import Predictor
@@ -22,33 +22,31 @@ PROBE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Model:
-    """One model in service; safe to share between threads.
-
-    takes  places of the ranker's features among the engine's; None where they are the same in the same order
-    """
+    """One model in service; safe to share between threads."""
 
     bundle: Bundle
     retriever: Retriever
     predictor: Predictor
-    takes: I32 | None = None
 
     def p(self, features: F32) -> F32:
-        """[N, F] the engine's features -> [N, A] calibrated probabilities, by those that the ranker was trained on."""
-        return self.predictor.p(features if self.takes is None else features[:, self.takes])
+        """[N, F] the engine's features -> [N, A] calibrated probabilities, by those that the ranker was trained on: the
+        first ones."""
+        return self.predictor.p(features[:, : len(self.bundle.feature_names)])
 
     @classmethod
     def load(cls, bundle: Bundle, feature_names: Sequence[str], encoder: str | None = None) -> Model:
         """Build and probe; raises BundleError when it would answer otherwise than where it was trained.
 
-        feature_names  F names, the columns of what `p` will be given. A model of an engine that had fewer goes on in
-                 service: each feature is found by its name
+        feature_names  F names, the columns of what `p` will be given. A model of an older engine, whose features are
+                 the first of these, goes on in service; in another order they are refused, as nothing else would show
+                 that somebody altered the manifest
         encoder  whose text vectors the catalogue has, name and version, empty for none; None: not looked at. A model
                  that was trained without any has learned nothing from them, and goes with all
         """
-        place = {name: n for n, name in enumerate(feature_names)}
-        if odd := sorted(set(bundle.feature_names).difference(place)):
-            raise BundleError(f"the bundle was trained on features that this engine has not: {', '.join(odd)}")
-        same = tuple(feature_names) == bundle.feature_names
+        names = bundle.feature_names
+        if names != tuple(feature_names)[: len(names)]:
+            odd = sorted(set(names).difference(feature_names))
+            raise BundleError(f"the bundle was trained on other features: {', '.join(odd) or 'another order'}")
         if encoder is not None and bundle.encoder not in ("", encoder):
             raise BundleError(
                 f"the bundle was trained on text vectors of {bundle.encoder}; this engine's are of {encoder or 'none'}"
@@ -72,5 +70,4 @@ class Model:
             raise BundleError(f"the ranker answers its probe {off:.2g} off; at most {PROBE_TOLERANCE} is allowed")
         als = bundle.als
         retriever = Retriever(bundle.item_ids, bundle.item_vectors, als["regularization"], als["alpha"])
-        takes = None if same else np.array([place[name] for name in bundle.feature_names], np.int32)
-        return cls(bundle, retriever, predictor, takes)
+        return cls(bundle, retriever, predictor)

@@ -139,7 +139,7 @@ def _live(parts: Parts, log: EventLog, clock: Clock, rows: int, chance: random.R
         clock.now += round(chance.expovariate(1 / 300), 3)
         viewer, what = f"viewer-{int(chance.paretovariate(0.6)) % VIEWERS}", chance.random()
         if what < 0.6:
-            zaps = ("play", "play") if what > 0.5 else (chance.choice(KINDS),)  # what is left for another was skipped
+            zaps = ("play", "play") if what > 0.4 else (chance.choice(KINDS),)  # what is left for another was skipped
             for kind in zaps:
                 number, clock.now = number + 1, clock.now + 5
                 parts.stream.publish(topic, [_happened(viewer, f"e{number}", kind, clock.now, chance)])

@@ -50,11 +50,11 @@ def test_a_bundle_survives_the_trip_through_bytes() -> None:
     assert Model.load(got, FEATURES).predictor.p(sent.probe_features).tolist() == sent.probe_p.tolist()
 
 
-def test_a_model_of_an_engine_with_fewer_columns_finds_its_own_by_name() -> None:
-    sent, names = bundle(), ("c", "new", "a", "b", "newer")
-    model = Model.load(sent, names)
+def test_a_model_of_an_engine_with_fewer_features_hears_no_others() -> None:
+    sent = bundle()
+    model = Model.load(sent, (*FEATURES, "new", "newer"))
     table = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
-    table[:, [2, 3, 0]] = sent.probe_features
+    table[:, :3] = sent.probe_features
     np.testing.assert_array_equal(model.p(table), sent.probe_p)
     assert Model.load(sent, FEATURES).p(sent.probe_features).tolist() == sent.probe_p.tolist()
 
@@ -130,10 +130,20 @@ def test_an_unsound_bundle_is_refused(damage, said: str) -> None:  # type: ignor
         pack(damage(bundle()))
 
 
+def _of_two(b: Bundle, names: tuple[str, str]) -> Bundle:
+    network = tensors(Ranker(2, len(ACTIONS), hidden=4))
+    probe = b.probe_features[:, :2]
+    return replace(
+        b, network=network, feature_names=names, probe_features=probe, probe_p=Predictor.load(network).p(probe)
+    )
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda b: replace(b, feature_names=("a", "e", "d")), "d, e"),
+        (lambda b: replace(b, feature_names=("a", "c", "b")), "another order"),
+        (lambda b: replace(b, feature_names=("a", "e", "d")), "other features: d, e"),
+        (lambda b: _of_two(b, ("b", "c")), "another order"),
         (lambda b: replace(b, probe_p=b.probe_p + np.float32(0.01)), "probe"),
         (lambda b: replace(b, actions=("play", "like", "complete", "dislike")), "predicts"),
         (lambda b: replace(b, network={"head.weight": b.network["head.weight"]}), "not a ranker"),
