@@ -13,7 +13,7 @@ import numpy as np
 
 from features.figures import MEASURES, Figures
 from features.fold_viewer import SESSION_GAP_S
-from recsys.candidates.retrieval import history
+from recsys.candidates.retrieval import WEIGHT, history
 from recsys.candidates.similar import match, taste
 from recsys.catalog import KINDS, Catalog
 from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
@@ -201,9 +201,8 @@ def _history_columns(out: F32, rows: I32, viewer: ViewerState, catalog: Catalog,
     last = {action.item_id: action.at for action in viewer.recent}
     past = catalog.rows(weights)
     fresh = np.exp2(-np.maximum(now - np.array([last[i] for i in weights]), 0.0) / HALF_LIFE_S)
-    disliked = {a.item_id for a in viewer.recent if a.kind in ("dislike", "hide")}
-    against = np.array([i in disliked for i in weights])
-    weight = np.array(list(weights.values())) * fresh
+    said = np.array(list(weights.values()))
+    against, weight = said == WEIGHT["dislike"], said * fresh  # what was liked after all is no longer disliked
     liked, bad = np.where(against, 0.0, weight), np.where(against, fresh, 0.0)
 
     _label_column(out, "label_match", rows, past, liked, catalog)

@@ -32,6 +32,9 @@ VECTORS = "vector:"
 AT_ONCE = 128
 """Texts encoded in one step: about a tenth of a second."""
 
+PLAIN = "news"
+"""No encoder can find fault with this text: where even it has no vector, the encoder is away, and no text is wrong."""
+
 TURN_S = 0.2
 """How long to wait for another process's turn to end."""
 
@@ -138,14 +141,23 @@ class Vectors:
         made: dict[str, F16] = {}
         wrong: dict[str, str] = {}
         self._each(texts, made, wrong)
+        away = self._away() if wrong else None
         self._kept.put({self._key(text): vector.tobytes() for text, vector in made.items()})
         for row in rows:
             text = self._waiting[row]
             if text in made:
                 self._place(row, made[text])
-            elif text in wrong:
+            elif text in wrong and not away:
                 self.refused[catalog.ids[row]] = wrong[text]
                 self._place(row, np.zeros(self._encoder.dimensions, np.float16))
+        if away:
+            raise Unavailable(f"the encoder {self._encoder.name} does not answer: {away}")
+
+    def _away(self) -> str | None:
+        """Why the encoder answers nothing at all; None when it does answer."""
+        wrong: dict[str, str] = {}
+        self._each([PLAIN], {}, wrong)
+        return wrong.get(PLAIN)
 
     def _each(self, texts: Sequence[str], made: dict[str, F16], wrong: dict[str, str]) -> None:
         """Encode; where that fails, by halves, until the text that it fails on stands alone."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.columns import FEATURES, columns
-from features.fold import FOREVER, Counted, Placed, ViewerFold
+from features.fold import Counted, Placed, ViewerFold
 from features.offline.points import Asked
 from features.stats import StatsColumns
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
-from recsys.state import ViewerState, remembered
+from recsys.state import TTL_S, ViewerState, remembered
 from recsys.types import F32
 
 
@@ -21,7 +21,7 @@ def by_replay(
     catalog: Catalog,
     asked: Asked,
     *,
-    ttl_s: float = FOREVER,
+    ttl_s: float = TTL_S,
     retriever: Retriever | None = None,
 ) -> F32:
     """[N, F] as `points.point_in_time`, from events in offset order per source, each offset once."""

@@ -25,14 +25,14 @@ import numpy as np
 from features.circles import no_search_for_circles
 from features.columns import AT, blank, item_columns, viewer_columns
 from features.figures import MEASURES, Figures
-from features.fold import FOREVER, Placed, ViewerFold, roll_up
+from features.fold import Placed, ViewerFold, roll_up
 from features.offline.ballots import Ballots, Gathered, Tally, by_viewer, counted, gathered
 from features.offline.log import EventLog
 from features.offline.sums import FastSums, Sums
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import Finding, InvalidInput
-from recsys.state import ViewerState, remembered
+from recsys.state import TTL_S, ViewerState, remembered
 from recsys.types import F32, F64, I32, I64
 
 
@@ -66,11 +66,11 @@ class Asked:
 
 
 def point_in_time(
-    log: EventLog, catalog: Catalog, asked: Asked, *, ttl_s: float = FOREVER, retriever: Retriever | None = None
+    log: EventLog, catalog: Catalog, asked: Asked, *, ttl_s: float = TTL_S, retriever: Retriever | None = None
 ) -> F32:
     """[N, F] features, F as in FEATURES, each row as of its own time.
 
-    ttl_s      after this long without an event a viewer was forgotten, as online
+    ttl_s      after this long without an event a viewer was forgotten, as online (`--viewer-ttl-days`)
     retriever  gives `affinity`, 0 without it; hand in one that was fitted on what was before the times asked
     Raises InvalidInput for unknown items, Unavailable when the log cannot be read.
     """

@@ -17,16 +17,15 @@ import numpy as np
 
 from features.columns import AT, FEATURES, blank, item_columns, viewer_columns
 from features.figures import MEASURES, Figures
-from features.fold import FOREVER, Placed, ViewerFold
+from features.fold import Placed, ViewerFold
 from features.offline.ballots import Ballots, ballots, by_viewer
 from features.offline.known import Known
-from features.offline.log import FOREVER as EVER
-from features.offline.log import EventLog
+from features.offline.log import FOREVER, EventLog
 from features.offline.table import placed_of, whole
 from features.viewer_event import ViewerEvent
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog, within
-from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, ViewerState, remembered
+from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, TTL_S, ViewerState, remembered
 from recsys.types import F32, F64, I32, I64
 
 VISITS = MEASURES.index("visits")
@@ -52,7 +51,7 @@ class Served:
     knew: Known
 
 
-def served_pages(log: EventLog, since: float = 0.0, until: float = EVER) -> Iterator[Served]:
+def served_pages(log: EventLog, since: float = 0.0, until: float = FOREVER) -> Iterator[Served]:
     """Pages in the order of time whose impressions say what they knew. Raises Unavailable."""
     query = """
         SELECT * FROM log WHERE kind = 'impression' AND "at" >= $since AND "at" < $until AND context != ''
@@ -75,24 +74,28 @@ def made_again(
     pages: Sequence[Served],
     retrievers: Mapping[str, Retriever],
     *,
-    ttl_s: float = FOREVER,
+    ttl_s: float = TTL_S,
 ) -> list[F32]:
-    """The features of these pages, [K, F] each. `retrievers`: model version -> what gave `affinity`; of other models
-    it is 0. Raises Unavailable."""
+    """The features of these pages, [K, F] each, not a number (NaN) for an item that is not in the catalogue.
+
+    retrievers  model version -> what gave `affinity`; of other models it is 0
+    Raises Unavailable.
+    """
     counted = _Counted(ballots(log, catalog, ttl_s))
     states = _viewers(log, pages, ttl_s)
     answer = []
     for page, viewer in zip(pages, states, strict=True):
-        event = page.event
-        rows = catalog.rows(event.items)
-        screen = event.placement.split("-")[1]
+        event, places = page.event, [n for n, item_id in enumerate(page.event.items) if item_id in catalog.row_of]
+        items, upto = [event.items[n] for n in places], [page.knew.upto[n] for n in places]
+        rows, screen = catalog.rows(items), event.placement.split("-")[1]
         out = blank(len(rows))
-        figures = counted.upto(rows, page.knew, event.region, screen)
+        figures = counted.upto(rows, msgspec.structs.replace(page.knew, upto=upto), event.region, screen)
         item_columns(out, rows, catalog, figures, event.at, event.region, screen)
         if viewer is not None:
             viewer_columns(out, rows, viewer, catalog, event.at, screen)
-            _affinity(out, event.items, viewer, retrievers.get(page.model_version))
-        answer.append(out)
+            _affinity(out, items, viewer, retrievers.get(page.model_version))
+        answer.append(np.full((len(event.items), len(FEATURES)), np.nan, np.float32))
+        answer[-1][places] = out
     return answer
 
 

@@ -118,6 +118,14 @@ def test_values_kinds_and_formats_of_what_was_liked() -> None:
         assert not any(column(of([0, 1, 2], ViewerState("v", (Recent("i0", "dislike", NOW),))), name))
 
 
+def test_the_last_word_on_an_item_counts() -> None:
+    then = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i0", "like", NOW)))
+    again = ViewerState("v", (Recent("i0", "like", NOW), Recent("i0", "dislike", NOW)))
+    for name in ("label_match", "same_outlet", "axis_match", "same_kind", "format_match"):
+        assert (column(of([0], then), name), column(of([0], again), name)) == ([1.0], [0.0]), name
+    assert (column(of([0], then), "label_dislike"), column(of([0], again), "label_dislike")) == ([0.0], [1.0])
+
+
 def test_columns_are_only_ever_added_at_the_end() -> None:
     """Older engines' pages and models are read by these places and names. Add a new name here too; change none."""
     known = """\

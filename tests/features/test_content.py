@@ -154,6 +154,33 @@ def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyP
     assert vectors.complete(catalog).vectors.any()
 
 
+class Away(NgramEncoder):
+    """Knows one wrong text, and is away while `out`."""
+
+    out = False
+
+    def encode(self, texts: Sequence[str]) -> F32:
+        if self.out or any("wrong" in text for text in texts):
+            raise RuntimeError("nobody there" if self.out else "wrong text")
+        return super().encode(texts)
+
+
+def test_no_text_is_refused_while_its_encoder_is_away() -> None:
+    catalog = Catalog.of([item(n, text) for n, text in enumerate(["茶", "wrong", "tea"])])
+    encoder, kept = Away(), MemoryStore()
+    vectors = Vectors(encoder, kept)
+    vectors.step(catalog)  # looks for what is kept
+    encoder.out = True
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="does not answer: RuntimeError: nobody there"):
+            vectors.step(catalog)
+    assert (vectors.refused, vectors.waiting) == ({}, 3)
+    encoder.out = False
+    made = vectors.complete(catalog).vectors
+    assert [bool(vector.any()) for vector in made] == [True, False, True]
+    assert list(vectors.refused.values()) == ["RuntimeError: wrong text"]
+
+
 PLUG = """
 import os
 import time

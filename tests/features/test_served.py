@@ -51,3 +51,5 @@ def test_a_page_of_an_engine_with_fewer_features_is_read(tmp_path: Path) -> None
     item = {"id": "a", "title": {"en": "a"}, "outlet": "cn", "published_at": "2026-01-01T00:00:00Z"}
     again = made_again(log, Catalog.of([Item.model_validate(item)]), pages, {})
     assert [table.shape for table in again] == [(1, len(FEATURES))] * 2
+    assert np.isfinite(again).all()
+    assert np.isnan(made_again(log, Catalog.empty(), pages, {})).all(), "of an item that has left the catalogue"
