@@ -68,6 +68,9 @@ class Publisher:
                 # Sending the batch again may repeat records; the fold drops an event id it has seen.
                 log.warning("impressions wait: %s", error)
                 self._given_up.wait(_PAUSE_S)
+            except Exception:  # a bug below must not end this thread: everything after it would wait for ever
+                log.exception("impressions wait")
+                self._given_up.wait(_PAUSE_S)
             else:
                 batch = []
                 self._in_hand = 0

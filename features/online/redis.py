@@ -21,6 +21,7 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from features.online import Swap
@@ -204,11 +205,16 @@ class RedisStore:
 
     @property
     def _client(self) -> Any:
-        """The client, made when it is first needed: a cluster's asks its node for the others at once."""
+        """The client, made when it is first needed: a cluster's asks its node for the others at once. While one thread
+        does, others wait for it no longer than for an answer."""
         if self._opened is None:
-            with self._opening:
+            if not self._opening.acquire(timeout=self._timeout_s):
+                raise TimeoutError("still being connected")
+            try:
                 if self._opened is None:
                     self._opened = self._connect()
+            finally:
+                self._opening.release()
         return self._opened
 
     def _connect(self) -> Any:
@@ -236,7 +242,7 @@ class RedisStore:
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, RedisClusterException, OSError) as error:  # the second is no kind of the first
             where = self._url.partition("://")[2].rpartition("@")[2]  # without the password
             raise Unavailable(f"redis {where}: {type(error).__name__}: {error}") from error
 

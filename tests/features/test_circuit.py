@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from features.online.circuit import Circuit
 from features.online.guarded import PROBED, GuardedStore
 from features.online.memory import MemoryStore
+from features.online.redis import RedisStore
 from recsys.errors import Unavailable
 
 STEPS = st.lists(st.tuples(st.sampled_from(["answer", "probe"]), st.booleans(), st.floats(0, 0.4)), max_size=60)
@@ -175,3 +178,12 @@ def test_many_threads_start_one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.asked.count("viewer:{v}") <= 3 + 8  # those that were under way when it opened
     probes[0].join(5)
     assert not probes[0].is_alive()
+
+
+def test_a_cluster_that_is_not_there_is_unavailable_to_all_who_ask_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        for port in (1, silent.getsockname()[1]):
+            store = RedisStore(f"redis://127.0.0.1:{port}", timeout_s=0.05, cluster=True)
+            with ThreadPoolExecutor(8) as asking:
+                answers = [asking.submit(store.get, ["viewer:v"]) for _ in range(8)]
+            assert {type(answer.exception()) for answer in answers} == {Unavailable}

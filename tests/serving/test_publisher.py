@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import pytest
+
 from features.spool.direct import DirectSpool
 from features.stream import Record
 from features.stream.memory import MemoryStream
@@ -21,11 +23,12 @@ class Moody(MemoryStream):
         super().__init__(1)
         self.open = threading.Event()
         self.refused = threading.Event()
+        self.fault: Exception = Unavailable("closed")
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         if not self.open.is_set():
             self.refused.set()
-            raise Unavailable("closed")
+            raise self.fault
         return super().publish(topic, records)
 
     def values(self) -> list[bytes]:
@@ -55,8 +58,10 @@ def test_what_waits_is_sent_in_order_before_the_end() -> None:
     assert lost == []
 
 
-def test_a_stream_that_comes_back_gets_everything() -> None:
+@pytest.mark.parametrize("fault", [Unavailable("closed"), RuntimeError("a bug")])
+def test_a_stream_that_comes_back_gets_everything(fault: Exception) -> None:
     stream, lost = Moody(), []
+    stream.fault = fault
     publisher = Publisher(spool(stream), lost.append)
     publisher.start()
     for n in range(10):
