@@ -33,15 +33,16 @@ from features.viewer_event import (
     SCHEMAS,
     TYPE_PREFIX,
     Kind,
+    answer,
 )
 from recsys.catalog import Id
-from recsys.errors import EventError, Finding, worded
+from recsys.errors import NAME, EventError, Finding, worded
 from recsys.types import Screen
 
 Instant = Annotated[float, Field(strict=True, ge=0, le=LATEST), AfterValidator(lambda at: round(at, 6))]
 ClientInstant = Annotated[float, Field(strict=True, ge=0), AfterValidator(lambda at: min(round(at, 6), CLIENT_LATEST))]
 Seconds = Annotated[float, Field(strict=True, ge=0, lt=10**7, allow_inf_nan=False)]
-Name = Annotated[str, StringConstraints(pattern=r"^\S*$", max_length=200)]
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=200)]
 
 
 class EventForm(BaseModel):
@@ -170,7 +171,7 @@ def _upgraded(data: dict[str, Any], kind: str, schema: str) -> dict[str, Any]:
     if schema == SCHEMAS[0] and kind == "survey" and "rating" not in data:
         percent = data.get("percent")
         if isinstance(percent, int | float) and not isinstance(percent, bool) and 0 <= percent <= 100:
-            return {**{name: said for name, said in data.items() if name != "percent"}, "rating": percent / 100}
+            return {**{name: said for name, said in data.items() if name != "percent"}, "rating": answer(percent)}
     return data
 
 

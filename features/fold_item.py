@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from features.votes import IMPRESSION, VISIT, Counted, Vote
 from recsys.state import FAST_HALF_LIFE_S, ItemState, forgotten, forward_weight
 
-REGIONS_MAX = 500
-"""Regions that an item's state tells apart, those with the most visits."""
+REGIONS_MAX = 4096
+REGIONS_SPARE = 512
+"""Regions that an item's state tells apart: all of them up to REGIONS_MAX + REGIONS_SPARE, which holds every county of
+a large country (GB/T 2260 has some 3,200 codes). When there is one more, the REGIONS_MAX with the most visits stay, and
+what the others had is lost: of each at most what the lightest that stays has. So a newcomer has time to grow until
+REGIONS_SPARE others have come, and one that was cut begins anew when it comes back. A region has the visits of all that
+lies in it, so what is lost of a place still counts for those around it.
+"""
 
 
 class ItemFold:
@@ -58,8 +64,8 @@ class ItemFold:
         regions = self._regions
         for place in roll_up(region):
             regions[place] = regions.get(place, 0.0) + weight
-        while len(regions) > REGIONS_MAX:
-            del regions[min(regions, key=lambda place: (regions[place], place))]
+        if len(regions) > REGIONS_MAX + REGIONS_SPARE:
+            self._regions = heaviest(regions, REGIONS_MAX)
         if screen:
             self._screens[screen] = self._screens.get(screen, 0.0) + weight
 
@@ -67,6 +73,17 @@ class ItemFold:
         """The item's state by now. The fold may go on afterwards, but not when the state is still in use."""
         return ItemState(self._item_id, self._counts, self._regions, self._impressions, self._offsets, self._visits,
                          self._screens, self._lately, self._lately_at, self._at)  # fmt: skip
+
+
+def heaviest(regions: Mapping[str, float], most: int) -> dict[str, float]:
+    """The `most` regions with the most visits, in the order in which they stood; of equals the first by name, so a
+    region before what lies in it.
+
+    >>> heaviest({"us": 1.0, "cn.zj": 2.0, "cn": 2.0}, 1)
+    {'cn': 2.0}
+    """
+    kept = set(sorted(regions, key=lambda place: (-regions[place], place))[:most])
+    return {place: visits for place, visits in regions.items() if place in kept}
 
 
 def faster(lately: float, lately_at: float, worth: float, at: float) -> tuple[float, float]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from heapq import nlargest
+from itertools import count, pairwise, repeat
 
 import numpy as np
+from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from features.codec import ITEMS, item_at
 from features.fold_item import faster, roll_up, screen_of
@@ -15,11 +17,15 @@ from features.online import OnlineStore
 from features.unreadable import Unreadable
 from features.votes import IMPRESSION, VISIT, Counted
 from recsys.catalog import Catalog
+from recsys.places import Places
 from recsys.state import FAST_HALF_LIFE_S, ItemState, ItemStats, forward_weight
 from recsys.types import ACTIONS, F64, I64
 
-REGIONS_MAX = 2000
-"""Regions that have a column of their own while serving, those with the most visits: anybody may name a region."""
+REGIONS_MAX = 8192
+"""Regions that are told apart in the statistics of all items, those with the most visits: anybody may name a region."""
+
+SETTLE_EVERY = 1 << 20
+"""Counts by region are summed whenever at least so many wait for it."""
 
 _noted = Unreadable()
 _COLUMN = {action: column for column, action in enumerate(ACTIONS)}
@@ -38,7 +44,7 @@ class StatsColumns:
         self._impressions, self._visits, self._hides = np.zeros(size), np.zeros(size), np.zeros(size)
         self._lately, self._lately_at = np.zeros(size), np.zeros(size)
         self._offsets: dict[str, I64] = {}
-        self._by_region: dict[str, F64] = {}
+        self._by_region = _Regions(size)
         self._by_screen: dict[str, F64] = {}
 
     def add(self, one: Counted) -> None:
@@ -51,8 +57,7 @@ class StatsColumns:
             if action == VISIT:
                 self._visits[row] += worth * weight
                 self._hurry(row, worth, event.at)
-                for region in roll_up(event.region):
-                    self._at(self._by_region, region)[row] += worth * weight
+                self._by_region.add(row, dict.fromkeys(roll_up(event.region), worth * weight))
                 if screen := screen_of(event.screen, event.placement):
                     self._at(self._by_screen, screen)[row] += worth * weight
             elif action == IMPRESSION:
@@ -65,7 +70,6 @@ class StatsColumns:
     def merge(self, states: Iterable[ItemState]) -> None:
         """Count what item states have counted already; numbers are gathered first and added as columns."""
         seen, visited, hidden, acted = _Sums(), _Sums(), _Sums(), _Sums()
-        by_region: dict[str, _Sums] = defaultdict(_Sums)
         by_screen: dict[str, _Sums] = defaultdict(_Sums)
         for state in states:
             row = self._row_of.get(state.item_id)
@@ -84,17 +88,13 @@ class StatsColumns:
                     acted.add(row * len(ACTIONS) + _COLUMN[action], worth)
                 elif action == "hide":
                     hidden.add(row, worth)
-            for region, worth in state.regions.items():
-                by_region[region].add(row, worth)
+            self._by_region.add(row, state.regions)
             for screen, worth in state.screens.items():
                 by_screen[screen].add(row, worth)
         seen.into(self._impressions)
         visited.into(self._visits)
         hidden.into(self._hides)
         acted.into(self._count.reshape(-1))  # a view: the same numbers as one line
-        heaviest = nlargest(REGIONS_MAX, by_region, key=lambda region: (by_region[region].total(), region))
-        for region, visits in ((region, by_region[region]) for region in heaviest):
-            visits.into(self._at(self._by_region, region))
         for screen, visits in by_screen.items():
             visits.into(self._at(self._by_screen, screen))
 
@@ -106,7 +106,7 @@ class StatsColumns:
         return ItemStats(
             count=(self._count * scale).astype(np.float32),
             impressions=(self._impressions * scale).astype(np.float32),
-            by_region={region: (visits * scale).astype(np.float32) for region, visits in self._by_region.items()},
+            by_region=self._by_region.times(scale),
             by_screen={screen: (visits * scale).astype(np.float32) for screen, visits in self._by_screen.items()},
             visits=(self._visits * scale).astype(np.float32),
             hides=(self._hides * scale).astype(np.float32),
@@ -142,12 +142,51 @@ class _Sums:
         self._places.append(place)
         self._worth.append(worth)
 
-    def total(self) -> float:
-        return sum(self._worth)
-
     def into(self, column: F64) -> None:
         """column[place] += worth for each; a place may come several times."""
         np.add.at(column, np.frombuffer(self._places, np.int64), np.frombuffer(self._worth))
+
+
+class _Regions:
+    """Visits by region and row: what is added waits as plain numbers and is summed in one go, to one for each pair.
+
+    So nothing is as large as regions x rows, and much is read fast.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._code = rows, defaultdict[str, int](count().__next__)
+        self._begin()
+        self._sum = csr_matrix((0, rows))
+
+    def _begin(self) -> None:
+        self._region, self._row, self._visits = array("i"), array("i"), array("d")
+
+    def add(self, row: int, visits: Mapping[str, float]) -> None:
+        """Add region -> visits to a row."""
+        self._region.extend(map(self._code.__getitem__, visits))
+        self._visits.extend(visits.values())
+        self._row.extend(repeat(row, len(visits)))
+        if len(self._row) >= SETTLE_EVERY + self._sum.nnz:
+            self._settle()
+
+    def _settle(self) -> None:
+        shape, row = (len(self._code), self._rows), np.frombuffer(self._row, np.int32)
+        self._sum.resize(shape)
+        if len(row):
+            place = np.frombuffer(self._region, np.int32), row
+            self._sum = self._sum + csr_matrix((np.frombuffer(self._visits), place), shape)  # sums what comes twice
+            self._begin()
+
+    def times(self, scale: float) -> Places:
+        """All of it by now, times `scale`; of more than REGIONS_MAX regions those with the most visits."""
+        self._settle()
+        names, visits = list(self._code), self._sum
+        if len(names) > REGIONS_MAX:
+            weight = np.asarray(visits.sum(axis=1)).ravel().tolist()
+            kept = nlargest(REGIONS_MAX, range(len(names)), key=lambda code: (weight[code], names[code]))
+            names, visits = [names[code] for code in kept], visits[kept]
+        span = dict(zip(names, pairwise(visits.indptr.tolist()), strict=True))
+        return Places(self._rows, span, visits.indices, (visits.data * scale).astype(np.float32))
 
 
 def read_stats(store: OnlineStore, catalog: Catalog, now: float, unreadable: Unreadable = _noted) -> ItemStats:

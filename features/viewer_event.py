@@ -83,6 +83,15 @@ class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
     context: dict[str, Any] = {}  # of an impression: seed, versions, rung, propensity, features as used
 
 
+def answer(percent: float) -> float:
+    """The rating, from 0 to 1, that a survey of version 1 meant by its `percent`.
+
+    >>> answer(80)
+    0.8
+    """
+    return percent / 100
+
+
 def region_of(outlet: str) -> str:
     """The region of which an outlet bears the name; of one deeper than events know regions, the region around it.
 

@@ -78,7 +78,7 @@ def export_viewer(
     yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
     yield from (msgspec.json.encode({"dead": one}) + b"\n" for one in dead)
     for one in placed_of(whole(log.query(_OWN, {"viewer": viewer_id}))):
-        event = msgspec.Raw(encode(one.event))
+        event = msgspec.Raw(encode(one.event, checked=True))  # as it was taken, whatever is taken today
         yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"
 
 

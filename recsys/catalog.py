@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from recsys.content import NO_CONTENT, Content
+from recsys.errors import ID
 from recsys.types import F32, F64, I16, I32, Bool, Screen
 
 T = TypeVar("T", bound=np.generic)
@@ -26,7 +27,7 @@ Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", 
 Label = Annotated[str, StringConstraints(pattern=r"^[^/\s][^/]*(/[^/]+)*$", max_length=200)]
 """A tag as a path: `news/politics` lies in the subtree of `news`."""
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\S+$")]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ID)]
 Kind = Literal["film", "series", "episode", "video", "article", "audio", "live"]
 Status = Literal["published", "review", "withdrawn"]
 KINDS: tuple[str, ...] = ("film", "series", "episode", "video", "article", "audio", "live")

@@ -21,12 +21,17 @@ from typing import Any, Literal
 
 Level = Literal["error", "warning", "hint"]
 
+ID = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
+NAME = r"^[^\s\x00-\x1f\x7f-\x9f]*$"
+"""Names of things, one that must be there and one that may be empty: nothing in them that nobody sees."""
+
 SHAPES = {
     r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
     r"^([a-z0-9_]+(\.[a-z0-9_]+){0,7})?$": "lower-case letters and digits, parted by dots, such as cn.zj.hz; "
     "at most eight levels",
     r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
-    r"^\S+$": "no spaces",
+    ID: "neither spaces nor control characters",
+    NAME: "neither spaces nor control characters",
     r"^[^\s@]+$": "neither spaces nor @",
     r"^[a-z0-9]+(-[a-z0-9]+)*$": "a profile's name, such as mainstream-guidance",
 }

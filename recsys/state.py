@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
+from recsys.places import Places
 from recsys.types import ACTIONS, F32, F64, I64
 
 RECENT_MAX = 100
@@ -234,7 +235,9 @@ class ItemStats:
         return ItemStats(
             np.vstack([self.count, np.zeros((missing, self.count.shape[1]), np.float32)]),
             _longer(self.impressions, missing),
-            {region: _longer(visits, missing) for region, visits in self.by_region.items()},
+            self.by_region.resized(items)
+            if isinstance(self.by_region, Places)
+            else {region: _longer(visits, missing) for region, visits in self.by_region.items()},
             {screen: _longer(visits, missing) for screen, visits in self.by_screen.items()},
             None if self.visits is None else _longer(self.visits, missing),
             None if self.hides is None else _longer(self.hides, missing),

@@ -35,6 +35,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "rebuild": ("--events", "20000"),
     "served": ("--rows", "500"),
     "content": ("--short",),
+    "regions": ("--items", "2000"),
 }
 """Benchmark -> what makes it short."""
 
@@ -72,7 +73,7 @@ def _arguments(name: str, clicks: Path | None, said: argparse.Namespace) -> list
     arguments = list(SHORT[name]) if said.short else []
     if name in OF_CLICKS:
         arguments += ["--clicks", str(clicks)]
-    if name == "served":
+    if name in ("served", "regions"):
         arguments += ["--seed", str(said.seed)]
     if name == "content" and said.titles:
         arguments += ["--titles", *map(str, said.titles)]

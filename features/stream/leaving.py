@@ -19,7 +19,8 @@ from features.stream import Held
 
 MARK_EVERY_S = 600.0
 GONE = "\0gone"
-"""Key of a row that was emptied."""
+THERE = "(key != ? OR length(value) > 0)"
+"""Whether a row is a message: one that was emptied has the key GONE and no bytes. A message of that key has some."""
 
 SCHEMA = """
 PRAGMA secure_delete = ON;  -- what was deleted is not left behind in the file
@@ -49,7 +50,7 @@ def _is_marked(db: sqlite3.Connection, topic: str, partition: int) -> bool:
 
 def oldest(db: sqlite3.Connection, topic: str, partition: int) -> int | None:
     """Offset of the first message that is there; None when there is none."""
-    sql = 'SELECT min("offset") FROM message WHERE topic = ? AND partition = ? AND key != ?'
+    sql = f'SELECT min("offset") FROM message WHERE topic = ? AND partition = ? AND {THERE}'
     found = db.execute(sql, (topic, partition, GONE)).fetchone()[0]
     return None if found is None else int(found)
 
@@ -82,8 +83,8 @@ def forget(
         with hold(), transaction(db):
             went += _remove(db, topic, partition, first, last, key)
     with hold():
-        sql = 'SELECT count(*) FROM message WHERE topic = ? AND partition = ? AND "offset" > ? AND key = ?'
-        left = db.execute(sql, (topic, partition, upto, key)).fetchone()[0]
+        sql = f'SELECT count(*) FROM message WHERE topic = ? AND partition = ? AND "offset" > ? AND {THERE} AND key = ?'
+        left = db.execute(sql, (topic, partition, upto, GONE, key)).fetchone()[0]
     return went, int(left)
 
 
@@ -91,8 +92,8 @@ def held(
     db: sqlite3.Connection, hold: Hold, topic: str, before: float, groups: Sequence[str], key: str | None, now: float
 ) -> dict[str, Held]:
     """By group what it is not done with of what was written before then, of one key or all."""
-    said = """SELECT count(*), min("offset") FROM message WHERE topic = ? AND partition = ? AND "offset" > ?
-              AND "offset" <= ? AND key != ?""" + ("" if key is None else " AND key = ?")
+    said = f"""SELECT count(*), min("offset") FROM message WHERE topic = ? AND partition = ? AND "offset" > ?
+              AND "offset" <= ? AND {THERE}""" + ("" if key is None else " AND key = ?")
     since = 'SELECT max("at") FROM written WHERE topic = ? AND partition = ? AND "offset" <= ? AND "at" <= ?'
     found: dict[str, Held] = {}
     for partition in _partitions(db, hold, topic):
@@ -167,14 +168,16 @@ def _steps(
 
 def _remove(db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str | None) -> int:
     """Delete the rows of a span, of one key or all; how many messages went."""
-    where = 'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND ' + ("key != ?" if key is None else "key = ?")
-    said = (topic, partition, first, last, GONE if key is None else key)
+    where = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {THERE}' + (
+        "" if key is None else " AND key = ?"
+    )
+    said = (topic, partition, first, last, GONE, *([] if key is None else [key]))
     newest = '"offset" = (SELECT max("offset") FROM message WHERE topic = ? AND partition = ?)'
     emptied = db.execute(
         f"UPDATE message SET key = ?, value = x'' WHERE {where} AND {newest}", (GONE, *said, topic, partition)
     ).rowcount
     went = emptied + db.execute(f"DELETE FROM message WHERE {where}", said).rowcount
     if key is None:
-        old = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND key = ? AND NOT {newest}'
+        old = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND NOT {THERE} AND NOT {newest}'
         db.execute(f"DELETE FROM message WHERE {old}", (topic, partition, first, last, GONE, topic, partition))
     return went

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from features.sqlite import faults, open_database, transaction
 from features.stream import Held, Message, Record, leaving
-from features.stream.leaving import GONE, MARK_EVERY_S
+from features.stream.leaving import GONE, MARK_EVERY_S, THERE
 from features.stream.partition import partition_of, shrunk
 from recsys.errors import Conflict, Unavailable
 
@@ -36,8 +36,8 @@ CREATE TABLE IF NOT EXISTS identity (one INTEGER PRIMARY KEY CHECK (one = 1), id
 """
     + leaving.SCHEMA
 )
-_READ = """
-SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? AND key != ?
+_READ = f"""
+SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? AND {THERE}
 ORDER BY "offset" LIMIT ?
 """
 _BUSY_S = 10.0

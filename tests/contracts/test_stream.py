@@ -124,6 +124,29 @@ def test_bytes_are_bytes_and_reach_a_member_that_waits(
     assert {m.key for m in got} == {"观众-1"}
 
 
+def test_no_key_is_taken_for_a_mark_of_the_logs_own(
+    stream: Stream, url: str, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    """Also not once the log has emptied rows beside it, and not by an erasure of somebody else."""
+    odd = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
+    stream.publish(unique, odd)
+    with closing(join(unique, "g")) as member:
+        member.commit(done(take(member, len(odd))))
+    parts = range(stream.partitions(unique))
+    assert sorted(m.key for p in parts for m in stream.read(unique, p, 0, 9)) == sorted(one.key for one in odd)
+    for one in odd:
+        stream.forget(unique, one.key)
+        stream.publish(unique, [one])
+    found = [(m.key, m.value) for p in parts for m in stream.read(unique, p, 0, 99)]
+    assert sorted(set(found)) == sorted((one.key, one.value) for one in odd)
+    assert url.startswith("kafka") or len(found) == len(odd)
+    firsts = [(p, page[0].offset) for p in parts if (page := stream.read(unique, p, 0, 1))]
+    assert firsts == [(p, stream.oldest(unique, p)) for p, _ in firsts]
+    assert {group: held.messages for group, held in stream.held(unique, time.time() + 9e5).items()} == (
+        {} if url.startswith("kafka") else {"g": len(odd)}
+    )
+
+
 def test_reading_needs_no_group(stream: Stream, unique: str) -> None:
     assert stream.partitions(unique) == PARTITIONS
     stream.publish(unique, [Record("v", str(i).encode()) for i in range(9)])

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from features.events import ViewerEvent, accept, accept_json, ahead, decode, encode
+from features.fold import Placed
+from features.offline.log import EventLog
+from features.offline.table import table_of
+from features.online.memory import MemoryStore
+from features.viewers import export_viewer
 from recsys.errors import EventError
 from recsys.types import Screen
 
@@ -63,6 +71,42 @@ def test_bytes_of_version_1_are_read_as_the_newest_version_says_it(
     assert event == ViewerEvent(kind=kind.decode(), **envelope, **said)  # type: ignore[arg-type]
     assert json.loads(encode(event))["dataschema"] == "urn:mainstay:viewer-event:2"
     assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize("another_file_has_ratings", [False, True])
+def test_files_of_version_1_are_read_as_its_bytes_are(tmp_path: Path, another_file_has_ratings: bool) -> None:
+    """An engine that knew no `rating` wrote a survey's answer as `percent`, into files without that column."""
+    said = [("survey", 90.0), ("survey", 0.0), ("survey", None), ("ping", 12.5), ("play", None)]
+    old = [
+        ViewerEvent(id=f"s{n}", kind=kind, viewer_id="v1", at=NOW + n, item_id="a", percent=percent)  # type: ignore[arg-type]
+        for n, (kind, percent) in enumerate(said)
+    ]
+    log, placed = EventLog(tmp_path), [Placed("t/0", n, event) for n, event in enumerate(old)]
+    file = log._file("t/0", 0, len(old) - 1, placed)
+    file.parent.mkdir(parents=True)
+    pq.write_table(table_of(placed).drop_columns(["rating"]), file)
+    if another_file_has_ratings:
+        newer = ViewerEvent(id="s9", kind="survey", viewer_id="v9", at=NOW + 9, rating=0.25)
+        log.append("t/0", len(old), len(old), [Placed("t/0", len(old), newer)])
+    first = b'"item_id":"a"'
+    bytes_ = [
+        V1 % (kind.encode(), first if percent is None else b'%s,"percent":%g' % (first, percent))
+        for kind, percent in said
+    ]
+    expected = [
+        replace(decode(raw), id=event.id, at=event.at, client_at=None) for raw, event in zip(bytes_, old, strict=True)
+    ]
+    assert [one.event for one in log.by_offset("t/0")][: len(old)] == expected
+    lines = [json.loads(line) for line in export_viewer(log, MemoryStore(), "v1")]
+    assert [decode(json.dumps(line["event"]).encode()) for line in lines[1:]] == expected
+
+
+def test_an_export_holds_what_an_engine_that_took_more_has_taken(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    odd = ViewerEvent(id="e\x01", kind="like", viewer_id="v1", at=NOW, item_id="film\x00")
+    log.append("t/0", 0, 0, [Placed("t/0", 0, odd)])
+    _, line = (json.loads(line) for line in export_viewer(log, MemoryStore(), "v1"))
+    assert (line["event"]["id"], line["event"]["data"]["item_id"]) == (odd.id, odd.item_id)
 
 
 def test_a_client_of_version_1_may_go_on_sending() -> None:

@@ -143,7 +143,7 @@ def spoilt(draw: st.DrawFn) -> bytes:
 
 
 ODD: list[Any] = [
-    "", " ", "a b", "a\n", "a\u0085b", "a\u200db", "\ud800", "x" * 201, "cn.zj\n", "cn-tv-home\n", "２", "tv",
+    "", " ", "a b", "a\n", "a\u0085b", "\0gone", "a\u200db", "\ud800", "x" * 201, "cn.zj\n", "cn-tv-home\n", "２", "tv",
     True, 1.0, -0.0, 1e300, 2**63, 10**400, [], {}, ["a", "a"], ["a", "b c"], [0.5], [True],
     "2026-01-01T00:00:00Z", "2026-01-01 00:00:00Z", "2026-01-01t00:00:00z", "2026-01-01T00:00:00.1234567891Z",
     "2026-01-01T23:59:60Z", "9999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00+00:00", "1969-12-31T23:00:00Z",
@@ -294,6 +294,24 @@ def test_a_bad_field_is_named_as_the_client_wrote_it(raw: dict[str, Any], where:
     with pytest.raises(EventError) as caught:
         accept(raw, NOW)
     assert [finding.where for finding in caught.value.findings] == [where]
+
+
+@pytest.mark.parametrize("odd", ["\x00gone", "a\x1fb", "a\x7f", "\x80", "a\x9fb", "a\ud800"])
+def test_what_nobody_sees_is_in_no_name(odd: str) -> None:
+    """Control characters and halves of characters."""
+    fields = {"id": sent(id=odd), "subject": sent(subject=odd)}
+    fields |= {f"data.{name}": sent(data={name: odd}) for name in ("item_id", "session_id", "device_id", "request_id")}
+    page = {"item_id": None, "position_s": None, "items": ["a", odd]}
+    fields["data.items.1"] = sent(type="mainstay.viewer.impression", data=page)
+    for where, raw in fields.items():
+        for read in (lambda raw=raw: accept(raw, NOW), lambda raw=raw: accept_json(json.dumps(raw).encode(), NOW)):  # type: ignore[misc]
+            with pytest.raises(EventError) as caught:
+                read()
+            said = [(finding.where, finding.message) for finding in caught.value.findings]
+            if odd != "a\ud800":
+                assert said == [(where, "does not read as one: neither spaces nor control characters")]
+            elif said:  # as text it is no JSON
+                assert [place for place, _ in said] == [where]
 
 
 def test_every_bad_field_is_named_at_once() -> None:

@@ -13,19 +13,22 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.columns import AT, FEATURES
+from features.codec import encode_item, item_key
+from features.columns import AT, FEATURES, columns
 from features.events import ViewerEvent
-from features.fold import FOREVER, Placed
+from features.fold import FOREVER, Placed, fold_item, roll_up, sift
 from features.offline.brute import by_replay
 from features.offline.compact import compact
 from features.offline.log import EventLog
 from features.offline.points import Asked, point_in_time
 from features.offline.sums import FastSums, Sums
+from features.online.memory import MemoryStore
+from features.stats import read_stats
 from features.viewer_event import KINDS
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog, Item
 from recsys.errors import InvalidInput
-from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, RECENT_MAX
+from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState
 from recsys.types import Screen
 
 IDS = [f"i{n}" for n in range(6)]
@@ -151,6 +154,31 @@ def test_busy_viewers_count_less_here_as_there(tmp_path: Path) -> None:
     before, after = found[:, AT["log_popularity"]]
     assert before == 0
     assert 0 < after < 0.01
+
+
+def test_a_county_is_the_same_to_a_page_and_in_training_however_many_there_are(tmp_path: Path) -> None:
+    """Of one item seen all over a country of 2,844 counties, in whatever order they come."""
+    chance = random.Random(0)
+    counties = [f"cn.p{n % 31}.c{n}" for n in range(2844)] * 2 + [f"cn.p3.c{chance.randrange(31)}" for _ in range(50)]
+    chance.shuffle(counties)
+    placed = [
+        Placed("t/0", n, ViewerEvent(id=f"e{n}", kind="open", viewer_id=f"v{n}", at=LANDMARK + n, item_id="i0",
+                                     region=county))
+        for n, county in enumerate(counties)
+    ]  # fmt: skip
+    votes = [one for some in placed for one in sift(ViewerState(some.event.viewer_id), [some]).fresh]
+    now, online = LANDMARK + len(placed), MemoryStore()
+    online.put({item_key("i0", "t/0"): encode_item(fold_item(ItemState("i0"), votes))})
+    stats = read_stats(online, CATALOG, now)
+    regions = ["cn", *sorted({around for county in counties for around in roll_up(county)} - {"cn"})[::40]]
+    asked = Asked(
+        ["w"] * len(regions), ["i0"] * len(regions), np.full(len(regions), now), regions, ["tv"] * len(regions)
+    )
+    found = point_in_time(written(tmp_path, placed), CATALOG, asked)
+    row, none = np.zeros(1, np.int32), np.zeros(1, np.float32)
+    page = np.vstack([columns(row, none, None, CATALOG, stats, now, region, "tv") for region in regions])
+    assert page[:, AT["log_local_popularity"]].min() > 0
+    assert_same(page, found)
 
 
 def test_what_happens_at_the_time_asked_is_not_known(tmp_path: Path) -> None:

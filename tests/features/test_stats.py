@@ -6,15 +6,18 @@ from collections import defaultdict
 from datetime import UTC, datetime
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features import stats as module
 from features.codec import encode_item, item_key, viewer_key
 from features.events import ViewerEvent, actions_of
 from features.fold import Counted, Placed, fold_item, items_of, sift
 from features.online.memory import MemoryStore
 from features.stats import StatsColumns, read_stats
 from recsys.catalog import Catalog, Item
+from recsys.places import Places
 from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, ItemState, Recent, ViewerState
 from recsys.types import ACTIONS, Screen
 
@@ -123,6 +126,45 @@ def test_shards_of_the_online_store_sum_to_the_same(happened: list[ViewerEvent],
         assert set(found) == set(expected)
         for name, numbers in expected.items():
             np.testing.assert_allclose(found[name], numbers, rtol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(ITEMS), st.sampled_from(["cn", "cn.a", "cn.b", "us", "fr"]), st.integers(1, 9))),
+    st.integers(1, 4),
+)
+def test_regions_by_row_are_what_a_table_of_all_of_both_holds(said: list[tuple[str, str, int]], most: int) -> None:
+    """Beside a dense table, however often they are summed in between; of too many regions the greatest are there."""
+    states = [ItemState(item, regions={region: float(visits)}) for item, region, visits in said]
+    table: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.float32))
+    for item, region, number in said:
+        table[region][ITEMS.index(item)] += number
+    greatest = sorted(table, key=lambda region: (table[region].sum(), region), reverse=True)[:most]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "REGIONS_MAX", most)
+        patched.setattr(module, "SETTLE_EVERY", 2)
+        columns = StatsColumns(CATALOG)
+        for n in range(0, len(states), 5):
+            columns.merge(states[n : n + 5])
+            columns.at(LANDMARK)
+        stats = columns.at(LANDMARK)
+    assert sorted(stats.by_region) == sorted(greatest)
+    for larger, among in ((0, stats), (2, stats.resized(5))):
+        for region in [*greatest, *greatest]:  # a column that is kept is the same
+            found = among.by_region[region]
+            assert (found.dtype, found.tolist()) == (np.float32, [*table[region].tolist(), *[0.0] * larger])
+    assert stats.by_region.get("nowhere") is None
+
+
+def test_statistics_are_as_large_as_what_was_counted_not_as_regions_times_items() -> None:
+    catalog = Catalog.of(CATALOG.items[0].model_copy(update={"id": f"i{n}"}) for n in range(3000))
+    columns = StatsColumns(catalog)
+    columns.merge(ItemState(f"i{n}", regions={"cn": 2.0, f"cn.c{n % 3000}": 1.0}) for n in range(3000))
+    stats = columns.at(LANDMARK)
+    assert len(stats.by_region) == 3001
+    assert all(stats.by_region[region].sum() == (3000 * 2 if region == "cn" else 1) for region in stats.by_region)
+    assert isinstance(stats.by_region, Places)
+    assert stats.by_region.nbytes <= 16 * 6000
 
 
 def test_nothing_seen_is_all_zeros_at_any_time() -> None:
