@@ -16,6 +16,11 @@ from recsys.errors import EventError, Finding
 FORMS: Mapping[str, Callable[[object], dict[str, Any]]] = {"segment": from_segment, "activitystreams": from_activity}
 """By the name that `POST /v1/events?format=` takes."""
 
+_LISTS: Mapping[str, tuple[str, ...]] = {
+    "segment": ("events", "batch"),
+    "activitystreams": ("events", "orderedItems", "items"),
+}
+
 _SENT: Mapping[str, Mapping[str, str]] = {
     "segment": {
         "id": "messageId",
@@ -29,6 +34,24 @@ _SENT: Mapping[str, Mapping[str, str]] = {
     },
     "activitystreams": {"subject": "actor.id", "time": "published", "data.item_id": "object.id"},
 }
+
+
+def listed(form: str, body: object) -> object:
+    """The events of a body: those of a list, of Segment's `batch`, of a collection of activities, or one by itself.
+
+    What is no body of this form is given back as it is.
+
+    >>> listed("segment", {"batch": [{"type": "track"}]}), listed("segment", {"type": "track"})
+    ([{'type': 'track'}], [{'type': 'track'}])
+    >>> listed("activitystreams", {"type": "OrderedCollection", "orderedItems": [{"type": "View"}]})
+    [{'type': 'View'}]
+    """
+    if not isinstance(body, dict):
+        return body
+    for name in _LISTS[form]:
+        if name in body:
+            return body[name]
+    return [body] if "type" in body else body
 
 
 def as_sent(form: str, error: EventError) -> EventError:

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from features.catalogue import parse_item
 from features.events import TOKEN, ViewerEvent, accept, accept_json, ahead, encode
-from features.foreign import FORMS, as_sent
+from features.foreign import FORMS, as_sent, listed
 from features.spool import Spool
 from features.stream import Record
 from recsys.catalog import Item
@@ -54,7 +54,7 @@ class Ingest:
         Raises NotJson, InvalidInput when the body is no batch, TooLarge.
         """
         now, known = self.clock(), self.known()
-        batch: Sequence[object] = _texts(body) if form is None else _batch(_parsed(body), "events")
+        batch: Sequence[object] = _texts(body) if form is None else _batch(listed(form, _parsed(body)), "events")
         verdicts, records = [], []
         for index, raw in enumerate(batch):
             try:
@@ -143,7 +143,10 @@ def _texts(body: bytes) -> list[bytes]:
     try:
         batch = _listed(body) if body.lstrip()[:1] == b"[" else _wrapped(body).events
     except (ValueError, RecursionError):
-        _batch(_parsed(body), "events")  # says what is wrong
+        parsed = _parsed(body)
+        if isinstance(parsed, dict) and "specversion" in parsed:
+            return [body]  # one event by itself
+        _batch(parsed, "events")  # says what is wrong
         raise InvalidInput("no batch", [Finding("body", "nested too deep")]) from None
     _bounded(batch, "events")
     return [bytes(raw) for raw in batch]
@@ -159,8 +162,6 @@ def _parsed(body: bytes) -> object:
 def _batch(body: object, name: str) -> Sequence[object]:
     """The list itself, or the list under its name. Raises InvalidInput, TooLarge."""
     batch = body.get(name) if isinstance(body, dict) else body
-    if isinstance(body, dict) and "specversion" in body:
-        raise InvalidInput("no batch", [Finding("body", "this is one event: put it into a list, [{...}]")])
     if not isinstance(batch, list):
         raise InvalidInput("no batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')])
     _bounded(batch, name)

@@ -36,6 +36,7 @@ BODY: dict[str, Any] = {
                 "schema": {"type": "array", "items": {"type": "object"}, "maxItems": 1000},
                 "example": [EVENT],
             },
+            "application/cloudevents+json": {"schema": {"type": "object"}, "example": EVENT},
             "application/json": {
                 "schema": {"type": "object", "properties": {"events": {"type": "array", "items": {"type": "object"}}}},
                 "example": {"events": [EVENT]},
@@ -62,7 +63,7 @@ def routes(ingest: Ingest) -> APIRouter:
             "item that the catalogue does not know is accepted, since events may come first, with a finding that says "
             "so. The extension "
             "attribute `attributiontoken` ties an event to the page it came from. `format`: Segment's video calls or "
-            "ActivityStreams 2 activities instead of CloudEvents."
+            "ActivityStreams 2 activities instead of CloudEvents (also Segment's `batch` and collections). One event by itself is a batch of one."
         ),
         response_model=BatchAnswer,
         responses=documented(400, 413, 422, 503),

@@ -72,11 +72,15 @@ def test_an_event_about_an_unknown_item_is_taken_with_a_note_and_counted(service
     assert {one.id for one in service.published(3)} == {"a", "b", "c"}
 
 
-def test_one_event_by_itself_is_told_to_come_in_a_list(shared) -> None:
+def test_one_event_by_itself_is_a_batch_of_one(shared, unique) -> None:
     headers = {"content-type": "application/cloudevents+json"}
-    answer = shared.http.post("/v1/events", json=event(), headers=headers)
-    assert answer.status_code == 422
-    assert "put it into a list" in answer.json()["findings"][0]["message"]
+    answer = shared.http.post("/v1/events", json=event(unique), headers=headers)
+    assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+    assert [verdict["id"] for verdict in answer.json()["verdicts"]] == [unique]
+    assert unique in {one.id for one in shared.published(1)}
+    wrong = shared.http.post("/v1/events", json=event(unique) | {"time": 7}, headers=headers)
+    assert wrong.status_code == 422
+    assert "events[0].time" in {place["where"] for place in wrong.json()["findings"]}
 
 
 @pytest.mark.parametrize(("bad", "where", "said"), BAD)
@@ -293,6 +297,17 @@ def test_other_forms_are_understood(service) -> None:
         ("a1", "like", "item-2"),
         ("m1", "complete", "item-1"),
     ]
+    collected = {"type": "OrderedCollection", "orderedItems": [activity | {"id": "a2"}]}
+    for form, body in (
+        ("segment", call | {"messageId": "m2"}),
+        ("segment", {"batch": [call | {"messageId": "m3"}]}),
+        ("activitystreams", activity | {"id": "a3"}),
+        ("activitystreams", collected),
+    ):
+        assert service.http.post(f"/v1/events?format={form}", json=body).json()["accepted"] == 1
+    assert {e.id for e in service.published(6)} >= {"a2", "a3", "m2", "m3"}
+    for form, body in (("segment", {"batch": 7}), ("segment", {}), ("activitystreams", 3)):
+        assert service.http.post(f"/v1/events?format={form}", json=body).status_code == 422
     assert service.http.post("/v1/events?format=xml", json=[]).status_code == 422
 
 
