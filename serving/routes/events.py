@@ -63,7 +63,8 @@ def routes(ingest: Ingest) -> APIRouter:
             "item that the catalogue does not know is accepted, since events may come first, with a finding that says "
             "so. The extension "
             "attribute `attributiontoken` ties an event to the page it came from. `format`: Segment's video calls or "
-            "ActivityStreams 2 activities instead of CloudEvents (also Segment's `batch` and collections). One event by itself is a batch of one."
+            "ActivityStreams 2 activities instead of CloudEvents (also Segment's `batch` and collections). One "
+            "event by itself is a batch of one."
         ),
         response_model=BatchAnswer,
         responses=documented(400, 413, 422, 503),
