@@ -10,12 +10,14 @@ Erasing, step by step, each of which may be interrupted and done again:
 3. every file of the log that names the viewer is written anew without those events.
 
 4. the viewer's messages leave the stream and its dead letters, where the stream can (the SQLite one), as far as every
-   group is done with them.
+   group is done with them. A message that names the viewer and bears another's key is found by its dead letter; what
+   was not folded yet leaves no letter when its turn comes.
 
 What is left: in counts of items, which name nobody, what the viewer added, until it has decayed or the store is
 rebuilt; in a broker, and of what was not folded yet in the SQLite stream, the messages themselves, until their
-retention ends (`--stream-days`), read by nobody; so long a dead letter whose message did not say whose it was; and in
-the spool's files, for a day, what it has delivered.
+retention ends (`--stream-days`), read by nobody; so long a dead letter whose message did not say whose it was, and a
+message under another's key that was not folded yet or whose letter has left; and in the spool's files, for a day, what
+it has delivered.
 Training sets are made from the log each time and are not kept; a bundle holds factors of items and a probe of features,
 and no ids of viewers. A Redis that writes an append-only file forgets in it at its next rewrite (`BGREWRITEAOF`).
 """
@@ -37,7 +39,7 @@ from features.offline.table import placed_of, whole
 from features.online import OnlineStore
 from features.stream import Stream
 from features.voted import RECORD
-from features.worker.dead import dead_topic, read_letters
+from features.worker.dead import forget_letters, read_letters, whose
 
 _OWN = """
     SELECT * FROM log WHERE viewer_id = $viewer
@@ -73,7 +75,7 @@ def export_viewer(
     if state is not None:
         state["seen_ids"] = len(state["seen_ids"]) // 8  # hashes of ids of events that follow
         state["voted"] = len(state["voted"]) // RECORD  # days and items of the same events
-    dead = [] if stream is None else [one for one in read_letters(stream, topic) if one.key == viewer_id]
+    dead = [] if stream is None else [one for one in read_letters(stream, topic) if whose(one) == viewer_id]
     yield msgspec.json.encode({"state": state}) + b"\n"
     yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
     yield from (msgspec.json.encode({"dead": one}) + b"\n" for one in dead)
@@ -108,5 +110,6 @@ def erase_viewer(
         log.erased.add(hashed(viewer_id), now)
     if stream is not None:
         left = stream.forget(topic, viewer_id, [group])
-        stream.forget(dead_topic(topic), viewer_id)
+        if left is not None:
+            left += forget_letters(stream, topic, viewer_id, [group])
     return Erasing(held, events, files, left)

@@ -9,9 +9,12 @@ other offsets stay as they are, and reading from one that has left gives what is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+About: TypeAlias = Callable[[bytes], bool]
+"""Says of a message's bytes whether it is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,10 @@ class Stream(Protocol):
         retention of their own. Raises Unavailable.
         """
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
         """Take away the messages of a key, but for those that a group still needs (as in `trim`); how many are left.
 
+        about  says of a message's bytes whether it is meant; all of the key are when left out
         None when the log cannot: they stay until its retention ends. Raises Unavailable.
         """
 

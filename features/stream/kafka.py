@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from features.stream import Held, Message, Record
+from features.stream import About, Held, Message, Record
 from recsys.errors import Unavailable
 
 with warnings.catch_warnings():
@@ -160,7 +160,7 @@ class KafkaStream:
         """Nothing: the broker's own retention does it."""
         return 0
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
         """Nothing: a log that is not compacted cannot."""
         return None
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from features.sqlite import transaction
-from features.stream import Held
+from features.stream import About, Held
 
 MARK_EVERY_S = 600.0
 GONE = "\0gone"
@@ -73,19 +73,39 @@ def trim(db: sqlite3.Connection, hold: Hold, topic: str, before: float, groups: 
 
 
 def forget(
-    db: sqlite3.Connection, hold: Hold, topic: str, partition: int, key: str, groups: Sequence[str]
+    db: sqlite3.Connection,
+    hold: Hold,
+    topic: str,
+    partition: int,
+    key: str,
+    groups: Sequence[str],
+    about: About | None = None,
 ) -> tuple[int, int]:
-    """Take away the messages of a key; (how many went, how many stay because a group is not done with them)."""
+    """Take away the messages of a key that `about` says are meant (all when left out); (how many went, how many stay
+    because a group is not done with them)."""
     with hold():
         upto = _done(db, topic, partition, groups)
     went = 0
     for first, last in _steps(db, hold, topic, partition, upto, _SCANNED_AT_ONCE):
         with hold(), transaction(db):
-            went += _remove(db, topic, partition, first, last, key)
+            if about is None:
+                went += _remove(db, topic, partition, first, last, key)
+            else:
+                for offset in _meant(db, topic, partition, first, last, key, about):
+                    went += _remove(db, topic, partition, offset, offset, key)
     with hold():
-        sql = f'SELECT count(*) FROM message WHERE topic = ? AND partition = ? AND "offset" > ? AND {THERE} AND key = ?'
-        left = db.execute(sql, (topic, partition, upto, GONE, key)).fetchone()[0]
-    return went, int(left)
+        left = len(_meant(db, topic, partition, upto + 1, _FAR, key, about))
+    return went, left
+
+
+def _meant(
+    db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str, about: About | None
+) -> list[int]:
+    """Offsets of a key's messages in a span that `about` says are meant."""
+    sql = f"""SELECT "offset", {"x''" if about is None else "value"} FROM message
+              WHERE topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {THERE} AND key = ?"""
+    rows = db.execute(sql, (topic, partition, first, last, GONE, key))
+    return [offset for offset, value in rows if about is None or about(value)]
 
 
 def held(

@@ -8,7 +8,7 @@ import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from features.stream import Held, Message, Record
+from features.stream import About, Held, Message, Record
 from features.stream.partition import partition_of, shrunk
 from recsys.errors import Conflict
 
@@ -85,12 +85,16 @@ class MemoryStream:
             for partition in range(len(self._logs.get(topic, ())))
         )
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
         """Take away the messages of a key that all groups are done with; how many are left."""
         partition = partition_of(key, self.partitions(topic))
-        self._leave(topic, partition, groups, lambda one: one.key == key)
+
+        def meant(one: Message) -> bool:
+            return one.key == key and (about is None or about(one.value))
+
+        self._leave(topic, partition, groups, meant)
         with self._changed:
-            return sum(one.key == key for one in self._topic(topic)[partition])
+            return sum(map(meant, self._topic(topic)[partition]))
 
     def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
         """What groups are not done with, of what was written before then."""

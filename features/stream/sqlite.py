@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from urllib.parse import quote
 
 from features.sqlite import faults, open_database, transaction
-from features.stream import Held, Message, Record, leaving
+from features.stream import About, Held, Message, Record, leaving
 from features.stream.leaving import GONE, MARK_EVERY_S, THERE
 from features.stream.partition import partition_of, shrunk
 from recsys.errors import Conflict, Unavailable
@@ -128,11 +128,11 @@ class SqliteStream:
         with faults(self._path):
             return leaving.trim(self._db, lambda: self._lock, topic, before, groups, self._clock())
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = ()) -> int | None:
+    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
         """Take away the messages of a key that all groups are done with; how many are left."""
         with faults(self._path):
             partition = partition_of(key, self.partitions(topic))
-            _, left = leaving.forget(self._db, lambda: self._lock, topic, partition, key, groups)
+            _, left = leaving.forget(self._db, lambda: self._lock, topic, partition, key, groups, about)
             with self._lock, suppress(sqlite3.OperationalError):  # a reader is busy with it: at its next opportunity
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return left

@@ -10,13 +10,14 @@ import hashlib
 import time
 from base64 import b64decode, b64encode
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from features.events import decode, encode
 from features.stream import Message, Record, Stream
+from features.worker.named import named
 from recsys.errors import EventError
 
 KEPT_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
@@ -68,8 +69,35 @@ def letter(message: Message, cause: str) -> DeadLetter:
 
 
 def as_record(one: DeadLetter) -> Record:
-    """Ready to be published."""
-    return Record(one.key, msgspec.json.encode(one))
+    """Ready to be published, under the viewer it speaks of."""
+    return Record(whose(one), msgspec.json.encode(one))
+
+
+def whose(one: DeadLetter) -> str:
+    """The viewer that the message's bytes name, however broken they are; its key where they name none."""
+    return named(one.value) or one.key
+
+
+def forget_letters(stream: Stream, topic: str, viewer_id: str, groups: Sequence[str]) -> int:
+    """Take away the letters of a viewer, under whatever key they stand, and the messages they tell of that name the
+    viewer under another's key; how many of those messages a group still needs. Raises Unavailable.
+
+    Of the stream that can take away messages (`Stream.forget`).
+    """
+    letters = [one for one in read_letters(stream, topic) if _about(one, viewer_id)]
+
+    def of_viewer(value: bytes) -> bool:
+        return _about(_opened(Message(dead_topic(topic), 0, 0, "", value)), viewer_id)
+
+    stream.forget(dead_topic(topic), viewer_id)
+    for key in sorted({key for one in letters for key in (one.key, whose(one))} - {viewer_id}):
+        stream.forget(dead_topic(topic), key, about=of_viewer)
+    others = sorted({one.key for one in letters} - {viewer_id})
+    return sum(stream.forget(topic, key, groups, lambda value: named(value) == viewer_id) or 0 for key in others)
+
+
+def _about(one: DeadLetter, viewer_id: str) -> bool:
+    return viewer_id in (one.key, whose(one))
 
 
 def read_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
@@ -84,15 +112,19 @@ def read_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = No
             for message in page:
                 if ends is not None and message.offset >= ends.get(partition, 0):
                     break
-                try:
-                    found = msgspec.json.decode(message.value, type=DeadLetter)
-                except ValueError as error:  # somebody else writes here
-                    found = letter(message, f"no dead letter: {error}")
+                found = _opened(message)
                 # a log that began anew gives its places out again
                 mark = hashlib.blake2b(f"{found.place} {found.sha256}".encode(), digest_size=16).digest()
                 if mark not in listed:
                     listed.add(mark)
                     yield found
+
+
+def _opened(message: Message) -> DeadLetter:
+    try:
+        return msgspec.json.decode(message.value, type=DeadLetter)
+    except ValueError as error:  # somebody else writes here
+        return letter(message, f"no dead letter: {error}")
 
 
 def letter_ends(stream: Stream, topic: str) -> dict[int, int]:

@@ -35,8 +35,9 @@ from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.rewrite import rewrite
 from features.stream import Consumer, Message, Stream
-from features.worker.dead import DeadLetter, as_record, dead_topic, letter
+from features.worker.dead import DeadLetter, as_record, dead_topic, letter, whose
 from features.worker.mend import Batch, Mender
+from features.worker.named import received
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
@@ -158,6 +159,7 @@ class Worker:
 
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
         placed, dead = read(messages, self._name)
+        dead = [one for one in dead if not self._is_erased(one)]
         if dead:
             self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
             self._report(dead)
@@ -214,6 +216,11 @@ class Worker:
             self._online.delete([viewer_key(viewer) for viewer in gone])
             let_go(self._online, [viewer_key(viewer) for viewer in gone])
             raise Unavailable("a viewer was erased meanwhile: the batch is folded again")
+
+    def _is_erased(self, one: DeadLetter) -> bool:
+        """Whether this is of a viewer who was erased since the server received it."""
+        at = self._log.erased.of(whose(one))
+        return at >= 0 and received(one.value) <= at
 
     def _report(self, dead: Sequence[DeadLetter]) -> None:
         """Count them, and say so once for a batch, however many there are."""
