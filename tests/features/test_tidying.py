@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 from features.offline.log import EventLog
 from features.worker.keep import tidying
 from recsys.errors import Unavailable
+
+
+def _whole(record: logging.LogRecord) -> str:
+    """What was logged, the error that came with it included; other threads of the process may log meanwhile."""
+    return f"{record.getMessage()} {record.exc_info[1] if record.exc_info else ''}"
 
 
 @pytest.mark.parametrize("fault", [Unavailable("a file is no Parquet"), ZeroDivisionError("a bug")])
@@ -29,5 +35,5 @@ def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
     monkeypatch.setattr("features.worker.keep.compact", lambda log, least: work("compact"))
     with tidying(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
         assert twice.wait(10.0), ran
-    told = [record for record in caplog.records if str(fault) in caplog.text]
+    told = [one for one in caplog.records if one.name == "features.worker.keep" and str(fault) in _whole(one)]
     assert told[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")

@@ -130,7 +130,7 @@ def test_a_full_spool_says_503_a_page_costs_nothing_and_all_is_delivered_later(s
         until(lambda: f"mainstay_spool_records {taken}.0" in service.http.get("/metrics").text)
         stream.open = True
         until(lambda: spool.state().records == 0)
-        assert service.http.post("/v1/events", json=[event("last", "v1")]).status_code == 202
+        until(lambda: service.http.post("/v1/events", json=[event("last", "v1")]).status_code == 202)
         ids = {one.id for one in service.published(taken + 1)}
         assert {f"e{n}" for n in range(taken)} <= ids
         until(lambda: service.http.get("/health/ready").json()["parts"]["spool"]["ok"])
