@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from features.identity import MAPPED
 from features.viewer_event import TYPE_PREFIX
 from recsys.errors import EventError, Finding
 
@@ -42,7 +43,7 @@ def from_activity(raw: object) -> dict[str, Any]:
     sent = {
         "specversion": "1.0",
         "id": raw.get("id"),
-        "source": "/activitystreams",
+        "source": MAPPED["activitystreams"],
         "type": TYPE_PREFIX + kind,
         "subject": _id(raw.get("actor")),
         "time": raw.get("published") or raw.get("startTime"),

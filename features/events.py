@@ -20,13 +20,14 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from pydantic_core import from_json
 
 from features.event_findings import instant, read_thoroughly, short
+from features.identity import known_as
 from features.viewer_event import (
     ABOUT_AN_ITEM,
     CLIENT_LATEST,
@@ -55,10 +56,19 @@ __all__ = ["IMPLIES", "KINDS", "LATEST", "MAX_BYTES", "TOKEN", "Kind", "ViewerEv
            "actions_of", "ahead", "by_engine", "decode", "encode"]  # fmt: skip
 
 
+class Accepted(NamedTuple):
+    """An event; its id and its `attributiontoken` as the client wrote them, None where it has no token."""
+
+    event: ViewerEvent
+    sent_id: str
+    token: object
+
+
 def accept(raw: object, now: float) -> ViewerEvent:
     """An event as a client sent it (a parsed JSON value), received at `now` (unix seconds, the server's clock).
 
-    A client cannot set the server's time, nor the context of an impression: what was shown and why is written by the
+    It is known by its source and id from then on (`features.identity`). A client cannot set the server's time, nor the
+    context of an impression: what was shown and why is written by the
     engine alone. Raises EventError whose findings name the fields as the client wrote them.
     """
     at = round(now, 6)
@@ -70,17 +80,19 @@ def accept(raw: object, now: float) -> ViewerEvent:
     return _accepted(_thorough(_object(raw), at))
 
 
-def accept_json(raw: bytes, now: float) -> tuple[ViewerEvent, object]:
-    """The same for an event as JSON text, and with it its `attributiontoken`, None where it has none."""
+def accept_json(raw: bytes, now: float) -> Accepted:
+    """The same for an event as JSON text, and with it what its sender calls it and by which page."""
     at = round(now, 6)
     try:
         sent = _sent(raw)
         if event := _known_sound(sent, at, {}):
-            return _accepted(event), None if sent.attributiontoken is UNSET else sent.attributiontoken
+            return Accepted(
+                _accepted(event), sent.id, None if sent.attributiontoken is UNSET else sent.attributiontoken
+            )
     except _DOUBT:
         pass
     parsed = _object(_parsed(raw))
-    return _accepted(_thorough(parsed, at)), parsed.get(TOKEN)
+    return Accepted(_accepted(_thorough(parsed, at)), parsed["id"], parsed.get(TOKEN))
 
 
 def encode(event: ViewerEvent, checked: bool = False) -> bytes:
@@ -237,7 +249,7 @@ def _known_sound(said: _Envelope, at: float, context: object) -> ViewerEvent | N
         if not 0 <= client_at <= CLIENT_LATEST:
             return None
     return ViewerEvent(
-        id=said.id,
+        id=known_as(said.source, said.id),
         kind=kind,
         viewer_id=said.subject,
         at=at,
@@ -340,7 +352,8 @@ def _object(parsed: object) -> dict[str, Any]:
 
 
 def _thorough(parsed: dict[str, Any], at: float) -> ViewerEvent:
-    return ViewerEvent(**read_thoroughly(parsed, at).__dict__)
+    form = read_thoroughly(parsed, at)
+    return ViewerEvent(**form.__dict__ | {"id": known_as(parsed["source"], form.id)})
 
 
 def _accepted(event: ViewerEvent) -> ViewerEvent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from features.identity import MAPPED
 from features.viewer_event import TYPE_PREFIX
 from recsys.errors import EventError, Finding
 
@@ -55,7 +56,7 @@ def from_segment(raw: object) -> dict[str, Any]:
     sent = {
         "specversion": "1.0",
         "id": raw.get("messageId"),
-        "source": "/segment",
+        "source": MAPPED["segment"],
         "type": TYPE_PREFIX + kind,
         "subject": raw.get("userId") or raw.get("anonymousId"),
         "time": raw.get("timestamp") or raw.get("originalTimestamp"),

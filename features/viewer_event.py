@@ -61,7 +61,7 @@ class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
     Nothing is checked here: `accept` and `decode` check what they read, `encode` what it writes.
     """
 
-    id: Id  # unique per viewer; a repeated id is the same event sent twice
+    id: Id  # unique per viewer (`features.identity`); a repeated id is the same event sent twice
     kind: Kind
     viewer_id: Id
     at: float  # server time

@@ -58,12 +58,12 @@ class Ingest:
         verdicts, records = [], []
         for index, raw in enumerate(batch):
             try:
-                event = self._event(raw, form, now)
+                event, sent_id = self._event(raw, form, now)
                 records.append(Record(event.viewer_id, encode(event, checked=True)))
             except EventError as error:
                 verdicts.append(refused(index, _id_of(raw), error, f"events[{index}]"))
                 continue
-            verdict = Verdict(index, event.id, "accepted")
+            verdict = Verdict(index, sent_id, "accepted")
             if event.client_at is not None and (why := ahead(event)):
                 verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why, "warning")]
             elif known and event.item_id is not None and event.item_id not in known:
@@ -97,24 +97,24 @@ class Ingest:
         self._count(verdicts, self.metrics.items)
         return Verdicts.of(verdicts)
 
-    def _event(self, raw: object, form: str | None, now: float) -> ViewerEvent:
-        """One event, tied to its page by the token it carries, if any. Raises EventError."""
+    def _event(self, raw: object, form: str | None, now: float) -> tuple[ViewerEvent, str]:
+        """One event, tied to its page by the token it carries, if any, and its id as sent. Raises EventError."""
         if form is not None:
             sent = FORMS[form](raw)
             try:
-                return accept(sent, now)
+                return accept(sent, now), sent["id"]
             except EventError as error:
                 raise as_sent(form, error) from error
         assert isinstance(raw, bytes)
-        event, token = accept_json(raw, now)
+        event, sent_id, token = accept_json(raw, now)
         if token is None:
-            return event
+            return event, sent_id
         if not isinstance(token, str):
             raise EventError("unreadable event", [Finding(TOKEN, "expected text")])
         page = self.tokens.read_attribution(token, viewer_id=event.viewer_id, now=now)
         if event.request_id not in ("", page.request_id):
             raise EventError("unreadable event", [Finding("data.request_id", f"the {TOKEN} is of another page")])
-        return replace(event, request_id=page.request_id, placement=page.placement)
+        return replace(event, request_id=page.request_id, placement=page.placement), sent_id
 
     def _count_durable(self, done: Future[None], verdicts: Sequence[Verdict]) -> None:
         if done.exception() is None:  # nobody can have cancelled it

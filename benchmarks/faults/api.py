@@ -14,6 +14,7 @@ import httpx
 
 from benchmarks.faults.child import ROOT, environment, wait_until
 from benchmarks.faults.place import Place
+from features.identity import known_as
 
 READY_WITHIN_S = 90.0
 SAYS_WITHIN_S = 30.0
@@ -62,10 +63,13 @@ class Api:
             return False
 
 
+APP = "/apps/tv"
+
+
 def cloud_event(id_: str, viewer: str, item: str, **envelope: Any) -> dict[str, Any]:
     """A play, as an app sends it."""
     return {
-        "specversion": "1.0", "id": id_, "source": "/apps/tv", "type": "mainstay.viewer.play", "subject": viewer,
+        "specversion": "1.0", "id": id_, "source": APP, "type": "mainstay.viewer.play", "subject": viewer,
         "time": datetime.now(UTC).isoformat(), "data": {"item_id": item}, **envelope,
     }  # fmt: skip
 
@@ -79,7 +83,7 @@ class Sender(threading.Thread):
         self._end = threading.Event()
         self.viewers = [f"{name}-{n}" for n in range(7)]
         self.taken: Counter[str] = Counter()  # viewer -> events that were answered with 202
-        self.ids: set[tuple[str, str]] = set()  # the same as (viewer, id)
+        self.ids: set[tuple[str, str]] = set()  # the same as (viewer, id in the stream)
         self.answers: Counter[int] = Counter()  # status -> how often; 0: no answer
         self.slowest_s = 0.0
 
@@ -96,7 +100,7 @@ class Sender(threading.Thread):
                 if self._end.wait(0.2):
                     return
             self.taken.update(viewers)
-            self.ids.update((viewer, f"e{number + n}") for n, viewer in enumerate(viewers))
+            self.ids.update((viewer, known_as(APP, f"e{number + n}")) for n, viewer in enumerate(viewers))
             number += self._size
 
     def _send(self, batch: list[dict[str, Any]]) -> bool:

@@ -6,11 +6,12 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
-from benchmarks.faults.api import Api, cloud_event
+from benchmarks.faults.api import APP, Api, cloud_event
 from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.place import Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
+from features.identity import known_as
 
 NOW = "now"
 CLOCKS: tuple[tuple[str, str | float | None, str], ...] = (
@@ -53,8 +54,8 @@ def clocks(places: Places, kind: str, rounds: int) -> list[Line]:
                 if verdicts[n]["status"] != due:
                     wrong.append(f"{name}: {verdicts[n]['status']}, not {due}")
                 if due == "accepted":
-                    accepted.add((f"v{n}", f"{number}-{n}"))
-            last = f"{number}-1"
+                    accepted.add((f"v{n}", known_as(APP, f"{number}-{n}")))
+            last = known_as(APP, f"{number}-1")
         arrived = wait_until(lambda: accepted <= scene.hear(), 60.0)
         verdict = scene.judged()
         times = [one.event.at for some in scene.oracle.events.values() for one in some]

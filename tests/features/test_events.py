@@ -26,7 +26,9 @@ from features.events import (
     decode,
     encode,
 )
+from features.fold import Placed, sift
 from recsys.errors import EventError
+from recsys.state import ViewerState
 from recsys.types import ACTIONS, Screen
 
 NOW = 1_767_225_600.0
@@ -218,11 +220,45 @@ def test_plain_events_need_no_thorough_reader(monkeypatch: pytest.MonkeyPatch) -
         raw = {**SENT, "type": f"mainstay.viewer.{kind}", "data": data, "attributiontoken": "t"}
         event = accept(raw, NOW)
         assert decode(encode(event)) == event
-        assert accept_json(json.dumps(raw).encode(), NOW) == (event, "t")
+        assert accept_json(json.dumps(raw).encode(), NOW) == (event, "e1", "t")
     page = replace(
         event, kind="impression", items=("a",), item_id=None, rating=None, context={"seed": 7, "x": [1, [2]]}
     )
     assert decode(encode(page)) == page
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.text(min_size=1, max_size=30)
+            | st.sampled_from(["/apps/tv", "/apps/mobile", "a", "a#b", "x" * 199, "x" * 200, "x" * 400]),
+            names | st.sampled_from(["e1", "b#c", "c", "i" * 199, "i" * 200]),
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_an_event_is_told_from_others_by_source_and_id_together(sent_by: list[tuple[str, str]]) -> None:
+    """As CloudEvents has it: equal for equal pairs, different for all others, and once and for all."""
+    known: dict[tuple[str, str], str] = {}
+    for source, id in sent_by:
+        raw = sent(source=source, id=id)
+        with suppress(UnicodeEncodeError):
+            accepted, sent_id, _ = accept_json(json.dumps(raw, ensure_ascii=False).encode(), NOW)
+            assert (accepted, sent_id) == (accept(raw, NOW), id)
+            assert known.setdefault((source, id), accepted.id) == accepted.id
+            assert decode(encode(accepted)) == accepted  # also as it is sent again
+            assert accept(json.loads(encode(accepted)), NOW).id == accepted.id
+            assert decode(json.dumps({**raw, "receivedat": "2026-01-01T00:00:00Z"}).encode()).id == accepted.id
+    assert len(set(known.values())) == len(known)
+
+
+def test_the_same_id_of_two_apps_is_two_events_and_each_sent_twice_counts_once() -> None:
+    tv, mobile = (accept(sent(source=f"/apps/{app}", data={"item_id": app}), NOW) for app in ("tv", "mobile"))
+    assert (tv.id, mobile.id) == ("/apps/tv#e1", "/apps/mobile#e1")
+    twice = [Placed("t/0", n, event) for n, event in enumerate((tv, mobile, tv, mobile))]
+    assert [one.event.item_id for one in sift(ViewerState("v1"), twice).fresh] == ["tv", "mobile"]
 
 
 def test_only_the_servers_clock_counts() -> None:

@@ -87,9 +87,11 @@ def test_what_was_answered_with_202_survives_kill_9_and_a_dead_broker(tmp_path: 
         time.sleep(0.01)
     spool.close()
     kept = [decode(message.value) for message in stream.read("t", 0, 0, 10**6)]
-    assert set(acknowledged) <= {one.id for one in kept}
+    assert {f"/app#{id_}" for id_ in acknowledged} <= {one.id for one in kept}
     for sender in range(3):
-        numbers = [tuple(map(int, one.id.split("-"))) for one in kept if one.viewer_id == f"v{sender}"]
+        numbers = [
+            tuple(map(int, one.id.removeprefix("/app#").split("-"))) for one in kept if one.viewer_id == f"v{sender}"
+        ]
         assert numbers == sorted(numbers)
 
 
@@ -132,7 +134,7 @@ def test_a_full_spool_says_503_a_page_costs_nothing_and_all_is_delivered_later(s
         until(lambda: spool.state().records == 0)
         until(lambda: service.http.post("/v1/events", json=[event("last", "v1")]).status_code == 202)
         ids = {one.id for one in service.published(taken + 1)}
-        assert {f"e{n}" for n in range(taken)} <= ids
+        assert {f"/app#e{n}" for n in range(taken)} <= ids
         until(lambda: service.http.get("/health/ready").json()["parts"]["spool"]["ok"])
 
 
@@ -150,5 +152,5 @@ def test_a_lost_log_is_said_counted_and_filled_again(serve, until, tmp_path: Pat
         took_s = until(lambda: "lost its log" in service.http.get("/health/ready").json()["parts"]["stream"]["detail"])
         assert took_s < 10
         assert service.http.get("/health/ready").json()["status"] == "degraded"
-        assert {one.id for one in service.published(9)} == {f"e{n}" for n in range(9)}
+        assert {one.id for one in service.published(9)} == {f"/app#e{n}" for n in range(9)}
         assert "mainstay_stream_losses_total 1.0" in service.http.get("/metrics").text

@@ -69,7 +69,7 @@ def test_an_event_about_an_unknown_item_is_taken_with_a_note_and_counted(service
     assert [place["where"] for place in unknown["findings"]] == ["events[1].data.item_id"]
     assert "no such item yet" in unknown["findings"][0]["message"]
     assert "mainstay_events_unknown_item_total 1.0" in service.http.get("/metrics").text
-    assert {one.id for one in service.published(3)} == {"a", "b", "c"}
+    assert {one.id for one in service.published(3)} == {"/app#a", "/app#b", "/app#c"}
 
 
 def test_one_event_by_itself_is_a_batch_of_one(shared, unique) -> None:
@@ -77,7 +77,7 @@ def test_one_event_by_itself_is_a_batch_of_one(shared, unique) -> None:
     answer = shared.http.post("/v1/events", json=event(unique), headers=headers)
     assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
     assert [verdict["id"] for verdict in answer.json()["verdicts"]] == [unique]
-    assert unique in {one.id for one in shared.published(1)}
+    assert f"/app#{unique}" in {one.id for one in shared.published(1)}
     wrong = shared.http.post("/v1/events", json=event(unique) | {"time": 7}, headers=headers)
     assert wrong.status_code == 422
     assert "events[0].time" in {place["where"] for place in wrong.json()["findings"]}
@@ -101,7 +101,8 @@ def test_a_bad_event_is_named_by_index_and_field_and_the_good_ones_are_taken(
     (finding,) = body["verdicts"][1]["findings"]
     assert finding["where"] == where
     assert said in finding["message"]
-    assert sorted(e.id for e in shared.published(2) if e.id.startswith(unique)) == [f"{unique}-0", f"{unique}-2"]
+    ids = {e.id for e in shared.published(2) if unique in e.id}
+    assert ids == {f"/app#{unique}-0", f"/app#{unique}-2"}
 
 
 def test_when_all_are_bad_the_answer_is_a_problem_with_the_verdicts(shared) -> None:
@@ -244,7 +245,7 @@ def test_the_future_is_kept_aside_and_said(service) -> None:
     for raw in raws:
         with suppress(EventError):
             read.append(decode(raw).id)
-    assert sorted(read) == ["e2", "e4", "e5"]
+    assert sorted(read) == ["/app#e2", "/app#e4", "/app#e5"]
     text = service.http.get("/metrics").text
     assert 'mainstay_events_total{verdict="quarantined"} 3.0' in text
     only = service.http.post("/v1/events", json=sent[:1])

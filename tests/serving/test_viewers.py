@@ -31,7 +31,7 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
         assert told.headers["content-type"].startswith("application/x-ndjson")
         state, *events = [json.loads(line) for line in told.text.splitlines()]
         assert state["state"]["counts"] == {"play": 1}
-        assert [one["event"]["id"] for one in events] == ["e-v1", "e-v1"]
+        assert [one["event"]["id"] for one in events] == ["/app#e-v1", "/app#e-v1"]
         gone = service.http.delete("/v1/viewers/v1", headers=editor)
         assert gone.json() == {"state": True, "events": 2, "files": len(log.files()), "left": 0, "held_by": {}}
         assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'
