@@ -6,6 +6,7 @@ did something to an *object*: the actor's id is our viewer, the object's id our 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from features.identity import MAPPED
 from features.viewer_event import TYPE_PREFIX
 from recsys.errors import EventError, Finding
 
-KINDS: Mapping[str, str] = {
+KINDS: dict[str, str] = {
     "View": "open",
     "Read": "open",
     "Listen": "play",
@@ -26,6 +27,8 @@ KINDS: Mapping[str, str] = {
     "Reject": "hide",
 }
 """Activity -> our kind. `Create` is a comment when its object is a note in reply to something, `Add` a favourite."""
+
+_SHORT = re.compile(r"^(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d)([Zz]|[+-]\d\d:\d\d|)$", re.ASCII)
 
 
 def from_activity(raw: object) -> dict[str, Any]:
@@ -46,22 +49,32 @@ def from_activity(raw: object) -> dict[str, Any]:
         "source": MAPPED["activitystreams"],
         "type": TYPE_PREFIX + kind,
         "subject": _id(raw.get("actor")),
-        "time": raw.get("published") or raw.get("startTime"),
+        "time": _time(raw.get("published") or raw.get("startTime")),
         "data": {} if _id(about) is None else {"item_id": _id(about)},
     }
     return {name: said for name, said in sent.items() if said is not None}
 
 
 def _kind(raw: Mapping[str, Any]) -> str:
+    """Of the first of its types that is known here."""
     said, about = raw.get("type"), raw.get("object")
-    if isinstance(said, str) and said in KINDS:
-        return KINDS[said]
-    if said == "Create" and isinstance(about, dict) and about.get("inReplyTo") is not None:
-        return "comment"
-    if said == "Add":
-        return "favourite"
-    why = "an event cannot be taken back" if said == "Undo" else "no activity that is understood here"
+    types = said if isinstance(said, list) else [said]
+    replies = isinstance(about, dict) and about.get("inReplyTo") is not None
+    known = KINDS | {"Add": "favourite"} | ({"Create": "comment"} if replies else {})
+    found = [known[one] for one in types if isinstance(one, str) and one in known]
+    if found and "Undo" not in types:
+        return found[0]
+    why = "an event cannot be taken back" if "Undo" in types else "no activity that is understood here"
     raise EventError("not understood", [Finding("type", f"{ascii(said)[:60]}: {why}; {', '.join(KINDS)} are")])
+
+
+def _time(said: object) -> object:
+    """A time as RFC 3339 has it. Source: https://www.w3.org/TR/activitystreams-core/#dates , seconds may be left out.
+
+    >>> _time("2026-11-25T10:00+08:00"), _time("2026-11-25T10:00:30Z"), _time(7)
+    ('2026-11-25T10:00:00+08:00', '2026-11-25T10:00:30Z', 7)
+    """
+    return _SHORT.sub(r"\1:00\2", said) if isinstance(said, str) else said
 
 
 def _id(thing: object) -> object:

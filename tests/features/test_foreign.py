@@ -88,6 +88,13 @@ def test_a_viewer_without_an_account_is_known_by_the_anonymous_id() -> None:
         ({"type": "Create", "object": {"type": "Note", "inReplyTo": {"id": "film-3"}}}, "comment"),
         ({"type": "Like", "object": {"type": "Video", "id": "film-3"}, "actor": {"id": "v1"}}, "like"),
         ({"type": "Like", "object": [{"id": "film-3"}], "actor": ["v1"]}, "like"),
+        ({"type": ["Like"]}, "like"),
+        ({"type": ["http://example.org/Applaud", "Dislike", "Like"]}, "dislike"),
+        ({"type": [7, "Add"]}, "favourite"),
+        ({"type": ["Create"], "object": {"type": ["Note"], "inReplyTo": "film-3"}}, "comment"),
+        ({"type": "Like", "published": "2026-01-01T08:00+08:00"}, "like"),
+        ({"type": "Like", "published": "2026-01-01T00:00Z"}, "like"),
+        ({"type": "Like", "published": None, "startTime": "2026-01-01T00:00:00Z"}, "like"),
     ],
 )
 def test_activities_become_events(activity: dict[str, Any], kind: str) -> None:
@@ -104,7 +111,10 @@ def test_activities_become_events(activity: dict[str, Any], kind: str) -> None:
         ("segment", {**track("Video Content Playing"), "type": "page"}, "event"),
         ("segment", {**track("Video Content Playing"), "properties": 3}, "properties"),
         ("activitystreams", {"type": "Undo", "object": {"type": "Like"}}, "type"),
-        ("activitystreams", {"type": ["Like"]}, "type"),
+        ("activitystreams", {"type": ["Like", "Undo"]}, "type"),
+        ("activitystreams", {"type": []}, "type"),
+        ("activitystreams", {"type": ["Applaud", ["Like"], None]}, "type"),
+        ("activitystreams", {"type": ["Create", "Applaud"], "object": {"type": "Note"}}, "type"),
         ("activitystreams", {"type": "Create", "object": {"type": "Note"}}, "type"),
     ],
 )
@@ -112,6 +122,29 @@ def test_what_is_not_understood_is_named(form: str, raw: object, where: str) -> 
     with pytest.raises(EventError) as caught:
         FORMS[form](raw)
     assert [finding.where for finding in caught.value.findings] == [where]
+
+
+@pytest.mark.parametrize(
+    ("published", "client_at"),
+    [
+        ("2026-01-01T00:00", None),  # without a zone it says no moment
+        ("2026-01-01t00:00z", NOW),
+        ("1969-12-31T23:59Z", None),
+        ("2026-02-30T00:00Z", "time"),
+        ("2026-01-01T00:00:0Z", "time"),
+        ("2026-01-01", "time"),
+        (7, "time"),
+    ],
+)
+def test_activities_may_leave_out_seconds_and_nothing_else(published: object, client_at: float | str | None) -> None:
+    """As https://www.w3.org/TR/activitystreams-core/#dates has it."""
+    raw = {"type": "Like", "id": "urn:a:1", "actor": "v1", "object": "film-3", "published": published}
+    if client_at == "time":
+        with pytest.raises(EventError) as caught:
+            accept(from_activity(raw), NOW)
+        assert [finding.where for finding in caught.value.findings] == ["time"]
+    else:
+        assert accept(from_activity(raw), NOW).client_at == client_at
 
 
 def test_every_kind_that_is_named_exists() -> None:
