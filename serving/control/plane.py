@@ -90,7 +90,7 @@ class ControlPlane:
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            return [StoredItem(row.revision, Item.model_validate_json(row.body)) for row in connection.execute(wanted)]
+            return [StoredItem.read(row.revision, row.body) for row in connection.execute(wanted)]
 
     def item(self, item_id: str) -> StoredItem:
         """One item; raises NotFound."""
@@ -98,7 +98,7 @@ class ControlPlane:
             row = connection.execute(select(tables.items).where(tables.items.c.id == item_id)).first()
         if row is None:
             raise NotFound(f"no item {item_id!r}")
-        return StoredItem(row.revision, Item.model_validate_json(row.body))
+        return StoredItem.read(row.revision, row.body)
 
     # -- outlets
 

@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints, ValidationError
 
 from recsys.catalog import Item
 
@@ -19,6 +21,21 @@ class StoredItem:
 
     revision: int
     item: Item
+
+    @classmethod
+    def read(cls, revision: int, body: str) -> StoredItem:
+        """The item in this text. One with an id that is no longer taken is withdrawn: nothing could be said of it."""
+        try:
+            return cls(revision, Item.model_validate_json(body))
+        except ValidationError:
+            said = _OnceTaken.model_validate_json(body)
+            return cls(revision, Item.model_construct(**said.__dict__ | {"status": "withdrawn"}))
+
+
+class _OnceTaken(Item):
+    """An item as engines took it that let control characters into ids."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 @dataclass(frozen=True)
