@@ -1,6 +1,7 @@
 """State <-> bytes: one version byte, then MessagePack; and the keys under which the online store holds it.
 
-Version 2 writes structures as arrays, event ids as hashes; version 3, of viewers alone, adds what they voted for.
+Version 2 writes structures as arrays, event ids as hashes; version 3, of viewers alone, adds what they voted for,
+version 4 a ring of its own for ids of events that only pass by.
 States of older versions are read and become the newest with the next event: a fleet may be upgraded while it runs,
 readers (serving) before writers (workers).
 
@@ -18,10 +19,11 @@ import msgspec
 
 from features.codec_v1 import ItemStateV1, ViewerStateV1, upgraded_item, upgraded_viewer
 from features.codec_v2 import ViewerStateV2, with_votes
+from features.codec_v3 import ViewerStateV3, with_rings
 from recsys.errors import MainstayError
 from recsys.state import ItemState, ViewerState
 
-VERSION = 3
+VERSION = 4
 """Of viewers' states. Goes up when the form of the bytes changes, and never without that."""
 
 ITEM_VERSION = 2
@@ -35,10 +37,11 @@ VIEWERS = "viewer:"
 
 _MARK = bytes([VERSION])
 _MARK_ITEM = bytes([ITEM_VERSION])
-_MARK_V1, _MARK_V2 = b"\x01", b"\x02"
+_MARK_V1, _MARK_V2, _MARK_V3 = b"\x01", b"\x02", b"\x03"
 _encoder = msgspec.msgpack.Encoder()
 _viewer = msgspec.msgpack.Decoder(ViewerState)
 _item = msgspec.msgpack.Decoder(ItemState)
+_viewer_v3 = msgspec.msgpack.Decoder(ViewerStateV3)
 _viewer_v2 = msgspec.msgpack.Decoder(ViewerStateV2)
 _viewer_v1 = msgspec.msgpack.Decoder(ViewerStateV1)
 _item_v1 = msgspec.msgpack.Decoder(ItemStateV1)
@@ -85,11 +88,13 @@ def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
 
 def decode_viewer(raw: bytes) -> ViewerState:
     """The state in these bytes, of this version or an older one. Raises StateError."""
+    if raw[:1] == _MARK_V3:
+        return with_rings(_decode(raw, _viewer_v3, _MARK_V3))
     if raw[:1] == _MARK_V2:
         return with_votes(_decode(raw, _viewer_v2, _MARK_V2))
     if raw[:1] == _MARK_V1:
         return upgraded_viewer(_decode(raw, _viewer_v1, _MARK_V1))
-    return _decode(raw, _viewer, _MARK, _viewer_v2, _viewer_v1)
+    return _decode(raw, _viewer, _MARK, _viewer_v3, _viewer_v2, _viewer_v1)
 
 
 def decode_item(raw: bytes) -> ItemState:

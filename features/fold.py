@@ -5,7 +5,8 @@ At-least-once delivery plus this fold gives an exactly-once effect. Two guards m
 * *redelivery* (the worker died before it committed): a state carries the last offset it has folded of each source,
   and an event at or below it is skipped;
 * *duplicates* (a client sent the same event twice, so it stands in the log twice): a viewer carries hashes of recent
-  event ids; the same id at a larger offset is a duplicate, on any replay.
+  event ids; the same id at a larger offset is a duplicate, on any replay. Ids of pings and the like have a ring of
+  their own, so that a day of watching does not push out what was liked. How far this reaches: docs/decisions/0005.
 
 Whether an event counts for its items, and how much (`features.votes`), is decided from the viewer's state (`sift`). So
 a worker must make the item states durable *before* the viewer states: as long as a viewer's state is old, every retry
@@ -19,13 +20,14 @@ from typing import NamedTuple
 
 from features.fold_item import ItemFold, roll_up
 from features.fold_viewer import DONE_MAX, HIDDEN_MAX, POSITIONS_MAX, REMEMBERED, SHOWN_MAX, ViewerFold
-from features.marks import SEEN_MAX
+from features.marks import PASSED_MAX, SEEN_MAX
 from features.votes import Counted, Placed, Vote, items_of
 from recsys.state import ItemState, ViewerState
 
 __all__ = [
     "DONE_MAX",
     "HIDDEN_MAX",
+    "PASSED_MAX",
     "POSITIONS_MAX",
     "REMEMBERED",
     "SEEN_MAX",

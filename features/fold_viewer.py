@@ -8,7 +8,7 @@ from operator import attrgetter
 from features.events import ViewerEvent, by_engine
 from features.exposure import expose
 from features.fold_item import placed_at, screen_of
-from features.marks import MARK, SEEN_MAX, event_mark, place_of
+from features.marks import MARK, PASSED_MAX, SEEN_MAX, event_mark, place_of
 from features.voted import note
 from features.votes import Counted, Placed, votes_of
 from recsys.state import RECENT_MAX, Position, Recent, Session, ViewerState, forgotten, forward_weight
@@ -34,6 +34,7 @@ DISPLEASED = frozenset({"dislike", "hide"})
 _DRAWN = REMEMBERED - DISPLEASED  # what says on which screen, by which outlet and when the viewer likes to come
 _PLAYING = frozenset({"play", "pause", "seek", "ping", "complete"})
 _PASSIVE = frozenset({"impression", "ping"})
+_PASSING = frozenset({"ping", "pause", "seek"})
 _age = attrgetter("at", "item_id", "kind")
 
 
@@ -41,7 +42,7 @@ class ViewerFold:
     """Takes the events of one viewer, in offset order per source; `state` is what they have come to."""
 
     __slots__ = ("_at", "_counts", "_displeased", "_done", "_exposed", "_hidden", "_hours", "_offsets", "_outlets",
-                 "_pleased", "_positions", "_recent", "_screens", "_seen", "_session", "_shown", "_ttl_s",
+                 "_passed", "_pleased", "_positions", "_recent", "_screens", "_seen", "_session", "_shown", "_ttl_s",
                  "_viewer_id", "_voted")  # fmt: skip
 
     def __init__(self, state: ViewerState, ttl_s: float) -> None:
@@ -65,15 +66,16 @@ class ViewerFold:
             self._resume(ViewerState(self._viewer_id))
         self._offsets[one.source] = one.offset
         mark = event_mark(event.id)
-        known = place_of(mark, self._seen)
-        if known >= 0:  # the newest again, or a long run that is sent twice would push out what still comes of it
-            del self._seen[known : known + MARK]
-        self._seen += mark
-        if known >= 0:
+        if (mark in self._seen and _renewed(mark, self._seen)) or (
+            mark in self._passed and _renewed(mark, self._passed)
+        ):
             return None
-        if len(self._seen) > MARK * SEEN_MAX:
-            del self._seen[:MARK]
-        votes = votes_of(event, self._recent, self._shown, self._positions, self._voted)
+        passing = event.kind in _PASSING or passes(event)
+        ring, most = (self._passed, MARK * PASSED_MAX) if passing else (self._seen, MARK * SEEN_MAX)
+        ring += mark
+        if len(ring) > most:
+            del ring[:MARK]
+        votes = () if passing else votes_of(event, self._recent, self._shown, self._positions, self._voted)
         self._fold(event)
         return Counted(one.source, one.offset, event, votes)
 
@@ -87,12 +89,13 @@ class ViewerFold:
             self._viewer_id, tuple(self._recent), self._positions, self._done, self._hidden, self._shown,
             self._counts, self._offsets, self._exposed, bytes(self._seen), self._at, self._screens, self._outlets,
             self._hours, self._session, self._pleased, self._displeased, bytes(self._voted),
+            bytes(self._passed),
         )  # fmt: skip
 
     def _resume(self, state: ViewerState) -> None:
         self._viewer_id, self._at, self._session = state.viewer_id, state.at, state.session
         self._recent, self._seen = list(state.recent), bytearray(state.seen_ids)
-        self._voted = bytearray(state.voted)
+        self._voted, self._passed = bytearray(state.voted), bytearray(state.passed_ids)
         self._positions, self._done, self._hidden = state.positions, state.done, state.hidden
         self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
         self._exposed, self._screens, self._outlets = state.exposed, state.screens, state.outlets
@@ -112,17 +115,17 @@ class ViewerFold:
         if item_id is not None:
             if kind in REMEMBERED:
                 self._remember(Recent(item_id, kind, at))
+                if kind == "hide":
+                    _note(self._hidden, item_id, at, HIDDEN_MAX)
+                if kind in PLEASED:
+                    self._pleased += forward_weight(at)
+                elif kind in DISPLEASED:
+                    self._displeased += forward_weight(at)
             if kind in _PLAYING:
                 _move(self._positions, item_id, event)
             finished = kind == "complete" or (item_id in self._positions and self._positions[item_id].finished)
             if finished or kind in JUDGED:
                 _note(self._done, item_id, at, DONE_MAX)
-            if kind == "hide":
-                _note(self._hidden, item_id, at, HIDDEN_MAX)
-            if kind in PLEASED:
-                self._pleased += forward_weight(at)
-            elif kind in DISPLEASED:
-                self._displeased += forward_weight(at)
         self._session = sit(self._session, event, finished)
 
     def _show(self, event: ViewerEvent) -> None:
@@ -165,13 +168,34 @@ class ViewerFold:
             note(self._voted, recent.pop(0), recent[-1].at)
 
 
+def passes(event: ViewerEvent) -> bool:
+    """Whether an event only passes by: folded twice, it changes the number of its kind and nothing else that lasts.
+
+    These are the frequent ones: where the player is, every few seconds (a place told again is the same one), and a
+    client's word that it showed what the engine knows it showed. A pause or a seek also counts among the actions of the
+    session that goes on. All else counts (a vote, a word of praise, an impression) or is rare.
+    """
+    return event.kind in _PASSING or (event.kind == "impression" and bool(event.request_id) and not by_engine(event))
+
+
+def _renewed(mark: bytes, ring: bytearray) -> bool:
+    """Whether an id is known here; it is the newest again then, or a long run that is sent twice would push out what
+    still comes of it."""
+    known = place_of(mark, ring)
+    if known < 0:
+        return False
+    del ring[known : known + MARK]
+    ring += mark
+    return True
+
+
 def _copied(state: ViewerState) -> ViewerState:
     """The same state with dictionaries of its own."""
     return ViewerState(
         state.viewer_id, state.recent, state.positions.copy(), state.done.copy(), state.hidden.copy(),
         state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.exposed.copy(), state.seen_ids, state.at,
         state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.pleased, state.displeased,
-        state.voted,
+        state.voted, state.passed_ids,
     )  # fmt: skip
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-SEEN_MAX = 2048  # event ids a viewer's state remembers: twice what one request may send again
+SEEN_MAX = 2048  # ids of events that count which a viewer's state remembers: twice what one request may send again
+PASSED_MAX = 2048  # the same of events that only pass by (`features.fold_viewer.passes`)
 MARK = 8
-"""Bytes of a hash. Among SEEN_MAX ids a new one is taken for a known one once in 9e15 times (2^64 / 2048): at a
-thousand million events a day one event is lost in twenty thousand years."""
+"""Bytes of a hash. Among all these ids a new one is taken for a known one once in 4.5e15 times (2^64 / 4096): at a
+thousand million events a day one event is lost in twelve thousand years."""
 
 
 def event_mark(id: str) -> bytes:

@@ -32,6 +32,7 @@ import msgspec
 from features.aside import aside, let_go
 from features.codec import StateError, viewer_at, viewer_key
 from features.events import encode
+from features.marks import MARK
 from features.offline.compact import purge
 from features.offline.erased import hashed
 from features.offline.log import EventLog
@@ -73,7 +74,8 @@ def export_viewer(
     except StateError as error:
         unread.append({"cause": str(error), "raw": raw})
     if state is not None:
-        state["seen_ids"] = len(state["seen_ids"]) // 8  # hashes of ids of events that follow
+        for ids in ("seen_ids", "passed_ids"):
+            state[ids] = len(state[ids]) // MARK  # hashes of ids of events that follow
         state["voted"] = len(state["voted"]) // RECORD  # days and items of the same events
     dead = [] if stream is None else [one for one in read_letters(stream, topic) if whose(one) == viewer_id]
     yield msgspec.json.encode({"state": state}) + b"\n"

@@ -82,8 +82,8 @@ Shown: TypeAlias = tuple[int, tuple[float, ...]]
 class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     """All that is remembered of one viewer: what was done lately, never what somebody thinks.
 
-    `offsets` and `seen_ids` make the fold idempotent: an event at or below its partition's offset was folded before,
-    and an event whose id is among the seen ones is a duplicate.
+    `offsets`, `seen_ids` and `passed_ids` make the fold idempotent: an event at or below its partition's offset was
+    folded before, and an event whose id is among the remembered ones is a duplicate.
     """
 
     viewer_id: str
@@ -95,7 +95,7 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     counts: dict[str, int] = {}  # event kind -> how often, ever
     offsets: dict[str, int] = {}  # "topic/partition" -> last folded offset
     exposed: dict[str, tuple[float, ...]] = {}  # target with a frequency cap -> when its items were shown, newest last
-    seen_ids: bytes = b""  # 8-byte hashes of recent event ids, newest last
+    seen_ids: bytes = b""  # 8-byte hashes of recent ids of events that count, newest last
     at: float = 0.0  # unix seconds of the newest event
     screens: dict[str, float] = {}  # screen -> forward-decayed actions on it
     outlets: dict[str, float] = {}  # outlet of the placement -> the same
@@ -104,6 +104,7 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     pleased: float = 0.0  # forward-decayed likes, favourites, shares, and surveys as far as they were good
     displeased: float = 0.0  # forward-decayed dislikes, hides, and surveys as far as they were bad
     voted: bytes = b""  # what counted for items and left `recent`: day, item and kinds (`features.voted`), oldest first
+    passed_ids: bytes = b""  # as `seen_ids`, of pings and whatever else only passes by (`features.fold_viewer.passes`)
 
     def impressions_since(self, item_id: str, since: float) -> int:
         """How often the item was shown to the viewer at unix second `since` or later, on all screens together.

@@ -115,7 +115,7 @@ def _longest_stall(sends: list[tuple[float, int]], committed: list[tuple[float, 
 
 
 def _replayed(place: Place, chance: random.Random, events: int) -> Line:
-    """An older release sets a kind aside; after the upgrade `dlq replay`, twice, and everything counts once."""
+    """An older release sets a kind aside; after the upgrade `dlq replay`, twice, and one by name: all count once."""
     good = records(happened(chance, events))
     theirs = sum(f"viewer.{UNKNOWN_BEFORE}".encode() in record.value for record in good)
     with closing(Scene(place)) as scene:
@@ -127,15 +127,18 @@ def _replayed(place: Place, chance: random.Random, events: int) -> Line:
             older.signal(signal.SIGTERM)  # it finishes its batch: whatever it has not committed, the new one would read
             stopped = older.died(30.0)
         with closing(Child(place).ready()):
-            for _ in range(2):
-                command = [sys.executable, "-m", "features.worker.main", *place.flags, "dlq", "replay"]
+            one = scene.letters()[0]
+            named = [f"{one['topic']}/{one['partition']}@{one['offset']}"]
+            for words, sends in (([], theirs), ([], 0), (named, 1)):  # unnamed, each letter goes once
+                command = [sys.executable, "-m", "features.worker.main", *place.flags, "dlq", "replay", *words]
                 subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-                scene.sent += theirs
+                scene.sent += sends
             verdict = scene.judged()
     return Line(
         "E6",
         place.kind,
-        f"a release that knows no `{UNKNOWN_BEFORE}` set {theirs:,} of {events:,} aside; upgrade; dlq replay twice",
+        f"a release that knows no `{UNKNOWN_BEFORE}` set {theirs:,} of {events:,} aside; upgrade; dlq replay twice, "
+        "and of one by name",
         f"before: {before}; after: {verdict}",
         "exactly once",
         before.ok and stopped and verdict.ok and theirs > 0,

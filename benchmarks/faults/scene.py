@@ -15,7 +15,7 @@ from benchmarks.faults.place import Place, held
 from benchmarks.faults.tail import Tail
 from benchmarks.faults.traffic import publish
 from features.stream import Message, Record
-from features.worker.dead import dead_topic
+from features.worker.dead import dead_topic, noted
 
 LOOK_EVERY_S = 0.1
 
@@ -57,7 +57,7 @@ class Scene:
 
     def letters(self) -> list[dict[str, Any]]:
         """The dead letters so far, each place once."""
-        self._buried += self._letters.rest()
+        self._bury()
         said = [json.loads(message.value) for message in self._buried]
         return list({(one["partition"], one["offset"]): one for one in said}.values())
 
@@ -91,7 +91,7 @@ class Scene:
         """Stores, event log and dead letters against the oracle, as they are now."""
         expected = self.expected()
         if self.oracle.dead:
-            self._buried += self._letters.rest()
+            self._bury()
         return compare(
             expected,
             self.place.dump(),
@@ -105,6 +105,10 @@ class Scene:
     def logged(self) -> set[tuple[str, str]]:
         """(viewer, id) of all events in the offline log."""
         return logged_events(self.place.event_log, self._files)[0]
+
+    def _bury(self) -> None:
+        """Take in the letters that have come; notes of their replay are none."""
+        self._buried += [message for message in self._letters.rest() if noted(message.value) is None]
 
     def close(self) -> None:
         """Disconnect."""

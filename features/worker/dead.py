@@ -2,6 +2,9 @@
 
 A letter is written before the batch is committed, so after a crash it may be written again: it names the place of the
 message in its log, and `read_letters` lists each message once.
+
+That a letter's message was sent again (`revive`) is noted beside it, under the same key in the same topic: so the note
+leaves with an erasure, and not before the letter (`sent_again`).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import time
 from base64 import b64decode, b64encode
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +27,7 @@ from recsys.errors import EventError
 KEPT_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
 COUNT_ANEW_S = 3600.0
 _PAGE = 100
+_NOTE = b'{"replayed":'  # how a note begins, and no letter
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -46,6 +51,23 @@ class DeadLetter(msgspec.Struct, frozen=True):
     def value(self) -> bytes:
         """The message's bytes, as far as they were kept."""
         return b64decode(self.raw)
+
+    @property
+    def mark(self) -> bytes:
+        """Sixteen bytes that stand for this message; a log that began anew gives its places out again."""
+        return _mark(self.place, self.sha256)
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """Written beside a letter when its message was sent again."""
+
+    replayed: str  # the letter's place
+    sha256: str  # of the message
+    at: float  # unix seconds
+
+
+def _mark(place: str, sha256: str) -> bytes:
+    return hashlib.blake2b(f"{place} {sha256}".encode(), digest_size=16).digest()
 
 
 def dead_topic(topic: str) -> str:
@@ -112,10 +134,10 @@ def read_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = No
             for message in page:
                 if ends is not None and message.offset >= ends.get(partition, 0):
                     break
+                if noted(message.value) is not None:
+                    continue
                 found = _opened(message)
-                # a log that began anew gives its places out again
-                mark = hashlib.blake2b(f"{found.place} {found.sha256}".encode(), digest_size=16).digest()
-                if mark not in listed:
+                if (mark := found.mark) not in listed:
                     listed.add(mark)
                     yield found
 
@@ -125,6 +147,26 @@ def _opened(message: Message) -> DeadLetter:
         return msgspec.json.decode(message.value, type=DeadLetter)
     except ValueError as error:  # somebody else writes here
         return letter(message, f"no dead letter: {error}")
+
+
+def sent_again(stream: Stream, topic: str) -> dict[bytes, float]:
+    """Letters whose message was sent again: `DeadLetter.mark` -> when, at last, in unix seconds. Raises Unavailable."""
+    dead, times = dead_topic(topic), dict[bytes, float]()
+    for partition in range(stream.partitions(dead)):
+        for page in _pages(stream, dead, partition, 0):
+            for note in (noted(message.value) for message in page):
+                if note is not None:
+                    mark = _mark(note.replayed, note.sha256)
+                    times[mark] = max(note.at, times.get(mark, note.at))
+    return times
+
+
+def noted(value: bytes) -> Replayed | None:
+    """The note in these bytes; None when they are a letter, or whatever others write."""
+    if value.startswith(_NOTE):
+        with suppress(ValueError):
+            return msgspec.json.decode(value, type=Replayed)
+    return None
 
 
 def letter_ends(stream: Stream, topic: str) -> dict[int, int]:
@@ -139,6 +181,8 @@ def letter_ends(stream: Stream, topic: str) -> dict[int, int]:
 def _pages(stream: Stream, topic: str, partition: int, offset: int) -> Iterator[list[Message]]:
     while page := stream.read(topic, partition, offset, _PAGE):
         yield page
+        if len(page) < _PAGE:  # its end: a broker would be waited for once more, to say that nothing came
+            return
         offset = page[-1].offset + 1
 
 
@@ -162,23 +206,28 @@ class LetterCount:
         for partition in range(self._stream.partitions(self._dead)):
             there = self._there.setdefault(partition, [])
             for page in _pages(self._stream, self._dead, partition, self._next.get(partition, 0)):
-                there += [message.offset for message in page]
+                there += [message.offset for message in page if noted(message.value) is None]
                 self._next[partition] = page[-1].offset + 1
             if there:
                 del there[: bisect_left(there, self._stream.oldest(self._dead, partition))]
         return sum(map(len, self._there.values()))
 
 
-def revive(stream: Stream, one: DeadLetter, without_client_time: bool = False) -> None:
-    """Send the message again under its viewer's key. Raises EventError when it is still unreadable.
+def revive(
+    stream: Stream, one: DeadLetter, without_client_time: bool = False, clock: Callable[[], float] = time.time
+) -> None:
+    """Send the message again under its viewer's key, and note that it was, at unix second `clock()`. Raises EventError
+    when it is still unreadable, Unavailable; then it may have been sent without a note.
 
-    Doing it twice counts once: the event keeps its id. `without_client_time`: what a client's clock said is left out,
-    so that events from the future are taken, at the time when they came.
+    Doing it twice counts once, as far as the viewer's state remembers the event's id. `without_client_time`: what a
+    client's clock said is left out, so that events from the future are taken, at the time when they came.
     """
     value = _whole(stream, one)
     if without_client_time:
         value = encode(replace(decode(value, future=True), client_at=None))
     stream.publish(one.topic, [Record(decode(value).viewer_id, value)])
+    note = Replayed(one.place, one.sha256, clock())
+    stream.publish(dead_topic(one.topic), [Record(whose(one), msgspec.json.encode(note))])
 
 
 def _whole(stream: Stream, one: DeadLetter) -> bytes:

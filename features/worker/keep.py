@@ -237,8 +237,9 @@ def thin(stream: Stream, settings: Settings, now: float) -> None:
     before, dead = now - settings.stream_days * DAY_S, dead_topic(settings.topic)
     stream.trim(settings.topic, before, [settings.group])
     stream.trim(changes_topic(settings.topic), before)
-    if letters := stream.trim(dead, before):
-        logger.warning("%d dead letters are older than %d days and have left %s", letters, settings.stream_days, dead)
+    if left := stream.trim(dead, before):
+        said = "%d dead letters, or notes of their replay, are older than %d days and have left %s"
+        logger.warning(said, left, settings.stream_days, dead)
 
 
 @contextmanager

@@ -13,14 +13,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
+from features.marks import SEEN_MAX
 from features.offline.log import EventLog
 from features.offline.spared import without_pandas
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
-from features.worker.dead import DeadLetter, letter_ends, read_letters, revive
+from features.worker.dead import DeadLetter, letter_ends, read_letters, revive, sent_again
 from features.worker.groups import Holders
-from features.worker.keep import COMMANDS, Kept, add_commands, thin, tidying
+from features.worker.keep import COMMANDS, Kept, add_commands, rfc3339, thin, tidying
 from features.worker.rebuild import unfinished
 from features.worker.worker import Worker
 from recsys.errors import Conflict, EventError, MainstayError, SettingsError
@@ -112,18 +113,22 @@ def _asked_to_stop() -> Iterator[Event]:
 
 
 def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
-    """list: one line each; show: causes and contents; replay: send again what can be read by now."""
+    """list: one line each; show: causes and contents; replay: send again what can be read by now and was not sent
+    again before, or the one that is named."""
     action, place = arguments.action, arguments.place
     ends = letter_ends(stream, topic) if action == "replay" else None  # not those that replaying makes
+    sent, before = sent_again(stream, topic), 0
     failed, found = 0, False
     for one in read_letters(stream, topic, ends):
         if place not in (None, one.place):
             continue
-        found = True
+        found, sent_at = True, sent.get(one.mark)
         if action == "list":
-            print(f"{one.place}\t{one.size} bytes\t{one.cause}")
+            print(f"{one.place}\t{one.size} bytes\t{one.cause}{_again(sent_at)}")
         elif action == "show":
-            print(_shown(one))
+            print(_shown(one, sent_at))
+        elif place is None and sent_at is not None:
+            before += 1
         else:
             try:
                 revive(stream, one, arguments.without_client_time)
@@ -131,14 +136,23 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
             except EventError as error:
                 failed += 1
                 print(f"{one.place}\tstill unreadable: {error}")
+    if before:
+        were = "letter was" if before == 1 else "letters were"
+        print(f"{before:,} {were} sent again before: name one to send it once more")
     if place is not None and not found:
         print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
         return 1
     return 1 if failed else 0
 
 
-def _shown(one: DeadLetter) -> str:
+def _again(sent_at: float | None) -> str:
+    return "" if sent_at is None else f"\tsent again {rfc3339(sent_at)}"
+
+
+def _shown(one: DeadLetter, sent_at: float | None) -> str:
     lines = [f"{name:9} {getattr(one, name)}" for name in ("place", "key", "size", "sha256", "cause")]
+    if sent_at is not None:
+        lines.append(f"{'sent':9} {rfc3339(sent_at)}, again")
     return "\n".join([*lines, one.value.decode(errors="backslashreplace"), ""])
 
 
@@ -157,8 +171,17 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_subparsers(dest="what", metavar="[COMMAND]")
     add_commands(what)
     dlq = what.add_parser("dlq", help="dead letters: messages that could not be read")
-    dlq.add_argument("action", choices=["list", "show", "replay"])
-    dlq.add_argument("place", nargs="?", help="TOPIC/PARTITION@OFFSET; all when left out")
+    dlq.add_argument(
+        "action",
+        choices=["list", "show", "replay"],
+        help="replay: send them again, each once however often this is said; list and show tell when one was",
+    )
+    dlq.add_argument(
+        "place",
+        nargs="?",
+        help="TOPIC/PARTITION@OFFSET; all when left out. A letter that is named is sent again though it was before: it "
+        f"counts once as long as its id is among its viewer's newest {SEEN_MAX:,}",
+    )
     dlq.add_argument(
         "--without-client-time",
         action="store_true",

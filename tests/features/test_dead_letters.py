@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from features.events import ViewerEvent, encode
 from features.stream import Message
 from features.stream.memory import MemoryStream
-from features.worker.dead import COUNT_ANEW_S, LetterCount, as_record, dead_topic, letter, letter_ends, read_letters
+from features.worker.dead import (
+    COUNT_ANEW_S,
+    LetterCount,
+    as_record,
+    dead_topic,
+    forget_letters,
+    letter,
+    letter_ends,
+    read_letters,
+    revive,
+    sent_again,
+)
+from recsys.state import LANDMARK
 
 TOPIC = "t"
 
@@ -51,3 +64,16 @@ def test_letters_that_left_are_not_counted_wherever_they_stood() -> None:
     assert count.look() == 4
     now[0] = COUNT_ANEW_S
     assert count.look() == 3
+
+
+def test_the_note_of_a_replay_leaves_with_its_viewer() -> None:
+    stream = MemoryStream(partitions=2)
+    for viewer in ("v", "w"):
+        event = encode(ViewerEvent(id="e", kind="play", viewer_id=viewer, at=LANDMARK, item_id="a"))
+        one = letter(Message(TOPIC, 0, 0, "device", event), "under another's key")
+        stream.publish(dead_topic(TOPIC), [as_record(one)])
+        revive(stream, one)
+    assert len(sent_again(stream, TOPIC)) == 2
+    forget_letters(stream, TOPIC, "v", [])
+    (left,) = read_letters(stream, TOPIC)
+    assert list(sent_again(stream, TOPIC)) == [left.mark]

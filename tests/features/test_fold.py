@@ -13,7 +13,7 @@ from features.codec import StateError, decode_item, decode_viewer, encode_item, 
 from features.events import ViewerEvent
 from features.fold import Counted, Placed, fold_item, fold_viewer, items_of, roll_up, sift
 from features.fold_item import REGIONS_MAX
-from features.fold_viewer import OUTLETS_MAX, SESSION_GAP_S, SESSION_MAX, SHOWN_TIMES, SKIPPED_S, ViewerFold
+from features.fold_viewer import OUTLETS_MAX, SESSION_GAP_S, SESSION_MAX, SHOWN_TIMES, SKIPPED_S, ViewerFold, passes
 from features.marks import MARK, event_mark
 from recsys.state import DAY_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
 from recsys.types import Screen
@@ -89,8 +89,10 @@ def test_an_event_counts_once_however_often_it_was_sent(log: list[Placed]) -> No
     assert [one[:3] for one in sift(NONE, log).fresh] == list(first.values())
     state = fold_viewer(NONE, log)
     assert sum(state.counts.values()) == len(first)
-    newest = dict.fromkeys(one.event.id for one in reversed(log))
-    assert state.seen_ids == b"".join(map(event_mark, reversed(newest)))
+    newest = list(reversed(dict.fromkeys(one.event.id for one in reversed(log))))
+    by_the_way = {id for id, one in first.items() if passes(one.event)}
+    assert state.seen_ids == b"".join(event_mark(id) for id in newest if id not in by_the_way)
+    assert state.passed_ids == b"".join(event_mark(id) for id in newest if id in by_the_way)
     assert state.offsets == ({"t/0": len(log) - 1} if log else {})
 
 
@@ -113,7 +115,7 @@ def test_two_partitions_are_told_apart() -> None:
 def test_memory_is_bounded_and_keeps_the_newest() -> None:
     many = 1200
     made = [event(f"e{i}", "hide", LANDMARK + i, item_id=f"i{i}") for i in range(many)]
-    made += [event(f"p{i}", "ping", LANDMARK + i, item_id=f"i{i}") for i in range(many)]
+    made += [event(f"p{i}", "ping", LANDMARK + i, item_id=f"i{i % many}") for i in range(2 * many)]
     made += [event(f"s{i}", "impression", LANDMARK + i, items=(f"i{i}", "always")) for i in range(many)]
     made += [event(f"o{i}", "click", LANDMARK, placement=f"cn.o{i}-tv-home") for i in range(50)]
     state = fold_viewer(NONE, placed(*made))
@@ -125,6 +127,7 @@ def test_memory_is_bounded_and_keeps_the_newest() -> None:
     assert state.shown["always"] == (many, tuple(LANDMARK + many - n for n in range(SHOWN_TIMES, 0, -1)))
     assert state.impressions_since("always", LANDMARK + many - 2) == 2
     assert len(state.seen_ids) == MARK * module.SEEN_MAX
+    assert len(state.passed_ids) == MARK * module.PASSED_MAX
 
 
 def test_what_was_finished_or_judged_is_remembered_longer_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +279,42 @@ def test_a_thousand_events_that_are_sent_twice_count_once() -> None:
     batch = [event(f"e{i}", "ping", LANDMARK + i, item_id="i1") for i in range(1000)]
     state = fold_viewer(NONE, placed(*batch, *batch, *batch))
     assert state.counts == {"ping": 1000}
+
+
+CONFIRMED = {"items": ("a",), "context": {}, "request_id": "r"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("ping", {}), ("pause", {}), ("seek", {"position_s": 5.0}), ("impression", CONFIRMED)]
+)
+def test_however_many_events_pass_by_what_counts_is_known_when_it_comes_again(kind: str, said: dict[str, Any]) -> None:
+    """A day of pings between two replays of the dead letters, say."""
+    liked, shown = event("liked", "like"), event("shown", "impression")
+    between = [event(f"p{i}", kind, LANDMARK + 10 * i, **said) for i in range(3 * module.SEEN_MAX)]
+    log = placed(liked, shown, *between, liked, shown)
+    state, once = fold_viewer(NONE, log), fold_viewer(NONE, log[:-2])
+    assert (state.counts["like"], state.shown["a"][0]) == (1, 1)
+    assert (state.pleased, state.session, state.counts) == (once.pleased, once.session, once.counts)
+
+
+@pytest.mark.parametrize(("number", "times"), [(module.SEEN_MAX, 1), (module.SEEN_MAX + 1, 2)])
+def test_from_which_number_on_a_log_that_is_sent_again_counts_twice(number: int, times: int) -> None:
+    """One more id than are remembered, and each pushes out the next before that comes again: docs/decisions/0005."""
+    kept = [event(f"e{i}", "like", LANDMARK + 10 * i, item_id=f"i{i}") for i in range(number)]
+    after = fold_viewer(fold_viewer(NONE, placed(*kept)), placed(*kept, source="t~001/0"))
+    assert after.counts == {"like": times * number}
+
+
+def test_pings_that_are_sent_again_change_nothing_but_their_number() -> None:
+    kept = [
+        event(f"e{i}", "ping", LANDMARK + 10 * i, item_id=f"i{i // 500}", position_s=10.0 * (i % 500), duration_s=4e3)
+        for i in range(2 * module.PASSED_MAX)
+    ]
+    before = fold_viewer(NONE, placed(*kept))
+    after = fold_viewer(before, placed(*kept, source="t~001/0"))
+    assert after.counts == {"ping": 2 * len(kept)}
+    for name in ("positions", "done", "session", "recent", "at", "pleased", "screens", "hours", "voted"):
+        assert getattr(after, name) == getattr(before, name)
 
 
 def visits(regions: list[str], apart_s: float) -> list[Counted]:

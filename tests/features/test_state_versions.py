@@ -1,4 +1,4 @@
-"""States of versions 1 and 2 are still read, and the fold goes on from them as if they had always been of this one."""
+"""States of versions 1 to 3 are still read, and the fold goes on from them as if they had always been of this one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from features.codec import VERSION, NewerState, StateError, decode_item, decode_viewer, encode_item, encode_viewer
 from features.codec_v1 import ItemStateV1, ViewerStateV1
-from features.codec_v2 import ViewerStateV2
 from features.events import ViewerEvent
 from features.fold import Placed, fold_item, sift
+from features.marks import event_mark
 from features.votes import KNOWN
 from recsys.state import LANDMARK, RECENT_MAX, ItemState, Session, ViewerState, forward_weight
 
@@ -46,6 +46,9 @@ VIEWER_V2 = bytes.fromhex("02") + msgspec.msgpack.encode(
     ]
 )  # fmt: skip
 
+# What the last release of version 3 wrote of a viewer, byte for byte.
+VIEWER_V3 = bytes.fromhex("03") + msgspec.msgpack.encode([*msgspec.msgpack.decode(VIEWER_V2[1:]), b"votes..."])
+
 
 def event(id: str, kind: str, at: float, **said: Any) -> ViewerEvent:
     return ViewerEvent(id=id, kind=kind, viewer_id="v", at=at, **said)
@@ -64,7 +67,7 @@ def test_a_viewer_of_version_1_is_the_same_viewer() -> None:
 
 def test_a_viewer_of_version_2_is_the_same_viewer_and_begins_to_remember_votes() -> None:
     state = decode_viewer(VIEWER_V2)
-    assert state == ViewerState(*msgspec.structs.astuple(msgspec.msgpack.decode(VIEWER_V2[1:], type=ViewerStateV2)))
+    assert state == msgspec.structs.replace(decode_viewer(VIEWER_V3), voted=b"")
     assert (state.session, state.pleased, state.displeased) == (
         Session("s", LANDMARK, LANDMARK + 4, 2, "a", LANDMARK, (), ("b",)), 1.0, 0.5,
     )  # fmt: skip
@@ -77,12 +80,27 @@ def test_a_viewer_of_version_2_is_the_same_viewer_and_begins_to_remember_votes()
     assert encode_viewer(sift(state, others).state)[0] == VERSION
 
 
+def test_a_viewer_of_version_3_is_the_same_viewer() -> None:
+    state = decode_viewer(VIEWER_V3)
+    said = msgspec.msgpack.decode(VIEWER_V3[1:])
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(state))[: len(said)] == said
+    assert state.passed_ids == b""
+    again = Placed("t/0", 5, event("known", "ping", LANDMARK + 5, item_id="a", position_s=70.0))
+    known = msgspec.structs.replace(state, seen_ids=state.seen_ids + event_mark("known"))
+    assert sift(known, [again]).fresh == [], "what version 3 remembered of its pings is still known"
+    after = sift(state, [again]).state
+    assert (after.seen_ids, after.passed_ids) == (b"12345678", event_mark("known"))
+    assert decode_viewer(encode_viewer(after)) == after
+
+
 def test_a_viewer_whose_first_byte_says_another_version_is_not_read_as_one() -> None:
-    with pytest.raises(StateError, match="broken state"):
-        decode_viewer(b"\x02" + encode_viewer(ViewerState("v"))[1:])
-    with pytest.raises(StateError, match="under the number") as told:
-        decode_viewer(bytes([VERSION + 1]) + VIEWER_V2[1:])
-    assert not isinstance(told.value, NewerState)
+    for older in (b"\x02", b"\x03"):
+        with pytest.raises(StateError, match="broken state"):
+            decode_viewer(older + encode_viewer(ViewerState("v"))[1:])
+    for raw in (VIEWER_V1, VIEWER_V2, VIEWER_V3, encode_viewer(decode_viewer(VIEWER_V3))):
+        with pytest.raises(StateError, match="under the number") as told:
+            decode_viewer(bytes([VERSION + 1]) + raw[1:])
+        assert not isinstance(told.value, NewerState)
 
 
 def test_what_version_1_had_folded_is_not_folded_again() -> None:
