@@ -123,7 +123,8 @@ class ViewerFold:
                     self._displeased += forward_weight(at)
             if kind in _PLAYING:
                 _move(self._positions, item_id, event)
-            finished = kind == "complete" or (item_id in self._positions and self._positions[item_id].finished)
+            place = self._positions.get(item_id)
+            finished = kind == "complete" or _at_the_end(event) or (place is not None and place.finished)
             if finished or kind in JUDGED:
                 _note(self._done, item_id, at, DONE_MAX)
         self._session = sit(self._session, event, finished)
@@ -218,7 +219,7 @@ def sit(session: Session, event: ViewerEvent, finished: bool) -> Session:
             if at - begun < SKIPPED_S:
                 skipped = _newest(skipped, item_id)
             else:
-                watched = _newest(watched, item_id)
+                watched, skipped = _newest(watched, item_id), tuple(i for i in skipped if i != item_id)
         item_id, begun = event.item_id, at
     return Session(
         session.id or named,
@@ -237,11 +238,15 @@ def _newest(noted: tuple[str, ...], item_id: str) -> tuple[str, ...]:
 
 
 def _note(noted: dict[str, float], item_id: str, at: float, most: int) -> None:
-    """Remember an item as the newest; the oldest leaves when there are too many."""
-    noted.pop(item_id, None)
-    noted[item_id] = at
+    """Remember an item as the newest; the oldest leaves when there are too many. What comes late sets no time back."""
+    noted[item_id] = max(at, noted.pop(item_id, at))
     if len(noted) > most:
         del noted[next(iter(noted))]
+
+
+def _at_the_end(event: ViewerEvent) -> bool:
+    """Whether the player itself says so, in per cent: true without a known duration too, when no place is."""
+    return event.kind in _PLAYING and (event.percent or 0.0) >= 100 * FINISHED
 
 
 def _move(positions: dict[str, Position], item_id: str, event: ViewerEvent) -> None:
@@ -258,9 +263,7 @@ def _move(positions: dict[str, Position], item_id: str, event: ViewerEvent) -> N
     if position_s is None:
         return  # a bare play or pause: it does not say where
     finished = (
-        event.kind == "complete"
-        or (event.percent or 0.0) >= 100 * FINISHED
-        or (duration_s > 0 and position_s >= FINISHED * duration_s)
+        event.kind == "complete" or _at_the_end(event) or (duration_s > 0 and position_s >= FINISHED * duration_s)
     )
     positions.pop(item_id, None)  # popped, so that the newest stand last
     positions[item_id] = Position(position_s, duration_s, event.at, finished)

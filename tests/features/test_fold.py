@@ -144,6 +144,14 @@ def test_what_was_finished_or_judged_is_remembered_longer_than_the_rest(monkeypa
     assert list(fold_viewer(NONE, done).done) == ["disliked", "seen", "watched"]
 
 
+def test_what_comes_late_sets_no_time_of_the_end_back_and_per_cent_alone_tells_the_end() -> None:
+    liked, late = event("1", "like", LANDMARK + 9), event("2", "dislike", LANDMARK + 3)
+    assert fold_viewer(NONE, placed(liked, late)).done == {"a": LANDMARK + 9}
+    there = event("3", "ping", LANDMARK + 1, position_s=None, percent=96.0)
+    assert fold_viewer(NONE, placed(there)).done == {"a": LANDMARK + 1}
+    assert fold_viewer(NONE, placed(event("4", "ping", position_s=None, percent=94.0))).done == {}
+
+
 def test_a_position_is_the_latest_in_time_and_knows_the_end() -> None:
     def position(*events: ViewerEvent) -> tuple[float, float, bool]:
         found = fold_viewer(NONE, placed(*events)).positions["a"]
@@ -205,6 +213,8 @@ def test_who_comes_back_to_what_was_skipped_has_not_skipped_it() -> None:
     ).session
     assert session.skipped == ()
     assert session.watched == ("b", "a")
+    session = folded(play("1", "a", 0.0), play("2", "b", 5.0), play("3", "a", 50.0), play("4", "c", 99.0)).session
+    assert (session.skipped, session.watched) == ((), ("b", "a")), "watched the second time, though not to the end"
 
 
 def test_a_session_ends_with_a_pause_or_when_the_app_says_so() -> None:
