@@ -299,7 +299,8 @@ def build(
 def _stores(url: str) -> tuple[OnlineStore, GuardedStore]:
     """The online store for what can wait, and for pages; a store in memory is one and the same."""
     patient = open_online(url, STORE_TIMEOUT_S)
-    return patient, GuardedStore(patient if isinstance(patient, MemoryStore) else open_online(url))
+    quick = patient if isinstance(patient, MemoryStore) else open_online(url)
+    return patient, GuardedStore(quick)
 
 
 def _vectors(settings: Settings, encoder: Encoder) -> Vectors:

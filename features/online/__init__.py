@@ -8,7 +8,7 @@ several writers that swap what they read, one succeeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 Swap: TypeAlias = tuple[bytes | None, bytes]
 """A value as it was read (None: missing) and the one to stand in its place."""
@@ -38,3 +38,11 @@ class OnlineStore(Protocol):
 
     def close(self) -> None:
         """Let go; idempotent."""
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """What an online store says besides when several nodes hold its keys."""
+
+    def node_of(self, key: str) -> str:
+        """The node that holds this key, as far as it is known without asking; empty when it is not, or there is one."""

@@ -1,8 +1,11 @@
-"""An online store behind a circuit breaker, for the page path: no page waits for a server that does not answer.
+"""An online store behind circuit breakers, for the page path: no page waits for a server that does not answer.
 
 Reads that fail, and those slower than `slow_s`, open the circuit; from then on each call is refused at once, and a
 thread of this store's own asks the server again every half second until it answers. Only reads are judged: a server
 that refuses to be written (full, or a replica) still makes personal pages.
+
+Each node of a cluster has a circuit of its own, for the others' viewers notice nothing of its fall. A probe asks the
+node that failed: its key shares the hash tag of a key that did.
 """
 
 from __future__ import annotations
@@ -10,14 +13,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from features.online import OnlineStore, Swap
+from features.online import Divided, OnlineStore, Swap
 from features.online.circuit import Circuit
 from recsys.errors import Unavailable
-
-PROBED = "probe:{mainstay}"
-"""The key that a probe asks for; nobody writes it."""
 
 SLOW_S = 0.1
 """A read that took longer counts against the server: two time-outs of a page's read."""
@@ -26,7 +26,7 @@ log = logging.getLogger("mainstay.online")
 
 
 class GuardedStore:
-    """The same store, refused while its circuit is open. `clock` is any that only goes forward, in seconds."""
+    """The same store, refused while a circuit is open. `clock` is any that only goes forward, in seconds."""
 
     def __init__(
         self,
@@ -35,48 +35,50 @@ class GuardedStore:
         slow_s: float = SLOW_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`circuit` is what is known of a server, or of a node of one that is `Divided`, before it was asked."""
         self._store, self._slow_s, self._clock = store, slow_s, clock
-        self._circuit = circuit or Circuit()
-        self._why = ""
-        self._lock = threading.Lock()
+        self._node_of = store.node_of if isinstance(store, Divided) else None
+        self._unasked = circuit or Circuit()
+        self._nodes: dict[str, _Node] = {}
         self._closing = threading.Event()
 
     @property
     def fault(self) -> str | None:
-        """Why reads are refused; None while they are not."""
-        return None if self._circuit.closed else self._why
+        """Why reads are refused, of which nodes; None while they are not."""
+        open_ = sorted((name, node.why) for name, node in self._nodes.copy().items() if not node.circuit.closed)
+        return "; ".join(f"{name}: {why}" if name else why for name, why in open_) or None
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """As the store's; raises Unavailable at once while the circuit is open."""
-        self._refuse_if_open()
-        began = self._clock()
-        try:
-            found = self._store.get(keys)
-        except Unavailable as error:
-            self._note(False, str(error))
-            raise
-        took_s = self._clock() - began
-        self._note(took_s <= self._slow_s, f"a read took {took_s * 1000:.0f} ms")
-        return found
+        """As the store's; raises Unavailable at once while the circuit of a key's node is open."""
+        parts = self._parts(keys)
+        for name in parts:
+            self._refuse_if_open(name)
+        if len(parts) == 1:
+            return self._get(*next(iter(parts.items())))
+        found = dict[str, bytes | None]()
+        for name, some in parts.items():  # one by one, so that each answer is held against the node that gave it
+            found.update(zip(some, self._get(name, some), strict=True))
+        return [found[key] for key in keys]
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        """As the store's; raises Unavailable at once while the circuit is open."""
-        self._refuse_if_open()
+        """As the store's; raises Unavailable at once while the circuit of a key's node is open."""
+        self._refuse_if_any_open(entries)
         self._store.put(entries, ttl_s)
 
     def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
-        """As the store's; raises Unavailable at once while the circuit is open."""
-        self._refuse_if_open()
+        """As the store's; raises Unavailable at once while the circuit of a key's node is open."""
+        self._refuse_if_any_open(entries)
         return self._store.swap(entries, ttl_s)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """As the store's; raises Unavailable at once while the circuit is open."""
-        self._refuse_if_open()
+        """As the store's; raises Unavailable at once while the circuit of a key's node is open."""
+        self._refuse_if_any_open(keys)
         self._store.delete(keys)
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """As the store's; raises Unavailable at once while the circuit is open."""
-        self._refuse_if_open()
+        """As the store's; raises Unavailable at once while any circuit is open."""
+        for name in self._nodes.copy():
+            self._refuse_if_open(name)
         return self._store.scan(prefix)
 
     def close(self) -> None:
@@ -84,42 +86,104 @@ class GuardedStore:
         self._closing.set()
         self._store.close()
 
-    def probe(self) -> bool:
-        """Ask the server once, here and now, if that is due; whether the circuit is closed afterwards."""
-        with self._lock:
-            if not self._circuit.probe_due(self._clock()):
-                return self._circuit.closed
-            self._circuit = self._circuit.probe_begins()
+    def _parts(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """Node -> its keys among these, in their order."""
+        if self._node_of is None:
+            return {"": list(keys)}
+        parts = dict[str, list[str]]()
+        for key in keys:
+            parts.setdefault(self._node_of(key), []).append(key)
+        return parts or {"": []}
+
+    def _get(self, name: str, keys: Sequence[str]) -> list[bytes | None]:
         began = self._clock()
         try:
-            self._store.get([PROBED])
+            found = self._store.get(keys)
+        except Unavailable as error:
+            self._note(name, keys, False, str(error))
+            raise
+        took_s = self._clock() - began
+        self._note(name, keys, took_s <= self._slow_s, f"a read took {took_s * 1000:.0f} ms")
+        return found
+
+    def _refuse_if_any_open(self, keys: Iterable[str]) -> None:
+        for name in self._parts(keys):
+            self._refuse_if_open(name)
+
+    def _refuse_if_open(self, name: str) -> None:
+        node = self._nodes.get(name)
+        if node is not None and not node.circuit.closed:
+            raise Unavailable(f"not asked while it rests: {node.why}")
+
+    def _note(self, name: str, keys: Sequence[str], well: bool, why: str) -> None:
+        node = self._nodes.get(name)
+        if well and (node is None or not any(node.circuit.bad)):
+            return  # the usual case takes no lock: nothing is held against the node
+        node = node or self._nodes.setdefault(name, _Node(self._unasked))
+        if node.answered(well, why, keys, self._clock()):
+            log.warning("online store: pages go on without %s: %s", name or "it", why)
+            probing = threading.Thread(target=self._probe_until_well, args=(name, node), name="online-probe")
+            probing.daemon = True
+            probing.start()
+
+    def _probe_until_well(self, name: str, node: _Node) -> None:
+        while not self._closing.wait(node.circuit.rest_s):
+            if self._probe(node):
+                log.warning("online store: %s well again", name or "it is")
+                return
+
+    def _probe(self, node: _Node) -> bool:
+        """Ask the node once, here and now, if that is due; whether its circuit is closed afterwards."""
+        if not node.probe_begins(self._clock()):
+            return node.circuit.closed
+        began = self._clock()
+        try:
+            self._store.get([beside(node.key)])
             well, why = self._clock() - began <= self._slow_s, "a probe was slow"
         except Exception as error:  # whatever it is, the circuit must not stay half open for ever
             well, why = False, str(error)
-        with self._lock:
-            self._circuit = self._circuit.probed(well, self._clock())
-            self._why = "" if well else why
+        node.probed(well, why, self._clock())
         return well
 
-    def _refuse_if_open(self) -> None:
-        if not self._circuit.closed:
-            raise Unavailable(f"not asked while it rests: {self._why}")
 
-    def _note(self, well: bool, why: str) -> None:
-        if well and not any(self._circuit.bad):
-            return  # the usual case takes no lock: nothing is held against the server
+class _Node:
+    """The circuit of one node, why it is open, and a key that the node did not give."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit, self.why, self.key = circuit, "", ""
+        self._lock = threading.Lock()
+
+    def answered(self, well: bool, why: str, keys: Sequence[str], now: float) -> bool:
+        """Note an answer; whether it opened the circuit."""
         with self._lock:
-            before = self._circuit
-            self._circuit = before.answered(well, self._clock())
-            opened = before.closed and not self._circuit.closed
+            before = self.circuit
+            after = before.answered(well, now)
+            opened = before.closed and not after.closed
             if opened:
-                self._why = why
-        if opened:
-            log.warning("online store: pages go on without it: %s", why)
-            threading.Thread(target=self._probe_until_well, name="online-probe", daemon=True).start()
+                self.why, self.key = why, keys[0] if keys else ""
+            self.circuit = after
+        return opened
 
-    def _probe_until_well(self) -> None:
-        while not self._closing.wait(self._circuit.rest_s):
-            if self.probe():
-                log.warning("online store: well again")
-                return
+    def probe_begins(self, now: float) -> bool:
+        """Whether a probe is due; then it is under way from here on."""
+        with self._lock:
+            due = self.circuit.probe_due(now)
+            if due:
+                self.circuit = self.circuit.probe_begins()
+        return due
+
+    def probed(self, well: bool, why: str, now: float) -> None:
+        """Note what a probe found."""
+        with self._lock:
+            self.why = "" if well else why
+            self.circuit = self.circuit.probed(well, now)
+
+
+def beside(key: str) -> str:
+    """A key that nobody writes, in the same hash slot.
+
+    >>> beside("viewer:{v1}"), beside("other")
+    ('probe:{v1}', 'probe:{other}')
+    """
+    tag = key.partition("{")[2].partition("}")[0]
+    return f"probe:{{{tag or key}}}"

@@ -114,6 +114,15 @@ class RedisStore:
             yielded.update(keys)
             yield from ((k, v) for k, v in zip(keys, self.get(keys), strict=True) if v is not None)
 
+    def node_of(self, key: str) -> str:
+        """`HOST:PORT` of the node of a cluster that holds this key, by what is known of the cluster; asks nobody. Empty
+        for a single server, before the cluster was asked for its nodes, and where no node has the key's slot."""
+        if not self._cluster or self._opened is None:
+            return ""
+        with suppress(redis.RedisError, RedisClusterException):
+            return str(self._opened.get_node_from_key(self._prefix + key).name)
+        return ""
+
     def close(self) -> None:
         """Disconnect; idempotent."""
         if self._opened is None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from benchmarks.servers import free_port
 from features.codec import ITEMS
-from features.online import OnlineStore
+from features.online import Divided, OnlineStore
 from features.online.connect import open_online
+from features.online.guarded import beside
 from features.online.redis import RedisStore
 from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
 from recsys.errors import InvalidInput, Unavailable
@@ -68,6 +69,23 @@ def store(url: str) -> Iterator[OnlineStore]:
     opened = open_online(url, timeout_s=5.0)
     yield opened
     opened.close()
+
+
+def test_a_cluster_tells_which_node_holds_a_key_and_a_probe_goes_to_the_same(cluster_url: str) -> None:
+    with closing(RedisStore(cluster_url.partition("?")[0], 5.0, "t:", cluster=True)) as store:
+        assert isinstance(store, Divided)
+        assert store.node_of("viewer:{v}") == "", "not asked yet"
+        store.get(["viewer:{v}"])
+        keys = [f"viewer:{{{n}}}" for n in range(100)]
+        nodes = {store.node_of(key) for key in keys}
+        assert len(nodes) == 2
+        assert all(store.node_of(key) == store.node_of(beside(key)) for key in [*keys, "viewer:{a}b}"])
+        one = redis.Redis.from_url(f"redis://{min(nodes)}")
+        with closing(one):
+            for key in keys:
+                slot = one.execute_command("CLUSTER", "KEYSLOT", f"t:{key}")
+                (mine,) = [s for s in one.execute_command("CLUSTER", "SLOTS") if s[0] <= slot <= s[1]]
+                assert store.node_of(key) == f"{mine[2][0].decode()}:{mine[2][1]}"
 
 
 def test_a_batch_is_answered_in_the_order_asked(store: OnlineStore, unique: str) -> None:
@@ -236,6 +254,7 @@ def test_another_process_sees_every_put_even_of_the_killed(store: OnlineStore, u
     program = f"""
 import os, signal
 from features.online.connect import open_online
+from features.online.guarded import beside
 from features.online.redis import RedisStore
 from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
 store = open_online({url!r}, timeout_s=5.0)

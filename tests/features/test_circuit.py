@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.online.circuit import Circuit
-from features.online.guarded import PROBED, GuardedStore
+from features.online.guarded import GuardedStore, beside
 from features.online.memory import MemoryStore
 from features.online.redis import RedisStore
 from recsys.errors import Unavailable
@@ -100,7 +100,7 @@ def test_no_page_asks_an_ill_server_and_all_do_when_it_is_well(fault: str) -> No
                     call()
         assert "viewer:{v}" not in server.asked
         server.now += 1.0
-        while PROBED not in server.asked:  # its own thread asks, and is not content
+        while beside("viewer:{v}") not in server.asked:  # its own thread asks, and is not content
             time.sleep(0.005)
         assert store.fault
         server.down, server.takes_s = False, 0.0
@@ -138,7 +138,7 @@ def test_a_refused_write_opens_nothing() -> None:
 def test_a_probe_that_breaks_is_a_probe_that_failed() -> None:
     class Odd(Server):
         def get(self, keys: Sequence[str]) -> list[bytes | None]:
-            if keys == [PROBED] and self.down:
+            if keys == [beside("a")] and self.down:
                 raise ZeroDivisionError("a bug in an adapter")
             return super().get(keys)
 
@@ -153,6 +153,55 @@ def test_a_probe_that_breaks_is_a_probe_that_failed() -> None:
         while store.fault:
             time.sleep(0.005)
         assert store.get(["a"]) == [None]
+
+
+class Cluster(Server):
+    """Two nodes by the first letter of a key's tag, of which some are down; it notes which keys were asked together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: set[str] = set()
+        self.together: list[list[str]] = []
+
+    def node_of(self, key: str) -> str:
+        return f"node-{key.partition('{')[2][:1]}"
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        self.together.append(list(keys))
+        if self.gone & {self.node_of(key) for key in keys}:
+            raise Unavailable("connection refused")
+        return super().get(keys)
+
+
+def test_a_node_that_falls_costs_only_its_own_viewers_and_is_asked_by_itself() -> None:
+    cluster = Cluster()
+    cluster.put({"viewer:{a1}": b"a", "viewer:{b1}": b"b"})
+    with closing(GuardedStore(cluster, Circuit(rest_s=0.02), clock=time.monotonic)) as store:
+        assert store.get(["viewer:{b1}", "viewer:{a1}", "viewer:{b2}"]) == [b"b", b"a", None]
+        assert cluster.together == [["viewer:{b1}", "viewer:{b2}"], ["viewer:{a1}"]]
+        cluster.gone = {"node-b"}
+        for n in range(30):
+            assert store.get([f"viewer:{{a{n}}}"]) == [b"a" if n == 1 else None]
+            with pytest.raises(Unavailable, match="connection refused" if n < 3 else "not asked while it rests"):
+                store.get([f"viewer:{{b{n}}}"])
+        for call in (
+            lambda: store.get(["viewer:{a1}", "viewer:{b1}"]),
+            lambda: store.put({"viewer:{b1}": b""}),
+            lambda: store.swap({"viewer:{b1}": (None, b"")}),
+            lambda: store.delete(["viewer:{b1}"]),
+            lambda: store.scan("viewer:"),
+        ):
+            with pytest.raises(Unavailable, match="not asked while it rests"):
+                call()
+        store.put({"viewer:{a1}": b"anew"})
+        assert store.fault == "node-b: connection refused"
+        while ["probe:{b2}"] not in cluster.together:  # the key that opened it was of viewer b2: the same node
+            time.sleep(0.005)
+        assert store.fault
+        cluster.gone.clear()
+        while store.fault:
+            time.sleep(0.005)
+        assert store.get(["viewer:{b1}", "viewer:{a1}"]) == [b"b", b"anew"]
 
 
 def test_many_threads_start_one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
