@@ -121,7 +121,7 @@ def decode(raw: bytes, future: bool = False) -> ViewerEvent:
         raise EventError(f"the message has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
     event = _read(raw)
     if event.client_at is not None and not future and (why := ahead(event)):
-        raise EventError("unreadable event", [Finding("time", why)])
+        raise EventError("an event from the future", [Finding("time", why)])
     return event
 
 

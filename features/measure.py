@@ -30,10 +30,12 @@ GROUPS: Mapping[str, Callable[[Seen], str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when there was something to measure, 1 with the reason on stderr otherwise."""
     parser = argparse.ArgumentParser(prog="recsys-measure", description="Measures of the pages that a log remembers.")
-    parser.add_argument("--home", help=Settings.model_fields["home"].description)
-    parser.add_argument("--event-log", help=Settings.model_fields["event_log"].description)
+    parser.add_argument("--home", help=Settings.help_of("home"))
+    parser.add_argument("--event-log", help=Settings.help_of("event_log"))
     parser.add_argument("--catalog", required=True, help="http://HOST:PORT of a running API, or a file of JSON lines")
-    parser.add_argument("--days", type=float, default=7.0, help="impressions of so many days, counted from now")
+    parser.add_argument(
+        "--days", type=float, default=7.0, help="impressions of so many days, counted from now (default 7)"
+    )
     parser.add_argument("--by", choices=GROUPS, default="placement", help="one row for each")
     asked = parser.parse_args(argv)
     settings = Settings.read(os.environ, home=asked.home, event_log=asked.event_log)

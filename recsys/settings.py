@@ -56,7 +56,18 @@ class Settings(BaseModel):
         ge=280,
         description="an item's counts are forgotten after so long without an event: a millionth is left then",
     )
-    viewer_ttl_days: int = Field(180, ge=1, description="an idle viewer's state is forgotten after this long")
+    viewer_ttl_days: int = Field(180, ge=1, description="an idle viewer's state is forgotten after so many days")
+
+    @classmethod
+    def help_of(cls, name: str) -> str:
+        """What the help of a command line says of this setting.
+
+        >>> Settings.help_of("port")
+        'port the API listens on (default 8080) [MAINSTAY_PORT]'
+        """
+        field = cls.model_fields[name]
+        default = "" if field.default in ("", False) else f" (default {field.default})"
+        return f"{field.description}{default} [MAINSTAY_{name.upper()}]"
 
     @classmethod
     def read(cls, environ: Mapping[str, str], **flags: object) -> Settings:

@@ -53,8 +53,8 @@ def read_settings(argv: Sequence[str] | None) -> Settings:
         prog="recsys-serve",
         description="Serve pages, take events, items and policies. Every flag may also be said as MAINSTAY_<NAME>.",
     )
-    for name, field in Settings.model_fields.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, default=None, help=field.description)
+    for name in Settings.model_fields:
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, default=None, help=Settings.help_of(name))
     return Settings.read(os.environ, **vars(parser.parse_args(argv)))
 
 

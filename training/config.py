@@ -6,8 +6,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from features.columns import FEATURES
 from recsys.errors import Finding, InvalidInput, worded
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -65,6 +66,13 @@ class Network(_Section):
     calibrate: float = Field(
         0.15, gt=0, lt=0.5, description="share of the moments, the newest, held out for calibration"
     )
+
+    @field_validator("silent")
+    @classmethod
+    def _known(cls, silent: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(silent).difference(FEATURES):
+            raise ValueError(f"no feature {', '.join(sorted(unknown))}")
+        return silent
 
 
 class Evaluation(_Section):

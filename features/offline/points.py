@@ -33,14 +33,17 @@ from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import Finding, InvalidInput
 from recsys.state import TTL_S, ViewerState, remembered
-from recsys.types import F32, F64, I32, I64
+from recsys.types import F32, F64, I32, I64, Screen
+
+SCREENS = tuple(screen.value for screen in Screen)
 
 
 @dataclass(frozen=True)
 class Asked:
     """N questions: what was known of this viewer and item, for a page in this region and on this screen, at this time?
 
-    Texts [N]; `at` [N] unix seconds; an empty region or screen is none.
+    Texts [N]; `at` [N] unix seconds, any sequence of numbers; an empty region or screen is none. Raises InvalidInput
+    for times that are no numbers.
     """
 
     viewer_id: Sequence[str]
@@ -48,6 +51,12 @@ class Asked:
     at: F64
     region: Sequence[str]
     screen: Sequence[str]
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "at", np.asarray(self.at, np.float64))
+        except (TypeError, ValueError):
+            raise InvalidInput("points in time that cannot be asked for: `at` are unix seconds") from None
 
     def __len__(self) -> int:
         return len(self.viewer_id)
@@ -59,6 +68,8 @@ class Asked:
             raise InvalidInput(f"the columns of a question differ in length: {sorted(sizes)}")
         row = np.array([catalog.row_of.get(item_id, -1) for item_id in self.item_id], np.int32)
         wrong = [Finding(f"item_id[{n}]", f"no item {self.item_id[n]!r}") for n in np.flatnonzero(row < 0)[:20]]
+        odd = [n for n, screen in enumerate(self.screen) if screen and screen not in SCREENS]
+        wrong += [Finding(f"screen[{n}]", f"no screen {self.screen[n]!r}: {', '.join(SCREENS)}") for n in odd[:20]]
         wrong += [Finding(f"at[{n}]", "not a time") for n in np.flatnonzero(~np.isfinite(self.at))[:20]]
         if wrong:
             raise InvalidInput("points in time that cannot be asked for", wrong)

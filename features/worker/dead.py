@@ -19,7 +19,7 @@ from contextlib import suppress
 import msgspec
 from msgspec.structs import replace
 
-from features.events import decode, encode
+from features.events import ahead, decode, encode
 from features.stream import Message, Record, Stream
 from features.worker.named import named
 from recsys.errors import EventError
@@ -51,6 +51,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
     def value(self) -> bytes:
         """The message's bytes, as far as they were kept."""
         return b64decode(self.raw)
+
+    @property
+    def early(self) -> bool:
+        """Whether only its client's clock is against it."""
+        with suppress(EventError):
+            return bool(ahead(decode(self.value, future=True)))
+        return False
 
     @property
     def mark(self) -> bytes:

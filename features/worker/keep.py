@@ -82,16 +82,22 @@ def add_commands(what: Any) -> None:
     """The commands, for the parser of the worker's command line."""
     command = what.add_parser("compact", help="make one file a day of the event log's many")
     command = what.add_parser("rebuild", help="wipe the online store and fold it anew; stop all workers first")
-    command.add_argument("--from", dest="origin", choices=["log", "stream"], default="log")
+    command.add_argument(
+        "--from",
+        dest="origin",
+        choices=["log", "stream"],
+        default="log",
+        help="what is folded: the event log (default), or what the stream still has, which writes the log anew too",
+    )
     what.add_parser("verify", help="compare the online store with a replay of the event log")
     command = what.add_parser("damaged", help="damaged states that were set aside; of one key, their bytes as well")
-    command.add_argument("key", metavar="KEY", nargs="?")
+    command.add_argument("key", metavar="KEY", nargs="?", help="as the list names it")
     command = what.add_parser("groups", help="groups that have not passed all of the embedded stream, which keeps it")
     command.add_argument("--drop", metavar="NAME", help="forget a group that is gone for good: it keeps nothing then")
     of_viewers = {"export": "all that is held of a viewer, as JSON lines", "erase": "forget a viewer for good"}
     for name, about in of_viewers.items():
         command = what.add_parser(name, help=about)
-        command.add_argument("viewer", metavar="VIEWER")
+        command.add_argument("viewer", metavar="VIEWER", help="the viewer_id of the events")
 
 
 def _compact(kept: Kept, _: argparse.Namespace) -> int:

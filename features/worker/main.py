@@ -135,14 +135,21 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
                 print(f"{one.place}\tsent again")
             except EventError as error:
                 failed += 1
-                print(f"{one.place}\tstill unreadable: {error}")
+                print(f"{one.place}\tstill unreadable: {error}{_advice(one, arguments.without_client_time)}")
     if before:
         were = "letter was" if before == 1 else "letters were"
         print(f"{before:,} {were} sent again before: name one to send it once more")
     if place is not None and not found:
-        print(f"recsys-worker: no dead letter {place}", file=sys.stderr)
+        print(
+            f"recsys-worker: no dead letter {place} (a place is TOPIC/PARTITION@OFFSET, as list says it)",
+            file=sys.stderr,
+        )
         return 1
     return 1 if failed else 0
+
+
+def _advice(one: DeadLetter, without_client_time: bool) -> str:
+    return "" if without_client_time or not one.early else "; --without-client-time takes it at the time when it came"
 
 
 def _again(sent_at: float | None) -> str:
@@ -159,9 +166,7 @@ def _shown(one: DeadLetter, sent_at: float | None) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="recsys-worker", description=__doc__)
     for name in FLAGS:
-        field = Settings.model_fields[name]
-        kind = field.annotation if field.annotation is int else str
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=field.description)  # type: ignore[arg-type]
+        parser.add_argument(f"--{name.replace('_', '-')}", help=Settings.help_of(name))
     parser.add_argument(
         "--until-idle",
         type=float,

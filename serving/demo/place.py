@@ -36,7 +36,7 @@ def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Se
     parser = argparse.ArgumentParser(prog="recsys-demo", description=about)
     parser.add_argument("--once", action="store_true", help="leave after the report; the last line is one JSON object")
     for name in ("home", "stream", "online", "control", "host", "port"):
-        parser.add_argument(f"--{name}", help=Settings.model_fields[name].description)
+        parser.add_argument(f"--{name}", help=Settings.help_of(name))
     options = parser.parse_args(argv)
     said = {name: worth for name, worth in vars(options).items() if name != "once"}
     settings = Settings.read(os.environ, **said)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from features.events import ViewerEvent, encode
@@ -144,3 +145,14 @@ def test_what_others_write_like_a_note_is_shown(stream: Stream, unique: str) -> 
     assert [one.cause.partition(":")[0] for one in read_letters(stream, unique)] == ["no dead letter"]
     assert sent_again(stream, unique) == {}
     assert len(letter_ends(stream, unique)) == 1
+
+
+def test_who_replays_what_a_fast_clock_wrote_is_told_how_to_take_it(stream: Stream, unique: str, dlq: Tool) -> None:
+    early = ViewerEvent(id="e", kind="play", viewer_id="v0", at=LANDMARK, item_id="a", client_at=LANDMARK + 3600.0)
+    (one,) = set_aside(stream, unique, encode(early))
+    code, (line,) = dlq("replay")
+    assert code == 1
+    assert line.startswith(f"{one.place}\tstill unreadable: an event from the future: time: ")
+    assert line.endswith("--without-client-time takes it at the time when it came")
+    assert dlq("replay", "--without-client-time") == (0, [f"{one.place}\tsent again"])
+    assert sent(stream, unique) == [encode(msgspec.structs.replace(early, client_at=None))]

@@ -195,6 +195,10 @@ def test_what_cannot_be_asked_is_named(tmp_path: Path) -> None:
     asked = Asked(["v", "v"], ["i0", "gone"], np.array([np.nan, 1.0]), ["", ""], ["", ""])
     with pytest.raises(InvalidInput, match=r"item_id\[1\]: no item 'gone'; at\[0\]: not a time"):
         point_in_time(EventLog(tmp_path), CATALOG, asked)
+    with pytest.raises(InvalidInput, match=r"screen\[0\]: no screen 'watch': tv, "):
+        point_in_time(EventLog(tmp_path), CATALOG, Asked(["v"], ["i0"], np.ones(1), [""], ["watch"]))
+    with pytest.raises(InvalidInput, match="unix seconds"):
+        Asked(["v"], ["i0"], ["noon"], [""], [""])  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="differ in length"):
         point_in_time(EventLog(tmp_path), CATALOG, Asked(["v"], ["i0"], np.zeros(2), [""], [""]))
 

@@ -143,7 +143,7 @@ def test_what_cannot_be_trained_ends_with_a_plain_word(
 ) -> None:
     assert desk.train("--event-log", str(tmp_path / "nothing-here")) == 1
     assert "nothing to learn from yet" in capfd.readouterr().err
-    assert desk.train("--config", "no-such") == 1
+    assert desk.train("--config", "no-such") == 2
     assert "no training configuration 'no-such'" in capfd.readouterr().err
     assert desk.train("--catalog", str(tmp_path / "missing.jsonl")) == 1
     assert "missing.jsonl" in capfd.readouterr().err

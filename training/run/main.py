@@ -17,23 +17,23 @@ from recsys.catalog import Catalog
 from recsys.errors import MainstayError, SettingsError
 from recsys.settings import Settings
 from recsys.state import DAY_S
-from training.config import Config, read_config
+from training.config import Config, ConfigError, read_config
 from training.dataset import read_timeline
 from training.registry import Registry
 from training.run.train import Outcome, run
 
-FLAGS = ("home", "event_log", "registry", "model", "alias", "encoder", "vectors")
+FLAGS = ("home", "event_log", "registry", "model", "alias", "encoder", "vectors", "viewer_ttl_days")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0 when a version was registered, 1 when there is no way to train, 2 for a wrong command line or
-    setting, 130 when interrupted."""
+    """Exit code 0 when a version was registered, 1 when there is no way to train, 2 for a wrong command line,
+    setting or training configuration, 130 when interrupted."""
     args = _parser().parse_args(argv)
     try:
         return _train(args)
     except KeyboardInterrupt:
         return 130
-    except SettingsError as error:
+    except (SettingsError, ConfigError) as error:
         print(f"recsys-train: {error}", file=sys.stderr)
         return 2
     except (MainstayError, OSError) as error:
@@ -124,8 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--until", type=float, help="unix seconds: train on the log as of then")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     for name in FLAGS:
-        field = Settings.model_fields[name]
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description} [MAINSTAY_{name.upper()}]")
+        parser.add_argument(f"--{name.replace('_', '-')}", help=Settings.help_of(name))
     return parser
 
 
