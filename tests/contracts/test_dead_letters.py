@@ -152,7 +152,7 @@ def test_who_replays_what_a_fast_clock_wrote_is_told_how_to_take_it(stream: Stre
     (one,) = set_aside(stream, unique, encode(early))
     code, (line,) = dlq("replay")
     assert code == 1
-    assert line.startswith(f"{one.place}\tstill unreadable: an event from the future: time: ")
+    assert line.startswith(f"{one.place}\tstill unreadable: an event from the future; time: ")
     assert line.endswith("--without-client-time takes it at the time when it came")
     assert dlq("replay", "--without-client-time") == (0, [f"{one.place}\tsent again"])
     assert sent(stream, unique) == [encode(msgspec.structs.replace(early, client_at=None))]
