@@ -65,10 +65,16 @@ def _print(told: dict[str, object]) -> None:
         print(f"\n{name}")
         for column, figures in groups.items():
             if column != "group":
-                print(f"  {column:<26} {figures[n]:>10.4f}")
+                print(f"  {column:<26} {_figure(figures[n]):>10}")
     for name, figures in controls.items():
-        print(f"\n{name}: " + ", ".join(f"{what} {figure:.3f}" for what, figure in figures.items()))
+        print(f"\n{name}: " + ", ".join(f"{what} {_figure(figure)}" for what, figure in figures.items()))
+    if any(not math.isfinite(one) for column, some in groups.items() if column != "group" for one in some):
+        print("\n-: nothing to measure it by (too few pages, viewers, or items that say it)")
     print(json.dumps(_finite(told)))
+
+
+def _figure(figure: float) -> str:
+    return f"{figure:.4f}" if math.isfinite(figure) else "-"
 
 
 def _finite(said: object) -> object:
