@@ -15,7 +15,7 @@ from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
-from features.worker.rebuild import REBUILT
+from features.worker.anew import REBUILT
 
 PARTITIONS = 4
 SESSION_S = 1  # a broker needs `group.min.session.timeout.ms` of at most this; Tansu takes it

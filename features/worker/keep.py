@@ -24,9 +24,10 @@ from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.stream import Stream
 from features.viewers import erase_viewer, export_viewer
+from features.worker.anew import rebuilt_at
 from features.worker.dead import DeadLetter, dead_topic
 from features.worker.groups import DROP, drop_group, list_groups, named
-from features.worker.rebuild import from_log, from_stream, rebuild, rebuilt_at
+from features.worker.rebuild import from_log, from_stream, rebuild
 from features.worker.verify import differences, replayed
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
@@ -81,7 +82,7 @@ class Kept:
 def add_commands(what: Any) -> None:
     """The commands, for the parser of the worker's command line."""
     command = what.add_parser("compact", help="make one file a day of the event log's many")
-    command = what.add_parser("rebuild", help="wipe the online store and fold it anew; stop all workers first")
+    command = what.add_parser("rebuild", help="wipe the online store and fold it anew; workers wait meanwhile")
     command.add_argument(
         "--from",
         dest="origin",

@@ -19,10 +19,10 @@ from features.offline.spared import without_pandas
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
+from features.worker.anew import unfinished
 from features.worker.dead import DeadLetter, letter_ends, read_letters, revive, sent_again
 from features.worker.groups import Holders
 from features.worker.keep import COMMANDS, Kept, add_commands, rfc3339, thin, tidying
-from features.worker.rebuild import unfinished
 from features.worker.worker import Worker
 from recsys.errors import Conflict, EventError, MainstayError, SettingsError
 from recsys.settings import Settings

@@ -1,8 +1,8 @@
 """The online store made anew from what is remembered: from the event log, or from the stream itself.
 
 The worker's own fold does it, in the order of the log and guarded by the same offsets, so the store is what it was,
-byte for byte. No worker may run meanwhile. A mark stands in the store until it is done: a worker does not start on a
-store that was rebuilt by half (`unfinished`).
+byte for byte. A mark stands in the store until it is done: workers that run wait (`features.worker.anew`), and none
+starts on a store that was rebuilt by half.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from features.fold import FOREVER, Placed
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.stream import Message, Stream
+from features.worker.anew import REBUILT, UNFINISHED
 from features.worker.dead import DeadLetter
 from features.worker.worker import Worker, read
 from recsys.state import forgotten
@@ -24,23 +25,8 @@ from recsys.state import forgotten
 HELD = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
 """Prefixes of the keys that are made from events."""
 
-UNFINISHED = "rebuild:unfinished"
-REBUILT = "rebuild:begun"
-"""Unix second at which the last rebuild that ended had begun."""
-
 BATCH = 20_000
 _AT_ONCE = 2_000
-
-
-def unfinished(online: OnlineStore) -> bool:
-    """Whether a rebuild of this store was begun and did not end. Raises Unavailable."""
-    return online.get([UNFINISHED])[0] is not None
-
-
-def rebuilt_at(online: OnlineStore) -> float:
-    """When the last rebuild of this store that ended had begun, unix seconds; -inf for never. Raises Unavailable."""
-    said = online.get([REBUILT])[0]
-    return float("-inf") if said is None else float(said)
 
 
 def rebuild(

@@ -12,7 +12,8 @@ The order within a step carries the guarantee, and a crash between any two of th
 One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer. A
 worker that slept through the loss of its partitions does not know that yet; so states are swapped for the ones they
 were folded from, never written blindly, and the sleeper's are refused (`features.online.rewrite`). It then folds again
-from what stands there, which already holds its events, and its commit is refused by the log.
+from what stands there, which already holds its events, and its commit is refused by the log. While the store is made
+anew a worker waits (`features.worker.anew`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
+from typing import TypeVar
 
 from features.aside import let_go
 from features.circles import no_search_for_circles
@@ -35,6 +37,7 @@ from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.rewrite import rewrite
 from features.stream import Consumer, Message, Stream
+from features.worker.anew import Undisturbed
 from features.worker.dead import DeadLetter, as_record, dead_topic, letter, whose
 from features.worker.mend import Batch, Mender
 from features.worker.named import received
@@ -49,6 +52,7 @@ TTL_SLACK_S = 1.0  # the store lets go of a viewer or an item just after `recsys
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
 logger = logging.getLogger(__name__)
+S = TypeVar("S")
 
 
 class Worker:
@@ -82,6 +86,7 @@ class Worker:
         self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
         self._item_ttl_s = item_ttl_s
         self._item_kept_s = None if item_ttl_s is None else item_ttl_s + TTL_SLACK_S
+        self._undisturbed: Undisturbed | None = None  # of a step; whoever makes the store anew has none
         self._mender = Mender(online, log, self._folding)
         self._consumer: Consumer | None = None
         self._identity = self._name = ""  # of the log that was joined
@@ -158,6 +163,7 @@ class Worker:
         return self._log.lives.name(self._online, self._topic, life)
 
     def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        self._undisturbed = Undisturbed(self._online)
         placed, dead = read(messages, self._name)
         dead = [one for one in dead if not self._is_erased(one)]
         if dead:
@@ -174,6 +180,7 @@ class Worker:
         self._fold(placed)
         self._forget(placed, erased)
         self._append(messages, placed)
+        self._undisturbed.check()
         consumer.commit(_last_offsets(messages))
 
     def refold(self, placed: Sequence[Placed]) -> None:
@@ -201,7 +208,7 @@ class Worker:
         viewers = {one.event.viewer_id for one in placed}
         upto = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(hashed(viewer))) is not None}
         found = {key: raw for key, raw in zip(upto, self._online.get(list(upto)), strict=True) if raw is not None}
-        states = self._mender.read(found, viewer_at)
+        states = self._read(found, viewer_at)
         self._online.delete([key for key, state in states.items() if state is None or state.at <= upto[key]])
         let_go(self._online, list(upto))
 
@@ -238,15 +245,24 @@ class Worker:
         ids = list(dict.fromkeys(one.event.viewer_id for one in placed))
         keys = [viewer_key(viewer_id) for viewer_id in ids]
         found = dict(zip(keys, self._online.get(keys), strict=True))
-        states = self._mender.read(found, viewer_at)
+        states = self._read(found, viewer_at)
         self._mender.know(states.values())
         viewers = {viewer_id: self._viewer(viewer_id, states[key]) for viewer_id, key in zip(ids, keys, strict=True)}
         counted = [one for one in (viewers[some.event.viewer_id].take(some) for some in placed) if one is not None]
         self._fold_items(counted)
-        fold_exposure(self._online, counted, self._mender.read)
+        fold_exposure(self._online, counted, self._read)
         swaps = {key: (found[key], encode_viewer(viewers[i].finish())) for i, key in zip(ids, keys, strict=True)}
+        if self._undisturbed is not None:  # else viewers might know what their items have lost
+            self._undisturbed.check()
         if refused := self._online.swap(swaps, self._kept_s):
             self._fold_again(refused, placed)
+
+    def _read(self, found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
+        """States of what was found just now, damaged ones made again. Raises Unavailable when the store was made anew
+        since the step began."""
+        if self._undisturbed is not None:
+            self._undisturbed.check()
+        return self._mender.read(found, decode)
 
     def _fold_again(self, keys: Sequence[str], placed: Sequence[Placed]) -> None:
         """Viewers whose states another writer changed since they were read. What counts for items was decided right:
@@ -261,7 +277,7 @@ class Worker:
                 fold.take(one)
             return encode_viewer(fold.finish())
 
-        rewrite(self._online, keys, viewer_at, folded, self._kept_s, self._mender.read)
+        rewrite(self._online, keys, viewer_at, folded, self._kept_s, self._read)
 
     def _viewer(self, viewer_id: str, state: ViewerState | None) -> ViewerFold:
         """A fold that goes on from this state."""
@@ -282,7 +298,7 @@ class Worker:
         def folded(key: str, state: ItemState | None) -> bytes:
             return encode_item(fold_item(state or ItemState(names[key]), shards[key], ttl_s))
 
-        rewrite(self._online, list(shards), item_at, folded, self._item_kept_s, self._mender.read)
+        rewrite(self._online, list(shards), item_at, folded, self._item_kept_s, self._read)
 
     def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
         """Into the event log, duplicates too: whoever reads it leaves them out."""

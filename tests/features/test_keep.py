@@ -32,10 +32,11 @@ from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
+from features.worker.anew import REBUILT
 from features.worker.dead import LetterCount, dead_topic
 from features.worker.keep import NOT_JUDGED, thin
 from features.worker.main import UNHEARD, main
-from features.worker.rebuild import REBUILT, UNFINISHED, forget_idle, from_log, from_stream, rebuild
+from features.worker.rebuild import forget_idle, from_log, from_stream, rebuild
 from features.worker.verify import differences
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
@@ -358,15 +359,6 @@ def test_a_reader_who_has_had_enough_ends_a_command_without_a_word(home: str, co
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == UNHEARD
-
-
-def test_a_worker_does_not_start_on_half_a_store(home: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with closing(SqliteStore(f"{home}/online.db")) as online:
-        online.put({UNFINISHED: b"1"})
-    assert main(["--home", home, "--until-idle", "0"]) == 1
-    assert "recsys-worker rebuild" in capsys.readouterr().err
-    assert main(["--home", home, "rebuild"]) == 0
-    assert main(["--home", home, "--until-idle", "0"]) == 0
 
 
 def test_the_stream_lets_go_of_what_is_old_and_of_the_erased(home: str, capsys: pytest.CaptureFixture[str]) -> None:

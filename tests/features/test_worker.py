@@ -24,9 +24,9 @@ from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
+from features.worker.anew import REBUILT
 from features.worker.dead import KEPT_BYTES, LetterCount, dead_topic, read_letters, revive
 from features.worker.main import main
-from features.worker.rebuild import REBUILT
 from features.worker.worker import Worker
 from recsys.errors import EventError, Unavailable
 from recsys.state import LANDMARK, ItemState, ViewerState

@@ -1,0 +1,154 @@
+"""A worker that runs while the online store is made anew waits, and nothing is missing from the store afterwards."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.codec import VIEWERS
+from features.fold import Placed
+from features.offline.log import EventLog
+from features.online import OnlineStore, Swap
+from features.online.memory import MemoryStore
+from features.online.sqlite import SqliteStore
+from features.stream import Record
+from features.stream.memory import MemoryStream
+from features.worker.anew import UNFINISHED
+from features.worker.main import main
+from features.worker.rebuild import from_log, rebuild
+from features.worker.worker import Worker
+from recsys.errors import Unavailable
+from recsys.state import LANDMARK
+from tests.features.test_worker import TOPIC, Fuse, held, played, replayed, sent
+
+YEAR_S = 3.2e7
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_fast_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fsync", lambda handle: None)
+        yield
+
+
+class PausedStore:
+    """Calls `pause` before the n-th read or write, but for that of viewers (`features.worker.anew` says why)."""
+
+    def __init__(self, store: OnlineStore, fuse: Fuse, pause: Callable[[], None]) -> None:
+        self._store, self._fuse, self._pause = store, fuse, pause
+
+    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+        if not all(key.startswith(VIEWERS) for key in entries) and self._fuse.burn():
+            self._pause()
+        return self._store.swap(entries, ttl_s)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("get", "put") and self._fuse.burn():
+            self._pause()
+        return getattr(self._store, name)
+
+
+class PausedLog(EventLog):
+    """The same before and after it is written to."""
+
+    fuse = Fuse(-1)
+    pause: Callable[[], None]
+
+    def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
+        if self.fuse.burn():
+            self.pause()
+        super().append(source, first, last, placed)
+        if self.fuse.burn():
+            self.pause()
+
+
+def folded(stream: MemoryStream, store: OnlineStore, log: EventLog) -> None:
+    """Everything, by a worker that nobody disturbs."""
+    worker = Worker(stream, store, log, topic=TOPIC, group="g")
+    while worker.step(wait_s=0):
+        pass
+    worker.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(sent(), sent(), st.integers(0, 16), st.sampled_from(["it was wiped", "the log was read", "all is done"]))
+def test_whenever_a_rebuild_begins_and_however_far_it_gets_nothing_is_missing(
+    before: list[Record], after: list[Record], paused_at: int, until: str
+) -> None:
+    """The worker pauses anywhere in its step, a rebuild begins, and the worker goes on after one of its stages."""
+    stream, store = MemoryStream(partitions=2), MemoryStore()
+    paused, go_on, stepped = threading.Event(), threading.Event(), threading.Event()
+
+    def pause() -> None:
+        paused.set()
+        assert go_on.wait(PATIENCE_S)
+
+    def sources() -> Iterator[Iterator[Placed]]:
+        if until == "it was wiped":
+            go_on.set()
+            assert stepped.wait(PATIENCE_S)
+        had = [list(source) for source in from_log(log)]
+        if until == "the log was read":
+            go_on.set()
+            assert stepped.wait(PATIENCE_S)
+        yield from map(iter, had)
+
+    with tempfile.TemporaryDirectory() as directory:
+        log, theirs = EventLog(directory), PausedLog(directory)
+        stream.publish(TOPIC, before)
+        folded(stream, store, log)
+        stream.publish(TOPIC, after)
+        theirs.fuse, theirs.pause = Fuse(paused_at), pause  # type: ignore[method-assign]
+        worker = Worker(stream, PausedStore(store, theirs.fuse, pause), theirs, topic=TOPIC, group="g")
+
+        def step() -> None:
+            with suppress(Unavailable):
+                worker.step(wait_s=0)
+            worker.close()
+            stepped.set()
+            paused.set()
+
+        running = threading.Thread(target=step)
+        running.start()
+        assert paused.wait(PATIENCE_S)
+        if not stepped.is_set():
+            again = Worker(stream, store, log, topic=TOPIC, group="none")
+            rebuild(again, store, sources(), LANDMARK, YEAR_S)
+        go_on.set()
+        running.join(PATIENCE_S)
+        assert stepped.is_set()
+        folded(stream, store, EventLog(directory))
+        assert held(store) == replayed(stream)
+
+
+def test_a_worker_waits_as_long_as_the_store_is_made_anew(tmp_path: Any) -> None:
+    stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
+    worker = Worker(stream, store, log, topic=TOPIC, group="g")
+    stream.publish(TOPIC, [played("e1")])
+    store.put({UNFINISHED: b"1"})
+    with pytest.raises(Unavailable, match=r"being made anew.*recsys-worker rebuild"):
+        worker.step(wait_s=0)
+    worker.close()
+    assert stream.committed(TOPIC, "g") == {}
+    assert dict(store.scan("viewer:")) == {}
+    store.delete([UNFINISHED])
+    folded(stream, store, log)
+    assert held(store) == replayed(stream)
+
+
+def test_a_worker_does_not_start_on_half_a_store(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    home = str(tmp_path)
+    with closing(SqliteStore(f"{home}/online.db")) as online:
+        online.put({UNFINISHED: b"1"})
+    assert main(["--home", home, "--until-idle", "0"]) == 1
+    assert "recsys-worker rebuild" in capsys.readouterr().err
+    assert main(["--home", home, "rebuild"]) == 0
+    assert main(["--home", home, "--until-idle", "0"]) == 0
