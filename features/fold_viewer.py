@@ -170,7 +170,8 @@ class ViewerFold:
 
 
 def passes(event: ViewerEvent) -> bool:
-    """Whether an event only passes by: folded twice, it changes the number of its kind and nothing else that lasts.
+    """Whether an event only passes by: folded twice at its time, it changes the number of its kind and nothing else
+    that lasts.
 
     These are the frequent ones: where the player is, every few seconds (a place told again is the same one), and a
     client's word that it showed what the engine knows it showed. A pause or a seek also counts among the actions of the

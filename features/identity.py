@@ -24,6 +24,9 @@ def known_as(source: str, id: str) -> str:
     """`SOURCE#ID`, at most ID_MAX long; a hash stands for what is too long or could be misread. An event that is ours
     already, as the stream, an export and the event log have it, keeps its id.
 
+    Mapped ids stand by themselves, so a source that spells the beginning of one up to its `#` shares ids with it: an
+    ActivityStreams id `https://m.social/users/x#likes/5` is the same as `likes/5` of source `https://m.social/users/x`.
+
     >>> known_as("/apps/tv", "e1"), known_as("/mainstay", "/apps/tv#e1"), known_as("/segment", "m1")
     ('/apps/tv#e1', '/apps/tv#e1', 'm1')
     """

@@ -180,10 +180,10 @@ class _Node:
 
 
 def beside(key: str) -> str:
-    """A key that nobody writes, in the same hash slot.
+    """A key that nobody writes, in the same hash slot; the key itself where it has no hash tag.
 
-    >>> beside("viewer:{v1}"), beside("other")
-    ('probe:{v1}', 'probe:{other}')
+    >>> beside("viewer:{v1}"), beside("viewer:{}x}")
+    ('probe:{v1}', 'viewer:{}x}')
     """
     tag = key.partition("{")[2].partition("}")[0]
-    return f"probe:{{{tag or key}}}"
+    return f"probe:{{{tag}}}" if tag else key

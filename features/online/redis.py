@@ -253,7 +253,8 @@ class RedisStore:
             yield
         except (redis.RedisError, RedisClusterException, OSError) as error:  # the second is no kind of the first
             where = self._url.partition("://")[2].rpartition("@")[2]  # without the password
-            raise Unavailable(f"redis {where}: {type(error).__name__}: {error}") from error
+            what = "redis cluster of" if self._cluster else "redis"
+            raise Unavailable(f"{what} {where}: {type(error).__name__}: {error}") from error
 
 
 def _milliseconds(ttl_s: float) -> int:

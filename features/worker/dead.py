@@ -15,11 +15,13 @@ from base64 import b64decode, b64encode
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import replace
 
-from features.events import ahead, decode, encode
+from features.events import LATEST, ahead, decode, encode
 from features.stream import Message, Record, Stream
 from features.worker.named import named
 from recsys.errors import EventError
@@ -70,7 +72,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
     replayed: str  # the letter's place
     sha256: str  # of the message
-    at: float  # unix seconds
+    at: Annotated[float, Meta(ge=0, le=LATEST)]  # unix seconds
 
 
 def _mark(place: str, sha256: str) -> bytes:

@@ -129,6 +129,9 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
             print(_shown(one, sent_at))
         elif place is None and sent_at is not None:
             before += 1
+        elif one.topic != topic:
+            failed += 1
+            print(f"{one.place}\tno letter of {topic}: whoever wrote it there must send it")
         else:
             try:
                 revive(stream, one, arguments.without_client_time)
@@ -179,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     dlq.add_argument(
         "action",
         choices=["list", "show", "replay"],
-        help="replay: send them again, each once however often this is said; list and show tell when one was",
+        help="replay: send them again, each once however often one says so; list and show tell when",
     )
     dlq.add_argument(
         "place",

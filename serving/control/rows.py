@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import StringConstraints, ValidationError
+from pydantic import ValidationError
 
-from recsys.catalog import Item
+from recsys.catalog import Item, once_taken
 
 Change = Literal["created", "updated", "unchanged"]
 
@@ -28,14 +28,7 @@ class StoredItem:
         try:
             return cls(revision, Item.model_validate_json(body))
         except ValidationError:
-            said = _OnceTaken.model_validate_json(body)
-            return cls(revision, Item.model_construct(**said.__dict__ | {"status": "withdrawn"}))
-
-
-class _OnceTaken(Item):
-    """An item as engines took it that let control characters into ids."""
-
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+            return cls(revision, once_taken(json.loads(body)))
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,18 @@ def test_what_was_sent_and_not_noted_is_sent_again(
     assert sent(stream, unique) == [play(0)] * 2
 
 
+def test_what_others_write_beside_the_letters_is_not_sent_anywhere(stream: Stream, unique: str, dlq: Tool) -> None:
+    stream.publish(dead_topic(unique), [Record("v0", play(0))])
+    for _ in range(2):
+        code, (line,) = dlq("replay")
+        assert (code, line) == (
+            1,
+            f"{dead_topic(unique)}/0@0\tno letter of {unique}: whoever wrote it there must send it",
+        )
+    assert sent(stream, unique) == []
+    assert len(sent(stream, dead_topic(unique))) == 1
+
+
 def test_what_others_write_like_a_note_is_shown(stream: Stream, unique: str) -> None:
     stream.publish(dead_topic(unique), [Record("v", b'{"replayed":7}')])
     assert [one.cause.partition(":")[0] for one in read_letters(stream, unique)] == ["no dead letter"]

@@ -79,7 +79,9 @@ def test_a_cluster_tells_which_node_holds_a_key_and_a_probe_goes_to_the_same(clu
         keys = [f"viewer:{{{n}}}" for n in range(100)]
         nodes = {store.node_of(key) for key in keys}
         assert len(nodes) == 2
-        assert all(store.node_of(key) == store.node_of(beside(key)) for key in [*keys, "viewer:{a}b}"])
+        assert all(
+            store.node_of(key) == store.node_of(beside(key)) for key in [*keys, "viewer:{a}b}", "viewer:{}x}", "x"]
+        )
         one = redis.Redis.from_url(f"redis://{min(nodes)}")
         with closing(one):
             for key in keys:

@@ -138,7 +138,7 @@ def test_a_refused_write_opens_nothing() -> None:
 def test_a_probe_that_breaks_is_a_probe_that_failed() -> None:
     class Odd(Server):
         def get(self, keys: Sequence[str]) -> list[bytes | None]:
-            if keys == [beside("a")] and self.down:
+            if keys == [beside("viewer:{a}")] and self.down:
                 raise ZeroDivisionError("a bug in an adapter")
             return super().get(keys)
 
@@ -146,13 +146,13 @@ def test_a_probe_that_breaks_is_a_probe_that_failed() -> None:
     with closing(GuardedStore(server, Circuit(trips=1, rest_s=0.01), clock=time.monotonic)) as store:
         server.down = True
         with pytest.raises(Unavailable):
-            store.get(["a"])
+            store.get(["viewer:{a}"])
         time.sleep(0.1)
         assert "bug in an adapter" in (store.fault or "")
         server.down = False
         while store.fault:
             time.sleep(0.005)
-        assert store.get(["a"]) == [None]
+        assert store.get(["viewer:{a}"]) == [None]
 
 
 class Cluster(Server):
