@@ -6,8 +6,9 @@ the state is read again, and the mark seen. It must look between items and viewe
 their items have lost. And it must look after it wrote to the event log, before the commit: a rebuild may have read the
 log before. The batch is then delivered again, and what the store has of it counts once.
 
-What is left: a rebuild that begins within the one call that writes the viewers, or while a worker sleeps (SIGSTOP)
-right before it. Then `recsys-worker verify` finds that batch missing from its items, and another rebuild mends it.
+What is left: a rebuild that begins between a look and the writing that follows it. A key that was missing then passes
+its swap after the wipe: its state may lack its history, a batch its items. Two rebuilds at once are not told apart.
+`recsys-worker verify` compares with the log, and another rebuild, alone, mends it.
 """
 
 from __future__ import annotations

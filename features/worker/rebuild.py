@@ -67,8 +67,10 @@ def refold(
 
 
 def from_log(log: EventLog) -> Iterator[Iterator[Placed]]:
-    """The sources of an event log. Raises Unavailable."""
-    return (log.by_offset(source) for source in log.sources())
+    """The sources of an event log, listed when the first is asked for: after the mark, or one that a worker began
+    meanwhile would be missing. Raises Unavailable."""
+    for source in log.sources():
+        yield log.by_offset(source)
 
 
 def from_stream(

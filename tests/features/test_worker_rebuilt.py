@@ -129,6 +129,16 @@ def test_whenever_a_rebuild_begins_and_however_far_it_gets_nothing_is_missing(
         assert held(store) == replayed(stream)
 
 
+def test_a_source_that_begins_right_before_a_rebuild_is_in_it(tmp_path: Any) -> None:
+    stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
+    sources = from_log(log)
+    stream.publish(TOPIC, [played("e1")])
+    folded(stream, store, log)
+    again = Worker(stream, store, log, topic=TOPIC, group="none")
+    assert rebuild(again, store, sources, LANDMARK, YEAR_S) == 1
+    assert held(store) == replayed(stream)
+
+
 def test_a_worker_waits_as_long_as_the_store_is_made_anew(tmp_path: Any) -> None:
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
