@@ -71,11 +71,8 @@ def _by_time(rows: Rows, config: Network) -> tuple[Rows, Rows, Rows]:
 
 def _standardise(network: Ranker, rows: Rows, silent: Sequence[str]) -> None:
     """Centre and scale the inputs; start each head at its action's base rate, so that learning is about differences.
-
-    Raises InvalidInput for a silent feature that does not exist.
+    `silent` are names of features (`training.config.Network` knows no others).
     """
-    if unknown := set(silent).difference(FEATURES):
-        raise InvalidInput(f"network.silent: no feature {', '.join(sorted(unknown))}")
     mean = np.average(rows.features, axis=0, weights=rows.weight)
     std = np.sqrt(np.average((rows.features - mean) ** 2, axis=0, weights=rows.weight))
     rate = np.average(rows.label, axis=0, weights=rows.weight).clip(1e-5, 1 - 1e-5)

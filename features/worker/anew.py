@@ -47,5 +47,5 @@ class Undisturbed:
     def _look(self) -> bytes | None:
         begun, rebuilt = self._online.get([UNFINISHED, REBUILT])
         if begun is not None:
-            raise Unavailable("the online store is being made anew; if nobody does: say `recsys-worker rebuild` again")
+            raise Unavailable("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")
         return rebuilt

@@ -82,13 +82,15 @@ class Kept:
 def add_commands(what: Any) -> None:
     """The commands, for the parser of the worker's command line."""
     command = what.add_parser("compact", help="make one file a day of the event log's many")
-    command = what.add_parser("rebuild", help="wipe the online store and fold it anew; workers wait meanwhile")
+    command = what.add_parser(
+        "rebuild", help="wipe the online store and fold it anew, one rebuild at a time; running workers wait"
+    )
     command.add_argument(
         "--from",
         dest="origin",
         choices=["log", "stream"],
         default="log",
-        help="what is folded: the event log (default), or what the stream still has, which writes the log anew too",
+        help="what is folded: the event log (default), or what the stream still has; the log is given what it lost",
     )
     what.add_parser("verify", help="compare the online store with a replay of the event log")
     command = what.add_parser("damaged", help="damaged states that were set aside; of one key, their bytes as well")

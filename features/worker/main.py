@@ -75,7 +75,7 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
     without_pandas()
     with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
         if unfinished(online):
-            raise Conflict("a rebuild of the online store did not end: say `recsys-worker rebuild` again")
+            raise Conflict("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")
         log = EventLog(Path(settings.event_log_dir))
         log.erased.agree_with(online)
         worker = Worker(

@@ -27,6 +27,7 @@ from features.worker.worker import Worker
 from recsys.errors import Unavailable
 from recsys.state import LANDMARK
 from tests.features.test_worker import TOPIC, Fuse, held, played, replayed, sent
+from tests.features.test_worker_asleep import SleepyStore
 
 YEAR_S = 3.2e7
 PATIENCE_S = 30.0
@@ -39,21 +40,12 @@ def _a_fast_disk() -> Iterator[None]:
         yield
 
 
-class PausedStore:
-    """Calls `pause` before the n-th read or write, but for that of viewers (`features.worker.anew` says why)."""
-
-    def __init__(self, store: OnlineStore, fuse: Fuse, pause: Callable[[], None]) -> None:
-        self._store, self._fuse, self._pause = store, fuse, pause
+class PausedStore(SleepyStore):
+    """Pauses before the n-th read or write, but for that of viewers (`features.worker.anew` says why)."""
 
     def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
-        if not all(key.startswith(VIEWERS) for key in entries) and self._fuse.burn():
-            self._pause()
-        return self._store.swap(entries, ttl_s)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("get", "put") and self._fuse.burn():
-            self._pause()
-        return getattr(self._store, name)
+        swap = self._store.swap if all(key.startswith(VIEWERS) for key in entries) else self.__getattr__("swap")
+        return swap(entries, ttl_s)  # type: ignore[no-any-return]
 
 
 class PausedLog(EventLog):

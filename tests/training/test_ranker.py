@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from features.columns import FEATURES
@@ -119,7 +120,7 @@ def test_platt_never_turns_the_order_round_and_leaves_what_never_happened() -> N
     assert platt(logit, np.zeros(100, np.float32), np.ones(100, np.float32)) == (1.0, 0.0)
 
 
-def test_a_silent_feature_is_not_heard_and_an_unknown_one_is_named() -> None:
+def test_a_silent_feature_is_not_heard_and_an_unknown_one_is_named_by_the_configuration() -> None:
     chance = np.random.default_rng(0)
     rows = Rows(
         chance.normal(size=(50, len(FEATURES))).astype(np.float32),
@@ -133,8 +134,8 @@ def test_a_silent_feature_is_not_heard_and_an_unknown_one_is_named() -> None:
     loud[:, FEATURES.index("trend")] += 3.0
     p = Predictor(network)
     np.testing.assert_allclose(p.p(loud), p.p(rows.features), atol=1e-6)
-    with pytest.raises(InvalidInput, match="no feature nothing"):
-        _standardise(network, rows, ["nothing"])
+    with pytest.raises(ValidationError, match="no feature nothing"):
+        Network(silent=("nothing",))
 
 
 def test_rounding_is_not_heard_and_what_varies_a_little_is() -> None:
