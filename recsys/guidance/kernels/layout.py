@@ -105,14 +105,15 @@ def lay_out(
     for s in range(spaces):
         seen = np.zeros(n, np.bool_)
         seam = before.shape[1]
-        for first in range(n):
-            one = code[s, first]
-            if one < 0 or seen[first]:
+        ranked = code[s][order]  # by value: the numbers of groups, and so the page among equals, know no order of input
+        for a in range(n):
+            first, one = order[a], ranked[a]
+            if one < 0 or seen[a]:
                 continue
             count, inside = 0, 0
-            for i in range(first, n):
-                same = code[s, i] == one
-                seen[i] |= same
+            for b in range(a, n):
+                same = ranked[b] == one
+                seen[b] |= same
                 count += same
             for j in range(seam - (within[s] - 1), seam):
                 inside += j >= 0 and before[s, j] == one
@@ -123,8 +124,8 @@ def lay_out(
                 for h in range(from_rows):
                     if size[h] == count and run_within[h] == 0 and member[source[h], first]:
                         same_items = True
-                        for i in range(first, n):
-                            if (code[s, i] == one) != member[source[h], i]:
+                        for b in range(a, n):
+                            if (ranked[b] == one) != member[source[h], order[b]]:
                                 same_items = False
                                 break
                         if same_items:
