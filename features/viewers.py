@@ -110,8 +110,7 @@ def erase_viewer(
     files, left = purge(log, viewer_id), None
     if files and not (held or events):  # what was folded while this began
         log.erased.add(hashed(viewer_id), now)
-    if stream is not None:
-        left = stream.forget(topic, viewer_id, [group])
-        if left is not None:
-            left += forget_letters(stream, topic, viewer_id, [group])
+    if stream is not None and (retention := stream.retention) is not None:
+        left = retention.forget(topic, viewer_id, [group])
+        left += forget_letters(stream, retention, topic, viewer_id, [group])
     return Erasing(held, events, files, left)

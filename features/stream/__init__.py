@@ -1,10 +1,14 @@
-"""The stream: a partitioned, ordered, durable log of raw bytes. One port, three adapters, one law suite.
+"""The stream: a partitioned, ordered, durable log of raw bytes. Two ports, three adapters, one law suite.
 
 Laws (`tests/contracts/test_stream.py`): messages with one key keep their order and share a partition; offsets of a
 partition rise by one message and start at 0; a log keeps its identity, and one that begins anew has another; a group
 that has committed `o` continues at `o + 1` after any crash; an uncommitted message is delivered again; nothing is
-decoded, nothing is lost. What is old may leave (`trim`, or a broker's own retention) and what is of one key (`forget`);
-other offsets stay as they are, and reading from one that has left gives what is left after it.
+decoded, nothing is lost. Messages may leave through retention; other offsets stay as they are, and a read that starts
+at an offset that has left returns the messages after it.
+
+`Stream` is what every adapter does. `Retention` is what an embedded log does in addition, because no broker does it:
+trim old messages, delete the messages of a key, report the backlog of consumer groups and delete a group. Callers read
+it from `Stream.retention`, which is None for a broker.
 """
 
 from __future__ import annotations
@@ -61,6 +65,10 @@ class Consumer(Protocol):
 class Stream(Protocol):
     """A log of topics. `publish` may be called from several threads."""
 
+    @property
+    def retention(self) -> Retention | None:
+        """Retention of an embedded log; None for a broker, which applies its own."""
+
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         """Append; durable on return. Returns the offset of the newest record in each partition that got any.
 
@@ -98,28 +106,33 @@ class Stream(Protocol):
         """Offset of the oldest message that is still there; of the next one to come when there is none. Raises
         Unavailable."""
 
-    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
-        """Let go of what was written before unix second `before`, in small steps; returns how many messages went.
+    def close(self) -> None:
+        """Flush and release resources; idempotent."""
 
-        Never of what a group still needs: each that ever committed in the topic, and these. 0 for brokers, which have a
-        retention of their own. Raises Unavailable.
+
+class Retention(Protocol):
+    """Retention of an embedded log. Unlike a broker it waits for consumer groups: a message stays until every group
+    has passed it, that is each group that ever committed in the topic and each one passed as `groups`."""
+
+    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+        """Delete the messages written before unix second `before` that no group needs, in small steps.
+
+        Returns how many messages were deleted. Raises Unavailable.
         """
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
-        """Take away the messages of a key, but for those that a group still needs (as in `trim`); how many are left.
+    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int:
+        """Delete the messages of a key that no group needs; return how many remain.
 
-        about  says of a message's bytes whether it is meant; all of the key are when left out
-        None when the log cannot: they stay until its retention ends. Raises Unavailable.
+        about  selects messages of the key by their bytes; all are selected when it is left out
+        Raises Unavailable.
         """
 
     def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
-        """By group (as in `trim`) what it is not done with of what was written before unix second `before`, of one key
-        or all; groups that hold nothing are left out. Empty for brokers, which wait for no group. Raises Unavailable.
+        """Return, by group, the messages written before unix second `before` that it has not passed, of one key or all.
+
+        Groups without any are left out. Raises Unavailable.
         """
 
     def drop(self, topic: str, group: str) -> bool:
-        """Forget how far a group is: it holds nothing from now on, and would begin at the oldest message if it came
-        back. False when it never committed, and for brokers. Raises Conflict while a member reads, Unavailable."""
-
-    def close(self) -> None:
-        """Flush and let go; idempotent."""
+        """Delete the committed offsets of a group: it retains no message any more, and starts at the oldest message if
+        it comes back. Returns False when it never committed. Raises Conflict while a member reads, Unavailable."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from features.stream import About, Held, Message, Record
+from features.stream import Message, Record
 from recsys.errors import Unavailable
 
 with warnings.catch_warnings():
@@ -41,6 +41,8 @@ READ_WITHIN_S = 15.0  # and one that is not at its end is waited for
 
 class KafkaStream:
     """Topics of a Kafka cluster. The producer is made when first needed."""
+
+    retention = None  # the broker applies its own
 
     def __init__(self, servers: str, partitions: int = 4, session_s: float = SESSION_S) -> None:
         """`servers`: `host:port[,host:port]`; `partitions`: of topics created here."""
@@ -155,22 +157,6 @@ class KafkaStream:
         self.partitions(topic)
         with _faults(self._servers), closing(self._reader()) as reader:
             return _first(reader, TopicPartition(topic, partition))
-
-    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
-        """Nothing: the broker's own retention does it."""
-        return 0
-
-    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
-        """Nothing: a log that is not compacted cannot."""
-        return None
-
-    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
-        """Nothing: a broker's retention waits for no group."""
-        return {}
-
-    def drop(self, topic: str, group: str) -> bool:
-        """Nothing: the broker forgets groups by itself."""
-        return False
 
     def close(self) -> None:
         """Send what is left and disconnect; idempotent."""

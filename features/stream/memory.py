@@ -8,7 +8,7 @@ import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from features.stream import About, Held, Message, Record
+from features.stream import About, Held, Message, Record, Retention
 from features.stream.partition import partition_of, shrunk
 from recsys.errors import Conflict
 
@@ -24,6 +24,11 @@ class MemoryStream:
         self._committed: dict[tuple[str, str], dict[int, int]] = {}
         self._members: dict[tuple[str, str], list[MemoryConsumer]] = {}
         self._changed = threading.Condition()
+
+    @property
+    def retention(self) -> Retention:
+        """This log itself."""
+        return self
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         """Append."""
@@ -85,7 +90,7 @@ class MemoryStream:
             for partition in range(len(self._logs.get(topic, ())))
         )
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
+    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int:
         """Take away the messages of a key that all groups are done with; how many are left."""
         partition = partition_of(key, self.partitions(topic))
 

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from urllib.parse import quote
 
 from features.sqlite import faults, open_database, transaction
-from features.stream import About, Held, Message, Record, leaving
+from features.stream import About, Held, Message, Record, Retention, leaving
 from features.stream.leaving import GONE, MARK_EVERY_S, THERE
 from features.stream.partition import partition_of, shrunk
 from recsys.errors import Conflict, Unavailable
@@ -53,6 +53,11 @@ class SqliteStream:
         self._db = open_database(path, _SCHEMA, _BUSY_S)
         self._known: dict[str, int] = {}
         self._marked: dict[tuple[str, int], float] = {}  # when it was last noted how far a partition was
+
+    @property
+    def retention(self) -> Retention:
+        """This log itself."""
+        return self
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
         """Append all or nothing; on the disk on return. Raises Unavailable."""
@@ -128,7 +133,7 @@ class SqliteStream:
         with faults(self._path):
             return leaving.trim(self._db, lambda: self._lock, topic, before, groups, self._clock())
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int | None:
+    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int:
         """Take away the messages of a key that all groups are done with; how many are left."""
         with faults(self._path):
             partition = partition_of(key, self.partitions(topic))

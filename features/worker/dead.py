@@ -22,7 +22,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from features.events import LATEST, ahead, decode, encode
-from features.stream import Message, Record, Stream
+from features.stream import Message, Record, Retention, Stream
 from features.worker.named import named
 from recsys.errors import EventError
 
@@ -109,22 +109,22 @@ def whose(one: DeadLetter) -> str:
     return named(one.value) or one.key
 
 
-def forget_letters(stream: Stream, topic: str, viewer_id: str, groups: Sequence[str]) -> int:
+def forget_letters(stream: Stream, retention: Retention, topic: str, viewer_id: str, groups: Sequence[str]) -> int:
     """Take away the letters of a viewer, under whatever key they stand, and the messages they tell of that name the
     viewer under another's key; how many of those messages a group still needs. Raises Unavailable.
 
-    Of the stream that can take away messages (`Stream.forget`).
+    retention  of this stream
     """
     letters = [one for one in read_letters(stream, topic) if _about(one, viewer_id)]
 
     def of_viewer(value: bytes) -> bool:
         return _about(_opened(Message(dead_topic(topic), 0, 0, "", value)), viewer_id)
 
-    stream.forget(dead_topic(topic), viewer_id)
+    retention.forget(dead_topic(topic), viewer_id)
     for key in sorted({key for one in letters for key in (one.key, whose(one))} - {viewer_id}):
-        stream.forget(dead_topic(topic), key, about=of_viewer)
+        retention.forget(dead_topic(topic), key, about=of_viewer)
     others = sorted({one.key for one in letters} - {viewer_id})
-    return sum(stream.forget(topic, key, groups, lambda value: named(value) == viewer_id) or 0 for key in others)
+    return sum(retention.forget(topic, key, groups, lambda value: named(value) == viewer_id) for key in others)
 
 
 def _about(one: DeadLetter, viewer_id: str) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from features.changes import changes_topic
-from features.stream import Held, Stream
+from features.stream import Held, Retention
 from features.worker.dead import dead_topic
 from recsys.errors import Conflict
 from recsys.settings import Settings
@@ -26,18 +26,21 @@ logger = logging.getLogger(__name__)
 class Holders:
     """Says now and then which groups keep messages that are too old."""
 
-    def __init__(self, stream: Stream, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._settings, self._clock = stream, settings, clock
+    def __init__(
+        self, retention: Retention | None, settings: Settings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """retention  of the stream; None for a broker, which retains messages for no group"""
+        self._retention, self._settings, self._clock = retention, settings, clock
         self._said_at = float("-inf")
 
     def tell(self, now: float) -> None:
         """A warning for each topic where there are any, once an hour at most; `now`: unix seconds. Raises
         Unavailable."""
-        if self._clock() - self._said_at < SAID_EVERY_S:
+        if self._retention is None or self._clock() - self._said_at < SAID_EVERY_S:
             return
         days = self._settings.stream_days
         for topic, groups in _topics(self._settings).items():
-            if found := self._stream.held(topic, now - days * DAY_S, groups):
+            if found := self._retention.held(topic, now - days * DAY_S, groups):
                 self._said_at = self._clock()
                 logger.warning(
                     "%s keeps messages of more than %d days for groups that have not passed them: %s. One that is gone "
@@ -61,19 +64,19 @@ def named(found: Mapping[str, Held], now: float) -> str:
     )
 
 
-def list_groups(stream: Stream, settings: Settings, now: float) -> None:
+def list_groups(retention: Retention, settings: Settings, now: float) -> None:
     """A line for each group that has not passed all of a topic. Raises Unavailable."""
     for topic, groups in _topics(settings).items():
-        for group, one in stream.held(topic, float("inf"), groups).items():
+        for group, one in retention.held(topic, float("inf"), groups).items():
             print(f"{topic}\t{group}\t{one.messages:,} not passed\tthe oldest {(now - one.since) / DAY_S:.1f} days old")
 
 
-def drop_group(stream: Stream, settings: Settings, group: str) -> bool:
+def drop_group(retention: Retention, settings: Settings, group: str) -> bool:
     """Let go of a group in all topics; whether there was one. Raises Conflict for the workers' own and for one that
     reads at this moment, Unavailable."""
     if group == settings.group:
         raise Conflict(f"{group} is the group of the workers: without its place they would read all again")
-    dropped = [stream.drop(topic, group) for topic in _topics(settings)]
+    dropped = [retention.drop(topic, group) for topic in _topics(settings)]
     return any(dropped)
 
 

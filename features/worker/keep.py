@@ -200,9 +200,9 @@ def _erase(kept: Kept, said: argparse.Namespace) -> int:
     print(f"erased {state} and {did.events:,} events; {did.files:,} files of the log were written anew")
     if did.left is None:
         print("the stream keeps its messages until its retention ends; nobody reads the viewer's any more")
-    elif did.left:
+    elif did.left and kept.stream.retention is not None:
         now = time.time()
-        held = kept.stream.held(settings.topic, float("inf"), [settings.group], said.viewer)
+        held = kept.stream.retention.held(settings.topic, float("inf"), [settings.group], said.viewer)
         print(f"{did.left:,} messages of the viewer stay in the stream until these groups have passed them: "
               f"{named(held, now)}. The workers fold none of them. Once passed they leave with another erasure, or "
               f"when they are {settings.stream_days:,} days old. A group that is gone for good: {DROP}")  # fmt: skip
@@ -210,10 +210,15 @@ def _erase(kept: Kept, said: argparse.Namespace) -> int:
 
 
 def _groups(kept: Kept, said: argparse.Namespace) -> int:
-    """1 when there is no group of the name to drop."""
+    """Return 1 when there is no such group to delete, and for a broker, which manages its groups itself."""
+    retention = kept.stream.retention
+    if retention is None:
+        print("recsys-worker groups: the stream is a broker, whose retention waits for no group; list and delete its "
+              "consumer groups with the broker's own tools", file=sys.stderr)  # fmt: skip
+        return 1
     if said.drop is None:
-        list_groups(kept.stream, kept.settings, time.time())
-    elif drop_group(kept.stream, kept.settings, said.drop):
+        list_groups(retention, kept.settings, time.time())
+    elif drop_group(retention, kept.settings, said.drop):
         print(f"{said.drop} keeps nothing any more; what is old leaves with the workers' next look")
     else:
         print(f"recsys-worker: no group {said.drop} keeps anything here", file=sys.stderr)
@@ -242,11 +247,13 @@ COMMANDS: Mapping[str, Callable[[Kept, argparse.Namespace], int]] = {
 
 
 def thin(stream: Stream, settings: Settings, now: float) -> None:
-    """Let go of what the stream need not keep any more, dead letters among it. Raises Unavailable."""
+    """Delete messages older than `stream_days` from an embedded stream, dead letters included. Raises Unavailable."""
+    if (retention := stream.retention) is None:
+        return
     before, dead = now - settings.stream_days * DAY_S, dead_topic(settings.topic)
-    stream.trim(settings.topic, before, [settings.group])
-    stream.trim(changes_topic(settings.topic), before)
-    if left := stream.trim(dead, before):
+    retention.trim(settings.topic, before, [settings.group])
+    retention.trim(changes_topic(settings.topic), before)
+    if left := retention.trim(dead, before):
         said = "%d dead letters, or notes of their replay, are older than %d days and have left %s"
         logger.warning(said, left, settings.stream_days, dead)
 

@@ -87,7 +87,7 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
             item_ttl_s=settings.item_ttl_days * DAY_S,
         )
-        holders = Holders(stream, settings)
+        holders = Holders(stream.retention, settings)
 
         def retain() -> None:
             thin(stream, settings, time.time())

@@ -47,6 +47,7 @@ def routes(
     memories: each forgets what this process has in memory of a viewer
     loopback: whether only this machine can reach the service
     """
+    retention = stream.retention
     one_at_a_time = Lock()  # each writes files anew and waits for compactions: pages need the threads
     router = APIRouter(
         prefix="/v1/viewers",
@@ -85,7 +86,7 @@ def routes(
             raise Busy("another viewer is being erased")
         try:
             did = erase_viewer(log, online, viewer_id, clock(), stream=stream, topic=topic, group=group)
-            held = stream.held(topic, float("inf"), [group], viewer_id) if did.left else {}
+            held = retention.held(topic, float("inf"), [group], viewer_id) if retention and did.left else {}
         finally:
             one_at_a_time.release()
         for forget in memories:

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.stream import Consumer, Message, Record, Stream
+from features.stream import Consumer, Message, Record, Retention, Stream
 from features.stream.connect import open_stream
 from recsys.errors import InvalidInput, Unavailable
 
 PARTITIONS = 3
-ADAPTERS = ["memory", "sqlite", "kafka"]
+EMBEDDED = ["memory", "sqlite"]  # the adapters with `Retention`
+ADAPTERS = [*EMBEDDED, "kafka"]
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -35,6 +36,13 @@ def stream(url: str) -> Iterator[Stream]:
     opened = open_stream(url, partitions=PARTITIONS)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def retention(stream: Stream) -> Retention:
+    """Retention of an embedded stream."""
+    assert stream.retention is not None
+    return stream.retention
 
 
 @pytest.fixture
@@ -129,20 +137,35 @@ def test_bytes_are_bytes_and_reach_a_member_that_waits(
     assert {m.key for m in got} == {"观众-1"}
 
 
-def test_no_key_is_a_mark_of_the_log(stream: Stream, url: str, join: Callable[..., Consumer], unique: str) -> None:
+def test_embedded_streams_apply_retention_and_brokers_do_not(stream: Stream, url: str) -> None:
+    assert (stream.retention is None) == url.startswith("kafka")
+    methods = {name for name in vars(Retention) if not name.startswith("_")}
+    assert methods == {"trim", "forget", "held", "drop"}
+    assert [hasattr(stream, name) for name in sorted(methods)] == [stream.retention is not None] * 4
+
+
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
+def test_no_key_is_a_mark_of_the_log(
+    stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
+) -> None:
     odd = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
     stream.publish(unique, odd)
     with closing(join(unique, "g")) as member:
         member.commit(done(take(member, len(odd))))
     assert sorted(m.key for m in logged(stream, unique)) == sorted(one.key for one in odd)
     for one in odd:
-        stream.forget(unique, one.key)
+        retention.forget(unique, one.key)
         stream.publish(unique, [one])
     found = [(m.key, m.value) for m in logged(stream, unique)]
     assert sorted(set(found)) == sorted((one.key, one.value) for one in odd)
-    assert url.startswith("kafka") or len(found) == len(odd)
-    held = stream.held(unique, time.time() + 9e5)
-    assert url.startswith("kafka") or held["g"].messages == len(odd)
+    assert len(found) == len(odd)
+    assert retention.held(unique, time.time() + 9e5)["g"].messages == len(odd)
+
+
+def test_odd_keys_arrive_as_they_were_sent(stream: Stream, unique: str) -> None:
+    odd = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
+    stream.publish(unique, odd)
+    assert sorted((m.key, m.value) for m in logged(stream, unique)) == sorted((one.key, one.value) for one in odd)
 
 
 def test_reading_needs_no_group(stream: Stream, unique: str) -> None:
@@ -155,6 +178,7 @@ def test_reading_needs_no_group(stream: Stream, unique: str) -> None:
     assert [(m.offset, m.value) for m in placed] == [(i, str(i).encode()) for i in range(9)]
     assert stream.read(unique, partition, 4, 2) == placed[4:6]
     assert stream.read(unique, partition, 9, 10) == []
+    assert [stream.oldest(unique, partition) for partition in range(PARTITIONS)] == [0] * PARTITIONS
 
 
 def test_publishing_tells_the_newest_offsets_and_the_log_stands_by_them(
@@ -242,53 +266,51 @@ def test_two_members_share_the_work_without_doing_it_twice(
     assert sorted(m.value for m in got) == sorted(r.value for r in records(30))
 
 
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
 def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
-    stream: Stream, join: Callable[[str, str], Consumer], unique: str
+    stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
 ) -> None:
-    """A broker trims by itself: to let go of nothing when asked keeps the law."""
     stream.publish(unique, records(30))
     parts = range(stream.partitions(unique))
     before = [stream.read(unique, partition, 0, 100) for partition in parts]
     assert [stream.oldest(unique, partition) for partition in parts] == [0] * len(parts)
-    assert stream.trim(unique, time.time() + 60, groups=["nobody joined yet"]) == 0
+    assert retention.trim(unique, time.time() + 9e5, groups=["nobody joined yet"]) == 0
     first = join(unique, "g")
     seen = take(first, 30, limit=5)
     finished = done(seen[:17])
     first.commit(finished)
-    went = stream.trim(unique, time.time() + 60)
-    assert went in (0, sum(offset + 1 for offset in finished.values()))
+    went = retention.trim(unique, time.time() + 9e5)
+    assert went == sum(offset + 1 for offset in finished.values())
     for partition, all_of_it in enumerate(before):
         left = stream.read(unique, partition, 0, 100)
         assert left == all_of_it[len(all_of_it) - len(left) :]
-        assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left or went == 0
+        assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left
         assert stream.oldest(unique, partition) == (left[0].offset if left else len(all_of_it))
     first.commit(done(seen))
-    stream.trim(unique, time.time() + 60)  # all of it, where it can
+    retention.trim(unique, time.time() + 9e5)  # all of it
     ends = stream.publish(unique, records(14))
     newest = take(first, 14)
     more = {partition: sum(m.partition == partition for m in newest) for partition in parts}
     assert ends == {p: len(before[p]) + more[p] - 1 for p in parts if more[p]}
     first.close()
-    newcomers = take(join(unique, "another"), 14 if went else 44)
+    newcomers = take(join(unique, "another"), 14)
     assert sorted(m.value for m in newcomers if m.offset >= len(before[m.partition])) == sorted(
         record.value for record in records(14)
     )
     assert stream.lost(unique, ends) is None
 
 
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
 def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
-    stream: Stream, url: str, join: Callable[[str, str], Consumer], unique: str
+    stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
 ) -> None:
     stream.publish(unique, records(28, keys=4))
     with closing(join(unique, "g")) as first:
         first.commit(done(take(first, 28)))
     stream.publish(unique, records(4, keys=4))
     before = logged(stream, unique)
-    left = stream.forget(unique, "viewer-1")
+    left = retention.forget(unique, "viewer-1")
     after = logged(stream, unique)
-    if url.startswith("kafka"):
-        assert (left, after) == (None, before)
-        return
     assert left == 1
     assert [m for m in after if m.key != "viewer-1"] == [m for m in before if m.key != "viewer-1"]
     assert [m.value for m in after if m.key == "viewer-1"] == [b"message 1"]
@@ -297,15 +319,18 @@ def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
     assert len(take(join(unique, "another"), 25)) == 25
 
 
-def test_some_of_a_key_may_leave(stream: Stream, url: str, join: Callable[..., Consumer], unique: str) -> None:
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
+def test_some_of_a_key_may_leave(
+    stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
+) -> None:
     stream.publish(unique, records(24, keys=2))
     with closing(join(unique, "g")) as first:
         first.commit(done(take(first, 24)))
     stream.publish(unique, records(24, keys=2))
     before = logged(stream, unique)
-    left = stream.forget(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
+    left = retention.forget(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
     gone = [m.value for m in before if m not in logged(stream, unique)]
-    assert (left, sorted(gone)) == ((None, []) if url.startswith("kafka") else (2, [b"message 17", b"message 7"]))
+    assert (left, sorted(gone)) == (2, [b"message 17", b"message 7"])
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -74,6 +74,6 @@ def test_the_note_of_a_replay_leaves_with_its_viewer() -> None:
         stream.publish(dead_topic(TOPIC), [as_record(one)])
         revive(stream, one)
     assert len(sent_again(stream, TOPIC)) == 2
-    forget_letters(stream, TOPIC, "v", [])
+    forget_letters(stream, stream.retention, TOPIC, "v", [])
     (left,) = read_letters(stream, TOPIC)
     assert list(sent_again(stream, TOPIC)) == [left.mark]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from features.stream import Record
+from features.stream.kafka import KafkaStream
 from features.stream.sqlite import SqliteStream
 from features.worker.groups import SAID_EVERY_S, Holders
 from features.worker.keep import thin
@@ -32,7 +33,7 @@ def test_retired_groups_are_named_once_an_hour_until_they_are_dropped(
         stream.publish(topic, [Record("v", b"?") for _ in range(5)])
         passed(stream, topic, "old", 1)
         passed(stream, topic, settings.group, 5)
-        holders = Holders(stream, settings, lambda: clock[0])
+        holders = Holders(stream.retention, settings, lambda: clock[0])
         holders.tell(now[0])
         assert not caplog.records, "nothing is too old yet"
         now[0] = 40 * DAY_S
@@ -60,3 +61,15 @@ def test_retired_groups_are_named_once_an_hour_until_they_are_dropped(
         assert capsys.readouterr().out == ""
         thin(stream, settings, now[0])
         assert stream.read(topic, 0, 0, 10) == []
+
+
+def test_a_broker_manages_its_consumer_groups_itself(
+    tmp_path: Path, kafka_url: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for arguments in ([], ["--drop", "old"]):
+        assert main(["--home", str(tmp_path), "--stream", kafka_url, "groups", *arguments]) == 1
+        assert "with the broker's own tools" in capsys.readouterr().err
+    stream = KafkaStream(kafka_url.removeprefix("kafka://"))
+    Holders(stream.retention, Settings()).tell(40 * DAY_S)
+    thin(stream, Settings(), 40 * DAY_S)  # a stream without retention is left alone: no connection is made
+    assert not [record for record in caplog.records if record.name.startswith("features")]
