@@ -1,4 +1,7 @@
-"""`recsys-measure`: the measures of an event log as a table for people and, on the last line, one JSON object."""
+"""`recsys-measure`: the measures of an event log as a table for people and, on the last line, one JSON object.
+
+`recsys-measure --skew` compares the features logged when pages were served with those that the log gives, instead.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,24 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from features.catalogue import read_items
+from features.content.connect import with_content
 from features.offline.log import EventLog
 from features.offline.seen import seen
+from features.offline.skew import TOLERANCE, SkewReport, audit_skew
+from recsys.bundle import MANIFEST, TENSORS, unpack
+from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import MainstayError
 from recsys.measures.table import Seen, control_measures, table
 from recsys.settings import Settings
 
 DAY_S = 86_400.0
+EXIT_INCONCLUSIVE = 3
+FLAGS = ("home", "event_log", "encoder", "vectors", "viewer_ttl_days")
 LOOK_BACK_S = 30 * DAY_S
 GROUPS: Mapping[str, Callable[[Seen], str]] = {
     "placement": lambda page: page.placement,
@@ -28,18 +39,36 @@ GROUPS: Mapping[str, Callable[[Seen], str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when there was something to measure, 1 with the reason on stderr otherwise."""
+    """Return 0 when there was something to measure, 1 with the reason on stderr otherwise.
+
+    With `--skew`: 0 without skew, 1 with it, 3 when differences may come from viewers who were erased.
+    """
     parser = argparse.ArgumentParser(prog="recsys-measure", description="Measures of the pages that a log remembers.")
-    parser.add_argument("--home", help=Settings.help_of("home"))
-    parser.add_argument("--event-log", help=Settings.help_of("event_log"))
+    for name in FLAGS:
+        parser.add_argument(f"--{name.replace('_', '-')}", help=Settings.help_of(name))
     parser.add_argument("--catalog", required=True, help="http://HOST:PORT of a running API, or a file of JSON lines")
     parser.add_argument(
         "--days", type=float, default=7.0, help="impressions of so many days, counted from now (default 7)"
     )
     parser.add_argument("--by", choices=GROUPS, default="placement", help="one row for each")
+    parser.add_argument(
+        "--skew", action="store_true", help="compare the features logged when pages were served with those of the log"
+    )
+    parser.add_argument(
+        "--bundle",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="with --skew: the bundle of a model that served pages, for `affinity`; once for each model",
+    )
     asked = parser.parse_args(argv)
-    settings = Settings.read(os.environ, home=asked.home, event_log=asked.event_log)
+    settings = Settings.read(os.environ, **{name: getattr(asked, name) for name in FLAGS})
     try:
+        if asked.skew:
+            catalog = with_content(Catalog.of(read_items(asked.catalog)), settings)
+            since, log = time.time() - asked.days * DAY_S, EventLog(settings.event_log_dir)
+            ttl_s = settings.viewer_ttl_days * DAY_S
+            return _print_skew(audit_skew(log, catalog, _retrievers(asked.bundle), since=since, ttl_s=ttl_s))
         told = measure(EventLog(settings.event_log_dir), asked.catalog, asked.days, GROUPS[asked.by], time.time())
     except (MainstayError, OSError) as error:
         print(f"recsys-measure: {error}", file=sys.stderr)
@@ -55,6 +84,39 @@ def measure(log: EventLog, catalog: str, days: float, by: Callable[[Seen], str],
     events = (placed.event for placed in log.replay(since=since - LOOK_BACK_S))  # earlier ones make the histories
     pages = list(seen((e for e in events if e.kind != "impression" or e.at >= since), items))
     return {"groups": table(pages, items, by), "controls": control_measures(pages)}
+
+
+def _retrievers(directories: Sequence[str]) -> dict[str, Retriever]:
+    """Retrievers of these bundles by model version. Raises BundleError, OSError."""
+    found = {}
+    for directory in directories:
+        bundle = unpack({name: Path(directory, name).read_bytes() for name in (MANIFEST, TENSORS)})
+        als = bundle.als
+        found[bundle.version] = Retriever(bundle.item_ids, bundle.item_vectors, als["regularization"], als["alpha"])
+    return found
+
+
+def _print_skew(report: SkewReport) -> int:
+    """Print a line for each feature and the report as JSON; return the exit code."""
+    print(f"{'feature':<24} {'compared':>10} {'differing':>10} {'largest':>10} {'lagging':>10}")
+    for column in report.columns:
+        print(f"{column.feature:<24} {column.compared:>10,} {column.differing:>10,} {column.largest:>10.2g} "
+              f"{column.lagging:>10,}")  # fmt: skip
+    print(f"\n{report.rows:,} items on {report.pages:,} pages: {report.differing:,} values differ by more than "
+          f"{TOLERANCE:g} from what the log gives at the offsets that the pages record (skew)")  # fmt: skip
+    print("lagging: values that differ from what all events before the page give, since the worker had not folded them")
+    if report.unknown:
+        print(f"not compared: {report.unknown:,} items that are no longer in the catalogue")
+    if report.unmodelled:
+        print(f"affinity not compared: {report.unmodelled:,} pages of models without --bundle")
+    if report.differing and report.erased:
+        print(
+            f"inconclusive: {report.erased:,} viewers were erased since the oldest page, and their events are missing"
+        )
+    print(json.dumps(asdict(report)))
+    if report.differing:
+        return EXIT_INCONCLUSIVE if report.erased else 1
+    return 0
 
 
 def _print(told: dict[str, object]) -> None:

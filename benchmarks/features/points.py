@@ -24,7 +24,7 @@ from benchmarks.features.clicklog import catalogue, write_log
 from features.columns import AT, FEATURES, columns
 from features.fold import Placed, ViewerFold
 from features.offline.log import EventLog
-from features.offline.points import Asked, point_in_time
+from features.offline.points import EntityRows, get_historical_features
 from features.stats import StatsColumns
 from recsys.catalog import Catalog
 from recsys.state import ViewerState
@@ -51,7 +51,7 @@ def measure(log: EventLog, rows: int, check: int) -> dict[str, Any]:
     catalog = catalogue(log)
     asked = questions(log, catalog, rows)
     began, cpu = time.perf_counter(), time.process_time()
-    found = point_in_time(log, catalog, asked)
+    found = get_historical_features(log, catalog, asked)
     took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     began = time.perf_counter()
@@ -79,7 +79,7 @@ def measure(log: EventLog, rows: int, check: int) -> dict[str, Any]:
     }
 
 
-def questions(log: EventLog, catalog: Catalog, rows: int) -> Asked:
+def questions(log: EventLog, catalog: Catalog, rows: int) -> EntityRows:
     """At clicks drawn from the whole log, by a seed."""
     query = f"""
         SELECT viewer_id, item_id, "at", region, screen FROM log USING SAMPLE reservoir({rows} ROWS) REPEATABLE (11)
@@ -88,7 +88,7 @@ def questions(log: EventLog, catalog: Catalog, rows: int) -> Asked:
     chance = np.random.default_rng(11)
     items = drawn["item_id"].to_pylist()
     items[::2] = [catalog.ids[n] for n in chance.integers(0, len(catalog), len(items[::2]))]
-    return Asked(
+    return EntityRows(
         drawn["viewer_id"].to_pylist(),
         items,
         drawn["at"].to_numpy(),
@@ -97,7 +97,7 @@ def questions(log: EventLog, catalog: Catalog, rows: int) -> Asked:
     )
 
 
-def _bare_join(log: EventLog, asked: Asked) -> np.ndarray[Any, Any]:
+def _bare_join(log: EventLog, asked: EntityRows) -> np.ndarray[Any, Any]:
     """DuckDB alone: clicks of the item strictly before the time asked, for each row."""
     with duckdb.connect() as database:
         database.register("asked", _table(asked))
@@ -114,13 +114,13 @@ def _bare_join(log: EventLog, asked: Asked) -> np.ndarray[Any, Any]:
         return np.asarray(found.to_arrow_table()["clicks"].to_numpy())
 
 
-def _table(asked: Asked) -> Any:
+def _table(asked: EntityRows) -> Any:
     import pyarrow as pa  # type: ignore[import-untyped]
 
     return pa.table({"n": np.arange(len(asked)), "item_id": list(asked.item_id), "at": asked.at})
 
 
-def replayed(log: EventLog, catalog: Catalog, asked: Asked, chosen: np.ndarray[Any, Any]) -> F32:
+def replayed(log: EventLog, catalog: Catalog, asked: EntityRows, chosen: np.ndarray[Any, Any]) -> F32:
     """The features of some rows by a replay of all events in the order of time, every viewer folded."""
     out = np.zeros((len(chosen), len(FEATURES)), np.float32)
     rows, order = asked.rows(catalog), np.argsort(asked.at[chosen], kind="stable")

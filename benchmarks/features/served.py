@@ -26,8 +26,8 @@ import numpy as np
 from features.columns import FEATURES
 from features.events import Kind, ViewerEvent, encode
 from features.offline.log import EventLog
-from features.offline.points import Asked, point_in_time
-from features.offline.served import made_again, served_pages
+from features.offline.points import EntityRows, get_historical_features
+from features.offline.served import recompute_features, served_pages
 from features.stream import Record
 from features.worker.worker import Worker
 from recsys.bundle import Bundle
@@ -74,17 +74,17 @@ def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
     pages = list(served_pages(log))
     ttl_s = TTL_DAYS * 86_400.0
     features = np.concatenate([page.features for page in pages])
-    again = made_again(log, catalog, pages, {model.bundle.version: model.retriever}, ttl_s=ttl_s)
+    again = recompute_features(log, catalog, pages, {model.bundle.version: model.retriever}, ttl_s=ttl_s)
     off, scale = np.abs(features - np.concatenate(again)), np.maximum(np.abs(features), 1.0)
     took_s = time.perf_counter() - began
-    asked = Asked(
+    asked = EntityRows(
         [page.event.viewer_id for page in pages for _ in page.event.items],
         [item for page in pages for item in page.event.items],
         np.array([page.event.at for page in pages for _ in page.event.items]),
         [page.event.region for page in pages for _ in page.event.items],
         [page.event.placement.split("-")[1] for page in pages for _ in page.event.items],
     )
-    plain = point_in_time(log, catalog, asked, ttl_s=ttl_s, retriever=model.retriever)
+    plain = get_historical_features(log, catalog, asked, ttl_s=ttl_s, retriever=model.retriever)
     lag = np.abs(features - plain)
     worst = np.unravel_index(np.argmax(off / scale), off.shape)[1]
     return {

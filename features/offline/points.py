@@ -1,8 +1,11 @@
-"""Point-in-time features: what a page could have known of (viewer, item) at a time, for any list of them.
+"""Point-in-time features: what a page could have known of (viewer, item) at a time, for any list of entity rows.
+
+`get_historical_features` is the function to call (Feast's name for it); `docs/for_data_scientists.md` has an example.
+`recsys-measure --skew` uses it to tell how far served features lagged behind the log.
 
 Items are not forgotten here: what `--item-ttl-days` lets go weighs less than a millionth of what it did.
 
-Rule: everything the server received *strictly before* the time asked, nothing received at it or later. So an event and
+Rule: everything the server received *strictly before* the time of the row, nothing at it or later. So an event and
 the page that it led to, or two events of the same microsecond, never see each other. Where the clocks of two servers
 differ, times may fall back in the log of one viewer: the state as of a time is then that of the events of before, in
 the order of the log; votes on items are as the worker gave them, in the order of the log, and count from their own
@@ -39,11 +42,11 @@ SCREENS = tuple(screen.value for screen in Screen)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """N questions: what was known of this viewer and item, for a page in this region and on this screen, at this time?
+class EntityRows:
+    """N entity rows: a viewer, an item, a time, and the region and screen of the page that shows the item.
 
-    Texts [N]; `at` [N] unix seconds, any sequence of numbers; an empty region or screen is none. Raises InvalidInput
-    for times that are no numbers.
+    Texts [N]; `at` [N] unix seconds, any sequence of numbers. An empty region or screen is none.
+    Raises InvalidInput for times that are not numbers.
     """
 
     viewer_id: Sequence[str]
@@ -56,50 +59,50 @@ class Asked:
         try:
             object.__setattr__(self, "at", np.asarray(self.at, np.float64))
         except (TypeError, ValueError):
-            raise InvalidInput("points in time that cannot be asked for: `at` are unix seconds") from None
+            raise InvalidInput("invalid entity rows: `at` must hold unix seconds") from None
 
     def __len__(self) -> int:
         return len(self.viewer_id)
 
     def rows(self, catalog: Catalog) -> I32:
-        """[N] rows of the items. Raises InvalidInput naming the questions that cannot be answered."""
+        """Return [N] catalogue rows of the items. Raises InvalidInput, which names the invalid rows."""
         sizes = {len(self.viewer_id), len(self.item_id), len(self.at), len(self.region), len(self.screen)}
         if len(sizes) > 1:
-            raise InvalidInput(f"the columns of a question differ in length: {sorted(sizes)}")
+            raise InvalidInput(f"the columns of the entity rows differ in length: {sorted(sizes)}")
         row = np.array([catalog.row_of.get(item_id, -1) for item_id in self.item_id], np.int32)
         wrong = [Finding(f"item_id[{n}]", f"no item {self.item_id[n]!r}") for n in np.flatnonzero(row < 0)[:20]]
         odd = [n for n, screen in enumerate(self.screen) if screen and screen not in SCREENS]
         wrong += [Finding(f"screen[{n}]", f"no screen {self.screen[n]!r}: {', '.join(SCREENS)}") for n in odd[:20]]
         wrong += [Finding(f"at[{n}]", "not a time") for n in np.flatnonzero(~np.isfinite(self.at))[:20]]
         if wrong:
-            raise InvalidInput("points in time that cannot be asked for", wrong)
+            raise InvalidInput("invalid entity rows", wrong)
         return row
 
 
-def point_in_time(
-    log: EventLog, catalog: Catalog, asked: Asked, *, ttl_s: float = TTL_S, retriever: Retriever | None = None
+def get_historical_features(
+    log: EventLog, catalog: Catalog, entities: EntityRows, *, ttl_s: float = TTL_S, retriever: Retriever | None = None
 ) -> F32:
-    """[N, F] features, F as in FEATURES, each row as of its own time.
+    """Return [N, F] features, F as in FEATURES, each row as of its own time.
 
-    ttl_s      after this long without an event a viewer was forgotten, as online (`--viewer-ttl-days`)
-    retriever  gives `affinity`, 0 without it; hand in one that was fitted on what was before the times asked
+    ttl_s      a viewer without an event for this long had been forgotten, as online (`--viewer-ttl-days`)
+    retriever  computes `affinity`, which is 0 without it; it must be fitted on events before the times of the rows
     Raises InvalidInput for unknown items, Unavailable when the log cannot be read.
     """
-    rows = asked.rows(catalog)
-    out = blank(len(asked))
-    if len(asked):
+    rows = entities.rows(catalog)
+    out = blank(len(entities))
+    if len(entities):
         with no_search_for_circles():
-            found, tally = gathered(log, ttl_s, asked.viewer_id), Tally()
-            _of_viewers(out, rows, asked, catalog, _moments(asked, found, tally, ttl_s), retriever)
+            found, tally = gathered(log, ttl_s, entities.viewer_id), Tally()
+            _of_viewers(out, rows, entities, catalog, _moments(entities, found, tally, ttl_s), retriever)
             votes = counted(found, tally, catalog)
         del found, tally
-        _of_items(out, rows, asked, catalog, votes)
+        _of_items(out, rows, entities, catalog, votes)
     return out
 
 
-def _of_items(out: F32, rows: I32, asked: Asked, catalog: Catalog, votes: Ballots) -> None:
-    figures = figures_before(rows, asked, len(catalog), votes)
-    for (region, screen), places in _groups(asked.region, asked.screen):
+def _of_items(out: F32, rows: I32, entities: EntityRows, catalog: Catalog, votes: Ballots) -> None:
+    figures = figures_before(rows, entities, len(catalog), votes)
+    for (region, screen), places in _groups(entities.region, entities.screen):
         part = out[places]
         some = Figures(
             figures.count[places],
@@ -109,13 +112,13 @@ def _of_items(out: F32, rows: I32, asked: Asked, catalog: Catalog, votes: Ballot
             figures.total[places],
             figures.items,
         )
-        item_columns(part, rows[places], catalog, some, asked.at[places], region, screen)
+        item_columns(part, rows[places], catalog, some, entities.at[places], region, screen)
         out[places] = part
 
 
-def figures_before(rows: I32, asked: Asked, items: int, votes: Ballots) -> Figures:
-    """Counts of the items at `rows`, and of all, strictly before each time asked, as they weighed then."""
-    at, row, measures = asked.at, rows.astype(np.int64), len(MEASURES)
+def figures_before(rows: I32, entities: EntityRows, items: int, votes: Ballots) -> Figures:
+    """Counts of the items at `rows`, and of all, strictly before the time of each row, as they weighed then."""
+    at, row, measures = entities.at, rows.astype(np.int64), len(MEASURES)
     total = Sums(votes.measure, votes.at, votes.worth)
     mine = np.isin(votes.row, np.unique(row))
     each = Sums(votes.row[mine] * measures + votes.measure[mine], votes.at[mine], votes.worth[mine])
@@ -124,8 +127,8 @@ def figures_before(rows: I32, asked: Asked, items: int, votes: Ballots) -> Figur
     return Figures(
         count=_single(np.column_stack([each.before(row * measures + n, at) for n in range(measures)])),
         lately=_single(lately.before(row, at)),
-        local=_single(_of_places(row, asked.region, at, votes, visit, votes.region, votes.regions, roll=True)),
-        on_screen=_single(_of_places(row, asked.screen, at, votes, visit, votes.screen, votes.screens, roll=False)),
+        local=_single(_of_places(row, entities.region, at, votes, visit, votes.region, votes.regions, roll=True)),
+        on_screen=_single(_of_places(row, entities.screen, at, votes, visit, votes.screen, votes.screens, roll=False)),
         total=np.column_stack([total.before(np.full(len(at), n), at) for n in range(measures)]),
         items=items,
     )
@@ -165,14 +168,14 @@ def _of_places(
         times.append(votes.at[here])
         worth.append(votes.worth[here])
     sums = Sums(np.concatenate(groups), np.concatenate(times), np.concatenate(worth))
-    asked = np.array([wanted.get(name, -1) for name in named], np.int64)
-    return np.where(asked >= 0, sums.before(row * len(wanted) + asked, at), 0.0)
+    wanted_code = np.array([wanted.get(name, -1) for name in named], np.int64)
+    return np.where(wanted_code >= 0, sums.before(row * len(wanted) + wanted_code, at), 0.0)
 
 
 def _of_viewers(
     out: F32,
     rows: I32,
-    asked: Asked,
+    entities: EntityRows,
     catalog: Catalog,
     moments: Iterable[tuple[ViewerState, float, I64]],
     retriever: Retriever | None,
@@ -180,7 +183,7 @@ def _of_viewers(
     """What compares an item with what its viewer had done."""
     position = _positions(retriever, catalog)
     for viewer, at, places in moments:
-        for (_, screen), some in _groups([asked.region[n] for n in places], [asked.screen[n] for n in places]):
+        for (_, screen), some in _groups([entities.region[n] for n in places], [entities.screen[n] for n in places]):
             here = places[some]
             part = out[here]
             viewer_columns(part, rows[here], viewer, catalog, at, screen)
@@ -199,13 +202,15 @@ def _positions(retriever: Retriever | None, catalog: Catalog) -> I64:
     return position
 
 
-def _moments(asked: Asked, found: Gathered, tally: Tally, ttl_s: float) -> Iterator[tuple[ViewerState, float, I64]]:
-    """The states of viewers at the times asked, as far as there was one, and the places of the questions; each viewer
-    is folded once for them and for the votes."""
-    order = sorted(range(len(asked)), key=lambda n: (asked.viewer_id[n], asked.at[n]))
+def _moments(
+    entities: EntityRows, found: Gathered, tally: Tally, ttl_s: float
+) -> Iterator[tuple[ViewerState, float, I64]]:
+    """The states of viewers at the times of the rows, where there was one, and the indices of the rows; each viewer is
+    folded once for them and for the votes."""
+    order = sorted(range(len(entities)), key=lambda n: (entities.viewer_id[n], entities.at[n]))
     questions = {
-        viewer_id: [(at, np.array(list(same))) for at, same in groupby(theirs, key=lambda n: float(asked.at[n]))]
-        for viewer_id, theirs in groupby(order, key=lambda n: asked.viewer_id[n])
+        viewer_id: [(at, np.array(list(same))) for at, same in groupby(theirs, key=lambda n: float(entities.at[n]))]
+        for viewer_id, theirs in groupby(order, key=lambda n: entities.viewer_id[n])
     }
     for viewer_id, their in by_viewer(found.events):
         votes = tally if viewer_id in found.busy else None

@@ -1,4 +1,4 @@
-"""Features of pages that were served, made again from the log: those that the impressions say were used, or a fault.
+"""Features of served pages, recomputed from the log: they equal those that the impressions record, or there is a fault.
 
 Each impression says from which events its page was made (`features.offline.known`). Viewers are folded, and votes on
 items summed, up to those offsets; `features.columns` does the rest, as it did for the page. What an impression does not
@@ -41,7 +41,7 @@ class _Context(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedPage:
     """A page with the features that were used: features [K, F'] of its items, the first F' of FEATURES: all of them, or
     those that there were when the page was made."""
 
@@ -51,7 +51,7 @@ class Served:
     knew: Known
 
 
-def served_pages(log: EventLog, since: float = 0.0, until: float = FOREVER) -> Iterator[Served]:
+def served_pages(log: EventLog, since: float = 0.0, until: float = FOREVER) -> Iterator[ServedPage]:
     """Pages in the order of time whose impressions say what they knew. Raises Unavailable."""
     query = """
         SELECT * FROM log WHERE kind = 'impression' AND "at" >= $since AND "at" < $until AND context != ''
@@ -65,18 +65,18 @@ def served_pages(log: EventLog, since: float = 0.0, until: float = FOREVER) -> I
         rows, columns = context.feature_shape
         if context.as_of is not None and rows == len(one.event.items) and 0 < columns <= len(FEATURES):
             features = np.frombuffer(b64decode(context.features), np.float32).reshape(rows, columns)
-            yield Served(one.event, context.model_version, features, context.as_of)
+            yield ServedPage(one.event, context.model_version, features, context.as_of)
 
 
-def made_again(
+def recompute_features(
     log: EventLog,
     catalog: Catalog,
-    pages: Sequence[Served],
+    pages: Sequence[ServedPage],
     retrievers: Mapping[str, Retriever],
     *,
     ttl_s: float = TTL_S,
 ) -> list[F32]:
-    """The features of these pages, [K, F] each, not a number (NaN) for an item that is not in the catalogue.
+    """Recompute the features of these pages: [K, F] each, NaN for an item that is not in the catalogue.
 
     retrievers  model version -> what gave `affinity`; of other models it is 0
     Raises Unavailable.
@@ -148,7 +148,7 @@ def _lately(votes: Ballots, mine: I64, at: float) -> float:
     return float(votes.worth[mine] @ np.exp2((times - moment) / FAST_HALF_LIFE_S))
 
 
-def _viewers(log: EventLog, pages: Sequence[Served], ttl_s: float) -> list[ViewerState | None]:
+def _viewers(log: EventLog, pages: Sequence[ServedPage], ttl_s: float) -> list[ViewerState | None]:
     """The state that each page read."""
     query = """
         SELECT * FROM log SEMI JOIN (SELECT unnest($viewers) AS viewer_id) USING (viewer_id)

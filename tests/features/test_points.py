@@ -17,10 +17,9 @@ from features.codec import encode_item, item_key
 from features.columns import AT, FEATURES, columns
 from features.events import ViewerEvent
 from features.fold import FOREVER, Placed, fold_item, roll_up, sift
-from features.offline.brute import by_replay
 from features.offline.compact import compact
 from features.offline.log import EventLog
-from features.offline.points import Asked, point_in_time
+from features.offline.points import EntityRows, get_historical_features
 from features.offline.sums import FastSums, Sums
 from features.online.memory import MemoryStore
 from features.stats import read_stats
@@ -30,6 +29,7 @@ from recsys.catalog import Catalog, Item
 from recsys.errors import InvalidInput
 from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState
 from recsys.types import Screen
+from tests.oracles.point_in_time import by_replay
 
 IDS = [f"i{n}" for n in range(6)]
 CATALOG = Catalog.of(
@@ -100,11 +100,11 @@ def written(directory: Path, placed: list[Placed], batch: int = 7) -> EventLog:
     return log
 
 
-def questions(chance: random.Random, placed: list[Placed], count: int, span_s: float, viewers: int) -> Asked:
+def questions(chance: random.Random, placed: list[Placed], count: int, span_s: float, viewers: int) -> EntityRows:
     """At any time and, as often, exactly at the time of an event."""
     times = [LANDMARK + chance.uniform(-0.1, 1.3) * span_s for _ in range(count)]
     times = [chance.choice(placed).event.at if placed and chance.random() < 0.5 else at for at in times]
-    return Asked(
+    return EntityRows(
         [f"v{chance.randrange(viewers + 1)}" for _ in times],
         [chance.choice(IDS) for _ in times],
         np.array(times),
@@ -135,7 +135,7 @@ def test_features_are_those_of_a_replay_of_all_before(
         compact(log)
     asked = questions(chance, placed, 25, span_s, viewers)
     ttl_s = span_s / 8 if forgets else FOREVER
-    found = point_in_time(log, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER)
+    found = get_historical_features(log, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER)
     assert np.isfinite(found).all()
     assert_same(found, by_replay(placed, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER))
 
@@ -148,8 +148,8 @@ def test_busy_viewers_count_less_here_as_there(tmp_path: Path) -> None:
     ]
     end = LANDMARK + len(placed)
     placed.append(Placed("t/0", 900, ViewerEvent(id="z", kind="play", viewer_id="v", at=end, item_id="i1")))
-    asked = Asked(["v", "w"], ["i1", "i1"], np.array([end, end + 1.0]), ["", ""], ["", ""])
-    found = point_in_time(written(tmp_path, placed), CATALOG, asked)
+    asked = EntityRows(["v", "w"], ["i1", "i1"], np.array([end, end + 1.0]), ["", ""], ["", ""])
+    found = get_historical_features(written(tmp_path, placed), CATALOG, asked)
     assert_same(found, by_replay(placed, CATALOG, asked))
     before, after = found[:, AT["log_popularity"]]
     assert before == 0
@@ -171,10 +171,10 @@ def test_a_county_is_the_same_to_a_page_and_in_training_however_many_there_are(t
     online.put({item_key("i0", "t/0"): encode_item(fold_item(ItemState("i0"), votes))})
     stats = read_stats(online, CATALOG, now)
     regions = ["cn", *sorted({around for county in counties for around in roll_up(county)} - {"cn"})[::40]]
-    asked = Asked(
+    asked = EntityRows(
         ["w"] * len(regions), ["i0"] * len(regions), np.full(len(regions), now), regions, ["tv"] * len(regions)
     )
-    found = point_in_time(written(tmp_path, placed), CATALOG, asked)
+    found = get_historical_features(written(tmp_path, placed), CATALOG, asked)
     row, none = np.zeros(1, np.int32), np.zeros(1, np.float32)
     page = np.vstack([columns(row, none, None, CATALOG, stats, now, region, "tv") for region in regions])
     assert page[:, AT["log_local_popularity"]].min() > 0
@@ -185,22 +185,22 @@ def test_what_happens_at_the_time_asked_is_not_known(tmp_path: Path) -> None:
     at = LANDMARK + 0.5
     play = Placed("t/0", 0, ViewerEvent(id="e", kind="play", viewer_id="v", at=at, item_id="i0"))
     log = written(tmp_path, [play])
-    asked = Asked(["v", "v"], ["i0", "i0"], np.array([at, np.nextafter(at, np.inf)]), ["", ""], ["", ""])
-    before, after = point_in_time(log, CATALOG, asked)[:, [AT["log_popularity"], AT["history"]]]
+    asked = EntityRows(["v", "v"], ["i0", "i0"], np.array([at, np.nextafter(at, np.inf)]), ["", ""], ["", ""])
+    before, after = get_historical_features(log, CATALOG, asked)[:, [AT["log_popularity"], AT["history"]]]
     assert before.tolist() == [0, 0]
     assert after == pytest.approx([np.log(1.25), np.log(2)])  # a viewer of one item has a quarter of a vote
 
 
 def test_what_cannot_be_asked_is_named(tmp_path: Path) -> None:
-    asked = Asked(["v", "v"], ["i0", "gone"], np.array([np.nan, 1.0]), ["", ""], ["", ""])
+    asked = EntityRows(["v", "v"], ["i0", "gone"], np.array([np.nan, 1.0]), ["", ""], ["", ""])
     with pytest.raises(InvalidInput, match=r"item_id\[1\]: no item 'gone'; at\[0\]: not a time"):
-        point_in_time(EventLog(tmp_path), CATALOG, asked)
+        get_historical_features(EventLog(tmp_path), CATALOG, asked)
     with pytest.raises(InvalidInput, match=r"screen\[0\]: no screen 'watch': tv, "):
-        point_in_time(EventLog(tmp_path), CATALOG, Asked(["v"], ["i0"], np.ones(1), [""], ["watch"]))
+        get_historical_features(EventLog(tmp_path), CATALOG, EntityRows(["v"], ["i0"], np.ones(1), [""], ["watch"]))
     with pytest.raises(InvalidInput, match="unix seconds"):
-        Asked(["v"], ["i0"], ["noon"], [""], [""])  # type: ignore[arg-type]
+        EntityRows(["v"], ["i0"], ["noon"], [""], [""])  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="differ in length"):
-        point_in_time(EventLog(tmp_path), CATALOG, Asked(["v"], ["i0"], np.zeros(2), [""], [""]))
+        get_historical_features(EventLog(tmp_path), CATALOG, EntityRows(["v"], ["i0"], np.zeros(2), [""], [""]))
 
 
 @given(

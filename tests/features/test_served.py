@@ -16,7 +16,7 @@ from features.figures import MEASURES
 from features.fold import Placed
 from features.offline.known import Known
 from features.offline.log import EventLog
-from features.offline.served import made_again, served_pages
+from features.offline.served import recompute_features, served_pages
 from recsys.catalog import Catalog, Item
 
 
@@ -49,7 +49,7 @@ def test_a_page_of_an_engine_with_fewer_features_is_read(tmp_path: Path) -> None
     pages = list(served_pages(log))
     assert [page.features.shape for page in pages] == [(1, short), (1, len(FEATURES))]
     item = {"id": "a", "title": {"en": "a"}, "outlet": "cn", "published_at": "2026-01-01T00:00:00Z"}
-    again = made_again(log, Catalog.of([Item.model_validate(item)]), pages, {})
+    again = recompute_features(log, Catalog.of([Item.model_validate(item)]), pages, {})
     assert [table.shape for table in again] == [(1, len(FEATURES))] * 2
     assert np.isfinite(again).all()
-    assert np.isnan(made_again(log, Catalog.empty(), pages, {})).all(), "of an item that has left the catalogue"
+    assert np.isnan(recompute_features(log, Catalog.empty(), pages, {})).all(), "of an item that has left the catalogue"

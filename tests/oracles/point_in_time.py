@@ -1,4 +1,4 @@
-"""Point-in-time features the slow way: the whole log folded anew for each time asked. The oracle of `points`."""
+"""Point-in-time features by brute force: fold the whole log for each row. The oracle of `get_historical_features`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from features.columns import FEATURES, columns
 from features.fold import Counted, Placed, ViewerFold
-from features.offline.points import Asked
+from features.offline.points import EntityRows
 from features.stats import StatsColumns
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
@@ -19,28 +19,28 @@ from recsys.types import F32
 def by_replay(
     events: Sequence[Placed],
     catalog: Catalog,
-    asked: Asked,
+    entities: EntityRows,
     *,
     ttl_s: float = TTL_S,
     retriever: Retriever | None = None,
 ) -> F32:
-    """[N, F] as `points.point_in_time`, from events in offset order per source, each offset once."""
-    rows = asked.rows(catalog)
-    out = np.zeros((len(asked), len(FEATURES)), np.float32)
+    """Return [N, F] as `get_historical_features`, from events in offset order per source, each offset once."""
+    rows = entities.rows(catalog)
+    out = np.zeros((len(entities), len(FEATURES)), np.float32)
     voted = _folded(events, ttl_s)[1]
-    for n, at in enumerate(asked.at.tolist()):
+    for n, at in enumerate(entities.at.tolist()):
         folds, _ = _folded([one for one in events if one.event.at < at], ttl_s)
         counts = StatsColumns(catalog)
         for counted in voted:
             if counted.event.at < at:
                 counts.add(counted)
-        mine = folds.get(asked.viewer_id[n])
+        mine = folds.get(entities.viewer_id[n])
         viewer = remembered(mine.state() if mine is not None else None, at, ttl_s)
         row, affinity = rows[n : n + 1], np.zeros(1, np.float32)
         vector = retriever.viewer_vector(viewer) if retriever is not None and viewer is not None else None
-        if retriever is not None and vector is not None and asked.item_id[n] in retriever.position_of:
-            affinity[0] = retriever.vectors[retriever.position_of[asked.item_id[n]]] @ vector
-        out[n] = columns(row, affinity, viewer, catalog, counts.at(at), at, asked.region[n], asked.screen[n])[0]
+        if retriever is not None and vector is not None and entities.item_id[n] in retriever.position_of:
+            affinity[0] = retriever.vectors[retriever.position_of[entities.item_id[n]]] @ vector
+        out[n] = columns(row, affinity, viewer, catalog, counts.at(at), at, entities.region[n], entities.screen[n])[0]
     return out
 
 
