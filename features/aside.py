@@ -13,10 +13,10 @@ from hashlib import blake2b
 import msgspec
 
 from features.codec import StateError, decode_state, encode_state
+from features.keys import ASIDE
 from features.online import OnlineStore
 from recsys.state import DAY_S
 
-ASIDE = "damaged:"
 KEPT_S = 30 * DAY_S
 
 

@@ -20,6 +20,7 @@ import msgspec
 from features.codec_v1 import ItemStateV1, ViewerStateV1, upgraded_item, upgraded_viewer
 from features.codec_v2 import ViewerStateV2, with_votes
 from features.codec_v3 import ViewerStateV3, with_rings
+from features.keys import ITEMS, VIEWERS
 from recsys.errors import MainstayError
 from recsys.state import ItemState, ViewerState
 
@@ -31,9 +32,6 @@ ITEM_VERSION = 2
 
 VERSIONS = 32
 """Versions there can ever be are below this; a first byte beyond is no version but damage."""
-
-ITEMS = "item:"
-VIEWERS = "viewer:"
 
 _MARK = bytes([VERSION])
 _MARK_ITEM = bytes([ITEM_VERSION])

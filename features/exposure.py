@@ -19,6 +19,7 @@ import msgspec
 
 from features.codec import StateError, decode_state, encode_state
 from features.events import ViewerEvent, by_engine
+from features.keys import COUNTS, TRAFFIC
 from features.online import OnlineStore
 from features.online.rewrite import Reader, rewrite, strictly
 from features.unreadable import Unreadable
@@ -27,8 +28,6 @@ from recsys.state import DAY_S
 if TYPE_CHECKING:
     from features.votes import Counted
 
-COUNTS = "count:"
-TRAFFIC = "traffic:"
 TRAFFIC_TTL_S = 36 * 86_400.0
 """How long the traffic of a day is kept: five weeks for the forecast."""
 

@@ -11,8 +11,9 @@ from itertools import count, pairwise, repeat
 import numpy as np
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
-from features.codec import ITEMS, item_at
+from features.codec import item_at
 from features.fold_item import faster, roll_up, screen_of
+from features.keys import ITEMS
 from features.online import OnlineStore
 from features.unreadable import Unreadable
 from features.votes import IMPRESSION, VISIT, Counted

@@ -16,8 +16,9 @@ from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
 from benchmarks.faults.traffic import records
 from benchmarks.servers import Server, broker
-from features.codec import VIEWERS, decode_viewer
+from features.codec import decode_viewer
 from features.events import ViewerEvent
+from features.keys import VIEWERS
 
 NOTICED_WITHIN_S = 10.0
 BEFORE = 300

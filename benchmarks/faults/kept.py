@@ -19,8 +19,9 @@ from benchmarks.faults.place import Place, Places, held
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
 from benchmarks.faults.traffic import happened, records
-from features.codec import VIEWERS, viewer_key
+from features.codec import viewer_key
 from features.events import ViewerEvent
+from features.keys import VIEWERS
 
 AT_LEAST = 5_000  # events rebuilt in a second
 JUDGED_FROM = 100_000  # events: of fewer, most of the time is a process that starts

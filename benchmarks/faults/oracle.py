@@ -18,29 +18,11 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 
-from features.codec import (
-    VIEWERS,
-    decode_state,
-    decode_viewer,
-    encode_item,
-    encode_state,
-    encode_viewer,
-    item_key,
-    viewer_key,
-)
+from features.codec import decode_state, decode_viewer, encode_item, encode_state, encode_viewer, item_key, viewer_key
 from features.events import decode
-from features.exposure import (
-    COUNTS,
-    TRAFFIC,
-    TargetCount,
-    TrafficDay,
-    count_key,
-    credits_of,
-    fold_count,
-    fold_traffic,
-    traffic_key,
-)
+from features.exposure import TargetCount, TrafficDay, count_key, credits_of, fold_count, fold_traffic, traffic_key
 from features.fold import Counted, Placed, fold_item, items_of, sift
+from features.keys import COUNTS, TRAFFIC, VIEWERS
 from features.stream import Message
 from recsys.errors import EventError
 from recsys.settings import Settings

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.servers import broker, valkey
-from features.offline.lives import LIVES
+from features.keys import LIVES, REBUILT
 from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
-from features.worker.anew import REBUILT
 
 PARTITIONS = 4
 SESSION_S = 1  # a broker needs `group.min.session.timeout.ms` of at most this; Tansu takes it

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.features import clicks, servers
-from features.codec import VIEWERS, decode_viewer
+from features.codec import decode_viewer
+from features.keys import VIEWERS
 from features.offline.log import EventLog
 from features.online.connect import open_online
 from features.stream.connect import open_stream

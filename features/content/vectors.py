@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.content import Encoder, EncoderError, NoEncoder, text_of
+from features.keys import VECTORS
 from features.online import OnlineStore
 from recsys.catalog import Catalog, Item
 from recsys.content import Content
@@ -28,7 +29,6 @@ from recsys.types import F32
 F16 = npt.NDArray[np.float16]
 """As vectors are kept: what is found is what was made, to the last bit."""
 
-VECTORS = "vector:"
 AT_ONCE = 128
 """Texts encoded in one step: about a tenth of a second."""
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import msgspec
 
 from features.fold import Placed
+from features.keys import ERASED
 from features.online import OnlineStore
 from recsys.errors import Unavailable
 
 NAME = "erased.jsonl"
-ERASED = "erased:"
 """Prefix of the copies in the online store, where they outlive a log that was lost."""
 
 

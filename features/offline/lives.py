@@ -17,13 +17,12 @@ from pathlib import Path
 
 import msgspec
 
+from features.keys import LIVES
 from features.offline import files
 from features.online import OnlineStore
 from recsys.errors import Conflict, Unavailable
 
 NAME = "lives.json"
-LIVES = "lives:"
-"""Prefix of the lists in the online store."""
 
 TRIES = 10
 _LOCK = "lives"

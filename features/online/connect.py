@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode
 
-from features.aside import ASIDE
-from features.codec import ITEMS
-from features.exposure import TRAFFIC
+from features.keys import SCANNED
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from recsys.errors import InvalidInput
-
-SCANNED = (ITEMS, TRAFFIC, ASIDE)
-"""What serving scans while pages are made, every second to every minute: scans of these pass no other keys."""
 
 
 def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:

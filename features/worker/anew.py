@@ -13,12 +13,9 @@ its swap after the wipe: its state may lack its history, a batch its items. Two 
 
 from __future__ import annotations
 
+from features.keys import REBUILT, UNFINISHED
 from features.online import OnlineStore
 from recsys.errors import Unavailable
-
-UNFINISHED = "rebuild:unfinished"
-REBUILT = "rebuild:begun"
-"""Unix second at which the last rebuild that ended had begun."""
 
 
 def unfinished(online: OnlineStore) -> bool:

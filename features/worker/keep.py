@@ -17,7 +17,7 @@ from typing import Any
 
 from features.aside import aside
 from features.changes import changes_topic
-from features.codec import VIEWERS
+from features.keys import VIEWERS
 from features.offline.compact import compact
 from features.offline.log import EventLog
 from features.online import OnlineStore

@@ -22,9 +22,9 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from features.aside import Damaged, let_go, set_aside
-from features.codec import ITEMS, VIEWERS, NewerState, StateError
-from features.exposure import COUNTS, TRAFFIC
+from features.codec import NewerState, StateError
 from features.fold import Placed
+from features.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
 from features.offline.table import placed_of
 from features.online import OnlineStore

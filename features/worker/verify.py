@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from features.codec import ITEMS, VIEWERS, StateError, decode_item, decode_viewer
-from features.exposure import COUNTS, TRAFFIC, decode_count, decode_traffic
+from features.codec import StateError, decode_item, decode_viewer
+from features.exposure import decode_count, decode_traffic
 from features.fold import FOREVER
+from features.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore

@@ -7,7 +7,8 @@ from itertools import islice
 
 from fastapi import APIRouter, Depends, Response
 
-from features.codec import VIEWERS, viewer_at
+from features.codec import viewer_at
+from features.keys import VIEWERS
 from features.online import OnlineStore
 from features.unreadable import Unreadable
 from recsys.errors import NotFound

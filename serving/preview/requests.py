@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from features.codec import VIEWERS, viewer_at, viewer_key
+from features.codec import viewer_at, viewer_key
+from features.keys import VIEWERS
 from features.offline.log import EventLog
 from features.offline.requests import LoggedRequest, newest_requests, plays_from
 from features.online import OnlineStore

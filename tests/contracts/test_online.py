@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.servers import free_port
-from features.codec import ITEMS
+from features.keys import ITEMS
 from features.online import Divided, OnlineStore
 from features.online.connect import open_online
 from features.online.guarded import beside

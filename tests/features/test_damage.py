@@ -15,21 +15,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.aside import ASIDE, KEPT_S, Damaged, aside, let_go, set_aside
-from features.codec import (
-    ITEMS,
-    VERSION,
-    VERSIONS,
-    VIEWERS,
-    NewerState,
-    StateError,
-    item_at,
-    viewer_at,
-    viewer_key,
-)
+from features.aside import KEPT_S, Damaged, aside, let_go, set_aside
+from features.codec import VERSION, VERSIONS, NewerState, StateError, item_at, viewer_at, viewer_key
 from features.events import ViewerEvent
-from features.exposure import COUNTS, TRAFFIC, count_at, read_traffic, traffic_at
-from features.offline.lives import LIVES
+from features.exposure import count_at, read_traffic, traffic_at
+from features.keys import ASIDE, COUNTS, ITEMS, LIVES, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online

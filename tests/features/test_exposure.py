@@ -12,18 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.codec import ITEMS, decode_viewer, viewer_key
+from features.codec import decode_viewer, viewer_key
 from features.events import ViewerEvent, accept, decode, encode
-from features.exposure import (
-    COUNTS,
-    EXPOSED_MAX,
-    TRAFFIC,
-    TargetCount,
-    TrafficDay,
-    credits_of,
-    read_counts,
-    read_traffic,
-)
+from features.exposure import EXPOSED_MAX, TargetCount, TrafficDay, credits_of, read_counts, read_traffic
+from features.keys import COUNTS, ITEMS, TRAFFIC
 from features.offline.log import EventLog
 from features.online.connect import open_online
 from features.online.memory import MemoryStore

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from features.codec import ITEM_VERSION, ITEMS, decode_item, encode_item
+from features.codec import ITEM_VERSION, decode_item, encode_item
 from features.events import ViewerEvent
 from features.fold import Counted, fold_item
+from features.keys import ITEMS
 from features.offline.log import EventLog
 from features.online.memory import MemoryStore
 from features.stream.memory import MemoryStream

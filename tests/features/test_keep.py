@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.codec import ITEMS, VIEWERS, decode_item, encode_item, viewer_key
+from features.codec import decode_item, encode_item, viewer_key
 from features.events import ViewerEvent, encode
-from features.exposure import TRAFFIC, TRAFFIC_TTL_S
+from features.exposure import TRAFFIC_TTL_S
 from features.fold import Placed
+from features.keys import ITEMS, LIVES, REBUILT, TRAFFIC, VIEWERS
 from features.offline.compact import compact
 from features.offline.erased import NAME
-from features.offline.lives import LIVES
 from features.offline.log import EventLog
 from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
@@ -32,7 +32,6 @@ from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.anew import REBUILT
 from features.worker.dead import LetterCount, dead_topic
 from features.worker.keep import NOT_JUDGED, thin
 from features.worker.main import UNHEARD, main

@@ -16,10 +16,8 @@ import pytest
 from features.aside import aside
 from features.codec import (
     ITEM_VERSION,
-    ITEMS,
     VERSION,
     VERSIONS,
-    VIEWERS,
     NewerState,
     StateError,
     item_at,
@@ -28,8 +26,8 @@ from features.codec import (
     viewer_key,
 )
 from features.events import ViewerEvent
-from features.exposure import COUNTS, TRAFFIC
 from features.fold import Placed
+from features.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore

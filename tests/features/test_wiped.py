@@ -10,9 +10,10 @@ import pytest
 
 from features.codec import decode_viewer, viewer_key
 from features.events import encode
-from features.exposure import COUNTS, read_counts
+from features.exposure import read_counts
+from features.keys import COUNTS, LIVES
 from features.offline.compact import compact
-from features.offline.lives import LIVES, NAME, Life, Lives, sources_of
+from features.offline.lives import NAME, Life, Lives, sources_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online

@@ -18,13 +18,12 @@ from hypothesis import strategies as st
 from features.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.events import ViewerEvent, decode, encode
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
-from features.offline.lives import LIVES
+from features.keys import LIVES, REBUILT
 from features.offline.log import EventLog
 from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
-from features.worker.anew import REBUILT
 from features.worker.dead import KEPT_BYTES, LetterCount, dead_topic, read_letters, revive
 from features.worker.main import main
 from features.worker.worker import Worker

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from features.offline.lives import LIVES
+from features.keys import LIVES
 from features.offline.log import EventLog
 from features.online import Swap
 from features.online.memory import MemoryStore

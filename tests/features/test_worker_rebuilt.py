@@ -12,15 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.codec import VIEWERS
 from features.fold import Placed
+from features.keys import UNFINISHED, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
-from features.worker.anew import UNFINISHED
 from features.worker.main import main
 from features.worker.rebuild import from_log, rebuild
 from features.worker.worker import Worker
