@@ -31,6 +31,7 @@ import msgspec
 
 from features.aside import aside, let_go
 from features.codec import StateError, viewer_at, viewer_key
+from features.dead_letters import forget_letters, read_letters, whose
 from features.events import encode
 from features.marks import MARK
 from features.offline.compact import purge
@@ -40,7 +41,6 @@ from features.offline.table import placed_of, whole
 from features.online import OnlineStore
 from features.stream import Stream
 from features.voted import RECORD
-from features.worker.dead import forget_letters, read_letters, whose
 
 _OWN = """
     SELECT * FROM log WHERE viewer_id = $viewer

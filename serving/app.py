@@ -16,6 +16,7 @@ from features.columns import FEATURES, columns
 from features.content import Encoder
 from features.content.connect import lock_of, open_encoder
 from features.content.vectors import Vectors
+from features.dead_letters import LetterCount
 from features.offline.lives import sources_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
@@ -28,7 +29,6 @@ from features.stream import Stream
 from features.stream.connect import open_stream
 from features.stream.watch import Watch
 from features.unreadable import Unreadable
-from features.worker.dead import LetterCount
 from recsys.guidance.solver import warm
 from recsys.pipeline import Engine
 from recsys.settings import Settings

@@ -14,8 +14,8 @@ from benchmarks.faults.oracle import Ledger, Oracle, Verdict, compare, logged_ev
 from benchmarks.faults.place import Place, held
 from benchmarks.faults.tail import Tail
 from benchmarks.faults.traffic import publish
+from features.dead_letters import dead_topic, noted
 from features.stream import Message, Record
-from features.worker.dead import dead_topic, noted
 
 LOOK_EVERY_S = 0.1
 

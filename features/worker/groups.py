@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from features.changes import changes_topic
+from features.dead_letters import dead_topic
 from features.stream import Held, Retention
-from features.worker.dead import dead_topic
 from recsys.errors import Conflict
 from recsys.settings import Settings
 from recsys.state import DAY_S

@@ -17,6 +17,7 @@ from typing import Any
 
 from features.aside import aside
 from features.changes import changes_topic
+from features.dead_letters import DeadLetter, dead_topic
 from features.keys import VIEWERS
 from features.offline.compact import compact
 from features.offline.log import EventLog
@@ -25,7 +26,6 @@ from features.online.memory import MemoryStore
 from features.stream import Stream
 from features.viewers import erase_viewer, export_viewer
 from features.worker.anew import rebuilt_at
-from features.worker.dead import DeadLetter, dead_topic
 from features.worker.groups import DROP, drop_group, list_groups, named
 from features.worker.rebuild import from_log, from_stream, rebuild
 from features.worker.verify import differences, replayed

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
+from features.dead_letters import DeadLetter, letter_ends, read_letters, revive, sent_again
 from features.marks import SEEN_MAX
 from features.offline.log import EventLog
 from features.offline.spared import without_pandas
@@ -20,7 +21,6 @@ from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
 from features.worker.anew import unfinished
-from features.worker.dead import DeadLetter, letter_ends, read_letters, revive, sent_again
 from features.worker.groups import Holders
 from features.worker.keep import COMMANDS, Kept, add_commands, rfc3339, thin, tidying
 from features.worker.worker import Worker

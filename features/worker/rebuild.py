@@ -12,13 +12,13 @@ from itertools import islice
 
 from features.aside import let_go
 from features.codec import decode_item, decode_viewer
+from features.dead_letters import DeadLetter
 from features.exposure import outdated
 from features.fold import FOREVER, Placed
 from features.keys import COUNTS, ITEMS, REBUILT, TRAFFIC, UNFINISHED, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.stream import Message, Stream
-from features.worker.dead import DeadLetter
 from features.worker.worker import Worker, read
 from recsys.state import forgotten
 

@@ -28,6 +28,7 @@ from typing import TypeVar
 from features.aside import let_go
 from features.circles import no_search_for_circles
 from features.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
+from features.dead_letters import DeadLetter, as_record, dead_topic, letter, whose
 from features.events import decode
 from features.exposure import fold_exposure
 from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
@@ -36,11 +37,10 @@ from features.offline.lives import Life, source_of
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.rewrite import rewrite
+from features.partial_parse import received
 from features.stream import Consumer, Message, Stream
 from features.worker.anew import Undisturbed
-from features.worker.dead import DeadLetter, as_record, dead_topic, letter, whose
 from features.worker.mend import Batch, Mender
-from features.worker.named import received
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 

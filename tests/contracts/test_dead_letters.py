@@ -10,10 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features.events import ViewerEvent, encode
-from features.stream import Message, Record, Stream
-from features.stream.connect import open_stream
-from features.worker.dead import (
+from features.dead_letters import (
     DeadLetter,
     LetterCount,
     as_record,
@@ -24,6 +21,9 @@ from features.worker.dead import (
     revive,
     sent_again,
 )
+from features.events import ViewerEvent, encode
+from features.stream import Message, Record, Stream
+from features.stream.connect import open_stream
 from features.worker.main import main
 from recsys.errors import Unavailable
 from recsys.state import LANDMARK

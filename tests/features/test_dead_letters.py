@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from features.events import ViewerEvent, encode
-from features.stream import Message
-from features.stream.memory import MemoryStream
-from features.worker.dead import (
+from features.dead_letters import (
     COUNT_ANEW_S,
     LetterCount,
     as_record,
@@ -17,6 +14,9 @@ from features.worker.dead import (
     revive,
     sent_again,
 )
+from features.events import ViewerEvent, encode
+from features.stream import Message
+from features.stream.memory import MemoryStream
 from recsys.state import LANDMARK
 
 TOPIC = "t"

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.codec import decode_item, encode_item, viewer_key
+from features.dead_letters import LetterCount, dead_topic
 from features.events import ViewerEvent, encode
 from features.exposure import TRAFFIC_TTL_S
 from features.fold import Placed
@@ -32,7 +33,6 @@ from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.dead import LetterCount, dead_topic
 from features.worker.keep import NOT_JUDGED, thin
 from features.worker.main import UNHEARD, main
 from features.worker.rebuild import forget_idle, from_log, from_stream, rebuild

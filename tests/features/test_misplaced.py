@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from features.dead_letters import dead_topic, read_letters
 from features.events import ViewerEvent, encode
 from features.offline.log import EventLog
 from features.online.memory import MemoryStore
@@ -16,7 +17,6 @@ from features.stream import Message, Record, Stream
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.dead import dead_topic, read_letters
 from recsys.state import LANDMARK
 from tests.features.test_keep import END, TOPIC, folded
 

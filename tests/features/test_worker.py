@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
+from features.dead_letters import KEPT_BYTES, LetterCount, dead_topic, read_letters, revive
 from features.events import ViewerEvent, decode, encode
 from features.fold import Placed, fold_item, fold_viewer, items_of, sift
 from features.keys import LIVES, REBUILT
@@ -24,7 +25,6 @@ from features.online import OnlineStore, Swap
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
-from features.worker.dead import KEPT_BYTES, LetterCount, dead_topic, read_letters, revive
 from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.errors import EventError, Unavailable

@@ -22,8 +22,8 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from features.events import LATEST, ahead, decode, encode
+from features.partial_parse import named
 from features.stream import Message, Record, Retention, Stream
-from features.worker.named import named
 from recsys.errors import EventError
 
 KEPT_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
