@@ -33,10 +33,11 @@ from recsys.guidance.relaxation import shortages
 from recsys.guidance.solver import PATIENCE, late_after, solve
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered, credits, had_enough, price_bonus, with_targets
 from recsys.model import Model
+from recsys.page import Page, PageItem
 from recsys.ranking.utility import utility
 from recsys.reasons import reasons
 from recsys.state import ItemStats, ViewerState
-from recsys.types import ACTIONS, F32, F64, U32, Bool, Drop, Page, PageItem, Query, Rung, Stage
+from recsys.types import ACTIONS, F32, F64, U32, Bool, Drop, Query, Rung, Stage
 
 Columns = Callable[..., F32]
 """`features.columns.columns`: handed in, since this floor imports none of the floors above."""

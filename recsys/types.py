@@ -1,4 +1,4 @@
-"""What flows through one request: the query that asks, the trace of every stage, the page that answers."""
+"""What flows through one request: the query that asks, the trace of every stage. The answer is `recsys.page.Page`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import NotFound
-
-if TYPE_CHECKING:
-    from recsys.guidance.receipt import Receipt
-    from recsys.guidance.targets.onpage import Credit
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -138,34 +133,3 @@ class Stage:
     left: int
     dropped: Mapping[Drop, int] = field(default_factory=dict)
     error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PageItem:
-    """One slot of a page. `reasons` are for the viewer, `control_ids` name the controls that this slot serves."""
-
-    slot: int  # 1-based
-    row: int
-    item_id: str
-    utility: float  # expected worth to the viewer, in clicks
-    bonus: float  # what the policy adds, in clicks
-    p: Mapping[str, float]  # calibrated probability per action
-    sources: tuple[str, ...]  # which sources proposed it
-    reasons: tuple[str, ...]
-    control_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The answer: items in slot order, the rung that answered, the receipt of guidance, the trace of every stage."""
-
-    items: tuple[PageItem, ...]
-    rung: Rung
-    receipt: Receipt
-    trace: tuple[Stage, ...]
-    features: F32  # [K, F] features as used, for the impression; zero columns where no ranker answered
-    model_version: str
-    policy_version: str
-    credits: Mapping[str, Credit] = field(default_factory=dict)  # what the page did for each exposure target
-    engagement: float = 0.0  # sum of attention x utility, in clicks
-    unguided: float = 0.0  # the same of the best page of these candidates without weights and controls

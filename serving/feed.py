@@ -25,9 +25,10 @@ from features.viewer_event import region_of
 from recsys.distribution.screens import default_slots, layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
+from recsys.page import Page
 from recsys.pipeline import UNGUIDED, Engine, World
 from recsys.state import TTL_S, ItemStats, ViewerState, remembered
-from recsys.types import Page, Placement, Query
+from recsys.types import Placement, Query
 from serving.holders import Holders, Snapshot
 from serving.metrics import Metrics
 from serving.publisher import Publisher

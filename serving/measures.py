@@ -15,8 +15,9 @@ from prometheus_client import Gauge
 from features.offline.seen import WANTED
 from recsys.distribution.screens import layout
 from recsys.measures.table import Fate, Seen, control_measures, measures
+from recsys.page import Page
 from recsys.state import ViewerState
-from recsys.types import Page, Query
+from recsys.types import Query
 from serving.holders import Holders
 from serving.metrics import Metrics
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
+from recsys.guidance.inherit import resolve_profiles
 from recsys.guidance.policy import Policy, parse_policy
-from recsys.guidance.profiles import Profile, parse_profile, take_up
+from recsys.guidance.profiles import Profile, parse_profile
 
 
 @cache
@@ -20,4 +21,4 @@ def ready_profiles() -> Mapping[str, Profile]:
 
 def read_policy(text: str) -> Policy:
     """A policy from JSON or YAML text, its profiles at hand. Raises PolicyError."""
-    return take_up(parse_policy(text), ready_profiles())
+    return resolve_profiles(parse_policy(text), ready_profiles())

@@ -20,8 +20,9 @@ from features.exposure import TargetCount, read_counts, read_traffic
 from features.online import OnlineStore, Swap
 from recsys.catalog import within
 from recsys.errors import Finding, Unavailable
+from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import ExposureTarget, Policy
+from recsys.guidance.policy import Policy
 from recsys.guidance.targets.findings import out_of_reach
 from recsys.guidance.targets.forecast import Forecast, fit
 from recsys.guidance.targets.onpage import Steered, key_of

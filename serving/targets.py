@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from recsys.errors import Finding, InvalidInput, NotFound, PolicyError
 from recsys.guidance.appended import with_control
+from recsys.guidance.controls import Control, ExposureTarget
 from recsys.guidance.documents import findings_of
-from recsys.guidance.policy import Control, ExposureTarget, Policy, parse_policy
+from recsys.guidance.policy import Policy, parse_policy
 from recsys.guidance.targets.pursuit import Order
 from recsys.guidance.targets.words import foreseen, sentence, status
 from serving.control import ControlPlane

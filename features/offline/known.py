@@ -13,8 +13,8 @@ from __future__ import annotations
 import msgspec
 from pydantic import JsonValue
 
+from recsys.page import Page
 from recsys.state import ItemStats, ViewerState
-from recsys.types import Page
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from recsys.guidance.amounts import caps
 from recsys.guidance.compile import CompiledPolicy, attribute
-from recsys.guidance.policy import Attribute, Block, Cap, Control, ExposureTarget, Share, Space
+from recsys.guidance.controls import Attribute, Block, Cap, Control, ExposureTarget, Share, Space
 from recsys.types import F32, I16, I32, Bool, Query
 
 TOPICS = 3

@@ -7,7 +7,7 @@ from math import ceil, floor
 
 import numpy as np
 
-from recsys.guidance.policy import Share
+from recsys.guidance.controls import Share
 from recsys.types import I32
 
 

@@ -10,24 +10,35 @@ and it gives way itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from recsys.catalog import Catalog
 from recsys.guidance.amounts import floors
+from recsys.guidance.conditions import Where
+from recsys.guidance.controls import Block, Pin, Share
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import Block, Pin, Share
 from recsys.types import I32, Bool, Query
 
-if TYPE_CHECKING:
-    from recsys.guidance.compile import CompiledPolicy
+
+class Membership(Protocol):
+    """Which items a condition is about: what blocking needs of a compiled policy."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogue that the masks are over."""
+
+    def member(self, where: Where, region: str) -> Bool:
+        """Return the [catalogue] mask of the items that meet the condition, for a viewer in this region."""
+
 
 Hit = tuple[Origin, Bool]
 """A block, and the rows that it is about."""
 
 
 def kept_off(
-    policy: CompiledPolicy,
+    policy: Membership,
     active: Sequence[Origin],
     rows: I32,
     query: Query,
@@ -64,7 +75,7 @@ def kept_off(
     return off & ~let
 
 
-def owed(policy: CompiledPolicy, origin: Origin, rows: I32, query: Query) -> tuple[Bool, int]:
+def owed(policy: Membership, origin: Origin, rows: I32, query: Query) -> tuple[Bool, int]:
     """[N] the rows that a floor or pin is about, and how many of them it asks for on this page."""
     control = origin.control
     if isinstance(control, Share) and control.at_least is not None:
@@ -76,7 +87,7 @@ def owed(policy: CompiledPolicy, origin: Origin, rows: I32, query: Query) -> tup
     return np.zeros(len(rows), np.bool_), 0
 
 
-def _wanting(policy: CompiledPolicy, active: Sequence[Origin], origin: Origin, showable: Bool, query: Query) -> bool:
+def _wanting(policy: Membership, active: Sequence[Origin], origin: Origin, showable: Bool, query: Query) -> bool:
     """Whether blocks leave fewer items of the whole catalogue than a floor or pin asks for."""
     rows = np.arange(len(policy.catalog), dtype=np.int32)
     off = _any([hit for _, hit in _hits(policy, active, rows, query)], len(rows))
@@ -84,7 +95,7 @@ def _wanting(policy: CompiledPolicy, active: Sequence[Origin], origin: Origin, s
     return bool((showable & mine & ~off).sum() < least)
 
 
-def _hits(policy: CompiledPolicy, active: Sequence[Origin], rows: I32, query: Query) -> list[Hit]:
+def _hits(policy: Membership, active: Sequence[Origin], rows: I32, query: Query) -> list[Hit]:
     return [
         (origin, policy.member(origin.control.where, query.region)[rows])
         for origin in active

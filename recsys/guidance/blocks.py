@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.guidance.bounds import Bounds, Solution
+from recsys.guidance.controls import Pin, Share
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import Pin, Share
 from recsys.types import Bool
 
 

@@ -13,8 +13,9 @@ from recsys.guidance.amounts import at_most_of, caps, floors
 from recsys.guidance.blocking import kept_off
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.conditions import Condition, mask, province
+from recsys.guidance.controls import Attribute, Block, Boost, Cap, Pin, Share, Space
 from recsys.guidance.inherit import Effective, Origin, effective
-from recsys.guidance.policy import Attribute, Block, Boost, Cap, Pin, Policy, Share, Space
+from recsys.guidance.policy import Policy
 from recsys.types import F64, I16, I32, Bool, Placement, Query, Screen, Surface
 
 __all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]

@@ -17,8 +17,9 @@ from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
 from recsys.guidance.amounts import caps, floors
 from recsys.guidance.compile import CompiledPolicy, attribute, compile_policy
+from recsys.guidance.controls import Block, Cap, Control, Pin, Share, Space
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import Block, Cap, Control, Pin, Policy, Share, Space
+from recsys.guidance.policy import Policy
 from recsys.types import Bool, Screen, Surface
 
 

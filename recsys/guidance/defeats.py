@@ -13,8 +13,9 @@ from recsys.errors import Finding
 from recsys.guidance.amounts import floors
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conflicts import overlap
+from recsys.guidance.controls import Block, Pin, Share
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import Block, Pin, Policy, Share
+from recsys.guidance.policy import Policy
 from recsys.types import Screen, Surface
 
 

@@ -20,8 +20,10 @@ from itertools import pairwise
 
 from recsys.catalog import within
 from recsys.errors import Finding, PolicyError
+from recsys.guidance.controls import HARDNESS, Block, Boost, Cap, Control, ExposureTarget, Pin, Share, Space
 from recsys.guidance.covering import covers
-from recsys.guidance.policy import HARDNESS, Block, Boost, Cap, Control, ExposureTarget, Pin, Policy, Share, Space
+from recsys.guidance.policy import Policy
+from recsys.guidance.profiles import Profile
 
 FIRM = ("legal", "binding")
 PLACE = "where and when it is in force may not change"
@@ -68,6 +70,25 @@ class Effective:
     version: str  # "cn@3+cn.zj@1", each policy's profiles before it: "profile:mainstream-guidance@1+cn@3"
     weights: Mapping[str, float]
     controls: tuple[Origin, ...]
+
+
+def resolve_profiles(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
+    """Return the policy with the profiles that it names. Raises PolicyError at the field of one that does not exist."""
+    unknown = [
+        Finding(
+            _profile_field(policy.profile, place),
+            f"there is no profile {name!r}; there are {', '.join(profiles) or 'none'}",
+        )
+        for place, name in enumerate(policy.profile)
+        if name not in profiles
+    ]
+    if unknown:
+        raise PolicyError("the policy cannot be used", unknown)
+    return policy.with_profiles(tuple(profiles[name] for name in policy.profile))
+
+
+def _profile_field(names: Sequence[str], place: int) -> str:
+    return "profile" if len(names) == 1 else f"profile[{place}]"
 
 
 def chain(policies: Sequence[Policy]) -> list[Policy]:

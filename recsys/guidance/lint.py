@@ -16,9 +16,10 @@ from recsys.catalog import Catalog
 from recsys.errors import Finding, Level, PolicyError
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.conflicts import beyond_the_page, contradictions
+from recsys.guidance.controls import Block, Boost, Cap, ExposureTarget, Share
 from recsys.guidance.defeats import defeats
 from recsys.guidance.inherit import chain, loosenings
-from recsys.guidance.policy import Block, Boost, Cap, ExposureTarget, Policy, Share
+from recsys.guidance.policy import Policy
 from recsys.guidance.rehearsal import rehearse
 from recsys.guidance.targets.findings import odd_target
 from recsys.guidance.vocabulary import meant, unknown_words

@@ -17,7 +17,7 @@ from recsys.catalog import Catalog
 from recsys.guidance.bounds import Bounds, Solution, relative_gap
 from recsys.guidance.causes import Causes, causes_of
 from recsys.guidance.compile import CompiledPolicy
-from recsys.guidance.policy import Hardness
+from recsys.guidance.controls import Hardness
 from recsys.guidance.telling import Status, Told, tell
 from recsys.types import F64, I32
 

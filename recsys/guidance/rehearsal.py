@@ -19,8 +19,9 @@ from recsys.guidance.bounds import Bounds
 from recsys.guidance.causes import Remembered
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conditions import province
+from recsys.guidance.controls import Cap, Control, Pin, Space
 from recsys.guidance.memory import Relaxations
-from recsys.guidance.policy import Cap, Control, Pin, Policy, Space
+from recsys.guidance.policy import Policy
 from recsys.guidance.solver import late_after, solve
 from recsys.guidance.telling import Told, tell
 from recsys.types import I32, Placement, Query, Screen, Surface

@@ -20,8 +20,8 @@ from recsys.errors import Finding
 from recsys.guidance.bounds import Bounds, Solution, relative_gap
 from recsys.guidance.causes import Cause, Causes, exists
 from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.controls import Attribute, Cap
 from recsys.guidance.exact import any_page, best_page
-from recsys.guidance.policy import Attribute, Cap
 from recsys.guidance.problem import reduce
 from recsys.guidance.receipt import Receipt, costs, most_worth, priced, speaks, write_receipt
 from recsys.types import F64, I32

@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from recsys.catalog import Catalog
 from recsys.errors import Finding
 from recsys.guidance.conditions import Condition
-from recsys.guidance.policy import Pin, Policy
+from recsys.guidance.controls import Pin
+from recsys.guidance.policy import Policy
 
 
 def unknown_words(policy: Policy, catalog: Catalog) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from recsys.guidance.bounds import Bounds
-from recsys.guidance.policy import Cap, Control, Space
+from recsys.guidance.controls import Cap, Control, Space
 
 PLURAL = {
     "topic": "topics",

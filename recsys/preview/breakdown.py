@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from recsys.catalog import Catalog
+from recsys.guidance.controls import Share as ShareControl
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import Share as ShareControl
 from recsys.preview.groups import GROUPS_MAX, Groups
 from recsys.preview.pairs import AFTER, BEFORE, FREE, Pairs
 from recsys.preview.report import (

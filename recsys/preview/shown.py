@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.distribution.screens import layout
-from recsys.types import ACTIONS, F64, I32, Page, Query
+from recsys.page import Page
+from recsys.types import ACTIONS, F64, I32, Query
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import ExposureTarget
 from recsys.guidance.targets.onpage import key_of
 from recsys.pipeline import Engine, World
 from recsys.preview.shown import Shown, boil_down

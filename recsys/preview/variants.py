@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from recsys.guidance.compile import CompiledPolicy
+from recsys.guidance.controls import Boost, Cap, Control, Pin, Share, Space
 from recsys.guidance.inherit import FIRM, Origin
-from recsys.guidance.policy import Boost, Cap, Control, Pin, Share, Space
 
 STRENGTHS: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
 """Points of the frontier: 0 keeps only what is legal or binding, 1 is the policy as written."""

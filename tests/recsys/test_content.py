@@ -16,9 +16,10 @@ from recsys.catalog import Catalog
 from recsys.content import Content
 from recsys.guidance.compile import compile_policy
 from recsys.model import Model
+from recsys.page import Page
 from recsys.pipeline import Engine, World, conserved
 from recsys.state import HALF_LIFE_S, ItemStats, Recent, ViewerState
-from recsys.types import ACTIONS, F32, Page, Placement, Query, Screen, Surface
+from recsys.types import ACTIONS, F32, Placement, Query, Screen, Surface
 from tests.recsys.conftest import NOW, TOPICS, item
 
 AT = NOW.timestamp()

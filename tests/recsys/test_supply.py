@@ -18,9 +18,10 @@ from recsys.guidance.exact import any_page
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.problem import reduce
 from recsys.guidance.solver import PATIENCE, Solution, solve
+from recsys.page import Page
 from recsys.pipeline import WIDER, Engine, World, conserved
 from recsys.state import ItemStats
-from recsys.types import ACTIONS, I32, Page, Placement, Query, Screen, Surface
+from recsys.types import ACTIONS, I32, Placement, Query, Screen, Surface
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LABELS = ("public", "local", "youth", "sport")

@@ -10,7 +10,7 @@ import pytest
 
 from recsys.catalog import KINDS
 from recsys.errors import Level
-from recsys.guidance.policy import Attribute, Hardness
+from recsys.guidance.controls import Attribute, Hardness
 from recsys.guidance.receipt import Status as ReceiptStatus
 from recsys.guidance.schedule import DAYS
 from recsys.guidance.targets.words import Status

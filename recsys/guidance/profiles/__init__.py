@@ -7,15 +7,16 @@ it: the engine, the request, the catalogue or the organisation. Profiles are our
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from recsys.catalog import Label
-from recsys.errors import Finding, PolicyError
+from recsys.errors import PolicyError
+from recsys.guidance.controls import Control, Said
 from recsys.guidance.documents import Number, Whole, findings_of, read_document
-from recsys.guidance.policy import Control, Policy, ProfileName, Said
+
+ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
 
 PREFIX = "profile:"
 """What the origin of a profile's control begins with, where an outlet's code would stand."""
@@ -65,21 +66,3 @@ def parse_profile(text: str) -> Profile:
         return Profile.model_validate(read_document(text))
     except ValidationError as error:
         raise PolicyError("the profile cannot be read", findings_of(error)) from error
-
-
-def take_up(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
-    """The policy with the profiles that it names at hand. Raises PolicyError at the field for one that is unknown."""
-    unknown = [
-        Finding(
-            _field(policy.profile, place), f"there is no profile {name!r}; there are {', '.join(profiles) or 'none'}"
-        )
-        for place, name in enumerate(policy.profile)
-        if name not in profiles
-    ]
-    if unknown:
-        raise PolicyError("the policy cannot be used", unknown)
-    return policy.with_profiles(tuple(profiles[name] for name in policy.profile))
-
-
-def _field(names: Sequence[str], place: int) -> str:
-    return "profile" if len(names) == 1 else f"profile[{place}]"

@@ -8,7 +8,8 @@ from recsys.catalog import Catalog
 from recsys.distribution.screens import LAYOUTS, layout
 from recsys.errors import Finding
 from recsys.guidance.conditions import mask
-from recsys.guidance.policy import ExposureTarget, Policy
+from recsys.guidance.controls import ExposureTarget
+from recsys.guidance.policy import Policy
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.pursuit import Count
 from recsys.types import Screen

@@ -10,8 +10,8 @@ import numpy as np
 
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.compile import CompiledPolicy, Need
+from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.inherit import Origin
-from recsys.guidance.policy import ExposureTarget
 from recsys.state import ViewerState
 from recsys.types import F64, I32, Bool, Query
 

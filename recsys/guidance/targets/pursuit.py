@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from recsys.guidance.policy import ExposureTarget
+from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.targets.controller import Gains, Reading, Steering, day_over, update
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead, paced

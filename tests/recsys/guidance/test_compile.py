@@ -15,7 +15,8 @@ from recsys.catalog import Catalog, within
 from recsys.errors import PolicyError
 from recsys.guidance.compile import MASKS_MAX, compile_policy, effective
 from recsys.guidance.conditions import Condition, mask
-from recsys.guidance.policy import Share, parse_policy
+from recsys.guidance.controls import Share
+from recsys.guidance.policy import parse_policy
 
 FLOOR = "{id: floor, action: share, where: {label: news}, at_least: %s, prefixes: every, hardness: %s}"
 

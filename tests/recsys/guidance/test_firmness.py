@@ -11,10 +11,11 @@ import pytest
 
 from recsys.catalog import Catalog
 from recsys.guidance.compile import compile_policy
-from recsys.guidance.inherit import effective
+from recsys.guidance.controls import HARDNESS
+from recsys.guidance.inherit import effective, resolve_profiles
 from recsys.guidance.lint import lint
-from recsys.guidance.policy import HARDNESS, parse_policy
-from recsys.guidance.profiles import parse_profile, take_up
+from recsys.guidance.policy import parse_policy
+from recsys.guidance.profiles import parse_profile
 from recsys.guidance.verify import verify
 from tests.recsys.guidance.conftest import NOW
 
@@ -72,7 +73,7 @@ def test_controls_stand_by_hardness_then_outlet_then_priority_then_text(seed: in
         for n, outlet in enumerate(("cn", "cn.zj", "cn.zj.hz"))
     }
     low, *rest = (parse_policy(text) for text in reversed(texts.values()))
-    ready = take_up(low.model_copy(update={"profile": ("quiet",)}), {"quiet": parse_profile(PROFILE)})
+    ready = resolve_profiles(low.model_copy(update={"profile": ("quiet",)}), {"quiet": parse_profile(PROFILE)})
     controls = effective([ready, *rest]).controls
     assert len(controls) == 18
     deep = {"cn": 0, "cn.zj": 1, "cn.zj.hz": 2, "profile:quiet": 2}
@@ -98,7 +99,8 @@ def test_a_legal_control_is_kept_before_a_binding_one_whoever_says_it(make: Any)
         made = make(*texts)
         assert (line_of(made, "law").by, line_of(made, "pub").by, made.receipt.legal_kept) == (0, 4, True)
         assert faults(made) == ()
-    ready = take_up(parse_policy(f"outlet: cn\nprofile: quiet\ncontrols: [{cap}]"), {"quiet": parse_profile(PROFILE)})
+    said = parse_policy(f"outlet: cn\nprofile: quiet\ncontrols: [{cap}]")
+    ready = resolve_profiles(said, {"quiet": parse_profile(PROFILE)})
     assert [o.control.id for o in effective([ready]).controls][:2] == ["p0", "law"], "equals: the profile's before"
 
 
@@ -251,7 +253,7 @@ def test_the_floor_of_a_profile_opens_no_legal_block_of_its_own_outlet(shop: Any
     but_one = "{all: [{label: mainstream}, {not: {item: i3}}]}"
     court = f"{{id: court, action: block, where: {but_one}, hardness: {hardness}}}"
     said = parse_policy(f"outlet: cn\nprofile: mainstream-guidance\ncontrols: [{court}]")
-    compiled = compile_policy([take_up(said, ready)], Catalog.of(items))
+    compiled = compile_policy([resolve_profiles(said, ready)], Catalog.of(items))
     off = compiled.blocked(np.arange(60, dtype=np.int32), make("outlet: cn").query)
     assert np.flatnonzero(off).tolist() == ([0, 1, 2, 4, 5, 6, 7, 8, 9] if hardness == "legal" else [])
 

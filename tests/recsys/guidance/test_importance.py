@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.guidance.policy import HARDNESS
+from recsys.guidance.controls import HARDNESS
 
 
 @given(seed=st.integers(0, 2**32))

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys.errors import PolicyError
+from recsys.guidance.controls import Share
 from recsys.guidance.inherit import loosenings
-from recsys.guidance.policy import Policy, Share, parse_policy
+from recsys.guidance.policy import Policy, parse_policy
 from recsys.guidance.schedule import Active
 
 YAML = """

@@ -9,10 +9,10 @@ import pytest
 from recsys.catalog import Catalog, Item
 from recsys.errors import PolicyError
 from recsys.guidance.compile import compile_policy
-from recsys.guidance.inherit import effective
+from recsys.guidance.inherit import effective, resolve_profiles
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy, parse_policy
-from recsys.guidance.profiles import Profile, parse_profile, take_up
+from recsys.guidance.profiles import Profile, parse_profile
 
 TEXT = """
 name: quiet
@@ -33,7 +33,7 @@ READY = {
 
 def policy(*controls: str, profile: str = "quiet", more: str = "") -> Policy:
     text = f"outlet: cn\nprofile: {profile}\n{more}\ncontrols: [{', '.join(controls)}]"
-    return take_up(parse_policy(text), {"quiet": parse_profile(TEXT)})
+    return resolve_profiles(parse_policy(text), {"quiet": parse_profile(TEXT)})
 
 
 @pytest.mark.parametrize("name", READY)
@@ -48,7 +48,7 @@ def test_every_ready_profile_is_sound_and_refers_to_law(name: str) -> None:
     }
     assert named <= profile.labels.keys()
     own = Policy(outlet="cn", profile=(name,))
-    origins = [origin.outlet for origin in effective([take_up(own, {name: profile})]).controls]
+    origins = [origin.outlet for origin in effective([resolve_profiles(own, {name: profile})]).controls]
     assert origins == [f"profile:{name}"] * len(profile.controls)
 
 
@@ -70,7 +70,7 @@ def test_a_catalogue_that_carries_its_labels_can_keep_a_profile_on_every_screen_
         )
         for n in range(180)
     ]
-    own = take_up(parse_policy(f"outlet: cn\nprofile: {name}"), {name: profile})
+    own = resolve_profiles(parse_policy(f"outlet: cn\nprofile: {name}"), {name: profile})
     everywhere = parse_policy(
         "outlet: cn.zj\ncontrols: [{id: all, action: cap, attribute: series, at_most: 50, "
         "on: {surfaces: [home, hot, list, detail, push]}}]"

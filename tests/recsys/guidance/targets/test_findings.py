@@ -8,9 +8,10 @@ import pytest
 
 from recsys.catalog import Catalog, Item
 from recsys.errors import PolicyError
+from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.inherit import effective, looser
 from recsys.guidance.lint import lint
-from recsys.guidance.policy import ExposureTarget, Policy, parse_policy
+from recsys.guidance.policy import Policy, parse_policy
 from recsys.guidance.targets.findings import out_of_reach
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.pursuit import Count

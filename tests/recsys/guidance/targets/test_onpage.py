@@ -13,11 +13,13 @@ import pytest
 from features.columns import columns
 from recsys.distribution.screens import layout
 from recsys.guidance.compile import CompiledPolicy, compile_policy
-from recsys.guidance.policy import FrequencyCap, parse_policy
+from recsys.guidance.controls import FrequencyCap
+from recsys.guidance.policy import parse_policy
 from recsys.guidance.targets.onpage import Steered, credits, impressions_left, key_of, price_bonus, targets
+from recsys.page import Page
 from recsys.pipeline import Engine, World
 from recsys.state import ItemStats, ViewerState
-from recsys.types import Drop, Page, Placement, Query, Screen, Surface
+from recsys.types import Drop, Placement, Query, Screen, Surface
 from tests.recsys.conftest import NOW
 
 BY = (NOW + timedelta(days=1)).isoformat()

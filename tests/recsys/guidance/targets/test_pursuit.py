@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from features.codec import decode_state, encode_state
-from recsys.guidance.policy import ExposureTarget
+from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.targets.forecast import Forecast
 from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead
 from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue

@@ -1,0 +1,41 @@
+"""The page that answers a request: its items, the receipt of guidance and the trace of every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from recsys.guidance.receipt import Receipt
+from recsys.guidance.targets.onpage import Credit
+from recsys.types import F32, Rung, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class PageItem:
+    """One slot of a page. `reasons` are for the viewer, `control_ids` name the controls that this slot serves."""
+
+    slot: int  # 1-based
+    row: int
+    item_id: str
+    utility: float  # expected worth to the viewer, in clicks
+    bonus: float  # what the policy adds, in clicks
+    p: Mapping[str, float]  # calibrated probability per action
+    sources: tuple[str, ...]  # which sources proposed it
+    reasons: tuple[str, ...]
+    control_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The answer: items in slot order, the rung that answered, the receipt of guidance, the trace of every stage."""
+
+    items: tuple[PageItem, ...]
+    rung: Rung
+    receipt: Receipt
+    trace: tuple[Stage, ...]
+    features: F32  # [K, F] features as used, for the impression; zero columns where no ranker answered
+    model_version: str
+    policy_version: str
+    credits: Mapping[str, Credit] = field(default_factory=dict)  # what the page did for each exposure target
+    engagement: float = 0.0  # sum of attention x utility, in clicks
+    unguided: float = 0.0  # the same of the best page of these candidates without weights and controls
