@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 from pydantic import ValidationError
 
-from recsys.catalog import Item, once_taken
+from recsys.catalog import Item
 from recsys.errors import Finding, ItemError, Unavailable, worded
 
 PAGE = 1000
@@ -57,18 +57,5 @@ def _from_api(address: str) -> Iterator[Item]:
         except (URLError, TimeoutError, json.JSONDecodeError) as error:
             raise Unavailable(f"the catalogue at {address} did not answer: {error}") from error
         for raw in page["items"]:
-            try:
-                yield parse_item(raw, str(raw.get("id", "?")))
-            except ItemError:
-                if raw.get("status") != "withdrawn":
-                    raise
-                yield _withdrawn(raw)
+            yield parse_item(raw, str(raw.get("id", "?")))
         after = None if page["next"] is None else str(page["next"])
-
-
-def _withdrawn(raw: object) -> Item:
-    """An item of an engine that took its id. Raises ItemError for whatever else is wrong with it."""
-    try:
-        return once_taken(raw)
-    except ValidationError:
-        return parse_item(raw, "withdrawn item")

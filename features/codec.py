@@ -1,14 +1,8 @@
 """State <-> bytes: one version byte, then MessagePack; and the keys under which the online store holds it.
 
-Version 2 writes structures as arrays, event ids as hashes; version 3, of viewers alone, adds what they voted for,
-version 4 a ring of its own for ids of events that only pass by.
-States of older versions are read and become the newest with the next event: a fleet may be upgraded while it runs,
-readers (serving) before writers (workers).
-
-Bytes that are no state are *damaged* (StateError): they may be set aside (`features.aside`). A state of a *newer*
-version (NewerState), after a deployment was rolled back, is none of ours to judge and must be left where it is. So a
-version has a form of its own: bytes under a newer number that are just what this engine or an older one writes are
-damaged in their first byte.
+Bytes that are not a state are *damaged* (StateError) and may be set aside (`features.aside`). A state of a *newer*
+version (NewerState), found after a deployment was rolled back, must be left as it is. To tell the two apart, bytes
+under a newer version number that are exactly what this engine writes count as damaged in their first byte.
 """
 
 from __future__ import annotations
@@ -17,37 +11,25 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from features.codec_v1 import ItemStateV1, ViewerStateV1, upgraded_item, upgraded_viewer
-from features.codec_v2 import ViewerStateV2, with_votes
-from features.codec_v3 import ViewerStateV3, with_rings
 from features.keys import ITEMS, VIEWERS
 from recsys.errors import MainstayError
 from recsys.state import ItemState, ViewerState
 
-VERSION = 4
-"""Of viewers' states. Goes up when the form of the bytes changes, and never without that."""
-
-ITEM_VERSION = 2
-"""The same of items' states."""
+VERSION = 1
+"""Version of all states. It goes up whenever the form of the bytes changes, and only then."""
 
 VERSIONS = 32
-"""Versions there can ever be are below this; a first byte beyond is no version but damage."""
+"""All versions, present and future, are below this number; a larger first byte is damage."""
 
 _MARK = bytes([VERSION])
-_MARK_ITEM = bytes([ITEM_VERSION])
-_MARK_V1, _MARK_V2, _MARK_V3 = b"\x01", b"\x02", b"\x03"
 _encoder = msgspec.msgpack.Encoder()
 _viewer = msgspec.msgpack.Decoder(ViewerState)
 _item = msgspec.msgpack.Decoder(ItemState)
-_viewer_v3 = msgspec.msgpack.Decoder(ViewerStateV3)
-_viewer_v2 = msgspec.msgpack.Decoder(ViewerStateV2)
-_viewer_v1 = msgspec.msgpack.Decoder(ViewerStateV1)
-_item_v1 = msgspec.msgpack.Decoder(ItemStateV1)
 S = TypeVar("S")
 
 
 class StateError(MainstayError):
-    """Bytes in the online store that are no state of a version this engine reads."""
+    """Bytes in the online store that are not a state of the version this engine reads."""
 
 
 class NewerState(StateError):
@@ -65,41 +47,42 @@ def item_key(item_id: str, source: str) -> str:
 
 
 def encode_viewer(state: ViewerState) -> bytes:
-    """The bytes of a viewer's state; equal histories give equal bytes."""
-    return _MARK + _encoder.encode(state)
+    """Return the bytes of a viewer's state; equal histories give equal bytes."""
+    return encode_state(state)
 
 
 def encode_item(state: ItemState) -> bytes:
-    """The bytes of an item's state; equal histories give equal bytes."""
-    return _MARK_ITEM + _encoder.encode(state)
+    """Return the bytes of an item's state; equal histories give equal bytes."""
+    return encode_state(state)
 
 
 def encode_state(state: object) -> bytes:
-    """The bytes of any other state, which has not changed since version 1: a msgspec structure or a dataclass."""
-    return _MARK_V1 + _encoder.encode(state)
-
-
-def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
-    """The state in these bytes. Raises StateError."""
-    return _decode(raw, decoder, _MARK_V1)
+    """Return the bytes of any state: a msgspec structure or a dataclass."""
+    return _MARK + _encoder.encode(state)
 
 
 def decode_viewer(raw: bytes) -> ViewerState:
-    """The state in these bytes, of this version or an older one. Raises StateError."""
-    if raw[:1] == _MARK_V3:
-        return with_rings(_decode(raw, _viewer_v3, _MARK_V3))
-    if raw[:1] == _MARK_V2:
-        return with_votes(_decode(raw, _viewer_v2, _MARK_V2))
-    if raw[:1] == _MARK_V1:
-        return upgraded_viewer(_decode(raw, _viewer_v1, _MARK_V1))
-    return _decode(raw, _viewer, _MARK, _viewer_v3, _viewer_v2, _viewer_v1)
+    """Return the viewer's state in these bytes. Raises StateError."""
+    return decode_state(raw, _viewer)
 
 
 def decode_item(raw: bytes) -> ItemState:
-    """The state in these bytes, of this version or the one before. Raises StateError."""
-    if raw[:1] == _MARK_V1:
-        return upgraded_item(_decode(raw, _item_v1, _MARK_V1))
-    return _decode(raw, _item, _MARK_ITEM, _item_v1)
+    """Return the item's state in these bytes. Raises StateError."""
+    return decode_state(raw, _item)
+
+
+def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
+    """Return the state in these bytes. Raises StateError, and NewerState for a state of a newer version."""
+    if raw[:1] != _MARK:
+        if _MARK < raw[:1] < bytes([VERSIONS]):
+            if _is_written_by_us(raw[1:], decoder):
+                raise StateError(f"state of version {VERSION} under the number {raw[0]}")
+            raise NewerState(f"state of version {raw[0]}: this engine reads version {VERSION}")
+        raise StateError(f"state of version {raw[:1].hex() or 'none'}: this engine reads version {VERSION}")
+    try:
+        return decoder.decode(memoryview(raw)[1:])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise StateError(f"broken state: {error}") from error
 
 
 def viewer_at(key: str, raw: bytes) -> ViewerState:
@@ -118,22 +101,9 @@ def item_at(key: str, raw: bytes) -> ItemState:
     return state
 
 
-def _decode(raw: bytes, decoder: msgspec.msgpack.Decoder[S], mark: bytes, *older: msgspec.msgpack.Decoder[Any]) -> S:
-    if raw[:1] != mark:
-        if mark < raw[:1] < bytes([VERSIONS]):
-            if any(_written(raw[1:], one) for one in (decoder, *older)):
-                raise StateError(f"state of version {mark[0]} or older under the number {raw[0]}")
-            raise NewerState(f"state of version {raw[0]}: this engine reads {mark[0]} and older")
-        raise StateError(f"state of version {raw[:1].hex() or 'none'}: this engine reads {mark[0]}")
+def _is_written_by_us(body: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> bool:
+    """Whether these bytes are exactly what this engine writes for the state that the decoder reads from them."""
     try:
-        return decoder.decode(memoryview(raw)[1:])
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise StateError(f"broken state: {error}") from error
-
-
-def _written(rest: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> bool:
-    """Whether these bytes are just what this engine writes for the state that the decoder finds in them."""
-    try:
-        return _encoder.encode(decoder.decode(rest)) == rest
+        return _encoder.encode(decoder.decode(body)) == body
     except (msgspec.DecodeError, RecursionError):
         return False

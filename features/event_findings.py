@@ -30,10 +30,8 @@ from features.viewer_event import (
     REGION,
     RFC3339,
     SCHEMA,
-    SCHEMAS,
     TYPE_PREFIX,
     Kind,
-    answer,
 )
 from recsys.catalog import Id
 from recsys.errors import NAME, EventError, Finding, worded
@@ -113,7 +111,7 @@ def read_thoroughly(envelope: Mapping[str, Any], at: float) -> EventForm:
     sent = envelope.get("time")
     return checked(
         {
-            **_upgraded(data, kind, envelope.get("dataschema", SCHEMA)),
+            **data,
             "id": envelope.get("id"),
             "kind": kind,
             "viewer_id": envelope.get("subject"),
@@ -166,17 +164,8 @@ _ENVELOPE = {"id", "kind", "viewer_id", "at", "client_at"}  # fields that the en
 _WIRE = {"kind": "type", "viewer_id": "subject", "at": "receivedat", "client_at": "time", "id": "id"}
 
 
-def _upgraded(data: dict[str, Any], kind: str, schema: str) -> dict[str, Any]:
-    """The data of any version that is read, as the newest version says it."""
-    if schema == SCHEMAS[0] and kind == "survey" and "rating" not in data:
-        percent = data.get("percent")
-        if isinstance(percent, int | float) and not isinstance(percent, bool) and 0 <= percent <= 100:
-            return {**{name: said for name, said in data.items() if name != "percent"}, "rating": answer(percent)}
-    return data
-
-
 def _check(envelope: Mapping[str, Any]) -> None:
-    """Raises EventError unless this is a CloudEvent of ours, in a version we read."""
+    """Raises EventError unless this is a CloudEvent of ours, with the schema that we read."""
     findings = []
     kind = envelope.get("type")
     if envelope.get("specversion") != "1.0":
@@ -185,9 +174,8 @@ def _check(envelope: Mapping[str, Any]) -> None:
         findings.append(Finding("type", f"unknown kind {short(kind)}; expected {TYPE_PREFIX}KIND, {', '.join(KINDS)}"))
     if not isinstance(envelope.get("source"), str) or not envelope["source"]:
         findings.append(Finding("source", "missing: who sends this, as a URI such as /apps/tv"))
-    if envelope.get("dataschema", SCHEMA) not in SCHEMAS:
-        read = " and ".join(SCHEMAS)
-        findings.append(Finding("dataschema", f"{short(envelope['dataschema'])} is not read here, {read} are"))
+    if envelope.get("dataschema", SCHEMA) != SCHEMA:
+        findings.append(Finding("dataschema", f"unknown schema {short(envelope['dataschema'])}; expected {SCHEMA}"))
     if envelope.get("datacontenttype", "application/json") != "application/json":
         findings.append(Finding("datacontenttype", "expected application/json"))
     if findings:

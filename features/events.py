@@ -39,7 +39,6 @@ from features.viewer_event import (
     REGION,
     RFC3339,
     SCHEMA,
-    SCHEMAS,
     SOURCE,
     TYPE_PREFIX,
     WRITTEN_MAX,
@@ -237,7 +236,7 @@ def _known_sound(said: _Envelope, at: float, context: object) -> ViewerEvent | N
         or " " in names
         or not isinstance(context, dict)
         or not 0 <= at <= LATEST
-        or not (said.dataschema == SCHEMA or (said.dataschema in SCHEMAS and kind != "survey"))
+        or said.dataschema != SCHEMA
         or not (_fits_impression(data, context) if kind == "impression" else _fits(kind, data, context))
         or (data.region and not _is_region(data.region))
         or (data.placement and not _is_placement(data.placement))

@@ -153,8 +153,7 @@ class ViewerFold:
                 del outlets[min(outlets, key=lambda name: (outlets[name], name))]
 
     def _answer(self, event: ViewerEvent) -> None:
-        rating = getattr(event, "rating", None)  # in [0, 1]; older events have none
-        if rating is not None:
+        if (rating := event.rating) is not None:  # in [0, 1]
             self._pleased += rating * forward_weight(event.at)
             self._displeased += (1.0 - rating) * forward_weight(event.at)
 

@@ -1,4 +1,4 @@
-"""One viewer event in memory: its fields, the kinds there are, what each stands for, the versions of the schema."""
+"""One viewer event in memory: its fields, the kinds of events, and the actions that each kind implies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from msgspec import Meta, Struct
 from recsys.types import ACTIONS, Screen, Surface
 
 TYPE_PREFIX = "mainstay.viewer."
-SCHEMA = "urn:mainstay:viewer-event:2"
-SCHEMAS = ("urn:mainstay:viewer-event:1", SCHEMA)
-"""Versions that are read; the last is written. Version 1 knew no `rating`: a survey's answer stood in `percent`."""
+SCHEMA = "urn:mainstay:viewer-event:1"
 
 SOURCE = "/mainstay"
 MAX_BYTES = 1 << 20  # of a message that is read
@@ -81,15 +79,6 @@ class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
     items: Annotated[tuple[Id, ...], Meta(max_length=1000)] = ()  # of an impression, in slot order
     attention: tuple[_Part, ...] = ()  # chance that each was looked at
     context: dict[str, Any] = {}  # of an impression: seed, versions, rung, propensity, features as used
-
-
-def answer(percent: float) -> float:
-    """The rating, from 0 to 1, that a survey of version 1 meant by its `percent`.
-
-    >>> answer(80)
-    0.8
-    """
-    return percent / 100
 
 
 def region_of(outlet: str) -> str:

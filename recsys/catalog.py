@@ -80,19 +80,6 @@ class Item(BaseModel):
     image: str = ""
 
 
-class _OnceTaken(Item):
-    """An item as engines took it that let control characters into ids."""
-
-    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-def once_taken(body: object) -> Item:
-    """The item in this JSON value, which an engine took once, as a withdrawn one: no event can name an id like its any
-    more. Raises pydantic's ValidationError."""
-    said = _OnceTaken.model_validate(body, strict=False)
-    return Item.model_construct(**said.__dict__ | {"status": "withdrawn"})
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """Growing list of names with codes 0..n-1; codes never change.

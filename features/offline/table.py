@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from features.fold import Placed
-from features.viewer_event import ViewerEvent, answer
+from features.viewer_event import ViewerEvent
 from recsys.types import Screen
 
 SCHEMA = pa.schema(
@@ -63,10 +63,7 @@ def whole(found: pa.Table) -> pa.Table:
 
 
 def placed_of(rows: pa.RecordBatch | pa.Table) -> Iterator[Placed]:
-    """The events in these rows (columns of `SCHEMA`), in their order; a column that is left out says nothing.
-
-    A survey of version 1 of the schema, whose answer stood in `percent`, is read as the newest version says it.
-    """
+    """Yield the events in these rows, in their order. Columns are those of `SCHEMA`; any may be left out."""
     size, there = len(rows), set(rows.schema.names)
 
     def column(name: str, otherwise: object = None) -> Iterable[Any]:
@@ -86,9 +83,6 @@ def placed_of(rows: pa.RecordBatch | pa.Table) -> Iterator[Placed]:
         column("duration_s"), column("percent"), column("rating"), column("items", ()), column("attention", ()),
         strict=True,
     ):  # fmt: skip
-        if kind == "survey" and percent is not None:
-            rating = answer(percent) if rating is None else rating
-            percent = None
         event = ViewerEvent(
             id=id_, kind=kind, viewer_id=viewer_id, at=at, client_at=client_at, session_id=session_id,
             device_id=device_id, screen=screen, region=region, placement=placement, request_id=request_id,

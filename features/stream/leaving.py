@@ -37,15 +37,8 @@ Hold = Callable[[], AbstractContextManager[object]]
 
 
 def mark(db: sqlite3.Connection, topic: str, partition: int, offset: int, at: float) -> None:
-    """Note that what is written from this offset on is written at unix second `at` or later; and so is all that was
-    written before there were marks, as far as anybody knows."""
-    place = (topic, partition, offset if _is_marked(db, topic, partition) else 0)
-    db.execute("INSERT OR IGNORE INTO written VALUES (?, ?, ?, ?)", (*place, at))
-
-
-def _is_marked(db: sqlite3.Connection, topic: str, partition: int) -> bool:
-    sql = "SELECT 1 FROM written WHERE topic = ? AND partition = ? LIMIT 1"
-    return db.execute(sql, (topic, partition)).fetchone() is not None
+    """Note that messages from this offset on are written at unix second `at` or later."""
+    db.execute("INSERT OR IGNORE INTO written VALUES (?, ?, ?, ?)", (topic, partition, offset, at))
 
 
 def oldest(db: sqlite3.Connection, topic: str, partition: int) -> int | None:
@@ -141,8 +134,6 @@ SELECT min("offset") FROM written AS one WHERE topic = ?1 AND partition = ?2 AND
 
 def _written_before(db: sqlite3.Connection, topic: str, partition: int, before: float, now: float) -> int:
     """The newest offset that was surely written before then; -1 when there is none."""
-    if not _is_marked(db, topic, partition):  # an older engine wrote it: it is as old as today
-        mark(db, topic, partition, 0, now)
     found = db.execute(_YOUNG, (topic, partition, now, before - MARK_EVERY_S)).fetchone()[0]
     return _FAR if found is None else int(found) - 1
 

@@ -16,7 +16,6 @@ from threading import Event
 from features.dead_letters import DeadLetter, letter_ends, read_letters, revive, sent_again
 from features.marks import SEEN_MAX
 from features.offline.log import EventLog
-from features.offline.spared import without_pandas
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
@@ -72,7 +71,6 @@ def _keep(stream: Stream, settings: Settings, arguments: argparse.Namespace) -> 
 
 
 def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
-    without_pandas()
     with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
         if unfinished(online):
             raise Conflict("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")

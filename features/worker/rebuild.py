@@ -121,8 +121,7 @@ def idle(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -
     if prefix == VIEWERS:
         return forgotten(decode_viewer(raw).at, now, ttl_s)
     if prefix == ITEMS:
-        at = decode_item(raw).at
-        return at > 0 and forgotten(at, now, item_ttl_s)
+        return forgotten(decode_item(raw).at, now, item_ttl_s)
     return prefix == TRAFFIC and outdated(raw, now)
 
 

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ValidationError
-
-from recsys.catalog import Item, once_taken
+from recsys.catalog import Item
 
 Change = Literal["created", "updated", "unchanged"]
 
@@ -24,11 +22,8 @@ class StoredItem:
 
     @classmethod
     def read(cls, revision: int, body: str) -> StoredItem:
-        """The item in this text. One with an id that is no longer taken is withdrawn: nothing could be said of it."""
-        try:
-            return cls(revision, Item.model_validate_json(body))
-        except ValidationError:
-            return cls(revision, once_taken(json.loads(body)))
+        """Return the item in this JSON text."""
+        return cls(revision, Item.model_validate_json(body))
 
 
 @dataclass(frozen=True)

@@ -86,15 +86,6 @@ def test_a_thousand_items_are_all_kept(plane: ControlPlane) -> None:
     assert sorted(s.item.id for s in plane.items_since(0, limit=5000)) == sorted(i.id for i in many)
 
 
-def test_an_item_whose_id_was_taken_once_stops_nobody_and_is_not_shown(plane: ControlPlane) -> None:
-    """Engines before this one took control characters in ids: no event and no impression can name such an item."""
-    odd = Item.model_construct(**item("a").__dict__ | {"id": "film\x01"})
-    plane.upsert_items([odd, item("b")], "t")
-    found = [(one.item.id, one.item.status) for one in plane.items_since(0)]
-    assert found == [("film\x01", "withdrawn"), ("b", "published")]
-    assert plane.item("film\x01").item.title == odd.title
-
-
 def test_an_unknown_item_or_version_is_not_found(plane: ControlPlane) -> None:
     with pytest.raises(NotFound, match="nope"):
         plane.item("nope")

@@ -115,19 +115,6 @@ def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed:
         stream.close()
 
 
-def test_a_log_of_an_older_engine_is_as_old_as_the_first_look(tmp_path: Path) -> None:
-    now = [0.0]
-    with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
-        stream.publish("t", records(5))
-        stream._db.execute("DROP TABLE written")  # it knew no such
-    with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
-        assert stream.trim("t", 0.0) == 0
-        stream.publish("t", records(5))
-        now[0] = 86_400.0
-        assert stream.trim("t", 100.0) == 0
-        assert stream.trim("t", now[0]) == 10
-
-
 def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that was full for a moment: what is written after it is not taken for what was written before it."""
     day, now = 86_400.0, [0.0]

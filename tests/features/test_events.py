@@ -149,7 +149,7 @@ ODD: list[Any] = [
     True, 1.0, -0.0, 1e300, 2**63, 10**400, [], {}, ["a", "a"], ["a", "b c"], [0.5], [True],
     "2026-01-01T00:00:00Z", "2026-01-01 00:00:00Z", "2026-01-01t00:00:00z", "2026-01-01T00:00:00.1234567891Z",
     "2026-01-01T23:59:60Z", "9999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00+00:00", "1969-12-31T23:00:00Z",
-    "2061-12-31T23:00:00Z", "urn:mainstay:viewer-event:1", "mainstay.viewer.survey",
+    "2061-12-31T23:00:00Z", "urn:mainstay:viewer-event:2", "mainstay.viewer.survey",
 ]  # fmt: skip
 FRAGMENTS = [  # what no dictionary can say
     b'"item_id":"x","item_id":"y",', b'"item_id":7,"item_id":"y",', b'"slot":1e0,', b'"slot":1.0,',
@@ -157,7 +157,7 @@ FRAGMENTS = [  # what no dictionary can say
     b'"traceparent":"\\ud800",', b'"traceparent":[NaN],', b'"traceparent":1e999,', b'"region":"\xed\xa0\x80",',
     b'"context":{"a":1e400},', b'"context":{"a":1,"a":2},', b'"context":null,', b'"context":[],', b'"id":"z",',
     b"\x00", b'"attributiontoken":"t",', b'"attributiontoken":5,', b'"specversion":"1.0",', b'"rating":0.5,',
-    b'"dataschema":"urn:mainstay:viewer-event:1",',
+    b'"dataschema":"urn:mainstay:viewer-event:2",',
 ]  # fmt: skip
 
 

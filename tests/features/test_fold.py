@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import fold as module
-from features.codec import StateError, decode_item, decode_viewer, encode_item, encode_viewer, item_key, viewer_key
+from features.codec import (
+    VERSION,
+    VERSIONS,
+    NewerState,
+    StateError,
+    decode_item,
+    decode_viewer,
+    encode_item,
+    encode_viewer,
+    item_key,
+    viewer_key,
+)
 from features.events import ViewerEvent
 from features.fold import Counted, Placed, fold_item, fold_viewer, items_of, roll_up, sift
 from features.fold_item import REGIONS_MAX
@@ -182,6 +193,14 @@ def test_bytes_that_are_no_state_are_a_state_error(raw: bytes) -> None:
         decode_item(raw)
     with pytest.raises(StateError):
         decode_viewer(raw)
+
+
+def test_a_state_of_another_version_is_refused_by_its_number() -> None:
+    state = encode_viewer(ViewerState("v"))
+    assert state[0] == encode_item(ItemState("a"))[0] == VERSION
+    for number, error in ((0, StateError), (VERSION + 1, NewerState), (VERSIONS, StateError)):
+        with pytest.raises(error, match=f"version 0?{number:x}: this engine reads version {VERSION}"):
+            decode_viewer(bytes([number]) + state[1:] + b"?")
 
 
 def folded(*events: ViewerEvent) -> ViewerState:

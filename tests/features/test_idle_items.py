@@ -6,11 +6,10 @@ import random
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 from pydantic import ValidationError
 
-from features.codec import ITEM_VERSION, decode_item, encode_item
+from features.codec import decode_item, encode_item
 from features.events import ViewerEvent
 from features.fold import Counted, fold_item
 from features.keys import ITEMS
@@ -78,24 +77,6 @@ def test_store_and_replay_forget_alike(tmp_path: Path, seed: int) -> None:
     forget_idle(again, later, 1e9, TTL_S)
     assert not list(again.scan(ITEMS))
     assert list(differences(stale, again, later, 1e9, TTL_S)) == []
-
-
-def test_states_of_older_engines_have_no_age_and_older_engines_read_ours() -> None:
-    old = bytes([ITEM_VERSION]) + msgspec.msgpack.encode(list(msgspec.structs.astuple(ItemState("i", visits=2.0)))[:-1])
-    assert decode_item(old) == ItemState("i", visits=2.0)
-    late = [Counted("t/0", 5, played(5, LANDMARK + 9e9), (("i", "play", 1.0),))]
-    assert fold_item(decode_item(old), late[:0], TTL_S).visits == 2.0
-    store = MemoryStore()
-    store.put({"item:{i}:t/0": old})
-    forget_idle(store, LANDMARK + 9e9, 1.0, TTL_S)
-    assert len(list(store.scan(ITEMS))) == 1
-    ours = encode_item(ItemState("i", visits=2.0, at=LANDMARK))
-
-    class Before(msgspec.Struct, array_like=True):
-        item_id: str
-        counts: dict[str, float] = {}
-
-    assert msgspec.msgpack.decode(ours[1:], type=Before).item_id == "i"
 
 
 def test_what_is_forgotten_weighs_less_than_a_millionth() -> None:

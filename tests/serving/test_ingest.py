@@ -16,7 +16,6 @@ from features.events import decode
 from features.spool.direct import DirectSpool
 from features.stream import Record
 from features.stream.memory import MemoryStream
-from recsys.catalog import Item
 from recsys.errors import EventError, Unavailable
 from serving.ingest import Ingest
 from serving.metrics import Metrics
@@ -199,16 +198,6 @@ def test_items_get_verdicts_and_the_good_ones_are_served(service, item) -> None:
     assert "item-100" in service.parts.holders.current.catalog.row_of
     assert service.http.get("/v1/items/item-0").json()["item"]["summary"] == {"en": "new"}
     assert service.http.get("/v1/items/none").status_code == 404
-
-
-def test_an_item_whose_id_was_taken_once_stops_no_reader_of_the_catalogue(service) -> None:
-    from features.catalogue import read_items
-
-    odd = service.parts.control.item("item-0").item
-    service.parts.control.upsert_items([Item.model_construct(**odd.__dict__ | {"id": "film\x01"})], "t")
-    read = {item.id: item for item in read_items(str(service.http.base_url))}
-    assert len(read) == 61
-    assert (read["film\x01"].status, read["film\x01"].published_at) == ("withdrawn", odd.published_at)
 
 
 def test_the_catalogue_can_be_read_whole(shared) -> None:
