@@ -211,27 +211,14 @@ class Catalog:
         for row, item in zip(rows, changed, strict=True):
             items[row] = item
 
-        labels, _ = self.labels.add(label for item in changed for label in item.labels)
-        axes, _ = self.axes.add(axis for item in changed for axis in item.axes)
-        label = _grown(self.label, (n, len(labels.names)))
-        axis = _grown(self.axis, (n, len(axes.names)))
-        label[rows], axis[rows] = False, 0.0
-        for row, item in zip(rows, changed, strict=True):
-            label[row, [labels.code[name] for name in item.labels]] = True
-            for name, worth in item.axes.items():
-                axis[row, axes.code[name]] = worth
-
+        labels, label = self._put_labels(rows, changed, n)
+        axes, axis = self._put_axes(rows, changed, n)
         outlets, outlet = self.outlets.add(item.outlet for item in changed)
         providers, provider = self.providers.add(item.provider or item.outlet for item in changed)
         topics, topic = _coded(self.topics, [item.topic or _root(item.labels) for item in changed])
         series_names, series = _coded(self.series_names, [item.series for item in changed])
         regions, region = _coded(self.regions, [item.region or "" for item in changed])
         hulls = [_hull(item.rights) for item in changed]
-        windows = dict(self.windows)
-        for row, item in zip(rows.tolist(), changed, strict=True):
-            windows.pop(row, None)
-            if len(item.rights) > 1 or any(w.regions or w.screens for w in item.rights):
-                windows[row] = item.rights
 
         def put(column: npt.NDArray[T], entries: Sequence[object]) -> npt.NDArray[T]:
             grown = _grown(column, (n, *column.shape[1:]))
@@ -265,9 +252,37 @@ class Catalog:
             published_at=put(self.published_at, [item.published_at.timestamp() for item in changed]),
             start=put(self.start, [start for start, _ in hulls]),
             until=put(self.until, [until for _, until in hulls]),
-            windows=windows,
+            windows=self._put_windows(rows, changed),
             content=self.content,
         )
+
+    def _put_labels(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, Bool]:
+        """Return the labels and their column [n, L], with the labels of the changed items at `rows`."""
+        labels, _ = self.labels.add(label for item in changed for label in item.labels)
+        column = _grown(self.label, (n, len(labels.names)))
+        column[rows] = False
+        for row, item in zip(rows, changed, strict=True):
+            column[row, [labels.code[name] for name in item.labels]] = True
+        return labels, column
+
+    def _put_axes(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, F32]:
+        """Return the axes and their column [n, V], with the values of the changed items at `rows`."""
+        axes, _ = self.axes.add(axis for item in changed for axis in item.axes)
+        column = _grown(self.axis, (n, len(axes.names)))
+        column[rows] = 0.0
+        for row, item in zip(rows, changed, strict=True):
+            for name, value in item.axes.items():
+                column[row, axes.code[name]] = value
+        return axes, column
+
+    def _put_windows(self, rows: npt.NDArray[np.int64], changed: Sequence[Item]) -> dict[int, tuple[Window, ...]]:
+        """Return the windows by row; only items whose hull does not say everything have an entry."""
+        windows = dict(self.windows)
+        for row, item in zip(rows.tolist(), changed, strict=True):
+            windows.pop(row, None)
+            if len(item.rights) > 1 or any(w.regions or w.screens for w in item.rights):
+                windows[row] = item.rights
+        return windows
 
     def rows(self, item_ids: Iterable[str]) -> I32:
         """[M] rows of the ids that are known, in their order; unknown ids are left out."""

@@ -18,7 +18,16 @@ class Metrics:
     """All meters of one app, on a registry of its own so that two apps in one process do not collide."""
 
     def __init__(self) -> None:
-        self._registry = own = CollectorRegistry()
+        self._registry = CollectorRegistry()
+        self._add_page_metrics()
+        self._add_intake_metrics()
+        self._add_worker_metrics()
+        self._add_snapshot_metrics()
+        self._add_target_metrics()
+        self._add_live_metrics()
+
+    def _add_page_metrics(self) -> None:
+        own = self._registry
         self.page_s = Histogram(
             "mainstay_page_seconds", "Time to make one page", ["screen"], registry=own, buckets=_SECONDS
         )
@@ -29,6 +38,13 @@ class Metrics:
             ["outlet", "control", "status"],
             registry=own,
         )
+        self.missing = Counter(
+            "mainstay_page_parts_missing", "Pages answered although a part did not answer", ["part"], registry=own
+        )
+        self.lost = Counter("mainstay_impressions_lost", "Impressions that could not be sent", registry=own)
+
+    def _add_intake_metrics(self) -> None:
+        own = self._registry
         self.events = Counter("mainstay_events", "Viewer events received", ["verdict"], registry=own)
         self.unknown_items = Counter(
             "mainstay_events_unknown_item",
@@ -43,6 +59,9 @@ class Metrics:
             "mainstay_spool_bytes", "Bytes that wait for the stream", registry=own, multiprocess_mode="livesum"
         )
         self.stream_losses = Counter("mainstay_stream_losses", "Times that the stream had lost its log", registry=own)
+
+    def _add_worker_metrics(self) -> None:
+        own = self._registry
         self.stalled = Gauge(
             "mainstay_stalled_partitions",
             "Partitions that no worker gets on with",
@@ -67,10 +86,9 @@ class Metrics:
             ["kind"],
             registry=own,
         )
-        self.lost = Counter("mainstay_impressions_lost", "Impressions that could not be sent", registry=own)
-        self.missing = Counter(
-            "mainstay_page_parts_missing", "Pages answered although a part did not answer", ["part"], registry=own
-        )
+
+    def _add_snapshot_metrics(self) -> None:
+        own = self._registry
         self.revision = Gauge(
             "mainstay_revision",
             "Revision of the control plane that is being served; of several processes the one furthest behind",
@@ -80,6 +98,9 @@ class Metrics:
         self.catalogue = Gauge(
             "mainstay_catalogue_items", "Items in the catalogue served", registry=own, multiprocess_mode="livemin"
         )
+        self.swaps = Counter("mainstay_swaps", "New worlds taken into service, by what changed", ["part"], registry=own)
+
+    def _add_target_metrics(self) -> None:
         self.target_delivered = self._of_target("delivered", "Part of its amount that an exposure target has")
         self.target_planned = self._of_target(
             "planned", "Part of its amount that an exposure target should have by now"
@@ -89,8 +110,10 @@ class Metrics:
         )
         self.target_pacing = self._of_target("pacing_error", "Mean distance from its plan, as part of its amount")
         self.target_expected = self._of_target("expected", "Part of its amount expected at the deadline; NaN: unknown")
+
+    def _add_live_metrics(self) -> None:
         # A process measures its own share of the traffic, which is like everybody's: the latest figure stands.
-        latest: dict[str, Any] = {"registry": own, "multiprocess_mode": "mostrecent"}
+        latest: dict[str, Any] = {"registry": self._registry, "multiprocess_mode": "mostrecent"}
         self.measure = Gauge(
             "mainstay_measure",
             "Measures of the pages of the last minutes (recsys.measures)",
@@ -109,7 +132,6 @@ class Metrics:
             ["region"],
             **latest,
         )
-        self.swaps = Counter("mainstay_swaps", "New worlds taken into service, by what changed", ["part"], registry=own)
 
     def _of_target(self, name: str, meaning: str) -> Gauge:
         return Gauge(

@@ -42,7 +42,7 @@ class PageRequest(Asked):
         json_schema_extra={
             "examples": [
                 {"viewer_id": "v-4711", "region": "cn.zj.hz", "slots": 12},
-                {"viewer_id": "v-4711", "region": "cn.zj.hz", "cursor": "eJ...", "trace": True},
+                {"viewer_id": "v-4711", "region": "cn.zj.hz", "cursor": ".eJ...", "trace": True},
             ]
         },
     )

@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from recsys.errors import Finding, InvalidInput, NotFound, PolicyError
-from recsys.guidance.appended import with_control
 from recsys.guidance.controls import Control, ExposureTarget
-from recsys.guidance.documents import findings_of
+from recsys.guidance.documents import append_control, findings_of
 from recsys.guidance.policy import Policy, parse_policy
 from recsys.guidance.targets.pursuit import Order
 from recsys.guidance.targets.words import foreseen, sentence, status
@@ -131,7 +130,7 @@ class TargetDesk:
 
 def _appended(text: str, whole: Policy) -> str | None:
     """What the editor wrote, with the last control of `whole` after it; None unless it then says just that."""
-    more = with_control(text, _said(whole.controls[-1]))
+    more = append_control(text, _said(whole.controls[-1]))
     try:
         return more if more is not None and _said(parse_policy(more)) == _said(whole) else None
     except PolicyError:

@@ -111,6 +111,36 @@ def every_page(instance: Instance) -> tuple[tuple[int, ...], float]:
 
 
 @njit(cache=True)
+def _relax(  # type: ignore[no-untyped-def]
+    by, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
+    pin_item, pin_slot, pin_control,
+):  # fmt: skip
+    """Set `by` to the amount by which the page violates each control."""
+    by[:] = 0
+    for r in range(len(member)):
+        count = 0
+        for s in range(k):
+            count += member[r, page[s]]
+            by[row_control[r]] = max(by[row_control[r]], lower[r, s] - count, count - upper[r, s])
+    seam = before.shape[1]
+    for x in range(len(code)):
+        for s in range(k):
+            here, near = code[x, page[s]], 0
+            if here < 0:
+                continue
+            for back in range(within[x]):
+                place = s - back
+                if place >= 0:
+                    near += code[x, page[place]] == here
+                elif seam + place >= 0:
+                    near += before[x, seam + place] == here
+            by[space_control[x]] = max(by[space_control[x]], near - at_most[x])
+    for p in range(len(pin_item)):
+        if pin_item[p] < 0 or pin_slot[p] >= k or page[pin_slot[p]] != pin_item[p]:
+            by[pin_control[p]] = max(by[pin_control[p]], 1)
+
+
+@njit(cache=True)
 def _every_page(  # type: ignore[no-untyped-def]
     value, attention, controls, member, lower, upper, row_control, code, at_most, within, before, space_control,
     pin_item, pin_slot, pin_control,
@@ -136,28 +166,10 @@ def _every_page(  # type: ignore[no-untyped-def]
             at += 1
             page[at] = -1
             continue
-        by[:] = 0
-        for r in range(len(member)):
-            count = 0
-            for s in range(k):
-                count += member[r, page[s]]
-                by[row_control[r]] = max(by[row_control[r]], lower[r, s] - count, count - upper[r, s])
-        seam = before.shape[1]
-        for x in range(len(code)):
-            for s in range(k):
-                here, near = code[x, page[s]], 0
-                if here < 0:
-                    continue
-                for back in range(within[x]):
-                    place = s - back
-                    if place >= 0:
-                        near += code[x, page[place]] == here
-                    elif seam + place >= 0:
-                        near += before[x, seam + place] == here
-                by[space_control[x]] = max(by[space_control[x]], near - at_most[x])
-        for p in range(len(pin_item)):
-            if pin_item[p] < 0 or pin_slot[p] >= k or page[pin_slot[p]] != pin_item[p]:
-                by[pin_control[p]] = max(by[pin_control[p]], 1)
+        _relax(
+            by, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
+            pin_item, pin_slot, pin_control,
+        )  # fmt: skip
         order = 0
         for c in range(controls):
             if by[c] != best_by[c]:

@@ -129,12 +129,26 @@ def mask(condition: Condition, catalog: Catalog, region: str) -> Bool:
 
 
 def _tests(condition: Condition, catalog: Catalog, region: str) -> Iterator[Bool]:
+    yield from _name_tests(condition, catalog)
+    yield from _number_tests(condition, catalog)
+    if condition.locality:
+        yield catalog.region_subtree(province(region))
+    if condition.all_of:
+        yield np.logical_and.reduce([mask(inner, catalog, region) for inner in condition.all_of])
+    if condition.any_of:
+        yield _any([mask(inner, catalog, region) for inner in condition.any_of])
+    if condition.none_of:
+        yield ~mask(condition.none_of, catalog, region)
+
+
+def _name_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
+    """Yield [N] per field that names values: subtrees of a vocabulary, or values equal to one that is named."""
     if condition.label:
         yield _any([catalog.label_subtree(label) for label in condition.label])
     if condition.outlet:
         yield _any([catalog.outlet_subtree(outlet) for outlet in condition.outlet])
     if condition.region:
-        yield _any([catalog.region_subtree(place) for place in condition.region])
+        yield _any([catalog.region_subtree(region) for region in condition.region])
     if condition.kind:
         yield np.isin(catalog.kind, [KINDS.index(kind) for kind in condition.kind])
     if condition.language:
@@ -145,23 +159,19 @@ def _tests(condition: Condition, catalog: Catalog, region: str) -> Iterator[Bool
         yield np.isin(catalog.provider, [catalog.providers.code.get(name, -2) for name in condition.provider])
     if condition.item:
         yield np.isin(np.arange(len(catalog)), catalog.rows(condition.item))
+
+
+def _number_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
+    """Yield [N] per limit of an axis or of the age rating."""
     for axis, least in condition.axis.items():
         code = catalog.axes.code.get(axis)
-        worth = catalog.axis[:, code] if code is not None else np.zeros(len(catalog), np.float32)
-        yield worth >= np.float32(least)
+        value = catalog.axis[:, code] if code is not None else np.zeros(len(catalog), np.float32)
+        yield value >= np.float32(least)
     if condition.age_rating:
         if condition.age_rating.at_least is not None:
             yield catalog.age_rating >= condition.age_rating.at_least
         if condition.age_rating.at_most is not None:
             yield catalog.age_rating <= condition.age_rating.at_most
-    if condition.locality:
-        yield catalog.region_subtree(province(region))
-    if condition.all_of:
-        yield np.logical_and.reduce([mask(inner, catalog, region) for inner in condition.all_of])
-    if condition.any_of:
-        yield _any([mask(inner, catalog, region) for inner in condition.any_of])
-    if condition.none_of:
-        yield ~mask(condition.none_of, catalog, region)
 
 
 def _any(masks: list[Bool]) -> Bool:

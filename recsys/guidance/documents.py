@@ -1,16 +1,17 @@
-"""Policy text to plain data, and what a schema finds wrong with it to editors' words.
+"""Policy text to plain data, a control appended to policy text, and what a schema finds wrong in editors' words.
 
-YAML here is YAML as people expect it: only `true` and `false` are booleans (so `on:` is a key and `no` a language),
-only decimal numbers are numbers (010, 1:30, 1_0 and +08:00 are texts), dates stay text, a key may stand once, and
-aliases are refused, for a short text could grow without end through them. Schemas take numbers for numbers and texts
-for texts only: a policy never means something else than what stands there.
+Only `true` and `false` are booleans in YAML here (`on:` is a key and `no` a language), only decimal numbers are numbers
+(010, 1:30, 1_0 and +08:00 are texts), dates stay texts, and a key may stand once. Aliases and tags are refused: a short
+text with aliases can expand without bound. Schemas accept numbers for numbers and texts for texts only.
+
+docs/decisions/0009-yaml.md gives the reasons for reading the events of libyaml.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -20,42 +21,70 @@ from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
 from recsys.errors import SHAPES, Finding, PolicyError
 
 Whole = Annotated[int, Strict()]
-"""A whole number, said as one: neither "3" nor 3.0 nor yes."""
+"""A whole number, written as a number: neither "3" nor 3.0 nor yes."""
 
 Number = Annotated[float, Strict()]
-"""A number, said as one."""
+"""A number, written as a number."""
 
 
-def _written_out(said: object) -> object:
-    if isinstance(said, datetime) or (isinstance(said, str) and re.match(r"\d{4}-\d\d-\d\d", said)):
-        return said
-    raise ValueError(f"{said!r}: write a time as 2026-10-01T00:00:00+08:00")
+def _require_date(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value)):
+        return value
+    raise ValueError(f"{value!r}: write a time as 2026-10-01T00:00:00+08:00")
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
-"""A time written out, with its offset from UTC; a number is no time, though it could be seconds since 1970."""
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_date)]
+"""A time with its offset from UTC. A number is refused, though it could be seconds since 1970."""
 
 SIZE_MAX = 1 << 20
 """Characters of a policy's text."""
 
 LEVELS_MAX = 60
-"""Lists and mappings inside one another; readers of text go as deep as it does."""
+"""Lists and mappings inside one another. Readers recurse once per level."""
 
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
 _COMMA = re.compile(r"\d+,\d+")
-_UNFIT = re.compile(r"[\x00\ud800-\udfff]")
+_INVALID = re.compile(r"[\x00\ud800-\udfff]")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
-
-
 _DEEP = f"lists and mappings lie inside one another, more than {LEVELS_MAX} levels deep"
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}\n]', re.DOTALL)
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+)")
+_WORDS = {word: value for name, value in (("true", True), ("false", False), ("null", None))
+          for word in (name, name.title(), name.upper())} | {"": None, "~": None}  # fmt: skip
+
+
+def read_document(text: str) -> object:
+    """Return the plain data of JSON or YAML text. Raise PolicyError, which names the line."""
+    if len(text) > SIZE_MAX:
+        raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
+    if invalid := _INVALID.search(text):
+        raise _unreadable(text.count("\n", 0, invalid.start()) + 1, _forbidden(invalid[0]))
+    try:
+        if text.lstrip().startswith("{"):
+            if line := _too_deep(text):
+                raise _unreadable(line, _DEEP)
+            document = json.loads(text, object_pairs_hook=_unique_keys)
+        else:
+            document = _read_yaml(text)
+    except json.JSONDecodeError as error:
+        raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
+    except yaml.MarkedYAMLError as error:
+        raise PolicyError("the policy is not YAML", [_not_yaml(error, text)]) from error
+    except yaml.reader.ReaderError as error:
+        raise _unreadable(text.encode()[: error.position].count(b"\n") + 1, error.reason) from error
+    except ValueError as error:
+        raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
+    if findings := tuple(_invalid_scalars(document)):
+        raise PolicyError("the policy cannot be read", findings)
+    return document
 
 
 def _too_deep(text: str) -> int | None:
-    """The line of JSON text on which it goes deeper than LEVELS_MAX; None where it does not."""
+    """Return the line of JSON text that is deeper than LEVELS_MAX, or None."""
     level, line = 0, 1
-    for found in _BRACKETS.finditer(text):
-        mark = found[0]
+    for match in _BRACKETS.finditer(text):
+        mark = match[0]
         line += mark == "\n"
         level += (mark in ("[", "{")) - (mark in ("]", "}"))
         if level > LEVELS_MAX:
@@ -63,194 +92,208 @@ def _too_deep(text: str) -> int | None:
     return None
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the surprises taken out."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise _unreadable(event.start_mark, "aliases (*name) are not supported")
-        self._levels = getattr(self, "_levels", 0) + 1
-        if self._levels > LEVELS_MAX:
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise _unreadable(event.start_mark, _DEEP)
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._levels -= 1
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise _unreadable(key_node.start_mark, f"{key!r} is said twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise PolicyError("the policy cannot be read", [Finding(key, f"{key!r} is said twice")])
+        mapping[key] = value
+    return mapping
 
 
-def _unreadable(mark: yaml.Mark | None, why: str) -> PolicyError:
-    return PolicyError("the policy cannot be read", [Finding(_line(mark), why)])
-
-
-_NUMBERS = {
-    "int": re.compile(r"[-+]?(0|[1-9][0-9]*)$"),
-    "float": re.compile(r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+)$"),
-}
-
-
-def _plain(tag: str, first: str | None, pattern: re.Pattern[str]) -> re.Pattern[str] | None:
-    """The form in which unquoted text that begins with `first` is taken for more than text; None = in none."""
-    kind = tag.rpartition(":")[2]
-    if kind == "null" or (kind == "bool" and first in tuple("tTfF")):
-        return pattern
-    return _NUMBERS.get(kind)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, pattern in resolvers if (form := _plain(tag, first, pattern))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def read_document(text: str) -> object:
-    """Plain data of JSON or YAML text. Raises PolicyError naming the line."""
-    if len(text) > SIZE_MAX:
-        raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
-    try:
-        if text.lstrip().startswith("{"):
-            if line := _too_deep(text):
-                raise PolicyError("the policy cannot be read", [Finding(f"line {line}", _DEEP)])
-            document = json.loads(text, object_pairs_hook=_once)
-        else:
-            document = yaml.load(text, Loader=_Loader)
-    except json.JSONDecodeError as error:
-        raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
-    except yaml.MarkedYAMLError as error:
-        raise PolicyError("the policy is not YAML", [_not_yaml(error)]) from error
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
-    if unfit := tuple(_unfit(document)):
-        raise PolicyError("the policy cannot be read", unfit)
+def _read_yaml(text: str) -> object:
+    events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+    next(events)  # the start of the stream
+    if isinstance(next(events), yaml.StreamEndEvent):
+        return None
+    document = _value(next(events), events, 0)
+    next(events)  # the end of the document
+    if not isinstance(event := next(events), yaml.StreamEndEvent):
+        raise _unreadable(event.start_mark.line + 1, "a second document begins here; a policy is one document")
     return document
 
 
-def _unfit(said: object, where: str = "") -> Iterator[Finding]:
-    """Texts with characters that no store keeps: NUL, and halves of surrogate pairs, which are not Unicode text."""
-    if isinstance(said, str) and (odd := _UNFIT.search(said)):
-        yield Finding(where, f"the character U+{ord(odd[0]):04X} cannot stand in a policy")
-    elif isinstance(said, dict):
-        for key, worth in said.items():
-            yield from _unfit(key, where)
-            yield from _unfit(worth, f"{where}.{key}".lstrip(".") if not _UNFIT.search(str(key)) else where)
-    elif isinstance(said, list):
-        for place, worth in enumerate(said):
-            yield from _unfit(worth, f"{where}[{place}]")
+def _value(event: Any, events: Iterator[Any], level: int) -> Any:
+    """Return the plain data of the node that begins with `event`; `level` collections enclose it."""
+    line = event.start_mark.line + 1
+    if isinstance(event, yaml.AliasEvent):
+        raise _unreadable(line, "aliases (*name) are not supported")
+    if event.tag is not None:
+        raise _unreadable(line, f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported")
+    if isinstance(event, yaml.ScalarEvent):
+        return _plain_scalar(event.value) if event.implicit[0] else event.value
+    if level == LEVELS_MAX:
+        raise _unreadable(line, _DEEP)
+    if isinstance(event, yaml.SequenceStartEvent):
+        return [_value(member, events, level + 1) for member in _until(yaml.SequenceEndEvent, events)]
+    mapping: dict[Any, Any] = {}
+    for key_event in _until(yaml.MappingEndEvent, events):
+        key = _value(key_event, events, level + 1)
+        if isinstance(key, list | dict):
+            raise _unreadable(key_event.start_mark.line + 1, "a list or a mapping cannot be a key")
+        if key in mapping:
+            raise _unreadable(key_event.start_mark.line + 1, f"{key!r} is said twice")
+        mapping[key] = _value(next(events), events, level + 1)
+    return mapping
 
 
-def not_text(said: object) -> str:
-    """What to tell whoever wrote something else where a text is wanted.
+def _until(end: type[Any], events: Iterator[Any]) -> Iterator[Any]:
+    while not isinstance(event := next(events), end):
+        yield event
+
+
+def _plain_scalar(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> Finding:
+    """Name the line where an unclosed brace or bracket was opened, where the parser knows it; no line after the end."""
+    mark, message = error.problem_mark, str(error.problem)
+    if error.context and error.context.startswith("while parsing a flow"):
+        opened = f"the {'{' if 'mapping' in error.context else '['} opened here is not closed"
+        mark, message = error.context_mark, f"{opened}, or a comma is missing: {message}"
+    lines = text.rstrip().count("\n") + 1
+    return Finding(f"line {min(mark.line + 1, lines)}" if mark else "", message)
+
+
+def _unreadable(line: int, why: str) -> PolicyError:
+    return PolicyError("the policy cannot be read", [Finding(f"line {line}", why)])
+
+
+def _forbidden(character: str) -> str:
+    return f"the character U+{ord(character):04X} cannot stand in a policy"
+
+
+def _invalid_scalars(value: object, where: str = "") -> Iterator[Finding]:
+    """Find escaped characters that stores refuse: NUL, and halves of surrogate pairs, which are not Unicode text."""
+    if isinstance(value, str) and (invalid := _INVALID.search(value)):
+        yield Finding(where, _forbidden(invalid[0]))
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield from _invalid_scalars(key, where)
+            path = where if _INVALID.search(str(key)) else f"{where}.{key}".lstrip(".")
+            yield from _invalid_scalars(member, path)
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from _invalid_scalars(member, f"{where}[{index}]")
+
+
+def append_control(text: str, control: Mapping[str, object]) -> str | None:
+    """Return YAML text with a control appended to its `controls`; comments, order and layout stay as they are.
+
+    Return None where the text has no list of controls to append to. The caller reads the result again and compares.
+
+    >>> print(append_control("controls:\\n  - {id: a}  # ours\\n", {"id": "b", "share": 0.02}))
+    controls:
+      - {id: a}  # ours
+      - {id: b, share: 0.02}
+    <BLANKLINE>
+    """
+    try:
+        read_document(text)  # the tree below is composed of readable text only: libyaml recurses without a limit
+    except PolicyError:
+        return None
+    root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    fields = root.value if isinstance(root, yaml.MappingNode) else []
+    controls = next((value for key, value in fields if key.value == "controls"), None)
+    if not isinstance(controls, yaml.SequenceNode) or not controls.value:
+        return None
+    line = yaml.safe_dump(dict(control), default_flow_style=True, allow_unicode=True, sort_keys=False, width=SIZE_MAX)
+    line = line.strip()
+    if "\n" in line:  # a note of several lines
+        line = json.dumps(control, ensure_ascii=False)
+    if controls.flow_style:
+        end = controls.end_mark.index - 1
+        return f"{text[:end].rstrip()}, {line}{text[end:]}"
+    lines = text.splitlines(keepends=True)
+    last = _last_line(controls)
+    lines[last] = lines[last].rstrip("\r\n") + "\n"
+    lines.insert(last + 1, f"{' ' * controls.start_mark.column}- {line}\n")
+    return "".join(lines)
+
+
+def _last_line(node: yaml.Node) -> int:
+    """Return the last line (0-based) of a node, without the comments and blank lines that follow it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _last_line(last[1] if isinstance(last, tuple) else last)
+    end = node.end_mark
+    return end.line - 1 if end.column == 0 and end.line > node.start_mark.line else end.line
+
+
+def not_text(value: object) -> str:
+    """Return the message for a value that stands where a text is wanted.
 
     >>> not_text(330100), not_text([1])
     ("330100 is not a text: write it in quotes, '330100'", 'a text is wanted')
     """
-    plain = json.dumps(said) if isinstance(said, bool | int | float) else ""
+    plain = json.dumps(value) if isinstance(value, bool | int | float) else ""
     return f"{plain} is not a text: write it in quotes, '{plain}'" if plain else "a text is wanted"
 
 
-def read_tree(text: str) -> yaml.Node | None:
-    """YAML text as a tree that knows where each part stands. Raises PolicyError."""
-    try:
-        return yaml.compose(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise PolicyError("the policy is not YAML", [Finding("", str(error))]) from error
-
-
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
-    """What a schema found, each at its field (`controls[2].at_least`), in editors' words."""
+    """Return what a schema found, each at its field (`controls[2].at_least`), in editors' words."""
     faults = error.errors(include_url=False)
-    found = [
-        (f["loc"], Finding(_where(f["loc"][:-1] if _parted(f) else f["loc"], f["type"]), _words(f))) for f in faults
+    findings = [
+        (f["loc"], Finding(_path(f["loc"][:-1] if _is_split(f) else f["loc"], f["type"]), _message(f))) for f in faults
     ]
-    split = {loc[:-1] for loc, _ in found if loc[-1:] == ("[key]",)}  # of these the value says nothing more
-    return tuple(finding for loc, finding in found if loc not in split)
+    split = {loc[:-1] for loc, _ in findings if loc[-1:] == ("[key]",)}  # the value's fault repeats the key's
+    return tuple(finding for loc, finding in findings if loc not in split)
 
 
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    said: dict[str, Any] = {}
-    for key, worth in pairs:
-        if key in said:
-            raise PolicyError("the policy cannot be read", [Finding(key, f"{key!r} is said twice")])
-        said[key] = worth
-    return said
-
-
-def _not_yaml(error: yaml.MarkedYAMLError) -> Finding:
-    """Where an opened brace or bracket is not closed, the place is where it was opened, not where the text ends."""
-    if error.context and error.context.startswith("while parsing a flow"):
-        opened = f"the {'{' if 'mapping' in error.context else '['} opened here is not closed"
-        return Finding(_line(error.context_mark), f"{opened}, or a comma is missing: {error.problem}")
-    return Finding(_line(error.problem_mark), str(error.problem))
-
-
-def _line(mark: yaml.Mark | None) -> str:
-    return f"line {mark.line + 1}" if mark else ""
-
-
-def _where(location: tuple[int | str, ...], kind: str = "") -> str:
-    """A path such as `controls[2].where.label`, without the names a schema gives to its own branches."""
+def _path(location: tuple[int | str, ...], kind: str = "") -> str:
+    """Return a path such as `controls[2].where.label`, without the names that a schema gives to its own branches."""
     path = ""
     if location[-1:] == ("[key]",):
         location = location[:-2]
     elif kind == "invalid_key":
         location = location[:-1]
-    for place, part in enumerate(location):
+    for depth, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not (part in _TAGS and place == 2 and location[0] == "controls") and not _BRANCH.match(part):
+        elif not (part in _TAGS and depth == 2 and location[0] == "controls") and not _BRANCH.match(part):
             path += f".{part}" if path else part
     return path
 
 
-def _parted(fault: Any) -> bool:
-    """Whether a number is where a name should be: `{a: 0,01}` says a: 0, and 01 with nothing."""
+def _is_split(fault: Any) -> bool:
+    """Return whether a comma split a decimal: `{a: 0,01}` reads as a: 0, and the key 01 without a value."""
     return fault["type"] == "float_type" and fault.get("input") is None and str(fault["loc"][-1]).isdigit()
 
 
-def _words(fault: Any) -> str:
-    kind, said, context = fault["type"], fault.get("input"), fault.get("ctx", {})
-    if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key" or _parted(fault):
-        said = fault["loc"][-1] if _parted(fault) else said
-        return f"{said!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
-    if kind == "missing":
-        return "is missing"
-    if kind == "extra_forbidden":
-        return "there is no such field"
-    if kind == "union_tag_invalid":
-        return f"there is no action {context['tag']!r}; there are {', '.join(_TAGS)}"
-    if kind == "union_tag_not_found":
-        return f"an action is missing; there are {', '.join(_TAGS)}"
-    if kind in ("literal_error", "enum"):
-        return f"{said!r} is not one of {context['expected']}"
-    if kind == "timezone_aware":
-        return f"{said!r} needs a time and its offset from UTC, such as 2026-10-01T00:00:00+08:00"
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "string_pattern_mismatch":
-        return f"{said!r} does not read as one: {SHAPES.get(context['pattern'], context['pattern'])}"
-    if kind == "model_type":
-        return (
-            "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"
-        )
-    if kind in ("float_type", "int_type") and isinstance(said, str) and _COMMA.fullmatch(said):
-        return f"decimals are written with a point: {said.replace(',', '.')}, not {said}"
-    if kind == "int_type":
-        return f"a whole number such as 3 is wanted, not {said!r}"
-    if kind == "float_type":
-        return f"a number such as 0.3 is wanted, not {said!r}"
+def _message(fault: Any) -> str:
+    kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key" or _is_split(fault):
+        key = fault["loc"][-1] if _is_split(fault) else value
+        return f"{key!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
     if kind == "string_type":
-        return not_text(said)
-    if kind == "tuple_type":
-        return "a list is wanted, such as [a, b]"
+        return not_text(value)
+    if kind in ("float_type", "int_type") and isinstance(value, str) and _COMMA.fullmatch(value):
+        return f"decimals are written with a point: {value.replace(',', '.')}, not {value}"
+    if kind == "string_pattern_mismatch":
+        return f"{value!r} does not read as one: {SHAPES.get(context['pattern'], context['pattern'])}"
+    if kind == "model_type":
+        return "fields are wanted" if fault["loc"] else "a document with fields such as outlet and controls is wanted"
+    if template := _MESSAGES.get(kind):
+        return template.format(value=value, actions=", ".join(_TAGS), **context)
     message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
-    return f"{said!r} should be {message}" if isinstance(said, str | int | float) else message
+    return f"{value!r} should be {message}" if isinstance(value, str | int | float) else message
+
+
+_MESSAGES = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such field",
+    "union_tag_invalid": "there is no action {tag!r}; there are {actions}",
+    "union_tag_not_found": "an action is missing; there are {actions}",
+    "literal_error": "{value!r} is not one of {expected}",
+    "enum": "{value!r} is not one of {expected}",
+    "timezone_aware": "{value!r} needs a time and its offset from UTC, such as 2026-10-01T00:00:00+08:00",
+    "value_error": "{error}",
+    "int_type": "a whole number such as 3 is wanted, not {value!r}",
+    "float_type": "a number such as 0.3 is wanted, not {value!r}",
+    "tuple_type": "a list is wanted, such as [a, b]",
+}

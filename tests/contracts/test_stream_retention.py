@@ -32,87 +32,116 @@ def test_a_broker_that_let_go_of_messages_gives_what_is_left(
         assert stream.read(unique, 0, 20, 100) == []
 
 
+DAY_S = 86_400.0
+STEPS = {
+    "publish": 6, "poll": 6, "commit": 5, "crash": 1, "day": 4, "trim": 3, "forget": 1, "newcomer": 0.3, "held": 3,
+    "drop": 1,
+}  # fmt: skip
+"""Steps of a random history, with their weights."""
+
+
+class Log:
+    """One partition beside its model: a dictionary of the key and time of each message that is left, by offset."""
+
+    def __init__(self, stream: MemoryStream | SqliteStream, now: list[float]) -> None:
+        self.stream, self.now = stream, now
+        self.consumer = stream.consumer("t", "g")
+        self.model: dict[int, tuple[str, float]] = {}
+        self.end, self.position, self.committed = 0, 0, 0
+        self.groups = {"g": 0}
+
+    def publish(self, keys: list[str]) -> None:
+        self.stream.publish("t", [Record(key, f"{self.end + n}".encode()) for n, key in enumerate(keys)])
+        self.model |= {self.end + n: (key, self.now[0]) for n, key in enumerate(keys)}
+        self.end += len(keys)
+
+    def poll(self) -> None:
+        wanted = [offset for offset in sorted(self.model) if offset >= self.position][:3]
+        assert [(m.offset, m.value) for m in self.consumer.poll(3, 0)] == [(o, f"{o}".encode()) for o in wanted]
+        self.position = wanted[-1] + 1 if wanted else self.position
+
+    def commit(self) -> None:
+        if self.position:
+            self.consumer.commit({0: self.position - 1})
+            self.committed = self.position
+
+    def crash(self) -> None:
+        self.consumer.close()
+        self.consumer = self.stream.consumer("t", "g")
+        self.position = self.committed
+
+    def day(self) -> None:
+        self.now[0] += DAY_S
+
+    def newcomer(self) -> None:
+        if not self.end:
+            return
+        with closing(self.stream.consumer("t", "h")) as other:
+            wanted = [offset for offset in sorted(self.model) if offset >= self.groups.get("h", 0)]
+            assert [m.offset for _ in range(3) for m in other.poll(3, 0)] == wanted[:9]
+            other.commit({0: 0})
+        self.groups["h"] = 1
+
+    def held(self) -> None:
+        self.groups["g"] = self.committed
+        for key, before in ((None, self.now[0] - 3 * DAY_S), ("a", float("inf"))):
+            waits = {
+                group: [at for o, (k, at) in self.model.items() if o >= upto and at < before and key in (None, k)]
+                for group, upto in self.groups.items()
+            }
+            expected = {group: Held(len(at), min(at)) for group, at in waits.items() if at}
+            assert self.stream.held("t", before, ["g"], key) == expected
+
+    def drop(self) -> None:
+        with closing(self.stream.consumer("t", "h")) as other:
+            other.poll(1, 0)
+            with pytest.raises(Conflict, match="h reads t"):
+                self.stream.drop("t", "h")
+        assert self.stream.drop("t", "h") == (self.groups.pop("h", None) is not None)
+
+    def trim(self) -> None:
+        upto, before = self._read_by_all(), self.now[0] - 3 * DAY_S
+        gone = {o for o, (_, at) in self.model.items() if o < upto and at < before}
+        assert self.stream.trim("t", before, ["g"]) == len(gone)
+        self._remove(gone)
+
+    def forget(self) -> None:
+        upto = self._read_by_all()
+        left = sum(key == "a" for o, (key, _) in self.model.items() if o >= upto)
+        assert self.stream.forget("t", "a", ["g"]) == left
+        self._remove({o for o, (key, _) in self.model.items() if o < upto and key == "a"})
+
+    def check(self) -> None:
+        assert [m.offset for m in self.stream.read("t", 0, 0, 1000)] == sorted(self.model)
+        assert self.stream.oldest("t", 0) == min(self.model, default=self.end)
+        assert self.stream.lost("t", {0: self.end - 1} if self.end else {}) is None
+
+    def _read_by_all(self) -> int:
+        self.groups["g"] = self.committed
+        return min(self.groups.values())
+
+    def _remove(self, offsets: set[int]) -> None:
+        self.model = {offset: message for offset, message in self.model.items() if offset not in offsets}
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
-    """A partition as a dictionary of what is left by offset; days pass, and messages of more than three leave."""
+    """Days pass, and messages of more than three leave."""
     chance = random.Random(seed)
-    kinds = {
-        "publish": 6,
-        "poll": 6,
-        "commit": 5,
-        "crash": 1,
-        "day": 4,
-        "trim": 3,
-        "forget": 1,
-        "newcomer": 0.3,
-        "held": 3,
-    }
-    kinds["drop"] = 1
-    drawn = chance.choices(list(kinds), list(kinds.values()), k=80)
-    steps = [[*chance.choices("abc", k=chance.randint(1, 4))] if one == "publish" else one for one in drawn]
+    steps = [
+        (step, [[*chance.choices("abc", k=chance.randint(1, 4))]] if step == "publish" else [])
+        for step in chance.choices(list(STEPS), list(STEPS.values()), k=80)
+    ]
     for name in ("memory", "sqlite"):
         now = [0.0]
         clock = lambda now=now: now[0]  # noqa: E731
         file = f"{tmp_path}/{time.monotonic_ns()}.db"
-        stream = MemoryStream(1, clock) if name == "memory" else SqliteStream(file, 1, clock)
-        consumer = stream.consumer("t", "g")
-        model: dict[int, tuple[str, float]] = {}
-        end, position, committed, groups = 0, 0, 0, {"g": 0}
-        for step in steps:
-            if isinstance(step, list):
-                stream.publish("t", [Record(key, f"{end + n}".encode()) for n, key in enumerate(step)])
-                model |= {end + n: (key, now[0]) for n, key in enumerate(step)}
-                end += len(step)
-            elif step == "poll":
-                wanted = [offset for offset in sorted(model) if offset >= position][:3]
-                assert [(m.offset, m.value) for m in consumer.poll(3, 0)] == [(o, f"{o}".encode()) for o in wanted]
-                position = wanted[-1] + 1 if wanted else position
-            elif step == "commit" and position:
-                consumer.commit({0: position - 1})
-                committed = position
-            elif step == "crash":
-                consumer.close()
-                consumer = stream.consumer("t", "g")
-                position = committed
-            elif step == "day":
-                now[0] += 86_400.0
-            elif step == "newcomer" and end:
-                with closing(stream.consumer("t", "h")) as other:
-                    wanted = [offset for offset in sorted(model) if offset >= groups.get("h", 0)]
-                    assert [m.offset for _ in range(3) for m in other.poll(3, 0)] == wanted[:9]
-                    other.commit({0: 0})
-                groups["h"] = 1
-            elif step == "held":
-                groups["g"] = committed
-                for key, before in ((None, now[0] - 3 * 86_400.0), ("a", float("inf"))):
-                    waits = {
-                        group: [at for o, (k, at) in model.items() if o >= upto and at < before and key in (None, k)]
-                        for group, upto in groups.items()
-                    }
-                    expected = {group: Held(len(at), min(at)) for group, at in waits.items() if at}
-                    assert stream.held("t", before, ["g"], key) == expected
-            elif step == "drop":
-                with closing(stream.consumer("t", "h")) as other:
-                    other.poll(1, 0)
-                    with pytest.raises(Conflict, match="h reads t"):
-                        stream.drop("t", "h")
-                assert stream.drop("t", "h") == (groups.pop("h", None) is not None)
-            elif step in ("trim", "forget"):
-                groups["g"] = committed
-                upto = min(groups.values())
-                if step == "trim":
-                    gone = {o for o, (_, at) in model.items() if o < upto and at < now[0] - 3 * 86_400.0}
-                    assert stream.trim("t", now[0] - 3 * 86_400.0, ["g"]) == len(gone)
-                else:
-                    gone = {o for o, (key, _) in model.items() if o < upto and key == "a"}
-                    left = sum(key == "a" for o, (key, _) in model.items() if o >= upto)
-                    assert stream.forget("t", "a", ["g"]) == left
-                model = {o: said for o, said in model.items() if o not in gone}
-            assert [m.offset for m in stream.read("t", 0, 0, 1000)] == sorted(model)
-            assert stream.oldest("t", 0) == min(model, default=end)
-            assert stream.lost("t", {0: end - 1} if end else {}) is None
-        consumer.close()
-        stream.close()
+        log = Log(MemoryStream(1, clock) if name == "memory" else SqliteStream(file, 1, clock), now)
+        for step, arguments in steps:
+            getattr(log, step)(*arguments)
+            log.check()
+        log.consumer.close()
+        log.stream.close()
 
 
 def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

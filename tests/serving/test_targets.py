@@ -13,7 +13,7 @@ import pytest
 from features.offline.log import EventLog
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
-from recsys.guidance.appended import with_control
+from recsys.guidance.documents import append_control
 from recsys.guidance.policy import parse_policy
 from serving.pursuits import TargetLoop
 
@@ -238,14 +238,14 @@ def test_a_clone_leaves_the_editors_text_as_it_is(service) -> None:
 )
 def test_one_more_control_goes_into_every_kind_of_list(text) -> None:
     policy = parse_policy(text)
-    more = with_control(text, {"id": "b", "action": "cap", "attribute": "topic", "at_most": 3})
+    more = append_control(text, {"id": "b", "action": "cap", "attribute": "topic", "at_most": 3})
     assert more is not None
     assert parse_policy(more).controls[:-1] == policy.controls
     assert parse_policy(more).controls[-1].id == "b"
 
 
 def test_a_clone_that_cannot_keep_the_text_says_so(service, monkeypatch) -> None:
-    monkeypatch.setattr("serving.targets.with_control", lambda text, control: "outlet: cn\ncontrols: []\n")
+    monkeypatch.setattr("serving.targets.append_control", lambda text, control: "outlet: cn\ncontrols: []\n")
     service.publish("cn", YAML)
     service.parts.targets.step()
     made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00+08:00").json()

@@ -155,32 +155,21 @@ def pursue(
     whole = max(total(count.served, state.start, upto, end, forecast), 1e-9)
     amount = asked * whole if target.share is not None else asked
     if asked != state.amount or (state.paused and not order.paused):  # plan the rest anew from here, without a jump
-        error = state.error * state.amount / asked  # the same attention, as parts of what is asked for now
-        steering = replace(state.steering, lag=None)
-        state = replace(state, amount=asked, base=(done, count.won), steering=steering, error=error)
+        state = _replanned(state, asked, done, count.won)
     wanted = plan.wanted(amount, state.base, done)
     late = forecast.mass(upto, min(now, end)) / whole
     seen = Reading(done, wanted / amount, count.won / amount, late, now)
     sign = 1 if target.bound == "at_least" else -1
     running = state.start <= now < end and not order.paused and not order.stopped
-    steering, pace, error = state.steering, state.pace, state.error
-    if done > steering.progress:
+    pace, error = state.pace, state.error
+    if done > state.steering.progress:
         pace = paced(pace, done, seen.delivered)
-        error += abs(seen.delivered - seen.planned) * (done - steering.progress)
-    if running:
-        if steering.moved_at < state.start:
-            steering = replace(steering, moved_at=state.start)  # nothing could move before it began
-        slope = SLOPE / target.max_price
-        steering = update(steering, seen, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
-    else:
-        if done > steering.progress:
-            steering = replace(day_over(steering, now), progress=done, moved_at=now, lag=None, flight=())
+        error += abs(seen.delivered - seen.planned) * (done - state.steering.progress)
+    steering = _steered(target, state, seen, gains, sign) if running else _unsteered(state, done, now)
     price = steering.price if running else 0.0
     outlook = look_ahead(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     resort = _resort(target, state.resort, price, outlook, seen) and running
-    trail = state.trail
-    if done - state.steering.progress > 0 and int(done * TRAIL) > int(state.steering.progress * TRAIL):
-        trail = (*trail, (now, wanted, count.won, price))[-TRAIL:]
+    trail = _extended_trail(state, done, (now, wanted, count.won, price))
     pursuit = replace(state, steering=steering, pace=pace, error=error, paused=order.paused, resort=resort, trail=trail)
     return pursuit, Standing(
         amount=amount, delivered=count.won, planned=wanted, progress=done, price=price, price_limit=target.max_price,
@@ -191,6 +180,39 @@ def pursue(
         share=asked if target.share is not None else None,
         so_far=count.won / count.served if target.share is not None and count.served > 0 else None,
     )  # fmt: skip
+
+
+def _replanned(state: Pursuit, amount: float, done: float, won: float) -> Pursuit:
+    """Return the state with the rest planned again from part `done` of the traffic, for another amount."""
+    error = state.error * state.amount / amount  # the same attention, as parts of the new amount
+    steering = replace(state.steering, lag=None)
+    return replace(state, amount=amount, base=(done, won), steering=steering, error=error)
+
+
+def _steered(target: ExposureTarget, state: Pursuit, seen: Reading, gains: Gains, sign: int) -> Steering:
+    """Return the steering of a running target after this reading; `sign` is -1 for a cap."""
+    steering = state.steering
+    if steering.moved_at < state.start:
+        steering = replace(steering, moved_at=state.start)  # nothing could move before it began
+    slope = SLOPE / target.max_price
+    return update(steering, seen, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
+
+
+def _unsteered(state: Pursuit, done: float, now: float) -> Steering:
+    """Return the steering of a target that does not run: it follows the traffic, and nothing is learned from it."""
+    if done <= state.steering.progress:
+        return state.steering
+    return replace(day_over(state.steering, now), progress=done, moved_at=now, lag=None, flight=())
+
+
+def _extended_trail(
+    state: Pursuit, done: float, moment: tuple[float, float, float, float]
+) -> tuple[tuple[float, float, float, float], ...]:
+    """Return the trail, with this moment where progress reached the next of its TRAIL steps."""
+    before = state.steering.progress
+    if done > before and int(done * TRAIL) > int(before * TRAIL):
+        return (*state.trail, moment)[-TRAIL:]
+    return state.trail
 
 
 def _rebased(state: Pursuit, done: float, won: float, now: float) -> Pursuit:
