@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import threading
 import time
@@ -27,6 +29,7 @@ from recsys.catalog import Catalog, Item
 from recsys.errors import InvalidInput, Unavailable
 from recsys.settings import Settings
 from recsys.types import F32
+from tests.features.test_low_priority_pool import is_running
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ODD = ["", " ", "\ud800 half a pair", "👩‍👩‍👧‍👦", "a" * 5000, "\x00\x01", "杭州", "ｆｕｌｌ　ｗｉｄｔｈ", "שלום עולם"]
@@ -196,6 +199,8 @@ class Plug:
                 os._exit(3)
             if "fail" in text:
                 raise ValueError(text)
+            if "exit" in text:
+                raise SystemExit(text)
         return np.array([[len(text), os.getpriority(os.PRIO_PROCESS, 0), 0] for text in texts], np.float64)
     def close(self): ...
 def broken():
@@ -218,12 +223,44 @@ def test_an_encoder_of_ones_own_runs_apart_and_survives_its_own_death(plug: str)
         assert encoder.encode(["ab"])[0, 1] > 0  # behind the pages
         with pytest.raises(EncoderError, match="ValueError: fail"):
             encoder.encode(["fail"])
+        with pytest.raises(EncoderError, match="SystemExit: exit"):
+            encoder.encode(["exit"])
         catalog = Catalog.of(item(n, title) for n, title in enumerate(["a", "die", "abc", "fail", "ab"]))
         vectors = Vectors(encoder, MemoryStore())
         content = vectors.complete(catalog)
         assert content.encoder == "plug@7"
         assert content.vectors.any(axis=1).tolist() == [True, False, True, False, True]
         assert set(vectors.refused) == {"i1", "i3"}
+
+
+def worker_of(encoder: Apart) -> int:
+    assert encoder._pool is not None
+    [pid] = encoder._pool._processes
+    return pid
+
+
+def test_hanging_encoder_is_killed_when_its_time_is_over(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Apart(f"{plug}:Plug")) as encoder:
+        assert encoder.dimensions == 3
+        hanging = worker_of(encoder)
+        with monkeypatch.context() as patched:
+            patched.setattr("features.content.apart.ANSWERS_WITHIN_S", 0.5)
+            with pytest.raises(EncoderError, match="did not answer within"):
+                encoder.encode(["sleep"])
+        assert not is_running(hanging)
+        assert encoder.encode(["ab"])[0, 0] == 2
+
+
+def test_killed_encoder_fails_its_batch_at_once_and_the_next_one_works(plug: str) -> None:
+    with closing(Apart(f"{plug}:Plug")) as encoder:
+        assert encoder.dimensions == 3
+        doom = threading.Timer(0.3, os.kill, (worker_of(encoder), signal.SIGKILL))
+        doom.start()
+        with pytest.raises(EncoderError, match="ended before it answered"):
+            encoder.encode(["sleep"])
+        assert encoder.encode(["ab"])[0, 0] == 2
+        last = worker_of(encoder)
+    assert not is_running(last)
 
 
 def test_closing_an_encoder_waits_for_nothing(plug: str) -> None:
