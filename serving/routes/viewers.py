@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain, islice
-from threading import Lock
-
 from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
 
-from features.offline.log import EventLog
-from features.online import OnlineStore
-from features.stream import Stream
-from features.viewers import erase_viewer, export_viewer
 from serving.access import editors_only, nobody
-from serving.problems import Busy, documented
+from serving.problems import documented
+from serving.viewers import Erased, ViewerData
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class Erased(BaseModel):
-    """What was forgotten: whether there was a state, how many events of the log, how many files were written anew;
-    how many messages are left in the stream, where nobody folds them (null: all, until its retention ends); and for
-    whose sake (`held_by`): by group, how many of them it has not passed yet. Once passed they leave with another
-    erasure, or when the stream's retention ends."""
-
-    state: bool
-    events: int
-    files: int
-    left: int | None
-    held_by: dict[str, int] = Field(examples=[{"recsys-worker": 2}])
-
-
-def routes(
-    log: EventLog,
-    online: OnlineStore,
-    clock: Callable[[], float],
-    admin_token: str,
-    loopback: bool,
-    stream: Stream,
-    topic: str,
-    group: str,
-    memories: Sequence[Callable[[str], None]],
-) -> APIRouter:
-    """The routes of viewers; both need the editors' token. Where none is set they answer on this machine alone.
-
-    memories: each forgets what this process has in memory of a viewer
-    loopback: whether only this machine can reach the service
-    """
-    one_at_a_time = Lock()  # each writes files anew and waits for compactions: pages need the threads
+def routes(viewer_data: ViewerData, admin_token: str, host: str) -> APIRouter:
+    """The routes of viewers; both need the editors' token. Without one they answer only on this machine."""
     router = APIRouter(
         prefix="/v1/viewers",
         tags=["viewers"],
-        dependencies=[Depends(editors_only(admin_token) if admin_token or loopback else nobody)],
+        dependencies=[Depends(editors_only(admin_token) if admin_token or host in LOOPBACK else nobody)],
     )
 
     @router.get(
@@ -65,9 +31,7 @@ def routes(
         responses=documented(401, 503),
     )
     def export(viewer_id: str) -> StreamingResponse:
-        lines = export_viewer(log, online, viewer_id, stream=stream, topic=topic)
-        first = [next(lines), *islice(lines, 1)]  # a store that does not answer says so before the answer begins
-        return StreamingResponse(chain(first, lines), media_type="application/x-ndjson")
+        return StreamingResponse(viewer_data.export(viewer_id), media_type="application/x-ndjson")
 
     @router.delete(
         "/{viewer_id:path}",
@@ -81,21 +45,6 @@ def routes(
         responses=documented(401, 429, 503),
     )
     def erase(viewer_id: str) -> Erased:
-        if not one_at_a_time.acquire(blocking=False):
-            raise Busy("another viewer is being erased")
-        try:
-            did = erase_viewer(log, online, viewer_id, clock(), stream=stream, topic=topic, group=group)
-            held = stream.held(topic, float("inf"), [group], viewer_id) if did.left else {}
-        finally:
-            one_at_a_time.release()
-        for forget in memories:
-            forget(viewer_id)
-        return Erased(
-            state=did.state,
-            events=did.events,
-            files=did.files,
-            left=did.left,
-            held_by={name: one.messages for name, one in held.items()},
-        )
+        return viewer_data.erase(viewer_id)
 
     return router

@@ -157,7 +157,7 @@ def test_a_stream_that_refuses_is_said_with_when_to_try_again(serve) -> None:
 def test_what_is_written_counts_though_nobody_waits_for_it_any_more(shared) -> None:
     stream, metrics = MemoryStream(1), Metrics()
     spool = DirectSpool(stream, "t")
-    ingest = Ingest(spool, shared.parts.control, Tokens(b"secret"), metrics, time.time)
+    ingest = Ingest(spool, shared.services.control, Tokens(b"secret"), metrics, time.time)
     taken = ingest.events(json.dumps([event()]).encode())
     assert taken.durable is not None
 
@@ -196,7 +196,7 @@ def test_items_get_verdicts_and_the_good_ones_are_served(service, item) -> None:
     }
     assert verdicts[4]["findings"][0]["where"] == "items[4].status"
     service.caught_up()
-    assert "item-100" in service.parts.holders.current.catalog.row_of
+    assert "item-100" in service.services.holders.current.catalog.row_of
     assert service.http.get("/v1/items/item-0").json()["item"]["summary"] == {"en": "new"}
     assert service.http.get("/v1/items/none").status_code == 404
 
@@ -204,8 +204,8 @@ def test_items_get_verdicts_and_the_good_ones_are_served(service, item) -> None:
 def test_an_item_whose_id_was_taken_once_stops_no_reader_of_the_catalogue(service) -> None:
     from features.catalogue import read_items
 
-    odd = service.parts.control.item("item-0").item
-    service.parts.control.upsert_items([Item.model_construct(**odd.__dict__ | {"id": "film\x01"})], "t")
+    odd = service.services.control.item("item-0").item
+    service.services.control.upsert_items([Item.model_construct(**odd.__dict__ | {"id": "film\x01"})], "t")
     read = {item.id: item for item in read_items(str(service.http.base_url))}
     assert len(read) == 61
     assert (read["film\x01"].status, read["film\x01"].published_at) == ("withdrawn", odd.published_at)
@@ -249,7 +249,7 @@ def test_the_future_is_kept_aside_and_said(service) -> None:
     assert said == ["quarantined", "quarantined", "accepted", "quarantined", "accepted", "accepted", "refused"]
     assert (body["accepted"], body["quarantined"], body["refused"]) == (3, 3, 1)
     assert body["verdicts"][0]["findings"][0]["where"] == "events[0].time"
-    topic, stream = service.parts.settings.topic, service.parts.stream
+    topic, stream = service.services.settings.topic, service.services.stream
     raws = [message.value for p in range(4) for message in stream.read(topic, p, 0, 100)]
     assert len(raws) == 6, "quarantined ones are durable too"
     read = []
