@@ -29,14 +29,13 @@ from recsys.pipeline import Engine
 from recsys.settings import Settings
 from recsys.state import DAY_S
 from serving import problems
-from serving.console.routes import routes as console_routes
+from serving.console import routes as console
 from serving.content import ContentFollower
 from serving.control import ControlPlane
 from serving.control.connect import connect, migrate
 from serving.control.ledger import answering
 from serving.desk import PolicyDesk
 from serving.feed import FeedService
-from serving.health import health_report
 from serving.holders import Holders
 from serving.ingest import Ingest
 from serving.measures import LiveMeasures
@@ -49,11 +48,20 @@ from serving.profiles import ready_profiles
 from serving.publisher import Publisher
 from serving.pursuits import TargetLoop
 from serving.registry import ModelFollower
-from serving.routes import events, feeds, health, items, policies, previews, root, targets
-from serving.routes import metrics as metrics_routes
-from serving.routes import profiles as profile_routes
-from serving.routes import viewers as viewer_routes
-from serving.routes import vocabulary as vocabulary_routes
+from serving.routes import (
+    events,
+    feeds,
+    health,
+    items,
+    metrics,
+    policies,
+    previews,
+    profiles,
+    root,
+    targets,
+    viewers,
+    vocabulary,
+)
 from serving.services import Services
 from serving.targets import TargetDesk
 from serving.tokens import Tokens, home_secret
@@ -66,6 +74,22 @@ STORE_TIMEOUT_S = 1.0
 DESCRIPTION = """Pages for every screen, held to what editors stand for, each with a receipt.
 
 Errors are RFC 9457 problem details. Times are RFC 3339 UTC. Ids are opaque. The editors' console is at `/console`."""
+
+ROUTERS = (
+    feeds.router,
+    events.router,
+    items.router,
+    policies.router,
+    targets.router,
+    viewers.router,
+    previews.router,
+    profiles.router,
+    root.router,
+    vocabulary.router,
+    health.router,
+    metrics.router,
+    console.router,
+)
 
 OpenSpool = Callable[[Callable[[Mapping[int, int]], object]], Spool]
 """Opens a spool, given the callback for delivered offsets."""
@@ -82,34 +106,34 @@ def build(
     engine: Engine | None = None,
 ) -> FastAPI:
     """Return the app. Arguments that are given are used as they are; the settings say how to make all others."""
-    metrics = Metrics()
+    meters = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
-    online, viewers = _stores(settings.online_url) if online is None else (online, GuardedStore(online))
+    online, page_store = _stores(settings.online_url) if online is None else (online, GuardedStore(online))
     control, prepare = (control, _nothing) if control else _control_plane(settings, clock)
-    unreadable = Unreadable(lambda kind: metrics.unreadable.labels(kind).inc())
-    holders = Holders(control, online, clock, metrics, prepare, unreadable)
-    watch, waiting = _open_spool(settings, stream, spool, metrics)
+    unreadable = Unreadable(lambda kind: meters.unreadable.labels(kind).inc())
+    holders = Holders(control, online, clock, meters, prepare, unreadable)
+    watch, waiting = _open_spool(settings, stream, spool, meters)
     tokens = Tokens(settings.secret.encode() or home_secret(settings.home))
     engine = engine or _engine(settings)
-    publisher, live = Publisher(waiting, metrics.lost.inc), LiveMeasures(holders, metrics, clock)
+    publisher, live = Publisher(waiting, meters.lost.inc), LiveMeasures(holders, meters, clock)
     feed = FeedService(
-        engine, holders, viewers, publisher, tokens, metrics, clock, live.note,
+        engine, holders, page_store, publisher, tokens, meters, clock, live.note,
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=unreadable,
     )  # fmt: skip
-    loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
+    loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, meters, control.revision)
     desk, log = PolicyDesk(control, holders, clock, loop.foresee, live.worth), EventLog(settings.event_log_dir)
     requests = Requests(log, online, feed.lately, unreadable=unreadable)
     models, content = _artifacts(settings, holders)
     services = Services(
         settings=settings,
         clock=clock,
-        metrics=metrics,
+        metrics=meters,
         tokens=tokens,
         stream=stream,
         spool=waiting,
         watch=watch,
         online=online,
-        viewers=viewers,
+        viewers=page_store,
         event_log=log,
         control=control,
         holders=holders,
@@ -119,7 +143,7 @@ def build(
         models=models,
         content=content,
         feed=feed,
-        event_intake=Ingest(waiting, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of),
+        event_intake=Ingest(waiting, control, tokens, meters, clock, lambda: holders.current.catalog.row_of),
         targets=loop,
         policy_service=desk,
         target_service=TargetDesk(loop, control, desk),
@@ -143,22 +167,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPIOffline(title="Mainstay", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
     app.state.services = services
     problems.install(app)
-    admin_token = services.settings.admin_token
-    for router in (
-        feeds.routes(services.feed, admin_token),
-        events.routes(services.event_intake),
-        items.routes(services.control, services.event_intake, admin_token),
-        policies.routes(services.policy_service, services.control, admin_token),
-        targets.routes(services.target_service, admin_token),
-        viewer_routes.routes(services.viewer_data, admin_token, services.settings.host),
-        previews.routes(services.policy_service, services.previews, admin_token),
-        profile_routes.routes(services.profiles),
-        root.routes(),
-        vocabulary_routes.routes(lambda: services.holders.current.catalog),
-        health.routes(lambda: health_report(services)),
-        metrics_routes.routes(services.metrics),
-        console_routes(services.online, admin_token, services.unreadable),
-    ):
+    for router in ROUTERS:
         app.include_router(router)
     return app
 

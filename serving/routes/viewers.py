@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from serving.access import editors_only, nobody
+from serving.access import EDITORS_OR_LOOPBACK
+from serving.dependencies import Viewers
 from serving.problems import documented
-from serving.viewers import Erased, ViewerData
+from serving.queries import STRICT_QUERY
+from serving.viewers import Erased
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+router = APIRouter(prefix="/v1/viewers", tags=["viewers"], dependencies=[*EDITORS_OR_LOOPBACK, *STRICT_QUERY])
 
 
-def routes(viewer_data: ViewerData, admin_token: str, host: str) -> APIRouter:
-    """The routes of viewers; both need the editors' token. Without one they answer only on this machine."""
-    router = APIRouter(
-        prefix="/v1/viewers",
-        tags=["viewers"],
-        dependencies=[Depends(editors_only(admin_token) if admin_token or host in LOOPBACK else nobody)],
-    )
+@router.get(
+    "/{viewer_id:path}/export",
+    summary="All that is held of a viewer",
+    description=(
+        "JSON lines: the state, messages set aside as unreadable or from the future, then each event of the log. "
+        "What else is still in the stream is not in it yet."
+    ),
+    response_class=StreamingResponse,
+    responses=documented(401, 503),
+)
+def export(viewer_id: str, viewers: Viewers) -> StreamingResponse:
+    return StreamingResponse(viewers.export(viewer_id), media_type="application/x-ndjson")
 
-    @router.get(
-        "/{viewer_id:path}/export",
-        summary="All that is held of a viewer",
-        description=(
-            "JSON lines: the state, messages set aside as unreadable or from the future, then each event of the log. "
-            "What else is still in the stream is not in it yet."
-        ),
-        response_class=StreamingResponse,
-        responses=documented(401, 503),
-    )
-    def export(viewer_id: str) -> StreamingResponse:
-        return StreamingResponse(viewer_data.export(viewer_id), media_type="application/x-ndjson")
 
-    @router.delete(
-        "/{viewer_id:path}",
-        summary="Forget a viewer for good",
-        description=(
-            "All that the viewer did until now leaves online store and event log, and comes back from no replay. "
-            "It takes as long as the log's files need to be written anew. 503: say it again. What a process has taken "
-            "and not sent to the stream yet waits in its spool, and what it has sent stays there for a day; nobody "
-            "folds it."
-        ),
-        responses=documented(401, 429, 503),
-    )
-    def erase(viewer_id: str) -> Erased:
-        return viewer_data.erase(viewer_id)
-
-    return router
+@router.delete(
+    "/{viewer_id:path}",
+    summary="Forget a viewer for good",
+    description=(
+        "All that the viewer did until now leaves online store and event log, and comes back from no replay. "
+        "It takes as long as the log's files need to be written anew. 503: say it again. What a process has taken "
+        "and not sent to the stream yet waits in its spool, and what it has sent stays there for a day; nobody "
+        "folds it."
+    ),
+    responses=documented(401, 429, 503),
+)
+def erase(viewer_id: str, viewers: Viewers) -> Erased:
+    return viewers.erase(viewer_id)
