@@ -13,7 +13,8 @@ from serving.dependencies import Control, EventIntake
 from serving.problems import documented
 from serving.queries import STRICT_QUERY
 from serving.routes.events import answered
-from serving.schemas import BatchAnswer, ItemAnswer, ItemsPage
+from serving.schemas import ItemAnswer, ItemsPage
+from serving.verdicts import BatchResult
 
 ITEM: dict[str, Any] = {
     "id": "desk-1",
@@ -51,10 +52,10 @@ router = APIRouter(tags=["catalogue"], dependencies=STRICT_QUERY)
     "/v1/items",
     summary="Put items into the catalogue",
     description=(
-        "Creates or replaces whole items; each gets a verdict by its index, and good ones are stored even when "
-        "others are bad. In force in every serving process within a second. 422 with the verdicts when all are bad."
+        "Creates or replaces whole items; each gets a result by its index, and good ones are stored even when "
+        "others are bad. In force in every serving process within a second. 422 with the results when all are bad."
     ),
-    response_model=BatchAnswer,
+    response_model=BatchResult,
     responses=documented(400, 401, 413, 422, 503),
     openapi_extra=BODY,
     dependencies=EDITORS_ONLY,

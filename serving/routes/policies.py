@@ -17,7 +17,6 @@ from serving.dependencies import Control, Policies
 from serving.problems import documented
 from serving.queries import STRICT_QUERY
 from serving.schemas import (
-    Asked,
     AuditAnswer,
     AuditOut,
     DraftAnswer,
@@ -31,6 +30,7 @@ from serving.schemas import (
     PolicyText,
     PolicyVersionOut,
     PublishRequest,
+    RequestModel,
     rfc3339,
 )
 
@@ -49,7 +49,7 @@ _EXAMPLE = {"text": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
 OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="code of the outlet in the tree")]
 
 
-class YamlQuery(Asked):
+class YamlQuery(RequestModel):
     """What is sent along with a policy in YAML."""
 
     author: Annotated[str, Field(min_length=1, max_length=200)] = Field("api", description="of a policy sent as YAML")
@@ -61,7 +61,7 @@ class YamlQuery(Asked):
     )
 
 
-class AuditQuery(Asked):
+class AuditQuery(RequestModel):
     """Which part of the audit trail to return."""
 
     after: int = Field(0, ge=0, description="`next` of the page before, oldest first")
