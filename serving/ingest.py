@@ -21,8 +21,8 @@ from recsys.errors import EventError, Finding, InvalidInput, ItemError
 from serving.control import ControlPlane
 from serving.metrics import Metrics
 from serving.problems import FindingOut, NotJson, TooLarge
-from serving.verdicts import BATCH_MAX, BatchResult, ItemResult, refusal
 from serving.tokens import Tokens
+from serving.verdicts import BATCH_MAX, BatchResult, ItemResult, refusal
 
 NO_SUCH_ITEM = "the catalogue has no such item yet: the event is kept, and moves pages only once the item is put in"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fastapi import Depends, Request
-from fastapi.dependencies.utils import get_flat_params
-from fastapi.params import Query
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from recsys.errors import Finding, InvalidInput
 from recsys.guidance.vocabulary import meant
@@ -17,7 +18,7 @@ async def forbid_unknown_query(request: Request) -> None:
         return
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
-    names = [field.alias for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query)]
+    names = list(_query_names(route))
     unknown = [name for name in request.query_params if name not in names]
     if unknown:
         has = f"this has {', '.join(names)}" if names else "this has none"
@@ -27,3 +28,13 @@ async def forbid_unknown_query(request: Request) -> None:
 
 STRICT_QUERY = [Depends(forbid_unknown_query)]
 """Dependencies of a router whose routes reject unknown query parameters."""
+
+
+def _query_names(route: APIRoute) -> Iterator[str]:
+    """Yield the query parameters of a route; of a query model, its fields."""
+    for parameter in route.dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from (field.alias or name for name, field in kind.model_fields.items())
+        else:
+            yield parameter.alias
