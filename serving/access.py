@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Security
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from serving.problems import Unauthorised
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _bearer = HTTPBearer(auto_error=False, description="the editors' token (setting `admin_token`), when one is set")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
-def editors_only(token: str) -> Callable[[HTTPAuthorizationCredentials | None], None]:
-    """A dependency that lets only holders of the token pass; everybody when the token is empty."""
-
-    def check(credentials: Credentials) -> None:
-        said = credentials.credentials if credentials else ""
-        if token and not hmac.compare_digest(said.encode(), token.encode()):
-            raise Unauthorised("this needs the editors' token: Authorization: Bearer ...")
-
-    return check
+def check_editor(request: Request, credentials: HTTPAuthorizationCredentials | None) -> None:
+    """Raises Unauthorised unless the request carries the editors' token, or none is set."""
+    token = request.app.state.services.settings.admin_token
+    sent = credentials.credentials if credentials else ""
+    if token and not hmac.compare_digest(sent.encode(), token.encode()):
+        raise Unauthorised("this needs the editors' token: Authorization: Bearer ...")
 
 
-def nobody() -> None:
-    """A dependency that lets no one pass: the service can be reached from outside and has no token to ask for."""
-    raise Unauthorised("this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN")
+async def _require_editor(request: Request, credentials: Credentials) -> None:
+    check_editor(request, credentials)
 
 
-def is_editor(token: str, credentials: HTTPAuthorizationCredentials | None) -> None:
-    """The same check for a route that needs the token only for some requests. Raises Unauthorised."""
-    editors_only(token)(credentials)
+async def _require_editor_or_loopback(request: Request, credentials: Credentials) -> None:
+    settings = request.app.state.services.settings
+    if not settings.admin_token and settings.host not in LOOPBACK:
+        raise Unauthorised(
+            "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN"
+        )
+    check_editor(request, credentials)
+
+
+EDITORS_ONLY = [Depends(_require_editor)]
+"""Dependencies of a route for editors; open to everybody when no token is set."""
+
+EDITORS_OR_LOOPBACK = [Depends(_require_editor_or_loopback)]
+"""The same, but a service that other machines can reach refuses everybody when no token is set."""

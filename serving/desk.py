@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from recsys.catalog import within
 from recsys.errors import Finding, NotFound, PolicyError
@@ -20,14 +19,13 @@ from serving.control.plane import ancestry
 from serving.holders import Holders
 from serving.policies import check
 from serving.preview.schemas import PreviewRequest
-from serving.problems import Place
+from serving.problems import FindingOut
 from serving.profiles import read_policy
 from serving.schemas import (
     ControlOut,
     DraftAnswer,
     DraftRequest,
     EffectiveOut,
-    Found,
     InForce,
     OutletAnswer,
     PolicyAnswer,
@@ -93,12 +91,12 @@ class PolicyDesk:
             fault=snapshot.faults.get(outlet),
         )
 
-    def lint(self, outlet: str, said: PolicyText) -> list[Found]:
+    def lint(self, outlet: str, said: PolicyText) -> list[FindingOut]:
         """What is wrong or odd about a policy, in editors' words; an unreadable one is only that."""
         try:
             policy = self._parse(outlet, _text(said))
         except PolicyError as error:
-            return _found(_places(error.findings or (Finding("", error.message),)))
+            return [FindingOut.of(finding) for finding in error.findings or (Finding("", error.message),)]
         return self._lint(policy)
 
     def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
@@ -159,11 +157,11 @@ class PolicyDesk:
     def _parents(self, outlet: str) -> list[Policy]:
         return [own for code in ancestry(outlet)[:-1] if (own := self.holders.shelf.own(code))]
 
-    def _lint(self, policy: Policy) -> list[Found]:
+    def _lint(self, policy: Policy) -> list[FindingOut]:
         """Lint below the parents that are in force."""
         line = [*self._parents(policy.outlet), policy]
         found = lint(line, self.holders.current.catalog, self.clock(), self.worth() or WORTH, time.perf_counter)
-        return _found(_places((*self._unknown(policy.outlet), *found, *self.foresee(policy))), policy)
+        return _with_controls((*self._unknown(policy.outlet), *found, *self.foresee(policy)), policy)
 
     def _unknown(self, outlet: str) -> Iterator[Finding]:
         """A finding for an outlet of which nobody has heard, nor of any below it."""
@@ -208,15 +206,9 @@ def _text(said: PolicyText) -> str:
     return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
 
 
-def _found(places: list[Place], policy: Policy | None = None) -> list[Found]:
-    """The same places, each inside a control with that control's id, where there is a policy to look it up in."""
-    ids = [control.id for control in policy.controls] if policy else []
-    numbers = [_CONTROL.match(place.where) if ids else None for place in places]
+def _with_controls(findings: Iterable[Finding], policy: Policy) -> list[FindingOut]:
+    """Return findings as the API shows them, each with the id of the control that it lies in, if any."""
+    controls = [(finding, _CONTROL.match(finding.where)) for finding in findings]
     return [
-        Found(**place.model_dump(), control=ids[int(number[1])] if number else None)
-        for place, number in zip(places, numbers, strict=True)
+        FindingOut.of(finding, policy.controls[int(number[1])].id if number else None) for finding, number in controls
     ]
-
-
-def _places(findings: Any) -> list[Place]:
-    return [Place(**vars(finding)) for finding in findings]

@@ -1,4 +1,4 @@
-"""Takes batches of viewer events and of items: a verdict for each, by index; one bad entry never costs a good one."""
+"""Takes batches of viewer events and of items: a result for each, by index; one bad entry never costs a good one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from recsys.catalog import Item
 from recsys.errors import EventError, Finding, InvalidInput, ItemError
 from serving.control import ControlPlane
 from serving.metrics import Metrics
-from serving.problems import NotJson, TooLarge
-from serving.schemas import VERDICTS_MAX
+from serving.problems import FindingOut, NotJson, TooLarge
 from serving.tokens import Tokens
-from serving.verdicts import Place, Verdict, Verdicts, refused
+from serving.verdicts import BATCH_MAX, BatchResult, ItemResult, refusal
 
 NO_SUCH_ITEM = "the catalogue has no such item yet: the event is kept, and moves pages only once the item is put in"
 
@@ -31,9 +30,9 @@ NO_SUCH_TIME = "before 1970 or without a time zone: left out, the event counts a
 
 
 class Taken(NamedTuple):
-    """A verdict for each event, and when the taken ones are durable: nobody is answered before that."""
+    """A result for each event, and when the taken ones are durable: nobody is answered before that."""
 
-    verdicts: Verdicts
+    result: BatchResult
     durable: Future[None] | None  # None when there is nothing to wait for; fails with Unavailable
 
 
@@ -55,47 +54,47 @@ class Ingest:
         """
         now, known = self.clock(), self.known()
         batch: Sequence[object] = _texts(body) if form is None else _batch(listed(form, _parsed(body)), "events")
-        verdicts, records = [], []
+        results, records = [], []
         for index, raw in enumerate(batch):
             try:
                 event, sent_id = self._event(raw, form, now)
                 records.append(Record(event.viewer_id, encode(event, checked=True)))
             except EventError as error:
-                verdicts.append(refused(index, _id_of(raw), error, f"events[{index}]"))
+                results.append(refusal(index, _id_of(raw), error, f"events[{index}]"))
                 continue
-            verdict = Verdict(index, sent_id, "accepted")
+            result = ItemResult(index, sent_id, "accepted")
             if event.client_at is not None and (why := ahead(event)):
-                verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why, "warning")]
+                result.status, result.findings = "quarantined", [FindingOut(f"events[{index}].time", why, "warning")]
             elif known and event.item_id is not None and event.item_id not in known:
                 self.metrics.unknown_items.inc()
-                verdict.findings = [Place(f"events[{index}].data.item_id", NO_SUCH_ITEM, "hint")]
+                result.findings = [FindingOut(f"events[{index}].data.item_id", NO_SUCH_ITEM, "hint")]
             if event.client_at is None and _says_when(raw, form):
-                verdict.findings = [*verdict.findings, Place(f"events[{index}].time", NO_SUCH_TIME, "hint")]
-            verdicts.append(verdict)
+                result.findings = [*result.findings, FindingOut(f"events[{index}].time", NO_SUCH_TIME, "hint")]
+            results.append(result)
         durable = self.spool.put(records) if records else None
         if durable is None:
-            self._count(verdicts, self.metrics.events)
+            self._count(results, self.metrics.events)
         else:  # a batch that is answered with 503 is sent again: it counts then
-            durable.add_done_callback(lambda done: self._count_durable(done, verdicts))
-        return Taken(Verdicts.of(verdicts), durable)
+            durable.add_done_callback(lambda done: self._count_durable(done, results))
+        return Taken(BatchResult.of(results), durable)
 
-    def items(self, body: object, by: str) -> Verdicts:
+    def items(self, body: object, by: str) -> BatchResult:
         """Check and store; raises InvalidInput when the body is no batch, Unavailable when the control plane is."""
         batch = _batch(body, "items")
-        verdicts: list[Verdict] = []
+        results: list[ItemResult] = []
         good: list[tuple[int, Item]] = []
         for index, raw in enumerate(batch):
             try:
                 good.append((index, parse_item(raw, f"items[{index}]")))
-                verdicts.append(Verdict(index, good[-1][1].id, "accepted"))
+                results.append(ItemResult(index, good[-1][1].id, "accepted"))
             except ItemError as error:
-                verdicts.append(refused(index, _id_of(raw), error))
+                results.append(refusal(index, _id_of(raw), error))
         if good:
             changes = self.control.upsert_items([item for _, item in good], by)
             for (index, _), change in zip(good, changes, strict=True):
-                verdicts[index].change = change
-        self._count(verdicts, self.metrics.items)
-        return Verdicts.of(verdicts)
+                results[index].change = change
+        self._count(results, self.metrics.items)
+        return BatchResult.of(results)
 
     def _event(self, raw: object, form: str | None, now: float) -> tuple[ViewerEvent, str]:
         """One event, tied to its page by the token it carries, if any, and its id as sent. Raises EventError."""
@@ -116,16 +115,16 @@ class Ingest:
             raise EventError("unreadable event", [Finding("data.request_id", f"the {TOKEN} is of another page")])
         return replace(event, request_id=page.request_id, placement=page.placement), sent_id
 
-    def _count_durable(self, done: Future[None], verdicts: Sequence[Verdict]) -> None:
+    def _count_durable(self, done: Future[None], results: Sequence[ItemResult]) -> None:
         if done.exception() is None:  # nobody can have cancelled it
-            self._count(verdicts, self.metrics.events)
+            self._count(results, self.metrics.events)
 
     @staticmethod
-    def _count(verdicts: Sequence[Verdict], counter: Any) -> None:
+    def _count(results: Sequence[ItemResult], counter: Any) -> None:
         """Once they are what they say: a taken event is durable then."""
         counts = dict.fromkeys(("accepted", "refused"), 0)
-        for verdict in verdicts:
-            counts[verdict.status] = counts.get(verdict.status, 0) + 1
+        for result in results:
+            counts[result.status] = counts.get(result.status, 0) + 1
         for status, count in counts.items():
             counter.labels(status).inc(count)
 
@@ -169,8 +168,8 @@ def _batch(body: object, name: str) -> Sequence[object]:
 
 
 def _bounded(batch: Sequence[object], name: str) -> None:
-    if len(batch) > VERDICTS_MAX:
-        raise TooLarge(f"{len(batch):,} {name} in one request; at most {VERDICTS_MAX:,} are taken")
+    if len(batch) > BATCH_MAX:
+        raise TooLarge(f"{len(batch):,} {name} in one request; at most {BATCH_MAX:,} are taken")
 
 
 def _says_when(raw: object, form: str | None) -> bool:

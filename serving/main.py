@@ -69,11 +69,12 @@ def application() -> FastAPI:
 def alone(app: FastAPI) -> FastAPI:
     """The same app, which has its process to itself: what it keeps is left out of the search for circles."""
     from serving.follow import Follower
+    from serving.services import Services
     from serving.settled import Settled
 
-    parts, followers = app.state.parts, app.state.parts.followers
-    settled = Settled(parts.holders, lambda: bool(followers["engine"].ok))
-    followers["settled"] = Follower("settled", settled.step, SETTLED_EVERY_S)
+    services: Services = app.state.services
+    settled = Settled(services.holders, lambda: bool(services.followers["engine"].ok))
+    services.followers["settled"] = Follower("settled", settled.step, SETTLED_EVERY_S)
     atexit.register(gc.unfreeze)  # at the end everything is freed, and libraries that count find nothing missing
     return app
 

@@ -45,13 +45,13 @@ class Metrics:
 
     def _add_intake_metrics(self) -> None:
         own = self._registry
-        self.events = Counter("mainstay_events", "Viewer events received", ["verdict"], registry=own)
+        self.events = Counter("mainstay_events", "Viewer events received", ["status"], registry=own)
         self.unknown_items = Counter(
             "mainstay_events_unknown_item",
             "Viewer events taken about an item the catalogue does not know",
             registry=own,
         )
-        self.items = Counter("mainstay_items", "Catalogue items received", ["verdict"], registry=own)
+        self.items = Counter("mainstay_items", "Catalogue items received", ["status"], registry=own)
         self.spool_records = Gauge(
             "mainstay_spool_records", "Events that wait for the stream", registry=own, multiprocess_mode="livesum"
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -71,15 +72,26 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
 
-class Place(BaseModel):
-    """One thing wrong with the request: where, what, and how bad it is."""
+@dataclass(frozen=True, slots=True)
+class FindingOut:
+    """A finding on the wire: where it is, what is wrong, and how bad it is."""
 
-    where: str = Field(examples=["events[2].data.item_id"])
-    message: str = Field(examples=["a play is about an item: say which"])
-    level: Level = Field(
-        "error",
-        description="error: cannot be accepted; warning: will not do what it says; hint: does nothing that shows",
-    )
+    where: Annotated[str, Field(examples=["events[2].data.item_id"])]
+    message: Annotated[str, Field(examples=["a play is about an item: say which"])]
+    level: Annotated[
+        Level,
+        Field(
+            description="error: cannot be accepted; warning: will not do what it says; hint: does nothing that shows"
+        ),
+    ] = "error"
+    control: Annotated[
+        str | None, Field(description="id of the policy's control that `where` lies in; null outside of controls")
+    ] = None
+
+    @classmethod
+    def of(cls, finding: Finding, control: str | None = None) -> FindingOut:
+        """Return a finding as the API shows it."""
+        return cls(**vars(finding), control=control)
 
 
 class Problem(BaseModel):
@@ -90,7 +102,7 @@ class Problem(BaseModel):
     status: int = Field(examples=[409])
     detail: str = Field(examples=["policy of cn.zj: version 4 is newer than 3, on which this is based"])
     instance: str = Field(examples=["/v1/policies/cn.zj/draft"])
-    findings: list[Place] = []
+    findings: list[FindingOut] = []
 
 
 def install(app: FastAPI) -> None:
@@ -138,7 +150,7 @@ def problem(
     status: int,
     name: str,
     detail: str,
-    findings: Iterable[Finding] = (),
+    findings: Iterable[FindingOut] = (),
     **extra: object,
 ) -> JSONResponse:
     """One problem as a response; `name` is the last part of its type, in kebab case."""
@@ -148,7 +160,7 @@ def problem(
         "status": status,
         "detail": detail,
         "instance": request.url.path,
-        "findings": [vars(finding) for finding in findings],
+        "findings": [asdict(finding) for finding in findings],
         **extra,
     }
     headers = {}
@@ -170,7 +182,7 @@ def status_of(error: MainstayError) -> int:
 
 def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MainstayError)
-    findings = error.findings if isinstance(error, InvalidInput) else ()
+    findings = map(FindingOut.of, error.findings if isinstance(error, InvalidInput) else ())
     detail = error.message if isinstance(error, InvalidInput) else str(error)
     return problem(request, status_of(error), _kebab(type(error).__name__), detail, findings)
 
@@ -179,7 +191,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     if _unread(request, error):
         sent = request.headers.get("content-type", "none")
-        findings = [Finding("header.content-type", f"send content-type: application/json (this came with {sent})")]
+        findings = [FindingOut("header.content-type", f"send content-type: application/json (this came with {sent})")]
         return problem(request, 422, "invalid-request", "the body was not read as JSON", findings)
     if any(one["type"] == "json_invalid" for one in error.errors()):
         return problem(request, 400, "not-json", "the body is not JSON", map(_finding, error.errors()))
@@ -204,12 +216,12 @@ def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     return problem(request, 500, "internal", "the service failed; its log says why")
 
 
-def _finding(error: dict[str, Any]) -> Finding:
-    """Pydantic's place, as a path: body.slots, query.limit, body.items[3].title."""
+def _finding(error: dict[str, Any]) -> FindingOut:
+    """Return an error of pydantic, its location as a path: body.slots, query.page_size, body.items[3].title."""
     where = ""
     for part in error["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return Finding(where.lstrip("."), worded(error))
+    return FindingOut(where.lstrip("."), worded(error))
 
 
 def _kebab(name: str) -> str:

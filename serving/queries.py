@@ -1,21 +1,40 @@
-"""A query that no route reads is told, not dropped: a misspelt name would change nothing and nobody would know."""
+"""Reject unknown query parameters, so that a typo is not silently ignored."""
 
 from __future__ import annotations
 
-from fastapi import Request
+from collections.abc import Iterator
+
+from fastapi import Depends, Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from recsys.errors import Finding, InvalidInput
 from recsys.guidance.vocabulary import meant
 
 
-def known_queries(request: Request) -> None:
-    """A dependency of routes. Raises InvalidInput, which names each query that the route does not have."""
+async def forbid_unknown_query(request: Request) -> None:
+    """Dependency of routers. Raises InvalidInput, which names each query parameter that the route does not have."""
+    if not request.query_params:
+        return
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
-    known = [one.alias for one in route.dependant.query_params]
-    unknown = [name for name in request.query_params if name not in known]
+    names = list(_query_names(route))
+    unknown = [name for name in request.query_params if name not in names]
     if unknown:
-        has = f"this has {', '.join(known)}" if known else "this has none"
-        findings = [Finding(f"query.{name}", f"no query {name!r}; {has}{meant(name, known, '')}") for name in unknown]
+        has = f"this has {', '.join(names)}" if names else "this has none"
+        findings = [Finding(f"query.{name}", f"no query {name!r}; {has}{meant(name, names, '')}") for name in unknown]
         raise InvalidInput("the request is not valid", findings)
+
+
+STRICT_QUERY = [Depends(forbid_unknown_query)]
+"""Dependencies of a router whose routes reject unknown query parameters."""
+
+
+def _query_names(route: APIRoute) -> Iterator[str]:
+    """Yield the query parameters of a route; of a query model, its fields."""
+    for parameter in route.dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from (field.alias or name for name, field in kind.model_fields.items())
+        else:
+            yield parameter.alias

@@ -11,10 +11,7 @@ from features.viewer_event import LEVELS_MAX, REGION
 from recsys.catalog import Code, Id, Item
 from recsys.distribution.screens import SLOTS_MAX
 from recsys.guidance.receipt import Receipt
-from serving.problems import Place
-
-VERDICTS_MAX = 1000
-"""Events or items that one request may carry."""
+from serving.problems import FindingOut
 
 Region = Annotated[Code, Field(min_length=1, pattern=REGION)]
 """Where a viewer is, as the impressions of the pages can say it."""
@@ -25,8 +22,8 @@ def rfc3339(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
 
-class Asked(BaseModel):
-    """A request body: what is not known is refused, so that a typing error does not pass for a default."""
+class RequestModel(BaseModel):
+    """Base of request bodies and queries: unknown fields are rejected, so that a typo is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +31,7 @@ class Asked(BaseModel):
 # -- pages
 
 
-class PageRequest(Asked):
+class PageRequest(RequestModel):
     """Who asks for a page, from where."""
 
     model_config = ConfigDict(
@@ -109,26 +106,7 @@ class PageAnswer(BaseModel):
     trace: list[StageOut] | None = None
 
 
-# -- events and items
-
-
-class Verdict(BaseModel):
-    """What became of one event or item of a batch."""
-
-    index: int
-    id: str | None
-    status: Literal["accepted", "quarantined", "refused"]
-    change: Literal["created", "updated", "unchanged"] | None = None
-    findings: list[Place] = []
-
-
-class BatchAnswer(BaseModel):
-    """What became of a batch; `verdicts` has one entry for each thing sent, in order."""
-
-    accepted: int
-    quarantined: int = Field(description="kept aside because the client's clock is ahead; they count for nothing")
-    refused: int
-    verdicts: list[Verdict]
+# -- items
 
 
 class ItemAnswer(BaseModel):
@@ -157,7 +135,7 @@ class OutletAnswer(BaseModel):
     fault: str | None = Field(description="why its newest policy is not in service; null when it is")
 
 
-class OutletRequest(Asked):
+class OutletRequest(RequestModel):
     """The name of an outlet, by language."""
 
     name: dict[str, str] = Field(examples=[{"zh": "浙江", "en": "Zhejiang"}])
@@ -167,7 +145,7 @@ class OutletRequest(Asked):
 Author = Annotated[str, Field(min_length=1, max_length=200, examples=["Lin Yue"])]
 
 
-class PolicyText(Asked):
+class PolicyText(RequestModel):
     """A policy as YAML or JSON text, or as an object."""
 
     text: str | None = Field(None, examples=["outlet: cn.zj\nweights: {locality: 0.003}\n"])
@@ -184,7 +162,7 @@ class DraftRequest(PolicyText):
     )
 
 
-class PublishRequest(Asked):
+class PublishRequest(RequestModel):
     """Which saved version to put in force."""
 
     version: Annotated[int, Field(ge=1)]
@@ -208,20 +186,10 @@ class PolicyVersionOut(BaseModel):
     published_at: list[datetime]
 
 
-class Found(Place):
-    """One thing that lint found in a policy."""
-
-    control: str | None = Field(
-        None,
-        description="id of the control that `where` lies in; left out where it lies in none",
-        exclude_if=lambda control: control is None,
-    )
-
-
 class LintAnswer(BaseModel):
     """What lint found, in editors' words; empty when all is well. What has an `error` cannot be saved."""
 
-    findings: list[Found]
+    findings: list[FindingOut]
 
 
 class DraftAnswer(LintAnswer):

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from recsys.catalog import Id
 from recsys.guidance.documents import Number
 from recsys.guidance.targets.words import Status
-from serving.schemas import Asked, Author
+from serving.schemas import Author, RequestModel
 
 
 class ForecastOut(BaseModel):
@@ -67,7 +67,7 @@ class TargetReport(TargetOut):
     stopped: bool
 
 
-class TargetOrder(Asked):
+class TargetOrder(RequestModel):
     """An order to a running target."""
 
     author: Author

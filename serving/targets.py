@@ -16,8 +16,9 @@ from recsys.guidance.targets.pursuit import Order
 from recsys.guidance.targets.words import foreseen, sentence, status
 from serving.control import ControlPlane
 from serving.desk import PolicyDesk
+from serving.problems import FindingOut
 from serving.pursuits import Running, TargetLoop
-from serving.schemas import DraftAnswer, DraftRequest, Found, rfc3339
+from serving.schemas import DraftAnswer, DraftRequest, rfc3339
 from serving.target_schemas import (
     AmountOrder,
     CloneOrder,
@@ -108,7 +109,7 @@ class TargetDesk:
         note = said.note or f"{said.id}, like {target.id}"
         answer = self.desk.draft(outlet, DraftRequest(text=text or _rewritten(whole), author=said.author, note=note))
         if text is None and not written.lstrip().startswith("{"):
-            answer.findings.append(Found(where="", message=REWRITTEN))
+            answer.findings.append(FindingOut("", REWRITTEN))
         return answer
 
     def _change(self, outlet: str, target_id: str, said: TargetOrder, action: str, **changes: Any) -> Order:

@@ -1,58 +1,64 @@
-"""What became of a batch, one verdict for each entry; `serving.schemas.BatchAnswer` documents the same form."""
+"""The result of a batch of events or items: one result for each entry, in the order in which they were sent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
-import msgspec
+from pydantic import Field
 
-from recsys.errors import Finding, InvalidInput, Level
+from recsys.errors import Finding, InvalidInput
+from serving.problems import FindingOut
+
+BATCH_MAX = 1000
+"""Events or items that one request may carry."""
 
 Status = Literal["accepted", "quarantined", "refused"]
 
 
-class Place(msgspec.Struct, frozen=True):
-    """One thing to say of an entry: where, what, and how bad it is (as `serving.problems.Place`)."""
-
-    where: str
-    message: str
-    level: Level = "error"
-
-
-class Verdict(msgspec.Struct):
-    """What became of one event or item."""
+@dataclass(slots=True)
+class ItemResult:
+    """The result of one event or item of a batch."""
 
     index: int
     id: str | None
     status: Status
-    change: str | None = None
-    findings: list[Place] = []
+    change: Literal["created", "updated", "unchanged"] | None = None
+    findings: Sequence[FindingOut] = ()
 
 
-class Verdicts(msgspec.Struct, frozen=True):
-    """What became of all of them, in their order."""
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The result of a batch; `results` has one entry for each event or item sent, in order."""
 
     accepted: int
-    quarantined: int
+    quarantined: Annotated[
+        int, Field(description="set aside because the client's clock is ahead; they count for nothing")
+    ]
     refused: int
-    verdicts: list[Verdict]
+    results: Sequence[ItemResult]
 
     @classmethod
-    def of(cls, verdicts: list[Verdict]) -> Verdicts:
-        """Counted."""
-        refused = sum(one.status == "refused" for one in verdicts)
-        quarantined = sum(one.status == "quarantined" for one in verdicts)
-        return cls(len(verdicts) - refused - quarantined, quarantined, refused, verdicts)
+    def of(cls, results: Sequence[ItemResult]) -> BatchResult:
+        """Return the results with the count of each status."""
+        refused = sum(result.status == "refused" for result in results)
+        quarantined = sum(result.status == "quarantined" for result in results)
+        return cls(len(results) - refused - quarantined, quarantined, refused, results)
 
     @property
-    def findings(self) -> Sequence[Place]:
-        """Of all entries."""
-        return [place for verdict in self.verdicts for place in verdict.findings]
+    def findings(self) -> list[FindingOut]:
+        """The findings of all entries."""
+        return [finding for result in self.results for finding in result.findings]
 
 
-def refused(index: int, said: object, error: InvalidInput, at: str = "") -> Verdict:
-    """The verdict on a bad entry, `said` its id, if any; each place begins with `at`, the entry's."""
+def refusal(index: int, item_id: object, error: InvalidInput, prefix: str = "") -> ItemResult:
+    """Return the result of a bad entry; `prefix` is its path in the body, which each finding then starts with."""
     findings = error.findings or (Finding("", error.message),)
-    places = [Place(".".join(filter(None, (at, f.where))), f.message) for f in findings]
-    return Verdict(index, said if isinstance(said, str) else None, "refused", findings=places)
+    paths = (".".join(filter(None, (prefix, finding.where))) for finding in findings)
+    return ItemResult(
+        index,
+        item_id if isinstance(item_id, str) else None,
+        "refused",
+        findings=[FindingOut.of(replace(finding, where=path)) for finding, path in zip(findings, paths, strict=True)],
+    )

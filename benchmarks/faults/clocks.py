@@ -49,10 +49,10 @@ def clocks(places: Places, kind: str, rounds: int) -> list[Line]:
             for event in batch:
                 if event["time"] is None:
                     del event["time"]
-            verdicts = api.post(batch).json()["verdicts"]
+            results = api.post(batch).json()["results"]
             for n, (name, _, due) in enumerate(CLOCKS):
-                if verdicts[n]["status"] != due:
-                    wrong.append(f"{name}: {verdicts[n]['status']}, not {due}")
+                if results[n]["status"] != due:
+                    wrong.append(f"{name}: {results[n]['status']}, not {due}")
                 if due == "accepted":
                     accepted.add((f"v{n}", known_as(APP, f"{number}-{n}")))
             last = known_as(APP, f"{number}-1")

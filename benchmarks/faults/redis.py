@@ -246,11 +246,13 @@ def _serve(home: str, url: str) -> int:
     from recsys.model import Model
     from recsys.settings import Settings
     from recsys.state import Recent, ViewerState
-    from serving.app import Parts, build
+    from serving.app import build
     from serving.main import alone
+    from serving.services import Services
 
     app = alone(build(Settings.model_validate({"home": home, "stream": "memory://", "online": url})))
-    parts: Parts = app.state.parts
+    services: Services = app.state.services
+    holders, content = services.holders, services.content
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as recsys-serve does
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -264,7 +266,7 @@ def _serve(home: str, url: str) -> int:
             headers = {"content-type": "application/yaml"}
             client.post("/v1/policies/cn/publish", content=POLICY, headers=headers).raise_for_status()
             now = time.time()
-            parts.online.put(
+            services.online.put(
                 {
                     viewer_key(f"v{n}"): encode_viewer(
                         ViewerState(
@@ -274,11 +276,11 @@ def _serve(home: str, url: str) -> int:
                     for n in range(VIEWERS)
                 }
             )
-            while parts.holders.current.revision != parts.control.revision() or not parts.followers["engine"].ok:
+            while holders.current.revision != services.control.revision() or not services.followers["engine"].ok:
                 time.sleep(0.05)
-            while parts.content is not None and (parts.content.vectors.waiting or not parts.followers["content"].ok):
+            while content is not None and (content.vectors.waiting or not services.followers["content"].ok):
                 time.sleep(0.2)  # an encoder that works through a new catalogue takes a core to itself
-            parts.holders.take_model(Model.load(_bundle(), FEATURES))
+            holders.take_model(Model.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}
             while client.post(f"/v1/placements/{PLACEMENT}:recommend", json=body).json()["rung"] != "personal":
                 time.sleep(0.05)

@@ -145,9 +145,9 @@ def service(said: str) -> Iterator[tuple[Any, httpx.Client]]:
         thread.start()
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=60) as client:
-                while not server.started or not app.state.parts.followers["engine"].ok:
+                while not server.started or not app.state.services.followers["engine"].ok:
                     time.sleep(0.05)
-                yield app.state.parts, client
+                yield app.state.services, client
         finally:
             server.should_exit = True
             thread.join(20)
@@ -156,7 +156,7 @@ def service(said: str) -> Iterator[tuple[Any, httpx.Client]]:
 
 def new_items(said: str, titles: Sequence[str]) -> dict[str, float]:
     """Seconds from sending an item to its vector in the snapshot, and pages before and while many others wait."""
-    with service(said) as (parts, client):
+    with service(said) as (services, client):
 
         def send(names: Sequence[str], first: int) -> None:
             at = datetime.now(UTC).isoformat()
@@ -169,7 +169,7 @@ def new_items(said: str, titles: Sequence[str]) -> dict[str, float]:
                 client.post("/v1/items", json={"items": items}).raise_for_status()
 
         def known(item_id: str) -> bool:
-            catalog = parts.holders.current.catalog
+            catalog = services.holders.current.catalog
             row = catalog.row_of.get(item_id, len(catalog))
             return row < len(catalog.content.vectors) and bool(catalog.content.vectors[row].any())
 
@@ -196,7 +196,7 @@ def new_items(said: str, titles: Sequence[str]) -> dict[str, float]:
         send([f"{title} ·" for title in titles[:BACKLOG]], 2000)
         last = f"n{2000 + min(BACKLOG, len(titles)) - 1}"
         began = time.perf_counter()
-        busy = pages(lambda: parts.content.vectors.waiting == 0 and known(last))
+        busy = pages(lambda: services.content.vectors.waiting == 0 and known(last))
         backlog_s = time.perf_counter() - began
         until = time.perf_counter() + 5
         idle = pages(lambda: time.perf_counter() > until)

@@ -36,8 +36,9 @@ from recsys.model import Model
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.settings import Settings
 from recsys.types import ACTIONS
-from serving.app import Parts, build
+from serving.app import build
 from serving.schemas import PageRequest
+from serving.services import Services
 
 START = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 ITEMS, VIEWERS, TTL_DAYS = 200, 60, 1
@@ -62,14 +63,14 @@ def main() -> None:
 def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
     """Serve pages until they have `rows` items, and compare."""
     began = time.perf_counter()
-    with serving(home) as (parts, clock):
+    with serving(home) as (services, clock):
         model, log = _model(seed), EventLog(home / "log")
-        parts.holders.follow_control()  # migrates
-        parts.control.upsert_items([_item(n) for n in range(ITEMS)], "benchmark")
-        parts.holders.follow_control()
-        parts.holders.take_model(model)
-        _live(parts, log, clock, rows, random.Random(seed))
-        catalog = parts.holders.current.catalog
+        services.holders.follow_control()  # migrates
+        services.control.upsert_items([_item(n) for n in range(ITEMS)], "benchmark")
+        services.holders.follow_control()
+        services.holders.take_model(model)
+        _live(services, log, clock, rows, random.Random(seed))
+        catalog = services.holders.current.catalog
     served_s, began = time.perf_counter() - began, time.perf_counter()
     pages = list(served_pages(log))
     ttl_s = TTL_DAYS * 86_400.0
@@ -113,28 +114,30 @@ class Clock:
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[tuple[Parts, Clock]]:
-    """The parts of a service, wired as in production; its followers are stepped by hand."""
+def serving(home: Path) -> Iterator[tuple[Services, Clock]]:
+    """The services of an app, wired as in production; its followers are stepped by hand."""
     clock = Clock()
     said = {"home": str(home), "stream": "memory://", "online": "memory://", "viewer_ttl_days": TTL_DAYS}
-    parts = build(Settings.model_validate(said), clock=clock).state.parts
-    parts.spool.start()
-    parts.publisher.start()
+    services = build(Settings.model_validate(said), clock=clock).state.services
+    services.spool.start()
+    services.publisher.start()
     try:
-        yield parts, clock
+        yield services, clock
     finally:
-        parts.publisher.stop()
-        parts.spool.close()
-        parts.stream.close()
-        parts.control.close()
+        services.publisher.stop()
+        services.spool.close()
+        services.stream.close()
+        services.control.close()
 
 
-def _live(parts: Parts, log: EventLog, clock: Clock, rows: int, chance: random.Random) -> None:
+def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: random.Random) -> None:
     """Viewers act and ask for pages; the worker and the statistics follow when they get to it."""
-    topic = parts.settings.topic
-    worker = Worker(parts.stream, parts.online, log, topic=topic, group="g", viewer_ttl_s=TTL_DAYS * 86_400.0, batch=50)
+    topic = services.settings.topic
+    worker = Worker(
+        services.stream, services.online, log, topic=topic, group="g", viewer_ttl_s=TTL_DAYS * 86_400.0, batch=50
+    )
     served = number = 0
-    parts.holders.follow_stats()
+    services.holders.follow_stats()
     while served < rows:
         clock.now += round(chance.expovariate(1 / 300), 3)
         viewer, what = f"viewer-{int(chance.paretovariate(0.6)) % VIEWERS}", chance.random()
@@ -142,16 +145,16 @@ def _live(parts: Parts, log: EventLog, clock: Clock, rows: int, chance: random.R
             zaps = ("play", "play") if what > 0.4 else (chance.choice(KINDS),)  # what is left for another was skipped
             for kind in zaps:
                 number, clock.now = number + 1, clock.now + 5
-                parts.stream.publish(topic, [_happened(viewer, f"e{number}", kind, clock.now, chance)])
+                services.stream.publish(topic, [_happened(viewer, f"e{number}", kind, clock.now, chance)])
         elif what < 0.75:
             placement = f"{chance.choice(('cn.zj', 'cn.sh'))}-{chance.choice(SCREENS)}-home"
             asked = PageRequest(viewer_id=viewer, region=chance.choice(REGIONS), slots=10)
-            served += len(parts.feed.recommend(placement, asked).items)
+            served += len(services.feed.recommend(placement, asked).items)
         elif what < 0.9:
             worker.step(wait_s=0)
         else:
-            parts.holders.follow_stats()
-    parts.publisher.stop()
+            services.holders.follow_stats()
+    services.publisher.stop()
     while worker.step(wait_s=0):
         pass
     worker.close()

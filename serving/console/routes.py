@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from itertools import islice
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from features.codec import viewer_at
 from features.keys import VIEWERS
-from features.online import OnlineStore
-from features.unreadable import Unreadable
 from recsys.errors import NotFound
 from recsys.types import Screen, Surface
-from serving.access import editors_only
+from serving.access import EDITORS_ONLY
+from serving.dependencies import CorruptStates, Online
 from serving.problems import documented
 
 VIEWERS_MAX = 60
@@ -27,34 +27,37 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+router = APIRouter(prefix="/console", include_in_schema=False)
 
-def routes(online: OnlineStore, admin_token: str, unreadable: Unreadable) -> APIRouter:
-    """The console's routes."""
-    router = APIRouter(prefix="/console", include_in_schema=False)
+
+@router.get("")
+def console() -> Response:
+    return asset("console.html")
+
+
+@router.get("/static/{name}")
+def asset(name: str) -> Response:
+    if name not in _assets():
+        raise NotFound(f"the console has no {name!r}")
+    return Response(_assets()[name], media_type=_KINDS[_extension(name)], headers=_HEADERS)
+
+
+@router.get("/choices", dependencies=EDITORS_ONLY, responses=documented(401, 503))
+def choices(online: Online, corrupt_states: CorruptStates) -> dict[str, object]:
+    """Return what an editor can choose from: screens, surfaces, and the viewers with the longest histories."""
+    scanned = islice(online.scan(VIEWERS), _SCANNED)
+    states = [state for key, raw in scanned if (state := corrupt_states.read(key, raw, viewer_at)) is not None]
+    longest = sorted(states, key=lambda state: (-len(state.recent), state.viewer_id))[:VIEWERS_MAX]
+    viewers = [{"id": state.viewer_id, "actions": len(state.recent)} for state in longest]
+    return {"screens": list(Screen), "surfaces": list(Surface), "viewers": viewers}
+
+
+@cache
+def _assets() -> dict[str, str]:
+    """Return the text of each file of the console by name; the files are read once per process."""
     folder = files("serving.console")
-    texts = {file.name: file.read_text("utf-8") for file in folder.iterdir() if _kind(file.name) in _KINDS}
-
-    @router.get("")
-    def page() -> Response:
-        return asset("console.html")
-
-    @router.get("/static/{name}")
-    def asset(name: str) -> Response:
-        if name not in texts:
-            raise NotFound(f"the console has no {name!r}")
-        return Response(texts[name], media_type=_KINDS[_kind(name)], headers=_HEADERS)
-
-    @router.get("/choices", dependencies=[Depends(editors_only(admin_token))], responses=documented(401, 503))
-    def choices() -> dict[str, object]:
-        """What the editor can choose from: screens, surfaces, and the viewers of whom most is known."""
-        scanned = islice(online.scan(VIEWERS), _SCANNED)
-        states = [state for key, raw in scanned if (state := unreadable.read(key, raw, viewer_at)) is not None]
-        known = sorted(states, key=lambda state: (-len(state.recent), state.viewer_id))[:VIEWERS_MAX]
-        viewers = [{"id": state.viewer_id, "actions": len(state.recent)} for state in known]
-        return {"screens": list(Screen), "surfaces": list(Surface), "viewers": viewers}
-
-    return router
+    return {file.name: file.read_text("utf-8") for file in folder.iterdir() if _extension(file.name) in _KINDS}
 
 
-def _kind(name: str) -> str:
+def _extension(name: str) -> str:
     return name.rpartition(".")[2]

@@ -48,7 +48,7 @@ def stock(api: httpx.Client, items: Sequence[Item]) -> bool:
         for batch in _batches(items, 500):
             body = {"items": [item.model_dump(mode="json") for item in batch]}
             answer = api.post("/v1/items", json=body).raise_for_status().json()
-            refused = [verdict for verdict in answer["verdicts"] if verdict["status"] != "accepted"]
+            refused = [result for result in answer["results"] if result["status"] != "accepted"]
             if refused:
                 raise RuntimeError(f"the catalogue refused {refused[0]}")
             bar.advance(task, len(batch))

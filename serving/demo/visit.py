@@ -95,7 +95,7 @@ def _react(
             events.append(_event(kind, page, slot, viewer, screen))
     if events:
         answer = api.post("/v1/events", json={"events": events}).raise_for_status().json()
-        visits.events += sum(verdict["status"] == "accepted" for verdict in answer["verdicts"])
+        visits.events += sum(result["status"] == "accepted" for result in answer["results"])
 
 
 def _event(kind: str, page: dict[str, Any], slot: dict[str, Any], viewer: str, screen: str) -> dict[str, Any]:

@@ -9,12 +9,11 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from recsys.errors import Finding
 from serving.body import read_bytes
-from serving.ingest import Ingest
+from serving.dependencies import EventIntake
 from serving.problems import documented, problem
-from serving.schemas import BatchAnswer
-from serving.verdicts import Verdicts
+from serving.queries import STRICT_QUERY
+from serving.verdicts import BatchResult
 
 INLINE_BYTES = 64 << 10
 """A body up to this size is checked at once, within a millisecond or two; a larger one where nobody else waits."""
@@ -46,49 +45,47 @@ BODY: dict[str, Any] = {
 }
 
 
-def routes(ingest: Ingest) -> APIRouter:
-    """The event route."""
-    router = APIRouter(tags=["events"])
-
-    @router.post(
-        "/v1/events",
-        status_code=202,
-        summary="What viewers did: a batch of CloudEvents",
-        description=(
-            "Each event gets a verdict by its index; good events are taken even when others are bad. 202 when at least "
-            "one was taken (or none was sent): they are durable then, whatever happens to this process or the stream. "
-            "422 with the verdicts when all are bad. 503 when there is no room for them: then send the whole batch "
-            "again after `Retry-After`, an event id that was taken before is dropped. `quarantined`: the client's "
-            "clock is more than five minutes ahead; the event is kept aside and counts for nothing. An event about an "
-            "item that the catalogue does not know is accepted, since events may come first, with a finding that says "
-            "so. The extension "
-            "attribute `attributiontoken` ties an event to the page it came from. `format`: Segment's video calls or "
-            "ActivityStreams 2 activities instead of CloudEvents (also Segment's `batch` and collections). One "
-            "event by itself is a batch of one."
-        ),
-        response_model=BatchAnswer,
-        responses=documented(400, 413, 422, 503),
-        openapi_extra=BODY,
-    )
-    async def events(
-        request: Request, form: Annotated[Literal["segment", "activitystreams"] | None, Query(alias="format")] = None
-    ) -> Response:
-        body = await read_bytes(request)
-        if len(body) <= INLINE_BYTES:
-            taken = ingest.events(body, form)
-        else:
-            taken = await run_in_threadpool(ingest.events, body, form)
-        if taken.durable is not None:
-            await asyncio.wrap_future(taken.durable)
-        return answered(request, taken.verdicts, "events", 202)
-
-    return router
+router = APIRouter(tags=["events"], dependencies=STRICT_QUERY)
 
 
-def answered(request: Request, answer: Verdicts, name: str, status: int) -> Response:
-    """The verdicts; as a problem when everything was refused."""
-    if answer.refused == len(answer.verdicts) > 0:
-        findings = [Finding(place.where, place.message) for place in answer.findings]
+@router.post(
+    "/v1/events",
+    status_code=202,
+    summary="What viewers did: a batch of CloudEvents",
+    description=(
+        "Each event gets a result by its index; good events are taken even when others are bad. 202 when at least "
+        "one was taken (or none was sent): they are durable then, whatever happens to this process or the stream. "
+        "422 with the results when all are bad. 503 when there is no room for them: then send the whole batch "
+        "again after `Retry-After`, an event id that was taken before is dropped. `quarantined`: the client's "
+        "clock is more than five minutes ahead; the event is kept aside and counts for nothing. An event about an "
+        "item that the catalogue does not know is accepted, since events may come first, with a finding that says "
+        "so. The extension "
+        "attribute `attributiontoken` ties an event to the page it came from. `format`: Segment's video calls or "
+        "ActivityStreams 2 activities instead of CloudEvents (also Segment's `batch` and collections). One "
+        "event by itself is a batch of one."
+    ),
+    response_model=BatchResult,
+    responses=documented(400, 413, 422, 503),
+    openapi_extra=BODY,
+)
+async def post_events(
+    request: Request,
+    intake: EventIntake,
+    form: Annotated[Literal["segment", "activitystreams"] | None, Query(alias="format")] = None,
+) -> Response:
+    body = await read_bytes(request)
+    if len(body) <= INLINE_BYTES:
+        taken = intake.events(body, form)
+    else:
+        taken = await run_in_threadpool(intake.events, body, form)
+    if taken.durable is not None:
+        await asyncio.wrap_future(taken.durable)
+    return answered(request, taken.result, "events", 202)
+
+
+def answered(request: Request, answer: BatchResult, name: str, status: int) -> Response:
+    """The results; as a problem when everything was refused."""
+    if answer.refused == len(answer.results) > 0:
         detail = f"none of the {answer.refused:,} {name} can be taken"
-        return problem(request, 422, f"bad-{name}", detail, findings, **msgspec.to_builtins(answer))
+        return problem(request, 422, f"bad-{name}", detail, answer.findings, **msgspec.to_builtins(answer))
     return Response(msgspec.json.encode(answer), status, media_type="application/json")

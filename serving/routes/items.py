@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from serving.access import editors_only
+from serving.access import EDITORS_ONLY
 from serving.body import read_json
-from serving.control import ControlPlane
-from serving.ingest import Ingest
+from serving.dependencies import Control, EventIntake
 from serving.problems import documented
+from serving.queries import STRICT_QUERY
 from serving.routes.events import answered
-from serving.schemas import BatchAnswer, ItemAnswer, ItemsPage
+from serving.schemas import ItemAnswer, ItemsPage
+from serving.verdicts import BatchResult
 
 ITEM: dict[str, Any] = {
     "id": "desk-1",
@@ -44,43 +45,43 @@ BODY: dict[str, Any] = {
 Actor = Annotated[str, Header(alias="X-Author", description="who says so, for the audit trail", max_length=200)]
 
 
-def routes(control: ControlPlane, ingest: Ingest, admin_token: str) -> APIRouter:
-    """The catalogue routes."""
-    router = APIRouter(tags=["catalogue"])
+router = APIRouter(tags=["catalogue"], dependencies=STRICT_QUERY)
 
-    @router.post(
-        "/v1/items",
-        summary="Put items into the catalogue",
-        description=(
-            "Creates or replaces whole items; each gets a verdict by its index, and good ones are stored even when "
-            "others are bad. In force in every serving process within a second. 422 with the verdicts when all are bad."
-        ),
-        response_model=BatchAnswer,
-        responses=documented(400, 401, 413, 422, 503),
-        openapi_extra=BODY,
-        dependencies=[Depends(editors_only(admin_token))],
-    )
-    async def upsert(request: Request, author: Actor = "api") -> Response:
-        body = await read_json(request)
-        return answered(request, await run_in_threadpool(ingest.items, body, author), "items", 200)
 
-    @router.get(
-        "/v1/items",
-        summary="The whole catalogue, page by page",
-        description="In the order of their last change; nothing is missed when items change while one is paging.",
-        responses=documented(422, 503),
-    )
-    def items(
-        after: Annotated[int, Query(ge=0, description="`next` of the page before")] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> ItemsPage:
-        page = control.items_since(after, limit)
-        following = str(page[-1].revision) if len(page) == limit else None
-        return ItemsPage(items=[stored.item for stored in page], next=following)
+@router.post(
+    "/v1/items",
+    summary="Put items into the catalogue",
+    description=(
+        "Creates or replaces whole items; each gets a result by its index, and good ones are stored even when "
+        "others are bad. In force in every serving process within a second. 422 with the results when all are bad."
+    ),
+    response_model=BatchResult,
+    responses=documented(400, 401, 413, 422, 503),
+    openapi_extra=BODY,
+    dependencies=EDITORS_ONLY,
+)
+async def upsert(request: Request, intake: EventIntake, author: Actor = "api") -> Response:
+    body = await read_json(request)
+    return answered(request, await run_in_threadpool(intake.items, body, author), "items", 200)
 
-    @router.get("/v1/items/{item_id}", summary="One item", responses=documented(404, 503))
-    def item(item_id: str) -> ItemAnswer:
-        stored = control.item(item_id)
-        return ItemAnswer(revision=stored.revision, item=stored.item)
 
-    return router
+@router.get(
+    "/v1/items",
+    summary="The whole catalogue, page by page",
+    description="In the order of their last change; nothing is missed when items change while one is paging.",
+    responses=documented(422, 503),
+)
+def items(
+    control: Control,
+    after: Annotated[int, Query(ge=0, description="`next` of the page before")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> ItemsPage:
+    page = control.items_since(after, limit)
+    following = str(page[-1].revision) if len(page) == limit else None
+    return ItemsPage(items=[stored.item for stored in page], next=following)
+
+
+@router.get("/v1/items/{item_id}", summary="One item", responses=documented(404, 503))
+def item(item_id: str, control: Control) -> ItemAnswer:
+    stored = control.item(item_id)
+    return ItemAnswer(revision=stored.revision, item=stored.item)

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from serving.metrics import Metrics
+from serving.dependencies import Meters
+
+router = APIRouter(tags=["operations"])
 
 
-def routes(metrics: Metrics) -> APIRouter:
-    """The metrics route."""
-    router = APIRouter(tags=["operations"])
-
-    @router.get(
-        "/metrics", summary="Figures in Prometheus text form, over all serving processes", response_class=Response
-    )
-    def figures() -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return router
+@router.get("/metrics", summary="Figures in Prometheus text form, over all serving processes", response_class=Response)
+def metrics(meters: Meters) -> Response:
+    return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from recsys.catalog import Code
 from recsys.errors import Finding, InvalidInput
-from serving.access import editors_only
+from serving.access import EDITORS_ONLY
 from serving.body import read_json, read_text
-from serving.control import ControlPlane
-from serving.desk import PolicyDesk
+from serving.dependencies import Control, Policies
 from serving.problems import documented
-from serving.queries import known_queries
+from serving.queries import STRICT_QUERY
 from serving.schemas import (
     AuditAnswer,
     AuditOut,
@@ -31,6 +30,7 @@ from serving.schemas import (
     PolicyText,
     PolicyVersionOut,
     PublishRequest,
+    RequestModel,
     rfc3339,
 )
 
@@ -46,152 +46,159 @@ def _body(form: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
 
 PUBLISH_BODY = _body(PublishRequest, {"version": 4, "author": "Lin Yue", "base_version": 3})
 _EXAMPLE = {"text": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
-Who = Annotated[str, Query(min_length=1, max_length=200, description="of a policy sent as YAML")]
-Note = Annotated[str, Query(max_length=2000, description="of a policy sent as YAML")]
-Base = Annotated[
-    int | None,
-    Query(
-        ge=0,
-        description="of a policy sent as YAML: the newest version the author has seen, 0 for none; another one saved "
-        "since is then a conflict",
-    ),
-]
-
-
 OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="code of the outlet in the tree")]
 
 
-def routes(desk: PolicyDesk, control: ControlPlane, admin_token: str) -> APIRouter:
-    """The policy routes; all that write, and the audit trail, are for editors."""
-    router = APIRouter(tags=["policies"], dependencies=[Depends(known_queries)])
-    editors = [Depends(editors_only(admin_token))]
+class YamlQuery(RequestModel):
+    """What is sent along with a policy in YAML."""
 
-    @router.get("/v1/outlets", summary="Every outlet, parents before children")
-    def outlets() -> list[OutletAnswer]:
-        return desk.outlets()
-
-    @router.put(
-        "/v1/outlets/{outlet}",
-        summary="Name an outlet",
-        responses=documented(401, 422, 503),
-        dependencies=editors,
+    author: Annotated[str, Field(min_length=1, max_length=200)] = Field("api", description="of a policy sent as YAML")
+    note: Annotated[str, Field(max_length=2000)] = Field("", description="of a policy sent as YAML")
+    base_version: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="of a policy sent as YAML: the newest version the author has seen, 0 for none; another one saved "
+        "since is then a conflict",
     )
-    def name_outlet(outlet: OutletCode, body: OutletRequest) -> OutletAnswer:
-        return desk.name_outlet(outlet, body.name, body.author)
 
-    @router.get(
-        "/v1/policies/{outlet}",
-        summary="What an outlet says, and what is in force there",
-        responses=documented(404, 422, 503),
-    )
-    def policy(outlet: OutletCode) -> PolicyAnswer:
-        return desk.policy(outlet)
 
-    @router.get(
-        "/v1/policies/{outlet}/effective",
-        summary="What is in force at an outlet, whether or not it says anything itself",
-        responses=documented(404, 422, 503),
-    )
-    def in_force(outlet: OutletCode) -> InForce:
-        return desk.in_force(outlet)
+class AuditQuery(RequestModel):
+    """Which part of the audit trail to return."""
 
-    @router.post(
-        "/v1/policies/{outlet}/lint",
-        summary="Check a policy without saving it",
-        description="Contradictions, dead rules, unmeetable floors, loosened parents: each finding at its field. "
-        "Takes `application/yaml` too.",
-        responses=documented(400, 401, 413, 422, 503),
-        dependencies=editors,
-        openapi_extra=_body(PolicyText, _EXAMPLE),
-    )
-    async def lint(request: Request, outlet: OutletCode) -> LintAnswer:
-        if _is_yaml(request):
-            said = PolicyText(text=await read_text(request))
-        else:
-            said = _said(PolicyText, await read_json(request))
-        return LintAnswer(findings=await run_in_threadpool(desk.lint, outlet, said))
+    after: int = Field(0, ge=0, description="`next` of the page before, oldest first")
+    limit: int = Field(100, ge=1, le=1000)
+    before: Annotated[int, Field(ge=1)] | None = Field(None, description="`next` of the page before, newest first")
+    order: Literal["oldest", "newest"] = "oldest"
 
-    @router.post(
-        "/v1/policies/{outlet}/draft",
-        status_code=201,
-        summary="Save a new version",
-        description="Versions are only ever appended. 422 names every field that is wrong; lint's findings come along. "
-        "Takes `application/yaml` too, with `author`, `note` and `base_version` in the query.",
-        responses=documented(400, 401, 409, 413, 422, 503),
-        dependencies=editors,
-        openapi_extra=_body(
-            DraftRequest, {**_EXAMPLE, "author": "Lin Yue", "note": "a little nearer", "base_version": 3}
-        ),
-    )
-    async def draft(
-        request: Request, outlet: OutletCode, author: Who = "api", note: Note = "", base_version: Base = None
-    ) -> DraftAnswer:
-        if _is_yaml(request):
-            said = DraftRequest(text=await read_text(request), author=author, note=note, base_version=base_version)
-        else:
-            _no_queries(request)
-            said = _said(DraftRequest, await read_json(request))
-        return await run_in_threadpool(desk.draft, outlet, said)
 
-    @router.post(
-        "/v1/policies/{outlet}/publish",
-        summary="Put a saved version in force",
-        description=(
-            "In force in every serving process within a second; every page and impression names it. A policy sent as "
-            "`application/yaml` is saved as the next version and put in force in one step, with `author`, `note` and "
-            "`base_version` in the query."
-        ),
-        responses=documented(400, 401, 404, 409, 413, 422, 503),
-        dependencies=editors,
-        openapi_extra=PUBLISH_BODY,
-    )
-    async def publish(
-        request: Request, outlet: OutletCode, author: Who = "api", note: Note = "", base_version: Base = None
-    ) -> PolicyVersionOut:
-        if _is_yaml(request):
-            sent = DraftRequest(text=await read_text(request), author=author, note=note, base_version=base_version)
-            return await run_in_threadpool(desk.publish_text, outlet, sent)
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
+
+
+@router.get("/v1/outlets", summary="Every outlet, parents before children")
+def outlets(policies: Policies) -> list[OutletAnswer]:
+    return policies.outlets()
+
+
+@router.put(
+    "/v1/outlets/{outlet}",
+    summary="Name an outlet",
+    responses=documented(401, 422, 503),
+    dependencies=EDITORS_ONLY,
+)
+def name_outlet(outlet: OutletCode, body: OutletRequest, policies: Policies) -> OutletAnswer:
+    return policies.name_outlet(outlet, body.name, body.author)
+
+
+@router.get(
+    "/v1/policies/{outlet}",
+    summary="What an outlet says, and what is in force there",
+    responses=documented(404, 422, 503),
+)
+def policy(outlet: OutletCode, policies: Policies) -> PolicyAnswer:
+    return policies.policy(outlet)
+
+
+@router.get(
+    "/v1/policies/{outlet}/effective",
+    summary="What is in force at an outlet, whether or not it says anything itself",
+    responses=documented(404, 422, 503),
+)
+def in_force(outlet: OutletCode, policies: Policies) -> InForce:
+    return policies.in_force(outlet)
+
+
+@router.post(
+    "/v1/policies/{outlet}/lint",
+    summary="Check a policy without saving it",
+    description="Contradictions, dead rules, unmeetable floors, loosened parents: each finding at its field. "
+    "Takes `application/yaml` too.",
+    responses=documented(400, 401, 413, 422, 503),
+    dependencies=EDITORS_ONLY,
+    openapi_extra=_body(PolicyText, _EXAMPLE),
+)
+async def lint(request: Request, outlet: OutletCode, policies: Policies) -> LintAnswer:
+    if _is_yaml(request):
+        said = PolicyText(text=await read_text(request))
+    else:
+        said = _said(PolicyText, await read_json(request))
+    return LintAnswer(findings=await run_in_threadpool(policies.lint, outlet, said))
+
+
+@router.post(
+    "/v1/policies/{outlet}/draft",
+    status_code=201,
+    summary="Save a new version",
+    description="Versions are only ever appended. 422 names every field that is wrong; lint's findings come along. "
+    "Takes `application/yaml` too, with `author`, `note` and `base_version` in the query.",
+    responses=documented(400, 401, 409, 413, 422, 503),
+    dependencies=EDITORS_ONLY,
+    openapi_extra=_body(DraftRequest, {**_EXAMPLE, "author": "Lin Yue", "note": "a little nearer", "base_version": 3}),
+)
+async def draft(
+    request: Request, outlet: OutletCode, policies: Policies, query: Annotated[YamlQuery, Query()]
+) -> DraftAnswer:
+    if _is_yaml(request):
+        said = DraftRequest(text=await read_text(request), **vars(query))
+    else:
         _no_queries(request)
-        said = _said(PublishRequest, await read_json(request))
-        return await run_in_threadpool(desk.publish, outlet, said)
+        said = _said(DraftRequest, await read_json(request))
+    return await run_in_threadpool(policies.draft, outlet, said)
 
-    @router.post(
-        "/v1/policies/{outlet}/rollback",
-        summary="Put an earlier version in force again",
-        responses=documented(401, 404, 409, 422, 503),
-        dependencies=editors,
+
+@router.post(
+    "/v1/policies/{outlet}/publish",
+    summary="Put a saved version in force",
+    description=(
+        "In force in every serving process within a second; every page and impression names it. A policy sent as "
+        "`application/yaml` is saved as the next version and put in force in one step, with `author`, `note` and "
+        "`base_version` in the query."
+    ),
+    responses=documented(400, 401, 404, 409, 413, 422, 503),
+    dependencies=EDITORS_ONLY,
+    openapi_extra=PUBLISH_BODY,
+)
+async def publish(
+    request: Request, outlet: OutletCode, policies: Policies, query: Annotated[YamlQuery, Query()]
+) -> PolicyVersionOut:
+    if _is_yaml(request):
+        sent = DraftRequest(text=await read_text(request), **vars(query))
+        return await run_in_threadpool(policies.publish_text, outlet, sent)
+    _no_queries(request)
+    said = _said(PublishRequest, await read_json(request))
+    return await run_in_threadpool(policies.publish, outlet, said)
+
+
+@router.post(
+    "/v1/policies/{outlet}/rollback",
+    summary="Put an earlier version in force again",
+    responses=documented(401, 404, 409, 422, 503),
+    dependencies=EDITORS_ONLY,
+)
+def rollback(outlet: OutletCode, body: PublishRequest, policies: Policies) -> PolicyVersionOut:
+    return policies.rollback(outlet, body)
+
+
+@router.get(
+    "/v1/policies/{outlet}/history",
+    summary="Every version ever saved, newest first",
+    responses=documented(422, 503),
+)
+def history(outlet: OutletCode, policies: Policies) -> History:
+    return History(outlet=outlet, versions=policies.history(outlet))
+
+
+@router.get(
+    "/v1/audit",
+    summary="Who did what when",
+    description="Each row is hashed over the row before, so altering or removing one breaks the chain.",
+    responses=documented(401, 422, 503),
+    dependencies=EDITORS_ONLY,
+)
+def audit(control: Control, query: Annotated[AuditQuery, Query()]) -> AuditAnswer:
+    rows = control.audit(query.after, query.limit, query.before, newest_first=query.order == "newest")
+    return AuditAnswer(
+        rows=[AuditOut(**{**vars(row), "at": rfc3339(row.at)}) for row in rows],
+        next=rows[-1].seq if len(rows) == query.limit else None,
     )
-    def rollback(outlet: OutletCode, body: PublishRequest) -> PolicyVersionOut:
-        return desk.rollback(outlet, body)
-
-    @router.get(
-        "/v1/policies/{outlet}/history",
-        summary="Every version ever saved, newest first",
-        responses=documented(422, 503),
-    )
-    def history(outlet: OutletCode) -> History:
-        return History(outlet=outlet, versions=desk.history(outlet))
-
-    @router.get(
-        "/v1/audit",
-        summary="Who did what when",
-        description="Each row is hashed over the row before, so altering or removing one breaks the chain.",
-        responses=documented(401, 422, 503),
-        dependencies=editors,
-    )
-    def audit(
-        after: Annotated[int, Query(ge=0, description="`next` of the page before, oldest first")] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        before: Annotated[int | None, Query(ge=1, description="`next` of the page before, newest first")] = None,
-        order: Literal["oldest", "newest"] = "oldest",
-    ) -> AuditAnswer:
-        rows = control.audit(after, limit, before, newest_first=order == "newest")
-        return AuditAnswer(
-            rows=[AuditOut(**{**vars(row), "at": rfc3339(row.at)}) for row in rows],
-            next=rows[-1].seq if len(rows) == limit else None,
-        )
-
-    return router
 
 
 def _is_yaml(request: Request) -> bool:

@@ -7,15 +7,16 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from serving.access import editors_only
-from serving.desk import PolicyDesk
+from serving.access import EDITORS_ONLY
+from serving.dependencies import Policies, PolicyPreviews
 from serving.preview.schemas import PreviewLine, PreviewRequest
-from serving.preview.service import Preview, Previews
+from serving.preview.service import Preview
 from serving.problems import documented
+from serving.queries import STRICT_QUERY
 from serving.routes.policies import OutletCode
 
 log = logging.getLogger("mainstay.serving")
@@ -23,33 +24,32 @@ log = logging.getLogger("mainstay.serving")
 MEDIA_TYPE = "application/x-ndjson"
 
 
-def routes(desk: PolicyDesk, previews: Previews, admin_token: str) -> APIRouter:
-    """The preview route; for editors."""
-    router = APIRouter(tags=["policies"])
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
-    @router.post(
-        "/v1/policies/{outlet}/preview",
-        summary="What a draft would change: recent requests replayed, in pairs",
-        description=(
-            "Replays recent requests for pages of the outlet, and of those below it, through the real engine: "
-            "unguided, under the active policy, under the draft. The answer is a stream of JSON lines, each a "
-            "`PreviewLine`: the first figures within a second or two, then ever more requests, the last line "
-            "`complete`. Closing the connection ends the work. One preview at a time per serving process; another "
-            "gets 429. Everything is predicted by the model, not caused."
-        ),
-        response_class=StreamingResponse,
-        responses={
-            200: {"model": PreviewLine, "description": "JSON lines", "content": {MEDIA_TYPE: {}}},
-            **documented(401, 404, 422, 429, 503),
-        },
-        dependencies=[Depends(editors_only(admin_token))],
-    )
-    async def preview(outlet: OutletCode, body: PreviewRequest) -> StreamingResponse:
-        draft = await run_in_threadpool(desk.to_preview, outlet, body)
-        admitted = await run_in_threadpool(previews.open, draft, body)
-        return StreamingResponse(_stream(admitted), media_type=MEDIA_TYPE)
 
-    return router
+@router.post(
+    "/v1/policies/{outlet}/preview",
+    summary="What a draft would change: recent requests replayed, in pairs",
+    description=(
+        "Replays recent requests for pages of the outlet, and of those below it, through the real engine: "
+        "unguided, under the active policy, under the draft. The answer is a stream of JSON lines, each a "
+        "`PreviewLine`: the first figures within a second or two, then ever more requests, the last line "
+        "`complete`. Closing the connection ends the work. One preview at a time per serving process; another "
+        "gets 429. Everything is predicted by the model, not caused."
+    ),
+    response_class=StreamingResponse,
+    responses={
+        200: {"model": PreviewLine, "description": "JSON lines", "content": {MEDIA_TYPE: {}}},
+        **documented(401, 404, 422, 429, 503),
+    },
+    dependencies=EDITORS_ONLY,
+)
+async def preview(
+    outlet: OutletCode, body: PreviewRequest, policies: Policies, previews: PolicyPreviews
+) -> StreamingResponse:
+    draft = await run_in_threadpool(policies.to_preview, outlet, body)
+    admitted = await run_in_threadpool(previews.open, draft, body)
+    return StreamingResponse(_stream(admitted), media_type=MEDIA_TYPE)
 
 
 async def _stream(preview: Preview) -> AsyncIterator[bytes]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from recsys.guidance.profiles import Duty, Profile
+from serving.dependencies import Profiles
+from serving.queries import STRICT_QUERY
 
 
 class ProfileOut(BaseModel):
@@ -30,15 +31,12 @@ class ProfilesAnswer(BaseModel):
     profiles: list[ProfileOut]
 
 
-def routes(profiles: Mapping[str, Profile]) -> APIRouter:
-    """The profiles route; open, since it says nothing about anybody."""
-    router = APIRouter(tags=["policies"])
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
-    @router.get("/v1/profiles", summary="Ready sets of controls for public rules")
-    def every() -> ProfilesAnswer:
-        return ProfilesAnswer(profiles=[_out(profile) for profile in profiles.values()])
 
-    return router
+@router.get("/v1/profiles", summary="Ready sets of controls for public rules")
+def profiles(profiles: Profiles) -> ProfilesAnswer:
+    return ProfilesAnswer(profiles=[_out(profile) for profile in profiles.values()])
 
 
 def _out(profile: Profile) -> ProfileOut:

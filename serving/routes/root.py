@@ -1,16 +1,12 @@
-"""Where to go from here: GET /."""
+"""Entry points of the service: GET /."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
+router = APIRouter(include_in_schema=False)
 
-def routes() -> APIRouter:
-    """The root; it only names the doors."""
-    router = APIRouter(include_in_schema=False)
 
-    @router.get("/")
-    async def doors() -> dict[str, str]:
-        return {"service": "Mainstay", "console": "/console", "documentation": "/docs", "health": "/health/ready"}
-
-    return router
+@router.get("/")
+async def root() -> dict[str, str]:
+    return {"service": "Mainstay", "console": "/console", "documentation": "/docs", "health": "/health/ready"}

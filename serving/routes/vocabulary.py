@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from recsys.catalog import KINDS, STATUSES, Catalog, Vocabulary
 from recsys.types import I16, I32
+from serving.dependencies import Snapshots
+from serving.queries import STRICT_QUERY
 
 
 class Word(BaseModel):
@@ -39,15 +39,12 @@ class VocabularyAnswer(BaseModel):
     series: list[Word]
 
 
-def routes(catalog: Callable[[], Catalog]) -> APIRouter:
-    """The vocabulary route; open, as the items are."""
-    router = APIRouter(tags=["policies"])
+router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
-    @router.get("/v1/vocabulary", summary="Labels, axes and other words that policies can use, with counts")
-    def vocabulary() -> VocabularyAnswer:
-        return _counted(catalog())
 
-    return router
+@router.get("/v1/vocabulary", summary="Labels, axes and other words that policies can use, with counts")
+def vocabulary(holders: Snapshots) -> VocabularyAnswer:
+    return _counted(holders.current.catalog)
 
 
 def _counted(catalog: Catalog) -> VocabularyAnswer:

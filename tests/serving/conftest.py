@@ -24,7 +24,8 @@ from recsys.bundle import Bundle
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.settings import Settings
 from recsys.types import ACTIONS
-from serving.app import Parts, build
+from serving.app import build
+from serving.services import Services
 
 PUBLISHED = datetime.now(UTC) - timedelta(days=2)
 POLICY = """
@@ -52,9 +53,9 @@ def item(n: int, outlet: str = "cn.zj", **more: object) -> dict[str, Any]:
 
 @dataclass
 class Service:
-    """A running service: its parts, and a client that speaks to it over HTTP."""
+    """A running app: its services, and a client that speaks to it over HTTP."""
 
-    parts: Parts
+    services: Services
     http: httpx.Client
 
     def stock(self, count: int = 60, policy: str = POLICY) -> None:
@@ -70,7 +71,7 @@ class Service:
 
     def caught_up(self) -> None:
         """Returns when the snapshot is as new as the control plane."""
-        until(lambda: self.parts.holders.current.revision == self.parts.control.revision())
+        until(lambda: self.services.holders.current.revision == self.services.control.revision())
 
     def page(self, viewer: str = "v1", placement: str = "cn.zj-mobile-home", **more: object) -> dict[str, Any]:
         """A page; fails on anything but 200."""
@@ -81,7 +82,7 @@ class Service:
 
     def published(self, count: int) -> list[ViewerEvent]:
         """The first `count` events of the stream, as soon as they are there."""
-        topic, stream = self.parts.settings.topic, self.parts.stream
+        topic, stream = self.services.settings.topic, self.services.stream
 
         def events() -> list[ViewerEvent]:
             parts = range(stream.partitions(topic))
@@ -113,7 +114,7 @@ Serve = Callable[..., AbstractContextManager[Service]]
 
 
 @contextmanager
-def running(home: Path, settings: dict[str, Any] | None = None, **parts: Any) -> Iterator[Service]:
+def running(home: Path, settings: dict[str, Any] | None = None, **given: Any) -> Iterator[Service]:
     """A service on a free port, with everything it was not given embedded in `home` or in memory."""
     said = {
         "home": str(home),
@@ -124,7 +125,7 @@ def running(home: Path, settings: dict[str, Any] | None = None, **parts: Any) ->
         "poll_ms": 20,
         **(settings or {}),
     }
-    app = build(Settings.model_validate(said), **parts)
+    app = build(Settings.model_validate(said), **given)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -133,7 +134,7 @@ def running(home: Path, settings: dict[str, Any] | None = None, **parts: Any) ->
     try:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with httpx.Client(base_url=address, timeout=60) as client:
-            yield Service(app.state.parts, client)
+            yield Service(app.state.services, client)
     finally:
         server.should_exit = True
         thread.join(20)
@@ -143,7 +144,7 @@ def running(home: Path, settings: dict[str, Any] | None = None, **parts: Any) ->
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
     """`with serve(settings={...}, **build_arguments) as service`; `settings` overrides single ones."""
-    return lambda settings=None, **parts: running(tmp_path, settings, **parts)
+    return lambda settings=None, **given: running(tmp_path, settings, **given)
 
 
 @pytest.fixture

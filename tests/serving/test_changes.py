@@ -137,7 +137,7 @@ def test_a_service_tells_changes_when_it_is_asked_to(serve, until, item) -> None
     with serve({"changes": "true"}) as service:
         service.stock(5)
         service.http.post("/v1/items", json=[item(1, status="withdrawn")]).raise_for_status()
-        topic, stream = changes_topic(service.parts.settings.topic), service.parts.stream
+        topic, stream = changes_topic(service.services.settings.topic), service.services.stream
 
         def kinds() -> list[str]:
             found = [read_change(m.value) for p in range(4) for m in stream.read(topic, p, 0, 100)]

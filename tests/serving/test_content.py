@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 
 
 def known(service, item_id: str) -> bool:
-    catalog = service.parts.holders.current.catalog
+    catalog = service.services.holders.current.catalog
     row = catalog.row_of.get(item_id, -1)
     return 0 <= row < len(catalog.content.vectors) and bool(catalog.content.vectors[row].any())
 
@@ -29,9 +29,9 @@ def test_a_new_item_has_its_vector_and_is_proposed_for_what_it_says(serve, item,
         said = [item(n, title={"zh": title}, topic="") for n, title in enumerate(titles[:1] + titles[2:])]
         service.http.post("/v1/items", json={"items": [*said, *(item(n) for n in range(5, 50))]}).raise_for_status()
         service.publish("cn", "outlet: cn\n")
-        service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(5, 50)]), FEATURES))
+        service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(5, 50)]), FEATURES))
         liked = ViewerState("v1", (Recent("item-0", "like", time.time()),))
-        service.parts.online.put({viewer_key("v1"): encode_viewer(liked)})
+        service.services.online.put({viewer_key("v1"): encode_viewer(liked)})
         service.http.post("/v1/items", json=[item(4, title={"zh": titles[1]})]).raise_for_status()
         until(lambda: known(service, "item-4"))
         page = service.page("v1", slots=47, trace=True, seed=1)  # all there are: a stand-in of a ranker orders them
@@ -48,7 +48,7 @@ def test_each_page_sees_one_world_while_vectors_arrive(service, item, until) -> 
 
     def look() -> None:
         while not stop.is_set():
-            snapshot = service.parts.holders.current
+            snapshot = service.services.holders.current
             for outlet, world in snapshot.worlds.items():
                 if world.catalog is not snapshot.catalog or world.policy.catalog is not snapshot.catalog:
                     torn.append(outlet)
@@ -61,7 +61,7 @@ def test_each_page_sees_one_world_while_vectors_arrive(service, item, until) -> 
     stop.set()
     watcher.join()
     assert torn == []
-    vectors = service.parts.holders.current.catalog.content.vectors
+    vectors = service.services.holders.current.catalog.content.vectors
     assert np.isfinite(vectors).all()
 
 
@@ -72,12 +72,12 @@ def test_vectors_that_come_while_the_catalogue_is_read_are_kept(service, item) -
         """The control plane, and vectors that arrive while it is read."""
 
         def __getattr__(self, name: str) -> object:
-            return getattr(service.parts.control, name)
+            return getattr(service.services.control, name)
 
         def items_since(self, *where: int) -> object:
             if where[0] > 0:
                 holders.take_content(made)
-            return service.parts.control.items_since(*where)
+            return service.services.control.items_since(*where)
 
     holders = Holders(Meanwhile(), MemoryStore(), time.time, Metrics())
     holders.follow_control()
@@ -98,7 +98,7 @@ def test_a_restart_encodes_nothing_again(serve, item, until, monkeypatch) -> Non
     monkeypatch.setattr("features.content.ngrams.NgramEncoder.encode", refuse)
     with serve({"vectors": ""}) as second:
         until(lambda: all(known(second, f"item-{n}") for n in range(60)))
-        assert second.parts.content.vectors.refused == {}
+        assert second.services.content.vectors.refused == {}
 
 
 def test_an_encoder_that_cannot_be_loaded_costs_no_page(serve, tmp_path, monkeypatch) -> None:

@@ -7,12 +7,12 @@ import json
 from features.aside import Damaged, set_aside
 from features.codec import VERSION, item_key, viewer_key
 from features.exposure import traffic_key
-from serving.app import LETTERS_EVERY_S
+from serving.pollers import LETTERS_EVERY_S
 
 
 def test_no_answer_breaks_on_damaged_states(serve) -> None:
     with serve() as service:
-        online, http = service.parts.online, service.http
+        online, http = service.services.online, service.http
         service.stock()
         bad = {
             viewer_key("v1"): b"\x02\xc1",
@@ -21,7 +21,7 @@ def test_no_answer_breaks_on_damaged_states(serve) -> None:
             traffic_key("cn-tv-home", "cn", 3, "t/0"): b"",
         }
         online.put(bad)
-        service.parts.holders.follow_stats()
+        service.services.holders.follow_stats()
         for viewer in ("v1", "v2"):
             assert "online" in service.page(viewer)["missing"]
             lines = http.get(f"/v1/viewers/{viewer}/export").text.splitlines()
@@ -37,7 +37,7 @@ def test_no_answer_breaks_on_damaged_states(serve) -> None:
 
 def test_a_gauge_says_how_many_are_set_aside(serve) -> None:
     with serve() as service:
-        set_aside(service.parts.online, [Damaged(viewer_key(v), "why", 1.0, True, b"?") for v in ("a", "b")])
-        service.parts.followers["aside"].once()
+        set_aside(service.services.online, [Damaged(viewer_key(v), "why", 1.0, True, b"?") for v in ("a", "b")])
+        service.services.followers["aside"].once()
         assert "mainstay_damaged_states 2.0" in service.http.get("/metrics").text
         assert LETTERS_EVERY_S < 60

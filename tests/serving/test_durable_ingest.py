@@ -113,7 +113,7 @@ def test_a_full_spool_says_503_a_page_costs_nothing_and_all_is_delivered_later(s
         return FileSpool(tmp_path / "small", stream, "viewer-events", limit_bytes=30_000, on_delivered=told)
 
     with serve(stream=stream, spool=small) as service:
-        spool = service.parts.spool
+        spool = service.services.spool
         service.stock()
         taken = 0
         while True:

@@ -30,7 +30,7 @@ def test_a_take_down_is_in_force_within_a_second(service, item, until) -> None:
 
 
 def test_an_unreadable_policy_leaves_the_last_good_one_in_service(service, until) -> None:
-    control = service.parts.control
+    control = service.services.control
     force(control, "cn", "outlet: cn\ncontrols: [{id: x, action: teleport}]\n")
     service.caught_up()
     page = service.page()
@@ -54,7 +54,9 @@ def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(servi
         return sound(policy, *args)
 
     monkeypatch.setattr(CompiledPolicy, "_draft_of", overflow)
-    force(service.parts.control, "cn", "outlet: cn\ncontrols: [{id: odd, action: cap, attribute: topic, at_most: 3}]\n")
+    force(
+        service.services.control, "cn", "outlet: cn\ncontrols: [{id: odd, action: cap, attribute: topic, at_most: 3}]\n"
+    )
     service.caught_up()
     page = service.page()
     assert (page["policy_version"], page["missing"]) == ("cn@1", ["model"])
@@ -97,8 +99,8 @@ def test_where_no_policy_was_ever_readable_editorial_pages_answer(service, bundl
     from features.columns import FEATURES
     from recsys.model import Model
 
-    service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
-    force(service.parts.control, "cn.zj", "outlet: cn.zj\nnonsense: true\n")
+    service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    force(service.services.control, "cn.zj", "outlet: cn.zj\nnonsense: true\n")
     service.caught_up()
     page = service.page()
     assert (page["rung"], page["policy_version"]) == ("editorial", "cn@1")
@@ -123,7 +125,7 @@ def test_each_request_sees_one_world_while_everything_changes(service, item) -> 
 
     def look() -> None:
         while not stop.is_set():
-            snapshot = service.parts.holders.current
+            snapshot = service.services.holders.current
             for outlet, world in snapshot.worlds.items():
                 if world.catalog is not snapshot.catalog or world.policy.catalog is not snapshot.catalog:
                     torn.append(outlet)
@@ -134,13 +136,13 @@ def test_each_request_sees_one_world_while_everything_changes(service, item) -> 
     watcher.start()
     for n in range(300, 312):
         service.http.post("/v1/items", json=[item(n)]).raise_for_status()
-        force(service.parts.control, "cn.zj", f"outlet: cn.zj\nnote: '{n}'\n")
+        force(service.services.control, "cn.zj", f"outlet: cn.zj\nnote: '{n}'\n")
         service.page()
     service.caught_up()
     stop.set()
     watcher.join()
     assert torn == []
-    assert len(service.parts.holders.current.catalog) == 72
+    assert len(service.services.holders.current.catalog) == 72
 
 
 def test_a_catalogue_of_many_pages_is_read_whole(service, item, monkeypatch) -> None:
@@ -149,16 +151,16 @@ def test_a_catalogue_of_many_pages_is_read_whole(service, item, monkeypatch) -> 
     monkeypatch.setattr(serving.holders, "PAGE", 7)
     service.http.post("/v1/items", json=[item(n) for n in range(50, 110)]).raise_for_status()
     service.caught_up()
-    assert set(service.parts.holders.current.catalog.ids) == {f"item-{n}" for n in range(110)}
+    assert set(service.services.holders.current.catalog.ids) == {f"item-{n}" for n in range(110)}
 
 
 @pytest.mark.parametrize("text", ["outlet: cn\n", "{}"])
 def test_a_new_process_reads_what_is_in_force(serve, text: str) -> None:
     with serve() as first:
         first.stock()
-        force(first.parts.control, "cn", text)
+        force(first.services.control, "cn", text)
     with serve() as second:
-        assert second.parts.holders.current.revision == second.parts.control.revision()
+        assert second.services.holders.current.revision == second.services.control.revision()
         page = second.page()
         assert page["policy_version"] == ("cn@2" if text != "{}" else "none")
         assert ("policy" in page["missing"]) == (text == "{}")

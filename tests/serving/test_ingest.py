@@ -1,4 +1,4 @@
-"""Batches of events and items: a verdict for each by its index; one bad entry never costs a good one."""
+"""Batches of events and items: a result for each by its index; one bad entry never costs a good one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import generate_latest
+from pydantic import TypeAdapter
 
 from features.events import decode
 from features.spool.direct import DirectSpool
@@ -19,8 +20,8 @@ from features.stream.memory import MemoryStream
 from recsys.errors import EventError, Unavailable
 from serving.ingest import Ingest
 from serving.metrics import Metrics
-from serving.schemas import BatchAnswer
 from serving.tokens import Tokens
+from serving.verdicts import BatchResult
 
 
 class Full(MemoryStream):
@@ -63,7 +64,7 @@ def test_an_event_about_an_unknown_item_is_taken_with_a_note_and_counted(service
     sent = [event("a"), event("b", data={"item_id": "itme-1"}), event("c", kind="search", data={})]
     said = service.http.post("/v1/events", json={"events": sent}).json()
     assert (said["accepted"], said["refused"]) == (3, 0)
-    known, unknown, nothing = said["verdicts"]
+    known, unknown, nothing = said["results"]
     assert not known["findings"]
     assert not nothing["findings"]
     assert [place["where"] for place in unknown["findings"]] == ["events[1].data.item_id"]
@@ -76,7 +77,7 @@ def test_one_event_by_itself_is_a_batch_of_one(shared, unique) -> None:
     headers = {"content-type": "application/cloudevents+json"}
     answer = shared.http.post("/v1/events", json=event(unique), headers=headers)
     assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
-    assert [verdict["id"] for verdict in answer.json()["verdicts"]] == [unique]
+    assert [result["id"] for result in answer.json()["results"]] == [unique]
     assert f"/app#{unique}" in {one.id for one in shared.published(1)}
     wrong = shared.http.post("/v1/events", json=event(unique) | {"time": 7}, headers=headers)
     assert wrong.status_code == 422
@@ -97,25 +98,25 @@ def test_a_bad_event_is_named_by_index_and_field_and_the_good_ones_are_taken(
     assert answer.status_code == 202
     body = answer.json()
     assert (body["accepted"], body["refused"]) == (2, 1)
-    assert [(v["index"], v["status"]) for v in body["verdicts"]] == [(0, "accepted"), (1, "refused"), (2, "accepted")]
-    (finding,) = body["verdicts"][1]["findings"]
+    assert [(v["index"], v["status"]) for v in body["results"]] == [(0, "accepted"), (1, "refused"), (2, "accepted")]
+    (finding,) = body["results"][1]["findings"]
     assert finding["where"] == where
     assert said in finding["message"]
     ids = {e.id for e in shared.published(2) if unique in e.id}
     assert ids == {f"/app#{unique}-0", f"/app#{unique}-2"}
 
 
-def test_when_all_are_bad_the_answer_is_a_problem_with_the_verdicts(shared) -> None:
+def test_when_all_are_bad_the_answer_is_a_problem_with_the_results(shared) -> None:
     answer = shared.http.post("/v1/events", json=[event(kind="sneeze")])
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["findings"][0]["where"] == "events[0].type"
-    assert answer.json()["verdicts"][0]["status"] == "refused"
+    assert answer.json()["results"][0]["status"] == "refused"
 
 
 def test_an_empty_batch_is_fine(shared) -> None:
     answer = shared.http.post("/v1/events", json=[])
-    assert (answer.status_code, answer.json()) == (202, {"accepted": 0, "quarantined": 0, "refused": 0, "verdicts": []})
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 0, "quarantined": 0, "refused": 0, "results": []})
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/items"])
@@ -146,7 +147,7 @@ def test_a_stream_that_refuses_is_said_with_when_to_try_again(serve) -> None:
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert "queue full" in answer.json()["detail"]
-        accepted = 'mainstay_events_total{verdict="accepted"}'
+        accepted = 'mainstay_events_total{status="accepted"}'
         assert f"{accepted} " not in service.http.get("/metrics").text, "nobody was told that it was taken"
         stream.full = False
         assert service.http.post("/v1/events", json=[event()]).status_code == 202
@@ -156,7 +157,7 @@ def test_a_stream_that_refuses_is_said_with_when_to_try_again(serve) -> None:
 def test_what_is_written_counts_though_nobody_waits_for_it_any_more(shared) -> None:
     stream, metrics = MemoryStream(1), Metrics()
     spool = DirectSpool(stream, "t")
-    ingest = Ingest(spool, shared.parts.control, Tokens(b"secret"), metrics, time.time)
+    ingest = Ingest(spool, shared.services.control, Tokens(b"secret"), metrics, time.time)
     taken = ingest.events(json.dumps([event()]).encode())
     assert taken.durable is not None
 
@@ -168,7 +169,7 @@ def test_what_is_written_counts_though_nobody_waits_for_it_any_more(shared) -> N
     spool.start()
     spool.close(10)
     assert len(stream.read("t", 0, 0, 10)) == 1
-    assert b'mainstay_events_total{verdict="accepted"} 1.0' in generate_latest(metrics._registry)
+    assert b'mainstay_events_total{status="accepted"} 1.0' in generate_latest(metrics._registry)
 
 
 def test_the_token_of_a_page_ties_an_event_to_it(service) -> None:
@@ -182,20 +183,20 @@ def test_the_token_of_a_page_ties_an_event_to_it(service) -> None:
         assert answer.status_code == 422
 
 
-def test_items_get_verdicts_and_the_good_ones_are_served(service, item) -> None:
+def test_items_get_results_and_the_good_ones_are_served(service, item) -> None:
     sent = [item(100), {"id": "x"}, item(0, summary={"en": "new"}), item(1), item(101, status="gone")]
     answer = service.http.post("/v1/items", json={"items": sent})
     assert answer.status_code == 200
-    verdicts = answer.json()["verdicts"]
-    assert [v["change"] for v in verdicts] == ["created", None, "updated", "unchanged", None]
-    assert {f["where"] for f in verdicts[1]["findings"]} == {
+    results = answer.json()["results"]
+    assert [v["change"] for v in results] == ["created", None, "updated", "unchanged", None]
+    assert {f["where"] for f in results[1]["findings"]} == {
         "items[1].title",
         "items[1].outlet",
         "items[1].published_at",
     }
-    assert verdicts[4]["findings"][0]["where"] == "items[4].status"
+    assert results[4]["findings"][0]["where"] == "items[4].status"
     service.caught_up()
-    assert "item-100" in service.parts.holders.current.catalog.row_of
+    assert "item-100" in service.services.holders.current.catalog.row_of
     assert service.http.get("/v1/items/item-0").json()["item"]["summary"] == {"en": "new"}
     assert service.http.get("/v1/items/none").status_code == 404
 
@@ -234,11 +235,11 @@ def test_the_future_is_kept_aside_and_said(service) -> None:
     sent += [event("e3", time="9999-12-31T23:59:59Z"), event("e4", time="1970-01-01T00:00:00Z")]
     sent += [event("e5", time="2026-01-01T00:00:00"), event("e6", data={"item_id": "x", "position_s": "NaN"})]
     body = service.http.post("/v1/events", json=sent).json()
-    said = [verdict["status"] for verdict in body["verdicts"]]
+    said = [result["status"] for result in body["results"]]
     assert said == ["quarantined", "quarantined", "accepted", "quarantined", "accepted", "accepted", "refused"]
     assert (body["accepted"], body["quarantined"], body["refused"]) == (3, 3, 1)
-    assert body["verdicts"][0]["findings"][0]["where"] == "events[0].time"
-    topic, stream = service.parts.settings.topic, service.parts.stream
+    assert body["results"][0]["findings"][0]["where"] == "events[0].time"
+    topic, stream = service.services.settings.topic, service.services.stream
     raws = [message.value for p in range(4) for message in stream.read(topic, p, 0, 100)]
     assert len(raws) == 6, "quarantined ones are durable too"
     read = []
@@ -247,7 +248,7 @@ def test_the_future_is_kept_aside_and_said(service) -> None:
             read.append(decode(raw).id)
     assert sorted(read) == ["/app#e2", "/app#e4", "/app#e5"]
     text = service.http.get("/metrics").text
-    assert 'mainstay_events_total{verdict="quarantined"} 3.0' in text
+    assert 'mainstay_events_total{status="quarantined"} 3.0' in text
     only = service.http.post("/v1/events", json=sent[:1])
     assert only.status_code == 202, "it was taken"
 
@@ -257,26 +258,26 @@ def test_an_event_whose_clock_is_dead_is_taken_and_told(shared, unique, time: st
     segment = {"type": "track", "event": "Video Playback Started", "userId": "v", "messageId": unique,
                "timestamp": time, "properties": {"asset_id": "item-1"}}  # fmt: skip
     for url, one in (("/v1/events", event(unique, time=time)), ("/v1/events?format=segment", segment)):
-        (verdict,) = shared.http.post(url, json=[one]).json()["verdicts"]
-        assert verdict["status"] == "accepted"
-        assert [(said["where"], said["level"]) for said in verdict["findings"]] == [("events[0].time", "hint")]
-    (sound,) = shared.http.post("/v1/events", json=[event(unique, time="2026-01-01T00:00:00Z")]).json()["verdicts"]
+        (result,) = shared.http.post(url, json=[one]).json()["results"]
+        assert result["status"] == "accepted"
+        assert [(said["where"], said["level"]) for said in result["findings"]] == [("events[0].time", "hint")]
+    (sound,) = shared.http.post("/v1/events", json=[event(unique, time="2026-01-01T00:00:00Z")]).json()["results"]
     assert sound.get("findings", []) == []
 
 
-def test_verdicts_have_the_form_that_is_documented(shared) -> None:
+def test_batch_results_have_the_form_that_is_documented(shared) -> None:
     for batch in ([], [event("a")], [event("a", kind="x"), event("b")], [event("a", time="9999-01-01T00:00:00Z")]):
         answer = shared.http.post("/v1/events", json=batch)
-        documented = BatchAnswer.model_validate_json(answer.content)
-        assert documented.model_dump() == answer.json()
+        documented = TypeAdapter(BatchResult).validate_json(answer.content)
+        assert TypeAdapter(BatchResult).dump_python(documented) == answer.json()
 
 
 def test_one_event_that_is_not_even_text_costs_no_other(shared, unique) -> None:
     good = json.dumps(event(f"{unique}-0")).encode()
     batch = b"[" + good + b', {"id": "\xff"}, ' + good.replace(b"-0", b"-1") + b"]"
     answer = shared.http.post("/v1/events", content=batch)
-    assert [verdict["status"] for verdict in answer.json()["verdicts"]] == ["accepted", "refused", "accepted"]
-    assert "not JSON" in answer.json()["verdicts"][1]["findings"][0]["message"]
+    assert [result["status"] for result in answer.json()["results"]] == ["accepted", "refused", "accepted"]
+    assert "not JSON" in answer.json()["results"][1]["findings"][0]["message"]
 
 
 def test_other_forms_are_understood(service) -> None:
@@ -288,8 +289,8 @@ def test_other_forms_are_understood(service) -> None:
         "properties": {"asset_id": "item-1"},
     }
     answer = service.http.post("/v1/events?format=segment", json=[call, {**call, "event": "Video Ad Started"}])
-    assert [verdict["status"] for verdict in answer.json()["verdicts"]] == ["accepted", "refused"]
-    assert answer.json()["verdicts"][1]["findings"][0]["where"] == "events[1].event"
+    assert [result["status"] for result in answer.json()["results"]] == ["accepted", "refused"]
+    assert answer.json()["results"][1]["findings"][0]["where"] == "events[1].event"
     bare = service.http.post("/v1/events?format=segment", json=[{**call, "properties": {}}])
     assert bare.json()["findings"][0]["where"] == "events[0].properties.asset_id"
     activity = {"type": "Like", "id": "a1", "actor": "v1", "object": "item-2"}

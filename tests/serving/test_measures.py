@@ -24,7 +24,7 @@ def gauges(service, name: str) -> dict[str, float]:
 def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, tmp_path: Path) -> None:
     pages = [service.page(viewer=f"v{n}", region="cn.zj", slots=8) for n in range(20)]
     service.page(viewer="v1", guided=False)
-    assert service.parts.followers["measures"].once(), service.parts.followers["measures"].error
+    assert service.services.followers["measures"].once(), service.services.followers["measures"].error
     said = gauges(service, "mainstay_measure")
     here = 'measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
     assert said[here.format("pages")] == 20
@@ -37,10 +37,10 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
 
     events = [event for event in service.published(20) if event.kind == "impression"]
     play = ViewerEvent(id="p", kind="play", viewer_id="v1", at=events[0].at - 10, item_id="item-1")
-    log = EventLog(service.parts.settings.event_log_dir)
+    log = EventLog(service.services.settings.event_log_dir)
     log.append("t/0", 0, 99, [Placed("t/0", n, event) for n, event in enumerate([play, *events])])
     items = tmp_path / "items.jsonl"
-    items.write_text("\n".join(item.model_dump_json() for item in service.parts.holders.current.catalog.items))
+    items.write_text("\n".join(item.model_dump_json() for item in service.services.holders.current.catalog.items))
     assert main(["--event-log", str(log.directory), "--catalog", str(items)]) == 0
     printed = capsys.readouterr().out
     told = json.loads(printed.splitlines()[-1])
@@ -54,7 +54,7 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
 
 def test_gauges_name_known_regions_tell_of_many_viewers_and_end_with_their_pages(service) -> None:
     """A region is the client's free text: it must not become a series of its own."""
-    live = service.parts.followers["measures"]
+    live = service.services.followers["measures"]
     for n in range(20):
         service.page(viewer=f"v{n}", region=f"cn.zj.village_{n}", slots=4)
         service.page(viewer=f"v{n % 19}", region="of_my_own", slots=4, placement="cn.zj-tv-home")
@@ -73,7 +73,7 @@ def test_gauges_name_known_regions_tell_of_many_viewers_and_end_with_their_pages
 def test_pages_older_than_the_window_are_let_go(service) -> None:
     """A viewer's state is not kept for longer than it is measured."""
     service.page()
-    live = service.parts.followers["measures"]._step.__self__
+    live = service.services.followers["measures"]._step.__self__
     assert live._pages
     replace(live, clock=lambda: live.clock() + WINDOW_S + 1).step()
     assert not live._pages

@@ -43,8 +43,8 @@ def ids(page) -> list[str]:
 def learn(service, bundle) -> None:
     """A model in service, and a viewer with a history."""
     liked = [Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5)]
-    service.parts.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", tuple(liked)))})
-    service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    service.services.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", tuple(liked)))})
+    service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
 
 
 def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> None:
@@ -177,7 +177,7 @@ def keeps_its_floor(page) -> bool:
 def test_a_dead_online_store_costs_the_personal_rung_only(serve, bundle) -> None:
     with serve(online=DeadStore()) as service:
         service.stock()
-        service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+        service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
         page = service.page()
         assert page["rung"] == "popular"
         assert page["missing"] == ["online"]
@@ -241,7 +241,7 @@ def test_without_model_and_counts_the_editorial_rung_answers(shared) -> None:
 
 def test_a_state_that_cannot_be_read_is_a_stranger(service, bundle) -> None:
     learn(service, bundle)
-    service.parts.online.put({viewer_key("v1"): b"\x01broken"})
+    service.services.online.put({viewer_key("v1"): b"\x01broken"})
     page = service.page()
     assert page["rung"] != "personal"
     assert page["missing"] == ["online"]
@@ -249,7 +249,7 @@ def test_a_state_that_cannot_be_read_is_a_stranger(service, bundle) -> None:
 
 def test_a_model_that_breaks_the_engine_costs_the_model_not_the_page(service, bundle, monkeypatch) -> None:
     learn(service, bundle)
-    engine = service.parts.feed.engine
+    engine = service.services.feed.engine
     run = type(engine).run
 
     def fragile(self, query, viewer, world):
@@ -267,7 +267,7 @@ def test_a_dead_stream_costs_the_impression_not_the_page(serve) -> None:
     with serve(stream=DeadStream(2)) as service:
         service.stock()
         assert len(service.page()["items"]) == 12
-        service.parts.publisher.stop(timeout_s=0.2)
+        service.services.publisher.stop(timeout_s=0.2)
         assert "mainstay_impressions_lost_total 1.0" in service.http.get("/metrics").text
 
 
@@ -300,7 +300,7 @@ def test_a_database_that_dies_leaves_the_last_catalogue_and_policy_in_service(se
     def dead(*_: object) -> int:
         raise Unavailable("control plane: gone")
 
-    monkeypatch.setattr(service.parts.control, "revision", dead)
+    monkeypatch.setattr(service.services.control, "revision", dead)
     time.sleep(0.1)
     assert service.http.get("/health/ready").json()["parts"]["control"]["detail"] == "control plane: gone"
     assert ids(service.page(seed=1)) == ids(before)
@@ -320,7 +320,7 @@ def test_pages_and_what_became_of_controls_are_counted(service) -> None:
 def test_opposite_histories_give_one_page_when_personalisation_is_off(service, bundle) -> None:
     learn(service, bundle)
     disliked = [Recent(f"item-{n}", "dislike", time.time()) for n in (1, 3, 5)]
-    service.parts.online.put({viewer_key("v2"): encode_viewer(ViewerState("v2", tuple(disliked)))})
+    service.services.online.put({viewer_key("v2"): encode_viewer(ViewerState("v2", tuple(disliked)))})
     pages = [service.page(viewer, personalised=False, seed=1) for viewer in ("v1", "v2")]
     assert ids(pages[0]) == ids(pages[1])
     assert ids(service.page("v1", seed=1)) != ids(service.page("v2", seed=1))

@@ -56,7 +56,7 @@ def test_a_policy_from_draft_to_rollback(service, until) -> None:
         ("Bo", "policy.publish"),
         ("Bo", "policy.rollback"),
     ]
-    assert service.parts.control.audit_break() is None
+    assert service.services.control.audit_break() is None
 
 
 @pytest.mark.parametrize("way", ["draft", "publish"])
@@ -101,7 +101,7 @@ def test_a_policy_that_cannot_be_read_is_refused_at_its_fields(shared) -> None:
     assert "one of both" in both["findings"][0]["message"]
     nobody = post(shared, "draft", {"text": TEXT, "author": ""}, status=422)
     assert nobody["findings"][0]["where"] == "body.author"
-    assert shared.parts.control.history("cn.zj") == []
+    assert shared.services.control.history("cn.zj") == []
 
 
 def test_yaml_is_taken_as_it_is_by_lint_draft_and_publish(service) -> None:
@@ -182,13 +182,13 @@ def test_what_no_page_could_be_made_under_is_neither_saved_nor_published(service
         assert (told["where"], "cannot stand in a policy" in told["message"]) == ("note", True)
     said = post(service, "draft", {"policy": {"outlet": "cn.zj", "note": "\0"}, "author": "Lin"}, status=422)
     assert said["findings"][0]["where"] == "note"
-    assert service.parts.control.history("cn.zj") == []
+    assert service.services.control.history("cn.zj") == []
     post(service, "draft", {"text": TEXT, "author": "Lin"}, status=201)
     monkeypatch.setattr(CompiledPolicy, "trial", _overflow)
     for path, body in (("draft", {"text": TEXT, "author": "Lin"}), ("publish", {"version": 1, "author": "Lin"})):
         said = post(service, path, body, status=422)
         assert "no page could be made under it (OverflowError" in said["findings"][0]["message"], path
-    assert [version.active for version in service.parts.control.history("cn.zj")] == [False]
+    assert [version.active for version in service.services.control.history("cn.zj")] == [False]
 
 
 def _overflow(policy: CompiledPolicy) -> None:
@@ -235,7 +235,7 @@ def test_the_token_guards_every_write_and_the_audit_trail(serve) -> None:
             ("GET", "/console/choices"),
         ]:
             assert service.http.request(method, path, json={}).status_code == 401, path
-        assert service.parts.control.revision() == 0
+        assert service.services.control.revision() == 0
 
 
 def test_the_words_of_the_catalogue_are_told_with_counts(service, item) -> None:

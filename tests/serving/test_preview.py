@@ -39,7 +39,7 @@ LIGHT = "outlet: cn.zj\ncontrols:\n  - {id: public, action: share, where: {label
 @pytest.fixture
 def here(service) -> object:
     """The service with previews in its own process: no time to start others."""
-    service.parts.previews.crew._size = 0
+    service.services.previews.crew._size = 0
     return service
 
 
@@ -81,9 +81,9 @@ def test_the_log_is_replayed_with_seed_slots_and_session(here) -> None:
     first = here.page(viewer="v1", slots=6, region="cn.zj", age=12)
     here.page(viewer="v1", slots=6, region="cn.zj", cursor=first["next_cursor"])
     events = [event for event in here.published(2) if event.kind == "impression"]
-    log = EventLog(here.parts.settings.event_log_dir)
+    log = EventLog(here.services.settings.event_log_dir)
     log.append("t/0", 0, 1, [Placed("t/0", n, event) for n, event in enumerate(events)])
-    here.parts.feed.asked.clear()
+    here.services.feed.asked.clear()
     last = preview(here, text="outlet: cn.zj\n", requests=2)[-1]
     assert last["sources"] == {"log": 2, "memory": 0, "made_up": 0}
     said = last["report"]["off_policy"]
@@ -131,7 +131,7 @@ def test_one_at_a_time_and_none_goes_on_when_nobody_listens(here, until) -> None
         assert busy.status_code == 429
         assert busy.headers["retry-after"]
         assert here.page()["items"], "pages go on"
-    until(lambda: here.parts.previews._admitted[0] == 0, within_s=5)
+    until(lambda: here.services.previews._admitted[0] == 0, within_s=5)
     assert preview(here, text=LIGHT)[-1]["phase"] == "complete"
 
 
@@ -159,9 +159,9 @@ def hired(crew: Crew, size: int) -> list:
 
 def test_processes_give_the_same_figures_and_leave_when_idle(here, bundle, until) -> None:
     """With a model, which travels as its bundle."""
-    here.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    here.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     alone = asked(here)[-1]["report"]
-    crew = here.parts.previews.crew
+    crew = here.services.previews.crew
     hired(crew, 2)
     crew._idle_s = 0.1
     assert preview(here, text=LIGHT)[-1]["report"] == alone
@@ -171,7 +171,7 @@ def test_processes_give_the_same_figures_and_leave_when_idle(here, bundle, until
 @pytest.mark.parametrize("after_s", [0.2])
 def test_a_process_that_dies_costs_time_not_figures(here, after_s: float) -> None:
     alone = asked(here)[-1]["report"]
-    crew = here.parts.previews.crew
+    crew = here.services.previews.crew
     [process] = hired(crew, 1)
     doom = threading.Timer(after_s, process.kill)
     doom.start()
@@ -227,7 +227,7 @@ def test_processes_that_die_twice_fail_the_preview(frail) -> None:
 
 
 def test_a_preview_whose_work_ends_early_says_that_it_failed(here, monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = here.parts.previews.crew
+    crew = here.services.previews.crew
     run = crew.run
     monkeypatch.setattr(crew, "run", lambda study, tasks, stopped: run(study, list(tasks)[:12], stopped))
     last = preview(here, text=LIGHT)[-1]
@@ -237,7 +237,7 @@ def test_a_preview_whose_work_ends_early_says_that_it_failed(here, monkeypatch: 
 
 def test_a_preview_may_be_collected_while_the_next_is_admitted(here) -> None:
     """Its `__del__` takes the lock, in whatever thread and moment the collector chooses."""
-    previews = here.parts.previews
+    previews = here.services.previews
 
     def collected() -> None:
         with previews._lock:
@@ -258,7 +258,7 @@ def test_a_preview_of_too_many_requests_is_refused(here) -> None:
 
 def test_the_world_of_a_closed_outlet_is_not_taken(service) -> None:
     """It has no model, and its pages are editorial ones: a preview of others would be of those."""
-    snapshot = service.parts.holders.current
+    snapshot = service.services.holders.current
     (first, world), *others = snapshot.worlds.items()
     assert others
     none = compile_policy((), snapshot.catalog)

@@ -23,8 +23,8 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
         with serve(urls) as service:
             service.stock()
             viewer = ViewerState(unique, tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3)))
-            service.parts.online.put({viewer_key(unique): encode_viewer(viewer)}, ttl_s=60)
-            service.parts.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+            service.services.online.put({viewer_key(unique): encode_viewer(viewer)}, ttl_s=60)
+            service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
             page = service.page(unique, slots=6)
             assert (page["rung"], page["policy_version"], page["missing"]) == ("personal", "cn@1", [])
             liked = {
@@ -41,7 +41,7 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
             assert events["impression"].request_id == events["like"].request_id == page["request_id"]
             parts = service.http.get("/health/ready").json()["parts"]
             assert {name for name, part in parts.items() if not part["ok"]} <= {"model", "worker"}  # neither runs here
-            assert service.parts.control.audit_break() is None
+            assert service.services.control.audit_break() is None
     finally:
         with admin.connect() as connection:
             connection.execute(text(f"DROP SCHEMA {unique} CASCADE"))

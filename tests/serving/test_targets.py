@@ -38,8 +38,8 @@ class Audience:
 
     def __init__(self, service: Any, log: Any) -> None:
         self.service = service
-        parts = service.parts
-        self.worker = Worker(parts.stream, parts.online, EventLog(log), topic=parts.settings.topic, group="g")
+        services = service.services
+        self.worker = Worker(services.stream, services.online, EventLog(log), topic=services.settings.topic, group="g")
 
     def asks(self, pages: int, viewer: str = "v", **more: Any) -> list[list[str]]:
         """Item ids of each page, all of them counted when this returns."""
@@ -51,7 +51,7 @@ class Audience:
         self.service.published(before + pages)
         while self.worker.step(wait_s=0):
             pass
-        self.service.parts.targets.step()
+        self.service.services.targets.step()
         return shown
 
 
@@ -95,7 +95,7 @@ def test_a_target_behind_its_plan_gets_a_price_and_the_page_its_item(service, au
 def test_what_nobody_knows_yet_is_not_foreseen(service, audience) -> None:
     """Before the first page there is no forecast; of a share, what it has so far comes with the first."""
     service.publish("cn", said(where={"label": "public-service"}, share=0.2, impressions=None))
-    service.parts.targets.step()
+    service.services.targets.step()
     fresh = target(service)
     assert (fresh["status"], fresh["forecast"], fresh["share_so_far"]) == ("unknown yet", None, None)
     assert 'mainstay_target_expected{target="cn/harvest"} NaN' in service.http.get("/metrics").text
@@ -140,7 +140,7 @@ def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None
 @pytest.mark.parametrize("amount", ["1e999", "Infinity", "1e13", "0", "-1", "0.5", "20.5", "true", '"20"'])
 def test_an_amount_that_is_none_is_refused(service, amount) -> None:
     service.publish("cn", said())
-    service.parts.targets.step()
+    service.services.targets.step()
     for what, more in (("amount", ""), ("clone", ', "id": "next", "by": "2099-01-01T00:00:00Z"')):
         body = f'{{"author": "x", "amount": {amount}{more}}}'
         headers = {"content-type": "application/json"}
@@ -158,7 +158,7 @@ def test_an_amount_that_is_none_is_refused(service, amount) -> None:
 )
 def test_a_clone_that_cannot_be_is_refused_in_words(service, more) -> None:
     service.publish("cn", said())
-    service.parts.targets.step()
+    service.services.targets.step()
     answer = order(service, "clone", **{"id": "next", "by": "2099-01-01T00:00:00Z", **more})
     assert answer.status_code == 422, answer.text
     assert answer.json()["findings"], answer.text
@@ -174,7 +174,7 @@ def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, au
     version = made.json()["version"]["version"]
     service.http.post("/v1/policies/cn/publish", json={"version": version, "author": "Lin Yue"}).raise_for_status()
     service.caught_up()
-    service.parts.targets.step()
+    service.services.targets.step()
     first, second = target(service), target(service, "harvest-2")
     assert second["amount"] == 50
     assert first["price"] > 0
@@ -183,7 +183,7 @@ def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, au
 
 def test_a_clone_asks_for_what_the_first_asks_for_by_now(service, until) -> None:
     service.publish("cn", said(impressions=500))
-    service.parts.targets.step()
+    service.services.targets.step()
     assert order(service, "amount", amount=2500).status_code == 204
     until(lambda: target(service)["amount"] == 2500, within_s=3)
     made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00Z").json()
@@ -214,7 +214,7 @@ weights: {public_value: 0.002}
 
 def test_a_clone_leaves_the_editors_text_as_it_is(service) -> None:
     service.publish("cn", YAML)
-    service.parts.targets.step()
+    service.services.targets.step()
     made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00+08:00").json()
     text = made["version"]["text"]
     kept = text.splitlines()
@@ -247,7 +247,7 @@ def test_one_more_control_goes_into_every_kind_of_list(text) -> None:
 def test_a_clone_that_cannot_keep_the_text_says_so(service, monkeypatch) -> None:
     monkeypatch.setattr("serving.targets.append_control", lambda text, control: "outlet: cn\ncontrols: []\n")
     service.publish("cn", YAML)
-    service.parts.targets.step()
+    service.services.targets.step()
     made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00+08:00").json()
     assert [c["id"] for c in json.loads(made["version"]["text"])["controls"]] == ["one-topic", "harvest", "harvest-2"]
     assert "without the comments" in made["findings"][-1]["message"]
@@ -271,7 +271,7 @@ def test_without_the_store_prices_freeze(service, audience) -> None:
     service.publish("cn", said())
     for _ in range(8):
         audience.asks(2)
-    loop: TargetLoop = service.parts.targets
+    loop: TargetLoop = service.services.targets
     price = loop.running["cn/harvest"].standing.price
     assert price > 0
 

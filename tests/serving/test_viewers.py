@@ -14,15 +14,15 @@ from serving.feed import QUERIES_KEPT_S
 
 def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
     with serve(settings={"admin_token": "secret"}) as service:
-        parts, editor = service.parts, {"authorization": "Bearer secret"}
+        services, editor = service.services, {"authorization": "Bearer secret"}
         for viewer in ("v1", "v2", "v1"):
             sent = {"specversion": "1.0", "id": f"e-{viewer}", "source": "/app", "type": "mainstay.viewer.play"}
             sent |= {"subject": viewer, "data": {"item_id": "item-1"}}
             service.http.post("/v1/events", json={"events": [sent]}).raise_for_status()
         service.published(3)
-        log = EventLog(parts.settings.event_log_dir)
-        topic, group = parts.settings.topic, parts.settings.group
-        with closing(Worker(parts.stream, parts.online, log, topic=topic, group=group)) as worker:
+        log = EventLog(services.settings.event_log_dir)
+        topic, group = services.settings.topic, services.settings.group
+        with closing(Worker(services.stream, services.online, log, topic=topic, group=group)) as worker:
             while worker.step(wait_s=0):
                 pass
         for refused in (service.http.get("/v1/viewers/v1/export"), service.http.delete("/v1/viewers/v1")):
@@ -35,7 +35,7 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
         gone = service.http.delete("/v1/viewers/v1", headers=editor)
         assert gone.json() == {"state": True, "events": 2, "files": len(log.files()), "left": 0, "held_by": {}}
         assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'
-        assert parts.online.get([viewer_key("v1"), viewer_key("v2")])[1] is not None
+        assert services.online.get([viewer_key("v1"), viewer_key("v2")])[1] is not None
         assert [one.event.viewer_id for one in log.replay()] == ["v2"]
         assert [one.viewer_id for one in service.published(1)] == ["v2"]
 
@@ -43,13 +43,13 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
 def test_an_erasure_says_for_whose_sake_messages_stay(serve) -> None:
     """Two of three are not passed by a group that has committed once, none by the workers, who have not begun."""
     with serve() as service:
-        topic, group = service.parts.settings.topic, service.parts.settings.group
+        topic, group = service.services.settings.topic, service.services.settings.group
         for n in range(3):
             sent = {"specversion": "1.0", "id": f"e{n}", "source": "/app", "type": "mainstay.viewer.play"}
             sent |= {"subject": "v1", "data": {"item_id": "item-1"}}
             service.http.post("/v1/events", json={"events": [sent]}).raise_for_status()
         service.published(3)
-        with closing(service.parts.stream.consumer(topic, "audit")) as reader:
+        with closing(service.services.stream.consumer(topic, "audit")) as reader:
             first = reader.poll(1, 5.0)[0]
             reader.commit({first.partition: first.offset})
         gone = service.http.delete("/v1/viewers/v1").json()
@@ -60,7 +60,7 @@ def test_an_erasure_says_for_whose_sake_messages_stay(serve) -> None:
 def test_an_erased_viewer_leaves_the_process_that_made_the_pages(service) -> None:
     for viewer in ("v1", "v2", "v1"):
         service.page(viewer=viewer)
-    feed = service.parts.feed
+    feed = service.services.feed
     pages = feed.watch.__self__._pages
     assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v1", "v2", "v1"]
     assert service.http.delete("/v1/viewers/v1").status_code == 200

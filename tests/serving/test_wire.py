@@ -41,7 +41,7 @@ def test_an_unforeseen_error_is_a_problem_that_gives_nothing_away(service, monke
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret of the house")
 
-    monkeypatch.setattr(service.parts.control, "item", broken)
+    monkeypatch.setattr(service.services.control, "item", broken)
     answer = service.http.get("/v1/items/item-1")
     assert answer.status_code == 500
     assert answer.json()["type"] == "urn:mainstay:problem:internal"
@@ -130,7 +130,7 @@ def test_the_console_offers_viewers_of_whom_something_is_known(service) -> None:
     from recsys.state import Recent, ViewerState
 
     states = [ViewerState(f"v{n}", tuple(Recent("item-1", "play", 1.0) for _ in range(n))) for n in range(4)]
-    service.parts.online.put({viewer_key(state.viewer_id): encode_viewer(state) for state in states})
+    service.services.online.put({viewer_key(state.viewer_id): encode_viewer(state) for state in states})
     choices = service.http.get("/console/choices").json()
     assert [viewer["id"] for viewer in choices["viewers"]] == ["v3", "v2", "v1", "v0"]
     assert "tv" in choices["screens"]
