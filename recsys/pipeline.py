@@ -33,7 +33,7 @@ from recsys.guidance.relaxation import shortages
 from recsys.guidance.solver import PATIENCE, late_after, solve
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered, credits, had_enough, price_bonus, with_targets
 from recsys.model import Model
-from recsys.ranking.utility import utility
+from recsys.ranking.utility import PLAY, utility, weight_vector
 from recsys.reasons import reasons
 from recsys.state import ItemStats, ViewerState
 from recsys.types import ACTIONS, F32, F64, U32, Bool, Drop, Page, PageItem, Query, Rung, Stage
@@ -236,13 +236,11 @@ class Engine:
                 )
                 p = ask.model.p(features)
                 trace.append(Stage("rank", len(batch), len(batch)))
-                return batch.with_columns(features=features, p=p, utility=utility(p))
+                return batch.with_columns(features=features, p=p, utility=utility(p, ask.model.weight))
             except Exception as failure:  # a ranker that cannot answer must not cost the page
                 error = f"{type(failure).__name__}: {failure}"
-        p = np.zeros((len(batch), len(ACTIONS)), np.float32)
-        p[:, 0] = _stand_in(ask, batch, rung)
         trace.append(Stage("rank", len(batch), len(batch), error=error))
-        return batch.with_columns(p=p, utility=utility(p))
+        return _unranked(ask, batch, rung)
 
     def _decide(self, ask: Ask, batch: Candidates, rung: Rung, trace: list[Stage], wide: bool) -> Page:
         """Solve for the page under the policy and write down why it is this one.
@@ -370,9 +368,18 @@ def _stopwatch(clock: Callable[[], float] | None) -> Callable[[], float]:
 
 def _editorial(ask: Ask, batch: Candidates) -> Candidates:
     """The batch as the last rung sees it."""
-    p = np.zeros_like(batch.p)
-    p[:, 0] = _stand_in(ask, batch, Rung.EDITORIAL)
-    return batch.with_columns(p=p, utility=utility(p))
+    return _unranked(ask, batch, Rung.EDITORIAL)
+
+
+def _unranked(ask: Ask, batch: Candidates, rung: Rung) -> Candidates:
+    """Probabilities and utility where no ranker answers: an estimate of p(play), and 0 for every other action.
+
+    A play weighs 1 under all weights, so utility is p(play) here, whichever model is in service.
+    """
+    p = np.zeros((len(batch), len(ACTIONS)), np.float32)
+    p[:, PLAY] = _stand_in(ask, batch, rung)
+    weight = ask.model.weight if ask.model is not None else weight_vector()
+    return batch.with_columns(p=p, utility=utility(p, weight))
 
 
 def _showable(ask: Ask) -> Bool:

@@ -56,6 +56,7 @@ from serving.pursuits import TargetLoop
 from serving.registry import ModelFollower
 from serving.routes import events, feeds, health, items, policies, previews, root, targets
 from serving.routes import metrics as metrics_routes
+from serving.routes import model as model_routes
 from serving.routes import profiles as profile_routes
 from serving.routes import viewers as viewer_routes
 from serving.routes import vocabulary as vocabulary_routes
@@ -288,6 +289,7 @@ def build(
         profile_routes.routes(ready_profiles()),
         root.routes(),
         vocabulary_routes.routes(lambda: holders.current.catalog),
+        model_routes.routes(lambda: holders.current.model),
         health.routes(parts.health),
         metrics_routes.routes(metrics),
         console_routes(online, settings.admin_token, unreadable),

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.columns import columns
+from features.columns import FEATURES, columns
+from recsys.bundle import pack, unpack
 from recsys.candidates import sources
 from recsys.catalog import Catalog
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
+from recsys.model import Model
 from recsys.pipeline import UNGUIDED, Engine, World, conserved
 from recsys.state import ItemStats, Position, Recent, ViewerState
 from recsys.types import ACTIONS, Drop, Placement, Query, Rung, Screen, Surface
@@ -78,6 +80,24 @@ def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: Wo
     near = [slot for slot in page.items if slot.reasons[0] in ("similar_to:i1", "similar_to:i6")]
     assert near
     assert {world.catalog.topics.names[world.catalog.topic[slot.row]] for slot in near} == {"film"}
+
+
+def test_the_weights_of_the_model_in_service_decide_the_page(engine: Engine, world: World) -> None:
+    assert world.model is not None
+    history, asked = viewer((1, "like")), query(12, guided=False)
+    pages = {}
+    for like, dislike in ((2.0, -3.0), (50.0, 0.0), (0.0, -50.0)):
+        weights = {"play": 1.0, "complete": 0.5, "like": like, "dislike": dislike}
+        bundle = replace(world.model.bundle, action_weights=weights)
+        model = Model.load(unpack(pack(bundle)), FEATURES)
+        page = engine.run(asked, history, replace(world, model=model))
+        assert [stage.error for stage in page.trace if stage.error] == []
+        for slot in page.items:
+            assert slot.utility == pytest.approx(sum(weights[name] * slot.p[name] for name in ACTIONS))
+        utilities = [slot.utility for slot in page.items]
+        assert utilities == sorted(utilities, reverse=True)
+        pages[like, dislike] = [slot.item_id for slot in page.items]
+    assert len({tuple(ids) for ids in pages.values()}) == 3, "each set of weights has its own order"
 
 
 def test_nothing_is_here_because_of_itself(engine: Engine, world: World) -> None:

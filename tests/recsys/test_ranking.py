@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from recsys.errors import BundleError
 from recsys.ranking.model import SILENT, WITHIN, Predictor, Ranker, tensors
-from recsys.ranking.utility import WORTH, utility
+from recsys.ranking.utility import DEFAULT_WEIGHTS, utility, weight_faults, weight_vector
+from recsys.types import ACTIONS
 
 F, A = 3, 4
 
@@ -53,5 +54,50 @@ def test_tensors_of_another_shape_are_refused(network: dict[str, np.ndarray]) ->
         Predictor.load({**network, "mean": np.zeros(F + 1, np.float32)})
 
 
-def test_utility_is_what_each_action_is_worth() -> None:
-    np.testing.assert_array_equal(utility(np.eye(A, dtype=np.float32)), WORTH)
+def test_a_certain_action_has_the_utility_of_its_weight() -> None:
+    weight = weight_vector({"dislike": -5.0, "like": 0.25, "complete": 3.0, "play": 1.0})
+    assert weight.tolist() == [1.0, 3.0, 0.25, -5.0]
+    np.testing.assert_array_equal(utility(np.eye(A, dtype=np.float32), weight), weight)
+
+
+vectors = st.lists(st.floats(-100, 100), min_size=A, max_size=A).map(np.array)
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1, width=32), min_size=A, max_size=A), min_size=1, max_size=5),
+    vectors,
+    vectors,
+    st.floats(-10, 10),
+)
+def test_utility_is_linear_in_the_weights(
+    rows: list[list[float]], one: np.ndarray, two: np.ndarray, factor: float
+) -> None:
+    p = np.array(rows, np.float32)
+    both = utility(p, one) + factor * utility(p, two)
+    np.testing.assert_allclose(utility(p, one + factor * two), both, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"like": float("nan")}, "the weight of like is nan"),
+        ({"like": float("inf")}, "the weight of like is inf"),
+        ({"like": 10**400}, "the weight of like is 1000"),
+        ({"like": "2"}, "the weight of like is '2'"),
+        ({"like": True}, "the weight of like is True"),
+        ({"share": 1.0}, "a weight for share, which is not an action"),
+        ({"play": 0.0}, "the weight of play is 0, expected 1"),
+        ({"play": -1.0}, "the weight of play is -1, expected 1"),
+        ({"play": 4.0}, "divide all weights by 4"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_named(change: dict[str, object], fault: str) -> None:
+    assert weight_faults(DEFAULT_WEIGHTS) == []
+    [said] = weight_faults({**DEFAULT_WEIGHTS, **change})
+    assert fault in said
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_without_a_weight_is_named(action: str) -> None:
+    rest = {name: weight for name, weight in DEFAULT_WEIGHTS.items() if name != action}
+    assert weight_faults(rest) == [f"no weight for {action}"]

@@ -54,6 +54,7 @@ globalThis.fetch = async (path, asked = {}) => {
   if (path.endsWith("/history")) return reply({ versions });
   if (path.endsWith("/lint")) return reply({ findings: findings() });
   if (path.includes(":recommend")) return reply(page(JSON.parse(asked.body).guided === false ? slot("film-1", "Juno", 0.08) : slot("desk-1", "Newsroom", -7e-6)));
+  if (path === "/v1/model") return reply({ version: "20261125T020141Z", action_weights: { play: 1, complete: 0.5, like: 2, dislike: -3 } });
   if (path.endsWith("/items/film-1")) return reply({ item: { id: "film-1", title: { en: "Juno", zh: "朱诺" } } });
   if (path.includes("/items/")) return reply({ detail: "no such item" }, 404);
   if (!path.endsWith("/draft")) return reply({ rows: trail, next: null });
