@@ -137,3 +137,5 @@ def _check(bundle: Bundle) -> None:
             raise BundleError(f"{name} is {tensor.dtype}, expected float32")
         if not np.isfinite(tensor).all():
             raise BundleError(f"{name} holds a number that is not finite")
+    if (bundle.popularity < 0).any():
+        raise BundleError("popularity holds a number below 0")

@@ -71,7 +71,10 @@ class Model:
             raise BundleError(
                 f"the ranker takes {predictor.features} features, the bundle names {len(bundle.feature_names)}"
             )
-        answer = predictor.p(bundle.probe_features)
+        try:
+            answer = predictor.p(bundle.probe_features)
+        except FloatingPointError as error:
+            raise BundleError(f"the ranker fails on its probe: {error}") from error
         off = float(np.abs(answer - bundle.probe_p).max())
         if not off <= PROBE_TOLERANCE:
             raise BundleError(f"the ranker answers its probe {off:.2g} off; at most {PROBE_TOLERANCE} is allowed")

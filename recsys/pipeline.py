@@ -33,7 +33,8 @@ from recsys.guidance.relaxation import shortages
 from recsys.guidance.solver import PATIENCE, late_after, solve
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered, credits, had_enough, price_bonus, with_targets
 from recsys.model import Model
-from recsys.ranking.utility import PLAY, utility, weight_vector
+from recsys.ranking.fallback import without_ranker
+from recsys.ranking.utility import utility
 from recsys.reasons import reasons
 from recsys.state import ItemStats, ViewerState
 from recsys.types import ACTIONS, F32, F64, U32, Bool, Drop, Page, PageItem, Query, Rung, Stage
@@ -240,7 +241,7 @@ class Engine:
             except Exception as failure:  # a ranker that cannot answer must not cost the page
                 error = f"{type(failure).__name__}: {failure}"
         trace.append(Stage("rank", len(batch), len(batch), error=error))
-        return _unranked(ask, batch, rung)
+        return without_ranker(ask, batch, rung)
 
     def _decide(self, ask: Ask, batch: Candidates, rung: Rung, trace: list[Stage], wide: bool) -> Page:
         """Solve for the page under the policy and write down why it is this one.
@@ -250,13 +251,13 @@ class Engine:
         cannot be applied at all; blocks have been kept by then (`_admit`).
         """
         policy = ask.policy if ask.query.guided else CompiledPolicy.none(ask.catalog)
-        last, error = _editorial(ask, batch), None
+        last, error = without_ranker(ask, batch, Rung.EDITORIAL), None
         try:
             solved = self._solve(ask, policy, batch) if wide else self._solve_or_widen(ask, policy, batch, rung, trace)
             page = self._page(ask, policy, solved, rung)
             if solved.batch.row is not batch.row:
                 batch = solved.batch
-                last = _editorial(ask, batch)
+                last = without_ranker(ask, batch, Rung.EDITORIAL)
             if not page.receipt.legal_kept:
                 broken = [line.id for line in page.receipt.controls if line.hardness == "legal" and line.by]
                 error = f"no page keeps the legal controls {', '.join(broken)}: the editorial page answers"
@@ -366,38 +367,12 @@ def _stopwatch(clock: Callable[[], float] | None) -> Callable[[], float]:
     return lambda: clock() - began
 
 
-def _editorial(ask: Ask, batch: Candidates) -> Candidates:
-    """The batch as the last rung sees it."""
-    return _unranked(ask, batch, Rung.EDITORIAL)
-
-
-def _unranked(ask: Ask, batch: Candidates, rung: Rung) -> Candidates:
-    """Probabilities and utility where no ranker answers: an estimate of p(play), and 0 for every other action.
-
-    A play weighs 1 under all weights, so utility is p(play) here, whichever model is in service.
-    """
-    p = np.zeros((len(batch), len(ACTIONS)), np.float32)
-    p[:, PLAY] = _stand_in(ask, batch, rung)
-    weight = ask.model.weight if ask.model is not None else weight_vector()
-    return batch.with_columns(p=p, utility=utility(p, weight))
-
-
 def _showable(ask: Ask) -> Bool:
     """[catalogue] whether anything but a block keeps an item off this page."""
     rows = np.arange(len(ask.catalog), dtype=np.int32)
     enough = had_enough(ask.policy, rows, ask.query, ask.viewer, ask.steered)
     showable, _ = first_reasons({**barred(ask.catalog, rows, ask.query, ask.viewer), Drop.ENOUGH: enough})
     return showable
-
-
-def _stand_in(ask: Ask, batch: Candidates, rung: Rung) -> F32:
-    """[N] a rough probability of a play where no ranker answers: popularity, or on the last rung youth alone."""
-    if rung is Rung.EDITORIAL:
-        age_d = np.maximum(ask.query.now - ask.catalog.published_at[batch.row], 0.0) / 86_400.0
-        return np.asarray(0.1 * np.exp2(-age_d / 7.0), np.float32)
-    local = local_plays(ask.stats, ask.query.region)
-    plays = ask.index.popularity if local is None else local
-    return np.asarray(0.5 * plays[batch.row] / max(float(plays.max(initial=0.0)), 1e-9), np.float32)
 
 
 def conserved(trace: tuple[Stage, ...]) -> Mapping[str, int]:

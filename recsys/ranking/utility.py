@@ -9,8 +9,6 @@ import numpy as np
 
 from recsys.types import ACTIONS, F32, F64
 
-PLAY = ACTIONS.index("play")
-
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"play": 1.0, "complete": 1.0, "like": 2.0, "dislike": -3.0})
 """Weight of each action in play equivalents: the default of training configurations, and in force without a model."""
 

@@ -151,6 +151,7 @@ def _nan(b: Bundle) -> Bundle:
     [
         (_nan, "not finite"),
         (lambda b: replace(b, popularity=b.popularity[:1]), "popularity has shape"),
+        (lambda b: replace(b, popularity=-b.popularity), "popularity holds a number below 0"),
         (lambda b: replace(b, item_ids=("i1", "i1")), "twice"),
         (lambda b: replace(b, probe_features=b.probe_features[:0], probe_p=b.probe_p[:0]), "no probe"),
         (lambda b: replace(b, popularity=b.popularity.astype(np.float64)), "float64"),

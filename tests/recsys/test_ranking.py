@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.errors import BundleError
 from recsys.ranking.model import SILENT, WITHIN, Predictor, Ranker, tensors
+from recsys.ranking.probabilities import COMPLETE, PLAY, coherent
 from recsys.ranking.utility import DEFAULT_WEIGHTS, utility, weight_faults, weight_vector
 from recsys.types import ACTIONS
 
@@ -43,10 +44,45 @@ def test_a_feature_that_never_varied_says_nothing(network: dict[str, np.ndarray]
 
 def test_calibration_scales_and_shifts_logits(network: dict[str, np.ndarray]) -> None:
     features = np.zeros((1, F), np.float32)
-    plain = Predictor.load(network).p(features)
     moved = Predictor.load({**network, "shift": network["shift"] + 1, "scale": network["scale"] * 2}).p(features)
-    logit = np.log(plain / (1 - plain))
-    np.testing.assert_allclose(moved, 1 / (1 + np.exp(-(2 * logit + 1))), rtol=1e-4)
+    logit = raw_logits(network, features)
+    np.testing.assert_allclose(moved, coherent(1 / (1 + np.exp(-(2 * logit + 1)))), rtol=1e-4)
+
+
+def raw_logits(network: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """[N, A] what the network says before calibration."""
+    ranker = Ranker(F, A, hidden=6)
+    ranker.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in network.items()})
+    with torch.inference_mode():
+        logits: np.ndarray = ranker.raw(torch.from_numpy(features)).numpy()
+    return logits
+
+
+calibration = st.lists(st.floats(-20, 20, width=32), min_size=A, max_size=A).map(lambda x: np.array(x, np.float32))
+
+
+@given(st.lists(st.tuples(*[st.floats(-9, 9, width=32)] * F), min_size=1, max_size=5), calibration, calibration)
+def test_no_calibration_makes_completions_likelier_than_plays(
+    network: dict[str, np.ndarray], rows: list[tuple[float]], scale: np.ndarray, shift: np.ndarray
+) -> None:
+    features = np.array(rows, np.float32)
+    p = Predictor.load({**network, "scale": np.abs(scale), "shift": shift}).p(features)
+    assert ((p >= 0) & (p <= 1)).all()
+    assert (p[:, COMPLETE] <= p[:, PLAY]).all()
+    alone = 1 / (1 + np.exp(-(raw_logits(network, features).astype(np.float64) * np.abs(scale) + shift)))
+    expected = alone.copy()
+    expected[:, COMPLETE] = np.minimum(alone[:, COMPLETE], alone[:, PLAY])
+    np.testing.assert_allclose(p, expected, atol=1e-5)  # nothing else is changed
+
+
+def test_an_estimate_that_is_not_a_number_is_refused(network: dict[str, np.ndarray]) -> None:
+    with pytest.raises(FloatingPointError, match="not a number"):
+        Predictor.load(network).p(np.full((1, F), np.nan, np.float32))
+
+
+def test_a_ranker_of_other_actions_is_refused() -> None:
+    with pytest.raises(BundleError, match="predicts 2 actions, expected 4: play, complete"):
+        Predictor.load(tensors(Ranker(F, 2, hidden=6)))
 
 
 def test_tensors_of_another_shape_are_refused(network: dict[str, np.ndarray]) -> None:
