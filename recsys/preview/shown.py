@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.distribution.screens import layout
+from recsys.ranking.probabilities import PLAY
 from recsys.types import ACTIONS, F64, I32, Page, Query
 
 
@@ -44,9 +45,14 @@ class Shown:
     fates: tuple[Fate, ...]
 
     @property
-    def engagement(self) -> float:
-        """Expected worth of the page to its viewer, in clicks: sum of attention x utility."""
+    def page_utility(self) -> float:
+        """Utility of the page to its viewer, in play equivalents: sum of attention x utility."""
         return float(self.attention @ self.utility)
+
+    @property
+    def expected_plays(self) -> float:
+        """How many plays the page is expected to bring: sum of attention x p(play)."""
+        return float(self.p[PLAY])
 
     @property
     def gave_way(self) -> bool:

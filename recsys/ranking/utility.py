@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
+from recsys.ranking.probabilities import PLAY
 from recsys.types import ACTIONS, F32, F64
 
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"play": 1.0, "complete": 1.0, "like": 2.0, "dislike": -3.0})
@@ -57,3 +59,15 @@ def utility(p: F32, weight: F64) -> F64:
     array([0.3])
     """
     return np.asarray(p @ weight, np.float64)
+
+
+def expected_plays(p: F32, attention: F64) -> float:
+    """Return how many plays a page of K items is expected to bring: the sum of attention x p(play).
+
+    p          [K, A]  calibrated probability of each action of the item in each slot
+    attention  [K]     chance that each slot is looked at
+
+    >>> round(expected_plays(np.array([[0.5, 0.1, 0.0, 0.0], [0.25, 0.0, 0.0, 0.0]]), np.array([1.0, 0.8])), 3)
+    0.7
+    """
+    return math.fsum(attention * p[:, PLAY].astype(np.float64))

@@ -1,6 +1,6 @@
 // One viewer's page, without and with guidance, and the receipt.
 
-import { $, added, api, brief, clicks, h, number, outlet, percent, pill, say, tile, time } from "./core.js";
+import { $, added, api, brief, clicks, h, number, outlet, percent, pill, say, signed, tile, time } from "./core.js";
 import { showReceipt } from "./receipt.js";
 import { called, know, learnTitles, titled } from "./titles.js";
 
@@ -71,7 +71,7 @@ function row(slot, move) {
   );
 }
 
-const figures = (detail) => `${say.word("utility")} ${clicks(detail.utility)}`
+const figures = (detail) => `${say.word("utility")} ${clicks(detail.utility)} · p(${say.word("viewer_play")}) ${clicks(detail.p.play)}`
   + (detail.bonus ? ` · ${say.word("bonus")} ${added(detail.bonus)}` : "");
 
 function bothTitles(title) {
@@ -89,10 +89,12 @@ function summary(without, guided, inService) {
   const before = places(without);
   const changed = guided.items.filter((slot) => before.get(slot.item.id) !== slot.slot).length;
   const { receipt: said } = guided;
-  const given = said.utility_without > 0 ? 1 - said.utility / said.utility_without : 0;
+  const change = (field) => (said[`${field}_without`] > 0 ? said[field] / said[`${field}_without`] - 1 : 0);
+  const both = (field) => `${number(said[`${field}_without`])} → ${number(said[field])}`;
   const tiles = [
     [`${changed} / ${guided.items.length}`, say.word("changed")],
-    [percent(given), say.word("cost"), `${number(said.utility_without)} → ${number(said.utility)}`],
+    [percent(-change("utility")), say.word("cost"), both("utility")],
+    [signed(change("expected_plays"), 1), say.word("expected_plays"), both("expected_plays")],
     [number(said.value), say.word("value")],
     said.proven ? [say.word("proven"), say.word("proven_under")] : [`≤ ${percent(said.gap, 2)}`, say.word("proof")],
     [h("span", { class: "name", title: guided.policy_version }, say.versions(guided.policy_version)), say.word("versions_used")],

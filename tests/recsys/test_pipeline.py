@@ -16,6 +16,7 @@ from features.columns import FEATURES, columns
 from recsys.bundle import pack, unpack
 from recsys.candidates import sources
 from recsys.catalog import Catalog
+from recsys.distribution.screens import layout
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
@@ -68,6 +69,10 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
     assert all(item.status == "published" and item.age_rating < 18 for item in items)
     assert all(slot.reasons and slot.sources for slot in page.items)
     assert_probabilities(page)
+    attention = layout(screen).attention(slots)
+    plays = sum(attention[k] * slot.p["play"] for k, slot in enumerate(page.items))
+    assert page.receipt.expected_plays == pytest.approx(plays)
+    assert guided or page.receipt.expected_plays_without == pytest.approx(plays)
     assert engine.run(asked, history, world).items == page.items
     if history:
         gone = {action.item_id for action in history.recent if action.kind != "play"}
@@ -187,10 +192,13 @@ def test_probabilities_without_a_ranker_are_probabilities(
     count = np.zeros((60, len(ACTIONS)), np.float32)
     stats = ItemStats(count, count[:, 0], {"cn.zj": plays} if regional else {})
     bundle = replace(world.model.bundle, popularity=plays)
+
+    def broken(*_: object) -> np.ndarray:
+        raise ValueError("no such column")
+
     for model in (None, replace(world.model, bundle=bundle)):
-        page = Engine(lambda *_: 1 / 0).run(
-            query(12, guided=guided), None, World.of(world.catalog, stats, model, world.policy)
-        )  # type: ignore[arg-type, return-value]
+        other = World.of(world.catalog, stats, model, world.policy)
+        page = Engine(broken).run(query(12, guided=guided), None, other)
         assert_probabilities(page)
         assert all(slot.utility == slot.p["play"] for slot in page.items)
 
