@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from safetensors.numpy import load, save
 
 from recsys.errors import BundleError
+from recsys.ranking.utility import DEFAULT_WEIGHTS, weight_faults
 from recsys.types import ACTIONS, F32
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 
 
@@ -30,6 +31,7 @@ class Bundle:
     probe_features [P, F] and probe_p [P, A]: what the ranker must answer; checked before traffic
     metrics        figures of the run that trained it
     encoder        whose text vectors it was trained on, name and version; empty for none
+    action_weights weight of each action in play equivalents, play = 1: what utility is made of while this model serves
     """
 
     version: str
@@ -45,6 +47,7 @@ class Bundle:
     metrics: Mapping[str, float]
     actions: tuple[str, ...] = ACTIONS
     encoder: str = ""
+    action_weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
 
 
 def pack(bundle: Bundle) -> dict[str, bytes]:
@@ -68,6 +71,7 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
         "metrics": dict(bundle.metrics),
         "actions": bundle.actions,
         "encoder": bundle.encoder,
+        "action_weights": dict(bundle.action_weights),
         "sha256": {TENSORS: hashlib.sha256(body).hexdigest()},
     }
     return {TENSORS: body, MANIFEST: json.dumps(manifest, ensure_ascii=False, indent=1).encode()}
@@ -98,6 +102,7 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
             metrics={name: float(number) for name, number in manifest["metrics"].items()},
             actions=tuple(manifest["actions"]),
             encoder=str(manifest.get("encoder", "")),
+            action_weights=dict(manifest["action_weights"]),
         )
     except BundleError:
         raise
@@ -108,7 +113,9 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
 
 
 def _check(bundle: Bundle) -> None:
-    """Raises BundleError unless shapes agree and every number is finite."""
+    """Raises BundleError unless shapes agree, every number is finite and each action has one weight."""
+    if faults := weight_faults(bundle.action_weights, bundle.actions):
+        raise BundleError(f"action_weights: {'; '.join(faults)}")
     m, f, a, p = len(bundle.item_ids), len(bundle.feature_names), len(bundle.actions), len(bundle.probe_features)
     expected = {
         "item_vectors": (bundle.item_vectors, (m, bundle.item_vectors.shape[-1])),
@@ -130,3 +137,5 @@ def _check(bundle: Bundle) -> None:
             raise BundleError(f"{name} is {tensor.dtype}, expected float32")
         if not np.isfinite(tensor).all():
             raise BundleError(f"{name} holds a number that is not finite")
+    if (bundle.popularity < 0).any():
+        raise BundleError("popularity holds a number below 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
 from recsys.errors import BundleError
-from recsys.types import ACTIONS, F32
+from recsys.ranking.utility import weight_vector
+from recsys.types import ACTIONS, F32, F64
 
 if TYPE_CHECKING:
     from recsys.ranking.model import Predictor
@@ -32,6 +34,11 @@ class Model:
         """[N, F] the engine's features -> [N, A] calibrated probabilities, by those that the ranker was trained on: the
         first ones."""
         return self.predictor.p(features[:, : len(self.bundle.feature_names)])
+
+    @cached_property
+    def weight(self) -> F64:
+        """[A] weight of each action of `recsys.types.ACTIONS`, in play equivalents."""
+        return weight_vector(self.bundle.action_weights)
 
     @classmethod
     def load(cls, bundle: Bundle, feature_names: Sequence[str], encoder: str | None = None) -> Model:
@@ -64,7 +71,10 @@ class Model:
             raise BundleError(
                 f"the ranker takes {predictor.features} features, the bundle names {len(bundle.feature_names)}"
             )
-        answer = predictor.p(bundle.probe_features)
+        try:
+            answer = predictor.p(bundle.probe_features)
+        except FloatingPointError as error:
+            raise BundleError(f"the ranker fails on its probe: {error}") from error
         off = float(np.abs(answer - bundle.probe_p).max())
         if not off <= PROBE_TOLERANCE:
             raise BundleError(f"the ranker answers its probe {off:.2g} off; at most {PROBE_TOLERANCE} is allowed")

@@ -34,6 +34,7 @@ from recsys.guidance.solver import PATIENCE, late_after, solve
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered, credits, had_enough, price_bonus, with_targets
 from recsys.model import Model
 from recsys.page import Page, PageItem
+from recsys.ranking.fallback import without_ranker
 from recsys.ranking.utility import utility
 from recsys.reasons import reasons
 from recsys.state import ItemStats, ViewerState
@@ -237,13 +238,11 @@ class Engine:
                 )
                 p = ask.model.p(features)
                 trace.append(Stage("rank", len(batch), len(batch)))
-                return batch.with_columns(features=features, p=p, utility=utility(p))
+                return batch.with_columns(features=features, p=p, utility=utility(p, ask.model.weight))
             except Exception as failure:  # a ranker that cannot answer must not cost the page
                 error = f"{type(failure).__name__}: {failure}"
-        p = np.zeros((len(batch), len(ACTIONS)), np.float32)
-        p[:, 0] = _stand_in(ask, batch, rung)
         trace.append(Stage("rank", len(batch), len(batch), error=error))
-        return batch.with_columns(p=p, utility=utility(p))
+        return without_ranker(ask, batch, rung)
 
     def _decide(self, ask: Ask, batch: Candidates, rung: Rung, trace: list[Stage], wide: bool) -> Page:
         """Solve for the page under the policy and write down why it is this one.
@@ -253,13 +252,13 @@ class Engine:
         cannot be applied at all; blocks have been kept by then (`_admit`).
         """
         policy = ask.policy if ask.query.guided else CompiledPolicy.none(ask.catalog)
-        last, error = _editorial(ask, batch), None
+        last, error = without_ranker(ask, batch, Rung.EDITORIAL), None
         try:
             solved = self._solve(ask, policy, batch) if wide else self._solve_or_widen(ask, policy, batch, rung, trace)
             page = self._page(ask, policy, solved, rung)
             if solved.batch.row is not batch.row:
                 batch = solved.batch
-                last = _editorial(ask, batch)
+                last = without_ranker(ask, batch, Rung.EDITORIAL)
             if not page.receipt.legal_kept:
                 broken = [line.id for line in page.receipt.controls if line.hardness == "legal" and line.by]
                 error = f"no page keeps the legal controls {', '.join(broken)}: the editorial page answers"
@@ -369,29 +368,12 @@ def _stopwatch(clock: Callable[[], float] | None) -> Callable[[], float]:
     return lambda: clock() - began
 
 
-def _editorial(ask: Ask, batch: Candidates) -> Candidates:
-    """The batch as the last rung sees it."""
-    p = np.zeros_like(batch.p)
-    p[:, 0] = _stand_in(ask, batch, Rung.EDITORIAL)
-    return batch.with_columns(p=p, utility=utility(p))
-
-
 def _showable(ask: Ask) -> Bool:
     """[catalogue] whether anything but a block keeps an item off this page."""
     rows = np.arange(len(ask.catalog), dtype=np.int32)
     enough = had_enough(ask.policy, rows, ask.query, ask.viewer, ask.steered)
     showable, _ = first_reasons({**barred(ask.catalog, rows, ask.query, ask.viewer), Drop.ENOUGH: enough})
     return showable
-
-
-def _stand_in(ask: Ask, batch: Candidates, rung: Rung) -> F32:
-    """[N] a rough probability of a play where no ranker answers: popularity, or on the last rung youth alone."""
-    if rung is Rung.EDITORIAL:
-        age_d = np.maximum(ask.query.now - ask.catalog.published_at[batch.row], 0.0) / 86_400.0
-        return np.asarray(0.1 * np.exp2(-age_d / 7.0), np.float32)
-    local = local_plays(ask.stats, ask.query.region)
-    plays = ask.index.popularity if local is None else local
-    return np.asarray(0.5 * plays[batch.row] / max(float(plays.max(initial=0.0)), 1e-9), np.float32)
 
 
 def conserved(trace: tuple[Stage, ...]) -> Mapping[str, int]:

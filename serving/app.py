@@ -54,6 +54,7 @@ from serving.routes import (
     health,
     items,
     metrics,
+    model,
     policies,
     previews,
     profiles,
@@ -88,6 +89,7 @@ ROUTERS = (
     vocabulary.router,
     health.router,
     metrics.router,
+    model.router,
     console.router,
 )
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from features.worker.dead import LetterCount
-
 from features.aside import aside
+from features.dead_letters import LetterCount
 from recsys.guidance.solver import warm
 from serving.changes import Changes
 from serving.follow import Follower

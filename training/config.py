@@ -5,11 +5,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
 from recsys.errors import Finding, InvalidInput, worded
+from recsys.ranking.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
 """The files that come with the package."""
@@ -94,6 +96,23 @@ class Config(_Section):
     examples: Examples = Examples()
     network: Network = Network()
     evaluation: Evaluation = Evaluation()
+    action_weights: dict[str, Annotated[float, Field(strict=True)]] = Field(
+        dict(DEFAULT_WEIGHTS),
+        description="weight of each action in the utility of an item, in play equivalents: play = 1",
+    )
+
+    @field_validator("action_weights", mode="before")
+    @classmethod
+    def _with_defaults(cls, weights: object) -> object:
+        """An action that the file leaves out keeps its default weight."""
+        return {**DEFAULT_WEIGHTS, **weights} if isinstance(weights, Mapping) else weights
+
+    @field_validator("action_weights")
+    @classmethod
+    def _sound(cls, weights: dict[str, float]) -> dict[str, float]:
+        if faults := weight_faults(weights):
+            raise ValueError("; ".join(faults))
+        return weights
 
 
 def read_config(path: Path | str) -> Config:

@@ -103,14 +103,17 @@ def by_retrieval(catalog: Catalog, retriever: Retriever) -> Lister:
     return listed
 
 
-def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor) -> Lister:
-    """What serving would list without any policy: proposals of its sources, by utility."""
+def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor, weight: F64) -> Lister:
+    """What serving would list without any policy: proposals of its sources, by utility.
+
+    weight  [A]  of each action, in play equivalents
+    """
     proposer = Proposer(catalog, retriever)
 
     def listed(case: Case, k: int) -> I32:
         proposals = proposer.propose(case.event, case.event.at, case.viewer, case.stats, case.acted)
-        worth = utility(predictor.p(proposals.features))
-        order: I32 = proposals.row[np.argsort(-worth, kind="stable")[:k]]
+        value = utility(predictor.p(proposals.features), weight)
+        order: I32 = proposals.row[np.argsort(-value, kind="stable")[:k]]
         return order
 
     return listed

@@ -99,7 +99,7 @@ def run(study: Study, crew: Crew) -> dict[str, float]:
         "complete_s": round(time.perf_counter() - began, 2),
         "processor_s": round(processor_s(crew) - spent, 1),
         "pages": 3 * REQUESTS + tally.tasks - REQUESTS,
-        "engagement_change": round(report.engagement.relative.mean, 5),
+        "utility_change": round(report.utility.relative.mean, 5),
         "gave_way": report.gave_way_after,
     }
 

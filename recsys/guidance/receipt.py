@@ -19,6 +19,7 @@ from recsys.guidance.causes import Causes, causes_of
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.controls import Hardness
 from recsys.guidance.telling import Status, Told, tell
+from recsys.ranking.utility import expected_plays
 from recsys.types import F64, I32
 
 NEAR = 1e-8
@@ -129,6 +130,8 @@ class Receipt(Part):
 
     utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
             whole price of guidance is their difference
+    expected_plays, expected_plays_without   sum of attention x p(play) on the same two pages: how many plays they are
+            expected to bring. The page without guidance has the highest utility, not always the most expected plays
     price   of every control in force, in their order, where the bound says that controls cost something; of blocks only
             of those that had to let items in: the others act before a page is made. None is more than the best page
             without controls is worth above this one
@@ -143,6 +146,8 @@ class Receipt(Part):
     value: float
     utility: float
     utility_without: float
+    expected_plays: float
+    expected_plays_without: float
     bound: float
     gap: float
     proven: bool
@@ -181,6 +186,8 @@ def write_receipt(
         value=solution.value,
         utility=math.fsum(weight * batch.utility[solution.chosen]),
         utility_without=math.fsum(weight * batch.utility[plain]),
+        expected_plays=expected_plays(batch.p[solution.chosen], weight),
+        expected_plays_without=expected_plays(batch.p[plain], weight),
         bound=bound,
         gap=relative_gap(bound, solution.value),
         proven=solution.proven or bound - solution.value <= NEAR * (1.0 + abs(bound)),

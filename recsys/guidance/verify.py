@@ -23,7 +23,8 @@ from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.controls import Attribute, Cap
 from recsys.guidance.exact import any_page, best_page
 from recsys.guidance.problem import reduce
-from recsys.guidance.receipt import Receipt, costs, most_worth, priced, speaks, write_receipt
+from recsys.guidance.receipt import Receipt, best_without, costs, most_worth, priced, speaks, write_receipt
+from recsys.ranking.probabilities import PLAY
 from recsys.types import F64, I32
 
 
@@ -50,6 +51,7 @@ def verify(
     by = excess(bounds, chosen)
     value, weight = batch.utility + batch.bonus, attention[: bounds.slots]
     findings = list(_numbers(receipt, chosen, batch, weight))
+    findings += _plays(receipt, chosen, bounds, batch, weight)
     findings += _lines(receipt, chosen, by, policy, bounds, batch, attention, catalog)
     findings += _prices(receipt, by, policy, bounds, value, weight)
     if not findings:
@@ -108,6 +110,15 @@ def _numbers(receipt: Receipt, chosen: I32, batch: Candidates, attention: F64) -
         yield Finding("proven", "bound and value differ, so nothing is proven")
     if not receipt.proven and _close(receipt.bound, receipt.value):
         yield Finding("proven", "bound and value agree, so the page is proven to be best")
+
+
+def _plays(receipt: Receipt, chosen: I32, bounds: Bounds, batch: Candidates, attention: F64) -> Iterator[Finding]:
+    """Expected plays of the page and of the best page without guidance, counted slot by slot."""
+    pages = {"expected_plays": chosen, "expected_plays_without": best_without(batch.utility, bounds)}
+    for field, page in pages.items():
+        plays = math.fsum(a * float(batch.p[i, PLAY]) for a, i in zip(attention, page, strict=True))
+        if not _close(getattr(receipt, field), plays):
+            yield Finding(field, f"should be {plays:.9g}")
 
 
 def _lines(

@@ -79,13 +79,15 @@ def slices(pairs: Pairs, of: Callable[[Asked], str], viewers_min: int = 1) -> tu
 
 
 def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
-    free, before, after = pairs.engagement[:, at]
+    free, before, after = pairs.utility[:, at]
+    plays = pairs.expected_plays[:, at]
     total = max(abs(float(free.sum())), LEAST * float(np.abs(free).sum()), 1e-9)
     gave = [float(np.mean([pairs.shown[side][i].gave_way for i in at])) for side in (BEFORE, AFTER)]
     return Slice(
         name=name,
         requests=len(at),
-        engagement=ratio(after - before, before, pairs.w[:, at]),
+        utility=ratio(after - before, before, pairs.w[:, at]),
+        expected_plays=ratio(plays[AFTER] - plays[BEFORE], plays[BEFORE], pairs.w[:, at]),
         guidance_cost_before=float((free - before).sum()) / total,
         guidance_cost_after=float((free - after).sum()) / total,
         gave_way_before=gave[0],
@@ -156,12 +158,12 @@ def _off_receipts(origin: Origin, worth: Figure | None, tried: int, note: str = 
 
 
 def _worth(pairs: Pairs, dropped: Mapping[int, Shown]) -> tuple[Figure | None, int]:
-    """Engagement gained without the control, relative to the draft's, over the requests on which that was tried."""
+    """Utility gained without the control, relative to the draft's, over the requests on which that was tried."""
     at = [i for i, n in enumerate(pairs.numbers) if n in dropped]
     if not at:
         return None, 0
-    free = np.array([dropped[pairs.numbers[i]].engagement for i in at])
-    after = pairs.engagement[AFTER, at]
+    free = np.array([dropped[pairs.numbers[i]].page_utility for i in at])
+    after = pairs.utility[AFTER, at]
     return ratio(free - after, after, pairs.w[:, at]), len(at)
 
 
@@ -191,8 +193,8 @@ def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, 
 
 
 def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: list[Shown]) -> Point:
-    catalog, free = study.world.catalog, pairs.engagement[FREE, at]
-    there = np.array([page.engagement for page in pages])
+    catalog, free = study.world.catalog, pairs.utility[FREE, at]
+    there = np.array([page.page_utility for page in pages])
     total = max(sum(float(page.attention.sum()) for page in pages), 1e-9)
     values: dict[str, float] = defaultdict(float)
     floors: dict[str, float] = defaultdict(float)
@@ -219,11 +221,11 @@ def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: li
 
 
 def worst_hit(pairs: Pairs) -> WorstHit | None:
-    """The tenth of the viewers whose expected engagement falls most, relative to before; None where these are few."""
+    """The tenth of the viewers whose utility falls most, relative to before; None where these are few."""
     unit = np.asarray(pairs.unit)
     viewers, place = np.unique(unit, return_inverse=True)
-    before = np.bincount(place, pairs.engagement[BEFORE])
-    after = np.bincount(place, pairs.engagement[AFTER])
+    before = np.bincount(place, pairs.utility[BEFORE])
+    after = np.bincount(place, pairs.utility[AFTER])
     if len(viewers) // 10 < VIEWERS_MIN:
         return None
     size = np.abs(before)
@@ -242,7 +244,7 @@ def worst_hit(pairs: Pairs) -> WorstHit | None:
 
 def examples(pairs: Pairs, catalog: Catalog) -> tuple[Example, ...]:
     """Pages to look at: the one that changes most, one near the end of the order, a typical one."""
-    loss = pairs.engagement[BEFORE] - pairs.engagement[AFTER]
+    loss = pairs.utility[BEFORE] - pairs.utility[AFTER]
     moved = np.array([_moved(b, a) for b, a in zip(pairs.shown[BEFORE], pairs.shown[AFTER], strict=True)])
     order = np.lexsort((loss, moved))
     chosen = dict.fromkeys(int(order[round(at * (len(order) - 1))]) for _, at in EXAMPLES)
@@ -269,8 +271,10 @@ def _example(pairs: Pairs, i: int, changed: int, catalog: Catalog) -> Example:
         region=query.region,
         at=query.now // HOUR_S * HOUR_S,
         changed=changed,
-        engagement_before=before.engagement,
-        engagement_after=after.engagement,
+        utility_before=before.page_utility,
+        utility_after=after.page_utility,
+        expected_plays_before=before.expected_plays,
+        expected_plays_after=after.expected_plays,
         before=page(before),
         after=page(after),
     )

@@ -44,9 +44,14 @@ class Pairs:
         return np.array([[of(page) for page in side] for side in self.shown], np.float64)
 
     @cached_property
-    def engagement(self) -> F64:
-        """[3, n] expected worth of each page, in clicks."""
-        return self.column(lambda page: page.engagement)
+    def utility(self) -> F64:
+        """[3, n] utility of each page, in play equivalents."""
+        return self.column(lambda page: page.page_utility)
+
+    @cached_property
+    def expected_plays(self) -> F64:
+        """[3, n] plays that each page is expected to bring."""
+        return self.column(lambda page: page.expected_plays)
 
     @cached_property
     def attention(self) -> F64:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from recsys.preview.resample import Figure
 
 CAVEAT = (
-    "Predicted, not causal: pages are those the engine would have shown, engagement is what the model expects of them. "
+    "Predicted, not causal: pages are those the engine would have shown, utility and plays are what the model expects. "
     "Viewers who see other pages will act, and be remembered, otherwise."
 )
 
@@ -60,8 +60,9 @@ class Slice(Part):
 
     name: str
     requests: int
-    engagement: Figure  # relative difference
-    guidance_cost_before: float  # share of the unguided pages' engagement
+    utility: Figure  # relative difference
+    expected_plays: Figure  # relative difference
+    guidance_cost_before: float  # share of the unguided pages' utility
     guidance_cost_after: float
     gave_way_before: float  # share of pages on which a control gave way
     gave_way_after: float
@@ -79,8 +80,8 @@ class ControlReport(Part):
     """One control. Kept = met or binding, as a share of the pages where it was in force.
 
     price    mean price per unit, in clicks, over the pages where it was in force, after
-    worth    what the page would engage more if this control alone were dropped, relative; None until it was tried, and
-             where it cannot be: `note` says why
+    worth    by how much the page's utility would rise if this control alone were dropped, relative; None until it was
+             tried, and where it cannot be: `note` says why
     """
 
     id: str
@@ -104,7 +105,7 @@ class ControlReport(Part):
 class Point(Part):
     """The draft at one strength, on a sample: what it costs and what it brings.
 
-    guidance_cost  share of the unguided pages' engagement
+    guidance_cost  share of the unguided pages' utility
     values         exposure-weighted mean of each weighted axis, 0 to 1
     floors         exposure share of what each floor asks for, by control
     """
@@ -158,14 +159,21 @@ class Example(Part):
     region: str
     at: float
     changed: int
-    engagement_before: float
-    engagement_after: float
+    utility_before: float
+    utility_after: float
+    expected_plays_before: float
+    expected_plays_after: float
     before: tuple[PageOfItem, ...]
     after: tuple[PageOfItem, ...]
 
 
 class Report(Part):
-    """Everything a preview has to say so far, of `requests` out of `of`."""
+    """Everything a preview has to say so far, of `requests` out of `of`.
+
+    utility         sum of attention x utility of a page, in play equivalents
+    expected_plays  sum of attention x p(play) of a page; the same as `actions["play"]`
+    page_value      utility and what the policies add: what the pages were chosen for
+    """
 
     requests: int
     of: int
@@ -175,7 +183,8 @@ class Report(Part):
     policy_after: tuple[str, ...]
     changed_pages: float
     changed_slots: float
-    engagement: Worth
+    utility: Worth
+    expected_plays: Worth
     page_value: Worth
     guidance_cost_before: Figure
     guidance_cost_after: Figure

@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.distribution.screens import layout
 from recsys.page import Page
+from recsys.ranking.probabilities import PLAY
 from recsys.types import ACTIONS, F64, I32, Query
 
 
@@ -45,9 +46,14 @@ class Shown:
     fates: tuple[Fate, ...]
 
     @property
-    def engagement(self) -> float:
-        """Expected worth of the page to its viewer, in clicks: sum of attention x utility."""
+    def page_utility(self) -> float:
+        """Utility of the page to its viewer, in play equivalents: sum of attention x utility."""
         return float(self.attention @ self.utility)
+
+    @property
+    def expected_plays(self) -> float:
+        """How many plays the page is expected to bring: sum of attention x p(play)."""
+        return float(self.p[PLAY])
 
     @property
     def gave_way(self) -> bool:

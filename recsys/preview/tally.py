@@ -72,7 +72,7 @@ class Tally:
         outlets = dict.fromkeys(asked.query.placement.outlet for asked in pairs.asked)
         changed = [_changed(pairs.shown[BEFORE][i], pairs.shown[AFTER][i]) for i in range(len(pairs))]
         w = pairs.w
-        free, before, after = pairs.engagement
+        free, before, after = pairs.utility
         gave_way = [float(np.mean([page.gave_way for page in pairs.shown[side]])) for side in (BEFORE, AFTER)]
         return Report(
             requests=len(pairs),
@@ -83,7 +83,8 @@ class Tally:
             policy_after=tuple(dict.fromkeys(self._study.after[outlet].version for outlet in outlets)),
             changed_pages=float(np.mean([share > 0 for share in changed])),
             changed_slots=float(np.mean(changed)),
-            engagement=_worth(pairs.engagement, w),
+            utility=_worth(pairs.utility, w),
+            expected_plays=_worth(pairs.expected_plays, w),
             page_value=_worth(pairs.column(lambda page: page.value), w),
             guidance_cost_before=ratio(free - before, free, w),
             guidance_cost_after=ratio(free - after, free, w),

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import BundleError
-from recsys.types import F32
+from recsys.ranking.probabilities import coherent
+from recsys.types import ACTIONS, F32
 
 WITHIN = 3.0
 """Standard deviations from the training mean beyond which a feature says nothing more."""
@@ -69,6 +70,8 @@ class Predictor:
             ranker.load_state_dict({name: torch.from_numpy(np.array(t)) for name, t in network.items()})
         except (KeyError, ValueError, RuntimeError) as error:
             raise BundleError(f"these tensors are not a ranker: {error}") from error
+        if (heads := ranker.head.out_features) != len(ACTIONS):
+            raise BundleError(f"the ranker predicts {heads} actions, expected {len(ACTIONS)}: {', '.join(ACTIONS)}")
         return cls(ranker)
 
     @property
@@ -77,10 +80,13 @@ class Predictor:
         return len(self._network.mean)
 
     def p(self, features: F32) -> F32:
-        """[N, F] -> [N, A] calibrated probabilities."""
+        """[N, F] -> [N, A] calibrated probabilities in [0, 1], p(complete) at most p(play) (`coherent` says how).
+
+        Raises FloatingPointError where the network gives no number.
+        """
         with torch.inference_mode():
             answer: F32 = torch.sigmoid(self._network(torch.from_numpy(features))).numpy()
-        return answer
+        return coherent(answer)
 
 
 def tensors(network: Ranker) -> dict[str, F32]:

@@ -154,5 +154,11 @@ export const brief = (value) => String(Number(Number(value).toPrecision(3))).rep
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
+/** A difference with its sign, unless it rounds to nothing. */
+export function signed(share, digits = 2, unit = " %") {
+  const figure = Number((100 * share).toFixed(digits));
+  return `${figure > 0 ? "+" : ""}${number(figure, digits)}${unit}`;
+}
+
 /** A large amount, its thousands apart. */
 export const amount = (value) => Number(value).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", { maximumFractionDigits: value < 100 ? 1 : 0 });

@@ -1,6 +1,6 @@
 // One viewer's page, without and with guidance, and the receipt.
 
-import { $, added, api, clicks, h, number, outlet, percent, pill, say, tile, time } from "./core.js";
+import { $, added, api, brief, clicks, h, number, outlet, percent, pill, say, signed, tile, time } from "./core.js";
 import { showReceipt } from "./receipt.js";
 import { called, know, learnTitles, titled } from "./titles.js";
 
@@ -9,10 +9,12 @@ export async function showPage(chosen) {
   const asked = { viewer_id: chosen.viewer, preview: true, trace: true, seed: 1 };
   if (chosen.region) asked.region = chosen.region;
   if (chosen.slots) asked.slots = Number(chosen.slots);
-  const [without, guided] = await Promise.all([api(path, { ...asked, guided: false }), api(path, asked)]);
+  const [without, guided, inService] = await Promise.all([
+    api(path, { ...asked, guided: false }), api(path, asked), api("/v1/model"),
+  ]);
   know([...without.items, ...guided.items].map((slot) => slot.item));
   await nameCauses([...without.items, ...guided.items]);
-  summary(without, guided);
+  summary(without, guided, inService);
   const before = places(without), after = places(guided);
   list("without", without, (slot) => leaving(slot, after));
   list("with", guided, (slot) => arriving(slot, before));
@@ -69,7 +71,7 @@ function row(slot, move) {
   );
 }
 
-const figures = (detail) => `${say.word("utility")} ${clicks(detail.utility)}`
+const figures = (detail) => `${say.word("utility")} ${clicks(detail.utility)} · p(${say.word("viewer_play")}) ${clicks(detail.p.play)}`
   + (detail.bonus ? ` · ${say.word("bonus")} ${added(detail.bonus)}` : "");
 
 function bothTitles(title) {
@@ -83,21 +85,29 @@ function reason(code) {
   return about ? `${say.one("reason", name)} ${called(about)}` : say.one("reason", name);
 }
 
-function summary(without, guided) {
+function summary(without, guided, inService) {
   const before = places(without);
   const changed = guided.items.filter((slot) => before.get(slot.item.id) !== slot.slot).length;
   const { receipt: said } = guided;
-  const given = said.utility_without > 0 ? 1 - said.utility / said.utility_without : 0;
+  const change = (field) => (said[`${field}_without`] > 0 ? said[field] / said[`${field}_without`] - 1 : 0);
+  const both = (field) => `${number(said[`${field}_without`])} → ${number(said[field])}`;
   const tiles = [
     [`${changed} / ${guided.items.length}`, say.word("changed")],
-    [percent(given), say.word("cost"), `${number(said.utility_without)} → ${number(said.utility)}`],
+    [percent(-change("utility")), say.word("cost"), both("utility")],
+    [signed(change("expected_plays"), 1), say.word("expected_plays"), both("expected_plays")],
     [number(said.value), say.word("value")],
     said.proven ? [say.word("proven"), say.word("proven_under")] : [`≤ ${percent(said.gap, 2)}`, say.word("proof")],
     [h("span", { class: "name", title: guided.policy_version }, say.versions(guided.policy_version)), say.word("versions_used")],
-    [h("span", { class: "name", title: guided.model_version }, model(guided.model_version)), say.word("model")],
+    [
+      h("span", { class: "name", title: guided.model_version }, model(guided.model_version)), say.word("model"),
+      weightsOf(inService.action_weights),
+    ],
   ];
   $("summary").replaceChildren(...tiles.map(tile));
 }
+
+/** The weight of each action in utility: a play is 1. */
+const weightsOf = (weights) => Object.entries(weights).map(([action, weight]) => `${say.word(`viewer_${action}`)} ${brief(weight)}`).join(" · ");
 
 /** A model is called after the moment it was made, where nobody called it otherwise. */
 function model(version) {

@@ -1,6 +1,6 @@
 // What a draft would change: the figures of a preview as they come in, and pages before and after.
 
-import { $, clicks, h, number, outlet, percent, request, say, table, tile } from "./core.js";
+import { $, clicks, h, number, outlet, percent, request, say, signed, table, tile } from "./core.js";
 import { titled } from "./titles.js";
 
 let running = null;
@@ -64,18 +64,14 @@ function tell(line) {
   $("preview-caveat").textContent = `${say.word("caveat")} ${offPolicy(report.off_policy)}`;
 }
 
-/** A difference with its sign, unless it rounds to nothing. */
-const signed = (share, digits = 2, unit = " %") => {
-  const figure = Number((100 * share).toFixed(digits));
-  return `${figure > 0 ? "+" : ""}${number(figure, digits)}${unit}`;
-};
 const between = (figure) => `${signed(figure.low)} … ${signed(figure.high)}`;
 const way = (change) => (Math.abs(change) < 5e-5 ? "muted" : change > 0 ? "up" : "out-text");
 
 function tiles(report) {
-  const { engagement, worst_hit } = report;
+  const { utility, expected_plays: plays, worst_hit } = report;
   const all = [
-    [signed(engagement.relative.mean), say.word("engagement_change"), between(engagement.relative)],
+    [signed(utility.relative.mean), say.word("utility_change"), between(utility.relative)],
+    [signed(plays.relative.mean), say.word("expected_plays"), between(plays.relative)],
     [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, say.word("cost"), say.word("against_unguided")],
     [percent(report.changed_slots, 0), say.word("changed_share"), `${percent(report.changed_pages, 0)} ${say.word("of_pages")}`],
     [`${percent(report.gave_way_before, 0)} → ${percent(report.gave_way_after, 0)}`, say.word("gave_way"), say.word("of_pages")],
@@ -129,11 +125,12 @@ function slices(lines) {
   const rows = lines.map((line) => h(
     "tr", {},
     h("td", {}, say.one("screen", line.name), h("small", {}, `${line.requests} ${say.word("requests")}`)),
-    h("td", { class: `number ${way(line.engagement.mean)}` }, signed(line.engagement.mean)),
+    h("td", { class: `number ${way(line.utility.mean)}` }, signed(line.utility.mean)),
+    h("td", { class: `number ${way(line.expected_plays.mean)}` }, signed(line.expected_plays.mean)),
     h("td", { class: "number" }, `${percent(line.guidance_cost_before)} → ${percent(line.guidance_cost_after)}`),
     h("td", { class: "number" }, `${percent(line.gave_way_before, 0)} → ${percent(line.gave_way_after, 0)}`),
   ));
-  return table(["where", "engagement_change", "cost", "gave_way"].map((head) => say.word(head)), rows);
+  return table(["where", "utility_change", "expected_plays", "cost", "gave_way"].map((head) => say.word(head)), rows);
 }
 
 /** Cost of guidance over its strength, with what the floors and weights bring beside it. */

@@ -43,8 +43,7 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
     """The receipt of a page as a table."""
     r = page["receipt"]
     proof = "proven best" if r["proven"] else f"at most {100 * r['gap']:.2f} % below the best"
-    price = 1 - r["utility"] / r["utility_without"] if r["utility_without"] else 0.0
-    title = f"Its receipt: {r['value']:.3f} clicks, {proof}; guidance costs {price:.1%} of the page without it"
+    title = f"Its receipt: value {r['value']:.3f} clicks, {proof}.\n{cost_of_guidance(r)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("control", "of", "hardness", "asked", "has", "status", "costs"):
         table.add_column(heading, no_wrap=heading in ("control", "of"), overflow="fold")
@@ -62,6 +61,21 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
             _price(price["clicks"], price["how"] == "resolved", control["action"]) if price else "",
         )
     console.print(table)
+
+
+def cost_of_guidance(receipt: dict[str, Any]) -> str:
+    """What guidance changes on a page, in utility and in expected plays.
+
+    >>> plays = {"expected_plays": 0.2, "expected_plays_without": 0.25}
+    >>> cost_of_guidance({"utility": 0.9, "utility_without": 1.0, **plays})
+    'Guidance changes utility by -10.0% (1.000 to 0.900), expected plays by -20.0% (0.250 to 0.200)'
+    """
+    parts = []
+    for field, words in (("utility", "utility"), ("expected_plays", "expected plays")):
+        before, after = receipt[f"{field}_without"], receipt[field]
+        change = f"{after / before - 1:+.1%}" if before > 0 else "an unknown share"
+        parts.append(f"{words} by {change} ({before:.3f} to {after:.3f})")
+    return f"Guidance changes {', '.join(parts)}"
 
 
 def _has(control: dict[str, Any]) -> str:
@@ -110,6 +124,10 @@ def figures(
         "controls_broken_undeclared": len(visits.undeclared),
         "guided_page_keeps_hard_controls": held,
         "mean_gap": round(sum(visits.gaps) / max(len(visits.gaps), 1), 6),
+        **{
+            field: guided["receipt"][field]
+            for field in ("utility", "utility_without", "expected_plays", "expected_plays_without")
+        },
         "shares_without_guidance": shares(free),
         "shares_with_guidance": shares(guided),
         "seconds": {step: round(took, 1) for step, took in seconds.items()},

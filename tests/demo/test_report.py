@@ -15,6 +15,8 @@ PAGE = {
         "value": 1.234,
         "utility": 0.9,
         "utility_without": 1.0,
+        "expected_plays": 0.6,
+        "expected_plays_without": 0.8,
         "proven": False,
         "gap": 0.001,
         "price": [{"control_id": IDS[1], "clicks": 0.00001, "how": "estimate"}],

@@ -37,6 +37,7 @@ def bundle() -> Bundle:
         probe_features=probe,
         probe_p=Predictor.load(network).p(probe),
         metrics={"ndcg@10": 0.25},
+        action_weights={"play": 1.0, "complete": 0.5, "like": 4.0, "dislike": -2.0},
     )
 
 
@@ -109,6 +110,36 @@ def test_a_pickle_is_refused() -> None:
         unpack({TENSORS: body, MANIFEST: json.dumps(manifest).encode()})
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('"like": NaN', "the weight of like is nan"),
+        ('"like": 1e999', "the weight of like is inf"),
+        ('"like": "4"', "the weight of like is '4'"),
+        ('"like": true', "the weight of like is True"),
+        ('"play": 2.0', "divide all weights by 2"),
+        ('"play": 0.0', "the weight of play is 0"),
+        ('"share": 1.0', "a weight for share"),
+    ],
+)
+def test_a_manifest_with_unsound_action_weights_is_refused(change: str, said: str) -> None:
+    manifest = json.loads(GOOD[MANIFEST])
+    manifest["action_weights"] |= json.loads(f"{{{change}}}")
+    with pytest.raises(BundleError, match=said):
+        unpack({**GOOD, MANIFEST: json.dumps(manifest).encode()})
+
+
+def test_a_manifest_without_a_weight_of_each_action_is_refused() -> None:
+    for action in ACTIONS:
+        manifest = json.loads(GOOD[MANIFEST])
+        del manifest["action_weights"][action]
+        with pytest.raises(BundleError, match=f"no weight for {action}"):
+            unpack({**GOOD, MANIFEST: json.dumps(manifest).encode()})
+    del manifest["action_weights"]
+    with pytest.raises(BundleError, match="unreadable bundle: KeyError: 'action_weights'"):
+        unpack({**GOOD, MANIFEST: json.dumps(manifest).encode()})
+
+
 def _nan(b: Bundle) -> Bundle:
     vectors = b.item_vectors.copy()
     vectors[0, 0] = np.nan
@@ -120,9 +151,12 @@ def _nan(b: Bundle) -> Bundle:
     [
         (_nan, "not finite"),
         (lambda b: replace(b, popularity=b.popularity[:1]), "popularity has shape"),
+        (lambda b: replace(b, popularity=-b.popularity), "popularity holds a number below 0"),
         (lambda b: replace(b, item_ids=("i1", "i1")), "twice"),
         (lambda b: replace(b, probe_features=b.probe_features[:0], probe_p=b.probe_p[:0]), "no probe"),
         (lambda b: replace(b, popularity=b.popularity.astype(np.float64)), "float64"),
+        (lambda b: replace(b, action_weights={**b.action_weights, "like": float("nan")}), "the weight of like is nan"),
+        (lambda b: replace(b, action_weights={"play": 1.0}), "no weight for complete"),
     ],
 )
 def test_an_unsound_bundle_is_refused(damage, said: str) -> None:  # type: ignore[no-untyped-def]

@@ -12,15 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.columns import columns
+from features.columns import FEATURES, columns
+from recsys.bundle import pack, unpack
 from recsys.candidates import sources
 from recsys.catalog import Catalog
+from recsys.distribution.screens import layout
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
+from recsys.model import Model
 from recsys.pipeline import UNGUIDED, Engine, World, conserved
 from recsys.state import ItemStats, Position, Recent, ViewerState
-from recsys.types import ACTIONS, Drop, Placement, Query, Rung, Screen, Surface
+from recsys.types import ACTIONS, Drop, Page, Placement, Query, Rung, Screen, Surface
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 KINDS = ["play", "complete", "like", "dislike", "hide"]
@@ -43,6 +46,14 @@ def viewer(*actions: tuple[int, str]) -> ViewerState:
     return ViewerState("v", recent, done=done, hidden=hidden)
 
 
+def assert_probabilities(page: Page) -> None:
+    """Each slot has a probability of every action, in [0, 1], and none completes more often than it is played."""
+    for slot in page.items:
+        assert set(slot.p) == set(ACTIONS)
+        assert all(0.0 <= p <= 1.0 for p in slot.p.values())
+        assert slot.p["complete"] <= slot.p["play"]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(history=histories, slots=st.integers(1, 12), screen=st.sampled_from(list(Screen)), guided=st.booleans())
 def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int, screen: Screen, guided: bool) -> None:
@@ -57,6 +68,11 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
     items = [world.catalog.items[slot.row] for slot in page.items]
     assert all(item.status == "published" and item.age_rating < 18 for item in items)
     assert all(slot.reasons and slot.sources for slot in page.items)
+    assert_probabilities(page)
+    attention = layout(screen).attention(slots)
+    plays = sum(attention[k] * slot.p["play"] for k, slot in enumerate(page.items))
+    assert page.receipt.expected_plays == pytest.approx(plays)
+    assert guided or page.receipt.expected_plays_without == pytest.approx(plays)
     assert engine.run(asked, history, world).items == page.items
     if history:
         gone = {action.item_id for action in history.recent if action.kind != "play"}
@@ -78,6 +94,24 @@ def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: Wo
     near = [slot for slot in page.items if slot.reasons[0] in ("similar_to:i1", "similar_to:i6")]
     assert near
     assert {world.catalog.topics.names[world.catalog.topic[slot.row]] for slot in near} == {"film"}
+
+
+def test_the_weights_of_the_model_in_service_decide_the_page(engine: Engine, world: World) -> None:
+    assert world.model is not None
+    history, asked = viewer((1, "like")), query(12, guided=False)
+    pages = {}
+    for like, dislike in ((2.0, -3.0), (50.0, 0.0), (0.0, -50.0)):
+        weights = {"play": 1.0, "complete": 0.5, "like": like, "dislike": dislike}
+        bundle = replace(world.model.bundle, action_weights=weights)
+        model = Model.load(unpack(pack(bundle)), FEATURES)
+        page = engine.run(asked, history, replace(world, model=model))
+        assert [stage.error for stage in page.trace if stage.error] == []
+        for slot in page.items:
+            assert slot.utility == pytest.approx(sum(weights[name] * slot.p[name] for name in ACTIONS))
+        utilities = [slot.utility for slot in page.items]
+        assert utilities == sorted(utilities, reverse=True)
+        pages[like, dislike] = [slot.item_id for slot in page.items]
+    assert len({tuple(ids) for ids in pages.values()}) == 3, "each set of weights has its own order"
 
 
 def test_nothing_is_here_because_of_itself(engine: Engine, world: World) -> None:
@@ -107,6 +141,7 @@ def test_every_rung_keeps_the_policy(engine: Engine, world: World, catalog: Cata
     for rung, (w, v) in rungs.items():
         page = engine.run(query(), v, w)
         assert page.rung is rung
+        assert_probabilities(page)
         public = [slot for slot in page.items if "public-service" in catalog.items[slot.row].labels]
         assert len(page.items) == 10
         assert len(public) >= 3
@@ -141,6 +176,41 @@ def test_a_dead_ranker_costs_the_ranking_not_the_page(world: World) -> None:
     assert [stage.error for stage in page.trace if stage.name == "rank"] == ["ValueError: no such column"]
     assert len(page.items) == 10
     assert page.receipt.controls
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(
+    popularity=st.lists(st.sampled_from([0.0, 1e-30, 3.0, 1e30]), min_size=60, max_size=60),
+    regional=st.booleans(),
+    guided=st.booleans(),
+)
+def test_probabilities_without_a_ranker_are_probabilities(
+    bench: Any, popularity: list[float], regional: bool, guided: bool
+) -> None:
+    """However large or small counts are, and whether or not there is a model."""
+    world, plays = bench.world, np.array(popularity, np.float32)
+    count = np.zeros((60, len(ACTIONS)), np.float32)
+    stats = ItemStats(count, count[:, 0], {"cn.zj": plays} if regional else {})
+    bundle = replace(world.model.bundle, popularity=plays)
+
+    def broken(*_: object) -> np.ndarray:
+        raise ValueError("no such column")
+
+    for model in (None, replace(world.model, bundle=bundle)):
+        other = World.of(world.catalog, stats, model, world.policy)
+        page = Engine(broken).run(query(12, guided=guided), None, other)
+        assert_probabilities(page)
+        assert all(slot.utility == slot.p["play"] for slot in page.items)
+
+
+def test_a_ranker_that_gives_no_number_costs_the_ranking_not_the_page(world: World) -> None:
+    engine = Engine(lambda row, *_: np.full((len(row), len(FEATURES)), np.nan, np.float32))
+    page = engine.run(query(), viewer((1, "like")), world)
+    [error] = [stage.error for stage in page.trace if stage.error]
+    assert error == "FloatingPointError: an estimated probability is not a number"
+    assert len(page.items) == 10
+    assert page.rung is Rung.PERSONAL
+    assert_probabilities(page)
 
 
 def test_supply_for_floors_survives_the_surplus(world: World) -> None:

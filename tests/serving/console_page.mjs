@@ -27,12 +27,12 @@ globalThis.FormData = class { * [Symbol.iterator]() {} };
 const version = (number, author, more = {}) => ({ version: number, author, text: `text ${number}`, state: "draft", active: false, at: "2026-01-01T00:00:00Z", ...more });
 const outlets = [{ code: "cn", name: { en: "Central Desk", zh: "中央融媒" } }, { code: "cn.zj", name: {} }];
 const slot = (id, title, utility, more = {}) => ({
-  slot: 1, control_ids: [], reasons: ["similar_to:gone"], detail: { utility, bonus: 0.004 },
+  slot: 1, control_ids: [], reasons: ["similar_to:gone"], detail: { utility, bonus: 0.004, p: { play: 0.05 } },
   item: { id, title: { en: title }, kind: "film", outlet: "cn", labels: [] }, ...more,
 });
 const line = (id, clicks, how = "estimate") => ({ id, clicks, how, control_id: id });
 const receipt = {
-  proven: true, utility: 0.3, utility_without: 0.4, value: 0.5, gap: 0, price: [line("floor", 0.0071), line("cap", 0), line("lead", 4e-6, "resolved")],
+  proven: true, utility: 0.3, utility_without: 0.4, expected_plays: 0.21, expected_plays_without: 0.25, value: 0.5, gap: 0, price: [line("floor", 0.0071), line("cap", 0), line("lead", 4e-6, "resolved")],
   controls: ["floor", "cap", "lead"].map((id) => ({
     id, action: "share", origin: id === "lead" ? "cn.zj" : "cn", hardness: "legal", status: "met", reason: "held", achieved: 1, achieved_first: null,
     required: { at_least: id === "lead" ? null : 2, at_most: null, slot: id === "lead" ? 1 : null },
@@ -54,6 +54,7 @@ globalThis.fetch = async (path, asked = {}) => {
   if (path.endsWith("/history")) return reply({ versions });
   if (path.endsWith("/lint")) return reply({ findings: findings() });
   if (path.includes(":recommend")) return reply(page(JSON.parse(asked.body).guided === false ? slot("film-1", "Juno", 0.08) : slot("desk-1", "Newsroom", -7e-6)));
+  if (path === "/v1/model") return reply({ version: "20261125T020141Z", action_weights: { play: 1, complete: 0.5, like: 2, dislike: -3 } });
   if (path.endsWith("/items/film-1")) return reply({ item: { id: "film-1", title: { en: "Juno", zh: "朱诺" } } });
   if (path.includes("/items/")) return reply({ detail: "no such item" }, 404);
   if (!path.endsWith("/draft")) return reply({ rows: trail, next: null });

@@ -92,8 +92,12 @@ def test_an_amount_of_clicks_is_what_it_says_to_three_digits(said: Any) -> None:
 def test_a_page_speaks_of_outlets_and_moments_not_of_ids(said: Any) -> None:
     assert "Central Desk\u00a01 · cn.zj\u00a03" in said["page"]["summary"], "who has no name keeps the code"
     assert "07:31:41" in said["page"]["summary"], "a model by the moment it was made, on this clock"
+    assert "−16.0 %expected plays0.25 → 0.21" in said["page"]["summary"]
     assert "proven bestunder these controls" in said["page"]["summary"]
-    assert "clicks ≈ 0 · weights +0.004" in said["page"]["with"]
+    assert "play 1 · complete 0.5 · like 2 · dislike −3" in said["page"]["summary"], (
+        "the weights of the model in service"
+    )
+    assert "clicks ≈ 0 · p(play) 0.050 · weights +0.004" in said["page"]["with"]
     assert "because of gone" in said["page"]["with"], "a withdrawn item keeps its id"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from features.columns import FEATURES
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
+from recsys.bundle import pack, unpack
 from recsys.errors import Unavailable
 from recsys.model import Model
+from recsys.ranking.utility import DEFAULT_WEIGHTS
 from recsys.state import Recent, ViewerState
 
 
@@ -66,6 +69,23 @@ def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> Non
         sum(stage["dropped"].values()) for stage in page["trace"]
     ]
     assert service.page(region="cn.zj", slots=8)["trace"] is None
+
+
+def test_utility_on_a_page_is_made_of_the_weights_of_the_model_in_service(service, bundle) -> None:
+    none = service.http.get("/v1/model").json()
+    assert (none["version"], none["created_at"], none["action_weights"]) == (None, None, dict(DEFAULT_WEIGHTS))
+    learn(service, bundle)
+    weights = {"play": 1.0, "complete": 0.25, "like": 7.0, "dislike": -0.5}
+    heavier = replace(bundle("m2", [f"item-{n}" for n in range(60)]), action_weights=weights)
+    service.parts.holders.take_model(Model.load(unpack(pack(heavier)), FEATURES))
+    page = service.page(region="cn.zj", slots=8, trace=True)
+    assert (page["rung"], page["model_version"]) == ("personal", "m2")
+    assert [stage["error"] for stage in page["trace"] if stage["error"]] == []
+    for slot in page["items"]:
+        p = slot["detail"]["p"]
+        assert slot["detail"]["utility"] == pytest.approx(sum(weights[name] * p[name] for name in p))
+    said = service.http.get("/v1/model").json()
+    assert (said["version"], said["unit"], said["action_weights"]) == ("m2", "play equivalent", weights)
 
 
 def test_a_session_repeats_nothing_and_keeps_its_shares(shared) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys.ranking.utility import DEFAULT_WEIGHTS
 from training.config import CONFIGS, Config, ConfigError, read_config
 
 
@@ -24,6 +25,13 @@ def test_a_file_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
     assert config.network == Config().network
 
 
+def test_an_action_without_a_weight_in_any_file_keeps_its_default(tmp_path: Path) -> None:
+    write(tmp_path, "low.toml", "[action_weights]\nlike = 5\n")
+    top = write(tmp_path, "top.toml", 'base = "low"\n[action_weights]\ndislike = -8.0\n')
+    assert read_config(top).action_weights == {**DEFAULT_WEIGHTS, "like": 5.0, "dislike": -8.0}
+    assert read_config(write(tmp_path, "none.toml", "")).action_weights == DEFAULT_WEIGHTS
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.toml")))
 def test_the_packages_own_files_are_sound(name: str) -> None:
     read_config(name)
@@ -40,6 +48,11 @@ def test_the_packages_own_files_are_sound(name: str) -> None:
         ('base = "nowhere"\n', "no training configuration 'nowhere'"),
         ("base = 7\n", "base: must name one other file"),
         ('base = "this"\n', "stands on itself"),
+        ("[action_weights]\nlike = nan\n", r"action_weights: the weight of like is nan"),
+        ("[action_weights]\nlike = true\n", r"action_weights\.like: "),
+        ("[action_weights]\nshare = 1.0\n", r"action_weights: a weight for share, which is not an action"),
+        ("[action_weights]\nplay = 2.0\n", r"action_weights: .*divide all weights by 2"),
+        ("action_weights = 3\n", r"action_weights: "),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, complaint: str) -> None:

@@ -14,6 +14,7 @@ from features.fold import Placed, fold_viewer
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
 from recsys.ranking.model import Predictor, Ranker
+from recsys.ranking.utility import weight_vector
 from recsys.state import ViewerState
 from recsys.types import ACTIONS
 from training.config import Als, Evaluation
@@ -70,7 +71,11 @@ def test_no_list_repeats_an_item_or_holds_one_the_viewer_acted_on(
 ) -> None:
     retriever = fit(interactions(timeline.before(split), catalog), Als(factors=8, iterations=3), seed=1)
     predictor = Predictor(Ranker(len(FEATURES), len(ACTIONS)))
-    for lister in (by_popularity, by_retrieval(catalog, retriever), by_ranker(catalog, retriever, predictor)):
+    for lister in (
+        by_popularity,
+        by_retrieval(catalog, retriever),
+        by_ranker(catalog, retriever, predictor, weight_vector()),
+    ):
         for case in found:
             listed = lister(case, 50).tolist()
             assert len(set(listed)) == len(listed) == 50

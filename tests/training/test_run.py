@@ -18,6 +18,7 @@ from features.offline.log import EventLog
 from recsys.bundle import Bundle, unpack
 from recsys.catalog import Catalog, Item
 from recsys.model import Model
+from recsys.types import ACTIONS
 from training.config import Config
 from training.dataset import Timeline, read_timeline
 from training.registry import BUNDLE
@@ -95,6 +96,12 @@ class Desk:
         arguments = ["--home", str(self.home), "--catalog", str(self.catalog), "--config", str(self.config), "--quiet"]
         return main([*arguments, *more])
 
+    def params(self, version: str) -> dict[str, str]:
+        uri = f"sqlite:///{self.home}/mlflow.db"
+        client = MlflowClient(uri, uri)
+        run_id = client.get_model_version("mainstay", version).run_id
+        return dict(client.get_run(run_id).data.params)
+
     def champion(self, directory: Path) -> tuple[str, Bundle]:
         uri = f"sqlite:///{self.home}/mlflow.db"
         client = MlflowClient(uri, uri)
@@ -109,7 +116,11 @@ def desk(tmp_path: Path, make_events: MakeEvents, items: list[Item]) -> Desk:
     home, config, catalog = tmp_path / "home", tmp_path / "small.toml", tmp_path / "items.jsonl"
     placed = [Placed("viewer-events/0", n, event) for n, event in enumerate(make_events(viewers=60))]
     EventLog(home / "events").append("viewer-events/0", 0, len(placed) - 1, placed)
-    config.write_text("[examples]\nmax_moments = 200\n[network]\nepochs = 3\n[evaluation]\nrounds = 50\n", "utf-8")
+    config.write_text(
+        "[examples]\nmax_moments = 200\n[network]\nepochs = 3\n[evaluation]\nrounds = 50\n"
+        "[action_weights]\nlike = 6.5\n",
+        "utf-8",
+    )
     catalog.write_text("".join(item.model_dump_json(exclude_defaults=True) + "\n" for item in items), "utf-8")
     return Desk(home, config, catalog)
 
@@ -130,6 +141,9 @@ def test_the_command_registers_a_version_and_says_so(
     version, bundle = desk.champion(tmp_path / "first")
     assert (version, bundle.version) == (figures["model_version"], figures["bundle"])
     assert bundle.metrics == figures["metrics"]
+    assert bundle.action_weights == {"play": 1.0, "complete": 1.0, "like": 6.5, "dislike": -3.0}
+    params = desk.params(version)
+    assert {name: float(params[f"action_weights.{name}"]) for name in ACTIONS} == bundle.action_weights
     Model.load(bundle, FEATURES)
 
     assert desk.train("--until", str(read_timeline(EventLog(desk.home / "events")).cut(0.3))) == 0

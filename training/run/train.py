@@ -23,6 +23,7 @@ from recsys.bundle import Bundle
 from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.ranking.model import Predictor, tensors
+from recsys.ranking.utility import weight_vector
 from recsys.types import F32
 from training import retrieval
 from training.config import Config
@@ -80,7 +81,7 @@ def run(
     listers = {
         "popularity": by_popularity,
         "als": by_retrieval(catalog, models.retriever),
-        "ranker": by_ranker(catalog, models.retriever, predictor),
+        "ranker": by_ranker(catalog, models.retriever, predictor, weight_vector(config.action_weights)),
     }
     results = tuple(
         evaluate(name, lister, at, len(catalog), config.evaluation, progress) for name, lister in listers.items()
@@ -151,6 +152,7 @@ def _bundle(
         probe_p=Predictor(models.ranker.network).p(probe),
         metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
         encoder=catalog.content.encoder,
+        action_weights=dict(config.action_weights),
     )
 
 

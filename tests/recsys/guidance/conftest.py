@@ -17,7 +17,7 @@ from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.receipt import Receipt, write_receipt
 from recsys.guidance.solver import Solution, solve
-from recsys.types import F64, Placement, Query
+from recsys.types import ACTIONS, F64, Placement, Query
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)  # a Monday, noon in +08:00
 
@@ -111,7 +111,8 @@ def make(shop: Catalog) -> Callable[..., Made]:
         q = Query("r", "v", Placement.parse("cn.zj.hz-tv-home"), **asked)  # type: ignore[arg-type]
         rows = np.arange(shown, len(shop), dtype=np.int32)
         utility = np.random.default_rng(seed).random(len(rows))
-        batch = Candidates.of(rows, np.ones(len(rows), np.uint32)).with_columns(utility=utility)
+        p = np.random.default_rng([seed, 1]).random((len(rows), len(ACTIONS)), np.float32)
+        batch = Candidates.of(rows, np.ones(len(rows), np.uint32)).with_columns(utility=utility, p=p)
         batch = batch.with_columns(bonus=policy.bonus(rows, q))
         batch = batch.take(~policy.blocked(rows, q))
         bounds = policy.bounds(q, batch.row, slots, np.arange(shown, dtype=np.int32))

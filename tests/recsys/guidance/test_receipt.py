@@ -51,6 +51,19 @@ def test_an_honest_receipt_passes_and_is_plain_json(make: Any, text: str, effort
         assert Receipt.model_validate(json.loads(made.receipt.model_dump_json())) == made.receipt
 
 
+def test_expected_plays_are_the_sum_over_slots_with_and_without_guidance(make: Any) -> None:
+    for seed in range(4):
+        made = make(POLICY, seed=seed)
+        plays = made.batch.p[:, 0].tolist()
+        by_utility = sorted(range(len(made.batch)), key=lambda i: -made.batch.utility[i])[:12]
+        for field, page in (("expected_plays", made.solution.chosen), ("expected_plays_without", by_utility)):
+            brute_force = 0.0
+            for slot, candidate in enumerate(page):
+                brute_force += 0.9**slot * plays[candidate]
+            assert getattr(made.receipt, field) == pytest.approx(brute_force)
+        assert made.receipt.expected_plays != pytest.approx(made.receipt.utility)
+
+
 def test_a_page_without_policy_has_an_empty_receipt(make: Any) -> None:
     receipt = make(POLICY, guided=False).receipt
     assert (receipt.controls, receipt.price, receipt.moved, receipt.gap) == ((), (), (), 0.0)
@@ -124,7 +137,7 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         part[path[-1]] = turn(part[path[-1]])
         return "/".join(map(str, path)), other
 
-    for field in ("value", "bound", "utility", "utility_without"):
+    for field in ("value", "bound", "utility", "utility_without", "expected_plays", "expected_plays_without"):
         yield changed((field,), lambda x: x * 1.01 + 0.01)
         yield changed((field,), lambda x: x * 0.99 - 0.01)
     yield changed(("gap",), lambda x: x + 0.1)

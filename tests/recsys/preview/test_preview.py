@@ -38,6 +38,7 @@ def report(study: Study) -> Report:
 
 def test_pairs_are_the_pages_that_the_engine_makes(study: Study, report: Report) -> None:
     worth: dict[str, list[float]] = {"before": [], "after": []}
+    plays: dict[str, list[float]] = {"before": [], "after": []}
     gave_way = 0
     for asked in study.requests:
         for side, policies in (("before", study.before), ("after", study.after)):
@@ -45,11 +46,17 @@ def test_pairs_are_the_pages_that_the_engine_makes(study: Study, report: Report)
             k = np.arange(len(page.items))
             steps = k if asked.query.placement.screen == "mobile" else k % 6 + 2 * (k // 6)
             decay = 0.92 if asked.query.placement.screen == "mobile" else 0.94
-            worth[side].append(float(np.minimum.accumulate(decay**steps) @ [item.utility for item in page.items]))
+            attention = np.minimum.accumulate(decay**steps)
+            worth[side].append(float(attention @ [item.utility for item in page.items]))
+            plays[side].append(sum(a * item.p["play"] for a, item in zip(attention, page.items, strict=True)))
+            assert [stage.error for stage in page.trace if stage.error] == []
             gave_way += side == "after" and any(line.by for line in page.receipt.controls)
-    assert report.engagement.before == pytest.approx(np.mean(worth["before"]))
-    assert report.engagement.after == pytest.approx(np.mean(worth["after"]))
-    assert report.engagement.difference.mean == pytest.approx(np.mean(worth["after"]) - np.mean(worth["before"]))
+    assert report.utility.before == pytest.approx(np.mean(worth["before"]))
+    assert report.utility.after == pytest.approx(np.mean(worth["after"]))
+    assert report.utility.difference.mean == pytest.approx(np.mean(worth["after"]) - np.mean(worth["before"]))
+    assert report.expected_plays.before == pytest.approx(np.mean(plays["before"]))
+    assert report.expected_plays.after == pytest.approx(np.mean(plays["after"]))
+    assert report.expected_plays == report.actions["play"]
     assert report.gave_way_after == gave_way / 40
     assert report.complete
     assert (report.requests, report.of, report.viewers) == (40, 40, 10)
@@ -59,7 +66,7 @@ def test_the_same_policy_twice_changes_nothing(study_of: Callable[..., Study]) -
     *_, last = replay(study_of(after=ACTIVE))
     said = last.report()
     assert said.changed_pages == said.changed_slots == 0
-    for worth in (said.engagement, said.page_value, *said.actions.values()):
+    for worth in (said.utility, said.expected_plays, said.page_value, *said.actions.values()):
         assert (worth.difference.mean, worth.difference.low, worth.difference.high) == (0, 0, 0)
     assert all(row.difference.mean == row.difference.high == 0 for row in (*said.labels, *said.outlets, *said.axes))
     assert all(row.won == row.lost == 0 for row in said.exposure)
