@@ -1,132 +1,74 @@
-"""The thorough reader of events: it decides what is one, and names everything that is wrong with what is none.
+"""Explain what is wrong with an event: a finding for every faulty field, under the name that the sender wrote.
 
-It takes some 40 µs, so `features.events` asks it only about what its fast reader does not know to be sound.
+The schema is `features.viewer_event`; the checks and their words are derived from it. This takes several times as long
+as `features.events` needs for a valid event, so only events that its fast reader does not accept come here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from msgspec import NODEFAULT, convert, defstruct, inspect, structs
 
-from features.viewer_event import (
-    ABOUT_AN_ITEM,
-    CLIENT_LATEST,
-    KINDS,
-    LATEST,
-    PLACEMENT,
-    REGION,
-    RFC3339,
-    SCHEMA,
-    TYPE_PREFIX,
-    Kind,
-)
-from recsys.catalog import Id
-from recsys.errors import NAME, EventError, Finding, worded
-from recsys.types import Screen
-
-Instant = Annotated[float, Field(strict=True, ge=0, le=LATEST), AfterValidator(lambda at: round(at, 6))]
-ClientInstant = Annotated[float, Field(strict=True, ge=0), AfterValidator(lambda at: min(round(at, 6), CLIENT_LATEST))]
-Seconds = Annotated[float, Field(strict=True, ge=0, lt=10**7, allow_inf_nan=False)]
-Name = Annotated[str, StringConstraints(pattern=NAME, max_length=200)]
+from features.identity import known_as
+from features.viewer_event import CLIENT_LATEST, LATEST, LIST_MAX, RFC3339, TYPE_PREFIX, Envelope, ViewerEvent, mismatch
+from recsys.errors import SHAPES, EventError, Finding, worded
 
 
-class EventForm(BaseModel):
-    """The fields of `features.events.ViewerEvent` and what they may hold."""
+class _Check(NamedTuple):
+    """How the values of a field are checked.
 
-    model_config = ConfigDict(extra="forbid")
+    type      structure of one entry, `value`, with its type and constraints (msgspec converts to structures fastest)
+    expected  the same in words
+    noun      what an unknown value is called; empty for a field without a fixed set of values
+    pattern   what a text must match; None for other types
+    element   the check of each element of a list; None for other types
+    required  whether the field must be present
+    """
 
-    id: Id
-    kind: Kind
-    viewer_id: Id
-    at: Instant
-    client_at: ClientInstant | None = None
-    session_id: Name = ""
-    device_id: Name = ""
-    screen: Screen | None = None
-    region: Annotated[str, StringConstraints(pattern=REGION, max_length=100)] = ""
-    placement: Annotated[str, StringConstraints(pattern=PLACEMENT, max_length=200)] = ""
-    request_id: Name = ""
-    item_id: Id | None = None
-    slot: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
-    position_s: Seconds | None = None
-    duration_s: Seconds | None = None
-    percent: Annotated[float, Field(strict=True, ge=0, le=100)] | None = None
-    rating: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
-    items: Annotated[tuple[Id, ...], Field(max_length=1000)] = ()
-    attention: tuple[Annotated[float, Field(strict=True, ge=0, le=1)], ...] = ()
-    context: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _complete(self) -> EventForm:
-        """What each kind must and must not say; `features.events` holds the same rules in short."""
-        if self.kind == "impression":
-            if not self.items:
-                raise _wrong("items", "an impression names the items it showed")
-            if len(set(self.items)) != len(self.items):
-                raise _wrong("items", "a page shows an item once")
-            if self.attention and len(self.attention) != len(self.items):
-                raise _wrong("attention", f"one number per item: {len(self.items)}, not {len(self.attention)}")
-        elif self.items or self.attention or self.context:
-            raise _wrong("items", f"items, attention and context belong to impressions, not to a {self.kind}")
-        elif self.item_id is None and self.kind in ABOUT_AN_ITEM:
-            raise _wrong(
-                "item_id", f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind} is about an item: say which"
-            )
-        elif self.kind == "ping" and self.position_s is None and self.percent is None:
-            raise _wrong("position_s", "a ping says how far: position_s or percent")
-        elif self.kind == "seek" and self.position_s is None:
-            raise _wrong("position_s", "a seek says where to")
-        if self.rating is not None and self.kind != "survey":
-            raise _wrong("rating", f"a rating is the answer to a survey, not part of a {self.kind}")
-        if self.percent is not None and self.kind == "survey":
-            raise _wrong("percent", "a survey's answer is its rating, from 0 to 1")
-        return self
+    type: Any
+    expected: str
+    noun: str
+    pattern: re.Pattern[str] | None
+    element: _Check | None
+    required: bool
 
 
-def read_thoroughly(envelope: Mapping[str, Any], at: float) -> EventForm:
-    """The event in this CloudEvent, received at `at`. Raises EventError with a finding for each wrong place."""
-    _check(envelope)
+def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
+    """Return the event in this CloudEvent, received at unix second `at`. Raises EventError with all findings."""
+    findings = list(_faults_of(envelope, _ENVELOPE, ""))
     data = envelope.get("data", {})
-    if not isinstance(data, dict):
-        raise EventError("unreadable event", [Finding("data", "expected an object")])
-    if _ENVELOPE & set(data):
-        findings = [
-            Finding(f"data.{n}", f"belongs into the envelope, as {_WIRE[n]}") for n in sorted(_ENVELOPE & set(data))
-        ]
-        raise EventError("unreadable event", findings)
-    kind = envelope["type"].removeprefix(TYPE_PREFIX)
-    sent = envelope.get("time")
-    return checked(
-        {
-            **data,
-            "id": envelope.get("id"),
-            "kind": kind,
-            "viewer_id": envelope.get("subject"),
-            "at": at,
-            "client_at": None if sent is None else client_instant(sent, "time"),
-        }
-    )
-
-
-def checked(fields: Mapping[str, object]) -> EventForm:
-    """These fields of an event, checked. Raises EventError with a finding for each wrong one, named as on the wire."""
+    if isinstance(data, dict):
+        for name in [name for name in data if name not in _DATA]:
+            fault = f"belongs into the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
+            findings.append(Finding(f"data.{name}", fault))
+        findings += _faults_of(data, _DATA, "data.")
+    else:
+        findings.append(Finding("data", "expected an object"))
+    client_at = None
     try:
-        return EventForm.model_validate(fields)
-    except ValidationError as error:
-        raise EventError("unreadable event", _findings(error)) from error
+        if (time := envelope.get("time")) is not None and (client_at := client_instant(time, "time")) is not None:
+            client_at = min(round(client_at, 6), CLIENT_LATEST)
+    except EventError as error:
+        findings += error.findings
+    if not 0 <= at <= LATEST:
+        findings.append(Finding("receivedat", "expected a time from 1970 to 2061"))
+    if findings:
+        raise EventError("unreadable event", findings)
+    event = ViewerEvent(
+        id=known_as(envelope["source"], envelope["id"]),
+        kind=envelope["type"].removeprefix(TYPE_PREFIX),
+        viewer_id=envelope["subject"],
+        at=round(at, 6),
+        client_at=client_at,
+        **{name: convert([value], _DATA[name].type).value for name, value in data.items()},
+    )
+    if wrong := mismatch(event):
+        raise EventError("unreadable event", [Finding(f"data.{wrong[0]}", wrong[1])])
+    return event
 
 
 def instant(text: object, where: str) -> float:
@@ -160,38 +102,95 @@ def short(thing: object) -> str:
     return ascii(thing)[:60]
 
 
-_ENVELOPE = {"id", "kind", "viewer_id", "at", "client_at"}  # fields that the envelope carries, not `data`
-_WIRE = {"kind": "type", "viewer_id": "subject", "at": "receivedat", "client_at": "time", "id": "id"}
+# -- checks, derived from the schema
+
+_ATTRIBUTE = {"kind": "type", "viewer_id": "subject", "at": "receivedat", "client_at": "time", "id": "id"}
+"""Fields of an event that the envelope holds, under the name of its attribute."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOUN = {"type": "kind", "dataschema": "schema"}
 
 
-def _check(envelope: Mapping[str, Any]) -> None:
-    """Raises EventError unless this is a CloudEvent of ours, with the schema that we read."""
-    findings = []
-    kind = envelope.get("type")
-    if envelope.get("specversion") != "1.0":
-        findings.append(Finding("specversion", 'expected "1.0" (CloudEvents)'))
-    if not isinstance(kind, str) or not kind.startswith(TYPE_PREFIX) or kind[len(TYPE_PREFIX) :] not in KINDS:
-        findings.append(Finding("type", f"unknown kind {short(kind)}; expected {TYPE_PREFIX}KIND, {', '.join(KINDS)}"))
-    if not isinstance(envelope.get("source"), str) or not envelope["source"]:
-        findings.append(Finding("source", "missing: who sends this, as a URI such as /apps/tv"))
-    if envelope.get("dataschema", SCHEMA) != SCHEMA:
-        findings.append(Finding("dataschema", f"unknown schema {short(envelope['dataschema'])}; expected {SCHEMA}"))
-    if envelope.get("datacontenttype", "application/json") != "application/json":
-        findings.append(Finding("datacontenttype", "expected application/json"))
-    if findings:
-        raise EventError("unreadable event", findings)
+def _faults_of(values: Mapping[str, Any], checks: Mapping[str, _Check], prefix: str) -> Iterator[Finding]:
+    """Yield a finding for each fault in these fields."""
+    for name, check in checks.items():
+        if name in values:
+            yield from _faults(values[name], check, prefix + name)
+        elif check.required:
+            yield Finding(prefix + name, f"is missing; expected {check.expected}")
 
 
-def _wrong(field: str, message: str) -> PydanticCustomError:
-    """A failed rule across fields; the field travels in the context, where `_findings` looks for it."""
-    return PydanticCustomError("kind", "{message}", {"field": field, "message": message})
+def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
+    """Yield a finding for each fault in a value: for a list of each faulty element, else of the value itself."""
+    if check.element and isinstance(value, list):
+        elements = enumerate(value[:LIST_MAX])
+        if faults := [fault for n, one in elements for fault in _faults(one, check.element, f"{where}.{n}")]:
+            yield from faults
+            return
+    try:
+        convert([value], check.type)
+    except (ValueError, OverflowError, RecursionError):
+        unknown = f"unknown {check.noun} {short(value)}; " if check.noun else ""
+        yield Finding(where, f"{unknown}expected {check.expected}")
+        return
+    if check.pattern and isinstance(value, str) and not matches(value, check.pattern):
+        fault = {"type": "string_pattern_mismatch", "msg": "", "ctx": {"pattern": check.pattern.pattern}}
+        yield Finding(where, worded(fault) if check.pattern.pattern in SHAPES else f"expected {check.expected}")
 
 
-def _findings(error: ValidationError) -> list[Finding]:
-    """Pydantic's errors under the names that the sender wrote."""
-    findings = []
-    for one in error.errors(include_url=False, include_input=False):
-        path = [str(part) for part in one["loc"]] or [one.get("ctx", {}).get("field", "")]
-        where = ".".join([_WIRE.get(path[0], f"data.{path[0]}"), *path[1:]])
-        findings.append(Finding(where, worded(one)))
-    return findings
+def matches(text: str, pattern: re.Pattern[str]) -> bool:
+    """Whether a text matches a pattern and is valid Unicode: JSON can spell half of a surrogate pair."""
+    return pattern.fullmatch(text) is not None and (text.isascii() or not _SURROGATE.search(text))
+
+
+def _check(name: str, type_: Any, required: bool = False) -> _Check:
+    """Derive the check of a field from its type."""
+    info, extra = _plain(inspect.type_info(type_))
+    bare = get_args(type_)[0] if get_origin(type_) is Annotated else type_
+    return _Check(
+        defstruct(name, [("value", type_)], array_like=True),
+        extra.get("description") or _expected(info),
+        _NOUN.get(name, name) if isinstance(info, inspect.LiteralType | inspect.EnumType) else "",
+        re.compile(extra["pattern"]) if "pattern" in extra else None,
+        _check(name, get_args(bare)[0]) if isinstance(info, inspect.VarTupleType) else None,
+        required,
+    )
+
+
+def _plain(info: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
+    """Return a type without `None` and without its metadata; and the description and pattern of its metadata."""
+    if isinstance(info, inspect.UnionType):
+        return _plain(next(one for one in info.types if not isinstance(one, inspect.NoneType)))
+    if isinstance(info, inspect.Metadata):
+        return info.type, {**(info.extra_json_schema or {}), **(info.extra or {})}
+    return info, {}
+
+
+def _expected(info: inspect.Type) -> str:
+    """Describe the values of a type in words."""
+    match info:
+        case inspect.EnumType(cls=cls):
+            return f"one of {', '.join(str(one.value) for one in cls)}"
+        case inspect.StrType(min_length=least, max_length=most):
+            return f"a text of {f'{least} to' if least else 'at most'} {most} characters"
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number from {low:,} to {high:,}"
+        case inspect.FloatType(ge=low, le=None, lt=high):
+            return f"a number from {low:g} to less than {high:,}"
+        case inspect.FloatType(ge=low, le=high):
+            return f"a number from {low:g} to {high:g}"
+        case inspect.VarTupleType(max_length=most):
+            return f"a list of at most {most:,}"
+        case inspect.DictType():
+            return "an object"
+    raise TypeError(f"no words for {info}")
+
+
+_ENVELOPE = {
+    field.name: _check(field.name, field.type, field.default is NODEFAULT)
+    for field in structs.fields(Envelope)
+    if field.name != "time"  # read by `client_instant`
+}
+_DATA = {
+    field.name: _check(field.name, field.type) for field in structs.fields(ViewerEvent) if field.name not in _ATTRIBUTE
+}

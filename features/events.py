@@ -5,8 +5,9 @@ the client's clock, `receivedat` when by the server's (which is the one that cou
 `ViewerEvent` (`features/viewer_event.py`). Three doors: `accept` for what a client sends, `encode` and `decode` for the
 stream.
 
-Each door has a fast reader, which takes what it knows to be sound. Whatever else comes is shown to the thorough one
-(`features.event_findings`), whose word is the last: the fast one saves time and decides nothing.
+All three check events by one schema (`features.viewer_event`). A fast reader checks a whole event in one step and
+accepts what is plainly valid. Every other event goes to `features.event_findings.validate`, which checks field by
+field, names each fault and accepts the rare valid forms: unusual client times, names with characters that do not print.
 
 >>> sent = {"specversion": "1.0", "id": "e7", "source": "/app", "type": "mainstay.viewer.play", "subject": "v1",
 ...         "data": {"item_id": "film-3"}}
@@ -19,17 +20,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple
+from functools import lru_cache, partial
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from pydantic_core import from_json
 
-from features.event_findings import instant, read_thoroughly, short
+from features.event_findings import instant, matches, short, validate
 from features.identity import known_as
 from features.viewer_event import (
-    ABOUT_AN_ITEM,
     CLIENT_LATEST,
     IMPLIES,
     KINDS,
@@ -42,12 +42,13 @@ from features.viewer_event import (
     SOURCE,
     TYPE_PREFIX,
     WRITTEN_MAX,
-    Id,
+    Envelope,
     Kind,
     ViewerEvent,
     actions_of,
     ahead,
     by_engine,
+    mismatch,
 )
 from recsys.errors import EventError, Finding
 
@@ -70,28 +71,27 @@ def accept(raw: object, now: float) -> ViewerEvent:
     context of an impression: what was shown and why is written by the
     engine alone. Raises EventError whose findings name the fields as the client wrote them.
     """
-    at = round(now, 6)
+    parsed, at = _object(raw), round(now, 6)
     try:
-        if type(raw) is dict and (event := _known_sound(msgspec.convert(raw, _Sent), at, {})):
+        if event := _fast_event(msgspec.convert(parsed, _Sent), at, {}):
             return _accepted(event)
     except _DOUBT:
         pass
-    return _accepted(_thorough(_object(raw), at))
+    return _accepted(validate(parsed, at))
 
 
 def accept_json(raw: bytes, now: float) -> Accepted:
     """The same for an event as JSON text, and with it what its sender calls it and by which page."""
-    at = round(now, 6)
     try:
         sent = _sent(raw)
-        if event := _known_sound(sent, at, {}):
+        if event := _fast_event(sent, round(now, 6), {}):
             return Accepted(
                 _accepted(event), sent.id, None if sent.attributiontoken is UNSET else sent.attributiontoken
             )
     except _DOUBT:
         pass
     parsed = _object(_parsed(raw))
-    return Accepted(_accepted(_thorough(parsed, at)), parsed["id"], parsed.get(TOKEN))
+    return Accepted(accept(parsed, now), parsed["id"], parsed.get(TOKEN))
 
 
 def encode(event: ViewerEvent, checked: bool = False) -> bytes:
@@ -124,14 +124,14 @@ def decode(raw: bytes, future: bool = False) -> ViewerEvent:
     return event
 
 
-# -- the fast readers: they take only what the thorough one would take, and make the same of it
+# -- the fast readers: they accept only what `validate` would accept, and return the same event
 
 TOKEN = "attributiontoken"
 """CloudEvents extension attribute by which an event names the page it came from."""
 
-_DOUBT = (ValueError, OverflowError, RecursionError)  # msgspec's errors are ValueErrors; the thorough reader says why
+_DOUBT = (ValueError, OverflowError, RecursionError)  # msgspec's errors are ValueErrors; `validate` says why
 _IN_ENVELOPE = ("id", "kind", "viewer_id", "at", "client_at")
-_BRACKETS_MAX = 100  # fewer cannot nest deeper than the thorough parser follows
+_BRACKETS_MAX = 100  # fewer cannot nest deeper than the parser before `validate` follows
 
 
 def _data_struct(name: str, context: Any) -> type[Struct]:
@@ -150,30 +150,19 @@ _StoredData: Any = _data_struct("StoredData", (Raw, Raw()))
 _WrittenData: Any = _data_struct("WrittenData", (dict[str, Any], {}))
 
 
-class _Envelope(Struct, frozen=True, gc=False, kw_only=True):
-    specversion: Literal["1.0"]
-    id: Id
-    source: Annotated[str, Meta(min_length=1)]
-    type: str
-    subject: Id
-    dataschema: str = SCHEMA
-    datacontenttype: Literal["application/json"] = "application/json"
-    time: str | None = None
-
-
-class _Sent(_Envelope, frozen=True, gc=False, kw_only=True):
-    """For values that were parsed before: what else is in the envelope is sound JSON and says nothing to us."""
+class _Sent(Envelope, frozen=True, gc=False, kw_only=True):
+    """For parsed values: other attributes of the envelope are valid JSON and are ignored."""
 
     data: _SentData
 
 
 class _SentText(_Sent, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """For text. What is unknown would be skipped without being read: the thorough reader shall do that."""
+    """For JSON text. msgspec would skip unknown attributes without checking that they are JSON, so they are refused."""
 
     attributiontoken: str | UnsetType = UNSET
 
 
-class _Stored(_Envelope, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+class _Stored(Envelope, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     receivedat: str
     data: _StoredData
 
@@ -195,17 +184,9 @@ _sent = msgspec.json.Decoder(_SentText).decode
 _stored = msgspec.json.Decoder(_Stored).decode
 _encoder = msgspec.json.Encoder()
 _KIND_OF: dict[str, Kind] = {TYPE_PREFIX + kind: kind for kind in KINDS}  # type: ignore[misc]
+_is_region = lru_cache(maxsize=4096)(partial(matches, pattern=re.compile(REGION)))
+_is_placement = lru_cache(maxsize=4096)(partial(matches, pattern=re.compile(PLACEMENT)))
 _TYPE_OF = {kind: TYPE_PREFIX + kind for kind in KINDS}
-
-
-@lru_cache(maxsize=4096)
-def _is_region(text: str) -> bool:
-    return re.fullmatch(REGION, text, re.ASCII) is not None and text[-1:] != "\n"
-
-
-@lru_cache(maxsize=4096)
-def _is_placement(text: str) -> bool:
-    return re.fullmatch(PLACEMENT, text, re.ASCII) is not None and text[-1:] != "\n"
 
 
 def _read(raw: bytes) -> ViewerEvent:
@@ -215,7 +196,7 @@ def _read(raw: bytes) -> ViewerEvent:
             stored = _stored(raw)
             said = bytes(stored.data.context)
             context = from_json(said, allow_inf_nan=False) if said else {}
-            if event := _known_sound(stored, _instant(stored.receivedat), context):
+            if event := _fast_event(stored, _instant(stored.receivedat), context):
                 return event
         except _DOUBT:
             pass
@@ -223,34 +204,33 @@ def _read(raw: bytes) -> ViewerEvent:
     received = parsed.get("receivedat")
     if received is None:
         raise EventError("unreadable event", [Finding("receivedat", "missing: only the server's time counts")])
-    return _thorough(parsed, instant(received, "receivedat"))
+    return validate(parsed, instant(received, "receivedat"))
 
 
-def _known_sound(said: _Envelope, at: float, context: object) -> ViewerEvent | None:
-    """The event, when it surely is one; None when the thorough reader has to look. May raise ValueError as well."""
-    kind, data = _KIND_OF.get(said.type), said.data  # type: ignore[attr-defined]
-    names = f"{said.id}{said.subject}{data.item_id}{data.session_id}{data.device_id}{data.request_id}"
+def _fast_event(envelope: Any, at: float, context: object) -> ViewerEvent | None:
+    """Return the event if it is plainly valid; None, or a ValueError, where `validate` has to decide."""
+    data = envelope.data
+    names = f"{envelope.id}{envelope.subject}{data.item_id}{data.session_id}{data.device_id}{data.request_id}"
+    if data.items:
+        names += "".join(data.items)
     if (
-        kind is None
-        or not names.isprintable()  # nor is any white space but the blank
+        not names.isprintable()  # which excludes all white space but the blank
         or " " in names
         or not isinstance(context, dict)
         or not 0 <= at <= LATEST
-        or said.dataschema != SCHEMA
-        or not (_fits_impression(data, context) if kind == "impression" else _fits(kind, data, context))
         or (data.region and not _is_region(data.region))
         or (data.placement and not _is_placement(data.placement))
     ):
         return None
     client_at = None
-    if said.time is not None:
-        client_at = _instant(said.time)
+    if envelope.time is not None:
+        client_at = _instant(envelope.time)
         if not 0 <= client_at <= CLIENT_LATEST:
             return None
-    return ViewerEvent(
-        id=known_as(said.source, said.id),
-        kind=kind,
-        viewer_id=said.subject,
+    event = ViewerEvent(
+        id=known_as(envelope.source, envelope.id),
+        kind=_KIND_OF[envelope.type],
+        viewer_id=envelope.subject,
         at=at,
         client_at=client_at,
         session_id=data.session_id,
@@ -269,30 +249,7 @@ def _known_sound(said: _Envelope, at: float, context: object) -> ViewerEvent | N
         attention=data.attention,
         context=context,
     )
-
-
-def _fits(kind: Kind, data: Any, context: object) -> bool:
-    """The rules of `EventForm` for all but impressions."""
-    if data.items or data.attention or context or (data.item_id is None and kind in ABOUT_AN_ITEM):
-        return False
-    if kind == "survey":
-        return data.percent is None
-    if data.rating is not None or (kind == "seek" and data.position_s is None):
-        return False
-    return kind != "ping" or data.position_s is not None or data.percent is not None
-
-
-def _fits_impression(data: Any, context: object) -> bool:
-    """The rules of `EventForm` for impressions."""
-    items, names = data.items, "".join(data.items)
-    return (
-        len(items) > 0
-        and len(set(items)) == len(items)
-        and (not data.attention or len(data.attention) == len(items))
-        and data.rating is None
-        and names.isprintable()
-        and " " not in names
-    )
+    return None if mismatch(event) else event
 
 
 def _instant(text: str) -> float:
@@ -334,7 +291,7 @@ def _as_written(event: ViewerEvent) -> _Written:
     )
 
 
-# -- the thorough reader
+# -- before `validate`, and after it
 
 
 def _parsed(raw: bytes) -> object:
@@ -348,11 +305,6 @@ def _object(parsed: object) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise EventError(f"an event is a JSON object, not {short(parsed)}")
     return parsed
-
-
-def _thorough(parsed: dict[str, Any], at: float) -> ViewerEvent:
-    form = read_thoroughly(parsed, at)
-    return ViewerEvent(**form.__dict__ | {"id": known_as(parsed["source"], form.id)})
 
 
 def _accepted(event: ViewerEvent) -> ViewerEvent:
