@@ -1,7 +1,8 @@
 """The policy: what editors of one outlet say, as a versioned document in JSON or YAML.
 
-A policy has weights (axis -> how much an editorial value counts, in clicks) and controls (one rule each). Everything
-here is data and its checks; `compile` turns it into numbers, `lint` compares it with parents and the catalogue.
+A policy has weights (axis -> how much an editorial value counts, in play equivalents) and controls (one rule each).
+Everything here is data and its checks; `compile` turns it into numbers, `lint` compares it with parents and the
+catalogue.
 """
 
 from __future__ import annotations
@@ -119,11 +120,11 @@ class Rule(Said):
 
 
 class Boost(Rule):
-    """Items lean up (or down) by a few tenths of a click; never a promise."""
+    """Items lean up (or down) by a few thousandths of a play equivalent; never a promise."""
 
     action: Literal["boost"]
     where: Where
-    bonus: Annotated[Number, Field(ge=-1, le=1)]  # clicks
+    bonus: Annotated[Number, Field(ge=-1, le=1)]  # play equivalents
 
 
 class Block(Rule):
@@ -210,7 +211,7 @@ class ExposureTarget(Rule):
     plan         even: in step with the forecast traffic; front: sooner; asap: at once; by_day_part: as `day_parts` say
     tolerance    so far behind or ahead of the plan, as part of the amount, is still "on plan"
     logic        guaranteed: `last_resort` may be used; best_effort: never more than the price
-    max_price    clicks per unit of attention that it may cost at most
+    max_price    play equivalents per unit of attention that it may cost at most
     last_resort  least share of (or number of items on) each page, once the price alone will not do; guaranteed only
     like         id of a target of this policy whose prices it begins with
     """
@@ -298,7 +299,7 @@ class Policy(Said):
     version: Annotated[Whole, Field(ge=0)] = 0
     author: str = ""
     note: str = ""
-    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}  # axis -> clicks for a full value of 1
+    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}  # axis -> play equivalents for a value of 1
     controls: Annotated[tuple[Control, ...], BeforeValidator(_so_many)] = ()
     _ready: tuple[Profile, ...] | None = PrivateAttr(None)
 
