@@ -75,7 +75,7 @@ def cost_of_guidance(receipt: dict[str, Any]) -> str:
         before, after = receipt[f"{field}_without"], receipt[field]
         change = f"{after / before - 1:+.1%} " if before > 0 else ""
         parts.append(f"{words} {change}({before:.3f} to {after:.3f})")
-    return f"With guidance: {f',{chr(10)}  '.join(parts)}"
+    return "With guidance: " + ",\n  ".join(parts)
 
 
 def _has(control: dict[str, Any]) -> str:
