@@ -18,8 +18,8 @@ class Candidates:
     affinity  [N]     float32  retrieval's match of viewer and item; 0 where there is none
     features  [N, F]  float32  columns of `features.columns`
     p         [N, A]  float32  calibrated probability of each action of `recsys.types.ACTIONS`
-    utility   [N]     float64  expected worth to the viewer, in clicks
-    bonus     [N]     float64  what the policy adds, in clicks
+    utility   [N]     float64  expected utility for the viewer, in play equivalents
+    bonus     [N]     float64  what the policy adds, in play equivalents
     """
 
     row: I32

@@ -17,8 +17,8 @@ class PageItem:
     slot: int  # 1-based
     row: int
     item_id: str
-    utility: float  # expected worth to the viewer, in clicks
-    bonus: float  # what the policy adds, in clicks
+    utility: float  # expected worth to the viewer, in play equivalents
+    bonus: float  # what the policy adds, in play equivalents
     p: Mapping[str, float]  # calibrated probability per action
     sources: tuple[str, ...]  # which sources proposed it
     reasons: tuple[str, ...]
@@ -37,5 +37,5 @@ class Page:
     model_version: str
     policy_version: str
     credits: Mapping[str, Credit] = field(default_factory=dict)  # what the page did for each exposure target
-    engagement: float = 0.0  # sum of attention x utility, in clicks
+    engagement: float = 0.0  # sum of attention x utility, in play equivalents
     unguided: float = 0.0  # the same of the best page of these candidates without weights and controls

@@ -38,7 +38,7 @@ from serving.schemas import (
 _CONTROL = re.compile(r"controls\[(\d+)\]")
 
 WORTH = 0.1
-"""Clicks that a slot's item is taken to be worth before any page was served: generous, so only gross slips are told."""
+"""Utility of a slot's item, in play equivalents, before any page was served: generous, so only gross slips are told."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PolicyDesk:
     holders: Holders
     clock: Callable[[], float]
     foresee: Callable[[Policy], Iterable[Finding]] = lambda policy: ()  # what the traffic forecast says of a policy
-    worth: Callable[[], float | None] = lambda: None  # clicks that a slot's item is worth, on the pages of late
+    worth: Callable[[], float | None] = lambda: None  # utility of a slot's item on recent pages
 
     def outlets(self) -> list[OutletAnswer]:
         """Every outlet, parents before children."""

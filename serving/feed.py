@@ -215,8 +215,8 @@ def _world(snapshot: Snapshot, outlet: str) -> tuple[World, list[str]]:
 
 
 def _fates(page: Page) -> list[JsonValue]:
-    """What became of each control: id, status, slots it gave way by, price in clicks."""
-    price = {one.control_id: round(one.clicks, 6) for one in page.receipt.price}
+    """What became of each control: id, status, slots it gave way by, price in play equivalents."""
+    price = {one.control_id: round(one.play_equivalents, 6) for one in page.receipt.price}
     return [[line.id, line.status, line.by, price.get(line.id, 0.0)] for line in page.receipt.controls]
 
 

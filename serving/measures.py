@@ -55,7 +55,8 @@ class LiveMeasures:
         self._pages.extend(others)
 
     def worth(self) -> float | None:
-        """Median of what the items of the pages of late are worth to their viewers, in clicks; None without pages."""
+        """Median of what the items of the pages of late are worth to their viewers, in play
+        equivalents; None without pages."""
         worth = [item.utility for _, page, _ in tuple(self._pages)[-PER_PLACEMENT:] for item in page.items]
         return float(np.median(worth)) if worth else None
 
@@ -98,7 +99,7 @@ class LiveMeasures:
         self._said.update(figure_of)
 
     def _seen(self, query: Query, page: Page, viewer: ViewerState | None) -> Seen:
-        price = {one.control_id: one.clicks for one in page.receipt.price}
+        price = {one.control_id: one.play_equivalents for one in page.receipt.price}
         liked = (action.item_id for action in (viewer.recent if viewer else ()) if action.kind in WANTED)
         return Seen(
             viewer_id=query.viewer_id,

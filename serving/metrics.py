@@ -106,7 +106,7 @@ class Metrics:
             "planned", "Part of its amount that an exposure target should have by now"
         )
         self.target_price = self._of_target(
-            "price", "Clicks per unit of attention that an exposure target is worth now"
+            "price", "Play equivalents per unit of attention that an exposure target is worth now"
         )
         self.target_pacing = self._of_target("pacing_error", "Mean distance from its plan, as part of its amount")
         self.target_expected = self._of_target("expected", "Part of its amount expected at the deadline; NaN: unknown")
@@ -122,7 +122,8 @@ class Metrics:
         )
         self.control_measure = Gauge(
             "mainstay_control_measure",
-            "Of controls on the pages of the last minutes: satisfied, relaxed, impossible (shares), price (clicks)",
+            "Of controls on the pages of the last minutes: satisfied, relaxed, impossible (shares), "
+            "price (play equivalents)",
             ["outlet", "placement", "control", "measure"],
             **latest,
         )

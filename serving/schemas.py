@@ -63,8 +63,8 @@ class PageRequest(RequestModel):
 class SlotDetail(BaseModel):
     """The figures behind one slot, with `trace`."""
 
-    utility: float = Field(description="expected worth to the viewer, in clicks")
-    bonus: float = Field(description="what the policy adds, in clicks")
+    utility: float = Field(description="expected utility for the viewer, in play equivalents")
+    bonus: float = Field(description="what the policy adds, in play equivalents")
     p: dict[str, float] = Field(description="calibrated probability of each action")
     sources: tuple[str, ...] = Field(description="what proposed the item")
 

@@ -38,7 +38,7 @@ class TargetOut(BaseModel):
     progress: float = Field(description="part of the window's traffic that was served")
     since: datetime = Field(description="when it began")
     by: datetime
-    price: float = Field(description="clicks per unit of attention, in force now")
+    price: float = Field(description="play equivalents per unit of attention, in force now")
     max_price: float
     pacing_error: float = Field(description="mean distance from the plan so far, as part of the amount")
     forecast: ForecastOut | None = Field(
@@ -61,7 +61,7 @@ class TargetReport(TargetOut):
     """A target with its course, its usual prices and what editors told it."""
 
     course: list[Moment]
-    usual_prices: list[float] = Field(description="clicks per unit of attention by hour of the day, UTC")
+    usual_prices: list[float] = Field(description="play equivalents per unit of attention by hour of the day, UTC")
     capped_impressions: int = Field(description="impressions counted towards frequency caps; 0 without one")
     paused: bool
     stopped: bool

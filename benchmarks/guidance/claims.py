@@ -139,8 +139,10 @@ def forgeries(count: int) -> dict[str, Any]:
         case = _case(int(rng.integers(2**31)))
         honest += not verify(*case, exact=False)
         receipt, chosen, *rest = case
-        if any(price.clicks for price in receipt.price):
-            lower = [price.model_copy(update={"clicks": price.clicks / 2}) for price in receipt.price]
+        if any(price.play_equivalents for price in receipt.price):
+            lower = [
+                price.model_copy(update={"play_equivalents": price.play_equivalents / 2}) for price in receipt.price
+            ]
             halved += 1
             told += bool(verify(receipt.model_copy(update={"price": lower}), chosen, *rest, exact=False))
         for _ in range(50):
@@ -270,7 +272,9 @@ def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:
     prices = said["price"]
     free = not any(line["action"] == "pin" and not line["by"] for line in said["controls"])
     ways = ["all gone", "one gone", "order", "all huge", "one huge", "one below", "one resolved"]
-    way = str(rng.choice([*ways, "all nothing"] if free and any(price["clicks"] for price in prices) else ways))
+    way = str(
+        rng.choice([*ways, "all nothing"] if free and any(price["play_equivalents"] for price in prices) else ways)
+    )
     if len(prices) < 2:
         return False
     one = int(rng.integers(len(prices)))
@@ -282,7 +286,7 @@ def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:
         prices[one]["how"] = "resolved"
     else:
         for price in prices if way.startswith("all") else [prices[one]]:
-            price["clicks"] = {"huge": 1e9, "nothing": 0.0, "below": -1e-3}[way.split()[1]]
+            price["play_equivalents"] = {"huge": 1e9, "nothing": 0.0, "below": -1e-3}[way.split()[1]]
     return True
 
 

@@ -22,7 +22,7 @@ ASKED: tuple[tuple[str, Literal["fast", "adaptive"]], ...] = (
 
 
 def measured(family: Family, pages: int, effort: Literal["fast", "adaptive"]) -> tuple[F64, F64]:
-    """Clicks told and clicks won ([P] each) of the pins of so many pages on which all pins stand."""
+    """Prices told and play equivalents won ([P] each) of the pins of so many pages on which all pins stand."""
     told, won, seed, seen = list[float](), list[float](), 0, 0
     while seen < pages:
         case = draw_from(replace(family, pins=1.0), seed)
@@ -54,7 +54,7 @@ def main() -> None:
                "below": float((told < won - 1e-9).mean()),
                "correlation": float(np.corrcoef(told, won)[0, 1])}  # fmt: skip
         rows.append(row)
-        print(f"{name:8} {effort:9} {row['pins']:4} pins worth {row['won_median']:.3f} clicks: told off by "
+        print(f"{name:8} {effort:9} {row['pins']:4} pins worth {row['won_median']:.3f} play equivalents: told off by "
               f"{row['off_median']:.1%} (p90 {row['off_p90']:.0%}), too low for {row['below']:.0%}, "
               f"correlation {row['correlation']:.3f}")  # fmt: skip
     print(json.dumps(rows))

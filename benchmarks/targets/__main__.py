@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     began = time.perf_counter()
     print(
-        "All in per cent. lost: clicks against a day without targets; short: mean and worst target (a cap: above it);"
+        "All in per cent. lost: utility against a day without targets; short: mean and worst target (a cap: above it);"
     )
     print("pace: mean distance from the plan, targets on few items and all; over: beyond the amount; back: part of the")
     print("day's rest until an outage was made up for. Mean over seeds, worst and back: the worst of them.\n")

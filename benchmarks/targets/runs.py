@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Result:
-    """All ways on one day. `free`, `even`: clicks lost by the two hindsight optima; `gap`: proven, of the free one."""
+    """All ways on one day. `free`, `even`: utility lost by the two hindsight optima; `gap`: proven, of the free one."""
 
     lines: tuple[Line, ...]
     free: float

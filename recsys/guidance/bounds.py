@@ -175,10 +175,11 @@ class Solution:
     chosen    [K]     candidates in slot order
     relaxed   [C]     by how many slots each control gave way; 0 = kept
     settled   [C]     bool: proven that the control could not have given way less, given the more important ones
-    price     [C]     clicks lost to one unit (one slot of a floor, cap or spacing; the pin) of a control; >= 0
+    price     [C]     play equivalents lost to one unit (a slot of a floor, cap or spacing; the pin) of a control; >= 0
     resolved  [C]     bool: the price was found by solving again one unit looser; otherwise it is the dual's estimate
-    credit    [C, N]  clicks by which a control's prices lift (> 0) or hold back (< 0) a candidate, at its slot on the
-                      page or, off the page, at the slot it would have had without controls (the last one if none)
+    credit    [C, N]  play equivalents by which a control's prices lift (> 0) or hold back (< 0) a candidate, at its
+                      slot on the page or, off the page, at the slot it would have had without controls (the last one
+                      if none)
     stays     [C, N]  bool: whether a candidate would be on the page without a control, as far as prices tell
     pair      [N, 2]  where no control alone clearly put a candidate on the page or keeps it off, two that do, as far
                       as prices tell; else -1

@@ -49,7 +49,7 @@ class CompiledPolicy:
 
     effective: Effective
     catalog: Catalog
-    lean: F64  # [catalogue] bonus by the weights, in clicks
+    lean: F64  # [catalogue] bonus by the weights, in play equivalents
     masks: dict[tuple[str, str], Bool] = field(repr=False)
 
     @property
@@ -68,7 +68,7 @@ class CompiledPolicy:
         return self.effective.controls
 
     def bonus(self, rows: I32, query: Query) -> F64:
-        """[N] what weights and boosts add to catalogue rows, in clicks."""
+        """[N] what weights and boosts add to catalogue rows, in play equivalents."""
         if not query.guided:
             return np.zeros(len(rows))
         bonus = self.lean[rows]

@@ -109,7 +109,7 @@ class Boost(Rule):
 
     action: Literal["boost"]
     where: Where
-    bonus: Annotated[Number, Field(ge=-1, le=1)]  # clicks
+    bonus: Annotated[Number, Field(ge=-1, le=1)]  # play equivalents
 
 
 class Block(Rule):
@@ -196,7 +196,7 @@ class ExposureTarget(Rule):
     plan         even: in step with the forecast traffic; front: sooner; asap: at once; by_day_part: as `day_parts` say
     tolerance    so far behind or ahead of the plan, as part of the amount, is still "on plan"
     logic        guaranteed: `last_resort` may be used; best_effort: never more than the price
-    max_price    clicks per unit of attention that it may cost at most
+    max_price    play equivalents per unit of attention that it may cost at most
     last_resort  least share of (or number of items on) each page, once the price alone will not do; guaranteed only
     like         id of a target of this policy whose prices it begins with
     """

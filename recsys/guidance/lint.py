@@ -42,7 +42,7 @@ def lint(
     of one line are an error.
 
     clock  seconds, to bound how long pages are rehearsed (`rehearse`)
-    worth  clicks that the item in a slot is worth to its viewer, about; None: not known, so that no weight is too large
+    worth  utility of the item in a slot, about, in play equivalents; None: not known, so that no weight is too large
     """
     try:
         line = chain(policies)
@@ -96,8 +96,9 @@ def _weights(policy: Policy, catalog: Catalog, worth: float | None) -> Iterator[
         elif worth and (most := weight * float(catalog.axis[:, catalog.axes.code[axis]].max())) > worth:
             yield Finding(
                 f"weights.{axis}",
-                f"adds up to {most:.2g} clicks to an item, and an item is worth about {worth:.2g} clicks to its "
-                f"viewer: the weight, not the viewer, will choose; a tenth of that ({worth / 10:.1g}) is usual",
+                f"adds up to {most:.2g} play equivalents to an item, and an item is worth about {worth:.2g} play "
+                f"equivalents to its viewer: the weight, not the viewer, will choose; a tenth of that "
+                f"({worth / 10:.1g}) is usual",
             )
 
 

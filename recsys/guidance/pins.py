@@ -23,7 +23,7 @@ NEAREST = 8
 
 
 def pin_prices(layout: Layout, state: State, bounds: Bounds, order: I64) -> Iterator[tuple[int, float]]:
-    """Control and clicks of each pin in the bounds, all of which stand. order [N] as in `lay_out`."""
+    """Control and price of each pin in the bounds, all of which stand. order [N] as in `lay_out`."""
     if not len(bounds.pin_item):
         return
     free, held = np.flatnonzero(layout.pin < 0), state.held

@@ -1,6 +1,6 @@
 """The policy: what editors of one outlet say, as a versioned document in JSON or YAML.
 
-A policy has weights (axis -> how much an editorial value counts, in clicks), profiles and controls (one rule each,
+A policy has weights (axis -> how much an editorial value counts, in play equivalents), profiles and controls (one rule each,
 `recsys.guidance.controls`). Everything here is data and its checks; `compile` turns it into numbers, `lint` compares it
 with parents and the catalogue.
 """

@@ -20,7 +20,7 @@ class Problem:
     """n items in order of value (ties by `Bounds.tie`), K slots, G groups of items.
 
     item      [n]     candidate that the item is
-    value     [n]     clicks, falling
+    value     [n]     play equivalents, falling
     attention [K]
     member    [G, n]  bool
     lower, upper [G, K]  limits of members in the first k + 1 slots

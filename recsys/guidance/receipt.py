@@ -100,13 +100,13 @@ class ControlLine(Part):
 
 
 class Price(Part):
-    """Utility lost for one unit of a control, in clicks: exact where the page was solved again one unit looser
-    (`resolved`), else the dual's estimate (`dual`), which errs on the high side, but for a pin either way. One word for
-    all prices of a receipt.
+    """Value lost for one unit of a control, in `play_equivalents`: exact where the page was solved again one unit
+    looser (`resolved`), else the dual's estimate (`dual`), which errs on the high side, but for a pin either way. One
+    word for all prices of a receipt.
     """
 
     control_id: str
-    clicks: float
+    play_equivalents: float
     how: Literal["resolved", "dual"]
 
 
@@ -126,7 +126,8 @@ class Move(Part):
 
 
 class Receipt(Part):
-    """What guidance did to one page. `value`, `bound`: sum of attention x (utility + bonus), in clicks.
+    """What guidance did to one page. `value`, `bound`: sum of attention x (utility + bonus), in play
+    equivalents (docs/reference/utility.md).
 
     utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
             whole price of guidance is their difference
@@ -226,8 +227,9 @@ def _prices(
         return
     resolved = bool(solution.resolved[bounds.active].all())
     for c in priced(bounds):
-        clicks = min(float(solution.price[c]), most - solution.value)
-        yield Price(control_id=policy.controls[c].control.id, clicks=clicks, how="resolved" if resolved else "dual")
+        price = min(float(solution.price[c]), most - solution.value)
+        how: Literal["resolved", "dual"] = "resolved" if resolved else "dual"
+        yield Price(control_id=policy.controls[c].control.id, play_equivalents=price, how=how)
 
 
 def costs(bound: float, most: float) -> bool:

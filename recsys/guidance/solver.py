@@ -89,7 +89,7 @@ EFFORTS: dict[str, Effort] = {
 }
 
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
-HUGE = 1e12  # clicks: beyond this, sums lose what pages differ by
+HUGE = 1e12  # play equivalents: beyond this, sums lose what pages differ by
 SHORT, LONG = 18, 36  # slots
 LONGER = 2.0  # times as long as the turn before it a turn takes, about: it is begun only if so much time is left
 PATIENCE = 5.0  # deadlines that a page may take where it is not known whether one exists
@@ -108,7 +108,7 @@ def solve(
 ) -> Solution:
     """The best page found, what gave way for it, and what is proven.
 
-    value      [N]     clicks, finite
+    value      [N]     play equivalents, finite
     attention  [>= K]  weight of each slot, > 0 and falling
     deadline_s, clock  after so many seconds of `clock` no better page is looked for. Where none was found that keeps
                        all bounds, one is looked for within PATIENCE deadlines; after that, controls give way unproven
@@ -136,8 +136,8 @@ def solve(
         if solution is None:
             kept = kept if len(kept.page) else relax(value, attention, bounds, work.haste)
             solution = _as_it_is(value, attention, kept)
-            for control, clicks in pins_alone(value, attention, bounds.relaxed(kept.by)):
-                solution.price[control] = clicks
+            for control, price in pins_alone(value, attention, bounds.relaxed(kept.by)):
+                solution.price[control] = price
         if not kept.settled.all():
             solution = _recounted(bounds, solution)
     return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
@@ -257,8 +257,8 @@ class _Work:
         pair = np.full((len(order), 2), -1, np.int32)
         if self.effort.explain:
             without_each(layout, state, order, price, credit, stays, pair)
-        for control, clicks in pin_prices(layout, state, bounds, order):
-            price[control] = clicks
+        for control, estimate in pin_prices(layout, state, bounds, order):
+            price[control] = estimate
         worth = math.fsum(self.attention * self.value[chosen])
         return Solution(
             chosen=chosen,

@@ -229,11 +229,16 @@ def _prices(
     if [price.control_id for price in receipt.price] != ids:
         yield Finding("price", f"prices are due of {', '.join(ids) or 'none'}, in this order")
     for place, price in enumerate(receipt.price):
-        if not 0 <= price.clicks <= free - receipt.value + _tolerance(free):
+        if not 0 <= price.play_equivalents <= free - receipt.value + _tolerance(free):
             yield Finding(
-                f"price[{place}].clicks", f"lies between 0 and the {free - receipt.value:.9g} that all controls cost"
+                f"price[{place}].play_equivalents",
+                f"lies between 0 and the {free - receipt.value:.9g} that all controls cost",
             )
-    if hows == {"dual"} and costs(receipt.bound, pinned) and not any(price.clicks > 0 for price in receipt.price):
+    if (
+        hows == {"dual"}
+        and costs(receipt.bound, pinned)
+        and not any(price.play_equivalents > 0 for price in receipt.price)
+    ):
         yield Finding("price", f"without any price no bound below {pinned:.9g} can be told")
 
 
@@ -311,8 +316,8 @@ def _optimum(
             looser = by.copy()
             looser[number[price.control_id]] += 1
             worth = best_page(reduce(value, attention, bounds.relaxed(looser))).bound - receipt.value
-            if not math.isclose(price.clicks, worth, rel_tol=1e-6, abs_tol=1e-6):
-                yield Finding(f"price[{place}].clicks", f"one unit looser the page would gain {worth:.9g}")
+            if not math.isclose(price.play_equivalents, worth, rel_tol=1e-6, abs_tol=1e-6):
+                yield Finding(f"price[{place}].play_equivalents", f"one unit looser the page would gain {worth:.9g}")
 
 
 def _tolerance(size: float) -> float:

@@ -22,7 +22,7 @@ from recsys.types import F64, I32
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a control on a page: status, slots it gave way by, price of one unit in clicks."""
+    """What became of a control on a page: status, slots it gave way by, price of one unit in play equivalents."""
 
     control_id: str
     status: str
@@ -37,7 +37,7 @@ class Seen:
     row        [K]  catalogue rows in slot order
     attention  [K]  chance that each slot is looked at
     history    [H]  catalogue rows of what the viewer did before, liked or played; empty for strangers
-    engagement, unguided  expected worth of the page, and of the best page without guidance, in clicks; NaN = unknown
+    engagement, unguided  utility of the page, and of the best page without guidance, in play equivalents; NaN = unknown
     """
 
     viewer_id: str
@@ -88,7 +88,8 @@ def measures(pages: Sequence[Seen], catalog: Catalog, target: F64 | None = None)
 
 
 def control_measures(pages: Iterable[Seen]) -> dict[str, dict[str, float]]:
-    """Control -> pages where it was in force, satisfaction rate, relaxed and impossible share, mean price in clicks."""
+    """Control -> pages where it was in force, satisfaction rate, relaxed and impossible share, mean price in play
+    equivalents."""
     fates: dict[str, list[Fate]] = defaultdict(list)
     for page in pages:
         for fate in page.fates:

@@ -34,7 +34,7 @@ VIEWERS_MIN = 10
 """A group of fewer viewers is not told of."""
 
 LEAST = 1e-3
-"""What is divided by is at least this part of its mean size: worth is in clicks, and may be nought or below."""
+"""What is divided by is at least this part of its mean size: utility may be 0 or below."""
 
 HOUR_S = 3600.0
 EXAMPLES = (("most changed", 1.0), ("typical", 0.5), ("next", 0.9))

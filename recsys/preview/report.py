@@ -79,7 +79,7 @@ class Cause(Part):
 class ControlReport(Part):
     """One control. Kept = met or binding, as a share of the pages where it was in force.
 
-    price    mean price per unit, in clicks, over the pages where it was in force, after
+    price    mean price per unit, in play equivalents, over the pages where it was in force, after
     worth    by how much the page's utility would rise if this control alone were dropped, relative; None until it was
              tried, and where it cannot be: `note` says why
     """

@@ -14,7 +14,7 @@ from recsys.types import ACTIONS, F64, I32, Query
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one control on one page. `price` in clicks per unit of it; 0 where it cost nothing."""
+    """What became of one control on one page. `price` in play equivalents per unit of it; 0 where it cost nothing."""
 
     control_id: str
     origin: str
@@ -33,9 +33,9 @@ class Shown:
 
     row        [K]  catalogue rows in slot order
     attention  [K]  chance that each slot is looked at
-    utility    [K]  expected worth to the viewer, in clicks
+    utility    [K]  expected utility for the viewer, in play equivalents
     p          [A]  expected number of each action of `recsys.types.ACTIONS` on the page: attention x probability
-    value           sum of attention x (utility + bonus), in clicks: what the page solver maximised
+    value           sum of attention x (utility + bonus), in play equivalents: what the page solver maximised
     """
 
     row: I32
@@ -63,7 +63,7 @@ class Shown:
 
 def boil_down(query: Query, page: Page) -> Shown:
     """What a preview counts of a page."""
-    price = {one.control_id: one.clicks for one in page.receipt.price}
+    price = {one.control_id: one.play_equivalents for one in page.receipt.price}
     attention = layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     p = np.array([[item.p[action] for action in ACTIONS] for item in page.items]).reshape(-1, len(ACTIONS))
     return Shown(

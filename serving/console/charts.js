@@ -1,6 +1,6 @@
 // Drawings of a target's course: what was planned and delivered, what is foreseen, and the price.
 
-import { amount, brief, clicks, h, percent, say, svg, time } from "./core.js";
+import { amount, brief, equivalents, h, percent, say, svg, time } from "./core.js";
 
 const LEFT = 64, RIGHT = 14, TOP = 12, BOTTOM = 24;
 
@@ -36,7 +36,7 @@ export function priceChart(target, width) {
   const limited = most > target.max_price / 3; // a limit far above would press the course flat
   const plot = frame(width, 150, [from, to], [0, (limited ? Math.max(most, target.max_price) : most) * 1.1], brief);
   const limit = limited ? [line("goal", [[plot.x(from), plot.y(target.max_price)], [plot.x(to), plot.y(target.max_price)]])] : [];
-  const said = `${clicks(target.price)} ${say.word("clicks")}`;
+  const said = `${equivalents(target.price)} ${say.word("play_equivalents")}`;
   return figure("price_course", said, plot, [...limit, line("price", points.map(([at, price]) => [plot.x(at), plot.y(price)]))],
     [["price", "price"], ...(limited ? [["goal", "max_price"]] : [])]);
 }
@@ -84,5 +84,5 @@ const readout = (course, { x }, told) => (place) => {
   if (!course.length) return "";
   const near = course.reduce((best, one) => (Math.abs(x(Date.parse(one.at)) - place) < Math.abs(x(Date.parse(best.at)) - place) ? one : best));
   const share = near.planned > 0 ? ` (${percent(near.delivered / near.planned)})` : "";
-  return `${time(near.at)} · ${say.word("planned")} ${told(near.planned)} · ${say.word("delivered")} ${told(near.delivered)}${share} · ${say.word("price")} ${clicks(near.price)}`;
+  return `${time(near.at)} · ${say.word("planned")} ${told(near.planned)} · ${say.word("delivered")} ${told(near.delivered)}${share} · ${say.word("price")} ${equivalents(near.price)}`;
 };

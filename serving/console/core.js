@@ -139,15 +139,15 @@ export function number(value, digits = 2) {
   return (Number(text) === 0 ? (0).toFixed(digits) : text).replace("-", "−"); // there is no minus zero
 }
 
-/** An amount of clicks: nought in short, and what is too small to be read as about nought. */
-export function clicks(value, digits = 3) {
+/** An amount of play equivalents: 0 in short, and what is too small to be read as about 0. */
+export function equivalents(value, digits = 3) {
   const figure = Number(value) || 0;
   if (figure === 0) return "0";
   return Math.abs(figure) < 10 ** -digits / 2 ? "≈ 0" : number(figure, digits);
 }
 
 /** The same with its sign. */
-export const added = (value) => `${clicks(value).startsWith("≈") || value <= 0 ? "" : "+"}${clicks(value)}`;
+export const added = (value) => `${equivalents(value).startsWith("≈") || value <= 0 ? "" : "+"}${equivalents(value)}`;
 
 /** A figure that is as long as it has to be: three digits that count. */
 export const brief = (value) => String(Number(Number(value).toPrecision(3))).replace("-", "−");

@@ -10,7 +10,7 @@ export function described(control) {
 function asks(c) {
   const word = (key) => say.word(key);
   switch (c.action) {
-    case "weight": case "boost": return `${c.bonus > 0 ? "+" : ""}${brief(c.bonus)} ${word("clicks")}`;
+    case "weight": case "boost": return `${c.bonus > 0 ? "+" : ""}${brief(c.bonus)} ${word("play_equivalents")}`;
     case "block": return word("never_shown");
     case "pin": return `${called(c.item)} → ${word("slot")} ${c.slot}`;
     case "cap": return `${word("at_most")} ${much(c.at_most)} ${word("of_one")} ${say.one("of", c.attribute)}`;

@@ -1,6 +1,6 @@
 // One viewer's page, without and with guidance, and the receipt.
 
-import { $, added, api, brief, clicks, h, number, outlet, percent, pill, say, signed, tile, time } from "./core.js";
+import { $, added, api, brief, equivalents, h, number, outlet, percent, pill, say, signed, tile, time } from "./core.js";
 import { showReceipt } from "./receipt.js";
 import { called, know, learnTitles, titled } from "./titles.js";
 
@@ -71,7 +71,7 @@ function row(slot, move) {
   );
 }
 
-const figures = (detail) => `${say.word("utility")} ${clicks(detail.utility)} · p(${say.word("viewer_play")}) ${clicks(detail.p.play)}`
+const figures = (detail) => `${say.word("utility")} ${equivalents(detail.utility)} · p(${say.word("viewer_play")}) ${equivalents(detail.p.play)}`
   + (detail.bonus ? ` · ${say.word("bonus")} ${added(detail.bonus)}` : "");
 
 function bothTitles(title) {

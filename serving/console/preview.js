@@ -1,6 +1,6 @@
 // What a draft would change: the figures of a preview as they come in, and pages before and after.
 
-import { $, clicks, h, number, outlet, percent, request, say, signed, table, tile } from "./core.js";
+import { $, equivalents, h, number, outlet, percent, request, say, signed, table, tile } from "./core.js";
 import { titled } from "./titles.js";
 
 let running = null;
@@ -89,7 +89,7 @@ function controls(lines) {
     h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? say.one("action", line.action) : "", line.origin ? say.called(line.origin) : ""].filter(Boolean).join(" · "))),
     h("td", { class: "number" }, kept(line.kept_before)),
     h("td", { class: `number ${line.kept_after !== null && line.kept_after < 1 ? "out-text" : ""}` }, kept(line.kept_after)),
-    h("td", { class: "number" }, line.price ? clicks(line.price) : "–"),
+    h("td", { class: "number" }, line.price ? equivalents(line.price) : "–"),
     h("td", { class: "number" }, line.worth ? signed(line.worth.mean) : "–", line.worth ? h("small", {}, between(line.worth)) : null),
     h("td", {}, line.note ? h("div", {}, say.told(line.note)) : null, line.causes.slice(0, 2).map((cause) => h("div", {}, say.told(cause.reason), h("small", {}, `${cause.pages} × ${say.told(cause.where)}`)))),
   ));

@@ -1,6 +1,6 @@
 // The receipt of a page: each control, what it asked, what it got, why, and what it cost.
 
-import { $, clicks, h, outlet, pill, say, table } from "./core.js";
+import { $, equivalents, h, outlet, pill, say, table } from "./core.js";
 
 export function showReceipt(said) {
   if (!said.controls.length) {
@@ -38,7 +38,7 @@ const achieved = (line) => (line.achieved_first === null
 /** The dual's estimates err on the high side; of a pin, either way. What is nothing costs nothing, be it an estimate or not. */
 function cost(one, action) {
   if (!one) return "–";
-  const said = clicks(one.clicks);
+  const said = equivalents(one.play_equivalents);
   if (one.how === "resolved" || said === "0" || said.startsWith("≈")) return said;
   return `${action === "pin" ? "≈" : "≤"} ${said}`;
 }

@@ -1,6 +1,6 @@
 // Exposure targets: how they stand, the course of one of them, and orders to it.
 
-import { $, amount, api, ask, clicks, field, h, notice, number, outlet, percent, pill, say, svg, table, tile, time, trying, zoned } from "./core.js";
+import { $, amount, api, ask, equivalents, field, h, notice, number, outlet, percent, pill, say, svg, table, tile, time, trying, zoned } from "./core.js";
 import { courseChart, priceChart } from "./charts.js";
 
 let all = [];
@@ -36,7 +36,7 @@ function list() {
     h("td", { class: "bar" }, progress(target), h("small", { class: "number" }, `${percent(part(target.delivered, target))} / ${percent(part(target.planned, target))}`)),
     h("td", { class: "number" }, asked(target)),
     h("td", { class: "number" }, foreseen(target), h("small", {}, interval(target))),
-    h("td", { class: "number" }, clicks(target.price), h("small", {}, `${say.word("at_most")} ${number(target.max_price, 2)}`)),
+    h("td", { class: "number" }, equivalents(target.price), h("small", {}, `${say.word("at_most")} ${number(target.max_price, 2)}`)),
     h("td", { class: "number" }, zoned(target.by)),
   ));
   const heads = ["target", "status", "delivered_planned", "amount", "forecast", "price", "deadline"].map((word) => say.word(word));
@@ -86,7 +86,7 @@ function figures() {
     [`${amount(one.delivered)} / ${amount(one.amount)}`, say.word("delivered_of"), `${amount(one.planned)} ${say.word("planned_by_now")}`],
     [foreseen(one), say.word("forecast_at_deadline"), interval(one) ? `${interval(one)} ${say.word("nine_of_ten")}` : ""],
     [interval(one) ? amount(one.forecast.at_risk) : "–", say.word("at_risk")],
-    [clicks(one.price), say.word("price_now"), `${say.word("at_most")} ${number(one.max_price, 2)}`],
+    [equivalents(one.price), say.word("price_now"), `${say.word("at_most")} ${number(one.max_price, 2)}`],
     [away, say.word("pacing_error")],
     [percent(one.progress), say.word("traffic_served"), `${time(one.since)} → ${zoned(one.by)}`],
     ...(one.last_resort ? [[say.word("in_force"), say.word("last_resort")]] : []),

@@ -43,7 +43,7 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
     """The receipt of a page as a table."""
     r = page["receipt"]
     proof = "proven best" if r["proven"] else f"at most {100 * r['gap']:.2f} % below the best"
-    title = f"Its receipt: value {r['value']:.3f} clicks, {proof}.\n{cost_of_guidance(r)}"
+    title = f"Its receipt: value {r['value']:.3f} play equivalents, {proof}.\n{cost_of_guidance(r)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("control", "of", "hardness", "asked", "has", "status", "costs"):
         table.add_column(heading, no_wrap=heading in ("control", "of"), overflow="fold")
@@ -58,7 +58,7 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
             " ".join(f"{SIGNS[word]} {n}" for word, n in control["required"].items() if n is not None),
             _has(control),
             f"[{colour}]{STATUS.get(control['status'], control['status'])}[/{colour}]",
-            _price(price["clicks"], price["how"] == "resolved", control["action"]) if price else "",
+            _price(price["play_equivalents"], price["how"] == "resolved", control["action"]) if price else "",
         )
     console.print(table)
 
@@ -68,14 +68,14 @@ def cost_of_guidance(receipt: dict[str, Any]) -> str:
 
     >>> plays = {"expected_plays": 0.2, "expected_plays_without": 0.25}
     >>> cost_of_guidance({"utility": 0.9, "utility_without": 1.0, **plays})
-    'Guidance changes utility by -10.0% (1.000 to 0.900), expected plays by -20.0% (0.250 to 0.200)'
+    'With guidance: utility -10.0% (1.000 to 0.900),\\n  expected plays -20.0% (0.250 to 0.200)'
     """
     parts = []
     for field, words in (("utility", "utility"), ("expected_plays", "expected plays")):
         before, after = receipt[f"{field}_without"], receipt[field]
-        change = f"{after / before - 1:+.1%}" if before > 0 else "an unknown share"
-        parts.append(f"{words} by {change} ({before:.3f} to {after:.3f})")
-    return f"Guidance changes {', '.join(parts)}"
+        change = f"{after / before - 1:+.1%} " if before > 0 else ""
+        parts.append(f"{words} {change}({before:.3f} to {after:.3f})")
+    return "With guidance: " + ",\n  ".join(parts)
 
 
 def _has(control: dict[str, Any]) -> str:
@@ -88,17 +88,17 @@ def _has(control: dict[str, Any]) -> str:
     return str(control["achieved"]) if early is None else f"{early}, {control['achieved']} in all"
 
 
-def _price(clicks: float, exact: bool, action: str = "") -> str:
-    """What a control costs, in clicks, to four places; estimates err on the high side, of a pin either way.
+def _price(amount: float, exact: bool, action: str = "") -> str:
+    """What a control costs, in play equivalents, to four places; estimates err on the high side, of a pin either way.
 
     >>> _price(0.02468, True), _price(0.02468, False), _price(0.0, True), _price(0.00001, False)
     ('0.0247', '≤ 0.0247', '0', '< 0.0001')
     >>> _price(0.02468, False, "pin")
     '≈ 0.0247'
     """
-    if clicks < 0.0001:
-        return "0" if exact and clicks <= 0 else "< 0.0001"
-    return f"{'' if exact else '≈ ' if action == 'pin' else '≤ '}{clicks:.4f}"
+    if amount < 0.0001:
+        return "0" if exact and amount <= 0 else "< 0.0001"
+    return f"{'' if exact else '≈ ' if action == 'pin' else '≤ '}{amount:.4f}"
 
 
 def shares(page: dict[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from serving.profiles import read_policy
 
 ROOT = Path(__file__).parents[2]
 ANCHOR = 1_780_000_000.0
-WORTH = 0.03  # clicks, as on the demo's pages
+WORTH = 0.03  # play equivalents, as on the demo's pages
 PAGES = ("docs/for_editors.md", "docs/exposure_targets.md", "README.md", "README.zh-CN.md")
 BLOCKS = [(page, text) for page in PAGES for text in re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)]
 

@@ -19,7 +19,7 @@ PAGE = {
         "expected_plays_without": 0.8,
         "proven": False,
         "gap": 0.001,
-        "price": [{"control_id": IDS[1], "clicks": 0.00001, "how": "estimate"}],
+        "price": [{"control_id": IDS[1], "play_equivalents": 0.00001, "how": "estimate"}],
         "controls": [
             {"id": IDS[0], "origin": "cn", "hardness": "legal", "required": {"at_least": 3}, "achieved": 3},
             {"id": IDS[1], "origin": "cn.zj.hz", "hardness": "editorial", "required": {"at_most": 2, "within": 3}},

@@ -30,7 +30,7 @@ const slot = (id, title, utility, more = {}) => ({
   slot: 1, control_ids: [], reasons: ["similar_to:gone"], detail: { utility, bonus: 0.004, p: { play: 0.05 } },
   item: { id, title: { en: title }, kind: "film", outlet: "cn", labels: [] }, ...more,
 });
-const line = (id, clicks, how = "estimate") => ({ id, clicks, how, control_id: id });
+const line = (id, price, how = "estimate") => ({ id, play_equivalents: price, how, control_id: id });
 const receipt = {
   proven: true, utility: 0.3, utility_without: 0.4, expected_plays: 0.21, expected_plays_without: 0.25, value: 0.5, gap: 0, price: [line("floor", 0.0071), line("cap", 0), line("lead", 4e-6, "resolved")],
   controls: ["floor", "cap", "lead"].map((id) => ({
@@ -69,7 +69,7 @@ const { check, retell, save, showPolicy } = await import(`${directory}/policy.js
 const { say, learn } = await import(`${directory}/language.js`);
 const { courseChart } = await import(`${directory}/charts.js`);
 const { showPage } = await import(`${directory}/page.js`);
-const { clicks, zoned } = await import(`${directory}/core.js`);
+const { equivalents, zoned } = await import(`${directory}/core.js`);
 const said = {};
 const stands = () => [$("base").textContent, $("newer").textContent, sent && sent.base_version];
 
@@ -111,5 +111,5 @@ const [heads, rows] = $("receipt").kids[0].kids.map((part) => part.kids);
 said.page = { summary: $("summary").textContent, with: $("with").textContent };
 said.receipt = rows.map((row) => row.kids.map((cell) => cell.textContent));
 said.heads = [heads[0].kids.map((head) => head.textContent), ...rows.map((row) => row.kids.map((cell) => cell.dataset.head))];
-said.clicks = figures.map((figure) => clicks(figure));
+said.equivalents = figures.map((figure) => equivalents(figure));
 console.log(JSON.stringify(said));

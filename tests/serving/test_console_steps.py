@@ -78,8 +78,8 @@ def test_deadlines_say_their_offset_and_long_charts_their_year(said: Any) -> Non
     assert "2030" in long
 
 
-def test_an_amount_of_clicks_is_what_it_says_to_three_digits(said: Any) -> None:
-    for figure, text in zip(FIGURES, said["clicks"], strict=True):
+def test_an_amount_of_play_equivalents_is_what_it_says_to_three_digits(said: Any) -> None:
+    for figure, text in zip(FIGURES, said["equivalents"], strict=True):
         if figure == 0:
             assert text == "0"
         elif abs(figure) < 5e-4:
@@ -97,7 +97,7 @@ def test_a_page_speaks_of_outlets_and_moments_not_of_ids(said: Any) -> None:
     assert "play 1 · complete 0.5 · like 2 · dislike −3" in said["page"]["summary"], (
         "the weights of the model in service"
     )
-    assert "clicks ≈ 0 · p(play) 0.050 · weights +0.004" in said["page"]["with"]
+    assert "utility ≈ 0 · p(play) 0.050 · weights +0.004" in said["page"]["with"]
     assert "because of gone" in said["page"]["with"], "a withdrawn item keeps its id"
 
 

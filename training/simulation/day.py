@@ -39,7 +39,7 @@ class Steer(Protocol):
     push: F64
 
     def bonus(self, seen: Counters) -> F64:
-        """[I] what is added to each item's utility on the next pages, in clicks."""
+        """[I] what is added to each item's utility on the next pages, in play equivalents."""
 
     def restart(self) -> None:
         """Every process ends and another begins."""
@@ -59,7 +59,7 @@ class Trouble:
 class Record:
     """What happened. P = 200 moments spread evenly over pages.
 
-    utility          clicks x attention of all pages
+    utility          play equivalents x attention of all pages
     credit  [C]      attention won
     page    [P]      pages served at each moment
     won     [P, C]   attention won by then

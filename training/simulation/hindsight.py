@@ -27,7 +27,7 @@ from training.simulation.world import World
 
 @dataclass(frozen=True)
 class Hindsight:
-    """value: clicks of the optimal mixture; bound: proven, no plan is worth more; price [C]: dual prices;
+    """value: utility of the optimal mixture; bound: proven, no plan is worth more; price [C]: dual prices;
     short [C]: attention that cannot be won at all, whatever the price (0 where the amount is feasible)."""
 
     value: float
@@ -47,7 +47,7 @@ def optimum(
     """The optimum over the pages of `day` for these amounts ([C], attention)."""
     pages, c = Pages(day), len(amount)
     edges = np.linspace(0, len(day.at), blocks + 1).astype(int)
-    dear = 10.0  # clicks per attention: what missing attention costs; far above any price that makes sense
+    dear = 10.0  # play equivalents per attention: what missing attention costs; far above any price that makes sense
     worth: list[list[float]] = [[] for _ in range(blocks)]
     won: list[list[F64]] = [[] for _ in range(blocks)]
     price = np.full(c, 0.02) if first is None else first.copy()
@@ -94,7 +94,7 @@ def _master(
 
 
 def smooth(day: World, plan: F64, first: F64 | None = None) -> float:
-    """Clicks of the optimum that keeps the plan in every block.
+    """Utility of the optimum that keeps the plan in every block.
 
     plan  [B + 1, C]  attention that each target should have at the edges of B blocks of equally many pages
     """

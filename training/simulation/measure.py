@@ -12,14 +12,14 @@ from training.simulation.steers import plan_of
 from training.simulation.world import World
 
 PUSHED = 0.01
-"""Clicks per unit of attention above which a target counts as pushed."""
+"""Play equivalents per unit of attention above which a target counts as pushed."""
 
 
 @dataclass(frozen=True)
 class Measures:
     """All in per cent.
 
-    lost         clicks lost against a day without targets
+    lost         utility lost against a day without targets
     short        [C] of its amount that a target is short of (a cap: above) at the deadline
     pacing       [C] mean distance from the plan over the day, as part of the amount
     over         [C] delivered beyond the amount (of a cap: nothing)
@@ -32,7 +32,7 @@ class Measures:
 
 
 def measure(day: World, record: Record, free: float) -> Measures:
-    """The figures of a day. `free`: clicks of the same day without targets."""
+    """The figures of a day. `free`: utility of the same day without targets."""
     part = record.credit / day.amount
     short = np.maximum(np.where(day.sign > 0, 1.0 - part, part - 1.0), 0.0)
     over = np.where(day.sign > 0, np.maximum(part - 1.0, 0.0), 0.0)

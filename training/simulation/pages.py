@@ -17,7 +17,8 @@ from training.simulation.world import I64, World
 
 @dataclass(frozen=True)
 class Served:
-    """Of some pages: `utility` in clicks x attention, `priced` the same plus bonuses, `credit` [C] attention won."""
+    """Of some pages: `utility` in play equivalents x attention, `priced` the same plus bonuses, `credit` [C]
+    attention won."""
 
     utility: float
     priced: float
@@ -35,11 +36,12 @@ class Pages:
         self._weight = np.ascontiguousarray((day.member * day.sign).astype(np.float64))
 
     def serve(self, first: int, last: int, price: F64) -> Served:
-        """Pages `first` up to `last` under prices ([C], clicks per attention, >= 0; at-most targets push down)."""
+        """Pages `first` up to `last` under prices ([C], play equivalents per attention, >= 0; at-most
+        targets push down)."""
         return self.boosted(first, last, self._weight @ price)
 
     def boosted(self, first: int, last: int, bonus: F64) -> Served:
-        """The same with a bonus per item ([I], clicks)."""
+        """The same with a bonus per item ([I], play equivalents)."""
         day, credit = self.day, np.zeros(self.day.member.shape[1])
         worth, priced = _serve(
             day.utility, bonus, day.at, day.embargo, day.attention, day.member, day.viewer, self.cap, self.shown,

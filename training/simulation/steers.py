@@ -12,7 +12,7 @@ from training.simulation.day import Counters, Record, live
 from training.simulation.world import World
 
 MAX_PRICE = 0.6
-"""Clicks per unit of attention, for all targets of the simulated days."""
+"""Play equivalents per unit of attention, for all targets of the simulated days."""
 
 UNKNOWN_SLOPE = SLOPE / MAX_PRICE
 """What serving presumes of every target."""
@@ -22,7 +22,7 @@ class Constant:
     """The same bonus all day: nothing, a fixed boost, or yesterday's best prices."""
 
     def __init__(self, day: World, price: F64) -> None:
-        """`price` [C], clicks per unit of attention."""
+        """`price` [C], play equivalents per unit of attention."""
         self.push: F64 = price
         self._bonus: F64 = (day.member * day.sign) @ price
 

@@ -71,7 +71,7 @@ GUIDED = Recipe("hard controls", pages=4_000, items=120, viewers=800, slots=12, 
 class World:
     """One day. T pages, I items, C targets, K slots.
 
-    utility    [T, I]  clicks each item is worth to the page's viewer
+    utility    [T, I]  utility of each item for the page's viewer, in play equivalents
     member     [I, C]  the item counts for the target
     sign       [C]     +1 at least, -1 at most
     amount     [C]     attention to reach (or not to exceed) by the end of the day

@@ -23,7 +23,7 @@ for _b in range(64):
 class Layout(NamedTuple):
     """N items, K slots, G groups in W words of 64 bits.
 
-    value      [N]     clicks, falling
+    value      [N]     play equivalents, falling
     attention  [K]
     mask       [N, W]  uint64: bit g of word w: the item is in group 64 w + g
     groups_of  [N, D]  the same as numbers, padded with -1

@@ -339,7 +339,8 @@ def closed(state: State) -> bool:
 
 @kernel
 def stride_of(layout: Layout, length: float) -> float:
-    """The length of a price step in clicks: in proportion to the first item without a slot, or to how values spread."""
+    """The length of a price step in play equivalents: in proportion to the first item without a slot, or to how values
+    spread."""
     last, slots = len(layout.value) - 1, layout.lower.shape[1]
     spread = layout.value[0] - layout.value[min(last, max(slots, last // 2))]
     return float(length * max(abs(layout.value[min(slots, last)]), 0.5 * spread, 1e-6))

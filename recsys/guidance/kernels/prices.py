@@ -23,7 +23,8 @@ from recsys.types import F64
 
 
 class Prices(NamedTuple):
-    """row [R] price of each row of limits, run [G, K] price of each window by its first slot; in clicks, >= 0."""
+    """row [R] price of each row of limits, run [G, K] price of each window by its first slot; in play
+    equivalents, >= 0."""
 
     row: F64
     run: F64
@@ -191,7 +192,7 @@ def tally(layout: Layout, column: np.ndarray, page: np.ndarray, count: np.ndarra
 def step(layout: Layout, prices: Prices, pace: Pace, count: np.ndarray, length: float) -> int:
     """One step of all prices against the violations of a page's counts; how many limits the page breaks.
 
-    length: of the first step at full attention, in clicks
+    length: of the first step at full attention, in play equivalents
     """
     broken = 0
     for r in range(len(prices.row)):

@@ -5,11 +5,11 @@
     soon    = lag + what it grows by on the pages that are served and not yet counted
     price   = needed + bandwidth * soon / slope, within [0, max_price]
 
-Delivery answers a price with `slope` (amounts per whole window and click): at a price above `needed` the lag falls by
-slope * (price - needed) per window. So what the lag did, against what it should have done at the prices that were in
-force on those very pages, tells where `needed` really is (a disturbance observer): the integral takes a part of the
-difference, `notice` per window. And what pages in flight will do is known before counters show it (a Smith predictor):
-a price is not raised a second time for a lag that the first rise is already making up for.
+Delivery answers a price with `slope` (amounts per whole window and play equivalent): at a price above `needed` the lag
+falls by slope * (price - needed) per window. So what the lag did, against what it should have done at the prices that
+were in force on those very pages, tells where `needed` really is (a disturbance observer): the integral takes a part of
+the difference, `notice` per window. And what pages in flight will do is known before counters show it (a Smith
+predictor): a price is not raised a second time for a lag that the first rise is already making up for.
 
 `progress` (part of the window's traffic that the counters have seen) is the controller's time. Counters that are late
 are late for plan and delivery alike, so lateness is no lag; counters that stop stop the controller, so nothing winds
@@ -69,7 +69,7 @@ class Steering:
     """What the controller remembers of one target.
 
     progress   of the counters at the last update, in [0, 1]
-    price      in force, clicks per unit of attention, >= 0
+    price      in force, play equivalents per unit of attention, >= 0
     integral   what today asks for beyond `usual`; with it, the price at which delivery would keep step with its plan
     level      slow mean of the integral: with `usual` the forecast price, where it goes when counters stay away
     usual      [24] price by hour of the day (UTC), from earlier days
@@ -135,7 +135,7 @@ def update(
     """The state after a reading.
 
     sign   +1 for at least, -1 for at most (the price then pushes down: it is subtracted from its items' utility)
-    slope  change of delivery by the price: amounts per whole window and click, > 0
+    slope  change of delivery by the price: amounts per whole window and play equivalent, > 0
 
     Laws: the price stays in [0, max_price]; it moves by at most `gains.move * max_price` (a lowered limit is kept to at
     once); the same reading again

@@ -23,7 +23,7 @@ SESSION_S = 6 * 3600.0
 class Steered:
     """What the control loop says to every page.
 
-    price    target -> clicks per unit of attention, >= 0; a target without one is not pushed
+    price    target -> play equivalents per unit of attention, >= 0; a target without one is not pushed
     resorts  targets whose last resort is in force
     stopped  targets that are over before their time: not pushed, not counted, no frequency cap
     """
@@ -64,7 +64,8 @@ def targets(policy: CompiledPolicy, query: Query, steered: Steered) -> Iterator[
 
 
 def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, steered: Steered) -> F64:
-    """[N] what the prices of all targets add to catalogue rows, in clicks: an item of several targets gets the sum."""
+    """[N] what the prices of all targets add to catalogue rows, in play equivalents: an item of several targets
+    gets the sum."""
     bonus = np.zeros(len(rows))
     for _, key, target in targets(policy, query, steered):
         price = steered.price.get(key, 0.0)

@@ -65,8 +65,9 @@ def look_ahead(
 ) -> Outlook:
     """The outlook at a price.
 
-    With room below its limit the price will do what is needed, as far as `slope` (amounts per window and click) says
-    that it can; at its limit delivery goes on as it went. What is delivered stays: `low` is never less.
+    With room below its limit the price will do what is needed, as far as `slope` (amounts per window and play
+    equivalent) says that it can; at its limit delivery goes on as it went. What is delivered stays: `low` is never
+    less.
     """
     left = max(1.0 - progress, 0.0)
     rate = max(pace.rate, 0.0) if pace.rate >= 0 else 1.0

@@ -90,7 +90,7 @@ class Standing:
 
     amount, delivered, planned   attention: in all by the deadline, won so far, wanted so far
     progress                     part of the window's traffic that is served
-    price, price_limit           clicks per unit of attention
+    price, price_limit           play equivalents per unit of attention
     share, so_far                of a share target: the share of all attention that is asked, and that it has so far
     late_s                       seconds that the counters are behind; `silent_s` how long they have not moved
     """

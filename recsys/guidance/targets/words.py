@@ -81,7 +81,7 @@ def sentence(standing: Standing) -> str:
             return f"{side} its plan by {abs(s.lag):.1%} of the amount{so_far}"
         return f"{word}: {abs(s.lag):.1%} of the amount {'ahead of' if word == 'ahead' else word} its plan{so_far}"
     if word == "price at limit":
-        return f"on course, but the price is at its limit of {s.price_limit:g} clicks"
+        return f"on course, but the price is at its limit of {s.price_limit:g} play equivalents"
     if word == "reached":
         return f"reached: {share:.0%} delivered before the deadline"
     if word == "unknown yet":

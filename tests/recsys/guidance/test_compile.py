@@ -271,7 +271,7 @@ def test_a_cap_has_a_row_for_each_value_that_could_exceed_it(
 
 
 def test_what_is_soft_yields_to_other_controls_and_not_to_its_cost(make: Any) -> None:
-    """Whatever the items are worth: at a whole click less each, the page still holds all it can."""
+    """Whatever the items are worth: at a whole play equivalent less each, the page still holds all it can."""
     soft = "{id: soft, action: share, where: {label: sport}, at_least: 1.0, hardness: soft}"
     against = "{id: off, action: boost, where: {label: sport}, bonus: -1}"
     other = "{id: own, action: share, where: {label: culture}, at_least: 0.5}"

@@ -124,7 +124,10 @@ def test_a_weight_above_the_worth_of_an_item_is_told(shop: Catalog) -> None:
     assert not lint([policy], shop, NOW, worth=0.21)
     [finding] = lint([policy], shop, NOW, worth=0.05)
     assert finding.where == "weights.public_value"
-    assert "adds up to 0.2 clicks to an item, and an item is worth about 0.05 clicks" in finding.message
+    assert (
+        "adds up to 0.2 play equivalents to an item, and an item is worth about 0.05 play equivalents"
+        in finding.message
+    )
 
 
 def test_a_mistyped_axis_is_told_with_the_one_that_was_meant(shop: Catalog) -> None:

@@ -22,7 +22,7 @@ from recsys.types import F64
 Instance = tuple[F64, F64, Bounds]
 Make = Callable[[int, int, int, int], Instance]
 
-CLICKS = 1e-5  # HiGHS proves to 1e-6
+SLACK = 1e-5  # HiGHS proves to 1e-6
 
 seeds = st.integers(0, 2**32)
 few = settings(max_examples=80)
@@ -34,8 +34,8 @@ def drawn(instance_of: Make, seed: int) -> Instance:
 
 
 def stated(solution: Solution) -> float:
-    """Clicks that a page may be below the best one: nothing where it is proven."""
-    return (0.0 if solution.proven else solution.gap * max(abs(solution.value), 1e-9)) + CLICKS
+    """Play equivalents that a page may be below the best one: nothing where it is proven."""
+    return (0.0 if solution.proven else solution.gap * max(abs(solution.value), 1e-9)) + SLACK
 
 
 def optimum(value: F64, attention: F64, bounds: Bounds, solution: Solution) -> float:
@@ -54,8 +54,8 @@ def test_the_optimum_lies_between_value_and_bound(instance_of: Make, seed: int) 
     solution = solve(value, attention, bounds)
     best = optimum(value, attention, bounds, solution)
     assert abs(solution.value - attention @ value[solution.chosen]) <= 1e-9
-    assert solution.value <= best + CLICKS
-    assert solution.bound >= best - CLICKS
+    assert solution.value <= best + SLACK
+    assert solution.bound >= best - SLACK
     assert solution.value >= best - stated(solution)
 
 
@@ -67,7 +67,7 @@ def test_nearly_every_page_is_the_best_one_and_proven(instance_of: Make) -> None
         below.append(optimum(value, attention, bounds, solution) - solution.value)
         proven += solution.proven
         relaxed += bool(solution.relaxed.any())
-    assert np.mean(np.array(below) > CLICKS) <= 0.01
+    assert np.mean(np.array(below) > SLACK) <= 0.01
     assert proven >= 0.95 * len(below)
     assert 40 <= relaxed <= 160, "of both kinds there are many"
 
@@ -105,4 +105,4 @@ def assert_worth_no_less(freer: Instance, kept: Solution) -> None:
     assert not solution.relaxed.any()
     assert solution.value >= kept.value - stated(solution)
     if not solution.proven:
-        assert optimum(*freer, solution) >= kept.value - CLICKS
+        assert optimum(*freer, solution) >= kept.value - SLACK

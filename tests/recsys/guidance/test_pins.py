@@ -39,7 +39,7 @@ def test_where_nothing_but_one_pin_is_asked_its_price_is_exact() -> None:
         free = solve(value, attention, Bounds.free(bounds.tie, 4))
         assert abs(pinned.price[0] - (free.value - pinned.value)) < 1e-9
         assert [(0, round(free.value - pinned.value, 9))] == [
-            (c, round(clicks, 9)) for c, clicks in pins_alone(value, attention, bounds)
+            (c, round(price, 9)) for c, price in pins_alone(value, attention, bounds)
         ]
 
 
@@ -48,7 +48,7 @@ def test_a_receipt_prices_its_pins_at_every_effort(make: Any) -> None:
     for effort in ("fast", "adaptive", "exact"):
         for seed in range(4):
             made = make(text, effort=effort, seed=seed)
-            prices = {price.control_id: price.clicks for price in made.receipt.price}
+            prices = {price.control_id: price.play_equivalents for price in made.receipt.price}
             assert prices["lead"] > 0, (effort, seed)
             case = (made.solution.chosen, made.policy, made.bounds, made.batch, made.attention, made.catalog)
             assert verify(made.receipt, *case, exact=effort == "exact") == ()

@@ -170,13 +170,13 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line["by"]:
             yield changed(("controls", place, "settled"), lambda x: not x)
     for place, price in enumerate(receipt["price"]):
-        yield changed(("price", place, "clicks"), lambda x: -x - 1)
-        yield changed(("price", place, "clicks"), lambda x: 1e9)
+        yield changed(("price", place, "play_equivalents"), lambda x: -x - 1)
+        yield changed(("price", place, "play_equivalents"), lambda x: 1e9)
         if len(receipt["price"]) > 1:
             yield changed(("price", place, "how"), lambda x: "dual" if x == "resolved" else "resolved")
         yield changed(("price", place, "control_id"), lambda x: x + "x")
         if price["how"] == "resolved":
-            yield changed(("price", place, "clicks"), lambda x: x + 0.01)
+            yield changed(("price", place, "play_equivalents"), lambda x: x + 0.01)
 
 
 @pytest.mark.parametrize("text", [POLICY, UNREACHABLE])
@@ -200,13 +200,13 @@ def test_estimates_are_held_within_what_can_be(make: Any) -> None:
         forged = {
             "bound": {"bound": 100 * said["value"], "gap": 99.0, "proven": False},
             "price": {"price": []},
-            "price[0].clicks": {"price": [price | {"clicks": 1e9} for price in said["price"]]},
+            "price[0].play_equivalents": {"price": [price | {"play_equivalents": 1e9} for price in said["price"]]},
             "controls[0].settled": {"controls": [line | {"settled": False} for line in said["controls"]]},
         }
         for where, change in forged.items():
             found = check(made, Receipt.model_validate(said | change), exact=False)
             assert where in {finding.where for finding in found}, (where, found)
-        free = {"price": [price | {"clicks": 0.0} for price in said["price"]]}
+        free = {"price": [price | {"play_equivalents": 0.0} for price in said["price"]]}
         assert check(made, Receipt.model_validate(said | free), exact=False)
 
 
@@ -246,7 +246,7 @@ def test_a_bound_below_what_is_possible_is_found_out(make: Any) -> None:
     solution = replace(made.solution, chosen=worse, value=worth, bound=worth, proven=True)
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
     assert check(made, lie, worse, exact=False) == ()
-    assert [finding.where for finding in check(made, lie, worse)] == ["bound", "price[0].clicks"]
+    assert [finding.where for finding in check(made, lie, worse)] == ["bound", "price[0].play_equivalents"]
 
 
 def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:

@@ -71,8 +71,8 @@ class Day:
         return self.standing
 
 
-def answering(base: float, per_click: float) -> Callable[[float], float]:
-    return lambda price: base + per_click * price
+def answering(base: float, per_unit: float) -> Callable[[float], float]:
+    return lambda price: base + per_unit * price
 
 
 AUDIENCE = answering(0.06, 0.4)  # 100,000 of 864,000 need a price of about 0.14
@@ -336,9 +336,9 @@ def test_status_and_forecast_do_not_contradict_each_other(seed: int) -> None:
     random = np.random.default_rng(seed)
     amount = {"impressions": None, "share": 0.12} if seed % 2 else {"impressions": int(random.integers(9_000, 150_000))}
     cap = {"bound": "at_most"} if seed % 4 > 1 else {}
-    base, per_click = random.random() * 0.25, random.random()
+    base, per_unit = random.random() * 0.25, random.random()
     asked = target(**amount, **cap, plan=("even", "asap")[seed % 3 == 0] if not cap else "even")
-    day = Day(asked, answering(base, -per_click if cap else per_click), traffic=0.6 + random.random())
+    day = Day(asked, answering(base, -per_unit if cap else per_unit), traffic=0.6 + random.random())
     day.until(DAY_S + 600, step_s=300.0)
     first = pursue(asked, Pursuit.begin(asked, 0.0), Count(), Forecast.flat(PER_S), 0.0)[1]
     assert (status(first), foreseen(first)) == ("unknown yet", None)
