@@ -1,8 +1,8 @@
 """The policy: what editors of one outlet say, as a versioned document in JSON or YAML.
 
-A policy has weights (axis -> how much an editorial value counts, in play equivalents), profiles and controls (one rule each,
-`recsys.guidance.controls`). Everything here is data and its checks; `compile` turns it into numbers, `lint` compares it
-with parents and the catalogue.
+A policy has weights (axis -> how much an editorial value counts, in play equivalents), profiles and controls (one rule
+each, `recsys.guidance.controls`). Everything here is data and its checks; `compile` turns it into numbers, `lint`
+compares it with parents and the catalog.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Policy(Said):
     note: str = ""
     weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(
         default_factory=dict
-    )  # axis -> clicks for a full value of 1
+    )  # axis -> play equivalents for a value of 1
     controls: Annotated[tuple[Control, ...], BeforeValidator(_so_many)] = ()
     _ready: tuple[Profile, ...] | None = PrivateAttr(None)
 
