@@ -32,7 +32,7 @@ from serving.holders import Holders, Snapshot
 from serving.metrics import Metrics
 from serving.publisher import Publisher
 from serving.schemas import PageAnswer, PageRequest, Slot, SlotDetail, StageOut, rfc3339
-from serving.tokens import Attribution, Cursor, Tokens
+from serving.tokens import Attribution, PageToken, Tokens
 
 log = logging.getLogger("mainstay.serving")
 
@@ -63,7 +63,7 @@ class FeedService:
     unreadable: Unreadable = field(default_factory=Unreadable)
 
     def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
-        """The page. Raises NotFound for an unknown placement, CursorError for a cursor of another session."""
+        """The page. Raises NotFound for an unknown placement, PageTokenError for a page token of another session."""
         began = time.perf_counter()
         placement, now = Placement.parse(placement_id), self.clock()
         snapshot = self.holders.current
@@ -103,9 +103,11 @@ class FeedService:
         shown: tuple[str, ...] = ()
         request_id = uuid4().hex
         seed = zlib.crc32(request_id.encode()) >> 1 if asked.seed is None else asked.seed
-        if asked.cursor is not None:
-            cursor = self.tokens.read_cursor(asked.cursor, placement=placement.id, viewer_id=asked.viewer_id, now=now)
-            shown, seed = cursor.shown, cursor.seed
+        if asked.page_token is not None:
+            session = self.tokens.read_page_token(
+                asked.page_token, placement=placement.id, viewer_id=asked.viewer_id, now=now
+            )
+            shown, seed = session.shown, session.seed
         return Query(
             request_id=request_id,
             viewer_id=asked.viewer_id,
@@ -150,10 +152,12 @@ class FeedService:
         self, asked: PageRequest, query: Query, page: Page, snapshot: Snapshot, missing: list[str]
     ) -> PageAnswer:
         placement, items = query.placement.id, snapshot.catalog.items
-        cursor = None
+        page_token = None
         if len(page.items) == query.slots:
             shown = (*query.shown, *(slot.item_id for slot in page.items))
-            cursor = self.tokens.write_cursor(Cursor(placement, query.viewer_id, shown, query.seed, query.now))
+            page_token = self.tokens.write_page_token(
+                PageToken(placement, query.viewer_id, shown, query.seed, query.now)
+            )
         slots = [
             Slot.model_construct(
                 slot=slot.slot,
@@ -172,7 +176,7 @@ class FeedService:
             at=rfc3339(query.now),
             rung=page.rung.value,
             items=slots,
-            next_cursor=cursor,
+            next_page_token=page_token,
             attribution_token=self.tokens.write_attribution(
                 Attribution(query.request_id, placement, query.viewer_id, query.now)
             ),

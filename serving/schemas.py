@@ -39,7 +39,7 @@ class PageRequest(RequestModel):
         json_schema_extra={
             "examples": [
                 {"viewer_id": "v-4711", "region": "cn.zj.hz", "slots": 12},
-                {"viewer_id": "v-4711", "region": "cn.zj.hz", "cursor": "eJ...", "trace": True},
+                {"viewer_id": "v-4711", "region": "cn.zj.hz", "page_token": "eJ...", "trace": True},
             ]
         },
     )
@@ -51,7 +51,9 @@ class PageRequest(RequestModel):
     slots: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = Field(
         None, description="the screen's default when unsaid"
     )
-    cursor: str | None = Field(None, description="`next_cursor` of the page before: nothing comes twice, shares go on")
+    page_token: str | None = Field(
+        None, description="`next_page_token` of the page before: nothing comes twice, shares go on"
+    )
     age: Annotated[int, Field(ge=0, le=150)] | None = Field(None, description="unknown viewers count as 17")
     personalised: bool = Field(True, description="false: a page as for somebody of whom nothing is known")
     guided: bool = Field(True, description="false: without the policy, for comparison by editors")
@@ -97,7 +99,9 @@ class PageAnswer(BaseModel):
     at: datetime
     rung: str = Field(description="how much of the engine answered: personal, segment, popular or editorial")
     items: list[Slot]
-    next_cursor: str | None = Field(description="asks for the next page; null when there was not enough for this one")
+    next_page_token: str | None = Field(
+        description="asks for the next page; null when there was not enough for this one"
+    )
     attribution_token: str = Field(description="to be sent back with events as `attributiontoken`")
     model_version: str
     policy_version: str
@@ -114,13 +118,6 @@ class ItemAnswer(BaseModel):
 
     revision: int
     item: Item
-
-
-class ItemsPage(BaseModel):
-    """Items in the order of their last change."""
-
-    items: list[Item]
-    next: str | None = Field(description="`after` of the next page; null on the last")
 
 
 # -- outlets and policies
@@ -228,13 +225,6 @@ class PolicyAnswer(InForce):
     active: PolicyVersionOut
 
 
-class History(BaseModel):
-    """Every version ever saved, newest first."""
-
-    outlet: str
-    versions: list[PolicyVersionOut]
-
-
 class AuditOut(BaseModel):
     """Who did what when; `hash` covers the row and the hash of the row before."""
 
@@ -246,13 +236,6 @@ class AuditOut(BaseModel):
     detail: dict[str, Any]
     previous: str
     hash: str
-
-
-class AuditAnswer(BaseModel):
-    """A page of the audit trail."""
-
-    rows: list[AuditOut]
-    next: int | None = Field(description="`after` of the next page, `before` of one newest first; null on the last")
 
 
 class PartHealth(BaseModel):

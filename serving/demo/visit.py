@@ -54,17 +54,17 @@ def visit(api: httpx.Client, viewers: Sequence[str], auditor: Auditor, seed: int
         task = bar.add_task("viewers ask for pages and react", total=len(viewers) * len(SCREENS))
         for viewer in viewers:
             for screen in SCREENS:
-                cursor: str | None = None
+                page_token: str | None = None
                 shown: list[str] = []
                 for _ in range(2):
                     began = time.perf_counter()
-                    page = ask(api, viewer, screen, **({"cursor": cursor} if cursor else {}))
+                    page = ask(api, viewer, screen, **({"page_token": page_token} if page_token else {}))
                     visits.latency_ms.append((time.perf_counter() - began) * 1000)
                     _note(visits, page)
                     visits.undeclared += auditor.undeclared(page, viewer, screen, shown)
                     _react(api, visits, page, viewer, screen, chance)
                     shown += [slot["item"]["id"] for slot in page["items"]]
-                    cursor = page["next_cursor"]
+                    page_token = page["next_page_token"]
                 bar.advance(task)
     return visits
 

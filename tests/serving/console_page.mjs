@@ -51,12 +51,12 @@ const reply = (body, status = 200) => ({ ok: status < 400, status, json: async (
 globalThis.fetch = async (path, asked = {}) => {
   if (path.endsWith("wording.zh.json")) return reply(JSON.parse(readFileSync(`${directory}/wording.zh.json`, "utf8")));
   if (path.endsWith("/effective")) return reply({ effective: { version: "cn@2", weights: {}, controls: pins } });
-  if (path.endsWith("/history")) return reply({ versions });
+  if (path.includes("/history?")) return reply({ versions, next_page_token: null });
   if (path.endsWith("/lint")) return reply({ findings: findings() });
   if (path.includes(":recommend")) return reply(page(JSON.parse(asked.body).guided === false ? slot("film-1", "Juno", 0.08) : slot("desk-1", "Newsroom", -7e-6)));
   if (path.endsWith("/items/film-1")) return reply({ item: { id: "film-1", title: { en: "Juno", zh: "朱诺" } } });
   if (path.includes("/items/")) return reply({ detail: "no such item" }, 404);
-  if (!path.endsWith("/draft")) return reply({ rows: trail, next: null });
+  if (!path.endsWith("/draft")) return reply({ entries: trail, next_page_token: null });
   sent = JSON.parse(asked.body);
   if (sent.base_version < versions[0].version) return reply({ detail: "newer" }, 409);
   versions = [version(versions[0].version + 1, sent.author, { text: sent.text }), ...versions];

@@ -70,11 +70,11 @@ def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> Non
 
 def test_a_session_repeats_nothing_and_keeps_its_shares(shared) -> None:
     shown: list[str] = []
-    cursor = None
+    page_token = None
     for turn in range(1, 6):
-        page = shared.page(slots=10, **({"cursor": cursor} if cursor else {}))
+        page = shared.page(slots=10, **({"page_token": page_token} if page_token else {}))
         shown += ids(page)
-        cursor = page["next_cursor"]
+        page_token = page["next_page_token"]
         public = sum(int(item_id.removeprefix("item-")) % 4 == 0 for item_id in shown)
         assert public >= 3 * turn
     assert len(set(shown)) == len(shown) == 50
@@ -83,18 +83,19 @@ def test_a_session_repeats_nothing_and_keeps_its_shares(shared) -> None:
 def test_the_end_of_the_catalogue_is_the_end_of_the_session(shared) -> None:
     first = shared.page(slots=32)
     assert len(first["items"]) == 32
-    last = shared.page(slots=32, cursor=first["next_cursor"])
+    last = shared.page(slots=32, page_token=first["next_page_token"])
     assert set(ids(last)).isdisjoint(ids(first))
-    assert last["next_cursor"] is None
+    assert last["next_page_token"] is None
 
 
-def test_a_cursor_of_another_session_is_refused(shared) -> None:
-    cursor = shared.page("v1")["next_cursor"]
+def test_a_page_token_of_another_session_is_refused(shared) -> None:
+    page_token = shared.page("v1")["next_page_token"]
     for viewer, placement in (("v2", "cn.zj-mobile-home"), ("v1", "cn.zj-tv-home")):
-        answer = shared.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, "cursor": cursor})
+        body = {"viewer_id": viewer, "page_token": page_token}
+        answer = shared.http.post(f"/v1/placements/{placement}:recommend", json=body)
         assert answer.status_code == 400
-        assert answer.json()["type"] == "urn:mainstay:problem:cursor-error"
-        assert answer.json()["findings"][0]["where"] == "cursor"
+        assert answer.json()["type"] == "urn:mainstay:problem:page-token-error"
+        assert answer.json()["findings"][0]["where"] == "body.page_token"
 
 
 def test_the_impression_tells_what_was_shown_and_on_what_grounds(service, bundle) -> None:
