@@ -48,7 +48,7 @@ QUERIES_KEPT_S = 86_400.0
 
 @dataclass(frozen=True)
 class FeedService:
-    """Makes pages. Relevance fails open, rung by rung; guidance and eligibility come with every rung."""
+    """Makes pages. Relevance falls back level by level; guidance and eligibility apply on every level."""
 
     engine: Engine
     holders: Holders
@@ -68,17 +68,17 @@ class FeedService:
         placement, now = Placement.parse(placement_id), self.clock()
         snapshot = self.holders.current
         query = self._query(placement, asked, now)
-        world, missing = _world(snapshot, placement.outlet)
+        world, degraded = _world(snapshot, placement.outlet)
         viewer = None
         if asked.personalised:
-            viewer = remembered(self._viewer(asked.viewer_id, missing), now, self.viewer_ttl_s)
-        page = self._page(query, viewer, world, missing)
+            viewer = remembered(self._viewer(asked.viewer_id, degraded), now, self.viewer_ttl_s)
+        page = self._page(query, viewer, world, degraded)
         if fault := next((stage.error for stage in page.trace if (stage.error or "").startswith(UNGUIDED)), None):
             log.error("page of request %s at %s: %s", query.request_id, placement.id, fault)
-            missing.append("policy")
-        answer = self._answer(asked, query, page, snapshot, missing)
+            degraded.append("policy")
+        answer = self._answer(asked, query, page, snapshot, degraded)
         if not asked.preview:
-            self._count(query, page, missing, time.perf_counter() - began)
+            self._count(query, page, degraded, time.perf_counter() - began)
             if page.items:
                 self.asked.append(query)
                 self.watch(query, page, viewer)
@@ -122,34 +122,34 @@ class FeedService:
             shown=shown,
         )
 
-    def _viewer(self, viewer_id: str, missing: list[str]) -> ViewerState | None:
+    def _viewer(self, viewer_id: str, degraded: list[str]) -> ViewerState | None:
         """What is remembered of the viewer; None for a stranger, and when the store does not answer."""
         key = viewer_key(viewer_id)
         try:
             raw = self.online.get([key])[0]
             return None if raw is None else viewer_at(key, raw)
         except Unavailable:  # who guards the store says so once, not once a page
-            missing.append("online")
+            degraded.append("online")
             return None
         except StateError as error:
             self.unreadable.skipped(key, error)
-            missing.append("online")
+            degraded.append("online")
             return None
 
-    def _page(self, query: Query, viewer: ViewerState | None, world: World, missing: list[str]) -> Page:
-        """The best page there is; a model that breaks the engine costs the personal rung, not the page."""
+    def _page(self, query: Query, viewer: ViewerState | None, world: World, degraded: list[str]) -> Page:
+        """The best page there is; a model that breaks the engine costs the personal level, not the page."""
         try:
             return self.engine.run(query, viewer, world)
         except Exception:
             if world.model is None:
                 raise
             log.exception("the page of request %s failed; trying without the model", query.request_id)
-        missing.append("model")
+        degraded.append("model")
         bare = replace(World.of(world.catalog, world.stats, None, world.policy), steered=world.steered)
         return self.engine.run(query, None, bare)
 
     def _answer(
-        self, asked: PageRequest, query: Query, page: Page, snapshot: Snapshot, missing: list[str]
+        self, asked: PageRequest, query: Query, page: Page, snapshot: Snapshot, degraded: list[str]
     ) -> PageAnswer:
         placement, items = query.placement.id, snapshot.catalog.items
         page_token = None
@@ -174,7 +174,7 @@ class FeedService:
             request_id=query.request_id,
             placement=placement,
             at=rfc3339(query.now),
-            rung=page.rung.value,
+            fallback_level=page.rung.value,
             items=slots,
             next_page_token=page_token,
             attribution_token=self.tokens.write_attribution(
@@ -182,7 +182,7 @@ class FeedService:
             ),
             model_version=page.model_version,
             policy_version=page.policy_version,
-            missing=missing,
+            degraded_parts=degraded,
             receipt=page.receipt,
             trace=[
                 StageOut(name=s.name, entered=s.entered, left=s.left, dropped=dict(s.dropped), error=s.error)
@@ -192,12 +192,12 @@ class FeedService:
             else None,
         )
 
-    def _count(self, query: Query, page: Page, missing: list[str], took_s: float) -> None:
+    def _count(self, query: Query, page: Page, degraded: list[str], took_s: float) -> None:
         screen = query.placement.screen.value
         self.metrics.page_s.labels(screen).observe(took_s)
         self.metrics.pages.labels(page.rung.value, screen).inc()
-        for part in missing:
-            self.metrics.missing.labels(part).inc()
+        for part in degraded:
+            self.metrics.degraded_parts.labels(part).inc()
         for control in page.receipt.controls:
             self.metrics.controls.labels(query.placement.outlet, control.id, control.status).inc()
 
@@ -213,8 +213,8 @@ def _world(snapshot: Snapshot, outlet: str) -> tuple[World, list[str]]:
     world = snapshot.worlds.get(outlet)
     if world is None:
         raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
-    missing = [] if snapshot.model else ["model"]
-    return world, missing + (["policy"] if outlet in snapshot.closed else [])
+    degraded = [] if snapshot.model else ["model"]
+    return world, degraded + (["policy"] if outlet in snapshot.closed else [])
 
 
 def _fates(page: Page) -> list[JsonValue]:

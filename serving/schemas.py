@@ -97,7 +97,7 @@ class PageAnswer(BaseModel):
     request_id: str
     placement: str
     at: datetime
-    rung: str = Field(description="how much of the engine answered: personal, segment, popular or editorial")
+    fallback_level: str = Field(description="how much of the engine answered: personal, segment, popular or editorial")
     items: list[Slot]
     next_page_token: str | None = Field(
         description="asks for the next page; null when there was not enough for this one"
@@ -105,7 +105,9 @@ class PageAnswer(BaseModel):
     attribution_token: str = Field(description="to be sent back with events as `attributiontoken`")
     model_version: str
     policy_version: str
-    missing: list[str] = Field(description="parts that did not answer, so that the page comes from a lower rung")
+    degraded_parts: list[str] = Field(
+        description="parts that did not answer, so that the page comes from a lower fallback level"
+    )
     receipt: Receipt
     trace: list[StageOut] | None = None
 
@@ -247,7 +249,7 @@ class PartHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """`ready`, `degraded` (pages come, from a lower rung or older data), or `not ready`."""
+    """`ready`, `degraded` (pages come from a lower fallback level or older data), or `not ready`."""
 
     status: Literal["ready", "degraded", "not ready"]
     parts: dict[str, PartHealth]

@@ -21,7 +21,7 @@ function filled(element, attributes = {}, children = []) {
   return element;
 }
 
-/** A status or rung as a pill, its colour by its own name. */
+/** A status or fallback level as a pill, its colour by its own name. */
 export const pill = (status) => h("span", { class: `pill ${status.replaceAll(" ", "-")}` }, say.word(status));
 
 /** An outlet by its name; its code where the pointer rests. */

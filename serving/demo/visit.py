@@ -27,7 +27,7 @@ class Visits:
     pages: int = 0
     events: int = 0
     latency_ms: list[float] = field(default_factory=list)
-    rungs: dict[str, int] = field(default_factory=dict)
+    fallback_levels: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)  # of controls on pages: met, binding, relaxed, impossible
     gave_way: dict[str, dict[str, int]] = field(default_factory=dict)  # relaxed, impossible -> control -> pages
     undeclared: list[str] = field(default_factory=list)  # controls broken without the receipt saying so
@@ -71,7 +71,8 @@ def visit(api: httpx.Client, viewers: Sequence[str], auditor: Auditor, seed: int
 
 def _note(visits: Visits, page: dict[str, Any]) -> None:
     visits.pages += 1
-    visits.rungs[page["rung"]] = visits.rungs.get(page["rung"], 0) + 1
+    level = page["fallback_level"]
+    visits.fallback_levels[level] = visits.fallback_levels.get(level, 0) + 1
     visits.gaps.append(page["receipt"]["gap"])
     for control in page["receipt"]["controls"]:
         status = control["status"]

@@ -38,7 +38,7 @@ const receipt = {
     required: { at_least: id === "lead" ? null : 2, at_most: null, slot: id === "lead" ? 1 : null },
   })),
 };
-const page = (item) => ({ items: [item], rung: "personal", receipt, policy_version: "cn@1+cn.zj@3", model_version: "20261125T020141Z" });
+const page = (item) => ({ items: [item], fallback_level: "personal", receipt, policy_version: "cn@1+cn.zj@3", model_version: "20261125T020141Z" });
 const pins = ["film-1", "gone"].map((item, n) => ({ origin: "cn", control: { id: `pin ${n}`, action: "pin", item, slot: n + 1 } }));
 const trail = [
   { action: "items.upsert", subject: "", detail: { first: ["film-1", "film-2", "film-3", "film-4"], items: 500, updated: 0 } },

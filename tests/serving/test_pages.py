@@ -50,10 +50,10 @@ def learn(service, bundle) -> None:
 def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> None:
     learn(service, bundle)
     page = service.page(region="cn.zj", slots=8, trace=True)
-    assert page["rung"] == "personal"
+    assert page["fallback_level"] == "personal"
     assert (page["model_version"], page["policy_version"]) == ("m1", "cn@1")
     assert page["placement"] == "cn.zj-mobile-home"
-    assert page["missing"] == []
+    assert page["degraded_parts"] == []
     assert [slot["slot"] for slot in page["items"]] == list(range(1, 9))
     for slot in page["items"]:
         assert slot["item"]["title"]["zh"]
@@ -180,8 +180,8 @@ def test_a_dead_online_store_costs_the_personal_rung_only(serve, bundle) -> None
         service.stock()
         service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
         page = service.page()
-        assert page["rung"] == "popular"
-        assert page["missing"] == ["online"]
+        assert page["fallback_level"] == "popular"
+        assert page["degraded_parts"] == ["online"]
         assert keeps_its_floor(page)
         ready = service.http.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
@@ -200,7 +200,7 @@ def test_a_page_reads_its_viewer_once_and_nothing_else(serve, bundle) -> None:
         service.stock()
         learn(service, bundle)
         asked.clear()
-        assert service.page("v1")["rung"] == "personal"
+        assert service.page("v1")["fallback_level"] == "personal"
         service.page("v1", personalised=False)
         service.page("v2")
         assert asked == [(viewer_key("v1"),), (viewer_key("v2"),)]
@@ -220,23 +220,23 @@ def test_while_the_store_is_down_pages_do_not_wait_for_it_and_then_are_personal_
     with serve(online=store) as service:
         service.stock()
         learn(service, bundle)
-        assert service.page()["rung"] == "personal"
+        assert service.page()["fallback_level"] == "personal"
         store.down, store.asked = True, 0
         for _ in range(20):
             page = service.page()
-            assert (page["rung"], page["missing"]) == ("popular", ["online"])
+            assert (page["fallback_level"], page["degraded_parts"]) == ("popular", ["online"])
             assert keeps_its_floor(page)
         assert store.asked == 3
         online = service.http.get("/health/ready").json()["parts"]["online"]
         assert (online["ok"], online["detail"]) == (False, "pages go on without it: online: timed out")
         store.down = False
-        until(lambda: service.page()["rung"] == "personal")
-        assert service.page()["missing"] == []
+        until(lambda: service.page()["fallback_level"] == "personal")
+        assert service.page()["degraded_parts"] == []
 
 
 def test_without_model_and_counts_the_editorial_rung_answers(shared) -> None:
     page = shared.page()
-    assert (page["rung"], page["model_version"], page["missing"]) == ("editorial", "none", ["model"])
+    assert (page["fallback_level"], page["model_version"], page["degraded_parts"]) == ("editorial", "none", ["model"])
     assert keeps_its_floor(page)
 
 
@@ -244,8 +244,8 @@ def test_a_state_that_cannot_be_read_is_a_stranger(service, bundle) -> None:
     learn(service, bundle)
     service.services.online.put({viewer_key("v1"): b"\x01broken"})
     page = service.page()
-    assert page["rung"] != "personal"
-    assert page["missing"] == ["online"]
+    assert page["fallback_level"] != "personal"
+    assert page["degraded_parts"] == ["online"]
 
 
 def test_a_model_that_breaks_the_engine_costs_the_model_not_the_page(service, bundle, monkeypatch) -> None:
@@ -260,7 +260,7 @@ def test_a_model_that_breaks_the_engine_costs_the_model_not_the_page(service, bu
 
     monkeypatch.setattr(type(engine), "run", fragile)
     page = service.page()
-    assert page["missing"] == ["model"]
+    assert page["degraded_parts"] == ["model"]
     assert keeps_its_floor(page)
 
 
@@ -286,7 +286,11 @@ def test_pages_of_places_at_any_depth_leave_their_impression(service) -> None:
 def test_with_nothing_at_all_an_empty_editorial_page_says_so(serve) -> None:
     with serve({"control": "postgresql://nobody@127.0.0.1:1/none"}) as service:
         page = service.page()
-        assert (page["items"], page["rung"], page["missing"]) == ([], "editorial", ["control", "model"])
+        assert (page["items"], page["fallback_level"], page["degraded_parts"]) == (
+            [],
+            "editorial",
+            ["control", "model"],
+        )
         assert service.http.get("/health/live").status_code == 200
         ready = service.http.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
@@ -312,7 +316,7 @@ def test_pages_and_what_became_of_controls_are_counted(service) -> None:
         service.page()
     service.page(preview=True)
     text = service.http.get("/metrics").text
-    assert 'mainstay_pages_total{rung="editorial",screen="mobile"} 3.0' in text
+    assert 'mainstay_pages_total{fallback_level="editorial",screen="mobile"} 3.0' in text
     assert 'mainstay_page_seconds_count{screen="mobile"} 3.0' in text
     lines = [line for line in text.splitlines() if line.startswith('mainstay_controls_total{control="floor"')]
     assert sum(float(line.split()[-1]) for line in lines) == 3.0
