@@ -48,9 +48,9 @@ def parse_item(raw: object, where: str) -> Item:
 
 def _from_api(address: str) -> Iterator[Item]:
     """Pages of GET /v1/items until there is no next one."""
-    after: str | None = ""
-    while after is not None:
-        url = f"{address}/v1/items?limit={PAGE}" + (f"&after={quote(after)}" if after else "")
+    token: str | None = ""
+    while token is not None:
+        url = f"{address}/v1/items?page_size={PAGE}" + (f"&page_token={quote(token)}" if token else "")
         try:
             with urlopen(url, timeout=30) as answer:
                 page = json.load(answer)
@@ -58,4 +58,4 @@ def _from_api(address: str) -> Iterator[Item]:
             raise Unavailable(f"the catalogue at {address} did not answer: {error}") from error
         for raw in page["items"]:
             yield parse_item(raw, str(raw.get("id", "?")))
-        after = None if page["next"] is None else str(page["next"])
+        token = page["next_page_token"]

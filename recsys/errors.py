@@ -5,7 +5,7 @@ MainstayError
  │    ├── PolicyError       a policy that cannot be published
  │    ├── EventError        an event that cannot be read
  │    ├── ItemError         a catalogue item that cannot be read
- │    ├── CursorError       a page cursor that is broken, altered or of another placement
+ │    ├── PageTokenError    a page token that is broken, altered or of another list or placement
  │    └── SettingsError     a flag or MAINSTAY_* variable that cannot be used
  ├── NotFound               an item, outlet, placement or policy version that does not exist
  ├── Conflict               a write that lost a race or repeats a version
@@ -96,8 +96,8 @@ class ItemError(InvalidInput):
     """A catalogue item that cannot be read."""
 
 
-class CursorError(InvalidInput):
-    """A page cursor that is broken, altered, or belongs to another placement or viewer."""
+class PageTokenError(InvalidInput):
+    """A page token that is broken, altered, or belongs to another list, placement or viewer."""
 
 
 class SettingsError(InvalidInput):

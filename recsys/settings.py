@@ -34,7 +34,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
-    secret: str = Field("", description="key that signs cursors and attribution tokens; random per home when empty")
+    secret: str = Field("", description="key that signs page tokens and attribution tokens; random per home when empty")
     admin_token: str = Field(
         "",
         description="when set, writes of items and policies, and what is held of viewers, need `Authorization: Bearer`",

@@ -16,6 +16,7 @@ from serving.feed import FeedService
 from serving.holders import Holders
 from serving.ingest import Ingest
 from serving.metrics import Metrics
+from serving.pagination import Pagination
 from serving.preview.service import Previews
 from serving.services import Services
 from serving.targets import TargetDesk
@@ -30,6 +31,7 @@ def _provided(read: Callable[[Services], object]) -> Any:
 
 
 AllServices = Annotated[Services, _provided(lambda services: services)]
+Paging = Annotated[Pagination, _provided(lambda services: Pagination(services.tokens))]
 Pages = Annotated[FeedService, _provided(lambda services: services.feed)]
 EventIntake = Annotated[Ingest, _provided(lambda services: services.event_intake)]
 Control = Annotated[ControlPlane, _provided(lambda services: services.control)]

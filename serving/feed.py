@@ -33,7 +33,7 @@ from serving.holders import Holders, Snapshot
 from serving.metrics import Metrics
 from serving.publisher import Publisher
 from serving.schemas import PageAnswer, PageRequest, Slot, SlotDetail, StageOut, rfc3339
-from serving.tokens import Attribution, Cursor, Tokens
+from serving.tokens import Attribution, PageToken, Tokens
 
 log = logging.getLogger("mainstay.serving")
 
@@ -49,7 +49,7 @@ QUERIES_KEPT_S = 86_400.0
 
 @dataclass(frozen=True)
 class FeedService:
-    """Makes pages. Relevance fails open, rung by rung; guidance and eligibility come with every rung."""
+    """Makes pages. Relevance falls back level by level; guidance and eligibility apply on every level."""
 
     engine: Engine
     holders: Holders
@@ -64,22 +64,22 @@ class FeedService:
     unreadable: Unreadable = field(default_factory=Unreadable)
 
     def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
-        """The page. Raises NotFound for an unknown placement, CursorError for a cursor of another session."""
+        """The page. Raises NotFound for an unknown placement, PageTokenError for a page token of another session."""
         began = time.perf_counter()
         placement, now = Placement.parse(placement_id), self.clock()
         snapshot = self.holders.current
         query = self._query(placement, asked, now)
-        world, missing = _world(snapshot, placement.outlet)
+        world, degraded = _world(snapshot, placement.outlet)
         viewer = None
         if asked.personalised:
-            viewer = remembered(self._viewer(asked.viewer_id, missing), now, self.viewer_ttl_s)
-        page = self._page(query, viewer, world, missing)
+            viewer = remembered(self._viewer(asked.viewer_id, degraded), now, self.viewer_ttl_s)
+        page = self._page(query, viewer, world, degraded)
         if fault := next((stage.error for stage in page.trace if (stage.error or "").startswith(UNGUIDED)), None):
             log.error("page of request %s at %s: %s", query.request_id, placement.id, fault)
-            missing.append("policy")
-        answer = self._answer(asked, query, page, snapshot, missing)
+            degraded.append("policy")
+        answer = self._answer(asked, query, page, snapshot, degraded)
         if not asked.preview:
-            self._count(query, page, missing, time.perf_counter() - began)
+            self._count(query, page, degraded, time.perf_counter() - began)
             if page.items:
                 self.asked.append(query)
                 self.watch(query, page, viewer)
@@ -104,9 +104,11 @@ class FeedService:
         shown: tuple[str, ...] = ()
         request_id = uuid4().hex
         seed = zlib.crc32(request_id.encode()) >> 1 if asked.seed is None else asked.seed
-        if asked.cursor is not None:
-            cursor = self.tokens.read_cursor(asked.cursor, placement=placement.id, viewer_id=asked.viewer_id, now=now)
-            shown, seed = cursor.shown, cursor.seed
+        if asked.page_token is not None:
+            session = self.tokens.read_page_token(
+                asked.page_token, placement=placement.id, viewer_id=asked.viewer_id, now=now
+            )
+            shown, seed = session.shown, session.seed
         return Query(
             request_id=request_id,
             viewer_id=asked.viewer_id,
@@ -121,40 +123,42 @@ class FeedService:
             shown=shown,
         )
 
-    def _viewer(self, viewer_id: str, missing: list[str]) -> ViewerState | None:
+    def _viewer(self, viewer_id: str, degraded: list[str]) -> ViewerState | None:
         """What is remembered of the viewer; None for a stranger, and when the store does not answer."""
         key = viewer_key(viewer_id)
         try:
             raw = self.online.get([key])[0]
             return None if raw is None else viewer_at(key, raw)
         except Unavailable:  # who guards the store says so once, not once a page
-            missing.append("online")
+            degraded.append("online")
             return None
         except StateError as error:
             self.unreadable.skipped(key, error)
-            missing.append("online")
+            degraded.append("online")
             return None
 
-    def _page(self, query: Query, viewer: ViewerState | None, world: World, missing: list[str]) -> Page:
-        """The best page there is; a model that breaks the engine costs the personal rung, not the page."""
+    def _page(self, query: Query, viewer: ViewerState | None, world: World, degraded: list[str]) -> Page:
+        """The best page there is; a model that breaks the engine costs the personal level, not the page."""
         try:
             return self.engine.run(query, viewer, world)
         except Exception:
             if world.model is None:
                 raise
             log.exception("the page of request %s failed; trying without the model", query.request_id)
-        missing.append("model")
+        degraded.append("model")
         bare = replace(World.of(world.catalog, world.stats, None, world.policy), steered=world.steered)
         return self.engine.run(query, None, bare)
 
     def _answer(
-        self, asked: PageRequest, query: Query, page: Page, snapshot: Snapshot, missing: list[str]
+        self, asked: PageRequest, query: Query, page: Page, snapshot: Snapshot, degraded: list[str]
     ) -> PageAnswer:
         placement, items = query.placement.id, snapshot.catalog.items
-        cursor = None
+        page_token = None
         if len(page.items) == query.slots:
             shown = (*query.shown, *(slot.item_id for slot in page.items))
-            cursor = self.tokens.write_cursor(Cursor(placement, query.viewer_id, shown, query.seed, query.now))
+            page_token = self.tokens.write_page_token(
+                PageToken(placement, query.viewer_id, shown, query.seed, query.now)
+            )
         slots = [
             Slot.model_construct(
                 slot=slot.slot,
@@ -171,15 +175,15 @@ class FeedService:
             request_id=query.request_id,
             placement=placement,
             at=rfc3339(query.now),
-            rung=page.rung.value,
+            fallback_level=page.rung.value,
             items=slots,
-            next_cursor=cursor,
+            next_page_token=page_token,
             attribution_token=self.tokens.write_attribution(
                 Attribution(query.request_id, placement, query.viewer_id, query.now)
             ),
             model_version=page.model_version,
             policy_version=page.policy_version,
-            missing=missing,
+            degraded_parts=degraded,
             receipt=page.receipt,
             trace=[
                 StageOut(name=s.name, entered=s.entered, left=s.left, dropped=dict(s.dropped), error=s.error)
@@ -189,12 +193,12 @@ class FeedService:
             else None,
         )
 
-    def _count(self, query: Query, page: Page, missing: list[str], took_s: float) -> None:
+    def _count(self, query: Query, page: Page, degraded: list[str], took_s: float) -> None:
         screen = query.placement.screen.value
         self.metrics.page_s.labels(screen).observe(took_s)
         self.metrics.pages.labels(page.rung.value, screen).inc()
-        for part in missing:
-            self.metrics.missing.labels(part).inc()
+        for part in degraded:
+            self.metrics.degraded_parts.labels(part).inc()
         for control in page.receipt.controls:
             self.metrics.controls.labels(query.placement.outlet, control.id, control.status).inc()
 
@@ -210,8 +214,8 @@ def _world(snapshot: Snapshot, outlet: str) -> tuple[World, list[str]]:
     world = snapshot.worlds.get(outlet)
     if world is None:
         raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
-    missing = [] if snapshot.model else ["model"]
-    return world, missing + (["policy"] if outlet in snapshot.closed else [])
+    degraded = [] if snapshot.model else ["model"]
+    return world, degraded + (["policy"] if outlet in snapshot.closed else [])
 
 
 def _fates(page: Page) -> list[JsonValue]:

@@ -11,7 +11,7 @@ from serving.services import Services
 def health_report(services: Services) -> Health:
     """Return `ready`, `degraded` or `not ready`, with the health of each part."""
     parts = _stores(services) | {
-        "worker": _part(services.watch.standstill, "gets on"),
+        "worker": _part(services.watch.standstill, "healthy"),
         "model": _model(services),
         "catalogue": _catalog(services),
         "targets": _targets(services),
@@ -33,7 +33,7 @@ def _part(fault: str | None, healthy: str) -> PartHealth:
 
 def _stores(services: Services) -> dict[str, PartHealth]:
     followers = services.followers
-    parts = {name: _part(followers[name].error, "answers") for name in ("control", "online", "stream", "engine")}
+    parts = {name: _part(followers[name].error, "healthy") for name in ("control", "online", "stream", "engine")}
     spool = services.spool.state()
     why = f": {spool.fault}" if spool.fault else ""
     parts["spool"] = PartHealth(ok=not why, detail=f"{spool.records:,} events wait{why}")

@@ -31,15 +31,17 @@ class Metrics:
         self.page_s = Histogram(
             "mainstay_page_seconds", "Time to make one page", ["screen"], registry=own, buckets=_SECONDS
         )
-        self.pages = Counter("mainstay_pages", "Pages answered, by rung", ["rung", "screen"], registry=own)
+        self.pages = Counter(
+            "mainstay_pages", "Pages answered, by fallback level", ["fallback_level", "screen"], registry=own
+        )
         self.controls = Counter(
             "mainstay_controls",
             "Controls on answered pages, by what became of them",
             ["outlet", "control", "status"],
             registry=own,
         )
-        self.missing = Counter(
-            "mainstay_page_parts_missing", "Pages answered although a part did not answer", ["part"], registry=own
+        self.degraded_parts = Counter(
+            "mainstay_page_parts_degraded", "Pages answered although a part did not answer", ["part"], registry=own
         )
         self.lost = Counter("mainstay_impressions_lost", "Impressions that could not be sent", registry=own)
 

@@ -18,7 +18,6 @@ from features.codec import StateError
 from recsys.errors import (
     BundleError,
     Conflict,
-    CursorError,
     EventError,
     Finding,
     InvalidInput,
@@ -26,6 +25,7 @@ from recsys.errors import (
     Level,
     MainstayError,
     NotFound,
+    PageTokenError,
     PolicyError,
     Unavailable,
     worded,
@@ -54,7 +54,7 @@ STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor in this table
     MainstayError: 500,
     InvalidInput: 422,
     NotJson: 400,
-    CursorError: 400,
+    PageTokenError: 400,
     EventError: 422,
     ItemError: 422,
     PolicyError: 422,
@@ -174,7 +174,7 @@ def problem(
 def status_of(error: MainstayError) -> int:
     """The status of an error: its own, or its nearest ancestor's.
 
-    >>> status_of(CursorError("x")), status_of(NotFound("x"))
+    >>> status_of(PageTokenError("x")), status_of(NotFound("x"))
     (400, 404)
     """
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
@@ -226,15 +226,22 @@ def _finding(error: dict[str, Any]) -> FindingOut:
 
 def _kebab(name: str) -> str:
     """
-    >>> _kebab("CursorError"), _kebab("Not Found")
-    ('cursor-error', 'not-found')
+    >>> _kebab("PageTokenError"), _kebab("Not Found")
+    ('page-token-error', 'not-found')
     """
     spaced = "".join(f"-{c.lower()}" if c.isupper() else c for c in name.replace(" ", ""))
     return spaced.lstrip("-")
 
 
 def _example(status: int) -> dict[str, object]:
-    name = {400: "cursor-error", 401: "unauthorised", 404: "not-found", 409: "conflict", 413: "too-large", 429: "busy"}
+    name = {
+        400: "page-token-error",
+        401: "unauthorised",
+        404: "not-found",
+        409: "conflict",
+        413: "too-large",
+        429: "busy",
+    }
     return {
         "type": f"urn:mainstay:problem:{name.get(status, 'unavailable' if status == 503 else 'invalid-request')}",
         "title": HTTPStatus(status).phrase,

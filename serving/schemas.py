@@ -39,7 +39,7 @@ class PageRequest(RequestModel):
         json_schema_extra={
             "examples": [
                 {"viewer_id": "v-4711", "region": "cn.zj.hz", "slots": 12},
-                {"viewer_id": "v-4711", "region": "cn.zj.hz", "cursor": ".eJ...", "trace": True},
+                {"viewer_id": "v-4711", "region": "cn.zj.hz", "page_token": ".eJ...", "trace": True},
             ]
         },
     )
@@ -51,7 +51,9 @@ class PageRequest(RequestModel):
     slots: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = Field(
         None, description="the screen's default when unsaid"
     )
-    cursor: str | None = Field(None, description="`next_cursor` of the page before: nothing comes twice, shares go on")
+    page_token: str | None = Field(
+        None, description="`next_page_token` of the page before: nothing comes twice, shares go on"
+    )
     age: Annotated[int, Field(ge=0, le=150)] | None = Field(None, description="unknown viewers count as 17")
     personalised: bool = Field(True, description="false: a page as for somebody of whom nothing is known")
     guided: bool = Field(True, description="false: without the policy, for comparison by editors")
@@ -95,13 +97,17 @@ class PageAnswer(BaseModel):
     request_id: str
     placement: str
     at: datetime
-    rung: str = Field(description="how much of the engine answered: personal, segment, popular or editorial")
+    fallback_level: str = Field(description="how much of the engine answered: personal, segment, popular or editorial")
     items: list[Slot]
-    next_cursor: str | None = Field(description="asks for the next page; null when there was not enough for this one")
+    next_page_token: str | None = Field(
+        description="asks for the next page; null when there was not enough for this one"
+    )
     attribution_token: str = Field(description="to be sent back with events as `attributiontoken`")
     model_version: str
     policy_version: str
-    missing: list[str] = Field(description="parts that did not answer, so that the page comes from a lower rung")
+    degraded_parts: list[str] = Field(
+        description="parts that did not answer, so that the page comes from a lower fallback level"
+    )
     receipt: Receipt
     trace: list[StageOut] | None = None
 
@@ -114,13 +120,6 @@ class ItemAnswer(BaseModel):
 
     revision: int
     item: Item
-
-
-class ItemsPage(BaseModel):
-    """Items in the order of their last change."""
-
-    items: list[Item]
-    next: str | None = Field(description="`after` of the next page; null on the last")
 
 
 # -- outlets and policies
@@ -228,13 +227,6 @@ class PolicyAnswer(InForce):
     active: PolicyVersionOut
 
 
-class History(BaseModel):
-    """Every version ever saved, newest first."""
-
-    outlet: str
-    versions: list[PolicyVersionOut]
-
-
 class AuditOut(BaseModel):
     """Who did what when; `hash` covers the row and the hash of the row before."""
 
@@ -248,13 +240,6 @@ class AuditOut(BaseModel):
     hash: str
 
 
-class AuditAnswer(BaseModel):
-    """A page of the audit trail."""
-
-    rows: list[AuditOut]
-    next: int | None = Field(description="`after` of the next page, `before` of one newest first; null on the last")
-
-
 class PartHealth(BaseModel):
     """How one part of the service is."""
 
@@ -264,7 +249,7 @@ class PartHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """`ready`, `degraded` (pages come, from a lower rung or older data), or `not ready`."""
+    """`ready`, `degraded` (pages come from a lower fallback level or older data), or `not ready`."""
 
     status: Literal["ready", "degraded", "not ready"]
     parts: dict[str, PartHealth]

@@ -1,8 +1,8 @@
-"""Signed tokens: the cursor that continues a session, and the attribution that ties an event to the page it came from.
+"""Signed tokens: page tokens, which continue a session or a list, and attributions, which tie an event to its page.
 
 A token is a payload of itsdangerous' `URLSafeSerializer` (JSON, zlib where that makes it shorter, base64url), a dot,
 and its signature: HMAC-SHA-256 cut to 144 bits. Anybody can read a token; only who has the secret can make or alter it.
-Each kind of token is signed under a salt of its own, so a cursor never passes for an attribution.
+Each kind of token is signed under a salt of its own, so a page token never passes for an attribution.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from itsdangerous import BadData, BadSignature, URLSafeSerializer
 from itsdangerous.signer import HMACAlgorithm
 
-from recsys.errors import CursorError, EventError, Finding, InvalidInput
+from recsys.errors import EventError, Finding, InvalidInput, PageTokenError
 
 SHOWN_MAX = 300
-"""Items a cursor remembers; on a longer session the oldest may come again."""
+"""Items a page token remembers; on a longer session the oldest may come again."""
 
-CURSOR_LIFE_S = 6 * 3600.0
+PAGE_TOKEN_LIFE_S = 6 * 3600.0
 """A session that paused longer than this starts anew."""
 
 ATTRIBUTION_LIFE_S = 90 * 86_400.0
@@ -30,10 +30,10 @@ ATTRIBUTION_LIFE_S = 90 * 86_400.0
 
 _MAX_CHARS = 200_000
 _FORM = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-_KINDS = ("cursor", "attribution")
+_KINDS = ("page", "list", "attribution")
 
 
-class Cursor(NamedTuple):
+class PageToken(NamedTuple):
     """Where a session stands: what it was shown, and everything else that must stay as it began."""
 
     placement: str
@@ -75,27 +75,44 @@ class Tokens:
             kind: URLSafeSerializer(secret, salt=f"mainstay.{kind}", signer_kwargs=options) for kind in _KINDS
         }
 
-    def write_cursor(self, cursor: Cursor) -> str:
-        """The cursor as opaque text."""
-        return self._sign("cursor", list(cursor._replace(shown=cursor.shown[-SHOWN_MAX:])))
+    def write_page_token(self, page_token: PageToken) -> str:
+        """Return the page token as opaque text."""
+        return self._sign("page", list(page_token._replace(shown=page_token.shown[-SHOWN_MAX:])))
 
-    def read_cursor(self, token: str, *, placement: str, viewer_id: str, now: float) -> Cursor:
-        """Raises CursorError for a token that is broken, altered, expired, or of another placement or viewer."""
+    def read_page_token(self, token: str, *, placement: str, viewer_id: str, now: float) -> PageToken:
+        """Raises PageTokenError for a token that is broken, altered, expired, or of another placement or viewer."""
         try:
-            fields = self._verify("cursor", token)
+            fields = self._verify("page", token)
         except ValueError as error:
-            raise CursorError("this cursor cannot be used", [Finding("cursor", str(error))]) from error
-        cursor = Cursor(fields[0], fields[1], tuple(fields[2]), fields[3], fields[4])
+            raise _unusable("body", str(error)) from error
+        page_token = PageToken(fields[0], fields[1], tuple(fields[2]), fields[3], fields[4])
         wrong = ""
-        if cursor.placement != placement:
-            wrong = f"it continues a session on {cursor.placement}, not on {placement}"
-        elif cursor.viewer_id != viewer_id:
+        if page_token.placement != placement:
+            wrong = f"it continues a session on {page_token.placement}, not on {placement}"
+        elif page_token.viewer_id != viewer_id:
             wrong = "it continues another viewer's session"
-        elif now - cursor.at > CURSOR_LIFE_S:
-            wrong = f"it is older than {CURSOR_LIFE_S / 3600:.0f} hours; begin a new session without a cursor"
+        elif now - page_token.at > PAGE_TOKEN_LIFE_S:
+            wrong = f"it is older than {PAGE_TOKEN_LIFE_S / 3600:.0f} hours; begin a new session without a page token"
         if wrong:
-            raise CursorError("this cursor cannot be used", [Finding("cursor", wrong)])
-        return cursor
+            raise _unusable("body", wrong)
+        return page_token
+
+    def write_list_token(self, name: str, after: Any) -> str:
+        """Return a token that continues the list of this name after an entry; `after` is the entry's key, as JSON."""
+        return self._sign("list", [name, after])
+
+    def read_list_token(self, token: str, *, name: str) -> Any:
+        """Return the key of the entry to continue after.
+
+        Raises PageTokenError for a token that is broken, altered, or of a list of another name.
+        """
+        try:
+            sent_name, after = self._verify("list", token)
+            if sent_name != name:
+                raise ValueError("it continues another list, or this one with another filter or order")
+        except ValueError as error:
+            raise _unusable("query", str(error)) from error
+        return after
 
     def write_attribution(self, attribution: Attribution) -> str:
         """The attribution as opaque text."""
@@ -130,6 +147,10 @@ class Tokens:
         except BadData as error:
             raise ValueError("it is not a token of this service") from error
         return fields
+
+
+def _unusable(part: str, why: str) -> PageTokenError:
+    return PageTokenError("this page token cannot be used", [Finding(f"{part}.page_token", why)])
 
 
 def home_secret(home: str) -> bytes:

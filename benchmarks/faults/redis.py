@@ -94,7 +94,7 @@ class Answer:
     due: float
     took_s: float
     status: int
-    rung: str
+    fallback_level: str
     missing: bool
     wrong: list[str]
 
@@ -125,8 +125,8 @@ async def _ask(client: httpx.AsyncClient, viewer: str, due: float, answers: list
                 due,
                 took_s,
                 answer.status_code,
-                page["rung"] if good else "",
-                "online" in page["missing"] if good else True,
+                page["fallback_level"] if good else "",
+                "online" in page["degraded_parts"] if good else True,
                 broken(page) if good else [],
             )
         )
@@ -170,9 +170,9 @@ def trial(
     answers.sort(key=lambda one: one.due)
     during = [one for one in answers if one.due < ended[0]]
     good = [one for one in answers if 200 <= one.status < 300]
-    lower = [one.due for one in answers if one.rung != "personal"]
+    lower = [one.due for one in answers if one.fallback_level != "personal"]
     tooks = np.array([one.took_s for one in answers]) * 1000
-    rungs = sorted({one.rung for one in during})
+    levels = sorted({one.fallback_level for one in during})
     return {
         "fault": fault,
         "pages": len(answers),
@@ -181,7 +181,7 @@ def trial(
         "p99_ms": round(float(np.percentile(tooks, 99)), 1),
         "max_ms": round(float(tooks.max()), 1),
         "broken": sum(bool(one.wrong) for one in answers),
-        "rungs": {rung or "none": sum(one.rung == rung for one in during) for rung in rungs},
+        "fallback_levels": {level or "none": sum(one.fallback_level == level for one in during) for level in levels},
         "personal_again_s": round(max(0.0, max(lower, default=0.0) - ended[0]), 2),
         "waited_for_a_core_s": round(max(0.0, waited_s(processes) - waited_before_s), 1),
     }
@@ -224,13 +224,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     goals = {row["fault"]: missed(row) for row in rows}
     print(
         f"{'fault':<10} {'pages':>6} {'2xx':>8} {'p50 ms':>7} {'p99 ms':>7} {'max ms':>7} {'broken':>6}  again s "
-        " no core s  rungs"
+        " no core s  fallback levels"
     )
     for row in rows:
         print(
             f"{row['fault']:<10} {row['pages']:>6} {row['ok_share']:>8.3%} {row['p50_ms']:>7} {row['p99_ms']:>7} "
             f"{row['max_ms']:>7} {row['broken']:>6} {row['personal_again_s']:>8} {row['waited_for_a_core_s']:>10}  "
-            f"{row['rungs']}"
+            f"{row['fallback_levels']}"
         )
     print(json.dumps({"goal": "D1", "rate": asked.rate, "seconds": asked.seconds, "faults": rows, "missed": goals}))
     return int(any(goals.values()))
@@ -282,7 +282,9 @@ def _serve(home: str, url: str) -> int:
                 time.sleep(0.2)  # an encoder that works through a new catalogue takes a core to itself
             holders.take_model(Model.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}
-            while client.post(f"/v1/placements/{PLACEMENT}:recommend", json=body).json()["rung"] != "personal":
+            while (
+                client.post(f"/v1/placements/{PLACEMENT}:recommend", json=body).json()["fallback_level"] != "personal"
+            ):
                 time.sleep(0.05)
         print(address, flush=True)
 

@@ -1,6 +1,6 @@
 // The console's frame: what is chosen, which view is open, keys.
 
-import { $, api, h, say, tellFault, trying } from "./core.js";
+import { $, api, every, h, say, tellFault, trying } from "./core.js";
 import { learn } from "./language.js";
 import { showPage } from "./page.js";
 import { check, forget, mayReplace, publish, retell, save, showPolicy, shown, unsaved } from "./policy.js";
@@ -66,7 +66,7 @@ async function load() {
   let choices;
   try {
     await learn();
-    outlets = await api("/v1/outlets");
+    outlets = await every("/v1/outlets", "outlets");
     choices = await api("/console/choices");
     document.body.classList.remove("locked");
     document.body.classList.toggle("tokenless", !$("token").value); // this service asks for none

@@ -21,7 +21,7 @@ function filled(element, attributes = {}, children = []) {
   return element;
 }
 
-/** A status or rung as a pill, its colour by its own name. */
+/** A status or fallback level as a pill, its colour by its own name. */
 export const pill = (status) => h("span", { class: `pill ${status.replaceAll(" ", "-")}` }, say.word(status));
 
 /** An outlet by its name; its code where the pointer rests. */
@@ -46,6 +46,21 @@ export async function api(path, body, method = body === undefined ? "GET" : "POS
   const answer = await request(path, body, method);
   return answer.status === 204 ? null : answer.json();
 }
+
+/** All entries of a list, read page by page. */
+export async function every(path, noun) {
+  const entries = [];
+  let token = "";
+  do {
+    const page = await api(listed(path, { page_size: 1000, page_token: token }));
+    entries.push(...page[noun]);
+    token = page.next_page_token;
+  } while (token);
+  return entries;
+}
+
+/** The address of one page of a list. */
+export const listed = (path, query) => `${path}?${new URLSearchParams(Object.entries(query).filter(([, value]) => value))}`;
 
 export async function request(path, body, method = "POST", more = {}) {
   const headers = { Accept: "application/json" };

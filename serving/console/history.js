@@ -1,10 +1,10 @@
 // The versions of an outlet's policy, and the audit trail, newest first.
 
-import { $, api, h, outlet, pill, say, table, time, trying } from "./core.js";
+import { $, api, h, listed, outlet, pill, say, table, time, trying } from "./core.js";
 
 const PAGE = 50;
 let rows = [];
-let before = null;
+let next = null;
 
 export async function showHistory(versions, steps) {
   showVersions(versions, steps);
@@ -36,15 +36,15 @@ function again(one, putInForce) {
 }
 
 async function newest() {
-  [rows, before] = [[], null];
+  [rows, next] = [[], null];
   await more();
 }
 
 /** The next page of older rows. */
 async function more() {
-  const page = await api(`/v1/audit?order=newest&limit=${PAGE}${before ? `&before=${before}` : ""}`);
-  rows.push(...page.rows);
-  before = page.next;
+  const page = await api(listed("/v1/audit", { order: "newest", page_size: PAGE, page_token: next }));
+  rows.push(...page.entries);
+  next = page.next_page_token;
   const lines = rows.map((row) => h(
     "tr", {},
     h("td", { class: "number" }, String(row.seq)),
@@ -55,7 +55,7 @@ async function more() {
     h("td", {}, h("code", { class: "muted", title: row.hash }, row.hash.slice(0, 8))),
   ));
   const heads = ["#", say.word("when"), say.word("by"), say.word("did"), say.word("subject"), "SHA-256"];
-  const older = before === null ? null : h("button", { type: "button", onclick: trying(more) }, say.word("older"));
+  const older = next === null ? null : h("button", { type: "button", onclick: trying(more) }, say.word("older"));
   $("audit").replaceChildren(table(heads, lines), ...(older ? [h("div", { class: "actions" }, older)] : []));
 }
 

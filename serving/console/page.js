@@ -18,7 +18,7 @@ export async function showPage(chosen) {
   const before = places(without), after = places(guided);
   list("without", without, (slot) => leaving(slot, after));
   list("with", guided, (slot) => arriving(slot, before));
-  for (const [id, page] of [["rung-without", without], ["rung-with", guided]]) $(id).replaceWith(named(pill(page.rung), id));
+  for (const [id, page] of [["fallback-level-without", without], ["fallback-level-with", guided]]) $(id).replaceWith(named(pill(page.fallback_level), id));
   showReceipt(guided.receipt);
 }
 

@@ -1,6 +1,6 @@
 // What is in force, and the outlet's own policy to edit, check and publish.
 
-import { $, api, ask, brief, h, notice, outlet as outletNamed, pill, say, table } from "./core.js";
+import { $, api, ask, brief, every, h, notice, outlet as outletNamed, pill, say, table } from "./core.js";
 import { described } from "./describe.js";
 import { showHistory } from "./history.js";
 import { learnTitles } from "./titles.js";
@@ -20,12 +20,12 @@ export const shown = () => outlet;
 /** Shows everything about one outlet. The text being edited is only replaced when the outlet changed. */
 export async function showPolicy(code) {
   const [inForce, history] = await Promise.all([
-    api(`/v1/policies/${code}/effective`), api(`/v1/policies/${code}/history`),
+    api(`/v1/policies/${code}/effective`), every(`/v1/policies/${code}/history`, "versions"),
   ]);
   await learnTitles(inForce.effective.controls.map(({ control }) => control.item).filter(Boolean));
   const changed = code !== outlet;
   outlet = code;
-  versions = history.versions;
+  versions = history;
   asked = inForce;
   effective(inForce);
   if (changed) edit(versions.find((one) => one.active) || versions[0]);

@@ -1,6 +1,6 @@
 // Exposure targets: how they stand, the course of one of them, and orders to it.
 
-import { $, amount, api, ask, equivalents, field, h, notice, number, outlet, percent, pill, say, svg, table, tile, time, trying, zoned } from "./core.js";
+import { $, amount, api, ask, equivalents, every, field, h, notice, number, outlet, percent, pill, say, svg, table, tile, time, trying, zoned } from "./core.js";
 import { courseChart, priceChart } from "./charts.js";
 
 let all = [];
@@ -11,7 +11,7 @@ const named = (target) => `${target.outlet}/${target.id}`;
 
 /** Reads all targets, and the open one with its course. */
 export async function showTargets() {
-  all = await api("/v1/targets");
+  all = await every("/v1/targets", "targets");
   if (!all.some((target) => named(target) === key)) key = all.length ? named(all[0]) : "";
   one = key ? await api(`/v1/targets/${key}`) : null;
   draw();

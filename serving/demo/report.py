@@ -118,7 +118,7 @@ def figures(
         "pages": visits.pages,
         "events": visits.events,
         "latency_ms": {"p50": round(visits.quantile_ms(0.5), 2), "p99": round(visits.quantile_ms(0.99), 2)},
-        "rungs": visits.rungs,
+        "fallback_levels": visits.fallback_levels,
         "controls": visits.statuses,
         "controls_that_gave_way": visits.gave_way,
         "controls_broken_undeclared": len(visits.undeclared),
@@ -141,7 +141,10 @@ def summary(console: Console, told: dict[str, Any]) -> None:
     table.add_column()
     for name, worth in told["training"]["models"].items():
         table.add_row(f"nDCG@10 {name}", f"{worth['ndcg_at_10']:.4f}")
-    table.add_row("pages served", f"{told['pages']}  ({', '.join(f'{n} {rung}' for rung, n in told['rungs'].items())})")
+    table.add_row(
+        "pages served",
+        f"{told['pages']}  ({', '.join(f'{n} {level}' for level, n in told['fallback_levels'].items())})",
+    )
     table.add_row("page latency", f"p50 {told['latency_ms']['p50']} ms, p99 {told['latency_ms']['p99']} ms, over HTTP")
     table.add_row(
         "controls on those pages",

@@ -57,7 +57,8 @@ def stock(api: httpx.Client, items: Sequence[Item]) -> bool:
 
 def christen(api: httpx.Client, names: Mapping[str, Mapping[str, str]]) -> bool:
     """Say what outlets are called, by language; False when each had a name, which stays as somebody gave it."""
-    named = {outlet["code"] for outlet in api.get("/v1/outlets").raise_for_status().json() if outlet["name"]}
+    outlets = api.get("/v1/outlets", params={"page_size": 1000}).raise_for_status().json()["outlets"]
+    named = {outlet["code"] for outlet in outlets if outlet["name"]}
     nameless = {code: name for code, name in names.items() if code not in named}
     for code, name in nameless.items():
         api.put(f"/v1/outlets/{code}", json={"name": dict(name), "author": "demo"}).raise_for_status()

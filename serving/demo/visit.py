@@ -27,7 +27,7 @@ class Visits:
     pages: int = 0
     events: int = 0
     latency_ms: list[float] = field(default_factory=list)
-    rungs: dict[str, int] = field(default_factory=dict)
+    fallback_levels: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)  # of controls on pages: met, binding, relaxed, impossible
     gave_way: dict[str, dict[str, int]] = field(default_factory=dict)  # relaxed, impossible -> control -> pages
     undeclared: list[str] = field(default_factory=list)  # controls broken without the receipt saying so
@@ -54,24 +54,25 @@ def visit(api: httpx.Client, viewers: Sequence[str], auditor: Auditor, seed: int
         task = bar.add_task("viewers ask for pages and react", total=len(viewers) * len(SCREENS))
         for viewer in viewers:
             for screen in SCREENS:
-                cursor: str | None = None
+                page_token: str | None = None
                 shown: list[str] = []
                 for _ in range(2):
                     began = time.perf_counter()
-                    page = ask(api, viewer, screen, **({"cursor": cursor} if cursor else {}))
+                    page = ask(api, viewer, screen, **({"page_token": page_token} if page_token else {}))
                     visits.latency_ms.append((time.perf_counter() - began) * 1000)
                     _note(visits, page)
                     visits.undeclared += auditor.undeclared(page, viewer, screen, shown)
                     _react(api, visits, page, viewer, screen, chance)
                     shown += [slot["item"]["id"] for slot in page["items"]]
-                    cursor = page["next_cursor"]
+                    page_token = page["next_page_token"]
                 bar.advance(task)
     return visits
 
 
 def _note(visits: Visits, page: dict[str, Any]) -> None:
     visits.pages += 1
-    visits.rungs[page["rung"]] = visits.rungs.get(page["rung"], 0) + 1
+    level = page["fallback_level"]
+    visits.fallback_levels[level] = visits.fallback_levels.get(level, 0) + 1
     visits.gaps.append(page["receipt"]["gap"])
     for control in page["receipt"]["controls"]:
         status = control["status"]

@@ -138,7 +138,7 @@ class Requests:
                     if raw is not None and (state := self.unreadable.read(key, raw, viewer_at)) is not None:
                         states[viewer_id] = state
         except Unavailable:
-            pass  # strangers then: the pages of a lower rung, as they would be served now
+            pass  # strangers then: the pages of a lower fallback level, as they would be served now
         return [
             replace(one, viewer=as_of(state, one.query.now)) if (state := states.get(one.query.viewer_id)) else one
             for one in asked

@@ -21,7 +21,8 @@ router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY)
     description=(
         "Placement ids read OUTLET-SCREEN-SURFACE, such as `cn.zj.hz-tv-home`. The page holds every control of the "
         "outlet's policy that any page can hold; the receipt says which were met and what they cost. A part of the "
-        "service that does not answer lowers the rung and is named in `missing`; it never fails the page. "
+        "service that does not answer lowers `fallback_level` and is named in `degraded_parts`; it never fails the "
+        "page. "
         "Pages with `guided: false` or `preview: true` are for editors."
     ),
     response_model=PageAnswer,

@@ -21,7 +21,7 @@ async def live() -> dict[str, str]:
 @router.get(
     "/ready",
     summary="Whether pages can be made, and how each part is",
-    description="`degraded` answers 200: pages come, from a lower rung or older data. `not ready` answers 503.",
+    description="200 for `degraded` too: pages come from a lower fallback level or older data. 503 for `not ready`.",
     response_model=Health,
     responses=documented(503),
 )

@@ -9,11 +9,13 @@ from fastapi.concurrency import run_in_threadpool
 
 from serving.access import EDITORS_ONLY
 from serving.body import read_json
-from serving.dependencies import Control, EventIntake
+from serving.dependencies import Control, EventIntake, Paging
+from serving.list_schemas import ItemList
+from serving.pagination import PageQuery
 from serving.problems import documented
 from serving.queries import STRICT_QUERY
 from serving.routes.events import answered
-from serving.schemas import ItemAnswer, ItemsPage
+from serving.schemas import ItemAnswer
 from serving.verdicts import BatchResult
 
 ITEM: dict[str, Any] = {
@@ -69,16 +71,12 @@ async def upsert(request: Request, intake: EventIntake, author: Actor = "api") -
     "/v1/items",
     summary="The whole catalogue, page by page",
     description="In the order of their last change; nothing is missed when items change while one is paging.",
-    responses=documented(422, 503),
+    responses=documented(400, 422, 503),
 )
-def items(
-    control: Control,
-    after: Annotated[int, Query(ge=0, description="`next` of the page before")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> ItemsPage:
-    page = control.items_since(after, limit)
-    following = str(page[-1].revision) if len(page) == limit else None
-    return ItemsPage(items=[stored.item for stored in page], next=following)
+def list_items(control: Control, paging: Paging, query: Annotated[PageQuery, Query()]) -> ItemList:
+    stored = control.items_since(paging.position("items", query) or 0, query.page_size + 1)
+    page, token = paging.cut("items", query, stored, lambda item: item.revision)
+    return ItemList(items=[item.item for item in page], next_page_token=token)
 
 
 @router.get("/v1/items/{item_id}", summary="One item", responses=documented(404, 503))

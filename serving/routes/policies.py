@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -13,15 +13,15 @@ from recsys.catalog import Code
 from recsys.errors import Finding, InvalidInput
 from serving.access import EDITORS_ONLY
 from serving.body import read_json, read_text
-from serving.dependencies import Control, Policies
+from serving.dependencies import Control, Paging, Policies
+from serving.list_schemas import AuditList, AuditQuery, OutletList, VersionList
+from serving.pagination import PageQuery
 from serving.problems import documented
 from serving.queries import STRICT_QUERY
 from serving.schemas import (
-    AuditAnswer,
     AuditOut,
     DraftAnswer,
     DraftRequest,
-    History,
     InForce,
     LintAnswer,
     OutletAnswer,
@@ -61,21 +61,13 @@ class YamlQuery(RequestModel):
     )
 
 
-class AuditQuery(RequestModel):
-    """Which part of the audit trail to return."""
-
-    after: int = Field(0, ge=0, description="`next` of the page before, oldest first")
-    limit: int = Field(100, ge=1, le=1000)
-    before: Annotated[int, Field(ge=1)] | None = Field(None, description="`next` of the page before, newest first")
-    order: Literal["oldest", "newest"] = "oldest"
-
-
 router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
 
-@router.get("/v1/outlets", summary="Every outlet, parents before children")
-def outlets(policies: Policies) -> list[OutletAnswer]:
-    return policies.outlets()
+@router.get("/v1/outlets", summary="Every outlet, parents before children", responses=documented(400, 422))
+def list_outlets(policies: Policies, paging: Paging, query: Annotated[PageQuery, Query()]) -> OutletList:
+    page, token = paging.page("outlets", query, policies.outlets(), lambda outlet: outlet.code)
+    return OutletList(outlets=page, next_page_token=token)
 
 
 @router.put(
@@ -180,25 +172,31 @@ def rollback(outlet: OutletCode, body: PublishRequest, policies: Policies) -> Po
 @router.get(
     "/v1/policies/{outlet}/history",
     summary="Every version ever saved, newest first",
-    responses=documented(422, 503),
+    responses=documented(400, 422, 503),
 )
-def history(outlet: OutletCode, policies: Policies) -> History:
-    return History(outlet=outlet, versions=policies.history(outlet))
+def history(
+    outlet: OutletCode, policies: Policies, paging: Paging, query: Annotated[PageQuery, Query()]
+) -> VersionList:
+    versions = policies.history(outlet)
+    page, token = paging.page(f"versions of {outlet}", query, versions, lambda version: -version.version)
+    return VersionList(outlet=outlet, versions=page, next_page_token=token)
 
 
 @router.get(
     "/v1/audit",
     summary="Who did what when",
-    description="Each row is hashed over the row before, so altering or removing one breaks the chain.",
-    responses=documented(401, 422, 503),
+    description="Each entry is hashed over the entry before, so altering or removing one breaks the chain.",
+    responses=documented(400, 401, 422, 503),
     dependencies=EDITORS_ONLY,
 )
-def audit(control: Control, query: Annotated[AuditQuery, Query()]) -> AuditAnswer:
-    rows = control.audit(query.after, query.limit, query.before, newest_first=query.order == "newest")
-    return AuditAnswer(
-        rows=[AuditOut(**{**vars(row), "at": rfc3339(row.at)}) for row in rows],
-        next=rows[-1].seq if len(rows) == query.limit else None,
-    )
+def audit(control: Control, paging: Paging, query: Annotated[AuditQuery, Query()]) -> AuditList:
+    name, newest_first = f"audit, {query.order} first", query.order == "newest"
+    position = paging.position(name, query)
+    after, before = (0, position) if newest_first else (position or 0, None)
+    rows = control.audit(after, query.page_size + 1, before, newest_first=newest_first)
+    page, token = paging.cut(name, query, rows, lambda row: row.seq)
+    entries = [AuditOut(**{**vars(row), "at": rfc3339(row.at)}) for row in page]
+    return AuditList(entries=entries, next_page_token=token)
 
 
 def _is_yaml(request: Request) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from recsys.guidance.profiles import Duty, Profile
-from serving.dependencies import Profiles
+from serving.dependencies import Paging, Profiles
+from serving.pagination import ListAnswer, PageQuery
+from serving.problems import documented
 from serving.queries import STRICT_QUERY
 
 
@@ -25,8 +27,8 @@ class ProfileOut(BaseModel):
     duties: list[Duty] = Field(description="what the rule asks beyond page controls, and who keeps it")
 
 
-class ProfilesAnswer(BaseModel):
-    """All profiles, by name."""
+class ProfileList(ListAnswer):
+    """Profiles by name."""
 
     profiles: list[ProfileOut]
 
@@ -34,9 +36,10 @@ class ProfilesAnswer(BaseModel):
 router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
 
-@router.get("/v1/profiles", summary="Ready sets of controls for public rules")
-def profiles(profiles: Profiles) -> ProfilesAnswer:
-    return ProfilesAnswer(profiles=[_out(profile) for profile in profiles.values()])
+@router.get("/v1/profiles", summary="Ready sets of controls for public rules", responses=documented(400, 422))
+def list_profiles(profiles: Profiles, paging: Paging, query: Annotated[PageQuery, Query()]) -> ProfileList:
+    page, token = paging.page("profiles", query, list(profiles.values()), lambda profile: profile.name)
+    return ProfileList(profiles=[_out(profile) for profile in page], next_page_token=token)
 
 
 def _out(profile: Profile) -> ProfileOut:

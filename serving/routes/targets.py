@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Query
 
 from recsys.catalog import Code, Id
 from serving.access import EDITORS_ONLY
-from serving.dependencies import Targets
+from serving.dependencies import Paging, Targets
+from serving.list_schemas import TargetList, TargetsQuery
 from serving.problems import documented
 from serving.queries import STRICT_QUERY
 from serving.schemas import DraftAnswer
-from serving.target_schemas import AmountOrder, CloneOrder, TargetOrder, TargetOut, TargetReport
+from serving.target_schemas import AmountOrder, CloneOrder, TargetOrder, TargetReport
 
 OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="outlet whose policy says the target")]
 TargetId = Annotated[Id, Path(examples=["harvest"])]
@@ -22,12 +23,11 @@ FAULTS = documented(401, 404, 422, 503)
 router = APIRouter(tags=["targets"], dependencies=STRICT_QUERY)
 
 
-@router.get("/v1/targets", summary="Exposure targets in force, and how they stand")
-def list_targets(
-    targets: Targets,
-    outlet: Annotated[Code | None, Query(description="of this outlet's own policy")] = None,
-) -> list[TargetOut]:
-    return targets.all(outlet)
+@router.get("/v1/targets", summary="Exposure targets in force, and how they stand", responses=documented(400, 422))
+def list_targets(targets: Targets, paging: Paging, query: Annotated[TargetsQuery, Query()]) -> TargetList:
+    name = f"targets of {query.outlet or 'all'}"
+    page, token = paging.page(name, query, targets.all(query.outlet), lambda target: f"{target.outlet}/{target.id}")
+    return TargetList(targets=page, next_page_token=token)
 
 
 @router.get(

@@ -47,8 +47,8 @@ def check(told: dict) -> None:  # type: ignore[type-arg]
     assert told["controls_broken_undeclared"] == 0
     assert told["pages"] >= 100
     assert told["events"] > 0
-    assert set(told["rungs"]) <= {"personal", "segment", "popular"}
-    assert told["rungs"]["personal"] > 0
+    assert set(told["fallback_levels"]) <= {"personal", "segment", "popular"}
+    assert told["fallback_levels"]["personal"] > 0
     assert told["shares_with_guidance"]["mainstream"] >= 0.2
     assert told["shares_with_guidance"]["public-service"] >= 0.15
 

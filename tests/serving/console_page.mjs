@@ -38,7 +38,7 @@ const receipt = {
     required: { at_least: id === "lead" ? null : 2, at_most: null, slot: id === "lead" ? 1 : null },
   })),
 };
-const page = (item) => ({ items: [item], rung: "personal", receipt, policy_version: "cn@1+cn.zj@3", model_version: "20261125T020141Z" });
+const page = (item) => ({ items: [item], fallback_level: "personal", receipt, policy_version: "cn@1+cn.zj@3", model_version: "20261125T020141Z" });
 const pins = ["film-1", "gone"].map((item, n) => ({ origin: "cn", control: { id: `pin ${n}`, action: "pin", item, slot: n + 1 } }));
 const trail = [
   { action: "items.upsert", subject: "", detail: { first: ["film-1", "film-2", "film-3", "film-4"], items: 500, updated: 0 } },
@@ -51,13 +51,13 @@ const reply = (body, status = 200) => ({ ok: status < 400, status, json: async (
 globalThis.fetch = async (path, asked = {}) => {
   if (path.endsWith("wording.zh.json")) return reply(JSON.parse(readFileSync(`${directory}/wording.zh.json`, "utf8")));
   if (path.endsWith("/effective")) return reply({ effective: { version: "cn@2", weights: {}, controls: pins } });
-  if (path.endsWith("/history")) return reply({ versions });
+  if (path.includes("/history?")) return reply({ versions, next_page_token: null });
   if (path.endsWith("/lint")) return reply({ findings: findings() });
   if (path.includes(":recommend")) return reply(page(JSON.parse(asked.body).guided === false ? slot("film-1", "Juno", 0.08) : slot("desk-1", "Newsroom", -7e-6)));
   if (path === "/v1/model") return reply({ version: "20261125T020141Z", action_weights: { play: 1, complete: 0.5, like: 2, dislike: -3 } });
   if (path.endsWith("/items/film-1")) return reply({ item: { id: "film-1", title: { en: "Juno", zh: "朱诺" } } });
   if (path.includes("/items/")) return reply({ detail: "no such item" }, 404);
-  if (!path.endsWith("/draft")) return reply({ rows: trail, next: null });
+  if (!path.endsWith("/draft")) return reply({ entries: trail, next_page_token: null });
   sent = JSON.parse(asked.body);
   if (sent.base_version < versions[0].version) return reply({ detail: "newer" }, 409);
   versions = [version(versions[0].version + 1, sent.author, { text: sent.text }), ...versions];

@@ -23,7 +23,7 @@ def test_no_answer_breaks_on_damaged_states(serve) -> None:
         online.put(bad)
         service.services.holders.follow_stats()
         for viewer in ("v1", "v2"):
-            assert "online" in service.page(viewer)["missing"]
+            assert "online" in service.page(viewer)["degraded_parts"]
             lines = http.get(f"/v1/viewers/{viewer}/export").text.splitlines()
             assert json.loads(lines[0]) == {"state": None}
             assert "damaged" in json.loads(lines[1])

@@ -14,13 +14,13 @@ from recsys.state import DAY_S, Recent, ViewerState
 def test_an_idle_viewer_is_a_stranger(service: Any, bundle: Any) -> None:
     ttl_days = service.services.settings.viewer_ttl_days
     service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
-    rungs = {}
+    levels = {}
     for name, days in (("lately", ttl_days - 1), ("long ago", ttl_days + 1)):
         at = time.time() - days * DAY_S
         liked = tuple(Recent(f"item-{n}", "like", at) for n in (1, 3, 5))
         service.services.online.put({viewer_key("v"): encode_viewer(ViewerState("v", liked, at=at))})
         page = service.page("v", region="cn.zj", slots=8)
-        rungs[name] = page["rung"]
-        assert page["missing"] == []
-    assert rungs["lately"] == "personal"
-    assert rungs["long ago"] != "personal"
+        levels[name] = page["fallback_level"]
+        assert page["degraded_parts"] == []
+    assert levels["lately"] == "personal"
+    assert levels["long ago"] != "personal"

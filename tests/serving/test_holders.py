@@ -59,7 +59,7 @@ def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(servi
     )
     service.caught_up()
     page = service.page()
-    assert (page["policy_version"], page["missing"]) == ("cn@1", ["model"])
+    assert (page["policy_version"], page["degraded_parts"]) == ("cn@1", ["model"])
     assert "OverflowError" in service.http.get("/health/ready").json()["parts"]["policies"]["detail"]
 
 
@@ -70,7 +70,11 @@ def test_where_the_last_good_policy_no_longer_fits_the_catalogue_editorial_pages
     service.http.post("/v1/items", json=[item(3, title={"en": "Anew"})]).raise_for_status()
     service.caught_up()
     page = service.page()
-    assert (page["rung"], page["policy_version"], "policy" in page["missing"]) == ("editorial", "none", True)
+    assert (page["fallback_level"], page["policy_version"], "policy" in page["degraded_parts"]) == (
+        "editorial",
+        "none",
+        True,
+    )
     monkeypatch.undo()
     service.http.post("/v1/items", json=[item(3)]).raise_for_status()
     service.caught_up()
@@ -85,7 +89,11 @@ def _no_trial(policy: CompiledPolicy) -> None:
 def test_a_page_whose_policy_cannot_be_applied_is_editorial_and_says_so(service, monkeypatch) -> None:
     monkeypatch.setattr(CompiledPolicy, "bounds", _no_bounds)
     page = service.page()
-    assert (page["rung"], page["policy_version"], "policy" in page["missing"]) == ("editorial", "none", True)
+    assert (page["fallback_level"], page["policy_version"], "policy" in page["degraded_parts"]) == (
+        "editorial",
+        "none",
+        True,
+    )
     assert page["items"]
 
 
@@ -103,10 +111,10 @@ def test_where_no_policy_was_ever_readable_editorial_pages_answer(service, bundl
     force(service.services.control, "cn.zj", "outlet: cn.zj\nnonsense: true\n")
     service.caught_up()
     page = service.page()
-    assert (page["rung"], page["policy_version"]) == ("editorial", "cn@1")
-    assert "policy" in page["missing"]
+    assert (page["fallback_level"], page["policy_version"]) == ("editorial", "cn@1")
+    assert "policy" in page["degraded_parts"]
     other = service.page(placement="cn-mobile-home")
-    assert (other["rung"], other["missing"]) == ("popular", [])
+    assert (other["fallback_level"], other["degraded_parts"]) == ("popular", [])
 
 
 def test_a_child_is_under_its_parents_policy(service, item) -> None:
@@ -163,4 +171,4 @@ def test_a_new_process_reads_what_is_in_force(serve, text: str) -> None:
         assert second.services.holders.current.revision == second.services.control.revision()
         page = second.page()
         assert page["policy_version"] == ("cn@2" if text != "{}" else "none")
-        assert ("policy" in page["missing"]) == (text == "{}")
+        assert ("policy" in page["degraded_parts"]) == (text == "{}")

@@ -205,12 +205,12 @@ def test_the_catalogue_can_be_read_whole(shared) -> None:
     from features.catalogue import read_items
 
     assert sorted(item.id for item in read_items(str(shared.http.base_url))) == sorted(f"item-{n}" for n in range(60))
-    seen, after = [], None
+    seen, token = [], None
     while True:
-        page = shared.http.get("/v1/items", params={"limit": 7, **({"after": after} if after else {})}).json()
+        page = shared.http.get("/v1/items", params={"page_size": 7, **({"page_token": token} if token else {})}).json()
         seen += [item["id"] for item in page["items"]]
-        after = page["next"]
-        if after is None:
+        token = page["next_page_token"]
+        if token is None:
             break
     assert len(seen) == len(set(seen)) == 60
 
@@ -223,7 +223,7 @@ def test_writing_needs_the_token_when_one_is_set(serve, item) -> None:
             assert answer.json()["type"] == "urn:mainstay:problem:unauthorised"
         headers = {"Authorization": "Bearer s3cret", "X-Author": "importer"}
         assert service.http.post("/v1/items", json=[item(1)], headers=headers).status_code == 200
-        assert service.http.get("/v1/audit", headers=headers).json()["rows"][0]["actor"] == "importer"
+        assert service.http.get("/v1/audit", headers=headers).json()["entries"][0]["actor"] == "importer"
         assert service.http.post("/v1/events", json=[event()]).status_code == 202
 
 

@@ -34,7 +34,7 @@ def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serv
         liked = tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5))
         service.services.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", liked))})
         service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
-        assert service.page(placement=PLACEMENT, slots=SLOTS)["rung"] == "personal"
+        assert service.page(placement=PLACEMENT, slots=SLOTS)["fallback_level"] == "personal"
         faults = [fault for fault in FAULTS if fault != "none"]
         random.Random(11).shuffle(faults)
         for fault in faults:
@@ -43,10 +43,10 @@ def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serv
             pages = [service.page(placement=PLACEMENT, slots=SLOTS) for _ in range(12)]
             assert [broken(page) for page in pages] == [[]] * len(pages), fault
             answers = fault in ("full", "read-only")  # such a server is still read
-            assert {page["rung"] for page in pages[3:]} == {"personal" if answers else "popular"}, fault
-            assert all(page["missing"] == ([] if answers else ["online"]) for page in pages[3:]), fault
+            assert {page["fallback_level"] for page in pages[3:]} == {"personal" if answers else "popular"}, fault
+            assert all(page["degraded_parts"] == ([] if answers else ["online"]) for page in pages[3:]), fault
             end(valkey)
-            until(lambda: service.page(placement=PLACEMENT, slots=SLOTS)["rung"] == "personal")
+            until(lambda: service.page(placement=PLACEMENT, slots=SLOTS)["fallback_level"] == "personal")
 
 
 def test_a_service_starts_while_its_store_is_down_or_hangs(serve, valkey) -> None:
@@ -54,8 +54,8 @@ def test_a_service_starts_while_its_store_is_down_or_hangs(serve, valkey) -> Non
     with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
         service.stock(60, POLICY)
         page = service.page(placement=PLACEMENT, slots=SLOTS)
-        assert (page["rung"], broken(page)) == ("editorial", [])
-        assert "online" in page["missing"]
+        assert (page["fallback_level"], broken(page)) == ("editorial", [])
+        assert "online" in page["degraded_parts"]
         ready = service.http.get("/health/ready").json()
         assert not ready["parts"]["online"]["ok"]
         valkey.signal(signal.SIGCONT)

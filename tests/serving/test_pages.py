@@ -53,10 +53,10 @@ def learn(service, bundle) -> None:
 def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> None:
     learn(service, bundle)
     page = service.page(region="cn.zj", slots=8, trace=True)
-    assert page["rung"] == "personal"
+    assert page["fallback_level"] == "personal"
     assert (page["model_version"], page["policy_version"]) == ("m1", "cn@1")
     assert page["placement"] == "cn.zj-mobile-home"
-    assert page["missing"] == []
+    assert page["degraded_parts"] == []
     assert [slot["slot"] for slot in page["items"]] == list(range(1, 9))
     for slot in page["items"]:
         assert slot["item"]["title"]["zh"]
@@ -90,11 +90,11 @@ def test_utility_on_a_page_is_made_of_the_weights_of_the_model_in_service(servic
 
 def test_a_session_repeats_nothing_and_keeps_its_shares(shared) -> None:
     shown: list[str] = []
-    cursor = None
+    page_token = None
     for turn in range(1, 6):
-        page = shared.page(slots=10, **({"cursor": cursor} if cursor else {}))
+        page = shared.page(slots=10, **({"page_token": page_token} if page_token else {}))
         shown += ids(page)
-        cursor = page["next_cursor"]
+        page_token = page["next_page_token"]
         public = sum(int(item_id.removeprefix("item-")) % 4 == 0 for item_id in shown)
         assert public >= 3 * turn
     assert len(set(shown)) == len(shown) == 50
@@ -103,18 +103,19 @@ def test_a_session_repeats_nothing_and_keeps_its_shares(shared) -> None:
 def test_the_end_of_the_catalogue_is_the_end_of_the_session(shared) -> None:
     first = shared.page(slots=32)
     assert len(first["items"]) == 32
-    last = shared.page(slots=32, cursor=first["next_cursor"])
+    last = shared.page(slots=32, page_token=first["next_page_token"])
     assert set(ids(last)).isdisjoint(ids(first))
-    assert last["next_cursor"] is None
+    assert last["next_page_token"] is None
 
 
-def test_a_cursor_of_another_session_is_refused(shared) -> None:
-    cursor = shared.page("v1")["next_cursor"]
+def test_a_page_token_of_another_session_is_refused(shared) -> None:
+    page_token = shared.page("v1")["next_page_token"]
     for viewer, placement in (("v2", "cn.zj-mobile-home"), ("v1", "cn.zj-tv-home")):
-        answer = shared.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, "cursor": cursor})
+        body = {"viewer_id": viewer, "page_token": page_token}
+        answer = shared.http.post(f"/v1/placements/{placement}:recommend", json=body)
         assert answer.status_code == 400
-        assert answer.json()["type"] == "urn:mainstay:problem:cursor-error"
-        assert answer.json()["findings"][0]["where"] == "cursor"
+        assert answer.json()["type"] == "urn:mainstay:problem:page-token-error"
+        assert answer.json()["findings"][0]["where"] == "body.page_token"
 
 
 def test_the_impression_tells_what_was_shown_and_on_what_grounds(service, bundle) -> None:
@@ -199,8 +200,8 @@ def test_a_dead_online_store_costs_the_personal_rung_only(serve, bundle) -> None
         service.stock()
         service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
         page = service.page()
-        assert page["rung"] == "popular"
-        assert page["missing"] == ["online"]
+        assert page["fallback_level"] == "popular"
+        assert page["degraded_parts"] == ["online"]
         assert keeps_its_floor(page)
         ready = service.http.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
@@ -219,7 +220,7 @@ def test_a_page_reads_its_viewer_once_and_nothing_else(serve, bundle) -> None:
         service.stock()
         learn(service, bundle)
         asked.clear()
-        assert service.page("v1")["rung"] == "personal"
+        assert service.page("v1")["fallback_level"] == "personal"
         service.page("v1", personalised=False)
         service.page("v2")
         assert asked == [(viewer_key("v1"),), (viewer_key("v2"),)]
@@ -239,23 +240,23 @@ def test_while_the_store_is_down_pages_do_not_wait_for_it_and_then_are_personal_
     with serve(online=store) as service:
         service.stock()
         learn(service, bundle)
-        assert service.page()["rung"] == "personal"
+        assert service.page()["fallback_level"] == "personal"
         store.down, store.asked = True, 0
         for _ in range(20):
             page = service.page()
-            assert (page["rung"], page["missing"]) == ("popular", ["online"])
+            assert (page["fallback_level"], page["degraded_parts"]) == ("popular", ["online"])
             assert keeps_its_floor(page)
         assert store.asked == 3
         online = service.http.get("/health/ready").json()["parts"]["online"]
         assert (online["ok"], online["detail"]) == (False, "pages go on without it: online: timed out")
         store.down = False
-        until(lambda: service.page()["rung"] == "personal")
-        assert service.page()["missing"] == []
+        until(lambda: service.page()["fallback_level"] == "personal")
+        assert service.page()["degraded_parts"] == []
 
 
 def test_without_model_and_counts_the_editorial_rung_answers(shared) -> None:
     page = shared.page()
-    assert (page["rung"], page["model_version"], page["missing"]) == ("editorial", "none", ["model"])
+    assert (page["fallback_level"], page["model_version"], page["degraded_parts"]) == ("editorial", "none", ["model"])
     assert keeps_its_floor(page)
 
 
@@ -263,8 +264,8 @@ def test_a_state_that_cannot_be_read_is_a_stranger(service, bundle) -> None:
     learn(service, bundle)
     service.services.online.put({viewer_key("v1"): b"\x01broken"})
     page = service.page()
-    assert page["rung"] != "personal"
-    assert page["missing"] == ["online"]
+    assert page["fallback_level"] != "personal"
+    assert page["degraded_parts"] == ["online"]
 
 
 def test_a_model_that_breaks_the_engine_costs_the_model_not_the_page(service, bundle, monkeypatch) -> None:
@@ -279,7 +280,7 @@ def test_a_model_that_breaks_the_engine_costs_the_model_not_the_page(service, bu
 
     monkeypatch.setattr(type(engine), "run", fragile)
     page = service.page()
-    assert page["missing"] == ["model"]
+    assert page["degraded_parts"] == ["model"]
     assert keeps_its_floor(page)
 
 
@@ -305,7 +306,11 @@ def test_pages_of_places_at_any_depth_leave_their_impression(service) -> None:
 def test_with_nothing_at_all_an_empty_editorial_page_says_so(serve) -> None:
     with serve({"control": "postgresql://nobody@127.0.0.1:1/none"}) as service:
         page = service.page()
-        assert (page["items"], page["rung"], page["missing"]) == ([], "editorial", ["control", "model"])
+        assert (page["items"], page["fallback_level"], page["degraded_parts"]) == (
+            [],
+            "editorial",
+            ["control", "model"],
+        )
         assert service.http.get("/health/live").status_code == 200
         ready = service.http.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
@@ -331,7 +336,7 @@ def test_pages_and_what_became_of_controls_are_counted(service) -> None:
         service.page()
     service.page(preview=True)
     text = service.http.get("/metrics").text
-    assert 'mainstay_pages_total{rung="editorial",screen="mobile"} 3.0' in text
+    assert 'mainstay_pages_total{fallback_level="editorial",screen="mobile"} 3.0' in text
     assert 'mainstay_page_seconds_count{screen="mobile"} 3.0' in text
     lines = [line for line in text.splitlines() if line.startswith('mainstay_controls_total{control="floor"')]
     assert sum(float(line.split()[-1]) for line in lines) == 3.0

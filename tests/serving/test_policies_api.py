@@ -47,7 +47,7 @@ def test_a_policy_from_draft_to_rollback(service, until) -> None:
 
     versions = service.http.get("/v1/policies/cn.zj/history").json()["versions"]
     assert [(v["version"], v["active"], len(v["published_at"])) for v in versions] == [(2, False, 1), (1, True, 2)]
-    rows = service.http.get("/v1/audit", params={"limit": 1000}).json()["rows"]
+    rows = service.http.get("/v1/audit", params={"page_size": 1000}).json()["entries"]
     about = [(row["actor"], row["action"]) for row in rows if row["subject"] == "cn.zj"]
     assert about == [
         ("Lin", "policy.draft"),
@@ -158,15 +158,15 @@ def test_a_finding_says_whether_it_keeps_a_policy_from_being_saved(shared) -> No
 def test_the_audit_trail_goes_back_from_its_newest_row(service) -> None:
     for n in range(5):
         post(service, "draft", {"text": TEXT, "author": f"editor-{n}", "base_version": n}, status=201)
-    every = [row["seq"] for row in service.http.get("/v1/audit", params={"limit": 1000}).json()["rows"]]
+    every = [row["seq"] for row in service.http.get("/v1/audit", params={"page_size": 1000}).json()["entries"]]
     seen: list[int] = []
-    before = None
+    token = None
     for _ in every:
-        asked = {"order": "newest", "limit": 3} | ({"before": before} if before else {})
+        asked = {"order": "newest", "page_size": 3} | ({"page_token": token} if token else {})
         page = service.http.get("/v1/audit", params=asked).json()
-        seen += [row["seq"] for row in page["rows"]]
-        before = page["next"]
-        if before is None:
+        seen += [row["seq"] for row in page["entries"]]
+        token = page["next_page_token"]
+        if token is None:
             break
     assert seen == every[::-1]
 
@@ -216,7 +216,7 @@ def test_outlets_have_names_and_say_what_is_in_force(service, until) -> None:
     named = {"name": {"zh": "浙江", "en": "Zhejiang"}, "author": "Lin"}
     assert service.http.put("/v1/outlets/cn.zj", json=named).status_code == 200
     service.caught_up()
-    outlets = {outlet["code"]: outlet for outlet in service.http.get("/v1/outlets").json()}
+    outlets = {outlet["code"]: outlet for outlet in service.http.get("/v1/outlets").json()["outlets"]}
     assert list(outlets) == ["cn", "cn.zj"]
     assert outlets["cn.zj"]["name"]["zh"] == "浙江"
     assert outlets["cn.zj"]["policy_version"] == "cn@1"
@@ -243,14 +243,19 @@ def test_the_words_of_the_catalogue_are_told_with_counts(service, item) -> None:
     service.http.post("/v1/items", json={"items": more}).raise_for_status()
     service.caught_up()
     said = service.http.get("/v1/vocabulary").json()
-    assert said["items"] == 61
-    counts = {word["name"]: word["items"] for word in said["labels"]}
-    assert counts == {"public-service": 15, "film/drama": 46}
-    assert said["labels"][0]["name"] == "film/drama"
-    assert said["axes"] == [{"name": "public_value", "items": 41, "largest": 1.0}]
-    assert said["regions"] == [{"name": "cn.zj.hz", "items": 1}]
-    assert said["series"] == [{"name": "harvest", "items": 1}]
-    assert sum(word["items"] for word in said["topics"]) == sum(word["items"] for word in said["kinds"]) == 61
+    assert said["published_items"] == 61
+
+    def terms(field: str) -> list[tuple[str, int]]:
+        listed = service.http.get("/v1/vocabulary", params={"field": field}).json()["terms"]
+        assert listed == [term for term in said["terms"] if term["field"] == field]
+        return [(term["name"], term["items"]) for term in listed]
+
+    assert terms("label") == [("film/drama", 46), ("public-service", 15)]
+    assert terms("axis") == [("public_value", 41)]
+    assert [term["largest"] for term in said["terms"] if term["largest"] is not None] == [1.0]
+    assert terms("region") == [("cn.zj.hz", 1)]
+    assert terms("series") == [("harvest", 1)]
+    assert sum(items for _, items in terms("topic")) == sum(items for _, items in terms("kind")) == 61
 
 
 def test_a_profile_is_taken_up_by_its_name(service) -> None:

@@ -79,7 +79,7 @@ def test_pages_asked_before_are_replayed_from_memory(here) -> None:
 
 def test_the_log_is_replayed_with_seed_slots_and_session(here) -> None:
     first = here.page(viewer="v1", slots=6, region="cn.zj", age=12)
-    here.page(viewer="v1", slots=6, region="cn.zj", cursor=first["next_cursor"])
+    here.page(viewer="v1", slots=6, region="cn.zj", page_token=first["next_page_token"])
     events = [event for event in here.published(2) if event.kind == "impression"]
     log = EventLog(here.services.settings.event_log_dir)
     log.append("t/0", 0, 1, [Placed("t/0", n, event) for n, event in enumerate(events)])

@@ -91,9 +91,9 @@ def test_a_change_is_in_force_in_every_process_within_a_second(tmp_path: Path, i
         assert len(set(totals)) == 1, "every process tells the sum over all"
         assert totals[0] > 60
 
-        cursor = ask(address).json()["next_cursor"]
-        for _ in range(10):  # a cursor signed by one process is read by the other
-            body = {"viewer_id": "v1", "slots": 5, "cursor": cursor}
+        page_token = ask(address).json()["next_page_token"]
+        for _ in range(10):  # a page token signed by one process is read by the other
+            body = {"viewer_id": "v1", "slots": 5, "page_token": page_token}
             again = httpx.post(f"{address}/v1/placements/cn-mobile-home:recommend", json=body, timeout=30)
             assert again.status_code == 200
         child.send_signal(signal.SIGTERM)

@@ -26,7 +26,7 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
             service.services.online.put({viewer_key(unique): encode_viewer(viewer)}, ttl_s=60)
             service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
             page = service.page(unique, slots=6)
-            assert (page["rung"], page["policy_version"], page["missing"]) == ("personal", "cn@1", [])
+            assert (page["fallback_level"], page["policy_version"], page["degraded_parts"]) == ("personal", "cn@1", [])
             liked = {
                 "specversion": "1.0",
                 "id": "e1",

@@ -86,7 +86,7 @@ def test_a_target_behind_its_plan_gets_a_price_and_the_page_its_item(service, au
     assert all("item-59" in page for page in pages)
     stands = target(service)
     assert stands["delivered"] > 0
-    listed = service.http.get("/v1/targets").json()
+    listed = service.http.get("/v1/targets").json()["targets"]
     assert [one["id"] for one in listed] == ["harvest"]
     metrics = service.http.get("/metrics").text
     assert 'mainstay_target_price{target="cn/harvest"}' in metrics
@@ -131,7 +131,7 @@ def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None
     until(lambda: target(service)["status"] == "stopped", within_s=3)
     refused = order(service, "resume")
     assert (refused.status_code, "for good" in refused.json()["detail"]) == (422, True)
-    rows = service.http.get("/v1/audit?limit=1000").json()["rows"]
+    rows = service.http.get("/v1/audit?page_size=1000").json()["entries"]
     done = [(row["action"], row["actor"], row["subject"]) for row in rows if row["action"].startswith("target")]
     assert done == [(f"target.{what}", "Lin Yue", "cn/harvest") for what in ("pause", "amount", "resume", "stop")]
     assert service.http.post("/v1/targets/cn/none/pause", json={"author": "x"}).status_code == 404

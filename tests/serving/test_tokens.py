@@ -1,4 +1,4 @@
-"""Cursors and attributions: nobody alters, forges, swaps or outlives them."""
+"""Page tokens and attributions: nobody alters, forges, swaps or outlives them."""
 
 from __future__ import annotations
 
@@ -10,59 +10,69 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import CursorError, EventError
-from serving.tokens import CURSOR_LIFE_S, SHOWN_MAX, Attribution, Cursor, Tokens, home_secret
+from recsys.errors import EventError, PageTokenError
+from serving.tokens import PAGE_TOKEN_LIFE_S, SHOWN_MAX, Attribution, PageToken, Tokens, home_secret
 
 TOKENS = Tokens(b"a secret of this test")
 AT = 1_800_000_000.0
-CURSOR = Cursor("cn.zj-tv-home", "v1", ("a", "b", "片子"), 7, AT)
+PAGE_TOKEN = PageToken("cn.zj-tv-home", "v1", ("a", "b", "片子"), 7, AT)
 
 
-def read(token: str, placement: str = "cn.zj-tv-home", viewer: str = "v1", now: float = AT) -> Cursor:
-    return TOKENS.read_cursor(token, placement=placement, viewer_id=viewer, now=now)
+def read(token: str, placement: str = "cn.zj-tv-home", viewer: str = "v1", now: float = AT) -> PageToken:
+    return TOKENS.read_page_token(token, placement=placement, viewer_id=viewer, now=now)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * SHOWN_MAX), st.integers(0, 2**31 - 1))
-def test_a_cursor_comes_back_as_it_was_but_never_longer_than_allowed(shown: list[str], seed: int) -> None:
-    cursor = CURSOR._replace(shown=tuple(shown), seed=seed)
-    assert read(TOKENS.write_cursor(cursor)) == cursor._replace(shown=tuple(shown)[-SHOWN_MAX:])
+def test_a_page_token_comes_back_as_it_was_but_never_longer_than_allowed(shown: list[str], seed: int) -> None:
+    page_token = PAGE_TOKEN._replace(shown=tuple(shown), seed=seed)
+    assert read(TOKENS.write_page_token(page_token)) == page_token._replace(shown=tuple(shown)[-SHOWN_MAX:])
 
 
 @given(st.data())
-def test_a_cursor_with_any_other_character_is_refused(data: st.DataObject) -> None:
-    token = TOKENS.write_cursor(CURSOR)
+def test_a_page_token_with_any_other_character_is_refused(data: st.DataObject) -> None:
+    token = TOKENS.write_page_token(PAGE_TOKEN)
     place = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.characters(codec="utf-8").filter(lambda c: c != token[place]))
-    with pytest.raises(CursorError, match="cursor"):
+    with pytest.raises(PageTokenError, match="page token"):
         read(token[:place] + other + token[place + 1 :])
 
 
 @given(st.text(max_size=80))
-def test_any_text_is_refused_as_a_cursor(text: str) -> None:
-    with pytest.raises(CursorError):
+def test_any_text_is_refused_as_a_page_token(text: str) -> None:
+    with pytest.raises(PageTokenError):
         read(text)
 
 
-def test_a_cursor_continues_its_own_session_only() -> None:
-    token = TOKENS.write_cursor(CURSOR)
-    with pytest.raises(CursorError, match=r"cn\.zj-tv-home, not on cn-tv-home"):
+def test_a_page_token_continues_its_own_session_only() -> None:
+    token = TOKENS.write_page_token(PAGE_TOKEN)
+    with pytest.raises(PageTokenError, match=r"cn\.zj-tv-home, not on cn-tv-home"):
         read(token, placement="cn-tv-home")
-    with pytest.raises(CursorError, match="another viewer"):
+    with pytest.raises(PageTokenError, match="another viewer"):
         read(token, viewer="v2")
-    with pytest.raises(CursorError, match="6 hours"):
-        read(token, now=AT + CURSOR_LIFE_S + 1)
+    with pytest.raises(PageTokenError, match="6 hours"):
+        read(token, now=AT + PAGE_TOKEN_LIFE_S + 1)
 
 
 def test_another_secret_or_kind_of_token_is_refused() -> None:
-    forged = Tokens(b"another secret").write_cursor(CURSOR)
-    with pytest.raises(CursorError, match="signature"):
+    forged = Tokens(b"another secret").write_page_token(PAGE_TOKEN)
+    with pytest.raises(PageTokenError, match="signature"):
         read(forged)
     attribution = TOKENS.write_attribution(Attribution("r1", "cn.zj-tv-home", "v1", AT))
-    with pytest.raises(CursorError, match="token for attribution"):
+    with pytest.raises(PageTokenError, match="token for attribution"):
         read(attribution)
-    with pytest.raises(EventError, match="token for cursor"):
-        TOKENS.read_attribution(TOKENS.write_cursor(CURSOR), viewer_id="v1", now=AT)
+    with pytest.raises(EventError, match="token for page"):
+        TOKENS.read_attribution(TOKENS.write_page_token(PAGE_TOKEN), viewer_id="v1", now=AT)
+
+
+def test_a_list_token_continues_its_own_list_only() -> None:
+    token = TOKENS.write_list_token("audit, newest first", 7)
+    assert TOKENS.read_list_token(token, name="audit, newest first") == 7
+    with pytest.raises(PageTokenError, match="another list"):
+        TOKENS.read_list_token(token, name="audit, oldest first")
+    for wrong, why in ((TOKENS.write_page_token(PAGE_TOKEN), "token for page"), ("7", "not a token")):
+        with pytest.raises(PageTokenError, match=why):
+            TOKENS.read_list_token(wrong, name="audit, newest first")
 
 
 def test_an_attribution_belongs_to_one_viewer() -> None:
