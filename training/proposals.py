@@ -9,10 +9,11 @@ import numpy as np
 from features.columns import FEATURES, columns
 from features.events import ViewerEvent
 from recsys.bundle import Bundle
+from recsys.candidates.context import Ask
 from recsys.candidates.index import Index
 from recsys.candidates.retrieval import Retriever
 from recsys.candidates.similar import taste
-from recsys.candidates.sources import SOURCES, Ask
+from recsys.candidates.sources import SOURCES
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.guidance.compile import compile_policy

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from recsys.candidates.retrieval import Retriever, fold_in, history
-from recsys.candidates.spread import spread
 from recsys.state import Recent, ViewerState
+from recsys.supply.stratify import spread
 
 
 def test_fold_in_minimises_the_loss_of_implicit_als() -> None:
