@@ -13,7 +13,10 @@ from safetensors.numpy import load, save
 from recsys.errors import BundleError
 from recsys.types import ACTIONS, F32
 
-FORMAT = 1
+FORMAT = 2
+ALS = "als"
+"""The model kind of implicit ALS."""
+
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 
 
@@ -22,21 +25,22 @@ class Bundle:
     """One trained model.
 
     item_ids       M ids, the order of every M below
-    item_vectors   [M, D]  implicit ALS factors; viewers are folded in at request time from their recent actions
-    als            regularization and confidence `alpha` of the fit, needed to fold in
+    item_vectors   [M, D]  of the retrieval model; viewers are folded in at request time from their recent actions
+    retriever_params  numbers that the retrieval model needs: of ALS, `regularization` and confidence `alpha` of the fit
     popularity     [M]     decayed plays when trained; orders the popular rung before any live count exists
     network        name -> tensor: the ranker (`recsys.ranking.model`); calibration is part of it
     feature_names  F names, the order of the ranker's input; the first of `features.columns.FEATURES`
     probe_features [P, F] and probe_p [P, A]: what the ranker must answer; checked before traffic
     metrics        figures of the run that trained it
     encoder        whose text vectors it was trained on, name and version; empty for none
+    model_kind     kind of the retrieval model (`recsys.models.retriever.KINDS`)
     """
 
     version: str
     created_at: float
     item_ids: tuple[str, ...]
     item_vectors: F32
-    als: Mapping[str, float]
+    retriever_params: Mapping[str, float]
     popularity: F32
     network: Mapping[str, F32]
     feature_names: tuple[str, ...]
@@ -45,6 +49,7 @@ class Bundle:
     metrics: Mapping[str, float]
     actions: tuple[str, ...] = ACTIONS
     encoder: str = ""
+    model_kind: str = ALS
 
 
 def pack(bundle: Bundle) -> dict[str, bytes]:
@@ -63,7 +68,8 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
         "version": bundle.version,
         "created_at": bundle.created_at,
         "item_ids": bundle.item_ids,
-        "als": dict(bundle.als),
+        "model_kind": bundle.model_kind,
+        "retriever_params": dict(bundle.retriever_params),
         "feature_names": bundle.feature_names,
         "metrics": dict(bundle.metrics),
         "actions": bundle.actions,
@@ -89,7 +95,7 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
             created_at=float(manifest["created_at"]),
             item_ids=tuple(manifest["item_ids"]),
             item_vectors=tensors["item_vectors"],
-            als={name: float(number) for name, number in manifest["als"].items()},
+            retriever_params={name: float(number) for name, number in manifest["retriever_params"].items()},
             popularity=tensors["popularity"],
             network={name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)},
             feature_names=tuple(manifest["feature_names"]),
@@ -98,6 +104,7 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
             metrics={name: float(number) for name, number in manifest["metrics"].items()},
             actions=tuple(manifest["actions"]),
             encoder=str(manifest.get("encoder", "")),
+            model_kind=str(manifest["model_kind"]),
         )
     except BundleError:
         raise

@@ -358,7 +358,7 @@ def _joined(ask: Ask, bits: U32) -> Candidates:
     affinity = np.zeros(len(row), np.float32)
     if ask.model is not None and ask.vector is not None:
         position = ask.index.position_of_row[row]
-        affinity = np.where(position >= 0, ask.model.retriever.vectors[position] @ ask.vector, np.float32(0.0))
+        affinity = np.where(position >= 0, ask.model.retriever.scores(ask.vector, position), np.float32(0.0))
     return Candidates.of(row, bits[row], affinity)
 
 

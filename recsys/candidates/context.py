@@ -42,5 +42,5 @@ def utility_hint(ask: Ask, rows: I32) -> F32:
     if ask.model is not None and ask.vector is not None:
         position = ask.index.position_of_row[rows]
         known = position >= 0
-        hint[known] += ask.model.retriever.vectors[position[known]] @ ask.vector
+        hint[known] += ask.model.retriever.scores(ask.vector, position[known])
     return hint

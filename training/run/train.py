@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from features.columns import FEATURES
-from recsys.bundle import Bundle
-from recsys.candidates.retrieval import Retriever
+from recsys.bundle import ALS, Bundle
 from recsys.catalog import Catalog
+from recsys.models.retriever import Retriever
 from recsys.ranking.model import Predictor, tensors
 from recsys.types import F32
 from training import retrieval
@@ -143,7 +143,7 @@ def _bundle(
         created_at=now,
         item_ids=retriever.item_ids,
         item_vectors=retriever.vectors,
-        als={"regularization": config.als.regularization, "alpha": config.als.alpha},
+        retriever_params={"regularization": config.als.regularization, "alpha": config.als.alpha},
         popularity=popularity,
         network=tensors(models.ranker.network),
         feature_names=FEATURES,
@@ -151,6 +151,7 @@ def _bundle(
         probe_p=Predictor(models.ranker.network).p(probe),
         metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
         encoder=catalog.content.encoder,
+        model_kind=ALS,
     )
 
 
