@@ -13,9 +13,9 @@ import numpy as np
 
 from features.figures import MEASURES, Figures
 from features.fold_viewer import SESSION_GAP_S
-from recsys.candidates.retrieval import WEIGHT, history
 from recsys.candidates.similar import match, taste
 from recsys.catalog import KINDS, Catalog
+from recsys.models.history import WEIGHT, history
 from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
 from recsys.types import F32, F64, I32, Screen
 

@@ -21,10 +21,10 @@ from features.offline.log import EventLog
 from features.offline.seen import seen
 from features.offline.skew import TOLERANCE, SkewReport, audit_skew
 from recsys.bundle import MANIFEST, TENSORS, unpack
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import MainstayError
 from recsys.measures.table import Seen, control_measures, table
+from recsys.models.retriever import Retriever, load_retriever
 from recsys.settings import Settings
 
 DAY_S = 86_400.0
@@ -91,8 +91,7 @@ def _retrievers(directories: Sequence[str]) -> dict[str, Retriever]:
     found = {}
     for directory in directories:
         bundle = unpack({name: Path(directory, name).read_bytes() for name in (MANIFEST, TENSORS)})
-        als = bundle.als
-        found[bundle.version] = Retriever(bundle.item_ids, bundle.item_vectors, als["regularization"], als["alpha"])
+        found[bundle.version] = load_retriever(bundle)
     return found
 
 

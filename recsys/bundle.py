@@ -15,6 +15,9 @@ from recsys.ranking.utility import DEFAULT_WEIGHTS, weight_faults
 from recsys.types import ACTIONS, F32
 
 FORMAT = 2
+ALS = "als"
+"""The model kind of implicit ALS."""
+
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 
 
@@ -23,8 +26,8 @@ class Bundle:
     """One trained model.
 
     item_ids       M ids, the order of every M below
-    item_vectors   [M, D]  implicit ALS factors; viewers are folded in at request time from their recent actions
-    als            regularization and confidence `alpha` of the fit, needed to fold in
+    item_vectors   [M, D]  of the retrieval model; viewers are folded in at request time from their recent actions
+    retriever_params  numbers that the retrieval model needs: of ALS, `regularization` and confidence `alpha` of the fit
     popularity     [M]     decayed plays when trained; orders the popular rung before any live count exists
     network        name -> tensor: the ranker (`recsys.ranking.model`); calibration is part of it
     feature_names  F names, the order of the ranker's input; the first of `features.columns.FEATURES`
@@ -32,13 +35,14 @@ class Bundle:
     metrics        figures of the run that trained it
     encoder        whose text vectors it was trained on, name and version; empty for none
     action_weights weight of each action in play equivalents, play = 1: what utility is made of while this model serves
+    model_kind     kind of the retrieval model (`recsys.models.retriever.KINDS`)
     """
 
     version: str
     created_at: float
     item_ids: tuple[str, ...]
     item_vectors: F32
-    als: Mapping[str, float]
+    retriever_params: Mapping[str, float]
     popularity: F32
     network: Mapping[str, F32]
     feature_names: tuple[str, ...]
@@ -48,6 +52,7 @@ class Bundle:
     actions: tuple[str, ...] = ACTIONS
     encoder: str = ""
     action_weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    model_kind: str = ALS
 
 
 def pack(bundle: Bundle) -> dict[str, bytes]:
@@ -66,7 +71,8 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
         "version": bundle.version,
         "created_at": bundle.created_at,
         "item_ids": bundle.item_ids,
-        "als": dict(bundle.als),
+        "model_kind": bundle.model_kind,
+        "retriever_params": dict(bundle.retriever_params),
         "feature_names": bundle.feature_names,
         "metrics": dict(bundle.metrics),
         "actions": bundle.actions,
@@ -93,7 +99,7 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
             created_at=float(manifest["created_at"]),
             item_ids=tuple(manifest["item_ids"]),
             item_vectors=tensors["item_vectors"],
-            als={name: float(number) for name, number in manifest["als"].items()},
+            retriever_params={name: float(number) for name, number in manifest["retriever_params"].items()},
             popularity=tensors["popularity"],
             network={name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)},
             feature_names=tuple(manifest["feature_names"]),
@@ -103,6 +109,7 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
             actions=tuple(manifest["actions"]),
             encoder=str(manifest.get("encoder", "")),
             action_weights=dict(manifest["action_weights"]),
+            model_kind=str(manifest["model_kind"]),
         )
     except BundleError:
         raise

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsys.bundle import Bundle
-from recsys.candidates.retrieval import Retriever
 from recsys.errors import BundleError
+from recsys.models.retriever import Retriever, load_retriever
 from recsys.ranking.utility import weight_vector
 from recsys.types import ACTIONS, F32, F64
 
@@ -62,6 +62,7 @@ class Model:
             raise BundleError(
                 f"the bundle predicts {', '.join(bundle.actions)}; this engine ranks {', '.join(ACTIONS)}"
             )
+        retriever = load_retriever(bundle)
         from recsys.ranking.model import (
             Predictor,
         )  # here: torch takes seconds to import, and pages need not wait for it
@@ -78,6 +79,4 @@ class Model:
         off = float(np.abs(answer - bundle.probe_p).max())
         if not off <= PROBE_TOLERANCE:
             raise BundleError(f"the ranker answers its probe {off:.2g} off; at most {PROBE_TOLERANCE} is allowed")
-        als = bundle.als
-        retriever = Retriever(bundle.item_ids, bundle.item_vectors, als["regularization"], als["alpha"])
         return cls(bundle, retriever, predictor)

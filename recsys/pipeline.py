@@ -17,10 +17,10 @@ from functools import partial
 import numpy as np
 
 from recsys.batch import Candidates
+from recsys.candidates.context import Ask
 from recsys.candidates.index import Index
 from recsys.candidates.similar import match, taste
-from recsys.candidates.sources import SOURCES, Ask, local_plays, wider
-from recsys.candidates.spread import cramped
+from recsys.candidates.sources import SOURCES, local_plays
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.distribution.screens import layout
@@ -38,6 +38,7 @@ from recsys.ranking.fallback import without_ranker
 from recsys.ranking.utility import utility
 from recsys.reasons import reasons
 from recsys.state import ItemStats, ViewerState
+from recsys.supply.expand import expand_supply, lacks_supply
 from recsys.types import ACTIONS, F32, F64, U32, Bool, Drop, Query, Rung, Stage
 
 Columns = Callable[..., F32]
@@ -100,7 +101,7 @@ class Engine:
 
     columns     `features.columns.columns`
     candidates  how many are ranked for one page; pins and supply for floors are kept first. Where a control would give
-                way, up to `recsys.candidates.sources.WIDE` more are ranked
+                way, up to `recsys.supply.expand.EXPANDED_MAX` more are ranked
     solve_s     time the page solver may take by `clock`, a function to seconds
     """
 
@@ -199,7 +200,7 @@ class Engine:
     def _alike(self, ask: Ask, batch: Candidates, trace: list[Stage]) -> bool:
         """Whether a cap or spacing can be seen to lack candidates before a page is looked for."""
         try:
-            return ask.query.guided and cramped(batch.row, ask.query.slots, ask.limits)
+            return lacks_supply(ask, batch.row)
         except Exception as error:  # the same fault will meet the solver, and there the page falls back
             trace.append(Stage(WIDER, 0, 0, error=f"{type(error).__name__}: {error}"))
             return False
@@ -209,7 +210,7 @@ class Engine:
         bits = np.zeros(len(ask.catalog), np.uint32)
         bits[batch.row] = batch.source
         try:
-            rows = wider(ask)
+            rows = expand_supply(ask)
         except Exception as error:
             trace.append(Stage(WIDER, 0, 0, error=f"{type(error).__name__}: {error}"))
             return batch
@@ -356,7 +357,7 @@ def _joined(ask: Ask, bits: U32) -> Candidates:
     affinity = np.zeros(len(row), np.float32)
     if ask.model is not None and ask.vector is not None:
         position = ask.index.position_of_row[row]
-        affinity = np.where(position >= 0, ask.model.retriever.vectors[position] @ ask.vector, np.float32(0.0))
+        affinity = np.where(position >= 0, ask.model.retriever.scores(ask.vector, position), np.float32(0.0))
     return Candidates.of(row, bits[row], affinity)
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.batch import Candidates
-from recsys.candidates.retrieval import history
-from recsys.candidates.sources import SOURCES, Ask
+from recsys.candidates.context import Ask
+from recsys.candidates.sources import SOURCES
+from recsys.models.history import history
 from recsys.types import I32
 
 CODES: dict[str, str] = {

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from features.events import ViewerEvent
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
+from recsys.models.retriever import Retriever
 from recsys.ranking.model import Predictor
 from recsys.ranking.utility import utility
 from recsys.state import ItemStats, ViewerState

@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from features.columns import FEATURES
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
+from recsys.models.retriever import Retriever
 from recsys.types import ACTIONS, F32, I32, Bool
 from training.dataset import Timeline
 from training.moments import Moment

@@ -9,14 +9,15 @@ import numpy as np
 from features.columns import FEATURES, columns
 from features.events import ViewerEvent
 from recsys.bundle import Bundle
+from recsys.candidates.context import Ask
 from recsys.candidates.index import Index
-from recsys.candidates.retrieval import Retriever
 from recsys.candidates.similar import taste
-from recsys.candidates.sources import SOURCES, Ask
+from recsys.candidates.sources import SOURCES
 from recsys.catalog import Catalog
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.guidance.compile import compile_policy
 from recsys.model import Model
+from recsys.models.retriever import Retriever
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.state import ItemStats, ViewerState
 from recsys.types import ACTIONS, F32, I32, Placement, Query, Screen, Surface
@@ -80,7 +81,7 @@ class Proposer:
         affinity = np.zeros(len(row), np.float32)
         if vector is not None:
             position = self._index.position_of_row[row]
-            affinity = np.where(position >= 0, retriever.vectors[position] @ vector, np.float32(0.0))
+            affinity = np.where(position >= 0, retriever.scores(vector, position), np.float32(0.0))
         screen = query.placement.screen
         features = columns(row, affinity, viewer, self._catalog, stats, at, event.region, screen)
         return Proposals(row, affinity, features)
@@ -104,7 +105,7 @@ def _unranked(retriever: Retriever) -> Model:
         created_at=0.0,
         item_ids=retriever.item_ids,
         item_vectors=retriever.vectors,
-        als={},
+        retriever_params={},
         popularity=np.zeros(items, np.float32),
         network=tensors(network),
         feature_names=FEATURES,

@@ -12,9 +12,10 @@ from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from features.events import ViewerEvent
-from recsys.candidates.retrieval import WEIGHT, Retriever, history
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
+from recsys.models.als import AlsRetriever
+from recsys.models.history import WEIGHT, history
 from recsys.state import Recent, ViewerState
 from recsys.types import F32
 from training.config import Als
@@ -22,7 +23,7 @@ from training.config import Als
 
 @dataclass(frozen=True)
 class Interactions:
-    """Who did what, up to one moment: V viewers (rows) x M items, weights of `recsys.candidates.retrieval.WEIGHT`."""
+    """Who did what, up to one moment: V viewers (rows) x M items, weights of `recsys.models.als.WEIGHT`."""
 
     item_ids: tuple[str, ...]
     weight: csr_matrix
@@ -50,7 +51,7 @@ def interactions(events: Sequence[ViewerEvent], catalog: Catalog) -> Interaction
     return Interactions(tuple(column), csr_matrix((np.array(weights, np.float32), (rows, columns)), shape=shape))
 
 
-def fit(data: Interactions, config: Als, seed: int) -> Retriever:
+def fit(data: Interactions, config: Als, seed: int) -> AlsRetriever:
     """Item factors, ready to fold viewers in. The same data, configuration and seed give the same factors."""
     confidence = data.weight.copy()
     confidence.data = 1.0 + config.alpha * confidence.data  # implicit takes confidences c; serving's are 1 + alpha * w
@@ -65,4 +66,4 @@ def fit(data: Interactions, config: Als, seed: int) -> Retriever:
         )
         model.fit(confidence, show_progress=False)
     vectors: F32 = np.ascontiguousarray(model.item_factors, np.float32)
-    return Retriever(data.item_ids, vectors, config.regularization, config.alpha)
+    return AlsRetriever(data.item_ids, vectors, config.regularization, config.alpha)

@@ -326,7 +326,7 @@ def _bundle() -> Any:
         created_at=0.0,
         item_ids=tuple(f"item-{n}" for n in range(ITEMS)),
         item_vectors=rng.normal(size=(ITEMS, 64)).astype(np.float32),
-        als={"regularization": 0.1, "alpha": 5.0},
+        retriever_params={"regularization": 0.1, "alpha": 5.0},
         popularity=rng.exponential(2, ITEMS).astype(np.float32),
         network=network,
         feature_names=FEATURES,

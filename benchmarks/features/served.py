@@ -208,7 +208,7 @@ def _model(seed: int) -> Model:
         created_at=0.0,
         item_ids=tuple(f"item-{n}" for n in range(ITEMS - 20)),
         item_vectors=chance.normal(size=(ITEMS - 20, 8)).astype(np.float32),
-        als={"regularization": 0.1, "alpha": 10.0},
+        retriever_params={"regularization": 0.1, "alpha": 10.0},
         popularity=np.zeros(ITEMS - 20, np.float32),
         network=tensors(network),
         feature_names=FEATURES,

@@ -80,7 +80,7 @@ def _bundle(catalog: Catalog, pairs: np.ndarray, seed: int) -> Bundle:
         created_at=ANCHOR,
         item_ids=tuple(catalog.ids[row] for row in rows),
         item_vectors=vectors,
-        als={"regularization": 0.1, "alpha": 5.0},
+        retriever_params={"regularization": 0.1, "alpha": 5.0},
         popularity=np.bincount(position).astype(np.float32),
         network=network,
         feature_names=FEATURES,

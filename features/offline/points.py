@@ -32,9 +32,9 @@ from features.fold import Placed, ViewerFold, roll_up
 from features.offline.ballots import Ballots, Gathered, Tally, by_viewer, counted, gathered
 from features.offline.log import EventLog
 from features.offline.sums import FastSums, Sums
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import Finding, InvalidInput
+from recsys.models.retriever import Retriever
 from recsys.state import TTL_S, ViewerState, remembered
 from recsys.types import F32, F64, I32, I64, Screen
 
@@ -190,7 +190,7 @@ def _of_viewers(
             vector = retriever.viewer_vector(viewer) if retriever is not None else None
             if retriever is not None and vector is not None:
                 known = position[rows[here]]
-                part[:, AT["affinity"]] = np.where(known >= 0, retriever.vectors[known] @ vector, np.float32(0.0))
+                part[:, AT["affinity"]] = np.where(known >= 0, retriever.scores(vector, known), np.float32(0.0))
             out[here] = part
 
 

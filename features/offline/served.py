@@ -23,8 +23,8 @@ from features.offline.known import Known
 from features.offline.log import FOREVER, EventLog
 from features.offline.table import placed_of, whole
 from features.viewer_event import ViewerEvent
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog, within
+from recsys.models.retriever import Retriever
 from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, TTL_S, ViewerState, remembered
 from recsys.types import F32, F64, I32, I64
 
@@ -103,8 +103,9 @@ def _affinity(out: F32, items: Sequence[str], viewer: ViewerState, retriever: Re
     vector = retriever.viewer_vector(viewer) if retriever is not None else None
     if retriever is not None and vector is not None:
         known = [(n, retriever.position_of[i]) for n, i in enumerate(items) if i in retriever.position_of]
-        for n, position in known:
-            out[n, AT["affinity"]] = retriever.vectors[position] @ vector
+        if known:
+            places, positions = np.array(known, np.int64).T
+            out[places, AT["affinity"]] = retriever.scores(vector, positions)
 
 
 class _Counted:

@@ -17,9 +17,9 @@ from features.columns import AT, FEATURES
 from features.offline.log import FOREVER, EventLog
 from features.offline.points import EntityRows, get_historical_features
 from features.offline.served import ServedPage, recompute_features, served_pages
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
+from recsys.models.retriever import Retriever
 from recsys.state import TTL_S
 from recsys.types import F32, F64
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.candidates.retrieval import WEIGHT, history
 from recsys.catalog import Catalog
+from recsys.models.history import WEIGHT, history
 from recsys.state import HALF_LIFE_S, ViewerState
 from recsys.types import F32, I32
 

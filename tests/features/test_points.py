@@ -24,9 +24,9 @@ from features.offline.sums import FastSums, Sums
 from features.online.memory import MemoryStore
 from features.stats import read_stats
 from features.viewer_event import KINDS
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog, Item
 from recsys.errors import InvalidInput
+from recsys.models.als import AlsRetriever
 from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState
 from recsys.types import Screen
 from tests.oracles.point_in_time import by_replay
@@ -50,7 +50,7 @@ CATALOG = Catalog.of(
     )
     for n, item_id in enumerate(IDS)
 )
-RETRIEVER = Retriever(tuple(IDS[:4]), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), 0.1, 10.0)
+RETRIEVER = AlsRetriever(tuple(IDS[:4]), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), 0.1, 10.0)
 REGIONS = ("", "cn", "cn.zj", "cn.zj.hz", "us")
 
 

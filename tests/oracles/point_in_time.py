@@ -10,8 +10,8 @@ from features.columns import FEATURES, columns
 from features.fold import Counted, Placed, ViewerFold
 from features.offline.points import EntityRows
 from features.stats import StatsColumns
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
+from recsys.models.retriever import Retriever
 from recsys.state import TTL_S, ViewerState, remembered
 from recsys.types import F32
 

@@ -75,7 +75,7 @@ def model(catalog: Catalog) -> Model:
         created_at=0.0,
         item_ids=catalog.ids,
         item_vectors=vectors,
-        als={"regularization": 0.1, "alpha": 5.0},
+        retriever_params={"regularization": 0.1, "alpha": 5.0},
         popularity=rng.exponential(2, len(catalog)).astype(np.float32),
         network=network,
         feature_names=FEATURES,

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from recsys.bundle import MANIFEST, TENSORS, Bundle, pack, unpack
 from recsys.errors import BundleError
 from recsys.model import Model
+from recsys.models.als import AlsRetriever
+from recsys.models.retriever import KINDS
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.types import ACTIONS
 
@@ -30,7 +32,7 @@ def bundle() -> Bundle:
         created_at=1.5,
         item_ids=("i1", "i2"),
         item_vectors=np.eye(2, 4, dtype=np.float32),
-        als={"regularization": 0.1, "alpha": 2.0},
+        retriever_params={"regularization": 0.1, "alpha": 2.0},
         popularity=np.array([1, 2], np.float32),
         network=network,
         feature_names=FEATURES,
@@ -74,6 +76,27 @@ def test_a_bundle_from_before_there_were_text_vectors_is_read() -> None:
     manifest = json.loads(GOOD[MANIFEST])
     del manifest["encoder"]
     assert unpack({**GOOD, MANIFEST: json.dumps(manifest).encode()}).encoder == ""
+
+
+def test_a_retrieval_model_of_an_unknown_kind_is_refused() -> None:
+    sent = unpack(pack(replace(bundle(), model_kind="two_tower")))
+    with pytest.raises(BundleError, match="of kind 'two_tower'; this engine serves als"):
+        Model.load(sent, FEATURES)
+
+
+def test_a_second_kind_is_served_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubled(AlsRetriever):
+        """Another kind of model: vectors of twice the length."""
+
+    monkeypatch.setitem(KINDS, "doubled", lambda b: Doubled(b.item_ids, 2 * b.item_vectors, 0.1, 1.0))
+    model = Model.load(unpack(pack(replace(bundle(), model_kind="doubled"))), FEATURES)
+    assert isinstance(model.retriever, Doubled)
+    assert model.retriever.scores(np.ones(4, np.float32), np.array([1])).tolist() == [2.0]
+
+
+def test_a_missing_parameter_of_the_retrieval_model_is_named() -> None:
+    with pytest.raises(BundleError, match="lacks the parameter 'alpha' of a retrieval model 'als'"):
+        Model.load(replace(bundle(), retriever_params={"regularization": 0.1}), FEATURES)
 
 
 ARRAYS = ("item_vectors", "popularity", "probe_features", "probe_p")

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from recsys.candidates.retrieval import Retriever, fold_in, history
-from recsys.candidates.spread import spread
+from recsys.models.als import AlsRetriever, fold_in
+from recsys.models.history import history
 from recsys.state import Recent, ViewerState
+from recsys.supply.stratify import spread
 
 
 def test_fold_in_minimises_the_loss_of_implicit_als() -> None:
@@ -35,7 +36,7 @@ def test_nearest_is_sorting(seed: int, count: int, limited: bool) -> None:
     vectors = rng.normal(size=(30, 4)).astype(np.float32)
     allowed = rng.random(30) < 0.5 if limited else np.ones(30, np.bool_)
     query = rng.normal(size=4).astype(np.float32)
-    found = Retriever(tuple(map(str, range(30))), vectors, 0.1, 1.0).nearest(query, count, allowed)
+    found = AlsRetriever(tuple(map(str, range(30))), vectors, 0.1, 1.0).nearest(query, count, allowed)
     rows = np.flatnonzero(allowed)
     worth = vectors[rows] @ query
     assert len(found) == min(count, len(rows))
@@ -55,7 +56,7 @@ def test_the_strongest_action_counts_and_a_dislike_takes_it_back() -> None:
 
 
 def test_who_did_nothing_known_has_no_vector() -> None:
-    retriever = Retriever(("a",), np.ones((1, 2), np.float32), 0.1, 1.0)
+    retriever = AlsRetriever(("a",), np.ones((1, 2), np.float32), 0.1, 1.0)
     assert retriever.viewer_vector(viewer()) is None
     assert retriever.viewer_vector(viewer(("unknown", "like"))) is None
     assert retriever.viewer_vector(viewer(("a", "like"))) is not None

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from features.columns import columns
-from recsys.candidates.spread import kinds, some_of_each
 from recsys.catalog import Catalog, Item
 from recsys.distribution.eligibility import barred, first_reasons
 from recsys.guidance.compile import CompiledPolicy, compile_policy
@@ -21,6 +20,7 @@ from recsys.guidance.solver import PATIENCE, Solution, solve
 from recsys.page import Page
 from recsys.pipeline import WIDER, Engine, World, conserved
 from recsys.state import ItemStats
+from recsys.supply.stratify import kinds, some_of_each
 from recsys.types import ACTIONS, I32, Placement, Query, Screen, Surface
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -183,7 +183,7 @@ def bundle(version: str, item_ids: Sequence[str], feature_names: Sequence[str] =
         created_at=0.0,
         item_ids=tuple(item_ids),
         item_vectors=rng.normal(size=(len(item_ids), 4)).astype(np.float32),
-        als={"regularization": 0.1, "alpha": 5.0},
+        retriever_params={"regularization": 0.1, "alpha": 5.0},
         popularity=rng.exponential(2, len(item_ids)).astype(np.float32),
         network=network,
         feature_names=tuple(feature_names),

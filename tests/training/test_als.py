@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from features.events import ViewerEvent
 from features.fold import Placed, fold_viewer
-from recsys.candidates.retrieval import history
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
+from recsys.models.history import history
 from recsys.state import ViewerState
 from training.config import Als
 from training.retrieval import fit, interactions

@@ -16,11 +16,11 @@ from features.events import ViewerEvent
 from features.fold import Placed, fold_item, fold_viewer, sift
 from features.stats import StatsColumns
 from recsys.bundle import Bundle
-from recsys.candidates.retrieval import Retriever
 from recsys.catalog import Catalog
 from recsys.content import Content
 from recsys.guidance.compile import compile_policy
 from recsys.model import Model
+from recsys.models.retriever import Retriever
 from recsys.pipeline import Engine, World
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.state import ItemState, ViewerState
@@ -169,7 +169,7 @@ def untrained(retriever: Retriever) -> Model:
         created_at=0.0,
         item_ids=retriever.item_ids,
         item_vectors=retriever.vectors,
-        als={"regularization": ALS.regularization, "alpha": ALS.alpha},
+        retriever_params={"regularization": ALS.regularization, "alpha": ALS.alpha},
         popularity=np.zeros(len(retriever.item_ids), np.float32),
         network=tensors(network),
         feature_names=FEATURES,

@@ -29,7 +29,7 @@ def bundle() -> Bundle:
         created_at=1_767_225_600.0,
         item_ids=("film-1", "新闻-2", "film-3"),
         item_vectors=chance.normal(size=(3, 4)).astype(np.float32),
-        als={"regularization": 1.0, "alpha": 2.0},
+        retriever_params={"regularization": 1.0, "alpha": 2.0},
         popularity=np.array([3.0, 2.0, 1.0], np.float32),
         network=tensors(network),
         feature_names=FEATURES,

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from features.columns import FEATURES
-from recsys.bundle import Bundle
-from recsys.candidates.retrieval import Retriever
+from recsys.bundle import ALS, Bundle
 from recsys.catalog import Catalog
+from recsys.models.retriever import Retriever
 from recsys.ranking.model import Predictor, tensors
 from recsys.ranking.utility import weight_vector
 from recsys.types import F32
@@ -144,7 +144,7 @@ def _bundle(
         created_at=now,
         item_ids=retriever.item_ids,
         item_vectors=retriever.vectors,
-        als={"regularization": config.als.regularization, "alpha": config.als.alpha},
+        retriever_params={"regularization": config.als.regularization, "alpha": config.als.alpha},
         popularity=popularity,
         network=tensors(models.ranker.network),
         feature_names=FEATURES,
@@ -153,6 +153,7 @@ def _bundle(
         metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
         encoder=catalog.content.encoder,
         action_weights=dict(config.action_weights),
+        model_kind=ALS,
     )
 
 

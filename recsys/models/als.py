@@ -9,28 +9,12 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
+from recsys.models.history import history
 from recsys.state import ViewerState
-from recsys.types import F32, I32, Bool
-
-WEIGHT: dict[str, float] = {"play": 1.0, "complete": 1.5, "like": 3.0, "favourite": 3.0, "share": 2.0, "dislike": 0.1}
-"""How much a remembered action says that the viewer wants more of the kind; what is not here says nothing."""
+from recsys.types import F32, I32, I64, Bool
 
 EXACT_UP_TO = 50_000
 """Catalogues up to this size are searched exactly; larger ones through an HNSW graph."""
-
-
-def history(viewer: ViewerState) -> dict[str, float]:
-    """Item id -> weight of the viewer's remembered actions; the strongest action on an item counts.
-
-    A dislike or hide takes what was played before it back to nearly nothing.
-    """
-    weights: dict[str, float] = {}
-    for action in viewer.recent:
-        if action.kind in ("dislike", "hide"):
-            weights[action.item_id] = WEIGHT["dislike"]
-        elif weight := WEIGHT.get(action.kind):
-            weights[action.item_id] = max(weight, weights.get(action.item_id, 0.0))
-    return weights
 
 
 def fold_in(vectors: F32, gram: F32, rows: I32, weight: F32, regularization: float, alpha: float) -> F32:
@@ -48,10 +32,10 @@ def fold_in(vectors: F32, gram: F32, rows: I32, weight: F32, regularization: flo
     return solved
 
 
-class Retriever:
-    """Finds the items nearest to a viewer's history. Built once per bundle; safe to share between threads.
+class AlsRetriever:
+    """The retriever of kind `als`: finds the items nearest to a viewer's history. Safe to share between threads.
 
-    Positions 0..M-1 count the bundle's items; `Model` maps them to catalogue rows.
+    Positions 0..M-1 count the bundle's items; `recsys.candidates.index` maps them to catalogue rows.
     """
 
     def __init__(self, item_ids: tuple[str, ...], vectors: F32, regularization: float, alpha: float) -> None:
@@ -77,6 +61,11 @@ class Retriever:
         rows = np.array([position for position, _ in known], np.int32)
         weight = np.array([weight for _, weight in known], np.float32)
         return fold_in(self.vectors, self._gram, rows, weight, self._regularization, self._alpha)
+
+    def scores(self, vector: F32, positions: I32 | I64) -> F32:
+        """Return [P] inner products of a viewer's factors with the items at these positions."""
+        found: F32 = self.vectors[positions] @ vector
+        return found
 
     def nearest(self, vector: F32, count: int, allowed: Bool | None = None) -> I32:
         """[<= count] positions of the items with the largest inner product, best first.

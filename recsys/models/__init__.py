@@ -1,0 +1,1 @@
+"""Models that serving loads from a bundle: the retrieval models by kind."""

@@ -1,0 +1,61 @@
+"""Supply of one request: what the policy needs from the start, and more of it where that is not enough.
+
+It computes what the controls in force leave of one value on the page (`stratify.limits`); the request context does not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys.candidates.context import Ask, utility_hint
+from recsys.distribution.eligibility import barred, first_reasons
+from recsys.guidance.targets.onpage import target_needs
+from recsys.supply.stratify import cramped, kinds, some_of_each, spread
+from recsys.supply.stratify import limits as page_limits
+from recsys.types import I32
+
+EXPANDED_MAX = 1_500
+"""How many rows `expand_supply` returns at most.
+
+The best of every kind come first; where there are more kinds than this, a control may still give way for want of them.
+"""
+
+_NONE: I32 = np.zeros(0, np.int32)
+
+
+def supply(ask: Ask) -> I32:
+    """What the policy's pins, floors and pushed targets need: several times each floor, over several topics and over
+    what is capped or spaced, likeliest wanted first."""
+    query, catalog = ask.query, ask.catalog
+    if not query.guided:
+        return _NONE
+    rows, limits = [ask.policy.pinned_rows(query)], page_limits(ask.policy, query)
+    for need in (*ask.policy.needs(query, query.slots), *target_needs(ask.policy, query, ask.steered)):
+        members = np.flatnonzero(need.member & ask.index.shows[query.placement.screen]).astype(np.int32)
+        allowed, _ = first_reasons(barred(catalog, members, query, ask.viewer))
+        members = members[allowed & ~ask.policy.blocked(members, query, allowed, need.control_id)]
+        rows.append(spread(members, utility_hint(ask, members), catalog.topic[members], need.count, limits))
+    return np.concatenate(rows).astype(np.int32)
+
+
+def expand_supply(ask: Ask) -> I32:
+    """Return the best rows of every kind of item that the controls in force distinguish, from the whole catalogue.
+
+    This is no source: it is called once, where a control would otherwise give way for want of candidates.
+    """
+    query, catalog = ask.query, ask.catalog
+    rows = np.flatnonzero(ask.index.shows[query.placement.screen]).astype(np.int32)
+    allowed, _ = first_reasons(barred(catalog, rows, query, ask.viewer))
+    rows = rows[allowed]
+    wanted = np.zeros(len(rows), np.bool_)
+    for need in ask.policy.needs(query, query.slots):
+        wanted |= need.member[rows]
+    kind = kinds(ask.policy, rows, query)
+    best = rows[some_of_each(kind, utility_hint(ask, rows), wanted, query.slots, EXPANDED_MAX)]
+    return np.concatenate([ask.policy.pinned_rows(query), best]).astype(np.int32)
+
+
+def lacks_supply(ask: Ask, rows: I32) -> bool:
+    """Whether candidates (catalogue rows [N]) are too few or too much alike to fill the page, by one limit alone."""
+    query = ask.query
+    return query.guided and cramped(rows, query.slots, page_limits(ask.policy, query))
