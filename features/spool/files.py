@@ -189,6 +189,8 @@ class Delivery:
             self._on_delivered(marks)
         else:
             self.fault = None
+            if self._segments.given_up > self.position.number:
+                self.position.move(self._segments.given_up)
         self._segments.forget(self.position.number, self._keep_bytes)
         return len(batch)
 

@@ -21,11 +21,10 @@ HEAD_BYTES = _HEAD.size
 
 
 class Framed(NamedTuple):
-    """One record, and where its frame ends in the bytes it was read from."""
+    """A record and its number."""
 
     number: int
     record: Record
-    end: int
 
 
 class Found(NamedTuple):
@@ -44,17 +43,17 @@ def frame(number: int, record: Record) -> bytes:
     return _HEAD.pack(MAGIC, len(body), crc32(body, crc32(tail)), number, len(key)) + body
 
 
-def frames(data: bytes, start: int = 0) -> Found:
-    """Every whole record from `start` on. Damage between records is stepped over and counted."""
+def frames(data: bytes) -> Found:
+    """Return every whole record. Damage between records is skipped and counted."""
     whole: list[Framed] = []
-    at, end, damaged = start, start, 0
+    at, end, damaged = 0, 0, 0
     while at + HEAD_BYTES <= len(data):
         magic, length, checksum, number, key_length = _HEAD.unpack_from(data, at)
         stop = at + HEAD_BYTES + length
         body = data[at + HEAD_BYTES : stop]
         if magic == MAGIC and len(body) == length and key_length <= length and _sums(data, at, body, checksum):
             damaged += at - end
-            whole.append(Framed(number, Record(body[:key_length].decode(), body[key_length:]), stop))
+            whole.append(Framed(number, Record(body[:key_length].decode(), body[key_length:])))
             at = end = stop
         else:
             at = data.find(MAGIC, at + 1)

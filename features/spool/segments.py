@@ -50,6 +50,7 @@ class Segments:
         self._handle: int | None = None  # of the last file, while it is being written
         self._cursor: tuple[Path, int, int] | None = None  # file, place and number after which the last read ended
         self.last = -1  # number of the newest durable record
+        self.given_up = -1  # newest number that was read and is damaged, with no record behind it
         self._given = -1  # the largest number ever given
         self._recover()
 
@@ -103,7 +104,10 @@ class Segments:
         return self.last
 
     def read(self, after: int) -> list[Framed]:
-        """Some of the durable records after this number, in their order; empty when there are none."""
+        """Return some of the durable records after this number, in order; none if there are none.
+
+        If what is left at the end is damaged, `given_up` says up to which number: nothing follows to step over it.
+        """
         while True:
             with self._lock:
                 if after >= self.last or not self._files:
@@ -111,7 +115,7 @@ class Segments:
                 index = self._holding(after + 1)
                 file = self._files[index]
                 following = self._files[index + 1].first if index + 1 < len(self._files) else None
-                size = file.size
+                size, last = file.size, self.last
             if self._cursor is not None and self._cursor[0] == file.path and self._cursor[2] <= after:
                 place = self._cursor[1]
             else:
@@ -121,6 +125,7 @@ class Segments:
                 self._cursor = (file.path, place, found[-1].number)
                 return found
             if following is None:
+                self._cursor, self.given_up = (file.path, size, last), last
                 return []
             after = following - 1  # the numbers between them were never acknowledged
 
@@ -223,11 +228,15 @@ class Segments:
                 file.seek(place)
                 data = file.read(min(length, size - place))
                 found = frames(data)
-                whole = place + len(data) >= size
-                if found.damaged or (whole and found.end < len(data)):
-                    lost = found.damaged + (len(data) - found.end if whole else 0)
-                    logger.error("%s: %d bytes near %d are damaged; what they held is lost", path, lost, place)
+                whole = place + len(data) >= size or len(data) < length  # the file was cut
                 fresh = [one for one in found.whole if one.number > after]
+                damaged = found.damaged + (
+                    len(data) - found.end if whole and not fresh else 0
+                )  # the next read: the rest
+                if damaged:
+                    logger.error(
+                        "%s: %d bytes near offset %d are damaged; their records are lost", path, damaged, place
+                    )
                 if fresh:
                     return fresh, place + found.end
                 if whole:

@@ -284,6 +284,25 @@ def test_on_a_full_disk_what_was_only_kept_makes_room(tmp_path: Path, monkeypatc
     spool.close()
 
 
+def test_a_record_damaged_while_it_waits_is_given_up_and_does_not_wait_forever(tmp_path: Path) -> None:
+    """The last record of the file that is being written: nothing follows that would step over it."""
+    stream = Moody()
+    stream.open.clear()
+    spool = FileSpool(tmp_path, stream, "t")
+    spool.start()
+    spool.put([record(n) for n in range(5)]).result(10)
+    (file,) = tmp_path.glob("0/*.spool")
+    with file.open("r+b") as handle:
+        handle.seek(-1, 2)
+        handle.write(b"?")
+    stream.open.set()
+    until(lambda: spool.state().records == 0)
+    spool.put([record(4)]).result(10)
+    until(lambda: spool.state().records == 0)
+    assert_all_once_in_order(stream, 5, twice_is_fine=True)
+    spool.close()
+
+
 def test_two_spools_of_one_home_share_nothing_and_the_living_deliver_for_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

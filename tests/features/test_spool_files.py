@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.spool.files import Delivery
 from features.spool.frames import MAGIC, frame, frames
 from features.spool.place import Position
 from features.spool.segments import KEEP_S, Segments
 from features.stream import Record
+from features.stream.memory import MemoryStream
 
 
 def record(number: int) -> Record:
@@ -133,6 +135,42 @@ def test_what_a_failed_write_left_behind_never_stands_in_for_another_record(
         assert [number for number in got if number != 1] == [0, 2]
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_one_damaged_byte_in_any_file_loses_at_most_one_record_and_stops_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Some records are delivered, the others wait in several files; the byte changes while no process runs."""
+    directory, stream = tmp_path_factory.mktemp("spool"), MemoryStream(1)
+    stream.partitions("t")
+    segments = Segments(directory, 300)
+    delivery = Delivery(directory, segments, stream, "t", 200)
+    waiting = data.draw(st.integers(1, 30))
+    for count in range(30):
+        if count == 30 - waiting:
+            while delivery.step():
+                pass
+        segments.append([record(2 * count), record(2 * count + 1)])
+    delivery.close()
+    segments.close()
+    file = data.draw(st.sampled_from(sorted(path for path in directory.iterdir() if path.stat().st_size)))
+    damaged = bytearray(file.read_bytes())
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+    file.write_bytes(damaged)
+    segments = Segments(directory, 300)
+    delivery = Delivery(directory, segments, stream, "t", 200)
+    segments.append([record(60), record(61)])
+    while delivery.step():
+        pass
+    assert segments.last == delivery.position.number
+    delivery.close()
+    segments.close()
+    got = list(dict.fromkeys(int(message.value) for message in stream.read("t", 0, 0, 10**6)))
+    assert len(set(range(62)) - set(got)) <= 1
+    assert got == sorted(got)
+    assert set(got) <= set(range(62))
+
+
 def test_an_unfinished_write_is_cut_off_at_the_next_start(tmp_path: Path) -> None:
     segments = Segments(tmp_path)
     segments.append([record(0), record(1)])
@@ -142,6 +180,19 @@ def test_an_unfinished_write_is_cut_off_at_the_next_start(tmp_path: Path) -> Non
     with file.open("ab") as torn:
         torn.write(frame(2, record(2))[:-1])
     assert Segments(tmp_path).size == file.stat().st_size == size
+
+
+def test_file_cut_while_it_is_open_loses_only_the_records_that_were_cut(tmp_path: Path) -> None:
+    segments = Segments(tmp_path)
+    segments.append([record(0), record(1), record(2)])
+    (file,) = tmp_path.glob("*.spool")
+    os.truncate(file, file.stat().st_size * 2 // 3 - 1)
+    assert [item.number for item in segments.read(-1)] == [0]
+    assert segments.read(0) == []
+    assert segments.given_up == 2
+    segments.append([record(3)])
+    assert [item.number for item in segments.read(2)] == [3]
+    segments.close()
 
 
 def test_what_was_delivered_stands_for_a_day_at_most(tmp_path: Path) -> None:
