@@ -1,4 +1,4 @@
-"""Serves the console's page and the list of viewers it offers."""
+"""The console: its page, its files and the viewers that it offers."""
 
 from __future__ import annotations
 

@@ -80,11 +80,11 @@ async def post_events(
         taken = await run_in_threadpool(intake.events, body, form)
     if taken.durable is not None:
         await asyncio.wrap_future(taken.durable)
-    return answered(request, taken.result, "events", 202)
+    return batch_response(request, taken.result, "events", 202)
 
 
-def answered(request: Request, answer: BatchResult, name: str, status: int) -> Response:
-    """The results; as a problem when everything was refused."""
+def batch_response(request: Request, answer: BatchResult, name: str, status: int) -> Response:
+    """Return the results of a batch, as a problem if everything in it was refused."""
     if answer.refused == len(answer.results) > 0:
         detail = f"none of the {answer.refused:,} {name} can be taken"
         return problem(request, 422, f"bad-{name}", detail, answer.findings, **msgspec.to_builtins(answer))

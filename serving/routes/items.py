@@ -14,7 +14,7 @@ from serving.list_schemas import ItemList
 from serving.pagination import PageQuery
 from serving.problems import documented
 from serving.queries import STRICT_QUERY
-from serving.routes.events import answered
+from serving.routes.events import batch_response
 from serving.schemas import ItemAnswer
 from serving.verdicts import BatchResult
 
@@ -64,7 +64,7 @@ router = APIRouter(tags=["catalogue"], dependencies=STRICT_QUERY)
 )
 async def upsert(request: Request, intake: EventIntake, author: Actor = "api") -> Response:
     body = await read_json(request)
-    return answered(request, await run_in_threadpool(intake.items, body, author), "items", 200)
+    return batch_response(request, await run_in_threadpool(intake.items, body, author), "items", 200)
 
 
 @router.get(

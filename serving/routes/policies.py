@@ -38,10 +38,10 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 def _body(form: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """What OpenAPI says of a body that is JSON of this form, or a policy as YAML."""
+    """Return the OpenAPI description of a body that is JSON of this form, or a policy as YAML."""
     yaml = {"schema": {"type": "string"}, "example": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
-    said = {"application/json": {"schema": form.model_json_schema(), "example": example}, "application/yaml": yaml}
-    return {"requestBody": {"required": True, "content": said}}
+    content = {"application/json": {"schema": form.model_json_schema(), "example": example}, "application/yaml": yaml}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 PUBLISH_BODY = _body(PublishRequest, {"version": 4, "author": "Lin Yue", "base_version": 3})
@@ -109,10 +109,10 @@ def in_force(outlet: OutletCode, policies: Policies) -> InForce:
 )
 async def lint(request: Request, outlet: OutletCode, policies: Policies) -> LintAnswer:
     if _is_yaml(request):
-        said = PolicyText(text=await read_text(request))
+        body = PolicyText(text=await read_text(request))
     else:
-        said = _said(PolicyText, await read_json(request))
-    return LintAnswer(findings=await run_in_threadpool(policies.lint, outlet, said))
+        body = _validated(PolicyText, await read_json(request))
+    return LintAnswer(findings=await run_in_threadpool(policies.lint, outlet, body))
 
 
 @router.post(
@@ -129,11 +129,11 @@ async def draft(
     request: Request, outlet: OutletCode, policies: Policies, query: Annotated[YamlQuery, Query()]
 ) -> DraftAnswer:
     if _is_yaml(request):
-        said = DraftRequest(text=await read_text(request), **vars(query))
+        body = DraftRequest(text=await read_text(request), **vars(query))
     else:
-        _no_queries(request)
-        said = _said(DraftRequest, await read_json(request))
-    return await run_in_threadpool(policies.draft, outlet, said)
+        _forbid_query(request)
+        body = _validated(DraftRequest, await read_json(request))
+    return await run_in_threadpool(policies.draft, outlet, body)
 
 
 @router.post(
@@ -152,11 +152,11 @@ async def publish(
     request: Request, outlet: OutletCode, policies: Policies, query: Annotated[YamlQuery, Query()]
 ) -> PolicyVersionOut:
     if _is_yaml(request):
-        sent = DraftRequest(text=await read_text(request), **vars(query))
-        return await run_in_threadpool(policies.publish_text, outlet, sent)
-    _no_queries(request)
-    said = _said(PublishRequest, await read_json(request))
-    return await run_in_threadpool(policies.publish, outlet, said)
+        draft = DraftRequest(text=await read_text(request), **vars(query))
+        return await run_in_threadpool(policies.publish_text, outlet, draft)
+    _forbid_query(request)
+    body = _validated(PublishRequest, await read_json(request))
+    return await run_in_threadpool(policies.publish, outlet, body)
 
 
 @router.post(
@@ -203,17 +203,17 @@ def _is_yaml(request: Request) -> bool:
     return "yaml" in request.headers.get("content-type", "")
 
 
-def _no_queries(request: Request) -> None:
-    """Raises InvalidInput for what a body in JSON says itself: in the query nobody would read it."""
+def _forbid_query(request: Request) -> None:
+    """Raises InvalidInput for query parameters beside a body in JSON, which has these fields itself."""
     if request.query_params:
         words = "is said in the body when that is JSON, and in the query only of a policy sent as YAML"
         findings = [Finding(f"query.{name}", f"{name} {words}") for name in request.query_params]
         raise InvalidInput("the request is not valid", findings)
 
 
-def _said(form: type[Form], body: object) -> Form:
-    """The body in JSON, with FastAPI's own words when it is not valid."""
+def _validated(form: type[Form], body: object) -> Form:
+    """Return a body in JSON as a model. Raises RequestValidationError, as FastAPI does for bodies it reads itself."""
     try:
         return form.model_validate(body)
     except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from error
