@@ -3,7 +3,6 @@
     sources -> union -> eligibility -> surplus -> columns -> rank -> utility -> bonus -> bounds -> solve -> receipt
 
 Before a control gives way for want of candidates, supply is widened once, and what follows is done again.
-
 Relevance fails open: a dead source or ranker is a line in the trace and the page comes from a lower rung. Guidance and
 eligibility fail closed: no page leaves without them.
 """

@@ -27,7 +27,7 @@ from features.stream.connect import open_stream
 from features.worker.main import main
 from recsys.errors import Unavailable
 from recsys.state import LANDMARK
-from tests.contracts.test_stream import ADAPTERS
+from tests.contracts.streams import ADAPTERS
 
 PARTITIONS = 1  # a broker is waited for a second at the end of each
 Tool = Callable[..., tuple[int, list[str]]]

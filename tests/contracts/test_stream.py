@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,73 +18,7 @@ from hypothesis import strategies as st
 from features.stream import Consumer, Message, Record, Retention, Stream
 from features.stream.connect import open_stream
 from recsys.errors import InvalidInput, Unavailable
-
-PARTITIONS = 3
-EMBEDDED = ["memory", "sqlite"]  # the adapters with `Retention`
-ADAPTERS = [*EMBEDDED, "kafka"]
-
-
-@pytest.fixture(params=ADAPTERS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "kafka":
-        return str(request.getfixturevalue("kafka_url"))
-    return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/log/stream.db"}[request.param]
-
-
-@pytest.fixture
-def stream(url: str) -> Iterator[Stream]:
-    opened = open_stream(url, partitions=PARTITIONS)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def retention(stream: Stream) -> Retention:
-    """Retention of an embedded stream."""
-    assert stream.retention is not None
-    return stream.retention
-
-
-@pytest.fixture
-def join(stream: Stream) -> Iterator[Callable[[str, str], Consumer]]:
-    """Joins a group; whoever did not leave it leaves at the end."""
-    members: list[Consumer] = []
-
-    def joined(topic: str, group: str) -> Consumer:
-        members.append(stream.consumer(topic, group))
-        return members[-1]
-
-    yield joined
-    for member in members:
-        member.close()
-
-
-def take(consumer: Consumer, count: int, limit: int = 100, within_s: float = 20.0) -> list[Message]:
-    """Poll until `count` messages came, or fail."""
-    taken: list[Message] = []
-    deadline = time.monotonic() + within_s
-    while len(taken) < count and time.monotonic() < deadline:
-        batch = consumer.poll(limit, 0.2)
-        assert len(batch) <= limit
-        taken += batch
-    assert len(taken) == count
-    return taken
-
-
-def records(count: int, keys: int = 7) -> list[Record]:
-    return [Record(f"viewer-{i % keys}", f"message {i}".encode()) for i in range(count)]
-
-
-def logged(stream: Stream, topic: str) -> list[Message]:
-    """All that is in a topic."""
-    return [m for partition in range(stream.partitions(topic)) for m in stream.read(topic, partition, 0, 100)]
-
-
-def done(messages: list[Message]) -> dict[int, int]:
-    return {
-        partition: max(m.offset for m in messages if m.partition == partition)
-        for partition in {m.partition for m in messages}
-    }
+from tests.contracts.streams import PARTITIONS, done, logged, records, take
 
 
 def test_every_message_arrives_once_in_order_and_offsets_count_from_zero(
@@ -142,24 +76,6 @@ def test_embedded_streams_apply_retention_and_brokers_do_not(stream: Stream, url
     methods = {name for name in vars(Retention) if not name.startswith("_")}
     assert methods == {"trim", "forget", "held", "drop"}
     assert [hasattr(stream, name) for name in sorted(methods)] == [stream.retention is not None] * 4
-
-
-@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_no_key_is_a_mark_of_the_log(
-    stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
-) -> None:
-    odd = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
-    stream.publish(unique, odd)
-    with closing(join(unique, "g")) as member:
-        member.commit(done(take(member, len(odd))))
-    assert sorted(m.key for m in logged(stream, unique)) == sorted(one.key for one in odd)
-    for one in odd:
-        retention.forget(unique, one.key)
-        stream.publish(unique, [one])
-    found = [(m.key, m.value) for m in logged(stream, unique)]
-    assert sorted(set(found)) == sorted((one.key, one.value) for one in odd)
-    assert len(found) == len(odd)
-    assert retention.held(unique, time.time() + 9e5)["g"].messages == len(odd)
 
 
 def test_odd_keys_arrive_as_they_were_sent(stream: Stream, unique: str) -> None:
@@ -264,73 +180,6 @@ def test_two_members_share_the_work_without_doing_it_twice(
             if batch:
                 member.commit(done(batch))
     assert sorted(m.value for m in got) == sorted(r.value for r in records(30))
-
-
-@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
-    stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
-) -> None:
-    stream.publish(unique, records(30))
-    parts = range(stream.partitions(unique))
-    before = [stream.read(unique, partition, 0, 100) for partition in parts]
-    assert [stream.oldest(unique, partition) for partition in parts] == [0] * len(parts)
-    assert retention.trim(unique, time.time() + 9e5, groups=["nobody joined yet"]) == 0
-    first = join(unique, "g")
-    seen = take(first, 30, limit=5)
-    finished = done(seen[:17])
-    first.commit(finished)
-    went = retention.trim(unique, time.time() + 9e5)
-    assert went == sum(offset + 1 for offset in finished.values())
-    for partition, all_of_it in enumerate(before):
-        left = stream.read(unique, partition, 0, 100)
-        assert left == all_of_it[len(all_of_it) - len(left) :]
-        assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left
-        assert stream.oldest(unique, partition) == (left[0].offset if left else len(all_of_it))
-    first.commit(done(seen))
-    retention.trim(unique, time.time() + 9e5)  # all of it
-    ends = stream.publish(unique, records(14))
-    newest = take(first, 14)
-    more = {partition: sum(m.partition == partition for m in newest) for partition in parts}
-    assert ends == {p: len(before[p]) + more[p] - 1 for p in parts if more[p]}
-    first.close()
-    newcomers = take(join(unique, "another"), 14)
-    assert sorted(m.value for m in newcomers if m.offset >= len(before[m.partition])) == sorted(
-        record.value for record in records(14)
-    )
-    assert stream.lost(unique, ends) is None
-
-
-@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
-    stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
-) -> None:
-    stream.publish(unique, records(28, keys=4))
-    with closing(join(unique, "g")) as first:
-        first.commit(done(take(first, 28)))
-    stream.publish(unique, records(4, keys=4))
-    before = logged(stream, unique)
-    left = retention.forget(unique, "viewer-1")
-    after = logged(stream, unique)
-    assert left == 1
-    assert [m for m in after if m.key != "viewer-1"] == [m for m in before if m.key != "viewer-1"]
-    assert [m.value for m in after if m.key == "viewer-1"] == [b"message 1"]
-    second = join(unique, "g")
-    assert len(take(second, 4)) == 4
-    assert len(take(join(unique, "another"), 25)) == 25
-
-
-@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_some_of_a_key_may_leave(
-    stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
-) -> None:
-    stream.publish(unique, records(24, keys=2))
-    with closing(join(unique, "g")) as first:
-        first.commit(done(take(first, 24)))
-    stream.publish(unique, records(24, keys=2))
-    before = logged(stream, unique)
-    left = retention.forget(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
-    gone = [m.value for m in before if m not in logged(stream, unique)]
-    assert (left, sorted(gone)) == (2, [b"message 17", b"message 7"])
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -1,23 +1,23 @@
-"""What leaves a stream, against a plain dictionary; the laws for all adapters are in `test_stream.py`."""
+"""The laws of retention, run by every embedded stream; the laws for all streams are in `test_stream.py`."""
 
 from __future__ import annotations
 
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from features.sqlite import transaction
-from features.stream import Held, Record
+from features.stream import Consumer, Held, Record, Retention, Stream
 from features.stream.connect import open_stream
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from recsys.errors import Conflict, Unavailable
-from tests.contracts.test_stream import records
+from tests.contracts.streams import EMBEDDED, done, logged, records, take
 
 
 def test_a_broker_that_let_go_of_messages_gives_what_is_left(
@@ -202,3 +202,88 @@ def test_what_left_is_not_in_the_file(tmp_path: Path) -> None:
         held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
         assert b"viewer-1" not in held
         assert b"viewer-2" in held
+
+
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
+def test_no_key_is_a_mark_of_the_log(
+    stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
+) -> None:
+    odd = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
+    stream.publish(unique, odd)
+    with closing(join(unique, "g")) as member:
+        member.commit(done(take(member, len(odd))))
+    assert sorted(m.key for m in logged(stream, unique)) == sorted(one.key for one in odd)
+    for one in odd:
+        retention.forget(unique, one.key)
+        stream.publish(unique, [one])
+    found = [(m.key, m.value) for m in logged(stream, unique)]
+    assert sorted(set(found)) == sorted((one.key, one.value) for one in odd)
+    assert len(found) == len(odd)
+    assert retention.held(unique, time.time() + 9e5)["g"].messages == len(odd)
+
+
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
+def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
+    stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    stream.publish(unique, records(30))
+    parts = range(stream.partitions(unique))
+    before = [stream.read(unique, partition, 0, 100) for partition in parts]
+    assert [stream.oldest(unique, partition) for partition in parts] == [0] * len(parts)
+    assert retention.trim(unique, time.time() + 9e5, groups=["nobody joined yet"]) == 0
+    first = join(unique, "g")
+    seen = take(first, 30, limit=5)
+    finished = done(seen[:17])
+    first.commit(finished)
+    went = retention.trim(unique, time.time() + 9e5)
+    assert went == sum(offset + 1 for offset in finished.values())
+    for partition, all_of_it in enumerate(before):
+        left = stream.read(unique, partition, 0, 100)
+        assert left == all_of_it[len(all_of_it) - len(left) :]
+        assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left
+        assert stream.oldest(unique, partition) == (left[0].offset if left else len(all_of_it))
+    first.commit(done(seen))
+    retention.trim(unique, time.time() + 9e5)  # all of it
+    ends = stream.publish(unique, records(14))
+    newest = take(first, 14)
+    more = {partition: sum(m.partition == partition for m in newest) for partition in parts}
+    assert ends == {p: len(before[p]) + more[p] - 1 for p in parts if more[p]}
+    first.close()
+    newcomers = take(join(unique, "another"), 14)
+    assert sorted(m.value for m in newcomers if m.offset >= len(before[m.partition])) == sorted(
+        record.value for record in records(14)
+    )
+    assert stream.lost(unique, ends) is None
+
+
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
+def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
+    stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
+) -> None:
+    stream.publish(unique, records(28, keys=4))
+    with closing(join(unique, "g")) as first:
+        first.commit(done(take(first, 28)))
+    stream.publish(unique, records(4, keys=4))
+    before = logged(stream, unique)
+    left = retention.forget(unique, "viewer-1")
+    after = logged(stream, unique)
+    assert left == 1
+    assert [m for m in after if m.key != "viewer-1"] == [m for m in before if m.key != "viewer-1"]
+    assert [m.value for m in after if m.key == "viewer-1"] == [b"message 1"]
+    second = join(unique, "g")
+    assert len(take(second, 4)) == 4
+    assert len(take(join(unique, "another"), 25)) == 25
+
+
+@pytest.mark.parametrize("url", EMBEDDED, indirect=True)
+def test_some_of_a_key_may_leave(
+    stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
+) -> None:
+    stream.publish(unique, records(24, keys=2))
+    with closing(join(unique, "g")) as first:
+        first.commit(done(take(first, 24)))
+    stream.publish(unique, records(24, keys=2))
+    before = logged(stream, unique)
+    left = retention.forget(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
+    gone = [m.value for m in before if m not in logged(stream, unique)]
+    assert (left, sorted(gone)) == (2, [b"message 17", b"message 7"])

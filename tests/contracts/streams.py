@@ -1,0 +1,39 @@
+"""What the contract suites of streams share: the adapters, and how messages are sent and taken."""
+
+from __future__ import annotations
+
+import time
+
+from features.stream import Consumer, Message, Record, Stream
+
+PARTITIONS = 3
+EMBEDDED = ["memory", "sqlite"]  # the adapters with `Retention`
+ADAPTERS = [*EMBEDDED, "kafka"]
+
+
+def take(consumer: Consumer, count: int, limit: int = 100, within_s: float = 20.0) -> list[Message]:
+    """Poll until `count` messages came, or fail."""
+    taken: list[Message] = []
+    deadline = time.monotonic() + within_s
+    while len(taken) < count and time.monotonic() < deadline:
+        batch = consumer.poll(limit, 0.2)
+        assert len(batch) <= limit
+        taken += batch
+    assert len(taken) == count
+    return taken
+
+
+def records(count: int, keys: int = 7) -> list[Record]:
+    return [Record(f"viewer-{i % keys}", f"message {i}".encode()) for i in range(count)]
+
+
+def logged(stream: Stream, topic: str) -> list[Message]:
+    """All that is in a topic."""
+    return [m for partition in range(stream.partitions(topic)) for m in stream.read(topic, partition, 0, 100)]
+
+
+def done(messages: list[Message]) -> dict[int, int]:
+    return {
+        partition: max(m.offset for m in messages if m.partition == partition)
+        for partition in {m.partition for m in messages}
+    }
