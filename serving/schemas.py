@@ -164,7 +164,7 @@ class DraftRequest(PolicyText):
 class PublishRequest(RequestModel):
     """Which saved version to put in force."""
 
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, examples=[3])]
     author: Author
     base_version: Annotated[int, Field(ge=0)] | None = Field(
         None, description="the version the author believes in force, 0 for none; another one is then a conflict"

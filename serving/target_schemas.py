@@ -79,16 +79,22 @@ class AmountOrder(TargetOrder):
 
     amount: Annotated[
         Number,
-        Field(gt=0, le=1e12, allow_inf_nan=False, description="impressions, a whole number, or a share target's share"),
+        Field(
+            gt=0,
+            le=1e12,
+            allow_inf_nan=False,
+            description="impressions, a whole number, or a share target's share",
+            examples=[50_000],
+        ),
     ]
 
 
 class CloneOrder(TargetOrder):
     """A new target like this one, as a draft of the outlet's next policy version."""
 
-    id: Id = Field(description="of the new target")
+    id: Id = Field(description="of the new target", examples=["harvest-2"])
     since: AwareDatetime | None = Field(None, alias="from")
-    by: AwareDatetime
+    by: AwareDatetime = Field(examples=["2027-03-01T00:00:00+08:00"])
     amount: Annotated[Number, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
         None, description="impressions, a whole number, or share; unsaid = what the first one asks for by now"
     )

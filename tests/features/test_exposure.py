@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from contextlib import closing, suppress
 from typing import Any
 
@@ -123,7 +123,7 @@ def test_the_counts_are_the_same_in_every_store(
     where = str(request.getfixturevalue("redis_url")) if url == "redis" else f"sqlite:///{tmp_path}/online.db"
     stream, store = MemoryStream(partitions=2), open_online(where, 5.0)
     key = f"cn/{unique}"
-    records = [shown(f"e{n % 15}", f"{unique}{n % 4}", LANDMARK + n, {key: [0.5, 1.5, 1]}) for n in range(20)]
+    records = [shown(f"e{n % 15}", f"{unique}{n % 3}", LANDMARK + n, {key: [0.5, 1.5, 1]}) for n in range(20)]
     stream.publish(unique, records)
     first = Worker(stream, store, EventLog(tmp_path), topic=unique, group="g", batch=7)
     first.step(wait_s=0)
@@ -131,10 +131,9 @@ def test_the_counts_are_the_same_in_every_store(
     worker = Worker(stream, store, EventLog(tmp_path), topic=unique, group="g", batch=7)
     while worker.step(wait_s=0):
         pass
-    different = len(Counter((decode(r.value).viewer_id, decode(r.value).id) for r in records))
     count = read_counts(store, [key], [f"{unique}/0", f"{unique}/1"])[key]
-    assert (count.pages, count.won, count.impressions) == (different, 0.5 * different, different)
-    assert count.upto == LANDMARK + 19 or count.upto >= LANDMARK + 14
+    assert (count.pages, count.won, count.impressions) == (15, 7.5, 15), "five events come twice"
+    assert count.upto == LANDMARK + 14
     store.close()
 
 

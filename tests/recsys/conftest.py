@@ -17,7 +17,7 @@ from recsys.model import Model
 from recsys.pipeline import Engine, World
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.state import ItemStats
-from recsys.types import ACTIONS
+from recsys.types import ACTIONS, Page
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOPICS = ("news", "film", "music", "sport", "nature")
@@ -49,6 +49,11 @@ def item(n: int) -> Item:
             "published_at": NOW - timedelta(hours=n),
         }
     )
+
+
+def assert_no_stage_failed(page: Page) -> None:
+    """Fail where a stage of the page failed: a fallback then hides the failure of a ranker or a source."""
+    assert [f"{stage.name}: {stage.error}" for stage in page.trace if stage.error] == []
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,7 @@ def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> Non
     assert [stage["entered"] - stage["left"] for stage in page["trace"]] == [
         sum(stage["dropped"].values()) for stage in page["trace"]
     ]
+    assert [stage["error"] for stage in page["trace"] if stage["error"]] == []
     assert service.page(region="cn.zj", slots=8)["trace"] is None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,6 +73,15 @@ def rewritten(timeline: Timeline, index: int, catalog: Catalog) -> Timeline:
     return Timeline((*timeline.events[:index], *later))
 
 
+def with_pauses(timeline: Timeline, pause_s: float) -> Timeline:
+    """The history with a pause of each viewer, before the action that has the viewer's number (modulo 30)."""
+    later = []
+    for event in timeline.events:
+        viewer, action = (int(part) for part in event.id.removeprefix("e").split("-"))
+        later.append(structs.replace(event, at=event.at + pause_s) if action >= viewer % 30 else event)
+    return Timeline.of(later)
+
+
 def same(one: Rows, other: Rows) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in Rows.__annotations__)
 
@@ -103,18 +111,29 @@ def test_what_comes_after_the_window_changes_nothing_that_was_learned(
 
 
 def test_a_moment_holds_exactly_what_its_viewer_did_until_the_next(
-    timeline: Timeline, catalog: Catalog, split: float, small: Config
+    timeline: Timeline, catalog: Catalog, small: Config
 ) -> None:
-    until = timeline.cut(0.1)
+    timeline = with_pauses(timeline, 2.0 * small.examples.session_gap_s)
+    split, until = timeline.cut(0.5), timeline.cut(0.1)
     found = moments(timeline, catalog, split, until, small.examples)
     inside = timeline.since(split)[: len(timeline.before(until)) - len(timeline.before(split))]
+    ends = {"full": 0, "pause": 0}
     for viewer_id in {event.viewer_id for event in inside}:
         own = [moment for moment in found if moment.event.viewer_id == viewer_id]
         did = [event for event in inside if event.viewer_id == viewer_id]
         assert [row for moment in own for row in moment.done] == [acted_row(event, catalog) for event in did]
-        for moment, following in pairwise(own):
-            pause = following.event.at - max(e.at for e in did if e.at < following.event.at)
-            assert len(moment.done) == small.examples.session_actions or pause > small.examples.session_gap_s
+        expected: list[list[ViewerEvent]] = [[]]
+        for event in did:
+            is_full = len(expected[-1]) == small.examples.session_actions
+            is_after_pause = bool(expected[-1]) and event.at - expected[-1][-1].at > small.examples.session_gap_s
+            if is_full or is_after_pause:
+                ends["full" if is_full else "pause"] += 1
+                expected.append([])
+            expected[-1].append(event)
+        assert [(moment.event, list(moment.done)) for moment in own] == [
+            (events[0], [acted_row(event, catalog) for event in events]) for events in expected
+        ]
+    assert min(ends.values()) > 0, "moments end in both ways"
     assert all(timeline.events[moment.index] is moment.event for moment in found)
     bits = {0b0111: "like", 0b0011: "complete", 0b1000: "dislike"}
     first = found[0]
