@@ -23,8 +23,23 @@ from hypothesis import settings
 
 from benchmarks.servers import Server, broker, free_port, running, valkey
 
+NIGHTLY = os.environ.get("MAINSTAY_NIGHTLY") == "1"
+"""Set MAINSTAY_NIGHTLY=1 to run all random tests at their full size."""
+
 settings.register_profile("house", deadline=None)  # timings live in benchmarks: a test must not fail on a busy machine
-settings.load_profile("house")
+settings.register_profile("nightly", deadline=None, max_examples=1_000)
+settings.load_profile("nightly" if NIGHTLY else "house")
+
+
+def scaled(n: int, minimum: int = 20) -> int:
+    """Return `n` in nightly runs, else one per cent of it, but at least `minimum` (and at most `n`)."""
+    return n if NIGHTLY else min(n, max(minimum, n // 100))
+
+
+@pytest.fixture(name="scaled", scope="session")
+def _scaled() -> Callable[..., int]:
+    """`scaled(n, minimum=20)`: `n` in nightly runs, else one per cent of it, but at least `minimum`."""
+    return scaled
 
 
 @pytest.fixture

@@ -1,101 +1,93 @@
-"""Processes that replay pages: beside the serving process, so that a preview never holds the lock that pages need.
+"""Worker processes that replay pages outside the serving process, so that a preview does not delay pages.
 
-Pages are computing in Python and numpy under one interpreter lock: two threads make fewer pages than one. The processes
-are started at the first preview (a few seconds, while the asking thread itself begins to work), run at low priority,
-and leave when nobody has asked for a while.
+The workers start at the first preview, which takes a few seconds; meanwhile the calling thread replays the first pages
+itself. They exit after a while without a preview.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import pickle
 import tempfile
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from features.low_priority_pool import low_priority_pool
 from recsys.errors import Unavailable
 from recsys.preview.study import Outcome, Study, Task
 from serving.preview import parcel
 
+if TYPE_CHECKING:
+    from loky import ProcessPoolExecutor
+
 log = logging.getLogger("mainstay.serving")
 
 CHUNK = 6
-"""Tasks handed to a process at once: about a tenth of a second."""
+"""Tasks per call of a worker: about a tenth of a second."""
 
 IDLE_S = 120.0
-"""After so long without a preview the processes leave, and give their memory back."""
+"""Workers exit after this time without a preview, which frees their memory."""
 
 WAIT_S = 0.2
 
 
 class Crew:
-    """At most `size` processes; `run` may be called from several threads."""
+    """A pool of at most `size` workers; `run` may be called from several threads."""
 
     def __init__(self, size: int | None = None, idle_s: float = IDLE_S) -> None:
         self._size = size if size is not None else max(1, min(2, os.cpu_count() or 1))
         self._idle_s = idle_s
         self._pool: ProcessPoolExecutor | None = None
-        self._users = 0
-        self._leaving: threading.Timer | None = None
         self._lock = threading.Lock()
 
     def run(self, study: Study, tasks: Iterable[Task], stopped: threading.Event) -> Generator[Outcome]:
-        """Do the tasks; outcomes come in any order. Ends early, with what is under way let go, when `stopped`.
+        """Run the tasks and yield their outcomes in any order. Ends early, without what is under way, when `stopped`.
 
-        Should a process die, others are hired once. Raises Unavailable when one of these dies too.
+        A dead worker breaks its pool; the remaining tasks go to a new pool, once. Raises Unavailable when that one
+        breaks too.
         """
         waiting = iter(tasks)
         if self._size == 0:
-            yield from _here(study, waiting, stopped)
+            yield from _run_in_process(study, waiting, stopped)
             return
         with tempfile.TemporaryDirectory(prefix="mainstay-preview-") as folder:
             file = Path(folder) / "study"
             file.write_bytes(pickle.dumps(parcel.Parcel.of(study), protocol=5))
-            pool, lost = self._hire(), list[Task]()
+            lost: list[Task] = []
             try:
                 try:
-                    yield from self._share(pool, study, str(file), waiting, stopped, lost)
+                    yield from self._share(study, str(file), waiting, stopped, lost)
                 except BrokenProcessPool:
-                    if stopped.is_set():
-                        return
-                    log.error("a preview process died; others go on with the preview")
-                    again = chain(tuple(lost), waiting)
-                    yield from self._share(self._replaced(pool), None, str(file), again, stopped, [])
+                    log.error("preview worker died; continuing the preview in a new pool")
+                    yield from self._share(None, str(file), chain(tuple(lost), waiting), stopped, [])
             except BrokenProcessPool as error:
-                self._dismiss()
                 raise Unavailable("processes that replay pages died twice") from error
-            finally:
-                self._release()
+            except RuntimeError:  # loky's answer to work in a pool that was shut down
+                if not stopped.is_set():
+                    raise
 
     def stop(self) -> None:
-        """Send everybody home; idempotent."""
+        """Kill all workers; idempotent. The next preview starts new ones."""
         with self._lock:
             pool, self._pool = self._pool, None
-            if self._leaving is not None:
-                self._leaving.cancel()
         if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, kill_workers=True)
 
     def _share(
-        self,
-        pool: ProcessPoolExecutor,
-        study: Study | None,
-        file: str,
-        waiting: Iterator[Task],
-        stopped: threading.Event,
-        lost: list[Task],
+        self, study: Study | None, file: str, waiting: Iterator[Task], stopped: threading.Event, lost: list[Task]
     ) -> Iterator[Outcome]:
-        """Keep each process supplied; until the first of them is ready, do a little here so that figures come early.
+        """Keep every worker supplied; until the first is ready, run a few tasks here so that figures come early.
 
-        study  None: nothing is done here
-        lost   takes the tasks of which nothing came when a process died
+        study  None: nothing runs here
+        lost   receives the tasks without an outcome when the pool breaks
         """
+        pool = self._running_pool()
         under_way: dict[Future[list[Outcome]], list[Task]] = {}
         try:
             ready = pool.submit(parcel.fetch, file)
@@ -107,79 +99,55 @@ class Crew:
             ):
                 yield study.do(task)
             for _ in range(2 * self._size):
-                _hand_out(pool, file, waiting, under_way, lost)
+                _submit_chunk(pool, file, waiting, under_way, lost)
             while under_way and not stopped.is_set():
                 done, _ = wait(under_way, WAIT_S, FIRST_COMPLETED)
                 for future in done:
                     outcomes = future.result()
                     del under_way[future]
-                    yield from outcomes  # first: handing out more may fail, and these are done
-                    _hand_out(pool, file, waiting, under_way, lost)
+                    yield from outcomes  # before the next chunk: submitting it may fail, and these are complete
+                    _submit_chunk(pool, file, waiting, under_way, lost)
         except BrokenProcessPool:
+            self._discard(pool)
             lost += chain.from_iterable(under_way.values())
             under_way.clear()
-            raise
+            if not stopped.is_set():
+                raise
         finally:
             for future in under_way:
                 future.cancel()
 
-    def _hire(self) -> ProcessPoolExecutor:
+    def _running_pool(self) -> ProcessPoolExecutor:
         with self._lock:
-            self._users += 1
-            if self._leaving is not None:
-                self._leaving.cancel()
             if self._pool is None:
-                self._pool = self._recruits()
+                self._pool = self._new_pool()
             return self._pool
 
-    def _recruits(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # forking a process with threads invites deadlocks
-        return ProcessPoolExecutor(self._size, mp_context=context, initializer=parcel.begin)
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return low_priority_pool(self._size, self._idle_s, parcel.init_worker)
 
-    def _replaced(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
-        """Others in place of a pool that broke; those that another preview hired meanwhile will do."""
+    def _discard(self, broken: ProcessPoolExecutor) -> None:
+        """Forget a broken pool, unless another preview has replaced it already."""
         with self._lock:
-            if self._pool is None or self._pool is broken:
-                self._pool = self._recruits()
-            return self._pool
-
-    def _dismiss(self) -> None:
-        """The next preview hires its own."""
-        with self._lock:
-            self._pool = None
-
-    def _release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0 and self._pool is not None:
-                self._leaving = threading.Timer(self._idle_s, self._leave)
-                self._leaving.daemon = True
-                self._leaving.start()
-
-    def _leave(self) -> None:
-        with self._lock:
-            if self._users:
-                return
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            if self._pool is broken:
+                self._pool = None
 
 
-def _here(study: Study, waiting: Iterator[Task], stopped: threading.Event) -> Iterator[Outcome]:
+def _run_in_process(study: Study, waiting: Iterator[Task], stopped: threading.Event) -> Iterator[Outcome]:
     for task in waiting:
         if stopped.is_set():
             return
         yield study.do(task)
 
 
-def _hand_out(
+def _submit_chunk(
     pool: ProcessPoolExecutor,
     file: str,
     waiting: Iterator[Task],
     under_way: dict[Future[list[Outcome]], list[Task]],
     lost: list[Task],
 ) -> None:
-    """One more chunk to the processes; should they not take it, it is among the lost."""
+    """Submit the next chunk; its tasks are among the lost when the pool refuses it."""
     if tasks := list(islice(waiting, CHUNK)):
         lost += tasks
         under_way[pool.submit(parcel.work, file, tasks)] = tasks

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from features.columns import FEATURES
@@ -57,21 +53,12 @@ def study_of(
 _open: dict[str, Study] = {}
 
 
-def begin() -> None:
-    """What a process of the crew does first: step behind page requests, end with its parent, compile the kernels."""
-    os.nice(10)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def init_worker() -> None:
+    """Limit torch to one thread and compile the kernels before the first task."""
     import torch  # here: the serving process imports this module too, and need not wait for it
 
     torch.set_num_threads(1)
     warm()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(0)
 
 
 def fetch(file: str) -> bool:

@@ -19,6 +19,7 @@ from recsys.errors import EventError, Unavailable
 from serving import changes as module
 from serving.changes import Changes
 from serving.control.connect import open_control
+from tests.conftest import scaled
 
 AT = 1_800_000_000.0
 
@@ -60,7 +61,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=scaled(500, minimum=8), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, max_size=25))
 def test_a_follower_has_the_last_form_of_everything(
     tmp_path_factory: pytest.TempPathFactory, steps: list[object]

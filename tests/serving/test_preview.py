@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from concurrent.futures import Future
@@ -24,6 +26,7 @@ from recsys.preview.study import Outcome, Task
 from serving.preview import parcel
 from serving.preview.crew import Crew
 from serving.preview.service import _world
+from tests.features.test_low_priority_pool import is_running
 
 DRAFT = """
 outlet: cn.zj
@@ -147,38 +150,46 @@ def asked(service) -> list[dict]:
     return preview(service, text=LIGHT)
 
 
-def hired(crew: Crew, size: int) -> list:
-    """Processes that are ready to work."""
+def started(crew: Crew, size: int) -> list[int]:
+    """Pids of workers that are ready to work."""
     crew._size = size
-    pool = crew._hire()
+    pool = crew._running_pool()
     for _ in range(size):
         pool.submit(time.sleep, 0.1).result()
-    crew._release()
-    return list(pool._processes.values())
+    return list(pool._processes)
 
 
-def test_processes_give_the_same_figures_and_leave_when_idle(here, bundle, until) -> None:
+def test_processes_give_the_same_figures(here, bundle) -> None:
     """With a model, which travels as its bundle."""
     here.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     alone = asked(here)[-1]["report"]
-    crew = here.services.previews.crew
-    hired(crew, 2)
-    crew._idle_s = 0.1
+    started(here.services.previews.crew, 2)
     assert preview(here, text=LIGHT)[-1]["report"] == alone
-    until(lambda: crew._pool is None)
+
+
+def test_idle_workers_exit(monkeypatch: pytest.MonkeyPatch, until) -> None:
+    monkeypatch.setattr(parcel, "init_worker", None)
+    crew = Crew(1, idle_s=2.0)
+    pool = crew._running_pool()
+    pid = pool.submit(os.getpid).result(60)
+    until(lambda: not pool._processes and not is_running(pid))
+    assert crew._running_pool().submit(os.getpid).result(60) != pid
+    crew.stop()
 
 
 @pytest.mark.parametrize("after_s", [0.2])
-def test_a_process_that_dies_costs_time_not_figures(here, after_s: float) -> None:
+def test_a_process_that_dies_costs_time_not_figures(here, until, after_s: float) -> None:
     alone = asked(here)[-1]["report"]
     crew = here.services.previews.crew
-    [process] = hired(crew, 1)
-    doom = threading.Timer(after_s, process.kill)
+    [pid] = started(crew, 1)
+    doom = threading.Timer(after_s, os.kill, (pid, signal.SIGKILL))
     doom.start()
     assert preview(here, text=LIGHT)[-1]["report"] == alone
     doom.join()
     assert preview(here, text=LIGHT)[-1]["report"] == alone, "and the next one has processes again"
+    [pid] = crew._pool._processes
     crew.stop()
+    until(lambda: not is_running(pid))
 
 
 class Frail:
@@ -202,8 +213,8 @@ def frail(monkeypatch: pytest.MonkeyPatch) -> object:
     monkeypatch.setattr(parcel.Parcel, "of", lambda study: None)
 
     def made(*last: int) -> Crew:
-        crew, pools = Crew(1, idle_s=1e6), iter([Frail(n) for n in last])
-        monkeypatch.setattr(crew, "_recruits", lambda: next(pools))
+        crew, pools = Crew(1), iter([Frail(n) for n in last])
+        monkeypatch.setattr(crew, "_new_pool", lambda: next(pools))
         return crew
 
     return made
@@ -215,8 +226,29 @@ def test_nothing_is_lost_or_done_twice_or_done_here_when_a_process_dies(frail, l
     tasks = [Task("pair", n) for n in range(40)]
     crew = frail(last, 1000)
     done = [outcome.task.request for outcome in crew.run(None, tasks, threading.Event())]
-    crew._leaving.cancel()
     assert sorted(done) == list(range(40))
+
+
+class Busy:
+    """A pool that never completes a task."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future] = []
+
+    def submit(self, *_: object) -> Future:
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+def test_stopped_preview_cancels_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcel.Parcel, "of", lambda study: None)
+    crew, pool, stopped = Crew(2), Busy(), threading.Event()
+    monkeypatch.setattr(crew, "_new_pool", lambda: pool)
+    threading.Timer(0.1, stopped.set).start()
+    assert list(crew.run(None, [Task("pair", n) for n in range(40)], stopped)) == []
+    _, *chunks = pool.futures
+    assert len(chunks) == 4
+    assert all(chunk.cancelled() for chunk in chunks)
 
 
 def test_processes_that_die_twice_fail_the_preview(frail) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recsys.errors import EventError, PageTokenError
 from serving.tokens import PAGE_TOKEN_LIFE_S, SHOWN_MAX, Attribution, PageToken, Tokens, home_secret
+from tests.conftest import scaled
 
 TOKENS = Tokens(b"a secret of this test")
 AT = 1_800_000_000.0
@@ -22,7 +23,7 @@ def read(token: str, placement: str = "cn.zj-tv-home", viewer: str = "v1", now: 
     return TOKENS.read_page_token(token, placement=placement, viewer_id=viewer, now=now)
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(1_000, minimum=10))
 @given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * SHOWN_MAX), st.integers(0, 2**31 - 1))
 def test_a_page_token_comes_back_as_it_was_but_never_longer_than_allowed(shown: list[str], seed: int) -> None:
     page_token = PAGE_TOKEN._replace(shown=tuple(shown), seed=seed)
