@@ -140,7 +140,7 @@ def test_lint_names_the_control_and_a_weight_out_of_all_proportion(shared) -> No
     )
     weight, pin = post(shared, "lint", {"text": text}, status=200)["findings"][:2]
     assert weight["where"] == "weights.public_value"
-    assert "control" not in weight, "it is about none, as in problem documents"
+    assert weight["control"] is None, "it lies in no control"
     assert "adds up to 0.9 play equivalents" in weight["message"]
     assert (pin["where"], pin["control"]) == ("controls[0].item", "odd")
 
