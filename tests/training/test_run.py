@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from features.columns import FEATURES
+from features.columns import FEATURES, columns
 from features.events import ViewerEvent
 from features.fold import Placed
 from features.offline.log import EventLog
 from recsys.bundle import Bundle, unpack
 from recsys.catalog import Catalog, Item
+from recsys.guidance.compile import compile_policy
 from recsys.model import Model
-from recsys.types import ACTIONS
+from recsys.pipeline import Engine, World
+from recsys.state import ItemStats
+from recsys.types import ACTIONS, Placement, Query
 from training.config import Config
 from training.dataset import Timeline, read_timeline
 from training.registry import BUNDLE
@@ -125,8 +128,20 @@ def desk(tmp_path: Path, make_events: MakeEvents, items: list[Item]) -> Desk:
     return Desk(home, config, catalog)
 
 
+def assert_page_uses_weights(bundle: Bundle, catalog: Catalog) -> None:
+    """A page of this bundle is ranked by it, and its utilities are made of the bundle's weights."""
+    model = Model.load(bundle, FEATURES)
+    world = World.of(catalog, ItemStats.empty(len(catalog)), model, compile_policy((), catalog))
+    page = Engine(columns).run(Query("r", "v", Placement.parse("cn.zj-mobile-home"), "cn.zj", NOW, 8), None, world)
+    assert len(page.items) == 8
+    assert [stage.error for stage in page.trace if stage.error] == []
+    for slot in page.items:
+        assert slot.p["like"] > 0
+        assert slot.utility == pytest.approx(sum(bundle.action_weights[name] * slot.p[name] for name in ACTIONS))
+
+
 def test_the_command_registers_a_version_and_says_so(
-    desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    desk: Desk, catalog: Catalog, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert desk.train() == 0
     out, err = capfd.readouterr()
@@ -144,6 +159,7 @@ def test_the_command_registers_a_version_and_says_so(
     assert bundle.action_weights == {"play": 1.0, "complete": 1.0, "like": 6.5, "dislike": -3.0}
     params = desk.params(version)
     assert {name: float(params[f"action_weights.{name}"]) for name in ACTIONS} == bundle.action_weights
+    assert_page_uses_weights(bundle, catalog)
     Model.load(bundle, FEATURES)
 
     assert desk.train("--until", str(read_timeline(EventLog(desk.home / "events")).cut(0.3))) == 0
