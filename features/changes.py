@@ -66,7 +66,7 @@ def policy_change(outlet: str, version: int, text: str, author: str, revision: i
     return Change("published", outlet, revision, {"version": version, "text": text, "author": author})
 
 
-def as_record(change: Change, at: float) -> Record:
+def to_record(change: Change, at: float) -> Record:
     """Ready to be published at `at` (unix seconds)."""
     wire = _Wire(
         "1.0",
@@ -82,7 +82,7 @@ def as_record(change: Change, at: float) -> Record:
     return Record(change.subject, msgspec.json.encode(wire))
 
 
-def read_change(raw: bytes) -> Change:
+def decode_change(raw: bytes) -> Change:
     """The change in these bytes. Raises EventError."""
     try:
         wire = _decode(raw)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def no_search_for_circles() -> Iterator[None]:
+def paused_gc() -> Iterator[None]:
     """A fold makes hundreds of thousands of objects and no circle among them: looking for circles again and again
     while they grow in number took half of its time. They are looked for again when the block is left, if before."""
     searching = gc.isenabled()

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from features.figures import MEASURES, Figures
+from features.figures import MEASURES, ItemCounts
 from features.fold_viewer import SESSION_GAP_S
-from recsys.candidates.similar import match, taste
+from recsys.candidates.similar import content_similarity, content_profile
 from recsys.catalog import KINDS, Catalog
 from recsys.models.history import WEIGHT, history
 from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
@@ -63,13 +63,13 @@ AT = {name: column for column, name in enumerate(FEATURES)}
 SHRINK = 20.0
 """Rates per play are pulled towards the catalogue's mean as by this many plays."""
 
-SHRINK_SHOWN = 200.0
+SHRINK_IMPRESSIONS = 200.0
 """Rates per impression, as by this many impressions."""
 
 SHRINK_TREND, SHRINK_SKIPS = 5.0, 4.0
 
 K = TypeVar("K")
-_STEADY = FAST_HALF_LIFE_S / HALF_LIFE_S
+_CONSTANT_COLUMNS = FAST_HALF_LIFE_S / HALF_LIFE_S
 
 
 def columns(
@@ -87,16 +87,16 @@ def columns(
     affinity [N] is retrieval's inner product, 0 where there is none. Each row depends on its own item only, never on
     the other candidates, so training may sample its negatives as it likes. Every column is finite for any input.
     """
-    out = blank(len(rows))
+    out = empty_features(len(rows))
     if len(rows):
         out[:, AT["affinity"]] = affinity
-        item_columns(out, rows, catalog, Figures.of(stats, rows, region, screen), now, region, screen)
+        item_columns(out, rows, catalog, ItemCounts.of(stats, rows, region, screen), now, region, screen)
         if viewer is not None:
             viewer_columns(out, rows, viewer, catalog, now, screen)
     return out
 
 
-def blank(size: int) -> F32:
+def empty_features(size: int) -> F32:
     """[N, F] features of somebody who has done nothing, items left out: what the two halves fill in."""
     out = np.zeros((size, len(FEATURES)), np.float32)
     out[:, AT["satisfaction"]] = 0.5
@@ -104,7 +104,7 @@ def blank(size: int) -> F32:
 
 
 def item_columns(
-    out: F32, rows: I32, catalog: Catalog, figures: Figures, now: float | F64, region: str, screen: str
+    out: F32, rows: I32, catalog: Catalog, figures: ItemCounts, now: float | F64, region: str, screen: str
 ) -> None:
     """Fill in what is the same for every viewer. out [N, F], rows [N], now [N] or one moment for all."""
     count = {name: figures.count[:, n] for n, name in enumerate(MEASURES)}
@@ -118,8 +118,8 @@ def item_columns(
         out[:, AT[f"{action}_rate"]] = (count[action] + SHRINK * mean) / (plays + SHRINK)
     for name, part in (("hide_rate", "hides"), ("visit_rate", "visits")):
         mean = np.minimum(total[part] / np.maximum(total["impressions"], 1.0), 1.0)
-        out[:, AT[name]] = np.minimum((count[part] + SHRINK_SHOWN * mean) / (shown + SHRINK_SHOWN), 1.0)
-    out[:, AT["trend"]] = np.log((figures.lately + SHRINK_TREND) / (visits * _STEADY + SHRINK_TREND))
+        out[:, AT[name]] = np.minimum((count[part] + SHRINK_IMPRESSIONS * mean) / (shown + SHRINK_IMPRESSIONS), 1.0)
+    out[:, AT["trend"]] = np.log((figures.recent + SHRINK_TREND) / (visits * _CONSTANT_COLUMNS + SHRINK_TREND))
     out[:, AT["log_local_popularity"]] = np.log1p(figures.local)
     out[:, AT["screen_share"]] = (figures.on_screen + SHRINK / 2) / (visits + SHRINK)
 
@@ -149,7 +149,7 @@ def viewer_columns(out: F32, rows: I32, viewer: ViewerState, catalog: Catalog, n
     if now - viewer.session.at <= SESSION_GAP_S:
         _session_columns(out, rows, viewer.session, catalog)
     _history_columns(out, rows, viewer, catalog, now)
-    out[:, AT["content_match"]] = match(rows, taste(viewer, catalog, now), catalog)
+    out[:, AT["content_match"]] = content_similarity(rows, content_profile(viewer, catalog, now), catalog)
 
 
 def _share(weights: Mapping[K, float], names: Iterable[K]) -> float:

@@ -21,13 +21,13 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from features.events import LATEST, ahead, decode, encode
-from features.partial_parse import named
+from features.events import LATEST, clock_skew_reason, decode, encode
+from features.partial_parse import viewer_of
 from features.stream import Message, Record, Retention, Stream
 from recsys.errors import EventError
 
-KEPT_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
-COUNT_ANEW_S = 3600.0
+MAX_PAYLOAD_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
+RECOUNT_EVERY_S = 3600.0
 _PAGE = 100
 _NOTE = b'{"replayed":'  # how a note begins, and no letter
 
@@ -45,7 +45,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     raw: str  # base64 of the first KEPT_BYTES
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """`topic/partition@offset`, the letter's name."""
         return f"{self.topic}/{self.partition}@{self.offset}"
 
@@ -55,19 +55,19 @@ class DeadLetter(msgspec.Struct, frozen=True):
         return b64decode(self.raw)
 
     @property
-    def early(self) -> bool:
+    def is_future_dated(self) -> bool:
         """Whether only its client's clock is against it."""
         with suppress(EventError):
-            return bool(ahead(decode(self.value, future=True)))
+            return bool(clock_skew_reason(decode(self.value, future=True)))
         return False
 
     @property
-    def mark(self) -> bytes:
+    def replay_key(self) -> bytes:
         """Sixteen bytes that stand for this message; a log that began anew gives its places out again."""
-        return _mark(self.place, self.sha256)
+        return _replay_key(self.location, self.sha256)
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class ReplayNote(msgspec.Struct, frozen=True):
     """Written beside a letter when its message was sent again."""
 
     replayed: str  # the letter's place
@@ -75,7 +75,7 @@ class Replayed(msgspec.Struct, frozen=True):
     at: Annotated[float, Meta(ge=0, le=LATEST)]  # unix seconds
 
 
-def _mark(place: str, sha256: str) -> bytes:
+def _replay_key(place: str, sha256: str) -> bytes:
     return hashlib.blake2b(f"{place} {sha256}".encode(), digest_size=16).digest()
 
 
@@ -84,7 +84,7 @@ def dead_topic(topic: str) -> str:
     return f"{topic}.dead"
 
 
-def letter(message: Message, cause: str) -> DeadLetter:
+def to_dead_letter(message: Message, cause: str) -> DeadLetter:
     """The dead letter of a message."""
     value = message.value
     return DeadLetter(
@@ -95,43 +95,43 @@ def letter(message: Message, cause: str) -> DeadLetter:
         key=message.key,
         size=len(value),
         sha256=hashlib.sha256(value).hexdigest(),
-        raw=b64encode(value[:KEPT_BYTES]).decode(),
+        raw=b64encode(value[:MAX_PAYLOAD_BYTES]).decode(),
     )
 
 
 def as_record(one: DeadLetter) -> Record:
     """Ready to be published, under the viewer it speaks of."""
-    return Record(whose(one), msgspec.json.encode(one))
+    return Record(viewer_of_letter(one), msgspec.json.encode(one))
 
 
-def whose(one: DeadLetter) -> str:
+def viewer_of_letter(one: DeadLetter) -> str:
     """The viewer that the message's bytes name, however broken they are; its key where they name none."""
-    return named(one.value) or one.key
+    return viewer_of(one.value) or one.key
 
 
-def forget_letters(stream: Stream, retention: Retention, topic: str, viewer_id: str, groups: Sequence[str]) -> int:
+def delete_letters(stream: Stream, retention: Retention, topic: str, viewer_id: str, groups: Sequence[str]) -> int:
     """Take away the letters of a viewer, under whatever key they stand, and the messages they tell of that name the
     viewer under another's key; how many of those messages a group still needs. Raises Unavailable.
 
     retention  of this stream
     """
-    letters = [one for one in read_letters(stream, topic) if _about(one, viewer_id)]
+    letters = [one for one in read_dead_letters(stream, topic) if _is_about(one, viewer_id)]
 
     def of_viewer(value: bytes) -> bool:
-        return _about(_opened(Message(dead_topic(topic), 0, 0, "", value)), viewer_id)
+        return _is_about(_decode_letter(Message(dead_topic(topic), 0, 0, "", value)), viewer_id)
 
-    retention.forget(dead_topic(topic), viewer_id)
-    for key in sorted({key for one in letters for key in (one.key, whose(one))} - {viewer_id}):
-        retention.forget(dead_topic(topic), key, about=of_viewer)
+    retention.delete_key(dead_topic(topic), viewer_id)
+    for key in sorted({key for one in letters for key in (one.key, viewer_of_letter(one))} - {viewer_id}):
+        retention.delete_key(dead_topic(topic), key, about=of_viewer)
     others = sorted({one.key for one in letters} - {viewer_id})
-    return sum(retention.forget(topic, key, groups, lambda value: named(value) == viewer_id) for key in others)
+    return sum(retention.delete_key(topic, key, groups, lambda value: viewer_of(value) == viewer_id) for key in others)
 
 
-def _about(one: DeadLetter, viewer_id: str) -> bool:
-    return viewer_id in (one.key, whose(one))
+def _is_about(one: DeadLetter, viewer_id: str) -> bool:
+    return viewer_id in (one.key, viewer_of_letter(one))
 
 
-def read_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
+def read_dead_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
     """The dead letters of a topic, each message once, a page in memory at a time. Raises Unavailable.
 
     ends  partition -> the offset after the last letter wanted (`letter_ends`); None for all, also those that come
@@ -143,42 +143,42 @@ def read_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = No
             for message in page:
                 if ends is not None and message.offset >= ends.get(partition, 0):
                     break
-                if noted(message.value) is not None:
+                if decode_replay_note(message.value) is not None:
                     continue
-                found = _opened(message)
-                if (mark := found.mark) not in listed:
+                found = _decode_letter(message)
+                if (mark := found.replay_key) not in listed:
                     listed.add(mark)
                     yield found
 
 
-def _opened(message: Message) -> DeadLetter:
+def _decode_letter(message: Message) -> DeadLetter:
     try:
         return msgspec.json.decode(message.value, type=DeadLetter)
     except ValueError as error:  # somebody else writes here
-        return letter(message, f"no dead letter: {error}")
+        return to_dead_letter(message, f"no dead letter: {error}")
 
 
-def sent_again(stream: Stream, topic: str) -> dict[bytes, float]:
+def replayed_at(stream: Stream, topic: str) -> dict[bytes, float]:
     """Letters whose message was sent again: `DeadLetter.mark` -> when, at last, in unix seconds. Raises Unavailable."""
     dead, times = dead_topic(topic), dict[bytes, float]()
     for partition in range(stream.partitions(dead)):
         for page in _pages(stream, dead, partition, 0):
-            for note in (noted(message.value) for message in page):
+            for note in (decode_replay_note(message.value) for message in page):
                 if note is not None:
-                    mark = _mark(note.replayed, note.sha256)
+                    mark = _replay_key(note.replayed, note.sha256)
                     times[mark] = max(note.at, times.get(mark, note.at))
     return times
 
 
-def noted(value: bytes) -> Replayed | None:
+def decode_replay_note(value: bytes) -> ReplayNote | None:
     """The note in these bytes; None when they are a letter, or whatever others write."""
     if value.startswith(_NOTE):
         with suppress(ValueError):
-            return msgspec.json.decode(value, type=Replayed)
+            return msgspec.json.decode(value, type=ReplayNote)
     return None
 
 
-def letter_ends(stream: Stream, topic: str) -> dict[int, int]:
+def dead_letter_ends(stream: Stream, topic: str) -> dict[int, int]:
     """Where the dead letters of a topic end by now: partition -> the offset after the last one. Raises Unavailable."""
     dead, ends = dead_topic(topic), dict[int, int]()
     for partition in range(stream.partitions(dead)):
@@ -195,7 +195,7 @@ def _pages(stream: Stream, topic: str, partition: int, offset: int) -> Iterator[
         offset = page[-1].offset + 1
 
 
-class LetterCount:
+class DeadLetterCounter:
     """How many dead letters a topic has, looked at again and again. One written twice, after a crash, counts twice.
 
     Of those that are known only the oldest are seen to leave; all are counted anew once an hour, and then those of an
@@ -208,21 +208,21 @@ class LetterCount:
         self._there: dict[int, list[int]] = {}  # offsets by partition
         self._next: dict[int, int] = {}
 
-    def look(self) -> int:
+    def refresh(self) -> int:
         """As many as there are now. Raises Unavailable."""
         if self._clock() >= self._anew_at:
-            self._there, self._next, self._anew_at = {}, {}, self._clock() + COUNT_ANEW_S
+            self._there, self._next, self._anew_at = {}, {}, self._clock() + RECOUNT_EVERY_S
         for partition in range(self._stream.partitions(self._dead)):
             there = self._there.setdefault(partition, [])
             for page in _pages(self._stream, self._dead, partition, self._next.get(partition, 0)):
-                there += [message.offset for message in page if noted(message.value) is None]
+                there += [message.offset for message in page if decode_replay_note(message.value) is None]
                 self._next[partition] = page[-1].offset + 1
             if there:
                 del there[: bisect_left(there, self._stream.oldest(self._dead, partition))]
         return sum(map(len, self._there.values()))
 
 
-def revive(
+def replay(
     stream: Stream, one: DeadLetter, without_client_time: bool = False, clock: Callable[[], float] = time.time
 ) -> None:
     """Send the message again under its viewer's key, and note that it was, at unix second `clock()`. Raises EventError
@@ -231,15 +231,15 @@ def revive(
     Doing it twice counts once, as far as the viewer's state remembers the event's id. `without_client_time`: what a
     client's clock said is left out, so that events from the future are taken, at the time when they came.
     """
-    value = _whole(stream, one)
+    value = _payload_of(stream, one)
     if without_client_time:
         value = encode(replace(decode(value, future=True), client_at=None))
     stream.publish(one.topic, [Record(decode(value).viewer_id, value)])
-    note = Replayed(one.place, one.sha256, clock())
-    stream.publish(dead_topic(one.topic), [Record(whose(one), msgspec.json.encode(note))])
+    note = ReplayNote(one.location, one.sha256, clock())
+    stream.publish(dead_topic(one.topic), [Record(viewer_of_letter(one), msgspec.json.encode(note))])
 
 
-def _whole(stream: Stream, one: DeadLetter) -> bytes:
+def _payload_of(stream: Stream, one: DeadLetter) -> bytes:
     """All bytes of the message; from its log when the letter kept a part. Raises EventError when it is gone."""
     value = one.value
     if one.size > len(value):

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from msgspec import NODEFAULT, convert, defstruct, inspect, structs
 
-from features.identity import known_as
+from features.identity import event_key
 from features.viewer_event import CLIENT_LATEST, LATEST, LIST_MAX, RFC3339, TYPE_PREFIX, Envelope, ViewerEvent, mismatch
-from recsys.errors import SHAPES, EventError, Finding, worded
+from recsys.errors import SHAPES, EventError, Finding, describe_fault
 
 
 class _Check(NamedTuple):
@@ -59,7 +59,7 @@ def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
     if findings:
         raise EventError("unreadable event", findings)
     event = ViewerEvent(
-        id=known_as(envelope["source"], envelope["id"]),
+        id=event_key(envelope["source"], envelope["id"]),
         kind=envelope["type"].removeprefix(TYPE_PREFIX),
         viewer_id=envelope["subject"],
         at=round(at, 6),
@@ -74,11 +74,11 @@ def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
 def instant(text: object, where: str) -> float:
     """RFC 3339 -> unix seconds; raises EventError naming `where`."""
     if not isinstance(text, str) or not RFC3339.fullmatch(text):
-        raise EventError("unreadable event", [Finding(where, f"{short(text)} is not an RFC 3339 time")])
+        raise EventError("unreadable event", [Finding(where, f"{shorten(text)} is not an RFC 3339 time")])
     try:
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError) as error:  # 30 February, hour 25
-        raise EventError("unreadable event", [Finding(where, f"{short(text)}: {error}")]) from error
+        raise EventError("unreadable event", [Finding(where, f"{shorten(text)}: {error}")]) from error
 
 
 def client_instant(text: object, where: str) -> float | None:
@@ -97,7 +97,7 @@ def client_instant(text: object, where: str) -> float | None:
     return at if zoned and at >= 0 else None
 
 
-def short(thing: object) -> str:
+def shorten(thing: object) -> str:
     """A hostile value as it may stand in an error message."""
     return ascii(thing)[:60]
 
@@ -130,12 +130,12 @@ def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
     try:
         convert([value], check.type)
     except (ValueError, OverflowError, RecursionError):
-        unknown = f"unknown {check.noun} {short(value)}; " if check.noun else ""
+        unknown = f"unknown {check.noun} {shorten(value)}; " if check.noun else ""
         yield Finding(where, f"{unknown}expected {check.expected}")
         return
     if check.pattern and isinstance(value, str) and not matches(value, check.pattern):
         fault = {"type": "string_pattern_mismatch", "msg": "", "ctx": {"pattern": check.pattern.pattern}}
-        yield Finding(where, worded(fault) if check.pattern.pattern in SHAPES else f"expected {check.expected}")
+        yield Finding(where, describe_fault(fault) if check.pattern.pattern in SHAPES else f"expected {check.expected}")
 
 
 def matches(text: str, pattern: re.Pattern[str]) -> bool:

@@ -27,11 +27,11 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from pydantic_core import from_json
 
-from features.event_findings import instant, matches, short, validate
-from features.identity import known_as
+from features.event_findings import instant, matches, shorten, validate
+from features.identity import event_key
 from features.viewer_event import (
     CLIENT_LATEST,
-    IMPLIES,
+    IMPLIED_ACTIONS,
     KINDS,
     LATEST,
     MAX_BYTES,
@@ -41,19 +41,19 @@ from features.viewer_event import (
     SCHEMA,
     SOURCE,
     TYPE_PREFIX,
-    WRITTEN_MAX,
+    MAX_ENCODED_BYTES,
     Envelope,
     Kind,
     ViewerEvent,
     actions_of,
-    ahead,
-    by_engine,
+    clock_skew_reason,
+    is_engine_impression,
     mismatch,
 )
 from recsys.errors import EventError, Finding
 
-__all__ = ["IMPLIES", "KINDS", "LATEST", "MAX_BYTES", "TOKEN", "Kind", "ViewerEvent", "accept", "accept_json",
-           "actions_of", "ahead", "by_engine", "decode", "encode"]  # fmt: skip
+__all__ = ["IMPLIED_ACTIONS", "KINDS", "LATEST", "MAX_BYTES", "TOKEN", "Kind", "ViewerEvent", "accept", "accept_json",
+           "actions_of", "clock_skew_reason", "is_engine_impression", "decode", "encode"]  # fmt: skip
 
 
 class Accepted(NamedTuple):
@@ -103,9 +103,9 @@ def encode(event: ViewerEvent, checked: bool = False) -> bytes:
     try:
         raw = _encoder.encode(_as_written(event))
     except (UnicodeEncodeError, RecursionError, OverflowError, TypeError, ValueError) as error:  # hidden in a context
-        raise EventError(f"event {short(event.id)} cannot be written: {error}") from error
-    if len(raw) > WRITTEN_MAX:
-        raise EventError(f"event {short(event.id)} has {len(raw):,} bytes; at most {WRITTEN_MAX:,} are taken")
+        raise EventError(f"event {shorten(event.id)} cannot be written: {error}") from error
+    if len(raw) > MAX_ENCODED_BYTES:
+        raise EventError(f"event {shorten(event.id)} has {len(raw):,} bytes; at most {MAX_ENCODED_BYTES:,} are taken")
     if not checked:
         _read(raw)
     return raw
@@ -119,7 +119,7 @@ def decode(raw: bytes, future: bool = False) -> ViewerEvent:
     if len(raw) > MAX_BYTES:
         raise EventError(f"the message has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
     event = _read(raw)
-    if event.client_at is not None and not future and (why := ahead(event)):
+    if event.client_at is not None and not future and (why := clock_skew_reason(event)):
         raise EventError("an event from the future", [Finding("time", why)])
     return event
 
@@ -228,7 +228,7 @@ def _fast_event(envelope: Any, at: float, context: object) -> ViewerEvent | None
         if not 0 <= client_at <= CLIENT_LATEST:
             return None
     event = ViewerEvent(
-        id=known_as(envelope.source, envelope.id),
+        id=event_key(envelope.source, envelope.id),
         kind=_KIND_OF[envelope.type],
         viewer_id=envelope.subject,
         at=at,
@@ -303,7 +303,7 @@ def _parsed(raw: bytes) -> object:
 
 def _object(parsed: object) -> dict[str, Any]:
     if not isinstance(parsed, dict):
-        raise EventError(f"an event is a JSON object, not {short(parsed)}")
+        raise EventError(f"an event is a JSON object, not {shorten(parsed)}")
     return parsed
 
 

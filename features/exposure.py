@@ -18,31 +18,31 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from features.codec import StateError, decode_state, encode_state
-from features.events import ViewerEvent, by_engine
+from features.events import ViewerEvent, is_engine_impression
 from features.keys import COUNTS, TRAFFIC
 from features.online import OnlineStore
-from features.online.rewrite import Reader, rewrite, strictly
-from features.unreadable import Unreadable
+from features.online.rewrite import Reader, update, decode_or_raise
+from features.unreadable import CorruptStateCounter
 from recsys.state import DAY_S
 
 if TYPE_CHECKING:
-    from features.votes import Counted
+    from features.votes import WeightedEvent
 
 TRAFFIC_TTL_S = 36 * 86_400.0
 """How long the traffic of a day is kept: five weeks for the forecast."""
 
-EXPOSED_MAX = 50  # times a viewer's state remembers of a target: no frequency cap is higher
+MAX_TARGETS_PER_VIEWER = 50  # times a viewer's state remembers of a target: no frequency cap is higher
 
 
-class TargetCount(msgspec.Struct, frozen=True):
+class DeliveryCount(msgspec.Struct, frozen=True):
     """What one log partition says of one target."""
 
     key: str
-    won: float = 0.0  # attention of its items
-    served: float = 0.0  # attention of all pages it was in force on
+    delivered: float = 0.0  # attention of its items
+    available: float = 0.0  # attention of all pages it was in force on
     pages: int = 0
     impressions: int = 0  # those that count for its frequency cap
-    upto: float = 0.0  # unix second of the newest impression
+    until_offset: float = 0.0  # unix second of the newest impression
     offset: int = -1
 
 
@@ -57,9 +57,9 @@ class TrafficDay(msgspec.Struct, frozen=True):
     offset: int = -1
 
 
-_count = msgspec.msgpack.Decoder(TargetCount)
+_count = msgspec.msgpack.Decoder(DeliveryCount)
 _traffic = msgspec.msgpack.Decoder(TrafficDay)
-_noted = Unreadable()
+_recorded = CorruptStateCounter()
 
 
 def count_key(key: str, source: str) -> str:
@@ -75,7 +75,7 @@ def traffic_key(placement: str, region: str, day: int, source: str) -> str:
 def credits_of(event: ViewerEvent) -> dict[str, tuple[float, float, int]]:
     """Target -> attention won, attention of the page, impressions for its cap. Anything else in their place is left
     out: the context is ours, but an old engine may have written it."""
-    said = event.context.get("targets") if by_engine(event) else None
+    said = event.context.get("targets") if is_engine_impression(event) else None
     answer: dict[str, tuple[float, float, int]] = {}
     for key, numbers in said.items() if isinstance(said, dict) else ():
         if isinstance(numbers, list) and len(numbers) == 3 and all(_counts(n) for n in numbers):
@@ -88,18 +88,18 @@ def _counts(number: object) -> bool:
     return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < 1e6
 
 
-def expose(exposed: dict[str, tuple[float, ...]], event: ViewerEvent) -> None:
+def record_impression(exposed: dict[str, tuple[float, ...]], event: ViewerEvent) -> None:
     """Note when items of targets with a frequency cap were shown to a viewer; the newest stand last."""
     for key, (_, _, impressions) in credits_of(event).items():
         if impressions:
             times = sorted((*exposed.get(key, ()), *(event.at,) * impressions))
-            exposed[key] = tuple(times[-EXPOSED_MAX:])
+            exposed[key] = tuple(times[-MAX_TARGETS_PER_VIEWER:])
 
 
-def fold_count(count: TargetCount, events: Sequence[Counted]) -> TargetCount:
+def fold_count(count: DeliveryCount, events: Sequence[WeightedEvent]) -> DeliveryCount:
     """The count after these events: `sift`ed, all crediting the target, of one source, in offset order."""
-    won, served, pages, impressions = count.won, count.served, count.pages, count.impressions
-    upto, offset = count.upto, count.offset
+    won, served, pages, impressions = count.delivered, count.available, count.pages, count.impressions
+    upto, offset = count.until_offset, count.offset
     for one in events:
         if one.offset <= offset:
             continue
@@ -107,10 +107,10 @@ def fold_count(count: TargetCount, events: Sequence[Counted]) -> TargetCount:
         more = credits_of(one.event)[count.key]
         won, served, pages, impressions = won + more[0], served + more[1], pages + 1, impressions + more[2]
         upto = max(upto, one.event.at)
-    return TargetCount(count.key, won, served, pages, impressions, upto, offset)
+    return DeliveryCount(count.key, won, served, pages, impressions, upto, offset)
 
 
-def fold_traffic(day: TrafficDay, events: Sequence[Counted]) -> TrafficDay:
+def fold_traffic(day: TrafficDay, events: Sequence[WeightedEvent]) -> TrafficDay:
     """The traffic after these impressions of its day, placement, region and source, in offset order."""
     attention, pages, offset = list(day.attention), list(day.pages), day.offset
     for one in events:
@@ -123,33 +123,33 @@ def fold_traffic(day: TrafficDay, events: Sequence[Counted]) -> TrafficDay:
     return TrafficDay(day.placement, day.region, day.day, tuple(attention), tuple(pages), offset)
 
 
-def fold_exposure(online: OnlineStore, fresh: Sequence[Counted], read: Reader = strictly) -> None:
+def fold_exposure(online: OnlineStore, fresh: Sequence[WeightedEvent], read: Reader = decode_or_raise) -> None:
     """Fold events (`sift`ed, in the order of the log) into the shards they concern. Raises Unavailable, and what `read`
     raises for shards that are none."""
-    counts: dict[tuple[str, str], list[Counted]] = defaultdict(list)
-    traffic: dict[tuple[str, str, int, str], list[Counted]] = defaultdict(list)
+    counts: dict[tuple[str, str], list[WeightedEvent]] = defaultdict(list)
+    traffic: dict[tuple[str, str, int, str], list[WeightedEvent]] = defaultdict(list)
     for one in fresh:
         event = one.event
         for key in credits_of(event):
             counts[key, one.source].append(one)
-        if by_engine(event) and event.placement and event.attention:
+        if is_engine_impression(event) and event.placement and event.attention:
             traffic[event.placement, event.region, int(event.at // 86_400), one.source].append(one)
     count_keys = {count_key(*at): at for at in counts}
     traffic_keys = {traffic_key(*at): at for at in traffic}
 
-    def counted(key: str, count: TargetCount | None) -> bytes:
+    def counted(key: str, count: DeliveryCount | None) -> bytes:
         at = count_keys[key]
-        return encode_state(fold_count(count or TargetCount(at[0]), counts[at]))
+        return encode_state(fold_count(count or DeliveryCount(at[0]), counts[at]))
 
     def passed(key: str, day: TrafficDay | None) -> bytes:
         at = traffic_keys[key]
         return encode_state(fold_traffic(day or TrafficDay(*at[:3]), traffic[at]))
 
-    rewrite(online, list(count_keys), count_at, counted, read=read)
-    rewrite(online, list(traffic_keys), traffic_at, passed, TRAFFIC_TTL_S, read)
+    update(online, list(count_keys), count_at, counted, read=read)
+    update(online, list(traffic_keys), traffic_at, passed, TRAFFIC_TTL_S, read)
 
 
-def decode_count(raw: bytes) -> TargetCount:
+def decode_count(raw: bytes) -> DeliveryCount:
     """The count in these bytes. Raises StateError."""
     return decode_state(raw, _count)
 
@@ -162,7 +162,7 @@ def decode_traffic(raw: bytes) -> TrafficDay:
     return one
 
 
-def count_at(key: str, raw: bytes) -> TargetCount:
+def count_at(key: str, raw: bytes) -> DeliveryCount:
     """The count that was read at this key. Raises StateError, also when it is another target's."""
     count = decode_count(raw)
     if not key.startswith(count_key(count.key, "")):
@@ -178,29 +178,29 @@ def traffic_at(key: str, raw: bytes) -> TrafficDay:
     return one
 
 
-def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]) -> dict[str, TargetCount]:
+def read_counts(online: OnlineStore, keys: Sequence[str], sources: Sequence[str]) -> dict[str, DeliveryCount]:
     """The counts of targets, their shards summed; `offset` means nothing then. Raises Unavailable, StateError."""
     raw = iter(online.get([count_key(key, source) for key in keys for source in sources]))
     answer = {}
     for key in keys:
         shards = [decode_state(one, _count) for one in (next(raw) for _ in sources) if one is not None]
-        answer[key] = TargetCount(
+        answer[key] = DeliveryCount(
             key,
-            sum(shard.won for shard in shards),
-            sum(shard.served for shard in shards),
+            sum(shard.delivered for shard in shards),
+            sum(shard.available for shard in shards),
             sum(shard.pages for shard in shards),
             sum(shard.impressions for shard in shards),
-            max((shard.upto for shard in shards), default=0.0),
+            max((shard.until_offset for shard in shards), default=0.0),
         )
     return answer
 
 
-def outdated(raw: bytes, now: float) -> bool:
+def is_stale(raw: bytes, now: float) -> bool:
     """Whether the online store may have let go of this traffic by unix second `now`. Raises StateError."""
     return decode_traffic(raw).day * DAY_S + TRAFFIC_TTL_S < now
 
 
-def read_traffic(online: OnlineStore, unreadable: Unreadable = _noted) -> list[TrafficDay]:
+def read_traffic(online: OnlineStore, unreadable: CorruptStateCounter = _recorded) -> list[TrafficDay]:
     """All traffic that is remembered, in shards; what cannot be read is left out. Raises Unavailable."""
-    read = (unreadable.read(key, raw, traffic_at) for key, raw in online.scan(TRAFFIC))
+    read = (unreadable.decode(key, raw, traffic_at) for key, raw in online.scan(TRAFFIC))
     return [day for day in read if day is not None]

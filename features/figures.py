@@ -18,7 +18,7 @@ MEASURES = (*ACTIONS, "impressions", "visits", "hides")
 
 
 @dataclass(frozen=True)
-class Figures:
+class ItemCounts:
     """Decayed counts of N items, each as of the moment of its row, and the same of all items of the catalogue.
 
     count      [N, M]          of `MEASURES`
@@ -30,14 +30,14 @@ class Figures:
     """
 
     count: F64
-    lately: F64
+    recent: F64
     local: F64
     on_screen: F64
     total: F64
     items: int
 
     @classmethod
-    def of(cls, stats: ItemStats, rows: I32, region: str, screen: str) -> Figures:
+    def of(cls, stats: ItemStats, rows: I32, region: str, screen: str) -> ItemCounts:
         """Of the items at `rows`, for a page in this region and on this screen."""
         nothing = np.zeros(len(rows))
         visits = stats.count[:, ACTIONS.index("play")] if stats.visits is None else stats.visits
@@ -52,7 +52,7 @@ class Figures:
         ).astype(np.float64)
         return cls(
             count,
-            (steady if stats.lately is None else stats.lately[rows]).astype(np.float64),
+            (steady if stats.recent is None else stats.recent[rows]).astype(np.float64),
             _of(stats.by_region.get(region), rows),
             _of(stats.by_screen.get(screen), rows),
             stats.totals,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from features.fold_item import ItemFold, roll_up
 from features.fold_viewer import DONE_MAX, HIDDEN_MAX, POSITIONS_MAX, REMEMBERED, SHOWN_MAX, ViewerFold
 from features.marks import PASSED_MAX, SEEN_MAX
-from features.votes import Counted, Placed, Vote, items_of
+from features.votes import WeightedEvent, LoggedEvent, Vote, items_of
 from recsys.state import ItemState, ViewerState
 
 __all__ = [
@@ -32,47 +32,47 @@ __all__ = [
     "REMEMBERED",
     "SEEN_MAX",
     "SHOWN_MAX",
-    "Counted",
+    "WeightedEvent",
     "ItemFold",
-    "Placed",
-    "Sifted",
+    "LoggedEvent",
+    "Folded",
     "ViewerFold",
     "Vote",
     "fold_item",
     "fold_viewer",
     "items_of",
     "roll_up",
-    "sift",
+    "deduplicate_and_fold",
 ]  # fmt: skip
 
 FOREVER = float("inf")
 
 
-class Sifted(NamedTuple):
+class Folded(NamedTuple):
     """What is new to a viewer: the events that count, with their votes, and the viewer's state after them."""
 
-    fresh: list[Counted]
+    new_events: list[WeightedEvent]
     state: ViewerState
 
 
-def sift(state: ViewerState, events: Sequence[Placed], ttl_s: float = FOREVER) -> Sifted:
+def deduplicate_and_fold(state: ViewerState, events: Sequence[LoggedEvent], ttl_s: float = FOREVER) -> Folded:
     """Leave out what this viewer's state has folded before and what was sent twice; fold the rest.
 
     `events` are all of this viewer, in offset order per source. A viewer idle for longer than `ttl_s` between two of
     them is forgotten in between.
     """
     fold = ViewerFold(state, ttl_s)
-    return Sifted([fresh for one in events if (fresh := fold.take(one)) is not None], fold.finish())
+    return Folded([fresh for one in events if (fresh := fold.apply(one)) is not None], fold.finalize())
 
 
-def fold_viewer(state: ViewerState, events: Sequence[Placed], ttl_s: float = FOREVER) -> ViewerState:
+def fold_viewer(state: ViewerState, events: Sequence[LoggedEvent], ttl_s: float = FOREVER) -> ViewerState:
     """The viewer's state after these events (all of this viewer, in offset order per source)."""
-    return sift(state, events, ttl_s).state
+    return deduplicate_and_fold(state, events, ttl_s).state
 
 
-def fold_item(state: ItemState, events: Sequence[Counted], ttl_s: float = FOREVER) -> ItemState:
+def fold_item(state: ItemState, events: Sequence[WeightedEvent], ttl_s: float = FOREVER) -> ItemState:
     """The item's state after these events: `sift`ed, all naming the item, in offset order per source."""
     fold = ItemFold(state, ttl_s)
     for one in events:
-        fold.take(one, [vote for vote in one.votes if vote[0] == state.item_id])
+        fold.apply(one, [vote for vote in one.votes if vote[0] == state.item_id])
     return fold.state()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from features.votes import IMPRESSION, VISIT, Counted, Vote
-from recsys.state import FAST_HALF_LIFE_S, ItemState, forgotten, forward_weight
+from features.votes import IMPRESSION, VISIT, WeightedEvent, Vote
+from recsys.state import FAST_HALF_LIFE_S, ItemState, is_expired, forward_weight
 
 REGIONS_MAX = 4096
 REGIONS_SPARE = 512
@@ -36,13 +36,13 @@ class ItemFold:
         self._counts, self._regions, self._offsets = dict(state.counts), dict(state.regions), dict(state.offsets)
         self._screens = dict(state.screens)
         self._impressions, self._visits = state.impressions, state.visits
-        self._lately, self._lately_at = state.lately, state.lately_at
+        self._lately, self._lately_at = state.recent_counts, state.recent_at
 
-    def take(self, one: Counted, votes: Sequence[Vote]) -> None:
+    def apply(self, one: WeightedEvent, votes: Sequence[Vote]) -> None:
         """Count the votes of an event on this item, unless the event was folded before."""
         if one.offset <= self._offsets.get(one.source, -1):
             return
-        if self._at and forgotten(self._at, one.event.at, self._ttl_s):
+        if self._at and is_expired(self._at, one.event.at, self._ttl_s):
             self._resume(ItemState(self._item_id))
         self._offsets[one.source] = one.offset
         self._at = max(self._at, one.event.at)
@@ -52,20 +52,20 @@ class ItemFold:
         weight = forward_weight(event.at)
         for _, action, worth in votes:
             if action == VISIT:
-                self._visit(worth, worth * weight, event.at, event.region, screen_of(event.screen, event.placement))
+                self._add_visit(worth, worth * weight, event.at, event.region, screen_of(event.screen, event.placement))
             elif action == IMPRESSION:
                 self._impressions += worth * weight
             else:
                 counts[action] = counts.get(action, 0.0) + worth * weight
 
-    def _visit(self, worth: float, weight: float, at: float, region: str, screen: str) -> None:
+    def _add_visit(self, worth: float, weight: float, at: float, region: str, screen: str) -> None:
         self._visits += weight
-        self._lately, self._lately_at = faster(self._lately, self._lately_at, worth, at)
+        self._lately, self._lately_at = update_fast_decay(self._lately, self._lately_at, worth, at)
         regions = self._regions
         for place in roll_up(region):
             regions[place] = regions.get(place, 0.0) + weight
         if len(regions) > REGIONS_MAX + REGIONS_SPARE:
-            self._regions = heaviest(regions, REGIONS_MAX)
+            self._regions = top_regions(regions, REGIONS_MAX)
         if screen:
             self._screens[screen] = self._screens.get(screen, 0.0) + weight
 
@@ -75,7 +75,7 @@ class ItemFold:
                          self._screens, self._lately, self._lately_at, self._at)  # fmt: skip
 
 
-def heaviest(regions: Mapping[str, float], most: int) -> dict[str, float]:
+def top_regions(regions: Mapping[str, float], most: int) -> dict[str, float]:
     """The `most` regions with the most visits, in the order in which they stood; of equals the first by name, so a
     region before what lies in it.
 
@@ -86,7 +86,7 @@ def heaviest(regions: Mapping[str, float], most: int) -> dict[str, float]:
     return {place: visits for place, visits in regions.items() if place in kept}
 
 
-def faster(lately: float, lately_at: float, worth: float, at: float) -> tuple[float, float]:
+def update_fast_decay(lately: float, lately_at: float, worth: float, at: float) -> tuple[float, float]:
     """A count that decays with FAST_HALF_LIFE_S, and its moment, after `worth` at unix second `at`, early or late.
 
     >>> faster(8.0, 0.0, 1.0, FAST_HALF_LIFE_S), faster(8.0, FAST_HALF_LIFE_S, 1.0, 0.0)
@@ -114,11 +114,11 @@ def screen_of(screen: str | None, placement: str) -> str:
     >>> screen_of(None, "cn.zj-tv-home")
     'tv'
     """
-    return str(screen) if screen else placed_at(placement)[1]
+    return str(screen) if screen else placement_region(placement)[1]
 
 
 @lru_cache(maxsize=10_000)
-def placed_at(placement: str) -> tuple[str, str]:
+def placement_region(placement: str) -> tuple[str, str]:
     """Outlet and screen of a placement's id; empty ones for an empty id.
 
     >>> placed_at("cn.zj-tv-home")

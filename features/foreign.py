@@ -13,7 +13,7 @@ from features.activitystreams import from_activity
 from features.segment import from_segment
 from recsys.errors import EventError, Finding
 
-FORMS: Mapping[str, Callable[[object], dict[str, Any]]] = {"segment": from_segment, "activitystreams": from_activity}
+FORMATS: Mapping[str, Callable[[object], dict[str, Any]]] = {"segment": from_segment, "activitystreams": from_activity}
 """By the name that `POST /v1/events?format=` takes."""
 
 _LISTS: Mapping[str, tuple[str, ...]] = {
@@ -36,7 +36,7 @@ _SENT: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def listed(form: str, body: object) -> object:
+def unwrap_batch(form: str, body: object) -> object:
     """The events of a body: those of a list, of Segment's `batch`, of a collection of activities, or one by itself.
 
     What is no body of this form is given back as it is.
@@ -54,7 +54,7 @@ def listed(form: str, body: object) -> object:
     return [body] if "type" in body else body
 
 
-def as_sent(form: str, error: EventError) -> EventError:
+def with_sender_fields(form: str, error: EventError) -> EventError:
     """The same error under the names that the sender used.
 
     >>> as_sent("segment", EventError("x", [Finding("data.item_id", "is missing")])).findings[0].where

@@ -20,7 +20,7 @@ _OURS = frozenset({SOURCE, *MAPPED.values()})
 _WHOLE_MAX = 100
 
 
-def known_as(source: str, id: str) -> str:
+def event_key(source: str, id: str) -> str:
     """`SOURCE#ID`, at most ID_MAX long; a hash stands for what is too long or could be misread. An event that is ours
     already, as the stream, an export and the event log have it, keeps its id.
 
@@ -30,14 +30,14 @@ def known_as(source: str, id: str) -> str:
     >>> known_as("/apps/tv", "e1"), known_as("/mainstay", "/apps/tv#e1"), known_as("/segment", "m1")
     ('/apps/tv#e1', '/apps/tv#e1', 'm1')
     """
-    before = _before(source)
+    before = _split_legacy(source)
     if not before or len(before) + len(id) <= ID_MAX:
         return before + id
     return before + _hash(id)
 
 
 @lru_cache(maxsize=4096)
-def _before(source: str) -> str:
+def _split_legacy(source: str) -> str:
     if source in _OURS:
         return ""
     plain = len(source) <= _WHOLE_MAX and source.isprintable() and " " not in source and _MARK not in source

@@ -14,13 +14,13 @@ COUNTS = "count:"
 TRAFFIC = "traffic:"
 """Attention by hour, one for each placement, region, day and log partition."""
 
-ASIDE = "damaged:"
+QUARANTINE = "damaged:"
 """Corrupt states that were quarantined."""
 
-ERASED = "erased:"
+ERASURES = "erased:"
 """Erased viewers by hash, a copy of the event log's list."""
 
-LIVES = "lives:"
+LOG_EPOCHS = "lives:"
 """Log epochs of a topic, a copy of the event log's list."""
 
 UNFINISHED, REBUILT = "rebuild:unfinished", "rebuild:begun"
@@ -29,5 +29,5 @@ UNFINISHED, REBUILT = "rebuild:unfinished", "rebuild:begun"
 VECTORS = "vector:"
 """Text vectors of items."""
 
-SCANNED = (ITEMS, TRAFFIC, ASIDE)
+INDEXED = (ITEMS, TRAFFIC, QUARANTINE)
 """Prefixes that serving scans while it makes pages, every second to every minute: these scans pass no other keys."""

@@ -11,7 +11,7 @@ MARK = 8
 thousand million events a day one event is lost in twelve thousand years."""
 
 
-def event_mark(id: str) -> bytes:
+def event_digest(id: str) -> bytes:
     """The hash of an event id.
 
     >>> len(event_mark("e7")), event_mark("e7") == event_mark("e8")
@@ -20,7 +20,7 @@ def event_mark(id: str) -> bytes:
     return blake2b(id.encode("utf-8", "surrogatepass"), digest_size=MARK).digest()
 
 
-def place_of(mark: bytes, seen: bytearray) -> int:
+def ring_index(mark: bytes, seen: bytearray) -> int:
     """Where this hash stands in a row of them, in bytes; -1 where it does not.
 
     >>> place_of(b"56789abc", bytearray(b"123456789abcdefg")), place_of(b"9abcdefg", bytearray(b"123456789abcdefg"))

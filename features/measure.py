@@ -18,12 +18,12 @@ from pathlib import Path
 from features.catalogue import read_items
 from features.content.connect import with_content
 from features.offline.log import EventLog
-from features.offline.seen import seen
+from features.offline.seen import iter_impressions
 from features.offline.skew import TOLERANCE, SkewReport, audit_skew
 from recsys.bundle import MANIFEST, TENSORS, unpack
 from recsys.catalog import Catalog
 from recsys.errors import MainstayError
-from recsys.measures.table import Seen, control_measures, table
+from recsys.measures.table import PageView, control_measures, report_table
 from recsys.models.retriever import Retriever, load_retriever
 from recsys.settings import Settings
 
@@ -31,7 +31,7 @@ DAY_S = 86_400.0
 EXIT_INCONCLUSIVE = 3
 FLAGS = ("home", "event_log", "encoder", "vectors", "viewer_ttl_days")
 LOOK_BACK_S = 30 * DAY_S
-GROUPS: Mapping[str, Callable[[Seen], str]] = {
+GROUPS: Mapping[str, Callable[[PageView], str]] = {
     "placement": lambda page: page.placement,
     "outlet": lambda page: page.outlet,
     "region": lambda page: page.region,
@@ -73,17 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MainstayError, OSError) as error:
         print(f"recsys-measure: {error}", file=sys.stderr)
         return 1
-    _print(told)
+    _print_report(told)
     return 0
 
 
-def measure(log: EventLog, catalog: str, days: float, by: Callable[[Seen], str], now: float) -> dict[str, object]:
+def measure(log: EventLog, catalog: str, days: float, by: Callable[[PageView], str], now: float) -> dict[str, object]:
     """`groups`: columns, one entry per group; `controls`: control -> figures. Raises Unavailable, ItemError."""
     items = Catalog.of(read_items(catalog))
     since = now - days * DAY_S
     events = (placed.event for placed in log.replay(since=since - LOOK_BACK_S))  # earlier ones make the histories
-    pages = list(seen((e for e in events if e.kind != "impression" or e.at >= since), items))
-    return {"groups": table(pages, items, by), "controls": control_measures(pages)}
+    pages = list(iter_impressions((e for e in events if e.kind != "impression" or e.at >= since), items))
+    return {"groups": report_table(pages, items, by), "controls": control_measures(pages)}
 
 
 def _retrievers(directories: Sequence[str]) -> dict[str, Retriever]:
@@ -118,7 +118,7 @@ def _print_skew(report: SkewReport) -> int:
     return 0
 
 
-def _print(told: dict[str, object]) -> None:
+def _print_report(told: dict[str, object]) -> None:
     groups, controls = told["groups"], told["controls"]
     assert isinstance(groups, dict)
     assert isinstance(controls, dict)

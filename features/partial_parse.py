@@ -16,7 +16,7 @@ _SUBJECT = re.compile(rb'"subject"\s*:\s*("(?:[^"\\]|\\.){1,1200}")')
 _LONGEST = 200  # an id has no more
 
 
-def named(value: bytes) -> str:
+def viewer_of(value: bytes) -> str:
     """The viewer that these bytes of an event name; empty where they do not say.
 
     >>> named(b'{"data":{"subject":"a"},"subject":"v1","time":"2026'), named(b'{"x":}, "subject": "v2"'), named(b"?")
@@ -29,7 +29,7 @@ def named(value: bytes) -> str:
     return said if isinstance(said, str) and len(said) <= _LONGEST else ""
 
 
-def received(value: bytes) -> float:
+def received_at(value: bytes) -> float:
     """When the server received this, in unix seconds; infinity where the bytes do not say."""
     with suppress(EventError):
         return instant(_object(value).get("receivedat"), "receivedat")

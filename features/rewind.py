@@ -8,7 +8,7 @@ without dates (counts, screens, outlets, hours, satisfaction, the session) is le
 
 from __future__ import annotations
 
-from recsys.state import Shown, ViewerState
+from recsys.state import ImpressionTimes, ViewerState
 
 
 def as_of(state: ViewerState, at: float) -> ViewerState:
@@ -19,20 +19,20 @@ def as_of(state: ViewerState, at: float) -> ViewerState:
     >>> [action.item_id for action in then.recent], then.done
     (['a'], {})
     """
-    shown = {item_id: earlier for item_id, known in state.shown.items() if (earlier := _shown_before(known, at))}
+    shown = {item_id: earlier for item_id, known in state.shown.items() if (earlier := _impressions_before(known, at))}
     return ViewerState(
         state.viewer_id,
         recent=tuple(action for action in state.recent if action.at < at),
         positions={item_id: position for item_id, position in state.positions.items() if position.at < at},
-        done={item_id: when for item_id, when in state.done.items() if when < at},
+        finished_at={item_id: when for item_id, when in state.finished_at.items() if when < at},
         hidden={item_id: when for item_id, when in state.hidden.items() if when < at},
         shown=shown,
         counts={},  # undated
-        exposed={target: before for target, times in state.exposed.items() if (before := _before(times, at))},
+        target_impressions={target: before for target, times in state.target_impressions.items() if (before := _before(times, at))},
     )
 
 
-def _shown_before(known: Shown, at: float) -> Shown | None:
+def _impressions_before(known: ImpressionTimes, at: float) -> ImpressionTimes | None:
     """Impressions before a moment; those whose times are not known are the oldest."""
     number, times = known
     before = _before(times, at)

@@ -17,7 +17,7 @@ def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connectio
     A write waits at most `timeout_s` for another process's. WAL lets readers go on meanwhile; synchronous=FULL means
     that what was committed survives a power cut.
     """
-    with faults(path):
+    with map_sqlite_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         try:
@@ -48,7 +48,7 @@ def use_wal(connection: sqlite3.Connection | sqlite3.Cursor, patience_s: float =
 
 
 @contextmanager
-def faults(path: str) -> Iterator[None]:
+def map_sqlite_errors(path: str) -> Iterator[None]:
     """Turns SQLite's errors into Unavailable."""
     try:
         yield

@@ -12,27 +12,27 @@ import numpy as np
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from features.codec import item_at
-from features.fold_item import faster, roll_up, screen_of
+from features.fold_item import update_fast_decay, roll_up, screen_of
 from features.keys import ITEMS
 from features.online import OnlineStore
-from features.unreadable import Unreadable
-from features.votes import IMPRESSION, VISIT, Counted
+from features.unreadable import CorruptStateCounter
+from features.votes import IMPRESSION, VISIT, WeightedEvent
 from recsys.catalog import Catalog
-from recsys.places import Places
+from recsys.places import RegionCounts
 from recsys.state import FAST_HALF_LIFE_S, ItemState, ItemStats, forward_weight
 from recsys.types import ACTIONS, F64, I64
 
 REGIONS_MAX = 8192
 """Regions that are told apart in the statistics of all items, those with the most visits: anybody may name a region."""
 
-SETTLE_EVERY = 1 << 20
+FLUSH_EVERY = 1 << 20
 """Counts by region are summed whenever at least so many wait for it."""
 
-_noted = Unreadable()
+_noted = CorruptStateCounter()
 _COLUMN = {action: column for column, action in enumerate(ACTIONS)}
 
 
-class StatsColumns:
+class ItemColumns:
     """Running forward-decayed counts over the rows of one catalogue; items it does not know are left out.
 
     Adding needs no clock and no order; `at` divides by the weight of the moment asked for (`recsys.state`).
@@ -48,7 +48,7 @@ class StatsColumns:
         self._by_region = _Regions(size)
         self._by_screen: dict[str, F64] = {}
 
-    def add(self, one: Counted) -> None:
+    def add(self, one: WeightedEvent) -> None:
         """Count the votes of one event that `features.fold.sift` (or a `ViewerFold`) let through."""
         event, weight = one.event, forward_weight(one.event.at)
         for item_id, action, worth in one.votes:
@@ -57,7 +57,7 @@ class StatsColumns:
                 continue
             if action == VISIT:
                 self._visits[row] += worth * weight
-                self._hurry(row, worth, event.at)
+                self._update_fast_decay(row, worth, event.at)
                 self._by_region.add(row, dict.fromkeys(roll_up(event.region), worth * weight))
                 if screen := screen_of(event.screen, event.placement):
                     self._at(self._by_screen, screen)[row] += worth * weight
@@ -70,20 +70,20 @@ class StatsColumns:
 
     def merge(self, states: Iterable[ItemState]) -> None:
         """Count what item states have counted already; numbers are gathered first and added as columns."""
-        seen, visited, hidden, acted = _Sums(), _Sums(), _Sums(), _Sums()
-        by_screen: dict[str, _Sums] = defaultdict(_Sums)
+        seen, visited, hidden, acted = _Accumulator(), _Accumulator(), _Accumulator(), _Accumulator()
+        by_screen: dict[str, _Accumulator] = defaultdict(_Accumulator)
         for state in states:
             row = self._row_of.get(state.item_id)
             if row is None:
                 continue
             for source, offset in state.offsets.items():
-                self._upto(source)[row] = offset
+                self._until_offset(source)[row] = offset
             if state.impressions:
                 seen.add(row, state.impressions)
             if state.visits:
                 visited.add(row, state.visits)
-            if state.lately:
-                self._hurry(row, state.lately, state.lately_at)
+            if state.recent_counts:
+                self._update_fast_decay(row, state.recent_counts, state.recent_at)
             for action, worth in state.counts.items():
                 if action in _COLUMN:
                     acted.add(row * len(ACTIONS) + _COLUMN[action], worth)
@@ -111,20 +111,20 @@ class StatsColumns:
             by_screen={screen: (visits * scale).astype(np.float32) for screen, visits in self._by_screen.items()},
             visits=(self._visits * scale).astype(np.float32),
             hides=(self._hides * scale).astype(np.float32),
-            lately=(self._lately * faded).astype(np.float32),
+            recent=(self._lately * faded).astype(np.float32),
             offsets={source: upto.copy() for source, upto in self._offsets.items()},
             at=now,
         )
 
-    def _upto(self, source: str) -> I64:
+    def _until_offset(self, source: str) -> I64:
         offsets = self._offsets.get(source)
         if offsets is None:
             offsets = self._offsets[source] = np.full(len(self._impressions), -1, np.int64)
         return offsets
 
-    def _hurry(self, row: int, worth: float, at: float) -> None:
+    def _update_fast_decay(self, row: int, worth: float, at: float) -> None:
         lately, lately_at = self._lately, self._lately_at
-        lately[row], lately_at[row] = faster(float(lately[row]), float(lately_at[row]), worth, at)
+        lately[row], lately_at[row] = update_fast_decay(float(lately[row]), float(lately_at[row]), worth, at)
 
     def _at(self, columns: dict[str, F64], name: str) -> F64:
         column = columns.get(name)
@@ -133,7 +133,7 @@ class StatsColumns:
         return column
 
 
-class _Sums:
+class _Accumulator:
     """Numbers on their way into a column: plain arrays, as a tuple for each would keep the garbage collector busy."""
 
     def __init__(self) -> None:
@@ -156,10 +156,10 @@ class _Regions:
 
     def __init__(self, rows: int) -> None:
         self._rows, self._code = rows, defaultdict[str, int](count().__next__)
-        self._begin()
+        self._reset()
         self._sum = csr_matrix((0, rows))
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._region, self._row, self._visits = array("i"), array("i"), array("d")
 
     def add(self, row: int, visits: Mapping[str, float]) -> None:
@@ -167,33 +167,33 @@ class _Regions:
         self._region.extend(map(self._code.__getitem__, visits))
         self._visits.extend(visits.values())
         self._row.extend(repeat(row, len(visits)))
-        if len(self._row) >= SETTLE_EVERY + self._sum.nnz:
-            self._settle()
+        if len(self._row) >= FLUSH_EVERY + self._sum.nnz:
+            self._flush()
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         shape, row = (len(self._code), self._rows), np.frombuffer(self._row, np.int32)
         self._sum.resize(shape)
         if len(row):
             place = np.frombuffer(self._region, np.int32), row
             self._sum = self._sum + csr_matrix((np.frombuffer(self._visits), place), shape)  # sums what comes twice
-            self._begin()
+            self._reset()
 
-    def times(self, scale: float) -> Places:
+    def times(self, scale: float) -> RegionCounts:
         """All of it by now, times `scale`; of more than REGIONS_MAX regions those with the most visits."""
-        self._settle()
+        self._flush()
         names, visits = list(self._code), self._sum
         if len(names) > REGIONS_MAX:
             weight = np.asarray(visits.sum(axis=1)).ravel().tolist()
             kept = nlargest(REGIONS_MAX, range(len(names)), key=lambda code: (weight[code], names[code]))
             names, visits = [names[code] for code in kept], visits[kept]
         span = dict(zip(names, pairwise(visits.indptr.tolist()), strict=True))
-        return Places(self._rows, span, visits.indices, (visits.data * scale).astype(np.float32))
+        return RegionCounts(self._rows, span, visits.indices, (visits.data * scale).astype(np.float32))
 
 
-def read_stats(store: OnlineStore, catalog: Catalog, now: float, unreadable: Unreadable = _noted) -> ItemStats:
+def read_stats(store: OnlineStore, catalog: Catalog, now: float, unreadable: CorruptStateCounter = _noted) -> ItemStats:
     """The counts of all items in the online store, their shards summed; those that cannot be read are left out. Raises
     Unavailable."""
-    columns = StatsColumns(catalog)
-    read = (unreadable.read(key, raw, item_at) for key, raw in store.scan(ITEMS))
+    columns = ItemColumns(catalog)
+    read = (unreadable.decode(key, raw, item_at) for key, raw in store.scan(ITEMS))
     columns.merge(state for state in read if state is not None)
     return columns.at(now)

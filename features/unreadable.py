@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from features.codec import StateError
 
-SAID_EVERY_S = 60.0
+LOG_EVERY_S = 60.0
 
 logger = logging.getLogger("mainstay.online")
 S = TypeVar("S")
 
 
-class Unreadable:
+class CorruptStateCounter:
     """Counts what was skipped. For any thread; `clock` is any that only goes forward, in seconds."""
 
     def __init__(
@@ -27,20 +27,20 @@ class Unreadable:
         self._lock = threading.Lock()
         self._unsaid, self._said_at = 0, float("-inf")
 
-    def read(self, key: str, raw: bytes, decode: Callable[[str, bytes], S]) -> S | None:
+    def decode(self, key: str, raw: bytes, decode: Callable[[str, bytes], S]) -> S | None:
         """The state that was read at this key; None when it cannot be read."""
         try:
             return decode(key, raw)
         except StateError as error:
-            self.skipped(key, error)
+            self.record(key, error)
             return None
 
-    def skipped(self, key: str, error: StateError) -> None:
+    def record(self, key: str, error: StateError) -> None:
         """Note that the state at this key was left out."""
         self._on_skip(key.partition(":")[0])
         with self._lock:
             self._unsaid += 1
-            if self._clock() < self._said_at + SAID_EVERY_S:
+            if self._clock() < self._said_at + LOG_EVERY_S:
                 return
             count, self._unsaid, self._said_at = self._unsaid, 0, self._clock()
         logger.warning("%d time(s) a state could not be read and was left out; the last, %s: %s", count, key, error)

@@ -24,10 +24,10 @@ SCHEMA: SchemaId = "urn:mainstay:viewer-event:1"
 
 SOURCE = "/mainstay"
 MAX_BYTES = 1 << 20  # of a message that is read
-WRITTEN_MAX = 1_000_000  # of one that is written: with its key it fits a Kafka broker's default
+MAX_ENCODED_BYTES = 1_000_000  # of one that is written: with its key it fits a Kafka broker's default
 LATEST = 2.9e9  # year 2061: up to here doubles tell microseconds apart and hold every forward-decayed count
 CLIENT_LATEST = 253_402_300_799.0  # the last second of year 9999: clients' clocks say such things
-AHEAD_S = 300.0  # a client's clock may be this far ahead of ours; what is further ahead is quarantined
+MAX_CLOCK_SKEW_S = 300.0  # a client's clock may be this far ahead of ours; what is further ahead is quarantined
 
 Kind: TypeAlias = Literal[
     "impression", "click", "open", "play", "pause", "seek", "ping", "complete", "like", "dislike", "hide",
@@ -36,7 +36,7 @@ Kind: TypeAlias = Literal[
 KINDS: tuple[str, ...] = get_args(Kind)
 TYPES = tuple(TYPE_PREFIX + kind for kind in KINDS)
 
-IMPLIES: Mapping[str, tuple[str, ...]] = {
+IMPLIED_ACTIONS: Mapping[str, tuple[str, ...]] = {
     "play": ("play",),
     "complete": ("play", "complete"),
     "like": ("play", "complete", "like"),
@@ -45,7 +45,7 @@ IMPLIES: Mapping[str, tuple[str, ...]] = {
 """Event kind -> the actions of `recsys.types.ACTIONS` it stands for: who likes has seen it to the end, who has seen it
 to the end has played it. Other kinds stand for none."""
 
-ABOUT_AN_ITEM = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
+ITEM_KINDS = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
 LEVELS_MAX = 8  # of a region: each is counted for itself
 REGION = rf"^([a-z0-9_]+(\.[a-z0-9_]+){{0,{LEVELS_MAX - 1}}})?$"
 PLACEMENT = (
@@ -53,7 +53,7 @@ PLACEMENT = (
 )  # empty, or OUTLET-SCREEN-SURFACE
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
-assert set(ACTIONS) == {action for actions in IMPLIES.values() for action in actions}
+assert set(ACTIONS) == {action for actions in IMPLIED_ACTIONS.values() for action in actions}
 
 LIST_MAX = 1000  # items of an impression
 Id = Annotated[str, Meta(min_length=1, max_length=200, extra={"pattern": ID})]
@@ -126,7 +126,7 @@ def mismatch(event: ViewerEvent) -> tuple[str, str] | None:
             return "attention", f"one number per item: {len(items)}, not {len(attention)}"
     elif items or attention or event.context:
         return "items", f"items, attention and context belong to impressions, not to a {kind}"
-    elif event.item_id is None and kind in ABOUT_AN_ITEM:
+    elif event.item_id is None and kind in ITEM_KINDS:
         return "item_id", f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} is about an item: say which"
     elif event.position_s is None:
         if kind == "seek":
@@ -149,10 +149,10 @@ def region_of(outlet: str) -> str:
 
 def actions_of(event: ViewerEvent) -> tuple[str, ...]:
     """The actions of `recsys.types.ACTIONS` this event stands for, in their order."""
-    return IMPLIES.get(event.kind, ())
+    return IMPLIED_ACTIONS.get(event.kind, ())
 
 
-def by_engine(event: ViewerEvent) -> bool:
+def is_engine_impression(event: ViewerEvent) -> bool:
     """Whether this is an impression that the engine wrote of a page it made: it says how, and no client may.
 
     Only such impressions count for what is everybody's: traffic, exposure targets, votes on items. One that a client
@@ -162,11 +162,11 @@ def by_engine(event: ViewerEvent) -> bool:
     return event.kind == "impression" and bool(event.context)
 
 
-def ahead(event: ViewerEvent) -> str:
+def clock_skew_reason(event: ViewerEvent) -> str:
     """Why this event is quarantined; empty when it is not. Its client's clock was further ahead than a clock may be.
 
     Such an event is kept on the stream and no state is made of it: `decode` refuses it, so it becomes a dead letter.
     """
-    if event.client_at is None or event.client_at <= event.at + AHEAD_S:
+    if event.client_at is None or event.client_at <= event.at + MAX_CLOCK_SKEW_S:
         return ""
-    return f"{event.client_at - event.at:,.0f} s ahead of the server's clock: quarantined (over {AHEAD_S:.0f} s)"
+    return f"{event.client_at - event.at:,.0f} s ahead of the server's clock: quarantined (over {MAX_CLOCK_SKEW_S:.0f} s)"

@@ -29,27 +29,27 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.aside import aside, let_go
+from features.aside import quarantined, discard
 from features.codec import StateError, viewer_at, viewer_key
-from features.dead_letters import forget_letters, read_letters, whose
+from features.dead_letters import delete_letters, read_dead_letters, viewer_of_letter
 from features.events import encode
 from features.marks import MARK
 from features.offline.compact import purge
 from features.offline.erased import hashed
 from features.offline.log import EventLog
-from features.offline.table import placed_of, whole
+from features.offline.table import logged_events, with_all_columns
 from features.online import OnlineStore
 from features.stream import Stream
 from features.voted import RECORD
 
-_OWN = """
+_STATE_PREFIXES = """
     SELECT * FROM log WHERE viewer_id = $viewer
     QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY "at", source, "offset"
 """
 
 
 @dataclass(frozen=True)
-class Erasing:
+class ErasureReport:
     """What an erasure did: whether there was a state online, events in the log, files that were written anew, and
     messages left in the stream (None: the stream keeps all until its retention ends)."""
 
@@ -68,7 +68,7 @@ def export_viewer(
     CloudEvent, with its `source` and `offset`). Raises Unavailable."""
     key = viewer_key(viewer_id)
     raw = online.get([key])[0]
-    state, unread = None, [{"cause": one.cause, "at": one.at, "raw": one.raw} for one in aside(online, key)]
+    state, unread = None, [{"cause": one.cause, "at": one.at, "raw": one.raw} for one in quarantined(online, key)]
     try:
         state = None if raw is None else msgspec.structs.asdict(viewer_at(key, raw))
     except StateError as error:
@@ -77,11 +77,11 @@ def export_viewer(
         for ids in ("seen_ids", "passed_ids"):
             state[ids] = len(state[ids]) // MARK  # hashes of ids of events that follow
         state["voted"] = len(state["voted"]) // RECORD  # days and items of the same events
-    dead = [] if stream is None else [one for one in read_letters(stream, topic) if whose(one) == viewer_id]
+    dead = [] if stream is None else [one for one in read_dead_letters(stream, topic) if viewer_of_letter(one) == viewer_id]
     yield msgspec.json.encode({"state": state}) + b"\n"
     yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
     yield from (msgspec.json.encode({"dead": one}) + b"\n" for one in dead)
-    for one in placed_of(whole(log.query(_OWN, {"viewer": viewer_id}))):
+    for one in logged_events(with_all_columns(log.query(_STATE_PREFIXES, {"viewer": viewer_id}))):
         event = msgspec.Raw(encode(one.event, checked=True))  # as it was taken, whatever is taken today
         yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"
 
@@ -95,7 +95,7 @@ def erase_viewer(
     stream: Stream | None = None,
     topic: str = "",
     group: str = "",
-) -> Erasing:
+) -> ErasureReport:
     """Forget all that the viewer did up to unix second `now`, in this topic's messages as well if the stream is given;
     `group`: of the workers. Raises Unavailable; then it must be said again."""
     key = viewer_key(viewer_id)
@@ -106,11 +106,11 @@ def erase_viewer(
     log.erased.add(hashed(viewer_id), now, held=held or events > 0)
     log.erased.agree_with(online)
     online.delete([key])
-    let_go(online, [key])
+    discard(online, [key])
     files, left = purge(log, viewer_id), None
     if files and not (held or events):  # what was folded while this began
         log.erased.add(hashed(viewer_id), now)
     if stream is not None and (retention := stream.retention) is not None:
-        left = retention.forget(topic, viewer_id, [group])
-        left += forget_letters(stream, retention, topic, viewer_id, [group])
-    return Erasing(held, events, files, left)
+        left = retention.delete_key(topic, viewer_id, [group])
+        left += delete_letters(stream, retention, topic, viewer_id, [group])
+    return ErasureReport(held, events, files, left)

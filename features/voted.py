@@ -38,25 +38,25 @@ def day_of(at: float) -> int:
     return min(max(int(at // DAY_S), 0), _LATEST)
 
 
-def note(voted: bytearray, left: Recent, newest: float) -> None:
+def append(history: bytearray, left: Recent, newest: float) -> None:
     """Remember an action that left `recent`, whose newest is of unix second `newest`."""
     oldest = max(day_of(newest) - WINDOW_D + 1, 0).to_bytes(2)
-    if voted and voted[:2] < oldest:
-        del voted[: RECORD * _place(voted, oldest)]
+    if history and history[:2] < oldest:
+        del history[: RECORD * _record_offset(history, oldest)]
     mark = day_of(left.at).to_bytes(2) + _hash(left.item_id)
     if mark[:2] < oldest or left.kind not in _BIT:
         return
-    at, kinds = RECORD * _place(voted, mark), _BIT[left.kind]
-    if voted[at : at + 6] == mark:
-        kinds |= int.from_bytes(voted[at + 6 : at + RECORD])
-        voted[at + 6 : at + RECORD] = kinds.to_bytes(2)
+    at, kinds = RECORD * _record_offset(history, mark), _BIT[left.kind]
+    if history[at : at + 6] == mark:
+        kinds |= int.from_bytes(history[at + 6 : at + RECORD])
+        history[at + 6 : at + RECORD] = kinds.to_bytes(2)
         return
-    voted[at:at] = mark + kinds.to_bytes(2)
-    if len(voted) > RECORD * VOTED_MAX:
-        del voted[:RECORD]
+    history[at:at] = mark + kinds.to_bytes(2)
+    if len(history) > RECORD * VOTED_MAX:
+        del history[:RECORD]
 
 
-def blind(voted: bytes | bytearray, recent: Sequence[Recent], at: float) -> bool:
+def is_saturated(voted: bytes | bytearray, recent: Sequence[Recent], at: float) -> bool:
     """Whether a vote at unix second `at` may be one that is no longer remembered.
 
     >>> blind(b"", [], 0.0)
@@ -68,7 +68,7 @@ def blind(voted: bytes | bytearray, recent: Sequence[Recent], at: float) -> bool
     return len(recent) >= RECENT_MAX and day_of(at) <= day_of(recent[-1].at) - WINDOW_D  # very late
 
 
-def days_of(voted: bytes | bytearray, item_id: str, at: float) -> list[tuple[int, int]]:
+def voted_days(voted: bytes | bytearray, item_id: str, at: float) -> list[tuple[int, int]]:
     """(day, set of kinds as `bits` has it) of what the viewer did with an item in the WINDOW_D days up to unix second
     `at`, and later."""
     mark, oldest, days = _hash(item_id), day_of(at) - WINDOW_D + 1, []
@@ -82,7 +82,7 @@ def days_of(voted: bytes | bytearray, item_id: str, at: float) -> list[tuple[int
     return days
 
 
-def bits(kinds: Iterable[str]) -> int:
+def kind_mask(kinds: Iterable[str]) -> int:
     """A set of event kinds as a record holds it.
 
     >>> bits(["click", "play"])
@@ -96,7 +96,7 @@ def _hash(item_id: str) -> bytes:
     return blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
 
 
-def _place(voted: bytearray, mark: bytes) -> int:
+def _record_offset(voted: bytearray, mark: bytes) -> int:
     """Number of the first record that is not before this beginning of one."""
     size = len(mark)
     return bisect_left(range(len(voted) // RECORD), mark, key=lambda n: bytes(voted[RECORD * n : RECORD * n + size]))

@@ -22,17 +22,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from features.events import IMPLIES, ViewerEvent, by_engine
-from features.voted import bits, blind, day_of, days_of
-from recsys.state import DAY_S, RECENT_MAX, Position, Recent, Shown
+from features.events import IMPLIED_ACTIONS, ViewerEvent, is_engine_impression
+from features.voted import kind_mask, is_saturated, day_of, voted_days
+from recsys.state import DAY_S, RECENT_MAX, Position, Recent, ImpressionTimes
 
-FASTEST = 3.0
+MIN_COMPLETION_SHARE = 3.0
 """Times normal speed: faster than this nobody watches to the end."""
 
-REPEATED = 0.25
+REPEAT_WINDOW_S = 0.25
 """What a vote is worth against the one of the day before, of the same viewer, item and action."""
 
-KNOWN = 4
+TRUST_HISTORY_MAX = 4
 """From so many different items on a viewer has a whole vote."""
 
 VISIT = "visit"
@@ -41,13 +41,13 @@ IMPRESSION = "impression"
 COUNTS: Mapping[str, tuple[str, ...]] = {
     "click": (VISIT, "click"),
     "open": (VISIT, "open"),
-    **{kind: ((VISIT, *actions) if "play" in actions else actions) for kind, actions in IMPLIES.items()},
+    **{kind: ((VISIT, *actions) if "play" in actions else actions) for kind, actions in IMPLIED_ACTIONS.items()},
     **{kind: (kind,) for kind in ("hide", "share", "comment", "favourite")},
 }
 """Event kind -> what it counts for in the state of its item; other kinds count for nothing, but for impressions."""
 
 _COUNTING = {
-    action: bits(kind for kind, counted in COUNTS.items() if action in counted)
+    action: kind_mask(kind for kind, counted in COUNTS.items() if action in counted)
     for action in {action for counted in COUNTS.values() for action in counted}
 }
 
@@ -56,7 +56,7 @@ Vote: TypeAlias = tuple[str, str, float]
 """What one event adds to one count of one item, before decay: item id, action, worth in (0, 1]."""
 
 
-class Placed(NamedTuple):
+class LoggedEvent(NamedTuple):
     """An event and its place in the log: `source` names log and partition (`features.offline.lives`)."""
 
     source: str
@@ -64,7 +64,7 @@ class Placed(NamedTuple):
     event: ViewerEvent
 
 
-class Counted(NamedTuple):
+class WeightedEvent(NamedTuple):
     """An event that counts, with its votes: what `sift` lets through."""
 
     source: str
@@ -76,40 +76,40 @@ class Counted(NamedTuple):
 def items_of(event: ViewerEvent) -> tuple[str, ...]:
     """Ids of the items whose state this event changes."""
     if event.kind == IMPRESSION:
-        return event.items if by_engine(event) else ()
+        return event.items if is_engine_impression(event) else ()
     return (event.item_id,) if event.item_id is not None and event.kind in COUNTS else ()
 
 
-def votes_of(
+def contributions(
     event: ViewerEvent,
     recent: Sequence[Recent],
-    shown: Mapping[str, Shown],
+    shown: Mapping[str, ImpressionTimes],
     positions: Mapping[str, Position],
     voted: bytes | bytearray = b"",
 ) -> tuple[Vote, ...]:
     """The votes of an event, given what its viewer's state remembered before it."""
     if event.kind == IMPRESSION:
-        return _of_impression(event, shown) if by_engine(event) else ()
+        return _impression_votes(event, shown) if is_engine_impression(event) else ()
     item_id, actions = event.item_id, COUNTS.get(event.kind)
     if item_id is None or actions is None:
         return ()
-    worth = moderation(recent) * standing(recent, item_id)
-    if worth <= 0.0 or blind(voted, recent, event.at):
+    worth = activity_discount(recent) * trust_weight(recent, item_id)
+    if worth <= 0.0 or is_saturated(voted, recent, event.at):
         return ()
     before = [one for one in recent if one.item_id == item_id]
-    earlier = days_of(voted, item_id, event.at) if voted else []
+    earlier = voted_days(voted, item_id, event.at) if voted else []
     if not before and not earlier:
         return tuple([(item_id, action, worth) for action in actions])
     today, votes = day_of(event.at), []
     for action in actions:
         days = {day_of(one.at) for one in before if action in COUNTS.get(one.kind, ())}
         days.update(day for day, kinds in earlier if kinds & _COUNTING[action])
-        if today not in days and (action != "complete" or _believed(event, before, positions)):
-            votes.append((item_id, action, worth * REPEATED ** len(days)))
+        if today not in days and (action != "complete" or is_plausible_completion(event, before, positions)):
+            votes.append((item_id, action, worth * REPEAT_WINDOW_S ** len(days)))
     return tuple(votes)
 
 
-def moderation(recent: Sequence[Recent]) -> float:
+def activity_discount(recent: Sequence[Recent]) -> float:
     """What a vote of this viewer is worth, in [0, 1]: below 1 when the remembered actions fill less than a day.
 
     >>> moderation([Recent("a", "play", 600.0 * n) for n in range(RECENT_MAX)]) == 99 * 600 / DAY_S
@@ -120,7 +120,7 @@ def moderation(recent: Sequence[Recent]) -> float:
     return min(1.0, (recent[-1].at - recent[0].at) / DAY_S)
 
 
-def standing(recent: Sequence[Recent], item_id: str) -> float:
+def trust_weight(recent: Sequence[Recent], item_id: str) -> float:
     """What a vote of this viewer on this item is worth, in (0, 1], by how many items the viewer is known to have tried.
 
     >>> standing([Recent("a", "play", 0.0), Recent("a", "like", 1.0)], "b")
@@ -129,12 +129,12 @@ def standing(recent: Sequence[Recent], item_id: str) -> float:
     items = {item_id}
     for one in reversed(recent):
         items.add(one.item_id)
-        if len(items) == KNOWN:
+        if len(items) == TRUST_HISTORY_MAX:
             return 1.0
-    return len(items) / KNOWN
+    return len(items) / TRUST_HISTORY_MAX
 
 
-def _of_impression(event: ViewerEvent, shown: Mapping[str, Shown]) -> tuple[Vote, ...]:
+def _impression_votes(event: ViewerEvent, shown: Mapping[str, ImpressionTimes]) -> tuple[Vote, ...]:
     today, votes = event.at // DAY_S, []
     for item_id in event.items:
         known = shown.get(item_id)
@@ -143,13 +143,13 @@ def _of_impression(event: ViewerEvent, shown: Mapping[str, Shown]) -> tuple[Vote
             continue
         days = {at // DAY_S for at in known[1]}
         if today not in days:
-            votes.append((item_id, IMPRESSION, REPEATED ** len(days)))
+            votes.append((item_id, IMPRESSION, REPEAT_WINDOW_S ** len(days)))
     return tuple(votes)
 
 
-def _believed(event: ViewerEvent, before: Sequence[Recent], positions: Mapping[str, Position]) -> bool:
+def is_plausible_completion(event: ViewerEvent, before: Sequence[Recent], positions: Mapping[str, Position]) -> bool:
     """Whether there was time to watch the item to its end; yes where its length or its beginning is not known."""
     known = positions.get(str(event.item_id))
     duration_s = event.duration_s or (known.duration_s if known is not None else 0.0)
     begun = min((one.at for one in before if one.kind == "play" and one.at <= event.at), default=None)
-    return begun is None or event.at - begun >= duration_s / FASTEST
+    return begun is None or event.at - begun >= duration_s / MIN_COMPLETION_SHARE

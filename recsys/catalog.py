@@ -47,7 +47,7 @@ class Window(BaseModel):
     screens: tuple[Screen, ...] = ()
 
     @model_validator(mode="after")
-    def _ordered(self) -> Window:
+    def _check_order(self) -> Window:
         if self.start and self.until and self.until <= self.start:
             raise ValueError("a rights window must end after it starts")
         return self
@@ -215,13 +215,13 @@ class Catalog:
         axes, axis = self._put_axes(rows, changed, n)
         outlets, outlet = self.outlets.add(item.outlet for item in changed)
         providers, provider = self.providers.add(item.provider or item.outlet for item in changed)
-        topics, topic = _coded(self.topics, [item.topic or _root(item.labels) for item in changed])
-        series_names, series = _coded(self.series_names, [item.series for item in changed])
-        regions, region = _coded(self.regions, [item.region or "" for item in changed])
-        hulls = [_hull(item.rights) for item in changed]
+        topics, topic = _encode_column(self.topics, [item.topic or _root(item.labels) for item in changed])
+        series_names, series = _encode_column(self.series_names, [item.series for item in changed])
+        regions, region = _encode_column(self.regions, [item.region or "" for item in changed])
+        hulls = [_time_bounds(item.rights) for item in changed]
 
         def put(column: npt.NDArray[T], entries: Sequence[object]) -> npt.NDArray[T]:
-            grown = _grown(column, (n, *column.shape[1:]))
+            grown = _extend_column(column, (n, *column.shape[1:]))
             grown[rows] = np.asarray(entries, column.dtype)
             return grown
 
@@ -259,7 +259,7 @@ class Catalog:
     def _put_labels(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, Bool]:
         """Return the labels and their column [n, L], with the labels of the changed items at `rows`."""
         labels, _ = self.labels.add(label for item in changed for label in item.labels)
-        column = _grown(self.label, (n, len(labels.names)))
+        column = _extend_column(self.label, (n, len(labels.names)))
         column[rows] = False
         for row, item in zip(rows, changed, strict=True):
             column[row, [labels.code[name] for name in item.labels]] = True
@@ -268,7 +268,7 @@ class Catalog:
     def _put_axes(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, F32]:
         """Return the axes and their column [n, V], with the values of the changed items at `rows`."""
         axes, _ = self.axes.add(axis for item in changed for axis in item.axes)
-        column = _grown(self.axis, (n, len(axes.names)))
+        column = _extend_column(self.axis, (n, len(axes.names)))
         column[rows] = 0.0
         for row, item in zip(rows, changed, strict=True):
             for name, value in item.axes.items():
@@ -306,20 +306,20 @@ def _root(labels: Sequence[str]) -> str:
     return labels[0].partition("/")[0] if labels else ""
 
 
-def _coded(words: Vocabulary, names: Sequence[str]) -> tuple[Vocabulary, list[int]]:
+def _encode_column(words: Vocabulary, names: Sequence[str]) -> tuple[Vocabulary, list[int]]:
     """Codes of names, -1 for the empty name."""
     words, _ = words.add(name for name in names if name)
     return words, [words.code[name] if name else -1 for name in names]
 
 
-def _grown(column: npt.NDArray[T], shape: tuple[int, ...]) -> npt.NDArray[T]:
+def _extend_column(column: npt.NDArray[T], shape: tuple[int, ...]) -> npt.NDArray[T]:
     """A copy, padded with zeros to a larger shape."""
     grown = np.zeros(shape, column.dtype)
     grown[tuple(slice(size) for size in column.shape)] = column
     return grown
 
 
-def _hull(rights: Sequence[Window]) -> tuple[float, float]:
+def _time_bounds(rights: Sequence[Window]) -> tuple[float, float]:
     """Earliest start and latest end of all windows, unix seconds; infinite where open."""
 
     def second(at: datetime | None, open_end: float) -> float:

@@ -55,7 +55,7 @@ class Finding:
         return f"{self.where}: {self.message}" if self.where else self.message
 
 
-def worded(fault: Mapping[str, Any]) -> str:
+def describe_fault(fault: Mapping[str, Any]) -> str:
     """One fault that a schema found (pydantic's `errors()`), in the words of whoever wrote the input.
 
     >>> worded({"type": "extra_forbidden", "msg": "Extra inputs are not permitted"})

@@ -23,7 +23,7 @@ PROBE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Model:
+class ServedModel:
     """One model in service; safe to share between threads."""
 
     bundle: Bundle
@@ -41,7 +41,7 @@ class Model:
         return weight_vector(self.bundle.action_weights)
 
     @classmethod
-    def load(cls, bundle: Bundle, feature_names: Sequence[str], encoder: str | None = None) -> Model:
+    def load(cls, bundle: Bundle, feature_names: Sequence[str], encoder: str | None = None) -> ServedModel:
         """Build and probe; raises BundleError when it would answer otherwise than where it was trained.
 
         feature_names  F names, the columns of what `p` will be given. A model of an older engine, whose features are

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recsys.guidance.receipt import Receipt
-from recsys.guidance.targets.onpage import Credit
-from recsys.types import F32, Rung, Stage
+from recsys.guidance.targets.onpage import Delivery
+from recsys.types import F32, FallbackLevel, StageTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Page:
     """The answer: items in slot order, the rung that answered, the receipt of guidance, the trace of every stage."""
 
     items: tuple[PageItem, ...]
-    rung: Rung
+    fallback_level: FallbackLevel
     receipt: Receipt
-    trace: tuple[Stage, ...]
+    trace: tuple[StageTrace, ...]
     features: F32  # [K, F] features as used, for the impression; zero columns where no ranker answered
     model_version: str
     policy_version: str
-    credits: Mapping[str, Credit] = field(default_factory=dict)  # what the page did for each exposure target
+    delivered: Mapping[str, Delivery] = field(default_factory=dict)  # what the page did for each exposure target
     engagement: float = 0.0  # sum of attention x utility, in play equivalents
     unguided: float = 0.0  # the same of the best page of these candidates without weights and controls

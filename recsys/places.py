@@ -9,7 +9,7 @@ import numpy as np
 from recsys.types import F32, I32
 
 
-class Places(Mapping[str, F32]):
+class RegionCounts(Mapping[str, F32]):
     """Place -> [N] counts, float32, not to be written to. A column is made when it is asked for; one is kept only where
     most rows have a count, so that all takes at most twice the eight bytes of each count that is not nought.
 
@@ -41,9 +41,9 @@ class Places(Mapping[str, F32]):
     def __len__(self) -> int:
         return len(self._span)
 
-    def resized(self, items: int) -> Places:
+    def resized(self, items: int) -> RegionCounts:
         """The same counts among `items` rows, as many or more; new rows have none."""
-        return Places(items, self._span, self._row, self._count)
+        return RegionCounts(items, self._span, self._row, self._count)
 
     @property
     def nbytes(self) -> int:

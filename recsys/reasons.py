@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.batch import Candidates
-from recsys.candidates.context import Ask
+from recsys.candidates.context import RequestContext
 from recsys.candidates.sources import SOURCES
 from recsys.models.history import history
 from recsys.types import I32
@@ -32,7 +32,7 @@ SIMILAR_FROM = 0.3
 """Least cosine of item factors for "because of" to be said."""
 
 
-def reasons(ask: Ask, page: Candidates) -> list[tuple[str, ...]]:
+def explain(ask: RequestContext, page: Candidates) -> list[tuple[str, ...]]:
     """One tuple of codes per slot; the most personal first, never empty."""
     nearest = _nearest_in_history(ask, page.row)
     answer = []
@@ -44,7 +44,7 @@ def reasons(ask: Ask, page: Candidates) -> list[tuple[str, ...]]:
     return answer
 
 
-def _nearest_in_history(ask: Ask, rows: I32) -> list[str]:
+def _nearest_in_history(ask: RequestContext, rows: I32) -> list[str]:
     """Item id of the liked history item most like each row; empty where nothing is alike."""
     none = [""] * len(rows)
     if ask.model is None or ask.viewer is None or ask.vector is None:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from recsys.places import Places
+from recsys.places import RegionCounts
 from recsys.types import ACTIONS, F32, F64, I64
 
 RECENT_MAX = 100
@@ -70,12 +70,12 @@ class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at: float = 0.0  # and of its newest
     actions: int = 0  # events other than impressions and pings
     item_id: str = ""  # what was begun last; empty when nothing was
-    begun: float = 0.0  # when
+    started: float = 0.0  # when
     skipped: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
 
 
-Shown: TypeAlias = tuple[int, tuple[float, ...]]
+ImpressionTimes: TypeAlias = tuple[int, tuple[float, ...]]
 """Impressions of an item to a viewer on all screens: how many ever, and when the newest few were, newest last."""
 
 
@@ -89,22 +89,22 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     viewer_id: str
     recent: tuple[Recent, ...] = ()  # oldest first, at most RECENT_MAX
     positions: dict[str, Position] = {}
-    done: dict[str, float] = {}  # item id -> when it was watched to the end or judged: not offered again
+    finished_at: dict[str, float] = {}  # item id -> when it was watched to the end or judged: not offered again
     hidden: dict[str, float] = {}  # item id -> when the viewer said "not this"
-    shown: dict[str, Shown] = {}  # item id -> its impressions, on whatever screen
+    shown: dict[str, ImpressionTimes] = {}  # item id -> its impressions, on whatever screen
     counts: dict[str, int] = {}  # event kind -> how often, ever
     offsets: dict[str, int] = {}  # "topic/partition" -> last folded offset
-    exposed: dict[str, tuple[float, ...]] = {}  # target with a frequency cap -> when its items were shown, newest last
+    target_impressions: dict[str, tuple[float, ...]] = {}  # target with a frequency cap -> when its items were shown, newest last
     seen_ids: bytes = b""  # 8-byte hashes of recent ids of events that count, newest last
     at: float = 0.0  # unix seconds of the newest event
     screens: dict[str, float] = {}  # screen -> forward-decayed actions on it
     outlets: dict[str, float] = {}  # outlet of the placement -> the same
     hours: dict[int, float] = {}  # hour of the day, UTC -> the same
     session: Session = Session()
-    pleased: float = 0.0  # forward-decayed likes, favourites, shares, and surveys as far as they were good
-    displeased: float = 0.0  # forward-decayed dislikes, hides, and surveys as far as they were bad
-    voted: bytes = b""  # what counted for items and left `recent`: day, item and kinds (`features.voted`), oldest first
-    passed_ids: bytes = b""  # as `seen_ids`, of pings and whatever else only passes by (`features.fold_viewer.passes`)
+    liked_at: float = 0.0  # forward-decayed likes, favourites, shares, and surveys as far as they were good
+    disliked_at: float = 0.0  # forward-decayed dislikes, hides, and surveys as far as they were bad
+    vote_history: bytes = b""  # what counted for items and left `recent`: day, item and kinds (`features.voted`), oldest first
+    seen_event_ring: bytes = b""  # as `seen_ids`, of pings and whatever else only passes by (`features.fold_viewer.passes`)
 
     def impressions_since(self, item_id: str, since: float) -> int:
         """How often the item was shown to the viewer at unix second `since` or later, on all screens together.
@@ -117,10 +117,10 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     def satisfaction(self, now: float) -> float:
         """Share of what the viewer said lately that was good, in (0, 1); 0.5 for who has said nothing."""
         prior = forward_weight(now)  # one good and one bad word at this moment
-        return (self.pleased + prior) / (self.pleased + self.displeased + 2 * prior)
+        return (self.liked_at + prior) / (self.liked_at + self.disliked_at + 2 * prior)
 
 
-def forgotten(at: float, now: float, ttl_s: float) -> bool:
+def is_expired(at: float, now: float, ttl_s: float) -> bool:
     """Whether a viewer or an item whose newest event was at unix second `at` has been idle too long to be remembered at
     `now`.
 
@@ -133,12 +133,12 @@ def forgotten(at: float, now: float, ttl_s: float) -> bool:
     return now - at > ttl_s
 
 
-def remembered(state: ViewerState | None, now: float, ttl_s: float) -> ViewerState | None:
+def unexpired(state: ViewerState | None, now: float, ttl_s: float) -> ViewerState | None:
     """The state as a reader at unix second `now` may see it: None when there is none or it is `forgotten`.
 
     A state that has no newest event (`at` is 0) was made by hand and is not forgotten.
     """
-    return None if state is None or (state.at and forgotten(state.at, now, ttl_s)) else state
+    return None if state is None or (state.at and is_expired(state.at, now, ttl_s)) else state
 
 
 class ItemState(msgspec.Struct, frozen=True, array_like=True):
@@ -157,8 +157,8 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
     offsets: dict[str, int] = {}
     visits: float = 0.0
     screens: dict[str, float] = {}  # screen -> decayed visits on it
-    lately: float = 0.0
-    lately_at: float = 0.0
+    recent_counts: float = 0.0
+    recent_at: float = 0.0
     at: float = 0.0  # unix seconds of the newest event, whether it counted or not
 
 
@@ -183,7 +183,7 @@ class ItemStats:
     by_screen: Mapping[str, F32] = field(default_factory=dict)
     visits: F32 | None = None
     hides: F32 | None = None
-    lately: F32 | None = None
+    recent: F32 | None = None
     offsets: Mapping[str, I64] = field(default_factory=dict)
     at: float = 0.0
 
@@ -224,7 +224,7 @@ class ItemStats:
         Pulled towards 1 as by `shrink` visits.
         """
         steady = self._visits() * np.float32(FAST_HALF_LIFE_S / HALF_LIFE_S)
-        lately = steady if self.lately is None else self.lately
+        lately = steady if self.recent is None else self.recent
         trend: F32 = (lately + np.float32(shrink)) / (steady + np.float32(shrink))
         return trend
 
@@ -235,14 +235,14 @@ class ItemStats:
             return self
         return ItemStats(
             np.vstack([self.count, np.zeros((missing, self.count.shape[1]), np.float32)]),
-            _longer(self.impressions, missing),
+            _extended(self.impressions, missing),
             self.by_region.resized(items)
-            if isinstance(self.by_region, Places)
-            else {region: _longer(visits, missing) for region, visits in self.by_region.items()},
-            {screen: _longer(visits, missing) for screen, visits in self.by_screen.items()},
-            None if self.visits is None else _longer(self.visits, missing),
-            None if self.hides is None else _longer(self.hides, missing),
-            None if self.lately is None else _longer(self.lately, missing),
+            if isinstance(self.by_region, RegionCounts)
+            else {region: _extended(visits, missing) for region, visits in self.by_region.items()},
+            {screen: _extended(visits, missing) for screen, visits in self.by_screen.items()},
+            None if self.visits is None else _extended(self.visits, missing),
+            None if self.hides is None else _extended(self.hides, missing),
+            None if self.recent is None else _extended(self.recent, missing),
             offsets={source: np.concatenate([upto, np.full(missing, -1)]) for source, upto in self.offsets.items()},
             at=self.at,
         )
@@ -257,5 +257,5 @@ def _rate(part: F32, whole: F32, shrink: float) -> F32:
     return rate
 
 
-def _longer(column: F32, missing: int) -> F32:
+def _extended(column: F32, missing: int) -> F32:
     return np.concatenate([column, np.zeros(missing, np.float32)])

@@ -46,7 +46,7 @@ class Surface(StrEnum):
     PUSH = "push"
 
 
-class Rung(StrEnum):
+class FallbackLevel(StrEnum):
     """How much of the engine answered, best first. Every rung passes the same eligibility and guidance."""
 
     PERSONAL = "personal"
@@ -55,7 +55,7 @@ class Rung(StrEnum):
     EDITORIAL = "editorial"
 
 
-class Drop(StrEnum):
+class DropReason(StrEnum):
     """Why a candidate left the pipeline."""
 
     UNPUBLISHED = "unpublished"
@@ -66,7 +66,7 @@ class Drop(StrEnum):
     SEEN = "seen"
     HIDDEN = "hidden"
     BLOCKED = "blocked"
-    ENOUGH = "enough"  # the viewer has seen as much of an exposure target as its frequency cap allows
+    FREQUENCY_CAPPED = "enough"  # the viewer has seen as much of an exposure target as its frequency cap allows
     SURPLUS = "surplus"  # eligible, but beyond the number of candidates the ranker takes
     UNSELECTED = "unselected"  # ranked, but not among the slots
 
@@ -125,11 +125,11 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageTrace:
     """What one stage took, kept and dropped. The law of the pipeline: `entered == left + sum(dropped.values())`."""
 
     name: str
     entered: int
     left: int
-    dropped: Mapping[Drop, int] = field(default_factory=dict)
+    dropped: Mapping[DropReason, int] = field(default_factory=dict)
     error: str | None = None

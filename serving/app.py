@@ -11,43 +11,43 @@ from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
 from features.content import Encoder
-from features.content.connect import lock_of, open_encoder
-from features.content.vectors import Vectors
-from features.offline.lives import sources_of
+from features.content.connect import encoder_lock_path, open_encoder
+from features.content.vectors import EmbeddingRefresher
+from features.offline.lives import epoch_partitions
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
-from features.online.guarded import GuardedStore
+from features.online.guarded import BreakerStore
 from features.online.memory import MemoryStore
 from features.spool import Spool
 from features.spool.connect import open_spool
 from features.stream import Stream
 from features.stream.connect import open_stream
-from features.stream.watch import Watch
-from features.unreadable import Unreadable
+from features.stream.watch import LogWatchdog
+from features.unreadable import CorruptStateCounter
 from recsys.pipeline import Engine
 from recsys.settings import Settings
 from recsys.state import DAY_S
 from serving import problems
 from serving.console import routes as console
-from serving.content import ContentFollower
+from serving.content import EmbeddingPoller
 from serving.control import ControlPlane
 from serving.control.connect import connect, migrate
-from serving.control.ledger import answering
-from serving.desk import PolicyDesk
-from serving.feed import FeedService
-from serving.holders import Holders
-from serving.ingest import Ingest
-from serving.measures import LiveMeasures
+from serving.control.ledger import map_db_errors
+from serving.desk import PolicyService
+from serving.feed import PageService
+from serving.holders import SnapshotHolder
+from serving.ingest import EventIntake
+from serving.measures import LiveMetrics
 from serving.metrics import Metrics
 from serving.pollers import build_pollers
-from serving.preview.crew import Crew
-from serving.preview.requests import Requests
-from serving.preview.service import Previews
+from serving.preview.crew import PreviewPool
+from serving.preview.requests import RequestLog
+from serving.preview.service import PreviewService
 from serving.profiles import ready_profiles
-from serving.publisher import Publisher
-from serving.pursuits import TargetLoop
-from serving.registry import ModelFollower
+from serving.publisher import ImpressionPublisher
+from serving.pursuits import PacingLoop
+from serving.registry import ModelPoller
 from serving.routes import (
     events,
     feeds,
@@ -64,7 +64,7 @@ from serving.routes import (
     vocabulary,
 )
 from serving.services import Services
-from serving.targets import TargetDesk
+from serving.targets import TargetService
 from serving.tokens import Tokens, home_secret
 from serving.viewers import ViewerData
 
@@ -110,21 +110,21 @@ def build(
     """Return the app. Arguments that are given are used as they are; the settings say how to make all others."""
     meters = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
-    online, page_store = _stores(settings.online_url) if online is None else (online, GuardedStore(online))
+    online, page_store = _stores(settings.online_url) if online is None else (online, BreakerStore(online))
     control, prepare = (control, _nothing) if control else _control_plane(settings, clock)
-    unreadable = Unreadable(lambda kind: meters.unreadable.labels(kind).inc())
-    holders = Holders(control, online, clock, meters, prepare, unreadable)
+    unreadable = CorruptStateCounter(lambda kind: meters.unreadable.labels(kind).inc())
+    holders = SnapshotHolder(control, online, clock, meters, prepare, unreadable)
     watch, waiting = _open_spool(settings, stream, spool, meters)
     tokens = Tokens(settings.secret.encode() or home_secret(settings.home))
     engine = engine or _engine(settings)
-    publisher, live = Publisher(waiting, meters.lost.inc), LiveMeasures(holders, meters, clock)
-    feed = FeedService(
+    publisher, live = ImpressionPublisher(waiting, meters.lost.inc), LiveMetrics(holders, meters, clock)
+    feed = PageService(
         engine, holders, page_store, publisher, tokens, meters, clock, live.note,
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=unreadable,
     )  # fmt: skip
-    loop = TargetLoop(holders, online, _sources(stream, settings.topic, online), clock, meters, control.revision)
-    desk, log = PolicyDesk(control, holders, clock, loop.foresee, live.worth), EventLog(settings.event_log_dir)
-    requests = Requests(log, online, feed.lately, unreadable=unreadable)
+    loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, meters, control.revision)
+    desk, log = PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value), EventLog(settings.event_log_dir)
+    requests = RequestLog(log, online, feed.recent_queries, unreadable=unreadable)
     models, content = _artifacts(settings, holders)
     services = Services(
         settings=settings,
@@ -142,18 +142,18 @@ def build(
         unreadable=unreadable,
         publisher=publisher,
         live_metrics=live,
-        models=models,
+        model_poller=models,
         content=content,
-        feed=feed,
-        event_intake=Ingest(waiting, control, tokens, meters, clock, lambda: holders.current.catalog.row_of),
+        pages=feed,
+        event_intake=EventIntake(waiting, control, tokens, meters, clock, lambda: holders.current.catalog.row_of),
         targets=loop,
         policy_service=desk,
-        target_service=TargetDesk(loop, control, desk),
-        previews=Previews(engine, holders, requests, Crew(), clock),
-        viewer_data=ViewerData(log, online, stream, settings.topic, settings.group, clock, (feed.forget, live.forget)),
+        target_service=TargetService(loop, control, desk),
+        previews=PreviewService(engine, holders, requests, PreviewPool(), clock),
+        viewer_data=ViewerData(log, online, stream, settings.topic, settings.group, clock, (feed.forget_viewer, live.forget)),
         profiles=ready_profiles(),
     )
-    services.followers.update(build_pollers(services))
+    services.pollers.update(build_pollers(services))
     return create_app(services)
 
 
@@ -186,7 +186,7 @@ def _control_plane(settings: Settings, clock: Callable[[], float]) -> tuple[Cont
     database = connect(settings.control_url)
 
     def prepare() -> None:
-        with answering():
+        with map_db_errors():
             migrate(database)
 
     return ControlPlane(database, clock), prepare
@@ -201,31 +201,31 @@ def _engine(settings: Settings) -> Engine:
     )
 
 
-def _artifacts(settings: Settings, holders: Holders) -> tuple[ModelFollower, ContentFollower | None]:
+def _artifacts(settings: Settings, holders: SnapshotHolder) -> tuple[ModelPoller, EmbeddingPoller | None]:
     """Return what brings new models, and new text vectors if an encoder is configured, into the snapshot."""
     encoder = open_encoder(settings.encoder)
-    content = None if encoder is None else ContentFollower(_vectors(settings, encoder), holders)
-    models = ModelFollower(
+    content = None if encoder is None else EmbeddingPoller(_vectors(settings, encoder), holders)
+    models = ModelPoller(
         settings.registry_uri,
         settings.model,
         settings.alias,
         FEATURES,
-        holders.take_model,
+        holders.set_model,
         lambda: encoder.name if encoder else "",
     )
     return models, content
 
 
-def _open_spool(settings: Settings, stream: Stream, spool: OpenSpool | None, metrics: Metrics) -> tuple[Watch, Spool]:
+def _open_spool(settings: Settings, stream: Stream, spool: OpenSpool | None, metrics: Metrics) -> tuple[LogWatchdog, Spool]:
     """Return the spool and the watchdog of the stream, which has the spool send again what a lost log contained."""
 
     def on_loss(why: str) -> None:
         metrics.stream_losses.inc()
         waiting.redeliver()
 
-    watch = Watch(stream, settings.topic, settings.group, on_loss)
+    watch = LogWatchdog(stream, settings.topic, settings.group, on_loss)
     waiting = (
-        spool(watch.saw)
+        spool(watch.record_acked)
         if spool
         else open_spool(
             settings.stream_url,
@@ -233,23 +233,23 @@ def _open_spool(settings: Settings, stream: Stream, spool: OpenSpool | None, met
             settings.topic,
             directory=settings.spool_dir,
             limit_bytes=settings.spool_mb << 20,
-            on_delivered=watch.saw,
+            on_delivered=watch.record_acked,
         )
     )
     return watch, waiting
 
 
-def _stores(url: str) -> tuple[OnlineStore, GuardedStore]:
+def _stores(url: str) -> tuple[OnlineStore, BreakerStore]:
     """Return the online store for work that can wait, and for pages; a store in memory serves both."""
     patient = open_online(url, STORE_TIMEOUT_S)
     quick = patient if isinstance(patient, MemoryStore) else open_online(url)
-    return patient, GuardedStore(quick)
+    return patient, BreakerStore(quick)
 
 
-def _vectors(settings: Settings, encoder: Encoder) -> Vectors:
+def _vectors(settings: Settings, encoder: Encoder) -> EmbeddingRefresher:
     """Return the store of text vectors."""
     store = open_online(settings.vectors_url, STORE_TIMEOUT_S)
-    return Vectors(encoder, store, "" if isinstance(store, MemoryStore) else lock_of(settings))
+    return EmbeddingRefresher(encoder, store, "" if isinstance(store, MemoryStore) else encoder_lock_path(settings))
 
 
 def _sources(stream: Stream, topic: str, online: OnlineStore) -> Callable[[], list[str]]:
@@ -262,6 +262,6 @@ def _sources(stream: Stream, topic: str, online: OnlineStore) -> Callable[[], li
     def sources() -> list[str]:
         if not partitions:
             partitions.append(stream.partitions(topic))
-        return sources_of(online, topic, partitions[0])
+        return epoch_partitions(online, topic, partitions[0])
 
     return sources

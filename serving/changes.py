@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from features.changes import Change, as_record, changes_topic, item_change, policy_change
-from features.spool.place import Claim, Position
+from features.changes import Change, to_record, changes_topic, item_change, policy_change
+from features.spool.place import DirectoryLease, DeliveryCursor
 from features.stream import Stream
 from recsys.errors import Unavailable
 from serving.control import ControlPlane
@@ -18,7 +18,7 @@ from serving.control import ControlPlane
 AT_ONCE = 500
 
 
-class Changes:
+class ChangePublisher:
     """The outbox of the control plane."""
 
     def __init__(
@@ -26,8 +26,8 @@ class Changes:
     ) -> None:
         self._control, self._stream, self._topic = control, stream, changes_topic(topic)
         self._directory, self._clock = Path(directory), clock
-        self._claim: Claim | None = None
-        self._told: Position | None = None
+        self._claim: DirectoryLease | None = None
+        self._told: DeliveryCursor | None = None
 
     def step(self) -> int:
         """Tell what is new; how many changes that were. Raises Unavailable."""
@@ -39,8 +39,8 @@ class Changes:
             changes, upto = self._since(max(told.number, 0))
             at = self._clock()
             if changes:
-                self._stream.publish(self._topic, [as_record(change, at) for change in changes])
-            told.move(upto)
+                self._stream.publish(self._topic, [to_record(change, at) for change in changes])
+            told.advance(upto)
             count += len(changes)
         return count
 
@@ -52,11 +52,11 @@ class Changes:
             self._claim.release()
             self._claim = self._told = None
 
-    def _seat(self) -> Position | None:
+    def _seat(self) -> DeliveryCursor | None:
         if self._claim is None:
             try:
-                self._claim = Claim.of(self._directory)
-                self._told = Position(self._directory) if self._claim else None
+                self._claim = DirectoryLease.of(self._directory)
+                self._told = DeliveryCursor(self._directory) if self._claim else None
             except OSError as error:
                 raise Unavailable(f"{self._directory}: {error}") from error
         return self._told

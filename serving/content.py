@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from features.content.vectors import Vectors
+from features.content.vectors import EmbeddingRefresher
 from recsys.content import Content
-from serving.holders import Holders
+from serving.holders import SnapshotHolder
 
 PUBLISH_EVERY_S = 2.0
 """While many items wait, pages see the new vectors no more often: each time, all are copied."""
 
 
-class ContentFollower:
+class EmbeddingPoller:
     """Hands vectors to the holders. `step` is for one follower."""
 
-    def __init__(self, vectors: Vectors, holders: Holders, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, vectors: EmbeddingRefresher, holders: SnapshotHolder, clock: Callable[[], float] = time.monotonic) -> None:
         self.vectors = vectors
         self._holders, self._clock = holders, clock
         self._ready: Content | None = None
@@ -38,5 +38,5 @@ class ContentFollower:
 
     def _publish(self) -> None:
         if self._ready is not None:
-            self._holders.take_content(self._ready)
+            self._holders.set_embeddings(self._ready)
             self._ready, self._published = None, self._clock()

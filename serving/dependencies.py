@@ -8,18 +8,18 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from features.online import OnlineStore
-from features.unreadable import Unreadable
+from features.unreadable import CorruptStateCounter
 from recsys.guidance.profiles import Profile
 from serving.control import ControlPlane
-from serving.desk import PolicyDesk
-from serving.feed import FeedService
-from serving.holders import Holders
-from serving.ingest import Ingest
+from serving.desk import PolicyService
+from serving.feed import PageService
+from serving.holders import SnapshotHolder
+from serving.ingest import EventIntake
 from serving.metrics import Metrics
 from serving.pagination import Pagination
-from serving.preview.service import Previews
+from serving.preview.service import PreviewService
 from serving.services import Services
-from serving.targets import TargetDesk
+from serving.targets import TargetService
 from serving.viewers import ViewerData
 
 
@@ -32,15 +32,15 @@ def _provided(read: Callable[[Services], object]) -> Any:
 
 AllServices = Annotated[Services, _provided(lambda services: services)]
 Paging = Annotated[Pagination, _provided(lambda services: Pagination(services.tokens))]
-Pages = Annotated[FeedService, _provided(lambda services: services.feed)]
-EventIntake = Annotated[Ingest, _provided(lambda services: services.event_intake)]
+Pages = Annotated[PageService, _provided(lambda services: services.pages)]
+EventIntake = Annotated[EventIntake, _provided(lambda services: services.event_intake)]
 Control = Annotated[ControlPlane, _provided(lambda services: services.control)]
-Snapshots = Annotated[Holders, _provided(lambda services: services.holders)]
-Policies = Annotated[PolicyDesk, _provided(lambda services: services.policy_service)]
-Targets = Annotated[TargetDesk, _provided(lambda services: services.target_service)]
-PolicyPreviews = Annotated[Previews, _provided(lambda services: services.previews)]
+Snapshots = Annotated[SnapshotHolder, _provided(lambda services: services.holders)]
+Policies = Annotated[PolicyService, _provided(lambda services: services.policy_service)]
+Targets = Annotated[TargetService, _provided(lambda services: services.target_service)]
+PolicyPreviews = Annotated[PreviewService, _provided(lambda services: services.previews)]
 Viewers = Annotated[ViewerData, _provided(lambda services: services.viewer_data)]
 Profiles = Annotated[Mapping[str, Profile], _provided(lambda services: services.profiles)]
 Online = Annotated[OnlineStore, _provided(lambda services: services.online)]
-CorruptStates = Annotated[Unreadable, _provided(lambda services: services.unreadable)]
+CorruptStates = Annotated[CorruptStateCounter, _provided(lambda services: services.unreadable)]
 Meters = Annotated[Metrics, _provided(lambda services: services.metrics)]

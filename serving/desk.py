@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from recsys.catalog import within
 from recsys.errors import Finding, NotFound, PolicyError
-from recsys.guidance.compile import effective
+from recsys.guidance.compile import merge_policies
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy
-from recsys.guidance.vocabulary import meant
+from recsys.guidance.vocabulary import did_you_mean
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
-from serving.holders import Holders
+from serving.holders import SnapshotHolder
 from serving.policies import check
 from serving.preview.schemas import PreviewRequest
 from serving.problems import FindingOut
@@ -37,19 +37,19 @@ from serving.schemas import (
 
 _CONTROL = re.compile(r"controls\[(\d+)\]")
 
-WORTH = 0.1
+DEFAULT_ITEM_VALUE = 0.1
 """Utility of a slot's item, in play equivalents, before any page was served: generous, so only gross slips are told."""
 
 
 @dataclass(frozen=True)
-class PolicyDesk:
+class PolicyService:
     """Policies of all outlets. Writes go to the control plane; what is in force is what this process serves."""
 
     control: ControlPlane
-    holders: Holders
+    holders: SnapshotHolder
     clock: Callable[[], float]
-    foresee: Callable[[Policy], Iterable[Finding]] = lambda policy: ()  # what the traffic forecast says of a policy
-    worth: Callable[[], float | None] = lambda: None  # utility of a slot's item on recent pages
+    forecast_findings: Callable[[Policy], Iterable[Finding]] = lambda policy: ()  # what the traffic forecast says of a policy
+    item_value: Callable[[], float | None] = lambda: None  # utility of a slot's item on recent pages
 
     def outlets(self) -> list[OutletAnswer]:
         """Every outlet, parents before children."""
@@ -73,8 +73,8 @@ class PolicyDesk:
         versions = self.control.history(outlet)
         if outlet not in snapshot.outlets and not versions:
             raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
-        world = snapshot.worlds.get(outlet)
-        in_force = world.policy.effective if world else effective(self.holders.shelf.chain(outlet))
+        world = snapshot.serving_snapshots.get(outlet)
+        in_force = world.policy.effective if world else merge_policies(self.holders.shelf.chain(outlet))
         return InForce(
             outlet=outlet,
             newest_version=versions[0].version if versions else 0,
@@ -155,25 +155,25 @@ class PolicyDesk:
         return policy
 
     def _parents(self, outlet: str) -> list[Policy]:
-        return [own for code in ancestry(outlet)[:-1] if (own := self.holders.shelf.own(code))]
+        return [own for code in ancestry(outlet)[:-1] if (own := self.holders.shelf.own_policy(code))]
 
     def _lint(self, policy: Policy) -> list[FindingOut]:
         """Lint below the parents that are in force."""
         line = [*self._parents(policy.outlet), policy]
-        found = lint(line, self.holders.current.catalog, self.clock(), self.worth() or WORTH, time.perf_counter)
-        return _with_controls((*self._unknown(policy.outlet), *found, *self.foresee(policy)), policy)
+        found = lint(line, self.holders.current.catalog, self.clock(), self.item_value() or DEFAULT_ITEM_VALUE, time.perf_counter)
+        return _with_controls((*self._unknown(policy.outlet), *found, *self.forecast_findings(policy)), policy)
 
     def _unknown(self, outlet: str) -> Iterator[Finding]:
         """A finding for an outlet of which nobody has heard, nor of any below it."""
         snapshot = self.holders.current
-        known = {*snapshot.outlets, *snapshot.worlds}
+        known = {*snapshot.outlets, *snapshot.serving_snapshots}
         if not any(within(code, outlet) for code in known):
             words = f"no outlet {outlet!r} is known: it has neither items nor a policy nor a name"
-            yield Finding("outlet", f"{words}{meant(outlet, known, '.')}", "warning")
+            yield Finding("outlet", f"{words}{did_you_mean(outlet, known, '.')}", "warning")
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current
-        world = snapshot.worlds.get(outlet.code)
+        world = snapshot.serving_snapshots.get(outlet.code)
         return OutletAnswer(
             code=outlet.code,
             name=dict(outlet.name),

@@ -17,51 +17,51 @@ from pydantic import JsonValue
 
 from features.codec import StateError, viewer_at, viewer_key
 from features.events import ViewerEvent, encode
-from features.offline.known import Known, known
+from features.offline.known import FeatureLineage, lineage_of
 from features.online import OnlineStore
 from features.stream import Record
-from features.unreadable import Unreadable
+from features.unreadable import CorruptStateCounter
 from features.viewer_event import region_of
-from recsys.distribution.screens import default_slots, layout
+from recsys.distribution.screens import default_slots, screen_layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
 from recsys.page import Page
-from recsys.pipeline import UNGUIDED, Engine, World
-from recsys.state import TTL_S, ItemStats, ViewerState, remembered
+from recsys.pipeline import UNGUIDED_ERROR, Engine, ServingSnapshot
+from recsys.state import TTL_S, ItemStats, ViewerState, unexpired
 from recsys.types import Placement, Query
-from serving.holders import Holders, Snapshot
+from serving.holders import SnapshotHolder, Snapshot
 from serving.metrics import Metrics
-from serving.publisher import Publisher
+from serving.publisher import ImpressionPublisher
 from serving.schemas import PageAnswer, PageRequest, Slot, SlotDetail, StageOut, rfc3339
 from serving.tokens import Attribution, PageToken, Tokens
 
 log = logging.getLogger("mainstay.serving")
 
-AGE_KEPT = 21
+AGE_BUCKETS = 21
 """An impression keeps a viewer's age no further than ratings of items go."""
 
-QUERIES_KEPT = 2_000
+QUERIES_MAX = 2_000
 """Latest requests that a process remembers, for previews where no log is at hand."""
 
-QUERIES_KEPT_S = 86_400.0
+QUERIES_TTL_S = 86_400.0
 """And for so long: viewers who are erased by another process leave this one's memory too."""
 
 
 @dataclass(frozen=True)
-class FeedService:
+class PageService:
     """Makes pages. Relevance falls back level by level; guidance and eligibility apply on every level."""
 
     engine: Engine
-    holders: Holders
+    holders: SnapshotHolder
     online: OnlineStore
-    publisher: Publisher
+    publisher: ImpressionPublisher
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
-    watch: Callable[[Query, Page, ViewerState | None], None] = lambda query, page, viewer: None
-    asked: deque[Query] = field(default_factory=lambda: deque(maxlen=QUERIES_KEPT))
+    on_page: Callable[[Query, Page, ViewerState | None], None] = lambda query, page, viewer: None
+    queries: deque[Query] = field(default_factory=lambda: deque(maxlen=QUERIES_MAX))
     viewer_ttl_s: float = TTL_S  # a viewer who was idle for longer is a stranger
-    unreadable: Unreadable = field(default_factory=Unreadable)
+    unreadable: CorruptStateCounter = field(default_factory=CorruptStateCounter)
 
     def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
         """The page. Raises NotFound for an unknown placement, PageTokenError for a page token of another session."""
@@ -69,36 +69,36 @@ class FeedService:
         placement, now = Placement.parse(placement_id), self.clock()
         snapshot = self.holders.current
         query = self._query(placement, asked, now)
-        world, degraded = _world(snapshot, placement.outlet)
+        world, degraded = _serving_snapshot(snapshot, placement.outlet)
         viewer = None
         if asked.personalised:
-            viewer = remembered(self._viewer(asked.viewer_id, degraded), now, self.viewer_ttl_s)
+            viewer = unexpired(self._viewer(asked.viewer_id, degraded), now, self.viewer_ttl_s)
         page = self._page(query, viewer, world, degraded)
-        if fault := next((stage.error for stage in page.trace if (stage.error or "").startswith(UNGUIDED)), None):
+        if fault := next((stage.error for stage in page.trace if (stage.error or "").startswith(UNGUIDED_ERROR)), None):
             log.error("page of request %s at %s: %s", query.request_id, placement.id, fault)
             degraded.append("policy")
         answer = self._answer(asked, query, page, snapshot, degraded)
         if not asked.preview:
             self._count(query, page, degraded, time.perf_counter() - began)
             if page.items:
-                self.asked.append(query)
-                self.watch(query, page, viewer)
-                knew = known(page, viewer, world.stats) if page.features.size else None
+                self.queries.append(query)
+                self.on_page(query, page, viewer)
+                knew = lineage_of(page, viewer, world.stats) if page.features.size else None
                 self.publisher.send(partial(_impression, query, page, knew))
         return answer
 
-    def lately(self) -> tuple[Query, ...]:
+    def recent_queries(self) -> tuple[Query, ...]:
         """The latest requests; what is older than QUERIES_KEPT_S leaves."""
         with suppress(IndexError):  # two threads may look at once
-            while self.asked[0].now < self.clock() - QUERIES_KEPT_S:
-                self.asked.popleft()
-        return tuple(self.asked)
+            while self.queries[0].now < self.clock() - QUERIES_TTL_S:
+                self.queries.popleft()
+        return tuple(self.queries)
 
-    def forget(self, viewer_id: str) -> None:
+    def forget_viewer(self, viewer_id: str) -> None:
         """Remember no request of this viewer; one that others make meanwhile may be forgotten as well."""
-        others = [query for query in tuple(self.asked) if query.viewer_id != viewer_id]
-        self.asked.clear()
-        self.asked.extend(others)
+        others = [query for query in tuple(self.queries) if query.viewer_id != viewer_id]
+        self.queries.clear()
+        self.queries.extend(others)
 
     def _query(self, placement: Placement, asked: PageRequest, now: float) -> Query:
         shown: tuple[str, ...] = ()
@@ -133,11 +133,11 @@ class FeedService:
             degraded.append("online")
             return None
         except StateError as error:
-            self.unreadable.skipped(key, error)
+            self.unreadable.record(key, error)
             degraded.append("online")
             return None
 
-    def _page(self, query: Query, viewer: ViewerState | None, world: World, degraded: list[str]) -> Page:
+    def _page(self, query: Query, viewer: ViewerState | None, world: ServingSnapshot, degraded: list[str]) -> Page:
         """The best page there is; a model that breaks the engine costs the personal level, not the page."""
         try:
             return self.engine.run(query, viewer, world)
@@ -146,7 +146,7 @@ class FeedService:
                 raise
             log.exception("the page of request %s failed; trying without the model", query.request_id)
         degraded.append("model")
-        bare = replace(World.of(world.catalog, world.stats, None, world.policy), steered=world.steered)
+        bare = replace(ServingSnapshot.of(world.catalog, world.stats, None, world.policy), steered=world.steered)
         return self.engine.run(query, None, bare)
 
     def _answer(
@@ -175,7 +175,7 @@ class FeedService:
             request_id=query.request_id,
             placement=placement,
             at=rfc3339(query.now),
-            fallback_level=page.rung.value,
+            fallback_level=page.fallback_level.value,
             items=slots,
             next_page_token=page_token,
             attribution_token=self.tokens.write_attribution(
@@ -196,58 +196,58 @@ class FeedService:
     def _count(self, query: Query, page: Page, degraded: list[str], took_s: float) -> None:
         screen = query.placement.screen.value
         self.metrics.page_s.labels(screen).observe(took_s)
-        self.metrics.pages.labels(page.rung.value, screen).inc()
+        self.metrics.pages.labels(page.fallback_level.value, screen).inc()
         for part in degraded:
             self.metrics.degraded_parts.labels(part).inc()
         for control in page.receipt.controls:
             self.metrics.controls.labels(query.placement.outlet, control.id, control.status).inc()
 
 
-def _world(snapshot: Snapshot, outlet: str) -> tuple[World, list[str]]:
+def _serving_snapshot(snapshot: Snapshot, outlet: str) -> tuple[ServingSnapshot, list[str]]:
     """What pages of this outlet are made from, and which parts are not what they should be."""
     if snapshot.revision < 0:
         # Nothing was ever read: no catalogue, so an empty page that says so, rather than an error on a screen.
-        return World.of(snapshot.catalog, ItemStats.empty(0), None, compile_policy((), snapshot.catalog)), [
+        return ServingSnapshot.of(snapshot.catalog, ItemStats.empty(0), None, compile_policy((), snapshot.catalog)), [
             "control",
             "model",
         ]
-    world = snapshot.worlds.get(outlet)
+    world = snapshot.serving_snapshots.get(outlet)
     if world is None:
         raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
     degraded = [] if snapshot.model else ["model"]
     return world, degraded + (["policy"] if outlet in snapshot.closed else [])
 
 
-def _fates(page: Page) -> list[JsonValue]:
+def _control_outcomes(page: Page) -> list[JsonValue]:
     """What became of each control: id, status, slots it gave way by, price in play equivalents."""
     price = {one.control_id: round(one.play_equivalents, 6) for one in page.receipt.price}
     return [[line.id, line.status, line.by, price.get(line.id, 0.0)] for line in page.receipt.controls]
 
 
-def _impression(query: Query, page: Page, knew: Known | None) -> Record:
+def _impression(query: Query, page: Page, knew: FeatureLineage | None) -> Record:
     """The page as an event for the log: all that a training run or an audit needs to know of it."""
     context: dict[str, JsonValue] = {
         "seed": query.seed,
-        "rung": page.rung.value,
+        "rung": page.fallback_level.value,
         "model_version": page.model_version,
         "policy_version": page.policy_version,
         "personalised": query.personalised,
         "guided": query.guided,
         "propensity": 1.0,  # pages are deterministic given their inputs
         "slots": query.slots,  # with these a replay can ask the same again
-        "age": None if query.age is None else min(query.age, AGE_KEPT),
+        "age": None if query.age is None else min(query.age, AGE_BUCKETS),
         "shown": list(query.shown),
-        "controls": _fates(page),
+        "controls": _control_outcomes(page),
         "engagement": page.engagement,
         "unguided": page.unguided,
         "features": b64encode(page.features.tobytes()).decode(),
         "feature_shape": list(page.features.shape),
     }
     if knew is not None:
-        context["as_of"] = knew.said()
-    if page.credits:
-        context["targets"] = {key: list(credit) for key, credit in page.credits.items()}
-    attention = layout(query.placement.screen).attention(query.slots)[: len(page.items)]
+        context["as_of"] = knew.to_json()
+    if page.delivered:
+        context["targets"] = {key: list(credit) for key, credit in page.delivered.items()}
+    attention = screen_layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     event = ViewerEvent(
         id=f"page-{uuid4().hex}",  # nobody can guess it, and have the page taken for sent twice
         kind="impression",

@@ -12,7 +12,7 @@ from recsys.errors import Unavailable
 log = logging.getLogger("mainstay.serving")
 
 
-class Follower:
+class Poller:
     """Runs `step` every `every_s` seconds in its own thread until stopped. A step that fails is tried again.
 
     share   at most this share of the time goes into steps: a slow one is followed by a longer pause
@@ -32,7 +32,7 @@ class Follower:
         """Whether the last step went well."""
         return self.error is None
 
-    def once(self) -> bool:
+    def run_once(self) -> bool:
         """One step, here and now; whether it went well."""
         before = self.error
         try:
@@ -65,6 +65,6 @@ class Follower:
     def _run(self) -> None:
         while not self._stopping.is_set():
             began = time.monotonic()
-            self.once()
+            self.run_once()
             took = time.monotonic() - began
             self._stopping.wait(max(self._every_s - took, took * (1 / self._share - 1), 0.0))

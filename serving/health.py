@@ -32,7 +32,7 @@ def _part(fault: str | None, healthy: str) -> PartHealth:
 
 
 def _stores(services: Services) -> dict[str, PartHealth]:
-    followers = services.followers
+    followers = services.pollers
     parts = {name: _part(followers[name].error, "healthy") for name in ("control", "online", "stream", "engine")}
     spool = services.spool.state()
     why = f": {spool.fault}" if spool.fault else ""
@@ -43,11 +43,11 @@ def _stores(services: Services) -> dict[str, PartHealth]:
 
 
 def _model(services: Services) -> PartHealth:
-    model, refused = services.holders.current.model, services.models.refused
+    model, refused = services.holders.current.model, services.model_poller.refused
     version = model.bundle.version if model else None
     return PartHealth(
         ok=version is not None and refused is None,
-        detail=refused or services.followers["model"].error or (f"serves {version}" if version else "none yet"),
+        detail=refused or services.pollers["model"].error or (f"serves {version}" if version else "none yet"),
         version=version,
     )
 
@@ -59,7 +59,7 @@ def _catalog(services: Services) -> PartHealth:
 
 
 def _targets(services: Services) -> PartHealth:
-    fault = "; ".join(services.targets.silent()) or services.followers["targets"].error
+    fault = "; ".join(services.targets.stale_targets()) or services.pollers["targets"].error
     return _part(fault, f"{len(services.targets.running)} pursued")
 
 
@@ -72,4 +72,4 @@ def _content(services: Services) -> PartHealth:
     assert services.content is not None
     vectors = services.content.vectors
     counts = f"{vectors.waiting:,} items wait for a text vector, {len(vectors.refused):,} refused"
-    return _part(services.followers["content"].error, counts)
+    return _part(services.pollers["content"].error, counts)

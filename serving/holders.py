@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 
 from features.online import OnlineStore
 from features.stats import read_stats
-from features.unreadable import Unreadable
+from features.unreadable import CorruptStateCounter
 from recsys.catalog import Catalog
 from recsys.content import Content
 from recsys.guidance.compile import CompiledPolicy, compile_policy
-from recsys.guidance.targets.onpage import NOT_STEERED, Steered
-from recsys.guidance.targets.pursuit import Order
-from recsys.model import Model
-from recsys.pipeline import World
+from recsys.guidance.targets.onpage import NO_PRICES, ActivePrices
+from recsys.guidance.targets.pursuit import TargetOverride
+from recsys.model import ServedModel
+from recsys.pipeline import ServingSnapshot
 from recsys.state import ItemStats
 from serving.control import ControlPlane, Outlet
 from serving.metrics import Metrics
-from serving.policies import PolicyShelf
+from serving.policies import PolicyCache
 
 PAGE = 2000
 """Items fetched from the control plane at once."""
@@ -42,13 +42,13 @@ class Snapshot:
     revision: int
     catalog: Catalog
     stats: ItemStats
-    model: Model | None
+    model: ServedModel | None
     outlets: Mapping[str, Outlet]
-    worlds: Mapping[str, World]
+    serving_snapshots: Mapping[str, ServingSnapshot]
     faults: Mapping[str, str] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()
-    orders: Mapping[str, Order] = field(default_factory=dict)  # to exposure targets, by target
-    steered: Steered = NOT_STEERED
+    target_overrides: Mapping[str, TargetOverride] = field(default_factory=dict)  # to exposure targets, by target
+    prices: ActivePrices = NO_PRICES
 
     @classmethod
     def empty(cls) -> Snapshot:
@@ -56,7 +56,7 @@ class Snapshot:
         return cls(-1, Catalog.empty(), ItemStats.empty(0), None, {}, {})
 
 
-class Holders:
+class SnapshotHolder:
     """Keeps the current snapshot. `follow_*` are steps for followers, each run by one thread."""
 
     def __init__(
@@ -66,19 +66,19 @@ class Holders:
         clock: Callable[[], float],
         metrics: Metrics,
         prepare: Callable[[], None] = lambda: None,
-        unreadable: Unreadable | None = None,
+        unreadable: CorruptStateCounter | None = None,
     ) -> None:
         self.current = Snapshot.empty()
-        self.shelf = PolicyShelf()
+        self.shelf = PolicyCache()
         self._control = control
         self._online = online
         self._clock = clock
         self._metrics = metrics
-        self._unreadable = unreadable or Unreadable()
+        self._unreadable = unreadable or CorruptStateCounter()
         self._prepare: Callable[[], None] | None = prepare
         self._swapping = threading.Lock()
 
-    def follow_control(self) -> None:
+    def poll_control(self) -> None:
         """Pull what changed in the control plane, if anything. Raises Unavailable."""
         if self._prepare is not None:
             self._prepare()
@@ -96,42 +96,42 @@ class Holders:
         outlets.update((outlet.code, outlet) for outlet in self._control.outlets(before.revision))
         for published in self._control.policies_since(before.revision):
             self.shelf.put(published)
-        orders = {**before.orders, **self._control.orders.since(before.revision)}
+        orders = {**before.target_overrides, **self._control.orders.since(before.revision)}
         with self._swapping:
             catalog = replace(catalog, content=self.current.catalog.content)  # it may have grown meanwhile
             parts = replace(self.current, revision=revision, catalog=catalog, outlets=outlets, orders=orders)
             self._swap("control", parts)
 
-    def follow_stats(self) -> None:
+    def poll_stats(self) -> None:
         """Refresh the item statistics. Raises Unavailable."""
         catalog = self.current.catalog
         stats = read_stats(self._online, catalog, self._clock(), self._unreadable)
         with self._swapping:
             self._swap("stats", replace(self.current, stats=stats))
 
-    def take_model(self, model: Model) -> None:
+    def set_model(self, model: ServedModel) -> None:
         """Take a model that has passed its probe into service."""
         with self._swapping:
             self._swap("model", replace(self.current, model=model))
 
-    def take_content(self, content: Content) -> None:
+    def set_embeddings(self, content: Content) -> None:
         """Let all further pages know items by these text vectors."""
         with self._swapping:
             before = self.current
             catalog, swapped = replace(before.catalog, content=content), dict[int, CompiledPolicy]()
-            for world in before.worlds.values():  # outlets under the same policies go on sharing one
+            for world in before.serving_snapshots.values():  # outlets under the same policies go on sharing one
                 swapped.setdefault(id(world.policy), replace(world.policy, catalog=catalog))
             worlds = {
                 outlet: replace(world, catalog=catalog, policy=swapped[id(world.policy)])
-                for outlet, world in before.worlds.items()
+                for outlet, world in before.serving_snapshots.items()
             }
             self.current = replace(before, catalog=catalog, worlds=worlds)
 
-    def take_steered(self, steered: Steered) -> None:
+    def set_prices(self, steered: ActivePrices) -> None:
         """Let all further pages go by these prices of exposure targets."""
         with self._swapping:
             before = self.current
-            worlds = {outlet: replace(world, steered=steered) for outlet, world in before.worlds.items()}
+            worlds = {outlet: replace(world, steered=steered) for outlet, world in before.serving_snapshots.items()}
             self.current = replace(before, steered=steered, worlds=worlds)
 
     def _swap(self, part: str, parts: Snapshot) -> None:
@@ -140,14 +140,14 @@ class Holders:
         if part == "control":
             policies = self.shelf.compiled(parts.outlets, parts.catalog)
         else:
-            policies = {outlet: world.policy for outlet, world in parts.worlds.items()}
+            policies = {outlet: world.policy for outlet, world in parts.serving_snapshots.items()}
         none = compile_policy((), parts.catalog)
-        base = World.of(parts.catalog, parts.stats, parts.model, none)
-        bare = World.of(parts.catalog, ItemStats.empty(len(parts.catalog)), None, none) if self.shelf.closed else base
+        base = ServingSnapshot.of(parts.catalog, parts.stats, parts.model, none)
+        bare = ServingSnapshot.of(parts.catalog, ItemStats.empty(len(parts.catalog)), None, none) if self.shelf.closed else base
         self.current = replace(
             parts,
             worlds={
-                outlet: replace(bare if outlet in self.shelf.closed else base, policy=policy, steered=parts.steered)
+                outlet: replace(bare if outlet in self.shelf.closed else base, policy=policy, steered=parts.prices)
                 for outlet, policy in policies.items()
             },
             faults=dict(self.shelf.faults),

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from features.catalogue import parse_item
-from features.events import TOKEN, ViewerEvent, accept, accept_json, ahead, encode
-from features.foreign import FORMS, as_sent, listed
+from features.events import TOKEN, ViewerEvent, accept, accept_json, clock_skew_reason, encode
+from features.foreign import FORMATS, with_sender_fields, unwrap_batch
 from features.spool import Spool
 from features.stream import Record
 from recsys.catalog import Item
@@ -29,7 +29,7 @@ NO_SUCH_ITEM = "the catalogue has no such item yet: the event is kept, and moves
 NO_SUCH_TIME = "before 1970 or without a time zone: left out, the event counts at the time at which it came"
 
 
-class Taken(NamedTuple):
+class Accepted(NamedTuple):
     """A result for each event, and when the taken ones are durable: nobody is answered before that."""
 
     result: BatchResult
@@ -37,7 +37,7 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ingest:
+class EventIntake:
     """The door for everything that comes from outside."""
 
     spool: Spool
@@ -45,15 +45,15 @@ class Ingest:
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
-    known: Callable[[], Container[str]] = lambda: ()  # ids of the catalogue; nothing is said of items while it is empty
+    has_item: Callable[[], Container[str]] = lambda: ()  # ids of the catalogue; nothing is said of items while it is empty
 
-    def events(self, body: bytes, form: str | None = None) -> Taken:
+    def events(self, body: bytes, form: str | None = None) -> Accepted:
         """Check a batch and hand it to the spool. `form`: one of FORMS, None for CloudEvents.
 
         Raises NotJson, InvalidInput when the body is no batch, TooLarge.
         """
-        now, known = self.clock(), self.known()
-        batch: Sequence[object] = _texts(body) if form is None else _batch(listed(form, _parsed(body)), "events")
+        now, known = self.clock(), self.has_item()
+        batch: Sequence[object] = _texts(body) if form is None else _batch(unwrap_batch(form, _parsed(body)), "events")
         results, records = [], []
         for index, raw in enumerate(batch):
             try:
@@ -63,7 +63,7 @@ class Ingest:
                 results.append(refusal(index, _id_of(raw), error, f"events[{index}]"))
                 continue
             result = ItemResult(index, sent_id, "accepted")
-            if event.client_at is not None and (why := ahead(event)):
+            if event.client_at is not None and (why := clock_skew_reason(event)):
                 result.status, result.findings = "quarantined", [FindingOut(f"events[{index}].time", why, "warning")]
             elif known and event.item_id is not None and event.item_id not in known:
                 self.metrics.unknown_items.inc()
@@ -76,7 +76,7 @@ class Ingest:
             self._count(results, self.metrics.events)
         else:  # a batch that is answered with 503 is sent again: it counts then
             durable.add_done_callback(lambda done: self._count_durable(done, results))
-        return Taken(BatchResult.of(results), durable)
+        return Accepted(BatchResult.of(results), durable)
 
     def items(self, body: object, by: str) -> BatchResult:
         """Check and store; raises InvalidInput when the body is no batch, Unavailable when the control plane is."""
@@ -99,11 +99,11 @@ class Ingest:
     def _event(self, raw: object, form: str | None, now: float) -> tuple[ViewerEvent, str]:
         """One event, tied to its page by the token it carries, if any, and its id as sent. Raises EventError."""
         if form is not None:
-            sent = FORMS[form](raw)
+            sent = FORMATS[form](raw)
             try:
                 return accept(sent, now), sent["id"]
             except EventError as error:
-                raise as_sent(form, error) from error
+                raise with_sender_fields(form, error) from error
         assert isinstance(raw, bytes)
         event, sent_id, token = accept_json(raw, now)
         if token is None:
@@ -175,7 +175,7 @@ def _bounded(batch: Sequence[object], name: str) -> None:
 def _says_when(raw: object, form: str | None) -> bool:
     """Whether an event that was taken says a time by its client's clock."""
     if form is not None:
-        return FORMS[form](raw).get("time") is not None
+        return FORMATS[form](raw).get("time") is not None
     return isinstance(raw, bytes) and b'"time"' in raw and from_json(raw).get("time") is not None
 
 

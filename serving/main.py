@@ -32,7 +32,7 @@ GRACE_S = 10
 STARTS_WITHIN_S = 60
 """A process that takes longer to answer its supervisor is replaced."""
 
-SETTLED_EVERY_S = 1.0
+GC_FREEZE_EVERY_S = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"recsys-serve: {error}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="mainstay-metrics-") as figures:
-        _pass_on(settings, figures)
+        _export_environment(settings, figures)
         return _serve(settings)
 
 
@@ -63,18 +63,18 @@ def application() -> FastAPI:
     from serving.app import build
 
     _log()
-    return alone(build(Settings.read(os.environ)))
+    return with_gc_freeze(build(Settings.read(os.environ)))
 
 
-def alone(app: FastAPI) -> FastAPI:
+def with_gc_freeze(app: FastAPI) -> FastAPI:
     """The same app, which has its process to itself: what it keeps is left out of the search for circles."""
-    from serving.follow import Follower
+    from serving.follow import Poller
     from serving.services import Services
-    from serving.settled import Settled
+    from serving.settled import GcFreezer
 
     services: Services = app.state.services
-    settled = Settled(services.holders, lambda: bool(services.followers["engine"].ok))
-    services.followers["settled"] = Follower("settled", settled.step, SETTLED_EVERY_S)
+    settled = GcFreezer(services.holders, lambda: bool(services.pollers["engine"].ok))
+    services.pollers["settled"] = Poller("settled", settled.step, GC_FREEZE_EVERY_S)
     atexit.register(gc.unfreeze)  # at the end everything is freed, and libraries that count find nothing missing
     return app
 
@@ -96,7 +96,7 @@ def _serve(settings: Settings) -> int:
     listening = _bind(settings)
     host, port = listening.getsockname()[:2]
     print(f"serving on http://{host}:{port}  docs /docs  console /console", flush=True)
-    _end_well_on_sigterm()
+    _ignore_second_sigterm()
     try:
         if settings.processes == 1:
             server = uvicorn.Server(config)
@@ -126,7 +126,7 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _pass_on(settings: Settings, figures: str) -> None:
+def _export_environment(settings: Settings, figures: str) -> None:
     """Say everything through the environment, which child processes inherit."""
     for name, setting in settings.model_dump().items():
         os.environ[f"MAINSTAY_{name.upper()}"] = str(setting)
@@ -143,7 +143,7 @@ def _pass_on(settings: Settings, figures: str) -> None:
         home_secret(str(Path(settings.home)))  # made before the processes that share it
 
 
-def _end_well_on_sigterm() -> None:
+def _ignore_second_sigterm() -> None:
     """Uvicorn raises the signal once more after it has shut down; that second one must not end us with its code."""
     signal.signal(signal.SIGTERM, lambda *_: None)
 

@@ -13,17 +13,17 @@ import numpy as np
 from prometheus_client import Gauge
 
 from features.offline.seen import WANTED
-from recsys.distribution.screens import layout
-from recsys.measures.table import Fate, Seen, control_measures, measures
+from recsys.distribution.screens import screen_layout
+from recsys.measures.table import ControlOutcome, PageView, control_measures, compute_metrics
 from recsys.page import Page
 from recsys.state import ViewerState
 from recsys.types import Query
-from serving.holders import Holders
+from serving.holders import SnapshotHolder
 from serving.metrics import Metrics
 
 MEASURE_EVERY_S, MEASURE_SHARE = 10.0, 0.02
 WINDOW_S = 900.0
-KEPT = 2_000
+WINDOW_PAGES = 2_000
 PER_PLACEMENT = 200
 """Pages measured at most: of the last quarter of an hour, and the latest of each placement."""
 
@@ -35,13 +35,13 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
-class LiveMeasures:
+class LiveMetrics:
     """`note` is called for every page, `step` by a follower."""
 
-    holders: Holders
+    holders: SnapshotHolder
     metrics: Metrics
     clock: Callable[[], float]
-    _pages: deque[tuple[Query, Page, ViewerState | None]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _pages: deque[tuple[Query, Page, ViewerState | None]] = field(default_factory=lambda: deque(maxlen=WINDOW_PAGES))
     _said: set[tuple[Gauge, tuple[str, ...]]] = field(default_factory=set)
 
     def note(self, query: Query, page: Page, viewer: ViewerState | None) -> None:
@@ -54,7 +54,7 @@ class LiveMeasures:
         self._pages.clear()
         self._pages.extend(others)
 
-    def worth(self) -> float | None:
+    def utility_value(self) -> float | None:
         """Median of what the items of the pages of late are worth to their viewers, in play
         equivalents; None without pages."""
         worth = [item.utility for _, page, _ in tuple(self._pages)[-PER_PLACEMENT:] for item in page.items]
@@ -66,11 +66,11 @@ class LiveMeasures:
         while self._pages and self._pages[0][0].now < since:
             self._pages.popleft()
         latest = [one for one in tuple(self._pages) if one[0].now >= since]
-        by_placement: dict[tuple[str, str], list[Seen]] = defaultdict(list)
-        by_region: dict[str, list[Seen]] = defaultdict(list)
+        by_placement: dict[tuple[str, str], list[PageView]] = defaultdict(list)
+        by_region: dict[str, list[PageView]] = defaultdict(list)
         snapshot = self.holders.current
         catalog = snapshot.catalog
-        known = {*snapshot.outlets, *snapshot.worlds, *catalog.regions.names}
+        known = {*snapshot.outlets, *snapshot.serving_snapshots, *catalog.regions.names}
         figure_of: dict[tuple[Gauge, tuple[str, ...]], float] = {}
         for query, page, viewer in reversed(latest):
             if not query.guided:
@@ -80,17 +80,17 @@ class LiveMeasures:
                 group.append(self._seen(query, page, viewer))
                 by_region[nearest(query.region, known)].append(group[-1])
         for (outlet, placement), pages in by_placement.items():
-            for name, figure in _of_many(pages, measures(pages, catalog)).items():
+            for name, figure in _of_many(pages, compute_metrics(pages, catalog)).items():
                 figure_of[self.metrics.measure, (outlet, placement, name)] = figure
             for control, figures in control_measures(pages).items():
                 for name, figure in figures.items():
                     figure_of[self.metrics.control_measure, (outlet, placement, control, name)] = figure
         for region, pages in by_region.items():
-            figures = _of_many(pages, measures(pages, catalog))
+            figures = _of_many(pages, compute_metrics(pages, catalog))
             figure_of[self.metrics.cocoon, (region,)] = figures["cocoon_index"]
-        self._tell({series: figure for series, figure in figure_of.items() if np.isfinite(figure)})
+        self._publish({series: figure for series, figure in figure_of.items() if np.isfinite(figure)})
 
-    def _tell(self, figure_of: Mapping[tuple[Gauge, tuple[str, ...]], float]) -> None:
+    def _publish(self, figure_of: Mapping[tuple[Gauge, tuple[str, ...]], float]) -> None:
         for (gauge, labels), figure in figure_of.items():
             gauge.labels(*labels).set(figure)
         for gauge, labels in self._said - figure_of.keys():
@@ -98,18 +98,18 @@ class LiveMeasures:
         self._said.clear()
         self._said.update(figure_of)
 
-    def _seen(self, query: Query, page: Page, viewer: ViewerState | None) -> Seen:
+    def _seen(self, query: Query, page: Page, viewer: ViewerState | None) -> PageView:
         price = {one.control_id: one.play_equivalents for one in page.receipt.price}
         liked = (action.item_id for action in (viewer.recent if viewer else ()) if action.kind in WANTED)
-        return Seen(
+        return PageView(
             viewer_id=query.viewer_id,
             outlet=query.placement.outlet,
             placement=query.placement.id,
             region=query.region,
             row=np.array([item.row for item in page.items], np.int32),
-            attention=layout(query.placement.screen).attention(query.slots)[: len(page.items)],
+            attention=screen_layout(query.placement.screen).attention(query.slots)[: len(page.items)],
             history=self.holders.current.catalog.rows(liked),
-            fates=tuple(Fate(line.id, line.status, line.by, price.get(line.id, 0.0)) for line in page.receipt.controls),
+            outcomes=tuple(ControlOutcome(line.id, line.status, line.by, price.get(line.id, 0.0)) for line in page.receipt.controls),
             engagement=page.engagement,
             unguided=page.unguided,
         )
@@ -126,7 +126,7 @@ def nearest(region: str, known: Container[str]) -> str:
     return region or OTHER
 
 
-def _of_many(pages: Sequence[Seen], figures: dict[str, float]) -> dict[str, float]:
+def _of_many(pages: Sequence[PageView], figures: dict[str, float]) -> dict[str, float]:
     """The figures, without those that would tell of a few viewers only."""
     viewers = {page.viewer_id for page in pages}
     remembered = {page.viewer_id for page in pages if len(page.history)}

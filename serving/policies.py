@@ -15,10 +15,10 @@ from serving.profiles import read_policy
 
 log = logging.getLogger("mainstay.serving")
 
-_Done = dict[tuple[tuple[str, int], ...], CompiledPolicy]
+_CompileCache = dict[tuple[tuple[str, int], ...], CompiledPolicy]
 
 
-class PolicyShelf:
+class PolicyCache:
     """Every outlet's own policy, and for each outlet the compiled sum of its own and its ancestors'.
 
     faults  outlet -> why its newest policy is not the one in service
@@ -44,7 +44,7 @@ class PolicyShelf:
         said = {"outlet": published.outlet, "version": published.version}
         self._own[published.outlet] = policy.model_copy(update=said)
 
-    def own(self, outlet: str) -> Policy | None:
+    def own_policy(self, outlet: str) -> Policy | None:
         """What the outlet itself says, if anything."""
         return self._own.get(outlet)
 
@@ -54,7 +54,7 @@ class PolicyShelf:
 
     def compiled(self, outlets: Iterable[str], catalog: Catalog) -> Mapping[str, CompiledPolicy]:
         """The compiled policy of each outlet over this catalogue; outlets under the same policies share one."""
-        done: _Done = {}
+        done: _CompileCache = {}
         hopeless: set[str] = set()
         answer: dict[str, CompiledPolicy] = {}
         self.faults = dict(self._unreadable)
@@ -69,7 +69,7 @@ class PolicyShelf:
         self.closed = hopeless | {o for o in answer if any(self._never_good(code) for code in ancestry(o))}
         return answer
 
-    def _last_good(self, outlet: str, catalog: Catalog, done: _Done, hopeless: set[str]) -> CompiledPolicy:
+    def _last_good(self, outlet: str, catalog: Catalog, done: _CompileCache, hopeless: set[str]) -> CompiledPolicy:
         """The last policy that could be used, over this catalogue; where it cannot any more, editorial pages only."""
         try:
             return _compile(self._good.get(outlet, ()), catalog, done)
@@ -90,12 +90,12 @@ class PolicyShelf:
         return outlet in self.faults and said and not used
 
 
-def _compile(chain: tuple[Policy, ...], catalog: Catalog, done: _Done) -> CompiledPolicy:
+def _compile(chain: tuple[Policy, ...], catalog: Catalog, done: _CompileCache) -> CompiledPolicy:
     """Compiled and tried out. Raises PolicyError, and whatever making bounds raises."""
     key = tuple((policy.outlet, policy.version) for policy in chain)
     if key not in done:
         policy = compile_policy(chain, catalog)
-        policy.trial()
+        policy.smoke_test()
         done[key] = policy
     return done[key]
 
@@ -103,7 +103,7 @@ def _compile(chain: tuple[Policy, ...], catalog: Catalog, done: _Done) -> Compil
 def check(chain: Sequence[Policy], catalog: Catalog) -> None:
     """Raises PolicyError when pages could not be made under the policies of this line."""
     try:
-        compile_policy(chain, catalog).trial()
+        compile_policy(chain, catalog).smoke_test()
     except PolicyError:
         raise
     except Exception as error:

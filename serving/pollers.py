@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from features.aside import aside
-from features.dead_letters import LetterCount
+from features.aside import quarantined
+from features.dead_letters import DeadLetterCounter
 from recsys.guidance.solver import warm
-from serving.changes import Changes
-from serving.follow import Follower
+from serving.changes import ChangePublisher
+from serving.follow import Poller
 from serving.measures import MEASURE_EVERY_S, MEASURE_SHARE
 from serving.services import Services
 
@@ -25,28 +25,28 @@ STATS_SHARE = 0.05
 """Maximum share of a process's time that reading item statistics takes: a large catalog is read less often."""
 
 
-def build_pollers(services: Services) -> dict[str, Follower]:
+def build_pollers(services: Services) -> dict[str, Poller]:
     """Return the pollers of a process by name, not started."""
     settings, metrics, stream = services.settings, services.metrics, services.stream
-    letters = LetterCount(stream, settings.topic)
+    letters = DeadLetterCounter(stream, settings.topic)
     poll_s = settings.poll_ms / 1000
     pollers = [
-        Follower("control", services.holders.follow_control, poll_s),
-        Follower("online", services.holders.follow_stats, STATS_EVERY_S, STATS_SHARE),
-        Follower("measures", services.live_metrics.step, MEASURE_EVERY_S, MEASURE_SHARE),
-        Follower("requests", services.feed.lately, LETTERS_EVERY_S),  # drops old requests
-        Follower("stream", _stream_check(services), STREAM_EVERY_S),
-        Follower("letters", lambda: metrics.dead_letters.set(letters.look()), LETTERS_EVERY_S),
-        Follower("aside", lambda: metrics.damaged.set(sum(1 for _ in aside(services.online))), LETTERS_EVERY_S),
-        Follower("targets", services.targets.step, TARGETS_EVERY_S),
-        Follower("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
-        Follower("model", services.models.step, max(MODEL_EVERY_S, poll_s)),
+        Poller("control", services.holders.poll_control, poll_s),
+        Poller("online", services.holders.poll_stats, STATS_EVERY_S, STATS_SHARE),
+        Poller("measures", services.live_metrics.step, MEASURE_EVERY_S, MEASURE_SHARE),
+        Poller("requests", services.pages.recent_queries, LETTERS_EVERY_S),  # drops old requests
+        Poller("stream", _stream_check(services), STREAM_EVERY_S),
+        Poller("letters", lambda: metrics.dead_letters.set(letters.refresh()), LETTERS_EVERY_S),
+        Poller("aside", lambda: metrics.damaged.set(sum(1 for _ in quarantined(services.online))), LETTERS_EVERY_S),
+        Poller("targets", services.targets.step, TARGETS_EVERY_S),
+        Poller("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
+        Poller("model", services.model_poller.step, max(MODEL_EVERY_S, poll_s)),
     ]
     if services.content is not None:
-        pollers.append(Follower("content", services.content.step, CONTENT_EVERY_S))
+        pollers.append(Poller("content", services.content.step, CONTENT_EVERY_S))
     if settings.changes:
-        outbox = Changes(services.control, stream, settings.topic, f"{settings.home}/changes", services.clock)
-        pollers.append(Follower("changes", outbox.step, CHANGES_EVERY_S))
+        outbox = ChangePublisher(services.control, stream, settings.topic, f"{settings.home}/changes", services.clock)
+        pollers.append(Poller("changes", outbox.step, CHANGES_EVERY_S))
     return {poller.name: poller for poller in pollers}
 
 

@@ -28,7 +28,7 @@ from recsys.errors import (
     PageTokenError,
     PolicyError,
     Unavailable,
-    worded,
+    describe_fault,
 )
 
 log = logging.getLogger("mainstay.serving")
@@ -221,7 +221,7 @@ def _finding(error: dict[str, Any]) -> FindingOut:
     where = ""
     for part in error["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return FindingOut(where.lstrip("."), worded(error))
+    return FindingOut(where.lstrip("."), describe_fault(error))
 
 
 def _kebab(name: str) -> str:

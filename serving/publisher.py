@@ -21,7 +21,7 @@ CAPACITY = 10_000
 _PAUSE_S = 0.25
 
 
-class Publisher:
+class ImpressionPublisher:
     """A bounded queue in front of the spool. `send` never blocks and never raises."""
 
     def __init__(self, spool: Spool, on_dropped: Callable[[int], None], capacity: int = CAPACITY) -> None:

@@ -16,42 +16,42 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from features.codec import StateError, decode_state, encode_state
-from features.exposure import TargetCount, read_counts, read_traffic
-from features.online import OnlineStore, Swap
+from features.exposure import DeliveryCount, read_counts, read_traffic
+from features.online import OnlineStore, CasEntry
 from recsys.catalog import within
 from recsys.errors import Finding, Unavailable
 from recsys.guidance.controls import ExposureTarget
-from recsys.guidance.inherit import Origin
+from recsys.guidance.inherit import SourcedControl
 from recsys.guidance.policy import Policy
-from recsys.guidance.targets.findings import out_of_reach
+from recsys.guidance.targets.findings import unreachable
 from recsys.guidance.targets.forecast import Forecast, fit
-from recsys.guidance.targets.onpage import Steered, key_of
-from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
-from recsys.guidance.targets.words import foreseen, sentence, status
+from recsys.guidance.targets.onpage import ActivePrices, target_key
+from recsys.guidance.targets.pursuit import DeliveryCounts, TargetOverride, PacingState, DeliveryStatus, advance
+from recsys.guidance.targets.words import projected, describe, status
 from recsys.types import Placement, Query
-from serving.holders import Holders, Snapshot
+from serving.holders import SnapshotHolder, Snapshot
 from serving.metrics import Metrics
 
-PURSUITS = "pursuit:"
+PACING_PREFIX = "pursuit:"
 FORECAST_EVERY_S = 60.0
 
-_pursuit = msgspec.msgpack.Decoder(Pursuit)
+_pursuit = msgspec.msgpack.Decoder(PacingState)
 
 
-def pursuit_key(target: str) -> str:
+def pacing_key(target: str) -> str:
     """Where the state of a target (`outlet/control`) lives."""
-    return f"{PURSUITS}{{{target}}}"
+    return f"{PACING_PREFIX}{{{target}}}"
 
 
 @dataclass(frozen=True)
-class Running:
+class TrackedTarget:
     """A target as this process sees it: whose it is, what it says, where it stands."""
 
     outlet: str
     target: ExposureTarget
-    order: Order
-    pursuit: Pursuit
-    standing: Standing
+    override: TargetOverride
+    state: PacingState
+    status: DeliveryStatus
     impressions: int
 
     @property
@@ -61,24 +61,24 @@ class Running:
 
 
 @dataclass
-class TargetLoop:
+class PacingLoop:
     """Pursues all targets of all outlets. `step` is for one follower; `running` is replaced as a whole.
 
     sources  names of the log's partitions, "topic/0", and of the logs that stood in its place before
     newest   the control plane's revision; raises Unavailable
     """
 
-    holders: Holders
+    holders: SnapshotHolder
     online: OnlineStore
     sources: Callable[[], Sequence[str]]
     clock: Callable[[], float]
     metrics: Metrics
     newest: Callable[[], int]
-    running: Mapping[str, Running] = field(default_factory=dict)
+    running: Mapping[str, TrackedTarget] = field(default_factory=dict)
     _forecasts: dict[str, Forecast | None] = field(default_factory=dict)
     _forecast_at: float = float("-inf")
-    _counts: Mapping[str, TargetCount] = field(default_factory=dict)
-    _states: dict[str, Pursuit] = field(default_factory=dict)
+    _counts: Mapping[str, DeliveryCount] = field(default_factory=dict)
+    _states: dict[str, PacingState] = field(default_factory=dict)
     _read_as: Mapping[str, bytes | None] = field(default_factory=dict)  # what the store had in the last step
     _broken: Mapping[str, str] = field(default_factory=dict)  # why a target's state or counts cannot be read
     _forecast_fault: str = ""
@@ -86,7 +86,7 @@ class TargetLoop:
     def step(self) -> None:
         """Read, pursue, write, steer. Raises Unavailable, StateError, after all has gone on as well as can be."""
         snapshot, now = self.holders.current, self.clock()
-        origins = origins_of(snapshot)
+        origins = target_controls(snapshot)
         if not origins and not self.running:
             return
         failed: Unavailable | None = None
@@ -94,49 +94,49 @@ class TargetLoop:
             self._read(origins, now)
         except Unavailable as error:
             failed = error  # go on with what was read last: nothing moves but the clock
-        running: dict[str, Running] = {}
-        changed: dict[str, Swap] = {}
-        ahead = self._ahead(snapshot.revision)
+        running: dict[str, TrackedTarget] = {}
+        changed: dict[str, CasEntry] = {}
+        ahead = self._newer_revision(snapshot.revision)
         for key, origin in origins.items():
-            target, order = origin.control, snapshot.orders.get(key, Order())
+            target, order = origin.control, snapshot.target_overrides.get(key, TargetOverride())
             assert isinstance(target, ExposureTarget)
             if key in self._broken or key in ahead:  # its state is nobody's to guess, or others know better
                 kept = self.running.get(key)
-                if kept and kept.order == order:  # a stop or a pause takes its price away
+                if kept and kept.override == order:  # a stop or a pause takes its price away
                     running[key] = kept
                     continue
             if key in self._broken:
                 continue
             before = self._states.get(key)
-            state = before or Pursuit.begin(target, now, _first_price(origin, target, self._states))
-            counted = self._counts.get(key, TargetCount(key))
-            count = counted_of(counted)
-            after, standing = pursue(target, state, count, self._forecast(key, state, count), now, order)
+            state = before or PacingState.begin(target, now, _first_price(origin, target, self._states))
+            counted = self._counts.get(key, DeliveryCount(key))
+            count = delivery_counts(counted)
+            after, standing = advance(target, state, count, self._forecast(key, state, count), now, order)
             if after != before and key not in ahead:
                 self._states[key] = after = replace(after, known=snapshot.revision)
-                changed[pursuit_key(key)] = (self._read_as.get(key), encode_state(after))
-            running[key] = Running(origin.outlet, target, order, after, standing, counted.impressions)
+                changed[pacing_key(key)] = (self._read_as.get(key), encode_state(after))
+            running[key] = TrackedTarget(origin.outlet, target, order, after, standing, counted.impressions)
         self._publish(running)
         if failed:
             raise failed
         if changed:
-            self.online.swap(changed)  # where another process was faster, its state is read with the next step
+            self.online.compare_and_set(changed)  # where another process was faster, its state is read with the next step
         if self._broken:
             raise StateError("; ".join(f"{key}: {why}" for key, why in sorted(self._broken.items())))
         if self._forecast_fault:
             raise Unavailable(f"forecasts are old: {self._forecast_fault}")
 
-    def _read(self, origins: Mapping[str, Origin], now: float) -> None:
+    def _read(self, origins: Mapping[str, SourcedControl], now: float) -> None:
         """Counts, states and, less often, forecasts from the store. Raises Unavailable.
 
         What cannot be decoded is left out and stands in `_broken`; without a new forecast the old one is kept.
         """
-        keys = [*origins, *_likes(origins)]
+        keys = [*origins, *_similar_targets(origins)]
         broken: dict[str, str] = {}
         counts = self._read_counts(list(origins), broken)
-        raw = self.online.get([pursuit_key(key) for key in keys])
+        raw = self.online.get([pacing_key(key) for key in keys])
         self._counts = counts
-        states: dict[str, Pursuit] = {}
+        states: dict[str, PacingState] = {}
         for key, one in zip(keys, raw, strict=True):
             try:
                 if one is not None:
@@ -153,10 +153,10 @@ class TargetLoop:
                 self._forecasts = {key: self._forecasts.get(key) for key in origins}
                 self._forecast_fault = str(error)
 
-    def _ahead(self, revision: int) -> set[str]:
+    def _newer_revision(self, revision: int) -> set[str]:
         """Targets whose states know a later revision of the control plane than this process does. Of a plane that went
         back, to a copy of earlier days, no state is ahead."""
-        ahead = {key: state.known for key, state in self._states.items() if state.known > revision}
+        ahead = {key: state.revision for key, state in self._states.items() if state.revision > revision}
         if not ahead:
             return set()
         try:
@@ -165,7 +165,7 @@ class TargetLoop:
             return set(ahead)
         return {key for key, known in ahead.items() if known <= newest}
 
-    def _read_counts(self, keys: list[str], broken: dict[str, str]) -> dict[str, TargetCount]:
+    def _read_counts(self, keys: list[str], broken: dict[str, str]) -> dict[str, DeliveryCount]:
         """The counts of targets, of all at once or, where one cannot be decoded, of one after the other."""
         sources = self.sources()
         try:
@@ -176,37 +176,37 @@ class TargetLoop:
                 return {}
         return {k: count for key in keys for k, count in self._read_counts([key], broken).items()}
 
-    def _publish(self, running: Mapping[str, Running]) -> None:
+    def _publish(self, running: Mapping[str, TrackedTarget]) -> None:
         ended, self.running = self.running.keys() - running.keys(), running
-        self.holders.take_steered(
-            Steered(
-                price={key: one.standing.price for key, one in running.items() if one.standing.price > 0},
-                resorts=frozenset(key for key, one in running.items() if one.standing.resort),
-                stopped=frozenset(key for key, one in running.items() if one.standing.stopped),
+        self.holders.set_prices(
+            ActivePrices(
+                price={key: one.status.price for key, one in running.items() if one.status.price > 0},
+                last_resorts=frozenset(key for key, one in running.items() if one.status.last_resort),
+                stopped=frozenset(key for key, one in running.items() if one.status.stopped),
             )
         )
         for key, one in running.items():
-            self._measure(key, one.standing)
+            self._measure(key, one.status)
         for key in ended:
             self.metrics.forget_target(key)
 
-    def _measure(self, key: str, s: Standing) -> None:
+    def _measure(self, key: str, s: DeliveryStatus) -> None:
         amount = max(s.amount, 1e-9)
         self.metrics.target_delivered.labels(key).set(s.delivered / amount)
         self.metrics.target_planned.labels(key).set(s.planned / amount)
         self.metrics.target_price.labels(key).set(s.price)
         self.metrics.target_pacing.labels(key).set(s.pacing_error)
-        self.metrics.target_expected.labels(key).set(outlook.expected if (outlook := foreseen(s)) else float("nan"))
+        self.metrics.target_expected.labels(key).set(outlook.expected if (outlook := projected(s)) else float("nan"))
 
-    def _forecast(self, key: str, state: Pursuit, count: Count) -> Forecast:
+    def _forecast(self, key: str, state: PacingState, count: DeliveryCounts) -> Forecast:
         """The forecast of a target's pages; where nothing is known yet, as much as came so far."""
         known = self._forecasts.get(key)
         if known is not None:
             return known
-        elapsed_s = count.upto - state.start
-        return Forecast.flat(count.served / elapsed_s if elapsed_s > 0 and count.served > 0 else 1.0)
+        elapsed_s = count.until_offset - state.start
+        return Forecast.flat(count.available / elapsed_s if elapsed_s > 0 and count.available > 0 else 1.0)
 
-    def foresee(self, policy: Policy) -> list[Finding]:
+    def forecast_findings(self, policy: Policy) -> list[Finding]:
         """Targets of a policy that the forecast says cannot be reached; nothing when no forecast can be made."""
         aims = [(n, c) for n, c in enumerate(policy.controls) if isinstance(c, ExposureTarget)]
         if not aims:
@@ -217,33 +217,33 @@ class TargetLoop:
             return []
         now, catalog, found = self.clock(), self.holders.current.catalog, []
         for place, target in aims:
-            origin = Origin(target, policy.outlet)
+            origin = SourcedControl(target, policy.outlet)
             forecast = scope_forecast(origin, hours, now)
-            count = counted_of(self._counts.get(key_of(origin), TargetCount("")))
-            finding = forecast and out_of_reach(f"controls[{place}]", target, catalog, forecast, now, count)
+            count = delivery_counts(self._counts.get(target_key(origin), DeliveryCount("")))
+            finding = forecast and unreachable(f"controls[{place}]", target, catalog, forecast, now, count)
             if finding:
                 found.append(finding)
         return found
 
-    def silent(self) -> list[str]:
+    def stale_targets(self) -> list[str]:
         """Targets whose counters have stopped, in words."""
         return [
-            f"{key}: {sentence(one.standing)}"
+            f"{key}: {describe(one.status)}"
             for key, one in self.running.items()
-            if status(one.standing) == "counters silent"
+            if status(one.status) == "counters silent"
         ]
 
 
-def counted_of(counted: TargetCount) -> Count:
+def delivery_counts(counted: DeliveryCount) -> DeliveryCounts:
     """What was counted, as the controller takes it."""
-    return Count(counted.won, counted.served, counted.upto)
+    return DeliveryCounts(counted.delivered, counted.available, counted.until_offset)
 
 
-def origins_of(snapshot: Snapshot) -> dict[str, Origin]:
+def target_controls(snapshot: Snapshot) -> dict[str, SourcedControl]:
     """Every exposure target in force anywhere, by `outlet/control`, under the id that its own policy gave it."""
     return {
-        key_of(origin): replace(origin, control=origin.control.model_copy(update={"id": origin.said_as}))
-        for world in snapshot.worlds.values()
+        target_key(origin): replace(origin, control=origin.control.model_copy(update={"id": origin.alias}))
+        for world in snapshot.serving_snapshots.values()
         for origin in world.policy.controls
         if isinstance(origin.control, ExposureTarget)
     }
@@ -261,7 +261,7 @@ def attention_by_hour(online: OnlineStore) -> dict[tuple[str, str], dict[int, fl
     return hours
 
 
-def scope_forecast(origin: Origin, hours: Mapping[tuple[str, str], Mapping[int, float]], now: float) -> Forecast | None:
+def scope_forecast(origin: SourcedControl, hours: Mapping[tuple[str, str], Mapping[int, float]], now: float) -> Forecast | None:
     """The forecast of the pages a target is in force on; None where nothing was ever counted."""
     control = origin.control
     timed = bool(control.active.daily or control.active.days)
@@ -285,12 +285,12 @@ def _offset(ahead_s: int) -> str:
     return f"{sign}{minutes // 60:02}:{minutes % 60:02}"
 
 
-def _likes(origins: Mapping[str, Origin]) -> list[str]:
+def _similar_targets(origins: Mapping[str, SourcedControl]) -> list[str]:
     """Targets that others begin like, and that are not in force any more."""
     wanted = {f"{o.outlet}/{like}" for o in origins.values() if (like := getattr(o.control, "like", None))}
     return sorted(wanted - origins.keys())
 
 
-def _first_price(origin: Origin, target: ExposureTarget, states: Mapping[str, Pursuit]) -> float | tuple[float, ...]:
+def _first_price(origin: SourcedControl, target: ExposureTarget, states: Mapping[str, PacingState]) -> float | tuple[float, ...]:
     like = states.get(f"{origin.outlet}/{target.like}") if target.like else None
-    return like.steering.learnt() if like else 0.0
+    return like.controller.learnt() if like else 0.0

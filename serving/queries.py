@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from recsys.errors import Finding, InvalidInput
-from recsys.guidance.vocabulary import meant
+from recsys.guidance.vocabulary import did_you_mean
 
 
 async def forbid_unknown_query(request: Request) -> None:
@@ -22,7 +22,7 @@ async def forbid_unknown_query(request: Request) -> None:
     unknown = [name for name in request.query_params if name not in names]
     if unknown:
         has = f"this has {', '.join(names)}" if names else "this has none"
-        findings = [Finding(f"query.{name}", f"no query {name!r}; {has}{meant(name, names, '')}") for name in unknown]
+        findings = [Finding(f"query.{name}", f"no query {name!r}; {has}{did_you_mean(name, names, '')}") for name in unknown]
         raise InvalidInput("the request is not valid", findings)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from recsys.bundle import MANIFEST, TENSORS, unpack
 from recsys.errors import BundleError, Unavailable
-from recsys.model import Model
+from recsys.model import ServedModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +22,7 @@ FOLDER = "bundle"
 """Folder of a version's artifacts that holds the bundle's files."""
 
 
-class ModelFollower:
+class ModelPoller:
     """Hands each version that the alias comes to point at to `on_model`, unless it fails its checks.
 
     version   the registry's number of the version in service, "" for none
@@ -35,7 +35,7 @@ class ModelFollower:
         name: str,
         alias: str,
         feature_names: Sequence[str],
-        on_model: Callable[[Model], None],
+        on_model: Callable[[ServedModel], None],
         encoder: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`encoder`: whose text vectors the catalogue has (`Model.load`)."""
@@ -60,7 +60,7 @@ class ModelFollower:
         encoder = self._encoder()
         self._looked_at = found  # a bad version stays bad: it is not fetched again
         try:
-            model = Model.load(unpack(files), self._feature_names, encoder)
+            model = ServedModel.load(unpack(files), self._feature_names, encoder)
         except BundleError as error:
             self.refused = f"version {version} refused: {error}"
             raise

@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 
 from features.offline.log import EventLog
 from features.online import OnlineStore
-from features.online.guarded import GuardedStore
+from features.online.guarded import BreakerStore
 from features.spool import Spool
 from features.stream import Stream
-from features.stream.watch import Watch
-from features.unreadable import Unreadable
+from features.stream.watch import LogWatchdog
+from features.unreadable import CorruptStateCounter
 from recsys.guidance.profiles import Profile
 from recsys.settings import Settings
-from serving.content import ContentFollower
+from serving.content import EmbeddingPoller
 from serving.control import ControlPlane
-from serving.desk import PolicyDesk
-from serving.feed import FeedService
-from serving.follow import Follower
-from serving.holders import Holders
-from serving.ingest import Ingest
-from serving.measures import LiveMeasures
+from serving.desk import PolicyService
+from serving.feed import PageService
+from serving.follow import Poller
+from serving.holders import SnapshotHolder
+from serving.ingest import EventIntake
+from serving.measures import LiveMetrics
 from serving.metrics import Metrics
-from serving.preview.service import Previews
-from serving.publisher import Publisher
-from serving.pursuits import TargetLoop
-from serving.registry import ModelFollower
-from serving.targets import TargetDesk
+from serving.preview.service import PreviewService
+from serving.publisher import ImpressionPublisher
+from serving.pursuits import PacingLoop
+from serving.registry import ModelPoller
+from serving.targets import TargetService
 from serving.tokens import Tokens
 from serving.viewers import ViewerData
 
@@ -48,32 +48,32 @@ class Services:
     tokens: Tokens
     stream: Stream
     spool: Spool
-    watch: Watch
+    watch: LogWatchdog
     online: OnlineStore
-    viewers: GuardedStore
+    viewers: BreakerStore
     event_log: EventLog
     control: ControlPlane
-    holders: Holders
-    unreadable: Unreadable
-    publisher: Publisher
-    live_metrics: LiveMeasures
-    models: ModelFollower
-    content: ContentFollower | None
-    feed: FeedService
-    event_intake: Ingest
-    targets: TargetLoop
-    policy_service: PolicyDesk
-    target_service: TargetDesk
-    previews: Previews
+    holders: SnapshotHolder
+    unreadable: CorruptStateCounter
+    publisher: ImpressionPublisher
+    live_metrics: LiveMetrics
+    model_poller: ModelPoller
+    content: EmbeddingPoller | None
+    pages: PageService
+    event_intake: EventIntake
+    targets: PacingLoop
+    policy_service: PolicyService
+    target_service: TargetService
+    previews: PreviewService
     viewer_data: ViewerData
     profiles: Mapping[str, Profile]
-    followers: dict[str, Follower] = field(default_factory=dict)
+    pollers: dict[str, Poller] = field(default_factory=dict)
 
     def start(self) -> None:
         """Read catalog and statistics once if their stores answer, then start all background work."""
         for name in ("control", "online"):
-            self.followers[name].once()  # the first request sees the catalog, if there is one
-        for follower in self.followers.values():
+            self.pollers[name].run_once()  # the first request sees the catalog, if there is one
+        for follower in self.pollers.values():
             follower.start()
         self.spool.start()
         self.publisher.start()
@@ -83,7 +83,7 @@ class Services:
         self.previews.stop()
         self.publisher.stop()
         self.spool.close()
-        for name, follower in self.followers.items():
+        for name, follower in self.pollers.items():
             follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
         if self.content is not None:
             self.content.close()

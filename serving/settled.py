@@ -11,16 +11,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-from serving.holders import Holders
+from serving.holders import SnapshotHolder
 
 ITEMS = 10_000
 """A catalogue that grew or shrank by about so many items is frozen anew."""
 
 
-class Settled:
+class GcFreezer:
     """Freezes what is in memory whenever much has come. `step` is for one follower of a process that has one app."""
 
-    def __init__(self, holders: Holders, warm: Callable[[], bool]) -> None:
+    def __init__(self, holders: SnapshotHolder, warm: Callable[[], bool]) -> None:
         """`warm`: whether what is loaded once, when the process begins, is loaded."""
         self._holders, self._warm = holders, warm
         self._kept: tuple[bool, str, int] | None = None

@@ -28,7 +28,7 @@ class TargetOut(BaseModel):
     id: str = Field(examples=["harvest"])
     outlet: str = Field(description="whose policy says it", examples=["cn.zj.hz"])
     status: Status
-    says: str = Field(examples=["on plan: 42% delivered, 42% planned by now"])
+    description: str = Field(examples=["on plan: 42% delivered, 42% planned by now"])
     bound: str
     amount: float = Field(description="by the deadline; of a share target as far as traffic is foreseen")
     share: float | None = Field(description="of all attention, for a share target")
@@ -48,7 +48,7 @@ class TargetOut(BaseModel):
     late_s: float = Field(description="how far the counters are behind")
 
 
-class Moment(BaseModel):
+class CurvePoint(BaseModel):
     """One moment of a target's course."""
 
     at: datetime
@@ -60,21 +60,21 @@ class Moment(BaseModel):
 class TargetReport(TargetOut):
     """A target with its course, its usual prices and what editors told it."""
 
-    course: list[Moment]
+    course: list[CurvePoint]
     usual_prices: list[float] = Field(description="play equivalents per unit of attention by hour of the day, UTC")
     capped_impressions: int = Field(description="impressions counted towards frequency caps; 0 without one")
     paused: bool
     stopped: bool
 
 
-class TargetOrder(RequestModel):
+class TargetChange(RequestModel):
     """An order to a running target."""
 
     author: Author
     note: Annotated[str, Field(max_length=2000)] = ""
 
 
-class AmountOrder(TargetOrder):
+class AmountChange(TargetChange):
     """Another amount in flight: the rest of the plan is made anew from what is delivered."""
 
     amount: Annotated[
@@ -89,7 +89,7 @@ class AmountOrder(TargetOrder):
     ]
 
 
-class CloneOrder(TargetOrder):
+class CloneRequest(TargetChange):
     """A new target like this one, as a draft of the outlet's next policy version."""
 
     id: Id = Field(description="of the new target", examples=["harvest-2"])

@@ -12,19 +12,19 @@ from recsys.errors import Finding, InvalidInput, NotFound, PolicyError
 from recsys.guidance.controls import Control, ExposureTarget
 from recsys.guidance.documents import append_control, findings_of
 from recsys.guidance.policy import Policy, parse_policy
-from recsys.guidance.targets.pursuit import Order
-from recsys.guidance.targets.words import foreseen, sentence, status
+from recsys.guidance.targets.pursuit import TargetOverride
+from recsys.guidance.targets.words import projected, describe, status
 from serving.control import ControlPlane
-from serving.desk import PolicyDesk
+from serving.desk import PolicyService
 from serving.problems import FindingOut
-from serving.pursuits import Running, TargetLoop
+from serving.pursuits import TrackedTarget, PacingLoop
 from serving.schemas import DraftAnswer, DraftRequest, rfc3339
 from serving.target_schemas import (
-    AmountOrder,
-    CloneOrder,
+    AmountChange,
+    CloneRequest,
     ForecastOut,
-    Moment,
-    TargetOrder,
+    CurvePoint,
+    TargetChange,
     TargetOut,
     TargetReport,
 )
@@ -33,12 +33,12 @@ REWRITTEN = "the new target could not be put into the text: the policy was writt
 
 
 @dataclass(frozen=True)
-class TargetDesk:
+class TargetService:
     """Targets in force, as this process pursues them; orders go to the control plane and are on the record."""
 
-    loop: TargetLoop
+    loop: PacingLoop
     control: ControlPlane
-    desk: PolicyDesk
+    desk: PolicyService
 
     def all(self, outlet: str | None = None) -> list[TargetOut]:
         """Every target in force, of one outlet's policy or of all, in the order of their ids."""
@@ -51,28 +51,28 @@ class TargetDesk:
         return TargetReport(
             **_out(one),
             course=[
-                Moment.model_validate({"at": rfc3339(at), "planned": planned, "delivered": delivered, "price": price})
-                for at, planned, delivered, price in one.pursuit.trail
+                CurvePoint.model_validate({"at": rfc3339(at), "planned": planned, "delivered": delivered, "price": price})
+                for at, planned, delivered, price in one.state.trail
             ],
-            usual_prices=list(one.pursuit.steering.learnt()),
+            usual_prices=list(one.state.controller.learnt()),
             capped_impressions=one.impressions,
-            paused=one.order.paused,
-            stopped=one.order.stopped,
+            paused=one.override.paused,
+            stopped=one.override.stopped,
         )
 
-    def pause(self, outlet: str, target_id: str, said: TargetOrder) -> Order:
+    def pause(self, outlet: str, target_id: str, said: TargetChange) -> TargetOverride:
         """No push until it is resumed. Raises NotFound, InvalidInput for a stopped one."""
         return self._change(outlet, target_id, said, "target.pause", paused=True)
 
-    def resume(self, outlet: str, target_id: str, said: TargetOrder) -> Order:
+    def resume(self, outlet: str, target_id: str, said: TargetChange) -> TargetOverride:
         """Push again: what is left is planned anew over the traffic that is left."""
         return self._change(outlet, target_id, said, "target.resume", paused=False)
 
-    def stop(self, outlet: str, target_id: str, said: TargetOrder) -> Order:
+    def stop(self, outlet: str, target_id: str, said: TargetChange) -> TargetOverride:
         """End it for good; what it delivered stays on the record."""
         return self._change(outlet, target_id, said, "target.stop", stopped=True)
 
-    def amount(self, outlet: str, target_id: str, said: AmountOrder) -> Order:
+    def amount(self, outlet: str, target_id: str, said: AmountChange) -> TargetOverride:
         """Another amount from here on. Raises InvalidInput for a share above 1 and for a part of an impression."""
         target, wrong = self._running(outlet, target_id).target, ""
         if target.share is not None and said.amount > 1:
@@ -83,7 +83,7 @@ class TargetDesk:
             raise InvalidInput("the amount cannot be used", [Finding("body.amount", wrong)])
         return self._change(outlet, target_id, said, "target.amount", amount=said.amount)
 
-    def clone(self, outlet: str, target_id: str, said: CloneOrder) -> DraftAnswer:
+    def clone(self, outlet: str, target_id: str, said: CloneRequest) -> DraftAnswer:
         """Save the outlet's policy with one more target, which begins with this one's prices; to be published next.
 
         Without an amount of its own it asks for what this one asks for by now. The editor's YAML stays as it is and
@@ -92,8 +92,8 @@ class TargetDesk:
         Raises NotFound; InvalidInput for an id that is taken, an amount or a window that no target can have.
         """
         one = self._running(outlet, target_id)
-        target, amount = one.target, said.amount if said.amount is not None else one.order.amount
-        policy = self.desk.holders.shelf.own(outlet)
+        target, amount = one.target, said.amount if said.amount is not None else one.override.amount
+        policy = self.desk.holders.shelf.own_policy(outlet)
         assert policy is not None, "a target in force has a policy"
         changes: dict[str, Any] = {"id": said.id, "since": said.since, "by": said.by, "like": target.id}
         if amount is not None:
@@ -112,17 +112,17 @@ class TargetDesk:
             answer.findings.append(FindingOut("", REWRITTEN))
         return answer
 
-    def _change(self, outlet: str, target_id: str, said: TargetOrder, action: str, **changes: Any) -> Order:
+    def _change(self, outlet: str, target_id: str, said: TargetChange, action: str, **changes: Any) -> TargetOverride:
         key = self._running(outlet, target_id).key
 
-        def change(order: Order) -> Order:
+        def change(order: TargetOverride) -> TargetOverride:
             if order.stopped:
                 raise InvalidInput(f"target {key} was stopped, which is for good: clone it to go on")
             return replace(order, **changes)
 
-        return self.control.orders.change(key, change, said.author, action, {"note": said.note})
+        return self.control.orders.update(key, change, said.author, action, {"note": said.note})
 
-    def _running(self, outlet: str, target_id: str) -> Running:
+    def _running(self, outlet: str, target_id: str) -> TrackedTarget:
         one = self.loop.running.get(f"{outlet}/{target_id}")
         if one is None:
             raise NotFound(f"no exposure target {target_id!r} in force in the policy of {outlet!r}")
@@ -148,23 +148,23 @@ def _said(part: Policy | Control) -> dict[str, Any]:
     return part.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=leave)
 
 
-def _out(one: Running) -> dict[str, Any]:
-    target, s = one.target, one.standing
-    outlook = foreseen(s)
+def _out(one: TrackedTarget) -> dict[str, Any]:
+    target, s = one.target, one.status
+    outlook = projected(s)
     return {
         "id": target.id,
         "outlet": one.outlet,
         "status": status(s),
-        "says": sentence(s),
+        "says": describe(s),
         "bound": target.bound,
         "amount": s.amount,
-        "share": None if target.share is None else (one.order.amount or target.share),
-        "share_so_far": s.so_far,
+        "share": None if target.share is None else (one.override.amount or target.share),
+        "share_so_far": s.share_so_far,
         "delivered": s.delivered,
         "planned": s.planned,
         "progress": s.progress,
-        "since": rfc3339(one.pursuit.start),
-        "by": target.by,
+        "since": rfc3339(one.state.start),
+        "by": target.until,
         "price": s.price,
         "max_price": target.max_price,
         "pacing_error": s.pacing_error,
@@ -173,6 +173,6 @@ def _out(one: Running) -> dict[str, Any]:
         else ForecastOut(
             expected=outlook.expected, low=outlook.low, high=outlook.high, at_risk=outlook.at_risk(s.amount, s.cap)
         ),
-        "last_resort": s.resort,
+        "last_resort": s.last_resort,
         "late_s": s.late_s,
     }

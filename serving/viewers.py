@@ -63,7 +63,7 @@ class ViewerData:
                 self.log, self.online, viewer_id, self.clock(), stream=self.stream, topic=self.topic, group=self.group
             )
             retention = self.stream.retention
-            held = retention.held(self.topic, float("inf"), [self.group], viewer_id) if retention and did.left else {}
+            held = retention.backlog(self.topic, float("inf"), [self.group], viewer_id) if retention and did.left else {}
         finally:
             self._erasing.release()
         for forget in self.forget:

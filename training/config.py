@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
-from recsys.errors import Finding, InvalidInput, worded
+from recsys.errors import Finding, InvalidInput, describe_fault
 from recsys.ranking.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -56,7 +56,7 @@ class Network(_Section):
     """The ranker and its training."""
 
     hidden: int = Field(48, ge=1)
-    silent: tuple[str, ...] = Field(
+    excluded_features: tuple[str, ...] = Field(
         (), description="features that the ranker is not to hear: those of which the data say nothing true"
     )
     epochs: int = Field(30, ge=1)
@@ -71,7 +71,7 @@ class Network(_Section):
 
     @field_validator("silent")
     @classmethod
-    def _known(cls, silent: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_excluded(cls, silent: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(silent).difference(FEATURES):
             raise ValueError(f"no feature {', '.join(sorted(unknown))}")
         return silent
@@ -122,9 +122,9 @@ def read_config(path: Path | str) -> Config:
     """
     file = _find(str(path), CONFIGS)
     try:
-        return Config.model_validate(_layers(file, ()))
+        return Config.model_validate(_load_layers(file, ()))
     except ValidationError as error:
-        findings = [Finding(".".join(map(str, e["loc"])), worded(e)) for e in error.errors()]
+        findings = [Finding(".".join(map(str, e["loc"])), describe_fault(e)) for e in error.errors()]
         raise ConfigError(f"training configuration {file}", findings) from None
 
 
@@ -138,7 +138,7 @@ def _find(name: str, beside: Path) -> Path:
     raise ConfigError(f"there is no training configuration {name!r}; there are {own}, and any TOML file by its path")
 
 
-def _layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
+def _load_layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
     """The fields of a file laid over those of its base."""
     if file in above:
         raise ConfigError(f"training configuration {file} stands on itself")
@@ -151,13 +151,13 @@ def _layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
         return fields
     if not isinstance(base, str):
         raise ConfigError(f"training configuration {file}", [Finding("base", "must name one other file")])
-    return _over(_layers(_find(base, file.parent), (*above, file)), fields)
+    return _merge(_load_layers(_find(base, file.parent), (*above, file)), fields)
 
 
-def _over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """Tables are merged field by field; everything else is replaced."""
     merged = dict(below)
     for name, said in above.items():
         under = merged.get(name)
-        merged[name] = _over(under, said) if isinstance(under, dict) and isinstance(said, dict) else said
+        merged[name] = _merge(under, said) if isinstance(under, dict) and isinstance(said, dict) else said
     return merged

@@ -76,6 +76,6 @@ def read_timeline(log: EventLog, until: float | None = None, progress: bool = Fa
     return Timeline.of((one.event for one in seen), ttl_s)
 
 
-def acted_row(event: ViewerEvent, catalog: Catalog) -> int | None:
+def positive_row(event: ViewerEvent, catalog: Catalog) -> int | None:
     """Catalogue row of the item that was acted on; None for other events and for items the catalogue does not know."""
     return catalog.row_of.get(event.item_id) if event.item_id is not None and actions_of(event) else None

@@ -23,10 +23,10 @@ from recsys.ranking.utility import utility
 from recsys.state import ItemStats, ViewerState
 from recsys.types import F64, I32
 from training.config import Evaluation
-from training.dataset import Timeline, acted_row
+from training.dataset import Timeline, positive_row
 from training.metrics import Interval, bootstrap, coverage, ndcg, recall
-from training.proposals import Proposer
-from training.replay import Replay, follow
+from training.proposals import CandidateGenerator
+from training.replay import StateReplay, replay_events
 
 WANTED = frozenset({"play", "complete", "like"})
 """Kinds of event that make an item a target: the viewer wanted it."""
@@ -39,11 +39,11 @@ class Case:
     event: ViewerEvent  # the first of the newer half: who, when, where, on what screen
     viewer: ViewerState | None
     stats: ItemStats
-    acted: I32
+    known_rows: I32
     targets: frozenset[int]
 
 
-Lister = Callable[[Case, int], I32]
+Recommender = Callable[[Case, int], I32]
 """A model under test: (case, k) -> at most k catalogue rows, best first, none of them in `case.acted`."""
 
 
@@ -63,18 +63,18 @@ def cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
     Raises InvalidInput when there are none.
     """
     first = timeline.index(split)
-    replay = Replay(timeline, catalog)
+    replay = StateReplay(timeline, catalog)
     replay.advance(first)
     after: dict[str, list[ViewerEvent]] = defaultdict(list)
     for event in timeline.events[first:]:
-        if acted_row(event, catalog) is not None:
+        if positive_row(event, catalog) is not None:
             after[event.viewer_id].append(event)
     found = []
     for viewer_id, events in after.items():
         older, newer = events[: len(events) // 2], events[len(events) // 2 :]
-        follow(replay, older, first)
+        replay_events(replay, older, first)
         acted = replay.acted(viewer_id)
-        wanted = {row for e in newer if e.kind in WANTED and (row := acted_row(e, catalog)) is not None}
+        wanted = {row for e in newer if e.kind in WANTED and (row := positive_row(e, catalog)) is not None}
         if targets := wanted.difference(acted.tolist()):
             now = newer[0].at
             found.append(Case(newer[0], replay.viewer(viewer_id, now), replay.stats(now), acted, frozenset(targets)))
@@ -85,10 +85,10 @@ def cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
 
 def by_popularity(case: Case, k: int) -> I32:
     """The baseline: what was most popular at the split."""
-    return best(case.stats.popularity(), case.acted, k)
+    return top_k(case.stats.popularity(), case.known_rows, k)
 
 
-def by_retrieval(catalog: Catalog, retriever: Retriever) -> Lister:
+def by_retrieval(catalog: Catalog, retriever: Retriever) -> Recommender:
     """What is nearest to the viewer's history; who has none that the model knows gets what is popular."""
     rows = catalog.rows(retriever.item_ids)
 
@@ -98,20 +98,20 @@ def by_retrieval(catalog: Catalog, retriever: Retriever) -> Lister:
             return by_popularity(case, k)
         affinity = np.full(len(catalog), -np.inf, np.float32)
         affinity[rows] = retriever.vectors @ vector
-        return best(affinity, case.acted, k)
+        return top_k(affinity, case.known_rows, k)
 
     return listed
 
 
-def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor, weight: F64) -> Lister:
+def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor, weight: F64) -> Recommender:
     """What serving would list without any policy: proposals of its sources, by utility.
 
     weight  [A]  of each action, in play equivalents
     """
-    proposer = Proposer(catalog, retriever)
+    proposer = CandidateGenerator(catalog, retriever)
 
     def listed(case: Case, k: int) -> I32:
-        proposals = proposer.propose(case.event, case.event.at, case.viewer, case.stats, case.acted)
+        proposals = proposer.generate(case.event, case.event.at, case.viewer, case.stats, case.known_rows)
         value = utility(predictor.p(proposals.features), weight)
         order: I32 = proposals.row[np.argsort(-value, kind="stable")[:k]]
         return order
@@ -119,7 +119,7 @@ def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor, weig
     return listed
 
 
-def best(worth: F64 | np.ndarray[tuple[int], np.dtype[np.float32]], without: I32, k: int) -> I32:
+def top_k(worth: F64 | np.ndarray[tuple[int], np.dtype[np.float32]], without: I32, k: int) -> I32:
     """The k rows of largest finite worth except `without`, best first, ties by row.
 
     >>> best(np.array([3.0, 9.0, 5.0, 3.0]), np.array([1], np.int32), k=2)
@@ -133,7 +133,7 @@ def best(worth: F64 | np.ndarray[tuple[int], np.dtype[np.float32]], without: I32
 
 
 def evaluate(
-    name: str, lister: Lister, at: Sequence[Case], items: int, config: Evaluation, progress: bool = False
+    name: str, lister: Recommender, at: Sequence[Case], items: int, config: Evaluation, progress: bool = False
 ) -> Result:
     """One model over all cases; `items` is the size of the catalogue, for coverage."""
     k = max(config.ndcg_at, config.recall_at)
@@ -147,6 +147,6 @@ def evaluate(
     )
 
 
-def gain(result: Result, over: Result, config: Evaluation, seed: int) -> Interval:
+def compare(result: Result, over: Result, config: Evaluation, seed: int) -> Interval:
     """How much better in nDCG, viewer by viewer, with the interval that other viewers might give."""
     return bootstrap(result.ndcg - over.ndcg, config.rounds, seed)

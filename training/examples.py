@@ -14,9 +14,9 @@ from recsys.errors import InvalidInput
 from recsys.models.retriever import Retriever
 from recsys.types import ACTIONS, F32, I32, Bool
 from training.dataset import Timeline
-from training.moments import Moment
-from training.proposals import Proposer
-from training.replay import Replay
+from training.moments import DecisionPoint
+from training.proposals import CandidateGenerator
+from training.replay import StateReplay
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def build_rows(
     timeline: Timeline,
     catalog: Catalog,
     retriever: Retriever,
-    at: Sequence[Moment],
+    at: Sequence[DecisionPoint],
     negatives: int,
     seed: int,
     progress: bool = False,
@@ -54,13 +54,13 @@ def build_rows(
     seed and the moment alone, so later events change no row. Raises InvalidInput when retrieval proposed nothing that
     anybody acted on.
     """
-    replay, proposer = Replay(timeline, catalog), Proposer(catalog, retriever)
+    replay, proposer = StateReplay(timeline, catalog), CandidateGenerator(catalog, retriever)
     features, labels, weights, numbers = [], [], [], []
     for number, moment in enumerate(tqdm(at, desc="examples", unit="page", leave=False, disable=not progress)):
         replay.advance(moment.index)
         event = moment.event
         viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
-        proposals = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id))
+        proposals = proposer.generate(event, event.at, viewer, stats, replay.acted(event.viewer_id))
         bits = np.zeros(len(proposals.row), np.int32)
         for row, taken in moment.done.items():
             bits[proposals.row == row] = taken

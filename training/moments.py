@@ -11,11 +11,11 @@ from features.events import ViewerEvent, actions_of
 from recsys.catalog import Catalog
 from recsys.types import ACTIONS
 from training.config import Examples
-from training.dataset import Timeline, acted_row
+from training.dataset import Timeline, positive_row
 
 
 @dataclass(frozen=True)
-class Moment:
+class DecisionPoint:
     """One viewer at one time. Everything before `index` in the timeline is known then, nothing from `index` on.
 
     done  catalogue row -> which of `recsys.types.ACTIONS` the viewer took on it, as bits, until the moment was over
@@ -26,23 +26,23 @@ class Moment:
     done: Mapping[int, int]
 
 
-def moments(timeline: Timeline, catalog: Catalog, since: float, until: float, config: Examples) -> list[Moment]:
+def iter_decision_points(timeline: Timeline, catalog: Catalog, since: float, until: float, config: Examples) -> list[DecisionPoint]:
     """The moments that begin and end in [since, until), in time order; sampled down evenly to `max_moments`.
 
     A moment is over after `session_actions` actions, or when the viewer pauses for `session_gap_s`.
     """
     bit = {action: 1 << place for place, action in enumerate(ACTIONS)}
-    found: list[Moment] = []
+    found: list[DecisionPoint] = []
     open_: dict[str, tuple[dict[int, int], list[float]]] = {}  # viewer -> labels, [actions so far, time of the last]
     for index in range(timeline.index(since), timeline.index(until)):
         event = timeline.events[index]
-        row = acted_row(event, catalog)
+        row = positive_row(event, catalog)
         if row is None:
             continue
         done, progress = open_.get(event.viewer_id, ({}, [np.inf, -np.inf]))
         if progress[0] >= config.session_actions or event.at - progress[1] > config.session_gap_s:
             done, progress = open_[event.viewer_id] = {}, [0.0, event.at]
-            found.append(Moment(index, event, done))
+            found.append(DecisionPoint(index, event, done))
         done[row] = done.get(row, 0) | sum(bit[action] for action in actions_of(event))
         progress[:] = progress[0] + 1, event.at
     if len(found) <= config.max_moments:

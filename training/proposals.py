@@ -9,14 +9,14 @@ import numpy as np
 from features.columns import FEATURES, columns
 from features.events import ViewerEvent
 from recsys.bundle import Bundle
-from recsys.candidates.context import Ask
-from recsys.candidates.index import Index
-from recsys.candidates.similar import taste
+from recsys.candidates.context import RequestContext
+from recsys.candidates.index import CandidateIndex
+from recsys.candidates.similar import content_profile
 from recsys.candidates.sources import SOURCES
 from recsys.catalog import Catalog
-from recsys.distribution.eligibility import barred, first_reasons
+from recsys.distribution.eligibility import ineligible, first_match
 from recsys.guidance.compile import compile_policy
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.models.retriever import Retriever
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.state import ItemStats, ViewerState
@@ -27,7 +27,7 @@ REFRESH = 50
 
 
 @dataclass(frozen=True)
-class Proposals:
+class CandidateSet:
     """Candidates of one page, N of them.
 
     row [N] catalogue rows, rising · affinity [N] match of viewer and item · features [N, F] as in FEATURES
@@ -38,28 +38,28 @@ class Proposals:
     features: F32
 
 
-class Proposer:
+class CandidateGenerator:
     """Asks serving's sources, without any policy, and keeps what may be shown."""
 
     def __init__(self, catalog: Catalog, retriever: Retriever) -> None:
         self._catalog, self._model = catalog, _unranked(retriever)
         self._policy = compile_policy((), catalog)
-        self._index: Index | None = None
+        self._index: CandidateIndex | None = None
         self._pages = 0
 
-    def propose(
+    def generate(
         self, event: ViewerEvent, at: float, viewer: ViewerState | None, stats: ItemStats, without: I32
-    ) -> Proposals:
+    ) -> CandidateSet:
         """Candidates for the viewer of `event`, where and on what the event happened, at unix second `at`.
 
         `without` [M] rows are not proposed. `stats` must be as of `at` or before.
         """
         if self._index is None or self._pages % REFRESH == 0:
-            self._index = Index.of(self._catalog, stats, self._model)
+            self._index = CandidateIndex.of(self._catalog, stats, self._model)
         self._pages += 1
         query, retriever = _query(event, at), self._model.retriever
         vector = retriever.viewer_vector(viewer) if viewer is not None else None
-        ask = Ask(
+        ask = RequestContext(
             query,
             viewer,
             self._catalog,
@@ -68,7 +68,7 @@ class Proposer:
             self._policy,
             self._index,
             vector,
-            taste=taste(viewer, self._catalog, at),
+            content_profile=content_profile(viewer, self._catalog, at),
         )
         named = np.zeros(len(self._catalog), np.bool_)
         for source in SOURCES.values():
@@ -76,7 +76,7 @@ class Proposer:
             named[rows[rows >= 0]] = True
         named[without] = False
         proposed = np.flatnonzero(named).astype(np.int32)
-        allowed, _ = first_reasons(barred(self._catalog, proposed, query, viewer))
+        allowed, _ = first_match(ineligible(self._catalog, proposed, query, viewer))
         row: I32 = proposed[allowed]
         affinity = np.zeros(len(row), np.float32)
         if vector is not None:
@@ -84,7 +84,7 @@ class Proposer:
             affinity = np.where(position >= 0, retriever.scores(vector, position), np.float32(0.0))
         screen = query.placement.screen
         features = columns(row, affinity, viewer, self._catalog, stats, at, event.region, screen)
-        return Proposals(row, affinity, features)
+        return CandidateSet(row, affinity, features)
 
 
 def _query(event: ViewerEvent, at: float) -> Query:
@@ -96,7 +96,7 @@ def _query(event: ViewerEvent, at: float) -> Query:
     return Query(event.id, event.viewer_id, placement, event.region, at, slots=1, guided=False)
 
 
-def _unranked(retriever: Retriever) -> Model:
+def _unranked(retriever: Retriever) -> ServedModel:
     """A model of which only retrieval has been learned, as the sources want one; its ranker is never asked."""
     items = len(retriever.item_ids)
     network = Ranker(len(FEATURES), len(ACTIONS), hidden=1)
@@ -113,4 +113,4 @@ def _unranked(retriever: Retriever) -> Model:
         probe_p=np.zeros((0, len(ACTIONS)), np.float32),
         metrics={},
     )
-    return Model(bundle, retriever, Predictor(network))
+    return ServedModel(bundle, retriever, Predictor(network))

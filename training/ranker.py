@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from features.columns import FEATURES
 from recsys.errors import InvalidInput
-from recsys.ranking.model import SILENT, Predictor, Ranker
+from recsys.ranking.model import EXCLUDED_VALUE, Predictor, Ranker
 from recsys.types import ACTIONS, F32, F64
 from training.config import Network
 from training.examples import Rows
@@ -25,7 +25,7 @@ ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRanker:
     """A calibrated network, the newest rows (no weight was learned from them), the best epoch and its held-out loss."""
 
     network: Ranker
@@ -34,7 +34,7 @@ class Trained:
     loss: float
 
 
-def train(rows: Rows, config: Network, seed: int, progress: bool = False) -> Trained:
+def train(rows: Rows, config: Network, seed: int, progress: bool = False) -> TrainedRanker:
     """Learn from the oldest moments, stop by newer ones, calibrate on the newest. Same rows and seed, same network.
 
     Raises InvalidInput when there are too few moments to hold any out.
@@ -46,13 +46,13 @@ def train(rows: Rows, config: Network, seed: int, progress: bool = False) -> Tra
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Ranker(rows.features.shape[1], rows.label.shape[1], config.hidden)
-        _standardise(network, learn, config.silent)
+        _standardise(network, learn, config.excluded_features)
         epochs, loss = _fit(network, learn, stop, config, chance, progress)
         _calibrate(network, calibrate)
     finally:
         torch.set_num_threads(threads)
     network.eval()
-    return Trained(network, calibrate, epochs, loss)
+    return TrainedRanker(network, calibrate, epochs, loss)
 
 
 def _by_time(rows: Rows, config: Network) -> tuple[Rows, Rows, Rows]:
@@ -80,7 +80,7 @@ def _standardise(network: Ranker, rows: Rows, silent: Sequence[str]) -> None:
         network.mean.copy_(torch.from_numpy(mean))
         varies = std > ROUNDING * np.maximum(np.abs(mean), ROUNDING)
         heard = varies & ~np.isin(FEATURES, silent) if silent else varies
-        network.std.copy_(torch.from_numpy(np.where(heard, std, SILENT)))
+        network.std.copy_(torch.from_numpy(np.where(heard, std, EXCLUDED_VALUE)))
         network.head.bias.copy_(torch.from_numpy(np.log(rate / (1.0 - rate))))
 
 

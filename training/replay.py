@@ -8,21 +8,21 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.events import ViewerEvent
-from features.fold import Counted, Placed, ViewerFold
-from features.stats import StatsColumns
+from features.fold import WeightedEvent, LoggedEvent, ViewerFold
+from features.stats import ItemColumns
 from recsys.catalog import Catalog
-from recsys.state import ItemStats, ViewerState, remembered
+from recsys.state import ItemStats, ViewerState, unexpired
 from recsys.types import I32
-from training.dataset import Timeline, acted_row
+from training.dataset import Timeline, positive_row
 
 
-class Replay:
+class StateReplay:
     """A cursor that only moves forward. What an event counts for its item is decided from its viewer's state
     (`features.votes`), so every viewer is folded, as the worker does."""
 
     def __init__(self, timeline: Timeline, catalog: Catalog) -> None:
         self._events, self._catalog, self._next, self._ttl_s = timeline.events, catalog, 0, timeline.ttl_s
-        self._stats = StatsColumns(catalog)
+        self._stats = ItemColumns(catalog)
         self._folds: dict[str, ViewerFold] = {}
         self._acted: dict[str, set[int]] = defaultdict(set)
 
@@ -33,22 +33,22 @@ class Replay:
                 self._stats.add(fresh)
         self._next = max(self._next, index)
 
-    def remember(self, event: ViewerEvent, offset: int) -> None:
+    def register(self, event: ViewerEvent, offset: int) -> None:
         """Let the viewer's own state, but no item's, go on by one event."""
         self._take(event, offset)
 
     def viewer(self, viewer_id: str, now: float) -> ViewerState | None:
         """The viewer's state at `now`; None for who has not come before, or not for so long as to be forgotten."""
         fold = self._folds.get(viewer_id)
-        return None if fold is None else remembered(fold.state(), now, self._ttl_s)
+        return None if fold is None else unexpired(fold.state(), now, self._ttl_s)
 
-    def _take(self, event: ViewerEvent, offset: int) -> Counted | None:
-        if (row := acted_row(event, self._catalog)) is not None:
+    def _take(self, event: ViewerEvent, offset: int) -> WeightedEvent | None:
+        if (row := positive_row(event, self._catalog)) is not None:
             self._acted[event.viewer_id].add(row)
         fold = self._folds.get(event.viewer_id)
         if fold is None:
             fold = self._folds[event.viewer_id] = ViewerFold(ViewerState(event.viewer_id), self._ttl_s)
-        return fold.take(Placed("replay", offset, event))
+        return fold.apply(LoggedEvent("replay", offset, event))
 
     def acted(self, viewer_id: str) -> I32:
         """[M] catalogue rows the viewer has acted on, ever: a state remembers only the latest."""
@@ -59,7 +59,7 @@ class Replay:
         return self._stats.at(now)
 
 
-def follow(replay: Replay, events: Iterable[ViewerEvent], offset: int) -> None:
+def replay_events(replay: StateReplay, events: Iterable[ViewerEvent], offset: int) -> None:
     """Let the viewers' own states go on by these events, placed from `offset` on; item counts stay as they are."""
     for place, event in enumerate(events, start=offset):
-        replay.remember(event, place)
+        replay.register(event, place)

@@ -14,7 +14,7 @@ import httpx
 
 from benchmarks.faults.child import ROOT, environment, wait_until
 from benchmarks.faults.place import Place
-from features.identity import known_as
+from features.identity import event_key
 
 READY_WITHIN_S = 90.0
 SAYS_WITHIN_S = 30.0
@@ -100,7 +100,7 @@ class Sender(threading.Thread):
                 if self._end.wait(0.2):
                     return
             self.taken.update(viewers)
-            self.ids.update((viewer, known_as(APP, f"e{number + n}")) for n, viewer in enumerate(viewers))
+            self.ids.update((viewer, event_key(APP, f"e{number + n}")) for n, viewer in enumerate(viewers))
             number += self._size
 
     def _send(self, batch: list[dict[str, Any]]) -> bool:

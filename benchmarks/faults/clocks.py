@@ -11,7 +11,7 @@ from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.place import Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scene import Scene
-from features.identity import known_as
+from features.identity import event_key
 
 NOW = "now"
 CLOCKS: tuple[tuple[str, str | float | None, str], ...] = (
@@ -54,8 +54,8 @@ def clocks(places: Places, kind: str, rounds: int) -> list[Line]:
                 if results[n]["status"] != due:
                     wrong.append(f"{name}: {results[n]['status']}, not {due}")
                 if due == "accepted":
-                    accepted.add((f"v{n}", known_as(APP, f"{number}-{n}")))
-            last = known_as(APP, f"{number}-1")
+                    accepted.add((f"v{n}", event_key(APP, f"{number}-{n}")))
+            last = event_key(APP, f"{number}-1")
         arrived = wait_until(lambda: accepted <= scene.hear(), 60.0)
         verdict = scene.judged()
         times = [one.event.at for some in scene.oracle.events.values() for one in some]

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from features.codec import decode_state, decode_viewer, encode_item, encode_state, encode_viewer, item_key, viewer_key
 from features.events import decode
-from features.exposure import TargetCount, TrafficDay, count_key, credits_of, fold_count, fold_traffic, traffic_key
-from features.fold import Counted, Placed, fold_item, items_of, sift
+from features.exposure import DeliveryCount, TrafficDay, count_key, credits_of, fold_count, fold_traffic, traffic_key
+from features.fold import WeightedEvent, LoggedEvent, fold_item, items_of, deduplicate_and_fold
 from features.keys import COUNTS, TRAFFIC, VIEWERS
 from features.stream import Message
 from recsys.errors import EventError
@@ -37,9 +37,9 @@ class Oracle:
 
     dead: set[tuple[int, int]] = field(default_factory=set)  # (partition, offset) of what cannot be read
     refused_kind: str = ""  # of the release that reads now; what it set aside stays aside
-    events: dict[str, list[Placed]] = field(default_factory=lambda: defaultdict(list))
-    _fresh: dict[str, list[Counted]] = field(default_factory=dict)
-    _about: dict[tuple[Any, ...], list[Counted]] = field(default_factory=lambda: defaultdict(list))
+    events: dict[str, list[LoggedEvent]] = field(default_factory=lambda: defaultdict(list))
+    _fresh: dict[str, list[WeightedEvent]] = field(default_factory=dict)
+    _about: dict[tuple[Any, ...], list[WeightedEvent]] = field(default_factory=lambda: defaultdict(list))
     _dump: dict[str, bytes] = field(default_factory=dict)
 
     def take(self, messages: Iterable[Message]) -> Mapping[str, bytes]:
@@ -53,7 +53,7 @@ class Oracle:
             except EventError:
                 self.dead.add((message.partition, message.offset))
                 continue
-            self.events[event.viewer_id].append(Placed(f"{message.topic}/{message.partition}", message.offset, event))
+            self.events[event.viewer_id].append(LoggedEvent(f"{message.topic}/{message.partition}", message.offset, event))
             viewers.add(event.viewer_id)
         changed = [one for viewer_id in viewers for one in self._viewer(viewer_id)]
         self._items(changed)
@@ -64,26 +64,26 @@ class Oracle:
         """(viewer, event id) of every event that counts, once."""
         return {(one.event.viewer_id, one.event.id) for some in self._fresh.values() for one in some}
 
-    def _viewer(self, viewer_id: str) -> list[Counted]:
+    def _viewer(self, viewer_id: str) -> list[WeightedEvent]:
         """Folds the viewer's whole history; returns what counts and did not before."""
-        fresh, state = sift(ViewerState(viewer_id), self.events[viewer_id], VIEWER_TTL_S)
+        fresh, state = deduplicate_and_fold(ViewerState(viewer_id), self.events[viewer_id], VIEWER_TTL_S)
         self._dump[viewer_key(viewer_id)] = encode_viewer(state)
         before, self._fresh[viewer_id] = len(self._fresh.get(viewer_id, ())), fresh
         return self._fresh[viewer_id][before:]
 
-    def _items(self, changed: list[Counted]) -> None:
+    def _items(self, changed: list[WeightedEvent]) -> None:
         for item_id, source in self._told(changed, lambda one: [(item, one.source) for item in items_of(one.event)]):
             about = self._about[item_id, source]
             self._dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), about))
 
-    def _exposure(self, changed: list[Counted]) -> None:
+    def _exposure(self, changed: list[WeightedEvent]) -> None:
         for at in self._told(changed, lambda one: [("count", key, one.source) for key in credits_of(one.event)]):
-            self._dump[count_key(*at[1:])] = encode_state(fold_count(TargetCount(at[1]), self._about[at]))
+            self._dump[count_key(*at[1:])] = encode_state(fold_count(DeliveryCount(at[1]), self._about[at]))
         for at in self._told(changed, _traffic):
             self._dump[traffic_key(*at[1:])] = encode_state(fold_traffic(TrafficDay(*at[1:4]), self._about[at]))
 
     def _told(
-        self, changed: list[Counted], shards: Callable[[Counted], Iterable[tuple[Any, ...]]]
+        self, changed: list[WeightedEvent], shards: Callable[[WeightedEvent], Iterable[tuple[Any, ...]]]
     ) -> set[tuple[Any, ...]]:
         """The shards these events concern; their events are put in log order."""
         touched: set[tuple[Any, ...]] = set()
@@ -96,7 +96,7 @@ class Oracle:
         return touched
 
 
-def _traffic(one: Counted) -> list[tuple[str, str, str, int, str]]:
+def _traffic(one: WeightedEvent) -> list[tuple[str, str, str, int, str]]:
     event = one.event
     if event.kind != "impression" or not event.placement or not event.attention:
         return []
@@ -141,7 +141,7 @@ class Ledger:
                 viewers[viewer.viewer_id] = dict(viewer.counts)
             elif key.startswith(COUNTS):
                 count = decode_state(raw, _COUNT)
-                won[count.key] += count.won
+                won[count.key] += count.delivered
             elif key.startswith(TRAFFIC):
                 day = decode_state(raw, _DAY)
                 pages[day.placement] += sum(day.pages)
@@ -152,7 +152,7 @@ class Ledger:
         )
 
 
-_COUNT, _DAY = msgspec.msgpack.Decoder(TargetCount), msgspec.msgpack.Decoder(TrafficDay)
+_COUNT, _DAY = msgspec.msgpack.Decoder(DeliveryCount), msgspec.msgpack.Decoder(TrafficDay)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.servers import broker, valkey
-from features.keys import LIVES, REBUILT
+from features.keys import LOG_EPOCHS, REBUILT
 from features.online import OnlineStore
 from features.online.connect import open_online
 from features.stream import Stream
@@ -70,7 +70,7 @@ class Place:
 
 def held(store: OnlineStore) -> dict[str, bytes]:
     """Every live key of a store, but for the lists of logs that it knows."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LIVES)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
 
 
 class Places:

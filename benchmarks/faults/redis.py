@@ -243,14 +243,14 @@ def _serve(home: str, url: str) -> int:
 
     from features.codec import encode_viewer, viewer_key
     from features.columns import FEATURES
-    from recsys.model import Model
+    from recsys.model import ServedModel
     from recsys.settings import Settings
     from recsys.state import Recent, ViewerState
     from serving.app import build
-    from serving.main import alone
+    from serving.main import with_gc_freeze
     from serving.services import Services
 
-    app = alone(build(Settings.model_validate({"home": home, "stream": "memory://", "online": url})))
+    app = with_gc_freeze(build(Settings.model_validate({"home": home, "stream": "memory://", "online": url})))
     services: Services = app.state.services
     holders, content = services.holders, services.content
     listening = socket.create_server(("127.0.0.1", 0))
@@ -276,11 +276,11 @@ def _serve(home: str, url: str) -> int:
                     for n in range(VIEWERS)
                 }
             )
-            while holders.current.revision != services.control.revision() or not services.followers["engine"].ok:
+            while holders.current.revision != services.control.revision() or not services.pollers["engine"].ok:
                 time.sleep(0.05)
-            while content is not None and (content.vectors.waiting or not services.followers["content"].ok):
+            while content is not None and (content.vectors.waiting or not services.pollers["content"].ok):
                 time.sleep(0.2)  # an encoder that works through a new catalogue takes a core to itself
-            holders.take_model(Model.load(_bundle(), FEATURES))
+            holders.set_model(ServedModel.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}
             while (
                 client.post(f"/v1/placements/{PLACEMENT}:recommend", json=body).json()["fallback_level"] != "personal"

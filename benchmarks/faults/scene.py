@@ -14,7 +14,7 @@ from benchmarks.faults.oracle import Ledger, Oracle, Verdict, compare, logged_ev
 from benchmarks.faults.place import Place, held
 from benchmarks.faults.tail import Tail
 from benchmarks.faults.traffic import publish
-from features.dead_letters import dead_topic, noted
+from features.dead_letters import dead_topic, decode_replay_note
 from features.stream import Message, Record
 
 LOOK_EVERY_S = 0.1
@@ -108,7 +108,7 @@ class Scene:
 
     def _bury(self) -> None:
         """Take in the letters that have come; notes of their replay are none."""
-        self._buried += [message for message in self._letters.rest() if noted(message.value) is None]
+        self._buried += [message for message in self._letters.rest() if decode_replay_note(message.value) is None]
 
     def close(self) -> None:
         """Disconnect."""

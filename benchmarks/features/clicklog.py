@@ -10,7 +10,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from features.offline import files
 from features.offline.log import EventLog
-from features.offline.table import whole
+from features.offline.table import with_all_columns
 from recsys.catalog import Catalog, Item
 
 PARTITIONS = 4
@@ -38,8 +38,8 @@ def write_log(file: Path, home: Path, most: int) -> EventLog:
                 params={"day": day},
             ).to_arrow_table()
             date = files.day_of(day * 86_400.0)
-            name = f"{files.WHOLE}clicks{files.UNTIL}{date}.parquet"
-            table = whole(rows)
+            name = f"{files.FILE_SUFFIX}clicks{files.UNTIL}{date}.parquet"
+            table = with_all_columns(rows)
             files.write(
                 files.folder_of(home, date) / name,
                 lambda out, table=table: pq.write_table(table, out, compression="zstd"),  # type: ignore[misc]

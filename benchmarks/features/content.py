@@ -32,7 +32,7 @@ import numpy as np
 
 from features.content import Encoder
 from features.content.connect import open_encoder
-from features.content.vectors import Vectors
+from features.content.vectors import EmbeddingRefresher
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from recsys.catalog import Catalog, Item
@@ -60,12 +60,12 @@ def read_titles(path: Path) -> Titles:
 
 def demo_titles() -> Titles:
     """The demo's films of one genre, and its desk's items in Chinese and English by topic."""
-    from serving.demo.desk import desk_items
+    from serving.demo.desk import newsroom_items
     from serving.demo.movielens import MovieLens
 
     now = time.time()
     films = [(i.title["en"], i.labels[0]) for i in MovieLens.read(now).items() if len(i.labels) == 1]
-    return films + [(title, item.topic) for item in desk_items(now) for title in item.title.values()]
+    return films + [(title, item.topic) for item in newsroom_items(now) for title in item.title.values()]
 
 
 def accuracy(vectors: Any, categories: Sequence[str]) -> float:
@@ -116,10 +116,10 @@ def speeds(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
         encoder.encode(["once, so that it is loaded"])
         catalog = catalogue(titles)
         began = time.perf_counter()
-        Vectors(encoder, kept).complete(catalog)
+        EmbeddingRefresher(encoder, kept).complete(catalog)
         made_s = time.perf_counter() - began
         began = time.perf_counter()
-        Vectors(encoder, kept).complete(catalog)
+        EmbeddingRefresher(encoder, kept).complete(catalog)
         found_s = time.perf_counter() - began
     return {
         "titles": len(catalog),
@@ -214,15 +214,15 @@ def new_items(said: str, titles: Sequence[str]) -> dict[str, float]:
 
 def request_cost(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
     """Microseconds that taste, the source's search and the ranker's column add to one page."""
-    from recsys.candidates.similar import match, taste
+    from recsys.candidates.similar import content_similarity, content_profile
     from recsys.state import Recent, ViewerState
 
     catalog = catalogue(titles)
-    catalog = replace(catalog, content=Vectors(encoder, MemoryStore()).complete(catalog))
+    catalog = replace(catalog, content=EmbeddingRefresher(encoder, MemoryStore()).complete(catalog))
     now = time.time()
     viewer = ViewerState("v", tuple(Recent(f"t{n}", "like", now) for n in range(30)))
     rows = {"search": 2000, "column": 500}
-    wanted = taste(viewer, catalog, now)
+    wanted = content_profile(viewer, catalog, now)
 
     def each_us(what: Any) -> float:
         tooks = []
@@ -232,10 +232,10 @@ def request_cost(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
             tooks.append(time.perf_counter() - began)
         return round(float(np.median(tooks)) * 1e6, 1)
 
-    figures = {"taste_us": each_us(lambda: taste(viewer, catalog, now))}
+    figures = {"taste_us": each_us(lambda: content_profile(viewer, catalog, now))}
     for name, count in rows.items():
         some = np.random.default_rng(1).permutation(len(catalog))[:count].astype(np.int32)
-        figures[f"{name}_us"] = each_us(lambda some=some: match(some, wanted, catalog))
+        figures[f"{name}_us"] = each_us(lambda some=some: content_similarity(some, wanted, catalog))
     return figures
 
 

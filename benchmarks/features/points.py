@@ -22,10 +22,10 @@ import numpy as np
 
 from benchmarks.features.clicklog import catalogue, write_log
 from features.columns import AT, FEATURES, columns
-from features.fold import Placed, ViewerFold
+from features.fold import LoggedEvent, ViewerFold
 from features.offline.log import EventLog
 from features.offline.points import EntityRows, get_historical_features
-from features.stats import StatsColumns
+from features.stats import ItemColumns
 from recsys.catalog import Catalog
 from recsys.state import ViewerState
 from recsys.types import F32
@@ -125,15 +125,15 @@ def replayed(log: EventLog, catalog: Catalog, asked: EntityRows, chosen: np.ndar
     out = np.zeros((len(chosen), len(FEATURES)), np.float32)
     rows, order = asked.rows(catalog), np.argsort(asked.at[chosen], kind="stable")
     folds: dict[str, ViewerFold] = {}
-    counts = StatsColumns(catalog)
+    counts = ItemColumns(catalog)
     events = iter(log.replay())
-    one: Placed | None = next(events, None)
+    one: LoggedEvent | None = next(events, None)
     for place in order.tolist():
         n = int(chosen[place])
         at = float(asked.at[n])
         while one is not None and one.event.at < at:
             fold = folds.setdefault(one.event.viewer_id, ViewerFold(ViewerState(one.event.viewer_id), float("inf")))
-            if (counted := fold.take(one)) is not None:
+            if (counted := fold.apply(one)) is not None:
                 counts.add(counted)
             one = next(events, None)
         mine = folds.get(asked.viewer_id[n])

@@ -22,7 +22,7 @@ from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.sqlite import SqliteStore
 from features.stream.sqlite import SqliteStream
-from features.worker.rebuild import HELD, from_log, from_stream, rebuild
+from features.worker.rebuild import STATE_PREFIXES, from_log, from_stream, rebuild
 from features.worker.worker import Worker
 
 TOPIC, TTL_S = "clicks", 180 * 86_400.0
@@ -73,7 +73,7 @@ def _worker(stream: SqliteStream, online: OnlineStore, log: EventLog) -> Worker:
 
 def _digest(online: OnlineStore) -> str:
     digest = hashlib.sha256()
-    for prefix in HELD:
+    for prefix in STATE_PREFIXES:
         for key, raw in sorted(online.scan(prefix)):
             digest.update(key.encode() + b"\0" + raw)
     return digest.hexdigest()

@@ -24,7 +24,7 @@ from features.fold_item import roll_up
 from features.online.memory import MemoryStore
 from features.stats import read_stats
 from features.viewer_event import ViewerEvent
-from features.votes import VISIT, Counted
+from features.votes import VISIT, WeightedEvent
 from recsys.candidates.sources import local_plays
 from recsys.catalog import Catalog, Item
 from recsys.state import LANDMARK, ItemState, ItemStats
@@ -57,7 +57,7 @@ def _fold(places: list[str], chance: np.random.Generator, share: F64) -> dict[st
     for name, regions in (("country", places), ("provinces", [f"cn.p{n}" for n in range(PROVINCES)])):
         drawn = chance.integers(0, len(regions), 40_000).tolist()
         votes = (("i", VISIT, 1.0), ("i", "open", 1.0))
-        events = [Counted("t/0", n, _visit(n, regions[region]), votes) for n, region in enumerate(drawn)]
+        events = [WeightedEvent("t/0", n, _visit(n, regions[region]), votes) for n, region in enumerate(drawn)]
         fold_item(ItemState("i"), events[:1000])
         began = time.process_time()
         state = fold_item(ItemState("i"), events)

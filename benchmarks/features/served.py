@@ -32,7 +32,7 @@ from features.stream import Record
 from features.worker.worker import Worker
 from recsys.bundle import Bundle
 from recsys.catalog import Item
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.settings import Settings
 from recsys.types import ACTIONS
@@ -65,10 +65,10 @@ def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
     began = time.perf_counter()
     with serving(home) as (services, clock):
         model, log = _model(seed), EventLog(home / "log")
-        services.holders.follow_control()  # migrates
+        services.holders.poll_control()  # migrates
         services.control.upsert_items([_item(n) for n in range(ITEMS)], "benchmark")
-        services.holders.follow_control()
-        services.holders.take_model(model)
+        services.holders.poll_control()
+        services.holders.set_model(model)
         _live(services, log, clock, rows, random.Random(seed))
         catalog = services.holders.current.catalog
     served_s, began = time.perf_counter() - began, time.perf_counter()
@@ -137,7 +137,7 @@ def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: ra
         services.stream, services.online, log, topic=topic, group="g", viewer_ttl_s=TTL_DAYS * 86_400.0, batch=50
     )
     served = number = 0
-    services.holders.follow_stats()
+    services.holders.poll_stats()
     while served < rows:
         clock.now += round(chance.expovariate(1 / 300), 3)
         viewer, what = f"viewer-{int(chance.paretovariate(0.6)) % VIEWERS}", chance.random()
@@ -149,11 +149,11 @@ def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: ra
         elif what < 0.75:
             placement = f"{chance.choice(('cn.zj', 'cn.sh'))}-{chance.choice(SCREENS)}-home"
             asked = PageRequest(viewer_id=viewer, region=chance.choice(REGIONS), slots=10)
-            served += len(services.feed.recommend(placement, asked).items)
+            served += len(services.pages.recommend(placement, asked).items)
         elif what < 0.9:
             worker.step(wait_s=0)
         else:
-            services.holders.follow_stats()
+            services.holders.poll_stats()
     services.publisher.stop()
     while worker.step(wait_s=0):
         pass
@@ -198,7 +198,7 @@ def _item(n: int) -> Item:
     )
 
 
-def _model(seed: int) -> Model:
+def _model(seed: int) -> ServedModel:
     """Any model: its factors and weights are chance."""
     chance = np.random.default_rng(seed)
     network = Ranker(len(FEATURES), len(ACTIONS), hidden=8)
@@ -216,7 +216,7 @@ def _model(seed: int) -> Model:
         probe_p=Predictor(network).p(probe),
         metrics={},
     )
-    return Model.load(bundle, FEATURES)
+    return ServedModel.load(bundle, FEATURES)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ import numpy as np
 from benchmarks.guidance.instances import FAMILIES, Instance, draw
 from benchmarks.guidance.real import REAL, real_instances
 from benchmarks.guidance.rivals import RIVALS
-from recsys.guidance.exact import best_page
-from recsys.guidance.memory import Relaxations
-from recsys.guidance.problem import reduce
+from recsys.guidance.exact import solve_optimal
+from recsys.guidance.memory import RelaxationCache
+from recsys.guidance.problem import presolve
 from recsys.guidance.solver import solve, warm
 
 EFFORTS = ("fast", "adaptive")
@@ -65,7 +65,7 @@ class Tally:
 class PagePath:
     """Pages as serving makes them: with a deadline and one memory of what gave way, infeasible ones among them."""
 
-    memory: Relaxations = field(default_factory=Relaxations)
+    memory: RelaxationCache = field(default_factory=RelaxationCache)
     took_ms: list[float] = field(default_factory=list)
     gave_way_ms: list[float] = field(default_factory=list)
     missed: int = 0  # relaxed although a page exists
@@ -78,11 +78,11 @@ class PagePath:
         solution = solve(*instance, deadline_s=DEADLINE_S, clock=time.thread_time, memory=self.memory)
         self.took_ms.append(1e3 * (time.thread_time() - began))
         gc.enable()
-        assert (instance.bounds.broken(solution.chosen) == solution.relaxed).all(), "more gave way than is said"
+        assert (instance.bounds.violated_by(solution.chosen) == solution.relaxed).all(), "more gave way than is said"
         if solution.relaxed.any():
             self.gave_way_ms.append(self.took_ms[-1])
             self.missed += feasible
-            self.open += not solution.settled.all()
+            self.open += not solution.minimal_proven.all()
 
     def figures(self) -> dict[str, float | None]:
         """What is reported."""
@@ -150,7 +150,7 @@ def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path
             _one(instance, effort, value if settled else bound, value, tally)
         for rival, answer in RIVALS.items():
             page = answer(instance)
-            kept = not instance.bounds.broken(page).any()
+            kept = not instance.bounds.violated_by(page).any()
             worth = float(instance.attention @ instance.value[page])
             rivals[rival].append(100 * (1 - worth / value) if kept else None)
     figures: dict[str, Any] = {effort: tally.figures() for effort, tally in tallies.items()}
@@ -184,7 +184,7 @@ def _one(instance: Instance, effort: Any, optimum: float, least: float, tally: T
     if solution.relaxed.any():
         tally.missed += 1
         return
-    assert not instance.bounds.broken(solution.chosen).any(), "a page broke its bounds without saying so"
+    assert not instance.bounds.violated_by(solution.chosen).any(), "a page broke its bounds without saying so"
     assert solution.bound >= least - FEASIBLE, "a stated bound lies below a page that exists"
     tally.off.append(max(0.0, 100 * (1 - solution.value / optimum)))
     tally.stated.append(max(0.0, 100 * (solution.bound / optimum - 1)))
@@ -200,8 +200,8 @@ def _exact(
         answer: tuple[float, float | None, float, bool] = pickle.loads(kept.read_bytes())
         return answer
     began = time.thread_time()
-    problem = reduce(*instance)
-    found = best_page(problem, limit_s=limit_s)
+    problem = presolve(*instance)
+    found = solve_optimal(problem, limit_s=limit_s)
     value = None if found.page is None else float(problem.attention @ problem.value[found.page])
     answer = found.bound, value, time.thread_time() - began, found.settled
     if kept:

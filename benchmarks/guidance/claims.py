@@ -21,12 +21,12 @@ import numpy as np
 from benchmarks.guidance.instances import Family, Instance, draw, draw_from
 from recsys.batch import Candidates
 from recsys.catalog import Catalog, Item
-from recsys.guidance.bounds import Bounds, relative_gap
+from recsys.guidance.bounds import PageConstraints, relative_gap
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.exact import any_page
 from recsys.guidance.policy import parse_policy
-from recsys.guidance.problem import reduce
-from recsys.guidance.receipt import Receipt, best_without, responsible, write_receipt
+from recsys.guidance.problem import presolve
+from recsys.guidance.receipt import Receipt, best_without, responsible_controls, write_receipt
 from recsys.guidance.solver import solve, warm
 from recsys.guidance.verify import verify
 from recsys.types import F64, I32, Placement, Query
@@ -69,7 +69,7 @@ def relaxations(count: int) -> dict[str, Any]:
         by = lexicographic(*instance)
         exact_took.append(1e3 * (time.thread_time() - began))
         same += bool((by == solution.relaxed).all())
-        settled += bool(solution.settled.all())
+        settled += bool(solution.minimal_proven.all())
     return {
         "instances": looked,
         "same": same,
@@ -79,12 +79,12 @@ def relaxations(count: int) -> dict[str, Any]:
     }
 
 
-def lexicographic(value: F64, attention: F64, bounds: Bounds) -> I32:
+def lexicographic(value: F64, attention: F64, bounds: PageConstraints) -> I32:
     """[C] the least that each control gives way, in order of importance, by HiGHS alone."""
     by, accepted = np.zeros(bounds.controls, np.int32), np.zeros(bounds.controls, np.bool_)
     for c in np.flatnonzero(bounds.active):
         accepted[c] = True
-        while any_page(reduce(value, attention, bounds.relaxed(by).only(accepted))).page is None:
+        while any_page(presolve(value, attention, bounds.with_slack(by).only(accepted))).page is None:
             by[c] += 1
     return by
 
@@ -102,7 +102,7 @@ def attributions(count: int) -> dict[str, Any]:
         rng = np.random.default_rng(seed)
         for kind, items, up in (("promoted", page - plain, True), ("held_back", plain - page, False)):
             for i in sorted(items):
-                named = responsible(bounds, solution, i, up)
+                named = responsible_controls(bounds, solution, i, up)
                 if not named:
                     tally[kind][0] += 1
                     continue

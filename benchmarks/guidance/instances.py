@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.types import F64, I64, Bool
 
 
@@ -18,7 +18,7 @@ class Instance(NamedTuple):
 
     value: F64
     attention: F64
-    bounds: Bounds
+    bounds: PageConstraints
 
 
 class Rule(NamedTuple):
@@ -137,7 +137,7 @@ def _rule(label: int, tight: float, k: int, rng: np.random.Generator) -> Rule:
 
 def _bounds(
     family: Family, rules: list[Rule], label: Bool, topic: I64, source: I64, rng: np.random.Generator
-) -> Bounds:
+) -> PageConstraints:
     n, k = family.items, family.slots
     members, lowers, uppers, owners = [], [], [], []
     order = rng.permutation(len(rules))
@@ -173,7 +173,7 @@ def _bounds(
         pins = [(int(item), int(slot)) for item, slot in zip(pinned, places, strict=True)]
     ints = lambda numbers: np.array(numbers, np.int32)  # noqa: E731
     return replace(
-        Bounds.free(np.arange(n), k),
+        PageConstraints.free(np.arange(n), k),
         active=np.ones(control + 1 + len(pins), np.bool_),
         member=np.array(members),
         lower=np.array(lowers, np.int32),

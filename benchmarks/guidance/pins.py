@@ -34,7 +34,7 @@ def measured(family: Family, pages: int, effort: Literal["fast", "adaptive"]) ->
         seen += 1
         for c in pins.tolist():
             without = (np.arange(case.bounds.controls) == c).astype(np.int32)
-            free = solve(case.value, case.attention, case.bounds.relaxed(without))
+            free = solve(case.value, case.attention, case.bounds.with_slack(without))
             told.append(float(page.price[c]))
             won.append(max(0.0, free.value - page.value))
     return np.array(told), np.array(won)

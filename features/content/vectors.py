@@ -29,20 +29,20 @@ from recsys.types import F32
 F16 = npt.NDArray[np.float16]
 """As vectors are kept: what is found is what was made, to the last bit."""
 
-AT_ONCE = 128
+ENCODE_BATCH = 128
 """Texts encoded in one step: about a tenth of a second."""
 
-PLAIN = "news"
+PROBE_TEXT = "news"
 """No encoder can find fault with this text: where even it has no vector, the encoder is away, and no text is wrong."""
 
-TURN_S = 0.2
+LOCK_TIMEOUT_S = 0.2
 """How long to wait for another process's turn to end."""
 
-LOOKED_UP = 4_000
+LOOKUP_BATCH = 4_000
 """Vectors fetched in one step."""
 
 
-class Vectors:
+class EmbeddingRefresher:
     """The vectors of one growing catalogue. `step` is for one thread.
 
     refused  item id -> why its text has no vector and is not tried again
@@ -69,13 +69,13 @@ class Vectors:
 
         New items come first, the latest published of them before all. Raises Unavailable, NoEncoder.
         """
-        self._notice(catalog)
+        self._update_queue(catalog)
         waited = len(self._waiting)
-        if rows := self._next(LOOKED_UP, sought=False):
+        if rows := self._next(LOOKUP_BATCH, sought=False):
             self._sought.update(self._find(rows))
         elif waited:
-            with _turn(self._lock) as mine:
-                missing = self._find(self._next(AT_ONCE if mine else LOOKED_UP, sought=True))
+            with _encoder_lock(self._lock) as mine:
+                missing = self._find(self._next(ENCODE_BATCH if mine else LOOKUP_BATCH, sought=True))
                 if mine:
                     self._encode(catalog, missing)
         return self._content() if len(self._waiting) < waited else None
@@ -85,7 +85,7 @@ class Vectors:
         self.step(catalog)
         while self._waiting:
             if self.step(catalog) is None:
-                time.sleep(TURN_S)  # another process has its turn
+                time.sleep(LOCK_TIMEOUT_S)  # another process has its turn
         return self._content()
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Vectors:
     def _content(self) -> Content:
         return Content(self._encoder.name, self._vectors.copy())
 
-    def _notice(self, catalog: Catalog) -> None:
+    def _update_queue(self, catalog: Catalog) -> None:
         """See which rows are new or say something else."""
         if self._items is catalog.items:
             return
@@ -132,7 +132,7 @@ class Vectors:
             if raw is None or len(raw) != 2 * self._encoder.dimensions:
                 missing.append(row)
             else:
-                self._place(row, np.frombuffer(raw, np.float16))
+                self._store_vector(row, np.frombuffer(raw, np.float16))
         return missing
 
     def _encode(self, catalog: Catalog, rows: Sequence[int]) -> None:
@@ -140,26 +140,26 @@ class Vectors:
         texts = list(dict.fromkeys(self._waiting[row] for row in rows))
         made: dict[str, F16] = {}
         wrong: dict[str, str] = {}
-        self._each(texts, made, wrong)
-        away = self._away() if wrong else None
+        self._encode_singly(texts, made, wrong)
+        away = self._retry_later() if wrong else None
         self._kept.put({self._key(text): vector.tobytes() for text, vector in made.items()})
         for row in rows:
             text = self._waiting[row]
             if text in made:
-                self._place(row, made[text])
+                self._store_vector(row, made[text])
             elif text in wrong and not away:
                 self.refused[catalog.ids[row]] = wrong[text]
-                self._place(row, np.zeros(self._encoder.dimensions, np.float16))
+                self._store_vector(row, np.zeros(self._encoder.dimensions, np.float16))
         if away:
             raise Unavailable(f"the encoder {self._encoder.name} does not answer: {away}")
 
-    def _away(self) -> str | None:
+    def _retry_later(self) -> str | None:
         """Why the encoder answers nothing at all; None when it does answer."""
         wrong: dict[str, str] = {}
-        self._each([PLAIN], {}, wrong)
-        return wrong.get(PLAIN)
+        self._encode_singly([PROBE_TEXT], {}, wrong)
+        return wrong.get(PROBE_TEXT)
 
-    def _each(self, texts: Sequence[str], made: dict[str, F16], wrong: dict[str, str]) -> None:
+    def _encode_singly(self, texts: Sequence[str], made: dict[str, F16], wrong: dict[str, str]) -> None:
         """Encode; where that fails, by halves, until the text that it fails on stands alone."""
         if not texts:
             return
@@ -174,13 +174,13 @@ class Vectors:
                 wrong[texts[0]] = f"{type(error).__name__}: {error}"
                 return
             middle = len(texts) // 2
-            self._each(texts[:middle], made, wrong)
-            self._each(texts[middle:], made, wrong)
+            self._encode_singly(texts[:middle], made, wrong)
+            self._encode_singly(texts[middle:], made, wrong)
             return
         length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
         made.update(zip(texts, (vectors / length).astype(np.float16), strict=True))
 
-    def _place(self, row: int, vector: F16) -> None:
+    def _store_vector(self, row: int, vector: F16) -> None:
         self._vectors[row] = vector
         del self._waiting[row]
         self._sought.discard(row)
@@ -191,7 +191,7 @@ class Vectors:
 
 
 @contextmanager
-def _turn(lock: str) -> Iterator[bool]:
+def _encoder_lock(lock: str) -> Iterator[bool]:
     """Whether this process may encode now. The lock is SQLite's: it works everywhere and ends with its holder."""
     if not lock:
         yield True

@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute  # type: ignore[import-untyped]
 
-from features.circles import no_search_for_circles
+from features.circles import paused_gc
 from features.figures import MEASURES
-from features.fold import Placed, ViewerFold
+from features.fold import LoggedEvent, ViewerFold
 from features.fold_item import screen_of
 from features.fold_viewer import REMEMBERED
 from features.offline.log import EventLog
-from features.offline.table import placed_of
+from features.offline.table import logged_events
 from features.viewer_event import ViewerEvent
-from features.votes import COUNTS, IMPRESSION, VISIT, votes_of
+from features.votes import COUNTS, IMPRESSION, VISIT, contributions
 from recsys.catalog import Catalog
 from recsys.state import RECENT_MAX, Recent, ViewerState
 from recsys.types import F64, I64
@@ -43,7 +43,7 @@ _KINDS: Mapping[str, tuple[int, ...]] = {
 
 
 @dataclass(frozen=True)
-class Ballots:
+class VoteTable:
     """V votes on items of one catalogue, in no particular order.
 
     row, measure [V] catalogue row, place in MEASURES · at [V] unix seconds · worth [V] before decay, in (0, 1]
@@ -53,7 +53,7 @@ class Ballots:
     row: I64
     measure: I64
     at: F64
-    worth: F64
+    value: F64
     source: I64
     offset: I64
     region: I64
@@ -66,19 +66,19 @@ class Ballots:
         return len(self.row)
 
 
-def ballots(log: EventLog, catalog: Catalog, ttl_s: float) -> Ballots:
+def load_votes(log: EventLog, catalog: Catalog, ttl_s: float) -> VoteTable:
     """All votes of the log, each as the worker gave it. Raises Unavailable."""
-    with no_search_for_circles():
-        found, tally = gathered(log, ttl_s), Tally()
+    with paused_gc():
+        found, tally = load_events(log, ttl_s), VoteCounter()
         for viewer_id, their in by_viewer(found.events):
             fold = ViewerFold(ViewerState(viewer_id), ttl_s)
             for one in their:
-                tally.take(fold, one)
-        return counted(found, tally, catalog)
+                tally.add(fold, one)
+        return count_votes(found, tally, catalog)
 
 
 @dataclass(frozen=True)
-class Gathered:
+class EventBatch:
     """What one reading of the log gives.
 
     plain   events that count, of viewers whose votes are a matter of the events' numbers, with that `number`
@@ -92,32 +92,32 @@ class Gathered:
     busy: frozenset[str]
 
 
-def gathered(log: EventLog, ttl_s: float, viewers: Sequence[str] = ()) -> Gathered:
+def load_events(log: EventLog, ttl_s: float, viewers: Sequence[str] = ()) -> EventBatch:
     """The log, read once, for all votes and for folding these viewers. Raises Unavailable."""
     said = _SAID | {"ttl": ttl_s, "wanted": sorted(set(viewers))}
     plain, busy, events = log.queries((_PLAIN, "SELECT viewer_id FROM busy", _EVENTS), said, made=(_ONCE, _BUSY))
-    return Gathered(plain, events, frozenset(busy["viewer_id"].to_pylist()))
+    return EventBatch(plain, events, frozenset(busy["viewer_id"].to_pylist()))
 
 
-def counted(found: Gathered, tally: Tally, catalog: Catalog) -> Ballots:
+def count_votes(found: EventBatch, tally: VoteCounter, catalog: Catalog) -> VoteTable:
     """The votes of plain viewers and those of the busy, who were folded into `tally`."""
-    return _joined(_of_plain(found.plain) + tally.votes(), catalog)
+    return _concatenate(_from_simple_events(found.plain) + tally.votes(), catalog)
 
 
-def _worths() -> F64:
+def _action_values() -> F64:
     """[RECENT_MAX] what the votes of a viewer's first, second, ... (from 1 on) action of all are worth, each on an item
     of its own: the fold is asked."""
     recent = [Recent(f"item {n}", "click", float(n)) for n in range(RECENT_MAX - 1)]
     worth = [1.0]
     for before in range(RECENT_MAX - 1):
         event = ViewerEvent(id="", kind="click", viewer_id="", at=float(RECENT_MAX), item_id="another")
-        worth.append(votes_of(event, recent[:before], {}, {})[0][2])
+        worth.append(contributions(event, recent[:before], {}, {})[0][2])
     return np.array(worth)
 
 
-def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[Placed]]]:
+def by_viewer(events: pa.Table) -> Iterable[tuple[str, list[LoggedEvent]]]:
     """Viewers and their events, of a table in the order of viewer, source and offset."""
-    placed = (one for batch in events.to_batches(max_chunksize=20_000) for one in placed_of(batch))
+    placed = (one for batch in events.to_batches(max_chunksize=20_000) for one in logged_events(batch))
     return ((viewer_id, list(their)) for viewer_id, their in groupby(placed, key=lambda one: one.event.viewer_id))
 
 
@@ -152,11 +152,11 @@ _EVENTS = """
 """
 
 
-_WORTH = _worths()
+_WORTH = _action_values()
 
 
 @dataclass
-class _Votes:
+class _VoteColumns:
     """Votes on their way into columns; `named` are ids of items."""
 
     named: pa.Array
@@ -169,7 +169,7 @@ class _Votes:
     screen: pa.Array
 
 
-def _of_plain(found: pa.Table) -> list[_Votes]:
+def _from_simple_events(found: pa.Table) -> list[_VoteColumns]:
     """For each measure that the kind counts for; of impressions, in full for each item of the page."""
     votes = []
     for kind, measures in _KINDS.items():
@@ -185,7 +185,7 @@ def _of_plain(found: pa.Table) -> list[_Votes]:
         for measure in measures:
             size = len(named)
             worth = np.ones(size) if kind == IMPRESSION else _WORTH[rows["number"].to_numpy()]
-            votes.append(_Votes(named, np.full(size, measure), rows["at"].to_numpy(), worth,
+            votes.append(_VoteColumns(named, np.full(size, measure), rows["at"].to_numpy(), worth,
                                 rows["offset"].to_numpy(), rows["source"], rows["region"], screens))  # fmt: skip
     return votes
 
@@ -200,15 +200,15 @@ def _screens(rows: pa.Table) -> pa.Array:
     return decided.take(coded.indices)
 
 
-class Tally:
+class VoteCounter:
     """Votes of events that are folded, on their way into columns."""
 
     def __init__(self) -> None:
         self._lines: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [])
 
-    def take(self, fold: ViewerFold, one: Placed) -> None:
+    def add(self, fold: ViewerFold, one: LoggedEvent) -> None:
         """Fold an event and keep its votes."""
-        counted = fold.take(one)
+        counted = fold.apply(one)
         for item_id, action, worth in counted.votes if counted is not None else ():
             if action in _CODE:
                 event = one.event
@@ -217,31 +217,31 @@ class Tally:
                 for column, entry in zip(self._lines, line, strict=True):
                     column.append(entry)
 
-    def votes(self) -> list[_Votes]:
+    def votes(self) -> list[_VoteColumns]:
         """As columns; empty when there are none."""
         named, measure, at, worth, offset, source, region, screen = self._lines
         if not named:
             return []
-        return [_Votes(pa.array(named), np.array(measure), np.array(at), np.array(worth, np.float64), np.array(offset),
+        return [_VoteColumns(pa.array(named), np.array(measure), np.array(at), np.array(worth, np.float64), np.array(offset),
                        pa.array(source), pa.array(region), pa.array(screen))]  # fmt: skip
 
 
-def _joined(votes: list[_Votes], catalog: Catalog) -> Ballots:
+def _concatenate(votes: list[_VoteColumns], catalog: Catalog) -> VoteTable:
     """One column each; votes on items that the catalogue does not know are left out."""
     if not votes:
         none, number = np.zeros(0, np.int64), np.zeros(0)
-        return Ballots(none, none, number, number, none, none, none, none, (), (), ())
-    item, ids = _coded([some.named for some in votes])
+        return VoteTable(none, none, number, number, none, none, none, none, (), (), ())
+    item, ids = _encode_categories([some.named for some in votes])
     row = np.array([catalog.row_of.get(item_id, -1) for item_id in ids], np.int64)[item]
     keep = row >= 0
-    source, sources = _coded([some.source for some in votes])
-    region, regions = _coded([some.region for some in votes])
-    screen, screens = _coded([some.screen for some in votes])
+    source, sources = _encode_categories([some.source for some in votes])
+    region, regions = _encode_categories([some.region for some in votes])
+    screen, screens = _encode_categories([some.screen for some in votes])
 
     def column(name: str, dtype: type) -> Any:
         return np.concatenate([getattr(some, name) for some in votes]).astype(dtype)[keep]
 
-    return Ballots(
+    return VoteTable(
         row[keep],
         column("measure", np.int64),
         column("at", np.float64),
@@ -256,7 +256,7 @@ def _joined(votes: list[_Votes], catalog: Catalog) -> Ballots:
     )
 
 
-def _coded(parts: list[Any]) -> tuple[I64, tuple[str, ...]]:
+def _encode_categories(parts: list[Any]) -> tuple[I64, tuple[str, ...]]:
     """Codes of texts, and the texts by code; nothing said is the empty text."""
     chunks = [chunk for part in parts for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
     coded = pa.compute.fill_null(pa.chunked_array(chunks, pa.string()), "").combine_chunks().dictionary_encode()

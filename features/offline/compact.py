@@ -20,7 +20,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from features.offline import files
 from features.offline.log import REWRITING, WRITING, EventLog, view
-from features.offline.table import SCHEMA, whole
+from features.offline.table import SCHEMA, with_all_columns
 from recsys.errors import Unavailable
 
 ROWS = 100_000
@@ -50,7 +50,7 @@ def compact(log: EventLog, least: int = 2, wait: bool = False) -> Compacted:
             while folder := next((one for one in files.days(log.directory) if one not in done), None):
                 done.add(folder)  # a merge puts strays into folders of later days, which come later
                 parts = sorted(folder.glob("*.parquet"))
-                if len(parts) >= max(least, 2) or (len(parts) == 1 and _strays(parts[0])):
+                if len(parts) >= max(least, 2) or (len(parts) == 1 and _unmerged_files(parts[0])):
                     before += len(parts)
                     after += len(_merge(log, parts))
     except (OSError, duckdb.Error, pa.ArrowException) as error:
@@ -58,7 +58,7 @@ def compact(log: EventLog, least: int = 2, wait: bool = False) -> Compacted:
     return Compacted(before, after)
 
 
-def _strays(part: Path) -> bool:
+def _unmerged_files(part: Path) -> bool:
     """Whether a file holds events of a later day than its folder's."""
     return part.stem.rpartition(files.UNTIL)[2] != part.parent.name.removeprefix("day=")
 
@@ -70,7 +70,7 @@ def _merge(log: EventLog, parts: Sequence[Path]) -> list[Path]:
     with duckdb.connect() as database:
         view(database, [str(part) for part in parts], log.erased.all())
         for day in _days(database):
-            name = f"{files.WHOLE}{mark}-{parts[0].parent.name[4:]}{files.UNTIL}{day}.parquet"
+            name = f"{files.FILE_SUFFIX}{mark}-{parts[0].parent.name[4:]}{files.UNTIL}{day}.parquet"
             file = files.folder_of(log.directory, day) / name
             files.write(file, lambda out, day=day: _fill(out, database, day))  # type: ignore[misc]
             made.append(file)
@@ -96,7 +96,7 @@ def _fill(out: IO[bytes], database: duckdb.DuckDBPyConnection, day: date) -> Non
     found = database.sql(query, params={"since": since, "until": since + 86_400.0})
     with pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer:
         for batch in found.to_arrow_reader(ROWS):
-            writer.write_table(whole(pa.Table.from_batches([batch])), row_group_size=ROWS)
+            writer.write_table(with_all_columns(pa.Table.from_batches([batch])), row_group_size=ROWS)
 
 
 def purge(log: EventLog, viewer_id: str) -> int:
@@ -108,13 +108,13 @@ def purge(log: EventLog, viewer_id: str) -> int:
     try:
         with files.locked(log.directory, WRITING):  # whoever was writing is done; whoever comes now knows
             for draft in log.directory.glob(f"day=*/.*{files.DRAFT}"):
-                if not draft.name.startswith(f".{files.WHOLE}"):
+                if not draft.name.startswith(f".{files.FILE_SUFFIX}"):
                     draft.unlink(missing_ok=True)  # of a writer that died
         with files.locked(log.directory, REWRITING):
-            for draft in log.directory.glob(f"day=*/.{files.WHOLE}*{files.DRAFT}"):
+            for draft in log.directory.glob(f"day=*/.{files.FILE_SUFFIX}*{files.DRAFT}"):
                 draft.unlink(missing_ok=True)
             upto = log.erased.of(viewer_id)
-            parts = [part for part in files.listed(log.directory) if _holds(part, viewer_id, upto)]
+            parts = [part for part in files.list_files(log.directory) if _holds(part, viewer_id, upto)]
             for part in parts:
                 _merge(log, [Path(part)])
     except (OSError, duckdb.Error, pa.ArrowException) as error:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from features.fold import Placed
-from features.keys import ERASED
+from features.fold import LoggedEvent
+from features.keys import ERASURES
 from features.online import OnlineStore
 from recsys.errors import Unavailable
 
@@ -28,7 +28,7 @@ class Erasure(msgspec.Struct, frozen=True):
     """One viewer's wish. `who` is the SHA-256 of the id in hexadecimal, `at` unix seconds; `held`: whether anything of
     such a viewer was there."""
 
-    who: str
+    viewer_hash: str
     at: float
     held: bool = True
 
@@ -41,7 +41,7 @@ def hashed(viewer_id: str) -> str:
     return hashlib.sha256(viewer_id.encode()).hexdigest()
 
 
-class Erased:
+class ErasureList:
     """The erasures of one log. Every question reads the file again if it has grown."""
 
     def __init__(self, directory: Path) -> None:
@@ -60,7 +60,7 @@ class Erased:
             raise Unavailable(f"{self._file}: {error}") from error
         return self._known
 
-    def held(self) -> Mapping[str, float]:
+    def pending(self) -> Mapping[str, float]:
         """As `all`, of those alone of whom there was anything to erase. Raises Unavailable."""
         self.all()
         return self._held
@@ -90,7 +90,7 @@ class Erased:
         known = self.all()
         return known.get(hashed(viewer_id), -1.0) if known else -1.0
 
-    def living(self, placed: Iterable[Placed]) -> list[Placed]:
+    def without_erased(self, placed: Iterable[LoggedEvent]) -> list[LoggedEvent]:
         """Without what was erased."""
         known = self.all()
         if not known:
@@ -99,16 +99,16 @@ class Erased:
 
     def agree_with(self, online: OnlineStore) -> None:
         """Whatever one of file and online store has forgotten of erasures, it is told by the other."""
-        there = {key.removeprefix(ERASED): _decoder.decode(raw) for key, raw in online.scan(ERASED)}
+        there = {key.removeprefix(ERASURES): _decoder.decode(raw) for key, raw in online.scan(ERASURES)}
         here = self.all()
         for who, erasure in there.items():
             if erasure.at > here.get(who, -1.0):
                 self.add(who, erasure.at, erasure.held)
         missing = {who: at for who, at in self.all().items() if who not in there or there[who].at < at}
         if missing:
-            held = self.held()
+            held = self.pending()
             copies = {who: Erasure(who, at, who in held) for who, at in missing.items()}
-            online.put({ERASED + who: msgspec.json.encode(copy) for who, copy in copies.items()})
+            online.put({ERASURES + who: msgspec.json.encode(copy) for who, copy in copies.items()})
 
 
 def _read(lines: bytes) -> tuple[dict[str, float], dict[str, float]]:
@@ -123,5 +123,5 @@ def _read(lines: bytes) -> tuple[dict[str, float], dict[str, float]]:
             except msgspec.DecodeError:
                 continue
             for moments in (known, held) if erasure.held else (known,):
-                moments[erasure.who] = max(erasure.at, moments.get(erasure.who, -1.0))
+                moments[erasure.viewer_hash] = max(erasure.at, moments.get(erasure.viewer_hash, -1.0))
     return known, held

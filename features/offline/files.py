@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 UNTIL = "-until-"
-WHOLE = "whole-"
+FILE_SUFFIX = "whole-"
 DRAFT = ".tmp"
 
 
@@ -35,21 +35,21 @@ def days(directory: Path) -> Iterator[Path]:
     yield from sorted(directory.glob("day=*"))
 
 
-def listed(directory: Path, earliest: str = "", latest: str = "~") -> list[str]:
+def list_files(directory: Path, earliest: str = "", latest: str = "~") -> list[str]:
     """Paths of the files that may hold events of days from `earliest` to `latest` (ISO dates).
 
     A directory that changes while it is read may show neither an old file nor the whole one that took its place. The
     old one then stood there all through the reading before; so it is read again until nothing that was seen is gone.
     """
-    before = _look(directory, earliest, latest)
+    before = _scan(directory, earliest, latest)
     while True:
-        after = _look(directory, earliest, latest)
+        after = _scan(directory, earliest, latest)
         if before <= after:
             return sorted(after)
         before = after
 
 
-def _look(directory: Path, earliest: str, latest: str) -> set[str]:
+def _scan(directory: Path, earliest: str, latest: str) -> set[str]:
     return {
         str(file)
         for folder in days(directory)

@@ -17,7 +17,7 @@ from recsys.page import Page
 from recsys.state import ItemStats, ViewerState
 
 
-class Known(msgspec.Struct, frozen=True):
+class FeatureLineage(msgspec.Struct, frozen=True):
     """viewer       source -> last offset folded; empty for a stranger
     sources, upto   for each item of the page, the last offset of each source that was counted for it, -1 for none
     at              unix second at which counts were weighed
@@ -26,25 +26,25 @@ class Known(msgspec.Struct, frozen=True):
 
     viewer: dict[str, int]
     sources: list[str]
-    upto: list[list[int]]
+    until_offset: list[list[int]]
     at: float
     total: list[float]
     items: int
 
-    def said(self) -> JsonValue:
+    def to_json(self) -> JsonValue:
         """As JSON."""
         said: JsonValue = msgspec.to_builtins(self)
         return said
 
 
-def known(page: Page, viewer: ViewerState | None, stats: ItemStats) -> Known:
+def lineage_of(page: Page, viewer: ViewerState | None, stats: ItemStats) -> FeatureLineage:
     """What this page was made from."""
     sources = sorted(stats.offsets)
     rows = [item.row for item in page.items]
-    return Known(
+    return FeatureLineage(
         viewer=dict(viewer.offsets) if viewer is not None else {},
         sources=sources,
-        upto=[[int(stats.offsets[source][row]) for source in sources] for row in rows],
+        until_offset=[[int(stats.offsets[source][row]) for source in sources] for row in rows],
         at=stats.at,
         total=stats.totals.tolist(),
         items=len(stats.impressions),

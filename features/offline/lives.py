@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from features.keys import LIVES
+from features.keys import LOG_EPOCHS
 from features.offline import files
 from features.online import OnlineStore
 from recsys.errors import Conflict, Unavailable
@@ -28,15 +28,15 @@ TRIES = 10
 _LOCK = "lives"
 
 
-class Life(msgspec.Struct, frozen=True):
+class LogEpoch(msgspec.Struct, frozen=True):
     """One log. `identity` as `features.stream.Stream.identity` says it."""
 
     identity: str
     partitions: int
 
 
-_lives = msgspec.json.Decoder(tuple[Life, ...])
-_file = msgspec.json.Decoder(dict[str, tuple[Life, ...]])
+_lives = msgspec.json.Decoder(tuple[LogEpoch, ...])
+_file = msgspec.json.Decoder(dict[str, tuple[LogEpoch, ...]])
 
 
 def log_name(topic: str, life: int) -> str:
@@ -49,7 +49,7 @@ def log_name(topic: str, life: int) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def source_of(log: str, partition: int) -> str:
+def epoch_partition(log: str, partition: int) -> str:
     """What states call a partition of a log.
 
     >>> source_of("t~001", 3)
@@ -58,67 +58,67 @@ def source_of(log: str, partition: int) -> str:
     return f"{log}/{partition}"
 
 
-def sources_of(online: OnlineStore, topic: str, partitions: int) -> list[str]:
+def epoch_partitions(online: OnlineStore, topic: str, partitions: int) -> list[str]:
     """Every source that states in this store may name; `partitions`: of the log there is now. Raises Unavailable."""
-    lives = _there(online, topic)[1] or (Life("", partitions),)
+    lives = _there(online, topic)[1] or (LogEpoch("", partitions),)
     return [
-        source_of(log_name(topic, number), partition)
+        epoch_partition(log_name(topic, number), partition)
         for number, life in enumerate(lives)
         for partition in range(max(life.partitions, partitions))
     ]
 
 
-class Lives:
+class LogEpochs:
     """The lives of the topics of one event log."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._known: dict[str, tuple[Life, ...]] = {}
+        self._known: dict[str, tuple[LogEpoch, ...]] = {}
 
-    def name(self, online: OnlineStore, topic: str, life: Life) -> str:
+    def name(self, online: OnlineStore, topic: str, life: LogEpoch) -> str:
         """What this log is called. A log that was not known yet is noted, on the disk and in the store on return.
 
         Raises Unavailable, and Conflict when event log and store remember different logs: only a rebuild helps then.
         """
         if not life.identity:
             return topic  # it cannot be told from others
-        if (number := _number(self._known.get(topic, ()), life)) is None:
-            self._known[topic] = lives = self._noted(online, topic, life)
-            number = _number(lives, life)
+        if (number := _epoch_number(self._known.get(topic, ()), life)) is None:
+            self._known[topic] = lives = self._record(online, topic, life)
+            number = _epoch_number(lives, life)
             assert number is not None
         return log_name(topic, number)
 
-    def impose(self, online: OnlineStore, topic: str) -> None:
+    def restore(self, online: OnlineStore, topic: str) -> None:
         """Let the store remember what the event log does: for a store that is made anew from it. Raises Unavailable."""
-        here = self._here().get(topic)
+        here = self._stored_locally().get(topic)
         if here:
-            online.put({LIVES + topic: msgspec.json.encode(here)})
+            online.put({LOG_EPOCHS + topic: msgspec.json.encode(here)})
 
-    def _noted(self, online: OnlineStore, topic: str, life: Life) -> tuple[Life, ...]:
+    def _record(self, online: OnlineStore, topic: str, life: LogEpoch) -> tuple[LogEpoch, ...]:
         """The list with this life in it, in store and file; the store decides between workers that note one at once."""
-        here = self._here().get(topic, ())
+        here = self._stored_locally().get(topic, ())
         for _ in range(TRIES):
             raw, there = _there(online, topic)
             lives = _longer(topic, here, there)
-            if _number(lives, life) is None:
+            if _epoch_number(lives, life) is None:
                 lives = (*lives, life)
-            if lives == there or not online.swap({LIVES + topic: (raw, msgspec.json.encode(lives))}):
+            if lives == there or not online.compare_and_set({LOG_EPOCHS + topic: (raw, msgspec.json.encode(lives))}):
                 self._write(topic, lives)
                 return lives
-        raise Unavailable(f"{LIVES}{topic}: another worker keeps changing it")
+        raise Unavailable(f"{LOG_EPOCHS}{topic}: another worker keeps changing it")
 
-    def _write(self, topic: str, lives: tuple[Life, ...]) -> None:
+    def _write(self, topic: str, lives: tuple[LogEpoch, ...]) -> None:
         """Into the file, unless another worker has written more."""
         try:
             with files.locked(self._directory, _LOCK):
-                here = self._here()
+                here = self._stored_locally()
                 if len(lives) > len(here.get(topic, ())):
                     told = msgspec.json.encode({**here, topic: lives})
                     files.write(self._directory / NAME, lambda out: out.write(told))
         except OSError as error:
             raise Unavailable(f"{self._directory / NAME}: {error}") from error
 
-    def _here(self) -> dict[str, tuple[Life, ...]]:
+    def _stored_locally(self) -> dict[str, tuple[LogEpoch, ...]]:
         try:
             return _file.decode((self._directory / NAME).read_bytes())
         except FileNotFoundError:
@@ -127,19 +127,19 @@ class Lives:
             raise Unavailable(f"{self._directory / NAME}: {error}") from error
 
 
-def _there(online: OnlineStore, topic: str) -> tuple[bytes | None, tuple[Life, ...]]:
-    raw = online.get([LIVES + topic])[0]
+def _there(online: OnlineStore, topic: str) -> tuple[bytes | None, tuple[LogEpoch, ...]]:
+    raw = online.get([LOG_EPOCHS + topic])[0]
     try:
         return raw, () if raw is None else _lives.decode(raw)
     except msgspec.DecodeError as error:
-        raise Unavailable(f"{LIVES}{topic}: {error}") from error
+        raise Unavailable(f"{LOG_EPOCHS}{topic}: {error}") from error
 
 
-def _number(lives: Sequence[Life], life: Life) -> int | None:
+def _epoch_number(lives: Sequence[LogEpoch], life: LogEpoch) -> int | None:
     return next((n for n, one in enumerate(lives) if one.identity == life.identity), None)
 
 
-def _longer(topic: str, here: tuple[Life, ...], there: tuple[Life, ...]) -> tuple[Life, ...]:
+def _longer(topic: str, here: tuple[LogEpoch, ...], there: tuple[LogEpoch, ...]) -> tuple[LogEpoch, ...]:
     """The list of which the other is the beginning. Raises Conflict when neither is."""
     ids, others = [one.identity for one in here], [one.identity for one in there]
     if ids[: len(others)] == others[: len(ids)]:

@@ -22,11 +22,11 @@ import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.offline import files
-from features.offline.erased import Erased
-from features.offline.lives import Lives
-from features.offline.table import SCHEMA, placed_of, table_of, whole
+from features.offline.erased import ErasureList
+from features.offline.lives import LogEpochs
+from features.offline.table import SCHEMA, logged_events, table_of, with_all_columns
 from features.viewer_event import LATEST
 from recsys.errors import Unavailable
 
@@ -64,9 +64,9 @@ class EventLog:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self.erased, self.lives = Erased(self.directory), Lives(self.directory)
+        self.erased, self.lives = ErasureList(self.directory), LogEpochs(self.directory)
 
-    def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
+    def append(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> None:
         """Write the events of one source (`features.offline.lives`) whose batch covered offsets `first`..`last`.
 
         On the disk on return; a file that exists is left alone, and erased events are left out. Raises Unavailable.
@@ -75,7 +75,7 @@ class EventLog:
             return
         try:
             with files.locked(self.directory, WRITING, shared=True):
-                placed = self.erased.living(placed)  # read under the lock: no erasure is half done meanwhile
+                placed = self.erased.without_erased(placed)  # read under the lock: no erasure is half done meanwhile
                 if placed:
                     file = self._file(source, first, last, placed)
                     if not file.exists():
@@ -92,12 +92,12 @@ class EventLog:
         Columns of `SCHEMA`: those of `ViewerEvent` and the place in the log. An event that was sent before `since` as
         well, however long, stands there: of all earlier files the ids are read. Raises Unavailable.
         """
-        return whole(self.query(_ONCE if since <= 0 else _ONCE_SINCE, {"since": since, "until": until}, 0.0, until))
+        return with_all_columns(self.query(_ONCE if since <= 0 else _ONCE_SINCE, {"since": since, "until": until}, 0.0, until))
 
-    def replay(self, since: float = 0.0, until: float = FOREVER) -> Iterator[Placed]:
+    def replay(self, since: float = 0.0, until: float = FOREVER) -> Iterator[LoggedEvent]:
         """The same events as objects, in the same order."""
         for batch in self.events(since, until).to_batches(max_chunksize=CHUNK):
-            yield from placed_of(batch)
+            yield from logged_events(batch)
 
     def sources(self) -> list[str]:
         """The partitions of the stream that the log has events of, those of older lives of the stream first. Raises
@@ -105,14 +105,14 @@ class EventLog:
         found = self.query("SELECT DISTINCT source FROM log ORDER BY source", {})
         return [str(source) for source in found["source"].to_pylist()]
 
-    def by_offset(self, source: str) -> Iterator[Placed]:
+    def by_offset(self, source: str) -> Iterator[LoggedEvent]:
         """All events of a source in offset order, each offset once. Raises Unavailable."""
         query = """
             SELECT * FROM log WHERE source = $source
             QUALIFY row_number() OVER (PARTITION BY "offset") = 1 ORDER BY "offset"
         """
-        for batch in whole(self.query(query, {"source": source})).to_batches(max_chunksize=CHUNK):
-            yield from placed_of(batch)
+        for batch in with_all_columns(self.query(query, {"source": source})).to_batches(max_chunksize=CHUNK):
+            yield from logged_events(batch)
 
     def query(self, query: str, said: Mapping[str, object], since: float = 0.0, until: float = FOREVER) -> pa.Table:
         """What a query over the view `log` finds: the rows of all files that may hold events of the days asked for, or
@@ -153,9 +153,9 @@ class EventLog:
     def files(self, since: float = 0.0, until: float = FOREVER) -> list[str]:
         """Paths of the files that may hold events of the days asked for, or of the day before them."""
         earliest = str(files.day_of(min(max(since, _DAY_S), FOREVER)) - MARGIN)
-        return files.listed(self.directory, earliest, "~" if until >= FOREVER else str(files.day_of(until)))
+        return files.list_files(self.directory, earliest, "~" if until >= FOREVER else str(files.day_of(until)))
 
-    def _file(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> Path:
+    def _file(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> Path:
         times = [one.event.at for one in placed]
         where = quote(source, safe="").replace("%2F", "-")
         name = f"{where}-{first:020}-{last:020}{files.UNTIL}{files.day_of(max(times))}.parquet"

@@ -25,17 +25,17 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from features.circles import no_search_for_circles
-from features.columns import AT, blank, item_columns, viewer_columns
-from features.figures import MEASURES, Figures
-from features.fold import Placed, ViewerFold, roll_up
-from features.offline.ballots import Ballots, Gathered, Tally, by_viewer, counted, gathered
+from features.circles import paused_gc
+from features.columns import AT, empty_features, item_columns, viewer_columns
+from features.figures import MEASURES, ItemCounts
+from features.fold import LoggedEvent, ViewerFold, roll_up
+from features.offline.ballots import VoteTable, EventBatch, VoteCounter, by_viewer, count_votes, load_events
 from features.offline.log import EventLog
-from features.offline.sums import FastSums, Sums
+from features.offline.sums import FastDecayedSums, DecayedSums
 from recsys.catalog import Catalog
 from recsys.errors import Finding, InvalidInput
 from recsys.models.retriever import Retriever
-from recsys.state import TTL_S, ViewerState, remembered
+from recsys.state import TTL_S, ViewerState, unexpired
 from recsys.types import F32, F64, I32, I64, Screen
 
 SCREENS = tuple(screen.value for screen in Screen)
@@ -89,24 +89,24 @@ def get_historical_features(
     Raises InvalidInput for unknown items, Unavailable when the log cannot be read.
     """
     rows = entities.rows(catalog)
-    out = blank(len(entities))
+    out = empty_features(len(entities))
     if len(entities):
-        with no_search_for_circles():
-            found, tally = gathered(log, ttl_s, entities.viewer_id), Tally()
-            _of_viewers(out, rows, entities, catalog, _moments(entities, found, tally, ttl_s), retriever)
-            votes = counted(found, tally, catalog)
+        with paused_gc():
+            found, tally = load_events(log, ttl_s, entities.viewer_id), VoteCounter()
+            _viewer_features(out, rows, entities, catalog, _state_times(entities, found, tally, ttl_s), retriever)
+            votes = count_votes(found, tally, catalog)
         del found, tally
-        _of_items(out, rows, entities, catalog, votes)
+        _item_features(out, rows, entities, catalog, votes)
     return out
 
 
-def _of_items(out: F32, rows: I32, entities: EntityRows, catalog: Catalog, votes: Ballots) -> None:
-    figures = figures_before(rows, entities, len(catalog), votes)
+def _item_features(out: F32, rows: I32, entities: EntityRows, catalog: Catalog, votes: VoteTable) -> None:
+    figures = counts_before(rows, entities, len(catalog), votes)
     for (region, screen), places in _groups(entities.region, entities.screen):
         part = out[places]
-        some = Figures(
+        some = ItemCounts(
             figures.count[places],
-            figures.lately[places],
+            figures.recent[places],
             figures.local[places],
             figures.on_screen[places],
             figures.total[places],
@@ -116,19 +116,19 @@ def _of_items(out: F32, rows: I32, entities: EntityRows, catalog: Catalog, votes
         out[places] = part
 
 
-def figures_before(rows: I32, entities: EntityRows, items: int, votes: Ballots) -> Figures:
+def counts_before(rows: I32, entities: EntityRows, items: int, votes: VoteTable) -> ItemCounts:
     """Counts of the items at `rows`, and of all, strictly before the time of each row, as they weighed then."""
     at, row, measures = entities.at, rows.astype(np.int64), len(MEASURES)
-    total = Sums(votes.measure, votes.at, votes.worth)
+    total = DecayedSums(votes.measure, votes.at, votes.value)
     mine = np.isin(votes.row, np.unique(row))
-    each = Sums(votes.row[mine] * measures + votes.measure[mine], votes.at[mine], votes.worth[mine])
+    each = DecayedSums(votes.row[mine] * measures + votes.measure[mine], votes.at[mine], votes.value[mine])
     visit = mine & (votes.measure == MEASURES.index("visits"))
-    lately = FastSums(votes.row[visit], votes.at[visit], votes.worth[visit])
-    return Figures(
+    lately = FastDecayedSums(votes.row[visit], votes.at[visit], votes.value[visit])
+    return ItemCounts(
         count=_single(np.column_stack([each.before(row * measures + n, at) for n in range(measures)])),
-        lately=_single(lately.before(row, at)),
-        local=_single(_of_places(row, entities.region, at, votes, visit, votes.region, votes.regions, roll=True)),
-        on_screen=_single(_of_places(row, entities.screen, at, votes, visit, votes.screen, votes.screens, roll=False)),
+        recent=_single(lately.before(row, at)),
+        local=_single(_region_features(row, entities.region, at, votes, visit, votes.region, votes.regions, roll=True)),
+        on_screen=_single(_region_features(row, entities.screen, at, votes, visit, votes.screen, votes.screens, roll=False)),
         total=np.column_stack([total.before(np.full(len(at), n), at) for n in range(measures)]),
         items=items,
     )
@@ -139,11 +139,11 @@ def _single(figures: F64) -> F64:
     return figures.astype(np.float32).astype(np.float64)
 
 
-def _of_places(
+def _region_features(
     row: I64,
     named: Sequence[str],
     at: F64,
-    votes: Ballots,
+    votes: VoteTable,
     visit: np.ndarray[tuple[int], np.dtype[np.bool_]],
     code: I64,
     names: Sequence[str],
@@ -166,13 +166,13 @@ def _of_places(
         here = order[starts[n] : starts[n + 1]]
         groups.append(votes.row[here] * len(wanted) + place)
         times.append(votes.at[here])
-        worth.append(votes.worth[here])
-    sums = Sums(np.concatenate(groups), np.concatenate(times), np.concatenate(worth))
+        worth.append(votes.value[here])
+    sums = DecayedSums(np.concatenate(groups), np.concatenate(times), np.concatenate(worth))
     wanted_code = np.array([wanted.get(name, -1) for name in named], np.int64)
     return np.where(wanted_code >= 0, sums.before(row * len(wanted) + wanted_code, at), 0.0)
 
 
-def _of_viewers(
+def _viewer_features(
     out: F32,
     rows: I32,
     entities: EntityRows,
@@ -202,8 +202,8 @@ def _positions(retriever: Retriever | None, catalog: Catalog) -> I64:
     return position
 
 
-def _moments(
-    entities: EntityRows, found: Gathered, tally: Tally, ttl_s: float
+def _state_times(
+    entities: EntityRows, found: EventBatch, tally: VoteCounter, ttl_s: float
 ) -> Iterator[tuple[ViewerState, float, I64]]:
     """The states of viewers at the times of the rows, where there was one, and the indices of the rows; each viewer is
     folded once for them and for the votes."""
@@ -215,16 +215,16 @@ def _moments(
     for viewer_id, their in by_viewer(found.events):
         votes = tally if viewer_id in found.busy else None
         for state, at, places in _states(viewer_id, their, questions.get(viewer_id, ()), ttl_s, votes):
-            if (known := remembered(state, at, ttl_s)) is not None:
+            if (known := unexpired(state, at, ttl_s)) is not None:
                 yield known, at, places
 
 
 def _states(
     viewer_id: str,
-    events: Sequence[Placed],
+    events: Sequence[LoggedEvent],
     questions: Sequence[tuple[float, I64]],
     ttl_s: float,
-    votes: Tally | None,
+    votes: VoteCounter | None,
 ) -> Iterator[tuple[ViewerState | None, float, I64]]:
     """One pass where the times of events rise, as they nearly always do; else each question has a fold of its own."""
     times = [one.event.at for one in events]
@@ -233,28 +233,28 @@ def _states(
     for at, places in questions:
         if rising:
             upto = bisect_left(times, at)
-            _take(fold, events[done:upto], votes)
+            _apply(fold, events[done:upto], votes)
             done = max(done, upto)
             yield (fold.state() if done else None), at, places
         else:
             before = [one for one in events if one.event.at < at]
             yield (_folded(viewer_id, before, ttl_s) if before else None), at, places
     if votes is not None:
-        _take(fold, events[done:], votes)
+        _apply(fold, events[done:], votes)
 
 
-def _take(fold: ViewerFold, events: Sequence[Placed], votes: Tally | None) -> None:
+def _apply(fold: ViewerFold, events: Sequence[LoggedEvent], votes: VoteCounter | None) -> None:
     for one in events:
         if votes is None:
-            fold.take(one)
+            fold.apply(one)
         else:
-            votes.take(fold, one)
+            votes.add(fold, one)
 
 
-def _folded(viewer_id: str, events: Sequence[Placed], ttl_s: float) -> ViewerState:
+def _folded(viewer_id: str, events: Sequence[LoggedEvent], ttl_s: float) -> ViewerState:
     fold = ViewerFold(ViewerState(viewer_id), ttl_s)
     for one in events:
-        fold.take(one)
+        fold.apply(one)
     return fold.state()
 
 

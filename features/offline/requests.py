@@ -15,7 +15,7 @@ FIRST_LOOK_S = 3_600.0
 """How far back is looked first; then four times as far, until enough is found."""
 
 
-class Context(msgspec.Struct):
+class RequestContextRecord(msgspec.Struct):
     """What a replay reads of an impression's context. Impressions of older engines lack some of it."""
 
     seed: int = 0
@@ -40,7 +40,7 @@ class LoggedRequest:
     propensity: tuple[float, ...]
 
 
-_decoder = msgspec.json.Decoder(Context)
+_decoder = msgspec.json.Decoder(RequestContextRecord)
 
 
 def newest_requests(log: EventLog, outlet: str, limit: int, until: float, reach_s: float) -> list[LoggedRequest]:
@@ -51,7 +51,7 @@ def newest_requests(log: EventLog, outlet: str, limit: int, until: float, reach_
     found: list[LoggedRequest] = []
     look_s = min(FIRST_LOOK_S, reach_s)
     while True:
-        found = _look(log, outlet, limit, until - look_s, until)
+        found = _query_window(log, outlet, limit, until - look_s, until)
         if len(found) >= limit or look_s >= reach_s:
             return found
         look_s = min(4.0 * look_s, reach_s)
@@ -70,7 +70,7 @@ def plays_from(log: EventLog, request_ids: list[str], since: float, until: float
     }
 
 
-def _look(log: EventLog, outlet: str, limit: int, since: float, until: float) -> list[LoggedRequest]:
+def _query_window(log: EventLog, outlet: str, limit: int, since: float, until: float) -> list[LoggedRequest]:
     columns = ("at", "viewer_id", "region", "placement", "request_id", "items", "attention", "context")
     wanted = f"""
         SELECT {", ".join(f'"{name}"' for name in columns)} FROM log

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 import numpy as np
 
-from features.events import ViewerEvent, actions_of, by_engine
+from features.events import ViewerEvent, actions_of, is_engine_impression
 from recsys.catalog import Catalog
-from recsys.measures.table import Fate, Seen
+from recsys.measures.table import ControlOutcome, PageView
 
 HISTORY = 100
 """Actions of a viewer that count as history, the latest ones."""
@@ -18,7 +18,7 @@ HISTORY = 100
 WANTED = frozenset({"play", "complete", "like"})
 
 
-class Context(msgspec.Struct):
+class ImpressionContext(msgspec.Struct):
     """What the measures read of an impression's context; older engines wrote less."""
 
     controls: list[tuple[str, str, int, float]] = []
@@ -27,28 +27,28 @@ class Context(msgspec.Struct):
     guided: bool = True
 
 
-def seen(events: Iterable[ViewerEvent], catalog: Catalog) -> Iterator[Seen]:
+def iter_impressions(events: Iterable[ViewerEvent], catalog: Catalog) -> Iterator[PageView]:
     """One entry for each guided page of the engine's, in order. `events` in time order, those of before the first
     impression of interest included: histories are made of them. Items that the catalogue does not know are left out."""
     history: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=HISTORY))
     for event in events:
         if event.kind == "impression":
-            if by_engine(event) and (page := _page(event, history.get(event.viewer_id, ()), catalog)) is not None:
+            if is_engine_impression(event) and (page := _page(event, history.get(event.viewer_id, ()), catalog)) is not None:
                 yield page
         elif (row := catalog.row_of.get(event.item_id or "")) is not None and WANTED & set(actions_of(event)):
             history[event.viewer_id].append(row)
 
 
-def _page(event: ViewerEvent, history: Iterable[int], catalog: Catalog) -> Seen | None:
+def _page(event: ViewerEvent, history: Iterable[int], catalog: Catalog) -> PageView | None:
     try:
-        context = msgspec.convert(event.context, Context)
+        context = msgspec.convert(event.context, ImpressionContext)
     except msgspec.ValidationError:
         return None  # a context of another engine
     known = [n for n, item_id in enumerate(event.items) if item_id in catalog.row_of]
     if not context.guided or not known:
         return None
     attention = np.array(event.attention or [1.0] * len(event.items))
-    return Seen(
+    return PageView(
         viewer_id=event.viewer_id,
         outlet=event.placement.partition("-")[0],
         placement=event.placement,
@@ -56,7 +56,7 @@ def _page(event: ViewerEvent, history: Iterable[int], catalog: Catalog) -> Seen 
         row=catalog.rows(event.items),
         attention=attention[known],
         history=np.array(list(history), np.int32),
-        fates=tuple(Fate(*said) for said in context.controls),
+        outcomes=tuple(ControlOutcome(*said) for said in context.controls),
         engagement=context.engagement,
         unguided=context.unguided,
     )

@@ -15,17 +15,17 @@ from itertools import groupby
 import msgspec
 import numpy as np
 
-from features.columns import AT, FEATURES, blank, item_columns, viewer_columns
-from features.figures import MEASURES, Figures
-from features.fold import Placed, ViewerFold
-from features.offline.ballots import Ballots, ballots, by_viewer
-from features.offline.known import Known
+from features.columns import AT, FEATURES, empty_features, item_columns, viewer_columns
+from features.figures import MEASURES, ItemCounts
+from features.fold import LoggedEvent, ViewerFold
+from features.offline.ballots import VoteTable, load_votes, by_viewer
+from features.offline.known import FeatureLineage
 from features.offline.log import FOREVER, EventLog
-from features.offline.table import placed_of, whole
+from features.offline.table import logged_events, with_all_columns
 from features.viewer_event import ViewerEvent
 from recsys.catalog import Catalog, within
 from recsys.models.retriever import Retriever
-from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, TTL_S, ViewerState, remembered
+from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, TTL_S, ViewerState, unexpired
 from recsys.types import F32, F64, I32, I64
 
 VISITS = MEASURES.index("visits")
@@ -36,7 +36,7 @@ class _Context(msgspec.Struct):
 
     features: str = ""
     feature_shape: tuple[int, int] = (0, 0)
-    as_of: Known | None = None
+    as_of: FeatureLineage | None = None
     model_version: str = ""
 
 
@@ -48,7 +48,7 @@ class ServedPage:
     event: ViewerEvent
     model_version: str
     features: F32
-    knew: Known
+    knew: FeatureLineage
 
 
 def served_pages(log: EventLog, since: float = 0.0, until: float = FOREVER) -> Iterator[ServedPage]:
@@ -57,7 +57,7 @@ def served_pages(log: EventLog, since: float = 0.0, until: float = FOREVER) -> I
         SELECT * FROM log WHERE kind = 'impression' AND "at" >= $since AND "at" < $until AND context != ''
         QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1 ORDER BY "at", id
     """
-    for one in placed_of(whole(log.query(query, {"since": since, "until": until}, since, until))):
+    for one in logged_events(with_all_columns(log.query(query, {"since": since, "until": until}, since, until))):
         try:
             context = msgspec.convert(one.event.context, _Context)
         except msgspec.ValidationError:
@@ -81,15 +81,15 @@ def recompute_features(
     retrievers  model version -> what gave `affinity`; of other models it is 0
     Raises Unavailable.
     """
-    counted = _Counted(ballots(log, catalog, ttl_s))
+    counted = _CountReplayer(load_votes(log, catalog, ttl_s))
     states = _viewers(log, pages, ttl_s)
     answer = []
     for page, viewer in zip(pages, states, strict=True):
         event, places = page.event, [n for n, item_id in enumerate(page.event.items) if item_id in catalog.row_of]
-        items, upto = [event.items[n] for n in places], [page.knew.upto[n] for n in places]
+        items, upto = [event.items[n] for n in places], [page.knew.until_offset[n] for n in places]
         rows, screen = catalog.rows(items), event.placement.split("-")[1]
-        out = blank(len(rows))
-        figures = counted.upto(rows, msgspec.structs.replace(page.knew, upto=upto), event.region, screen)
+        out = empty_features(len(rows))
+        figures = counted.advance(rows, msgspec.structs.replace(page.knew, upto=upto), event.region, screen)
         item_columns(out, rows, catalog, figures, event.at, event.region, screen)
         if viewer is not None:
             viewer_columns(out, rows, viewer, catalog, event.at, screen)
@@ -108,28 +108,28 @@ def _affinity(out: F32, items: Sequence[str], viewer: ViewerState, retriever: Re
             out[places, AT["affinity"]] = retriever.scores(vector, positions)
 
 
-class _Counted:
+class _CountReplayer:
     """Votes by item, to be summed up to offsets."""
 
-    def __init__(self, votes: Ballots) -> None:
+    def __init__(self, votes: VoteTable) -> None:
         self._votes, self._order = votes, np.argsort(votes.row, kind="stable")
         self._row = votes.row[self._order]
 
-    def upto(self, rows: I32, knew: Known, region: str, screen: str) -> Figures:
+    def advance(self, rows: I32, knew: FeatureLineage, region: str, screen: str) -> ItemCounts:
         """Counts of a page's items in a page's region and on its screen, as they weighed when the page was made."""
         votes, size = self._votes, len(rows)
         here = np.array([within(name, region) if region else False for name in votes.regions], np.bool_)
         on_it = np.array([bool(screen) and name == screen for name in votes.screens], np.bool_)
         count, others = np.zeros((size, len(MEASURES))), np.zeros((size, 3))
         first, last = np.searchsorted(self._row, rows), np.searchsorted(self._row, rows, "right")
-        for n, upto in enumerate(knew.upto):
+        for n, upto in enumerate(knew.until_offset):
             mine = self._order[first[n] : last[n]]
             known = dict(zip(knew.sources, upto, strict=True))
             cut = np.array([known.get(source, -1) for source in votes.sources], np.int64)
             if not len(mine):
                 continue
             mine = mine[votes.offset[mine] <= cut[votes.source[mine]]]
-            weight = votes.worth[mine] * np.exp2((votes.at[mine] - knew.at) / HALF_LIFE_S)
+            weight = votes.value[mine] * np.exp2((votes.at[mine] - knew.at) / HALF_LIFE_S)
             count[n] = np.bincount(votes.measure[mine], weight, len(MEASURES))
             visit = votes.measure[mine] == VISITS
             mine, weight = mine[visit], weight[visit]
@@ -139,14 +139,14 @@ class _Counted:
                 weight @ on_it[votes.screen[mine]],
             )
         count, others = (side.astype(np.float32).astype(np.float64) for side in (count, others))
-        return Figures(count, others[:, 0], others[:, 1], others[:, 2], np.array(knew.total), knew.items)
+        return ItemCounts(count, others[:, 0], others[:, 1], others[:, 2], np.array(knew.total), knew.items)
 
 
-def _lately(votes: Ballots, mine: I64, at: float) -> float:
+def _lately(votes: VoteTable, mine: I64, at: float) -> float:
     """Visits that decay fast, as of `at` or, where one is newer, as of that."""
     times: F64 = votes.at[mine]
     moment = max(at, float(times.max(initial=0.0)))
-    return float(votes.worth[mine] @ np.exp2((times - moment) / FAST_HALF_LIFE_S))
+    return float(votes.value[mine] @ np.exp2((times - moment) / FAST_HALF_LIFE_S))
 
 
 def _viewers(log: EventLog, pages: Sequence[ServedPage], ttl_s: float) -> list[ViewerState | None]:
@@ -158,16 +158,16 @@ def _viewers(log: EventLog, pages: Sequence[ServedPage], ttl_s: float) -> list[V
     order = sorted((n for n in range(len(pages)) if pages[n].knew.viewer), key=lambda n: pages[n].event.viewer_id)
     asked = {who: list(theirs) for who, theirs in groupby(order, key=lambda n: pages[n].event.viewer_id)}
     states: list[ViewerState | None] = [None] * len(pages)
-    for viewer_id, events in by_viewer(whole(log.query(query, {"viewers": list(asked)}))):
+    for viewer_id, events in by_viewer(with_all_columns(log.query(query, {"viewers": list(asked)}))):
         for n in asked[viewer_id]:
             state = _folded(viewer_id, events, pages[n].knew.viewer, ttl_s)
-            states[n] = remembered(state, pages[n].event.at, ttl_s)
+            states[n] = unexpired(state, pages[n].event.at, ttl_s)
     return states
 
 
-def _folded(viewer_id: str, events: Sequence[Placed], upto: Mapping[str, int], ttl_s: float) -> ViewerState:
+def _folded(viewer_id: str, events: Sequence[LoggedEvent], upto: Mapping[str, int], ttl_s: float) -> ViewerState:
     fold = ViewerFold(ViewerState(viewer_id), ttl_s)
     for one in events:
         if one.offset <= upto.get(one.source, -1):
-            fold.take(one)
+            fold.apply(one)
     return fold.state()

@@ -12,7 +12,7 @@ WINDOW_S = 200 * FAST_HALF_LIFE_S
 older than the window before counts less than 2^-200 of anything."""
 
 
-class Sums:
+class DecayedSums:
     """Amounts that came at moments, each to one of many groups: what a group had before a moment, as it weighs then."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Sums:
         return sums
 
 
-class FastSums:
+class FastDecayedSums:
     """The same with the half-life of what happens lately."""
 
     def __init__(self, group: I64, at: F64, amount: F64) -> None:
@@ -48,22 +48,22 @@ class FastSums:
         self._first = int(window.min(initial=0))
         self._count = int(window.max(initial=0)) - self._first + 2
         inside = at - window * WINDOW_S
-        self._sums = Sums(self._of(group, window), inside, amount, FAST_HALF_LIFE_S, since=0.0)
+        self._sums = DecayedSums(self._window_sums(group, window), inside, amount, FAST_HALF_LIFE_S, since=0.0)
 
     def before(self, group: I64, at: F64) -> F64:
         """[Q] as `Sums.before`."""
         window = np.floor(at / WINDOW_S).astype(np.int64)
         inside = at - window * WINDOW_S
-        this = np.where(self._knows(window), self._sums.before(self._of(group, window), inside), 0.0)
-        ended = self._sums.before(self._of(group, window - 1), np.full(len(at), WINDOW_S))
-        earlier = np.where(self._knows(window - 1), ended, 0.0) * np.exp2(-inside / FAST_HALF_LIFE_S)
+        this = np.where(self._has_window(window), self._sums.before(self._window_sums(group, window), inside), 0.0)
+        ended = self._sums.before(self._window_sums(group, window - 1), np.full(len(at), WINDOW_S))
+        earlier = np.where(self._has_window(window - 1), ended, 0.0) * np.exp2(-inside / FAST_HALF_LIFE_S)
         both: F64 = this + earlier
         return both
 
-    def _knows(self, window: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _has_window(self, window: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return (window >= self._first) & (window < self._first + self._count)
 
-    def _of(self, group: I64, window: I64) -> I64:
+    def _window_sums(self, group: I64, window: I64) -> I64:
         return group * self._count + np.clip(window - self._first, 0, self._count - 1)
 
 

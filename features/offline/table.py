@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.viewer_event import ViewerEvent
 from recsys.types import Screen
 
@@ -39,22 +39,22 @@ SCHEMA = pa.schema(
         "context": pa.string(),  # JSON text; empty where the event has none
     }
 )
-_PLACE = {"source", "offset"}
-_PLAIN = [name for name in SCHEMA.names if name not in _PLACE | {"context"}]
+_OFFSET_COLUMNS = {"source", "offset"}
+_SIMPLE_COLUMNS = [name for name in SCHEMA.names if name not in _OFFSET_COLUMNS | {"context"}]
 _SCREENS = {screen.value: screen for screen in Screen}
 
 
-def table_of(placed: Sequence[Placed]) -> pa.Table:
+def table_of(placed: Sequence[LoggedEvent]) -> pa.Table:
     """Events as columns."""
     events = [one.event for one in placed]
-    columns: dict[str, list[object]] = {name: [getattr(event, name) for event in events] for name in _PLAIN}
+    columns: dict[str, list[object]] = {name: [getattr(event, name) for event in events] for name in _SIMPLE_COLUMNS}
     columns["source"] = [one.source for one in placed]
     columns["offset"] = [one.offset for one in placed]
     columns["context"] = [msgspec.json.encode(event.context).decode() if event.context else "" for event in events]
     return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
 
 
-def whole(found: pa.Table) -> pa.Table:
+def with_all_columns(found: pa.Table) -> pa.Table:
     """The columns of `SCHEMA`; one that no file has yet, because all are older than it, is empty."""
     for field in SCHEMA:
         if field.name not in found.column_names:
@@ -62,7 +62,7 @@ def whole(found: pa.Table) -> pa.Table:
     return found.select(SCHEMA.names).cast(SCHEMA)
 
 
-def placed_of(rows: pa.RecordBatch | pa.Table) -> Iterator[Placed]:
+def logged_events(rows: pa.RecordBatch | pa.Table) -> Iterator[LoggedEvent]:
     """Yield the events in these rows, in their order. Columns are those of `SCHEMA`; any may be left out."""
     size, there = len(rows), set(rows.schema.names)
 
@@ -89,4 +89,4 @@ def placed_of(rows: pa.RecordBatch | pa.Table) -> Iterator[Placed]:
             item_id=item_id, slot=slot, position_s=position_s, duration_s=duration_s, percent=percent, rating=rating,
             items=tuple(items), attention=tuple(attention), context=context,
         )  # fmt: skip
-        yield Placed(source, offset, event)
+        yield LoggedEvent(source, offset, event)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-Swap: TypeAlias = tuple[bytes | None, bytes]
+CasEntry: TypeAlias = tuple[bytes | None, bytes]
 """A value as it was read (None: missing) and the one to stand in its place."""
 
 
@@ -23,7 +23,7 @@ class OnlineStore(Protocol):
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
         """Write all; each key is atomic. `ttl_s` counts from now; None keeps for ever."""
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         """Write each entry whose value is still the one that was read; returns the keys of the others, in their order.
 
         Each key is atomic: whoever slept between reading and writing overwrites nothing newer. `ttl_s` as in `put`.
@@ -41,7 +41,7 @@ class OnlineStore(Protocol):
 
 
 @runtime_checkable
-class Divided(Protocol):
+class Sharded(Protocol):
     """What an online store says besides when several nodes hold its keys."""
 
     def node_of(self, key: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Circuit:
+class CircuitBreaker:
     """What is known of a server's health.
 
     trips, window  opens once so many of the last `window` answers were bad
@@ -23,10 +23,10 @@ class Circuit:
     probing        whether a probe is under way
     """
 
-    trips: int = 3
+    failure_threshold: int = 3
     window: int = 10
-    rest_s: float = 0.5
-    bad: tuple[bool, ...] = ()
+    open_s: float = 0.5
+    failures: tuple[bool, ...] = ()
     opened_at: float | None = None
     probing: bool = False
 
@@ -37,9 +37,9 @@ class Circuit:
 
     def probe_due(self, now: float) -> bool:
         """Whether somebody should probe now."""
-        return self.opened_at is not None and not self.probing and now >= self.opened_at + self.rest_s
+        return self.opened_at is not None and not self.probing and now >= self.opened_at + self.open_s
 
-    def answered(self, well: bool, now: float) -> Circuit:
+    def record_result(self, well: bool, now: float) -> CircuitBreaker:
         """After one call's answer. Answers that come when it is open, from calls begun before, change nothing.
 
         >>> Circuit(trips=2).answered(False, 1.0).answered(True, 2.0).answered(False, 3.0).closed
@@ -47,15 +47,15 @@ class Circuit:
         """
         if not self.closed:
             return self
-        bad = (not well, *self.bad)[: self.window]
-        if sum(bad) < self.trips:
+        bad = (not well, *self.failures)[: self.window]
+        if sum(bad) < self.failure_threshold:
             return replace(self, bad=bad)
         return replace(self, bad=(), opened_at=now, probing=False)
 
-    def probe_begins(self) -> Circuit:
+    def begin_probe(self) -> CircuitBreaker:
         """Half open: one probe is under way, no other begins."""
         return replace(self, probing=True)
 
-    def probed(self, well: bool, now: float) -> Circuit:
+    def record_probe(self, well: bool, now: float) -> CircuitBreaker:
         """After the probe's answer: closed with nothing held against the server, or open and resting again."""
         return replace(self, bad=(), opened_at=None if well else now, probing=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode
 
-from features.keys import SCANNED
+from features.keys import INDEXED
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
@@ -41,7 +41,7 @@ def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
             timeout_s,
             f"{prefix}:" if prefix else "",
             cluster=cluster == "1",
-            indexed=SCANNED,
+            indexed=INDEXED,
         )
     if scheme == "memory":
         return MemoryStore()

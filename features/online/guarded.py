@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from features.online import Divided, OnlineStore, Swap
-from features.online.circuit import Circuit
+from features.online import Sharded, OnlineStore, CasEntry
+from features.online.circuit import CircuitBreaker
 from recsys.errors import Unavailable
 
 SLOW_S = 0.1
@@ -25,21 +25,21 @@ SLOW_S = 0.1
 log = logging.getLogger("mainstay.online")
 
 
-class GuardedStore:
+class BreakerStore:
     """The same store, refused while a circuit is open. `clock` is any that only goes forward, in seconds."""
 
     def __init__(
         self,
         store: OnlineStore,
-        circuit: Circuit | None = None,
+        circuit: CircuitBreaker | None = None,
         slow_s: float = SLOW_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`circuit` is what is known of a server, or of a node of one that is `Divided`, before it was asked."""
         self._store, self._slow_s, self._clock = store, slow_s, clock
-        self._node_of = store.node_of if isinstance(store, Divided) else None
-        self._unasked = circuit or Circuit()
-        self._nodes: dict[str, _Node] = {}
+        self._node_of = store.node_of if isinstance(store, Sharded) else None
+        self._unasked = circuit or CircuitBreaker()
+        self._nodes: dict[str, _NodeBreaker] = {}
         self._closing = threading.Event()
 
     @property
@@ -65,10 +65,10 @@ class GuardedStore:
         self._refuse_if_any_open(entries)
         self._store.put(entries, ttl_s)
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         """As the store's; raises Unavailable at once while the circuit of a key's node is open."""
         self._refuse_if_any_open(entries)
-        return self._store.swap(entries, ttl_s)
+        return self._store.compare_and_set(entries, ttl_s)
 
     def delete(self, keys: Sequence[str]) -> None:
         """As the store's; raises Unavailable at once while the circuit of a key's node is open."""
@@ -100,10 +100,10 @@ class GuardedStore:
         try:
             found = self._store.get(keys)
         except Unavailable as error:
-            self._note(name, keys, False, str(error))
+            self._record(name, keys, False, str(error))
             raise
         took_s = self._clock() - began
-        self._note(name, keys, took_s <= self._slow_s, f"a read took {took_s * 1000:.0f} ms")
+        self._record(name, keys, took_s <= self._slow_s, f"a read took {took_s * 1000:.0f} ms")
         return found
 
     def _refuse_if_any_open(self, keys: Iterable[str]) -> None:
@@ -115,71 +115,71 @@ class GuardedStore:
         if node is not None and not node.circuit.closed:
             raise Unavailable(f"not asked while it rests: {node.why}")
 
-    def _note(self, name: str, keys: Sequence[str], well: bool, why: str) -> None:
+    def _record(self, name: str, keys: Sequence[str], well: bool, why: str) -> None:
         node = self._nodes.get(name)
-        if well and (node is None or not any(node.circuit.bad)):
+        if well and (node is None or not any(node.circuit.failures)):
             return  # the usual case takes no lock: nothing is held against the node
-        node = node or self._nodes.setdefault(name, _Node(self._unasked))
-        if node.answered(well, why, keys, self._clock()):
+        node = node or self._nodes.setdefault(name, _NodeBreaker(self._unasked))
+        if node.record_result(well, why, keys, self._clock()):
             log.warning("online store: pages go on without %s: %s", name or "it", why)
-            probing = threading.Thread(target=self._probe_until_well, args=(name, node), name="online-probe")
+            probing = threading.Thread(target=self._probe_until_healthy, args=(name, node), name="online-probe")
             probing.daemon = True
             probing.start()
 
-    def _probe_until_well(self, name: str, node: _Node) -> None:
-        while not self._closing.wait(node.circuit.rest_s):
+    def _probe_until_healthy(self, name: str, node: _NodeBreaker) -> None:
+        while not self._closing.wait(node.circuit.open_s):
             if self._probe(node):
                 log.warning("online store: %s well again", name or "it is")
                 return
 
-    def _probe(self, node: _Node) -> bool:
+    def _probe(self, node: _NodeBreaker) -> bool:
         """Ask the node once, here and now, if that is due; whether its circuit is closed afterwards."""
-        if not node.probe_begins(self._clock()):
+        if not node.begin_probe(self._clock()):
             return node.circuit.closed
         began = self._clock()
         try:
-            self._store.get([beside(node.key)])
+            self._store.get([probe_key(node.key)])
             well, why = self._clock() - began <= self._slow_s, "a probe was slow"
         except Exception as error:  # whatever it is, the circuit must not stay half open for ever
             well, why = False, str(error)
-        node.probed(well, why, self._clock())
+        node.record_probe(well, why, self._clock())
         return well
 
 
-class _Node:
+class _NodeBreaker:
     """The circuit of one node, why it is open, and a key that the node did not give."""
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: CircuitBreaker) -> None:
         self.circuit, self.why, self.key = circuit, "", ""
         self._lock = threading.Lock()
 
-    def answered(self, well: bool, why: str, keys: Sequence[str], now: float) -> bool:
+    def record_result(self, well: bool, why: str, keys: Sequence[str], now: float) -> bool:
         """Note an answer; whether it opened the circuit."""
         with self._lock:
             before = self.circuit
-            after = before.answered(well, now)
+            after = before.record_result(well, now)
             opened = before.closed and not after.closed
             if opened:
                 self.why, self.key = why, keys[0] if keys else ""
             self.circuit = after
         return opened
 
-    def probe_begins(self, now: float) -> bool:
+    def begin_probe(self, now: float) -> bool:
         """Whether a probe is due; then it is under way from here on."""
         with self._lock:
             due = self.circuit.probe_due(now)
             if due:
-                self.circuit = self.circuit.probe_begins()
+                self.circuit = self.circuit.begin_probe()
         return due
 
-    def probed(self, well: bool, why: str, now: float) -> None:
+    def record_probe(self, well: bool, why: str, now: float) -> None:
         """Note what a probe found."""
         with self._lock:
             self.why = "" if well else why
-            self.circuit = self.circuit.probed(well, now)
+            self.circuit = self.circuit.record_probe(well, now)
 
 
-def beside(key: str) -> str:
+def probe_key(key: str) -> str:
     """A key that nobody writes, in the same hash slot; the key itself where it has no hash tag.
 
     >>> beside("viewer:{v1}"), beside("viewer:{}x}")

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from features.online import Swap
+from features.online import CasEntry
 
 
 class MemoryStore:
@@ -30,7 +30,7 @@ class MemoryStore:
         with self._lock:
             self._kept.update({key: (value, until) for key, value in entries.items()})
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         """Write what is still as it was read; returns the keys that are not."""
         now = self._clock()
         until = float("inf") if ttl_s is None else now + ttl_s

@@ -24,12 +24,12 @@ from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
-from features.online import Swap
+from features.online import CasEntry
 from recsys.errors import Unavailable
 
 INDEX = "index:"
-FORGET_S = 86_400.0  # an index names what expired this long ago no more: clocks of several machines may differ
-_AT_ONCE = 500  # keys per round trip
+INDEX_PRUNE_S = 86_400.0  # an index names what expired this long ago no more: clocks of several machines may differ
+_BATCH_KEYS = 500  # keys per round trip
 _SWAPPED_AT_ONCE = 100  # keys that the server swaps before it answers anybody else: a fraction of a millisecond
 _SWAP = """
 local refused, px = {}, ARGV[1]
@@ -41,7 +41,7 @@ for n, key in ipairs(KEYS) do
 end
 return refused
 """  # sent as text, not by hash: it survives a server that forgot its scripts, and pipelines to a cluster take it
-_WHOLE = ""
+_COMPLETE = ""
 
 Command = tuple[Any, ...]
 
@@ -79,21 +79,21 @@ class RedisStore:
         ttl = () if ttl_s is None else ("PX", _milliseconds(ttl_s))
         until = float("inf") if ttl_s is None else time.time() + ttl_s
         for some in _batched(list(entries)):
-            named = self._named(dict.fromkeys(some, until))
+            named = self._add_to_index(dict.fromkeys(some, until))
             written: list[Command] = [("SET", self._prefix + key, entries[key], *ttl) for key in some]
             if self._cluster and named:
                 self._run(named)  # nodes keep no order among themselves: the index first, by itself
                 named = []
             self._run([*named, *written])
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         """Write what is still as it was read; returns the keys that are not. Raises Unavailable; some may be in."""
         px, refused = "" if ttl_s is None else _milliseconds(ttl_s), list[str]()
         until = float("inf") if ttl_s is None else time.time() + ttl_s
         for some in _batched(list(entries)):
-            self._run(self._named(dict.fromkeys(some, until)))
+            self._run(self._add_to_index(dict.fromkeys(some, until)))
             groups = list(_batched(some, 1 if self._cluster else _SWAPPED_AT_ONCE))  # one script, one node
-            answers = self._run([self._swapping(group, entries, px) for group in groups])
+            answers = self._run([self._cas_commands(group, entries, px) for group in groups])
             refused += [group[n - 1] for group, late in zip(groups, answers, strict=True) for n in late]
         return refused
 
@@ -107,7 +107,7 @@ class RedisStore:
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Every live key under the prefix once. Raises Unavailable."""
         index = self._index_of(prefix)
-        listed = self._listed(index, prefix) if index and self._is_whole(index) else self._walked(prefix)
+        listed = self._scan_index(index, prefix) if index and self._is_index_complete(index) else self._scan_all(prefix)
         yielded: set[str] = set()  # a cursor may name a key twice while the table grows
         for some in listed:
             keys = [key for key in dict.fromkeys(some) if key not in yielded]
@@ -133,17 +133,17 @@ class RedisStore:
                     node.redis_connection.connection_pool.disconnect()
         self._opened.close()
 
-    def _swapping(self, keys: Sequence[str], entries: Mapping[str, Swap], px: int | str) -> Command:
+    def _cas_commands(self, keys: Sequence[str], entries: Mapping[str, CasEntry], px: int | str) -> Command:
         said: list[Any] = [px]
         for key in keys:
             was, value = entries[key]
             said += (int(was is not None), b"" if was is None else was, value)
         return ("EVAL", _SWAP, len(keys), *(self._prefix + key for key in keys), *said)
 
-    def _walked(self, prefix: str) -> Iterator[list[str]]:
+    def _scan_all(self, prefix: str) -> Iterator[list[str]]:
         """Keys under the prefix, by walking past all keys of every node; some perhaps twice."""
         pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in self._prefix + prefix) + "*"
-        more: dict[str, Any] = {"match": pattern, "count": _AT_ONCE, "_type": "string"}  # so indices are no keys
+        more: dict[str, Any] = {"match": pattern, "count": _BATCH_KEYS, "_type": "string"}  # so indices are no keys
         for node in self._nodes():
             cursor: int | str = 0
             while True:
@@ -155,23 +155,23 @@ class RedisStore:
                 if int(cursor) == 0:
                     break
 
-    def _listed(self, index: str, prefix: str) -> Iterator[list[str]]:
+    def _scan_index(self, index: str, prefix: str) -> Iterator[list[str]]:
         """Keys under the prefix that the index names; expired ones may be among them."""
         now, cursor = time.time(), 0
         while True:
             with self._faults():
-                cursor, pairs = self._client.zscan(index, cursor, count=_AT_ONCE)
+                cursor, pairs = self._client.zscan(index, cursor, count=_BATCH_KEYS)
             named = [(bytes(key).decode(), until) for key, until in pairs]
-            yield [key for key, until in named if key != _WHOLE and until > now - FORGET_S and key.startswith(prefix)]
+            yield [key for key, until in named if key != _COMPLETE and until > now - INDEX_PRUNE_S and key.startswith(prefix)]
             if int(cursor) == 0:
                 break
         with self._faults(), suppress(redis.ResponseError):  # a replica or a full server keeps them a little longer
-            self._client.zremrangebyscore(index, "-inf", now - FORGET_S)
+            self._client.zremrangebyscore(index, "-inf", now - INDEX_PRUNE_S)
 
-    def _is_whole(self, index: str) -> bool:
+    def _is_index_complete(self, index: str) -> bool:
         """Whether the index names every key of its prefix. Makes it so where the server lets us; else False."""
         with self._faults():
-            if self._client.zscore(index, _WHOLE) is not None:
+            if self._client.zscore(index, _COMPLETE) is not None:
                 return True
         try:
             self._build(index)
@@ -184,16 +184,16 @@ class RedisStore:
     def _build(self, index: str) -> None:
         """Name in the index whatever is there by now; what is put meanwhile names itself. Raises Unavailable."""
         prefix = next(one for one in self._indexed if index == self._index_of(one))
-        for keys in self._walked(prefix):
+        for keys in self._scan_all(prefix):
             left_ms = self._run([("PTTL", self._prefix + key) for key in keys])
             now, until = time.time(), dict[str, float]()
             for key, ms in zip(keys, left_ms, strict=True):
                 until[key] = now + ms / 1000 if ms >= 0 else float("inf")
-            self._run(self._named(until, "NX"))  # what was put meanwhile knows better
+            self._run(self._add_to_index(until, "NX"))  # what was put meanwhile knows better
         with self._faults():
-            self._client.zadd(index, {_WHOLE: float("inf")})
+            self._client.zadd(index, {_COMPLETE: float("inf")})
 
-    def _named(self, until: Mapping[str, float], *how: str) -> list[Command]:
+    def _add_to_index(self, until: Mapping[str, float], *how: str) -> list[Command]:
         """Commands that put these keys into their indices, by when they expire."""
         pairs: dict[str, list[Any]] = {}
         for key, at in until.items():
@@ -261,5 +261,5 @@ def _milliseconds(ttl_s: float) -> int:
     return max(1, int(ttl_s * 1000))
 
 
-def _batched(keys: Sequence[str], size: int = _AT_ONCE) -> Iterator[Sequence[str]]:
+def _batched(keys: Sequence[str], size: int = _BATCH_KEYS) -> Iterator[Sequence[str]]:
     return (keys[start : start + size] for start in range(0, len(keys), size))

@@ -26,18 +26,18 @@ class Reader(Protocol):
         """By key; `decode(key, value)` raises StateError for what is no state."""
 
 
-def strictly(found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
+def decode_or_raise(found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
     """A reader that raises StateError for a value that is no state."""
     return {key: None if raw is None else decode(key, raw) for key, raw in found.items()}
 
 
-def rewrite(
+def update(
     online: OnlineStore,
     keys: Sequence[str],
     decode: Callable[[str, bytes], S],
     fold: Callable[[str, S | None], bytes],
     ttl_s: float | None = None,
-    read: Reader = strictly,
+    read: Reader = decode_or_raise,
 ) -> None:
     """Put `fold(key, state)` in the place of each key's state (None: missing).
 
@@ -50,6 +50,6 @@ def rewrite(
             return
         found = dict(zip(left, online.get(left), strict=True))
         states = read(found, decode)
-        left = online.swap({key: (raw, fold(key, states[key])) for key, raw in found.items()}, ttl_s)
+        left = online.compare_and_set({key: (raw, fold(key, states[key])) for key, raw in found.items()}, ttl_s)
     if left:
         raise Unavailable(f"{left[0]}: another worker keeps changing it")

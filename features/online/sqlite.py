@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 
-from features.online import Swap
-from features.sqlite import faults, open_database, transaction
+from features.online import CasEntry
+from features.sqlite import map_sqlite_errors, open_database, transaction
 
 _SCHEMA = """
 PRAGMA secure_delete = ON;  -- what was overwritten or deleted is not left behind in the file
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL);
 """
 SWEEP_EVERY_S = 3600.0  # what has expired leaves the file within this long of the next write
-_AT_ONCE = 500  # keys per statement
+_BATCH_KEYS = 500  # keys per statement
 _PAGE = 1000  # rows per step of a scan, so that no reader holds the file for long
 
 
@@ -32,19 +32,19 @@ class SqliteStore:
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Values in the order of keys, None for what is missing or expired. Raises Unavailable."""
-        with self._lock, faults(self._path):
-            found = self._found(keys)
+        with self._lock, map_sqlite_errors(self._path):
+            found = self._select(keys)
         return [found.get(key) for key in keys]
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
         """Write all or nothing; on the disk on return. Raises Unavailable."""
-        with self._lock, faults(self._path), transaction(self._db):
+        with self._lock, map_sqlite_errors(self._path), transaction(self._db):
             self._write(entries, ttl_s)
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         """Write what is still as it was read, durably; returns the keys that are not. Raises Unavailable."""
-        with self._lock, faults(self._path), transaction(self._db):
-            found = self._found(list(entries))
+        with self._lock, map_sqlite_errors(self._path), transaction(self._db):
+            found = self._select(list(entries))
             refused = [key for key, (was, _) in entries.items() if found.get(key) != was]
             left_out = set(refused)
             self._write({key: value for key, (_, value) in entries.items() if key not in left_out}, ttl_s)
@@ -52,7 +52,7 @@ class SqliteStore:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Forget, in the write-ahead log as well unless a reader is busy with it just then. Raises Unavailable."""
-        with self._lock, faults(self._path):
+        with self._lock, map_sqlite_errors(self._path):
             with transaction(self._db):
                 self._db.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in keys])
             with suppress(sqlite3.OperationalError):
@@ -60,7 +60,7 @@ class SqliteStore:
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Every live key under the prefix, read page by page beside the page requests. Raises Unavailable."""
-        with faults(self._path), closing(open_database(self._path, _SCHEMA, self._timeout_s)) as db:
+        with map_sqlite_errors(self._path), closing(open_database(self._path, _SCHEMA, self._timeout_s)) as db:
             after, now = prefix, self._clock()
             while rows := _page(db, prefix, after, now):
                 yield from rows
@@ -71,11 +71,11 @@ class SqliteStore:
         with self._lock:
             self._db.close()
 
-    def _found(self, keys: Sequence[str]) -> dict[str, bytes]:
+    def _select(self, keys: Sequence[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         now = self._clock()
-        for start in range(0, len(keys), _AT_ONCE):
-            some = keys[start : start + _AT_ONCE]
+        for start in range(0, len(keys), _BATCH_KEYS):
+            some = keys[start : start + _BATCH_KEYS]
             marks = ",".join("?" * len(some))
             sql = f"SELECT key, value FROM state WHERE key IN ({marks}) AND (until IS NULL OR until > ?)"
             found.update(self._db.execute(sql, (*some, now)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from features.spool import Spool
 from features.spool.direct import DirectSpool
-from features.spool.files import LIMIT_BYTES, FileSpool
+from features.spool.files import LIMIT_BYTES, DurableSpool
 from features.stream import Stream
 
 
@@ -26,5 +26,5 @@ def open_spool(
     Raises Unavailable when the directory cannot be used.
     """
     if url.startswith("kafka://"):
-        return FileSpool(directory, stream, topic, limit_bytes=limit_bytes, on_delivered=on_delivered)
+        return DurableSpool(directory, stream, topic, limit_bytes=limit_bytes, on_delivered=on_delivered)
     return DirectSpool(stream, topic, on_delivered)

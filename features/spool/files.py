@@ -11,7 +11,7 @@ from pathlib import Path
 
 from features.spool import SpoolState
 from features.spool.group import GroupCommit
-from features.spool.place import Claim, Position, orphan
+from features.spool.place import DirectoryLease, DeliveryCursor, claim_orphan
 from features.spool.segments import Segments
 from features.stream import Record, Stream
 from recsys.errors import Unavailable
@@ -19,12 +19,12 @@ from recsys.errors import Unavailable
 LIMIT_BYTES = 1 << 30
 KEEP_BYTES = 32 << 20  # of what was delivered, in case the stream loses its log
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 2.0
-ADOPT_EVERY_S = 3.0
+ORPHAN_SCAN_S = 3.0
 
 logger = logging.getLogger(__name__)
 
 
-class FileSpool:
+class DurableSpool:
     """Files below `root`, in a directory of this process's own; those of dead processes are delivered as well."""
 
     def __init__(
@@ -39,10 +39,10 @@ class FileSpool:
     ) -> None:
         """`on_delivered` is told the newest offset of each partition after every delivery. Raises Unavailable."""
         self._root, self._limit_bytes = Path(root), limit_bytes
-        self._claim = Claim.first_free(self._root)
+        self._claim = DirectoryLease.first_free(self._root)
         try:
             self._segments = Segments(self._claim.directory)
-            self._delivery = Delivery(self._claim.directory, self._segments, stream, topic, keep_bytes, on_delivered)
+            self._delivery = Relay(self._claim.directory, self._segments, stream, topic, keep_bytes, on_delivered)
         except OSError as error:
             self._claim.release()
             raise Unavailable(f"spool {root}: {error}") from error
@@ -53,7 +53,7 @@ class FileSpool:
         self._again = False
         self._threads = [
             threading.Thread(target=self._deliver, name="spool-delivery", daemon=True),
-            threading.Thread(target=self._look_for_orphans, name="spool-orphans", daemon=True),
+            threading.Thread(target=self._adopt_orphans, name="spool-orphans", daemon=True),
         ]
 
     def put(self, records: Sequence[Record]) -> Future[None]:
@@ -102,7 +102,7 @@ class FileSpool:
                 self._segments.append(records)
             except OSError:
                 before = self._segments.size
-                self._segments.forget(self._delivery.position.number)  # what was only kept makes room
+                self._segments.delete_until(self._delivery.position.number)  # what was only kept makes room
                 if self._segments.size == before:
                     raise
                 self._segments.append(records)
@@ -116,7 +116,7 @@ class FileSpool:
             self._more.clear()
             if self._again:
                 self._again = False
-                self._delivery.again()
+                self._delivery.redeliver()
             try:
                 delivered = self._delivery.step()
             except Exception as error:  # the stream, or the disk: what waits stays, and is tried again
@@ -135,19 +135,19 @@ class FileSpool:
         self._ending.wait(pause_s)
         return min(2 * pause_s, RETRY_MAX_S)
 
-    def _look_for_orphans(self) -> None:
+    def _adopt_orphans(self) -> None:
         while not self._ending.is_set():
             try:
-                with orphan(self._root) as claim:
+                with claim_orphan(self._root) as claim:
                     if claim is not None:
                         self._deliver_orphan(claim)
             except Exception as error:
                 logger.warning("the spool of a process that is gone waits: %s", error)
-            self._ending.wait(ADOPT_EVERY_S)
+            self._ending.wait(ORPHAN_SCAN_S)
 
-    def _deliver_orphan(self, claim: Claim) -> None:
+    def _deliver_orphan(self, claim: DirectoryLease) -> None:
         segments = Segments(claim.directory)
-        delivery, count = Delivery(claim.directory, segments, self._stream, self._topic, 0), 0
+        delivery, count = Relay(claim.directory, segments, self._stream, self._topic, 0), 0
         try:
             while not self._ending.is_set() and (step := delivery.step()):
                 count += step
@@ -157,7 +157,7 @@ class FileSpool:
             logger.warning("%d events of a process that is gone were delivered (%s)", count, claim.directory)
 
 
-class Delivery:
+class Relay:
     """Takes the records of one directory to the stream, in their order, and remembers how far it got."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Delivery:
         self._segments, self._stream, self._topic = segments, stream, topic
         self._keep_bytes, self._on_delivered = keep_bytes, on_delivered
         self.fault: str | None = None
-        self.position = Position(directory)
+        self.position = DeliveryCursor(directory)
         self.position.number = max(self.position.number, segments.first() - 1)
         segments.continue_after(self.position.number)
         self._met = False  # the log that the position is about
@@ -180,33 +180,33 @@ class Delivery:
     def step(self) -> int:
         """Deliver some; returns how many. Raises Unavailable, OSError: then they are delivered again."""
         if not self._met:
-            self._meet()
+            self._resume()
         batch = self._segments.read(self.position.number)
         if batch:
             marks = self._stream.publish(self._topic, [one.record for one in batch])
-            self.position.move(batch[-1].number)
+            self.position.advance(batch[-1].number)
             self.fault = None
             self._on_delivered(marks)
         else:
             self.fault = None
             if self._segments.given_up > self.position.number:
-                self.position.move(self._segments.given_up)
-        self._segments.forget(self.position.number, self._keep_bytes)
+                self.position.advance(self._segments.given_up)
+        self._segments.delete_until(self.position.number, self._keep_bytes)
         return len(batch)
 
-    def _meet(self) -> None:
+    def _resume(self) -> None:
         """Once: is this the log that earlier deliveries went to? A log that began anew while no process was there to
         notice gets again what is still here."""
         there = self._stream.identity(self._topic)
         if there and self.position.log not in ("", there):
             logger.warning("another log stands under the name of %s: what is still here is sent again", self._topic)
-            self.again()
+            self.redeliver()
         self.position.of(there)
         self._met = True
 
-    def again(self) -> None:
+    def redeliver(self) -> None:
         """Begin again at the oldest record that is still here."""
-        self.position.move(self._segments.first() - 1)
+        self.position.advance(self._segments.first() - 1)
         self._met = False
 
     def close(self) -> None:

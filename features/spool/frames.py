@@ -20,22 +20,22 @@ _COVERED = 12  # the checksum covers the head from here on
 HEAD_BYTES = _HEAD.size
 
 
-class Framed(NamedTuple):
+class Frame(NamedTuple):
     """A record and its number."""
 
     number: int
     record: Record
 
 
-class Found(NamedTuple):
+class FrameScan(NamedTuple):
     """What some bytes hold: whole records, the bytes between them that are none, and where the readable part ends."""
 
-    whole: list[Framed]
+    whole: list[Frame]
     damaged: int
     end: int
 
 
-def frame(number: int, record: Record) -> bytes:
+def encode_frame(number: int, record: Record) -> bytes:
     """The bytes of one record."""
     key = record.key.encode()
     body = key + record.value
@@ -43,9 +43,9 @@ def frame(number: int, record: Record) -> bytes:
     return _HEAD.pack(MAGIC, len(body), crc32(body, crc32(tail)), number, len(key)) + body
 
 
-def frames(data: bytes) -> Found:
+def scan_frames(data: bytes) -> FrameScan:
     """Return every whole record. Damage between records is skipped and counted."""
-    whole: list[Framed] = []
+    whole: list[Frame] = []
     at, end, damaged = 0, 0, 0
     while at + HEAD_BYTES <= len(data):
         magic, length, checksum, number, key_length = _HEAD.unpack_from(data, at)
@@ -53,13 +53,13 @@ def frames(data: bytes) -> Found:
         body = data[at + HEAD_BYTES : stop]
         if magic == MAGIC and len(body) == length and key_length <= length and _sums(data, at, body, checksum):
             damaged += at - end
-            whole.append(Framed(number, Record(body[:key_length].decode(), body[key_length:])))
+            whole.append(Frame(number, Record(body[:key_length].decode(), body[key_length:])))
             at = end = stop
         else:
             at = data.find(MAGIC, at + 1)
             if at < 0:
                 break
-    return Found(whole, damaged, end)
+    return FrameScan(whole, damaged, end)
 
 
 def _sums(data: bytes, at: int, body: bytes, checksum: int) -> bool:

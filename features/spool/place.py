@@ -17,14 +17,14 @@ _SLOT = struct.Struct("<qqI")  # how many moves there were, the number, a checks
 _MOST = 1024
 
 
-class Claim:
+class DirectoryLease:
     """One numbered directory of a spool, held by a lock that the operating system gives up with its process."""
 
     def __init__(self, directory: Path, handle: int) -> None:
         self.directory, self._handle = directory, handle
 
     @classmethod
-    def first_free(cls, root: Path) -> Claim:
+    def first_free(cls, root: Path) -> DirectoryLease:
         """The first directory that no other process holds, with whatever a dead one left in it. Raises Unavailable."""
         try:
             for number in range(_MOST):
@@ -35,7 +35,7 @@ class Claim:
         raise Unavailable(f"spool {root}: {_MOST} processes use it already")
 
     @classmethod
-    def of(cls, directory: Path) -> Claim | None:
+    def of(cls, directory: Path) -> DirectoryLease | None:
         """This directory, unless another holds it; made when missing. May raise OSError."""
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -59,12 +59,12 @@ class Claim:
 
 
 @contextmanager
-def orphan(root: Path) -> Iterator[Claim | None]:
+def claim_orphan(root: Path) -> Iterator[DirectoryLease | None]:
     """A directory whose process is gone and that still has records; None when there is no such."""
     claim = None
     with suppress(OSError):
         for directory in sorted(root.iterdir()):
-            if directory.name.isdigit() and any(directory.glob(f"*{SUFFIX}")) and (claim := Claim.of(directory)):
+            if directory.name.isdigit() and any(directory.glob(f"*{SUFFIX}")) and (claim := DirectoryLease.of(directory)):
                 break
     try:
         yield claim
@@ -73,7 +73,7 @@ def orphan(root: Path) -> Iterator[Claim | None]:
             claim.release()
 
 
-class Position:
+class DeliveryCursor:
     """The number up to which everything was delivered, in a file of its own.
 
     Two slots are written in turn, so that a torn write costs one step and no more. What is lost of it, in a power cut
@@ -104,7 +104,7 @@ class Position:
                 draft.write_text(log)
                 draft.replace(self._log)
 
-    def move(self, number: int) -> None:
+    def advance(self, number: int) -> None:
         """Remember; a disk that is full costs a repetition after the next start, nothing else."""
         self.number = number
         self._moves += 1

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.spool.frames import Framed, frame, frames
+from features.spool.frames import Frame, encode_frame, scan_frames
 from features.stream import Record
 
 SEGMENT_BYTES = 8 << 20
@@ -34,7 +34,7 @@ class _File:
     path: Path
     first: int  # number of its first record
     size: int  # bytes that are durable
-    begun: float  # unix second
+    created_at: float  # unix second
 
 
 class Segments:
@@ -83,8 +83,8 @@ class Segments:
     def _append(self, records: Sequence[Record]) -> int:
         first = self._given + 1
         self._given += len(records)
-        data = b"".join(frame(number, record) for number, record in enumerate(records, first))
-        if self._handle is not None and self._clock() - self._files[-1].begun >= KEEP_S / 2:
+        data = b"".join(encode_frame(number, record) for number, record in enumerate(records, first))
+        if self._handle is not None and self._clock() - self._files[-1].created_at >= KEEP_S / 2:
             self._end()
         if self._handle is None:
             self._begin(first)
@@ -94,7 +94,7 @@ class Segments:
             _write(self._handle, data)
             os.fdatasync(self._handle)
         except OSError:
-            self._abandon(file)
+            self._discard_segment(file)
             raise
         with self._lock:
             file.size += len(data)
@@ -103,7 +103,7 @@ class Segments:
             self._end()
         return self.last
 
-    def read(self, after: int) -> list[Framed]:
+    def read(self, after: int) -> list[Frame]:
         """Return some of the durable records after this number, in order; none if there are none.
 
         If what is left at the end is damaged, `given_up` says up to which number: nothing follows to step over it.
@@ -129,10 +129,10 @@ class Segments:
                 return []
             after = following - 1  # the numbers between them were never acknowledged
 
-    def forget(self, upto: int, keep_bytes: int = 0) -> None:
+    def delete_until(self, upto: int, keep_bytes: int = 0) -> None:
         """Remove the files whose records are all at or below this number, but the newest `keep_bytes` of them, and of
         those what has stood for KEEP_S."""
-        self._end_what_is_old(upto)
+        self._close_old_segment(upto)
         with self._lock:
             done = self._files[: self._holding(upto + 1)] if upto < self.last else list(self._files)
             if self._handle is not None and done and done[-1] is self._files[-1]:
@@ -161,7 +161,7 @@ class Segments:
                 path.unlink()
         while self._files:
             file = self._files[-1]
-            found = frames(file.path.read_bytes())
+            found = scan_frames(file.path.read_bytes())
             if found.end < file.size:
                 logger.warning("%s: %d bytes of an unfinished write cut off", file.path, file.size - found.end)
                 os.truncate(file.path, found.end)
@@ -172,7 +172,7 @@ class Segments:
             self.continue_after(file.first)  # its numbers may have been given
             self._files.pop().path.unlink()
 
-    def _end_what_is_old(self, upto: int) -> None:
+    def _close_old_segment(self, upto: int) -> None:
         """Nothing more goes into a file that has stood for long and is delivered, so that it can be removed."""
         if upto >= self.last and self._writing.acquire(blocking=False):  # else somebody is writing: the next time
             try:
@@ -183,7 +183,7 @@ class Segments:
 
     def _is_old(self, file: _File) -> bool:
         """Whether its oldest record has stood for KEEP_S, or may have."""
-        return self._clock() - file.begun >= KEEP_S
+        return self._clock() - file.created_at >= KEEP_S
 
     def _holding(self, number: int) -> int:
         """Index of the file that would hold this number."""
@@ -200,10 +200,10 @@ class Segments:
         try:
             sync_directory(self._directory)
         except OSError:
-            self._abandon(self._files[-1])
+            self._discard_segment(self._files[-1])
             raise
 
-    def _abandon(self, file: _File) -> None:
+    def _discard_segment(self, file: _File) -> None:
         """After a failed write nobody knows what is on the disk behind the durable part: leave this file."""
         assert self._handle is not None
         with suppress(OSError):
@@ -220,14 +220,14 @@ class Segments:
             handle, self._handle = self._handle, None
             os.close(handle)
 
-    def _chunk(self, path: Path, place: int, size: int, after: int) -> tuple[list[Framed], int]:
+    def _chunk(self, path: Path, place: int, size: int, after: int) -> tuple[list[Frame], int]:
         """Records after a number from a place of a file on, and where they end."""
         length = CHUNK_BYTES
         with path.open("rb") as file:
             while place < size:
                 file.seek(place)
                 data = file.read(min(length, size - place))
-                found = frames(data)
+                found = scan_frames(data)
                 whole = place + len(data) >= size or len(data) < length  # the file was cut
                 fresh = [one for one in found.whole if one.number > after]
                 damaged = found.damaged + (

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-About: TypeAlias = Callable[[bytes], bool]
+KeyFilter: TypeAlias = Callable[[bytes], bool]
 """Says of a message's bytes whether it is meant."""
 
 
@@ -41,7 +41,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Backlog:
     """What cannot leave a log for a group's sake: so many messages, the oldest written at `since` (unix seconds, to ten
     minutes)."""
 
@@ -93,7 +93,7 @@ class Stream(Protocol):
         It outlives every restart, and a log that begins again at offset 0 has another. Raises Unavailable.
         """
 
-    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+    def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets (partition -> offset) any more; None while it can.
 
         Asks the log itself and creates nothing. Raises Unavailable.
@@ -114,25 +114,25 @@ class Retention(Protocol):
     """Retention of an embedded log. Unlike a broker it waits for consumer groups: a message stays until every group
     has passed it, that is each group that ever committed in the topic and each one passed as `groups`."""
 
-    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+    def apply_retention(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
         """Delete the messages written before unix second `before` that no group needs, in small steps.
 
         Returns how many messages were deleted. Raises Unavailable.
         """
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int:
+    def delete_key(self, topic: str, key: str, groups: Sequence[str] = (), about: KeyFilter | None = None) -> int:
         """Delete the messages of a key that no group needs; return how many remain.
 
         about  selects messages of the key by their bytes; all are selected when it is left out
         Raises Unavailable.
         """
 
-    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
+    def backlog(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Backlog]:
         """Return, by group, the messages written before unix second `before` that it has not passed, of one key or all.
 
         Groups without any are left out. Raises Unavailable.
         """
 
-    def drop(self, topic: str, group: str) -> bool:
+    def delete_group(self, topic: str, group: str) -> bool:
         """Delete the committed offsets of a group: it retains no message any more, and starts at the oldest message if
         it comes back. Returns False when it never committed. Raises Conflict while a member reads, Unavailable."""

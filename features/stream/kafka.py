@@ -112,26 +112,26 @@ class KafkaStream:
         with self._lock:
             if topic not in self._known:
                 with _faults(self._servers):
-                    self._known[topic] = self._created(topic)
+                    self._known[topic] = self._create_topic(topic)
             return self._known[topic]
 
     def identity(self, topic: str) -> str:
         """The id that the broker gave the topic."""
         with _faults(self._servers), closing(self._admin()) as admin:
             if topic in admin.list_topics():
-                said = _only(admin.describe_topics([topic])).get("topic_id")
+                said = _single(admin.describe_topics([topic])).get("topic_id")
                 return "" if said is None or str(said) == NO_ID else str(said)
-            self._created(topic)
+            self._create_topic(topic)
         return self.identity(topic)
 
-    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+    def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets: the topic is gone, or is another of the same name.
 
         Its ends are not compared: some brokers tell them wrongly. A new topic under the old name has another id.
         """
         with _faults(self._servers), closing(self._admin()) as admin:
             if topic in admin.list_topics():  # describing a topic that is missing may create it
-                topic_id = _only(admin.describe_topics([topic])).get("topic_id")
+                topic_id = _single(admin.describe_topics([topic])).get("topic_id")
             else:
                 topic_id = None
         with self._lock:
@@ -165,14 +165,14 @@ class KafkaStream:
         if producer is not None:
             producer.close(timeout=SEND_WITHIN_S)
 
-    def _created(self, topic: str) -> int:
+    def _create_topic(self, topic: str) -> int:
         with closing(self._admin()) as admin:
             if topic not in admin.list_topics():
                 with suppress(TopicAlreadyExistsError):  # another process was faster
                     admin.create_topics([NewTopic(topic, num_partitions=self._partitions, replication_factor=-1)])
             give_up = time.monotonic() + TOPIC_WITHIN_S
             while True:  # a new topic is not known to every broker at once
-                described = _only(admin.describe_topics([topic]))
+                described = _single(admin.describe_topics([topic]))
                 if not described["error_code"] and described["partitions"]:
                     self._ids[topic] = described.get("topic_id")
                     return len(described["partitions"])
@@ -243,7 +243,7 @@ def _first(reader: Any, place: TopicPartition) -> int:
     return int(reader.beginning_offsets([place])[place])
 
 
-def _only(described: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _single(described: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The one topic that was asked for."""
     return described[0] if described else {"error_code": -1, "partitions": []}
 

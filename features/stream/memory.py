@@ -8,8 +8,8 @@ import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from features.stream import About, Held, Message, Record, Retention
-from features.stream.partition import partition_of, shrunk
+from features.stream import KeyFilter, Backlog, Message, Record, Retention
+from features.stream.partition import partition_of, has_shrunk
 from recsys.errors import Conflict
 
 
@@ -54,7 +54,7 @@ class MemoryStream:
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
         """Messages of one partition from an offset on."""
         with self._changed:
-            return _after(self._topic(topic)[partition], offset, limit)
+            return _read_after(self._topic(topic)[partition], offset, limit)
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has; it is created when missing."""
@@ -65,11 +65,11 @@ class MemoryStream:
         """Which log this is."""
         return self._identity
 
-    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+    def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets."""
         with self._changed:
             there = range(len(self._logs.get(topic, [])))
-            return shrunk(topic, newest, {partition: self._end(topic, partition) for partition in there})
+            return has_shrunk(topic, newest, {partition: self._end(topic, partition) for partition in there})
 
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
         """Up to and including which offset a group is done."""
@@ -82,28 +82,28 @@ class MemoryStream:
             log = self._topic(topic)[partition]
             return log[0].offset if log else self._end(topic, partition)
 
-    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+    def apply_retention(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
         """Let go of what was written before then and what all groups are done with."""
         written = self._written
         return sum(
-            self._leave(topic, partition, groups, lambda one: written[topic, one.partition].get(one.offset, 0) < before)
+            self._delete(topic, partition, groups, lambda one: written[topic, one.partition].get(one.offset, 0) < before)
             for partition in range(len(self._logs.get(topic, ())))
         )
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int:
+    def delete_key(self, topic: str, key: str, groups: Sequence[str] = (), about: KeyFilter | None = None) -> int:
         """Take away the messages of a key that all groups are done with; how many are left."""
         partition = partition_of(key, self.partitions(topic))
 
         def meant(one: Message) -> bool:
             return one.key == key and (about is None or about(one.value))
 
-        self._leave(topic, partition, groups, meant)
+        self._delete(topic, partition, groups, meant)
         with self._changed:
             return sum(map(meant, self._topic(topic)[partition]))
 
-    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
+    def backlog(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Backlog]:
         """What groups are not done with, of what was written before then."""
-        found: dict[str, Held] = {}
+        found: dict[str, Backlog] = {}
         with self._changed:
             for group in sorted({g for t, g in self._committed if t == topic} | set(groups)):
                 done = self._committed.get((topic, group), {})
@@ -115,10 +115,10 @@ class MemoryStream:
                     if (at := self._written[topic, one.partition][one.offset]) < before
                 ]
                 if waits:
-                    found[group] = Held(len(waits), min(waits))
+                    found[group] = Backlog(len(waits), min(waits))
         return found
 
-    def drop(self, topic: str, group: str) -> bool:
+    def delete_group(self, topic: str, group: str) -> bool:
         """Forget how far a group is."""
         with self._changed:
             if self._members.get((topic, group)):
@@ -128,7 +128,7 @@ class MemoryStream:
     def close(self) -> None:
         """Nothing to let go."""
 
-    def _leave(self, topic: str, partition: int, groups: Sequence[str], goes: Callable[[Message], bool]) -> int:
+    def _delete(self, topic: str, partition: int, groups: Sequence[str], goes: Callable[[Message], bool]) -> int:
         with self._changed:
             log, known = self._topic(topic)[partition], {g for t, g in self._committed if t == topic} | set(groups)
             done = [self._committed.get((topic, group), {}).get(partition, -1) for group in known]
@@ -159,7 +159,7 @@ class MemoryConsumer:
         changed = self._stream._changed
         with changed:
             while True:
-                batch = self._take(limit)
+                batch = self._next_batch(limit)
                 left = deadline - time.monotonic()
                 if batch or left <= 0:
                     return batch
@@ -178,7 +178,7 @@ class MemoryConsumer:
                 members.remove(self)
             self._stream._changed.notify_all()
 
-    def _take(self, limit: int) -> list[Message]:
+    def _next_batch(self, limit: int) -> list[Message]:
         members = self._stream._members[self._group]
         if not members or members[0] is not self:
             return []
@@ -187,13 +187,13 @@ class MemoryConsumer:
         batch: list[Message] = []
         for partition, log in enumerate(self._stream._logs[self._topic]):
             start = self._next.get(partition, 0)
-            taken = _after(log, start, limit - len(batch))
+            taken = _read_after(log, start, limit - len(batch))
             self._next[partition] = taken[-1].offset + 1 if taken else start
             batch += taken
         return batch
 
 
-def _after(log: Sequence[Message], offset: int, limit: int) -> list[Message]:
+def _read_after(log: Sequence[Message], offset: int, limit: int) -> list[Message]:
     """At most `limit` messages from an offset on."""
     first = bisect_left(log, offset, key=lambda one: one.offset)
     return list(log[first : first + limit])

@@ -15,7 +15,7 @@ def partition_of(key: str, partitions: int) -> int:
     return crc32(key.encode()) % partitions
 
 
-def shrunk(topic: str, newest: Mapping[int, int], ends: Mapping[int, int]) -> str | None:
+def has_shrunk(topic: str, newest: Mapping[int, int], ends: Mapping[int, int]) -> str | None:
     """Why a log with these ends (partition -> next offset) cannot have given out these offsets; None when it can.
 
     >>> shrunk("t", {0: 4, 1: 9}, {0: 5, 1: 3})

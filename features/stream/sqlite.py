@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from urllib.parse import quote
 
-from features.sqlite import faults, open_database, transaction
-from features.stream import About, Held, Message, Record, Retention, leaving
-from features.stream.leaving import GONE, MARK_EVERY_S, THERE
-from features.stream.partition import partition_of, shrunk
+from features.sqlite import map_sqlite_errors, open_database, transaction
+from features.stream import KeyFilter, Backlog, Message, Record, Retention, leaving
+from features.stream.leaving import DELETED_CONDITION, MARK_EVERY_S, PRESENT_CONDITION
+from features.stream.partition import partition_of, has_shrunk
 from recsys.errors import Conflict, Unavailable
 
 _SCHEMA = (
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS identity (one INTEGER PRIMARY KEY CHECK (one = 1), id
     + leaving.SCHEMA
 )
 _READ = f"""
-SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? AND {THERE}
+SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? AND {PRESENT_CONDITION}
 ORDER BY "offset" LIMIT ?
 """
 _BUSY_S = 10.0
@@ -64,7 +64,7 @@ class SqliteStream:
         if not records:
             return {}
         partitions = self.partitions(topic)
-        with self._lock, faults(self._path), transaction(self._db):
+        with self._lock, map_sqlite_errors(self._path), transaction(self._db):
             following: dict[int, int] = {}
             first: dict[int, int] = {}
             rows = []
@@ -86,13 +86,13 @@ class SqliteStream:
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
         """Messages of one partition from an offset on."""
-        with self._lock, faults(self._path):
+        with self._lock, map_sqlite_errors(self._path):
             return _read(self._db, topic, partition, offset, limit)
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has; it is created when missing."""
         if topic not in self._known:
-            with self._lock, faults(self._path), transaction(self._db):
+            with self._lock, map_sqlite_errors(self._path), transaction(self._db):
                 self._db.execute("INSERT OR IGNORE INTO topic VALUES (?, ?)", (topic, self._partitions))
                 row = self._db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
                 self._known[topic] = int(row[0])
@@ -102,55 +102,55 @@ class SqliteStream:
         """Which file stands at the path by now: one that was taken away while it is open here is not asked."""
         if not os.path.exists(self._path):
             raise Unavailable(f"{self._path} is gone")
-        with closing(open_database(self._path, _SCHEMA, _BUSY_S)) as db, faults(self._path):
+        with closing(open_database(self._path, _SCHEMA, _BUSY_S)) as db, map_sqlite_errors(self._path):
             if (found := db.execute("SELECT id FROM identity").fetchone()) is None:
                 with transaction(db):
                     db.execute("INSERT OR IGNORE INTO identity VALUES (1, ?)", (uuid.uuid4().hex,))
                     found = db.execute("SELECT id FROM identity").fetchone()
             return str(found[0])
 
-    def lost(self, topic: str, newest: Mapping[int, int]) -> str | None:
+    def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
         """Why this cannot be the log that gave out these offsets: its file was taken away or put back from a copy."""
         if not os.path.exists(self._path):
             return f"{self._path} is gone"
-        with self._lock, faults(self._path):
-            return shrunk(topic, newest, {partition: self._end(topic, partition) for partition in newest})
+        with self._lock, map_sqlite_errors(self._path):
+            return has_shrunk(topic, newest, {partition: self._end(topic, partition) for partition in newest})
 
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
         """Up to and including which offset a group is done."""
-        with self._lock, faults(self._path):
+        with self._lock, map_sqlite_errors(self._path):
             sql = 'SELECT partition, "offset" FROM done WHERE topic = ? AND consumers = ?'
             return dict(self._db.execute(sql, (topic, group)).fetchall())
 
     def oldest(self, topic: str, partition: int) -> int:
         """Offset of the oldest message that is still there; of the next one to come when there is none."""
-        with self._lock, faults(self._path):
+        with self._lock, map_sqlite_errors(self._path):
             first = leaving.oldest(self._db, topic, partition)
             return self._end(topic, partition) if first is None else first
 
-    def trim(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
+    def apply_retention(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
         """Let go of what was written before then and what all groups are done with, to ten minutes."""
-        with faults(self._path):
-            return leaving.trim(self._db, lambda: self._lock, topic, before, groups, self._clock())
+        with map_sqlite_errors(self._path):
+            return leaving.apply_retention(self._db, lambda: self._lock, topic, before, groups, self._clock())
 
-    def forget(self, topic: str, key: str, groups: Sequence[str] = (), about: About | None = None) -> int:
+    def delete_key(self, topic: str, key: str, groups: Sequence[str] = (), about: KeyFilter | None = None) -> int:
         """Take away the messages of a key that all groups are done with; how many are left."""
-        with faults(self._path):
+        with map_sqlite_errors(self._path):
             partition = partition_of(key, self.partitions(topic))
-            _, left = leaving.forget(self._db, lambda: self._lock, topic, partition, key, groups, about)
+            _, left = leaving.delete_key(self._db, lambda: self._lock, topic, partition, key, groups, about)
             with self._lock, suppress(sqlite3.OperationalError):  # a reader is busy with it: at its next opportunity
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return left
 
-    def held(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Held]:
+    def backlog(self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None) -> Mapping[str, Backlog]:
         """What groups are not done with, of what was written before then."""
-        with faults(self._path):
-            return leaving.held(self._db, lambda: self._lock, topic, before, groups, key, self._clock())
+        with map_sqlite_errors(self._path):
+            return leaving.backlog(self._db, lambda: self._lock, topic, before, groups, key, self._clock())
 
-    def drop(self, topic: str, group: str) -> bool:
+    def delete_group(self, topic: str, group: str) -> bool:
         """Forget how far a group is."""
-        with closing(_seat(self._path, topic, group)) as seat, faults(self._path):
-            if not _taken(seat):
+        with closing(_member_slot(self._path, topic, group)) as seat, map_sqlite_errors(self._path):
+            if not _is_claimed(seat):
                 raise Conflict(f"{group} reads {topic} at this moment: stop it first")
             with self._lock, transaction(self._db):
                 return bool(
@@ -167,7 +167,7 @@ class SqliteStream:
         now, marked = self._clock(), dict[tuple[str, int], float]()
         for partition, offset in first.items():
             if not 0 <= now - self._marked.get((topic, partition), float("-inf")) < MARK_EVERY_S:  # clocks go back, too
-                leaving.mark(self._db, topic, partition, offset, now)
+                leaving.record_offset_time(self._db, topic, partition, offset, now)
                 marked[topic, partition] = now
         return marked
 
@@ -184,15 +184,15 @@ class SqliteConsumer:
         self._path, self._topic, self._group = path, topic, group
         self._order = list(range(partitions))
         self._db = open_database(path, _SCHEMA, _BUSY_S)
-        self._seat = _seat(path, topic, group)
+        self._seat = _member_slot(path, topic, group)
         self._next: dict[int, int] | None = None  # known once this member holds the seat
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
         """At most `limit` messages; empty when none came in time, or while another member holds the seat."""
         deadline = time.monotonic() + timeout_s
         while True:
-            with faults(self._path):
-                batch = self._take(limit)
+            with map_sqlite_errors(self._path):
+                batch = self._next_batch(limit)
             left = deadline - time.monotonic()
             if batch or left <= 0:
                 return batch
@@ -201,7 +201,7 @@ class SqliteConsumer:
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Everything up to and including these offsets is done; on the disk on return. Raises Unavailable."""
         rows = [(self._topic, self._group, partition, offset) for partition, offset in offsets.items()]
-        with faults(self._path), transaction(self._db):
+        with map_sqlite_errors(self._path), transaction(self._db):
             self._db.executemany("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)", rows)
 
     def close(self) -> None:
@@ -209,9 +209,9 @@ class SqliteConsumer:
         self._seat.close()
         self._db.close()
 
-    def _take(self, limit: int) -> list[Message]:
+    def _next_batch(self, limit: int) -> list[Message]:
         if self._next is None:
-            if not _taken(self._seat):
+            if not _is_claimed(self._seat):
                 return []
             done = self._db.execute(
                 'SELECT partition, "offset" + 1 FROM done WHERE topic = ? AND consumers = ?', (self._topic, self._group)
@@ -228,14 +228,14 @@ class SqliteConsumer:
         return batch
 
 
-def _seat(path: str, topic: str, group: str) -> sqlite3.Connection:
+def _member_slot(path: str, topic: str, group: str) -> sqlite3.Connection:
     """The file whose lock is the group's seat."""
     seat = f"{path}.{quote(topic, safe='')}.{quote(group, safe='')}.seat"
-    with faults(seat):
+    with map_sqlite_errors(seat):
         return sqlite3.connect(seat, timeout=0, isolation_level=None, check_same_thread=False)
 
 
-def _taken(seat: sqlite3.Connection) -> bool:
+def _is_claimed(seat: sqlite3.Connection) -> bool:
     """Take the seat; False while another member holds it."""
     try:
         seat.execute("BEGIN EXCLUSIVE")
@@ -247,5 +247,5 @@ def _taken(seat: sqlite3.Connection) -> bool:
 
 
 def _read(db: sqlite3.Connection, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
-    rows = db.execute(_READ, (topic, partition, offset, GONE, limit))
+    rows = db.execute(_READ, (topic, partition, offset, DELETED_CONDITION, limit))
     return [Message(topic, partition, at, key, value) for at, key, value in rows]

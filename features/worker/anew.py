@@ -18,18 +18,18 @@ from features.online import OnlineStore
 from recsys.errors import Unavailable
 
 
-def unfinished(online: OnlineStore) -> bool:
+def is_rebuild_in_progress(online: OnlineStore) -> bool:
     """Whether a rebuild of this store was begun and did not end. Raises Unavailable."""
     return online.get([UNFINISHED])[0] is not None
 
 
-def rebuilt_at(online: OnlineStore) -> float:
+def rebuild_started_at(online: OnlineStore) -> float:
     """When the last rebuild of this store that ended had begun, unix seconds; -inf for never. Raises Unavailable."""
     said = online.get([REBUILT])[0]
     return float("-inf") if said is None else float(said)
 
 
-class Undisturbed:
+class RebuildFence:
     """That the store has not been made anew since this was made. Raises Unavailable when it is at that moment."""
 
     def __init__(self, online: OnlineStore) -> None:

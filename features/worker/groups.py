@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 
 from features.changes import changes_topic
 from features.dead_letters import dead_topic
-from features.stream import Held, Retention
+from features.stream import Backlog, Retention
 from recsys.errors import Conflict
 from recsys.settings import Settings
 from recsys.state import DAY_S
 
-SAID_EVERY_S = 3600.0
-DROP = "recsys-worker groups --drop NAME"
+LOG_EVERY_S = 3600.0
+DELETE_HINT = "recsys-worker groups --drop NAME"
 
 logger = logging.getLogger(__name__)
 
 
-class Holders:
+class LagReporter:
     """Says now and then which groups keep messages that are too old."""
 
     def __init__(
@@ -33,26 +33,26 @@ class Holders:
         self._retention, self._settings, self._clock = retention, settings, clock
         self._said_at = float("-inf")
 
-    def tell(self, now: float) -> None:
+    def report(self, now: float) -> None:
         """A warning for each topic where there are any, once an hour at most; `now`: unix seconds. Raises
         Unavailable."""
-        if self._retention is None or self._clock() - self._said_at < SAID_EVERY_S:
+        if self._retention is None or self._clock() - self._said_at < LOG_EVERY_S:
             return
         days = self._settings.stream_days
         for topic, groups in _topics(self._settings).items():
-            if found := self._retention.held(topic, now - days * DAY_S, groups):
+            if found := self._retention.backlog(topic, now - days * DAY_S, groups):
                 self._said_at = self._clock()
                 logger.warning(
                     "%s keeps messages of more than %d days for groups that have not passed them: %s. One that is gone "
                     "for good: %s",
                     topic,
                     days,
-                    named(found, now),
-                    DROP,
+                    describe(found, now),
+                    DELETE_HINT,
                 )
 
 
-def named(found: Mapping[str, Held], now: float) -> str:
+def describe(found: Mapping[str, Backlog], now: float) -> str:
     """Groups in words.
 
     >>> named({"old": Held(1200, 0.0)}, 40 * DAY_S)
@@ -67,16 +67,16 @@ def named(found: Mapping[str, Held], now: float) -> str:
 def list_groups(retention: Retention, settings: Settings, now: float) -> None:
     """A line for each group that has not passed all of a topic. Raises Unavailable."""
     for topic, groups in _topics(settings).items():
-        for group, one in retention.held(topic, float("inf"), groups).items():
+        for group, one in retention.backlog(topic, float("inf"), groups).items():
             print(f"{topic}\t{group}\t{one.messages:,} not passed\tthe oldest {(now - one.since) / DAY_S:.1f} days old")
 
 
-def drop_group(retention: Retention, settings: Settings, group: str) -> bool:
+def delete_group(retention: Retention, settings: Settings, group: str) -> bool:
     """Let go of a group in all topics; whether there was one. Raises Conflict for the workers' own and for one that
     reads at this moment, Unavailable."""
     if group == settings.group:
         raise Conflict(f"{group} is the group of the workers: without its place they would read all again")
-    dropped = [retention.drop(topic, group) for topic in _topics(settings)]
+    dropped = [retention.delete_group(topic, group) for topic in _topics(settings)]
     return any(dropped)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from features.aside import aside
+from features.aside import quarantined
 from features.changes import changes_topic
 from features.dead_letters import DeadLetter, dead_topic
 from features.keys import VIEWERS
@@ -25,30 +25,30 @@ from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.stream import Stream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.anew import rebuilt_at
-from features.worker.groups import DROP, drop_group, list_groups, named
+from features.worker.anew import rebuild_started_at
+from features.worker.groups import DELETE_HINT, delete_group, list_groups, describe
 from features.worker.rebuild import from_log, from_stream, rebuild
-from features.worker.verify import differences, replayed
+from features.worker.verify import find_differences, replay_log
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
 from recsys.settings import Settings
 from recsys.state import DAY_S
 
-TIDY_EVERY_S = 300.0
-TIDY_FROM = 32
+COMPACT_EVERY_S = 300.0
+COMPACT_MIN_FILES = 32
 """A day's files are compacted beside a running worker when there are so many."""
 
-NAMED = 1000
+MAX_LISTED = 1000
 """Differences that are named one by one; all are counted."""
 
-NOT_JUDGED = 3
+EXIT_INCONCLUSIVE = 3
 """Exit code of a `verify` that found nothing but what an erasure explains: only after a rebuild it can tell."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Kept:
+class CommandContext:
     """What the commands work on."""
 
     stream: Stream
@@ -103,14 +103,14 @@ def add_commands(what: Any) -> None:
         command.add_argument("viewer", metavar="VIEWER", help="the viewer_id of the events")
 
 
-def _compact(kept: Kept, _: argparse.Namespace) -> int:
+def _compact(kept: CommandContext, _: argparse.Namespace) -> int:
     before = len(kept.log.files())  # not `Compacted`'s: a file of strays is merged twice, and counted twice there
     compact(kept.log, wait=True)
     print(f"{before:,} files became {len(kept.log.files()):,}")
     return 0
 
 
-def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
+def _rebuild(kept: CommandContext, said: argparse.Namespace) -> int:
     began, unreadable = time.monotonic(), 0
 
     def set_aside(_: DeadLetter) -> None:
@@ -118,7 +118,7 @@ def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
         unreadable += 1
 
     kept.log.erased.agree_with(kept.online)
-    kept.log.lives.impose(kept.online, kept.settings.topic)
+    kept.log.lives.restore(kept.online, kept.settings.topic)
     worker = kept.worker(kept.online)
     sources = (
         from_log(kept.log)
@@ -128,7 +128,7 @@ def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
     events = rebuild(worker, kept.online, sources, time.time(), kept.ttl_s, _progress, kept.item_ttl_s)
     took_s = time.monotonic() - began
     if said.origin == "stream":
-        _tell_what_left(kept)
+        _report_discarded(kept)
     aside = f", {unreadable:,} unreadable messages left out" if unreadable else ""
     print(
         f"rebuilt from {events:,} events of the {said.origin}{aside} in {took_s:.1f} s: {events / took_s:,.0f} a second"
@@ -136,7 +136,7 @@ def _rebuild(kept: Kept, said: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_what_left(kept: Kept) -> None:
+def _report_discarded(kept: CommandContext) -> None:
     """What a rebuild from the stream could not see."""
     topic = kept.settings.topic
     for partition in range(kept.stream.partitions(topic)):
@@ -150,48 +150,48 @@ def _progress(events: int) -> None:
         print(f"\r{events:,} events", end="", file=sys.stderr, flush=True)
 
 
-def _verify(kept: Kept, _: argparse.Namespace) -> int:
+def _verify(kept: CommandContext, _: argparse.Namespace) -> int:
     """0 when the store is what the log says, 1 when not, 3 when only sums differ and that may be an erasure's doing.
 
     What an erased viewer added to items and audiences stays in the store until a rebuild: only until then is it an
     excuse.
     """
     into, now = MemoryStore(), time.time()
-    anew = {one.key: one.at for one in aside(kept.online) if not one.mended}
-    events = replayed(kept.log, kept.worker(into), into, now, kept.ttl_s, kept.item_ttl_s)
-    since = rebuilt_at(kept.online)
-    erased, found, sums = sum(at >= since for at in kept.log.erased.held().values()), 0, 0
-    for key, what in differences(kept.online, into, now, kept.ttl_s, kept.item_ttl_s):
+    anew = {one.key: one.at for one in quarantined(kept.online) if not one.repaired}
+    events = replay_log(kept.log, kept.worker(into), into, now, kept.ttl_s, kept.item_ttl_s)
+    since = rebuild_started_at(kept.online)
+    erased, found, sums = sum(at >= since for at in kept.log.erased.pending().values()), 0, 0
+    for key, what in find_differences(kept.online, into, now, kept.ttl_s, kept.item_ttl_s):
         found += 1
         sums += not key.startswith(VIEWERS) and key not in anew
-        if found <= NAMED:
+        if found <= MAX_LISTED:
             began = f"; damaged, and begun anew at {rfc3339(anew[key])}" if key in anew else ""
             print(f"{key}\t{what}{began}")
     print(f"{found:,} differences against {events:,} events of the log")
     if erased and sums:
         print(f"{sums:,} are of items and audiences: not judged, since they may hold what {erased:,} viewers added who "
               "were erased after the last rebuild; rebuild, and verify again")  # fmt: skip
-        return 1 if found > sums else NOT_JUDGED
+        return 1 if found > sums else EXIT_INCONCLUSIVE
     return 1 if found else 0
 
 
-def _damaged(kept: Kept, said: argparse.Namespace) -> int:
+def _quarantine(kept: CommandContext, said: argparse.Namespace) -> int:
     """Lists them; of one key says their bytes as well, in base64."""
-    for one in aside(kept.online, said.key):
-        became = "made again from the event log" if one.mended else "begun anew: say `recsys-worker rebuild`"
+    for one in quarantined(kept.online, said.key):
+        became = "made again from the event log" if one.repaired else "begun anew: say `recsys-worker rebuild`"
         print(f"{one.key}\t{len(one.raw)} bytes\t{rfc3339(one.at)}\t{one.cause}\t{became}")
         if said.key:
             print(b64encode(one.raw).decode())
     return 0
 
 
-def _export(kept: Kept, said: argparse.Namespace) -> int:
+def _export(kept: CommandContext, said: argparse.Namespace) -> int:
     for line in export_viewer(kept.log, kept.online, said.viewer, stream=kept.stream, topic=kept.settings.topic):
         sys.stdout.write(line.decode())
     return 0
 
 
-def _erase(kept: Kept, said: argparse.Namespace) -> int:
+def _erase(kept: CommandContext, said: argparse.Namespace) -> int:
     settings = kept.settings
     did = erase_viewer(
         kept.log, kept.online, said.viewer, time.time(), stream=kept.stream, topic=settings.topic, group=settings.group
@@ -202,14 +202,14 @@ def _erase(kept: Kept, said: argparse.Namespace) -> int:
         print("the stream keeps its messages until its retention ends; nobody reads the viewer's any more")
     elif did.left and kept.stream.retention is not None:
         now = time.time()
-        held = kept.stream.retention.held(settings.topic, float("inf"), [settings.group], said.viewer)
+        held = kept.stream.retention.backlog(settings.topic, float("inf"), [settings.group], said.viewer)
         print(f"{did.left:,} messages of the viewer stay in the stream until these groups have passed them: "
-              f"{named(held, now)}. The workers fold none of them. Once passed they leave with another erasure, or "
-              f"when they are {settings.stream_days:,} days old. A group that is gone for good: {DROP}")  # fmt: skip
+              f"{describe(held, now)}. The workers fold none of them. Once passed they leave with another erasure, or "
+              f"when they are {settings.stream_days:,} days old. A group that is gone for good: {DELETE_HINT}")  # fmt: skip
     return 0
 
 
-def _groups(kept: Kept, said: argparse.Namespace) -> int:
+def _groups(kept: CommandContext, said: argparse.Namespace) -> int:
     """Return 1 when there is no such group to delete, and for a broker, which manages its groups itself."""
     retention = kept.stream.retention
     if retention is None:
@@ -218,7 +218,7 @@ def _groups(kept: Kept, said: argparse.Namespace) -> int:
         return 1
     if said.drop is None:
         list_groups(retention, kept.settings, time.time())
-    elif drop_group(retention, kept.settings, said.drop):
+    elif delete_group(retention, kept.settings, said.drop):
         print(f"{said.drop} keeps nothing any more; what is old leaves with the workers' next look")
     else:
         print(f"recsys-worker: no group {said.drop} keeps anything here", file=sys.stderr)
@@ -235,38 +235,38 @@ def rfc3339(at: float) -> str:
     return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-COMMANDS: Mapping[str, Callable[[Kept, argparse.Namespace], int]] = {
+COMMANDS: Mapping[str, Callable[[CommandContext, argparse.Namespace], int]] = {
     "compact": _compact,
     "rebuild": _rebuild,
     "verify": _verify,
-    "damaged": _damaged,
+    "damaged": _quarantine,
     "groups": _groups,
     "export": _export,
     "erase": _erase,
 }
 
 
-def thin(stream: Stream, settings: Settings, now: float) -> None:
+def apply_retention(stream: Stream, settings: Settings, now: float) -> None:
     """Delete messages older than `stream_days` from an embedded stream, dead letters included. Raises Unavailable."""
     if (retention := stream.retention) is None:
         return
     before, dead = now - settings.stream_days * DAY_S, dead_topic(settings.topic)
-    retention.trim(settings.topic, before, [settings.group])
-    retention.trim(changes_topic(settings.topic), before)
-    if left := retention.trim(dead, before):
+    retention.apply_retention(settings.topic, before, [settings.group])
+    retention.apply_retention(changes_topic(settings.topic), before)
+    if left := retention.apply_retention(dead, before):
         said = "%d dead letters, or notes of their replay, are older than %d days and have left %s"
         logger.warning(said, left, settings.stream_days, dead)
 
 
 @contextmanager
-def tidying(log: EventLog, also: Callable[[], None], every_s: float = TIDY_EVERY_S) -> Iterator[None]:
+def background_compaction(log: EventLog, also: Callable[[], None], every_s: float = COMPACT_EVERY_S) -> Iterator[None]:
     """Compact days of many files now and then while the block runs, and do something else, in a thread that nobody
     waits for."""
     stop = threading.Event()
 
     def tidy() -> None:
         while not stop.wait(every_s):
-            for work in (lambda: compact(log, TIDY_FROM), also):  # one that fails costs the other nothing
+            for work in (lambda: compact(log, COMPACT_MIN_FILES), also):  # one that fails costs the other nothing
                 try:
                     work()
                 except Unavailable as error:

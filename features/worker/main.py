@@ -13,15 +13,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
-from features.dead_letters import DeadLetter, letter_ends, read_letters, revive, sent_again
+from features.dead_letters import DeadLetter, dead_letter_ends, read_dead_letters, replay, replayed_at
 from features.marks import SEEN_MAX
 from features.offline.log import EventLog
 from features.online.connect import open_online
 from features.stream import Stream
 from features.stream.connect import open_stream
-from features.worker.anew import unfinished
-from features.worker.groups import Holders
-from features.worker.keep import COMMANDS, Kept, add_commands, rfc3339, thin, tidying
+from features.worker.anew import is_rebuild_in_progress
+from features.worker.groups import LagReporter
+from features.worker.keep import COMMANDS, CommandContext, add_commands, rfc3339, apply_retention, background_compaction
 from features.worker.worker import Worker
 from recsys.errors import Conflict, EventError, MainstayError, SettingsError
 from recsys.settings import Settings
@@ -66,13 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _keep(stream: Stream, settings: Settings, arguments: argparse.Namespace) -> int:
     """One of the commands that look after log and online store."""
     with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
-        kept = Kept(stream, online, EventLog(Path(settings.event_log_dir)), settings)
+        kept = CommandContext(stream, online, EventLog(Path(settings.event_log_dir)), settings)
         return COMMANDS[arguments.what](kept, arguments)
 
 
 def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
     with closing(open_online(settings.online_url, STORE_TIMEOUT_S)) as online:
-        if unfinished(online):
+        if is_rebuild_in_progress(online):
             raise Conflict("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")
         log = EventLog(Path(settings.event_log_dir))
         log.erased.agree_with(online)
@@ -85,13 +85,13 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
             viewer_ttl_s=settings.viewer_ttl_days * DAY_S,
             item_ttl_s=settings.item_ttl_days * DAY_S,
         )
-        holders = Holders(stream.retention, settings)
+        holders = LagReporter(stream.retention, settings)
 
         def retain() -> None:
-            thin(stream, settings, time.time())
-            holders.tell(time.time())
+            apply_retention(stream, settings, time.time())
+            holders.report(time.time())
 
-        with closing(worker), _asked_to_stop() as stop, tidying(log, retain):
+        with closing(worker), _asked_to_stop() as stop, background_compaction(log, retain):
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
     aside = f", {worker.dead:,} of them unreadable (recsys-worker dlq list)" if worker.dead else ""
     print(f"worker stopped after {taken:,} messages{aside}", flush=True)
@@ -114,29 +114,29 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
     """list: one line each; show: causes and contents; replay: send again what can be read by now and was not sent
     again before, or the one that is named."""
     action, place = arguments.action, arguments.place
-    ends = letter_ends(stream, topic) if action == "replay" else None  # not those that replaying makes
-    sent, before = sent_again(stream, topic), 0
+    ends = dead_letter_ends(stream, topic) if action == "replay" else None  # not those that replaying makes
+    sent, before = replayed_at(stream, topic), 0
     failed, found = 0, False
-    for one in read_letters(stream, topic, ends):
-        if place not in (None, one.place):
+    for one in read_dead_letters(stream, topic, ends):
+        if place not in (None, one.location):
             continue
-        found, sent_at = True, sent.get(one.mark)
+        found, sent_at = True, sent.get(one.replay_key)
         if action == "list":
-            print(f"{one.place}\t{one.size} bytes\t{one.cause}{_again(sent_at)}")
+            print(f"{one.location}\t{one.size} bytes\t{one.cause}{_again(sent_at)}")
         elif action == "show":
             print(_shown(one, sent_at))
         elif place is None and sent_at is not None:
             before += 1
         elif one.topic != topic:
             failed += 1
-            print(f"{one.place}\tno letter of {topic}: whoever wrote it there must send it")
+            print(f"{one.location}\tno letter of {topic}: whoever wrote it there must send it")
         else:
             try:
-                revive(stream, one, arguments.without_client_time)
-                print(f"{one.place}\tsent again")
+                replay(stream, one, arguments.without_client_time)
+                print(f"{one.location}\tsent again")
             except EventError as error:
                 failed += 1
-                print(f"{one.place}\tstill unreadable: {error}{_advice(one, arguments.without_client_time)}")
+                print(f"{one.location}\tstill unreadable: {error}{_advice(one, arguments.without_client_time)}")
     if before:
         were = "letter was" if before == 1 else "letters were"
         print(f"{before:,} {were} sent again before: name one to send it once more")
@@ -150,7 +150,7 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
 
 
 def _advice(one: DeadLetter, without_client_time: bool) -> str:
-    return "" if without_client_time or not one.early else "; --without-client-time takes it at the time when it came"
+    return "" if without_client_time or not one.is_future_dated else "; --without-client-time takes it at the time when it came"
 
 
 def _again(sent_at: float | None) -> str:

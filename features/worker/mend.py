@@ -21,12 +21,12 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from features.aside import Damaged, let_go, set_aside
+from features.aside import CorruptState, discard, quarantine
 from features.codec import NewerState, StateError
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
-from features.offline.table import placed_of
+from features.offline.table import logged_events
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from recsys.state import ViewerState
@@ -79,7 +79,7 @@ _EVENTS = """
 _BATCH = 20_000
 
 
-class Batch(NamedTuple):
+class RepairBatch(NamedTuple):
     """What a step has at hand, by source: the first offset, and the last of an event; `append` puts it into the log."""
 
     first: Mapping[str, int]
@@ -87,14 +87,14 @@ class Batch(NamedTuple):
     append: Callable[[], None]
 
 
-class Mender:
+class StateRepairer:
     """Reads states for a worker."""
 
     def __init__(
         self,
         online: OnlineStore,
         log: EventLog,
-        folding: Callable[[OnlineStore], Callable[[Sequence[Placed]], None]],
+        folding: Callable[[OnlineStore], Callable[[Sequence[LoggedEvent]], None]],
         clock: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,7 +102,7 @@ class Mender:
         self._online, self._log, self._folding, self._clock, self._elapsed = online, log, folding, clock, elapsed
         self.begin()
 
-    def begin(self, batch: Batch | None = None) -> None:
+    def begin(self, batch: RepairBatch | None = None) -> None:
         """A step begins, with this batch: what it may spend on damaged states is whole again."""
         self._left = EVENTS_MAX
         self._until: float | None = None
@@ -110,7 +110,7 @@ class Mender:
         self._ahead: dict[str, int] = {}
         self._doubtful: frozenset[str] = frozenset()
 
-    def know(self, viewers: Iterable[ViewerState | None]) -> None:
+    def register(self, viewers: Iterable[ViewerState | None]) -> None:
         """The states of the batch's viewers as they were before it: how far they know the sources."""
         last = self._batch.last if self._batch else {}
         for state in viewers:
@@ -136,21 +136,21 @@ class Mender:
             except StateError as error:
                 damaged[key] = error
         if damaged:
-            again = self._again(list(damaged))
-            self._set_aside(found, damaged, again)
+            again = self._refold(list(damaged))
+            self._quarantine(found, damaged, again)
             states |= {key: None if (raw := again.get(key)) is None else decode(key, raw) for key in damaged}
         return {key: states[key] for key in found}
 
-    def _set_aside(
+    def _quarantine(
         self, found: Mapping[str, bytes | None], damaged: Mapping[str, StateError], again: Mapping[str, bytes | None]
     ) -> None:
         now = self._clock()
         mended = {key for key in again if key.startswith(VIEWERS) or _source(key) not in self._doubtful}
-        aside = [Damaged(key, str(error), now, key in mended, found[key] or b"") for key, error in damaged.items()]
+        aside = [CorruptState(key, str(error), now, key in mended, found[key] or b"") for key, error in damaged.items()]
         kept = [one for one in aside if not self._erased(one.key)]
-        set_aside(self._online, kept)
+        quarantine(self._online, kept)
         if gone := [one.key for one in kept if self._erased(one.key)]:  # erased meanwhile
-            let_go(self._online, gone)
+            discard(self._online, gone)
         logger.error(
             "%d damaged state(s) set aside, %d of them made again from the event log; the first, %s: %s. See: "
             "recsys-worker damaged%s",
@@ -165,7 +165,7 @@ class Mender:
         """Whether the key is of a viewer who was erased: of those nothing may be kept."""
         return key.startswith(VIEWERS) and self._log.erased.of(_parts(key)[0]) >= 0
 
-    def _again(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+    def _refold(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """What the event log says of these keys, all in one fold; without those for which that would take too long."""
         if self._until is None:
             self._until = self._elapsed() + SECONDS_MAX
@@ -177,7 +177,7 @@ class Mender:
         who = " UNION ".join(_WHO[kind] for kind in kinds)
         fitting, events = self._log.queries(
             ("SELECT key, events FROM fitting", _EVENTS),
-            _asked(keys) | {"most": self._left},
+            _requested(keys) | {"most": self._left},
             made=(_ASKED, f"CREATE TEMP TABLE who AS SELECT DISTINCT key, viewer_id FROM ({who})", _FITTING),
         )
         into = MemoryStore()
@@ -185,12 +185,12 @@ class Mender:
         for some in events.to_batches(max_chunksize=_BATCH):
             if self._elapsed() >= self._until:
                 return {}
-            fold([one for one in placed_of(some) if not keys[0].startswith(VIEWERS) or self._older(one)])
+            fold([one for one in logged_events(some) if not keys[0].startswith(VIEWERS) or self._older(one)])
         self._left -= max(fitting["events"].to_pylist(), default=0)
         again = fitting["key"].to_pylist()
         return dict(zip(again, into.get(again), strict=True))
 
-    def _older(self, one: Placed) -> bool:
+    def _older(self, one: LoggedEvent) -> bool:
         """Whether an event was delivered before the batch at hand."""
         return self._batch is None or one.offset < self._batch.first.get(one.source, one.offset + 1)
 
@@ -206,7 +206,7 @@ class Mender:
         self._appended = True
 
 
-def _asked(keys: Sequence[str]) -> dict[str, object]:
+def _requested(keys: Sequence[str]) -> dict[str, object]:
     """What `_ASKED` is told of these keys."""
     names, places = zip(*map(_parts, keys), strict=True)
     sources = [_source(key) for key in keys]

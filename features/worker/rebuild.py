@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from features.aside import let_go
+from features.aside import discard
 from features.codec import decode_item, decode_viewer
 from features.dead_letters import DeadLetter
-from features.exposure import outdated
-from features.fold import FOREVER, Placed
+from features.exposure import is_stale
+from features.fold import FOREVER, LoggedEvent
 from features.keys import COUNTS, ITEMS, REBUILT, TRAFFIC, UNFINISHED, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.stream import Message, Stream
 from features.worker.worker import Worker, read
-from recsys.state import forgotten
+from recsys.state import is_expired
 
-HELD = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
+STATE_PREFIXES = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
 """Prefixes of the keys that are made from events."""
 
 BATCH = 20_000
@@ -32,7 +32,7 @@ _AT_ONCE = 2_000
 def rebuild(
     worker: Worker,
     online: OnlineStore,
-    sources: Iterable[Iterator[Placed]],
+    sources: Iterable[Iterator[LoggedEvent]],
     now: float,
     ttl_s: float,
     report: Callable[[int], None] = lambda events: None,
@@ -45,17 +45,17 @@ def rebuild(
     how many events are done. Raises Unavailable; then it must be done again.
     """
     online.put({UNFINISHED: b"1"})
-    wipe(online)
+    clear_store(online)
     events = refold(worker, sources, report)
-    forget_idle(online, now, ttl_s, item_ttl_s)
-    let_go(online)
+    expire_idle(online, now, ttl_s, item_ttl_s)
+    discard(online)
     online.put({REBUILT: repr(now).encode()})
     online.delete([UNFINISHED])
     return events
 
 
 def refold(
-    worker: Worker, sources: Iterable[Iterator[Placed]], report: Callable[[int], None] = lambda events: None
+    worker: Worker, sources: Iterable[Iterator[LoggedEvent]], report: Callable[[int], None] = lambda events: None
 ) -> int:
     """Fold all of these sources, each in offset order; returns how many events there were."""
     events = 0
@@ -66,7 +66,7 @@ def refold(
     return events
 
 
-def from_log(log: EventLog) -> Iterator[Iterator[Placed]]:
+def from_log(log: EventLog) -> Iterator[Iterator[LoggedEvent]]:
     """The sources of an event log, listed when the first is asked for: after the mark, or one that a worker began
     meanwhile would be missing. Raises Unavailable."""
     for source in log.sources():
@@ -75,7 +75,7 @@ def from_log(log: EventLog) -> Iterator[Iterator[Placed]]:
 
 def from_stream(
     stream: Stream, log: EventLog, topic: str, dead: Callable[[DeadLetter], None], name: str | None = None
-) -> Iterator[Iterator[Placed]]:
+) -> Iterator[Iterator[LoggedEvent]]:
     """The partitions of a stream, from their first message to the last there is now; what cannot be read goes to
     `dead`, and what the log has lost is appended to it. `name` as `Worker.log_name` says it, else the
     topic's."""
@@ -85,7 +85,7 @@ def from_stream(
 
 def _partition(
     stream: Stream, log: EventLog, topic: str, number: int, dead: Callable[[DeadLetter], None], name: str
-) -> Iterator[Placed]:
+) -> Iterator[LoggedEvent]:
     offset = 0
     while messages := stream.read(topic, number, offset, BATCH):
         offset = messages[-1].offset + 1
@@ -94,35 +94,35 @@ def _partition(
             break
 
 
-def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], None], name: str) -> list[Placed]:
+def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], None], name: str) -> list[LoggedEvent]:
     placed, letters = read(messages, name)
     for one in letters:
         dead(one)
     if placed:
         log.append(placed[0].source, messages[0].offset, messages[-1].offset, placed)
-    return log.erased.living(placed)
+    return log.erased.without_erased(placed)
 
 
-def wipe(online: OnlineStore) -> None:
+def clear_store(online: OnlineStore) -> None:
     """Forget all that is made from events. Raises Unavailable."""
-    for prefix in HELD:
+    for prefix in STATE_PREFIXES:
         _delete(online, (key for key, _ in online.scan(prefix)))
 
 
-def forget_idle(online: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER) -> None:
+def expire_idle(online: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER) -> None:
     """Let go of viewers whom a page at unix second `now` would not remember, of items likewise, and of traffic that is
     too old for a forecast. Raises Unavailable, StateError."""
     for prefix in (VIEWERS, ITEMS, TRAFFIC):
-        _delete(online, (key for key, raw in online.scan(prefix) if idle(prefix, raw, now, ttl_s, item_ttl_s)))
+        _delete(online, (key for key, raw in online.scan(prefix) if is_idle(prefix, raw, now, ttl_s, item_ttl_s)))
 
 
-def idle(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
+def is_idle(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
     """Whether the online store may have let go of a state of this kind by unix second `now`. Raises StateError."""
     if prefix == VIEWERS:
-        return forgotten(decode_viewer(raw).at, now, ttl_s)
+        return is_expired(decode_viewer(raw).at, now, ttl_s)
     if prefix == ITEMS:
-        return forgotten(decode_item(raw).at, now, item_ttl_s)
-    return prefix == TRAFFIC and outdated(raw, now)
+        return is_expired(decode_item(raw).at, now, item_ttl_s)
+    return prefix == TRAFFIC and is_stale(raw, now)
 
 
 def _delete(online: OnlineStore, keys: Iterator[str]) -> None:

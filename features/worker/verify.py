@@ -17,27 +17,27 @@ from features.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
-from features.worker.rebuild import HELD, forget_idle, from_log, idle, refold
+from features.worker.rebuild import STATE_PREFIXES, expire_idle, from_log, is_idle, refold
 from features.worker.worker import Worker
 
 _DECODE = {VIEWERS: decode_viewer, ITEMS: decode_item, COUNTS: decode_count, TRAFFIC: decode_traffic}
 
 
-def replayed(
+def replay_log(
     log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
 ) -> int:
     """Fold the whole log by a worker that writes into a store in memory; how many events there were."""
     events = refold(worker, from_log(log))
-    forget_idle(into, now, ttl_s, item_ttl_s)
+    expire_idle(into, now, ttl_s, item_ttl_s)
     return events
 
 
-def differences(
+def find_differences(
     online: OnlineStore, replay: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
 ) -> Iterator[tuple[str, str]]:
     """(key, what differs) for all that is made from events; viewers and items that are forgotten at `now` count as
     missing."""
-    for prefix in HELD:
+    for prefix in STATE_PREFIXES:
         expected = dict(replay.scan(prefix))
         for key, raw in online.scan(prefix):
             wanted = expected.pop(key, None)
@@ -45,15 +45,15 @@ def differences(
                 continue
             if wanted is not None:
                 yield key, _differs(prefix, raw, wanted)
-            elif not _gone(prefix, raw, now, ttl_s, item_ttl_s):
+            elif not _is_expired(prefix, raw, now, ttl_s, item_ttl_s):
                 yield key, "is not in the replay"
         for key in sorted(expected):
             yield key, "is missing online"
 
 
-def _gone(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
+def _is_expired(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
     try:
-        return idle(prefix, raw, now, ttl_s, item_ttl_s)
+        return is_idle(prefix, raw, now, ttl_s, item_ttl_s)
     except StateError:
         return False
 

@@ -25,22 +25,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 from typing import TypeVar
 
-from features.aside import let_go
-from features.circles import no_search_for_circles
+from features.aside import discard
+from features.circles import paused_gc
 from features.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
-from features.dead_letters import DeadLetter, as_record, dead_topic, letter, whose
+from features.dead_letters import DeadLetter, as_record, dead_topic, to_dead_letter, viewer_of_letter
 from features.events import decode
 from features.exposure import fold_exposure
-from features.fold import FOREVER, Counted, Placed, ViewerFold, fold_item, items_of
+from features.fold import FOREVER, WeightedEvent, LoggedEvent, ViewerFold, fold_item, items_of
 from features.offline.erased import hashed
-from features.offline.lives import Life, source_of
+from features.offline.lives import LogEpoch, epoch_partition
 from features.offline.log import EventLog
 from features.online import OnlineStore
-from features.online.rewrite import rewrite
-from features.partial_parse import received
+from features.online.rewrite import update
+from features.partial_parse import received_at
 from features.stream import Consumer, Message, Stream
-from features.worker.anew import Undisturbed
-from features.worker.mend import Batch, Mender
+from features.worker.anew import RebuildFence
+from features.worker.mend import RepairBatch, StateRepairer
 from recsys.errors import EventError, Unavailable
 from recsys.state import ItemState, ViewerState
 
@@ -86,8 +86,8 @@ class Worker:
         self._kept_s = None if viewer_ttl_s is None else viewer_ttl_s + TTL_SLACK_S
         self._item_ttl_s = item_ttl_s
         self._item_kept_s = None if item_ttl_s is None else item_ttl_s + TTL_SLACK_S
-        self._undisturbed: Undisturbed | None = None  # of a step; whoever makes the store anew has none
-        self._mender = Mender(online, log, self._folding)
+        self._undisturbed: RebuildFence | None = None  # of a step; whoever makes the store anew has none
+        self._mender = StateRepairer(online, log, self._fold_into)
         self._consumer: Consumer | None = None
         self._identity = self._name = ""  # of the log that was joined
 
@@ -103,9 +103,9 @@ class Worker:
         if messages:
             if self._stream.identity(self._topic) != self._identity:  # asked afterwards: these are of the log joined
                 raise Unavailable(f"topic {self._topic} was made anew: joining the new one")
-            with no_search_for_circles():
-                self._take(consumer, messages)
-            self._stride = stride(self._stride, self._batch, len(messages), self._clock() - began)
+            with paused_gc():
+                self._process(consumer, messages)
+            self._stride = next_batch_size(self._stride, self._batch, len(messages), self._clock() - began)
         return len(messages)
 
     def run(
@@ -159,39 +159,39 @@ class Worker:
         return self._named(self._stream.identity(self._topic))
 
     def _named(self, identity: str) -> str:
-        life = Life(identity, self._stream.partitions(self._topic))
+        life = LogEpoch(identity, self._stream.partitions(self._topic))
         return self._log.lives.name(self._online, self._topic, life)
 
-    def _take(self, consumer: Consumer, messages: Sequence[Message]) -> None:
-        self._undisturbed = Undisturbed(self._online)
+    def _process(self, consumer: Consumer, messages: Sequence[Message]) -> None:
+        self._undisturbed = RebuildFence(self._online)
         placed, dead = read(messages, self._name)
         dead = [one for one in dead if not self._is_erased(one)]
         if dead:
             self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
             self._report(dead)
         erased = self._log.erased.all()
-        living = self._log.erased.living(placed)
+        living = self._log.erased.without_erased(placed)
         first = {source: span[0] for source, span in self._spans(messages).items()}
         last = {one.source: one.offset for one in living}
-        self._mender.begin(Batch(first, last, lambda: self._append(messages, living)))
+        self._mender.begin(RepairBatch(first, last, lambda: self._append(messages, living)))
         if len(living) < len(placed):
-            self._bury(placed, erased)
+            self._store_dead_letters(placed, erased)
         placed = living
         self._fold(placed)
-        self._forget(placed, erased)
+        self._delete_erased(placed, erased)
         self._append(messages, placed)
         self._undisturbed.check()
         consumer.commit(_last_offsets(messages))
 
-    def refold(self, placed: Sequence[Placed]) -> None:
+    def refold(self, placed: Sequence[LoggedEvent]) -> None:
         """Fold events, in offset order per source, into the online store alone: for a store that was wiped.
 
         Raises Unavailable.
         """
-        with no_search_for_circles():
+        with paused_gc():
             self._fold(placed)
 
-    def _folding(self, into: OnlineStore) -> Callable[[Sequence[Placed]], None]:
+    def _fold_into(self, into: OnlineStore) -> Callable[[Sequence[LoggedEvent]], None]:
         """The same fold into another store."""
         return Worker(
             self._stream,
@@ -203,16 +203,16 @@ class Worker:
             item_ttl_s=self._item_ttl_s,
         ).refold
 
-    def _bury(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
+    def _store_dead_letters(self, placed: Iterable[LoggedEvent], erased: Mapping[str, float]) -> None:
         """States of erased viewers that a worker wrote which died before it knew, and damaged ones it set aside."""
         viewers = {one.event.viewer_id for one in placed}
         upto = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(hashed(viewer))) is not None}
         found = {key: raw for key, raw in zip(upto, self._online.get(list(upto)), strict=True) if raw is not None}
         states = self._read(found, viewer_at)
         self._online.delete([key for key, state in states.items() if state is None or state.at <= upto[key]])
-        let_go(self._online, list(upto))
+        discard(self._online, list(upto))
 
-    def _forget(self, placed: Iterable[Placed], erased: Mapping[str, float]) -> None:
+    def _delete_erased(self, placed: Iterable[LoggedEvent], erased: Mapping[str, float]) -> None:
         """Take away the states of viewers who were erased since `erased` was read, and try again without them."""
         now = self._log.erased.all()
         if now is erased or now == erased:
@@ -221,13 +221,13 @@ class Worker:
         gone = [viewer for viewer in viewers if now.get(hashed(viewer)) != erased.get(hashed(viewer))]
         if gone:
             self._online.delete([viewer_key(viewer) for viewer in gone])
-            let_go(self._online, [viewer_key(viewer) for viewer in gone])
+            discard(self._online, [viewer_key(viewer) for viewer in gone])
             raise Unavailable("a viewer was erased meanwhile: the batch is folded again")
 
     def _is_erased(self, one: DeadLetter) -> bool:
         """Whether this is of a viewer who was erased since the server received it."""
-        at = self._log.erased.of(whose(one))
-        return at >= 0 and received(one.value) <= at
+        at = self._log.erased.of(viewer_of_letter(one))
+        return at >= 0 and received_at(one.value) <= at
 
     def _report(self, dead: Sequence[DeadLetter]) -> None:
         """Count them, and say so once for a batch, however many there are."""
@@ -236,26 +236,26 @@ class Worker:
             "%d unreadable message(s) set aside in %s; the first, %s: %s. See: recsys-worker dlq list",
             len(dead),
             dead_topic(self._topic),
-            dead[0].place,
+            dead[0].location,
             dead[0].cause,
         )
 
-    def _fold(self, placed: Sequence[Placed]) -> None:
+    def _fold(self, placed: Sequence[LoggedEvent]) -> None:
         """Read the states these events concern, fold in the order of the log, write items first."""
         ids = list(dict.fromkeys(one.event.viewer_id for one in placed))
         keys = [viewer_key(viewer_id) for viewer_id in ids]
         found = dict(zip(keys, self._online.get(keys), strict=True))
         states = self._read(found, viewer_at)
-        self._mender.know(states.values())
+        self._mender.register(states.values())
         viewers = {viewer_id: self._viewer(viewer_id, states[key]) for viewer_id, key in zip(ids, keys, strict=True)}
-        counted = [one for one in (viewers[some.event.viewer_id].take(some) for some in placed) if one is not None]
+        counted = [one for one in (viewers[some.event.viewer_id].apply(some) for some in placed) if one is not None]
         self._fold_items(counted)
         fold_exposure(self._online, counted, self._read)
-        swaps = {key: (found[key], encode_viewer(viewers[i].finish())) for i, key in zip(ids, keys, strict=True)}
+        swaps = {key: (found[key], encode_viewer(viewers[i].finalize())) for i, key in zip(ids, keys, strict=True)}
         if self._undisturbed is not None:  # else viewers might know what their items have lost
             self._undisturbed.check()
-        if refused := self._online.swap(swaps, self._kept_s):
-            self._fold_again(refused, placed)
+        if refused := self._online.compare_and_set(swaps, self._kept_s):
+            self._refold(refused, placed)
 
     def _read(self, found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
         """States of what was found just now, damaged ones made again. Raises Unavailable when the store was made anew
@@ -264,28 +264,28 @@ class Worker:
             self._undisturbed.check()
         return self._mender.read(found, decode)
 
-    def _fold_again(self, keys: Sequence[str], placed: Sequence[Placed]) -> None:
+    def _refold(self, keys: Sequence[str], placed: Sequence[LoggedEvent]) -> None:
         """Viewers whose states another writer changed since they were read. What counts for items was decided right:
         from an older state the same events in the same order count the same."""
-        theirs: dict[str, list[Placed]] = {}
+        theirs: dict[str, list[LoggedEvent]] = {}
         for one in placed:
             theirs.setdefault(viewer_key(one.event.viewer_id), []).append(one)
 
         def folded(key: str, state: ViewerState | None) -> bytes:
             fold = self._viewer(theirs[key][0].event.viewer_id, state)
             for one in theirs[key]:
-                fold.take(one)
-            return encode_viewer(fold.finish())
+                fold.apply(one)
+            return encode_viewer(fold.finalize())
 
-        rewrite(self._online, keys, viewer_at, folded, self._kept_s, self._read)
+        update(self._online, keys, viewer_at, folded, self._kept_s, self._read)
 
     def _viewer(self, viewer_id: str, state: ViewerState | None) -> ViewerFold:
         """A fold that goes on from this state."""
         ttl_s = FOREVER if self._viewer_ttl_s is None else self._viewer_ttl_s
         return ViewerFold.of(state or ViewerState(viewer_id), ttl_s)
 
-    def _fold_items(self, counted: Sequence[Counted]) -> None:
-        shards: dict[str, list[Counted]] = {}
+    def _fold_items(self, counted: Sequence[WeightedEvent]) -> None:
+        shards: dict[str, list[WeightedEvent]] = {}
         names: dict[str, str] = {}
         for one in counted:
             for item_id in items_of(one.event):
@@ -298,11 +298,11 @@ class Worker:
         def folded(key: str, state: ItemState | None) -> bytes:
             return encode_item(fold_item(state or ItemState(names[key]), shards[key], ttl_s))
 
-        rewrite(self._online, list(shards), item_at, folded, self._item_kept_s, self._read)
+        update(self._online, list(shards), item_at, folded, self._item_kept_s, self._read)
 
-    def _append(self, messages: Sequence[Message], placed: Sequence[Placed]) -> None:
+    def _append(self, messages: Sequence[Message], placed: Sequence[LoggedEvent]) -> None:
         """Into the event log, duplicates too: whoever reads it leaves them out."""
-        by_source: dict[str, list[Placed]] = defaultdict(list)
+        by_source: dict[str, list[LoggedEvent]] = defaultdict(list)
         for one in placed:
             by_source[one.source].append(one)
         for source, (first, last) in self._spans(messages).items():
@@ -313,11 +313,11 @@ class Worker:
         spans: dict[str, tuple[int, int]] = {}  # of one topic: a step takes from no other
         for partition, last in _last_offsets(messages).items():
             first = next(message.offset for message in messages if message.partition == partition)
-            spans[source_of(self._name, partition)] = first, last
+            spans[epoch_partition(self._name, partition)] = first, last
         return spans
 
 
-def stride(asked: int, most: int, count: int, took_s: float) -> int:
+def next_batch_size(asked: int, most: int, count: int, took_s: float) -> int:
     """How many messages to ask for after a step that asked for `asked` and got `count`: what fits into STEP_S.
 
     >>> stride(2_000, 20_000, 2_000, 0.1), stride(20_000, 20_000, 20_000, 4.0), stride(5_000, 20_000, 300, 0.5)
@@ -329,7 +329,7 @@ def stride(asked: int, most: int, count: int, took_s: float) -> int:
     return min(most, 2 * asked, max(asked, fits))
 
 
-def read(messages: Iterable[Message], log: str) -> tuple[list[Placed], list[DeadLetter]]:
+def read(messages: Iterable[Message], log: str) -> tuple[list[LoggedEvent], list[DeadLetter]]:
     """Events with their place in the log of this name, and dead letters for the messages that are none."""
     placed, dead = [], []
     for message in messages:
@@ -337,9 +337,9 @@ def read(messages: Iterable[Message], log: str) -> tuple[list[Placed], list[Dead
             event = decode(message.value)
             if event.viewer_id != message.key:  # two workers would write one viewer's state
                 raise EventError(f"keyed by {ascii(message.key)[:60]}, not by its viewer {event.viewer_id}")
-            placed.append(Placed(source_of(log, message.partition), message.offset, event))
+            placed.append(LoggedEvent(epoch_partition(log, message.partition), message.offset, event))
         except EventError as error:
-            dead.append(letter(message, str(error)))
+            dead.append(to_dead_letter(message, str(error)))
     return placed, dead
 
 

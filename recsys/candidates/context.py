@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.candidates.index import Index
+from recsys.candidates.index import CandidateIndex
 from recsys.catalog import Catalog
 from recsys.guidance.compile import CompiledPolicy
-from recsys.guidance.targets.onpage import NOT_STEERED, Steered
-from recsys.model import Model
+from recsys.guidance.targets.onpage import NO_PRICES, ActivePrices
+from recsys.model import ServedModel
 from recsys.state import ItemStats, ViewerState
 from recsys.types import F32, I32, Query
 
 
 @dataclass(frozen=True)
-class Ask:
+class RequestContext:
     """What a source may look at.
 
     vector  [F] the viewer folded into the model's factors; None for who is unknown to it
@@ -27,18 +27,18 @@ class Ask:
     viewer: ViewerState | None
     catalog: Catalog
     stats: ItemStats
-    model: Model | None
+    model: ServedModel | None
     policy: CompiledPolicy
-    index: Index
+    index: CandidateIndex
     vector: F32 | None
-    steered: Steered = NOT_STEERED
-    taste: F32 | None = None
+    steered: ActivePrices = NO_PRICES
+    content_profile: F32 | None = None
 
 
-def utility_hint(ask: Ask, rows: I32) -> F32:
+def utility_hint(ask: RequestContext, rows: I32) -> F32:
     """Return [N] a cheap estimate of utility: match with the viewer where known, some popularity and recency."""
     age_d = np.maximum(ask.query.now - ask.catalog.published_at[rows], 0.0) / 86_400.0
-    hint: F32 = (ask.index.renown[rows] + np.exp2(-age_d / 7.0)).astype(np.float32)
+    hint: F32 = (ask.index.popularity_score[rows] + np.exp2(-age_d / 7.0)).astype(np.float32)
     if ask.model is not None and ask.vector is not None:
         position = ask.index.position_of_row[rows]
         known = position >= 0

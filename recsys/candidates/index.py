@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.catalog import STATUSES, Catalog
 from recsys.distribution.eligibility import playable
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.state import ItemStats
 from recsys.types import F32, I32, Bool, Screen
 
@@ -17,7 +17,7 @@ DEPTH = 2_000
 
 
 @dataclass(frozen=True)
-class Index:
+class CandidateIndex:
     """Orders and mappings over one catalogue of N rows and one model of M items.
 
     row_of_position  [M]  catalogue row of each item of the model; -1 where the catalogue does not know it
@@ -33,13 +33,13 @@ class Index:
     position_of_row: I32
     searchable: dict[Screen, Bool]
     popularity: F32
-    renown: F32
-    shows: dict[Screen, Bool]
+    popularity_score: F32
+    playable_on: dict[Screen, Bool]
     popular: dict[Screen, I32]
     newest: dict[Screen, I32]
 
     @classmethod
-    def of(cls, catalog: Catalog, stats: ItemStats, model: Model | None) -> Index:
+    def of(cls, catalog: Catalog, stats: ItemStats, model: ServedModel | None) -> CandidateIndex:
         """Derive all; a few milliseconds for ten thousand items."""
         n = len(catalog)
         row_of = catalog.row_of

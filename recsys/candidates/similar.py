@@ -10,7 +10,7 @@ from recsys.state import HALF_LIFE_S, ViewerState
 from recsys.types import F32, I32
 
 
-def taste(viewer: ViewerState | None, catalog: Catalog, now: float) -> F32 | None:
+def content_profile(viewer: ViewerState | None, catalog: Catalog, now: float) -> F32 | None:
     """[D] the mean text vector of what the viewer liked, fresh and strong actions weighing more, of length one.
 
     None for who is unknown, and where none of that has a vector.
@@ -28,7 +28,7 @@ def taste(viewer: ViewerState | None, catalog: Catalog, now: float) -> F32 | Non
     return None if length < 1e-6 else mean / np.float32(length)
 
 
-def match(rows: I32, wanted: F32 | None, catalog: Catalog) -> F32:
+def content_similarity(rows: I32, wanted: F32 | None, catalog: Catalog) -> F32:
     """[N] cosine of each row's text vector with a taste, in [-1, 1]; 0 where either is missing."""
     if wanted is None:
         return np.zeros(len(rows), np.float32)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recsys.candidates.context import Ask
-from recsys.candidates.similar import match
+from recsys.candidates.context import RequestContext
+from recsys.candidates.similar import content_similarity
 from recsys.state import ItemStats
 from recsys.supply.expand import supply
 from recsys.types import F32, I32
@@ -23,7 +23,7 @@ SEGMENT_PLAYS = 5.0
 """A region is a segment once its most played item has this many decayed plays."""
 
 
-def personal(ask: Ask) -> I32:
+def personal(ask: RequestContext) -> I32:
     """What is nearest to what the viewer did lately."""
     if ask.model is None or ask.vector is None:
         return _NONE
@@ -31,7 +31,7 @@ def personal(ask: Ask) -> I32:
     return ask.index.row_of_position[ask.model.retriever.nearest(ask.vector, PERSONAL, allowed)]
 
 
-def resume(ask: Ask) -> I32:
+def resume(ask: RequestContext) -> I32:
     """What the viewer began and did not finish, latest first."""
     if ask.viewer is None:
         return _NONE
@@ -39,36 +39,36 @@ def resume(ask: Ask) -> I32:
     return ask.catalog.rows(item_id for _, item_id in sorted(begun, reverse=True))
 
 
-def content(ask: Ask) -> I32:
+def content(ask: RequestContext) -> I32:
     """Of what was published lately, what is most like in content to what the viewer liked: plays are not needed.
 
     Older items are reached through what viewers did with them.
     """
-    if ask.taste is None:
+    if ask.content_profile is None:
         return _NONE
     order = ask.index.newest[ask.query.placement.screen]
     rows = order[ask.catalog.published_at[order] <= ask.query.now]
-    return rows[_top(match(rows, ask.taste, ask.catalog), CONTENT)]
+    return rows[_top_rows(content_similarity(rows, ask.content_profile, ask.catalog), CONTENT)]
 
 
-def segment(ask: Ask) -> I32:
+def segment(ask: RequestContext) -> I32:
     """What is played most where the viewer is."""
     plays = local_plays(ask.stats, ask.query.region)
-    return _NONE if plays is None else _top(plays, SEGMENT)
+    return _NONE if plays is None else _top_rows(plays, SEGMENT)
 
 
-def popular(ask: Ask) -> I32:
+def popular(ask: RequestContext) -> I32:
     """What is played most on the whole."""
     return ask.index.popular[ask.query.placement.screen][:POPULAR]
 
 
-def newest(ask: Ask) -> I32:
+def newest(ask: RequestContext) -> I32:
     """What was published last."""
     order = ask.index.newest[ask.query.placement.screen][: 4 * NEWEST]  # some of them may not be out yet
     return order[ask.catalog.published_at[order] <= ask.query.now][:NEWEST]
 
 
-SOURCES: dict[str, Callable[[Ask], I32]] = {
+SOURCES: dict[str, Callable[[RequestContext], I32]] = {
     "personal": personal,
     "resume": resume,
     "content": content,
@@ -91,7 +91,7 @@ def local_plays(stats: ItemStats, region: str) -> F32 | None:
     return None
 
 
-def _top(worth: F32, count: int) -> I32:
+def _top_rows(worth: F32, count: int) -> I32:
     """Rows of the `count` largest positive entries, best first, ties by row."""
     count = min(count, len(worth))
     best = np.argpartition(-worth, count - 1)[:count] if count else _NONE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.catalog import FORMATS, KINDS, STATUSES, Catalog, Window, within
-from recsys.distribution.screens import layout
+from recsys.distribution.screens import screen_layout
 from recsys.state import ViewerState
-from recsys.types import I32, Bool, Drop, Query, Screen
+from recsys.types import I32, Bool, DropReason, Query, Screen
 
 PUBLISHED = STATUSES.index("published")
 LIVE = KINDS.index("live")
@@ -18,40 +18,40 @@ UNKNOWN_AGE = 17
 
 def playable(catalog: Catalog, screen: Screen) -> Bool:
     """[catalogue] items that have a format this screen can show."""
-    formats = [FORMATS.index(name) for name in layout(screen).formats]
+    formats = [FORMATS.index(name) for name in screen_layout(screen).formats]
     return np.asarray(catalog.format[:, formats].any(axis=1))
 
 
-def barred(catalog: Catalog, rows: I32, query: Query, viewer: ViewerState | None) -> dict[Drop, Bool]:
+def ineligible(catalog: Catalog, rows: I32, query: Query, viewer: ViewerState | None) -> dict[DropReason, Bool]:
     """[N] masks of the rows that may not be shown, by reason. Rights are judged by `query.now`, the server's clock.
 
     An item barred for several reasons stands in several masks; `first_reasons` counts each item once.
     """
     age = UNKNOWN_AGE if query.age is None else query.age
     reasons = {
-        Drop.UNPUBLISHED: (catalog.status[rows] != PUBLISHED) | (catalog.published_at[rows] > query.now),
-        Drop.RIGHTS: (catalog.start[rows] > query.now) | (catalog.until[rows] <= query.now),
-        Drop.TERRITORY: np.zeros(len(rows), np.bool_),
-        Drop.SCREEN: ~playable(catalog, query.placement.screen)[rows],
-        Drop.AGE: catalog.age_rating[rows] > age,
-        Drop.SEEN: _among(catalog, rows, query.shown),
-        Drop.HIDDEN: _among(catalog, rows, viewer.hidden if viewer else ()),
+        DropReason.UNPUBLISHED: (catalog.status[rows] != PUBLISHED) | (catalog.published_at[rows] > query.now),
+        DropReason.RIGHTS: (catalog.start[rows] > query.now) | (catalog.until[rows] <= query.now),
+        DropReason.TERRITORY: np.zeros(len(rows), np.bool_),
+        DropReason.SCREEN: ~playable(catalog, query.placement.screen)[rows],
+        DropReason.AGE: catalog.age_rating[rows] > age,
+        DropReason.SEEN: _is_in(catalog, rows, query.shown),
+        DropReason.HIDDEN: _is_in(catalog, rows, viewer.hidden if viewer else ()),
     }
     if catalog.windows:
         for n, row in enumerate(rows.tolist()):
             if row in catalog.windows:
-                reasons[Drop.TERRITORY][n] = not any(_open(w, query) for w in catalog.windows[row])
+                reasons[DropReason.TERRITORY][n] = not any(_window_allows(w, query) for w in catalog.windows[row])
     if viewer is not None:
         # who liked a live channel has not finished it: tomorrow it shows something else
-        reasons[Drop.SEEN] |= _among(catalog, rows, viewer.done) & (catalog.kind[rows] != LIVE)
+        reasons[DropReason.SEEN] |= _is_in(catalog, rows, viewer.finished_at) & (catalog.kind[rows] != LIVE)
     return reasons
 
 
-def first_reasons(reasons: dict[Drop, Bool]) -> tuple[Bool, dict[Drop, int]]:
+def first_match(reasons: dict[DropReason, Bool]) -> tuple[Bool, dict[DropReason, int]]:
     """What may stay, and how many left for which reason, each item counted at its first one."""
     size = len(next(iter(reasons.values())))
     gone = np.zeros(size, np.bool_)
-    counts: dict[Drop, int] = {}
+    counts: dict[DropReason, int] = {}
     for reason, mask in reasons.items():
         fresh = int((mask & ~gone).sum())
         if fresh:
@@ -60,7 +60,7 @@ def first_reasons(reasons: dict[Drop, Bool]) -> tuple[Bool, dict[Drop, int]]:
     return ~gone, counts
 
 
-def _open(window: Window, query: Query) -> bool:
+def _window_allows(window: Window, query: Query) -> bool:
     """Whether this window allows the item at the query's time, region and screen."""
     return (
         (window.start is None or window.start.timestamp() <= query.now)
@@ -70,7 +70,7 @@ def _open(window: Window, query: Query) -> bool:
     )
 
 
-def _among(catalog: Catalog, rows: I32, item_ids: object) -> Bool:
+def _is_in(catalog: Catalog, rows: I32, item_ids: object) -> Bool:
     """[N] whether each row is one of these items."""
     banned = catalog.rows(item_ids)  # type: ignore[arg-type]
     return np.isin(rows, banned) if len(banned) else np.zeros(len(rows), np.bool_)

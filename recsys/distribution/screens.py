@@ -10,7 +10,7 @@ from recsys.types import F64, Screen, Surface
 
 
 @dataclass(frozen=True)
-class Layout:
+class ScreenLayout:
     """How a page lies on a screen.
 
     slots    default number of slots
@@ -39,14 +39,14 @@ class Layout:
         return falling
 
 
-LAYOUTS: dict[Screen, Layout] = {
-    Screen.TV: Layout(24, ("landscape",), 6, 0.94),
-    Screen.MOBILE: Layout(12, ("landscape", "portrait", "text", "image", "audio"), 1000, 0.92),
-    Screen.TABLET: Layout(16, ("landscape", "portrait", "text", "image", "audio"), 4, 0.93),
-    Screen.WEB: Layout(20, ("landscape", "text", "image", "audio"), 4, 0.94),
-    Screen.CAR: Layout(6, ("audio",), 1000, 0.85),
-    Screen.AUDIO: Layout(8, ("audio",), 1000, 0.85),
-    Screen.OUTDOOR: Layout(4, ("landscape", "portrait", "image"), 1000, 0.8),
+LAYOUTS: dict[Screen, ScreenLayout] = {
+    Screen.TV: ScreenLayout(24, ("landscape",), 6, 0.94),
+    Screen.MOBILE: ScreenLayout(12, ("landscape", "portrait", "text", "image", "audio"), 1000, 0.92),
+    Screen.TABLET: ScreenLayout(16, ("landscape", "portrait", "text", "image", "audio"), 4, 0.93),
+    Screen.WEB: ScreenLayout(20, ("landscape", "text", "image", "audio"), 4, 0.94),
+    Screen.CAR: ScreenLayout(6, ("audio",), 1000, 0.85),
+    Screen.AUDIO: ScreenLayout(8, ("audio",), 1000, 0.85),
+    Screen.OUTDOOR: ScreenLayout(4, ("landscape", "portrait", "image"), 1000, 0.8),
 }
 
 SLOTS: dict[Surface, int] = {Surface.PUSH: 1}
@@ -56,7 +56,7 @@ SLOTS_MAX = 50
 """No page is longer: what needs more asks for the next page."""
 
 
-def layout(screen: Screen) -> Layout:
+def screen_layout(screen: Screen) -> ScreenLayout:
     """The layout of a screen."""
     return LAYOUTS[screen]
 

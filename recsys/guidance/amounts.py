@@ -7,11 +7,11 @@ from math import ceil, floor
 
 import numpy as np
 
-from recsys.guidance.controls import Share
+from recsys.guidance.controls import Quota
 from recsys.types import I32
 
 
-def floors(share: Share, slots: int, shown: int = 0, counted: int = 0) -> I32:
+def min_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
     """[slots] least number of members in the first k slots; 0 where nothing is asked.
 
     With `shown` slots of earlier pages of which `counted` were members, a share is also asked of all of them together,
@@ -28,17 +28,17 @@ def floors(share: Share, slots: int, shown: int = 0, counted: int = 0) -> I32:
     return least
 
 
-def caps(share: Share, slots: int, shown: int = 0, counted: int = 0) -> I32:
+def max_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
     """[slots] largest number of members in the first k slots; k where nothing is asked. Sessions as in `floors`."""
     most = np.arange(1, slots + 1, dtype=np.int32)
     for k in _prefixes(share, slots):
         if share.at_most is not None:
             up = not (k == slots or share.rounding == "strict")
-            most[k - 1] = at_most_of(share.at_most, k, up, shown, counted)
+            most[k - 1] = count_of(share.at_most, k, up, shown, counted)
     return most
 
 
-def _prefixes(share: Share, slots: int) -> Iterator[int]:
+def _prefixes(share: Quota, slots: int) -> Iterator[int]:
     """Lengths on which the share is asked; the whole page is always one."""
     named = range(1, slots) if share.prefixes == "every" else {k for k in share.prefixes if k < slots}
     yield from named
@@ -46,7 +46,7 @@ def _prefixes(share: Share, slots: int) -> Iterator[int]:
         yield slots
 
 
-def at_most_of(amount: float, slots: int, up: bool, shown: int, counted: int) -> int:
+def count_of(amount: float, slots: int, up: bool, shown: int, counted: int) -> int:
     """Items of which `slots` slots may hold so many (int) or such a share, after `counted` in `shown` slots before."""
     if isinstance(amount, int):
         return min(amount, slots)

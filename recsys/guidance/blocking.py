@@ -15,10 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from recsys.catalog import Catalog
-from recsys.guidance.amounts import floors
+from recsys.guidance.amounts import min_counts
 from recsys.guidance.conditions import Where
-from recsys.guidance.controls import Block, Pin, Share
-from recsys.guidance.inherit import Origin
+from recsys.guidance.controls import Block, Pin, Quota
+from recsys.guidance.inherit import SourcedControl
 from recsys.types import I32, Bool, Query
 
 
@@ -33,13 +33,13 @@ class Membership(Protocol):
         """Return the [catalogue] mask of the items that meet the condition, for a viewer in this region."""
 
 
-Hit = tuple[Origin, Bool]
+Hit = tuple[SourcedControl, Bool]
 """A block, and the rows that it is about."""
 
 
-def kept_off(
+def excluded(
     policy: Membership,
-    active: Sequence[Origin],
+    active: Sequence[SourcedControl],
     rows: I32,
     query: Query,
     showable: Bool | None,
@@ -61,41 +61,41 @@ def kept_off(
     for origin in active:
         if need not in (None, origin.control.id):
             continue
-        held = _any([hit for block, hit in blocks if not origin.harder(block)], len(rows))
-        mine, least = owed(policy, origin, rows, query)
+        held = _any([hit for block, hit in blocks if not origin.outranks(block)], len(rows))
+        mine, least = required_count(policy, origin, rows, query)
         may = here & mine & off & ~held
         missing = least - int((mine & (free | let if few else free)).sum())
         if (
             missing <= 0
             or not may.any()
-            or (elsewhere is not None and not _wanting(policy, active, origin, elsewhere(), query))
+            or (elsewhere is not None and not _shortfall(policy, active, origin, elsewhere(), query))
         ):
             continue
         let |= _first(may & ~let, missing) if few else may
     return off & ~let
 
 
-def owed(policy: Membership, origin: Origin, rows: I32, query: Query) -> tuple[Bool, int]:
+def required_count(policy: Membership, origin: SourcedControl, rows: I32, query: Query) -> tuple[Bool, int]:
     """[N] the rows that a floor or pin is about, and how many of them it asks for on this page."""
     control = origin.control
-    if isinstance(control, Share) and control.at_least is not None:
+    if isinstance(control, Quota) and control.at_least is not None:
         member, shown = policy.member(control.where, query.region), policy.catalog.rows(query.shown)
-        least = floors(control, min(query.slots, len(rows)), len(shown), int(member[shown].sum()))
+        least = min_counts(control, min(query.slots, len(rows)), len(shown), int(member[shown].sum()))
         return member[rows], int(least.max(initial=0))
     if isinstance(control, Pin) and 0 < control.slot - len(query.shown) <= query.slots:
         return rows == policy.catalog.row_of.get(control.item, -1), 1
     return np.zeros(len(rows), np.bool_), 0
 
 
-def _wanting(policy: Membership, active: Sequence[Origin], origin: Origin, showable: Bool, query: Query) -> bool:
+def _shortfall(policy: Membership, active: Sequence[SourcedControl], origin: SourcedControl, showable: Bool, query: Query) -> bool:
     """Whether blocks leave fewer items of the whole catalogue than a floor or pin asks for."""
     rows = np.arange(len(policy.catalog), dtype=np.int32)
     off = _any([hit for _, hit in _hits(policy, active, rows, query)], len(rows))
-    mine, least = owed(policy, origin, rows, query)
+    mine, least = required_count(policy, origin, rows, query)
     return bool((showable & mine & ~off).sum() < least)
 
 
-def _hits(policy: Membership, active: Sequence[Origin], rows: I32, query: Query) -> list[Hit]:
+def _hits(policy: Membership, active: Sequence[SourcedControl], rows: I32, query: Query) -> list[Hit]:
     return [
         (origin, policy.member(origin.control.where, query.region)[rows])
         for origin in active

@@ -17,7 +17,7 @@ I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Bounds:
+class PageConstraints:
     """What a page of K slots out of N candidates must keep, for C controls.
 
     active         [C]     bool: the control is in force here
@@ -68,7 +68,7 @@ class Bounds:
     session: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @classmethod
-    def free(cls, tie: I64 | I32, slots: int) -> Bounds:
+    def free(cls, tie: I64 | I32, slots: int) -> PageConstraints:
         """No controls: any `min(slots, N)` different candidates are a page."""
         n, none = len(tie), np.zeros(0, np.int32)
         k = min(slots, n)
@@ -99,7 +99,7 @@ class Bounds:
         """C, the number of controls."""
         return len(self.active)
 
-    def relaxed(self, by: I32) -> Bounds:
+    def with_slack(self, by: I32) -> PageConstraints:
         """The bounds after each control gave way by so many slots ([C], 0 = as asked).
 
         Floors sink, caps and spacings rise by that number; a pin that gives way at all is gone.
@@ -115,7 +115,7 @@ class Bounds:
             pin_control=self.pin_control[pinned],
         )
 
-    def only(self, keep: Bool) -> Bounds:
+    def only(self, keep: Bool) -> PageConstraints:
         """The bounds of some controls ([C] mask); numbering stays."""
         rows, spaces, pins = keep[self.row_control], keep[self.space_control], keep[self.pin_control]
         caps = keep[self.cap_control]
@@ -139,7 +139,7 @@ class Bounds:
             cap_control=self.cap_control[caps],
         )
 
-    def broken(self, chosen: I32) -> I32:
+    def violated_by(self, chosen: I32) -> I32:
         """[C] by how many slots a page ([K] candidates) breaks each control: the least `relaxed` that makes it fit."""
         by = np.zeros(self.controls, np.int32)
         counts = self.member[:, chosen].cumsum(axis=1)
@@ -147,7 +147,7 @@ class Bounds:
         np.maximum.at(by, self.row_control, off.astype(np.int32))
         for s in range(len(self.at_most)):
             codes = np.concatenate([self.before[s], self.code[s, chosen]])
-            crowd = most_in_a_row(codes, int(self.within[s]), self.slots)
+            crowd = max_in_window(codes, int(self.within[s]), self.slots)
             by[self.space_control[s]] = max(by[self.space_control[s]], crowd - self.at_most[s])
         for item, slot, control in zip(self.pin_item, self.pin_slot, self.pin_control, strict=True):
             if item < 0 or slot >= self.slots or chosen[slot] != item:
@@ -155,7 +155,7 @@ class Bounds:
         return by
 
 
-def most_in_a_row(codes: I32, within: int, slots: int) -> int:
+def max_in_window(codes: I32, within: int, slots: int) -> int:
     """The most that one value (-1 is none) occurs in `within` neighbours, windows ending in the last `slots` places.
 
     >>> most_in_a_row(np.array([5, 5, 7, 5], np.int32), within=3, slots=4)
@@ -190,12 +190,12 @@ class Solution:
 
     chosen: I32
     relaxed: I32
-    settled: Bool
+    minimal_proven: Bool
     price: F64
     resolved: Bool
     credit: F64
-    stays: Bool
-    pair: I32
+    on_page_without: Bool
+    joint_cause: I32
     value: float
     bound: float
     proven: bool

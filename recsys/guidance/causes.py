@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds
-from recsys.guidance.existence import _priced_out, by_prices, depth_first
+from recsys.guidance.bounds import PageConstraints
+from recsys.guidance.existence import _dual_infeasible, by_prices, depth_first
 from recsys.guidance.kernels.dead_ends import DONE
-from recsys.guidance.memory import key_of
-from recsys.guidance.problem import Problem, reduce
+from recsys.guidance.memory import cache_key
+from recsys.guidance.problem import ReducedProblem, presolve
 from recsys.types import I32, Bool
 
 QUESTIONS = 40
@@ -27,7 +27,7 @@ FIRST, MORE = 300, 1000
 
 
 @dataclass(frozen=True)
-class Cause:
+class ConflictSet:
     """Why one control gave way.
 
     alone      by how many slots it gives way even where no other control is in force
@@ -35,25 +35,25 @@ class Cause:
     narrowed   each of these is needed for that
     """
 
-    alone: int = 0
+    violated_alone_by: int = 0
     controls: tuple[int, ...] = ()
-    narrowed: bool = False
+    irreducible: bool = False
 
     @property
     def known(self) -> bool:
         """Whether it is proven that the control could not have given way less."""
-        return self.alone > 0 or bool(self.controls)
+        return self.violated_alone_by > 0 or bool(self.controls)
 
 
-Causes = dict[int, Cause]
+Causes = dict[int, ConflictSet]
 """Cause by the number of the control that gave way."""
 
 
 @dataclass
-class _Asker:
+class _Oracle:
     """Asks whether pages exist: True, False (proven), None where the effort did not tell."""
 
-    bounds: Bounds
+    bounds: PageConstraints
     by: I32
     late: Callable[[], bool]
     left: int = QUESTIONS
@@ -68,13 +68,13 @@ class _Asker:
         keep[[c, *others]] = True
         less = self.by.copy()
         less[c] = by
-        return exists(self.bounds.relaxed(less).only(keep))
+        return exists(self.bounds.with_slack(less).only(keep))
 
 
-def exists(bounds: Bounds) -> bool | None:
+def exists(bounds: PageConstraints) -> bool | None:
     """Whether any page keeps the bounds; None where a bounded effort does not tell."""
     value, attention = np.zeros(len(bounds)), np.ones(bounds.slots)
-    problem = reduce(value, attention, bounds)
+    problem = presolve(value, attention, bounds)
     if not problem.possible or not bounds.slots:
         return problem.possible
     if (told := _searched(problem, FIRST)) is not None:
@@ -83,10 +83,10 @@ def exists(bounds: Bounds) -> bool | None:
     page, possible = by_prices(value, attention, bounds, order, turns=((3, 8),))
     if page is not None or not possible:
         return possible
-    return False if _priced_out(bounds, order) else _searched(problem, MORE)
+    return False if _dual_infeasible(bounds, order) else _searched(problem, MORE)
 
 
-def _searched(problem: Problem, nodes: int) -> bool | None:
+def _searched(problem: ReducedProblem, nodes: int) -> bool | None:
     done, page = depth_first(problem, nodes)
     return True if page is not None else False if done == DONE else None
 
@@ -95,33 +95,33 @@ def _never() -> bool:
     return False
 
 
-def causes_of(bounds: Bounds, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
+def explain(bounds: PageConstraints, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
     """The cause of each control that gave way.
 
     by       [C]  slots that each control gave way
     settled  [C]  where it is known that less was not possible
     late          whether it is too late to find out more
     """
-    asker = _Asker(bounds, by, late)
+    asker = _Oracle(bounds, by, late)
     gave_way = np.setdiff1d(np.flatnonzero(by > 0), bounds.block_control)  # whom blocks serve, their items tell
     return {c: _cause(asker, c, int(by[c]), bool(settled[c])) for c in gave_way.tolist()}
 
 
-def _cause(asker: _Asker, c: int, by: int, settled: bool) -> Cause:
+def _cause(asker: _Oracle, c: int, by: int, settled: bool) -> ConflictSet:
     one_less = asker.page(c, by - 1)
     if one_less is False:
-        return Cause(alone=by, narrowed=True)
-    alone = _least(by - 1, lambda less: asker.page(c, less))
+        return ConflictSet(violated_alone_by=by, irreducible=True)
+    alone = _smallest(by - 1, lambda less: asker.page(c, less))
     above = tuple(np.flatnonzero(asker.bounds.active[:c]).tolist())
     if not settled and asker.page(c, by - 1, above) is not False:
-        return Cause(alone)
+        return ConflictSet(alone)
     if not above:
-        return Cause(alone) if one_less else Cause(alone=by, narrowed=True)
-    controls, narrowed = _conflict(above, lambda others: asker.page(c, by - 1, others))
-    return Cause(alone, controls, narrowed)
+        return ConflictSet(alone) if one_less else ConflictSet(violated_alone_by=by, irreducible=True)
+    controls, narrowed = _minimal_conflict(above, lambda others: asker.page(c, by - 1, others))
+    return ConflictSet(alone, controls, narrowed)
 
 
-def _least(most: int, page: Callable[[int], bool | None]) -> int:
+def _smallest(most: int, page: Callable[[int], bool | None]) -> int:
     """The least number up to `most` for which a page is not disproven; 0 first, since that is the rule."""
     if most <= 0 or page(0) is not False:
         return 0
@@ -135,7 +135,7 @@ def _least(most: int, page: Callable[[int], bool | None]) -> int:
     return low
 
 
-def _conflict(above: tuple[int, ...], page: Callable[[tuple[int, ...]], bool | None]) -> tuple[tuple[int, ...], bool]:
+def _minimal_conflict(above: tuple[int, ...], page: Callable[[tuple[int, ...]], bool | None]) -> tuple[tuple[int, ...], bool]:
     """Of controls that together leave no room, some that do and each of which is needed; False: more than are needed.
 
     The last one needed is the one with which the first so many leave no room any more; then, beside it, the one before.
@@ -157,7 +157,7 @@ def _conflict(above: tuple[int, ...], page: Callable[[tuple[int, ...]], bool | N
 
 
 @dataclass
-class Remembered:
+class ConflictCache:
     """Causes found before: the same limits and supply have the same causes. Safe to share between threads."""
 
     most: int = 4096
@@ -166,14 +166,14 @@ class Remembered:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, bounds: Bounds, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
+    def of(self, bounds: PageConstraints, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
         """As `causes_of`, from memory where it is there; what was found in haste is not remembered."""
         if not by.any():
             return {}
-        key = key_of(bounds) + by.tobytes() + settled.tobytes()
+        key = cache_key(bounds) + by.tobytes() + settled.tobytes()
         known = self._known.get(key)
         if known is None:
-            known = causes_of(bounds, by, settled, late)
+            known = explain(bounds, by, settled, late)
             if not late():
                 if len(self._known) >= self.most:
                     self._known = {}

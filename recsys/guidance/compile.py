@@ -9,16 +9,16 @@ from functools import cached_property
 import numpy as np
 
 from recsys.catalog import Catalog
-from recsys.guidance.amounts import at_most_of, caps, floors
-from recsys.guidance.blocking import kept_off
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.amounts import count_of, max_counts, min_counts
+from recsys.guidance.blocking import excluded
+from recsys.guidance.bounds import PageConstraints
 from recsys.guidance.conditions import Condition, mask, province
-from recsys.guidance.controls import Attribute, Block, Boost, Cap, Pin, Share, Space
-from recsys.guidance.inherit import Effective, Origin, effective
+from recsys.guidance.controls import Attribute, Block, Boost, Cap, Pin, Quota, Spacing
+from recsys.guidance.inherit import EffectivePolicy, SourcedControl, merge_policies
 from recsys.guidance.policy import Policy
 from recsys.types import F64, I16, I32, Bool, Placement, Query, Screen, Surface
 
-__all__ = ["CompiledPolicy", "Need", "compile_policy", "effective"]
+__all__ = ["CompiledPolicy", "SupplyRequest", "compile_policy", "merge_policies"]
 
 SUPPLY = 3
 """Retrieval owes guidance so many candidates for each one that a floor asks for."""
@@ -31,7 +31,7 @@ TRIAL_SLOTS, TRIAL_ITEMS = 24, 200
 
 
 @dataclass(frozen=True)
-class Need:
+class SupplyRequest:
     """What retrieval must supply for one floor: `count` items out of `member` ([catalogue] mask)."""
 
     control_id: str
@@ -47,9 +47,9 @@ class CompiledPolicy:
     each province that items are about (and one for all others, where nothing is local), and the latest are kept.
     """
 
-    effective: Effective
+    effective: EffectivePolicy
     catalog: Catalog
-    lean: F64  # [catalogue] bonus by the weights, in play equivalents
+    weight_bonus: F64  # [catalogue] bonus by the weights, in play equivalents
     masks: dict[tuple[str, str], Bool] = field(repr=False)
 
     @property
@@ -63,7 +63,7 @@ class CompiledPolicy:
         return compile_policy((), catalog)
 
     @property
-    def controls(self) -> tuple[Origin, ...]:
+    def controls(self) -> tuple[SourcedControl, ...]:
         """All controls, the most important first: numbered as in `bounds`, whether in force or not."""
         return self.effective.controls
 
@@ -71,7 +71,7 @@ class CompiledPolicy:
         """[N] what weights and boosts add to catalogue rows, in play equivalents."""
         if not query.guided:
             return np.zeros(len(rows))
-        bonus = self.lean[rows]
+        bonus = self.weight_bonus[rows]
         for _, origin in self._active(query):
             if isinstance(origin.control, Boost):
                 bonus = bonus + origin.control.bonus * self.member(origin.control.where, query.region)[rows]
@@ -93,14 +93,14 @@ class CompiledPolicy:
         need           id of the only control to which blocks yield; any, if unsaid
         elsewhere      [catalogue] showable, where `rows` were retrieved: for want of retrieval no block yields
         """
-        return kept_off(self, [o for _, o in self._active(query)], rows, query, showable, need, elsewhere)
+        return excluded(self, [o for _, o in self._active(query)], rows, query, showable, need, elsewhere)
 
-    def needs(self, query: Query, slots: int) -> tuple[Need, ...]:
+    def needs(self, query: Query, slots: int) -> tuple[SupplyRequest, ...]:
         """What the floors ask of retrieval."""
         return tuple(
-            Need(origin.control.id, self.member(origin.control.where, query.region), SUPPLY * least)
+            SupplyRequest(origin.control.id, self.member(origin.control.where, query.region), SUPPLY * least)
             for _, origin in self._active(query)
-            if isinstance(origin.control, Share) and (least := int(floors(origin.control, slots).max(initial=0))) > 0
+            if isinstance(origin.control, Quota) and (least := int(min_counts(origin.control, slots).max(initial=0))) > 0
         )
 
     def pinned_rows(self, query: Query) -> I32:
@@ -111,7 +111,7 @@ class CompiledPolicy:
     def member(self, condition: Condition, region: str) -> Bool:
         """[catalogue] items for which the condition holds for viewers of a region."""
         home = province(region) if condition.about_viewer else ""
-        if home not in self._places:
+        if home not in self._regions:
             home = ""  # clients write what they like: all places that no item is about are one
         key = (condition.key(), home)
         known = self.masks.get(key)
@@ -126,12 +126,12 @@ class CompiledPolicy:
         return known
 
     @cached_property
-    def _places(self) -> frozenset[str]:
+    def _regions(self) -> frozenset[str]:
         """Provinces that items are about, and what lies above them."""
         names = self.catalog.regions.names
         return frozenset({*map(province, names), *(name.partition(".")[0] for name in names)})
 
-    def bounds(self, query: Query, rows: I32, slots: int, shown: I32) -> Bounds:
+    def bounds(self, query: Query, rows: I32, slots: int, shown: I32) -> PageConstraints:
         """What the page must keep.
 
         rows   [N]  catalogue rows of the candidates
@@ -139,9 +139,9 @@ class CompiledPolicy:
         shown  [M]  catalogue rows of the session's earlier pages, in slot order. Shares hold for the page and for the
                     session so far (as far as one page can make up for it); spacing holds across the seam of pages
         """
-        return self._draft_of(self._active(query), query, rows, slots, shown)
+        return self._builder(self._active(query), query, rows, slots, shown)
 
-    def trial(self) -> None:
+    def smoke_test(self) -> None:
         """Bounds with every control in them, whenever and wherever it is in force, over a few items of the catalogue.
 
         Raises whatever a page would raise on which the control acts, so that a policy that cannot make bounds is found
@@ -153,9 +153,9 @@ class CompiledPolicy:
             origin.control.holds(query)
             if condition := getattr(origin.control, "where", None):
                 self.member(condition, query.region)
-        self._draft_of(enumerate(self.controls), query, rows, TRIAL_SLOTS, rows[:0])
+        self._builder(enumerate(self.controls), query, rows, TRIAL_SLOTS, rows[:0])
 
-    def serving(self, bounds: Bounds, chosen: I32, slot: int) -> tuple[str, ...]:
+    def serving(self, bounds: PageConstraints, chosen: I32, slot: int) -> tuple[str, ...]:
         """Ids of the pins and floors in force that need the candidate in a slot (0-based) of a page `chosen` [K].
 
         A floor needs its members up to the number it asks for; what comes after them is there for its own sake.
@@ -168,21 +168,21 @@ class CompiledPolicy:
             self.controls[c].control.id for c in sorted({*pinned.tolist(), *bounds.row_control[needs].tolist()})
         )
 
-    def _draft_of(
-        self, controls: Iterable[tuple[int, Origin]], query: Query, rows: I32, slots: int, shown: I32
-    ) -> Bounds:
-        draft = _Draft(self, query, rows, min(slots, len(rows)), slots, shown)
+    def _builder(
+        self, controls: Iterable[tuple[int, SourcedControl]], query: Query, rows: I32, slots: int, shown: I32
+    ) -> PageConstraints:
+        draft = _ConstraintBuilder(self, query, rows, min(slots, len(rows)), slots, shown)
         for number, origin in controls:
             draft.add(number, origin.control)
         return draft.bounds()
 
-    def _active(self, query: Query) -> Iterator[tuple[int, Origin]]:
+    def _active(self, query: Query) -> Iterator[tuple[int, SourcedControl]]:
         return ((c, o) for c, o in enumerate(self.controls) if query.guided and o.control.holds(query))
 
 
 def compile_policy(policies: Sequence[Policy], catalog: Catalog) -> CompiledPolicy:
     """The policies of one line of outlets over a catalogue. Raises PolicyError when they are not of one line."""
-    policy = effective(policies)
+    policy = merge_policies(policies)
     lean = np.zeros(len(catalog))
     for axis, weight in policy.weights.items():
         if axis in catalog.axes.code:
@@ -208,7 +208,7 @@ def attribute(catalog: Catalog, name: Attribute) -> I32 | I16:
     return columns[name]
 
 
-class _Draft:
+class _ConstraintBuilder:
     """Bounds in the making: rows, spacings and pins are collected control by control."""
 
     def __init__(self, policy: CompiledPolicy, query: Query, rows: I32, slots: int, asked: int, shown: I32) -> None:
@@ -216,7 +216,7 @@ class _Draft:
         self.slots, self.asked = slots, asked
         self.active = np.zeros(len(policy.controls), np.bool_)
         self.rules: list[tuple[int, Bool, I32, I32]] = []
-        self.spaces: list[tuple[int, I32, Space, I32]] = []
+        self.spaces: list[tuple[int, I32, Spacing, I32]] = []
         self.pins: list[tuple[int, int, int]] = []
         self.capped: list[tuple[int, I32, int]] = []
         self.blocks: list[tuple[int, Bool]] = []
@@ -224,47 +224,47 @@ class _Draft:
 
     def add(self, number: int, control: object) -> None:
         """Take in control `number`."""
-        self.active[number] = isinstance(control, Share | Cap | Space) or (
-            isinstance(control, Pin) and 0 <= self._place(control) < self.asked
+        self.active[number] = isinstance(control, Quota | Cap | Spacing) or (
+            isinstance(control, Pin) and 0 <= self._pin(control) < self.asked
         )
-        if isinstance(control, Share):
-            self._share(number, control)
+        if isinstance(control, Quota):
+            self._quota(number, control)
         elif isinstance(control, Cap):
             self._cap(number, control)
-        elif isinstance(control, Space):
-            self._space(number, control)
+        elif isinstance(control, Spacing):
+            self._spacing(number, control)
         elif isinstance(control, Block):
             self._block(number, self.policy.member(control.where, self.query.region)[self.rows])
         elif isinstance(control, Pin) and self.active[number]:
             row = self.policy.catalog.row_of.get(control.item, -1)
             place = np.flatnonzero(self.rows == row)
-            self.pins.append((number, int(place[0]) if len(place) else -1, self._place(control)))
+            self.pins.append((number, int(place[0]) if len(place) else -1, self._pin(control)))
 
-    def _place(self, pin: Pin) -> int:
+    def _pin(self, pin: Pin) -> int:
         """0-based slot on this page: a pin counts from the session's first slot and does not come back on page two.
 
         What was shown counts even where this process does not know the item (yet, or any more).
         """
         return pin.slot - 1 - max(len(self.query.shown), len(self.shown))
 
-    def _share(self, number: int, share: Share) -> None:
+    def _quota(self, number: int, share: Quota) -> None:
         member = self.policy.member(share.where, self.query.region)
         session = len(self.shown), int(member[self.shown].sum())
-        lower, upper = floors(share, self.slots, *session), caps(share, self.slots, *session)
+        lower, upper = min_counts(share, self.slots, *session), max_counts(share, self.slots, *session)
         self.rules.append((number, member[self.rows], lower, upper))
-        if session[0] and ((lower != floors(share, self.slots)).any() or (upper != caps(share, self.slots)).any()):
+        if session[0] and ((lower != min_counts(share, self.slots)).any() or (upper != max_counts(share, self.slots)).any()):
             self.session[number] = session[1]
 
     def _cap(self, number: int, cap: Cap) -> None:
         """A row for each value that could exceed the cap; pages have hundreds of values and few of those."""
         codes = attribute(self.policy.catalog, cap.attribute)
         here, before = codes[self.rows], codes[self.shown]
-        most_anew = at_most_of(cap.at_most, self.slots, False, 0, 0)
+        most_anew = count_of(cap.at_most, self.slots, False, 0, 0)
         self.capped.append((number, here.astype(np.int32), most_anew))
         known = here[here >= 0]
         seen = np.bincount(before[before >= 0], minlength=int(known.max(initial=-1)) + 1)
         most = [
-            at_most_of(cap.at_most, self.slots, False, len(before), counted)
+            count_of(cap.at_most, self.slots, False, len(before), counted)
             for counted in range(int(seen.max(initial=0)) + 1)
         ]
         allowed = np.array(most, np.int32)[seen]
@@ -285,12 +285,12 @@ class _Draft:
             self.rules.append((number, hit, none, none))
             self.active[number] = True
 
-    def _space(self, number: int, space: Space) -> None:
+    def _spacing(self, number: int, space: Spacing) -> None:
         codes = attribute(self.policy.catalog, space.attribute)
         seam = codes[self.shown][-(space.within - 1) :].astype(np.int32)
         self.spaces.append((number, codes[self.rows].astype(np.int32), space, seam))
 
-    def bounds(self) -> Bounds:
+    def bounds(self) -> PageConstraints:
         """All that was collected, as arrays."""
         n, k = len(self.rows), self.slots
         reach = max((space.within - 1 for _, _, space, _ in self.spaces), default=0)
@@ -301,7 +301,7 @@ class _Draft:
         def ints(numbers: list[int]) -> I32:
             return np.array(numbers, np.int32)
 
-        return Bounds(
+        return PageConstraints(
             slots=k,
             active=self.active,
             tie=self.rows.astype(np.int64),

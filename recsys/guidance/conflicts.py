@@ -15,75 +15,75 @@ import numpy as np
 from recsys.catalog import Catalog, within
 from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
-from recsys.guidance.amounts import caps, floors
+from recsys.guidance.amounts import max_counts, min_counts
 from recsys.guidance.compile import CompiledPolicy, attribute, compile_policy
-from recsys.guidance.controls import Block, Cap, Control, Pin, Share, Space
-from recsys.guidance.inherit import Origin
+from recsys.guidance.controls import Block, Cap, Control, Pin, Quota, Spacing
+from recsys.guidance.inherit import SourcedControl
 from recsys.guidance.policy import Policy
 from recsys.types import Bool, Screen, Surface
 
 
 def contradictions(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
     """All contradictions in which a control of the last policy has a part."""
-    told = _Said.of(line, catalog)
+    told = _PolicyMasks.of(line, catalog)
     for origin in told.controls:
         if told.own(origin):
             yield from _of_one(told, origin)
 
 
 @dataclass(frozen=True)
-class _Said:
+class _PolicyMasks:
     """The effective controls, and where the last policy said its own."""
 
     policy: CompiledPolicy
     outlet: str
-    place_of: Mapping[str, int]
+    index_of: Mapping[str, int]
 
     @classmethod
-    def of(cls, line: Sequence[Policy], catalog: Catalog) -> _Said:
+    def of(cls, line: Sequence[Policy], catalog: Catalog) -> _PolicyMasks:
         places = {control.id: place for place, control in enumerate(line[-1].controls)}
         return cls(compile_policy(line, catalog), line[-1].outlet, places)
 
     @property
-    def controls(self) -> tuple[Origin, ...]:
+    def controls(self) -> tuple[SourcedControl, ...]:
         return self.policy.controls
 
-    def own(self, origin: Origin) -> bool:
-        return origin.outlet == self.outlet and origin.control.id in self.place_of
+    def own(self, origin: SourcedControl) -> bool:
+        return origin.outlet == self.outlet and origin.control.id in self.index_of
 
-    def field(self, origin: Origin, name: str) -> str:
-        return f"controls[{self.place_of[origin.control.id]}].{name}"
+    def field(self, origin: SourcedControl, name: str) -> str:
+        return f"controls[{self.index_of[origin.control.id]}].{name}"
 
-    def named(self, origin: Origin) -> str:
+    def named(self, origin: SourcedControl) -> str:
         return repr(origin.control.id) + ("" if origin.outlet == self.outlet else f" of {origin.outlet}")
 
-    def member(self, control: Share | Block) -> Bool:
+    def member(self, control: Quota | Block) -> Bool:
         return self.policy.member(control.where, self.outlet)
 
-    def beside(self, origin: Origin) -> Iterator[Origin]:
+    def others(self, origin: SourcedControl) -> Iterator[SourcedControl]:
         """The other controls that may be in force on a page with this one."""
         return (o for o in self.controls if o is not origin and overlap(o.control, origin.control))
 
 
-def _of_one(said: _Said, origin: Origin) -> Iterator[Finding]:
+def _of_one(said: _PolicyMasks, origin: SourcedControl) -> Iterator[Finding]:
     control = origin.control
-    if isinstance(control, Share) and control.at_least is not None:
-        yield from _together(said, origin, control)
+    if isinstance(control, Quota) and control.at_least is not None:
+        yield from _combined(said, origin, control)
         yield from _above_caps(said, origin, control)
-    if isinstance(control, Share) and control.at_most is not None:
+    if isinstance(control, Quota) and control.at_most is not None:
         yield from _below_floors(said, origin, control)
     if isinstance(control, Pin):
         yield from _pin(said, origin, control)
 
 
-def _together(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
+def _combined(said: _PolicyMasks, origin: SourcedControl, floor: Quota) -> Iterator[Finding]:
     """Floors that no item serves two of, and that together ask for more than a page. Told at the least important."""
     group, union = [origin], said.member(floor).copy()
     if not union.any():
         return
-    others = [o for o in said.beside(origin) if isinstance(o.control, Share) and o.control.at_least]
-    for other in sorted(others, key=lambda o: -_asked(o.control)):
-        assert isinstance(other.control, Share)
+    others = [o for o in said.others(origin) if isinstance(o.control, Quota) and o.control.at_least]
+    for other in sorted(others, key=lambda o: -_requested_count(o.control)):
+        assert isinstance(other.control, Quota)
         member = said.member(other.control)
         if member.any() and not (member & union).any() and all(overlap(other.control, o.control) for o in group):
             group.append(other)
@@ -94,7 +94,7 @@ def _together(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
     if len(group) == 1:
         return
     for screen, slots in _pages(*(o.control for o in group)):
-        asked = {o.control.id: int(floors(o.control, slots)[-1]) for o in group if isinstance(o.control, Share)}
+        asked = {o.control.id: int(min_counts(o.control, slots)[-1]) for o in group if isinstance(o.control, Quota)}
         if sum(asked.values()) > slots:
             theirs = ", ".join(f"{asked[o.control.id]} of {said.named(o)}" for o in group[1:])
             yield Finding(
@@ -105,19 +105,19 @@ def _together(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
             return
 
 
-def _above_caps(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
+def _above_caps(said: _PolicyMasks, origin: SourcedControl, floor: Quota) -> Iterator[Finding]:
     """A floor on items that another control allows fewer of."""
     member = said.member(floor)
     if not member.any():
         return
-    for other in said.beside(origin):
+    for other in said.others(origin):
         if isinstance(other.control, Block) and not (member & ~said.member(other.control)).any():
-            if not origin.harder(other):  # else the block gives way: `defeats`
+            if not origin.outranks(other):  # else the block gives way: `defeats`
                 yield Finding(said.field(origin, "where"), f"every such item is blocked by {said.named(other)}")
             continue
         for screen, slots in _pages(floor, other.control):
             allowed = _allowed(said, other.control, member, slots)
-            asked = floors(floor, slots)
+            asked = min_counts(floor, slots)
             short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
             if len(short):
                 k = int(short[-1])
@@ -129,15 +129,15 @@ def _above_caps(said: _Said, origin: Origin, floor: Share) -> Iterator[Finding]:
                 break
 
 
-def _below_floors(said: _Said, origin: Origin, cap: Share) -> Iterator[Finding]:
+def _below_floors(said: _PolicyMasks, origin: SourcedControl, cap: Quota) -> Iterator[Finding]:
     """A cap on items that a parent's or profile's floor asks more of; an own floor has told it already."""
-    for other in said.beside(origin):
+    for other in said.others(origin):
         floor = other.control
-        if said.own(other) or not isinstance(floor, Share) or floor.at_least is None:
+        if said.own(other) or not isinstance(floor, Quota) or floor.at_least is None:
             continue
         member = said.member(floor)
         for screen, slots in _pages(floor, cap):
-            asked, allowed = floors(floor, slots), _allowed(said, cap, member, slots)
+            asked, allowed = min_counts(floor, slots), _allowed(said, cap, member, slots)
             short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
             if member.any() and len(short):
                 k = int(short[-1])
@@ -149,13 +149,13 @@ def _below_floors(said: _Said, origin: Origin, cap: Share) -> Iterator[Finding]:
                 break
 
 
-def _allowed(said: _Said, control: Control, member: Bool, slots: int) -> np.ndarray:
+def _allowed(said: _PolicyMasks, control: Control, member: Bool, slots: int) -> np.ndarray:
     """[slots] how many of `member` another control allows in the first k slots, whatever else is on the page; k where
     it allows any number."""
     most = np.arange(1, slots + 1)
-    if isinstance(control, Share) and control.at_most is not None:
+    if isinstance(control, Quota) and control.at_most is not None:
         inside = said.member(control)
-        return caps(control, slots) if not (member & ~inside).any() else most
+        return max_counts(control, slots) if not (member & ~inside).any() else most
     if isinstance(control, Cap):
         codes = attribute(said.policy.catalog, control.attribute)[member]
         if len(codes) and codes.min() >= 0:
@@ -164,13 +164,13 @@ def _allowed(said: _Said, control: Control, member: Bool, slots: int) -> np.ndar
     return most
 
 
-def _pin(said: _Said, origin: Origin, pin: Pin) -> Iterator[Finding]:
+def _pin(said: _PolicyMasks, origin: SourcedControl, pin: Pin) -> Iterator[Finding]:
     """A pin in a slot that is taken, of an item that is placed elsewhere, or that blocks, caps or spacings forbid."""
     catalog = said.policy.catalog
     row = catalog.row_of.get(pin.item)
-    for other in said.beside(origin):
+    for other in said.others(origin):
         control = other.control
-        if isinstance(control, Pin) and (not said.own(other) or said.place_of[control.id] < said.place_of[pin.id]):
+        if isinstance(control, Pin) and (not said.own(other) or said.index_of[control.id] < said.index_of[pin.id]):
             if control.slot == pin.slot:
                 yield Finding(said.field(origin, "slot"), f"slot {pin.slot} is also taken by {_pinned(said, other)}")
             elif control.item == pin.item:
@@ -179,23 +179,23 @@ def _pin(said: _Said, origin: Origin, pin: Pin) -> Iterator[Finding]:
                     f"{pin.item} is also pinned by {_pinned(said, other)}, to slot {control.slot}",
                 )
         elif row is not None and isinstance(control, Block) and said.member(control)[row]:
-            if not origin.harder(other):
+            if not origin.outranks(other):
                 never = f"{pin.item} is blocked by {said.named(other)}, so it never stands"
                 yield Finding(said.field(origin, "item"), never)
-        elif row is not None and isinstance(control, Share | Cap | Space):
+        elif row is not None and isinstance(control, Quota | Cap | Spacing):
             yield from _pin_breaks(said, origin, pin, other)
 
 
-def _pinned(said: _Said, other: Origin) -> str:
+def _pinned(said: _PolicyMasks, other: SourcedControl) -> str:
     return f"{other.control.id!r} of {other.outlet}"
 
 
-def _pin_breaks(said: _Said, origin: Origin, pin: Pin, other: Origin) -> Iterator[Finding]:
+def _pin_breaks(said: _PolicyMasks, origin: SourcedControl, pin: Pin, other: SourcedControl) -> Iterator[Finding]:
     """This pin, with the pins before it, puts more into the first slots than a cap or spacing allows."""
     catalog, control = said.policy.catalog, other.control
     near_pins = [
         (o.control, catalog.row_of[o.control.item])
-        for o in [origin, *said.beside(origin)]
+        for o in [origin, *said.others(origin)]
         if isinstance(o.control, Pin) and o.control.slot <= pin.slot and o.control.item in catalog.row_of
     ]
     row = catalog.row_of[pin.item]
@@ -203,14 +203,14 @@ def _pin_breaks(said: _Said, origin: Origin, pin: Pin, other: Origin) -> Iterato
         if pin.slot > slots:
             continue
         pins = [(p.slot, r) for p, r in near_pins if (screen, slots) in _pages(p, pin, control)]
-        if isinstance(control, Share):
+        if isinstance(control, Quota):
             member = said.member(control)
             there = sum(bool(member[r]) for _, r in pins)
-            allowed = int(caps(control, slots)[pin.slot - 1]) if control.at_most is not None else slots
+            allowed = int(max_counts(control, slots)[pin.slot - 1]) if control.at_most is not None else slots
             broken = bool(member[row]) and there > allowed
-        elif isinstance(control, Cap | Space):
+        elif isinstance(control, Cap | Spacing):
             codes = attribute(catalog, control.attribute)
-            near = pin.slot - control.within if isinstance(control, Space) else 0
+            near = pin.slot - control.within if isinstance(control, Spacing) else 0
             there = sum(int(codes[r] == codes[row]) for slot, r in pins if slot > near)
             most = control.at_most
             allowed = most if isinstance(most, int) else int(most * slots + 1e-9)
@@ -240,14 +240,14 @@ def overlap(one: Control, other: Control) -> bool:
     return not (one.active.days and other.active.days and not set(one.active.days) & set(other.active.days))
 
 
-def beyond_the_page(policy: Policy) -> dict[int, Finding]:
+def unreachable_slots(policy: Policy) -> dict[int, Finding]:
     """Floors whose number of items does not even fit most of their pages, by their place among the controls.
 
     Nothing else that could be said of such a floor would be its fault, or any other control's.
     """
     found = {}
     for place, control in enumerate(policy.controls):
-        if not isinstance(control, Share) or not isinstance(control.at_least, int):
+        if not isinstance(control, Quota) or not isinstance(control.at_least, int):
             continue
         pages, asked = _pages(control), control.at_least
         small = sorted(((screen, slots) for screen, slots in pages if slots < asked), key=lambda page: -page[1])
@@ -273,6 +273,6 @@ def _pages(*controls: Control) -> list[tuple[str, int]]:
     ]
 
 
-def _asked(control: Control) -> float:
+def _requested_count(control: Control) -> float:
     least = getattr(control, "at_least", None) or 0
     return float(least) if isinstance(least, float) else least / 20.0

@@ -13,13 +13,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from recsys.catalog import Code, Id, within
 from recsys.guidance.conditions import Where
-from recsys.guidance.documents import Moment, Number, Whole
+from recsys.guidance.documents import Moment, Number, Integer
 from recsys.guidance.schedule import Active, span_of
-from recsys.guidance.targets.plan import Shape
+from recsys.guidance.targets.plan import Pacing
 from recsys.types import Query, Screen, Surface
 
-Hardness = Literal["legal", "binding", "editorial", "soft"]
-HARDNESS: tuple[Hardness, ...] = ("legal", "binding", "editorial", "soft")
+Enforcement = Literal["legal", "binding", "editorial", "soft"]
+ENFORCEMENT_ORDER: tuple[Enforcement, ...] = ("legal", "binding", "editorial", "soft")
 """Most important first: what comes later gives way earlier.
 
 Hardness says which control gives way to which where a page cannot keep them all; it never says what one may cost. A
@@ -63,13 +63,13 @@ Amount = Annotated[int | float, BeforeValidator(_amount)]
 """A whole number is a number of items; a number with a point (0.3), "30%" or "30 %" is a share."""
 
 
-class Said(BaseModel):
+class PolicyModel(BaseModel):
     """A part of a policy: immutable, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Scope(Said):
+class Scope(PolicyModel):
     """Where a control is in force; unsaid = everywhere."""
 
     screens: tuple[Screen, ...] = ()
@@ -88,12 +88,12 @@ class Scope(Said):
         )
 
 
-class Rule(Said):
+class ControlBase(PolicyModel):
     """What all controls have in common."""
 
     id: Annotated[Id, StringConstraints(pattern=r"^[^\s@]+$")]  # ID@OUTLET is a parent's form beside a tighter one
-    hardness: Hardness = "editorial"
-    priority: Annotated[Whole, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
+    enforcement: Enforcement = "editorial"
+    priority: Annotated[Integer, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
     on: Scope = Scope()
     active: Active = Active()
     legal_ref: str = ""
@@ -104,7 +104,7 @@ class Rule(Said):
         return self.on.holds(query) and self.active.holds(query.now)
 
 
-class Boost(Rule):
+class Boost(ControlBase):
     """Items lean up (or down) by a few tenths of a click; never a promise."""
 
     action: Literal["boost"]
@@ -112,22 +112,22 @@ class Boost(Rule):
     bonus: Annotated[Number, Field(ge=-1, le=1)]  # play equivalents
 
 
-class Block(Rule):
+class Block(ControlBase):
     """Items do not appear at all."""
 
     action: Literal["block"]
     where: Where
 
 
-class Pin(Rule):
+class Pin(ControlBase):
     """One item stands in one slot of the session (1 = the first of its first page), if it may be shown."""
 
     action: Literal["pin"]
     item: Id
-    slot: Annotated[Whole, Field(ge=1, le=COUNT_MAX)]
+    slot: Annotated[Integer, Field(ge=1, le=COUNT_MAX)]
 
 
-class Share(Rule):
+class Quota(ControlBase):
     """At least / at most so much of the page, and of its beginnings.
 
     Prefixes: none (the page only), `every`, or a list of lengths; the page itself always counts. A floor is rounded up
@@ -138,11 +138,11 @@ class Share(Rule):
     where: Where
     at_least: Amount | None = None
     at_most: Amount | None = None
-    prefixes: Literal["every"] | tuple[Annotated[Whole, Field(ge=1, le=COUNT_MAX)], ...] = ()
+    prefixes: Literal["every"] | tuple[Annotated[Integer, Field(ge=1, le=COUNT_MAX)], ...] = ()
     rounding: Literal["lenient", "strict"] = "lenient"
 
     @model_validator(mode="after")
-    def _limits(self) -> Share:
+    def _limits(self) -> Quota:
         if self.at_least is None and self.at_most is None:
             raise ValueError("a share needs at_least, at_most or both")
         if isinstance(self.at_least, int) and self.prefixes == "every":
@@ -150,7 +150,7 @@ class Share(Rule):
         return self
 
 
-class Cap(Rule):
+class Cap(ControlBase):
     """At most so many items of one value of an attribute (one topic, one provider, ...) on a page."""
 
     action: Literal["cap"]
@@ -158,16 +158,16 @@ class Cap(Rule):
     at_most: Amount
 
 
-class Space(Rule):
+class Spacing(ControlBase):
     """At most so many items of one value of an attribute in any `within` neighbouring slots."""
 
     action: Literal["space"]
     attribute: Attribute
-    at_most: Annotated[Whole, Field(ge=1, le=COUNT_MAX)]
-    within: Annotated[Whole, Field(ge=2, le=COUNT_MAX)]
+    at_most: Annotated[Integer, Field(ge=1, le=COUNT_MAX)]
+    within: Annotated[Integer, Field(ge=2, le=COUNT_MAX)]
 
     @model_validator(mode="after")
-    def _narrower(self) -> Space:
+    def _narrower(self) -> Spacing:
         if self.at_most >= self.within:
             raise ValueError(f"{self.at_most} of {self.within} slots allows everything: at_most must be below within")
         return self
@@ -176,10 +176,10 @@ class Space(Rule):
 _PERIOD_S = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
 
 
-class FrequencyCap(Said):
+class FrequencyCap(PolicyModel):
     """A viewer sees the items of a target at most so often within any hour, day or week, over all screens."""
 
-    impressions: Annotated[Whole, Field(ge=1, le=50)]
+    impressions: Annotated[Integer, Field(ge=1, le=50)]
     per: Literal["hour", "day", "week"] = "day"
 
     @property
@@ -188,7 +188,7 @@ class FrequencyCap(Said):
         return _PERIOD_S[self.per]
 
 
-class ExposureTarget(Rule):
+class ExposureTarget(ControlBase):
     """So much of the audience's attention for some items by a deadline; a cap with `bound: at_most`.
 
     impressions  attention-weighted: an item looked at with certainty counts 1, one far down the page a fraction
@@ -203,16 +203,16 @@ class ExposureTarget(Rule):
 
     action: Literal["exposure_target"]
     where: Where
-    impressions: Annotated[Whole, Field(gt=0, le=10**12)] | None = None
+    impressions: Annotated[Integer, Field(gt=0, le=10**12)] | None = None
     share: Annotated[Number, Field(gt=0), BeforeValidator(_per_cent)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"
     since: Moment | None = Field(None, alias="from")
-    by: Moment
-    plan: Shape = "even"
+    until: Moment
+    pacing: Pacing = "even"
     day_parts: dict[str, Annotated[Number, Field(gt=0, le=1)]] = {}
     offset_h: Annotated[Number, Field(ge=-12, le=14)] = 0.0  # of the day parts' clock from UTC
     tolerance: Annotated[Number, Field(ge=0.001, le=0.5)] = 0.02
-    logic: Literal["guaranteed", "best_effort"] = "best_effort"
+    commitment: Literal["guaranteed", "best_effort"] = "best_effort"
     max_price: Annotated[Number, Field(gt=0, le=10)] = 0.5
     frequency_cap: FrequencyCap | None = None
     last_resort: Amount | None = None
@@ -238,11 +238,11 @@ class ExposureTarget(Rule):
     def _sound(self) -> ExposureTarget:
         if (self.impressions is None) == (self.share is None):
             raise ValueError("a target needs impressions or share, one of both")
-        if self.since and self.by <= self.since:
+        if self.since and self.until <= self.since:
             raise ValueError("the deadline (by) is not after the start (from)")
-        if (self.plan == "by_day_part") != bool(self.day_parts):
+        if (self.pacing == "by_day_part") != bool(self.day_parts):
             raise ValueError("day_parts belong to plan: by_day_part, and it needs them")
-        if self.last_resort is not None and (self.logic != "guaranteed" or self.bound != "at_least"):
+        if self.last_resort is not None and (self.commitment != "guaranteed" or self.bound != "at_least"):
             raise ValueError("a last resort belongs to logic: guaranteed and bound: at_least")
         if self.where.about_viewer:
             raise ValueError("a target is about the same items for all viewers: locality: viewer cannot be meant")
@@ -250,9 +250,9 @@ class ExposureTarget(Rule):
 
     def runs(self, now: float) -> bool:
         """Whether unix second `now` lies in its window."""
-        return (self.since is None or self.since.timestamp() <= now) and now < self.by.timestamp()
+        return (self.since is None or self.since.timestamp() <= now) and now < self.until.timestamp()
 
 
-Control = Annotated[Boost | Block | Pin | Share | Cap | Space | ExposureTarget, Field(discriminator="action")]
-PageControl = Pin | Share | Cap | Space
+Control = Annotated[Boost | Block | Pin | Quota | Cap | Spacing | ExposureTarget, Field(discriminator="action")]
+PageControl = Pin | Quota | Cap | Spacing
 """The controls that the page solve must keep; boosts and blocks act before it."""

@@ -11,14 +11,14 @@ _TREES = {"label": "/", "outlet": ".", "region": "."}
 _NAMES = ("kind", "language", "series", "provider", "item")
 
 
-def covers(wide: Condition, narrow: Condition) -> bool:
+def subsumes(wide: Condition, narrow: Condition) -> bool:
     """Whether `wide` surely holds for every item for which `narrow` does.
 
     >>> news, city = Condition(label=("news",)), Condition(label=("news/city",))
     >>> covers(news, city), covers(city, news), covers(Condition(any=(city, Condition(kind=("live",)))), city)
     (True, False, True)
     """
-    return wide == narrow or all(_follows(test, narrow) for test in _tests(wide))
+    return wide == narrow or all(_is_implied(test, narrow) for test in _tests(wide))
 
 
 def _tests(condition: Condition) -> list[Condition]:
@@ -28,19 +28,19 @@ def _tests(condition: Condition) -> list[Condition]:
     return [condition.model_copy(update={**none, name: getattr(condition, name)}) for name in said]
 
 
-def _follows(test: Condition, narrow: Condition) -> bool:
+def _is_implied(test: Condition, narrow: Condition) -> bool:
     """Whether one test holds wherever `narrow` does."""
     return (
-        _directly(test, narrow)
-        or any(covers(test, inner) for inner in narrow.all_of)
-        or bool(narrow.any_of and all(covers(test, inner) for inner in narrow.any_of))
-        or any(covers(inner, narrow) for inner in test.any_of)
-        or bool(test.all_of and all(covers(inner, narrow) for inner in test.all_of))
-        or bool(test.none_of and narrow.none_of and covers(narrow.none_of, test.none_of))
+        _implies_directly(test, narrow)
+        or any(subsumes(test, inner) for inner in narrow.all_of)
+        or bool(narrow.any_of and all(subsumes(test, inner) for inner in narrow.any_of))
+        or any(subsumes(inner, narrow) for inner in test.any_of)
+        or bool(test.all_of and all(subsumes(inner, narrow) for inner in test.all_of))
+        or bool(test.none_of and narrow.none_of and subsumes(narrow.none_of, test.none_of))
     )
 
 
-def _directly(test: Condition, narrow: Condition) -> bool:
+def _implies_directly(test: Condition, narrow: Condition) -> bool:
     """By the same test of `narrow`, asked as much or more narrowly."""
     for field, parting in _TREES.items():
         if roots := getattr(test, field):
@@ -54,11 +54,11 @@ def _directly(test: Condition, narrow: Condition) -> bool:
     if test.axis:
         return all(axis in narrow.axis and narrow.axis[axis] >= least for axis, least in test.axis.items())
     if test.age_rating:
-        return narrow.age_rating is not None and _inside(narrow.age_rating, test.age_rating)
+        return narrow.age_rating is not None and _is_within(narrow.age_rating, test.age_rating)
     return test.locality is not None and test.locality == narrow.locality
 
 
-def _inside(inner: Range, outer: Range) -> bool:
+def _is_within(inner: Range, outer: Range) -> bool:
     below = outer.at_least is None or (inner.at_least is not None and inner.at_least >= outer.at_least)
     above = outer.at_most is None or (inner.at_most is not None and inner.at_most <= outer.at_most)
     return below and above

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
 
 from recsys.errors import SHAPES, Finding, PolicyError
 
-Whole = Annotated[int, Strict()]
+Integer = Annotated[int, Strict()]
 """A whole number, written as a number: neither "3" nor 3.0 nor yes."""
 
 Number = Annotated[float, Strict()]
@@ -59,11 +59,11 @@ def read_document(text: str) -> object:
     if len(text) > SIZE_MAX:
         raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
     if invalid := _INVALID.search(text):
-        raise _unreadable(text.count("\n", 0, invalid.start()) + 1, _forbidden(invalid[0]))
+        raise _parse_error(text.count("\n", 0, invalid.start()) + 1, _forbidden(invalid[0]))
     try:
         if text.lstrip().startswith("{"):
             if line := _too_deep(text):
-                raise _unreadable(line, _DEEP)
+                raise _parse_error(line, _DEEP)
             document = json.loads(text, object_pairs_hook=_unique_keys)
         else:
             document = _read_yaml(text)
@@ -72,7 +72,7 @@ def read_document(text: str) -> object:
     except yaml.MarkedYAMLError as error:
         raise PolicyError("the policy is not YAML", [_not_yaml(error, text)]) from error
     except yaml.reader.ReaderError as error:
-        raise _unreadable(text.encode()[: error.position].count(b"\n") + 1, error.reason) from error
+        raise _parse_error(text.encode()[: error.position].count(b"\n") + 1, error.reason) from error
     except ValueError as error:
         raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
     if findings := tuple(_invalid_scalars(document)):
@@ -109,7 +109,7 @@ def _read_yaml(text: str) -> object:
     document = _value(next(events), events, 0)
     next(events)  # the end of the document
     if not isinstance(event := next(events), yaml.StreamEndEvent):
-        raise _unreadable(event.start_mark.line + 1, "a second document begins here; a policy is one document")
+        raise _parse_error(event.start_mark.line + 1, "a second document begins here; a policy is one document")
     return document
 
 
@@ -117,22 +117,22 @@ def _value(event: Any, events: Iterator[Any], level: int) -> Any:
     """Return the plain data of the node that begins with `event`; `level` collections enclose it."""
     line = event.start_mark.line + 1
     if isinstance(event, yaml.AliasEvent):
-        raise _unreadable(line, "aliases (*name) are not supported")
+        raise _parse_error(line, "aliases (*name) are not supported")
     if event.tag is not None:
-        raise _unreadable(line, f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported")
+        raise _parse_error(line, f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported")
     if isinstance(event, yaml.ScalarEvent):
         return _plain_scalar(event.value) if event.implicit[0] else event.value
     if level == LEVELS_MAX:
-        raise _unreadable(line, _DEEP)
+        raise _parse_error(line, _DEEP)
     if isinstance(event, yaml.SequenceStartEvent):
         return [_value(member, events, level + 1) for member in _until(yaml.SequenceEndEvent, events)]
     mapping: dict[Any, Any] = {}
     for key_event in _until(yaml.MappingEndEvent, events):
         key = _value(key_event, events, level + 1)
         if isinstance(key, list | dict):
-            raise _unreadable(key_event.start_mark.line + 1, "a list or a mapping cannot be a key")
+            raise _parse_error(key_event.start_mark.line + 1, "a list or a mapping cannot be a key")
         if key in mapping:
-            raise _unreadable(key_event.start_mark.line + 1, f"{key!r} is said twice")
+            raise _parse_error(key_event.start_mark.line + 1, f"{key!r} is said twice")
         mapping[key] = _value(next(events), events, level + 1)
     return mapping
 
@@ -160,7 +160,7 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> Finding:
     return Finding(f"line {min(mark.line + 1, lines)}" if mark else "", message)
 
 
-def _unreadable(line: int, why: str) -> PolicyError:
+def _parse_error(line: int, why: str) -> PolicyError:
     return PolicyError("the policy cannot be read", [Finding(f"line {line}", why)])
 
 

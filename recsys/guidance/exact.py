@@ -12,14 +12,14 @@ from scipy.optimize import Bounds as Box  # type: ignore[import-untyped]
 from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import coo_array  # type: ignore[import-untyped]
 
-from recsys.guidance.problem import Problem
+from recsys.guidance.problem import ReducedProblem
 from recsys.types import F64, I32
 
 _INFEASIBLE = 2  # status of scipy.optimize.milp
 
 
 @dataclass(frozen=True)
-class Answer:
+class MilpResult:
     """page [K] items of the problem, or None; `bound` no page is worth more (-inf: there is none); settled = proven."""
 
     page: I32 | None
@@ -27,23 +27,23 @@ class Answer:
     settled: bool
 
 
-def best_page(problem: Problem, nodes: int | None = None, limit_s: float | None = None) -> Answer:
+def solve_optimal(problem: ReducedProblem, nodes: int | None = None, limit_s: float | None = None) -> MilpResult:
     """The best page, or the proof that there is none; `nodes` or, for benchmarks, seconds limit the effort."""
-    return _programme(problem, np.outer(problem.value, problem.attention), nodes, limit_s)
+    return _milp(problem, np.outer(problem.value, problem.attention), nodes, limit_s)
 
 
-def any_page(problem: Problem, nodes: int | None = None) -> Answer:
+def any_page(problem: ReducedProblem, nodes: int | None = None) -> MilpResult:
     """Some page, or the proof that there is none."""
-    return _programme(problem, np.zeros((len(problem.value), len(problem.attention))), nodes)
+    return _milp(problem, np.zeros((len(problem.value), len(problem.attention))), nodes)
 
 
-def _programme(problem: Problem, worth: F64, nodes: int | None, limit_s: float | None = None) -> Answer:
+def _milp(problem: ReducedProblem, worth: F64, nodes: int | None, limit_s: float | None = None) -> MilpResult:
     """Maximise sum worth[i, k] x[i, k] over binary x, one item a slot, one slot an item, within all limits."""
     if not problem.possible:
-        return Answer(None, -np.inf, True)
+        return MilpResult(None, -np.inf, True)
     items, slots = worth.shape
     if not slots:
-        return Answer(np.zeros(0, np.int32), 0.0, True)
+        return MilpResult(np.zeros(0, np.int32), 0.0, True)
     matrix, least, most = _rows(problem)
     top = np.ones((items, slots))
     floor = np.zeros((items, slots))
@@ -62,13 +62,13 @@ def _programme(problem: Problem, worth: F64, nodes: int | None, limit_s: float |
         options=options,
     )
     if found.x is None:
-        return Answer(None, -np.inf if found.status == _INFEASIBLE else np.inf, found.status == _INFEASIBLE)
+        return MilpResult(None, -np.inf if found.status == _INFEASIBLE else np.inf, found.status == _INFEASIBLE)
     page = found.x.reshape(items, slots).argmax(axis=0).astype(np.int32)
     bound = -found.mip_dual_bound if found.mip_dual_bound is not None else np.inf
-    return Answer(page, float(bound), found.status == 0)
+    return MilpResult(page, float(bound), found.status == 0)
 
 
-def _rows(problem: Problem) -> tuple[coo_array, F64, F64]:
+def _rows(problem: ReducedProblem) -> tuple[coo_array, F64, F64]:
     """Constraint matrix over x[i, k] flattened, with the least and the most of each row."""
     items, slots = len(problem.value), len(problem.attention)
     across: list[I32] = []

@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from recsys.guidance.bounds import I64, Bounds
+from recsys.guidance.bounds import I64, PageConstraints
 from recsys.guidance.exact import any_page
-from recsys.guidance.kernels.dead_ends import DONE, first_page
-from recsys.guidance.kernels.layout import Layout, lay_out
-from recsys.guidance.kernels.page import State, start, stride_of, turn
-from recsys.guidance.problem import Problem, reduce
+from recsys.guidance.kernels.dead_ends import DONE, depth_first
+from recsys.guidance.kernels.layout import Instance, build_instance
+from recsys.guidance.kernels.page import State, start, step_size, refine
+from recsys.guidance.problem import ReducedProblem, presolve
 from recsys.types import F64, I32
 
 DEPTH_FIRST_NODES = 20_000
@@ -27,7 +27,7 @@ _LIE: tuple[Literal["C"], Literal["W"]] = ("C", "W")  # in rows, writeable: what
 
 
 @dataclass(frozen=True)
-class Haste:
+class SearchBudget:
     """What the question may cost beyond prices, which take about a millisecond.
 
     depth_first, highs  nodes of the two searches; 0 = not asked
@@ -39,22 +39,22 @@ class Haste:
     late: Callable[[], bool] = lambda: False
 
 
-AT_LEISURE = Haste()
+UNLIMITED = SearchBudget()
 
 
 @dataclass(frozen=True)
-class Some:
+class FeasibilityResult:
     """page [K] candidates, or None: there is none, proven if `settled`, else none was found within the effort."""
 
     page: I32 | None
     settled: bool
 
 
-NONE = Some(None, settled=False)
+NONE = FeasibilityResult(None, settled=False)
 """None was looked for."""
 
 
-def some_page(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE) -> Some:
+def find_feasible(value: F64, attention: F64, bounds: PageConstraints, haste: SearchBudget = UNLIMITED) -> FeasibilityResult:
     """Some page that keeps all bounds, a good one if that is easy, or the proof that there is none; neither in haste.
 
     value [N], attention [K]
@@ -62,78 +62,78 @@ def some_page(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEIS
     order: I64 = np.lexsort((bounds.tie, -value))
     page, possible = by_prices(value, attention, bounds, order, turns=((3, 8), (6, 32)))
     if page is not None or not possible:
-        return Some(page, settled=True)
+        return FeasibilityResult(page, settled=True)
     if not haste.depth_first or haste.late():
-        return Some(None, settled=False)
-    problem = reduce(value, attention, bounds)
+        return FeasibilityResult(None, settled=False)
+    problem = presolve(value, attention, bounds)
     if not problem.possible:
-        return Some(None, settled=True)
+        return FeasibilityResult(None, settled=True)
     state, page = depth_first(problem, haste.depth_first)
     if page is not None:
-        return Some(problem.item[page], settled=True)
+        return FeasibilityResult(problem.item[page], settled=True)
     if state == DONE:
-        return Some(None, settled=True)
+        return FeasibilityResult(None, settled=True)
     if not haste.highs:
-        return Some(None, settled=False)
-    if _priced_out(bounds, order):
-        return Some(None, settled=True)
+        return FeasibilityResult(None, settled=False)
+    if _dual_infeasible(bounds, order):
+        return FeasibilityResult(None, settled=True)
     answer = any_page(problem, haste.highs)
-    return Some(None if answer.page is None else problem.item[answer.page], answer.settled or answer.page is not None)
+    return FeasibilityResult(None if answer.page is None else problem.item[answer.page], answer.settled or answer.page is not None)
 
 
 def by_prices(
-    value: F64, attention: F64, bounds: Bounds, order: I64, turns: tuple[tuple[int, int], ...]
+    value: F64, attention: F64, bounds: PageConstraints, order: I64, turns: tuple[tuple[int, int], ...]
 ) -> tuple[I32 | None, bool]:
     """A page by prices and partial pages; False where the bounds contradict each other."""
-    possible, layout = laid_out(value, attention, bounds, order)
+    possible, layout = build_ordered(value, attention, bounds, order)
     if not possible:
         return None, False
-    state = _priced(layout, turns)
+    state = _by_dual(layout, turns)
     return (order[state.page].astype(np.int32) if bounds.slots and state.page[0] >= 0 else None), True
 
 
-def almost(value: F64, attention: F64, bounds: Bounds) -> I32 | None:
+def nearly_feasible(value: F64, attention: F64, bounds: PageConstraints) -> I32 | None:
     """A page [K] that breaks few bounds, and these by little: the assignment by the prices on them.
 
     None for bounds that contradict each other.
     """
     order: I64 = np.lexsort((bounds.tie, -value))
-    possible, layout = laid_out(value, attention, bounds, order)
+    possible, layout = build_ordered(value, attention, bounds, order)
     if not possible or not bounds.slots:
         return None
-    state = _priced(layout, ((8, 0),))
+    state = _by_dual(layout, ((8, 0),))
     items = layout.pin.copy()
-    items[layout.pin < 0] = state.held
+    items[layout.pin < 0] = state.polyak_level
     page: I32 = order[state.page if state.page[0] >= 0 else items].astype(np.int32)
     return page
 
 
-def _priced(layout: Layout, turns: tuple[tuple[int, int], ...]) -> State:
+def _by_dual(layout: Instance, turns: tuple[tuple[int, int], ...]) -> State:
     """Prices and what they found, turn by turn until there is a page."""
     slots = len(layout.pin)
     state = start(layout, 24 + 3 * slots, most := 24 + 2 * slots, 15, 15, 0.25)
     for steps, width in turns:
         if state.page[0] >= 0:
             break
-        turn(layout, state, stride_of(layout, 0.25), most, steps, width, 1, 0, False)
+        refine(layout, state, step_size(layout, 0.25), most, steps, width, 1, 0, False)
     return state
 
 
-def laid_out(value: F64, attention: F64, bounds: Bounds, order: I64) -> tuple[bool, Layout]:
+def build_ordered(value: F64, attention: F64, bounds: PageConstraints, order: I64) -> tuple[bool, Instance]:
     """`lay_out` of bounds, whatever way their arrays lie in memory: kernels are compiled for one way only."""
     b = bounds
     numbers = (b.lower, b.upper, b.row_control, b.code, b.at_most, b.within, b.before, b.space_control, b.pin_item)
     lower, upper, row_control, code, at_most, within, before, space_control, pin_item = (
         np.require(part, np.int32, _LIE) for part in numbers
     )
-    return lay_out(
+    return build_instance(
         np.require(value, np.float64, _LIE), np.require(attention, np.float64, _LIE), np.require(order, np.int64, _LIE),
         np.require(b.member, np.bool_, _LIE), lower, upper, row_control, code, at_most, within, before, space_control,
         pin_item, np.require(b.pin_slot, np.int32, _LIE),
     )  # fmt: skip
 
 
-def depth_first(problem: Problem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, I32 | None]:
+def depth_first(problem: ReducedProblem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, I32 | None]:
     """The search that remembers dead ends: whether it was complete, and a page of the problem's items."""
     family = np.arange(len(problem.twin), dtype=np.int32)
     for i, twin in enumerate(problem.twin):
@@ -143,17 +143,17 @@ def depth_first(problem: Problem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, 
     page = np.full(len(problem.attention), -1, np.int32)
     if not len(page):
         return DONE, page if problem.possible else None
-    state, found = first_page(
+    state, found = depth_first(
         problem.member, problem.lower, problem.upper, problem.run_most, problem.run_within, problem.pin, problem.twin,
         family, size, page, nodes,
     )  # fmt: skip
     return state, page if found else None
 
 
-def _priced_out(bounds: Bounds, order: I64) -> bool:
+def _dual_infeasible(bounds: PageConstraints, order: I64) -> bool:
     """Whether prices alone prove that there is no page: with all values 0, a bound below 0."""
     n = len(order)
-    _, layout = laid_out(np.zeros(n), np.ones(bounds.slots), bounds, order)
+    _, layout = build_ordered(np.zeros(n), np.ones(bounds.slots), bounds, order)
     state = start(layout, n, n, 10, 0, 1e6)  # values of 0 have no size: the stride is 1e6 x its least, 1
-    turn(layout, state, 1.0, n, 60, 0, 0, 0, False)
+    refine(layout, state, 1.0, n, 60, 0, 0, 0, False)
     return bool(state.page[0] < 0 and state.known[1] < -1e-6)

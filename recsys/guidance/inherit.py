@@ -20,17 +20,17 @@ from itertools import pairwise
 
 from recsys.catalog import within
 from recsys.errors import Finding, PolicyError
-from recsys.guidance.controls import HARDNESS, Block, Boost, Cap, Control, ExposureTarget, Pin, Share, Space
-from recsys.guidance.covering import covers
+from recsys.guidance.controls import ENFORCEMENT_ORDER, Block, Boost, Cap, Control, ExposureTarget, Pin, Quota, Spacing
+from recsys.guidance.covering import subsumes
 from recsys.guidance.policy import Policy
 from recsys.guidance.profiles import Profile
 
-FIRM = ("legal", "binding")
-PLACE = "where and when it is in force may not change"
+HARD = ("legal", "binding")
+INDEX = "where and when it is in force may not change"
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourcedControl:
     """A control and the outlet whose policy said it, or the profile it comes from (`profile:NAME`).
 
     depth  how many outlets of the line speak above the one that said it; a profile speaks with its outlet
@@ -40,36 +40,36 @@ class Origin:
     control: Control
     outlet: str
     depth: int = 0
-    place: int = 0
+    index: int = 0
 
     @property
-    def firm(self) -> bool:
+    def is_hard(self) -> bool:
         """Whether nobody below may loosen it."""
-        return self.control.hardness in FIRM
+        return self.control.enforcement in HARD
 
     @property
-    def said_as(self) -> str:
+    def alias(self) -> str:
         """The id that its own policy gave it, without the outlet that it has beside a child's form."""
         return self.control.id.partition("@")[0]
 
     @property
     def importance(self) -> tuple[int, bool, int, int, int]:
         """Sorts the most important first; a control that stands later gives way earlier."""
-        hardness = HARDNESS.index(self.control.hardness)
-        return hardness, not isinstance(self.control, Block), self.depth, -self.control.priority, self.place
+        hardness = ENFORCEMENT_ORDER.index(self.control.enforcement)
+        return hardness, not isinstance(self.control, Block), self.depth, -self.control.priority, self.index
 
-    def harder(self, other: Origin) -> bool:
+    def outranks(self, other: SourcedControl) -> bool:
         """Whether its hardness alone puts it before the other."""
-        return HARDNESS.index(self.control.hardness) < HARDNESS.index(other.control.hardness)
+        return ENFORCEMENT_ORDER.index(self.control.enforcement) < ENFORCEMENT_ORDER.index(other.control.enforcement)
 
 
 @dataclass(frozen=True)
-class Effective:
+class EffectivePolicy:
     """What is in force for an outlet: weights and controls, the most important control first."""
 
     version: str  # "cn@3+cn.zj@1", each policy's profiles before it: "profile:mainstream-guidance@1+cn@3"
     weights: Mapping[str, float]
-    controls: tuple[Origin, ...]
+    controls: tuple[SourcedControl, ...]
 
 
 def resolve_profiles(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
@@ -91,7 +91,7 @@ def _profile_field(names: Sequence[str], place: int) -> str:
     return "profile" if len(names) == 1 else f"profile[{place}]"
 
 
-def chain(policies: Sequence[Policy]) -> list[Policy]:
+def ancestry(policies: Sequence[Policy]) -> list[Policy]:
     """The policies from root to leaf. Raises PolicyError when they are not of one line of outlets."""
     line = sorted(policies, key=lambda policy: policy.outlet.count("."))
     for above, below in pairwise(line):
@@ -100,48 +100,48 @@ def chain(policies: Sequence[Policy]) -> list[Policy]:
     return line
 
 
-def effective(policies: Sequence[Policy]) -> Effective:
+def merge_policies(policies: Sequence[Policy]) -> EffectivePolicy:
     """Fold the policies of one line of outlets, in any order, into one. Raises PolicyError as `chain` does."""
-    line = chain(policies)
+    line = ancestry(policies)
     weights: dict[str, float] = {}
-    said = _Said()
+    said = _Merger()
     for depth, policy in enumerate(line):
-        for ready in policy.ready:
+        for ready in policy.resolved_profiles:
             weights |= ready.weights
-            said.lay(ready.controls, ready.origin, depth)
+            said.add(ready.controls, ready.origin, depth)
         weights |= policy.weights
-        said.lay(policy.controls, policy.outlet, depth)
+        said.add(policy.controls, policy.outlet, depth)
     version = "+".join(_named(policy) for policy in line) or "none"
-    return Effective(version, weights, tuple(sorted(said.all(), key=lambda origin: origin.importance)))
+    return EffectivePolicy(version, weights, tuple(sorted(said.all(), key=lambda origin: origin.importance)))
 
 
-class _Said:
+class _Merger:
     """What was said so far, by voices that speak one after the other, the highest first."""
 
     def __init__(self) -> None:
         self._heard = 0
-        self._by_id: dict[str, Origin] = {}
-        self._beside: list[Origin] = []  # firm controls that somebody below asks more of
+        self._by_id: dict[str, SourcedControl] = {}
+        self._beside: list[SourcedControl] = []  # firm controls that somebody below asks more of
 
-    def lay(self, controls: Iterable[Control], by: str, depth: int) -> None:
+    def add(self, controls: Iterable[Control], by: str, depth: int) -> None:
         """Put the controls said by one voice over those said above it, where they may."""
         for control in controls:
-            above, said = self._by_id.get(control.id), Origin(control, by, depth, self._heard)
+            above, said = self._by_id.get(control.id), SourcedControl(control, by, depth, self._heard)
             self._heard += 1
-            if above is None or not above.firm:
+            if above is None or not above.is_hard:
                 self._by_id[control.id] = said
             elif not _may_replace(above.control, control):
                 continue
             elif isinstance(control, Boost) or (
                 _same(above.control, control) and not isinstance(control, ExposureTarget)
             ):  # no page asks how much of it is kept; what is counted is counted for each outlet that says it
-                self._by_id[control.id] = replace(said, depth=above.depth, place=above.place)
+                self._by_id[control.id] = replace(said, depth=above.depth, place=above.index)
             else:
                 self._by_id[control.id] = said
                 held = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})
                 self._beside.append(replace(above, control=held))
 
-    def all(self) -> list[Origin]:
+    def all(self) -> list[SourcedControl]:
         return [*self._beside, *self._by_id.values()]
 
 
@@ -153,105 +153,105 @@ def _same(one: Control, other: Control) -> bool:
 
 def _named(policy: Policy) -> str:
     return "+".join(
-        [*(f"{ready.origin}@{ready.version}" for ready in policy.ready), f"{policy.outlet}@{policy.version}"]
+        [*(f"{ready.origin}@{ready.version}" for ready in policy.resolved_profiles), f"{policy.outlet}@{policy.version}"]
     )
 
 
-def loosenings(policies: Sequence[Policy]) -> Iterator[Finding]:
+def weakening_findings(policies: Sequence[Policy]) -> Iterator[Finding]:
     """Every control of the last (lowest) policy that loosens what a parent holds firm, and every target that does not
     take the place of the parent's."""
-    line = chain(policies)
+    line = ancestry(policies)
     if not line:
         return
     policy = line[-1]
     bare = policy.model_copy(update={"controls": ()})  # its profiles stand above its own controls too
-    above = {origin.control.id: origin for origin in effective([*line[:-1], bare]).controls}
+    above = {origin.control.id: origin for origin in merge_policies([*line[:-1], bare]).controls}
     for place, control in enumerate(policy.controls):
         parent = above.get(control.id)
-        if parent is None or not parent.firm:
+        if parent is None or not parent.is_hard:
             continue
         if _may_replace(parent.control, control):
             if isinstance(control, ExposureTarget):
                 yield Finding(
                     f"controls[{place}].id",
-                    f"{_voice(parent.outlet)} has a target {control.id!r} that is {parent.control.hardness}: it goes "
+                    f"{_describe_source(parent.outlet)} has a target {control.id!r} that is {parent.control.enforcement}: it goes "
                     f"on here as {control.id}@{parent.outlet}, and this one is counted and steered beside it",
                     "hint",
                 )
         else:
-            for how in _all_looser(parent.control, control):
+            for how in _all_weakened(parent.control, control):
                 yield Finding(
                     f"controls[{place}]",
-                    f"{control.id!r} is {parent.control.hardness} in {_voice(parent.outlet)}: {how}; "
-                    f"the control of {parent.outlet} stays in force{_to_repeat(parent.control, control, how)}",
+                    f"{control.id!r} is {parent.control.enforcement} in {_describe_source(parent.outlet)}: {how}; "
+                    f"the control of {parent.outlet} stays in force{_must_repeat(parent.control, control, how)}",
                 )
 
 
-def _voice(origin: str) -> str:
+def _describe_source(origin: str) -> str:
     return (
         f"the profile {origin.removeprefix('profile:')}" if origin.startswith("profile:") else f"the policy of {origin}"
     )
 
 
 def _may_replace(parent: Control, child: Control) -> bool:
-    return parent.hardness not in FIRM or looser(parent, child) is None
+    return parent.enforcement not in HARD or weakens(parent, child) is None
 
 
-def looser(parent: Control, child: Control) -> str | None:
+def weakens(parent: Control, child: Control) -> str | None:
     """What in the child's form of a control asks less than the parent's; None when it asks at least as much."""
-    return next(_all_looser(parent, child), None)
+    return next(_all_weakened(parent, child), None)
 
 
-def _all_looser(parent: Control, child: Control) -> Iterator[str]:
+def _all_weakened(parent: Control, child: Control) -> Iterator[str]:
     """How weighty it is, where it is in force and how much it asks: of each the first word that is less."""
     if type(parent) is not type(child):
         yield f"it must stay a {parent.action}, not become a {child.action}"
         return
-    less = (_looser_weight(parent, child), _looser_place(parent, child), _looser_amounts(parent, child))
+    less = (_weakens_weight(parent, child), _weakens_slot(parent, child), _weakens_amounts(parent, child))
     yield from (how for how in less if how)
 
 
-def _looser_weight(parent: Control, child: Control) -> str | None:
-    if HARDNESS.index(child.hardness) > HARDNESS.index(parent.hardness):
-        return f"its hardness may not sink to {child.hardness}"
-    if child.hardness == parent.hardness and child.priority < parent.priority:
+def _weakens_weight(parent: Control, child: Control) -> str | None:
+    if ENFORCEMENT_ORDER.index(child.enforcement) > ENFORCEMENT_ORDER.index(parent.enforcement):
+        return f"its hardness may not sink to {child.enforcement}"
+    if child.enforcement == parent.enforcement and child.priority < parent.priority:
         return f"its priority may not sink below {parent.priority}"
     return None
 
 
-def _looser_place(parent: Control, child: Control) -> str | None:
-    return None if (child.on, child.active) == (parent.on, parent.active) else PLACE
+def _weakens_slot(parent: Control, child: Control) -> str | None:
+    return None if (child.on, child.active) == (parent.on, parent.active) else INDEX
 
 
-def _to_repeat(parent: Control, child: Control, how: str) -> str:
+def _must_repeat(parent: Control, child: Control, how: str) -> str:
     """Of a control that is in force elsewhere than the parent's: what of it must be said again, as YAML."""
-    if how != PLACE:
+    if how != INDEX:
         return ""
     said = {name: getattr(parent, name) for name in ("on", "active") if getattr(parent, name) != getattr(child, name)}
     again = (
-        f"{name}: {_flow(one.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
+        f"{name}: {_inline_yaml(one.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
         for name, one in said.items()
     )
     return f"; did you mean '{', '.join(again)}'?"
 
 
-def _flow(said: object) -> str:
+def _inline_yaml(said: object) -> str:
     """Plain values as YAML on one line."""
     if isinstance(said, dict):
-        return "{" + ", ".join(f"{name}: {_flow(one)}" for name, one in said.items()) + "}"
+        return "{" + ", ".join(f"{name}: {_inline_yaml(one)}" for name, one in said.items()) + "}"
     if isinstance(said, list | tuple):
-        return "[" + ", ".join(map(_flow, said)) + "]"
+        return "[" + ", ".join(map(_inline_yaml, said)) + "]"
     return f'"{said}"' if ":" in str(said) else str(said)
 
 
-def _looser_amounts(parent: Control, child: Control) -> str | None:
-    if isinstance(parent, Share) and isinstance(child, Share):
-        return _looser_share(parent, child)
+def _weakens_amounts(parent: Control, child: Control) -> str | None:
+    if isinstance(parent, Quota) and isinstance(child, Quota):
+        return _weakens_quota(parent, child)
     if isinstance(parent, Cap) and isinstance(child, Cap):
         if parent.attribute != child.attribute:
             return f"it must stay about {parent.attribute}"
         return _above("at_most", parent.at_most, child.at_most)
-    if isinstance(parent, Space) and isinstance(child, Space):
+    if isinstance(parent, Spacing) and isinstance(child, Spacing):
         if parent.attribute != child.attribute:
             return f"it must stay about {parent.attribute}"
         if child.within < parent.within:
@@ -262,13 +262,13 @@ def _looser_amounts(parent: Control, child: Control) -> str | None:
     if isinstance(parent, Boost) and isinstance(child, Boost):
         return None if (parent.where, parent.bonus) == (child.where, child.bonus) else "its bonus may not change"
     if isinstance(parent, Block) and isinstance(child, Block):
-        return None if covers(child.where, parent.where) else "its condition may only widen: any: [the parent's, ...]"
+        return None if subsumes(child.where, parent.where) else "its condition may only widen: any: [the parent's, ...]"
     if isinstance(parent, ExposureTarget) and isinstance(child, ExposureTarget):
-        return _looser_target(parent, child)
+        return _weakens_target(parent, child)
     raise TypeError(f"no comparison of {type(parent).__name__}")
 
 
-def _looser_share(parent: Share, child: Share) -> str | None:
+def _weakens_quota(parent: Quota, child: Quota) -> str | None:
     if parent.where != child.where:
         return "its condition may not change"
     if parent.rounding == "strict" and child.rounding != "strict":
@@ -294,7 +294,7 @@ def _contradicts(floor: float, cap: float) -> bool:
     return cap < floor if type(cap) is type(floor) else cap == 0 < floor
 
 
-def _looser_target(parent: ExposureTarget, child: ExposureTarget) -> str | None:
+def _weakens_target(parent: ExposureTarget, child: ExposureTarget) -> str | None:
     """Whose amount may be tightened, and all else stays."""
     free = {"id", "hardness", "priority", "note", "impressions", "share", "max_price", "tolerance"}
     if parent.model_dump(exclude=free) != child.model_dump(exclude=free):

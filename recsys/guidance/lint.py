@@ -15,16 +15,16 @@ import numpy as np
 from recsys.catalog import Catalog
 from recsys.errors import Finding, Level, PolicyError
 from recsys.guidance.compile import compile_policy
-from recsys.guidance.conflicts import beyond_the_page, contradictions
-from recsys.guidance.controls import Block, Boost, Cap, ExposureTarget, Share
-from recsys.guidance.defeats import defeats
-from recsys.guidance.inherit import chain, loosenings
+from recsys.guidance.conflicts import unreachable_slots, contradictions
+from recsys.guidance.controls import Block, Boost, Cap, ExposureTarget, Quota
+from recsys.guidance.defeats import blocks_starving_minimums
+from recsys.guidance.inherit import ancestry, weakening_findings
 from recsys.guidance.policy import Policy
-from recsys.guidance.rehearsal import rehearse
-from recsys.guidance.targets.findings import odd_target
-from recsys.guidance.vocabulary import meant, unknown_words
+from recsys.guidance.rehearsal import dry_run
+from recsys.guidance.targets.findings import check_target
+from recsys.guidance.vocabulary import did_you_mean, unknown_terms
 
-SOFT_MOST = 0.5
+PREFERRED_MIN_WARN = 0.5
 """A `soft` floor above this share of the page is worth a word: whoever writes it may think that it yields to cost."""
 
 
@@ -45,38 +45,38 @@ def lint(
     worth  utility of the item in a slot, about, in play equivalents; None: not known, so that no weight is too large
     """
     try:
-        line = chain(policies)
+        line = ancestry(policies)
     except PolicyError as error:
         return (Finding("outlet", error.message),)
     if not line:
         return ()
     policy = line[-1]
     found = (
-        *loosenings(line),
+        *weakening_findings(line),
         *_weights(policy, catalog, worth),
         *_controls(policy, now),
-        *unknown_words(policy, catalog),
+        *unknown_terms(policy, catalog),
         *_without_effect(line, catalog),
-        *defeats(line, catalog),
-        *_put_together(line, catalog, now, clock),
+        *blocks_starving_minimums(line, catalog),
+        *_dry_run_findings(line, catalog, now, clock),
     )
     return tuple(one if one.level == "hint" else replace(one, level="warning") for one in found)
 
 
-def _put_together(
+def _dry_run_findings(
     line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None
 ) -> Iterator[Finding]:
     """What shows only when all controls act at once. A floor that is larger than its pages is told alone, and the
     others are put to the test as if it asked for nothing: what it would push away is not their fault."""
     policy = line[-1]
-    beyond = beyond_the_page(policy)
+    beyond = unreachable_slots(policy)
     yield from beyond.values()
     controls = tuple(
         control.model_copy(update={"at_least": 0}) if place in beyond else control
         for place, control in enumerate(policy.controls)
     )
     rest = [*line[:-1], policy.model_copy(update={"controls": controls})]
-    for finding in (*contradictions(rest, catalog), *rehearse(rest, catalog, now, clock)):
+    for finding in (*contradictions(rest, catalog), *dry_run(rest, catalog, now, clock)):
         if not any(finding.where.startswith(f"controls[{place}]") for place in beyond):
             yield finding
 
@@ -84,7 +84,7 @@ def _put_together(
 def _weights(policy: Policy, catalog: Catalog, worth: float | None) -> Iterator[Finding]:
     for axis, weight in policy.weights.items():
         if axis not in catalog.axes.code:
-            close = meant(axis, catalog.axes.names, "")
+            close = did_you_mean(axis, catalog.axes.names, "")
             words = f"no item has a value on this axis, so the weight has no effect{close}"
             yield Finding(f"weights.{axis}", words, "warning" if close else "hint")
         elif len(catalog) and np.ptp(catalog.axis[:, catalog.axes.code[axis]]) == 0:
@@ -113,10 +113,10 @@ def _controls(policy: Policy, now: float) -> Iterator[Finding]:
             yield Finding(
                 f"{here}.active", f"{control.id!r} is never in force: its hours and days do not occur in its span"
             )
-        if isinstance(control, Share):
+        if isinstance(control, Quota):
             yield from _share(here, control)
         elif isinstance(control, ExposureTarget):
-            yield from odd_target(here, control, policy, now)
+            yield from check_target(here, control, policy, now)
         elif isinstance(control, Cap) and control.at_most in (0, 1.0) and isinstance(control.at_most, float):
             odd = "nothing at all" if control.at_most == 0 else "everything"
             level: Level = "warning" if control.at_most == 0 else "hint"
@@ -125,13 +125,13 @@ def _controls(policy: Policy, now: float) -> Iterator[Finding]:
             yield Finding(f"{here}.bonus", "a bonus of 0 has no effect", "hint")
 
 
-def _share(here: str, share: Share) -> Iterator[Finding]:
+def _share(here: str, share: Quota) -> Iterator[Finding]:
     least, most = share.at_least, share.at_most
     if least is not None and most is not None and type(least) is type(most) and least > most:
         yield Finding(f"{here}.at_least", f"the floor of {least:g} is above the cap of {most:g}")
     if least == 0 and most is None:
         yield Finding(f"{here}.at_least", "a floor of 0 asks for nothing", "hint")
-    if share.hardness == "soft" and isinstance(least, float) and least > SOFT_MOST:
+    if share.enforcement == "soft" and isinstance(least, float) and least > PREFERRED_MIN_WARN:
         yield Finding(
             f"{here}.hardness",
             f"soft gives way to other controls, never to what it costs: {least:.0%} of every page go to these items, "
@@ -147,7 +147,7 @@ def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Findin
     compiled = compile_policy(line, catalog)
     region = line[-1].outlet
     for place, control in enumerate(line[-1].controls):
-        if not isinstance(control, Share | Block | Boost | ExposureTarget) or control.where.about_viewer:
+        if not isinstance(control, Quota | Block | Boost | ExposureTarget) or control.where.about_viewer:
             continue
         size = int(compiled.member(control.where, region).sum())
         if size == 0:

@@ -11,14 +11,14 @@ from hashlib import blake2b
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.types import I32, Bool
 
 Given = tuple[I32, Bool]
 """by [C] slots that each control gives way, settled [C] where that is proven to be the least."""
 
 
-class Relaxations:
+class RelaxationCache:
     """A bounded memory, safe to share between threads: an entry is written once and never changed."""
 
     def __init__(self, most: int = 4096) -> None:
@@ -29,11 +29,11 @@ class Relaxations:
     def __len__(self) -> int:
         return len(self._given)
 
-    def recall(self, key: bytes) -> Given | None:
+    def get(self, key: bytes) -> Given | None:
         """What was remembered under `key_of` of some bounds."""
         return self._given.get(key)
 
-    def remember(self, key: bytes, by: I32, settled: Bool) -> None:
+    def put(self, key: bytes, by: I32, settled: Bool) -> None:
         """Keep an answer; when the memory is full, it begins anew."""
         if len(self._given) >= self._most:
             self._given = {}
@@ -50,7 +50,7 @@ class Relaxations:
         self._hints[limits] = by
 
 
-def limits_of(bounds: Bounds) -> bytes:
+def limits_of(bounds: PageConstraints) -> bytes:
     """Digest of what a page is asked, whoever the candidates are (how many values a cap holds down depends on them)."""
     rows = np.concatenate([bounds.row_control[:, None], bounds.lower, bounds.upper], axis=1)
     digest = blake2b(digest_size=20)
@@ -68,7 +68,7 @@ def limits_of(bounds: Bounds) -> bytes:
     return digest.digest()
 
 
-def key_of(bounds: Bounds) -> bytes:
+def cache_key(bounds: PageConstraints) -> bytes:
     """Digest of all that decides whether a page exists: limits, pins, and the number of candidates of each kind.
 
     More candidates of a kind than there are slots count as so many.

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from recsys.guidance.bounds import I64, Bounds
+from recsys.guidance.bounds import I64, PageConstraints
 from recsys.guidance.kernels.account import adders
-from recsys.guidance.kernels.layout import Layout
+from recsys.guidance.kernels.layout import Instance
 from recsys.guidance.kernels.page import State
 from recsys.types import F64
 
@@ -22,13 +22,13 @@ NEAREST = 8
 """Items that no slot holds and that may come in: those that the prices rate highest."""
 
 
-def pin_prices(layout: Layout, state: State, bounds: Bounds, order: I64) -> Iterator[tuple[int, float]]:
+def pin_prices(layout: Instance, state: State, bounds: PageConstraints, order: I64) -> Iterator[tuple[int, float]]:
     """Control and price of each pin in the bounds, all of which stand. order [N] as in `lay_out`."""
     if not len(bounds.pin_item):
         return
-    free, held = np.flatnonzero(layout.pin < 0), state.held
+    free, held = np.flatnonzero(layout.pin < 0), state.polyak_level
     adder = np.vstack([np.add(*adders(layout, state.prices)), np.zeros((1, bounds.slots))])  # the last of no group
-    others = state.margin.copy()
+    others = state.reduced_value.copy()
     others[held] = others[layout.pin[layout.pin >= 0]] = -np.inf
     nearest = np.argsort(-others, kind="stable")[:NEAREST]
     column = np.concatenate([held, nearest[others[nearest] > -np.inf]])
@@ -42,13 +42,13 @@ def pin_prices(layout: Layout, state: State, bounds: Bounds, order: I64) -> Iter
         yield control, max(0.0, most - stands - float(own[0, slot]))
 
 
-def _profit(layout: Layout, adder: F64, items: I64) -> F64:
+def _profit(layout: Instance, adder: F64, items: I64) -> F64:
     """[M, K] what items are worth in each slot, with what prices add."""
     alone = layout.value[items, None] * layout.attention
     return np.asarray(alone + adder[layout.groups_of[items]].sum(axis=1), np.float64)
 
 
-def pins_alone(value: F64, attention: F64, bounds: Bounds) -> Iterator[tuple[int, float]]:
+def pins_alone(value: F64, attention: F64, bounds: PageConstraints) -> Iterator[tuple[int, float]]:
     """The same as if there were no other limits: where the solver has no prices.
 
     value [N], attention [K]

@@ -14,15 +14,15 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 from recsys.catalog import Code
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.conditions import OneOrMore
-from recsys.guidance.controls import Control, Said
-from recsys.guidance.documents import Number, Whole, findings_of, read_document
+from recsys.guidance.controls import Control, PolicyModel
+from recsys.guidance.documents import Number, Integer, findings_of, read_document
 from recsys.guidance.profiles import Profile, ProfileName
 
 CONTROLS_MAX = 300
 """Controls of one policy: a page is made in milliseconds under some dozens, and took a second under a thousand."""
 
 
-def _so_many(said: object) -> object:
+def _limit_controls(said: object) -> object:
     if isinstance(said, list | tuple) and len(said) > CONTROLS_MAX:
         raise ValueError(
             f"a policy has at most {CONTROLS_MAX} controls, and {len(said)} are more than a page keeps in time"
@@ -30,7 +30,7 @@ def _so_many(said: object) -> object:
     return said
 
 
-class Policy(Said):
+class Policy(PolicyModel):
     """One version of what one outlet says. Parents' policies are folded in by `inherit.effective`.
 
     profile   ready sets of controls that stand before its own (`recsys.guidance.profiles`); its own may tighten them
@@ -38,26 +38,26 @@ class Policy(Said):
 
     outlet: Code
     profile: Annotated[tuple[ProfileName, ...], OneOrMore] = ()
-    version: Annotated[Whole, Field(ge=0)] = 0
+    version: Annotated[Integer, Field(ge=0)] = 0
     author: str = ""
     note: str = ""
     weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(
         default_factory=dict
     )  # axis -> play equivalents for a value of 1
-    controls: Annotated[tuple[Control, ...], BeforeValidator(_so_many)] = ()
-    _ready: tuple[Profile, ...] | None = PrivateAttr(None)
+    controls: Annotated[tuple[Control, ...], BeforeValidator(_limit_controls)] = ()
+    _resolved: tuple[Profile, ...] | None = PrivateAttr(None)
 
     @property
-    def ready(self) -> tuple[Profile, ...]:
+    def resolved_profiles(self) -> tuple[Profile, ...]:
         """The profiles it names. Raises PolicyError until they are resolved (`inherit.resolve_profiles`)."""
-        if self._ready is None and self.profile:
+        if self._resolved is None and self.profile:
             raise PolicyError("the policy cannot be used", [Finding("profile", "its profiles are not at hand")])
-        return self._ready or ()
+        return self._resolved or ()
 
     def with_profiles(self, ready: tuple[Profile, ...]) -> Policy:
         """Return the same policy with its profiles resolved."""
         policy = self.model_copy()
-        policy._ready = ready
+        policy._resolved = ready
         return policy
 
     @model_validator(mode="after")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.types import F64, I32, Bool
 
 
 @dataclass(frozen=True)
-class Problem:
+class ReducedProblem:
     """n items in order of value (ties by `Bounds.tie`), K slots, G groups of items.
 
     item      [n]     candidate that the item is
@@ -45,7 +45,7 @@ class Problem:
     possible: bool
 
 
-def reduce(value: F64, attention: F64, bounds: Bounds) -> Problem:
+def presolve(value: F64, attention: F64, bounds: PageConstraints) -> ReducedProblem:
     """The same question with all that cannot matter taken out; same best pages, same feasibility.
 
     value [N], attention [K]: K = `bounds.slots`.
@@ -62,12 +62,12 @@ def reduce(value: F64, attention: F64, bounds: Bounds) -> Problem:
     twin = np.where(twin >= 0, renumber[twin], -1)[keep].astype(np.int32)
     member, order = np.ascontiguousarray(member[:, keep]), order[keep]
     if possible:
-        lower, upper = closure(lower, upper, member, pin)
+        lower, upper = tighten_bounds(lower, upper, member, pin)
         possible = bool((lower <= upper).all() and (lower.max(axis=1, initial=0) <= member.sum(axis=1)).all())
-    return Problem(order, value[order], attention, member, lower, upper, most, within, owner, pin, twin, possible)
+    return ReducedProblem(order, value[order], attention, member, lower, upper, most, within, owner, pin, twin, possible)
 
 
-def _groups(bounds: Bounds) -> tuple[Bool, I32, I32, I32, I32, I32]:
+def _groups(bounds: PageConstraints) -> tuple[Bool, I32, I32, I32, I32, I32]:
     """Rows and crowded values of spacings as groups, without those that no page can break."""
     k, slots = bounds.slots, np.arange(1, bounds.slots + 1)
     size = bounds.member.sum(axis=1)
@@ -102,7 +102,7 @@ def _groups(bounds: Bounds) -> tuple[Bool, I32, I32, I32, I32, I32]:
     )
 
 
-def _pins(bounds: Bounds, place: I32) -> tuple[I32, bool]:
+def _pins(bounds: PageConstraints, place: I32) -> tuple[I32, bool]:
     """[K] pinned item per slot; whether the pins can all stand."""
     pin = np.full(bounds.slots, -1, np.int32)
     possible = True
@@ -137,7 +137,7 @@ def _signatures(member: Bool, pin: I32, slots: int) -> tuple[Bool, I32]:
     return keep, twin
 
 
-def closure(lower: I32, upper: I32, member: Bool, pin: I32) -> tuple[I32, I32]:
+def tighten_bounds(lower: I32, upper: I32, member: Bool, pin: I32) -> tuple[I32, I32]:
     """The tightest limits that say the same, given that a slot adds one member or none, and pins."""
     groups, slots = lower.shape
     least, most = np.zeros((groups, slots), np.int32), np.ones((groups, slots), np.int32)

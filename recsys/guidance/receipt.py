@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.batch import Candidates
 from recsys.catalog import Catalog
-from recsys.guidance.bounds import Bounds, Solution, relative_gap
-from recsys.guidance.causes import Causes, causes_of
+from recsys.guidance.bounds import PageConstraints, Solution, relative_gap
+from recsys.guidance.causes import Causes, explain
 from recsys.guidance.compile import CompiledPolicy
-from recsys.guidance.controls import Hardness
-from recsys.guidance.telling import Status, Told, tell
+from recsys.guidance.controls import Enforcement
+from recsys.guidance.telling import Status, ControlOutcome, evaluate
 from recsys.ranking.utility import expected_plays
 from recsys.types import F64, I32
 
@@ -49,7 +49,7 @@ class Required(Part):
     session: tuple[int, int] | None = None
 
 
-class Why(Part):
+class RelaxationCause(Part):
     """Why a control gave way: no page lets it give way less, proven, unless the kind is `unknown`.
 
     kind    supply    items are missing or too much alike, `missing` as far as they can be counted
@@ -85,7 +85,7 @@ class ControlLine(Part):
     id: str
     origin: str
     action: str
-    hardness: Hardness
+    hardness: Enforcement
     priority: int
     required: Required
     achieved: int
@@ -94,7 +94,7 @@ class ControlLine(Part):
     by: int = 0
     missing: int = 0
     settled: bool = True
-    why: Why | None = None
+    why: RelaxationCause | None = None
     reason: str
     legal_ref: str = ""
 
@@ -158,7 +158,7 @@ class Receipt(Part):
 
 def write_receipt(
     policy: CompiledPolicy,
-    bounds: Bounds,
+    bounds: PageConstraints,
     solution: Solution,
     batch: Candidates,
     attention: F64,
@@ -177,8 +177,8 @@ def write_receipt(
     most = most_worth(value, weight, bounds, solution.relaxed)
     bound = max(solution.value, min(solution.bound, most))
     if causes is None:
-        causes = causes_of(bounds, solution.relaxed, solution.settled)
-    told = tell(policy.controls, bounds, solution, value, causes)
+        causes = explain(bounds, solution.relaxed, solution.minimal_proven)
+    told = evaluate(policy.controls, bounds, solution, value, causes)
     controls = tuple(_line(policy, c, one, solution) for c, one in enumerate(told) if one is not None)
     return Receipt(
         policy_version=policy.version,
@@ -197,12 +197,12 @@ def write_receipt(
     )
 
 
-def best_without(value: F64, bounds: Bounds) -> I32:
+def best_without(value: F64, bounds: PageConstraints) -> I32:
     """[K] candidates of the best page without any control: the order of value, ties as the solver breaks them."""
     return np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
 
 
-def most_worth(value: F64, attention: F64, bounds: Bounds, by: I32 | None = None) -> float:
+def most_worth(value: F64, attention: F64, bounds: PageConstraints, by: I32 | None = None) -> float:
     """What no page is worth more than: the best values in the best slots; with `by` [C], around the pins that stand.
 
     value [N], attention [K]
@@ -219,11 +219,11 @@ def most_worth(value: F64, attention: F64, bounds: Bounds, by: I32 | None = None
 
 
 def _prices(
-    policy: CompiledPolicy, bounds: Bounds, solution: Solution, value: F64, attention: F64, bound: float
+    policy: CompiledPolicy, bounds: PageConstraints, solution: Solution, value: F64, attention: F64, bound: float
 ) -> Iterator[Price]:
     """One price for each control that can have one."""
     most = most_worth(value, attention, bounds)
-    if not costs(bound, most):
+    if not is_positive(bound, most):
         return
     resolved = bool(solution.resolved[bounds.active].all())
     for c in priced(bounds):
@@ -232,30 +232,30 @@ def _prices(
         yield Price(control_id=policy.controls[c].control.id, play_equivalents=price, how=how)
 
 
-def costs(bound: float, most: float) -> bool:
+def is_positive(bound: float, most: float) -> bool:
     """Whether a bound says that controls cost something, when pages without controls are worth `most`."""
     return most - bound > NEAR * (1.0 + abs(most))
 
 
-def priced(bounds: Bounds) -> list[int]:
+def priced(bounds: PageConstraints) -> list[int]:
     """Numbers of the controls in force that have a price."""
     numbers: list[int] = np.flatnonzero(bounds.active).tolist()
     return numbers
 
 
-def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> ControlLine:
+def _line(policy: CompiledPolicy, c: int, told: ControlOutcome, solution: Solution) -> ControlLine:
     origin = policy.controls[c]
     control, by, cause = origin.control, int(solution.relaxed[c]), told.cause
-    settled = by == 0 or bool(solution.settled[c])
+    settled = by == 0 or bool(solution.minimal_proven[c])
     why = None
     if cause is not None:
         ids = tuple(policy.controls[other].control.id for other in cause.controls)
-        why = Why(kind=told.kind_of_cause, alone=cause.alone, control_ids=ids, narrowed=cause.narrowed)
+        why = RelaxationCause(kind=told.kind_of_cause, alone=cause.violated_alone_by, control_ids=ids, narrowed=cause.irreducible)
     return ControlLine(
         id=control.id,
         origin=origin.outlet,
         action=control.action,
-        hardness=control.hardness,
+        hardness=control.enforcement,
         priority=control.priority,
         required=Required(
             at_least=told.at_least,
@@ -269,7 +269,7 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
         achieved_first=told.achieved_first,
         status=told.status,
         by=by,
-        missing=told.missing,
+        missing=told.shortfall,
         settled=settled,
         why=why,
         reason=told.reason(),
@@ -278,7 +278,7 @@ def _line(policy: CompiledPolicy, c: int, told: Told, solution: Solution) -> Con
 
 
 def _moves(
-    policy: CompiledPolicy, bounds: Bounds, solution: Solution, batch: Candidates, plain: I32, catalog: Catalog
+    policy: CompiledPolicy, bounds: PageConstraints, solution: Solution, batch: Candidates, plain: I32, catalog: Catalog
 ) -> list[Move]:
     last = bounds.slots + 1  # where an item stands that is not on the page
     slot = {int(i): k + 1 for k, i in enumerate(solution.chosen)}
@@ -290,8 +290,8 @@ def _moves(
             continue
         before = without.get(i, last)
         up = slot.get(i, last) < before
-        named = responsible(bounds, solution, i, up)
-        about = [c for c in named if c in speaks(bounds, i)]
+        named = responsible_controls(bounds, solution, i, up)
+        about = [c for c in named if c in controls_touching(bounds, i)]
         ids = tuple(policy.controls[c].control.id for c in about or named)
         moved_by_weights = weighed.get(i, last) < before if up else weighed.get(i, last) > before
         moves.append(
@@ -306,7 +306,7 @@ def _moves(
     return moves
 
 
-def responsible(bounds: Bounds, solution: Solution, candidate: int, up: bool) -> list[int]:
+def responsible_controls(bounds: PageConstraints, solution: Solution, candidate: int, up: bool) -> list[int]:
     """At most two controls that lifted (or held back) a candidate, the more decisive first.
 
     A pin answers for its item. Else those without which, as far as prices tell, the candidate would not be on the page
@@ -319,14 +319,14 @@ def responsible(bounds: Bounds, solution: Solution, candidate: int, up: bool) ->
     credit = solution.credit[:, candidate] * (1.0 if up else -1.0)
     priced = solution.price > 0
     on_page = bool((solution.chosen == candidate).any())
-    decisive = priced & (solution.stays[:, candidate] != on_page) if up == on_page else np.zeros_like(priced)
-    if up == on_page and solution.pair[candidate, 0] >= 0:
-        return sorted(solution.pair[candidate].tolist(), key=lambda c: (-credit[c], -solution.price[c]))
+    decisive = priced & (solution.on_page_without[:, candidate] != on_page) if up == on_page else np.zeros_like(priced)
+    if up == on_page and solution.joint_cause[candidate, 0] >= 0:
+        return sorted(solution.joint_cause[candidate].tolist(), key=lambda c: (-credit[c], -solution.price[c]))
     order = np.lexsort((-solution.price, -credit, ~decisive))[:2]
     return [int(c) for c in order if decisive[c] or credit[c] > 1e-9]  # where one alone is not enough, two together
 
 
-def speaks(bounds: Bounds, candidate: int) -> set[int]:
+def controls_touching(bounds: PageConstraints, candidate: int) -> set[int]:
     """Controls whose limits count the candidate, or that pin it."""
     return {
         *bounds.row_control[bounds.member[:, candidate]].tolist(),

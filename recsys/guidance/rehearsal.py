@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recsys.catalog import Catalog, within
-from recsys.distribution.eligibility import barred, first_reasons
+from recsys.distribution.eligibility import ineligible, first_match
 from recsys.distribution.screens import default_slots
 from recsys.errors import Finding
-from recsys.guidance.bounds import Bounds
-from recsys.guidance.causes import Remembered
+from recsys.guidance.bounds import PageConstraints
+from recsys.guidance.causes import ConflictCache
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conditions import province
-from recsys.guidance.controls import Cap, Control, Pin, Space
-from recsys.guidance.memory import Relaxations
+from recsys.guidance.controls import Cap, Control, Pin, Spacing
+from recsys.guidance.memory import RelaxationCache
 from recsys.guidance.policy import Policy
-from recsys.guidance.solver import late_after, solve
-from recsys.guidance.telling import Told, tell
+from recsys.guidance.solver import is_late_after, solve
+from recsys.guidance.telling import ControlOutcome, evaluate
 from recsys.types import I32, Placement, Query, Screen, Surface
 
 REGIONS_MAX = 12
@@ -45,8 +45,8 @@ class _Known:
     """What one page of a rehearsal leaves to the next."""
 
     clock: Callable[[], float] | None
-    relaxations: Relaxations = field(default_factory=Relaxations)
-    causes: Remembered = field(default_factory=Remembered)
+    relaxations: RelaxationCache = field(default_factory=RelaxationCache)
+    causes: ConflictCache = field(default_factory=ConflictCache)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Record:
     could_bind: bool = False
 
 
-def rehearse(
+def dry_run(
     line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None = None
 ) -> Iterator[Finding]:
     """Controls that cannot be kept somewhere, with what is there and what is needed, and those that never bind.
@@ -69,9 +69,9 @@ def rehearse(
     policy = compile_policy(line, catalog)
     own = {control.id: place for place, control in enumerate(line[-1].controls)}
     records, known = [_Record() for _ in policy.controls], _Known(clock)
-    late = late_after(ALL_S, clock)
+    late = is_late_after(ALL_S, clock)
     done: set[tuple[bytes, int, bytes]] = set()
-    places = _Places.of(line[-1].outlet, policy, catalog)
+    places = _Contexts.of(line[-1].outlet, policy, catalog)
     yield from places.untried()
     for query in _queries(places, policy, now):
         rows = _showable(policy, catalog, query)
@@ -83,7 +83,7 @@ def rehearse(
             yield Finding("controls", f"tried on {len(done)} kinds of pages only, since each takes long", "hint")
             break
         done.add(same)
-        _put_to_the_test(policy, bounds, query, records, line[-1].outlet, known)
+        _try_page(policy, bounds, query, records, line[-1].outlet, known)
     for origin, record in zip(policy.controls, records, strict=True):
         place = own.get(origin.control.id) if origin.outlet == line[-1].outlet else None
         if place is not None and not places.reach(origin.control):
@@ -98,8 +98,8 @@ def rehearse(
             yield Finding(where, never, "hint")
 
 
-def _put_to_the_test(
-    policy: CompiledPolicy, bounds: Bounds, query: Query, records: list[_Record], outlet: str, known: _Known
+def _try_page(
+    policy: CompiledPolicy, bounds: PageConstraints, query: Query, records: list[_Record], outlet: str, known: _Known
 ) -> None:
     value = np.zeros(len(bounds))
     solution = solve(
@@ -111,9 +111,9 @@ def _put_to_the_test(
         clock=known.clock,
         memory=known.relaxations,
     )
-    late = late_after(2.0 * PAGE_S, known.clock)
-    causes = known.causes.of(bounds, solution.relaxed, solution.settled, late)
-    for c, told in enumerate(tell(policy.controls, bounds, solution, value, causes)):
+    late = is_late_after(2.0 * PAGE_S, known.clock)
+    causes = known.causes.of(bounds, solution.relaxed, solution.minimal_proven, late)
+    for c, told in enumerate(evaluate(policy.controls, bounds, solution, value, causes)):
         if told is None or told.kind == "block":  # what blocks give way to, `defeats` tells
             continue
         records[c].in_force = True
@@ -121,11 +121,11 @@ def _put_to_the_test(
         if by := int(solution.relaxed[c]):
             of = "" if query.placement.outlet == outlet else f" of {query.placement.outlet}"
             where = f"on {query.placement.screen} {query.placement.surface}{of} in {query.region}"
-            records[c].amiss[where] = _amiss(policy.controls[c].control, told, by)
+            records[c].amiss[where] = _problem(policy.controls[c].control, told, by)
             records[c].short.append((by, where, _words(told, query.slots)))
 
 
-def breakable(bounds: Bounds, c: int) -> bool:
+def breakable(bounds: PageConstraints, c: int) -> bool:
     """Whether some page of these candidates would break control `c`: if none, the control never binds here.
 
     With `m` members and `n` others, the first k slots hold from max(0, k - n) to min(k, m) members.
@@ -157,19 +157,19 @@ def _cannot(record: _Record) -> str:
     return text
 
 
-def _words(told: Told, slots: int) -> str:
+def _words(told: ControlOutcome, slots: int) -> str:
     """What is there and what is needed, where that is the cause; else what left no room."""
-    if told.at_least and told.missing and told.missing == told.at_least - told.supply:
+    if told.at_least and told.shortfall and told.shortfall == told.at_least - told.supply:
         return (
             f"it asks for {told.at_least} of {slots} slots, and only {told.supply} may be shown there: "
-            f"{told.missing} more such items are needed"
+            f"{told.shortfall} more such items are needed"
         )
     if told.kind == "share" and (told.at_least or 0) > slots:
         return f"it asks for {told.at_least} of {slots} slots"
     return told.reason()
 
 
-def _amiss(control: Control, told: Told, by: int) -> str:
+def _problem(control: Control, told: ControlOutcome, by: int) -> str:
     """By how much, and in which direction, a control of this kind gives way.
 
     >>> pin = Pin(id="a", action="pin", item="i", slot=1)
@@ -178,7 +178,7 @@ def _amiss(control: Control, told: Told, by: int) -> str:
     """
     if isinstance(control, Pin):
         return "it cannot stand there"
-    if isinstance(control, Space):
+    if isinstance(control, Spacing):
         return f"{by} too many of one {control.attribute} together"
     if isinstance(control, Cap):
         return f"{by} too many of one {control.attribute}"
@@ -189,7 +189,7 @@ def _amiss(control: Control, told: Told, by: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Contexts:
     """Where a policy is rehearsed: its own outlet in `regions`, outlets below in their own region and those `named`."""
 
     outlet: str
@@ -198,7 +198,7 @@ class _Places:
     regions: tuple[str, ...]
 
     @classmethod
-    def of(cls, outlet: str, policy: CompiledPolicy, catalog: Catalog) -> _Places:
+    def of(cls, outlet: str, policy: CompiledPolicy, catalog: Catalog) -> _Contexts:
         scopes = [origin.control.on for origin in policy.controls]
         below = [name for scope in scopes for name in scope.outlets if within(name, outlet)]
         named = dict.fromkeys(region for scope in scopes for region in scope.regions)
@@ -237,7 +237,7 @@ def _provinces(outlet: str, policy: CompiledPolicy, catalog: Catalog) -> list[st
     return sorted({province(name) for name in catalog.regions.names if name.startswith(outlet + ".")})
 
 
-def _queries(places: _Places, policy: CompiledPolicy, now: float) -> Iterator[Query]:
+def _queries(places: _Contexts, policy: CompiledPolicy, now: float) -> Iterator[Query]:
     """Every combination of screen, surface, place and moment in which other controls may be in force."""
     surfaces = {Surface.HOME, *(surface for origin in policy.controls for surface in origin.control.on.surfaces)}
     moments = {now, *(at for o in policy.controls if (at := o.control.active.next(now)) is not None)}
@@ -251,5 +251,5 @@ def _queries(places: _Places, policy: CompiledPolicy, now: float) -> Iterator[Qu
 
 def _showable(policy: CompiledPolicy, catalog: Catalog, query: Query) -> I32:
     rows = np.arange(len(catalog), dtype=np.int32)
-    keep, _ = first_reasons(barred(catalog, rows, query, None))
+    keep, _ = first_match(ineligible(catalog, rows, query, None))
     return rows[keep & ~policy.blocked(rows, query, keep)]

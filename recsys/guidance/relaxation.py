@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds
-from recsys.guidance.existence import AT_LEISURE, Haste, almost, some_page
-from recsys.guidance.memory import Relaxations, key_of, limits_of
+from recsys.guidance.bounds import PageConstraints
+from recsys.guidance.existence import UNLIMITED, SearchBudget, nearly_feasible, find_feasible
+from recsys.guidance.memory import RelaxationCache, cache_key, limits_of
 from recsys.types import F64, I32, Bool
 
 
@@ -21,44 +21,44 @@ class Relaxation:
     page: I32
 
 
-def relaxation(value: F64, attention: F64, bounds: Bounds, memory: Relaxations | None, haste: Haste) -> Relaxation:
+def relaxation(value: F64, attention: F64, bounds: PageConstraints, memory: RelaxationCache | None, haste: SearchBudget) -> Relaxation:
     """What gives way, remembered (then without a page) or found out."""
-    key = key_of(bounds) if memory is not None else b""
-    if memory is not None and (known := memory.recall(key)) is not None:
+    key = cache_key(bounds) if memory is not None else b""
+    if memory is not None and (known := memory.get(key)) is not None:
         return Relaxation(*known, np.zeros(0, np.int32))
-    if memory is None or haste is AT_LEISURE:
+    if memory is None or haste is UNLIMITED:
         kept = relax(value, attention, bounds, haste)
     else:
         limits = limits_of(bounds)
         kept = relax(value, attention, bounds, haste, memory.hint(limits))
         memory.suggest(limits, kept.by)
     if memory is not None and kept.settled.all():
-        memory.remember(key, kept.by, kept.settled)
+        memory.put(key, kept.by, kept.settled)
     return kept
 
 
-def relax(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE, hint: I32 | None = None) -> Relaxation:
+def relax(value: F64, attention: F64, bounds: PageConstraints, haste: SearchBudget = UNLIMITED, hint: I32 | None = None) -> Relaxation:
     """Each control in order of importance gives way by the least that the more important ones allow.
 
     In haste no search but that by prices is asked, so the least that it finds may not be the least there is. When it
     gets late meanwhile, what gives way is what a page breaks that was made to break little of any control first.
     `hint`: by [C] slots that controls gave way on a page like this, where it begins.
     """
-    quick = haste if haste is AT_LEISURE else Haste(0, 0, haste.late)
+    quick = haste if haste is UNLIMITED else SearchBudget(0, 0, haste.late)
     settled = np.ones(bounds.controls, np.bool_)
     by = np.zeros(bounds.controls, np.int32)
     accepted = np.zeros(bounds.controls, np.bool_)
-    page = _beginning(value, attention, bounds, hint, quick)  # keeps all that is accepted so far
-    if haste is not AT_LEISURE:
-        page = near = _nearer(value, attention, bounds, page, quick)
+    page = _warm_start(value, attention, bounds, hint, quick)  # keeps all that is accepted so far
+    if haste is not UNLIMITED:
+        page = near = _improve(value, attention, bounds, page, quick)
     for c in np.flatnonzero(bounds.active).tolist():
         accepted[c] = True
-        most = int(bounds.broken(page)[c])
-        least = min(_shortage(bounds, c), most)
+        most = int(bounds.violated_by(page)[c])
+        least = min(_violation(bounds, c), most)
         while least < most and not haste.late():  # `most` is known to be possible; halve what is between
             middle = (least + most) // 2
             by[c] = middle
-            found = some_page(value, attention, bounds.relaxed(by).only(accepted), quick)
+            found = find_feasible(value, attention, bounds.with_slack(by).only(accepted), quick)
             if found.page is None:
                 least = middle + 1
                 settled[c] &= found.settled
@@ -66,44 +66,44 @@ def relax(value: F64, attention: F64, bounds: Bounds, haste: Haste = AT_LEISURE,
                 page = found.page
                 most = middle
         if least < most:  # late
-            by = bounds.broken(near)
-            return Relaxation(by, by <= shortages(bounds, by), near)
+            by = bounds.violated_by(near)
+            return Relaxation(by, by <= violations(bounds, by), near)
         by[c] = most
     return Relaxation(by, settled, page)
 
 
-def _nearer(value: F64, attention: F64, bounds: Bounds, page: I32, haste: Haste) -> I32:
+def _improve(value: F64, attention: F64, bounds: PageConstraints, page: I32, haste: SearchBudget) -> I32:
     """A page that breaks no control more than this one does, and the more important ones less where one is found."""
     for c in np.flatnonzero(bounds.active).tolist():
-        by = bounds.broken(page)
-        least, most = _shortage(bounds, c), int(by[c])
+        by = bounds.violated_by(page)
+        least, most = _violation(bounds, c), int(by[c])
         while least < most and not haste.late():
             by[c] = (least + most) // 2
-            found = some_page(value, attention, bounds.relaxed(by), haste).page
+            found = find_feasible(value, attention, bounds.with_slack(by), haste).page
             if found is None:
                 least = int(by[c]) + 1
             else:
-                page, by = found, bounds.broken(found)
+                page, by = found, bounds.violated_by(found)
                 most = int(by[c])
     return page
 
 
-def shortages(bounds: Bounds, by: I32) -> I32:
+def violations(bounds: PageConstraints, by: I32) -> I32:
     """[C] `_shortage` of the controls that gave way."""
-    return np.array([_shortage(bounds, c) if by[c] else 0 for c in range(bounds.controls)], np.int32)
+    return np.array([_violation(bounds, c) if by[c] else 0 for c in range(bounds.controls)], np.int32)
 
 
-def _beginning(value: F64, attention: F64, bounds: Bounds, hint: I32 | None, haste: Haste) -> I32:
+def _warm_start(value: F64, attention: F64, bounds: PageConstraints, hint: I32 | None, haste: SearchBudget) -> I32:
     """A page that breaks the more important controls little."""
     pages = [np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)]
-    if (near := almost(value, attention, bounds)) is not None:
+    if (near := nearly_feasible(value, attention, bounds)) is not None:
         pages.append(near)
-    if hint is not None and (found := some_page(value, attention, bounds.relaxed(hint), haste).page) is not None:
+    if hint is not None and (found := find_feasible(value, attention, bounds.with_slack(hint), haste).page) is not None:
         pages.append(found)
-    return min(pages, key=lambda page: tuple(bounds.broken(page)))
+    return min(pages, key=lambda page: tuple(bounds.violated_by(page)))
 
 
-def _shortage(bounds: Bounds, c: int) -> int:
+def _violation(bounds: PageConstraints, c: int) -> int:
     """By how many slots control c must give way for want of candidates or slots alone."""
     rows = bounds.row_control == c
     supply = bounds.member[rows].sum(axis=1)

@@ -22,19 +22,19 @@ from typing import Literal
 
 import numpy as np
 
-from recsys.guidance.bounds import I64, Bounds, Solution
-from recsys.guidance.exact import best_page
-from recsys.guidance.existence import AT_LEISURE, NONE, Haste, depth_first, laid_out, some_page
-from recsys.guidance.kernels.account import account, without_each
-from recsys.guidance.kernels.layout import Layout
-from recsys.guidance.kernels.page import State, closed, plain, start, stride_of, turn
-from recsys.guidance.memory import Relaxations
+from recsys.guidance.bounds import I64, PageConstraints, Solution
+from recsys.guidance.exact import solve_optimal
+from recsys.guidance.existence import UNLIMITED, NONE, SearchBudget, depth_first, build_ordered, find_feasible
+from recsys.guidance.kernels.account import price_report, leave_one_out
+from recsys.guidance.kernels.layout import Instance
+from recsys.guidance.kernels.page import State, is_optimal, solve_without_rows, start, step_size, refine
+from recsys.guidance.memory import RelaxationCache
 from recsys.guidance.pins import pin_prices, pins_alone
-from recsys.guidance.problem import reduce
-from recsys.guidance.relaxation import Relaxation, relax, relaxation, shortages
+from recsys.guidance.problem import presolve
+from recsys.guidance.relaxation import Relaxation, relax, relaxation, violations
 from recsys.types import F64, I32
 
-__all__ = ["EFFORTS", "Bounds", "Effort", "Solution", "late_after", "solve", "warm"]
+__all__ = ["EFFORTS", "PageConstraints", "Effort", "Solution", "is_late_after", "solve", "warm"]
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,20 @@ EFFORTS: dict[str, Effort] = {
 STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
 HUGE = 1e12  # play equivalents: beyond this, sums lose what pages differ by
 SHORT, LONG = 18, 36  # slots
-LONGER = 2.0  # times as long as the turn before it a turn takes, about: it is begun only if so much time is left
-PATIENCE = 5.0  # deadlines that a page may take where it is not known whether one exists
+RETRY_FACTOR = 2.0  # times as long as the turn before it a turn takes, about: it is begun only if so much time is left
+DEADLINE_FACTOR = 5.0  # deadlines that a page may take where it is not known whether one exists
 SEARCHED = 300  # nodes of the search for a page then: some 10 ms
 
 
 def solve(
     value: F64,
     attention: F64,
-    bounds: Bounds,
+    bounds: PageConstraints,
     *,
     effort: Literal["fast", "adaptive", "exact"] = "adaptive",
     deadline_s: float | None = None,
     clock: Callable[[], float] | None = None,
-    memory: Relaxations | None = None,
+    memory: RelaxationCache | None = None,
 ) -> Solution:
     """The best page found, what gave way for it, and what is proven.
 
@@ -125,29 +125,29 @@ def solve(
         )
     if not (np.abs(value) < HUGE).all() or not (np.abs(attention) < HUGE).all():
         raise ValueError(f"value and attention must be finite, and below {HUGE:g}")
-    work = _Work(value, attention, EFFORTS[effort], left_of(deadline_s, clock), _haste(deadline_s, clock))
+    work = _SolveState(value, attention, EFFORTS[effort], remaining(deadline_s, clock), _search_budget(deadline_s, clock))
     nothing = np.zeros(bounds.controls, np.int32)
     solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
     if solution is None:
         kept = relaxation(value, attention, bounds, memory, work.haste)
-        work = replace(work, left=left_of(deadline_s, clock))  # a page that gave way is still to be a good one
+        work = replace(work, left=remaining(deadline_s, clock))  # a page that gave way is still to be a good one
         # where the effort is too small to find a page again, the one that the relaxation left stands
-        solution = work.solve(bounds.relaxed(kept.by), kept, by_prices_only=len(kept.page) > 0)
+        solution = work.solve(bounds.with_slack(kept.by), kept, by_prices_only=len(kept.page) > 0)
         if solution is None:
             kept = kept if len(kept.page) else relax(value, attention, bounds, work.haste)
-            solution = _as_it_is(value, attention, kept)
-            for control, price in pins_alone(value, attention, bounds.relaxed(kept.by)):
+            solution = _unoptimised(value, attention, kept)
+            for control, price in pins_alone(value, attention, bounds.with_slack(kept.by)):
                 solution.price[control] = price
         if not kept.settled.all():
-            solution = _recounted(bounds, solution)
-    return _resolved(value, attention, bounds, solution) if effort == "exact" else solution
+            solution = _with_counts(bounds, solution)
+    return _with_status(value, attention, bounds, solution) if effort == "exact" else solution
 
 
 def warm() -> None:
     """Compile the kernels (or load them from their cache), so that no page waits for it."""
     crowd = np.array([[True, True, False, False]])
     bounds = replace(
-        Bounds.free(np.arange(4, dtype=np.int64), 2),
+        PageConstraints.free(np.arange(4, dtype=np.int64), 2),
         active=np.ones(1, np.bool_),
         member=crowd,
         lower=np.array([[0, 0]], np.int32),
@@ -156,17 +156,17 @@ def warm() -> None:
     )
     value, attention = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 0.5])
     solve(value, attention, bounds)
-    some_page(value, attention, bounds)
-    depth_first(reduce(value, attention, bounds))
+    find_feasible(value, attention, bounds)
+    depth_first(presolve(value, attention, bounds))
 
 
-def late_after(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
+def is_late_after(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
     """Whether so many seconds from now have passed, by a clock; never without one."""
-    left = left_of(seconds, clock)
+    left = remaining(seconds, clock)
     return lambda: left() <= 0.0
 
 
-def left_of(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], float]:
+def remaining(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], float]:
     """How much is left of so many seconds from now, by a clock; without end without one."""
     if seconds is None or clock is None:
         return lambda: math.inf
@@ -174,41 +174,41 @@ def left_of(seconds: float | None, clock: Callable[[], float] | None) -> Callabl
     return lambda: end - clock()
 
 
-def _haste(deadline_s: float | None, clock: Callable[[], float] | None) -> Haste:
+def _search_budget(deadline_s: float | None, clock: Callable[[], float] | None) -> SearchBudget:
     """What may be spent on finding out whether there is any page."""
     if deadline_s is None or clock is None:
-        return AT_LEISURE
-    return Haste(SEARCHED, 0, late_after(PATIENCE * deadline_s, clock))
+        return UNLIMITED
+    return SearchBudget(SEARCHED, 0, is_late_after(DEADLINE_FACTOR * deadline_s, clock))
 
 
 @dataclass(frozen=True)
-class _Work:
+class _SolveState:
     """One question: what is best, how hard to try, and how many seconds are left."""
 
     value: F64
     attention: F64
     effort: Effort
     left: Callable[[], float]
-    haste: Haste = AT_LEISURE
+    haste: SearchBudget = UNLIMITED
 
-    def solve(self, bounds: Bounds, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
+    def solve(self, bounds: PageConstraints, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
         """The best page under bounds that were relaxed so far; None where none was found."""
         order: I64 = np.lexsort((bounds.tie, -self.value))
-        possible, layout = laid_out(self.value, self.attention, bounds, order)
+        possible, layout = build_ordered(self.value, self.attention, bounds, order)
         if not possible:
             return None
         falling = bool((self.attention[1:] <= self.attention[:-1]).all())
-        if falling and plain(layout):
+        if falling and solve_without_rows(layout):
             page = order[: bounds.slots].astype(np.int32)
-            return _as_it_is(self.value, self.attention, replace(kept, page=page))
+            return _unoptimised(self.value, self.attention, replace(kept, page=page))
         state = self._page(layout, bounds, order, falling, by_prices_only)
         if state is None:
             return None
-        if self.effort.certain and not closed(state):
+        if self.effort.certain and not is_optimal(state):
             self._prove(bounds, order, state)
         return self._solution(layout, state, bounds, order, kept)
 
-    def _page(self, layout: Layout, bounds: Bounds, order: I64, falling: bool, by_prices_only: bool) -> State | None:
+    def _page(self, layout: Instance, bounds: PageConstraints, order: I64, falling: bool, by_prices_only: bool) -> State | None:
         """Turn by turn, until proven, good enough, or late."""
         effort, slots = self.effort, bounds.slots
         state = start(layout, 24 + 3 * slots, most := 24 + 8 * slots // 5, effort.rough, effort.fine, STRIDE)
@@ -216,29 +216,29 @@ class _Work:
         last = effort.last if slots <= LONG else ()
         left, took = self.left(), 0.0
         for number, (steps, width, gap) in enumerate((*((*one, 0.0) for one in turns), *last)):
-            enough = _near(state, effort.enough) or (number >= len(turns) and not _near(state, gap))
-            if state.page[0] >= 0 and (enough or left <= LONGER * took):
+            enough = _is_close(state, effort.enough) or (number >= len(turns) and not _is_close(state, gap))
+            if state.page[0] >= 0 and (enough or left <= RETRY_FACTOR * took):
                 break
-            turn(layout, state, stride_of(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
+            refine(layout, state, step_size(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
             before, left = left, self.left()
             took = before - left if left < math.inf else 0.0
         if state.page[0] < 0:
-            some = NONE if by_prices_only else some_page(self.value, self.attention, bounds, self.haste)
+            some = NONE if by_prices_only else find_feasible(self.value, self.attention, bounds, self.haste)
             if some.page is None:
                 return None
             self._take(bounds, order, state, some.page)
         return state
 
-    def _prove(self, bounds: Bounds, order: I64, state: State) -> None:
+    def _prove(self, bounds: PageConstraints, order: I64, state: State) -> None:
         """The proof by HiGHS, however long it takes."""
-        problem = reduce(self.value, self.attention, bounds)
-        answer = best_page(problem)
+        problem = presolve(self.value, self.attention, bounds)
+        answer = solve_optimal(problem)
         if answer.page is not None:
             self._take(bounds, order, state, problem.item[answer.page])
         bound = state.known[0] if answer.settled else answer.bound
         state.known[1] = max(state.known[0], min(state.known[1], bound))
 
-    def _take(self, bounds: Bounds, order: I64, state: State, chosen: I32) -> None:
+    def _take(self, bounds: PageConstraints, order: I64, state: State, chosen: I32) -> None:
         """Another page [K] of candidates, if it is better."""
         worth = float(self.attention @ self.value[chosen])
         if worth > state.known[0]:
@@ -247,47 +247,47 @@ class _Work:
             state.page[:], state.known[0] = place[chosen], worth
             state.known[1] = max(state.known[1], worth)
 
-    def _solution(self, layout: Layout, state: State, bounds: Bounds, order: I64, kept: Relaxation) -> Solution:
+    def _solution(self, layout: Instance, state: State, bounds: PageConstraints, order: I64, kept: Relaxation) -> Solution:
         chosen = order[state.page].astype(np.int32)
-        controls, proven = bounds.controls, closed(state)
+        controls, proven = bounds.controls, is_optimal(state)
         price, credit = np.zeros(controls), np.zeros((controls, len(order)))
-        account(layout, state, order, price, credit)
+        price_report(layout, state, order, price, credit)
         stays = np.zeros((controls, len(order)), np.bool_)
         stays[:, chosen] = True
         pair = np.full((len(order), 2), -1, np.int32)
         if self.effort.explain:
-            without_each(layout, state, order, price, credit, stays, pair)
+            leave_one_out(layout, state, order, price, credit, stays, pair)
         for control, estimate in pin_prices(layout, state, bounds, order):
             price[control] = estimate
         worth = math.fsum(self.attention * self.value[chosen])
         return Solution(
             chosen=chosen,
             relaxed=kept.by,
-            settled=kept.settled,
+            minimal_proven=kept.settled,
             price=price,
             resolved=np.zeros(controls, np.bool_),
             credit=credit,
-            stays=stays,
-            pair=pair,
+            on_page_without=stays,
+            joint_cause=pair,
             value=worth,
             bound=worth if proven else max(worth, float(state.known[1])),
             proven=proven,
         )
 
 
-def _near(state: State, enough: float) -> bool:
+def _is_close(state: State, enough: float) -> bool:
     best, bound = state.known
-    return closed(state) or bool(bound - best <= enough * abs(best))
+    return is_optimal(state) or bool(bound - best <= enough * abs(best))
 
 
-def _recounted(bounds: Bounds, solution: Solution) -> Solution:
+def _with_counts(bounds: PageConstraints, solution: Solution) -> Solution:
     """What was relaxed in haste by more than the page breaks is not said to have given way so far."""
-    by = bounds.broken(solution.chosen)
-    settled = (solution.settled & (by == solution.relaxed)) | (by <= shortages(bounds, by))
+    by = bounds.violated_by(solution.chosen)
+    settled = (solution.minimal_proven & (by == solution.relaxed)) | (by <= violations(bounds, by))
     return replace(solution, relaxed=by, settled=settled)
 
 
-def _as_it_is(value: F64, attention: F64, kept: Relaxation) -> Solution:
+def _unoptimised(value: F64, attention: F64, kept: Relaxation) -> Solution:
     """The page of a relaxation, without prices; the best values in the best slots are its bound."""
     none = np.zeros(len(kept.by))
     worth = math.fsum(attention * value[kept.page])
@@ -295,26 +295,26 @@ def _as_it_is(value: F64, attention: F64, kept: Relaxation) -> Solution:
     return Solution(
         chosen=kept.page,
         relaxed=kept.by,
-        settled=kept.settled,
+        minimal_proven=kept.settled,
         price=none,
         resolved=np.full(len(none), worth >= top),
         credit=np.zeros((len(none), len(value))),
-        stays=np.isin(np.arange(len(value)), kept.page)[None, :].repeat(len(none), axis=0),
-        pair=np.full((len(value), 2), -1, np.int32),
+        on_page_without=np.isin(np.arange(len(value)), kept.page)[None, :].repeat(len(none), axis=0),
+        joint_cause=np.full((len(value), 2), -1, np.int32),
         value=worth,
         bound=max(worth, top),
         proven=worth >= top,
     )
 
 
-def _resolved(value: F64, attention: F64, bounds: Bounds, solution: Solution) -> Solution:
+def _with_status(value: F64, attention: F64, bounds: PageConstraints, solution: Solution) -> Solution:
     """Exact prices: solve again with each control one unit looser."""
     price, resolved = solution.price.copy(), solution.resolved.copy()
-    work = _Work(value, attention, EFFORTS["exact"], lambda: math.inf)
+    work = _SolveState(value, attention, EFFORTS["exact"], lambda: math.inf)
     for c in np.flatnonzero(bounds.active).tolist():
         looser = solution.relaxed.copy()
         looser[c] += 1
-        other = work.solve(bounds.relaxed(looser), Relaxation(looser, solution.settled, solution.chosen))
+        other = work.solve(bounds.with_slack(looser), Relaxation(looser, solution.minimal_proven, solution.chosen))
         if other is not None:
             price[c], resolved[c] = max(0.0, other.value - solution.value), other.proven and solution.proven
     return replace(solution, price=price, resolved=resolved)

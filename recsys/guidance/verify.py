@@ -17,13 +17,13 @@ import numpy as np
 from recsys.batch import Candidates
 from recsys.catalog import Catalog, Item
 from recsys.errors import Finding
-from recsys.guidance.bounds import Bounds, Solution, relative_gap
-from recsys.guidance.causes import Cause, Causes, exists
+from recsys.guidance.bounds import PageConstraints, Solution, relative_gap
+from recsys.guidance.causes import ConflictSet, Causes, exists
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.controls import Attribute, Cap
-from recsys.guidance.exact import any_page, best_page
-from recsys.guidance.problem import reduce
-from recsys.guidance.receipt import Receipt, best_without, costs, most_worth, priced, speaks, write_receipt
+from recsys.guidance.exact import any_page, solve_optimal
+from recsys.guidance.problem import presolve
+from recsys.guidance.receipt import Receipt, best_without, is_positive, most_worth, priced, controls_touching, write_receipt
 from recsys.ranking.probabilities import PLAY
 from recsys.types import F64, I32
 
@@ -32,7 +32,7 @@ def verify(
     receipt: Receipt,
     chosen: I32,
     policy: CompiledPolicy,
-    bounds: Bounds,
+    bounds: PageConstraints,
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
@@ -48,7 +48,7 @@ def verify(
     broken_page = tuple(_page(chosen, bounds))
     if broken_page:
         return broken_page
-    by = excess(bounds, chosen)
+    by = find_excess(bounds, chosen)
     value, weight = batch.utility + batch.bonus, attention[: bounds.slots]
     findings = list(_numbers(receipt, chosen, batch, weight))
     findings += _plays(receipt, chosen, bounds, batch, weight)
@@ -60,7 +60,7 @@ def verify(
     return tuple(findings)
 
 
-def excess(bounds: Bounds, chosen: I32) -> I32:
+def find_excess(bounds: PageConstraints, chosen: I32) -> I32:
     """[C] by how many slots the page breaks each control, counted slot by slot."""
     by = [0] * bounds.controls
     page = [int(i) for i in chosen]
@@ -82,7 +82,7 @@ def excess(bounds: Bounds, chosen: I32) -> I32:
     return np.array(by, np.int32)
 
 
-def _page(chosen: I32, bounds: Bounds) -> Iterator[Finding]:
+def _page(chosen: I32, bounds: PageConstraints) -> Iterator[Finding]:
     if len(chosen) != bounds.slots:
         yield Finding("page", f"{len(chosen)} items in a page of {bounds.slots} slots")
     if len(set(chosen.tolist())) != len(chosen):
@@ -112,7 +112,7 @@ def _numbers(receipt: Receipt, chosen: I32, batch: Candidates, attention: F64) -
         yield Finding("proven", "bound and value agree, so the page is proven to be best")
 
 
-def _plays(receipt: Receipt, chosen: I32, bounds: Bounds, batch: Candidates, attention: F64) -> Iterator[Finding]:
+def _plays(receipt: Receipt, chosen: I32, bounds: PageConstraints, batch: Candidates, attention: F64) -> Iterator[Finding]:
     """Expected plays of the page and of the best page without guidance, counted slot by slot."""
     pages = {"expected_plays": chosen, "expected_plays_without": best_without(batch.utility, bounds)}
     for field, page in pages.items():
@@ -126,7 +126,7 @@ def _lines(
     chosen: I32,
     by: I32,
     policy: CompiledPolicy,
-    bounds: Bounds,
+    bounds: PageConstraints,
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
@@ -140,7 +140,7 @@ def _lines(
         chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, np.full((n, 2), -1, np.int32),
         0.0, 0.0, False,
     )  # fmt: skip
-    causes = _said_causes(receipt, by, policy)
+    causes = _reported_causes(receipt, by, policy)
     own = write_receipt(policy, bounds, recount, batch, attention, catalog, causes)
     if receipt.policy_version != own.policy_version:
         yield Finding("policy_version", f"should be {own.policy_version}")
@@ -166,7 +166,7 @@ def _lines(
     candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
     for place, (move, counted_move) in enumerate(zip(receipt.moved, own.moved, strict=True)):
         i = candidate[move.item_id]
-        about = any(number.get(one, -1) in speaks(bounds, i) for one in move.control_ids)
+        about = any(number.get(one, -1) in controls_touching(bounds, i) for one in move.control_ids)
         cause = "controls" if about else counted_move.cause  # no control is named in the recount
         if move.cause != cause:
             yield Finding(f"moved[{place}].cause", f"should be {cause}")
@@ -203,19 +203,19 @@ def value_of(item: Item, attribute: Attribute) -> str:
 
 
 def _responsible(
-    receipt: Receipt, policy: CompiledPolicy, bounds: Bounds, batch: Candidates, catalog: Catalog
+    receipt: Receipt, policy: CompiledPolicy, bounds: PageConstraints, batch: Candidates, catalog: Catalog
 ) -> Iterator[Finding]:
     number = {origin.control.id: c for c, origin in enumerate(policy.controls) if bounds.active[c]}
     candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
     for place, move in enumerate(receipt.moved):
-        may = speaks(bounds, candidate[move.item_id]) if move.cause == "controls" else set(number.values())
+        may = controls_touching(bounds, candidate[move.item_id]) if move.cause == "controls" else set(number.values())
         ids = move.control_ids
         if len(ids) > 2 or len(set(ids)) < len(ids) or any(number.get(one, -1) not in may for one in ids):
             yield Finding(f"moved[{place}].control_ids", f"{ids} are not one or two controls about {move.item_id}")
 
 
 def _prices(
-    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, value: F64, attention: F64
+    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: PageConstraints, value: F64, attention: F64
 ) -> Iterator[Finding]:
     """Bound and prices against the best values in the best slots."""
     free, pinned = most_worth(value, attention, bounds), most_worth(value, attention, bounds, by)
@@ -224,7 +224,7 @@ def _prices(
     hows = {price.how for price in receipt.price}
     if len(hows) > 1:
         yield Finding("price", "either all prices were found by solving again, or none")
-    due = priced(bounds) if costs(receipt.bound, free) else []
+    due = priced(bounds) if is_positive(receipt.bound, free) else []
     ids = [policy.controls[c].control.id for c in due]
     if [price.control_id for price in receipt.price] != ids:
         yield Finding("price", f"prices are due of {', '.join(ids) or 'none'}, in this order")
@@ -236,13 +236,13 @@ def _prices(
             )
     if (
         hows == {"dual"}
-        and costs(receipt.bound, pinned)
+        and is_positive(receipt.bound, pinned)
         and not any(price.play_equivalents > 0 for price in receipt.price)
     ):
         yield Finding("price", f"without any price no bound below {pinned:.9g} can be told")
 
 
-def _said_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Causes:
+def _reported_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Causes:
     """The causes as the receipt tells them, without controls that are not there, to be put to the test by `_causes`."""
     number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
     said = {line.id: line.why for line in receipt.controls if line.why}
@@ -251,53 +251,53 @@ def _said_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Causes:
         why = said.get(policy.controls[c].control.id)
         ids = why.control_ids if why else ()
         causes[c] = (
-            Cause(why.alone, tuple(sorted({number[one] for one in ids if one in number})), why.narrowed)
+            ConflictSet(why.alone, tuple(sorted({number[one] for one in ids if one in number})), why.narrowed)
             if why
-            else Cause()
+            else ConflictSet()
         )
     return causes
 
 
-def _causes(receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, exact: bool) -> Iterator[Finding]:
+def _causes(receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: PageConstraints, exact: bool) -> Iterator[Finding]:
     """Every cause is asked for again: what is said to leave no room must leave none, and each part be needed."""
 
     def page(c: int, less: int, others: tuple[int, ...] = ()) -> bool | None:
         keep, loose = np.zeros(bounds.controls, np.bool_), by.copy()
         keep[[c, *others]], loose[c] = True, less
-        asked = bounds.relaxed(loose).only(keep)
+        asked = bounds.with_slack(loose).only(keep)
         if not exact:
             return exists(asked)
-        return any_page(reduce(np.zeros(len(bounds)), np.ones(bounds.slots), asked)).page is not None
+        return any_page(presolve(np.zeros(len(bounds)), np.ones(bounds.slots), asked)).page is not None
 
     lines = {line.id: place for place, line in enumerate(receipt.controls)}
-    for c, cause in _said_causes(receipt, by, policy).items():
+    for c, cause in _reported_causes(receipt, by, policy).items():
         if c in bounds.block_control:
             continue  # counted from the page, in `_lines`
         place, least = lines[policy.controls[c].control.id], int(by[c])
-        where, alone, others = f"controls[{place}].why", cause.alone, cause.controls
+        where, alone, others = f"controls[{place}].why", cause.violated_alone_by, cause.controls
         if any(other >= c or not bounds.active[other] for other in others):
             yield Finding(f"{where}.control_ids", "are not more important controls in force")
         elif not 0 <= alone <= least or (alone and page(c, alone - 1)) or page(c, alone) is False:
             yield Finding(f"{where}.alone", f"without other controls it would not give way by {alone}")
         elif alone == least:
-            if others or not cause.narrowed:
+            if others or not cause.irreducible:
                 yield Finding(where, "needs no other control to give way so far")
         elif not others:
             if receipt.controls[place].settled:
                 yield Finding(where, "is settled, so a cause is known")
         elif page(c, least - 1, others):
             yield Finding(f"{where}.control_ids", f"leave room to give way by {least - 1} only")
-        elif cause.narrowed:
+        elif cause.irreducible:
             for one in others:
                 if page(c, least - 1, tuple(other for other in others if other != one)) is False:
                     yield Finding(f"{where}.control_ids", f"{policy.controls[one].control.id} is not needed")
 
 
 def _optimum(
-    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: Bounds, value: F64, attention: F64
+    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: PageConstraints, value: F64, attention: F64
 ) -> Iterator[Finding]:
     """Claims about pages that were not chosen, settled by HiGHS."""
-    best = best_page(reduce(value, attention, bounds.relaxed(by))).bound
+    best = solve_optimal(presolve(value, attention, bounds.with_slack(by))).bound
     if receipt.bound < best - _tolerance(best):
         yield Finding("bound", f"a page worth {best:.9g} exists")
     kept = np.zeros(bounds.controls, np.bool_)
@@ -308,14 +308,14 @@ def _optimum(
         if by[c] and receipt.controls[place].settled:
             less = by.copy()
             less[c] -= 1
-            if any_page(reduce(value, attention, bounds.relaxed(less).only(kept))).page is not None:
+            if any_page(presolve(value, attention, bounds.with_slack(less).only(kept))).page is not None:
                 yield Finding(f"controls[{place}].by", f"need not have given way by {by[c]}")
     number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
     for place, price in enumerate(receipt.price):
         if price.how == "resolved":
             looser = by.copy()
             looser[number[price.control_id]] += 1
-            worth = best_page(reduce(value, attention, bounds.relaxed(looser))).bound - receipt.value
+            worth = solve_optimal(presolve(value, attention, bounds.with_slack(looser))).bound - receipt.value
             if not math.isclose(price.play_equivalents, worth, rel_tol=1e-6, abs_tol=1e-6):
                 yield Finding(f"price[{place}].play_equivalents", f"one unit looser the page would gain {worth:.9g}")
 

@@ -12,7 +12,7 @@ from recsys.guidance.controls import Pin
 from recsys.guidance.policy import Policy
 
 
-def unknown_words(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
+def unknown_terms(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
     """One finding for each label, axis, outlet, region, series, provider or item that the catalogue does not know."""
     for place, control in enumerate(policy.controls):
         if isinstance(control, Pin):
@@ -37,13 +37,13 @@ def _unknown(part: Condition, catalog: Catalog) -> Iterator[tuple[str, str]]:
     for field, said, known, separator in trees:
         for word in said:
             if not any(name == word or (separator and name.startswith(word + separator)) for name in known):
-                yield field, f"no item has the {field} {word!r}{meant(word, known, separator)}"
+                yield field, f"no item has the {field} {word!r}{did_you_mean(word, known, separator)}"
     for item in part.item:
         if item not in catalog.row_of:
             yield "item", f"item {item!r} is not in the catalogue"
 
 
-def meant(word: str, known: Iterable[str], separator: str) -> str:
+def did_you_mean(word: str, known: Iterable[str], separator: str) -> str:
     """ "; did you mean ...?" when a known word, or a node above one, is close."""
     nodes = set(known)
     if separator:

@@ -14,7 +14,7 @@ import numpy as np
 from recsys.types import F64
 
 
-def effective_kinds(mass: F64) -> float:
+def effective_number(mass: F64) -> float:
     """Number of equally frequent kinds with the same concentration as `mass` [G]; NaN for none.
 
     >>> effective_kinds(np.array([2.0, 2.0, 2.0])).__round__(9), effective_kinds(np.array([5.0, 0.0]))
@@ -24,7 +24,7 @@ def effective_kinds(mass: F64) -> float:
     return float(1.0 / np.sum((np.asarray(mass) / total) ** 2)) if total > 0 else float("nan")
 
 
-def cocoon_index(shown: F64, offer: F64) -> float:
+def concentration_index(shown: F64, offer: F64) -> float:
     """0 when a viewer was shown as many kinds as are on offer, 1 when only one; NaN where one kind is on offer.
 
     shown, offer  [G]  attention-weighted mass of each kind, over the stretch of time; what is on offer
@@ -32,7 +32,7 @@ def cocoon_index(shown: F64, offer: F64) -> float:
     >>> cocoon_index(np.array([9.0, 0.0, 0.0]), np.ones(3)), cocoon_index(np.ones(3), np.ones(3))
     (1.0, 0.0)
     """
-    wide, narrow = effective_kinds(offer), effective_kinds(shown)
+    wide, narrow = effective_number(offer), effective_number(shown)
     if not wide > 1.0 + 1e-12 or np.isnan(narrow):
         return float("nan")
     return float(np.clip((wide - narrow) / (wide - 1.0), 0.0, 1.0))

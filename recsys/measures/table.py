@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys.catalog import Catalog
 from recsys.measures.calibration import miscalibration, profile
-from recsys.measures.cocoon import cocoon_index
+from recsys.measures.cocoon import concentration_index
 from recsys.measures.diversity import intra_list_diversity
 from recsys.measures.exposure import coverage, exposure, gini
 from recsys.measures.radio import discounted, fragmentation, representation
@@ -21,7 +21,7 @@ from recsys.types import F64, I32
 
 
 @dataclass(frozen=True)
-class Fate:
+class ControlOutcome:
     """What became of a control on a page: status, slots it gave way by, price of one unit in play equivalents."""
 
     control_id: str
@@ -31,7 +31,7 @@ class Fate:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PageView:
     """One impression of K items.
 
     row        [K]  catalogue rows in slot order
@@ -47,12 +47,12 @@ class Seen:
     row: I32
     attention: F64
     history: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
-    fates: tuple[Fate, ...] = ()
+    outcomes: tuple[ControlOutcome, ...] = ()
     engagement: float = float("nan")
     unguided: float = float("nan")
 
 
-def measures(pages: Sequence[Seen], catalog: Catalog, target: F64 | None = None) -> dict[str, float]:
+def compute_metrics(pages: Sequence[PageView], catalog: Catalog, target: F64 | None = None) -> dict[str, float]:
     """The measures of one group of impressions; NaN where there is nothing to measure.
 
     target  [L]  what editors aim at, as masses over the catalogue's labels
@@ -83,36 +83,36 @@ def measures(pages: Sequence[Seen], catalog: Catalog, target: F64 | None = None)
         "intra_list_diversity": _mean(intra_list_diversity(label[page.row]) for page in pages),
         "radio_representation": _mean(representation(label[page.row], offer) for page in pages),
         "radio_fragmentation": fragmentation(ranked),
-        "cocoon_index": _cocoon(pages, of_page, offer),
+        "cocoon_index": _concentration(pages, of_page, offer),
     }
 
 
-def control_measures(pages: Iterable[Seen]) -> dict[str, dict[str, float]]:
+def control_measures(pages: Iterable[PageView]) -> dict[str, dict[str, float]]:
     """Control -> pages where it was in force, satisfaction rate, relaxed and impossible share, mean price in play
     equivalents."""
-    fates: dict[str, list[Fate]] = defaultdict(list)
+    fates: dict[str, list[ControlOutcome]] = defaultdict(list)
     for page in pages:
-        for fate in page.fates:
+        for fate in page.outcomes:
             fates[fate.control_id].append(fate)
-    return {name: _of_control(found) for name, found in sorted(fates.items())}
+    return {name: _control_metrics(found) for name, found in sorted(fates.items())}
 
 
-def table(
-    pages: Sequence[Seen], catalog: Catalog, by: Callable[[Seen], str] = lambda page: page.placement
+def report_table(
+    pages: Sequence[PageView], catalog: Catalog, by: Callable[[PageView], str] = lambda page: page.placement
 ) -> dict[str, list[object]]:
     """Columns of all measures, one row per group, as for a data frame: {"group": [...], "pages": [...], ...}."""
-    groups: dict[str, list[Seen]] = defaultdict(list)
+    groups: dict[str, list[PageView]] = defaultdict(list)
     for page in pages:
         groups[by(page)].append(page)
     names = sorted(groups)
-    rows: list[Mapping[str, float]] = [measures(groups[name], catalog) for name in names]
+    rows: list[Mapping[str, float]] = [compute_metrics(groups[name], catalog) for name in names]
     columns: dict[str, list[object]] = {"group": list(names)}
     for name in rows[0] if rows else ():
         columns[name] = [row[name] for row in rows]
     return columns
 
 
-def _of_control(fates: Sequence[Fate]) -> dict[str, float]:
+def _control_metrics(fates: Sequence[ControlOutcome]) -> dict[str, float]:
     status = [fate.status for fate in fates]
     return {
         "pages": float(len(fates)),
@@ -123,12 +123,12 @@ def _of_control(fates: Sequence[Fate]) -> dict[str, float]:
     }
 
 
-def _cocoon(pages: Sequence[Seen], of_page: Sequence[F64], offer: F64) -> float:
+def _concentration(pages: Sequence[PageView], of_page: Sequence[F64], offer: F64) -> float:
     """Mean index of the viewers of the group, over all that each was shown in it."""
     shown: dict[str, F64] = {}
     for page, of in zip(pages, of_page, strict=True):
         shown[page.viewer_id] = shown.get(page.viewer_id, 0.0) + of * page.attention.sum()
-    return _mean(cocoon_index(mass, offer) for mass in shown.values())
+    return _mean(concentration_index(mass, offer) for mass in shown.values())
 
 
 def _mean(figures: Iterable[float]) -> float:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from recsys.catalog import Catalog
-from recsys.guidance.controls import Share as ShareControl
-from recsys.guidance.inherit import Origin
+from recsys.guidance.controls import Quota as ShareControl
+from recsys.guidance.inherit import SourcedControl
 from recsys.preview.groups import GROUPS_MAX, Groups
 from recsys.preview.pairs import AFTER, BEFORE, FREE, Pairs
 from recsys.preview.report import (
@@ -22,9 +22,9 @@ from recsys.preview.report import (
     Slice,
     WorstHit,
 )
-from recsys.preview.resample import Figure, ratio
-from recsys.preview.shown import Fate, Shown
-from recsys.preview.study import Asked, Study
+from recsys.preview.resample import Estimate, ratio
+from recsys.preview.shown import ControlOutcome, PageSummary
+from recsys.preview.study import ReplayRequest, Study
 
 CAUSES_MAX = 3
 NO_PRICE_YET = (
@@ -33,7 +33,7 @@ NO_PRICE_YET = (
 VIEWERS_MIN = 10
 """A group of fewer viewers is not told of."""
 
-LEAST = 1e-3
+MIN_PAGES = 1e-3
 """What is divided by is at least this part of its mean size: utility may be 0 or below."""
 
 HOUR_S = 3600.0
@@ -63,16 +63,16 @@ def shares(groups: Groups, kind: str, pairs: Pairs) -> tuple[Share, ...]:
                 unguided=float(share[FREE, g]),
                 before=float(share[BEFORE, g]),
                 after=float(share[AFTER, g]),
-                difference=Figure(mean=float(share[AFTER, g] - share[BEFORE, g]), low=float(low), high=float(high)),
+                difference=Estimate(mean=float(share[AFTER, g] - share[BEFORE, g]), low=float(low), high=float(high)),
             )
         )
     return tuple(rows)
 
 
-def slices(pairs: Pairs, of: Callable[[Asked], str], viewers_min: int = 1) -> tuple[Slice, ...]:
+def slices(pairs: Pairs, of: Callable[[ReplayRequest], str], viewers_min: int = 1) -> tuple[Slice, ...]:
     """The same figures for parts of the requests with so many viewers at least, the most frequent first."""
     parts: dict[str, list[int]] = defaultdict(list)
-    for i, asked in enumerate(pairs.asked):
+    for i, asked in enumerate(pairs.requests):
         parts[of(asked)].append(i)
     told = [part for part in parts.items() if len({pairs.unit[i] for i in part[1]}) >= viewers_min]
     return tuple(_slice(pairs, name, at) for name, at in sorted(told, key=lambda p: (-len(p[1]), p[0])))
@@ -81,8 +81,8 @@ def slices(pairs: Pairs, of: Callable[[Asked], str], viewers_min: int = 1) -> tu
 def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
     free, before, after = pairs.utility[:, at]
     plays = pairs.expected_plays[:, at]
-    total = max(abs(float(free.sum())), LEAST * float(np.abs(free).sum()), 1e-9)
-    gave = [float(np.mean([pairs.shown[side][i].gave_way for i in at])) for side in (BEFORE, AFTER)]
+    total = max(abs(float(free.sum())), MIN_PAGES * float(np.abs(free).sum()), 1e-9)
+    gave = [float(np.mean([pairs.pages[side][i].has_relaxed for i in at])) for side in (BEFORE, AFTER)]
     return Slice(
         name=name,
         requests=len(at),
@@ -90,29 +90,29 @@ def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
         expected_plays=ratio(plays[AFTER] - plays[BEFORE], plays[BEFORE], pairs.w[:, at]),
         guidance_cost_before=float((free - before).sum()) / total,
         guidance_cost_after=float((free - after).sum()) / total,
-        gave_way_before=gave[0],
-        gave_way_after=gave[1],
+        relaxed_before=gave[0],
+        relaxed_after=gave[1],
     )
 
 
-def control_reports(study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int, Shown]]) -> tuple[ControlReport, ...]:
+def control_reports(study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int, PageSummary]]) -> tuple[ControlReport, ...]:
     """Every control in force on any page, those of the draft first, in the order of their importance; then targets
     whose price is not known yet."""
-    fates: dict[tuple[str, str], dict[int, list[tuple[Fate, int]]]] = {}
+    fates: dict[tuple[str, str], dict[int, list[tuple[ControlOutcome, int]]]] = {}
     for side in (AFTER, BEFORE):
-        for i, page in enumerate(pairs.shown[side]):
-            for fate in page.fates:
+        for i, page in enumerate(pairs.pages[side]):
+            for fate in page.outcomes:
                 of = fates.setdefault((fate.control_id, fate.origin), {AFTER: [], BEFORE: []})
                 of[side].append((fate, i))
     lines = [_control(pairs, of, drops.get(control_id, {})) for (control_id, _), of in fates.items()]
     seen = {line.id for line in lines}
     said = {origin.control.id: origin for policy in study.after.values() for origin in policy.controls}
-    others = (_off_receipts(said[name], *_worth(pairs, pages)) for name, pages in drops.items() if name not in seen)
-    new = (_off_receipts(origin, None, 0, NO_PRICE_YET) for origin in study.unpriced().values())
+    others = (_from_receipts(said[name], *_worth(pairs, pages)) for name, pages in drops.items() if name not in seen)
+    new = (_from_receipts(origin, None, 0, NO_PRICE_YET) for origin in study.unpriced().values())
     return (*lines, *others, *new)
 
 
-def _control(pairs: Pairs, of: Mapping[int, list[tuple[Fate, int]]], dropped: Mapping[int, Shown]) -> ControlReport:
+def _control(pairs: Pairs, of: Mapping[int, list[tuple[ControlOutcome, int]]], dropped: Mapping[int, PageSummary]) -> ControlReport:
     first = (of[AFTER] or of[BEFORE])[0][0]
     after = [fate for fate, _ in of[AFTER]]
     status = Counter(fate.status for fate in after)
@@ -121,43 +121,43 @@ def _control(pairs: Pairs, of: Mapping[int, list[tuple[Fate, int]]], dropped: Ma
         id=first.control_id,
         origin=first.origin,
         action=first.action,
-        hardness=first.hardness,
+        enforcement=first.hardness,
         pages_before=len(of[BEFORE]),
         pages_after=len(after),
-        kept_before=_kept([fate for fate, _ in of[BEFORE]]),
-        kept_after=_kept(after),
-        binding_after=status["binding"] / len(after) if after else None,
+        met_before=_share_met([fate for fate, _ in of[BEFORE]]),
+        met_after=_share_met(after),
+        active_after=status["binding"] / len(after) if after else None,
         relaxed_after=status["relaxed"],
-        impossible_after=status["impossible"],
+        infeasible_after=status["impossible"],
         price=float(np.mean([fate.price for fate in after])) if after else 0.0,
-        worth=worth,
+        value=worth,
         tried=tried,
         causes=_causes(pairs, of[AFTER]),
     )
 
 
-def _off_receipts(origin: Origin, worth: Figure | None, tried: int, note: str = "") -> ControlReport:
+def _from_receipts(origin: SourcedControl, worth: Estimate | None, tried: int, note: str = "") -> ControlReport:
     """A boost or target: it never stands on a receipt, so only what it costs is told."""
     return ControlReport(
         id=origin.control.id,
         origin=origin.outlet,
         action=origin.control.action,
-        hardness=origin.control.hardness,
+        enforcement=origin.control.enforcement,
         pages_before=0,
         pages_after=0,
-        kept_before=None,
-        kept_after=None,
-        binding_after=None,
+        met_before=None,
+        met_after=None,
+        active_after=None,
         relaxed_after=0,
-        impossible_after=0,
+        infeasible_after=0,
         price=0.0,
-        worth=worth,
+        value=worth,
         tried=tried,
         note=note,
     )
 
 
-def _worth(pairs: Pairs, dropped: Mapping[int, Shown]) -> tuple[Figure | None, int]:
+def _worth(pairs: Pairs, dropped: Mapping[int, PageSummary]) -> tuple[Estimate | None, int]:
     """Utility gained without the control, relative to the draft's, over the requests on which that was tried."""
     at = [i for i, n in enumerate(pairs.numbers) if n in dropped]
     if not at:
@@ -167,19 +167,19 @@ def _worth(pairs: Pairs, dropped: Mapping[int, Shown]) -> tuple[Figure | None, i
     return ratio(free - after, after, pairs.w[:, at]), len(at)
 
 
-def _kept(fates: list[Fate]) -> float | None:
+def _share_met(fates: list[ControlOutcome]) -> float | None:
     return sum(fate.by == 0 for fate in fates) / len(fates) if fates else None
 
 
-def _causes(pairs: Pairs, fates: list[tuple[Fate, int]]) -> tuple[Cause, ...]:
+def _causes(pairs: Pairs, fates: list[tuple[ControlOutcome, int]]) -> tuple[Cause, ...]:
     """Why it gave way: how often inventory was missing, how often more important controls left no room."""
-    broken = [(fate, pairs.asked[i].query) for fate, i in fates if fate.by]
+    broken = [(fate, pairs.requests[i].query) for fate, i in fates if fate.by]
     reasons = Counter(fate.reason for fate, _ in broken)
     where = {fate.reason: f"{q.placement.screen} {q.placement.surface} in {q.region}" for fate, q in reversed(broken)}
     return tuple(Cause(reason=r, pages=n, where=where[r]) for r, n in reasons.most_common(CAUSES_MAX))
 
 
-def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, Shown]]) -> tuple[Point, ...]:
+def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, PageSummary]]) -> tuple[Point, ...]:
     """The draft at every strength that was tried, on the requests for which all of them are there."""
     if not strengths:
         return ()
@@ -188,18 +188,18 @@ def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, 
     if not at:
         return ()
     points = {s: [pages[pairs.numbers[i]] for i in at] for s, pages in strengths.items()}
-    points[1.0] = [pairs.shown[AFTER][i] for i in at]
+    points[1.0] = [pairs.pages[AFTER][i] for i in at]
     return tuple(_point(study, pairs, at, s, pages) for s, pages in sorted(points.items()))
 
 
-def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: list[Shown]) -> Point:
+def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: list[PageSummary]) -> Point:
     catalog, free = study.world.catalog, pairs.utility[FREE, at]
     there = np.array([page.page_utility for page in pages])
     total = max(sum(float(page.attention.sum()) for page in pages), 1e-9)
     values: dict[str, float] = defaultdict(float)
     floors: dict[str, float] = defaultdict(float)
     for i, page in zip(at, pages, strict=True):
-        query = pairs.asked[i].query
+        query = pairs.requests[i].query
         policy = study.after[query.placement.outlet]
         for axis in policy.effective.weights:
             if axis in catalog.axes.code:
@@ -214,7 +214,7 @@ def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: li
         strength=strength,
         requests=len(at),
         guidance_cost=ratio(free - there, free, pairs.w[:, at]),
-        gave_way=float(np.mean([page.gave_way for page in pages])),
+        relaxed=float(np.mean([page.has_relaxed for page in pages])),
         values=dict(values),
         floors=dict(floors),
     )
@@ -229,10 +229,10 @@ def worst_hit(pairs: Pairs) -> WorstHit | None:
     if len(viewers) // 10 < VIEWERS_MIN:
         return None
     size = np.abs(before)
-    change = (after - before) / np.maximum(size, max(LEAST * float(size.mean()), 1e-9))
+    change = (after - before) / np.maximum(size, max(MIN_PAGES * float(size.mean()), 1e-9))
     worst = np.argsort(change, kind="stable")[: len(viewers) // 10]
     hit = np.isin(place, worst)
-    screens = Counter(asked.query.placement.screen.value for asked, h in zip(pairs.asked, hit, strict=True) if h)
+    screens = Counter(asked.query.placement.screen.value for asked, h in zip(pairs.requests, hit, strict=True) if h)
     return WorstHit(
         viewers=len(worst),
         mean_change_all=float(change.mean()),
@@ -245,27 +245,27 @@ def worst_hit(pairs: Pairs) -> WorstHit | None:
 def examples(pairs: Pairs, catalog: Catalog) -> tuple[Example, ...]:
     """Pages to look at: the one that changes most, one near the end of the order, a typical one."""
     loss = pairs.utility[BEFORE] - pairs.utility[AFTER]
-    moved = np.array([_moved(b, a) for b, a in zip(pairs.shown[BEFORE], pairs.shown[AFTER], strict=True)])
+    moved = np.array([_moved(b, a) for b, a in zip(pairs.pages[BEFORE], pairs.pages[AFTER], strict=True)])
     order = np.lexsort((loss, moved))
     chosen = dict.fromkeys(int(order[round(at * (len(order) - 1))]) for _, at in EXAMPLES)
     return tuple(_example(pairs, i, int(moved[i]), catalog) for i in chosen)
 
 
-def _moved(before: Shown, after: Shown) -> int:
+def _moved(before: PageSummary, after: PageSummary) -> int:
     size = min(len(before.row), len(after.row))
     return int((before.row[:size] != after.row[:size]).sum()) + abs(len(before.row) - len(after.row))
 
 
 def _example(pairs: Pairs, i: int, changed: int, catalog: Catalog) -> Example:
-    query = pairs.asked[i].query
+    query = pairs.requests[i].query
 
-    def page(shown: Shown) -> tuple[PageOfItem, ...]:
+    def page(shown: PageSummary) -> tuple[PageOfItem, ...]:
         return tuple(
             PageOfItem(item_id=catalog.ids[row], title=dict(catalog.items[row].title), attention=float(a))
             for row, a in zip(shown.row, shown.attention, strict=True)
         )
 
-    before, after = pairs.shown[BEFORE][i], pairs.shown[AFTER][i]
+    before, after = pairs.pages[BEFORE][i], pairs.pages[AFTER][i]
     return Example(
         placement=query.placement.id,
         region=query.region,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.catalog import Catalog
-from recsys.preview.shown import Shown
+from recsys.preview.shown import PageSummary
 from recsys.types import F64, I32
 
 GROUPS_MAX = 40
@@ -41,7 +41,7 @@ class Groups:
             return catalog.axes.names
         return catalog.outlets.names if kind == "outlets" else (*catalog.regions.names, "-")
 
-    def exposure(self, kind: str, shown: Shown) -> F64:
+    def exposure(self, kind: str, shown: PageSummary) -> F64:
         """[G] attention that each group gets on a page; an item counts for all its labels, for one outlet and place."""
         catalog, row, attention = self.catalog, shown.row, shown.attention
         if kind == "labels":

@@ -18,8 +18,8 @@ import numpy as np
 from recsys.catalog import Catalog
 from recsys.preview.report import OffPolicy
 from recsys.preview.resample import mean
-from recsys.preview.shown import Shown
-from recsys.preview.study import Asked
+from recsys.preview.shown import PageSummary
+from recsys.preview.study import ReplayRequest
 from recsys.types import F64
 
 SUPPORT_MIN = 0.95
@@ -28,18 +28,18 @@ SUPPORT_MIN = 0.95
 Estimated by the formula itself, with attention in place of plays; where q = 1 it is what the log has shown."""
 
 
-def off_policy(asked: Sequence[Asked], after: Sequence[Shown], catalog: Catalog, w: F64) -> OffPolicy | None:
+def off_policy(asked: Sequence[ReplayRequest], after: Sequence[PageSummary], catalog: Catalog, w: F64) -> OffPolicy | None:
     """The estimate over requests with a logged page; None without any.
 
     asked, after  n requests and the draft's pages for them
     w             [rounds, n] bootstrap weights
     """
-    known = [i for i, one in enumerate(asked) if one.logged is not None]
+    known = [i for i, one in enumerate(asked) if one.page is not None]
     if not known:
         return None
     seen, total, weighted, observed, chance = 0.0, 0.0, np.zeros(len(known)), np.zeros(len(known)), False
     for n, i in enumerate(known):
-        logged, page = asked[i].logged, after[i]
+        logged, page = asked[i].page, after[i]
         assert logged is not None
         ids = [catalog.ids[row] for row in page.row]
         observed[n] = sum(logged.plays)

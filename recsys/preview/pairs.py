@@ -11,8 +11,8 @@ import numpy as np
 from recsys.preview.groups import Groups
 from recsys.preview.report import Exposure
 from recsys.preview.resample import ratio
-from recsys.preview.shown import Shown
-from recsys.preview.study import Asked
+from recsys.preview.shown import PageSummary
+from recsys.preview.study import ReplayRequest
 from recsys.types import F64
 
 FREE, BEFORE, AFTER = 0, 1, 2
@@ -31,17 +31,17 @@ class Pairs:
     """
 
     numbers: tuple[int, ...]
-    asked: tuple[Asked, ...]
-    shown: tuple[tuple[Shown, ...], ...]
+    requests: tuple[ReplayRequest, ...]
+    pages: tuple[tuple[PageSummary, ...], ...]
     unit: tuple[int, ...]
     w: F64
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def column(self, of: Callable[[Shown], float]) -> F64:
+    def column(self, of: Callable[[PageSummary], float]) -> F64:
         """[3, n] one number of each page."""
-        return np.array([[of(page) for page in side] for side in self.shown], np.float64)
+        return np.array([[of(page) for page in side] for side in self.pages], np.float64)
 
     @cached_property
     def utility(self) -> F64:
@@ -60,7 +60,7 @@ class Pairs:
 
     def exposure(self, groups: Groups, kind: str) -> F64:
         """[3, n, G] attention per group and page."""
-        return np.array([[groups.exposure(kind, page) for page in side] for side in self.shown])
+        return np.array([[groups.exposure(kind, page) for page in side] for side in self.pages])
 
     def exposure_of_outlets(self, groups: Groups) -> tuple[Exposure, ...]:
         """Attention won and lost per outlet, those with the largest change first."""
@@ -72,7 +72,7 @@ class Pairs:
                 before=PER * float(exposure[BEFORE, :, g].mean()),
                 after=PER * float(exposure[AFTER, :, g].mean()),
                 difference=ratio(PER * change[:, g], count, self.w),
-                won=PER * float(np.maximum(change[:, g], 0.0).mean()),
+                gained=PER * float(np.maximum(change[:, g], 0.0).mean()),
                 lost=PER * float(np.maximum(-change[:, g], 0.0).mean()),
             )
             for g, name in enumerate(groups.names("outlets"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from recsys.preview.resample import Figure
+from recsys.preview.resample import Estimate
 
 CAVEAT = (
     "Predicted, not causal: pages are those the engine would have shown, utility and plays are what the model expects. "
@@ -21,7 +21,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Worth(Part):
+class UtilityChange(Part):
     """One figure of a page, on average.
 
     relative  difference over before; what the intervals of both mean is the same viewers on both sides
@@ -30,8 +30,8 @@ class Worth(Part):
     unguided: float
     before: float
     after: float
-    difference: Figure
-    relative: Figure
+    difference: Estimate
+    relative: Estimate
 
 
 class Share(Part):
@@ -41,7 +41,7 @@ class Share(Part):
     before: float
     after: float
     unguided: float
-    difference: Figure
+    difference: Estimate
 
 
 class Exposure(Part):
@@ -50,8 +50,8 @@ class Exposure(Part):
     outlet: str
     before: float
     after: float
-    difference: Figure
-    won: float  # on pages where it got more than before
+    difference: Estimate
+    gained: float  # on pages where it got more than before
     lost: float  # on pages where it got less
 
 
@@ -60,12 +60,12 @@ class Slice(Part):
 
     name: str
     requests: int
-    utility: Figure  # relative difference
-    expected_plays: Figure  # relative difference
+    utility: Estimate  # relative difference
+    expected_plays: Estimate  # relative difference
     guidance_cost_before: float  # share of the unguided pages' utility
     guidance_cost_after: float
-    gave_way_before: float  # share of pages on which a control gave way
-    gave_way_after: float
+    relaxed_before: float  # share of pages on which a control gave way
+    relaxed_after: float
 
 
 class Cause(Part):
@@ -87,16 +87,16 @@ class ControlReport(Part):
     id: str
     origin: str
     action: str
-    hardness: str
+    enforcement: str
     pages_before: int
     pages_after: int
-    kept_before: float | None
-    kept_after: float | None
-    binding_after: float | None
+    met_before: float | None
+    met_after: float | None
+    active_after: float | None
     relaxed_after: int
-    impossible_after: int
+    infeasible_after: int
     price: float
-    worth: Figure | None = None
+    value: Estimate | None = None
     tried: int = 0
     causes: tuple[Cause, ...] = ()
     note: str = ""
@@ -112,8 +112,8 @@ class Point(Part):
 
     strength: float
     requests: int
-    guidance_cost: Figure
-    gave_way: float
+    guidance_cost: Estimate
+    relaxed: float
     values: dict[str, float]
     floors: dict[str, float]
 
@@ -139,7 +139,7 @@ class OffPolicy(Part):
 
     requests: int
     support: float
-    plays: Figure | None
+    plays: Estimate | None
     observed: float
     why: str
 
@@ -183,12 +183,12 @@ class Report(Part):
     policy_after: tuple[str, ...]
     changed_pages: float
     changed_slots: float
-    utility: Worth
-    expected_plays: Worth
-    page_value: Worth
-    guidance_cost_before: Figure
-    guidance_cost_after: Figure
-    actions: dict[str, Worth]
+    utility: UtilityChange
+    expected_plays: UtilityChange
+    page_value: UtilityChange
+    guidance_cost_before: Estimate
+    guidance_cost_after: Estimate
+    actions: dict[str, UtilityChange]
     labels: tuple[Share, ...]
     outlets: tuple[Share, ...]
     regions: tuple[Share, ...]
@@ -197,8 +197,8 @@ class Report(Part):
     by_screen: tuple[Slice, ...]
     by_region: tuple[Slice, ...]
     by_outlet: tuple[Slice, ...]
-    gave_way_before: float
-    gave_way_after: float
+    relaxed_before: float
+    relaxed_after: float
     controls: tuple[ControlReport, ...]
     frontier: tuple[Point, ...]
     worst_hit: WorstHit | None

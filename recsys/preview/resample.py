@@ -23,7 +23,7 @@ _POISSON = np.array([0.36787944117144233, 0.7357588823428847, 0.9196986029286058
 """Distribution function of Poisson(1) at 0..7; eight and more are once in a million and count as eight."""
 
 
-class Figure(BaseModel):
+class Estimate(BaseModel):
     """A mean, and where it would lie in 95 of 100 repetitions with other viewers of the same kind."""
 
     model_config = ConfigDict(frozen=True)
@@ -58,18 +58,18 @@ def _mixed(x: U64) -> U64:
     return mixed
 
 
-def ratio(above: F64, below: F64, w: F64) -> Figure:
+def ratio(above: F64, below: F64, w: F64) -> Estimate:
     """Sum of `above` over sum of `below` [n], with its interval under `w` [rounds, n]; all zero where below is."""
     total = float(below.sum())
     if not len(below) or total == 0:
-        return Figure(mean=0.0, low=0.0, high=0.0)
+        return Estimate(mean=0.0, low=0.0, high=0.0)
     top, bottom = w @ above, w @ below
     spread = top[bottom != 0] / bottom[bottom != 0]
     low, high = np.quantile(spread, [0.025, 0.975]) if len(spread) else (0.0, 0.0)
-    return Figure(mean=float(above.sum()) / total, low=float(low), high=float(high))
+    return Estimate(mean=float(above.sum()) / total, low=float(low), high=float(high))
 
 
-def mean(per_request: F64, w: F64) -> Figure:
+def mean(per_request: F64, w: F64) -> Estimate:
     """The mean over requests with its interval.
 
     >>> mean(np.full(50, 0.25), weights(range(50)))

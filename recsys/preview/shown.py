@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.distribution.screens import layout
+from recsys.distribution.screens import screen_layout
 from recsys.page import Page
 from recsys.ranking.probabilities import PLAY
 from recsys.types import ACTIONS, F64, I32, Query
 
 
 @dataclass(frozen=True)
-class Fate:
+class ControlOutcome:
     """What became of one control on one page. `price` in play equivalents per unit of it; 0 where it cost nothing."""
 
     control_id: str
@@ -22,13 +22,13 @@ class Fate:
     hardness: str
     status: str  # met | binding | relaxed | impossible
     by: int
-    missing: int
+    shortfall: int
     price: float
     reason: str
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageSummary:
     """One page of K items.
 
     row        [K]  catalogue rows in slot order
@@ -43,7 +43,7 @@ class Shown:
     utility: F64
     p: F64
     value: float
-    fates: tuple[Fate, ...]
+    outcomes: tuple[ControlOutcome, ...]
 
     @property
     def page_utility(self) -> float:
@@ -56,31 +56,31 @@ class Shown:
         return float(self.p[PLAY])
 
     @property
-    def gave_way(self) -> bool:
+    def has_relaxed(self) -> bool:
         """Whether a control was relaxed or impossible."""
-        return any(fate.by for fate in self.fates)
+        return any(fate.by for fate in self.outcomes)
 
 
-def boil_down(query: Query, page: Page) -> Shown:
+def summarise(query: Query, page: Page) -> PageSummary:
     """What a preview counts of a page."""
     price = {one.control_id: one.play_equivalents for one in page.receipt.price}
-    attention = layout(query.placement.screen).attention(query.slots)[: len(page.items)]
+    attention = screen_layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     p = np.array([[item.p[action] for action in ACTIONS] for item in page.items]).reshape(-1, len(ACTIONS))
-    return Shown(
+    return PageSummary(
         row=np.array([item.row for item in page.items], np.int32),
         attention=attention,
         utility=np.array([item.utility for item in page.items], np.float64),
         p=attention @ p,
         value=page.receipt.value,
-        fates=tuple(
-            Fate(
+        outcomes=tuple(
+            ControlOutcome(
                 control_id=line.id,
                 origin=line.origin,
                 action=line.action,
                 hardness=line.hardness,
                 status=line.status,
                 by=line.by,
-                missing=line.missing,
+                shortfall=line.missing,
                 price=price.get(line.id, 0.0),
                 reason=line.reason,
             )

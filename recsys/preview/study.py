@@ -8,10 +8,10 @@ from typing import Literal
 
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.controls import ExposureTarget
-from recsys.guidance.inherit import Origin
-from recsys.guidance.targets.onpage import key_of
-from recsys.pipeline import Engine, World
-from recsys.preview.shown import Shown, boil_down
+from recsys.guidance.inherit import SourcedControl
+from recsys.guidance.targets.onpage import target_key
+from recsys.pipeline import Engine, ServingSnapshot
+from recsys.preview.shown import PageSummary, summarise
 from recsys.preview.variants import STRENGTHS, at_strength, without
 from recsys.state import ViewerState
 from recsys.types import Query
@@ -24,7 +24,7 @@ FRONTIER_REQUESTS = 40
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedPage:
     """What the log says of a request: the page that was shown, its propensities, and what came of it.
 
     item_ids    K items in slot order
@@ -40,12 +40,12 @@ class Logged:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReplayRequest:
     """One request to replay: the query, the viewer as remembered then, and what the log knows of it, if anything."""
 
     query: Query
     viewer: ViewerState | None
-    logged: Logged | None = None
+    page: LoggedPage | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReplayResult:
     """What came of a task: one page, or for a pair the unguided, the active policy's and the draft's."""
 
     task: Task
-    pages: tuple[Shown, ...]
+    pages: tuple[PageSummary, ...]
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class Study:
     """
 
     engine: Engine
-    world: World
+    world: ServingSnapshot
     before: Mapping[str, CompiledPolicy]
     after: Mapping[str, CompiledPolicy]
-    requests: tuple[Asked, ...]
-    _variants: dict[tuple[str, str, float], World] = field(default_factory=dict, repr=False, compare=False)
+    requests: tuple[ReplayRequest, ...]
+    _variants: dict[tuple[str, str, float], ServingSnapshot] = field(default_factory=dict, repr=False, compare=False)
 
     def tasks(self) -> Iterator[Task]:
         """All pairs, then for a sample of the requests what each control costs, and the frontier."""
@@ -94,37 +94,37 @@ class Study:
         for n in sample:
             query = self.requests[n].query
             for origin in self.after[query.placement.outlet].controls:
-                if origin.control.holds(query) and key_of(origin) not in new:
+                if origin.control.holds(query) and target_key(origin) not in new:
                     yield Task("drop", n, name=origin.control.id)
 
-    def unpriced(self) -> dict[str, Origin]:
+    def unpriced(self) -> dict[str, SourcedControl]:
         """Exposure targets of the draft, by `outlet/control`, that nobody has steered yet: their cost is not known.
 
         Without a price a target moves nothing, so pages with it and without it are the same.
         """
-        known = {key_of(origin) for policy in self.before.values() for origin in policy.controls if _aims(origin)}
-        known |= self.world.steered.price.keys() | self.world.steered.resorts | self.world.steered.stopped
-        aims = {key_of(o): o for policy in self.after.values() for o in policy.controls if _aims(o)}
+        known = {target_key(origin) for policy in self.before.values() for origin in policy.controls if _aims(origin)}
+        known |= self.world.steered.price.keys() | self.world.steered.last_resorts | self.world.steered.stopped
+        aims = {target_key(o): o for policy in self.after.values() for o in policy.controls if _aims(o)}
         return {key: origin for key, origin in aims.items() if key not in known}
 
-    def do(self, task: Task) -> Outcome:
+    def do(self, task: Task) -> ReplayResult:
         """The pages of one task."""
         asked = self.requests[task.request]
         outlet = asked.query.placement.outlet
         if task.kind == "pair":
             worlds = [replace(self.world, policy=policies[outlet]) for policies in (self.before, self.after)]
             free = self._page(replace(asked.query, guided=False), asked.viewer, worlds[0])
-            return Outcome(task, (free, *(self._page(asked.query, asked.viewer, world) for world in worlds)))
-        return Outcome(task, (self._page(asked.query, asked.viewer, self._variant(outlet, task)),))
+            return ReplayResult(task, (free, *(self._page(asked.query, asked.viewer, world) for world in worlds)))
+        return ReplayResult(task, (self._page(asked.query, asked.viewer, self._variant(outlet, task)),))
 
-    def each(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def each(self, tasks: Iterable[Task]) -> Iterator[ReplayResult]:
         """All tasks, one after another, here."""
         return map(self.do, tasks)
 
-    def _page(self, query: Query, viewer: ViewerState | None, world: World) -> Shown:
-        return boil_down(query, self.engine.run(query, viewer, world))
+    def _page(self, query: Query, viewer: ViewerState | None, world: ServingSnapshot) -> PageSummary:
+        return summarise(query, self.engine.run(query, viewer, world))
 
-    def _variant(self, outlet: str, task: Task) -> World:
+    def _variant(self, outlet: str, task: Task) -> ServingSnapshot:
         """The draft's world with its policy changed; made once per outlet and change."""
         key = (outlet, task.name, task.strength)
         if key not in self._variants:
@@ -134,5 +134,5 @@ class Study:
         return self._variants[key]
 
 
-def _aims(origin: Origin) -> bool:
+def _aims(origin: SourcedControl) -> bool:
     return isinstance(origin.control, ExposureTarget)

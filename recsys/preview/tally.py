@@ -13,31 +13,31 @@ from recsys.preview.offpolicy import off_policy
 from recsys.preview.pairs import AFTER, BEFORE, Pairs
 from recsys.preview.report import Report
 from recsys.preview.resample import ratio, weights
-from recsys.preview.shown import Shown
-from recsys.preview.study import Outcome, Study, Task
+from recsys.preview.shown import PageSummary
+from recsys.preview.study import ReplayResult, Study, Task
 from recsys.types import ACTIONS, F64
 
-Work = Callable[[Iterable[Task]], Iterator[Outcome]]
+TaskRunner = Callable[[Iterable[Task]], Iterator[ReplayResult]]
 """Does tasks and hands over what came of them, in any order: `Study.each` here, or many processes."""
 
 
-def replay(study: Study, seed: int = 0, work: Work | None = None) -> Iterator[Tally]:
+def replay(study: Study, seed: int = 0, work: TaskRunner | None = None) -> Iterator[Aggregate]:
     """The preview of a study: the same tally again and again, fuller after each task; `tally.report()` when wanted."""
-    tally = Tally(study, seed)
+    tally = Aggregate(study, seed)
     for outcome in (work or study.each)(study.tasks()):
         tally.add(outcome)
         yield tally
 
 
-class Tally:
+class Aggregate:
     """What has come in of one study. `seed` is that of the bootstrap."""
 
     def __init__(self, study: Study, seed: int = 0) -> None:
         self._study, self._seed = study, seed
         self._groups = Groups.of(study.world.catalog)
-        self._pairs: dict[int, tuple[Shown, ...]] = {}
-        self._drops: dict[str, dict[int, Shown]] = {}
-        self._strengths: dict[float, dict[int, Shown]] = {}
+        self._pairs: dict[int, tuple[PageSummary, ...]] = {}
+        self._drops: dict[str, dict[int, PageSummary]] = {}
+        self._strengths: dict[float, dict[int, PageSummary]] = {}
         self._expected = sum(1 for _ in study.tasks())
         self.tasks = 0
         known: dict[str, int] = {}
@@ -53,7 +53,7 @@ class Tally:
         """Whether every task has come in."""
         return self.tasks == self._expected
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: ReplayResult) -> None:
         """Take in what came of one task."""
         task = outcome.task
         self.tasks += 1
@@ -69,11 +69,11 @@ class Tally:
         if not self._pairs:
             raise ValueError("nothing was replayed yet")
         pairs = self._paired()
-        outlets = dict.fromkeys(asked.query.placement.outlet for asked in pairs.asked)
-        changed = [_changed(pairs.shown[BEFORE][i], pairs.shown[AFTER][i]) for i in range(len(pairs))]
+        outlets = dict.fromkeys(asked.query.placement.outlet for asked in pairs.requests)
+        changed = [_changed(pairs.pages[BEFORE][i], pairs.pages[AFTER][i]) for i in range(len(pairs))]
         w = pairs.w
         free, before, after = pairs.utility
-        gave_way = [float(np.mean([page.gave_way for page in pairs.shown[side]])) for side in (BEFORE, AFTER)]
+        gave_way = [float(np.mean([page.has_relaxed for page in pairs.pages[side]])) for side in (BEFORE, AFTER)]
         return Report(
             requests=len(pairs),
             of=len(self._study.requests),
@@ -97,12 +97,12 @@ class Tally:
             by_screen=slices(pairs, lambda asked: asked.query.placement.screen.value),
             by_region=slices(pairs, lambda asked: asked.query.region, VIEWERS_MIN),
             by_outlet=slices(pairs, lambda asked: asked.query.placement.outlet),
-            gave_way_before=gave_way[0],
-            gave_way_after=gave_way[1],
+            relaxed_before=gave_way[0],
+            relaxed_after=gave_way[1],
             controls=control_reports(self._study, pairs, self._drops),
             frontier=frontier(self._study, pairs, self._strengths),
             worst_hit=worst_hit(pairs),
-            off_policy=off_policy(pairs.asked, pairs.shown[AFTER], self._study.world.catalog, w),
+            off_policy=off_policy(pairs.requests, pairs.pages[AFTER], self._study.world.catalog, w),
             examples=examples(pairs, self._study.world.catalog),
         )
 
@@ -111,18 +111,18 @@ class Tally:
         unit = [self._unit[n] for n in numbers]
         return Pairs(
             numbers=tuple(numbers),
-            asked=tuple(self._study.requests[n] for n in numbers),
-            shown=tuple(tuple(self._pairs[n][side] for n in numbers) for side in range(3)),
+            requests=tuple(self._study.requests[n] for n in numbers),
+            pages=tuple(tuple(self._pairs[n][side] for n in numbers) for side in range(3)),
             unit=tuple(unit),
             w=weights(unit, seed=self._seed),
         )
 
 
-def _worth(side: F64, w: F64) -> told.Worth:
+def _worth(side: F64, w: F64) -> told.UtilityChange:
     """side [3, n]: unguided, before, after."""
     free, before, after = side
     count = np.ones(len(before))
-    return told.Worth(
+    return told.UtilityChange(
         unguided=float(free.mean()),
         before=float(before.mean()),
         after=float(after.mean()),
@@ -131,11 +131,11 @@ def _worth(side: F64, w: F64) -> told.Worth:
     )
 
 
-def _expected(action: int) -> Callable[[Shown], float]:
+def _expected(action: int) -> Callable[[PageSummary], float]:
     return lambda page: float(page.p[action])
 
 
-def _changed(before: Shown, after: Shown) -> float:
+def _changed(before: PageSummary, after: PageSummary) -> float:
     """Share of the slots that hold another item."""
     size = max(len(before.row), len(after.row))
     same = int((before.row[: len(after.row)] == after.row[: len(before.row)]).sum())

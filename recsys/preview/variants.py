@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from recsys.guidance.compile import CompiledPolicy
-from recsys.guidance.controls import Boost, Cap, Control, Pin, Share, Space
-from recsys.guidance.inherit import FIRM, Origin
+from recsys.guidance.controls import Boost, Cap, Control, Pin, Quota, Spacing
+from recsys.guidance.inherit import HARD, SourcedControl
 
 STRENGTHS: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
 """Points of the frontier: 0 keeps only what is legal or binding, 1 is the policy as written."""
@@ -25,18 +25,18 @@ def at_strength(policy: CompiledPolicy, strength: float) -> CompiledPolicy:
     on. Legal and binding controls never change: they are not the editors' to trade.
     """
     controls = tuple(
-        origin if origin.control.hardness in FIRM and not isinstance(origin.control, Boost) else changed
+        origin if origin.control.enforcement in HARD and not isinstance(origin.control, Boost) else changed
         for origin in policy.controls
         if (changed := _scaled(origin, strength)) is not None
     )
     weights = {axis: weight * strength for axis, weight in policy.effective.weights.items()}
     scaled = replace(policy.effective, controls=controls, weights=weights)
-    return replace(policy, effective=scaled, lean=policy.lean * strength)
+    return replace(policy, effective=scaled, lean=policy.weight_bonus * strength)
 
 
-def _scaled(origin: Origin, strength: float) -> Origin | None:
+def _scaled(origin: SourcedControl, strength: float) -> SourcedControl | None:
     """None where nothing is left of a control that may change."""
-    firm = origin.control.hardness in FIRM
+    firm = origin.control.enforcement in HARD
     control = _of(origin.control, strength)
     if control is None:
         return origin if firm and not isinstance(origin.control, Boost) else None
@@ -46,7 +46,7 @@ def _scaled(origin: Origin, strength: float) -> Origin | None:
 def _of(control: Control, strength: float) -> Control | None:
     if isinstance(control, Boost):
         return control.model_copy(update={"bonus": control.bonus * strength})
-    if isinstance(control, Share):
+    if isinstance(control, Quota):
         least, most = _floor(control.at_least, strength), _cap(control.at_most, strength)
         if least is None and most is None:
             return None
@@ -54,7 +54,7 @@ def _of(control: Control, strength: float) -> Control | None:
     if isinstance(control, Cap):
         most = _cap(control.at_most, strength)
         return None if most is None else control.model_copy(update={"at_most": most})
-    if isinstance(control, Pin | Space):
+    if isinstance(control, Pin | Spacing):
         return control if strength >= 0.5 else None
     return control
 

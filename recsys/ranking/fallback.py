@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.batch import Candidates
-from recsys.candidates.sources import Ask, local_plays
+from recsys.candidates.sources import RequestContext, local_plays
 from recsys.ranking.probabilities import PLAY, coherent
 from recsys.ranking.utility import utility, weight_vector
-from recsys.types import ACTIONS, F32, Rung
+from recsys.types import ACTIONS, F32, FallbackLevel
 
 
-def without_ranker(ask: Ask, batch: Candidates, rung: Rung) -> Candidates:
+def without_ranker(ask: RequestContext, batch: Candidates, rung: FallbackLevel) -> Candidates:
     """Return the batch with a rough p(play), a probability of 0 for every other action, and the utility of both.
 
     A play weighs 1 under all weights, so utility is p(play) here, whichever model is in service.
@@ -23,9 +23,9 @@ def without_ranker(ask: Ask, batch: Candidates, rung: Rung) -> Candidates:
     return batch.with_columns(p=p, utility=utility(p, weight))
 
 
-def _play(ask: Ask, batch: Candidates, rung: Rung) -> F32:
+def _play(ask: RequestContext, batch: Candidates, rung: FallbackLevel) -> F32:
     """[N] popularity, at most 0.5; on the editorial rung the age of the item, at most 0.1."""
-    if rung is Rung.EDITORIAL:
+    if rung is FallbackLevel.EDITORIAL:
         age_d = np.maximum(ask.query.now - ask.catalog.published_at[batch.row], 0.0) / 86_400.0
         return np.asarray(0.1 * np.exp2(-age_d / 7.0), np.float32)
     local = local_plays(ask.stats, ask.query.region)

@@ -15,7 +15,7 @@ from recsys.types import ACTIONS, F32
 WITHIN = 3.0
 """Standard deviations from the training mean beyond which a feature says nothing more."""
 
-SILENT = 1e9
+EXCLUDED_VALUE = 1e9
 """The deviation given to a feature that never varied in training: whatever it is when serving, it says nothing."""
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.candidates.context import Ask, utility_hint
-from recsys.distribution.eligibility import barred, first_reasons
+from recsys.candidates.context import RequestContext, utility_hint
+from recsys.distribution.eligibility import ineligible, first_match
 from recsys.guidance.targets.onpage import target_needs
-from recsys.supply.stratify import cramped, kinds, some_of_each, spread
-from recsys.supply.stratify import limits as page_limits
+from recsys.supply.stratify import lacks_supply, strata, top_per_stratum, stratified_top
+from recsys.supply.stratify import value_limits as page_limits
 from recsys.types import I32
 
 EXPANDED_MAX = 1_500
@@ -23,7 +23,7 @@ The best of every kind come first; where there are more kinds than this, a contr
 _NONE: I32 = np.zeros(0, np.int32)
 
 
-def supply(ask: Ask) -> I32:
+def supply(ask: RequestContext) -> I32:
     """What the policy's pins, floors and pushed targets need: several times each floor, over several topics and over
     what is capped or spaced, likeliest wanted first."""
     query, catalog = ask.query, ask.catalog
@@ -31,31 +31,31 @@ def supply(ask: Ask) -> I32:
         return _NONE
     rows, limits = [ask.policy.pinned_rows(query)], page_limits(ask.policy, query)
     for need in (*ask.policy.needs(query, query.slots), *target_needs(ask.policy, query, ask.steered)):
-        members = np.flatnonzero(need.member & ask.index.shows[query.placement.screen]).astype(np.int32)
-        allowed, _ = first_reasons(barred(catalog, members, query, ask.viewer))
+        members = np.flatnonzero(need.member & ask.index.playable_on[query.placement.screen]).astype(np.int32)
+        allowed, _ = first_match(ineligible(catalog, members, query, ask.viewer))
         members = members[allowed & ~ask.policy.blocked(members, query, allowed, need.control_id)]
-        rows.append(spread(members, utility_hint(ask, members), catalog.topic[members], need.count, limits))
+        rows.append(stratified_top(members, utility_hint(ask, members), catalog.topic[members], need.count, limits))
     return np.concatenate(rows).astype(np.int32)
 
 
-def expand_supply(ask: Ask) -> I32:
+def expand_supply(ask: RequestContext) -> I32:
     """Return the best rows of every kind of item that the controls in force distinguish, from the whole catalogue.
 
     This is no source: it is called once, where a control would otherwise give way for want of candidates.
     """
     query, catalog = ask.query, ask.catalog
-    rows = np.flatnonzero(ask.index.shows[query.placement.screen]).astype(np.int32)
-    allowed, _ = first_reasons(barred(catalog, rows, query, ask.viewer))
+    rows = np.flatnonzero(ask.index.playable_on[query.placement.screen]).astype(np.int32)
+    allowed, _ = first_match(ineligible(catalog, rows, query, ask.viewer))
     rows = rows[allowed]
     wanted = np.zeros(len(rows), np.bool_)
     for need in ask.policy.needs(query, query.slots):
         wanted |= need.member[rows]
-    kind = kinds(ask.policy, rows, query)
-    best = rows[some_of_each(kind, utility_hint(ask, rows), wanted, query.slots, EXPANDED_MAX)]
+    kind = strata(ask.policy, rows, query)
+    best = rows[top_per_stratum(kind, utility_hint(ask, rows), wanted, query.slots, EXPANDED_MAX)]
     return np.concatenate([ask.policy.pinned_rows(query), best]).astype(np.int32)
 
 
-def lacks_supply(ask: Ask, rows: I32) -> bool:
+def needs_expansion(ask: RequestContext, rows: I32) -> bool:
     """Whether candidates (catalogue rows [N]) are too few or too much alike to fill the page, by one limit alone."""
     query = ask.query
-    return query.guided and cramped(rows, query.slots, page_limits(ask.policy, query))
+    return query.guided and lacks_supply(rows, query.slots, page_limits(ask.policy, query))

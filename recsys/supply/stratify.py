@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.guidance.amounts import caps
+from recsys.guidance.amounts import max_counts
 from recsys.guidance.compile import CompiledPolicy, attribute
-from recsys.guidance.controls import Attribute, Block, Cap, Control, ExposureTarget, Share, Space
+from recsys.guidance.controls import Attribute, Block, Cap, Control, ExposureTarget, Quota, Spacing
 from recsys.types import F32, I16, I32, Bool, Query
 
 TOPICS = 3
@@ -24,7 +24,7 @@ TOPICS = 3
 _KEY_MAX = 2**62
 
 
-class Limit(NamedTuple):
+class ValueLimit(NamedTuple):
     """An attribute that is capped or spaced here: [catalogue] codes, -1 = none; at most so many of one on the page."""
 
     code: I32 | I16
@@ -32,34 +32,34 @@ class Limit(NamedTuple):
     soft: bool = False
 
 
-class Limits(NamedTuple):
+class ValueLimits(NamedTuple):
     """values  what caps and spacings leave of one value, for each attribute
     shares  what shares leave of their [catalogue] members on the page; soft ones are left out
     """
 
-    values: tuple[Limit, ...] = ()
+    values: tuple[ValueLimit, ...] = ()
     shares: tuple[tuple[Bool, int], ...] = ()
 
 
-NO_LIMITS = Limits()
+NO_LIMITS = ValueLimits()
 
 
-def limits(policy: CompiledPolicy, query: Query) -> Limits:
+def value_limits(policy: CompiledPolicy, query: Query) -> ValueLimits:
     """What the controls in force leave on a page of the query; earlier pages of the session are not looked at."""
     most: dict[tuple[Attribute, bool], int] = {}
     shares = []
     for control in _in_force(policy, query):
-        soft = control.hardness == "soft"
-        if isinstance(control, Cap | Space):
-            mine = _most_of_one(control, query.slots)
+        soft = control.enforcement == "soft"
+        if isinstance(control, Cap | Spacing):
+            mine = _max_of_value(control, query.slots)
             most[control.attribute, soft] = min(mine, most.get((control.attribute, soft), mine))
-        elif isinstance(control, Share) and control.at_most is not None and not soft:
-            shares.append((policy.member(control.where, query.region), int(caps(control, query.slots)[-1])))
-    values = (Limit(attribute(policy.catalog, name), allowed, soft) for (name, soft), allowed in most.items())
-    return Limits(tuple(values), tuple(shares))
+        elif isinstance(control, Quota) and control.at_most is not None and not soft:
+            shares.append((policy.member(control.where, query.region), int(max_counts(control, query.slots)[-1])))
+    values = (ValueLimit(attribute(policy.catalog, name), allowed, soft) for (name, soft), allowed in most.items())
+    return ValueLimits(tuple(values), tuple(shares))
 
 
-def spread(rows: I32, hint: F32, topic: I32, count: int, limits: Limits = NO_LIMITS) -> I32:
+def stratified_top(rows: I32, hint: F32, topic: I32, count: int, limits: ValueLimits = NO_LIMITS) -> I32:
     """The `count` rows with the largest hints, no more of one value than a page may hold as long as there are others,
     and at least as many topics among them as TOPICS, where there are any.
 
@@ -78,13 +78,13 @@ def spread(rows: I32, hint: F32, topic: I32, count: int, limits: Limits = NO_LIM
     later = np.ones(len(order), np.int64)
     for limit in limits.values:
         code = limit.code[rows[order]]
-        later[(code >= 0) & (place_among_equals(code) >= limit.most)] = 2
+        later[(code >= 0) & (rank_among_ties(code) >= limit.most)] = 2
     later[np.sort(first)[:TOPICS]] = 0
     chosen: I32 = rows[order[np.argsort(later, kind="stable")[:count]]]
     return chosen
 
 
-def cramped(rows: I32, slots: int, limits: Limits) -> bool:
+def lacks_supply(rows: I32, slots: int, limits: ValueLimits) -> bool:
     """Whether candidates (catalogue rows [N]) are too few or too much alike to fill a page, by one limit alone.
 
     Wishes (`soft`) are not looked at.
@@ -98,7 +98,7 @@ def cramped(rows: I32, slots: int, limits: Limits) -> bool:
     return any(len(rows) - int(member[rows].sum()) + most < slots for member, most in limits.shares)
 
 
-def kinds(policy: CompiledPolicy, rows: I32, query: Query) -> npt.NDArray[np.int64]:
+def strata(policy: CompiledPolicy, rows: I32, query: Query) -> npt.NDArray[np.int64]:
     """[N] catalogue rows with one number are alike to every control, target and block in force here.
 
     Pinned items are like no other, and left to pins.
@@ -107,10 +107,10 @@ def kinds(policy: CompiledPolicy, rows: I32, query: Query) -> npt.NDArray[np.int
     seen: set[str] = set()
     for control in _in_force(policy, query):
         column: npt.NDArray[np.int64]
-        if isinstance(control, Cap | Space):
+        if isinstance(control, Cap | Spacing):
             name: str = control.attribute
             column = attribute(policy.catalog, control.attribute)[rows].astype(np.int64) + 1
-        elif isinstance(control, Share | Block | ExposureTarget):
+        elif isinstance(control, Quota | Block | ExposureTarget):
             name = control.where.key()
             column = policy.member(control.where, query.region)[rows].astype(np.int64)
         else:
@@ -126,7 +126,7 @@ def kinds(policy: CompiledPolicy, rows: I32, query: Query) -> npt.NDArray[np.int
     return key
 
 
-def some_of_each(kind: npt.NDArray[np.int64], hint: F32, wanted: Bool, each: int, most: int) -> I32:
+def top_per_stratum(kind: npt.NDArray[np.int64], hint: F32, wanted: Bool, each: int, most: int) -> I32:
     """[<= most] places of the `each` best of every kind; where that is too many, the best of all kinds come first.
 
     kind [N], hint [N], wanted [N] those that a floor asks for: before others of their place within their kind
@@ -135,13 +135,13 @@ def some_of_each(kind: npt.NDArray[np.int64], hint: F32, wanted: Bool, each: int
     [1, 3, 2]
     """
     order = np.argsort(-hint, kind="stable")
-    place = place_among_equals(kind[order])
+    place = rank_among_ties(kind[order])
     order, place = order[place < each], place[place < each]
     chosen: I32 = order[np.lexsort((~wanted[order], place))[:most]].astype(np.int32)
     return chosen
 
 
-def place_among_equals(values: npt.NDArray[np.int64] | I32 | I16) -> npt.NDArray[np.int64]:
+def rank_among_ties(values: npt.NDArray[np.int64] | I32 | I16) -> npt.NDArray[np.int64]:
     """[N] how many equal values stand before each one.
 
     >>> place_among_equals(np.array([4, 2, 4, 4, 2])).tolist()
@@ -159,9 +159,9 @@ def _in_force(policy: CompiledPolicy, query: Query) -> Iterator[Control]:
     return (origin.control for origin in policy.controls if query.guided and origin.control.holds(query))
 
 
-def _most_of_one(control: Cap | Space, slots: int) -> int:
+def _max_of_value(control: Cap | Spacing, slots: int) -> int:
     """So many items of one value fit on a page."""
-    if isinstance(control, Space):
+    if isinstance(control, Spacing):
         runs, rest = divmod(slots, control.within)
         return runs * control.at_most + min(rest, control.at_most)
     amount = control.at_most

@@ -46,7 +46,7 @@ def asset(name: str) -> Response:
 def choices(online: Online, corrupt_states: CorruptStates) -> dict[str, object]:
     """Return what an editor can choose from: screens, surfaces, and the viewers with the longest histories."""
     scanned = islice(online.scan(VIEWERS), _SCANNED)
-    states = [state for key, raw in scanned if (state := corrupt_states.read(key, raw, viewer_at)) is not None]
+    states = [state for key, raw in scanned if (state := corrupt_states.decode(key, raw, viewer_at)) is not None]
     longest = sorted(states, key=lambda state: (-len(state.recent), state.viewer_id))[:VIEWERS_MAX]
     viewers = [{"id": state.viewer_id, "actions": len(state.recent)} for state in longest]
     return {"screens": list(Screen), "surfaces": list(Surface), "viewers": viewers}

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from features.sqlite import use_wal
 from recsys.errors import InvalidInput
-from serving.control.ledger import answering
+from serving.control.ledger import map_db_errors
 from serving.control.plane import ControlPlane
 
 HEAD = "0002"
@@ -31,7 +31,7 @@ def open_control(url: str, clock: Callable[[], float] = time.time) -> ControlPla
     Raises InvalidInput for any other URL and Unavailable when the database does not answer.
     """
     engine = connect(url)
-    with answering():
+    with map_db_errors():
         migrate(engine)
     return ControlPlane(engine, clock)
 

@@ -15,7 +15,7 @@ from serving.control import tables
 from serving.control.rows import AuditRow
 
 
-class Ledger:
+class WriteTransaction:
     """An open write transaction that holds the revision's row lock, so no other writer is between its changes."""
 
     def __init__(self, connection: Connection, at: float) -> None:
@@ -47,23 +47,23 @@ class Ledger:
 
 
 @contextmanager
-def writing(engine: Engine, at: float) -> Iterator[Ledger]:
+def write_tx(engine: Engine, at: float) -> Iterator[WriteTransaction]:
     """A write transaction: commits as a whole or leaves nothing. Raises Unavailable when nobody answers."""
-    with answering(), engine.connect().execution_options(writes=True) as connection, connection.begin():
-        ledger = Ledger(connection, at)
+    with map_db_errors(), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        ledger = WriteTransaction(connection, at)
         yield ledger
         ledger.close()
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def read_tx(engine: Engine) -> Iterator[Connection]:
     """A read transaction. Raises Unavailable when the database does not answer."""
-    with answering(), engine.connect() as connection, connection.begin():
+    with map_db_errors(), engine.connect() as connection, connection.begin():
         yield connection
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def map_db_errors() -> Iterator[None]:
     """Turns whatever a driver says of a dead or overloaded database into Unavailable."""
     try:
         yield

@@ -8,27 +8,27 @@ from dataclasses import asdict
 
 from sqlalchemy import Engine, delete, insert, select
 
-from recsys.guidance.targets.pursuit import Order
+from recsys.guidance.targets.pursuit import TargetOverride
 from serving.control import tables
-from serving.control.ledger import reading, writing
+from serving.control.ledger import read_tx, write_tx
 
 
-class Orders:
+class TargetOverrides:
     """The orders of all targets. Every method raises Unavailable when the database does not answer."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine = engine
         self._clock = clock
 
-    def change(
-        self, target: str, change: Callable[[Order], Order], author: str, action: str, detail: Mapping[str, object]
-    ) -> Order:
+    def update(
+        self, target: str, change: Callable[[TargetOverride], TargetOverride], author: str, action: str, detail: Mapping[str, object]
+    ) -> TargetOverride:
         """Change the order of a target (`outlet/control`); two changes at once both count, one after the other."""
-        with writing(self._engine, self._clock()) as ledger:
+        with write_tx(self._engine, self._clock()) as ledger:
             row = ledger.connection.execute(
                 select(tables.target_orders.c.body).where(tables.target_orders.c.target == target)
             ).first()
-            order = change(_read(row.body) if row else Order())
+            order = change(_read(row.body) if row else TargetOverride())
             ledger.connection.execute(delete(tables.target_orders).where(tables.target_orders.c.target == target))
             body = json.dumps(asdict(order))
             ledger.connection.execute(
@@ -37,12 +37,12 @@ class Orders:
             ledger.record(author, action, target, {**detail, "order": asdict(order)})
             return order
 
-    def since(self, revision: int = 0) -> dict[str, Order]:
+    def since(self, revision: int = 0) -> dict[str, TargetOverride]:
         """The orders that changed after a revision, by target."""
         wanted = select(tables.target_orders).where(tables.target_orders.c.revision > revision)
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             return {row.target: _read(row.body) for row in connection.execute(wanted)}
 
 
-def _read(body: str) -> Order:
-    return Order(**json.loads(body))
+def _read(body: str) -> TargetOverride:
+    return TargetOverride(**json.loads(body))

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine, RowMapping, Select, bindparam, desc, 
 from recsys.catalog import Item
 from recsys.errors import Conflict, InvalidInput, NotFound
 from serving.control import tables
-from serving.control.ledger import Ledger, reading, writing
-from serving.control.orders import Orders
+from serving.control.ledger import WriteTransaction, read_tx, write_tx
+from serving.control.orders import TargetOverrides
 from serving.control.rows import AuditRow, Change, Outlet, PolicyVersion, PublishedPolicy, StoredItem
 
 _CHUNK = 500  # ids per IN list: SQLite takes at most 32,766 parameters, and short lists keep plans cached
@@ -26,7 +26,7 @@ class ControlPlane:
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine = engine
         self._clock = clock
-        self.orders = Orders(engine, clock)  # to exposure targets
+        self.orders = TargetOverrides(engine, clock)  # to exposure targets
 
     def close(self) -> None:
         """Let go of all connections; idempotent."""
@@ -34,7 +34,7 @@ class ControlPlane:
 
     def revision(self) -> int:
         """The number of the newest change: cheap enough to ask several times a second."""
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             return int(connection.execute(select(tables.revision.c.value)).scalar_one())
 
     # -- catalogue
@@ -43,7 +43,7 @@ class ControlPlane:
         """Put items in, all or none; says for each what became of it. Of an id that comes twice the last form stays."""
         bodies = {item.id: item.model_dump_json() for item in items}
         outlet_of = {item.id: item.outlet for item in items}
-        with writing(self._engine, self._clock()) as ledger:
+        with write_tx(self._engine, self._clock()) as ledger:
             known: dict[str, str] = {}
             for ids in _chunks(list(bodies)):
                 rows = ledger.connection.execute(select(tables.items).where(tables.items.c.id.in_(ids)))
@@ -62,7 +62,7 @@ class ControlPlane:
 
     @staticmethod
     def _write_items(
-        ledger: Ledger,
+        ledger: WriteTransaction,
         changed: Sequence[str],
         change: Mapping[str, Change],
         bodies: Mapping[str, str],
@@ -89,12 +89,12 @@ class ControlPlane:
             .order_by(tables.items.c.revision)
             .limit(limit)
         )
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             return [StoredItem.read(row.revision, row.body) for row in connection.execute(wanted)]
 
     def item(self, item_id: str) -> StoredItem:
         """One item; raises NotFound."""
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             row = connection.execute(select(tables.items).where(tables.items.c.id == item_id)).first()
         if row is None:
             raise NotFound(f"no item {item_id!r}")
@@ -104,7 +104,7 @@ class ControlPlane:
 
     def put_outlet(self, code: str, name: Mapping[str, str], by: str) -> Outlet:
         """Name an outlet (language -> text); it and its ancestors exist from then on."""
-        with writing(self._engine, self._clock()) as ledger:
+        with write_tx(self._engine, self._clock()) as ledger:
             self._register(ledger, {code})
             revision, text = ledger.next(), json.dumps(dict(name), ensure_ascii=False)
             ledger.connection.execute(
@@ -116,11 +116,11 @@ class ControlPlane:
     def outlets(self, since: int = 0) -> list[Outlet]:
         """Outlets that changed after a revision, parents before children."""
         wanted = select(tables.outlets).where(tables.outlets.c.revision > since).order_by(tables.outlets.c.code)
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             return [Outlet(row.code, json.loads(row.name), row.revision) for row in connection.execute(wanted)]
 
     @staticmethod
-    def _register(ledger: Ledger, codes: Iterable[str]) -> None:
+    def _register(ledger: WriteTransaction, codes: Iterable[str]) -> None:
         """An outlet that somebody speaks of exists, and so do its ancestors."""
         wanted = {lineage for code in codes for lineage in ancestry(code)}
         known: set[str] = set()
@@ -141,7 +141,7 @@ class ControlPlane:
 
         Raises Conflict when somebody else saved one since.
         """
-        with writing(self._engine, self._clock()) as ledger:
+        with write_tx(self._engine, self._clock()) as ledger:
             newest = self._newest(ledger.connection, outlet)
             if base_version != newest:
                 raise Conflict(
@@ -162,7 +162,7 @@ class ControlPlane:
 
         Raises NotFound for a version that was never saved, Conflict when another is in force or this one already is.
         """
-        with writing(self._engine, self._clock()) as ledger:
+        with write_tx(self._engine, self._clock()) as ledger:
             saved = self._saved(ledger.connection, outlet, version)
             active = self._active_version(ledger.connection, outlet)
             if base_version is not None and base_version != active:
@@ -180,7 +180,7 @@ class ControlPlane:
 
     def rollback(self, outlet: str, version: int, author: str, base_version: int | None = None) -> PublishedPolicy:
         """Put a version in force that was in force before; raises InvalidInput for one that never was."""
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             self._saved(connection, outlet, version)
             was = select(func.count()).where(
                 tables.publications.c.outlet == outlet, tables.publications.c.version == version
@@ -200,7 +200,7 @@ class ControlPlane:
         """Every version ever saved, newest first; empty for an outlet that never had one."""
         saved = select(tables.policies).where(tables.policies.c.outlet == outlet)
         published = select(tables.publications).where(tables.publications.c.outlet == outlet)
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             versions = connection.execute(saved.order_by(desc(tables.policies.c.version))).mappings().all()
             events = connection.execute(published.order_by(tables.publications.c.revision)).all()
         active = events[-1].version if events else 0
@@ -215,7 +215,7 @@ class ControlPlane:
 
     def policies_since(self, revision: int) -> list[PublishedPolicy]:
         """The versions in force of all outlets whose policy changed after `revision`."""
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             rows = connection.execute(_in_force().where(tables.publications.c.revision > revision)).mappings()
             return [PublishedPolicy(**row) for row in rows]
 
@@ -247,7 +247,7 @@ class ControlPlane:
         wanted = select(tables.audit).where(seq > after).order_by(desc(seq) if newest_first else seq).limit(limit)
         if before is not None:
             wanted = wanted.where(seq < before)
-        with reading(self._engine) as connection:
+        with read_tx(self._engine) as connection:
             rows = connection.execute(wanted).mappings().all()
         return [AuditRow(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
 

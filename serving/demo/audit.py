@@ -36,7 +36,7 @@ class Auditor:
             slots=len(rows),
         )
         bounds = self._policy.bounds(query, rows, len(rows), self._catalog.rows(shown))
-        broken = bounds.broken(np.arange(len(rows), dtype=np.int32))
+        broken = bounds.violated_by(np.arange(len(rows), dtype=np.int32))
         broken[bounds.block_control] = bounds.block_member.sum(axis=1)  # items that a block keeps off
         gave_way = {c["id"] for c in page["receipt"]["controls"] if c["status"] in ("relaxed", "impossible")}
         ids = [origin.control.id for origin in self._policy.controls]

@@ -15,12 +15,12 @@ FORMATS = {"v": "landscape", "p": "portrait", "a": "audio", "t": "text", "i": "i
 HOUR = 3600.0
 
 
-def desk_items(anchor: float) -> list[Item]:
+def newsroom_items(anchor: float) -> list[Item]:
     """About eighty items; `anchor` is the unix second that `at_h` and `until_h` count from."""
     return [_item(number, entry, anchor) for number, entry in enumerate(_desk()["items"], start=1)]
 
 
-def desk_names() -> dict[str, dict[str, str]]:
+def newsroom_names() -> dict[str, dict[str, str]]:
     """What each outlet of the desk is called, by language."""
     names: dict[str, dict[str, str]] = _desk()["outlets"]
     return names

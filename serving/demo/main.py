@@ -27,9 +27,9 @@ from recsys.errors import MainstayError, SettingsError
 from recsys.settings import Settings
 from serving.demo import place, report, steps
 from serving.demo.audit import Auditor
-from serving.demo.desk import desk_items, desk_names
+from serving.demo.desk import newsroom_items, newsroom_names
 from serving.demo.movielens import MovieLens
-from serving.demo.processes import Household, until
+from serving.demo.processes import ProcessGroup, until
 from serving.demo.visit import Visits, ask, visit
 
 ANONYMOUS = 10  # of the simulated viewers, how many nobody has seen before
@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     told: dict[str, Any] | None = None
     try:
-        kept = place.Kept(settings.home)
-        settings = place.own(settings, kept.world)
-        place.see_servers(settings)
-        with Household(Path(settings.home) / "logs") as household:
+        kept = place.DemoHome(settings.home)
+        settings = place.own_settings(settings, kept.world)
+        place.check_servers(settings)
+        with ProcessGroup(Path(settings.home) / "logs") as household:
             told = Demo(settings, kept, household, console, stays=not options.once).run()
             if not options.once:
                 _stay(console, household)
@@ -77,7 +77,7 @@ class Demo:
     """One run; `seconds` tells how long each step took."""
 
     def __init__(
-        self, settings: Settings, kept: place.Kept, household: Household, console: Console, stays: bool = True
+        self, settings: Settings, kept: place.DemoHome, household: ProcessGroup, console: Console, stays: bool = True
     ) -> None:
         self._settings, self._kept, self._household, self._console = settings, kept, household, console
         self._stays = stays
@@ -87,23 +87,23 @@ class Demo:
     def run(self) -> dict[str, Any]:
         """All steps; what stands already is left out. Returns the figures."""
         movielens = MovieLens.read(self._kept.anchor)
-        items = movielens.items() + desk_items(self._kept.anchor)
+        items = movielens.items() + newsroom_items(self._kept.anchor)
         api = self._step("start", "Starting the worker and the API", self._start)
         text = f"{len(items):,} items (MovieLens and a desk of four outlets), three policies"
         self._step(
-            "catalogue", text, lambda: steps.stock(api, items) | steps.christen(api, desk_names()) | steps.steer(api)
+            "catalogue", text, lambda: steps.load_catalog(api, items) | steps.name_outlets(api, newsroom_names()) | steps.publish_policies(api)
         )
         text = f"{len(movielens):,} interactions through the stream, folded into features"
         self._step("events", text, lambda: self._replay(movielens))
         text = "Training: implicit ALS, multi-action ranker, evaluation on a time split"
-        self._step("training", text, lambda: self._learn(api))
+        self._step("training", text, lambda: self._train(api))
         text = "Viewers ask for pages on tv and mobile, and react"
         visits, free, guided = self._step("pages", text, lambda: self._visits(api, movielens, items))
         self._console.print()
         told = report.figures(self._kept.models or {}, visits, free, guided, self.seconds)
         titles = {item.id: item.title.get("en") or item.title["zh"] for item in items}
         report.side_by_side(self._console, movielens.viewers[SHOWN], free, guided, titles)
-        self._tell(guided, told)
+        self._print_report(guided, told)
         if visits.undeclared:
             raise RuntimeError(f"pages broke controls without saying so: {visits.undeclared[:5]}")
         return told
@@ -146,7 +146,7 @@ class Demo:
             events, ratings = movielens.events(), movielens.ratings
             return steps.replay(stream, online, s, events, ratings, erased, self._household, kept.sent, note)
 
-    def _learn(self, api: httpx.Client) -> bool:
+    def _train(self, api: httpx.Client) -> bool:
         """Train unless the API serves what an earlier run trained; False when it does."""
         if self._kept.models is not None and until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
             return False
@@ -168,7 +168,7 @@ class Demo:
         one = movielens.viewers[SHOWN]
         return visits, ask(api, one, "mobile", guided=False), ask(api, one, "mobile")
 
-    def _tell(self, guided: dict[str, Any], told: dict[str, Any]) -> None:
+    def _print_report(self, guided: dict[str, Any], told: dict[str, Any]) -> None:
         """The receipt, the figures, and where to look further."""
         console = self._console
         report.receipt(console, guided)
@@ -178,7 +178,7 @@ class Demo:
             console.print(f"   Console    {self._address}/console")
         console.print(f"   MLflow UI  {Path(sys.executable).with_name('mlflow')} ui --backend-store-uri ", end="")
         console.print(self._settings.registry_uri, soft_wrap=True)
-        if names := place.named(self._settings):
+        if names := place.describe_servers(self._settings):
             console.print(f"   By hand    {names}", soft_wrap=True)
 
     def _step(self, name: str, text: str, do: Callable[[], T]) -> T:
@@ -203,7 +203,7 @@ def _words(error: Exception) -> str:
     return str(error)
 
 
-def _stay(console: Console, household: Household) -> None:
+def _stay(console: Console, household: ProcessGroup) -> None:
     """Until Ctrl-C, or until a child ends that should be running."""
     console.print("\n   Running. Ctrl-C stops everything; the next `make demo` starts from here.")
     while True:

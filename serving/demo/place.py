@@ -51,7 +51,7 @@ def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Se
     return options, settings.model_copy(update=own_place | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
 
 
-class Kept:
+class DemoHome:
     """What earlier runs in this home left, in one JSON file.
 
     anchor  the moment that the demo's world is dated from, unix seconds
@@ -77,7 +77,7 @@ class Kept:
         draft.rename(self._file)
 
 
-def own(settings: Settings, world: str) -> Settings:
+def own_settings(settings: Settings, world: str) -> Settings:
     """Settings that keep the demo to itself on real servers: topic, group, key prefix and schema named by `world`.
 
     So a new home finds nothing that an older one left there. A prefix or schema that the URL names already stays.
@@ -95,7 +95,7 @@ def own(settings: Settings, world: str) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def named(settings: Settings) -> str:
+def describe_servers(settings: Settings) -> str:
     """Flags that lead other commands to the same places on real servers; without passwords."""
     said: dict[str, str] = {}
     if settings.stream.startswith("kafka:"):
@@ -104,7 +104,7 @@ def named(settings: Settings) -> str:
     return " ".join(f"--{name} {shlex.quote(_PASSWORD.sub('…', url))}" for name, url in said.items())
 
 
-def see_servers(settings: Settings) -> None:
+def check_servers(settings: Settings) -> None:
     """Ask each part once, so that one that is down is named before anything is started.
 
     Raises Unavailable, and InvalidInput for a URL that leads nowhere.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-PATIENCE_S = 20.0  # for all children together, from SIGTERM to the end
+STOP_TIMEOUT_S = 20.0  # for all children together, from SIGTERM to the end
 
 
 @dataclass
@@ -29,14 +29,14 @@ class Child:
         return RuntimeError(f"{self.name} {why}; the end of {self.log}:\n{tail}")
 
 
-class Household:
+class ProcessGroup:
     """Children of one demo; leaving the block stops them all, with SIGTERM, then patience, then SIGKILL.
 
     Each runs in a session of its own, so that Ctrl-C reaches the demo alone; nothing that the demo is told meanwhile
     keeps it from stopping every one of them.
     """
 
-    def __init__(self, logs: Path, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, logs: Path, patience_s: float = STOP_TIMEOUT_S) -> None:
         self._logs, self._patience_s = logs, patience_s
         self._processes: list[subprocess.Popen[bytes]] = []
         self._children: list[Child] = []
@@ -46,13 +46,13 @@ class Household:
         """`python -m module arguments`, to run as long as the demo does; what it says goes to its log."""
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
-            child = Child(name, self._run(module, arguments, output.fileno(), subprocess.STDOUT), log)
+            child = Child(name, self._run_child(module, arguments, output.fileno(), subprocess.STDOUT), log)
         self._children.append(child)
         return child
 
-    def errand(self, module: str, arguments: Sequence[str]) -> Iterator[str]:
+    def run(self, module: str, arguments: Sequence[str]) -> Iterator[str]:
         """`python -m module arguments`, to its end: the lines it prints. Raises RuntimeError when it fails."""
-        process = self._run(module, arguments, subprocess.PIPE, None)
+        process = self._run_child(module, arguments, subprocess.PIPE, None)
         assert process.stdout is not None
         last = ""
         for line in process.stdout:
@@ -62,9 +62,9 @@ class Household:
         if process.wait():
             raise RuntimeError(f"{module} failed with code {process.returncode}: {last}")
 
-    def _run(self, module: str, arguments: Sequence[str], out: int, err: int | None) -> subprocess.Popen[bytes]:
+    def _run_child(self, module: str, arguments: Sequence[str], out: int, err: int | None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", module, *arguments]
-        with undisturbed():  # a process that runs but is not on the list would be left behind
+        with deferred_interrupts():  # a process that runs but is not on the list would be left behind
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
             )
@@ -77,13 +77,13 @@ class Household:
             if child.process.poll() is not None:
                 raise child.fail(f"ended with code {child.process.returncode}")
 
-    def __enter__(self) -> Household:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with undisturbed():
+        with deferred_interrupts():
             self._stop()
 
     def _stop(self) -> None:
@@ -101,7 +101,7 @@ class Household:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def deferred_interrupts() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until the block is done; several count once."""
     came: list[int] = []
     before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}

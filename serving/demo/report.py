@@ -120,7 +120,7 @@ def figures(
         "latency_ms": {"p50": round(visits.quantile_ms(0.5), 2), "p99": round(visits.quantile_ms(0.99), 2)},
         "fallback_levels": visits.fallback_levels,
         "controls": visits.statuses,
-        "controls_that_gave_way": visits.gave_way,
+        "controls_that_gave_way": visits.relaxed,
         "controls_broken_undeclared": len(visits.undeclared),
         "guided_page_keeps_hard_controls": held,
         "mean_gap": round(sum(visits.gaps) / max(len(visits.gaps), 1), 6),

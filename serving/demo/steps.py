@@ -15,12 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from features.codec import decode_viewer, viewer_key
 from features.events import ViewerEvent, encode
-from features.offline.erased import Erased, hashed
+from features.offline.erased import ErasureList, hashed
 from features.online import OnlineStore
 from features.stream import Record, Stream
 from recsys.catalog import Item
 from recsys.settings import Settings
-from serving.demo.processes import Household, until
+from serving.demo.processes import ProcessGroup, until
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def progress() -> Progress:
     )
 
 
-def stock(api: httpx.Client, items: Sequence[Item]) -> bool:
+def load_catalog(api: httpx.Client, items: Sequence[Item]) -> bool:
     """Upsert the catalogue; False when it was there."""
     if api.get(f"/v1/items/{items[-1].id}").status_code == 200:
         return False
@@ -55,7 +55,7 @@ def stock(api: httpx.Client, items: Sequence[Item]) -> bool:
     return True
 
 
-def christen(api: httpx.Client, names: Mapping[str, Mapping[str, str]]) -> bool:
+def name_outlets(api: httpx.Client, names: Mapping[str, Mapping[str, str]]) -> bool:
     """Say what outlets are called, by language; False when each had a name, which stays as somebody gave it."""
     outlets = api.get("/v1/outlets", params={"page_size": 1000}).raise_for_status().json()["outlets"]
     named = {outlet["code"] for outlet in outlets if outlet["name"]}
@@ -70,7 +70,7 @@ def policy_text(outlet: str) -> str:
     return files("serving.demo").joinpath("policies", f"{outlet}.yaml").read_text("utf-8")
 
 
-def steer(api: httpx.Client) -> bool:
+def publish_policies(api: httpx.Client) -> bool:
     """Save and publish the demo policies, parents first; False when they stood."""
     news = False
     for outlet in OUTLETS:
@@ -87,7 +87,7 @@ def steer(api: httpx.Client) -> bool:
     return news
 
 
-def folded(online: OnlineStore, viewers: Sequence[str]) -> int:
+def wait_until_folded(online: OnlineStore, viewers: Sequence[str]) -> int:
     """How many ratings the worker has folded into the state of these viewers."""
     states = online.get([viewer_key(viewer) for viewer in viewers])
     counts = (decode_viewer(raw).counts for raw in states if raw is not None)
@@ -100,8 +100,8 @@ def replay(
     settings: Settings,
     events: Iterable[ViewerEvent],
     ratings: Mapping[str, int],
-    erased: Erased,
-    household: Household,
+    erased: ErasureList,
+    household: ProcessGroup,
     sent_before: int = 0,
     note: Callable[[int], None] = lambda sent: None,
 ) -> bool:
@@ -115,7 +115,7 @@ def replay(
     def owed_and_known() -> tuple[int, int]:
         gone = erased.all()
         living = [viewer for viewer in ratings if not gone or hashed(viewer) not in gone]
-        return sum(ratings[viewer] for viewer in living), folded(online, living)
+        return sum(ratings[viewer] for viewer in living), wait_until_folded(online, living)
 
     owed, known = owed_and_known()
     if known >= owed:
@@ -141,7 +141,7 @@ def replay(
     return True
 
 
-def learn(settings: Settings, address: str, household: Household) -> dict[str, Any]:
+def learn(settings: Settings, address: str, household: ProcessGroup) -> dict[str, Any]:
     """Run `recsys-train` as a user would; its figures. Raises RuntimeError when it fails or finds no events."""
     if not any(Path(settings.event_log_dir).rglob("*.parquet")):
         raise RuntimeError(
@@ -151,7 +151,7 @@ def learn(settings: Settings, address: str, household: Household) -> dict[str, A
     arguments = ["--config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
     arguments += ["--registry", settings.registry_uri, "--home", settings.home, "--encoder", settings.encoder]
     last = ""
-    for line in household.errand("training.run.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
+    for line in household.run("training.run.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
         if last:
             print("   " + last, flush=True)
         last = line

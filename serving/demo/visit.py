@@ -29,7 +29,7 @@ class Visits:
     latency_ms: list[float] = field(default_factory=list)
     fallback_levels: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)  # of controls on pages: met, binding, relaxed, impossible
-    gave_way: dict[str, dict[str, int]] = field(default_factory=dict)  # relaxed, impossible -> control -> pages
+    relaxed: dict[str, dict[str, int]] = field(default_factory=dict)  # relaxed, impossible -> control -> pages
     undeclared: list[str] = field(default_factory=list)  # controls broken without the receipt saying so
     gaps: list[float] = field(default_factory=list)
 
@@ -78,7 +78,7 @@ def _note(visits: Visits, page: dict[str, Any]) -> None:
         status = control["status"]
         visits.statuses[status] = visits.statuses.get(status, 0) + 1
         if status in ("relaxed", "impossible"):
-            ids = visits.gave_way.setdefault(status, {})
+            ids = visits.relaxed.setdefault(status, {})
             ids[control["id"]] = ids.get(control["id"], 0) + 1
 
 

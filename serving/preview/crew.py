@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from features.low_priority_pool import low_priority_pool
 from recsys.errors import Unavailable
-from recsys.preview.study import Outcome, Study, Task
+from recsys.preview.study import ReplayResult, Study, Task
 from serving.preview import parcel
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ IDLE_S = 120.0
 WAIT_S = 0.2
 
 
-class Crew:
+class PreviewPool:
     """A pool of at most `size` workers; `run` may be called from several threads."""
 
     def __init__(self, size: int | None = None, idle_s: float = IDLE_S) -> None:
@@ -46,7 +46,7 @@ class Crew:
         self._pool: ProcessPoolExecutor | None = None
         self._lock = threading.Lock()
 
-    def run(self, study: Study, tasks: Iterable[Task], stopped: threading.Event) -> Generator[Outcome]:
+    def run(self, study: Study, tasks: Iterable[Task], stopped: threading.Event) -> Generator[ReplayResult]:
         """Run the tasks and yield their outcomes in any order. Ends early, without what is under way, when `stopped`.
 
         A dead worker breaks its pool; the remaining tasks go to a new pool, once. Raises Unavailable when that one
@@ -58,7 +58,7 @@ class Crew:
             return
         with tempfile.TemporaryDirectory(prefix="mainstay-preview-") as folder:
             file = Path(folder) / "study"
-            file.write_bytes(pickle.dumps(parcel.Parcel.of(study), protocol=5))
+            file.write_bytes(pickle.dumps(parcel.StudyPayload.of(study), protocol=5))
             lost: list[Task] = []
             try:
                 try:
@@ -81,14 +81,14 @@ class Crew:
 
     def _share(
         self, study: Study | None, file: str, waiting: Iterator[Task], stopped: threading.Event, lost: list[Task]
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[ReplayResult]:
         """Keep every worker supplied; until the first is ready, run a few tasks here so that figures come early.
 
         study  None: nothing runs here
         lost   receives the tasks without an outcome when the pool breaks
         """
         pool = self._running_pool()
-        under_way: dict[Future[list[Outcome]], list[Task]] = {}
+        under_way: dict[Future[list[ReplayResult]], list[Task]] = {}
         try:
             ready = pool.submit(parcel.fetch, file)
             while (
@@ -133,7 +133,7 @@ class Crew:
                 self._pool = None
 
 
-def _run_in_process(study: Study, waiting: Iterator[Task], stopped: threading.Event) -> Iterator[Outcome]:
+def _run_in_process(study: Study, waiting: Iterator[Task], stopped: threading.Event) -> Iterator[ReplayResult]:
     for task in waiting:
         if stopped.is_set():
             return
@@ -144,7 +144,7 @@ def _submit_chunk(
     pool: ProcessPoolExecutor,
     file: str,
     waiting: Iterator[Task],
-    under_way: dict[Future[list[Outcome]], list[Task]],
+    under_way: dict[Future[list[ReplayResult]], list[Task]],
     lost: list[Task],
 ) -> None:
     """Submit the next chunk; its tasks are among the lost when the pool refuses it."""

@@ -11,13 +11,13 @@ from features.columns import FEATURES
 from recsys.bundle import Bundle
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.solver import warm
-from recsys.model import Model
-from recsys.pipeline import Engine, World
-from recsys.preview.study import Outcome, Study, Task
+from recsys.model import ServedModel
+from recsys.pipeline import Engine, ServingSnapshot
+from recsys.preview.study import ReplayResult, Study, Task
 
 
 @dataclass(frozen=True)
-class Parcel:
+class StudyPayload:
     """A study without what cannot be pickled: the model is built again from its bundle.
 
     Pickle is safe here: the file lies in a private directory and was written by the process that has it read.
@@ -27,7 +27,7 @@ class Parcel:
     bundle: Bundle | None
 
     @classmethod
-    def of(cls, study: Study) -> Parcel:
+    def of(cls, study: Study) -> StudyPayload:
         """Leave the model out."""
         world = study.world
         bare = replace(study, world=replace(world, model=None))
@@ -35,13 +35,13 @@ class Parcel:
 
     def open(self) -> Study:
         """The study with its model, ready to work."""
-        model = Model.load(self.bundle, FEATURES) if self.bundle else None
+        model = ServedModel.load(self.bundle, FEATURES) if self.bundle else None
         return replace(self.study, world=replace(self.study.world, model=model))
 
 
 def study_of(
     engine: Engine,
-    world: World,
+    world: ServingSnapshot,
     before: dict[str, CompiledPolicy],
     after: dict[str, CompiledPolicy],
     asked: Sequence[object],
@@ -69,7 +69,7 @@ def fetch(file: str) -> bool:
     return True
 
 
-def work(file: str, tasks: Sequence[Task]) -> list[Outcome]:
+def work(file: str, tasks: Sequence[Task]) -> list[ReplayResult]:
     """Do tasks of the parcel in a file."""
     fetch(file)
     study = _open[file]

@@ -17,11 +17,11 @@ from features.offline.log import EventLog
 from features.offline.requests import LoggedRequest, newest_requests, plays_from
 from features.online import OnlineStore
 from features.rewind import as_of
-from features.unreadable import Unreadable
+from features.unreadable import CorruptStateCounter
 from recsys.catalog import within
 from recsys.distribution.screens import default_slots
 from recsys.errors import Unavailable
-from recsys.preview.study import Asked, Logged
+from recsys.preview.study import ReplayRequest, LoggedPage
 from recsys.state import ViewerState
 from recsys.types import Placement, Query, Screen, Surface
 
@@ -32,7 +32,7 @@ REACH_S = 4 * WEEK_S
 ANSWER_S = 6 * 3_600.0
 """A play counts for the page that it came from when it came within this time."""
 
-ENOUGH = 50
+MIN_REQUESTS = 50
 """Where fewer real requests are known, made-up ones join them up to so many."""
 
 SCREENS = (Screen.TV, Screen.MOBILE)
@@ -42,23 +42,23 @@ _CHUNK = 500
 
 
 @dataclass(frozen=True)
-class Gathered:
+class ReplaySample:
     """Requests in the order of their replay, and how many came from where: `log`, `memory`, `made_up`."""
 
-    asked: tuple[Asked, ...]
+    requests: tuple[ReplayRequest, ...]
     sources: Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Requests:
+class RequestLog:
     """Finds requests for pages of an outlet and of those below it."""
 
     log: EventLog
     online: OnlineStore
     remembered: Callable[[], Sequence[Query]]
-    unreadable: Unreadable = field(default_factory=Unreadable)
+    unreadable: CorruptStateCounter = field(default_factory=CorruptStateCounter)
 
-    def gather(self, outlet: str, outlets: Sequence[str], count: int, now: float, at: float | None) -> Gathered:
+    def gather(self, outlet: str, outlets: Sequence[str], count: int, now: float, at: float | None) -> ReplaySample:
         """At most `count` requests, newest first by source, then in an order that owes nothing to time.
 
         outlets  outlets that pages are made for, so that a replay knows a policy for each
@@ -76,12 +76,12 @@ class Requests:
             and query.placement.outlet in known
             and query.request_id not in have
         ][: count - len(logged)]
-        wanting = min(count, ENOUGH) - len(logged) - len(memory)
-        made_up = self._made_up(outlet, known, wanting, now) if wanting > 0 else []
+        wanting = min(count, MIN_REQUESTS) - len(logged) - len(memory)
+        made_up = self._synthetic(outlet, known, wanting, now) if wanting > 0 else []
         sources = {"log": len(logged), "memory": len(memory), "made_up": len(made_up)}
-        asked = self._with_plays(logged) + [Asked(query, None) for query in (*memory, *made_up)]
+        asked = self._with_plays(logged) + [ReplayRequest(query, None) for query in (*memory, *made_up)]
         asked.sort(key=lambda one: (zlib.crc32(one.query.request_id.encode()), one.query.request_id))
-        return Gathered(tuple(_moved(self._with_viewers(asked), at)), sources)
+        return ReplaySample(tuple(_moved(self._with_viewers(asked), at)), sources)
 
     def _logged(self, outlet: str, count: int, now: float) -> list[LoggedRequest]:
         try:
@@ -89,17 +89,17 @@ class Requests:
         except Unavailable:
             return []  # what this process remembers must do
 
-    def _with_plays(self, logged: Sequence[LoggedRequest]) -> list[Asked]:
+    def _with_plays(self, logged: Sequence[LoggedRequest]) -> list[ReplayRequest]:
         if not logged:
             return []
         times = [one.query.now for one in logged]
         ids = [one.query.request_id for one in logged]
         plays = plays_from(self.log, ids, min(times), max(times) + ANSWER_S)
         return [
-            Asked(
+            ReplayRequest(
                 one.query,
                 None,
-                Logged(
+                LoggedPage(
                     one.item_ids,
                     one.attention,
                     one.propensity,
@@ -109,7 +109,7 @@ class Requests:
             for one in logged
         ]
 
-    def _made_up(self, outlet: str, known: frozenset[str], count: int, now: float) -> list[Query]:
+    def _synthetic(self, outlet: str, known: frozenset[str], count: int, now: float) -> list[Query]:
         """Viewers of whom something is known, at every outlet here and below, on every screen; else strangers."""
         viewers = [key.removeprefix(VIEWERS).strip("{}") for key, _ in islice(self.online.scan(VIEWERS), count)]
         here = [code for code in sorted(known) if within(code, outlet)]
@@ -127,7 +127,7 @@ class Requests:
             for code, screen in [(here[n % len(here)], SCREENS[n // len(here) % len(SCREENS)])]
         ]
 
-    def _with_viewers(self, asked: Sequence[Asked]) -> list[Asked]:
+    def _with_viewers(self, asked: Sequence[ReplayRequest]) -> list[ReplayRequest]:
         ids = list(dict.fromkeys(one.query.viewer_id for one in asked if one.query.personalised))
         states: dict[str, ViewerState] = {}
         try:
@@ -135,7 +135,7 @@ class Requests:
                 chunk = ids[first : first + _CHUNK]
                 keys = [viewer_key(viewer_id) for viewer_id in chunk]
                 for viewer_id, key, raw in zip(chunk, keys, self.online.get(keys), strict=True):
-                    if raw is not None and (state := self.unreadable.read(key, raw, viewer_at)) is not None:
+                    if raw is not None and (state := self.unreadable.decode(key, raw, viewer_at)) is not None:
                         states[viewer_id] = state
         except Unavailable:
             pass  # strangers then: the pages of a lower fallback level, as they would be served now
@@ -145,7 +145,7 @@ class Requests:
         ]
 
 
-def _moved(asked: Sequence[Asked], at: float | None) -> list[Asked]:
+def _moved(asked: Sequence[ReplayRequest], at: float | None) -> list[ReplayRequest]:
     """The same requests some whole weeks later or earlier, so that hours and weekdays stay what they were."""
     if at is None or not asked:
         return list(asked)

@@ -12,14 +12,14 @@ from recsys.catalog import within
 from recsys.errors import InvalidInput
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import Policy
-from recsys.pipeline import Engine, World
+from recsys.pipeline import Engine, ServingSnapshot
 from recsys.preview.study import Study
-from recsys.preview.tally import Tally, replay
+from recsys.preview.tally import Aggregate, replay
 from serving.control.plane import ancestry
-from serving.holders import Holders, Snapshot
-from serving.preview.crew import Crew
+from serving.holders import SnapshotHolder, Snapshot
+from serving.preview.crew import PreviewPool
 from serving.preview.parcel import study_of
-from serving.preview.requests import Gathered, Requests
+from serving.preview.requests import ReplaySample, RequestLog
 from serving.preview.schemas import PreviewLine, PreviewRequest, Sources
 from serving.problems import Busy
 
@@ -31,13 +31,13 @@ EVERY_S, EVERY_SHARE = 1.0, 0.1
 
 
 @dataclass(frozen=True)
-class Previews:
+class PreviewService:
     """Admits `at_once` previews; a further one is told to come back."""
 
     engine: Engine
-    holders: Holders
-    requests: Requests
-    crew: Crew
+    holders: SnapshotHolder
+    requests: RequestLog
+    crew: PreviewPool
     clock: Callable[[], float]
     at_once: int = 1
     _admitted: list[int] = field(default_factory=lambda: [0])
@@ -69,20 +69,20 @@ class Previews:
         with self._lock:
             self._admitted[0] -= 1
 
-    def _study(self, draft: Policy, asked: PreviewRequest) -> tuple[Study, Gathered]:
+    def _study(self, draft: Policy, asked: PreviewRequest) -> tuple[Study, ReplaySample]:
         snapshot = self.holders.current
-        outlets = [code for code in {*snapshot.worlds, draft.outlet} if within(code, draft.outlet)]
+        outlets = [code for code in {*snapshot.serving_snapshots, draft.outlet} if within(code, draft.outlet)]
         after = self._compiled(draft, outlets)
         none = compile_policy((), snapshot.catalog)
-        before = {o: snapshot.worlds[o].policy if o in snapshot.worlds else none for o in outlets}
-        if draft.outlet not in snapshot.worlds:  # its first word: until now its parents' policies hold there
+        before = {o: snapshot.serving_snapshots[o].policy if o in snapshot.serving_snapshots else none for o in outlets}
+        if draft.outlet not in snapshot.serving_snapshots:  # its first word: until now its parents' policies hold there
             before[draft.outlet] = compile_policy(self.holders.shelf.chain(draft.outlet), snapshot.catalog)
         at = None if asked.at is None else asked.at.timestamp()
         gathered = self.requests.gather(draft.outlet, outlets, asked.requests, self.clock(), at)
-        if not gathered.asked or not len(snapshot.catalog):
+        if not gathered.requests or not len(snapshot.catalog):
             raise InvalidInput("there is nothing to replay: no items, or no outlet to ask pages of")
         world = _world(snapshot, none)
-        return study_of(self.engine, world, before, after, gathered.asked), gathered
+        return study_of(self.engine, world, before, after, gathered.requests), gathered
 
     def _compiled(self, draft: Policy, outlets: list[str]) -> dict[str, CompiledPolicy]:
         """The draft under its parents, and under it what the outlets below say; once per different chain."""
@@ -90,7 +90,7 @@ class Previews:
         done: dict[tuple[str, ...], CompiledPolicy] = {}
         compiled = {}
         for outlet in outlets:
-            said = [draft if code == draft.outlet else shelf.own(code) for code in ancestry(outlet)]
+            said = [draft if code == draft.outlet else shelf.own_policy(code) for code in ancestry(outlet)]
             chain = [policy for policy in said if policy is not None]
             key = tuple(policy.outlet for policy in chain)
             if key not in done:
@@ -102,7 +102,7 @@ class Previews:
 class Preview:
     """One admitted preview. When its `lines` have ended, or it is let go, the next one may come."""
 
-    def __init__(self, study: Study, gathered: Gathered, seed: int, crew: Crew, leave: Callable[[], None]) -> None:
+    def __init__(self, study: Study, gathered: ReplaySample, seed: int, crew: PreviewPool, leave: Callable[[], None]) -> None:
         self.study, self._gathered, self._seed, self._crew = study, gathered, seed, crew
         self._leave: Callable[[], None] | None = leave
         self.stopped = threading.Event()
@@ -145,14 +145,14 @@ class Preview:
             leave()
 
 
-def _world(snapshot: Snapshot, none: CompiledPolicy) -> World:
+def _world(snapshot: Snapshot, none: CompiledPolicy) -> ServingSnapshot:
     """What pages are made from; not that of a closed outlet, which gets editorial pages and has no model."""
-    open_ones = (world for outlet, world in snapshot.worlds.items() if outlet not in snapshot.closed)
+    open_ones = (world for outlet, world in snapshot.serving_snapshots.items() if outlet not in snapshot.closed)
     world = next(open_ones, None)
-    return world or replace(World.of(snapshot.catalog, snapshot.stats, snapshot.model, none), steered=snapshot.steered)
+    return world or replace(ServingSnapshot.of(snapshot.catalog, snapshot.stats, snapshot.model, none), steered=snapshot.prices)
 
 
-def _line(tally: Tally, elapsed_s: float, sources: Sources) -> PreviewLine:
+def _line(tally: Aggregate, elapsed_s: float, sources: Sources) -> PreviewLine:
     return PreviewLine(
         phase="complete" if tally.complete else "so far", elapsed_s=elapsed_s, sources=sources, report=tally.report()
     )

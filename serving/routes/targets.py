@@ -13,7 +13,7 @@ from serving.list_schemas import TargetList, TargetsQuery
 from serving.problems import documented
 from serving.queries import STRICT_QUERY
 from serving.schemas import DraftAnswer
-from serving.target_schemas import AmountOrder, CloneOrder, TargetOrder, TargetReport
+from serving.target_schemas import AmountChange, CloneRequest, TargetChange, TargetReport
 
 OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="outlet whose policy says the target")]
 TargetId = Annotated[Id, Path(examples=["harvest"])]
@@ -43,7 +43,7 @@ def report(outlet: OutletCode, target: TargetId, targets: Targets) -> TargetRepo
     "/v1/targets/{outlet}/{target}/pause", summary="Do not push it", responses=FAULTS, dependencies=EDITORS_ONLY,
     status_code=204,
 )  # fmt: skip
-def pause(outlet: OutletCode, target: TargetId, body: TargetOrder, targets: Targets) -> None:
+def pause(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
     targets.pause(outlet, target, body)
 
 
@@ -54,7 +54,7 @@ def pause(outlet: OutletCode, target: TargetId, body: TargetOrder, targets: Targ
     dependencies=EDITORS_ONLY,
     status_code=204,
 )
-def resume(outlet: OutletCode, target: TargetId, body: TargetOrder, targets: Targets) -> None:
+def resume(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
     targets.resume(outlet, target, body)
 
 
@@ -62,7 +62,7 @@ def resume(outlet: OutletCode, target: TargetId, body: TargetOrder, targets: Tar
     "/v1/targets/{outlet}/{target}/stop", summary="End it for good", responses=FAULTS, dependencies=EDITORS_ONLY,
     status_code=204,
 )  # fmt: skip
-def stop(outlet: OutletCode, target: TargetId, body: TargetOrder, targets: Targets) -> None:
+def stop(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
     targets.stop(outlet, target, body)
 
 
@@ -73,7 +73,7 @@ def stop(outlet: OutletCode, target: TargetId, body: TargetOrder, targets: Targe
     dependencies=EDITORS_ONLY,
     status_code=204,
 )
-def amount(outlet: OutletCode, target: TargetId, body: AmountOrder, targets: Targets) -> None:
+def amount(outlet: OutletCode, target: TargetId, body: AmountChange, targets: Targets) -> None:
     targets.amount(outlet, target, body)
 
 
@@ -85,5 +85,5 @@ def amount(outlet: OutletCode, target: TargetId, body: AmountOrder, targets: Tar
     responses=documented(401, 404, 409, 422, 503),
     dependencies=EDITORS_ONLY,
 )
-def clone(outlet: OutletCode, target: TargetId, body: CloneOrder, targets: Targets) -> DraftAnswer:
+def clone(outlet: OutletCode, target: TargetId, body: CloneRequest, targets: Targets) -> DraftAnswer:
     return targets.clone(outlet, target, body)

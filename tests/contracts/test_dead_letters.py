@@ -12,14 +12,14 @@ import pytest
 
 from features.dead_letters import (
     DeadLetter,
-    LetterCount,
+    DeadLetterCounter,
     as_record,
     dead_topic,
-    letter,
-    letter_ends,
-    read_letters,
-    revive,
-    sent_again,
+    to_dead_letter,
+    dead_letter_ends,
+    read_dead_letters,
+    replay,
+    replayed_at,
 )
 from features.events import ViewerEvent, encode
 from features.stream import Message, Record, Stream
@@ -68,7 +68,7 @@ def play(number: int) -> bytes:
 
 def set_aside(stream: Stream, topic: str, *values: bytes, first: int = 0) -> list[DeadLetter]:
     """Dead letters of these messages, each written twice as after a crash."""
-    letters = [letter(Message(topic, 0, first + n, f"v{n}", value), "why") for n, value in enumerate(values)]
+    letters = [to_dead_letter(Message(topic, 0, first + n, f"v{n}", value), "why") for n, value in enumerate(values)]
     stream.publish(dead_topic(topic), [as_record(one) for one in letters * 2])
     return letters
 
@@ -80,11 +80,11 @@ def sent(stream: Stream, topic: str) -> list[bytes]:
 def test_a_letter_is_sent_again_once_and_oftener_when_it_is_named(stream: Stream, unique: str, dlq: Tool) -> None:
     readable = [play(0), play(1)]
     first, second, rubbish = set_aside(stream, unique, *readable, b"rubbish")
-    assert dlq("list") == (0, sorted(f"{one.place}\t{one.size} bytes\twhy" for one in (first, second, rubbish)))
+    assert dlq("list") == (0, sorted(f"{one.location}\t{one.size} bytes\twhy" for one in (first, second, rubbish)))
 
     code, lines = dlq("replay")
     assert (code, len(lines)) == (1, 3)
-    assert f"{first.place}\tsent again" in lines
+    assert f"{first.location}\tsent again" in lines
     assert sent(stream, unique) == readable
     code, lines = dlq("replay")
     assert code == 1, "what could not be read is tried each time"
@@ -95,17 +95,17 @@ def test_a_letter_is_sent_again_once_and_oftener_when_it_is_named(stream: Stream
     assert len(lines) == 3
     when = r"\tsent again 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
     assert [bool(re.search(when, line)) for line in lines] == [True, True, False]
-    assert any(line.startswith("sent      20") for line in dlq("show", second.place)[1])
-    assert not any(line.startswith("sent  ") for line in dlq("show", rubbish.place)[1])
+    assert any(line.startswith("sent      20") for line in dlq("show", second.location)[1])
+    assert not any(line.startswith("sent  ") for line in dlq("show", rubbish.location)[1])
 
-    assert dlq("replay", second.place) == (0, [f"{second.place}\tsent again"])
+    assert dlq("replay", second.location) == (0, [f"{second.location}\tsent again"])
     assert sent(stream, unique) == sorted([*readable, readable[1]])
     (later,) = set_aside(stream, unique, play(2), first=9)
-    assert f"{later.place}\tsent again" in dlq("replay")[1]
+    assert f"{later.location}\tsent again" in dlq("replay")[1]
     assert sent(stream, unique) == sorted([*readable, readable[1], play(2)])
-    assert LetterCount(stream, unique).look() == 2 * 4, "notes are no letters"
-    assert sorted(one.place for one in read_letters(stream, unique)) == sorted(
-        one.place for one in (first, second, rubbish, later)
+    assert DeadLetterCounter(stream, unique).refresh() == 2 * 4, "notes are no letters"
+    assert sorted(one.location for one in read_dead_letters(stream, unique)) == sorted(
+        one.location for one in (first, second, rubbish, later)
     )
 
 
@@ -133,10 +133,10 @@ def test_what_was_sent_and_not_noted_is_sent_again(
     with monkeypatch.context() as patched:
         patched.setattr(stream, "publish", cut)
         with pytest.raises(Unavailable, match="cable"):
-            revive(stream, one)
-    assert one.mark not in sent_again(stream, unique)
-    revive(stream, one, clock=lambda: 7.0)
-    assert sent_again(stream, unique) == {one.mark: 7.0}
+            replay(stream, one)
+    assert one.replay_key not in replayed_at(stream, unique)
+    replay(stream, one, clock=lambda: 7.0)
+    assert replayed_at(stream, unique) == {one.replay_key: 7.0}
     assert sent(stream, unique) == [play(0)] * 2
 
 
@@ -154,9 +154,9 @@ def test_what_others_write_beside_the_letters_is_not_sent_anywhere(stream: Strea
 
 def test_what_others_write_like_a_note_is_shown(stream: Stream, unique: str) -> None:
     stream.publish(dead_topic(unique), [Record("v", b'{"replayed":7}')])
-    assert [one.cause.partition(":")[0] for one in read_letters(stream, unique)] == ["no dead letter"]
-    assert sent_again(stream, unique) == {}
-    assert len(letter_ends(stream, unique)) == 1
+    assert [one.cause.partition(":")[0] for one in read_dead_letters(stream, unique)] == ["no dead letter"]
+    assert replayed_at(stream, unique) == {}
+    assert len(dead_letter_ends(stream, unique)) == 1
 
 
 def test_who_replays_what_a_fast_clock_wrote_is_told_how_to_take_it(stream: Stream, unique: str, dlq: Tool) -> None:
@@ -164,7 +164,7 @@ def test_who_replays_what_a_fast_clock_wrote_is_told_how_to_take_it(stream: Stre
     (one,) = set_aside(stream, unique, encode(early))
     code, (line,) = dlq("replay")
     assert code == 1
-    assert line.startswith(f"{one.place}\tstill unreadable: an event from the future; time: ")
+    assert line.startswith(f"{one.location}\tstill unreadable: an event from the future; time: ")
     assert line.endswith("--without-client-time takes it at the time when it came")
-    assert dlq("replay", "--without-client-time") == (0, [f"{one.place}\tsent again"])
+    assert dlq("replay", "--without-client-time") == (0, [f"{one.location}\tsent again"])
     assert sent(stream, unique) == [encode(msgspec.structs.replace(early, client_at=None))]

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from benchmarks.servers import free_port
 from features.keys import ITEMS
-from features.online import Divided, OnlineStore
+from features.online import Sharded, OnlineStore
 from features.online.connect import open_online
-from features.online.guarded import beside
+from features.online.guarded import probe_key
 from features.online.redis import RedisStore
 from features.online.sqlite import SWEEP_EVERY_S, SqliteStore
 from recsys.errors import InvalidInput, Unavailable
@@ -73,14 +73,14 @@ def store(url: str) -> Iterator[OnlineStore]:
 
 def test_a_cluster_tells_which_node_holds_a_key_and_a_probe_goes_to_the_same(cluster_url: str) -> None:
     with closing(RedisStore(cluster_url.partition("?")[0], 5.0, "t:", cluster=True)) as store:
-        assert isinstance(store, Divided)
+        assert isinstance(store, Sharded)
         assert store.node_of("viewer:{v}") == "", "not asked yet"
         store.get(["viewer:{v}"])
         keys = [f"viewer:{{{n}}}" for n in range(100)]
         nodes = {store.node_of(key) for key in keys}
         assert len(nodes) == 2
         assert all(
-            store.node_of(key) == store.node_of(beside(key)) for key in [*keys, "viewer:{a}b}", "viewer:{}x}", "x"]
+            store.node_of(key) == store.node_of(probe_key(key)) for key in [*keys, "viewer:{a}b}", "viewer:{}x}", "x"]
         )
         one = redis.Redis.from_url(f"redis://{min(nodes)}")
         with closing(one):
@@ -112,26 +112,26 @@ def test_the_last_put_counts_and_the_deleted_is_gone(store: OnlineStore, unique:
 
 def test_a_swap_overwrites_only_what_was_read(store: OnlineStore, unique: str) -> None:
     a, b, c, d = (f"{unique}:{name}" for name in "abcd")
-    assert store.swap({a: (None, b"1"), b: (None, b"")}) == []
-    assert store.swap({c: (b"x", b"2"), b: (None, b"2"), a: (b"1", b"2"), d: (None, b"2")}) == [c, b]
+    assert store.compare_and_set({a: (None, b"1"), b: (None, b"")}) == []
+    assert store.compare_and_set({c: (b"x", b"2"), b: (None, b"2"), a: (b"1", b"2"), d: (None, b"2")}) == [c, b]
     assert store.get([a, b, c, d]) == [b"2", b"", None, b"2"]
-    assert store.swap({b: (b"", b"3"), a: (b"1", b"3")}) == [a]
+    assert store.compare_and_set({b: (b"", b"3"), a: (b"1", b"3")}) == [a]
     assert store.get([a, b]) == [b"2", b"3"]
     store.delete([a])
-    assert store.swap({a: (b"2", b"old history")}) == [a]
-    assert store.swap({}) == []
-    assert store.swap({f"{unique}:{n}": (None, b"n") for n in range(1300)}) == []
-    assert store.swap({f"{unique}:{n}": (b"n", b"m") for n in range(1300)}, ttl_s=1000) == []
+    assert store.compare_and_set({a: (b"2", b"old history")}) == [a]
+    assert store.compare_and_set({}) == []
+    assert store.compare_and_set({f"{unique}:{n}": (None, b"n") for n in range(1300)}) == []
+    assert store.compare_and_set({f"{unique}:{n}": (b"n", b"m") for n in range(1300)}, ttl_s=1000) == []
 
 
 def test_a_swap_gives_a_new_life_and_finds_the_expired_missing(store: OnlineStore, unique: str) -> None:
     short, kept = f"{unique}:short", f"{unique}:kept"
-    store.swap({short: (None, b"s"), kept: (None, b"k")}, ttl_s=0.25)
-    assert store.swap({kept: (b"k", b"for ever")}) == []
+    store.compare_and_set({short: (None, b"s"), kept: (None, b"k")}, ttl_s=0.25)
+    assert store.compare_and_set({kept: (b"k", b"for ever")}) == []
     time.sleep(0.35)
     assert store.get([short, kept]) == [None, b"for ever"]
-    assert store.swap({short: (b"s", b"late")}) == [short]
-    assert store.swap({short: (None, b"new")}) == []
+    assert store.compare_and_set({short: (b"s", b"late")}) == [short]
+    assert store.compare_and_set({short: (None, b"new")}) == []
 
 
 def test_of_many_who_swap_at_once_nobody_is_lost(url: str, unique: str) -> None:
@@ -143,7 +143,7 @@ def test_of_many_who_swap_at_once_nobody_is_lost(url: str, unique: str) -> None:
             for _ in range(50):
                 while True:
                     was = store.get([unique])[0]
-                    if not store.swap({unique: (was, str(int(was or 0) + 1).encode())}):
+                    if not store.compare_and_set({unique: (was, str(int(was or 0) + 1).encode())}):
                         break
 
     shared, together = url, open_online("memory://")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from features.spool.files import FileSpool
+from features.spool.files import DurableSpool
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from recsys.errors import Unavailable
@@ -61,7 +61,7 @@ def test_what_was_taken_survives_a_power_cut_at_any_moment(
     (home := tmp_path / "home").mkdir()
     with monkeypatch.context() as watched:
         power = PowerCut(home, watched)
-        spool = FileSpool(home, Dead(), "t")
+        spool = DurableSpool(home, Dead(), "t")
         spool._segments._segment_bytes = segment_bytes
         spool.start()
         for number in range(6):
@@ -71,7 +71,7 @@ def test_what_was_taken_survives_a_power_cut_at_any_moment(
         spool.close(0.1)
     for number in range(6):
         stream = MemoryStream(2)
-        again = FileSpool(tmp_path / f"cut-{number}", stream, "t")
+        again = DurableSpool(tmp_path / f"cut-{number}", stream, "t")
         again.start()
         give_up = time.monotonic() + 20
         while again.state().records:

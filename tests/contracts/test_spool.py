@@ -16,8 +16,8 @@ import pytest
 from features.spool import Spool
 from features.spool import segments as module
 from features.spool.direct import DirectSpool
-from features.spool.files import FileSpool
-from features.spool.place import Claim
+from features.spool.files import DurableSpool
+from features.spool.place import DirectoryLease
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
@@ -74,7 +74,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[M
     made: list[Spool] = []
 
     def spool(stream: MemoryStream) -> Spool:
-        made.append(FileSpool(tmp_path, stream, "t") if request.param == "files" else DirectSpool(stream, "t"))
+        made.append(DurableSpool(tmp_path, stream, "t") if request.param == "files" else DirectSpool(stream, "t"))
         made[-1].start()
         return made[-1]
 
@@ -147,7 +147,7 @@ def test_a_write_that_fails_is_told_to_all_who_wait_and_the_next_one_is_tried(tm
 def test_a_dead_stream_is_waited_for_and_gets_everything_in_order(tmp_path: Path) -> None:
     stream = Moody()
     stream.open.clear()
-    spool = FileSpool(tmp_path, stream, "t")
+    spool = DurableSpool(tmp_path, stream, "t")
     spool.start()
     for number in range(30):
         assert spool.put([record(number)]).exception(10) is None, "taken although the stream is dead"
@@ -197,7 +197,7 @@ def test_what_was_taken_survives_kill_9_many_times(tmp_path: Path) -> None:
         child.stdout.close()
         upto = said
     stream = MemoryStream(2)
-    spool = FileSpool(tmp_path, stream, "t")
+    spool = DurableSpool(tmp_path, stream, "t")
     spool.start()
     until(lambda: spool.state().records == 0)
     spool.close()
@@ -210,7 +210,7 @@ def test_what_was_taken_survives_kill_9_many_times(tmp_path: Path) -> None:
 def test_a_full_spool_refuses_and_takes_again_by_itself(tmp_path: Path) -> None:
     stream = Moody()
     stream.open.clear()
-    spool = FileSpool(tmp_path, stream, "t", limit_bytes=2000)
+    spool = DurableSpool(tmp_path, stream, "t", limit_bytes=2000)
     spool.start()
     taken = 0
     while (refusal := spool.put([record(taken)]).exception(10)) is None:
@@ -264,7 +264,7 @@ def test_a_disk_that_takes_no_more_gives_no_false_yes_and_is_used_again_when_it_
 
 def test_on_a_full_disk_what_was_only_kept_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = MemoryStream(1)
-    spool = FileSpool(tmp_path, stream, "t")
+    spool = DurableSpool(tmp_path, stream, "t")
     spool._segments._segment_bytes = 100
     spool.start()
     for number in range(20):
@@ -288,7 +288,7 @@ def test_a_record_damaged_while_it_waits_is_given_up_and_does_not_wait_forever(t
     """The last record of the file that is being written: nothing follows that would step over it."""
     stream = Moody()
     stream.open.clear()
-    spool = FileSpool(tmp_path, stream, "t")
+    spool = DurableSpool(tmp_path, stream, "t")
     spool.start()
     spool.put([record(n) for n in range(5)]).result(10)
     (file,) = tmp_path.glob("0/*.spool")
@@ -309,16 +309,16 @@ def test_two_spools_of_one_home_share_nothing_and_the_living_deliver_for_the_dea
     monkeypatch.setattr("features.spool.files.ADOPT_EVERY_S", 0.05)
     dead = Moody()
     dead.open.clear()
-    first, second = FileSpool(tmp_path, dead, "t"), FileSpool(tmp_path, MemoryStream(1), "t")
-    assert Claim.of(tmp_path / "0") is None
-    assert Claim.of(tmp_path / "1") is None
+    first, second = DurableSpool(tmp_path, dead, "t"), DurableSpool(tmp_path, MemoryStream(1), "t")
+    assert DirectoryLease.of(tmp_path / "0") is None
+    assert DirectoryLease.of(tmp_path / "1") is None
     first.start()
     first.put([record(n) for n in range(5)]).result(10)
     first.close(0.1)  # as if it had died: its lock is free, its records lie there
     second.close(0.1)
-    claim = Claim.of(tmp_path / "0")  # held, so that the next one takes another directory
+    claim = DirectoryLease.of(tmp_path / "0")  # held, so that the next one takes another directory
     stream = MemoryStream(1)
-    third = FileSpool(tmp_path, stream, "t")
+    third = DurableSpool(tmp_path, stream, "t")
     third.start()
     time.sleep(0.2)
     assert delivered(stream) == [[]]
@@ -331,7 +331,7 @@ def test_two_spools_of_one_home_share_nothing_and_the_living_deliver_for_the_dea
 
 def test_a_stream_that_lost_its_log_gets_again_what_is_still_here(tmp_path: Path) -> None:
     stream = MemoryStream(2)
-    spool = FileSpool(tmp_path, stream, "t")
+    spool = DurableSpool(tmp_path, stream, "t")
     spool.start()
     spool.put([record(n) for n in range(20)]).result(10)
     until(lambda: spool.state().records == 0)
@@ -340,7 +340,7 @@ def test_a_stream_that_lost_its_log_gets_again_what_is_still_here(tmp_path: Path
     until(lambda: sum(map(len, delivered(stream))) == 20)
     assert_all_once_in_order(stream, 20)
     spool.close()
-    again = FileSpool(tmp_path, stream, "t")
+    again = DurableSpool(tmp_path, stream, "t")
     again.start()
     again.close()
     assert_all_once_in_order(stream, 20)
@@ -349,7 +349,7 @@ def test_a_stream_that_lost_its_log_gets_again_what_is_still_here(tmp_path: Path
 def test_a_log_that_began_anew_between_two_processes_gets_again_what_is_still_here(tmp_path: Path) -> None:
     old, new = MemoryStream(2), MemoryStream(2)
     for stream in (old, old, new, new):  # each time another process
-        spool = FileSpool(tmp_path, stream, "t")
+        spool = DurableSpool(tmp_path, stream, "t")
         spool.start()
         if not any(delivered(old)):
             spool.put([record(n) for n in range(20)]).result(10)

@@ -100,15 +100,15 @@ def test_reading_needs_no_group(stream: Stream, unique: str) -> None:
 def test_publishing_tells_the_newest_offsets_and_the_log_stands_by_them(
     stream: Stream, join: Callable[[str, str], Consumer], unique: str
 ) -> None:
-    assert stream.lost(unique, {}) is None
+    assert stream.identity_mismatch(unique, {}) is None
     first = stream.publish(unique, records(30))
     assert first == {p: len(log) - 1 for p in range(PARTITIONS) if (log := stream.read(unique, p, 0, 100))}
     second = stream.publish(unique, records(30))
     assert second == {partition: 2 * offset + 1 for partition, offset in first.items()}
     assert stream.publish(unique, []) == {}
-    assert stream.lost(unique, second) is None
-    assert "is gone" in str(stream.lost(f"{unique}-other", {0: 3})) or "ends at 0" in str(
-        stream.lost(f"{unique}-other", {0: 3})
+    assert stream.identity_mismatch(unique, second) is None
+    assert "is gone" in str(stream.identity_mismatch(f"{unique}-other", {0: 3})) or "ends at 0" in str(
+        stream.identity_mismatch(f"{unique}-other", {0: 3})
     )
     assert stream.committed(unique, "g") == {}
     consumer = join(unique, "g")

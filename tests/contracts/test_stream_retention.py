@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from features.sqlite import transaction
-from features.stream import Consumer, Held, Record, Retention, Stream
+from features.stream import Consumer, Backlog, Record, Retention, Stream
 from features.stream.connect import open_stream
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
@@ -89,32 +89,32 @@ class Log:
                 group: [at for o, (k, at) in self.model.items() if o >= upto and at < before and key in (None, k)]
                 for group, upto in self.groups.items()
             }
-            expected = {group: Held(len(at), min(at)) for group, at in waits.items() if at}
-            assert self.stream.held("t", before, ["g"], key) == expected
+            expected = {group: Backlog(len(at), min(at)) for group, at in waits.items() if at}
+            assert self.stream.backlog("t", before, ["g"], key) == expected
 
     def drop(self) -> None:
         with closing(self.stream.consumer("t", "h")) as other:
             other.poll(1, 0)
             with pytest.raises(Conflict, match="h reads t"):
-                self.stream.drop("t", "h")
-        assert self.stream.drop("t", "h") == (self.groups.pop("h", None) is not None)
+                self.stream.delete_group("t", "h")
+        assert self.stream.delete_group("t", "h") == (self.groups.pop("h", None) is not None)
 
     def trim(self) -> None:
         upto, before = self._read_by_all(), self.now[0] - 3 * DAY_S
         gone = {o for o, (_, at) in self.model.items() if o < upto and at < before}
-        assert self.stream.trim("t", before, ["g"]) == len(gone)
+        assert self.stream.apply_retention("t", before, ["g"]) == len(gone)
         self._remove(gone)
 
     def forget(self) -> None:
         upto = self._read_by_all()
         left = sum(key == "a" for o, (key, _) in self.model.items() if o >= upto)
-        assert self.stream.forget("t", "a", ["g"]) == left
+        assert self.stream.delete_key("t", "a", ["g"]) == left
         self._remove({o for o, (key, _) in self.model.items() if o < upto and key == "a"})
 
     def check(self) -> None:
         assert [m.offset for m in self.stream.read("t", 0, 0, 1000)] == sorted(self.model)
         assert self.stream.oldest("t", 0) == min(self.model, default=self.end)
-        assert self.stream.lost("t", {0: self.end - 1} if self.end else {}) is None
+        assert self.stream.identity_mismatch("t", {0: self.end - 1} if self.end else {}) is None
 
     def _read_by_all(self) -> int:
         self.groups["g"] = self.committed
@@ -155,7 +155,7 @@ def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest
             with pytest.raises(Unavailable, match="disk is full"):
                 stream.publish("t.dead", records(1))
         stream.publish("t.dead", records(1))
-        assert stream.trim("t.dead", now[0] - 30 * day) == 1
+        assert stream.apply_retention("t.dead", now[0] - 30 * day) == 1
         assert len(stream.read("t.dead", 0, 0, 10)) == 1
 
 
@@ -178,13 +178,13 @@ def test_a_clock_that_was_ahead_for_a_while_stops_nothing_and_loses_nothing(
             stream = SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])
     with closing(stream):
         now[0] = 50 * day
-        stream.trim("t", 20 * day)
+        stream.apply_retention("t", 20 * day)
         left = {message.offset for message in stream.read("t", 0, 0, 100)}
         young = {offset for offset, at in enumerate(written) if at >= 20 * day}
         assert young <= left
         assert left - young <= ahead
         now[0] = 5000 * day
-        assert stream.trim("t", 4000 * day) == len(left)
+        assert stream.apply_retention("t", 4000 * day) == len(left)
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def a_full_disk(db: sqlite3.Connection) -> Iterator[None]:
 def test_what_left_is_not_in_the_file(tmp_path: Path) -> None:
     with closing(SqliteStream(f"{tmp_path}/stream.db", 2)) as stream:
         stream.publish("t", records(3000))
-        assert stream.forget("t", "viewer-1") == 0
+        assert stream.delete_key("t", "viewer-1") == 0
         held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
         assert b"viewer-1" not in held
         assert b"viewer-2" in held
@@ -214,12 +214,12 @@ def test_no_key_is_a_mark_of_the_log(
         member.commit(done(take(member, len(odd))))
     assert sorted(m.key for m in logged(stream, unique)) == sorted(one.key for one in odd)
     for one in odd:
-        retention.forget(unique, one.key)
+        retention.delete_key(unique, one.key)
         stream.publish(unique, [one])
     found = [(m.key, m.value) for m in logged(stream, unique)]
     assert sorted(set(found)) == sorted((one.key, one.value) for one in odd)
     assert len(found) == len(odd)
-    assert retention.held(unique, time.time() + 9e5)["g"].messages == len(odd)
+    assert retention.backlog(unique, time.time() + 9e5)["g"].messages == len(odd)
 
 
 @pytest.mark.parametrize("url", EMBEDDED, indirect=True)
@@ -230,12 +230,12 @@ def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
     parts = range(stream.partitions(unique))
     before = [stream.read(unique, partition, 0, 100) for partition in parts]
     assert [stream.oldest(unique, partition) for partition in parts] == [0] * len(parts)
-    assert retention.trim(unique, time.time() + 9e5, groups=["nobody joined yet"]) == 0
+    assert retention.apply_retention(unique, time.time() + 9e5, groups=["nobody joined yet"]) == 0
     first = join(unique, "g")
     seen = take(first, 30, limit=5)
     finished = done(seen[:17])
     first.commit(finished)
-    went = retention.trim(unique, time.time() + 9e5)
+    went = retention.apply_retention(unique, time.time() + 9e5)
     assert went == sum(offset + 1 for offset in finished.values())
     for partition, all_of_it in enumerate(before):
         left = stream.read(unique, partition, 0, 100)
@@ -243,7 +243,7 @@ def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
         assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left
         assert stream.oldest(unique, partition) == (left[0].offset if left else len(all_of_it))
     first.commit(done(seen))
-    retention.trim(unique, time.time() + 9e5)  # all of it
+    retention.apply_retention(unique, time.time() + 9e5)  # all of it
     ends = stream.publish(unique, records(14))
     newest = take(first, 14)
     more = {partition: sum(m.partition == partition for m in newest) for partition in parts}
@@ -253,7 +253,7 @@ def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
     assert sorted(m.value for m in newcomers if m.offset >= len(before[m.partition])) == sorted(
         record.value for record in records(14)
     )
-    assert stream.lost(unique, ends) is None
+    assert stream.identity_mismatch(unique, ends) is None
 
 
 @pytest.mark.parametrize("url", EMBEDDED, indirect=True)
@@ -265,7 +265,7 @@ def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
         first.commit(done(take(first, 28)))
     stream.publish(unique, records(4, keys=4))
     before = logged(stream, unique)
-    left = retention.forget(unique, "viewer-1")
+    left = retention.delete_key(unique, "viewer-1")
     after = logged(stream, unique)
     assert left == 1
     assert [m for m in after if m.key != "viewer-1"] == [m for m in before if m.key != "viewer-1"]
@@ -284,6 +284,6 @@ def test_some_of_a_key_may_leave(
         first.commit(done(take(first, 24)))
     stream.publish(unique, records(24, keys=2))
     before = logged(stream, unique)
-    left = retention.forget(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
+    left = retention.delete_key(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
     gone = [m.value for m in before if m not in logged(stream, unique)]
     assert (left, sorted(gone)) == (2, [b"message 17", b"message 7"])

@@ -12,9 +12,9 @@ from features.events import decode, encode
 from recsys.catalog import Catalog
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import parse_policy
-from serving.demo.desk import desk_items, desk_names
+from serving.demo.desk import newsroom_items, newsroom_names
 from serving.demo.movielens import DAYS, MovieLens
-from serving.demo.steps import OUTLETS, christen, policy_text
+from serving.demo.steps import OUTLETS, name_outlets, policy_text
 
 ANCHOR = 1_780_000_000.0
 
@@ -25,7 +25,7 @@ def movielens() -> MovieLens:
 
 
 def test_the_desk_has_something_for_every_screen_and_outlet() -> None:
-    items = desk_items(ANCHOR)
+    items = newsroom_items(ANCHOR)
     assert len({item.id for item in items}) == len(items) >= 75
     assert all({"zh", "en"} <= item.title.keys() for item in items)
     assert set(Counter(item.outlet for item in items)) == {"cn", "cn.zj", "cn.zj.hz", "cn.zj.hz.ca"}
@@ -33,7 +33,7 @@ def test_the_desk_has_something_for_every_screen_and_outlet() -> None:
 
 
 def test_outlets_without_a_name_get_one_and_others_keep_theirs() -> None:
-    names: dict[str, dict[str, str]] = {outlet: {} for outlet in {item.outlet for item in desk_items(ANCHOR)}}
+    names: dict[str, dict[str, str]] = {outlet: {} for outlet in {item.outlet for item in newsroom_items(ANCHOR)}}
     names["cn.zj"] = {"en": "as an editor called it"}
 
     def service(request: httpx.Request) -> httpx.Response:
@@ -42,14 +42,14 @@ def test_outlets_without_a_name_get_one_and_others_keep_theirs() -> None:
         return httpx.Response(200, json=[{"code": code, "name": name} for code, name in names.items()])
 
     with httpx.Client(base_url="http://service", transport=httpx.MockTransport(service)) as api:
-        assert christen(api, desk_names())
-        assert names == desk_names() | {"cn.zj": {"en": "as an editor called it"}}
-        assert not christen(api, desk_names()), "a second run has nothing to say"
-    assert all({"zh", "en"} <= name.keys() for name in desk_names().values())
+        assert name_outlets(api, newsroom_names())
+        assert names == newsroom_names() | {"cn.zj": {"en": "as an editor called it"}}
+        assert not name_outlets(api, newsroom_names()), "a second run has nothing to say"
+    assert all({"zh", "en"} <= name.keys() for name in newsroom_names().values())
 
 
 def test_lint_has_nothing_against_the_demo_policies(movielens: MovieLens) -> None:
-    catalog = Catalog.of(movielens.items() + desk_items(ANCHOR))
+    catalog = Catalog.of(movielens.items() + newsroom_items(ANCHOR))
     policies = [parse_policy(policy_text(outlet)) for outlet in OUTLETS]
     for depth in range(1, len(OUTLETS) + 1):
         assert lint(policies[:depth], catalog, ANCHOR) == ()

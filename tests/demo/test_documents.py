@@ -9,7 +9,7 @@ import pytest
 
 from recsys.catalog import Catalog
 from recsys.guidance.lint import lint
-from serving.demo.desk import desk_items
+from serving.demo.desk import newsroom_items
 from serving.demo.movielens import MovieLens
 from serving.demo.steps import policy_text
 from serving.profiles import read_policy
@@ -24,7 +24,7 @@ BLOCKS = [(page, text) for page in PAGES for text in re.findall(r"```yaml\n(.*?)
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
     """The demo's desk and some of its films: the same labels and outlets in less time."""
-    return Catalog.of(MovieLens.read(ANCHOR).items()[:400] + desk_items(ANCHOR))
+    return Catalog.of(MovieLens.read(ANCHOR).items()[:400] + newsroom_items(ANCHOR))
 
 
 @pytest.mark.parametrize(("page", "text"), BLOCKS, ids=[f"{page}-{n}" for n, (page, _) in enumerate(BLOCKS)])

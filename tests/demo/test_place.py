@@ -19,7 +19,7 @@ from features.worker.worker import Worker
 from recsys.settings import Settings
 from recsys.state import LANDMARK
 from serving.demo import place, steps
-from serving.demo.processes import Household
+from serving.demo.processes import ProcessGroup
 
 REAL = Settings(
     stream="kafka://h:1", online="redis://me:pw@h/0", control="postgresql+psycopg://me:pw@h/d?sslmode=require"
@@ -29,21 +29,21 @@ REAL = Settings(
 def test_each_home_has_names_of_its_own_on_real_servers_and_keeps_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    first, other = place.Kept(str(tmp_path / "a")), place.Kept(str(tmp_path / "b"))
+    first, other = place.DemoHome(str(tmp_path / "a")), place.DemoHome(str(tmp_path / "b"))
     assert first.world != other.world
-    assert vars(place.Kept(str(tmp_path / "a"))) == vars(first)
-    own = place.own(REAL, first.world)
+    assert vars(place.DemoHome(str(tmp_path / "a"))) == vars(first)
+    own = place.own_settings(REAL, first.world)
     assert own.topic == f"viewer-events-{first.world}"
     assert own.group == f"features-{first.world}"
     assert own.online == f"redis://me:pw@h/0?prefix={first.world}"
     assert own.control == f"postgresql+psycopg://me:pw@h/d?sslmode=require&schema={first.world}"
-    assert place.own(own, other.world).control == own.control
-    assert "pw" not in place.named(own)
+    assert place.own_settings(own, other.world).control == own.control
+    assert "pw" not in place.describe_servers(own)
 
 
 def test_embedded_parts_need_no_names(tmp_path: Path) -> None:
-    assert place.own(Settings(home="x"), "demo1") == Settings(home="x")
-    assert place.named(Settings()) == ""
+    assert place.own_settings(Settings(home="x"), "demo1") == Settings(home="x")
+    assert place.describe_servers(Settings()) == ""
 
 
 def test_a_port_that_is_taken_is_told_with_the_one_used_instead(tmp_path: Path, capsys, monkeypatch) -> None:
@@ -60,7 +60,7 @@ def test_a_port_that_is_taken_is_told_with_the_one_used_instead(tmp_path: Path, 
 
 def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path) -> None:
     total, stop = 5000, threading.Event()
-    stream, online, household = MemoryStream(partitions=2), MemoryStore(), Household(tmp_path)
+    stream, online, household = MemoryStream(partitions=2), MemoryStore(), ProcessGroup(tmp_path)
     events = [
         ViewerEvent(id=f"e{n}", kind="like", viewer_id="v", at=LANDMARK + n, item_id=f"i{n}") for n in range(total)
     ]
@@ -93,7 +93,7 @@ def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path
 
 def test_a_replay_waits_for_nobody_who_was_erased(tmp_path: Path) -> None:
     stop, per = threading.Event(), 10
-    stream, online, household = MemoryStream(partitions=2), MemoryStore(), Household(tmp_path)
+    stream, online, household = MemoryStream(partitions=2), MemoryStore(), ProcessGroup(tmp_path)
     log, settings = EventLog(tmp_path), Settings()
     ratings = dict.fromkeys("abc", per)
     events = [
@@ -120,4 +120,4 @@ def test_a_replay_waits_for_nobody_who_was_erased(tmp_path: Path) -> None:
     finally:
         stop.set()
         folding.join()
-    assert steps.folded(online, list(ratings)) == per
+    assert steps.wait_until_folded(online, list(ratings)) == per

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.online.circuit import Circuit
-from features.online.guarded import GuardedStore, beside
+from features.online.circuit import CircuitBreaker
+from features.online.guarded import BreakerStore, probe_key
 from features.online.memory import MemoryStore
 from features.online.redis import RedisStore
 from recsys.errors import Unavailable
@@ -27,13 +27,13 @@ def test_it_opens_and_closes_as_its_story_says(
     steps: Sequence[tuple[str, bool, float]], trips: int, window: int
 ) -> None:
     """Against the story told in plain lists: answers since it last closed, and the moment it last rested from."""
-    circuit, now = Circuit(trips, window, rest_s=0.5), 0.0
+    circuit, now = CircuitBreaker(trips, window, open_s=0.5), 0.0
     answers: list[bool] = []
     resting: float | None = None
     for what, well, pause_s in steps:
         now += pause_s
         if what == "answer":
-            circuit = circuit.answered(well, now)
+            circuit = circuit.record_result(well, now)
             if resting is None:
                 answers.append(well)
                 if answers[-window:].count(False) >= trips:
@@ -42,25 +42,25 @@ def test_it_opens_and_closes_as_its_story_says(
             due = resting is not None and now >= resting + 0.5
             assert circuit.probe_due(now) == due
             if due:
-                circuit = circuit.probe_begins()
+                circuit = circuit.begin_probe()
                 assert not circuit.probe_due(now + 100)  # one at a time
-                circuit = circuit.probed(well, now)
+                circuit = circuit.record_probe(well, now)
                 resting = None if well else now
         assert circuit.closed == (resting is None)
 
 
 @given(STEPS)
 def test_from_any_state_a_well_server_is_asked_again_after_one_rest(steps: Sequence[tuple[str, bool, float]]) -> None:
-    circuit, now = Circuit(), 0.0
+    circuit, now = CircuitBreaker(), 0.0
     for what, well, pause_s in steps:
         now += pause_s
         if what == "answer":
-            circuit = circuit.answered(well, now)
+            circuit = circuit.record_result(well, now)
         elif circuit.probe_due(now):
-            circuit = circuit.probe_begins().probed(well, now)
-    now += circuit.rest_s
+            circuit = circuit.begin_probe().record_probe(well, now)
+    now += circuit.open_s
     if circuit.probe_due(now):
-        circuit = circuit.probe_begins().probed(True, now)
+        circuit = circuit.begin_probe().record_probe(True, now)
     assert circuit.closed
 
 
@@ -83,7 +83,7 @@ class Server(MemoryStore):
 def test_no_page_asks_an_ill_server_and_all_do_when_it_is_well(fault: str) -> None:
     server = Server()
     server.put({"viewer:{v}": b"state"})
-    with closing(GuardedStore(server, Circuit(rest_s=0.02), slow_s=0.1, clock=lambda: server.now)) as store:
+    with closing(BreakerStore(server, CircuitBreaker(open_s=0.02), slow_s=0.1, clock=lambda: server.now)) as store:
         assert store.get(["viewer:{v}"]) == [b"state"]
         server.down, server.takes_s = fault == "down", 0.3 if fault == "slow" else 0.0
         for _ in range(3):
@@ -100,7 +100,7 @@ def test_no_page_asks_an_ill_server_and_all_do_when_it_is_well(fault: str) -> No
                     call()
         assert "viewer:{v}" not in server.asked
         server.now += 1.0
-        while beside("viewer:{v}") not in server.asked:  # its own thread asks, and is not content
+        while probe_key("viewer:{v}") not in server.asked:  # its own thread asks, and is not content
             time.sleep(0.005)
         assert store.fault
         server.down, server.takes_s = False, 0.0
@@ -112,7 +112,7 @@ def test_no_page_asks_an_ill_server_and_all_do_when_it_is_well(fault: str) -> No
 
 def test_a_single_bad_answer_is_forgiven() -> None:
     server = Server()
-    with closing(GuardedStore(server, clock=lambda: server.now)) as store:
+    with closing(BreakerStore(server, clock=lambda: server.now)) as store:
         for n in range(60):
             server.down = n % 6 == 0
             try:
@@ -128,7 +128,7 @@ def test_a_refused_write_opens_nothing() -> None:
         def put(self, entries: object, ttl_s: float | None = None) -> None:
             raise Unavailable("OOM command not allowed")
 
-    with closing(GuardedStore(Full())) as store:
+    with closing(BreakerStore(Full())) as store:
         for _ in range(20):
             with pytest.raises(Unavailable, match="OOM"):
                 store.put({"a": b""})
@@ -138,12 +138,12 @@ def test_a_refused_write_opens_nothing() -> None:
 def test_a_probe_that_breaks_is_a_probe_that_failed() -> None:
     class Odd(Server):
         def get(self, keys: Sequence[str]) -> list[bytes | None]:
-            if keys == [beside("viewer:{a}")] and self.down:
+            if keys == [probe_key("viewer:{a}")] and self.down:
                 raise ZeroDivisionError("a bug in an adapter")
             return super().get(keys)
 
     server = Odd()
-    with closing(GuardedStore(server, Circuit(trips=1, rest_s=0.01), clock=time.monotonic)) as store:
+    with closing(BreakerStore(server, CircuitBreaker(failure_threshold=1, open_s=0.01), clock=time.monotonic)) as store:
         server.down = True
         with pytest.raises(Unavailable):
             store.get(["viewer:{a}"])
@@ -176,7 +176,7 @@ class Cluster(Server):
 def test_a_node_that_falls_costs_only_its_own_viewers_and_is_asked_by_itself() -> None:
     cluster = Cluster()
     cluster.put({"viewer:{a1}": b"a", "viewer:{b1}": b"b"})
-    with closing(GuardedStore(cluster, Circuit(rest_s=0.02), clock=time.monotonic)) as store:
+    with closing(BreakerStore(cluster, CircuitBreaker(open_s=0.02), clock=time.monotonic)) as store:
         assert store.get(["viewer:{b1}", "viewer:{a1}", "viewer:{b2}"]) == [b"b", b"a", None]
         assert cluster.together == [["viewer:{b1}", "viewer:{b2}"], ["viewer:{a1}"]]
         cluster.gone = {"node-b"}
@@ -187,7 +187,7 @@ def test_a_node_that_falls_costs_only_its_own_viewers_and_is_asked_by_itself() -
         for call in (
             lambda: store.get(["viewer:{a1}", "viewer:{b1}"]),
             lambda: store.put({"viewer:{b1}": b""}),
-            lambda: store.swap({"viewer:{b1}": (None, b"")}),
+            lambda: store.compare_and_set({"viewer:{b1}": (None, b"")}),
             lambda: store.delete(["viewer:{b1}"]),
             lambda: store.scan("viewer:"),
         ):
@@ -207,7 +207,7 @@ def test_a_node_that_falls_costs_only_its_own_viewers_and_is_asked_by_itself() -
 def test_many_threads_start_one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.down = True
-    store = GuardedStore(server, Circuit(trips=3, rest_s=0.05), clock=time.monotonic)
+    store = BreakerStore(server, CircuitBreaker(failure_threshold=3, open_s=0.05), clock=time.monotonic)
 
     def page() -> None:
         for _ in range(20):

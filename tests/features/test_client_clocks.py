@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from features.events import ViewerEvent, accept, accept_json, ahead, decode, encode
-from features.fold import Placed
+from features.events import ViewerEvent, accept, accept_json, clock_skew_reason, decode, encode
+from features.fold import LoggedEvent
 from features.offline.log import EventLog
 from features.online.memory import MemoryStore
 from features.viewers import export_viewer
@@ -40,7 +40,7 @@ def test_a_survey_says_how_satisfied() -> None:
 def test_an_export_includes_events_with_control_characters(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     odd = ViewerEvent(id="e\x01", kind="like", viewer_id="v1", at=NOW, item_id="film\x00")
-    log.append("t/0", 0, 0, [Placed("t/0", 0, odd)])
+    log.append("t/0", 0, 0, [LoggedEvent("t/0", 0, odd)])
     _, line = (json.loads(line) for line in export_viewer(log, MemoryStore(), "v1"))
     assert (line["event"]["id"], line["event"]["data"]["item_id"]) == (odd.id, odd.item_id)
 
@@ -97,6 +97,6 @@ def test_what_is_no_time_is_refused_by_name(time: object) -> None:
 )
 def test_the_future_is_written_and_never_read(time: str) -> None:
     event = accept(sent(time=time), NOW)
-    assert "ahead of the server's clock" in ahead(event)
+    assert "ahead of the server's clock" in clock_skew_reason(event)
     with pytest.raises(EventError, match=r"time: .* ahead of the server's clock: quarantined"):
         decode(encode(event))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from features.columns import FEATURES, columns
-from features.fold import Placed, fold_viewer
+from features.fold import LoggedEvent, fold_viewer
 from features.viewer_event import KINDS, ViewerEvent
 from recsys.catalog import Catalog, Item
 from recsys.content import Content
@@ -185,7 +185,7 @@ def any_event(chance: random.Random, id: str) -> ViewerEvent:
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, NOW, NOW + 60.0, NOW + 10**9]))
 def test_every_column_is_finite_for_whatever_was_folded(seed: int, now: float) -> None:
     chance = random.Random(seed)
-    events = [Placed("t/0", n, any_event(chance, f"e{n}")) for n in range(chance.randrange(12))]
+    events = [LoggedEvent("t/0", n, any_event(chance, f"e{n}")) for n in range(chance.randrange(12))]
     viewer = fold_viewer(ViewerState("v"), events)
     rows = np.arange(len(IDS), dtype=np.int32)
     table = columns(rows, np.zeros(len(IDS), np.float32), viewer, catalog(), stats(seed), now, "cn.zj.hz", "tv")

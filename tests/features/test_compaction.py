@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.events import ViewerEvent
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.offline import compact as module
 from features.offline import files
 from features.offline.compact import Compacted, compact, purge
-from features.offline.erased import NAME, Erased, hashed
+from features.offline.erased import NAME, ErasureList, hashed
 from features.offline.log import REWRITING, WRITING, EventLog
 from features.online.memory import MemoryStore
 
@@ -42,7 +42,7 @@ def make_log(tmp_path_factory: pytest.TempPathFactory) -> MakeLog:
         for partition in range(2):
             source = f"t/{partition}"
             placed = [
-                Placed(source, offset, _event(f"e{data.draw(st.integers(0, offset))}", f"viewer-{partition}-{who}", at))
+                LoggedEvent(source, offset, _event(f"e{data.draw(st.integers(0, offset))}", f"viewer-{partition}-{who}", at))
                 for offset, (who, at) in enumerate(
                     data.draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15)), max_size=10))
                 )
@@ -61,7 +61,7 @@ def _event(id: str, viewer: str, quarter: int) -> ViewerEvent:
     return ViewerEvent(id=id, kind="play", viewer_id=viewer, at=START + quarter * DAY_S / 4, item_id="a")
 
 
-def told(log: EventLog) -> tuple[list[Placed], list[list[Placed]]]:
+def told(log: EventLog) -> tuple[list[LoggedEvent], list[list[LoggedEvent]]]:
     return list(log.replay()), [list(log.by_offset(source)) for source in log.sources()]
 
 
@@ -148,8 +148,8 @@ def test_an_erased_viewer_is_in_no_byte_of_the_log_and_others_are_as_they_were(
 def test_a_reader_finds_in_its_new_place_what_was_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = EventLog(tmp_path)
     for n in range(5):
-        log.append("t/0", n, n, [Placed("t/0", n, _event(f"e{n}", "v", n))])
-    listed, meanwhile = files.listed, [True]
+        log.append("t/0", n, n, [LoggedEvent("t/0", n, _event(f"e{n}", "v", n))])
+    listed, meanwhile = files.list_files, [True]
 
     def and_then_compacted(*said: Any) -> list[str]:
         found = listed(*said)
@@ -169,8 +169,8 @@ def test_a_listing_that_missed_both_old_and_new_is_taken_again(
     """A directory that changes while it is read may show neither the parts nor the whole: at whichever reading."""
     log = EventLog(tmp_path)
     for n in range(4):  # of two days
-        log.append("t/0", n, n, [Placed("t/0", n, _event(f"e{n}", "v", 4 * (n % 2)))])
-    look, readings = files._look, [0]
+        log.append("t/0", n, n, [LoggedEvent("t/0", n, _event(f"e{n}", "v", 4 * (n % 2)))])
+    look, readings = files._scan, [0]
 
     def overtaken(*said: Any) -> set[str]:
         readings[0] += 1
@@ -188,7 +188,7 @@ def test_a_listing_that_missed_both_old_and_new_is_taken_again(
 
 def test_one_works_at_a_time_and_an_erasure_waits_for_who_is_writing(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
-    log.append("t/0", 0, 0, [Placed("t/0", 0, _event("e", "v", 0))])
+    log.append("t/0", 0, 0, [LoggedEvent("t/0", 0, _event("e", "v", 0))])
     with files.locked(tmp_path, REWRITING):
         assert compact(log).busy
     log.erased.add(hashed("v"), START + DAY_S)
@@ -205,7 +205,7 @@ def test_one_works_at_a_time_and_an_erasure_waits_for_who_is_writing(tmp_path: P
 
 
 def test_erasures_survive_the_loss_of_either_copy_and_a_torn_line(tmp_path: Path) -> None:
-    here, online = Erased(tmp_path), MemoryStore()
+    here, online = ErasureList(tmp_path), MemoryStore()
     here.add(hashed("v"), 5.0)
     here.add(hashed("v"), 3.0)
     with (tmp_path / NAME).open("ab") as file:
@@ -215,13 +215,13 @@ def test_erasures_survive_the_loss_of_either_copy_and_a_torn_line(tmp_path: Path
     here.add(hashed("x"), 4.5, held=False)
     known = {hashed("v"): 5.5, hashed("w"): 4.0, hashed("x"): 4.5}
     assert here.all() == known
-    assert here.held() == {hashed("v"): 5.0, hashed("w"): 4.0}
+    assert here.pending() == {hashed("v"): 5.0, hashed("w"): 4.0}
     here.agree_with(online)
     (tmp_path / NAME).unlink()
     assert here.all() == {}
-    again = Erased(tmp_path)
+    again = ErasureList(tmp_path)
     again.agree_with(online)
     assert again.all() == known
-    assert again.held().keys() == {hashed("v"), hashed("w")}
+    assert again.pending().keys() == {hashed("v"), hashed("w")}
     again.agree_with(other := MemoryStore())
     assert dict(other.scan("")) == dict(online.scan(""))

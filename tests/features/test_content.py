@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.content import EncoderError, NoEncoder, text_of
-from features.content.apart import Apart
+from features.content.apart import SubprocessEncoder
 from features.content.connect import open_encoder, with_content
 from features.content.ngrams import NgramEncoder
-from features.content.vectors import AT_ONCE, Vectors
+from features.content.vectors import ENCODE_BATCH, EmbeddingRefresher
 from features.online.memory import MemoryStore
 from recsys.catalog import Catalog, Item
 from recsys.errors import InvalidInput, Unavailable
@@ -89,7 +89,7 @@ def test_every_item_ends_with_the_vector_of_its_text_and_no_text_is_encoded_twic
     patches: list[list[tuple[int, str]]], steps: int
 ) -> None:
     encoder, kept, catalog = Counting(), MemoryStore(), Catalog.empty()
-    vectors = Vectors(encoder, kept)
+    vectors = EmbeddingRefresher(encoder, kept)
     for revision, patch in enumerate(patches):
         catalog = catalog.patched([item(n, title) for n, title in patch], revision)
         for _ in range(steps):
@@ -103,20 +103,20 @@ def test_every_item_ends_with_the_vector_of_its_text_and_no_text_is_encoded_twic
     assert set(vectors.refused) == {one.id for one in catalog.items if text_of(one).startswith(wrong)}
     if not any(title.startswith(wrong) for patch in patches for _, title in patch):  # else batches come by halves
         assert set(encoder.asked.values()) <= {1}
-    other = Vectors(fresh := Counting(), kept)
+    other = EmbeddingRefresher(fresh := Counting(), kept)
     np.testing.assert_array_equal(other.complete(catalog).vectors, content.vectors)
     assert not any(fresh.asked[text] for text in said if not text.startswith(wrong))
 
 
 def test_the_latest_come_first_and_pages_see_them_before_all_are_done() -> None:
     catalog = Catalog.of(item(n, f"节目{n}", at=n % 500) for n in range(1000))
-    vectors = Vectors(NgramEncoder(), MemoryStore())
+    vectors = EmbeddingRefresher(NgramEncoder(), MemoryStore())
     vectors.step(catalog)  # looks for what was kept
     content = vectors.step(catalog)
     assert content is not None
     known = np.flatnonzero(content.vectors.any(axis=1))
-    assert len(known) == AT_ONCE
-    assert min(row % 500 for row in known) == 500 - AT_ONCE // 2
+    assert len(known) == ENCODE_BATCH
+    assert min(row % 500 for row in known) == 500 - ENCODE_BATCH // 2
     catalog = catalog.patched([item(1000, "刚刚发布", at=900)], 1)
     before = content.vectors.copy()
     for _ in range(2):
@@ -129,7 +129,7 @@ def test_the_latest_come_first_and_pages_see_them_before_all_are_done() -> None:
 def test_processes_of_one_machine_take_turns_and_find_what_the_others_made(tmp_path: Path) -> None:
     kept, lock = MemoryStore(), str(tmp_path / "lock")
     catalog = Catalog.of(item(n, f"节目{n}") for n in range(5))
-    one, two = (Vectors(Counting(), kept, lock) for _ in range(2))
+    one, two = (EmbeddingRefresher(Counting(), kept, lock) for _ in range(2))
     for vectors in (one, two):
         assert vectors.step(catalog) is None  # nothing kept
     with closing(sqlite3.connect(lock, isolation_level=None)) as held:
@@ -145,7 +145,7 @@ def test_processes_of_one_machine_take_turns_and_find_what_the_others_made(tmp_p
 
 def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, catalog = MemoryStore(), Catalog.of([item(0, "茶")])
-    vectors = Vectors(NgramEncoder(), kept)
+    vectors = EmbeddingRefresher(NgramEncoder(), kept)
 
     def down(*_: object) -> list[bytes | None]:
         raise Unavailable("no answer")
@@ -171,7 +171,7 @@ class Away(NgramEncoder):
 def test_no_text_is_refused_while_its_encoder_is_away() -> None:
     catalog = Catalog.of([item(n, text) for n, text in enumerate(["茶", "wrong", "tea"])])
     encoder, kept = Away(), MemoryStore()
-    vectors = Vectors(encoder, kept)
+    vectors = EmbeddingRefresher(encoder, kept)
     vectors.step(catalog)  # looks for what is kept
     encoder.out = True
     for _ in range(3):
@@ -226,21 +226,21 @@ def test_an_encoder_of_ones_own_runs_apart_and_survives_its_own_death(plug: str)
         with pytest.raises(EncoderError, match="SystemExit: exit"):
             encoder.encode(["exit"])
         catalog = Catalog.of(item(n, title) for n, title in enumerate(["a", "die", "abc", "fail", "ab"]))
-        vectors = Vectors(encoder, MemoryStore())
+        vectors = EmbeddingRefresher(encoder, MemoryStore())
         content = vectors.complete(catalog)
         assert content.encoder == "plug@7"
         assert content.vectors.any(axis=1).tolist() == [True, False, True, False, True]
         assert set(vectors.refused) == {"i1", "i3"}
 
 
-def worker_of(encoder: Apart) -> int:
+def worker_of(encoder: SubprocessEncoder) -> int:
     assert encoder._pool is not None
     [pid] = encoder._pool._processes
     return pid
 
 
 def test_hanging_encoder_is_killed_when_its_time_is_over(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with closing(Apart(f"{plug}:Plug")) as encoder:
+    with closing(SubprocessEncoder(f"{plug}:Plug")) as encoder:
         assert encoder.dimensions == 3
         hanging = worker_of(encoder)
         with monkeypatch.context() as patched:
@@ -252,7 +252,7 @@ def test_hanging_encoder_is_killed_when_its_time_is_over(plug: str, monkeypatch:
 
 
 def test_killed_encoder_fails_its_batch_at_once_and_the_next_one_works(plug: str) -> None:
-    with closing(Apart(f"{plug}:Plug")) as encoder:
+    with closing(SubprocessEncoder(f"{plug}:Plug")) as encoder:
         assert encoder.dimensions == 3
         doom = threading.Timer(0.3, os.kill, (worker_of(encoder), signal.SIGKILL))
         doom.start()
@@ -269,7 +269,7 @@ def test_closing_an_encoder_waits_for_nothing(plug: str) -> None:
 
     def wait() -> None:
         try:
-            Vectors(encoder, MemoryStore()).complete(Catalog.of([item(0, "sleep"), item(1, "ab")]))
+            EmbeddingRefresher(encoder, MemoryStore()).complete(Catalog.of([item(0, "sleep"), item(1, "ab")]))
         except NoEncoder as error:
             outcome.append(str(error))
 
@@ -284,8 +284,8 @@ def test_closing_an_encoder_waits_for_nothing(plug: str) -> None:
 
 
 def test_an_encoder_that_cannot_be_loaded_blames_no_text(plug: str) -> None:
-    with closing(Apart(f"{plug}:broken", "broken@1", 3)) as encoder:
-        vectors = Vectors(encoder, MemoryStore())
+    with closing(SubprocessEncoder(f"{plug}:broken", "broken@1", 3)) as encoder:
+        vectors = EmbeddingRefresher(encoder, MemoryStore())
         catalog = Catalog.of([item(0, "茶")])
         vectors.step(catalog)
         with pytest.raises(NoEncoder, match="no weights here"):

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.aside import KEPT_S, Damaged, aside, let_go, set_aside
+from features.aside import QUARANTINE_TTL_S, CorruptState, quarantined, discard, quarantine
 from features.codec import VERSION, VERSIONS, NewerState, StateError, item_at, viewer_at, viewer_key
 from features.events import ViewerEvent
 from features.exposure import count_at, read_traffic, traffic_at
-from features.keys import ASIDE, COUNTS, ITEMS, LIVES, TRAFFIC, VIEWERS
+from features.keys import QUARANTINE, COUNTS, ITEMS, LOG_EPOCHS, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
@@ -28,7 +28,7 @@ from features.online.sqlite import SqliteStore
 from features.stats import read_stats
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
-from features.unreadable import SAID_EVERY_S, Unreadable
+from features.unreadable import LOG_EVERY_S, CorruptStateCounter
 from features.viewers import erase_viewer, export_viewer
 from features.worker import mend
 from features.worker.main import main
@@ -112,8 +112,8 @@ def test_damage_met_by_the_fold_is_mended_byte_for_byte(tmp_path_factory: pytest
     expected, found = dump(sound), dump(hurt)
     assert expected.keys() == found.keys()
     assert {key for key in expected if expected[key] != found[key]} == bad.keys()
-    assert {(one.key, one.raw) for one in aside(hurt)} == met
-    assert all(one.mended for one in aside(hurt))
+    assert {(one.key, one.raw) for one in quarantined(hurt)} == met
+    assert all(one.repaired for one in quarantined(hurt))
 
 
 @pytest.mark.parametrize("prefix", [VIEWERS, ITEMS, COUNTS, TRAFFIC])
@@ -131,7 +131,7 @@ def test_a_state_of_a_newer_engine_stops_the_worker_and_is_left_alone(tmp_path: 
     assert f"version {VERSION + 1}" in str(told.value)
     assert "recsys-worker rebuild" in str(told.value)
     assert {k: dump(online)[k] for k in newer} == newer
-    assert list(aside(online)) == []
+    assert list(quarantined(online)) == []
 
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(READ)))
@@ -187,11 +187,11 @@ def test_what_begins_anew_is_named_until_a_rebuild(
 def test_an_erasure_takes_what_was_set_aside_and_nobody_elses(tmp_path: Path) -> None:
     online, log = MemoryStore(), EventLog(tmp_path)
     keys = [viewer_key(viewer) for viewer in ("a", "a}:b", "b")]
-    set_aside(online, [Damaged(key, "why", 1.0, True, key.encode()) for key in keys])
+    quarantine(online, [CorruptState(key, "why", 1.0, True, key.encode()) for key in keys])
     lines = [json.loads(line) for line in export_viewer(log, online, "a")]
     assert lines[1:] == [{"damaged": {"cause": "why", "at": 1.0, "raw": b64encode(keys[0].encode()).decode()}}]
     erase_viewer(log, online, "a", END)
-    assert sorted(one.key for one in aside(online)) == sorted(keys[1:])
+    assert sorted(one.key for one in quarantined(online)) == sorted(keys[1:])
 
 
 def test_a_damaged_state_of_an_erased_viewer_is_kept_nowhere(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_damaged_state_of_an_erased_viewer_is_kept_nowhere(tmp_path: Path) -> 
         online.put({viewer_key("v"): b"a worker wrote it that died"})
         published(stream, [ViewerEvent(id=f"e{at}", kind="play", viewer_id="v", at=at, item_id="i")])
         folded(stream, online, log)
-        assert list(aside(online)) == []
+        assert list(quarantined(online)) == []
         assert not [raw for _, raw in online.scan("") if b"a worker wrote it" in raw]
     raw = online.get([viewer_key("v")])[0]
     assert raw is not None
@@ -218,7 +218,7 @@ class ErasedMeanwhile(MemoryStore):
         self._log, self._dies = log, dies
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        meanwhile = any(key.startswith(ASIDE) for key in entries) and self._log.erased.of("v") < 0
+        meanwhile = any(key.startswith(QUARANTINE) for key in entries) and self._log.erased.of("v") < 0
         if meanwhile:
             erase_viewer(self._log, self, "v", LANDMARK + 1)
         super().put(entries, ttl_s)
@@ -234,19 +234,19 @@ def test_damaged_bytes_of_a_viewer_who_is_erased_meanwhile_are_kept_nowhere(tmp_
     published(stream, [ViewerEvent(id="e", kind="play", viewer_id="v", at=LANDMARK, item_id="i")])
     with pytest.raises(Unavailable), closing(worker(stream, online, log)) as one:
         one.step(wait_s=0)
-    assert len(list(aside(online))) == (1 if dies else 0)
+    assert len(list(quarantined(online))) == (1 if dies else 0)
     folded(stream, online, log)
-    assert list(aside(online)) == []
+    assert list(quarantined(online)) == []
     assert viewer_key("v") not in dump(online)
 
 
 def test_letting_go_takes_what_was_found_at_these_keys(tmp_path: Path) -> None:
     online = MemoryStore()
     keys = [viewer_key(viewer) for viewer in "abcd"]
-    set_aside(online, [Damaged(key, "why", 1.0, True, key.encode()) for key in keys])
-    assert [let_go(online, some) for some in ([], keys[:1], keys[:3])] == [0, 1, 2]
-    assert [one.key for one in aside(online)] == keys[3:]
-    assert let_go(online) == 1
+    quarantine(online, [CorruptState(key, "why", 1.0, True, key.encode()) for key in keys])
+    assert [discard(online, some) for some in ([], keys[:1], keys[:3])] == [0, 1, 2]
+    assert [one.key for one in quarantined(online)] == keys[3:]
+    assert discard(online) == 1
 
 
 def test_the_export_hands_out_what_nobody_can_read(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_the_export_hands_out_what_nobody_can_read(tmp_path: Path) -> None:
 
 def test_readers_leave_out_what_is_damaged_and_count_it(caplog: pytest.LogCaptureFixture) -> None:
     now, skipped = [0.0], list[str]()
-    unreadable = Unreadable(skipped.append, lambda: now[0])
+    unreadable = CorruptStateCounter(skipped.append, lambda: now[0])
     store = MemoryStore()
     store.put({"item:{a}:t/0": b"?", "traffic:{p|r}:3:t/0": b"\x01junk", "item:{b}:t/0": b""})
     with caplog.at_level(logging.WARNING):
@@ -268,7 +268,7 @@ def test_readers_leave_out_what_is_damaged_and_count_it(caplog: pytest.LogCaptur
         assert read_traffic(store, unreadable) == []
         assert skipped == ["item", "item", "traffic"]
         assert len(caplog.records) == 1
-        now[0] = SAID_EVERY_S
+        now[0] = LOG_EVERY_S
         read_stats(store, Catalog.empty(), 0.0, unreadable)
     assert len(caplog.records) == 2
     assert "3 time(s)" in caplog.text
@@ -282,17 +282,17 @@ def test_what_is_set_aside_is_found_and_let_go_in_every_store(
     if adapter == "redis":
         where = f"{request.getfixturevalue('redis_url')}?prefix={unique}"
     with closing(open_online(where, 5.0)) as online:
-        one = Damaged(viewer_key("v"), "why", 1.0, False, b"\x00\xff")
-        set_aside(online, [one, one])
-        assert list(aside(online)) == list(aside(online, viewer_key("v"))) == [one]
-        assert list(aside(online, viewer_key("w"))) == []
+        one = CorruptState(viewer_key("v"), "why", 1.0, False, b"\x00\xff")
+        quarantine(online, [one, one])
+        assert list(quarantined(online)) == list(quarantined(online, viewer_key("v"))) == [one]
+        assert list(quarantined(online, viewer_key("w"))) == []
         stream, log = MemoryStream(partitions=1), EventLog(tmp_path / "events")
         published(stream, [ViewerEvent(id="e", kind="play", viewer_id="w", at=LANDMARK, item_id="i")])
         online.put({viewer_key("w"): b"?"})
         with closing(Worker(stream, online, log, topic=TOPIC, group="g", viewer_ttl_s=1e9)) as made:
             made.step(wait_s=0)
-        assert {one.key for one in aside(online)} == {viewer_key("v"), viewer_key("w")}
+        assert {one.key for one in quarantined(online)} == {viewer_key("v"), viewer_key("w")}
         erase_viewer(log, online, "v", END)
-        assert {key.partition(":")[0] + ":" for key, _ in online.scan("")} >= {VIEWERS, ASIDE, LIVES}
-        assert {one.key for one in aside(online)} == {viewer_key("w")}
-    assert KEPT_S > 0
+        assert {key.partition(":")[0] + ":" for key, _ in online.scan("")} >= {VIEWERS, QUARANTINE, LOG_EPOCHS}
+        assert {one.key for one in quarantined(online)} == {viewer_key("w")}
+    assert QUARANTINE_TTL_S > 0

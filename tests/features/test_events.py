@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from features import events as module
 from features.events import (
-    IMPLIES,
+    IMPLIED_ACTIONS,
     KINDS,
     LATEST,
     MAX_BYTES,
@@ -26,7 +26,7 @@ from features.events import (
     decode,
     encode,
 )
-from features.fold import Placed, sift
+from features.fold import LoggedEvent, deduplicate_and_fold
 from recsys.errors import EventError
 from recsys.state import ViewerState
 from recsys.types import ACTIONS, Screen
@@ -258,8 +258,8 @@ def test_an_event_is_told_from_others_by_source_and_id_together(sent_by: list[tu
 def test_the_same_id_of_two_apps_is_two_events_and_each_sent_twice_counts_once() -> None:
     tv, mobile = (accept(sent(source=f"/apps/{app}", data={"item_id": app}), NOW) for app in ("tv", "mobile"))
     assert (tv.id, mobile.id) == ("/apps/tv#e1", "/apps/mobile#e1")
-    twice = [Placed("t/0", n, event) for n, event in enumerate((tv, mobile, tv, mobile))]
-    assert [one.event.item_id for one in sift(ViewerState("v1"), twice).fresh] == ["tv", "mobile"]
+    twice = [LoggedEvent("t/0", n, event) for n, event in enumerate((tv, mobile, tv, mobile))]
+    assert [one.event.item_id for one in deduplicate_and_fold(ViewerState("v1"), twice).new_events] == ["tv", "mobile"]
 
 
 def test_only_the_servers_clock_counts() -> None:
@@ -292,7 +292,7 @@ def test_what_is_too_long_or_too_deep_is_refused() -> None:
 
 
 def test_kinds_imply_actions_downwards() -> None:
-    assert set(IMPLIES) == set(ACTIONS)
+    assert set(IMPLIED_ACTIONS) == set(ACTIONS)
     counts = {
         kind: set(actions_of(accept(sent(type=f"mainstay.viewer.{kind}"), NOW)))
         for kind in ("play", "complete", "like", "dislike", "click")

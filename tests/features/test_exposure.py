@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from features.codec import decode_viewer, viewer_key
 from features.events import ViewerEvent, accept, decode, encode
-from features.exposure import EXPOSED_MAX, TargetCount, TrafficDay, credits_of, read_counts, read_traffic
+from features.exposure import MAX_TARGETS_PER_VIEWER, DeliveryCount, TrafficDay, credits_of, read_counts, read_traffic
 from features.keys import COUNTS, ITEMS, TRAFFIC
 from features.offline.log import EventLog
 from features.online.connect import open_online
@@ -82,7 +82,7 @@ def replayed(records: list[Record]) -> tuple[dict[str, tuple[float, float, int, 
 
 def stored(store: Any) -> tuple[dict[str, tuple[float, float, int, int]], dict[Any, tuple[float, int]]]:
     counts = {
-        key: (count.won, count.served, count.pages, count.impressions)
+        key: (count.delivered, count.available, count.pages, count.impressions)
         for key, count in read_counts(store, TARGETS, SOURCES).items()
         if count.pages
     }
@@ -132,8 +132,8 @@ def test_the_counts_are_the_same_in_every_store(
     while worker.step(wait_s=0):
         pass
     count = read_counts(store, [key], [f"{unique}/0", f"{unique}/1"])[key]
-    assert (count.pages, count.won, count.impressions) == (15, 7.5, 15), "five events come twice"
-    assert count.upto == LANDMARK + 14
+    assert (count.pages, count.delivered, count.impressions) == (15, 7.5, 15), "five events come twice"
+    assert count.until_offset == LANDMARK + 14
     store.close()
 
 
@@ -144,15 +144,15 @@ def test_a_viewer_remembers_when_capped_targets_were_shown(tmp_path: Any) -> Non
         [
             shown("e1", "v", LANDMARK + 9, {"cn/a": [0.5, 1.5, 2], "cn/b": [1.0, 1.5, 0]}),
             shown("e1", "v", LANDMARK + 9, {"cn/a": [0.5, 1.5, 2]}),
-            *(shown(f"f{n}", "v", LANDMARK + 10 + n, {"cn/a": [0.5, 1.5, 1]}) for n in range(EXPOSED_MAX - 1)),
+            *(shown(f"f{n}", "v", LANDMARK + 10 + n, {"cn/a": [0.5, 1.5, 1]}) for n in range(MAX_TARGETS_PER_VIEWER - 1)),
         ],
     )
     Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g").step(wait_s=0)
     raw = store.get([viewer_key("v")])[0]
     assert raw is not None
-    exposed = decode_viewer(raw).exposed
+    exposed = decode_viewer(raw).target_impressions
     assert exposed.keys() == {"cn/a"}
-    assert exposed["cn/a"] == (LANDMARK + 9, *(LANDMARK + 10 + n for n in range(EXPOSED_MAX - 1)))
+    assert exposed["cn/a"] == (LANDMARK + 9, *(LANDMARK + 10 + n for n in range(MAX_TARGETS_PER_VIEWER - 1)))
 
 
 def test_only_the_engine_credits() -> None:
@@ -174,7 +174,7 @@ def test_a_context_of_another_engine_credits_nothing(said: Any) -> None:
 
 
 def test_shards_say_what_they_are() -> None:
-    assert TargetCount("cn/a").offset == TrafficDay("p", "r", 0).offset == -1
+    assert DeliveryCount("cn/a").offset == TrafficDay("p", "r", 0).offset == -1
 
 
 def test_only_what_the_engine_wrote_counts_for_everybody(tmp_path: Any) -> None:

@@ -22,10 +22,10 @@ from features.codec import (
     viewer_key,
 )
 from features.events import ViewerEvent
-from features.fold import Counted, Placed, fold_item, fold_viewer, items_of, roll_up, sift
+from features.fold import WeightedEvent, LoggedEvent, fold_item, fold_viewer, items_of, roll_up, deduplicate_and_fold
 from features.fold_item import REGIONS_MAX
-from features.fold_viewer import OUTLETS_MAX, SESSION_GAP_S, SESSION_MAX, SHOWN_TIMES, SKIPPED_S, ViewerFold, passes
-from features.marks import MARK, event_mark
+from features.fold_viewer import OUTLETS_MAX, SESSION_GAP_S, SESSION_MAX, SHOWN_TIMES, SKIPPED_S, ViewerFold, skips_state
+from features.marks import MARK, event_digest
 from recsys.state import DAY_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
 from recsys.types import Screen
 
@@ -44,12 +44,12 @@ def event(id: str, kind: str, at: float = LANDMARK, **said: Any) -> ViewerEvent:
     return ViewerEvent(id=id, kind=kind, viewer_id="v", at=at, **said)
 
 
-def placed(*events: ViewerEvent, source: str = "t/0", first: int = 0) -> list[Placed]:
-    return [Placed(source, first + i, one) for i, one in enumerate(events)]
+def placed(*events: ViewerEvent, source: str = "t/0", first: int = 0) -> list[LoggedEvent]:
+    return [LoggedEvent(source, first + i, one) for i, one in enumerate(events)]
 
 
 @st.composite
-def logs(draw: st.DrawFn) -> list[Placed]:
+def logs(draw: st.DrawFn) -> list[LoggedEvent]:
     """A viewer's log: out of order in time, with events sent twice."""
     return placed(
         *(
@@ -68,7 +68,7 @@ def logs(draw: st.DrawFn) -> list[Placed]:
 
 @settings(max_examples=50, deadline=None)
 @given(logs(), st.data())
-def test_any_cut_and_any_redelivery_folds_to_the_same_bytes(log: list[Placed], data: st.DataObject) -> None:
+def test_any_cut_and_any_redelivery_folds_to_the_same_bytes(log: list[LoggedEvent], data: st.DataObject) -> None:
     whole = encode_viewer(fold_viewer(NONE, log))
     state, position = NONE, 0
     while position < len(log):
@@ -80,8 +80,8 @@ def test_any_cut_and_any_redelivery_folds_to_the_same_bytes(log: list[Placed], d
 
 @settings(max_examples=50, deadline=None)
 @given(logs(), st.data())
-def test_an_items_counts_do_not_depend_on_the_cut_either(log: list[Placed], data: st.DataObject) -> None:
-    about = [one for one in sift(NONE, log).fresh if "a" in items_of(one.event)]
+def test_an_items_counts_do_not_depend_on_the_cut_either(log: list[LoggedEvent], data: st.DataObject) -> None:
+    about = [one for one in deduplicate_and_fold(NONE, log).new_events if "a" in items_of(one.event)]
     whole = encode_item(fold_item(ItemState("a"), about))
     state, position = ItemState("a"), 0
     while position < len(about):
@@ -93,24 +93,24 @@ def test_an_items_counts_do_not_depend_on_the_cut_either(log: list[Placed], data
 
 @settings(max_examples=50, deadline=None)
 @given(logs())
-def test_an_event_counts_once_however_often_it_was_sent(log: list[Placed]) -> None:
+def test_an_event_counts_once_however_often_it_was_sent(log: list[LoggedEvent]) -> None:
     first = {}
     for one in log:
         first.setdefault(one.event.id, one)
-    assert [one[:3] for one in sift(NONE, log).fresh] == list(first.values())
+    assert [one[:3] for one in deduplicate_and_fold(NONE, log).new_events] == list(first.values())
     state = fold_viewer(NONE, log)
     assert sum(state.counts.values()) == len(first)
     newest = list(reversed(dict.fromkeys(one.event.id for one in reversed(log))))
-    by_the_way = {id for id, one in first.items() if passes(one.event)}
-    assert state.seen_ids == b"".join(event_mark(id) for id in newest if id not in by_the_way)
-    assert state.passed_ids == b"".join(event_mark(id) for id in newest if id in by_the_way)
+    by_the_way = {id for id, one in first.items() if skips_state(one.event)}
+    assert state.seen_ids == b"".join(event_digest(id) for id in newest if id not in by_the_way)
+    assert state.seen_event_ring == b"".join(event_digest(id) for id in newest if id in by_the_way)
     assert state.offsets == ({"t/0": len(log) - 1} if log else {})
 
 
 @settings(max_examples=50, deadline=None)
 @given(logs())
-def test_recent_actions_stand_in_the_order_of_time(log: list[Placed]) -> None:
-    remembered = [one.event for one in sift(NONE, log).fresh if one.event.kind in module.REMEMBERED]
+def test_recent_actions_stand_in_the_order_of_time(log: list[LoggedEvent]) -> None:
+    remembered = [one.event for one in deduplicate_and_fold(NONE, log).new_events if one.event.kind in module.REMEMBERED]
     recent = fold_viewer(NONE, log).recent
     assert [one.at for one in recent] == sorted(one.at for one in remembered)
     assert sorted((one.at, one.kind) for one in recent) == sorted((e.at, e.kind) for e in remembered)
@@ -138,7 +138,7 @@ def test_memory_is_bounded_and_keeps_the_newest() -> None:
     assert state.shown["always"] == (many, tuple(LANDMARK + many - n for n in range(SHOWN_TIMES, 0, -1)))
     assert state.impressions_since("always", LANDMARK + many - 2) == 2
     assert len(state.seen_ids) == MARK * module.SEEN_MAX
-    assert len(state.passed_ids) == MARK * module.PASSED_MAX
+    assert len(state.seen_event_ring) == MARK * module.PASSED_MAX
 
 
 def test_what_was_finished_or_judged_is_remembered_longer_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,15 +152,15 @@ def test_what_was_finished_or_judged_is_remembered_longer_than_the_rest(monkeypa
         event("6", "complete", item_id="seen"),
         event("7", "ping", item_id="watched", position_s=99.0, duration_s=100.0),
     )
-    assert list(fold_viewer(NONE, done).done) == ["disliked", "seen", "watched"]
+    assert list(fold_viewer(NONE, done).finished_at) == ["disliked", "seen", "watched"]
 
 
 def test_what_comes_late_sets_no_time_of_the_end_back_and_per_cent_alone_tells_the_end() -> None:
     liked, late = event("1", "like", LANDMARK + 9), event("2", "dislike", LANDMARK + 3)
-    assert fold_viewer(NONE, placed(liked, late)).done == {"a": LANDMARK + 9}
+    assert fold_viewer(NONE, placed(liked, late)).finished_at == {"a": LANDMARK + 9}
     there = event("3", "ping", LANDMARK + 1, position_s=None, percent=96.0)
-    assert fold_viewer(NONE, placed(there)).done == {"a": LANDMARK + 1}
-    assert fold_viewer(NONE, placed(event("4", "ping", position_s=None, percent=94.0))).done == {}
+    assert fold_viewer(NONE, placed(there)).finished_at == {"a": LANDMARK + 1}
+    assert fold_viewer(NONE, placed(event("4", "ping", position_s=None, percent=94.0))).finished_at == {}
 
 
 def test_a_position_is_the_latest_in_time_and_knows_the_end() -> None:
@@ -222,7 +222,7 @@ def test_a_short_play_followed_by_another_is_a_skip() -> None:
     ).session
     assert session.skipped == ("zapped",)
     assert session.watched == ("watched", "finished")
-    assert (session.item_id, session.begun) == ("now", LANDMARK + 2 * SKIPPED_S + 6)
+    assert (session.item_id, session.started) == ("now", LANDMARK + 2 * SKIPPED_S + 6)
     assert (session.since, session.at, session.actions) == (LANDMARK, LANDMARK + 2 * SKIPPED_S + 7, 6)
 
 
@@ -279,27 +279,27 @@ def test_satisfaction_is_what_was_said_lately() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(logs(), st.integers(0, 60))
-def test_impressions_of_an_item_are_counted_over_any_window(log: list[Placed], since: int) -> None:
+def test_impressions_of_an_item_are_counted_over_any_window(log: list[LoggedEvent], since: int) -> None:
     state, start = fold_viewer(NONE, log), LANDMARK + since
-    shown = [one.event.at for one in sift(NONE, log).fresh if one.event.kind == "impression"]
+    shown = [one.event.at for one in deduplicate_and_fold(NONE, log).new_events if one.event.kind == "impression"]
     newest = sorted(shown)[-SHOWN_TIMES:]
     assert state.impressions_since("a", start) == sum(at >= start for at in newest)
     assert state.shown.get("a", (0, ()))[0] == len(shown)
 
 
 @given(logs(), st.data())
-def test_a_fold_may_go_on_after_its_state_was_taken(log: list[Placed], data: st.DataObject) -> None:
+def test_a_fold_may_go_on_after_its_state_was_taken(log: list[LoggedEvent], data: st.DataObject) -> None:
     """And neither the state it began with nor one that was taken on the way is changed by what comes later."""
     cut = data.draw(st.integers(0, len(log)))
     begun = fold_viewer(NONE, log[:cut])
     as_begun = encode_viewer(begun)
     fold = ViewerFold(begun, float("inf"))
     for one in log[cut : cut + 3]:
-        fold.take(one)
+        fold.apply(one)
     taken = fold.state()
     as_taken = encode_viewer(taken)
     for one in log[cut + 3 :]:
-        fold.take(one)
+        fold.apply(one)
     assert encode_viewer(fold.state()) == encode_viewer(fold_viewer(NONE, log))
     assert (encode_viewer(begun), encode_viewer(taken)) == (as_begun, as_taken)
 
@@ -323,7 +323,7 @@ def test_however_many_events_pass_by_what_counts_is_known_when_it_comes_again(ki
     log = placed(liked, shown, *between, liked, shown)
     state, once = fold_viewer(NONE, log), fold_viewer(NONE, log[:-2])
     assert (state.counts["like"], state.shown["a"][0]) == (1, 1)
-    assert (state.pleased, state.session, state.counts) == (once.pleased, once.session, once.counts)
+    assert (state.liked_at, state.session, state.counts) == (once.liked_at, once.session, once.counts)
 
 
 @pytest.mark.parametrize(("number", "times"), [(module.SEEN_MAX, 1), (module.SEEN_MAX + 1, 2)])
@@ -346,10 +346,10 @@ def test_pings_that_are_sent_again_change_nothing_but_their_number() -> None:
         assert getattr(after, name) == getattr(before, name)
 
 
-def visits(regions: list[str], apart_s: float) -> list[Counted]:
+def visits(regions: list[str], apart_s: float) -> list[WeightedEvent]:
     """Of an item from these regions, each by somebody who comes for the first time."""
     made = [event(f"e{n}", "play", LANDMARK + n * apart_s, region=region) for n, region in enumerate(regions)]
-    return [one for n, e in enumerate(made) for one in sift(NONE, [Placed("t/0", n, e)]).fresh]
+    return [one for n, e in enumerate(made) for one in deduplicate_and_fold(NONE, [LoggedEvent("t/0", n, e)]).new_events]
 
 
 @settings(deadline=None)

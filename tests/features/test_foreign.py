@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from features import activitystreams, segment
 from features.activitystreams import from_activity
 from features.events import KINDS, ViewerEvent, accept, decode, encode
-from features.foreign import FORMS
+from features.foreign import FORMATS
 from features.segment import from_segment
 from recsys.errors import EventError
 
@@ -120,7 +120,7 @@ def test_activities_become_events(activity: dict[str, Any], kind: str) -> None:
 )
 def test_what_is_not_understood_is_named(form: str, raw: object, where: str) -> None:
     with pytest.raises(EventError) as caught:
-        FORMS[form](raw)
+        FORMATS[form](raw)
     assert [finding.where for finding in caught.value.findings] == [where]
 
 
@@ -152,7 +152,7 @@ def test_every_kind_that_is_named_exists() -> None:
 
 
 @given(
-    st.sampled_from(sorted(FORMS)),
+    st.sampled_from(sorted(FORMATS)),
     json_values
     | st.fixed_dictionaries(
         {
@@ -164,7 +164,7 @@ def test_every_kind_that_is_named_exists() -> None:
 )
 def test_whatever_comes_is_an_event_or_an_event_error(form: str, raw: object) -> None:
     try:
-        event = accept(FORMS[form](raw), NOW)
+        event = accept(FORMATS[form](raw), NOW)
     except EventError:
         return
     assert decode(encode(event)) == event

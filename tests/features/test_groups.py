@@ -11,8 +11,8 @@ import pytest
 from features.stream import Record
 from features.stream.kafka import KafkaStream
 from features.stream.sqlite import SqliteStream
-from features.worker.groups import SAID_EVERY_S, Holders
-from features.worker.keep import thin
+from features.worker.groups import LOG_EVERY_S, LagReporter
+from features.worker.keep import apply_retention
 from features.worker.main import main
 from recsys.settings import Settings
 from recsys.state import DAY_S
@@ -33,14 +33,14 @@ def test_retired_groups_are_named_once_an_hour_until_they_are_dropped(
         stream.publish(topic, [Record("v", b"?") for _ in range(5)])
         passed(stream, topic, "old", 1)
         passed(stream, topic, settings.group, 5)
-        holders = Holders(stream.retention, settings, lambda: clock[0])
-        holders.tell(now[0])
+        holders = LagReporter(stream.retention, settings, lambda: clock[0])
+        holders.report(now[0])
         assert not caplog.records, "nothing is too old yet"
         now[0] = 40 * DAY_S
         with caplog.at_level(logging.WARNING):
-            for clock[0] in (1.0, 2.0, SAID_EVERY_S, SAID_EVERY_S + 1.0):
-                thin(stream, settings, now[0])
-                holders.tell(now[0])
+            for clock[0] in (1.0, 2.0, LOG_EVERY_S, LOG_EVERY_S + 1.0):
+                apply_retention(stream, settings, now[0])
+                holders.report(now[0])
         assert [record.getMessage() for record in caplog.records] == [
             f"{topic} keeps messages of more than 30 days for groups that have not passed them: old (4 messages, the "
             "oldest 40 days old). One that is gone for good: recsys-worker groups --drop NAME"
@@ -59,7 +59,7 @@ def test_retired_groups_are_named_once_an_hour_until_they_are_dropped(
         capsys.readouterr()
         assert main([*command, "groups"]) == 0
         assert capsys.readouterr().out == ""
-        thin(stream, settings, now[0])
+        apply_retention(stream, settings, now[0])
         assert stream.read(topic, 0, 0, 10) == []
 
 
@@ -70,6 +70,6 @@ def test_a_broker_manages_its_consumer_groups_itself(
         assert main(["--home", str(tmp_path), "--stream", kafka_url, "groups", *arguments]) == 1
         assert "with the broker's own tools" in capsys.readouterr().err
     stream = KafkaStream(kafka_url.removeprefix("kafka://"))
-    Holders(stream.retention, Settings()).tell(40 * DAY_S)
-    thin(stream, Settings(), 40 * DAY_S)  # a stream without retention is left alone: no connection is made
+    LagReporter(stream.retention, Settings()).report(40 * DAY_S)
+    apply_retention(stream, Settings(), 40 * DAY_S)  # a stream without retention is left alone: no connection is made
     assert not [record for record in caplog.records if record.name.startswith("features")]

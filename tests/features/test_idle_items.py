@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from features.codec import decode_item, encode_item
 from features.events import ViewerEvent
-from features.fold import Counted, fold_item
+from features.fold import WeightedEvent, fold_item
 from features.keys import ITEMS
 from features.offline.log import EventLog
 from features.online.memory import MemoryStore
 from features.stream.memory import MemoryStream
-from features.worker.rebuild import forget_idle, from_log, rebuild
-from features.worker.verify import differences
+from features.worker.rebuild import expire_idle, from_log, rebuild
+from features.worker.verify import find_differences
 from features.worker.worker import TTL_SLACK_S, Worker
 from recsys.settings import Settings
 from recsys.state import DAY_S, HALF_LIFE_S, LANDMARK, ItemState
@@ -40,7 +40,7 @@ def test_an_item_begins_anew_after_a_long_silence(seed: int) -> None:
         at += gap
         if at - newest > TTL_S:
             last = n
-        events.append(Counted("t/0", n, played(n, at), (("i", "visit", 1.0), ("i", "play", 1.0))))
+        events.append(WeightedEvent("t/0", n, played(n, at), (("i", "visit", 1.0), ("i", "play", 1.0))))
     assert fold_item(ItemState("i"), events, TTL_S) == fold_item(ItemState("i"), events[last:])
     state, upto = ItemState("i"), 0
     while upto < len(events):  # in batches, some of it delivered twice
@@ -70,13 +70,13 @@ def test_store_and_replay_forget_alike(tmp_path: Path, seed: int) -> None:
     rebuild(worker(again), again, from_log(log), now[0], 1e9, item_ttl_s=TTL_S)
     assert dict(again.scan(ITEMS)) == items
     assert len({key for key, _ in online.scan("item:")}) < 16
-    assert list(differences(online, again, now[0], 1e9, TTL_S)) == []
+    assert list(find_differences(online, again, now[0], 1e9, TTL_S)) == []
     stale = MemoryStore()  # a store that has not let go yet is no difference either
     stale.put(dump(online))
     later = now[0] + 2 * TTL_S
-    forget_idle(again, later, 1e9, TTL_S)
+    expire_idle(again, later, 1e9, TTL_S)
     assert not list(again.scan(ITEMS))
-    assert list(differences(stale, again, later, 1e9, TTL_S)) == []
+    assert list(find_differences(stale, again, later, 1e9, TTL_S)) == []
 
 
 def test_what_is_forgotten_weighs_less_than_a_millionth() -> None:

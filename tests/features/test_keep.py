@@ -18,25 +18,25 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.codec import decode_item, encode_item, viewer_key
-from features.dead_letters import LetterCount, dead_topic
+from features.dead_letters import DeadLetterCounter, dead_topic
 from features.events import ViewerEvent, encode
 from features.exposure import TRAFFIC_TTL_S
-from features.fold import Placed
-from features.keys import ITEMS, LIVES, REBUILT, TRAFFIC, VIEWERS
+from features.fold import LoggedEvent
+from features.keys import ITEMS, LOG_EPOCHS, REBUILT, TRAFFIC, VIEWERS
 from features.offline.compact import compact
 from features.offline.erased import NAME
 from features.offline.log import EventLog
-from features.online import OnlineStore, Swap
+from features.online import OnlineStore, CasEntry
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
 from features.viewers import erase_viewer, export_viewer
-from features.worker.keep import NOT_JUDGED, thin
+from features.worker.keep import EXIT_INCONCLUSIVE, apply_retention
 from features.worker.main import UNHEARD, main
-from features.worker.rebuild import forget_idle, from_log, from_stream, rebuild
-from features.worker.verify import differences
+from features.worker.rebuild import expire_idle, from_log, from_stream, rebuild
+from features.worker.verify import find_differences
 from features.worker.worker import Worker
 from recsys.errors import Unavailable
 from recsys.settings import Settings
@@ -90,7 +90,7 @@ def folded(stream: MemoryStream, online: OnlineStore, log: EventLog, batch: int 
 
 
 def dump(store: OnlineStore) -> dict[str, bytes]:
-    return {key: raw for key, raw in store.scan("") if not key.startswith(("erased:", LIVES))}
+    return {key: raw for key, raw in store.scan("") if not key.startswith(("erased:", LOG_EPOCHS))}
 
 
 @settings(
@@ -200,9 +200,9 @@ class Racing(MemoryStore):
         self._tick()
         return found
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         self._tick()
-        return super().swap(entries, ttl_s)
+        return super().compare_and_set(entries, ttl_s)
 
 
 @pytest.mark.parametrize("after", range(1, 18, 2))
@@ -226,7 +226,7 @@ def test_a_worker_that_died_after_writing_an_erased_viewer_is_cleared_up_after(t
     stream, online, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     event = ViewerEvent(id="e", kind="play", viewer_id="viewer-1", at=LANDMARK, item_id="i0")
     published(stream, [event])
-    worker(stream, online, log).refold([Placed(f"{TOPIC}/0", 0, event)])  # written, not committed
+    worker(stream, online, log).refold([LoggedEvent(f"{TOPIC}/0", 0, event)])  # written, not committed
     late = dump(online)
     erase_viewer(log, online, "viewer-1", END)
     online.put(late)
@@ -252,13 +252,13 @@ def test_each_difference_is_named(tmp_path: Path) -> None:
     folded(stream, online, log)
     replay = MemoryStore()
     replay.put(dump(online))
-    assert list(differences(online, replay, END, TTL_S)) == []
+    assert list(find_differences(online, replay, END, TTL_S)) == []
     one, two = sorted(
         key for key in dump(online) if key.startswith(VIEWERS)
     )[:2]  # fmt: skip
     online.put({one: dump(online)[two], viewer_key("stray"): b"?"})
     replay.put({"item:{new}:t/0": b"?"})
-    found = dict(differences(online, replay, END, TTL_S))
+    found = dict(find_differences(online, replay, END, TTL_S))
     assert found.pop(one).startswith("differs in viewer_id, recent")
     assert found == {viewer_key("stray"): "is not in the replay", "item:{new}:t/0": "is missing online"}
 
@@ -270,13 +270,13 @@ def test_traffic_of_long_ago_is_missed_by_nobody(tmp_path: Path) -> None:
     later = END + TRAFFIC_TTL_S + DAY_S
     with_traffic, replay = dump(online), MemoryStore()
     replay.put(with_traffic)
-    forget_idle(replay, later, TTL_S)
+    expire_idle(replay, later, TTL_S)
     assert any(key.startswith(TRAFFIC) for key in with_traffic)
     assert not any(key.startswith(TRAFFIC) for key in dump(replay))
     for kept in (with_traffic, {key: raw for key, raw in with_traffic.items() if not key.startswith(TRAFFIC)}):
         store = MemoryStore()
         store.put(kept)
-        assert list(differences(store, replay, later, TTL_S)) == []
+        assert list(find_differences(store, replay, later, TTL_S)) == []
 
 
 @pytest.fixture
@@ -341,7 +341,7 @@ def test_an_erasure_excuses_items_until_the_next_rebuild_and_no_longer(
     assert said("erase", "nobody-here")[0] == 0
     assert said("erase", "viewer-1")[0] == 0, "said again, when nothing is held any more"
     code, told = said("verify")
-    assert code == NOT_JUDGED, told
+    assert code == EXIT_INCONCLUSIVE, told
     assert "not judged, since they may hold what 1 viewers added who were erased after the last rebuild" in told
     assert said("rebuild")[0] == 0
     assert said("verify")[0] == 0
@@ -370,7 +370,7 @@ def test_the_stream_lets_go_of_what_is_old_and_of_the_erased(home: str, capsys: 
         stream.publish(topic, [Record("viewer-1", b"poison"), Record("viewer-2", b"poison")])
         assert main(["--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
         stream.publish(topic, [Record("viewer-1", encode(happened(random.Random(1), 1)[0]))])  # waits
-        assert LetterCount(stream, topic).look() == 2
+        assert DeadLetterCounter(stream, topic).refresh() == 2
         code, told = said("erase", "viewer-1")
         assert code == 0
         assert "1 messages of the viewer stay in the stream until these groups have passed them: features (1 m" in told
@@ -379,11 +379,11 @@ def test_the_stream_lets_go_of_what_is_old_and_of_the_erased(home: str, capsys: 
             assert len(kept) == left
         assert main(["--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
         assert said("erase", "viewer-1")[1].count("\n") == 1
-        thin(stream, Settings(home=home, stream_days=1), time.time() + 3 * DAY_S)
+        apply_retention(stream, Settings(home=home, stream_days=1), time.time() + 3 * DAY_S)
         assert [stream.read(name, p, 0, 1000) for p in range(2) for name in (topic, dead_topic(topic))] == [[]] * 4
-        assert LetterCount(stream, topic).look() == 0
+        assert DeadLetterCounter(stream, topic).refresh() == 0
     code, told = said("verify")
-    assert code == NOT_JUDGED, told
+    assert code == EXIT_INCONCLUSIVE, told
     code, told = said("rebuild", "--from", "stream")
     assert code == 0
     assert f"{topic}/0 begins at " in told

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.events import LATEST, ViewerEvent
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.offline import files
 from features.offline import log as module
 from features.offline.log import EventLog
@@ -66,7 +66,7 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         context={"seed": 7, "versions": {"policy": "cn@1", "模型": None}, "propensity": [0.25, 1]},
     )
     log = EventLog(tmp_path / "new" / "events")
-    placed = [Placed("viewer-events/0", 5, full), Placed("viewer-events/0", 6, page)]
+    placed = [LoggedEvent("viewer-events/0", 5, full), LoggedEvent("viewer-events/0", 6, page)]
     log.append("viewer-events/0", 5, 6, placed)
     assert list(log.replay()) == placed
     table = log.events()
@@ -80,22 +80,22 @@ def test_a_log_with_overlaps_and_repeats_yields_each_event_once_in_order(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     log = EventLog(tmp_path_factory.mktemp("events"))
-    expected: list[Placed] = []
+    expected: list[LoggedEvent] = []
     for partition in range(2):
         source, viewer = f"t/{partition}", f"v{partition}"
-        placed: list[Placed] = []
+        placed: list[LoggedEvent] = []
         for offset in range(data.draw(st.integers(0, 8))):
             id = f"e{data.draw(st.integers(0, offset))}"  # sometimes sent twice
             days = data.draw(st.integers(0, 3)) / 4 + offset / 4
             made = ViewerEvent(id=id, kind="play", viewer_id=viewer, at=START + days * DAY_S, item_id="a")
-            placed.append(Placed(source, offset, made))
+            placed.append(LoggedEvent(source, offset, made))
         position = 0
         while position < len(placed):
             again = data.draw(st.integers(0, position))  # redelivered with other bounds after a crash
             position = data.draw(st.integers(position + 1, len(placed)))
             for _ in range(data.draw(st.integers(1, 2))):
                 log.append(source, again, position - 1, placed[again:position])
-        first: dict[str, Placed] = {}
+        first: dict[str, LoggedEvent] = {}
         for one in placed:
             first.setdefault(one.event.id, one)
         expected += first.values()
@@ -108,7 +108,7 @@ def test_a_log_with_overlaps_and_repeats_yields_each_event_once_in_order(
 def test_only_files_of_the_days_asked_for_are_opened(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     for day in range(10):
-        log.append("t/0", day, day, [Placed("t/0", day, event(f"e{day}", START + day * DAY_S))])
+        log.append("t/0", day, day, [LoggedEvent("t/0", day, event(f"e{day}", START + day * DAY_S))])
     for file in tmp_path.glob(f"day={files.day_of(START + 9 * DAY_S)}/*"):
         file.write_bytes(b"broken")
     assert [p.event.id for p in log.replay(START + 2 * DAY_S, START + 4 * DAY_S)] == ["e2", "e3"]
@@ -119,10 +119,10 @@ def test_only_files_of_the_days_asked_for_are_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_an_event_sent_again_after_any_time_is_none_of_the_later_days(tmp_path: Path, seed: int) -> None:
     """The oracle takes the first copy in the order of the stream, then the days asked for."""
-    log, chance, first = EventLog(tmp_path), random.Random(seed), dict[tuple[str, str], Placed]()
+    log, chance, first = EventLog(tmp_path), random.Random(seed), dict[tuple[str, str], LoggedEvent]()
     for offset in range(60):
         one = event(f"e{chance.randrange(30)}", START + (offset // 2 + chance.choice([0, 0.5, -0.5])) * DAY_S)
-        placed = Placed(f"t/{chance.randrange(2)}", offset, one)
+        placed = LoggedEvent(f"t/{chance.randrange(2)}", offset, one)
         log.append(placed.source, offset, offset, [placed])
         known = first.setdefault((one.viewer_id, one.id), placed)
         if (placed.source, offset) < (known.source, known.offset):
@@ -134,7 +134,7 @@ def test_an_event_sent_again_after_any_time_is_none_of_the_later_days(tmp_path: 
 
 def test_the_ends_of_time_are_inside(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
-    log.append("t/0", 0, 1, [Placed("t/0", 0, event("a", 0.0)), Placed("t/0", 1, event("z", LATEST))])
+    log.append("t/0", 0, 1, [LoggedEvent("t/0", 0, event("a", 0.0)), LoggedEvent("t/0", 1, event("z", LATEST))])
     assert [one.event.id for one in log.replay()] == ["a", "z"]
     assert EventLog(tmp_path / "none").events().num_rows == 0
 
@@ -155,7 +155,7 @@ def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path: Path, monkeyp
         write_table(table, out, **options)
 
     monkeypatch.setattr(module.pq, "write_table", slowly)
-    writer = threading.Thread(target=log.append, args=("t/0", 0, 0, [Placed("t/0", 0, event("e", START))]))
+    writer = threading.Thread(target=log.append, args=("t/0", 0, 0, [LoggedEvent("t/0", 0, event("e", START))]))
     writer.start()
     assert half.wait(10)
     assert log.events().num_rows == 0
@@ -168,4 +168,4 @@ def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path: Path, monkeyp
 def test_a_directory_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="event log"):
-        EventLog(tmp_path / "file").append("t/0", 0, 0, [Placed("t/0", 0, event("e", START))])
+        EventLog(tmp_path / "file").append("t/0", 0, 0, [LoggedEvent("t/0", 0, event("e", START))])

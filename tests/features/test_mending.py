@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
-from features.aside import aside
+from features.aside import quarantined
 from features.codec import (
     VERSION,
     VERSIONS,
@@ -25,10 +25,10 @@ from features.codec import (
     viewer_key,
 )
 from features.events import ViewerEvent
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.offline.log import EventLog
-from features.online import OnlineStore, Swap
+from features.online import OnlineStore, CasEntry
 from features.online.memory import MemoryStore
 from features.stream.memory import MemoryStream
 from features.worker import mend
@@ -72,9 +72,9 @@ def test_all_damaged_states_of_a_kind_are_mended_by_one_look_into_the_log(tmp_pa
         log.looks = 0
         assert one.step(wait_s=0) == 320
         assert log.looks <= len(READ)
-    met = list(aside(online))
+    met = list(quarantined(online))
     assert len(met) > 3 * len(READ)
-    assert all(one.mended for one in met)
+    assert all(one.repaired for one in met)
 
 
 @pytest.mark.parametrize("most", [0, 30, 60, 100, 10_000])
@@ -88,19 +88,19 @@ def test_a_step_folds_no_more_again_than_its_budget_and_mends_what_fits(
     expected = dump(online)
     keys = sorted(expected)
     of = Counter(event.viewer_id for event in events)
-    again: list[Placed] = []
+    again: list[LoggedEvent] = []
     monkeypatch.setattr(mend, "EVENTS_MAX", most)
 
-    def folding(into: OnlineStore) -> Callable[[Sequence[Placed]], None]:
+    def folding(into: OnlineStore) -> Callable[[Sequence[LoggedEvent]], None]:
         fold = worker(stream, into, log).refold
 
-        def noted(placed: Sequence[Placed]) -> None:
+        def noted(placed: Sequence[LoggedEvent]) -> None:
             again.extend(placed)
             fold(placed)
 
         return noted
 
-    mender = mend.Mender(online, log, folding)
+    mender = mend.StateRepairer(online, log, folding)
     mended: set[str] = set()
     for prefix, decode in READ.items():  # as a step does: one kind after the other, out of one budget
         states = mender.read({key: b"?" for key in keys if key.startswith(prefix)}, decode)  # type: ignore[type-var]
@@ -110,7 +110,7 @@ def test_a_step_folds_no_more_again_than_its_budget_and_mends_what_fits(
     viewers = sorted(of.values())
     fits = sum(sum(viewers[: n + 1]) <= most for n in range(len(viewers)))
     assert len([key for key in mended if key.startswith(VIEWERS)]) == fits
-    assert mended == {one.key for one in aside(online) if one.mended}
+    assert mended == {one.key for one in quarantined(online) if one.repaired}
     again.clear()
     mender.begin()
     mender.read({viewer_key(min(of, key=lambda who: of[who])): b"!"}, viewer_at)
@@ -127,7 +127,7 @@ def test_every_step_of_a_worker_has_a_budget_of_its_own(tmp_path: Path, monkeypa
             )
             assert one.step(wait_s=0) == 1
             online.put({viewer_key("v"): b"%d" % number})
-    assert {found.raw: found.mended for found in aside(online)} == {b"%d" % number: True for number in range(4)}
+    assert {found.raw: found.repaired for found in quarantined(online)} == {b"%d" % number: True for number in range(4)}
 
 
 def test_a_step_whose_seconds_are_spent_begins_no_other_look(tmp_path: Path) -> None:
@@ -136,11 +136,11 @@ def test_a_step_whose_seconds_are_spent_begins_no_other_look(tmp_path: Path) -> 
     folded(stream, online, log)
     keys = sorted(key for key in dump(online) if key.startswith(VIEWERS))[:3]
 
-    def folding(into: OnlineStore) -> Callable[[Sequence[Placed]], None]:
+    def folding(into: OnlineStore) -> Callable[[Sequence[LoggedEvent]], None]:
         now[0] += mend.SECONDS_MAX / 2
         return worker(stream, into, log).refold
 
-    mender = mend.Mender(online, log, folding, elapsed=lambda: now[0])
+    mender = mend.StateRepairer(online, log, folding, elapsed=lambda: now[0])
     log.looks = 0
     assert [mender.read({key: b"?"}, viewer_at)[key] is not None for key in keys] == [True, False, False]
     assert log.looks == 2
@@ -153,7 +153,7 @@ class Dying(EventLog):
 
     dies = ""
 
-    def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
+    def append(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> None:
         if self.dies == "before":
             raise Unavailable("the worker died")
         super().append(source, first, last, placed)
@@ -183,7 +183,7 @@ def test_damage_between_a_workers_death_and_the_redelivery_loses_nothing_that_it
         spoil(chance, hurt, 3)
         folded(stream, hurt, log, batch)
         expected, found = dump(sound), dump(hurt)
-        damaged = {one.key: one.mended for one in aside(hurt)}
+        damaged = {one.key: one.repaired for one in quarantined(hurt)}
         assert damaged
         left = {key for key, raw in found.items() if not is_state(key, raw)}  # no event met it
         wrong = {key for key in expected if expected[key] != found[key]} - left
@@ -198,10 +198,10 @@ class Stuck(MemoryStore):
 
     stuck = False
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         if self.stuck:
             raise Unavailable("the worker died")
-        return super().swap(entries, ttl_s)
+        return super().compare_and_set(entries, ttl_s)
 
 
 def test_a_viewer_damaged_when_its_batch_is_in_the_log_already_counts_for_items_still(tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_a_viewer_damaged_when_its_batch_is_in_the_log_already_counts_for_items_
     assert len(list(log.replay())) > 40
     hurt.put({key: b"?" for key in dump(hurt) if key.startswith(VIEWERS)})
     folded(stream, hurt, log, 40)
-    damaged = list(aside(hurt))
-    assert all(one.mended for one in damaged)
+    damaged = list(quarantined(hurt))
+    assert all(one.repaired for one in damaged)
     expected, found = dump(sound), dump(hurt)
     met = {key for key in found if found[key] != b"?"}
     assert {one.key for one in damaged if one.key.startswith(VIEWERS)} & met
@@ -242,7 +242,7 @@ def test_a_first_byte_that_became_a_newer_number_is_mended_and_stops_nobody(tmp_
         one.step(wait_s=0)
         hurt.put({key: bytes([number]) + raw[1:] for key, raw in dump(hurt).items()})
         one.step(wait_s=0)
-    met = {one.key for one in aside(hurt) if one.mended}
+    met = {one.key for one in quarantined(hurt) if one.repaired}
     assert {prefix for prefix in READ if any(key.startswith(prefix) for key in met)} == set(READ)
     assert {key: dump(hurt)[key] for key in met} == {key: dump(sound)[key] for key in met}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features.dead_letters import dead_topic, read_letters
+from features.dead_letters import dead_topic, read_dead_letters
 from features.events import ViewerEvent, encode
 from features.offline.log import EventLog
 from features.online.memory import MemoryStore
@@ -57,7 +57,7 @@ def test_a_message_under_anothers_key_is_its_viewers_all_the_same(tmp_path: Path
     assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").left == 0
     left = held_in(stream)
     assert left == before
-    assert sorted(one.value for one in read_letters(stream, TOPIC)) == sorted([other, b"?"])
+    assert sorted(one.value for one in read_dead_letters(stream, TOPIC)) == sorted([other, b"?"])
     assert len(left) == 5
     stream.close()
     assert not any(b"victim" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
@@ -91,4 +91,4 @@ def test_what_an_erased_viewer_sent_before_leaves_no_letter_when_its_turn_comes(
     stream.publish(TOPIC, [Record("device-9", one) for one in (early, early[:-9], late, b"?", ancient)])
     erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g")
     folded(stream, online, log)
-    assert [one.value for one in read_letters(stream, TOPIC)] == [late, b"?", ancient]
+    assert [one.value for one in read_dead_letters(stream, TOPIC)] == [late, b"?", ancient]

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from features.codec import encode_item, item_key
 from features.columns import AT, FEATURES, columns
 from features.events import ViewerEvent
-from features.fold import FOREVER, Placed, fold_item, roll_up, sift
+from features.fold import FOREVER, LoggedEvent, fold_item, roll_up, deduplicate_and_fold
 from features.offline.compact import compact
 from features.offline.log import EventLog
 from features.offline.points import EntityRows, get_historical_features
-from features.offline.sums import FastSums, Sums
+from features.offline.sums import FastDecayedSums, DecayedSums
 from features.online.memory import MemoryStore
 from features.stats import read_stats
 from features.viewer_event import KINDS
@@ -61,7 +61,7 @@ def _a_fast_disk() -> Iterator[None]:
         yield
 
 
-def history(chance: random.Random, count: int, span_s: float, viewers: int) -> list[Placed]:
+def history(chance: random.Random, count: int, span_s: float, viewers: int) -> list[LoggedEvent]:
     """Events of all kinds on two partitions; ids repeat, times fall back now and then, some items are unknown."""
     placed, offset = [], {"t/0": 0, "t/1": 0}
     for n in range(count):
@@ -85,12 +85,12 @@ def history(chance: random.Random, count: int, span_s: float, viewers: int) -> l
             screen=chance.choice([None, Screen.TV, Screen.MOBILE]),
             **said,
         )
-        placed.append(Placed(source, offset[source], event))
+        placed.append(LoggedEvent(source, offset[source], event))
         offset[source] += chance.choice([1, 1, 3])
     return placed
 
 
-def written(directory: Path, placed: list[Placed], batch: int = 7) -> EventLog:
+def written(directory: Path, placed: list[LoggedEvent], batch: int = 7) -> EventLog:
     log = EventLog(directory)
     for source in ("t/0", "t/1"):
         own = [one for one in placed if one.source == source]
@@ -100,7 +100,7 @@ def written(directory: Path, placed: list[Placed], batch: int = 7) -> EventLog:
     return log
 
 
-def questions(chance: random.Random, placed: list[Placed], count: int, span_s: float, viewers: int) -> EntityRows:
+def questions(chance: random.Random, placed: list[LoggedEvent], count: int, span_s: float, viewers: int) -> EntityRows:
     """At any time and, as often, exactly at the time of an event."""
     times = [LANDMARK + chance.uniform(-0.1, 1.3) * span_s for _ in range(count)]
     times = [chance.choice(placed).event.at if placed and chance.random() < 0.5 else at for at in times]
@@ -143,11 +143,11 @@ def test_features_are_those_of_a_replay_of_all_before(
 def test_busy_viewers_count_less_here_as_there(tmp_path: Path) -> None:
     """More remembered actions than a state holds: their votes are moderated."""
     placed = [
-        Placed("t/0", n, ViewerEvent(id=f"e{n}", kind="click", viewer_id="v", at=LANDMARK + n, item_id=f"x{n}"))
+        LoggedEvent("t/0", n, ViewerEvent(id=f"e{n}", kind="click", viewer_id="v", at=LANDMARK + n, item_id=f"x{n}"))
         for n in range(RECENT_MAX + 5)
     ]
     end = LANDMARK + len(placed)
-    placed.append(Placed("t/0", 900, ViewerEvent(id="z", kind="play", viewer_id="v", at=end, item_id="i1")))
+    placed.append(LoggedEvent("t/0", 900, ViewerEvent(id="z", kind="play", viewer_id="v", at=end, item_id="i1")))
     asked = EntityRows(["v", "w"], ["i1", "i1"], np.array([end, end + 1.0]), ["", ""], ["", ""])
     found = get_historical_features(written(tmp_path, placed), CATALOG, asked)
     assert_same(found, by_replay(placed, CATALOG, asked))
@@ -162,11 +162,11 @@ def test_a_county_is_the_same_to_a_page_and_in_training_however_many_there_are(t
     counties = [f"cn.p{n % 31}.c{n}" for n in range(2844)] * 2 + [f"cn.p3.c{chance.randrange(31)}" for _ in range(50)]
     chance.shuffle(counties)
     placed = [
-        Placed("t/0", n, ViewerEvent(id=f"e{n}", kind="open", viewer_id=f"v{n}", at=LANDMARK + n, item_id="i0",
+        LoggedEvent("t/0", n, ViewerEvent(id=f"e{n}", kind="open", viewer_id=f"v{n}", at=LANDMARK + n, item_id="i0",
                                      region=county))
         for n, county in enumerate(counties)
     ]  # fmt: skip
-    votes = [one for some in placed for one in sift(ViewerState(some.event.viewer_id), [some]).fresh]
+    votes = [one for some in placed for one in deduplicate_and_fold(ViewerState(some.event.viewer_id), [some]).new_events]
     now, online = LANDMARK + len(placed), MemoryStore()
     online.put({item_key("i0", "t/0"): encode_item(fold_item(ItemState("i0"), votes))})
     stats = read_stats(online, CATALOG, now)
@@ -183,7 +183,7 @@ def test_a_county_is_the_same_to_a_page_and_in_training_however_many_there_are(t
 
 def test_what_happens_at_the_time_asked_is_not_known(tmp_path: Path) -> None:
     at = LANDMARK + 0.5
-    play = Placed("t/0", 0, ViewerEvent(id="e", kind="play", viewer_id="v", at=at, item_id="i0"))
+    play = LoggedEvent("t/0", 0, ViewerEvent(id="e", kind="play", viewer_id="v", at=at, item_id="i0"))
     log = written(tmp_path, [play])
     asked = EntityRows(["v", "v"], ["i0", "i0"], np.array([at, np.nextafter(at, np.inf)]), ["", ""], ["", ""])
     before, after = get_historical_features(log, CATALOG, asked)[:, [AT["log_popularity"], AT["history"]]]
@@ -214,7 +214,7 @@ def test_sums_are_those_of_the_definition(
     group, at, amount = (np.array([one[n] for one in came], [np.int64, np.float64, np.float64][n]) for n in range(3))
     half_life_s = FAST_HALF_LIFE_S if fast else HALF_LIFE_S
     asked += [(one[0], one[1] + 60.0) for one in came]
-    kind: Any = FastSums if fast else Sums
+    kind: Any = FastDecayedSums if fast else DecayedSums
     found = kind(group, at, amount).before(np.array([g for g, _ in asked]), np.array([t for _, t in asked]))
     expected = [sum(a * 2.0 ** ((s - t) / half_life_s) for g2, s, a in came if g2 == g and s < t) for g, t in asked]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from features.codec import decode_item, decode_viewer, encode_item, encode_state, encode_viewer, item_key, viewer_key
 from features.events import ViewerEvent, decode, encode
 from features.exposure import (
-    TargetCount,
+    DeliveryCount,
     TrafficDay,
     count_key,
     credits_of,
@@ -28,14 +28,14 @@ from features.exposure import (
     fold_traffic,
     traffic_key,
 )
-from features.fold import FOREVER, Placed, fold_item, items_of, sift
+from features.fold import FOREVER, LoggedEvent, fold_item, items_of, deduplicate_and_fold
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.worker.worker import Worker
-from recsys.state import DAY_S, LANDMARK, ItemState, ViewerState, remembered
+from recsys.state import DAY_S, LANDMARK, ItemState, ViewerState, unexpired
 from recsys.types import Screen
 from tests.features.test_worker import held
 
@@ -99,14 +99,14 @@ def replayed(stream: MemoryStream, ttl_s: float = FOREVER) -> dict[str, bytes]:
             event = decode(message.value)
             key = viewer_key(event.viewer_id)
             before = decode_viewer(kept[key]) if key in kept else ViewerState(event.viewer_id)
-            fresh, after = sift(before, [Placed(source, message.offset, event)], ttl_s)
+            fresh, after = deduplicate_and_fold(before, [LoggedEvent(source, message.offset, event)], ttl_s)
             kept[key] = encode_viewer(after)
             for one in fresh:
                 for item in items_of(event):
                     go_on(item_key(item, source), ItemState(item), decode_item, encode_item,
                           lambda state, one=one: fold_item(state, [one]))  # fmt: skip
                 for target in credits_of(event):
-                    go_on(count_key(target, source), TargetCount(target), _reader(TargetCount), encode_state,
+                    go_on(count_key(target, source), DeliveryCount(target), _reader(DeliveryCount), encode_state,
                           lambda state, one=one: fold_count(state, [one]))  # fmt: skip
                 if event.kind == "impression" and event.context and event.placement and event.attention:
                     day = TrafficDay(event.placement, event.region, int(event.at // DAY_S))
@@ -203,8 +203,8 @@ def test_online_and_offline_forget_at_the_same_moment(seed: int, ttl_s: float, l
     offline = replayed(stream, ttl_s)
     for viewer in VIEWERS:
         raw, expected = online[viewer], offline.get(viewer_key(viewer))
-        there = remembered(None if raw is None else decode_viewer(raw), now[0], ttl_s)
-        assert there == remembered(None if expected is None else decode_viewer(expected), now[0], ttl_s)
+        there = unexpired(None if raw is None else decode_viewer(raw), now[0], ttl_s)
+        assert there == unexpired(None if expected is None else decode_viewer(expected), now[0], ttl_s)
     for key, raw in store.scan("item:"):
         assert raw == offline[key]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.events import ViewerEvent
-from features.fold import Placed, fold_viewer
+from features.fold import LoggedEvent, fold_viewer
 from features.offline.log import EventLog
 from features.offline.requests import newest_requests, plays_from
 from features.rewind import as_of
@@ -35,7 +35,7 @@ def impression(n: int, at: float, placement: str = "cn.zj-tv-home", **context: o
 
 def logged(home: Path, events: Sequence[ViewerEvent]) -> EventLog:
     log = EventLog(home)
-    log.append("t/0", 0, len(events) - 1, [Placed("t/0", n, event) for n, event in enumerate(events)])
+    log.append("t/0", 0, len(events) - 1, [LoggedEvent("t/0", n, event) for n, event in enumerate(events)])
     return log
 
 
@@ -107,19 +107,19 @@ def test_winding_back_is_folding_only_what_came_before(said: list[tuple[str, int
             if n >= cut and any(e.item_id == f"i{item}" and e.at < NOON + cut for _, _, e in placed):
                 continue  # what a later event replaced in the state cannot come back: see the module's words
             event = ViewerEvent(id=f"e{n}", kind=kind, viewer_id="v", at=NOON + n, item_id=f"i{item}")  # type: ignore[arg-type]
-        placed.append(Placed("t/0", n, event))
+        placed.append(LoggedEvent("t/0", n, event))
     now = fold_viewer(ViewerState("v"), placed)
     then = fold_viewer(ViewerState("v"), [one for one in placed if one.event.at < NOON + cut])
     back = as_of(now, NOON + cut)
     assert back.recent == then.recent
-    assert back.done == then.done
+    assert back.finished_at == then.finished_at
     assert back.hidden == then.hidden
     assert back.positions == then.positions
     assert {item: times for item, (times, _) in back.shown.items()} == {i: n for i, (n, _) in then.shown.items()}
 
 
 def test_winding_back_keeps_what_a_frequency_cap_had_counted_by_then() -> None:
-    now = ViewerState("v", counts={"play": 3}, exposed={"drama": (1.0, 4.0, 5.0), "late": (6.0,)})
+    now = ViewerState("v", counts={"play": 3}, target_impressions={"drama": (1.0, 4.0, 5.0), "late": (6.0,)})
     back = as_of(now, 5.0)
-    assert back.exposed == {"drama": (1.0, 4.0)}
+    assert back.target_impressions == {"drama": (1.0, 4.0)}
     assert back.counts == {}, "how much of it came later is not known"

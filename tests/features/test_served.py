@@ -13,8 +13,8 @@ from benchmarks.features.served import run
 from features.columns import FEATURES
 from features.events import ViewerEvent
 from features.figures import MEASURES
-from features.fold import Placed
-from features.offline.known import Known
+from features.fold import LoggedEvent
+from features.offline.known import FeatureLineage
 from features.offline.log import EventLog
 from features.offline.served import recompute_features, served_pages
 from recsys.catalog import Catalog, Item
@@ -34,7 +34,7 @@ def test_features_of_served_pages_are_those_that_the_log_gives(tmp_path: Path, s
 
 def test_a_page_of_an_engine_with_fewer_features_is_read(tmp_path: Path) -> None:
     """And of one that knows more than this, not: what its columns say is not known here."""
-    log, knew, short = EventLog(tmp_path), Known({}, ["t/0"], [[-1]], 9.0, [1.0] * len(MEASURES), 1), len(FEATURES) - 3
+    log, knew, short = EventLog(tmp_path), FeatureLineage({}, ["t/0"], [[-1]], 9.0, [1.0] * len(MEASURES), 1), len(FEATURES) - 3
     for offset, width in enumerate((short, len(FEATURES), len(FEATURES) + 1)):
         context = {
             "features": b64encode(np.zeros((1, width), np.float32).tobytes()).decode(),
@@ -45,7 +45,7 @@ def test_a_page_of_an_engine_with_fewer_features_is_read(tmp_path: Path) -> None
             id=f"p{offset}", kind="impression", viewer_id="v", at=10.0 + offset, items=("a",),
             placement="cn-tv-home", context=context,
         )  # fmt: skip
-        log.append("t/0", offset, offset, [Placed("t/0", offset, page)])
+        log.append("t/0", offset, offset, [LoggedEvent("t/0", offset, page)])
     pages = list(served_pages(log))
     assert [page.features.shape for page in pages] == [(1, short), (1, len(FEATURES))]
     item = {"id": "a", "title": {"en": "a"}, "outlet": "cn", "published_at": "2026-01-01T00:00:00Z"}

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.spool.files import Delivery
-from features.spool.frames import MAGIC, frame, frames
-from features.spool.place import Position
+from features.spool.files import Relay
+from features.spool.frames import MAGIC, encode_frame, scan_frames
+from features.spool.place import DeliveryCursor
 from features.spool.segments import KEEP_S, Segments
 from features.stream import Record
 from features.stream.memory import MemoryStream
@@ -33,7 +33,7 @@ def test_append_crash_cut_drain_and_restart_in_any_order_lose_nothing(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("os.fdatasync", lambda handle: None)
         patched.setattr("os.fsync", lambda handle: None)
-        segments, position = Segments(directory, 200), Position(directory)
+        segments, position = Segments(directory, 200), DeliveryCursor(directory)
         accepted: dict[int, bytes] = {}
         got: list[bytes] = []
         count = 0
@@ -55,29 +55,29 @@ def test_append_crash_cut_drain_and_restart_in_any_order_lose_nothing(
             elif step == "drain":
                 for one in segments.read(position.number)[: data.draw(st.integers(1, 9))]:
                     assert one.number > position.number
-                    position.move(one.number)
+                    position.advance(one.number)
                     if one.number in accepted:
                         assert accepted.pop(one.number) == one.record.value
                         got.append(one.record.value)
-                segments.forget(position.number)
+                segments.delete_until(position.number)
             else:
                 if step == "torn":  # killed while writing: any part of it is on the disk
                     files = sorted(directory.glob("*.spool"))
-                    data_written = b"".join(frame(segments._given + 1 + n, one) for n, one in enumerate(records))
+                    data_written = b"".join(encode_frame(segments._given + 1 + n, one) for n, one in enumerate(records))
                     if files:
                         with files[-1].open("ab") as file:
                             file.write(data_written[: data.draw(st.integers(0, len(data_written)))])
-                segments, position = Segments(directory, 200), Position(directory)
+                segments, position = Segments(directory, 200), DeliveryCursor(directory)
                 segments.continue_after(position.number)
         while batch := segments.read(position.number):
             for one in batch:
-                position.move(one.number)
+                position.advance(one.number)
                 if one.number in accepted:
                     assert accepted.pop(one.number) == one.record.value
                     got.append(one.record.value)
         assert not accepted, "taken and lost"
         assert [int(value) for value in got] == sorted(int(value) for value in got)
-        segments.forget(position.number)
+        segments.delete_until(position.number)
         segments.close()
         position.close()
 
@@ -100,16 +100,16 @@ def test_frames_come_back_and_no_cut_or_flip_passes_for_a_record(
 ) -> None:
     said = [(key.encode("utf-8", "replace").decode(), value) for key, value in said]
     records = [Record(key, value) for key, value in said if MAGIC not in value]
-    whole = b"".join(frame(number, one) for number, one in enumerate(records))
-    assert [one.record for one in frames(whole).whole] == records
+    whole = b"".join(encode_frame(number, one) for number, one in enumerate(records))
+    assert [one.record for one in scan_frames(whole).whole] == records
     cut = whole[: data.draw(st.integers(0, len(whole)))]
-    found = frames(cut)
+    found = scan_frames(cut)
     assert [one.record for one in found.whole] == records[: len(found.whole)]
     assert found.damaged == 0
     if whole:
         spoilt = bytearray(whole)
         spoilt[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
-        found = frames(bytes(spoilt))
+        found = scan_frames(bytes(spoilt))
         assert len(found.whole) == len(records) - 1, "the others are found behind the damage"
         assert all(records[one.number] == one.record for one in found.whole)
 
@@ -144,7 +144,7 @@ def test_one_damaged_byte_in_any_file_loses_at_most_one_record_and_stops_nothing
     directory, stream = tmp_path_factory.mktemp("spool"), MemoryStream(1)
     stream.partitions("t")
     segments = Segments(directory, 300)
-    delivery = Delivery(directory, segments, stream, "t", 200)
+    delivery = Relay(directory, segments, stream, "t", 200)
     waiting = data.draw(st.integers(1, 30))
     for count in range(30):
         if count == 30 - waiting:
@@ -158,7 +158,7 @@ def test_one_damaged_byte_in_any_file_loses_at_most_one_record_and_stops_nothing
     damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
     file.write_bytes(damaged)
     segments = Segments(directory, 300)
-    delivery = Delivery(directory, segments, stream, "t", 200)
+    delivery = Relay(directory, segments, stream, "t", 200)
     segments.append([record(60), record(61)])
     while delivery.step():
         pass
@@ -178,7 +178,7 @@ def test_an_unfinished_write_is_cut_off_at_the_next_start(tmp_path: Path) -> Non
     (file,) = tmp_path.glob("*.spool")
     size = file.stat().st_size
     with file.open("ab") as torn:
-        torn.write(frame(2, record(2))[:-1])
+        torn.write(encode_frame(2, record(2))[:-1])
     assert Segments(tmp_path).size == file.stat().st_size == size
 
 
@@ -204,14 +204,14 @@ def test_what_was_delivered_stands_for_a_day_at_most(tmp_path: Path) -> None:
     segments.append([record(1)])
     for hour, upto, left in ((12, 1, 2), (23.9, 1, 2), (24, 1, 1), (35.9, 1, 1), (36, 0, 1), (100, 0, 1), (100, 1, 0)):
         now[0] = hour * 3600.0
-        segments.forget(upto, keep_bytes=1 << 30)
+        segments.delete_until(upto, keep_bytes=1 << 30)
         assert len(list(tmp_path.glob("*.spool"))) == left, hour
     assert segments.append([record(2)]) == 2
-    segments.forget(1, keep_bytes=1 << 30)
+    segments.delete_until(1, keep_bytes=1 << 30)
     assert [one.number for one in segments.read(1)] == [2]
     segments.close()
     again = Segments(tmp_path, clock=lambda: time.time() + KEEP_S)
-    again.forget(1, keep_bytes=1 << 30)
+    again.delete_until(1, keep_bytes=1 << 30)
     assert [one.number for one in again.read(1)] == [2]
-    again.forget(2, keep_bytes=1 << 30)
+    again.delete_until(2, keep_bytes=1 << 30)
     assert not list(tmp_path.glob("*.spool"))

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from features import stats as module
 from features.codec import encode_item, item_key, viewer_key
 from features.events import ViewerEvent, actions_of
-from features.fold import Counted, Placed, fold_item, items_of, sift
+from features.fold import WeightedEvent, LoggedEvent, fold_item, items_of, deduplicate_and_fold
 from features.online.memory import MemoryStore
-from features.stats import StatsColumns, read_stats
+from features.stats import ItemColumns, read_stats
 from recsys.catalog import Catalog, Item
-from recsys.places import Places
+from recsys.places import RegionCounts
 from recsys.state import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, ItemState, Recent, ViewerState
 from recsys.types import ACTIONS, Screen
 
@@ -50,12 +50,12 @@ def events(draw: st.DrawFn) -> ViewerEvent:
     )
 
 
-def counted(happened: list[ViewerEvent], partition: int = 0) -> list[Counted]:
+def counted(happened: list[ViewerEvent], partition: int = 0) -> list[WeightedEvent]:
     """The events with their votes, each by a viewer of its own, who is known: a first vote is a whole one."""
     return [
         one
         for offset, event in enumerate(happened)
-        for one in sift(ViewerState(f"v{offset}", KNOWN_BY), [Placed(f"t/{partition}", offset, event)]).fresh
+        for one in deduplicate_and_fold(ViewerState(f"v{offset}", KNOWN_BY), [LoggedEvent(f"t/{partition}", offset, event)]).new_events
     ]
 
 
@@ -63,7 +63,7 @@ def counted(happened: list[ViewerEvent], partition: int = 0) -> list[Counted]:
 @given(st.lists(events(), max_size=20), st.floats(-5, 20))
 def test_columns_are_what_a_plain_sum_gives(happened: list[ViewerEvent], later: float) -> None:
     now = LANDMARK + later * HALF_LIFE_S
-    columns = StatsColumns(CATALOG)
+    columns = ItemColumns(CATALOG)
     count, shown, visits, hides = np.zeros((3, len(ACTIONS))), np.zeros(3), np.zeros(3), np.zeros(3)
     by_region: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     by_screen: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
@@ -96,10 +96,10 @@ def test_columns_are_what_a_plain_sum_gives(happened: list[ViewerEvent], later: 
     assert stats.count.dtype == stats.impressions.dtype == np.float32
     assert stats.visits is not None
     assert stats.hides is not None
-    assert stats.lately is not None
+    assert stats.recent is not None
     np.testing.assert_allclose(stats.visits, visits, rtol=1e-5)
     np.testing.assert_allclose(stats.hides, hides, rtol=1e-5)
-    np.testing.assert_allclose(stats.lately, lately, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(stats.recent, lately, rtol=1e-5, atol=1e-30)
     for found, expected in ((stats.by_region, by_region), (stats.by_screen, by_screen)):
         assert set(found) == set(expected)
         for name, numbers in expected.items():
@@ -109,8 +109,8 @@ def test_columns_are_what_a_plain_sum_gives(happened: list[ViewerEvent], later: 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(events(), max_size=20), st.lists(st.integers(0, 2), min_size=20, max_size=20))
 def test_shards_of_the_online_store_sum_to_the_same(happened: list[ViewerEvent], partitions: list[int]) -> None:
-    store, columns = MemoryStore(), StatsColumns(CATALOG)
-    shards: dict[tuple[str, str], list[Counted]] = defaultdict(list)
+    store, columns = MemoryStore(), ItemColumns(CATALOG)
+    shards: dict[tuple[str, str], list[WeightedEvent]] = defaultdict(list)
     for one, partition in zip(counted(happened), partitions, strict=False):
         columns.add(one)
         for id in items_of(one.event):
@@ -121,7 +121,7 @@ def test_shards_of_the_online_store_sum_to_the_same(happened: list[ViewerEvent],
     read, direct = read_stats(store, CATALOG, now), columns.at(now)
     for name in ("count", "impressions", "visits", "hides"):
         np.testing.assert_allclose(getattr(read, name), getattr(direct, name), rtol=1e-6)
-    np.testing.assert_allclose(np.asarray(read.lately), np.asarray(direct.lately), rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(np.asarray(read.recent), np.asarray(direct.recent), rtol=1e-6, atol=1e-30)
     for found, expected in ((read.by_region, direct.by_region), (read.by_screen, direct.by_screen)):
         assert set(found) == set(expected)
         for name, numbers in expected.items():
@@ -143,7 +143,7 @@ def test_regions_by_row_are_what_a_table_of_all_of_both_holds(said: list[tuple[s
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "REGIONS_MAX", most)
         patched.setattr(module, "SETTLE_EVERY", 2)
-        columns = StatsColumns(CATALOG)
+        columns = ItemColumns(CATALOG)
         for n in range(0, len(states), 5):
             columns.merge(states[n : n + 5])
             columns.at(LANDMARK)
@@ -158,12 +158,12 @@ def test_regions_by_row_are_what_a_table_of_all_of_both_holds(said: list[tuple[s
 
 def test_statistics_are_as_large_as_what_was_counted_not_as_regions_times_items() -> None:
     catalog = Catalog.of(CATALOG.items[0].model_copy(update={"id": f"i{n}"}) for n in range(3000))
-    columns = StatsColumns(catalog)
+    columns = ItemColumns(catalog)
     columns.merge(ItemState(f"i{n}", regions={"cn": 2.0, f"cn.c{n % 3000}": 1.0}) for n in range(3000))
     stats = columns.at(LANDMARK)
     assert len(stats.by_region) == 3001
     assert all(stats.by_region[region].sum() == (3000 * 2 if region == "cn" else 1) for region in stats.by_region)
-    assert isinstance(stats.by_region, Places)
+    assert isinstance(stats.by_region, RegionCounts)
     assert stats.by_region.nbytes <= 16 * 6000
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from features.offline.log import EventLog
-from features.worker.keep import tidying
+from features.worker.keep import background_compaction
 from recsys.errors import Unavailable
 
 
@@ -33,7 +33,7 @@ def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
             raise fault
 
     monkeypatch.setattr("features.worker.keep.compact", lambda log, least: work("compact"))
-    with tidying(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
+    with background_compaction(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
         assert twice.wait(10.0), ran
     told = [one for one in caplog.records if one.name == "features.worker.keep" and str(fault) in _whole(one)]
     assert told[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")

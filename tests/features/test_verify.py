@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from features.events import ViewerEvent
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.offline.log import EventLog
 from features.online.memory import MemoryStore
 from features.stream.memory import MemoryStream
@@ -21,16 +21,16 @@ TTL_S = 50_000.0
 @pytest.mark.parametrize("batch", [1, 3, 4, 100])
 def test_no_event_is_left_out_between_two_batches(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     log, online, replay = EventLog(tmp_path), MemoryStore(), MemoryStore()
-    log.lives.impose(online, "t")
+    log.lives.restore(online, "t")
     for partition in range(2):
         source = f"t/{partition}"
         placed = [
-            Placed(source, n, ViewerEvent(id=f"e{n}", kind="play", viewer_id=source, at=LANDMARK + n, item_id=f"i{n}"))
+            LoggedEvent(source, n, ViewerEvent(id=f"e{n}", kind="play", viewer_id=source, at=LANDMARK + n, item_id=f"i{n}"))
             for n in range(9)
         ]
         log.append(source, 0, 8, placed)
         Worker(MemoryStream(2), online, log, topic="t", group="g").refold(placed)
     worker = Worker(MemoryStream(2), replay, log, topic="t", group="g")
     monkeypatch.setattr(rebuild, "BATCH", batch)
-    assert verify.replayed(log, worker, replay, LANDMARK + 9, TTL_S) == 18
-    assert list(verify.differences(online, replay, LANDMARK + 9, TTL_S)) == []
+    assert verify.replay_log(log, worker, replay, LANDMARK + 9, TTL_S) == 18
+    assert list(verify.find_differences(online, replay, LANDMARK + 9, TTL_S)) == []

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from features import voted
 from features.events import ViewerEvent
-from features.fold import REMEMBERED, Counted, Placed, fold_item, items_of, sift
+from features.fold import REMEMBERED, WeightedEvent, LoggedEvent, fold_item, items_of, deduplicate_and_fold
 from features.fold_viewer import SHOWN_TIMES
-from features.stats import StatsColumns
-from features.votes import COUNTS, FASTEST, KNOWN, REPEATED, votes_of
+from features.stats import ItemColumns
+from features.votes import COUNTS, MIN_COMPLETION_SHARE, TRUST_HISTORY_MAX, REPEAT_WINDOW_S, contributions
 from recsys.catalog import Catalog, Item
 from recsys.state import DAY_S, LANDMARK, RECENT_MAX, ItemState, Recent, ViewerState, forward_weight
 
@@ -45,12 +45,12 @@ def event(id: str, kind: str, at: float, item: str = "a", viewer: str = "v", **s
     return ViewerEvent(id=id, kind=kind, viewer_id=viewer, at=at, **about, **said)  # type: ignore[arg-type]
 
 
-def counted(events: list[ViewerEvent]) -> list[Counted]:
+def counted(events: list[ViewerEvent]) -> list[WeightedEvent]:
     """Everything that counts, in the order it was sent."""
-    by_viewer: dict[str, list[Placed]] = defaultdict(list)
+    by_viewer: dict[str, list[LoggedEvent]] = defaultdict(list)
     for offset, one in enumerate(events):
-        by_viewer[one.viewer_id].append(Placed("t/0", offset, one))
-    fresh = [one for viewer, placed in by_viewer.items() for one in sift(ViewerState(viewer), placed).fresh]
+        by_viewer[one.viewer_id].append(LoggedEvent("t/0", offset, one))
+    fresh = [one for viewer, placed in by_viewer.items() for one in deduplicate_and_fold(ViewerState(viewer), placed).new_events]
     return sorted(fresh, key=lambda one: one.offset)
 
 
@@ -74,12 +74,12 @@ def test_votes_are_those_of_a_plain_count(said: list[tuple[str, str, str, int]])
         item = one.item_id or one.items[0]
         if one.kind in REMEMBERED:
             tried[one.viewer_id].add(item)
-        share = 1.0 if one.kind == "impression" else min(1.0, len(tried[one.viewer_id] | {item}) / KNOWN)
+        share = 1.0 if one.kind == "impression" else min(1.0, len(tried[one.viewer_id] | {item}) / TRUST_HISTORY_MAX)
         for action in ("impression",) if one.kind == "impression" else COUNTS.get(one.kind, ()):
             times = history[one.viewer_id, item, action]
             days = {at // DAY_S for at in times}
             if one.at // DAY_S not in days:
-                expected[item, action] += forward_weight(one.at) * share * REPEATED ** len(days)  # type: ignore[assignment]
+                expected[item, action] += forward_weight(one.at) * share * REPEAT_WINDOW_S ** len(days)  # type: ignore[assignment]
             times.append(one.at)
             if action == "impression":  # of which only the newest few are remembered
                 history[one.viewer_id, item, action] = sorted(times)[-SHOWN_TIMES:]
@@ -100,7 +100,7 @@ def test_whatever_a_viewer_does_an_item_gains_little_more_than_a_vote(hours: lis
             worth[action] += vote  # type: ignore[assignment]
     if kind != "impression":  # of impressions only the newest few times are remembered
         assert max(worth.values()) < 4 / 3
-    assert max(worth.values()) >= (1.0 if kind == "impression" else 1 / KNOWN)
+    assert max(worth.values()) >= (1.0 if kind == "impression" else 1 / TRUST_HISTORY_MAX)
 
 
 def plainly(events: list[ViewerEvent]) -> list[dict[str, float]]:
@@ -112,7 +112,7 @@ def plainly(events: list[ViewerEvent]) -> list[dict[str, float]]:
         for action in COUNTS.get(one.kind, ()):
             before = days[one.item_id, action]
             if today not in before:
-                worth[action] = REPEATED ** len(before)
+                worth[action] = REPEAT_WINDOW_S ** len(before)
             before.add(today)
         worths.append(worth)
     return worths
@@ -132,7 +132,7 @@ def test_what_a_viewer_does_in_between_changes_no_vote(seed: int) -> None:
         said.append(event(f"e{n}", chance.choice(kinds), at - late * chance.uniform(0, DAY_S), item))
     found = counted(said)
     assert len(found) == len(said)
-    for one, expected in list(zip(found, plainly(said), strict=True))[KNOWN:]:
+    for one, expected in list(zip(found, plainly(said), strict=True))[TRUST_HISTORY_MAX:]:
         votes = {action: worth for _, action, worth in one.votes}
         assert votes.keys() == expected.keys(), one
         for action, worth in votes.items():
@@ -162,26 +162,26 @@ def test_beyond_what_is_remembered_there_is_no_vote_rather_than_a_second(
             for day in given[item_id, action]:
                 assert day != today, (item_id, action)
                 if today == newest and today - day < voted.WINDOW_D:
-                    assert worth <= REPEATED
+                    assert worth <= REPEAT_WINDOW_S
             given[item_id, action].append(today)
     assert given
 
 
 def test_what_is_remembered_of_votes_is_bounded_and_dated() -> None:
     busy = [event(f"e{n}", "click", LANDMARK + n, f"i{n}") for n in range(voted.VOTED_MAX + RECENT_MAX + 50)]
-    full = sift(ViewerState("v"), [Placed("t/0", n, one) for n, one in enumerate(busy)])
-    assert len(full.state.voted) == voted.RECORD * voted.VOTED_MAX
-    assert full.fresh[voted.VOTED_MAX + RECENT_MAX - 1].votes
-    assert not full.fresh[-1].votes, "who is out of memory votes no more"
+    full = deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(busy)])
+    assert len(full.state.vote_history) == voted.RECORD * voted.VOTED_MAX
+    assert full.new_events[voted.VOTED_MAX + RECENT_MAX - 1].votes
+    assert not full.new_events[-1].votes, "who is out of memory votes no more"
     later = [
-        Placed("t/0", 9999 + n, event(f"l{n}", "click", LANDMARK + voted.WINDOW_D * DAY_S + n * 900, f"l{n}"))
+        LoggedEvent("t/0", 9999 + n, event(f"l{n}", "click", LANDMARK + voted.WINDOW_D * DAY_S + n * 900, f"l{n}"))
         for n in range(RECENT_MAX + 1)
     ]
-    after = sift(full.state, later)
-    assert len(after.fresh[-1].votes) == 2, "until that is old"
-    assert len(after.state.voted) == voted.RECORD
-    few = sift(ViewerState("v"), [Placed("t/0", n, one) for n, one in enumerate(busy[:RECENT_MAX])])
-    assert few.state.voted == b"", "most viewers never did so much"
+    after = deduplicate_and_fold(full.state, later)
+    assert len(after.new_events[-1].votes) == 2, "until that is old"
+    assert len(after.state.vote_history) == voted.RECORD
+    few = deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(busy[:RECENT_MAX])])
+    assert few.state.vote_history == b"", "most viewers never did so much"
 
 
 def test_what_comes_so_late_that_its_day_is_forgotten_has_no_vote() -> None:
@@ -204,7 +204,7 @@ def test_what_is_remembered_of_votes_does_not_depend_on_the_order_in_which_event
     states = []
     for _ in range(3):
         chance.shuffle(said)
-        states.append(sift(ViewerState("v"), [Placed("t/0", n, one) for n, one in enumerate(said)]).state)
+        states.append(deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(said)]).state)
     assert len({state.voted for state in states}) == 1
     kept = {
         (one.at // DAY_S, one.item_id)
@@ -219,10 +219,10 @@ def test_what_is_remembered_of_votes_does_not_depend_on_the_order_in_which_event
 def test_every_kind_that_counts_has_its_place_in_a_record() -> None:
     memory = bytearray()
     for kind in sorted(COUNTS):
-        voted.note(memory, Recent("a", kind, LANDMARK), LANDMARK)
+        voted.append(memory, Recent("a", kind, LANDMARK), LANDMARK)
     assert len(memory) == voted.RECORD
-    assert list(voted.days_of(memory, "a", LANDMARK)) == [(LANDMARK // DAY_S, voted.bits(COUNTS))]
-    assert list(voted.days_of(memory, "a", LANDMARK + voted.WINDOW_D * DAY_S)) == []
+    assert list(voted.voted_days(memory, "a", LANDMARK)) == [(LANDMARK // DAY_S, voted.kind_mask(COUNTS))]
+    assert list(voted.voted_days(memory, "a", LANDMARK + voted.WINDOW_D * DAY_S)) == []
     assert set(COUNTS) == REMEMBERED
 
 
@@ -245,7 +245,7 @@ def test_a_film_is_not_over_five_seconds_after_it_began() -> None:
 
     begun = event("1", "play", LANDMARK, duration_s=3600.0)
     assert "complete" not in actions(begun, event("2", "complete", LANDMARK + 5, duration_s=3600.0))
-    assert "complete" in actions(begun, event("2", "complete", LANDMARK + 3600.0 / FASTEST, duration_s=3600.0))
+    assert "complete" in actions(begun, event("2", "complete", LANDMARK + 3600.0 / MIN_COMPLETION_SHARE, duration_s=3600.0))
     assert "complete" in actions(begun, event("2", "complete", LANDMARK + 5)), "its length is not known"
     assert "complete" in actions(begun, event("2", "complete", LANDMARK - 5, duration_s=3600.0)), "its start is not"
     pinged = event("2", "ping", LANDMARK + 1, duration_s=3600.0)
@@ -260,14 +260,14 @@ def test_a_film_is_not_over_five_seconds_after_it_began() -> None:
 def test_votes_depend_on_nothing_but_the_state_before() -> None:
     recent = (Recent("a", "play", LANDMARK),)
     one = event("e", "complete", LANDMARK + HOUR_S)
-    assert votes_of(one, recent, {}, {}) == (("a", "complete", 1 / KNOWN),)
-    assert votes_of(event("e", "complete", LANDMARK + DAY_S), recent, {}, {}) == (
-        ("a", "visit", REPEATED / KNOWN),
-        ("a", "play", REPEATED / KNOWN),
-        ("a", "complete", 1 / KNOWN),
+    assert contributions(one, recent, {}, {}) == (("a", "complete", 1 / TRUST_HISTORY_MAX),)
+    assert contributions(event("e", "complete", LANDMARK + DAY_S), recent, {}, {}) == (
+        ("a", "visit", REPEAT_WINDOW_S / TRUST_HISTORY_MAX),
+        ("a", "play", REPEAT_WINDOW_S / TRUST_HISTORY_MAX),
+        ("a", "complete", 1 / TRUST_HISTORY_MAX),
     )
     known = tuple(Recent(item, "click", LANDMARK) for item in "bcd")
-    assert votes_of(event("e", "hide", LANDMARK), known, {}, {}) == (("a", "hide", 1.0),)
+    assert contributions(event("e", "hide", LANDMARK), known, {}, {}) == (("a", "hide", 1.0),)
 
 
 ITEMS = 200
@@ -277,8 +277,8 @@ CATALOG = Catalog.of(
 )
 
 
-def popularity(counted_: list[Counted], now: float) -> np.ndarray:
-    columns = StatsColumns(CATALOG)
+def popularity(counted_: list[WeightedEvent], now: float) -> np.ndarray:
+    columns = ItemColumns(CATALOG)
     for one in counted_:
         columns.add(one)
     return columns.at(now).popularity()

@@ -14,7 +14,7 @@ import pytest
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from features.stream.sqlite import SqliteStream
-from features.stream.watch import LOSS_SHOWN_S, STALLED_S, Watch
+from features.stream.watch import LOSS_SHOWN_S, STALLED_AFTER_S, LogWatchdog
 from recsys.errors import Unavailable
 
 
@@ -25,13 +25,13 @@ class Clock:
         return self.now
 
 
-def written(stream: MemoryStream | SqliteStream, watch: Watch, count: int) -> None:
-    watch.saw(stream.publish("t", [Record(f"v{n % 5}", b"x") for n in range(count)]))
+def written(stream: MemoryStream | SqliteStream, watch: LogWatchdog, count: int) -> None:
+    watch.record_acked(stream.publish("t", [Record(f"v{n % 5}", b"x") for n in range(count)]))
 
 
 def test_a_log_that_went_on_is_no_loss() -> None:
     stream, told = MemoryStream(2), list[str]()
-    watch = Watch(stream, "t", "g", told.append)
+    watch = LogWatchdog(stream, "t", "g", told.append)
     for count in (7, 1, 30):
         written(stream, watch, count)
         watch.step()
@@ -42,7 +42,7 @@ def test_a_log_that_begins_anew_is_noticed_when_it_is_asked_and_when_it_is_writt
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, stream, told = Clock(), MemoryStream(2), list[str]()
-    watch = Watch(stream, "t", "g", told.append, clock)
+    watch = LogWatchdog(stream, "t", "g", told.append, clock)
     written(stream, watch, 20)
     stream._logs.clear()
     with pytest.raises(Unavailable, match="lost its log"):
@@ -63,7 +63,7 @@ def test_a_log_that_begins_anew_is_noticed_when_it_is_asked_and_when_it_is_writt
 
 def test_a_file_that_was_put_back_from_a_copy_is_noticed(tmp_path: Path) -> None:
     stream, told = SqliteStream(f"{tmp_path}/s.db", 2), list[str]()
-    watch = Watch(stream, "t", "g", told.append)
+    watch = LogWatchdog(stream, "t", "g", told.append)
     written(stream, watch, 20)
     with sqlite3.connect(f"{tmp_path}/s.db") as other:
         other.execute('DELETE FROM message WHERE "offset" > 2')
@@ -73,28 +73,28 @@ def test_a_file_that_was_put_back_from_a_copy_is_noticed(tmp_path: Path) -> None
     assert len(told) == 1
     stream.close()
     Path(f"{tmp_path}/s.db").unlink()
-    assert "is gone" in str(stream.lost("t", {}))
+    assert "is gone" in str(stream.identity_mismatch("t", {}))
 
 
 def test_a_partition_stands_still_only_while_nobody_gets_on_with_it() -> None:
     clock, stream = Clock(), MemoryStream(1)
-    watch = Watch(stream, "t", "g", clock=clock)
+    watch = LogWatchdog(stream, "t", "g", clock=clock)
     written(stream, watch, 10)
     watch.step()
     assert watch.standstill == ""
     consumer = stream.consumer("t", "g")
     for offset in range(4):  # slow, but it gets on
-        clock.now += STALLED_S - 1
+        clock.now += STALLED_AFTER_S - 1
         consumer.commit({0: offset})
         watch.step()
         assert watch.standstill == ""
-    clock.now += STALLED_S
+    clock.now += STALLED_AFTER_S
     watch.step()
-    assert watch.standstill == f"t/0 stands still for {STALLED_S:.0f} s"
+    assert watch.standstill == f"t/0 stands still for {STALLED_AFTER_S:.0f} s"
     consumer.commit({0: 9})
     watch.step()
     assert watch.standstill == ""
-    clock.now += 100 * STALLED_S
+    clock.now += 100 * STALLED_AFTER_S
     watch.step()
     assert watch.standstill == "", "where nothing waits, nothing stands still"
 

@@ -11,9 +11,9 @@ import pytest
 from features.codec import decode_viewer, viewer_key
 from features.events import encode
 from features.exposure import read_counts
-from features.keys import COUNTS, LIVES
+from features.keys import COUNTS, LOG_EPOCHS
 from features.offline.compact import compact
-from features.offline.lives import NAME, Life, Lives, sources_of
+from features.offline.lives import NAME, LogEpoch, LogEpochs, epoch_partitions
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
@@ -22,7 +22,7 @@ from features.stream import Record
 from features.stream.connect import open_stream
 from features.stream.memory import MemoryStream
 from features.worker.rebuild import from_log, from_stream, rebuild
-from features.worker.verify import differences
+from features.worker.verify import find_differences
 from features.worker.worker import Worker
 from recsys.errors import Conflict, Unavailable
 from recsys.state import LANDMARK
@@ -94,9 +94,9 @@ def test_what_several_logs_said_is_told_once_and_rebuilt_in_their_order(tmp_path
         stream.publish(TOPIC, [*sent[-15:], *fresh])
         sent += fresh
         folded(stream, store, log)
-    count = read_counts(store, ["cn/a"], sources_of(store, TOPIC, 1))["cn/a"]
-    assert count.won == pytest.approx(won)
-    assert {key.rpartition(":")[2] for key, _ in store.scan(COUNTS)} <= set(sources_of(store, TOPIC, 1))
+    count = read_counts(store, ["cn/a"], epoch_partitions(store, TOPIC, 1))["cn/a"]
+    assert count.delivered == pytest.approx(won)
+    assert {key.rpartition(":")[2] for key, _ in store.scan(COUNTS)} <= set(epoch_partitions(store, TOPIC, 1))
     assert log.events().num_rows == len(sent)
 
     if seed % 2:
@@ -104,7 +104,7 @@ def test_what_several_logs_said_is_told_once_and_rebuilt_in_their_order(tmp_path
     again = MemoryStore()
     rebuild(worker(stream, again, log), again, from_log(log), LANDMARK, YEAR_S)
     assert held(again) == held(store)
-    assert not list(differences(store, again, LANDMARK, YEAR_S))
+    assert not list(find_differences(store, again, LANDMARK, YEAR_S))
 
 
 def test_a_rebuild_from_the_newest_log_calls_it_by_its_name(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_states_from_before_logs_were_told_apart_go_on(tmp_path: Path) -> None:
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     stream.publish(TOPIC, [played(f"e{n}") for n in range(600)])  # more than a state remembers ids of
     folded(stream, store, log)
-    store.delete([LIVES + TOPIC])
+    store.delete([LOG_EPOCHS + TOPIC])
     (tmp_path / NAME).unlink()
     expected = held(store)
     with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as again:
@@ -143,31 +143,31 @@ def online(request: pytest.FixtureRequest, tmp_path: Path) -> OnlineStore:
 
 def test_event_log_and_store_tell_each_other_what_they_have_lost(tmp_path: Path, online: OnlineStore) -> None:
     with closing(online):
-        first, second = Life("one", 4), Life("two", 2)
-        assert Lives(tmp_path / "a").name(online, TOPIC, first) == "t"
-        assert Lives(tmp_path / "a").name(online, TOPIC, second) == "t~001"
-        assert Lives(tmp_path / "b").name(online, TOPIC, second) == "t~001"  # its file is new
-        online.delete([LIVES + TOPIC])
-        assert sources_of(online, TOPIC, 2) == ["t/0", "t/1"]
-        assert Lives(tmp_path / "b").name(online, TOPIC, second) == "t~001"  # the store is new
-        assert Lives(tmp_path / "b").name(online, TOPIC, first) == "t"
-        assert Lives(tmp_path / "a").name(online, "other", second) == "other"
-        assert sources_of(online, TOPIC, 3) == [
+        first, second = LogEpoch("one", 4), LogEpoch("two", 2)
+        assert LogEpochs(tmp_path / "a").name(online, TOPIC, first) == "t"
+        assert LogEpochs(tmp_path / "a").name(online, TOPIC, second) == "t~001"
+        assert LogEpochs(tmp_path / "b").name(online, TOPIC, second) == "t~001"  # its file is new
+        online.delete([LOG_EPOCHS + TOPIC])
+        assert epoch_partitions(online, TOPIC, 2) == ["t/0", "t/1"]
+        assert LogEpochs(tmp_path / "b").name(online, TOPIC, second) == "t~001"  # the store is new
+        assert LogEpochs(tmp_path / "b").name(online, TOPIC, first) == "t"
+        assert LogEpochs(tmp_path / "a").name(online, "other", second) == "other"
+        assert epoch_partitions(online, TOPIC, 3) == [
             "t/0", "t/1", "t/2", "t/3", "t~001/0", "t~001/1", "t~001/2"
         ]  # fmt: skip
 
 
 def test_a_log_that_cannot_be_told_from_others_goes_by_its_topic(tmp_path: Path) -> None:
     store = MemoryStore()
-    assert Lives(tmp_path).name(store, TOPIC, Life("", 3)) == TOPIC
+    assert LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("", 3)) == TOPIC
     assert not list(store.scan(""))
 
 
 def test_files_and_store_of_different_pasts_are_not_mixed_until_a_rebuild(tmp_path: Path) -> None:
     store = MemoryStore()
-    Lives(tmp_path).name(MemoryStore(), TOPIC, Life("one", 1))
-    Lives(tmp_path / "elsewhere").name(store, TOPIC, Life("two", 1))
+    LogEpochs(tmp_path).name(MemoryStore(), TOPIC, LogEpoch("one", 1))
+    LogEpochs(tmp_path / "elsewhere").name(store, TOPIC, LogEpoch("two", 1))
     with pytest.raises(Conflict, match=r"different logs of topic t \(one; two\)"):
-        Lives(tmp_path).name(store, TOPIC, Life("two", 1))
-    Lives(tmp_path).impose(store, TOPIC)
-    assert Lives(tmp_path).name(store, TOPIC, Life("two", 1)) == "t~001"
+        LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("two", 1))
+    LogEpochs(tmp_path).restore(store, TOPIC)
+    assert LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("two", 1)) == "t~001"

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
-from features.dead_letters import KEPT_BYTES, LetterCount, dead_topic, read_letters, revive
+from features.dead_letters import MAX_PAYLOAD_BYTES, DeadLetterCounter, dead_topic, read_dead_letters, replay
 from features.events import ViewerEvent, decode, encode
-from features.fold import Placed, fold_item, fold_viewer, items_of, sift
-from features.keys import LIVES, REBUILT
+from features.fold import LoggedEvent, fold_item, fold_viewer, items_of, deduplicate_and_fold
+from features.keys import LOG_EPOCHS, REBUILT
 from features.offline.log import EventLog
-from features.online import OnlineStore, Swap
+from features.online import OnlineStore, CasEntry
 from features.online.memory import MemoryStore
 from features.stream import Record
 from features.stream.memory import MemoryStream
@@ -62,12 +62,12 @@ class FragileStore:
     def __init__(self, store: OnlineStore, fuse: Fuse) -> None:
         self._store, self._fuse = store, fuse
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         if self._fuse.burn():
             half = dict(list(entries.items())[: len(entries) // 2])
-            self._store.swap(half, ttl_s)
+            self._store.compare_and_set(half, ttl_s)
             raise Crash
-        refused = self._store.swap(entries, ttl_s)
+        refused = self._store.compare_and_set(entries, ttl_s)
         if self._fuse.burn():
             raise Crash
         return refused
@@ -79,7 +79,7 @@ class FragileStore:
 class FragileLog(EventLog):
     fuse = Fuse(-1)
 
-    def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
+    def append(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> None:
         if self.fuse.burn():
             raise Crash
         super().append(source, first, last, placed)
@@ -89,21 +89,21 @@ class FragileLog(EventLog):
 
 def held(store: OnlineStore) -> dict[str, bytes]:
     """All that the store holds, but for the names of the logs that it knows and the moment of a rebuild."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LIVES)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
 
 
 def replayed(stream: MemoryStream) -> dict[str, bytes]:
     """The oracle: all of the log folded at once, straight from the definition."""
-    viewers: dict[str, list[Placed]] = {}
-    items: dict[tuple[str, str], list[Placed]] = {}
+    viewers: dict[str, list[LoggedEvent]] = {}
+    items: dict[tuple[str, str], list[LoggedEvent]] = {}
     for partition in range(stream.partitions(TOPIC)):
         for message in stream.read(TOPIC, partition, 0, 10**6):
-            one = Placed(f"{TOPIC}/{partition}", message.offset, decode(message.value))
+            one = LoggedEvent(f"{TOPIC}/{partition}", message.offset, decode(message.value))
             viewers.setdefault(one.event.viewer_id, []).append(one)
     dump = {}
     for viewer_id, events in viewers.items():
         dump[viewer_key(viewer_id)] = encode_viewer(fold_viewer(ViewerState(viewer_id), events))
-        for one in sift(ViewerState(viewer_id), events).fresh:
+        for one in deduplicate_and_fold(ViewerState(viewer_id), events).new_events:
             for item_id in items_of(one.event):
                 items.setdefault((item_id, one.source), []).append(one)
     for (item_id, source), events in items.items():
@@ -180,7 +180,7 @@ POISON = [
     b'{"data":' * 3000,
     encode(ViewerEvent(id="x", kind="play", viewer_id="v", at=1.0, item_id="a")).replace(b"viewer.play", b"viewer.fly"),
     encode(ViewerEvent(id="x", kind="play", viewer_id="someone-else", at=1.0, item_id="a")),
-    b"x" * (KEPT_BYTES + 1),
+    b"x" * (MAX_PAYLOAD_BYTES + 1),
     b'{"specversion":"1.0","id":"' + b"x" * (2 << 20) + b'"}',
     b'{"data":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
     encode(ViewerEvent(id="x", kind="play", viewer_id="v", at=1.0, item_id="a", slot=1)).replace(b"1}", b'"1"}'),
@@ -210,7 +210,7 @@ def test_poison_goes_aside_with_cause_and_place_and_nothing_after_it_is_lost(tmp
     for number, (poison, one) in enumerate(zip(POISON, letters, strict=True)):
         assert (one["topic"], one["partition"], one["offset"]) == (TOPIC, 0, 2 * number + 1)
         assert one["sha256"] == sha256(poison).hexdigest()
-        assert b64decode(one["raw"]) == poison[:KEPT_BYTES]
+        assert b64decode(one["raw"]) == poison[:MAX_PAYLOAD_BYTES]
         assert one["size"] == len(poison)
         assert one["cause"]
     assert "unknown kind 'mainstay.viewer.fly'" in letters[6]["cause"]
@@ -230,34 +230,34 @@ def test_a_partition_of_poison_at_its_beginning_its_end_and_five_hundred_in_a_ro
     while worker.step(wait_s=0):
         pass
     bad = [offset for offset, one in enumerate(records) if one.value in POISON]
-    letters = list(read_letters(stream, TOPIC))
+    letters = list(read_dead_letters(stream, TOPIC))
     assert [one.offset for one in letters] == bad
     assert all(one.cause for one in letters)
     raw = store.get([viewer_key("v")])[0]
     assert raw is not None
     assert decode_viewer(raw).counts == {"play": len(records) - len(bad)}
     assert worker.dead == len(bad) == 503
-    assert LetterCount(stream, TOPIC).look() == len(bad)
+    assert DeadLetterCounter(stream, TOPIC).refresh() == len(bad)
 
 
 def test_a_long_letter_is_revived_from_the_log_and_only_from_the_same_message(tmp_path: Any) -> None:
     stream, store = MemoryStream(partitions=1), MemoryStore()
     long = ViewerEvent(
-        id="x", kind="impression", viewer_id="owner", at=LANDMARK, items=("a",), context={"x": "y" * KEPT_BYTES}
+        id="x", kind="impression", viewer_id="owner", at=LANDMARK, items=("a",), context={"x": "y" * MAX_PAYLOAD_BYTES}
     )
     stream.publish(TOPIC, [Record("other", encode(long))])
     worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g")
     worker.step(wait_s=0)
-    (one,) = read_letters(stream, TOPIC)
-    assert one.size > KEPT_BYTES == len(one.value)
-    revive(stream, one)
+    (one,) = read_dead_letters(stream, TOPIC)
+    assert one.size > MAX_PAYLOAD_BYTES == len(one.value)
+    replay(stream, one)
     worker.step(wait_s=0)
     raw = store.get([viewer_key("owner")])[0]
     assert raw is not None
     assert decode_viewer(raw).counts == {"impression": 1}
     stream._logs[TOPIC][0][0] = stream._logs[TOPIC][0][1].__class__(TOPIC, 0, 0, "other", b"another")
     with pytest.raises(EventError, match="the log has it no more"):
-        revive(stream, one)
+        replay(stream, one)
 
 
 def test_events_from_the_future_are_taken_without_their_clients_time_when_somebody_says_so(tmp_path: Any) -> None:
@@ -265,12 +265,12 @@ def test_events_from_the_future_are_taken_without_their_clients_time_when_somebo
     stream.publish(TOPIC, [played("ahead", client_at=LANDMARK + 3600), played("good", client_at=LANDMARK)])
     worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g")
     worker.step(wait_s=0)
-    (one,) = read_letters(stream, TOPIC)
+    (one,) = read_dead_letters(stream, TOPIC)
     assert "3,600 s ahead" in one.cause
     with pytest.raises(EventError, match="ahead"):
-        revive(stream, one)
+        replay(stream, one)
     for _ in range(2):
-        revive(stream, one, without_client_time=True)
+        replay(stream, one, without_client_time=True)
     worker.step(wait_s=0)
     raw = store.get([viewer_key("v")])[0]
     assert raw is not None
@@ -282,7 +282,7 @@ def test_what_others_write_beside_the_letters_does_not_hide_them(tmp_path: Any) 
     stream.publish(TOPIC, [Record("v", b"x")])
     stream.publish(dead_topic(TOPIC), [Record("v", b"not a letter")])
     Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g").step(wait_s=0)
-    assert [one.cause.partition(":")[0] for one in read_letters(stream, TOPIC)] == ["no dead letter", "not JSON"]
+    assert [one.cause.partition(":")[0] for one in read_dead_letters(stream, TOPIC)] == ["no dead letter", "not JSON"]
 
 
 def test_poison_is_one_line_of_the_log_for_a_batch(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -318,12 +318,12 @@ def test_letters_are_listed_once_and_revived_under_their_viewer(tmp_path: Any) -
         worker.step(wait_s=0)  # the letters are written, the batch is not committed
     worker.close()
     worker.step(wait_s=0)
-    letters = list(read_letters(stream, TOPIC))
+    letters = list(read_dead_letters(stream, TOPIC))
     assert len(letters) == 2
-    revive(stream, letters[0])
-    revive(stream, letters[0])
+    replay(stream, letters[0])
+    replay(stream, letters[0])
     with pytest.raises(EventError):
-        revive(stream, letters[1])
+        replay(stream, letters[1])
     worker.step(wait_s=0)
     raw = store.get([viewer_key("owner")])[0]
     assert raw is not None
@@ -336,11 +336,11 @@ def test_a_store_that_does_not_answer_is_waited_for(tmp_path: Any, monkeypatch: 
     class Moody(MemoryStore):
         failures = 3
 
-        def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+        def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
             if self.failures:
                 self.failures -= 1
                 raise Unavailable("store is away")
-            return super().swap(entries, ttl_s)
+            return super().compare_and_set(entries, ttl_s)
 
     stream, store = MemoryStream(partitions=2), Moody()
     stream.publish(TOPIC, [played(f"e{i}", f"v{i}") for i in range(9)])

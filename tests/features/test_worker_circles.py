@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from features.keys import LIVES
+from features.keys import LOG_EPOCHS
 from features.offline.log import EventLog
-from features.online import Swap
+from features.online import CasEntry
 from features.online.memory import MemoryStore
 from features.stream.memory import MemoryStream
 from features.worker.worker import Worker
@@ -22,10 +22,10 @@ def test_circles_are_looked_for_again_after_a_step_also_after_one_that_failed(tm
     searching: list[bool] = []
 
     class Watching(MemoryStore):
-        def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
-            if not any(key.startswith(LIVES) for key in entries):  # noted when a log is joined, before the step
+        def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+            if not any(key.startswith(LOG_EPOCHS) for key in entries):  # noted when a log is joined, before the step
                 searching.append(gc.isenabled())
-            return super().swap(entries, ttl_s)
+            return super().compare_and_set(entries, ttl_s)
 
     for store in (FragileStore(Watching(), Fuse(2)), Watching()):
         worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=1)

@@ -16,7 +16,7 @@ import pytest
 
 from features.codec import encode_item, encode_viewer, item_key, viewer_key
 from features.events import ViewerEvent, decode, encode
-from features.fold import Placed, fold_item, fold_viewer, items_of, sift
+from features.fold import LoggedEvent, fold_item, fold_viewer, items_of, deduplicate_and_fold
 from features.offline.log import EventLog
 from features.online import OnlineStore
 from features.online.connect import open_online
@@ -52,13 +52,13 @@ def happened(count: int, prefix: str, seed: int) -> list[ViewerEvent]:
 
 def replayed(stream: Stream, topic: str, events: list[ViewerEvent]) -> dict[str, bytes]:
     """The whole log folded at once; also checks that all that was sent is in it."""
-    viewers: dict[str, list[Placed]] = {}
-    shards: dict[tuple[str, str], list[Placed]] = {}
+    viewers: dict[str, list[LoggedEvent]] = {}
+    shards: dict[tuple[str, str], list[LoggedEvent]] = {}
     total = 0
     for partition in range(stream.partitions(topic)):
-        placed: list[Placed] = []
+        placed: list[LoggedEvent] = []
         while page := stream.read(topic, partition, len(placed), 5000):
-            placed += [Placed(f"{topic}/{partition}", one.offset, decode(one.value)) for one in page]
+            placed += [LoggedEvent(f"{topic}/{partition}", one.offset, decode(one.value)) for one in page]
         total += len(placed)
         for one in placed:
             viewers.setdefault(one.event.viewer_id, []).append(one)
@@ -67,7 +67,7 @@ def replayed(stream: Stream, topic: str, events: list[ViewerEvent]) -> dict[str,
     for viewer_id, their in viewers.items():
         nobody = ViewerState(viewer_id)
         dump[viewer_key(viewer_id)] = encode_viewer(fold_viewer(nobody, their))
-        for one in sift(nobody, their).fresh:
+        for one in deduplicate_and_fold(nobody, their).new_events:
             for item_id in items_of(one.event):
                 shards.setdefault((item_id, one.source), []).append(one)
     for (item_id, source), about in shards.items():

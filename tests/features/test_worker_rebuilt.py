@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.keys import UNFINISHED, VIEWERS
 from features.offline.log import EventLog
-from features.online import OnlineStore, Swap
+from features.online import OnlineStore, CasEntry
 from features.online.memory import MemoryStore
 from features.online.sqlite import SqliteStore
 from features.stream import Record
@@ -42,7 +42,7 @@ def _a_fast_disk() -> Iterator[None]:
 class PausedStore(SleepyStore):
     """Pauses before the n-th read or write, but for that of viewers (`features.worker.anew` says why)."""
 
-    def swap(self, entries: Mapping[str, Swap], ttl_s: float | None = None) -> list[str]:
+    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         swap = self._store.swap if all(key.startswith(VIEWERS) for key in entries) else self.__getattr__("swap")
         return swap(entries, ttl_s)  # type: ignore[no-any-return]
 
@@ -53,7 +53,7 @@ class PausedLog(EventLog):
     fuse = Fuse(-1)
     pause: Callable[[], None]
 
-    def append(self, source: str, first: int, last: int, placed: Sequence[Placed]) -> None:
+    def append(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> None:
         if self.fuse.burn():
             self.pause()
         super().append(source, first, last, placed)
@@ -82,7 +82,7 @@ def test_whenever_a_rebuild_begins_and_however_far_it_gets_nothing_is_missing(
         paused.set()
         assert go_on.wait(PATIENCE_S)
 
-    def sources() -> Iterator[Iterator[Placed]]:
+    def sources() -> Iterator[Iterator[LoggedEvent]]:
         if until == "it was wiped":
             go_on.set()
             assert stepped.wait(PATIENCE_S)

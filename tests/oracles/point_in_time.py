@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.columns import FEATURES, columns
-from features.fold import Counted, Placed, ViewerFold
+from features.fold import WeightedEvent, LoggedEvent, ViewerFold
 from features.offline.points import EntityRows
-from features.stats import StatsColumns
+from features.stats import ItemColumns
 from recsys.catalog import Catalog
 from recsys.models.retriever import Retriever
-from recsys.state import TTL_S, ViewerState, remembered
+from recsys.state import TTL_S, ViewerState, unexpired
 from recsys.types import F32
 
 
-def by_replay(
-    events: Sequence[Placed],
+def replay_features(
+    events: Sequence[LoggedEvent],
     catalog: Catalog,
     entities: EntityRows,
     *,
@@ -30,12 +30,12 @@ def by_replay(
     voted = _folded(events, ttl_s)[1]
     for n, at in enumerate(entities.at.tolist()):
         folds, _ = _folded([one for one in events if one.event.at < at], ttl_s)
-        counts = StatsColumns(catalog)
+        counts = ItemColumns(catalog)
         for counted in voted:
             if counted.event.at < at:
                 counts.add(counted)
         mine = folds.get(entities.viewer_id[n])
-        viewer = remembered(mine.state() if mine is not None else None, at, ttl_s)
+        viewer = unexpired(mine.state() if mine is not None else None, at, ttl_s)
         row, affinity = rows[n : n + 1], np.zeros(1, np.float32)
         vector = retriever.viewer_vector(viewer) if retriever is not None and viewer is not None else None
         if retriever is not None and vector is not None and entities.item_id[n] in retriever.position_of:
@@ -44,13 +44,13 @@ def by_replay(
     return out
 
 
-def _folded(events: Sequence[Placed], ttl_s: float) -> tuple[dict[str, ViewerFold], list[Counted]]:
+def _folded(events: Sequence[LoggedEvent], ttl_s: float) -> tuple[dict[str, ViewerFold], list[WeightedEvent]]:
     """All viewers after these events, and the events that counted with their votes."""
     folds: dict[str, ViewerFold] = {}
     voted = []
     for one in events:
         viewer_id = one.event.viewer_id
         fold = folds.setdefault(viewer_id, ViewerFold(ViewerState(viewer_id), ttl_s))
-        if (counted := fold.take(one)) is not None:
+        if (counted := fold.apply(one)) is not None:
             voted.append(counted)
     return folds, voted

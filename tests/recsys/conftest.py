@@ -13,8 +13,8 @@ from recsys.bundle import Bundle
 from recsys.catalog import Catalog, Item
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
-from recsys.model import Model
-from recsys.pipeline import Engine, World
+from recsys.model import ServedModel
+from recsys.pipeline import Engine, ServingSnapshot
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.state import ItemStats
 from recsys.types import ACTIONS, Page
@@ -67,7 +67,7 @@ def policy(catalog: Catalog) -> CompiledPolicy:
 
 
 @pytest.fixture(scope="session")
-def model(catalog: Catalog) -> Model:
+def model(catalog: Catalog) -> ServedModel:
     """Items in five clusters by topic; a ranker with random but fixed weights."""
     torch.manual_seed(5)
     rng = np.random.default_rng(5)
@@ -88,7 +88,7 @@ def model(catalog: Catalog) -> Model:
         probe_p=Predictor.load(network).p(probe),
         metrics={},
     )
-    return Model.load(bundle, FEATURES)
+    return ServedModel.load(bundle, FEATURES)
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +99,8 @@ def stats(catalog: Catalog) -> ItemStats:
 
 
 @pytest.fixture
-def world(catalog: Catalog, stats: ItemStats, model: Model, policy: CompiledPolicy) -> World:
-    return World.of(catalog, stats, model, policy)
+def world(catalog: Catalog, stats: ItemStats, model: ServedModel, policy: CompiledPolicy) -> ServingSnapshot:
+    return ServingSnapshot.of(catalog, stats, model, policy)
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +111,7 @@ def engine() -> Engine:
 class Bench:
     """Engine and world in one, with a short name: Hypothesis prints what a failing test was given."""
 
-    def __init__(self, engine: Engine, world: World) -> None:
+    def __init__(self, engine: Engine, world: ServingSnapshot) -> None:
         self.engine, self.world = engine, world
 
     def __repr__(self) -> str:
@@ -119,5 +119,5 @@ class Bench:
 
 
 @pytest.fixture
-def bench(engine: Engine, world: World) -> Bench:
+def bench(engine: Engine, world: ServingSnapshot) -> Bench:
     return Bench(engine, world)

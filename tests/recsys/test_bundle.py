@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from recsys.bundle import MANIFEST, TENSORS, Bundle, pack, unpack
 from recsys.errors import BundleError
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.models.als import AlsRetriever
 from recsys.models.retriever import KINDS
 from recsys.ranking.model import Predictor, Ranker, tensors
@@ -50,26 +50,26 @@ def test_a_bundle_survives_the_trip_through_bytes() -> None:
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
     assert got.network.keys() == sent.network.keys()
-    assert Model.load(got, FEATURES).predictor.p(sent.probe_features).tolist() == sent.probe_p.tolist()
+    assert ServedModel.load(got, FEATURES).predictor.p(sent.probe_features).tolist() == sent.probe_p.tolist()
 
 
 def test_a_model_of_an_engine_with_fewer_features_hears_no_others() -> None:
     sent = bundle()
-    model = Model.load(sent, (*FEATURES, "new", "newer"))
+    model = ServedModel.load(sent, (*FEATURES, "new", "newer"))
     table = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
     table[:, :3] = sent.probe_features
     np.testing.assert_array_equal(model.p(table), sent.probe_p)
-    assert Model.load(sent, FEATURES).p(sent.probe_features).tolist() == sent.probe_p.tolist()
+    assert ServedModel.load(sent, FEATURES).p(sent.probe_features).tolist() == sent.probe_p.tolist()
 
 
 def test_text_vectors_of_another_encoder_are_refused() -> None:
     trained = unpack(pack(replace(bundle(), encoder="usem3@1")))
     assert trained.encoder == "usem3@1"
-    Model.load(trained, FEATURES, "usem3@1")
+    ServedModel.load(trained, FEATURES, "usem3@1")
     for other in ("usem3@2", "ngrams@1", ""):
         with pytest.raises(BundleError, match=f"usem3@1; this engine's are of {other or 'none'}"):
-            Model.load(trained, FEATURES, other)
-    Model.load(bundle(), FEATURES, "usem3@1")  # learned nothing from any
+            ServedModel.load(trained, FEATURES, other)
+    ServedModel.load(bundle(), FEATURES, "usem3@1")  # learned nothing from any
 
 
 def test_a_bundle_from_before_there_were_text_vectors_is_read() -> None:
@@ -81,7 +81,7 @@ def test_a_bundle_from_before_there_were_text_vectors_is_read() -> None:
 def test_a_retrieval_model_of_an_unknown_kind_is_refused() -> None:
     sent = unpack(pack(replace(bundle(), model_kind="two_tower")))
     with pytest.raises(BundleError, match="of kind 'two_tower'; this engine serves als"):
-        Model.load(sent, FEATURES)
+        ServedModel.load(sent, FEATURES)
 
 
 def test_a_second_kind_is_served_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +89,14 @@ def test_a_second_kind_is_served_once_it_is_registered(monkeypatch: pytest.Monke
         """Another kind of model: vectors of twice the length."""
 
     monkeypatch.setitem(KINDS, "doubled", lambda b: Doubled(b.item_ids, 2 * b.item_vectors, 0.1, 1.0))
-    model = Model.load(unpack(pack(replace(bundle(), model_kind="doubled"))), FEATURES)
+    model = ServedModel.load(unpack(pack(replace(bundle(), model_kind="doubled"))), FEATURES)
     assert isinstance(model.retriever, Doubled)
     assert model.retriever.scores(np.ones(4, np.float32), np.array([1])).tolist() == [2.0]
 
 
 def test_a_missing_parameter_of_the_retrieval_model_is_named() -> None:
     with pytest.raises(BundleError, match="lacks the parameter 'alpha' of a retrieval model 'als'"):
-        Model.load(replace(bundle(), retriever_params={"regularization": 0.1}), FEATURES)
+        ServedModel.load(replace(bundle(), retriever_params={"regularization": 0.1}), FEATURES)
 
 
 ARRAYS = ("item_vectors", "popularity", "probe_features", "probe_p")
@@ -208,4 +208,4 @@ def _of_two(b: Bundle, names: tuple[str, str]) -> Bundle:
 )
 def test_a_model_that_would_answer_otherwise_is_refused(damage, said: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BundleError, match=said):
-        Model.load(damage(bundle()), FEATURES)
+        ServedModel.load(damage(bundle()), FEATURES)

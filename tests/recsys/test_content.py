@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.columns import FEATURES
-from recsys.candidates.similar import match, taste
+from recsys.candidates.similar import content_similarity, content_profile
 from recsys.catalog import Catalog
 from recsys.content import Content
 from recsys.guidance.compile import compile_policy
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.page import Page
-from recsys.pipeline import Engine, World, conserved
+from recsys.pipeline import Engine, ServingSnapshot, is_conserved
 from recsys.state import HALF_LIFE_S, ItemStats, Recent, ViewerState
 from recsys.types import ACTIONS, F32, Placement, Query, Screen, Surface
 from tests.recsys.conftest import NOW, TOPICS, item
@@ -46,7 +46,7 @@ def vectors(catalog: Catalog) -> Content:
 
 
 @pytest.fixture
-def news(catalog: Catalog, stats: ItemStats, model: Model) -> World:
+def news(catalog: Catalog, stats: ItemStats, model: ServedModel) -> ServingSnapshot:
     """Sixty items that are known to the model, many newer ones of other topics, and a fresh one that nobody played."""
     other = [
         item(n).model_copy(
@@ -57,21 +57,21 @@ def news(catalog: Catalog, stats: ItemStats, model: Model) -> World:
     said = {"id": FRESH, "topic": TOPICS[0], "labels": ("plain",), "published_at": NOW - timedelta(minutes=2)}
     grown = catalog.patched([*other, item(0).model_copy(update=said)], 1)
     grown = replace(grown, content=vectors(grown))
-    return World.of(grown, stats, replace(model, predictor=ByContent()), compile_policy((), grown))
+    return ServingSnapshot.of(grown, stats, replace(model, predictor=ByContent()), compile_policy((), grown))
 
 
-def page(engine: Engine, world: World) -> Page:
+def page(engine: Engine, world: ServingSnapshot) -> Page:
     liked = tuple(Recent(f"i{n}", "like", AT - 50) for n in (0, 5, 10))
-    viewer = ViewerState("v", liked, done={one.item_id: AT for one in liked})
+    viewer = ViewerState("v", liked, finished_at={one.item_id: AT for one in liked})
     return engine.run(Query("r", "v", Placement("cn.zj", Screen.MOBILE, Surface.HOME), "cn", AT, 8), viewer, world)
 
 
-def test_a_fresh_item_that_nobody_has_played_reaches_a_personal_page(engine: Engine, news: World) -> None:
+def test_a_fresh_item_that_nobody_has_played_reaches_a_personal_page(engine: Engine, news: ServingSnapshot) -> None:
     row = news.catalog.row_of[FRESH]
     assert news.index.position_of_row[row] == -1
     assert news.stats.count[row].sum() == 0
     with_vectors = page(engine, news)
-    assert conserved(with_vectors.trace) == {}
+    assert is_conserved(with_vectors.trace) == {}
     slot = next(slot for slot in with_vectors.items if slot.item_id == FRESH)
     assert slot.sources == ("content",)
     assert slot.reasons == ("about_the_same",)
@@ -79,7 +79,7 @@ def test_a_fresh_item_that_nobody_has_played_reaches_a_personal_page(engine: Eng
     assert FRESH not in [slot.item_id for slot in page(engine, blind).items]
 
 
-def test_a_stranger_has_no_taste(engine: Engine, news: World) -> None:
+def test_a_stranger_has_no_taste(engine: Engine, news: ServingSnapshot) -> None:
     asked = Query("r", "v", Placement("cn.zj", Screen.MOBILE, Surface.HOME), "cn", AT, 8)
     answer = engine.run(asked, None, news)
     assert not any("content" in slot.sources for slot in answer.items)
@@ -109,16 +109,16 @@ def test_taste_and_match_are_what_plain_arithmetic_says(acts: list[tuple[int, st
     for n, weight in strongest.items():
         if n < known:
             mean += weight * 2 ** (-last[n] / HALF_LIFE_S) * content.vectors[n].astype(np.float64)
-    found = taste(viewer, catalog, AT)
+    found = content_profile(viewer, catalog, AT)
     rows = np.arange(60, dtype=np.int32)
     if not mean.any():
         assert found is None
-        assert not match(rows, found, catalog).any()
+        assert not content_similarity(rows, found, catalog).any()
         return
     assert found is not None
     expected = np.zeros(60)
     expected[:known] = content.vectors[:known].astype(np.float64) @ (mean / np.linalg.norm(mean))
-    np.testing.assert_allclose(match(rows, found, catalog), np.clip(expected, -1, 1), atol=1e-4)
+    np.testing.assert_allclose(content_similarity(rows, found, catalog), np.clip(expected, -1, 1), atol=1e-4)
 
 
 def test_a_grown_catalogue_keeps_its_vectors_and_new_rows_have_none() -> None:

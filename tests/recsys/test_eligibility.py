@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.catalog import Catalog, Item, within
-from recsys.distribution.eligibility import UNKNOWN_AGE, barred, first_reasons
-from recsys.distribution.screens import LAYOUTS, SLOTS_MAX, layout
+from recsys.distribution.eligibility import UNKNOWN_AGE, ineligible, first_match
+from recsys.distribution.screens import LAYOUTS, SLOTS_MAX, screen_layout
 from recsys.state import Position, ViewerState
-from recsys.types import Drop, Placement, Query, Screen, Surface
+from recsys.types import DropReason, Placement, Query, Screen, Surface
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOURS = [-48, -1, 0, 1, 48]
@@ -70,7 +70,7 @@ def may_be_shown(item: Item, q: Query) -> bool:
         item.status == "published"
         and item.published_at <= NOW
         and (not item.rights or bool(open_windows))
-        and bool(set(item.formats) & set(layout(q.placement.screen).formats))
+        and bool(set(item.formats) & set(screen_layout(q.placement.screen).formats))
         and item.age_rating <= (UNKNOWN_AGE if q.age is None else q.age)
     )
 
@@ -84,7 +84,7 @@ def may_be_shown(item: Item, q: Query) -> bool:
 def test_columns_agree_with_plain_words(said: list[Item], screen: Screen, region: str, age: int | None) -> None:
     catalog, q = Catalog.of(said), query(screen, region, age)
     rows = np.arange(len(catalog), dtype=np.int32)
-    keep, counts = first_reasons(barred(catalog, rows, q, None))
+    keep, counts = first_match(ineligible(catalog, rows, q, None))
     assert keep.tolist() == [may_be_shown(item, q) for item in catalog.items]
     assert keep.sum() + sum(counts.values()) == len(rows)
 
@@ -98,21 +98,21 @@ def test_what_was_seen_finished_or_hidden_is_not_offered_again() -> None:
     viewer = ViewerState(
         "v",
         positions={"begun": Position(9, 100, 1.0, False)},
-        done={"finished": 1.0, "liked": 2.0},
+        finished_at={"finished": 1.0, "liked": 2.0},
         hidden={"hidden": 1.0},
     )
     rows = np.arange(6, dtype=np.int32)
-    keep, counts = first_reasons(barred(catalog, rows, query(shown=("shown", "unknown")), viewer))
+    keep, counts = first_match(ineligible(catalog, rows, query(shown=("shown", "unknown")), viewer))
     assert [catalog.ids[row] for row in rows[keep]] == ["begun", "new"]
-    assert counts == {Drop.SEEN: 3, Drop.HIDDEN: 1}
+    assert counts == {DropReason.SEEN: 3, DropReason.HIDDEN: 1}
 
 
 def test_a_live_channel_is_never_finished_but_can_be_hidden() -> None:
     live = [plain(item_id).model_copy(update={"kind": "live"}) for item_id in ("liked", "unloved")]
-    viewer = ViewerState("v", done={"liked": 1.0, "unloved": 1.0}, hidden={"unloved": 1.0})
-    keep, counts = first_reasons(barred(Catalog.of(live), np.arange(2, dtype=np.int32), query(), viewer))
+    viewer = ViewerState("v", finished_at={"liked": 1.0, "unloved": 1.0}, hidden={"unloved": 1.0})
+    keep, counts = first_match(ineligible(Catalog.of(live), np.arange(2, dtype=np.int32), query(), viewer))
     assert keep.tolist() == [True, False]
-    assert counts == {Drop.HIDDEN: 1}
+    assert counts == {DropReason.HIDDEN: 1}
 
 
 @pytest.mark.parametrize("screen", list(Screen))

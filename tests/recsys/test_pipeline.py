@@ -16,15 +16,15 @@ from features.columns import FEATURES, columns
 from recsys.bundle import pack, unpack
 from recsys.candidates import sources
 from recsys.catalog import Catalog
-from recsys.distribution.screens import layout
-from recsys.guidance.bounds import Bounds
+from recsys.distribution.screens import screen_layout
+from recsys.guidance.bounds import PageConstraints
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.page import Page
-from recsys.pipeline import UNGUIDED, Engine, World, conserved
+from recsys.pipeline import UNGUIDED_ERROR, Engine, ServingSnapshot, is_conserved
 from recsys.state import ItemStats, Position, Recent, ViewerState
-from recsys.types import ACTIONS, Drop, Placement, Query, Rung, Screen, Surface
+from recsys.types import ACTIONS, DropReason, Placement, Query, FallbackLevel, Screen, Surface
 from tests.recsys.conftest import assert_no_stage_failed
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
@@ -45,7 +45,7 @@ def viewer(*actions: tuple[int, str]) -> ViewerState:
     recent = tuple(Recent(f"i{n}", kind, NOW - 1000 + at) for at, (n, kind) in enumerate(actions))
     hidden = {f"i{n}": NOW for n, kind in actions if kind == "hide"}
     done = {f"i{n}": NOW for n, kind in actions if kind in ("complete", "like", "dislike")}
-    return ViewerState("v", recent, done=done, hidden=hidden)
+    return ViewerState("v", recent, finished_at=done, hidden=hidden)
 
 
 def assert_probabilities(page: Page) -> None:
@@ -62,7 +62,7 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
     engine, world = bench.engine, bench.world
     asked = query(slots, screen, guided=guided)
     page = engine.run(asked, history, world)
-    assert conserved(page.trace) == {}
+    assert is_conserved(page.trace) == {}
     assert_no_stage_failed(page)
     ids = [slot.item_id for slot in page.items]
     assert len(set(ids)) == len(ids) <= slots
@@ -71,7 +71,7 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
     assert all(item.status == "published" and item.age_rating < 18 for item in items)
     assert all(slot.reasons and slot.sources for slot in page.items)
     assert_probabilities(page)
-    attention = layout(screen).attention(slots)
+    attention = screen_layout(screen).attention(slots)
     plays = sum(attention[k] * slot.p["play"] for k, slot in enumerate(page.items))
     assert page.receipt.expected_plays == pytest.approx(plays)
     assert guided or page.receipt.expected_plays_without == pytest.approx(plays)
@@ -90,23 +90,23 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
         assert page.receipt.controls == ()
 
 
-def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: World) -> None:
+def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: ServingSnapshot) -> None:
     page = engine.run(query(24, guided=False), viewer((1, "like"), (6, "like")), world)
     assert_no_stage_failed(page)
-    assert page.rung is Rung.PERSONAL
+    assert page.fallback_level is FallbackLevel.PERSONAL
     near = [slot for slot in page.items if slot.reasons[0] in ("similar_to:i1", "similar_to:i6")]
     assert near
     assert {world.catalog.topics.names[world.catalog.topic[slot.row]] for slot in near} == {"film"}
 
 
-def test_the_weights_of_the_model_in_service_decide_the_page(engine: Engine, world: World) -> None:
+def test_the_weights_of_the_model_in_service_decide_the_page(engine: Engine, world: ServingSnapshot) -> None:
     assert world.model is not None
     history, asked = viewer((1, "like")), query(12, guided=False)
     pages = {}
     for like, dislike in ((2.0, -3.0), (50.0, 0.0), (0.0, -50.0)):
         weights = {"play": 1.0, "complete": 0.5, "like": like, "dislike": dislike}
         bundle = replace(world.model.bundle, action_weights=weights)
-        model = Model.load(unpack(pack(bundle)), FEATURES)
+        model = ServedModel.load(unpack(pack(bundle)), FEATURES)
         page = engine.run(asked, history, replace(world, model=model))
         assert [stage.error for stage in page.trace if stage.error] == []
         for slot in page.items:
@@ -117,7 +117,7 @@ def test_the_weights_of_the_model_in_service_decide_the_page(engine: Engine, wor
     assert len({tuple(ids) for ids in pages.values()}) == 3, "each set of weights has its own order"
 
 
-def test_nothing_is_here_because_of_itself(engine: Engine, world: World) -> None:
+def test_nothing_is_here_because_of_itself(engine: Engine, world: ServingSnapshot) -> None:
     everything = viewer(*((n, "play") for n in range(60)))
     page = engine.run(query(12, guided=False), everything, world)
     assert_no_stage_failed(page)
@@ -125,7 +125,7 @@ def test_nothing_is_here_because_of_itself(engine: Engine, world: World) -> None
     assert all(slot.reasons[0] != f"similar_to:{slot.item_id}" for slot in page.items)
 
 
-def test_opposite_histories_give_one_page_when_personalisation_is_off(engine: Engine, world: World) -> None:
+def test_opposite_histories_give_one_page_when_personalisation_is_off(engine: Engine, world: ServingSnapshot) -> None:
     off = query(personalised=False)
     one = engine.run(off, viewer((1, "like"), (2, "hide")), world)
     other = engine.run(off, viewer((2, "like"), (1, "dislike")), world)
@@ -133,21 +133,21 @@ def test_opposite_histories_give_one_page_when_personalisation_is_off(engine: En
     for page in (one, other, stranger):
         assert_no_stage_failed(page)
     assert one.items == other.items == stranger.items
-    assert one.rung is not Rung.PERSONAL
+    assert one.fallback_level is not FallbackLevel.PERSONAL
 
 
-def test_every_rung_keeps_the_policy(engine: Engine, world: World, catalog: Catalog, stats: ItemStats) -> None:
+def test_every_rung_keeps_the_policy(engine: Engine, world: ServingSnapshot, catalog: Catalog, stats: ItemStats) -> None:
     bare, nothing = replace(stats, by_region={}), ItemStats.empty(len(catalog))
     rungs = {
-        Rung.PERSONAL: (world, viewer((1, "like"))),
-        Rung.SEGMENT: (world, None),
-        Rung.POPULAR: (World.of(catalog, bare, None, world.policy), None),
-        Rung.EDITORIAL: (World.of(catalog, nothing, None, world.policy), None),
+        FallbackLevel.PERSONAL: (world, viewer((1, "like"))),
+        FallbackLevel.SEGMENT: (world, None),
+        FallbackLevel.POPULAR: (ServingSnapshot.of(catalog, bare, None, world.policy), None),
+        FallbackLevel.EDITORIAL: (ServingSnapshot.of(catalog, nothing, None, world.policy), None),
     }
     for rung, (w, v) in rungs.items():
         page = engine.run(query(), v, w)
         assert_no_stage_failed(page)
-        assert page.rung is rung
+        assert page.fallback_level is rung
         assert_probabilities(page)
         public = [slot for slot in page.items if "public-service" in catalog.items[slot.row].labels]
         assert len(page.items) == 10
@@ -155,20 +155,20 @@ def test_every_rung_keeps_the_policy(engine: Engine, world: World, catalog: Cata
         assert "public" in {control for slot in public for control in slot.control_ids}
 
 
-def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(engine: Engine, world: World) -> None:
+def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(engine: Engine, world: ServingSnapshot) -> None:
     first = engine.run(query(5), None, world)
     shown = tuple(slot.item_id for slot in first.items)
     second = engine.run(query(5, shown=shown), None, world)
     assert_no_stage_failed(first)
     assert_no_stage_failed(second)
     assert not set(shown) & {slot.item_id for slot in second.items}
-    assert dict(next(s for s in second.trace if s.name == "eligibility").dropped)[Drop.SEEN] > 0
+    assert dict(next(s for s in second.trace if s.name == "eligibility").dropped)[DropReason.SEEN] > 0
     both = [world.catalog.items[slot.row] for slot in (*first.items, *second.items)]
     assert sum("public-service" in item.labels for item in both) >= 3
 
 
-def test_a_dead_source_is_a_line_in_the_trace(engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dead(ask: sources.Ask) -> np.ndarray:
+def test_a_dead_source_is_a_line_in_the_trace(engine: Engine, world: ServingSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(ask: sources.RequestContext) -> np.ndarray:
         raise RuntimeError("no index")
 
     monkeypatch.setitem(sources.SOURCES, "popular", dead)
@@ -177,7 +177,7 @@ def test_a_dead_source_is_a_line_in_the_trace(engine: Engine, world: World, monk
     assert len(page.items) == 10
 
 
-def test_a_dead_ranker_costs_the_ranking_not_the_page(world: World) -> None:
+def test_a_dead_ranker_costs_the_ranking_not_the_page(world: ServingSnapshot) -> None:
     def broken(*_: object) -> np.ndarray:
         raise ValueError("no such column")
 
@@ -206,33 +206,33 @@ def test_probabilities_without_a_ranker_are_probabilities(
         raise ValueError("no such column")
 
     for model in (None, replace(world.model, bundle=bundle)):
-        other = World.of(world.catalog, stats, model, world.policy)
+        other = ServingSnapshot.of(world.catalog, stats, model, world.policy)
         page = Engine(broken).run(query(12, guided=guided), None, other)
         assert_probabilities(page)
         assert all(slot.utility == slot.p["play"] for slot in page.items)
 
 
-def test_a_ranker_that_gives_no_number_costs_the_ranking_not_the_page(world: World) -> None:
+def test_a_ranker_that_gives_no_number_costs_the_ranking_not_the_page(world: ServingSnapshot) -> None:
     engine = Engine(lambda row, *_: np.full((len(row), len(FEATURES)), np.nan, np.float32))
     page = engine.run(query(), viewer((1, "like")), world)
     [error] = [stage.error for stage in page.trace if stage.error]
     assert error == "FloatingPointError: an estimated probability is not a number"
     assert len(page.items) == 10
-    assert page.rung is Rung.PERSONAL
+    assert page.fallback_level is FallbackLevel.PERSONAL
     assert_probabilities(page)
 
 
-def test_supply_for_floors_survives_the_surplus(world: World) -> None:
+def test_supply_for_floors_survives_the_surplus(world: ServingSnapshot) -> None:
     equal = Engine(lambda row, *_: np.zeros((len(row), len(FEATURES)), np.float32), candidates=10)
     page = equal.run(query(10), None, world)
     assert_no_stage_failed(page)
     assert {line.id for line in page.receipt.controls if line.by} <= {"one-topic"}
     surplus = next(stage for stage in page.trace if stage.name == "surplus")
     assert surplus.left == 10
-    assert surplus.dropped[Drop.SURPLUS] > 0
+    assert surplus.dropped[DropReason.SURPLUS] > 0
 
 
-def test_without_a_lawful_page_the_editorial_page_answers(world: World) -> None:
+def test_without_a_lawful_page_the_editorial_page_answers(world: ServingSnapshot) -> None:
     engine = Engine(columns)  # takes every candidate, so that histories differ in what they rule out only
     law = """
 outlet: cn.zj
@@ -240,7 +240,7 @@ controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardne
 """
     strict = replace(world, policy=compile_policy([parse_policy(law)], world.catalog))
     page = engine.run(query(), viewer((1, "like")), strict)
-    assert page.rung is Rung.EDITORIAL
+    assert page.fallback_level is FallbackLevel.EDITORIAL
     assert not page.receipt.legal_kept
     assert "law" in str(page.trace[-1].error)
     other = engine.run(query(), viewer((2, "like")), strict)
@@ -251,7 +251,7 @@ controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardne
 
 @pytest.mark.parametrize("seed", range(6))
 def test_what_a_legal_block_hits_stands_on_no_page_and_a_softer_one_lets_in_what_is_missing(
-    world: World, seed: int
+    world: ServingSnapshot, seed: int
 ) -> None:
     """A parent's floor asks for four items of a label of which a child's block leaves `left`; retrieval and all."""
     rng = np.random.default_rng(seed)
@@ -275,36 +275,36 @@ def test_what_a_legal_block_hits_stands_on_no_page_and_a_softer_one_lets_in_what
         if page.receipt.legal_kept:
             assert_no_stage_failed(page)
         else:
-            assert page.rung is Rung.EDITORIAL
+            assert page.fallback_level is FallbackLevel.EDITORIAL
 
 
 def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
-    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, world: ServingSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values that no solver takes: the editorial page under the policy. No bounds: one without controls."""
 
-    def broken(policy: CompiledPolicy, query: Query, rows: Any, slots: int, shown: Any) -> Bounds:
+    def broken(policy: CompiledPolicy, query: Query, rows: Any, slots: int, shown: Any) -> PageConstraints:
         if policy.controls:
             raise OverflowError("of ours")
-        return Bounds.free(rows, slots)
+        return PageConstraints.free(rows, slots)
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "_rank", lambda self, ask, batch, rung, trace: batch.with_columns(
             p=np.full((len(batch), len(ACTIONS)), np.nan, np.float32), utility=np.full(len(batch), np.nan)
         ))  # fmt: skip
         page = engine.run(query(), viewer(), world)
-    assert page.rung is Rung.EDITORIAL
+    assert page.fallback_level is FallbackLevel.EDITORIAL
     assert {line.id for line in page.receipt.controls} == {"public", "one-topic", "no-ads"}
     assert "must be finite" in str(page.trace[-1].error)
     monkeypatch.setattr(CompiledPolicy, "bounds", broken)
     page = engine.run(query(), viewer(), world)
-    assert (page.rung, page.policy_version, page.receipt.controls) == (Rung.EDITORIAL, "none", ())
-    assert str(page.trace[-1].error).startswith(UNGUIDED)
+    assert (page.fallback_level, page.policy_version, page.receipt.controls) == (FallbackLevel.EDITORIAL, "none", ())
+    assert str(page.trace[-1].error).startswith(UNGUIDED_ERROR)
     assert len(page.items) == 10
-    assert not conserved(page.trace)
+    assert not is_conserved(page.trace)
 
 
-def test_what_was_begun_may_be_resumed(engine: Engine, world: World) -> None:
+def test_what_was_begun_may_be_resumed(engine: Engine, world: ServingSnapshot) -> None:
     begun = ViewerState("v", positions={"i30": Position(60, 600, NOW - 50, False), "i31": Position(9, 9, NOW, True)})
     page = engine.run(query(30, guided=False), begun, world)
     assert_no_stage_failed(page)
@@ -315,7 +315,7 @@ def test_what_was_begun_may_be_resumed(engine: Engine, world: World) -> None:
 
 def test_an_empty_catalogue_gives_an_empty_page(engine: Engine) -> None:
     nothing = Catalog.empty()
-    world = World.of(nothing, ItemStats.empty(0), None, compile_policy([], nothing))
+    world = ServingSnapshot.of(nothing, ItemStats.empty(0), None, compile_policy([], nothing))
     page = engine.run(query(), None, world)
     assert page.items == ()
-    assert page.rung is Rung.EDITORIAL
+    assert page.fallback_level is FallbackLevel.EDITORIAL

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import BundleError
-from recsys.ranking.model import SILENT, WITHIN, Predictor, Ranker, tensors
+from recsys.ranking.model import EXCLUDED_VALUE, WITHIN, Predictor, Ranker, tensors
 from recsys.ranking.probabilities import COMPLETE, PLAY, coherent
 from recsys.ranking.utility import DEFAULT_WEIGHTS, utility, weight_faults, weight_vector
 from recsys.types import ACTIONS
@@ -23,7 +23,7 @@ def network() -> dict[str, np.ndarray]:
     ranker = Ranker(F, A, hidden=6)
     with torch.no_grad():
         ranker.mean.copy_(torch.tensor([1.0, -2.0, 5.0]))
-        ranker.std.copy_(torch.tensor([2.0, 0.5, SILENT]))
+        ranker.std.copy_(torch.tensor([2.0, 0.5, EXCLUDED_VALUE]))
     return tensors(ranker)
 
 

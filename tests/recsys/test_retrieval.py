@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from recsys.models.als import AlsRetriever, fold_in
 from recsys.models.history import history
 from recsys.state import Recent, ViewerState
-from recsys.supply.stratify import spread
+from recsys.supply.stratify import stratified_top
 
 
 def test_fold_in_minimises_the_loss_of_implicit_als() -> None:
@@ -67,6 +67,6 @@ def test_supply_comes_from_several_topics(items: list[tuple[float, int]], count:
     hint = np.array([h for h, _ in items], np.float32)
     topic = np.array([t for _, t in items], np.int32)
     rows = np.arange(len(items), dtype=np.int32)
-    chosen = spread(rows, hint, topic, count)
+    chosen = stratified_top(rows, hint, topic, count)
     assert len(chosen) == len(set(chosen.tolist())) == min(count, len(items))
     assert len(set(topic[chosen].tolist())) >= min(3, count, len(set(topic.tolist())))

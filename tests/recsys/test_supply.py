@@ -11,16 +11,16 @@ import pytest
 
 from features.columns import columns
 from recsys.catalog import Catalog, Item
-from recsys.distribution.eligibility import barred, first_reasons
+from recsys.distribution.eligibility import ineligible, first_match
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.exact import any_page
 from recsys.guidance.policy import parse_policy
-from recsys.guidance.problem import reduce
-from recsys.guidance.solver import PATIENCE, Solution, solve
+from recsys.guidance.problem import presolve
+from recsys.guidance.solver import DEADLINE_FACTOR, Solution, solve
 from recsys.page import Page
-from recsys.pipeline import WIDER, Engine, World, conserved
+from recsys.pipeline import EXPANDED_SUPPLY, Engine, ServingSnapshot, is_conserved
 from recsys.state import ItemStats
-from recsys.supply.stratify import kinds, some_of_each
+from recsys.supply.stratify import strata, top_per_stratum
 from recsys.types import ACTIONS, I32, Placement, Query, Screen, Surface
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -92,22 +92,22 @@ def policy_of(controls: list[dict[str, Any]], catalog: Catalog) -> CompiledPolic
     return compile_policy([parse_policy(json.dumps({"outlet": "cn.zj", "controls": controls}))], catalog)
 
 
-def eligible(world: World, asked: Query) -> I32:
+def eligible(world: ServingSnapshot, asked: Query) -> I32:
     rows = np.arange(len(world.catalog), dtype=np.int32)
-    allowed, _ = first_reasons(barred(world.catalog, rows, asked, None))
+    allowed, _ = first_match(ineligible(world.catalog, rows, asked, None))
     return rows[allowed]
 
 
-def exists(world: World, policy: CompiledPolicy, asked: Query, rows: I32) -> bool:
+def exists(world: ServingSnapshot, policy: CompiledPolicy, asked: Query, rows: I32) -> bool:
     """Whether some page of these catalogue rows keeps everything, by an integer programme."""
     bounds = policy.bounds(asked, rows, asked.slots, world.catalog.rows(asked.shown))
-    answer = any_page(reduce(np.zeros(len(rows)), np.ones(asked.slots), bounds))
+    answer = any_page(presolve(np.zeros(len(rows)), np.ones(asked.slots), bounds))
     assert answer.settled
     return answer.page is not None
 
 
 @pytest.fixture(scope="module")
-def made() -> list[tuple[World, Query]]:
+def made() -> list[tuple[ServingSnapshot, Query]]:
     """Worlds with a page to ask for, about half of which have candidates enough by chance."""
     rng = np.random.default_rng(26)
     worlds = []
@@ -116,20 +116,20 @@ def made() -> list[tuple[World, Query]]:
         slots = int(rng.integers(6, 11))
         policy = policy_of(controls_of(rng, slots), catalog)
         shown = tuple(f"i{n}" for n in rng.permutation(300)[: rng.integers(0, 6)]) if rng.random() < 0.3 else ()
-        worlds.append((World.of(catalog, stats, None, policy), query(slots, shown=shown)))
+        worlds.append((ServingSnapshot.of(catalog, stats, None, policy), query(slots, shown=shown)))
     return worlds
 
 
-def test_nothing_gives_way_where_the_catalogue_admits_a_page(made: list[tuple[World, Query]]) -> None:
+def test_nothing_gives_way_where_the_catalogue_admits_a_page(made: list[tuple[ServingSnapshot, Query]]) -> None:
     engine, kept, widened, gave_way = Engine(columns, candidates=40), 0, 0, []
     for n, (world, asked) in enumerate(made):
         if not exists(world, world.policy, asked, eligible(world, asked)):
             continue
         page = engine.run(asked, None, world)
-        assert conserved(page.trace) == {}
+        assert is_conserved(page.trace) == {}
         assert not [stage.error for stage in page.trace if stage.error]
         kept += 1
-        widened += any(stage.name == WIDER for stage in page.trace)
+        widened += any(stage.name == EXPANDED_SUPPLY for stage in page.trace)
         gave_way += [(n, line.id, line.by) for line in page.receipt.controls if line.by]
     assert gave_way == []
     assert kept >= 15  # the law is not kept for want of pages
@@ -143,10 +143,10 @@ def test_some_of_each_kind_stand_for_the_whole_catalogue() -> None:
         catalog, _ = world_of(rng)
         slots = int(rng.integers(6, 11))
         policy, asked = policy_of(controls_of(rng, slots, ("topic", "region")), catalog), query(slots)
-        world = World.of(catalog, ItemStats.empty(len(catalog)), None, policy)
+        world = ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), None, policy)
         rows = eligible(world, asked)
         hint = rng.random(len(rows)).astype(np.float32)
-        some = some_of_each(kinds(policy, rows, asked), hint, np.zeros(len(rows), np.bool_), slots, len(rows))
+        some = top_per_stratum(strata(policy, rows, asked), hint, np.zeros(len(rows), np.bool_), slots, len(rows))
         assert len(some) < len(rows)
         answers.append(exists(world, policy, asked, rows))
         assert exists(world, policy, asked, rows[some]) == answers[-1]
@@ -157,7 +157,7 @@ def stages(page: Page) -> list[str]:
     return [stage.name for stage in page.trace]
 
 
-def dispersed(at_least: int, providers: int) -> World:
+def dispersed(at_least: int, providers: int) -> ServingSnapshot:
     """Films of the floor: a hundred of one provider, and older ones, one of each of so many others."""
     films = [film(f"a{n}", n / 10, ["plain"], f"t{n % 5}", f"q{n}", "s", "cn") for n in range(1000)]
     films += [film(f"b{n}", 1 + n / 10, ["public"], f"t{n % 5}", "p", "s", "cn") for n in range(100)]
@@ -165,13 +165,13 @@ def dispersed(at_least: int, providers: int) -> World:
     catalog = Catalog.of(films)
     floor = {"id": "floor", "action": "share", "where": {"label": "public"}, "at_least": at_least, "hardness": "legal"}
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2, "hardness": "binding"}
-    return World.of(catalog, ItemStats.empty(len(catalog)), None, policy_of([floor, cap], catalog))
+    return ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), None, policy_of([floor, cap], catalog))
 
 
 def test_supply_for_a_floor_is_spread_over_what_is_capped() -> None:
     page = Engine(columns).run(query(12), None, dispersed(6, providers=30))
     assert [line.by for line in page.receipt.controls] == [0, 0]
-    assert WIDER not in stages(page)  # retrieval had it ready: the page was not made twice
+    assert EXPANDED_SUPPLY not in stages(page)  # retrieval had it ready: the page was not made twice
 
 
 def test_what_the_catalogue_lacks_gives_way_by_the_least() -> None:
@@ -187,10 +187,10 @@ def test_items_that_are_missing_are_not_looked_for_twice() -> None:
     )
     floor = {"id": "floor", "action": "share", "where": {"label": "rare"}, "at_least": 5, "hardness": "binding"}
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2}
-    world = World.of(catalog, ItemStats.empty(300), None, policy_of([floor, cap], catalog))
+    world = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([floor, cap], catalog))
     page = Engine(columns, candidates=40).run(query(10), None, world)
     assert [line.by for line in page.receipt.controls] == [3, 0]
-    assert stages(page).count(WIDER) == 1
+    assert stages(page).count(EXPANDED_SUPPLY) == 1
     assert stages(page).count("rank") == 1
 
 
@@ -200,18 +200,18 @@ def test_candidates_of_one_kind_are_seen_before_a_page_is_looked_for() -> None:
     films += [film(f"b{n}", 100 + n, ["plain"], "t", f"p{n}", "s", "cn") for n in range(100)]
     catalog = Catalog.of(films)
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 1, "hardness": "binding"}
-    world = World.of(catalog, ItemStats.empty(300), None, policy_of([cap], catalog))
+    world = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap], catalog))
     page = Engine(columns).run(query(10), None, world)
     assert [line.by for line in page.receipt.controls] == [0]
-    assert stages(page).count(WIDER) == stages(page).count("rank") == 1
-    assert stages(page).index(WIDER) < stages(page).index("rank")
-    wish = World.of(catalog, ItemStats.empty(300), None, policy_of([cap | {"hardness": "soft"}], catalog))
-    assert WIDER not in stages(Engine(columns).run(query(10), None, wish))
-    assert WIDER not in stages(Engine(columns).run(query(10, guided=False), None, world))
+    assert stages(page).count(EXPANDED_SUPPLY) == stages(page).count("rank") == 1
+    assert stages(page).index(EXPANDED_SUPPLY) < stages(page).index("rank")
+    wish = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap | {"hardness": "soft"}], catalog))
+    assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10), None, wish))
+    assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10, guided=False), None, world))
 
 
 def test_supply_is_widened_once_in_the_time_that_is_left(
-    made: list[tuple[World, Query]], monkeypatch: pytest.MonkeyPatch
+    made: list[tuple[ServingSnapshot, Query]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the first search took of its patience is taken off the second's, down to a short while."""
     now, given = 0.0, []
@@ -230,9 +230,9 @@ def test_supply_is_widened_once_in_the_time_that_is_left(
         for world, asked in made[:20]:
             given.clear()
             page = engine.run(asked, None, world)
-            assert stages(page).count(WIDER) <= 1
+            assert stages(page).count(EXPANDED_SUPPLY) <= 1
             if not page.receipt.legal_kept or len(given) == 1 or page.trace[-1].error:
                 continue
             assert len(given) == 2
             second[took] = given[1]
-    assert second == pytest.approx({0.001: 0.0098, 0.03: 0.004, 0.2: 0.010 / PATIENCE})
+    assert second == pytest.approx({0.001: 0.0098, 0.03: 0.004, 0.2: 0.010 / DEADLINE_FACTOR})

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.changes import Change, changes_topic, item_change, read_change
-from features.changes import as_record as told_as
+from features.changes import Change, changes_topic, item_change, decode_change
+from features.changes import to_record as told_as
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from recsys.catalog import Item
 from recsys.errors import EventError, Unavailable
 from serving import changes as module
-from serving.changes import Changes
+from serving.changes import ChangePublisher
 from serving.control.connect import open_control
 from tests.conftest import scaled
 
@@ -43,7 +43,7 @@ class Fragile(MemoryStream):
 
 def told(stream: MemoryStream) -> list[Change]:
     topic = changes_topic("t")
-    return [read_change(m.value) for p in range(stream.partitions(topic)) for m in stream.read(topic, p, 0, 10_000)]
+    return [decode_change(m.value) for p in range(stream.partitions(topic)) for m in stream.read(topic, p, 0, 10_000)]
 
 
 def newest(stream: MemoryStream) -> dict[str, Change]:
@@ -70,7 +70,7 @@ def test_a_follower_has_the_last_form_of_everything(
     control, stream = open_control(f"sqlite:///{home}/control.db", lambda: AT), Fragile(2)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "AT_ONCE", 3)
-        outbox = Changes(control, stream, "t", home / "changes", lambda: AT)
+        outbox = ChangePublisher(control, stream, "t", home / "changes", lambda: AT)
         versions = 0
         for step in steps:
             if isinstance(step, tuple):
@@ -82,7 +82,7 @@ def test_a_follower_has_the_last_form_of_everything(
                 control.publish("cn", versions, "t")
             elif step == "crash":
                 outbox.close()
-                outbox = Changes(control, stream, "t", home / "changes", lambda: AT)
+                outbox = ChangePublisher(control, stream, "t", home / "changes", lambda: AT)
             else:
                 stream.failing = step == "fail"
                 with suppress(Unavailable):
@@ -114,7 +114,7 @@ def test_what_changes_while_changes_are_read_is_told_once(tmp_path: Path, monkey
 
     control.upsert_items([item("a")], "t")
     monkeypatch.setattr(control, "items_since", late)
-    outbox = Changes(control, stream, "t", tmp_path / "changes", lambda: AT)
+    outbox = ChangePublisher(control, stream, "t", tmp_path / "changes", lambda: AT)
     outbox.step()
     assert [change.subject for change in told(stream)] == ["a", "late"]
     outbox.close()
@@ -123,7 +123,7 @@ def test_what_changes_while_changes_are_read_is_told_once(tmp_path: Path, monkey
 
 def test_of_two_processes_of_one_home_one_tells(tmp_path: Path) -> None:
     control, stream = open_control(f"sqlite:///{tmp_path}/control.db", lambda: AT), MemoryStream(2)
-    first, second = (Changes(control, stream, "t", tmp_path / "changes", lambda: AT) for _ in range(2))
+    first, second = (ChangePublisher(control, stream, "t", tmp_path / "changes", lambda: AT) for _ in range(2))
     control.upsert_items([item("a")], "t")
     assert (first.step(), second.step()) == (1, 0)
     first.close()
@@ -141,7 +141,7 @@ def test_a_service_tells_changes_when_it_is_asked_to(serve, until, item) -> None
         topic, stream = changes_topic(service.services.settings.topic), service.services.stream
 
         def kinds() -> list[str]:
-            found = [read_change(m.value) for p in range(4) for m in stream.read(topic, p, 0, 100)]
+            found = [decode_change(m.value) for p in range(4) for m in stream.read(topic, p, 0, 100)]
             return sorted(f"{change.subject} {change.kind}" for change in found)
 
         until(lambda: "item-1 retracted" in kinds())
@@ -154,4 +154,4 @@ CUT = told_as(item_change(item("a"), 1), AT).value[:-9]
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"type": "x"}', CUT])
 def test_what_is_no_change_is_refused(raw: bytes) -> None:
     with pytest.raises(EventError, match="no change"):
-        read_change(raw)
+        decode_change(raw)

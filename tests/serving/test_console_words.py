@@ -12,15 +12,15 @@ import pytest
 
 from recsys.catalog import Catalog, Item
 from recsys.errors import PolicyError
-from recsys.guidance.causes import Cause
-from recsys.guidance.inherit import loosenings
+from recsys.guidance.causes import ConflictSet
+from recsys.guidance.inherit import weakening_findings
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import parse_policy
-from recsys.guidance.targets.outlook import Outlook
-from recsys.guidance.targets.pursuit import Standing
-from recsys.guidance.targets.words import sentence
-from recsys.guidance.telling import Told
-from recsys.guidance.want import Want
+from recsys.guidance.targets.outlook import Projection
+from recsys.guidance.targets.pursuit import DeliveryStatus
+from recsys.guidance.targets.words import describe
+from recsys.guidance.telling import ControlOutcome
+from recsys.guidance.want import Shortfall
 from tests.serving.conftest import item
 
 PAIRS = json.loads(files("serving.console").joinpath("wording.zh.json").read_text("utf-8"))
@@ -260,34 +260,34 @@ def test_what_a_child_may_say_of_a_block_is_told() -> None:
         )
         for outlet, label in (("cn", "news"), ("cn.zj", "film"))
     )
-    (finding,) = loosenings([high, low])
+    (finding,) = weakening_findings([high, low])
     assert not set(english_left(finding.message)) - FIELDS, in_chinese(finding.message)
 
 
-NARROWED, WIDE = Cause(0, (0,), True), Cause(0, (0, 1), False)
+NARROWED, WIDE = ConflictSet(0, (0,), True), ConflictSet(0, (0, 1), False)
 SHARE, CAP, PIN = ("share", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
 BLOCK = ("block", 12, 2, 0, 0, False)
 TOLD = [
-    Told(*SHARE, at_least=2, first_slots=5, achieved_first=3),
-    Told("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
-    Told("share", 0, 0, 0, 0, False),
+    ControlOutcome(*SHARE, at_least=2, first_slots=5, achieved_first=3),
+    ControlOutcome("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
+    ControlOutcome("share", 0, 0, 0, 0, False),
     *(
-        Told(kind, 12, 4, 9, 0, True, at_least=6, session=(1, 12), first_slots=early, achieved_first=early)
+        ControlOutcome(kind, 12, 4, 9, 0, True, at_least=6, session=(1, 12), first_slots=early, achieved_first=early)
         for kind, early in (("share", None), ("share", 5), ("cap", None))
     ),
-    Told("free", 12, 3, 9, 0, False),
-    Told(*PIN, True, slot=1),
-    Told(*PIN, False, slot=1),
-    Told(*SHARE, at_least=6, by=2),
-    Told(*PIN, True, slot=1, by=1),
+    ControlOutcome("free", 12, 3, 9, 0, False),
+    ControlOutcome(*PIN, True, slot=1),
+    ControlOutcome(*PIN, False, slot=1),
+    ControlOutcome(*SHARE, at_least=6, by=2),
+    ControlOutcome(*PIN, True, slot=1, by=1),
     *(
-        Told(*one, at_least=least, at_most=most, slot=1, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj"))
+        ControlOutcome(*one, at_least=least, at_most=most, slot=1, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj"))
         for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
         for cause in (NARROWED, WIDE)
     ),
-    Told(*BLOCK),
-    *(Told(*BLOCK, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj")) for cause in (NARROWED, WIDE)),
-    Told(*BLOCK, by=2),
+    ControlOutcome(*BLOCK),
+    *(ControlOutcome(*BLOCK, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj")) for cause in (NARROWED, WIDE)),
+    ControlOutcome(*BLOCK, by=2),
 ]
 WANTS = [
     "3 more would have to be available: only 6 may be shown here now",
@@ -302,33 +302,33 @@ WANTS = [
 
 
 @pytest.mark.parametrize("told", TOLD)
-def test_the_reasons_of_receipts(told: Told) -> None:
+def test_the_reasons_of_receipts(told: ControlOutcome) -> None:
     assert not english_left(told.reason()), (told.reason(), in_chinese(told.reason()))
 
 
 @pytest.mark.parametrize("words", WANTS)
 def test_what_controls_lack(words: str) -> None:
-    want = Want("supply", 0, words)
+    want = Shortfall("supply", 0, words)
     for more in ({}, {"conflicts": ("'a'", "'b' of cn.zj")}):
-        text = Told(*SHARE, at_least=6, by=2, cause=NARROWED, want=want, **more).reason()  # type: ignore[arg-type]
+        text = ControlOutcome(*SHARE, at_least=6, by=2, cause=NARROWED, shortage=want, **more).reason()  # type: ignore[arg-type]
         assert not english_left(text), (text, in_chinese(text))
     for said in ("the item may not be shown here now", "this page has 3 slots"):
-        text = Told(*PIN, True, slot=5, by=1, want=Want("slots", 0, said)).reason()
+        text = ControlOutcome(*PIN, True, slot=5, by=1, shortage=Shortfall("slots", 0, said)).reason()
         assert not english_left(text), (text, in_chinese(text))
 
 
-def standing(**more: object) -> Standing:
+def standing(**more: object) -> DeliveryStatus:
     """A target halfway, on plan."""
     calm = {
         "amount": 100.0, "delivered": 50.0, "planned": 50.0, "progress": 0.5, "price": 0.1, "price_limit": 0.5,
-        "tolerance": 0.02, "outlook": Outlook(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
+        "tolerance": 0.02, "outlook": Projection(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
         "pacing_error": 0.0, "paused": False, "stopped": False, "over": False, "begun": True, "resort": False,
         "cap": False,
     }  # fmt: skip
-    return Standing(**{**calm, **more})  # type: ignore[arg-type]
+    return DeliveryStatus(**{**calm, **more})  # type: ignore[arg-type]
 
 
-LIMITED = {"outlook": Outlook(0.7, 0.6, 0.8, True)}
+LIMITED = {"outlook": Projection(0.7, 0.6, 0.8, True)}
 
 
 @pytest.mark.parametrize(
@@ -336,15 +336,15 @@ LIMITED = {"outlook": Outlook(0.7, 0.6, 0.8, True)}
     [
         {}, {"begun": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
         {"delivered": 80.0}, {"delivered": 120.0}, {"over": True}, {"over": True, "delivered": 100.0}, LIMITED,
-        {**LIMITED, "resort": True}, {"outlook": Outlook(1.0, 0.9, 1.1, True)}, {"delivered": 0.0, "progress": 0.001},
+        {**LIMITED, "resort": True}, {"outlook": Projection(1.0, 0.9, 1.1, True)}, {"delivered": 0.0, "progress": 0.001},
         *({"share": 0.1, "so_far": 0.12, "cap": cap, "delivered": won}
             for cap in (False, True) for won in (20.0, 50.0, 80.0)),
         *({"cap": True, **one} for one in (
             {"delivered": 80.0}, {"delivered": 20.0}, {"over": True}, {"over": True, "delivered": 120.0},
-            {"outlook": Outlook(1.3, 1.2, 1.4, True)},
+            {"outlook": Projection(1.3, 1.2, 1.4, True)},
         )),
     ],
 )  # fmt: skip
 def test_how_targets_stand(more: dict[str, object]) -> None:
-    text = sentence(standing(**more))
+    text = describe(standing(**more))
     assert not english_left(text), (text, in_chinese(text))

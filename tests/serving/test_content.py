@@ -11,9 +11,9 @@ from features.codec import encode_viewer, viewer_key
 from features.columns import FEATURES
 from features.online.memory import MemoryStore
 from recsys.content import Content
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.state import Recent, ViewerState
-from serving.holders import Holders
+from serving.holders import SnapshotHolder
 from serving.metrics import Metrics
 
 
@@ -29,7 +29,7 @@ def test_a_new_item_has_its_vector_and_is_proposed_for_what_it_says(serve, item,
         said = [item(n, title={"zh": title}, topic="") for n, title in enumerate(titles[:1] + titles[2:])]
         service.http.post("/v1/items", json={"items": [*said, *(item(n) for n in range(5, 50))]}).raise_for_status()
         service.publish("cn", "outlet: cn\n")
-        service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(5, 50)]), FEATURES))
+        service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(5, 50)]), FEATURES))
         liked = ViewerState("v1", (Recent("item-0", "like", time.time()),))
         service.services.online.put({viewer_key("v1"): encode_viewer(liked)})
         service.http.post("/v1/items", json=[item(4, title={"zh": titles[1]})]).raise_for_status()
@@ -76,13 +76,13 @@ def test_vectors_that_come_while_the_catalogue_is_read_are_kept(service, item) -
 
         def items_since(self, *where: int) -> object:
             if where[0] > 0:
-                holders.take_content(made)
+                holders.set_embeddings(made)
             return service.services.control.items_since(*where)
 
-    holders = Holders(Meanwhile(), MemoryStore(), time.time, Metrics())
-    holders.follow_control()
+    holders = SnapshotHolder(Meanwhile(), MemoryStore(), time.time, Metrics())
+    holders.poll_control()
     service.http.post("/v1/items", json=[item(70)]).raise_for_status()
-    holders.follow_control()
+    holders.poll_control()
     assert len(holders.current.catalog) == 61
     assert holders.current.catalog.content is made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from features.aside import Damaged, set_aside
+from features.aside import CorruptState, quarantine
 from features.codec import VERSION, item_key, viewer_key
 from features.exposure import traffic_key
 from serving.pollers import LETTERS_EVERY_S
@@ -37,7 +37,7 @@ def test_no_answer_breaks_on_damaged_states(serve) -> None:
 
 def test_a_gauge_says_how_many_are_set_aside(serve) -> None:
     with serve() as service:
-        set_aside(service.services.online, [Damaged(viewer_key(v), "why", 1.0, True, b"?") for v in ("a", "b")])
+        quarantine(service.services.online, [CorruptState(viewer_key(v), "why", 1.0, True, b"?") for v in ("a", "b")])
         service.services.followers["aside"].once()
         assert "mainstay_damaged_states 2.0" in service.http.get("/metrics").text
         assert LETTERS_EVERY_S < 60

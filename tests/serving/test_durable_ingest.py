@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from features.events import decode
-from features.spool.files import FileSpool
+from features.spool.files import DurableSpool
 from features.stream.memory import MemoryStream
 from recsys.errors import Unavailable
 
@@ -80,7 +80,7 @@ def test_what_was_answered_with_202_survives_kill_9_and_a_dead_broker(tmp_path: 
         sender.join()
 
     stream = MemoryStream(1)
-    spool = FileSpool(tmp_path / "spool", stream, "t")
+    spool = DurableSpool(tmp_path / "spool", stream, "t")
     spool.start()
     while spool.state().records:
         assert time.monotonic() < give_up
@@ -110,7 +110,7 @@ def test_a_full_spool_says_503_a_page_costs_nothing_and_all_is_delivered_later(s
     stream = Shut(2)
 
     def small(told):
-        return FileSpool(tmp_path / "small", stream, "viewer-events", limit_bytes=30_000, on_delivered=told)
+        return DurableSpool(tmp_path / "small", stream, "viewer-events", limit_bytes=30_000, on_delivered=told)
 
     with serve(stream=stream, spool=small) as service:
         spool = service.services.spool
@@ -143,7 +143,7 @@ def test_a_lost_log_is_said_counted_and_filled_again(serve, until, tmp_path: Pat
     stream = MemoryStream(2)
 
     def files(told):
-        return FileSpool(tmp_path / "files", stream, "viewer-events", on_delivered=told)
+        return DurableSpool(tmp_path / "files", stream, "viewer-events", on_delivered=told)
 
     with serve(stream=stream, spool=files) as service:
         service.http.post("/v1/events", json=[event(f"e{n}", "v1") for n in range(9)]).raise_for_status()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from recsys.errors import Unavailable
-from serving.follow import Follower
+from serving.follow import Poller
 
 
 def test_it_outlives_every_failure_and_says_what_is_wrong_once(caplog: pytest.LogCaptureFixture, until) -> None:
@@ -21,7 +21,7 @@ def test_it_outlives_every_failure_and_says_what_is_wrong_once(caplog: pytest.Lo
         if mood is not None:
             raise mood
 
-    follower = Follower("thing", step, every_s=0.001, share=1.0)
+    follower = Poller("thing", step, every_s=0.001, share=1.0)
     assert not follower.ok
     with caplog.at_level(logging.INFO, "mainstay.serving"):
         follower.start()
@@ -41,7 +41,7 @@ def test_a_slow_step_is_followed_by_a_longer_pause() -> None:
         steps.append(time.monotonic())
         time.sleep(0.02)
 
-    follower = Follower("slow", step, every_s=0.0, share=0.1)
+    follower = Poller("slow", step, every_s=0.0, share=0.1)
     follower.start()
     time.sleep(0.7)
     follower.stop()
@@ -49,7 +49,7 @@ def test_a_slow_step_is_followed_by_a_longer_pause() -> None:
 
 
 def test_it_stops_at_once_even_in_a_long_pause() -> None:
-    follower = Follower("idle", lambda: None, every_s=3600)
+    follower = Poller("idle", lambda: None, every_s=3600)
     follower.start()
     began = time.monotonic()
     follower.stop()

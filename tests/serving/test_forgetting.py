@@ -7,13 +7,13 @@ from typing import Any
 
 from features.codec import encode_viewer, viewer_key
 from features.columns import FEATURES
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.state import DAY_S, Recent, ViewerState
 
 
 def test_an_idle_viewer_is_a_stranger(service: Any, bundle: Any) -> None:
     ttl_days = service.services.settings.viewer_ttl_days
-    service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     levels = {}
     for name, days in (("lately", ttl_days - 1), ("long ago", ttl_days + 1)):
         at = time.time() - days * DAY_S

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.guidance.compile import CompiledPolicy
 from recsys.types import Query
 from serving.control import ControlPlane
@@ -46,7 +46,7 @@ def test_an_unreadable_policy_leaves_the_last_good_one_in_service(service, until
 
 def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(service, monkeypatch) -> None:
     """A fault no check foresaw, as counts beyond 32 bits once were: no page may be the first to find it."""
-    sound = CompiledPolicy._draft_of
+    sound = CompiledPolicy._builder
 
     def overflow(policy: CompiledPolicy, *args: object) -> object:
         if any(origin.control.id == "odd" for origin in policy.controls):
@@ -97,17 +97,17 @@ def test_a_page_whose_policy_cannot_be_applied_is_editorial_and_says_so(service,
     assert page["items"]
 
 
-def _no_bounds(policy: CompiledPolicy, query: Query, rows, slots: int, shown) -> Bounds:
+def _no_bounds(policy: CompiledPolicy, query: Query, rows, slots: int, shown) -> PageConstraints:
     if policy.controls:
         raise OverflowError("of ours")
-    return Bounds.free(rows, slots)
+    return PageConstraints.free(rows, slots)
 
 
 def test_where_no_policy_was_ever_readable_editorial_pages_answer(service, bundle) -> None:
     from features.columns import FEATURES
-    from recsys.model import Model
+    from recsys.model import ServedModel
 
-    service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     force(service.services.control, "cn.zj", "outlet: cn.zj\nnonsense: true\n")
     service.caught_up()
     page = service.page()

@@ -18,7 +18,7 @@ from features.spool.direct import DirectSpool
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from recsys.errors import EventError, Unavailable
-from serving.ingest import Ingest
+from serving.ingest import EventIntake
 from serving.metrics import Metrics
 from serving.tokens import Tokens
 from serving.verdicts import BatchResult
@@ -157,7 +157,7 @@ def test_a_stream_that_refuses_is_said_with_when_to_try_again(serve) -> None:
 def test_what_is_written_counts_though_nobody_waits_for_it_any_more(shared) -> None:
     stream, metrics = MemoryStream(1), Metrics()
     spool = DirectSpool(stream, "t")
-    ingest = Ingest(spool, shared.services.control, Tokens(b"secret"), metrics, time.time)
+    ingest = EventIntake(spool, shared.services.control, Tokens(b"secret"), metrics, time.time)
     taken = ingest.events(json.dumps([event()]).encode())
     assert taken.durable is not None
 

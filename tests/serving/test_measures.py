@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from features.events import ViewerEvent
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.measure import main
 from features.offline.log import EventLog
 from serving.measures import WINDOW_S
@@ -38,7 +38,7 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
     events = [event for event in service.published(20) if event.kind == "impression"]
     play = ViewerEvent(id="p", kind="play", viewer_id="v1", at=events[0].at - 10, item_id="item-1")
     log = EventLog(service.services.settings.event_log_dir)
-    log.append("t/0", 0, 99, [Placed("t/0", n, event) for n, event in enumerate([play, *events])])
+    log.append("t/0", 0, 99, [LoggedEvent("t/0", n, event) for n, event in enumerate([play, *events])])
     items = tmp_path / "items.jsonl"
     items.write_text("\n".join(item.model_dump_json() for item in service.services.holders.current.catalog.items))
     assert main(["--event-log", str(log.directory), "--catalog", str(items)]) == 0

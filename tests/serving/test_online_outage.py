@@ -17,7 +17,7 @@ from benchmarks import servers
 from benchmarks.faults.redis import FAULTS, PLACEMENT, POLICY, SLOTS, broken
 from features.codec import encode_viewer, viewer_key
 from features.columns import FEATURES
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.state import Recent, ViewerState
 
 
@@ -33,7 +33,7 @@ def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serv
         service.stock(60, POLICY)
         liked = tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5))
         service.services.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", liked))})
-        service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+        service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
         assert service.page(placement=PLACEMENT, slots=SLOTS)["fallback_level"] == "personal"
         faults = [fault for fault in FAULTS if fault != "none"]
         random.Random(11).shuffle(faults)

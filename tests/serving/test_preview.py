@@ -16,15 +16,15 @@ import httpx
 import pytest
 
 from features.columns import FEATURES
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.offline.log import EventLog
 from recsys.errors import Unavailable
 from recsys.guidance.compile import compile_policy
-from recsys.model import Model
-from recsys.pipeline import World
-from recsys.preview.study import Outcome, Task
+from recsys.model import ServedModel
+from recsys.pipeline import ServingSnapshot
+from recsys.preview.study import ReplayResult, Task
 from serving.preview import parcel
-from serving.preview.crew import Crew
+from serving.preview.crew import PreviewPool
 from serving.preview.service import _world
 from tests.features.test_low_priority_pool import is_running
 
@@ -85,7 +85,7 @@ def test_the_log_is_replayed_with_seed_slots_and_session(here) -> None:
     here.page(viewer="v1", slots=6, region="cn.zj", page_token=first["next_page_token"])
     events = [event for event in here.published(2) if event.kind == "impression"]
     log = EventLog(here.services.settings.event_log_dir)
-    log.append("t/0", 0, 1, [Placed("t/0", n, event) for n, event in enumerate(events)])
+    log.append("t/0", 0, 1, [LoggedEvent("t/0", n, event) for n, event in enumerate(events)])
     here.services.feed.asked.clear()
     last = preview(here, text="outlet: cn.zj\n", requests=2)[-1]
     assert last["sources"] == {"log": 2, "memory": 0, "made_up": 0}
@@ -150,7 +150,7 @@ def asked(service) -> list[dict]:
     return preview(service, text=LIGHT)
 
 
-def started(crew: Crew, size: int) -> list[int]:
+def started(crew: PreviewPool, size: int) -> list[int]:
     """Pids of workers that are ready to work."""
     crew._size = size
     pool = crew._running_pool()
@@ -161,7 +161,7 @@ def started(crew: Crew, size: int) -> list[int]:
 
 def test_processes_give_the_same_figures(here, bundle) -> None:
     """With a model, which travels as its bundle."""
-    here.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    here.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     alone = asked(here)[-1]["report"]
     started(here.services.previews.crew, 2)
     assert preview(here, text=LIGHT)[-1]["report"] == alone
@@ -169,7 +169,7 @@ def test_processes_give_the_same_figures(here, bundle) -> None:
 
 def test_idle_workers_exit(monkeypatch: pytest.MonkeyPatch, until) -> None:
     monkeypatch.setattr(parcel, "init_worker", None)
-    crew = Crew(1, idle_s=2.0)
+    crew = PreviewPool(1, idle_s=2.0)
     pool = crew._running_pool()
     pid = pool.submit(os.getpid).result(60)
     until(lambda: not pool._processes and not is_running(pid))
@@ -203,17 +203,17 @@ class Frail:
         if self.left == 0:
             raise BrokenProcessPool("died")
         future: Future = Future()
-        future.set_result([Outcome(task, ()) for task in tasks])
+        future.set_result([ReplayResult(task, ()) for task in tasks])
         return future
 
 
 @pytest.fixture
 def frail(monkeypatch: pytest.MonkeyPatch) -> object:
     """`frail(first, second)`: a crew of pools that break so."""
-    monkeypatch.setattr(parcel.Parcel, "of", lambda study: None)
+    monkeypatch.setattr(parcel.StudyPayload, "of", lambda study: None)
 
-    def made(*last: int) -> Crew:
-        crew, pools = Crew(1), iter([Frail(n) for n in last])
+    def made(*last: int) -> PreviewPool:
+        crew, pools = PreviewPool(1), iter([Frail(n) for n in last])
         monkeypatch.setattr(crew, "_new_pool", lambda: next(pools))
         return crew
 
@@ -241,8 +241,8 @@ class Busy:
 
 
 def test_stopped_preview_cancels_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcel.Parcel, "of", lambda study: None)
-    crew, pool, stopped = Crew(2), Busy(), threading.Event()
+    monkeypatch.setattr(parcel.StudyPayload, "of", lambda study: None)
+    crew, pool, stopped = PreviewPool(2), Busy(), threading.Event()
     monkeypatch.setattr(crew, "_new_pool", lambda: pool)
     threading.Timer(0.1, stopped.set).start()
     assert list(crew.run(None, [Task("pair", n) for n in range(40)], stopped)) == []
@@ -294,7 +294,7 @@ def test_the_world_of_a_closed_outlet_is_not_taken(service) -> None:
     (first, world), *others = snapshot.worlds.items()
     assert others
     none = compile_policy((), snapshot.catalog)
-    bare = replace(World.of(snapshot.catalog, snapshot.stats, None, none), steered=snapshot.steered)
+    bare = replace(ServingSnapshot.of(snapshot.catalog, snapshot.stats, None, none), steered=snapshot.steered)
     shut = replace(snapshot, worlds={first: bare, **dict(others)}, closed=frozenset({first}))
     assert _world(shut, none) is others[0][1]
     rebuilt = _world(replace(shut, worlds={first: bare}), none)

@@ -13,7 +13,7 @@ from features.spool.direct import DirectSpool
 from features.stream import Record
 from features.stream.memory import MemoryStream
 from recsys.errors import EventError, Unavailable
-from serving.publisher import Publisher
+from serving.publisher import ImpressionPublisher
 
 
 class Moody(MemoryStream):
@@ -49,7 +49,7 @@ def spool(stream: Moody) -> DirectSpool:
 def test_what_waits_is_sent_in_order_before_the_end() -> None:
     stream, lost = Moody(), []
     stream.open.set()
-    publisher = Publisher(spool(stream), lost.append)
+    publisher = ImpressionPublisher(spool(stream), lost.append)
     publisher.start()
     for n in range(500):
         publisher.send(partial(record, n))
@@ -62,7 +62,7 @@ def test_what_waits_is_sent_in_order_before_the_end() -> None:
 def test_a_stream_that_comes_back_gets_everything(fault: Exception) -> None:
     stream, lost = Moody(), []
     stream.fault = fault
-    publisher = Publisher(spool(stream), lost.append)
+    publisher = ImpressionPublisher(spool(stream), lost.append)
     publisher.start()
     for n in range(10):
         publisher.send(partial(record, n))
@@ -75,7 +75,7 @@ def test_a_stream_that_comes_back_gets_everything(fault: Exception) -> None:
 
 def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
     stream, lost = Moody(), []
-    publisher = Publisher(spool(stream), lost.append, capacity=5)  # not started: nothing leaves
+    publisher = ImpressionPublisher(spool(stream), lost.append, capacity=5)  # not started: nothing leaves
     began = time.monotonic()
     for n in range(12):
         publisher.send(partial(record, n))
@@ -85,7 +85,7 @@ def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
 
 def test_what_a_dead_stream_never_took_is_counted_at_the_end() -> None:
     stream, lost = Moody(), []
-    publisher = Publisher(spool(stream), lost.append)
+    publisher = ImpressionPublisher(spool(stream), lost.append)
     publisher.start()
     for n in range(3):
         publisher.send(partial(record, n))
@@ -103,7 +103,7 @@ def test_an_impression_that_cannot_be_written_costs_only_itself() -> None:
     def broken() -> Record:
         raise EventError("too large")
 
-    publisher = Publisher(spool(stream), lost.append)
+    publisher = ImpressionPublisher(spool(stream), lost.append)
     publisher.start()
     publisher.send(broken)
     publisher.send(partial(record, 1))

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from features.codec import StateError, decode_state, encode_state
-from features.exposure import TargetCount, TrafficDay, count_key, traffic_key
+from features.exposure import DeliveryCount, TrafficDay, count_key, traffic_key
 from features.online import OnlineStore
 from features.online.connect import open_online
 from recsys.catalog import Catalog, Item
@@ -20,10 +20,10 @@ from recsys.errors import Unavailable
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.targets.controller import Gains
-from recsys.guidance.targets.onpage import Steered
-from recsys.guidance.targets.pursuit import Order, Pursuit
+from recsys.guidance.targets.onpage import ActivePrices
+from recsys.guidance.targets.pursuit import TargetOverride, PacingState
 from serving.metrics import Metrics
-from serving.pursuits import TargetLoop, attention_by_hour, origins_of, pursuit_key, scope_forecast
+from serving.pursuits import PacingLoop, attention_by_hour, target_controls, pacing_key, scope_forecast
 
 DAY = 20_000  # days since 1970
 START = DAY * 86_400.0
@@ -54,9 +54,9 @@ class Process:
         world = SimpleNamespace(policy=compile_policy([policy], catalog))
         self.current = SimpleNamespace(worlds={"cn": world}, orders={}, catalog=catalog, revision=1)
         self.newest = 1
-        self.steered = Steered()
+        self.steered = ActivePrices()
         self.key, self.policy = f"cn/{name}", policy
-        self.loop = TargetLoop(
+        self.loop = PacingLoop(
             self,  # type: ignore[arg-type]
             store,
             lambda: SOURCES,
@@ -65,7 +65,7 @@ class Process:
             lambda: self.newest,
         )
 
-    def take_steered(self, steered: Steered) -> None:
+    def take_steered(self, steered: ActivePrices) -> None:
         self.steered = steered
 
     @property
@@ -76,15 +76,15 @@ class Process:
 def count(store: OnlineStore, key: str, won: float, served: float, upto: float) -> None:
     """Two partitions say half each."""
     halves = {
-        count_key(key, source): encode_state(TargetCount(key, won / 2, served / 2, 1, 0, upto, 1)) for source in SOURCES
+        count_key(key, source): encode_state(DeliveryCount(key, won / 2, served / 2, 1, 0, upto, 1)) for source in SOURCES
     }
     store.put(halves)
 
 
-def stored(store: OnlineStore, key: str) -> Pursuit:
-    (raw,) = store.get([pursuit_key(key)])
+def stored(store: OnlineStore, key: str) -> PacingState:
+    (raw,) = store.get([pacing_key(key)])
     assert raw is not None
-    return decode_state(raw, msgspec.msgpack.Decoder(Pursuit))
+    return decode_state(raw, msgspec.msgpack.Decoder(PacingState))
 
 
 def served(store: OnlineStore, processes: list[Process], clock: list[float], first: int, last: int) -> list[float]:
@@ -116,11 +116,11 @@ def test_an_order_is_planned_once_however_late_some_process_hears_of_it(store: O
     clock = [START]
     early, late = Process(store, unique, clock), Process(store, unique, clock)
     served(store, [early, late], clock, 1, 100)
-    early.current.orders = {early.key: Order(amount=2000.0)}
+    early.current.orders = {early.key: TargetOverride(amount=2000.0)}
     early.current.revision = early.newest = late.newest = 2
     served(store, [early], clock, 100, 101)
     planned = stored(store, early.key)
-    assert (planned.amount, planned.known) == (2000.0, 2)
+    assert (planned.amount, planned.revision) == (2000.0, 2)
     served(store, [late, early, late], clock, 101, 110)
     assert stored(store, early.key).base == planned.base, "whoever has not heard of the order plans nothing over again"
     late.current.orders, late.current.revision = early.current.orders, 2
@@ -151,24 +151,24 @@ def test_a_control_plane_that_went_back_to_a_copy_is_followed(unique: str) -> No
     served(store, [before], clock, 1, 100)
     after = Process(store, unique, clock)
     served(store, [after], clock, 100, 101)
-    assert stored(store, after.key).known == 1
+    assert stored(store, after.key).revision == 1
 
 
 def test_whoever_slept_between_reading_and_writing_overwrites_nothing(store: OnlineStore, unique: str) -> None:
     clock = [START]
     slow, quick = Process(store, unique, clock), Process(store, unique, clock)
     served(store, [slow, quick], clock, 1, 100)
-    swap = store.swap
+    swap = store.compare_and_set
 
     def slept(entries: Any, ttl_s: float | None = None) -> list[str]:
-        store.swap = swap  # type: ignore[method-assign]
+        store.compare_and_set = swap  # type: ignore[method-assign]
         served(store, [quick], clock, 150, 160)
         return swap(entries, ttl_s)
 
-    store.swap = slept  # type: ignore[method-assign]
+    store.compare_and_set = slept  # type: ignore[method-assign]
     served(store, [slow], clock, 100, 101)
     newest = stored(store, slow.key)
-    assert newest.steering.moved_at == START + 60.0 * 159
+    assert newest.controller.moved_at == START + 60.0 * 159
     slow.loop.step()
     assert slow.price == quick.price
 
@@ -203,7 +203,7 @@ def test_a_store_that_goes_away_freezes_prices_and_then_lets_them_move_slowly(un
     assert set(prices[: int(gains.grace_s / 60) - 1]) == {frozen}
     assert max(abs(a - b) for a, b in zip(prices[1:], prices, strict=False)) < 0.02
     assert min(prices) > 0
-    assert process.loop.silent()
+    assert process.loop.stale_targets()
 
 
 def test_a_forecast_that_cannot_be_read_stops_nothing_and_is_not_asked_for_every_second(unique: str) -> None:
@@ -222,7 +222,7 @@ def test_a_forecast_that_cannot_be_read_stops_nothing_and_is_not_asked_for_every
             process.loop.step()
     assert process.price > 0
     assert asked[0] == 2
-    assert store.get([pursuit_key(process.key)])[0] is not None
+    assert store.get([pacing_key(process.key)])[0] is not None
 
 
 @pytest.mark.parametrize("kind", ["state", "count"])
@@ -230,7 +230,7 @@ def test_one_value_that_cannot_be_decoded_stops_no_other_target(unique: str, kin
     store, clock = open_online("memory://"), [START]
     good, bad = Process(store, f"{unique}a", clock), Process(store, f"{unique}b", clock)
     good.current.worlds["other"] = bad.current.worlds["cn"]
-    broken = pursuit_key(bad.key) if kind == "state" else count_key(bad.key, SOURCES[0])
+    broken = pacing_key(bad.key) if kind == "state" else count_key(bad.key, SOURCES[0])
     store.put({broken: b"no state"})
     for minute in range(1, 100):
         clock[0] = START + 60.0 * minute
@@ -245,7 +245,7 @@ def test_a_stop_reaches_every_page_with_the_next_step(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
     process = Process(store, unique, clock)
     served(store, [process], clock, 1, 100)
-    process.current.orders = {process.key: Order(stopped=True)}
+    process.current.orders = {process.key: TargetOverride(stopped=True)}
     process.loop.step()
     assert (process.price, process.steered.stopped) == (0.0, frozenset({process.key}))
 
@@ -260,7 +260,7 @@ def test_the_forecast_counts_the_pages_a_target_is_in_force_on(unique: str) -> N
     wanted = {"": 3, ", on: {screens: [tv]}": 2, ", on: {regions: [cn.zj]}": 2, ", on: {outlets: [cn.zj]}": 1}
     for more, pages in wanted.items():
         process = Process(store, unique, clock, more)
-        (origin,) = origins_of(process.current).values()  # type: ignore[arg-type]
+        (origin,) = target_controls(process.current).values()  # type: ignore[arg-type]
         forecast = scope_forecast(origin, counted, clock[0])
         assert forecast is not None
         seven = START + 86_400 + 7 * 3600
@@ -272,7 +272,7 @@ def test_a_policy_that_asks_too_much_is_told_so(unique: str) -> None:
     process = Process(store, unique, clock)
     day = TrafficDay("cn-tv-home", "cn", DAY - 1, (100.0,) * 24, (9,) * 24, 0)
     store.put({traffic_key("cn-tv-home", "cn", DAY - 1, "t/0"): encode_state(day)})
-    (finding,) = process.loop.foresee(process.policy)
+    (finding,) = process.loop.forecast_findings(process.policy)
     assert finding.where == "controls[0].impressions"
     assert "cannot be reached" in finding.message
     assert "1 item on top of every page" in finding.message
@@ -294,5 +294,5 @@ def test_a_target_that_a_child_says_too_is_pursued_for_each_of_both_and_under_it
     }
     for order in (["cn", "cn.zj"], ["cn.zj", "cn"]):
         snapshot = SimpleNamespace(worlds={outlet: worlds[outlet] for outlet in order})
-        found = {key: (o.outlet, o.control) for key, o in origins_of(snapshot).items()}  # type: ignore[arg-type]
+        found = {key: (o.outlet, o.control) for key, o in target_controls(snapshot).items()}  # type: ignore[arg-type]
         assert found == {"cn/hh": ("cn", high.controls[0]), "cn.zj/hh": ("cn.zj", low.controls[0])}

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from features.codec import encode_viewer, viewer_key
 from features.columns import FEATURES
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.state import Recent, ViewerState
 
 
@@ -24,7 +24,7 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
             service.stock()
             viewer = ViewerState(unique, tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3)))
             service.services.online.put({viewer_key(unique): encode_viewer(viewer)}, ttl_s=60)
-            service.services.holders.take_model(Model.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+            service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
             page = service.page(unique, slots=6)
             assert (page["fallback_level"], page["policy_version"], page["degraded_parts"]) == ("personal", "cn@1", [])
             liked = {

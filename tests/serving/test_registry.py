@@ -10,8 +10,8 @@ import pytest
 from features.columns import FEATURES
 from recsys.bundle import MANIFEST, TENSORS, pack
 from recsys.errors import BundleError, Unavailable
-from recsys.model import Model
-from serving.registry import ModelFollower
+from recsys.model import ServedModel
+from serving.registry import ModelPoller
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow's own
 
@@ -46,8 +46,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     return Shelf(tmp_path_factory.mktemp("registry"))
 
 
-def follower(uri: str, taken: list[Model]) -> ModelFollower:
-    return ModelFollower(uri, "mainstay", "champion", FEATURES, taken.append)
+def follower(uri: str, taken: list[ServedModel]) -> ModelPoller:
+    return ModelPoller(uri, "mainstay", "champion", FEATURES, taken.append)
 
 
 def test_a_registry_that_is_not_there_yet_is_no_error_and_is_not_created(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_registry_that_is_not_there_yet_is_no_error_and_is_not_created(tmp_pat
 
 
 def test_each_good_version_is_taken_once_and_a_bad_one_leaves_the_last_in_service(shelf: Shelf, bundle) -> None:
-    taken: list[Model] = []
+    taken: list[ServedModel] = []
     models = follower(shelf.uri, taken)
     models.step()
     assert taken == []

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from serving.main import alone
-from serving.settled import ITEMS, Settled
+from serving.main import with_gc_freeze
+from serving.settled import ITEMS, GcFreezer
 
 
 @dataclass
@@ -56,7 +56,7 @@ def model(version: str) -> SimpleNamespace:
 
 def test_what_has_come_to_stay_is_searched_no_more_and_rubbish_is_not_kept(searched: None) -> None:
     world, warm = World(), [False]
-    settled = Settled(world, lambda: warm[0])  # type: ignore[arg-type]
+    settled = GcFreezer(world, lambda: warm[0])  # type: ignore[arg-type]
     rubbish, kept = weakref.ref(Circle()), Circle()
     settled.step()
     assert rubbish() is None
@@ -88,7 +88,7 @@ def test_what_has_come_to_stay_is_searched_no_more_and_rubbish_is_not_kept(searc
 
 def test_a_process_of_its_own_follows_it(service: Any, searched: None) -> None:
     app = SimpleNamespace(state=SimpleNamespace(services=service.services))
-    assert alone(app) is app  # type: ignore[arg-type]
+    assert with_gc_freeze(app) is app  # type: ignore[arg-type]
     follower = service.services.followers.pop("settled")
     assert follower.once()
     assert gc.get_freeze_count() > 0

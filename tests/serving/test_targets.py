@@ -15,7 +15,7 @@ from features.worker.worker import Worker
 from recsys.errors import Unavailable
 from recsys.guidance.documents import append_control
 from recsys.guidance.policy import parse_policy
-from serving.pursuits import TargetLoop
+from serving.pursuits import PacingLoop
 
 
 def said(**more: Any) -> str:
@@ -271,12 +271,12 @@ def test_without_the_store_prices_freeze(service, audience) -> None:
     service.publish("cn", said())
     for _ in range(8):
         audience.asks(2)
-    loop: TargetLoop = service.services.targets
-    price = loop.running["cn/harvest"].standing.price
+    loop: PacingLoop = service.services.targets
+    price = loop.running["cn/harvest"].status.price
     assert price > 0
 
     skip = [0.0]
-    away = TargetLoop(  # type: ignore[arg-type]
+    away = PacingLoop(  # type: ignore[arg-type]
         loop.holders, _Away(), loop.sources, lambda: time.time() + skip[0], loop.metrics, loop.newest
     )
     away.running, away._states, away._counts = loop.running, dict(loop._states), loop._counts
@@ -285,7 +285,7 @@ def test_without_the_store_prices_freeze(service, audience) -> None:
     for skip[0] in (60.0, 300.0):
         with pytest.raises(Unavailable):
             away.step()
-        prices.append(away.running["cn/harvest"].standing.price)
+        prices.append(away.running["cn/harvest"].status.price)
     assert prices == [price, price]
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from features.codec import viewer_key
 from features.offline.log import EventLog
 from features.worker.worker import Worker
-from serving.feed import QUERIES_KEPT_S
+from serving.feed import QUERIES_TTL_S
 
 
 def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
@@ -65,7 +65,7 @@ def test_an_erased_viewer_leaves_the_process_that_made_the_pages(service) -> Non
     assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v1", "v2", "v1"]
     assert service.http.delete("/v1/viewers/v1").status_code == 200
     assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v2"]
-    aged = replace(feed, clock=lambda: feed.clock() + QUERIES_KEPT_S + 1)
+    aged = replace(feed, clock=lambda: feed.clock() + QUERIES_TTL_S + 1)
     assert aged.lately() == ()
     assert feed.lately() == (), "they share what they remember"
 

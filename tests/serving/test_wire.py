@@ -10,7 +10,7 @@ import pytest
 
 from recsys.catalog import KINDS
 from recsys.errors import Level
-from recsys.guidance.controls import Attribute, Hardness
+from recsys.guidance.controls import Attribute, Enforcement
 from recsys.guidance.receipt import Status as ReceiptStatus
 from recsys.guidance.schedule import DAYS
 from recsys.guidance.targets.words import Status
@@ -128,7 +128,7 @@ def test_the_console_says_everything_in_both_languages() -> None:
     used = set(re.findall(r'data-word="(\w+)"', page))
     for name in CONSOLE:
         used |= set(re.findall(r'(?:say\.)?word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
-    used |= {f"hardness_{one}" for one in get_args(Hardness)} | set(get_args(Status)) | set(get_args(ReceiptStatus))
+    used |= {f"hardness_{one}" for one in get_args(Enforcement)} | set(get_args(Status)) | set(get_args(ReceiptStatus))
     kinds = {"screen": Screen, "surface": Surface, "kind": KINDS, "of": get_args(Attribute), "level": get_args(Level)}
     kinds |= {"action": ("boost", "block", "pin", "share", "cap", "space", "exposure_target"), "day": DAYS}
     used |= {f"{kind}_{one}" for kind, all_of_it in kinds.items() for one in all_of_it}

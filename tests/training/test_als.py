@@ -11,7 +11,7 @@ from implicit.als import AlternatingLeastSquares
 from msgspec.structs import replace
 
 from features.events import ViewerEvent
-from features.fold import Placed, fold_viewer
+from features.fold import LoggedEvent, fold_viewer
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
 from recsys.models.history import history
@@ -25,7 +25,7 @@ ALS = Als(factors=8, iterations=8, regularization=0.5, alpha=2.0)
 
 def state(events: list[ViewerEvent], viewer_id: str) -> ViewerState:
     own = [event for event in events if event.viewer_id == viewer_id]
-    return fold_viewer(ViewerState(viewer_id), [Placed("t/0", n, event) for n, event in enumerate(own)])
+    return fold_viewer(ViewerState(viewer_id), [LoggedEvent("t/0", n, event) for n, event in enumerate(own)])
 
 
 def test_a_viewers_row_weighs_as_the_viewers_state_does(make_events: MakeEvents, catalog: Catalog) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from features.columns import FEATURES
 from features.events import ViewerEvent
-from features.fold import Placed, fold_viewer
+from features.fold import LoggedEvent, fold_viewer
 from recsys.catalog import Catalog
 from recsys.errors import InvalidInput
 from recsys.ranking.model import Predictor, Ranker
@@ -19,7 +19,7 @@ from recsys.state import ViewerState
 from recsys.types import ACTIONS
 from training.config import Als, Evaluation
 from training.dataset import Timeline
-from training.evaluate import Case, best, by_popularity, by_ranker, by_retrieval, cases, evaluate, gain
+from training.evaluate import Case, top_k, by_popularity, by_ranker, by_retrieval, cases, evaluate, compare
 from training.retrieval import fit, interactions
 
 MakeEvents = Callable[..., list[ViewerEvent]]
@@ -49,12 +49,12 @@ def test_a_case_knows_the_older_half_and_seeks_what_was_wanted_in_the_newer(
         before = [event for event in timeline.before(split) if event.viewer_id == viewer_id]
         after = [event for event in timeline.since(split) if event.viewer_id == viewer_id]
         known, sought = before + after[: len(after) // 2], after[len(after) // 2 :]
-        placed = [Placed("any", n, event) for n, event in enumerate(known)]
+        placed = [LoggedEvent("any", n, event) for n, event in enumerate(known)]
         expected = fold_viewer(ViewerState(viewer_id), placed) if placed else None
         assert (case.viewer and case.viewer.recent) == (expected and expected.recent)
-        assert case.acted.tolist() == sorted({catalog.row_of[str(event.item_id)] for event in known})
+        assert case.known_rows.tolist() == sorted({catalog.row_of[str(event.item_id)] for event in known})
         wanted = {catalog.row_of[str(event.item_id)] for event in sought if event.kind != "dislike"}
-        assert case.targets == wanted - set(case.acted.tolist())
+        assert case.targets == wanted - set(case.known_rows.tolist())
         assert case.event is sought[0]
 
 
@@ -79,7 +79,7 @@ def test_no_list_repeats_an_item_or_holds_one_the_viewer_acted_on(
         for case in found:
             listed = lister(case, 50).tolist()
             assert len(set(listed)) == len(listed) == 50
-            assert not set(listed) & set(case.acted.tolist())
+            assert not set(listed) & set(case.known_rows.tolist())
 
 
 def test_retrieval_gives_who_is_unknown_what_is_popular(
@@ -95,7 +95,7 @@ def test_retrieval_gives_who_is_unknown_what_is_popular(
 
 def test_best_leaves_out_what_has_no_worth(found: list[Case]) -> None:
     worth = np.array([1.0, -np.inf, 3.0, 2.0], np.float32)
-    assert best(worth, np.array([2], np.int32), k=10).tolist() == [3, 0]
+    assert top_k(worth, np.array([2], np.int32), k=10).tolist() == [3, 0]
     assert worth[2] == 3.0  # the caller's column is left alone
 
 
@@ -105,7 +105,7 @@ def test_knowing_the_answer_gives_full_marks_and_the_gain_is_paired(found: list[
     assert oracle.ndcg.tolist() == pytest.approx([1.0] * len(found))
     assert oracle.recall.tolist() == pytest.approx([1.0] * len(found))
     popularity = evaluate("popularity", by_popularity, found, 160, config)
-    over = gain(oracle, popularity, config, seed=1)
+    over = compare(oracle, popularity, config, seed=1)
     assert over.mean == pytest.approx(1.0 - popularity.ndcg.mean())
     assert over.low <= over.mean <= over.high
 

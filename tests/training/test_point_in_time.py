@@ -12,26 +12,26 @@ from msgspec import structs
 from features.codec import decode_item, decode_viewer, encode_item, encode_viewer
 from features.columns import FEATURES, columns
 from features.events import ViewerEvent
-from features.fold import Placed, fold_item, fold_viewer, sift
-from features.stats import StatsColumns
+from features.fold import LoggedEvent, fold_item, fold_viewer, deduplicate_and_fold
+from features.stats import ItemColumns
 from recsys.bundle import Bundle
 from recsys.catalog import Catalog
 from recsys.content import Content
 from recsys.guidance.compile import compile_policy
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.models.retriever import Retriever
-from recsys.pipeline import Engine, World
+from recsys.pipeline import Engine, ServingSnapshot
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.state import ItemState, ViewerState
 from recsys.types import ACTIONS, Placement, Query, Screen, Surface
 from training.config import Als, Config
-from training.dataset import Timeline, acted_row
+from training.dataset import Timeline, positive_row
 from training.examples import Rows, build_rows
-from training.moments import Moment, moments
-from training.proposals import Proposer
-from training.replay import Replay
+from training.moments import DecisionPoint, iter_decision_points
+from training.proposals import CandidateGenerator
+from training.replay import StateReplay
 from training.retrieval import fit, interactions
-from training.run.train import learn
+from training.run.train import fit
 
 MakeEvents = Callable[..., list[ViewerEvent]]
 ALS = Als(factors=8, iterations=5)
@@ -90,7 +90,7 @@ def same(one: Rows, other: Rows) -> bool:
 def test_neither_the_moment_itself_nor_anything_later_is_seen_in_its_features(
     timeline: Timeline, catalog: Catalog, split: float, retriever: Retriever, small: Config, number: int
 ) -> None:
-    moment = moments(timeline, catalog, split, timeline.end, small.examples)[number]
+    moment = iter_decision_points(timeline, catalog, split, timeline.end, small.examples)[number]
     other = rewritten(timeline, moment.index, catalog)
     assert other.events != timeline.events
     one = build_rows(timeline, catalog, retriever, [moment], negatives=30, seed=3)
@@ -102,11 +102,11 @@ def test_what_comes_after_the_window_changes_nothing_that_was_learned(
 ) -> None:
     since, until = timeline.cut(0.6), timeline.cut(0.2)
     other = rewritten(timeline, timeline.index(until), catalog)
-    one, two = (learn(log, catalog, small, since, until) for log in (timeline, other))
+    one, two = (fit(log, catalog, small, since, until) for log in (timeline, other))
     assert np.array_equal(one.retriever.vectors, two.retriever.vectors)
     first, second = tensors(one.ranker.network), tensors(two.ranker.network)
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    third = tensors(learn(other, catalog, small, since, timeline.end).ranker.network)
+    third = tensors(fit(other, catalog, small, since, timeline.end).ranker.network)
     assert not np.array_equal(first["head.weight"], third["head.weight"])  # the law can tell
 
 
@@ -115,13 +115,13 @@ def test_a_moment_holds_exactly_what_its_viewer_did_until_the_next(
 ) -> None:
     timeline = with_pauses(timeline, 2.0 * small.examples.session_gap_s)
     split, until = timeline.cut(0.5), timeline.cut(0.1)
-    found = moments(timeline, catalog, split, until, small.examples)
+    found = iter_decision_points(timeline, catalog, split, until, small.examples)
     inside = timeline.since(split)[: len(timeline.before(until)) - len(timeline.before(split))]
     ends = {"full": 0, "pause": 0}
     for viewer_id in {event.viewer_id for event in inside}:
         own = [moment for moment in found if moment.event.viewer_id == viewer_id]
         did = [event for event in inside if event.viewer_id == viewer_id]
-        assert [row for moment in own for row in moment.done] == [acted_row(event, catalog) for event in did]
+        assert [row for moment in own for row in moment.done] == [positive_row(event, catalog) for event in did]
         expected: list[list[ViewerEvent]] = [[]]
         for event in did:
             is_full = len(expected[-1]) == small.examples.session_actions
@@ -131,7 +131,7 @@ def test_a_moment_holds_exactly_what_its_viewer_did_until_the_next(
                 expected.append([])
             expected[-1].append(event)
         assert [(moment.event, list(moment.done)) for moment in own] == [
-            (events[0], [acted_row(event, catalog) for event in events]) for events in expected
+            (events[0], [positive_row(event, catalog) for event in events]) for events in expected
         ]
     assert min(ends.values()) > 0, "moments end in both ways"
     assert all(timeline.events[moment.index] is moment.event for moment in found)
@@ -143,15 +143,15 @@ def test_a_moment_holds_exactly_what_its_viewer_did_until_the_next(
 def test_labels_are_what_the_viewer_did_with_what_was_proposed(
     timeline: Timeline, catalog: Catalog, split: float, retriever: Retriever, small: Config
 ) -> None:
-    found = moments(timeline, catalog, split, timeline.end, small.examples)[:50]
+    found = iter_decision_points(timeline, catalog, split, timeline.end, small.examples)[:50]
     rows = build_rows(timeline, catalog, retriever, found, negatives=10**6, seed=3)
     assert (rows.weight == 1.0).all()  # nothing sampled away: every row stands for itself
-    replay, proposer = Replay(timeline, catalog), Proposer(catalog, retriever)
+    replay, proposer = StateReplay(timeline, catalog), CandidateGenerator(catalog, retriever)
     for number, moment in enumerate(found):
         replay.advance(moment.index)
         event = moment.event
         viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
-        proposed = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id)).row
+        proposed = proposer.generate(event, event.at, viewer, stats, replay.acted(event.viewer_id)).row
         labels = rows.label[rows.moment == number]
         assert len(labels) == len(proposed)
         expected = np.zeros(len(ACTIONS))
@@ -163,14 +163,14 @@ def test_labels_are_what_the_viewer_did_with_what_was_proposed(
 
 def online(events: list[ViewerEvent], viewer_id: str) -> tuple[ViewerState | None, list[ItemState]]:
     """What the online store holds after these events came through a worker, bytes and all."""
-    placed = [Placed("viewer-events/0", offset, event) for offset, event in enumerate(events)]
+    placed = [LoggedEvent("viewer-events/0", offset, event) for offset, event in enumerate(events)]
     own = [one for one in placed if one.event.viewer_id == viewer_id]
     viewer = decode_viewer(encode_viewer(fold_viewer(ViewerState(viewer_id), own))) if own else None
     everybody = {event.viewer_id for event in events}
     counted = [
         one
         for someone in everybody
-        for one in sift(ViewerState(someone), [one for one in placed if one.event.viewer_id == someone]).fresh
+        for one in deduplicate_and_fold(ViewerState(someone), [one for one in placed if one.event.viewer_id == someone]).new_events
     ]
     counted.sort(key=lambda one: one.offset)
     items = []
@@ -180,7 +180,7 @@ def online(events: list[ViewerEvent], viewer_id: str) -> tuple[ViewerState | Non
     return viewer, items
 
 
-def untrained(retriever: Retriever) -> Model:
+def untrained(retriever: Retriever) -> ServedModel:
     network = Ranker(len(FEATURES), len(ACTIONS))
     probe = np.zeros((1, len(FEATURES)), np.float32)
     bundle = Bundle(
@@ -196,16 +196,16 @@ def untrained(retriever: Retriever) -> Model:
         probe_p=Predictor(network).p(probe),
         metrics={},
     )
-    return Model.load(bundle, FEATURES)
+    return ServedModel.load(bundle, FEATURES)
 
 
-def served(moment: Moment, timeline: Timeline, catalog: Catalog, retriever: Retriever) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
+def served(moment: DecisionPoint, timeline: Timeline, catalog: Catalog, retriever: Retriever) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
     """Catalogue row -> features as used, of the page that the real engine gives at this moment."""
     event = moment.event
     viewer, items = online(list(timeline.events[: moment.index]), event.viewer_id)
-    counts = StatsColumns(catalog)
+    counts = ItemColumns(catalog)
     counts.merge(items)
-    world = World.of(catalog, counts.at(event.at), untrained(retriever), compile_policy((), catalog))
+    world = ServingSnapshot.of(catalog, counts.at(event.at), untrained(retriever), compile_policy((), catalog))
     placement = Placement("cn.zj", Screen(str(event.screen)), Surface.HOME)
     query = Query("r1", event.viewer_id, placement, event.region, event.at, slots=40, guided=False)
     page = Engine(columns, candidates=10**6).run(query, viewer, world)
@@ -218,12 +218,12 @@ def test_features_in_training_are_those_of_the_page_served_then(
     timeline: Timeline, catalog: Catalog, split: float, retriever: Retriever, small: Config, number: int
 ) -> None:
     """Online bytes and the whole serving pipeline on one side, the replay of the log on the other."""
-    moment = moments(timeline, catalog, split, timeline.end, small.examples)[number]
-    replay, proposer = Replay(timeline, catalog), Proposer(catalog, retriever)
+    moment = iter_decision_points(timeline, catalog, split, timeline.end, small.examples)[number]
+    replay, proposer = StateReplay(timeline, catalog), CandidateGenerator(catalog, retriever)
     replay.advance(moment.index)
     event = moment.event
     viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
-    proposals = proposer.propose(event, event.at, viewer, stats, replay.acted(event.viewer_id))
+    proposals = proposer.generate(event, event.at, viewer, stats, replay.acted(event.viewer_id))
     trained_on = dict(zip(proposals.row.tolist(), proposals.features, strict=True))
     page = served(moment, timeline, catalog, retriever)
     assert len(page) == 40

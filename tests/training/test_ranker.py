@@ -10,7 +10,7 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from features.columns import FEATURES
 from recsys.errors import InvalidInput
-from recsys.ranking.model import SILENT, Predictor, Ranker, tensors
+from recsys.ranking.model import EXCLUDED_VALUE, Predictor, Ranker, tensors
 from recsys.types import ACTIONS, F32, F64
 from training.config import Network
 from training.examples import Rows, _draw
@@ -135,7 +135,7 @@ def test_a_silent_feature_is_not_heard_and_an_unknown_one_is_named_by_the_config
     p = Predictor(network)
     np.testing.assert_allclose(p.p(loud), p.p(rows.features), atol=1e-6)
     with pytest.raises(ValidationError, match="no feature nothing"):
-        Network(silent=("nothing",))
+        Network(excluded_features=("nothing",))
 
 
 def test_rounding_is_not_heard_and_what_varies_a_little_is() -> None:
@@ -146,4 +146,4 @@ def test_rounding_is_not_heard_and_what_varies_a_little_is() -> None:
     rows.features[:, 0], rows.features[:, 1] = 1.0 + 5e-5 * wobble, 4.6 + 2e-2 * wobble
     network = Ranker(3, len(ACTIONS))
     _standardise(network, rows, ())
-    assert (network.std.numpy() == np.float32(SILENT)).tolist() == [True, False, False]
+    assert (network.std.numpy() == np.float32(EXCLUDED_VALUE)).tolist() == [True, False, False]

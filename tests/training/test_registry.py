@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from features.columns import FEATURES
 from recsys.bundle import Bundle, unpack
 from recsys.errors import BundleError, Unavailable
-from recsys.model import Model
+from recsys.model import ServedModel
 from recsys.ranking.model import Predictor, Ranker, tensors
 from recsys.types import ACTIONS
 from training.registry import BUNDLE, Registry
@@ -60,7 +60,7 @@ def test_what_is_registered_is_what_serving_loads_and_the_alias_follows(bundle: 
         bundle.metrics,
     )
     assert np.array_equal(found.item_vectors, bundle.item_vectors)
-    Model.load(found, FEATURES)  # the probe holds
+    ServedModel.load(found, FEATURES)  # the probe holds
 
     newer = replace(bundle, version="20260102T000000Z")
     again = Registry(uri, tmp_path / "home" / "artifacts")  # another process, another day

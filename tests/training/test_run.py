@@ -13,20 +13,20 @@ from mlflow import MlflowClient
 
 from features.columns import FEATURES, columns
 from features.events import ViewerEvent
-from features.fold import Placed
+from features.fold import LoggedEvent
 from features.offline.log import EventLog
 from recsys.bundle import Bundle, unpack
 from recsys.catalog import Catalog, Item
 from recsys.guidance.compile import compile_policy
-from recsys.model import Model
-from recsys.pipeline import Engine, World
+from recsys.model import ServedModel
+from recsys.pipeline import Engine, ServingSnapshot
 from recsys.state import ItemStats
 from recsys.types import ACTIONS, Placement, Query
 from training.config import Config
 from training.dataset import Timeline, read_timeline
 from training.registry import BUNDLE
 from training.run.main import main
-from training.run.train import Outcome, run
+from training.run.train import TrainingResult, run
 
 MakeEvents = Callable[..., list[ViewerEvent]]
 NOW = 1_790_000_000.0
@@ -42,11 +42,11 @@ def timeline(make_events: MakeEvents) -> Timeline:
 
 
 @pytest.fixture(scope="module")
-def outcome(timeline: Timeline, catalog: Catalog, small: Config) -> Outcome:
+def outcome(timeline: Timeline, catalog: Catalog, small: Config) -> TrainingResult:
     return run(timeline, catalog, small, NOW, silent)
 
 
-def test_als_and_the_ranker_find_the_planted_clusters_that_popularity_cannot_see(outcome: Outcome) -> None:
+def test_als_and_the_ranker_find_the_planted_clusters_that_popularity_cannot_see(outcome: TrainingResult) -> None:
     popularity, als, ranker = (float(result.ndcg.mean()) for result in outcome.results)
     assert als > 1.2 * popularity
     assert ranker > 1.2 * popularity
@@ -58,8 +58,8 @@ def test_als_and_the_ranker_find_the_planted_clusters_that_popularity_cannot_see
     assert metrics["test_viewers"] == outcome.viewers == len(outcome.results[0].ndcg)
 
 
-def test_the_bundle_can_serve(outcome: Outcome, catalog: Catalog) -> None:
-    model = Model.load(outcome.bundle, FEATURES)
+def test_the_bundle_can_serve(outcome: TrainingResult, catalog: Catalog) -> None:
+    model = ServedModel.load(outcome.bundle, FEATURES)
     assert set(outcome.bundle.item_ids) <= set(catalog.ids)
     assert outcome.bundle.popularity.max() > 0.0
     assert outcome.bundle.version == "20260921T141320Z"
@@ -67,7 +67,7 @@ def test_the_bundle_can_serve(outcome: Outcome, catalog: Catalog) -> None:
 
 
 def test_the_same_log_gives_the_same_figures_and_the_same_network(
-    outcome: Outcome, timeline: Timeline, catalog: Catalog, small: Config
+    outcome: TrainingResult, timeline: Timeline, catalog: Catalog, small: Config
 ) -> None:
     again = run(timeline, catalog, small, NOW, silent)
     assert again.bundle.metrics == outcome.bundle.metrics
@@ -77,7 +77,7 @@ def test_the_same_log_gives_the_same_figures_and_the_same_network(
 
 
 def test_a_refit_ships_what_the_test_period_taught_and_reports_what_was_evaluated(
-    outcome: Outcome, timeline: Timeline, catalog: Catalog, small: Config
+    outcome: TrainingResult, timeline: Timeline, catalog: Catalog, small: Config
 ) -> None:
     only = run(timeline, catalog, small.model_copy(update={"refit": False}), NOW, silent)
     assert only.bundle.metrics == outcome.bundle.metrics
@@ -117,7 +117,7 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path, make_events: MakeEvents, items: list[Item]) -> Desk:
     home, config, catalog = tmp_path / "home", tmp_path / "small.toml", tmp_path / "items.jsonl"
-    placed = [Placed("viewer-events/0", n, event) for n, event in enumerate(make_events(viewers=60))]
+    placed = [LoggedEvent("viewer-events/0", n, event) for n, event in enumerate(make_events(viewers=60))]
     EventLog(home / "events").append("viewer-events/0", 0, len(placed) - 1, placed)
     config.write_text(
         "[examples]\nmax_moments = 200\n[network]\nepochs = 3\n[evaluation]\nrounds = 50\n"
@@ -130,8 +130,8 @@ def desk(tmp_path: Path, make_events: MakeEvents, items: list[Item]) -> Desk:
 
 def assert_page_uses_weights(bundle: Bundle, catalog: Catalog) -> None:
     """A page of this bundle is ranked by it, and its utilities are made of the bundle's weights."""
-    model = Model.load(bundle, FEATURES)
-    world = World.of(catalog, ItemStats.empty(len(catalog)), model, compile_policy((), catalog))
+    model = ServedModel.load(bundle, FEATURES)
+    world = ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), model, compile_policy((), catalog))
     page = Engine(columns).run(Query("r", "v", Placement.parse("cn.zj-mobile-home"), "cn.zj", NOW, 8), None, world)
     assert len(page.items) == 8
     assert [stage.error for stage in page.trace if stage.error] == []
@@ -160,7 +160,7 @@ def test_the_command_registers_a_version_and_says_so(
     params = desk.params(version)
     assert {name: float(params[f"action_weights.{name}"]) for name in ACTIONS} == bundle.action_weights
     assert_page_uses_weights(bundle, catalog)
-    Model.load(bundle, FEATURES)
+    ServedModel.load(bundle, FEATURES)
 
     assert desk.train("--until", str(read_timeline(EventLog(desk.home / "events")).cut(0.3))) == 0
     earlier = json.loads(capfd.readouterr().out.splitlines()[-1])

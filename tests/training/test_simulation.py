@@ -9,30 +9,30 @@ import pytest
 from scipy.optimize import linprog
 
 from recsys.types import F64
-from training.simulation.day import Record, Trouble, live
+from training.simulation.day import Record, Disturbance, run_day
 from training.simulation.guided import GuidedPages
 from training.simulation.hindsight import optimum, smooth
-from training.simulation.making import world
+from training.simulation.making import make_scenario
 from training.simulation.measure import PUSHED, back_within, errors, measure
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
-from training.simulation.steers import Constant, Controlled, Greedy, knowing_nothing, plan_of
-from training.simulation.world import GUIDED, RECIPES, World
+from training.simulation.steers import Constant, Controlled, Greedy, uninformed_prices, plan_of
+from training.simulation.world import GUIDED, RECIPES, Scenario
 
 SMALL = replace(RECIPES[0], pages=6_000, items=80, viewers=300, slots=10, few=2, floors=2, least=0.03)
 
 
 @pytest.fixture(scope="module")
-def day() -> World:
-    return world(SMALL, seed=5)
+def day() -> Scenario:
+    return make_scenario(SMALL, seed=5)
 
 
 @pytest.fixture(scope="module")
-def controlled(day: World) -> Record:
-    return live(day, Controlled(day, knowing_nothing(day)))
+def controlled(day: Scenario) -> Record:
+    return run_day(day, Controlled(day, uninformed_prices(day)))
 
 
-def test_pages_are_the_best_items_in_order_and_credit_what_they_show(day: World) -> None:
+def test_pages_are_the_best_items_in_order_and_credit_what_they_show(day: Scenario) -> None:
     price = np.linspace(0, 0.2, len(day.amount))
     bonus = (day.member * day.sign) @ price
     served = Pages(day).serve(100, 160, price)
@@ -47,7 +47,7 @@ def test_pages_are_the_best_items_in_order_and_credit_what_they_show(day: World)
     assert served.priced == pytest.approx(served.utility + float((day.sign * price) @ served.credit))
 
 
-def test_a_frequency_cap_holds_for_every_viewer(day: World) -> None:
+def test_a_frequency_cap_holds_for_every_viewer(day: Scenario) -> None:
     cap = np.where(day.few, 3, 0)
     pages = Pages(day, cap)
     pages.under(np.full(len(cap), 0.3))
@@ -56,15 +56,15 @@ def test_a_frequency_cap_holds_for_every_viewer(day: World) -> None:
 
 def test_hindsight_is_the_optimum_of_the_whole_linear_programme() -> None:
     """All pages and items as variables at once, for a day small enough: HiGHS is the judge."""
-    tiny = world(replace(SMALL, pages=100, items=12, slots=3, few=2, floors=0, viewers=20), seed=2)
-    tiny = replace(tiny, amount=np.array([10.0, 15.0, 60.0, 50.0]), embargo=np.full(12, tiny.begin))
+    tiny = make_scenario(replace(SMALL, pages=100, items=12, slots=3, few=2, floors=0, viewers=20), seed=2)
+    tiny = replace(tiny, amount=np.array([10.0, 15.0, 60.0, 50.0]), embargo=np.full(12, tiny.start_at))
     best = optimum(tiny, tiny.amount, blocks=4, rounds=300, gap=1e-5)
     assert best.value == pytest.approx(_whole(tiny), rel=2e-4)
     assert best.value <= best.bound * (1 + 1e-9)
     assert best.short == pytest.approx(np.zeros(4), abs=1e-6)
 
 
-def _whole(day: World) -> float:
+def _whole(day: Scenario) -> float:
     """max sum attention[k] utility[t, i] x[t, k, i], each slot one item, no item twice on a page."""
     t, n, k = len(day.at), day.utility.shape[1], len(day.attention)
     worth = day.attention[None, :, None] * day.utility[:, None, :]
@@ -78,25 +78,25 @@ def _whole(day: World) -> float:
     return float(-solved.fun)
 
 
-def test_an_amount_nobody_could_reach_is_named_by_hindsight(day: World) -> None:
+def test_an_amount_nobody_could_reach_is_named_by_hindsight(day: Scenario) -> None:
     amount = day.amount.copy()
     amount[0] = day.attention.sum() * len(day.at)
     assert optimum(day, amount, rounds=6).short[0] > 0
 
 
-def test_keeping_the_plan_costs_more_than_any_timing(day: World) -> None:
+def test_keeping_the_plan_costs_more_than_any_timing(day: Scenario) -> None:
     free = Pages(day).under(np.zeros(len(day.amount))).utility
     best = optimum(day, day.amount)
     even = smooth(day, plan_of(day, np.linspace(0, len(day.at), 7).astype(int)), first=best.price)
     assert even <= best.bound * 1.0005 <= free * 1.0005
 
 
-def test_prices_reach_every_target_for_a_fraction_of_what_force_costs(day: World, controlled: Record) -> None:
+def test_prices_reach_every_target_for_a_fraction_of_what_force_costs(day: Scenario, controlled: Record) -> None:
     free = Pages(day).under(np.zeros(len(day.amount))).utility
     ours = measure(day, controlled, free)
-    greedy = measure(day, live(day, Greedy(day)), free)
-    fixed = measure(day, live(day, Constant(day, np.full(len(day.amount), 0.05))), free)
-    pid = measure(day, live(day, RankPid(day, TUNED), pages=RankPages(day)), free)
+    greedy = measure(day, run_day(day, Greedy(day)), free)
+    fixed = measure(day, run_day(day, Constant(day, np.full(len(day.amount), 0.05))), free)
+    pid = measure(day, run_day(day, RankPid(day, TUNED), pages=RankPages(day)), free)
     assert ours.short.max() < 3
     assert ours.pacing.mean() < 1.5
     assert ours.lost < 0.5 * greedy.lost
@@ -104,30 +104,30 @@ def test_prices_reach_every_target_for_a_fraction_of_what_force_costs(day: World
     assert ours.short.max() < pid.short.max()
 
 
-@pytest.mark.parametrize("trouble", [Trouble(late=200), Trouble(outage=(0.45, 0.55), restart=0.5)])
-def test_trouble_is_got_over(day: World, trouble: Trouble) -> None:
-    record = live(day, Controlled(day, knowing_nothing(day)), trouble)
+@pytest.mark.parametrize("trouble", [Disturbance(late=200), Disturbance(outage=(0.45, 0.55), restart=0.5)])
+def test_trouble_is_got_over(day: Scenario, trouble: Disturbance) -> None:
+    record = run_day(day, Controlled(day, uninformed_prices(day)), trouble)
     assert measure(day, record, 1.0).short.max() < 6
     if trouble.outage:
         assert back_within(day, record, 0.55, tolerance=0.05) < 0.5
 
 
-def test_the_same_seed_is_the_same_day_and_yesterday_is_another(day: World) -> None:
-    again, yesterday = world(SMALL, seed=5), world(SMALL, seed=5, day=0)
+def test_the_same_seed_is_the_same_day_and_yesterday_is_another(day: Scenario) -> None:
+    again, yesterday = make_scenario(SMALL, seed=5), make_scenario(SMALL, seed=5, day=0)
     assert np.array_equal(again.utility, day.utility)
     assert np.array_equal(yesterday.member, day.member)
     assert not np.array_equal(yesterday.utility[:100], day.utility[:100])
 
 
-def test_being_ahead_counts_only_while_pushed(day: World, controlled: Record) -> None:
+def test_being_ahead_counts_only_while_pushed(day: Scenario, controlled: Record) -> None:
     idle: F64 = np.zeros_like(controlled.push)
     assert (errors(day, replace(controlled, push=idle)) <= errors(day, controlled) + 1e-12).all()
     assert PUSHED > 0
 
 
 def test_guided_days_keep_every_hard_control() -> None:
-    small = world(replace(GUIDED, pages=300, viewers=100), seed=3)
+    small = make_scenario(replace(GUIDED, pages=300, viewers=100), seed=3)
     pages = GuidedPages(small)
-    live(small, Controlled(small, knowing_nothing(small)), Trouble(late=10), pages=pages, every=10)
+    run_day(small, Controlled(small, uninformed_prices(small)), Disturbance(late=10), pages=pages, every=10)
     assert pages.solved >= 250
     assert pages.broken == 0

@@ -20,7 +20,7 @@ from recsys.state import DAY_S
 from training.config import Config, ConfigError, read_config
 from training.dataset import read_timeline
 from training.registry import Registry
-from training.run.train import Outcome, run
+from training.run.train import TrainingResult, run
 
 FLAGS = ("home", "event_log", "registry", "model", "alias", "encoder", "vectors", "viewer_ttl_days")
 
@@ -75,7 +75,7 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def table(outcome: Outcome, config: Config) -> str:
+def table(outcome: TrainingResult, config: Config) -> str:
     """The models side by side, for people."""
     k, deep = config.evaluation.ndcg_at, config.evaluation.recall_at
     head = ("model", f"nDCG@{k}", f"recall@{deep}", f"coverage@{k}", f"nDCG@{k} over popularity, 95 % interval")
@@ -94,7 +94,7 @@ def table(outcome: Outcome, config: Config) -> str:
     return "\n".join([rows[0], "-" * len(rows[0]), *rows[1:]])
 
 
-def summary(outcome: Outcome, config: Config) -> dict[str, object]:
+def summary(outcome: TrainingResult, config: Config) -> dict[str, object]:
     """The same figures, for programs."""
     k, deep = config.evaluation.ndcg_at, config.evaluation.recall_at
     models = {

@@ -28,12 +28,12 @@ from recsys.types import F32
 from training import retrieval
 from training.config import Config
 from training.dataset import Timeline
-from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, cases, evaluate, gain
+from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, cases, evaluate, compare
 from training.examples import build_rows
 from training.metrics import Interval
-from training.moments import moments
-from training.ranker import Trained, quality, train
-from training.replay import Replay
+from training.moments import iter_decision_points
+from training.ranker import TrainedRanker, quality, train
+from training.replay import StateReplay
 
 PROBE = 64
 """Rows of the bundle's probe at most."""
@@ -46,11 +46,11 @@ class Models:
     since: float
     until: float
     retriever: Retriever
-    ranker: Trained
+    ranker: TrainedRanker
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """What a run leaves behind: the bundle, each model's result and its gain over popularity."""
 
     bundle: Bundle
@@ -65,7 +65,7 @@ Report = Callable[[str], None]
 
 def run(
     timeline: Timeline, catalog: Catalog, config: Config, now: float, report: Report, progress: bool = False
-) -> Outcome:
+) -> TrainingResult:
     """Train, evaluate, refit and pack. Same log, catalogue, configuration: same figures. `now` dates the bundle.
 
     Raises InvalidInput when the log is too small for any of the steps.
@@ -73,7 +73,7 @@ def run(
     share = config.split
     t1, t2 = timeline.cut(share.ranker + share.test), timeline.cut(share.test)
     report(f"learning from {timeline.index(t2):,} events up to {_day(t2)}")
-    models = learn(timeline, catalog, config, t1, t2, progress)
+    models = fit(timeline, catalog, config, t1, t2, progress)
 
     at = cases(timeline, catalog, t2)
     report(f"evaluating on {len(at):,} viewers from {_day(t2)} on")
@@ -86,28 +86,28 @@ def run(
     results = tuple(
         evaluate(name, lister, at, len(catalog), config.evaluation, progress) for name, lister in listers.items()
     )
-    gains = tuple(gain(result, results[0], config.evaluation, config.seed) for result in results)
-    metrics = figures(results, gains, len(at), config) | _calibration(timeline, catalog, config, models, progress)
+    gains = tuple(compare(result, results[0], config.evaluation, config.seed) for result in results)
+    metrics = summary_metrics(results, gains, len(at), config) | _calibration(timeline, catalog, config, models, progress)
 
     if config.refit:
         report(f"learning again from all {len(timeline.events):,} events")
-        models = learn(timeline, catalog, config, timeline.cut(share.ranker), timeline.end, progress)
-    return Outcome(_bundle(timeline, catalog, config, models, metrics, now), results, gains, len(at))
+        models = fit(timeline, catalog, config, timeline.cut(share.ranker), timeline.end, progress)
+    return TrainingResult(_bundle(timeline, catalog, config, models, metrics, now), results, gains, len(at))
 
 
-def learn(
+def fit(
     timeline: Timeline, catalog: Catalog, config: Config, since: float, until: float, progress: bool = False
 ) -> Models:
     """A ranker on moments in [since, until) over retrieval as of `since`, then retrieval as of `until` for it."""
     before = retrieval.fit(retrieval.interactions(timeline.before(since), catalog), config.als, config.seed)
-    at = moments(timeline, catalog, since, until, config.examples)
+    at = iter_decision_points(timeline, catalog, since, until, config.examples)
     rows = build_rows(timeline, catalog, before, at, config.examples.negatives, config.seed, progress)
     ranker = train(rows, config.network, config.seed, progress)
     retriever = retrieval.fit(retrieval.interactions(timeline.before(until), catalog), config.als, config.seed)
     return Models(since, until, retriever, ranker)
 
 
-def figures(results: tuple[Result, ...], gains: tuple[Interval, ...], viewers: int, config: Config) -> dict[str, float]:
+def summary_metrics(results: tuple[Result, ...], gains: tuple[Interval, ...], viewers: int, config: Config) -> dict[str, float]:
     """All figures of the evaluation by name, as bundle and registry keep them."""
     named = {"test_viewers": float(viewers)}
     for result, over in zip(results, gains, strict=True):
@@ -125,7 +125,7 @@ def _calibration(
 ) -> dict[str, float]:
     """How well the evaluated ranker's probabilities hold on moments after the split."""
     sizes = config.examples.model_copy(update={"max_moments": config.evaluation.calibration_moments})
-    at = moments(timeline, catalog, models.until, timeline.end, sizes)
+    at = iter_decision_points(timeline, catalog, models.until, timeline.end, sizes)
     rows = build_rows(timeline, catalog, models.retriever, at, config.examples.negatives, config.seed, progress)
     return quality(models.ranker.network, rows)
 
@@ -134,7 +134,7 @@ def _bundle(
     timeline: Timeline, catalog: Catalog, config: Config, models: Models, metrics: dict[str, float], now: float
 ) -> Bundle:
     """Everything serving needs, with a probe of rows that no weight was learned from."""
-    replay = Replay(timeline, catalog)
+    replay = StateReplay(timeline, catalog)
     replay.advance(timeline.index(models.until))
     retriever, held_out = models.retriever, models.ranker.held_out
     popularity: F32 = replay.stats(models.until).popularity()[catalog.rows(retriever.item_ids)]

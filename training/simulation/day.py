@@ -10,7 +10,7 @@ import numpy as np
 
 from recsys.types import F64
 from training.simulation.pages import Pages
-from training.simulation.world import I64, World
+from training.simulation.world import I64, Scenario
 
 Plan = Callable[[int, float, float], float]
 """(target, attention served since its start, unix second) -> attention it should have by then."""
@@ -28,12 +28,12 @@ class Counters:
 
     page: int
     now: float
-    credit: F64
+    delivered: F64
     served: F64
-    upto: float
+    until_offset: float
 
 
-class Steer(Protocol):
+class Strategy(Protocol):
     """A way to steer. `push` [C]: how hard each target is pushed now, 0 = not at all."""
 
     push: F64
@@ -46,7 +46,7 @@ class Steer(Protocol):
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Disturbance:
     """What goes wrong. late: pages until an impression is counted; outage: first and last part of the day during which
     counters stand still; restart: part of the day after which every process is restarted (None = never)."""
 
@@ -70,16 +70,16 @@ class Record:
     utility: float
     credit: F64
     page: I64
-    won: F64
-    served: F64
+    delivered: F64
+    available: F64
     push: F64
 
 
-def live(
-    day: World, steer: Steer, trouble: Trouble | None = None, *, every: int = 50, pages: Pages | None = None
+def run_day(
+    day: Scenario, steer: Strategy, trouble: Disturbance | None = None, *, every: int = 50, pages: Pages | None = None
 ) -> Record:
     """Serve the day. `every`: pages between two looks at the counters."""
-    trouble, pages = trouble or Trouble(), pages or Pages(day)
+    trouble, pages = trouble or Disturbance(), pages or Pages(day)
     t, c = len(day.at), len(day.amount)
     firsts = np.arange(0, t, every)
     marks = set(np.unique(np.linspace(0, len(firsts) - 1, 200).astype(int)).tolist())
@@ -95,7 +95,7 @@ def live(
             restarted = True
         known = _known(first, trouble, t)
         served = np.maximum(known - begin, 0) * per_page
-        upto = float(day.at[known - 1]) if known else day.begin
+        upto = float(day.at[known - 1]) if known else day.start_at
         bonus = steer.bonus(Counters(first, float(day.at[first]), history[known // every], served, upto))
         batch = pages.boosted(first, last, bonus)
         utility, won = utility + batch.utility, won + batch.credit
@@ -115,7 +115,7 @@ def live(
     )
 
 
-def _known(page: int, trouble: Trouble, pages: int) -> int:
+def _known(page: int, trouble: Disturbance, pages: int) -> int:
     """How many pages the counters show when `page` pages are served."""
     if trouble.outage is not None:
         first, last = (int(part * pages) for part in trouble.outage)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.guidance.solver import solve
 from recsys.types import F64, I32
 from training.simulation.pages import Pages, Served
-from training.simulation.world import World
+from training.simulation.world import Scenario
 
 FLOOR, COMMERCIAL, WITHIN = 0.3, 0.5, 4
 
@@ -21,7 +21,7 @@ FLOOR, COMMERCIAL, WITHIN = 0.3, 0.5, 4
 class GuidedPages(Pages):
     """As `Pages`. `solved` pages were made, `broken` of them break a control."""
 
-    def __init__(self, day: World) -> None:
+    def __init__(self, day: Scenario) -> None:
         super().__init__(day)
         self.solved = self.broken = 0
 
@@ -34,7 +34,7 @@ class GuidedPages(Pages):
             utility = day.utility[t, rows].astype(np.float64)
             solution = solve(utility + bonus[rows], day.attention, bounds, effort="fast")
             self.solved += 1
-            self.broken += bool(bounds.broken(solution.chosen).any())
+            self.broken += bool(bounds.violated_by(solution.chosen).any())
             page = rows[solution.chosen]
             worth += float(day.attention @ utility[solution.chosen])
             priced += float(day.attention @ (utility + bonus[rows])[solution.chosen])
@@ -42,14 +42,14 @@ class GuidedPages(Pages):
         return Served(worth, priced, credit)
 
 
-def _bounds(day: World, rows: I32) -> Bounds:
+def _bounds(day: Scenario, rows: I32) -> PageConstraints:
     k = np.arange(1, len(day.attention) + 1)
     floor = np.floor(FLOOR * k + 1e-9).astype(np.int32)
     floor[-1] = np.ceil(FLOOR * len(k) - 1e-9)
     cap = k.astype(np.int32)
     cap[-1] = int(COMMERCIAL * len(k))
-    free = Bounds.free(rows, len(k))
-    return Bounds(
+    free = PageConstraints.free(rows, len(k))
+    return PageConstraints(
         **{
             **vars(free),
             "active": np.ones(3, np.bool_),

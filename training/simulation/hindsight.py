@@ -22,11 +22,11 @@ from scipy.sparse import block_diag, csr_matrix, hstack, vstack  # type: ignore[
 
 from recsys.types import F64
 from training.simulation.pages import Pages
-from training.simulation.world import World
+from training.simulation.world import Scenario
 
 
 @dataclass(frozen=True)
-class Hindsight:
+class OfflineOptimum:
     """value: utility of the optimal mixture; bound: proven, no plan is worth more; price [C]: dual prices;
     short [C]: attention that cannot be won at all, whatever the price (0 where the amount is feasible)."""
 
@@ -42,8 +42,8 @@ class Hindsight:
 
 
 def optimum(
-    day: World, amount: F64, *, blocks: int = 16, rounds: int = 40, gap: float = 2e-4, first: F64 | None = None
-) -> Hindsight:
+    day: Scenario, amount: F64, *, blocks: int = 16, rounds: int = 40, gap: float = 2e-4, first: F64 | None = None
+) -> OfflineOptimum:
     """The optimum over the pages of `day` for these amounts ([C], attention)."""
     pages, c = Pages(day), len(amount)
     edges = np.linspace(0, len(day.at), blocks + 1).astype(int)
@@ -69,7 +69,7 @@ def optimum(
         mix = 0.5 if turn < 12 else 0.8
         price = (1 - mix) * best_price + mix * np.minimum(master_price, 1.0)
     assert answer is not None
-    return Hindsight(answer, float(bound), best_price, short)
+    return OfflineOptimum(answer, float(bound), best_price, short)
 
 
 def _master(
@@ -93,7 +93,7 @@ def _master(
     return float(-solved.fun * scale), -np.asarray(solved.ineqlin.marginals), short
 
 
-def smooth(day: World, plan: F64, first: F64 | None = None) -> float:
+def smooth(day: Scenario, plan: F64, first: F64 | None = None) -> float:
     """Utility of the optimum that keeps the plan in every block.
 
     plan  [B + 1, C]  attention that each target should have at the edges of B blocks of equally many pages
@@ -101,6 +101,6 @@ def smooth(day: World, plan: F64, first: F64 | None = None) -> float:
     blocks = len(plan) - 1
     edges = np.linspace(0, len(day.at), blocks + 1).astype(int)
     return sum(
-        optimum(day.part(int(a), int(b)), plan[n + 1] - plan[n], blocks=4, first=first).bound
+        optimum(day.slice(int(a), int(b)), plan[n + 1] - plan[n], blocks=4, first=first).bound
         for n, (a, b) in enumerate(pairwise(edges))
     )

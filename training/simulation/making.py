@@ -10,10 +10,10 @@ from recsys.guidance.targets.forecast import MONDAY, Forecast
 from recsys.types import F64, Bool
 from training.simulation.guided import GuidedPages
 from training.simulation.pages import Pages
-from training.simulation.world import DAY_S, I64, QUARTERS, Recipe, World
+from training.simulation.world import DAY_S, I64, QUARTERS, Recipe, Scenario
 
 
-def world(recipe: Recipe, seed: int, day: int = 1) -> World:
+def make_scenario(recipe: Recipe, seed: int, day: int = 1) -> Scenario:
     """A day of the world with this seed: `day` 0 is yesterday, with the same items, viewers and targets.
 
     Amounts are set as a newsroom would: by what such items usually get, and they can all be reached.
@@ -36,7 +36,7 @@ def world(recipe: Recipe, seed: int, day: int = 1) -> World:
     utility = (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
     attention = 1.0 / np.log2(np.arange(2, recipe.slots + 2))
     start, embargo = _starts(recipe, member)
-    made = World(
+    made = Scenario(
         recipe, utility, member, np.r_[np.ones(member.shape[1] - 1), -1.0], np.zeros(member.shape[1]), start, embargo,
         few, outlets, attention, at, viewer, Forecast(np.tile(expected * attention.sum() / (DAY_S / QUARTERS), 7)),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def _starts(recipe: Recipe, member: Bool) -> tuple[F64, F64]:
     return start, embargo
 
 
-def _amounts(day: World) -> F64:
+def _amounts(day: Scenario) -> F64:
     """What is asked: 2.5 times what few items would get by themselves, 1.6 times for small outlets, and so on."""
     recipe, whole = day.recipe, float(day.attention.sum() * len(day.at))
     pages = GuidedPages(day) if recipe.hard else Pages(day)

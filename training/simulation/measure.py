@@ -9,14 +9,14 @@ import numpy as np
 from recsys.types import F64
 from training.simulation.day import Record
 from training.simulation.steers import plan_of
-from training.simulation.world import World
+from training.simulation.world import Scenario
 
 PUSHED = 0.01
 """Play equivalents per unit of attention above which a target counts as pushed."""
 
 
 @dataclass(frozen=True)
-class Measures:
+class DeliveryErrors:
     """All in per cent.
 
     lost         utility lost against a day without targets
@@ -31,26 +31,26 @@ class Measures:
     over: F64
 
 
-def measure(day: World, record: Record, free: float) -> Measures:
+def measure(day: Scenario, record: Record, free: float) -> DeliveryErrors:
     """The figures of a day. `free`: utility of the same day without targets."""
     part = record.credit / day.amount
     short = np.maximum(np.where(day.sign > 0, 1.0 - part, part - 1.0), 0.0)
     over = np.where(day.sign > 0, np.maximum(part - 1.0, 0.0), 0.0)
     lost = 100.0 * (1.0 - record.utility / free)
-    return Measures(lost, 100.0 * short, 100.0 * errors(day, record).mean(axis=0), 100.0 * over)
+    return DeliveryErrors(lost, 100.0 * short, 100.0 * errors(day, record).mean(axis=0), 100.0 * over)
 
 
-def errors(day: World, record: Record) -> F64:
+def errors(day: Scenario, record: Record) -> F64:
     """[P, C] distance from the plan at each moment, as part of the amount.
 
     Being ahead of the plan counts while the target is pushed: what comes by itself, at a price of nothing, is no error
     of whoever steers, and a target is not there to hold it back. What was delivered beyond the amount is `over`.
     """
-    ahead = (record.won - plan_of(day, record=record)) / day.amount * day.sign
+    ahead = (record.delivered - plan_of(day, record=record)) / day.amount * day.sign
     return np.where(record.push > PUSHED, np.abs(ahead), np.maximum(-ahead, 0.0))
 
 
-def back_within(day: World, record: Record, since: float, tolerance: float = 0.02) -> float:
+def back_within(day: Scenario, record: Record, since: float, tolerance: float = 0.02) -> float:
     """After an outage that ended when part `since` of the pages was served: part of the remaining pages until all
     targets are within `tolerance` of their plan, and stay so for at least a tenth of the rest."""
     off = errors(day, record).max(axis=1) > tolerance

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from recsys.types import F32, F64, I32, Bool
-from training.simulation.world import I64, World
+from training.simulation.world import I64, Scenario
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Served:
 class Pages:
     """Serves the pages of a world in order. Counts, per viewer and target, what was shown, for frequency caps."""
 
-    def __init__(self, day: World, cap: I64 | None = None) -> None:
+    def __init__(self, day: Scenario, cap: I64 | None = None) -> None:
         """`cap` [C]: impressions of a target's items per viewer and day, 0 = no cap."""
         self.day = day
         self.cap = np.zeros(day.member.shape[1], np.int64) if cap is None else cap

@@ -27,7 +27,7 @@ from numba import njit
 from recsys.types import F32, F64, Bool
 from training.simulation.day import Counters
 from training.simulation.pages import Pages, Served
-from training.simulation.world import World
+from training.simulation.world import Scenario
 
 WINDOW_S = 30.0
 
@@ -48,10 +48,10 @@ TUNED = Settings(200.0, 0.03, 0.0)
 class RankPid:
     """Steers by shifting ranks; its `bonus` carries the outputs, which `RankPages` turns into shifts."""
 
-    def __init__(self, day: World, settings: Settings) -> None:
+    def __init__(self, day: Scenario, settings: Settings) -> None:
         self._day, self._settings = day, settings
         self.push: F64 = np.zeros(len(day.amount))
-        self._last_s = np.full(len(day.amount), day.begin)
+        self._last_s = np.full(len(day.amount), day.start_at)
         self._error = np.zeros(len(day.amount))
         self._sum = np.zeros(len(day.amount))
         self._output = np.zeros(len(day.amount))
@@ -66,7 +66,7 @@ class RankPid:
                 continue
             whole = day.forecast.mass(float(day.start[c]), day.end)
             wanted = max(day.amount[c] * day.forecast.mass(float(day.start[c]), seen.now) / whole, 1.0)
-            error = 1.0 - seen.credit[c] / wanted
+            error = 1.0 - seen.delivered[c] / wanted
             step_s = seen.now - self._last_s[c]
             if step_s >= WINDOW_S or self._output[c] == 0.0:
                 step_s = max(step_s, 1.0)

@@ -68,7 +68,7 @@ GUIDED = Recipe("hard controls", pages=4_000, items=120, viewers=800, slots=12, 
 
 
 @dataclass(frozen=True)
-class World:
+class Scenario:
     """One day. T pages, I items, C targets, K slots.
 
     utility    [T, I]  utility of each item for the page's viewer, in play equivalents
@@ -100,7 +100,7 @@ class World:
     forecast: Forecast
 
     @property
-    def begin(self) -> float:
+    def start_at(self) -> float:
         """Unix second at which the day begins."""
         return float(MONDAY)
 
@@ -109,7 +109,7 @@ class World:
         """Unix second of every deadline."""
         return float(MONDAY + DAY_S)
 
-    def part(self, first: int, last: int) -> World:
+    def slice(self, first: int, last: int) -> Scenario:
         """Pages `first` up to `last`; targets as they are."""
         cut = slice(first, last)
         return replace(self, utility=self.utility[cut], at=self.at[cut], viewer=self.viewer[cut])

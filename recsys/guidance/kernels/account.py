@@ -9,7 +9,7 @@ import numpy as np
 from recsys.guidance.kernels import kernel
 from recsys.guidance.kernels.assignment import FAR, assign
 from recsys.guidance.kernels.columns import best_columns
-from recsys.guidance.kernels.layout import Layout
+from recsys.guidance.kernels.layout import Instance
 from recsys.guidance.kernels.page import State
 from recsys.guidance.kernels.prices import Prices, profits
 from recsys.types import F64
@@ -21,7 +21,7 @@ CLEAR = 0.07
 
 
 @kernel
-def adders(layout: Layout, prices: Prices) -> tuple[F64, F64]:
+def adders(layout: Instance, prices: Prices) -> tuple[F64, F64]:
     """What the prices of rows add to a member of a group in each slot [G, K], and what those of windows do [G, K]."""
     groups, slots = layout.lower.shape
     rows, runs = np.zeros((groups, slots)), np.zeros((groups, slots))
@@ -39,7 +39,7 @@ def adders(layout: Layout, prices: Prices) -> tuple[F64, F64]:
 
 
 @kernel
-def account(layout: Layout, state: State, order: np.ndarray, price: F64, credit: F64) -> None:
+def price_report(layout: Instance, state: State, order: np.ndarray, price: F64, credit: F64) -> None:
     """Fills price [C] of one unit of each control and credit [C, N]: what prices add to each candidate in its slot.
 
     A candidate's slot is its own on the page, else the one that its value would give it. order [N] as in `lay_out`.
@@ -66,7 +66,7 @@ def account(layout: Layout, state: State, order: np.ndarray, price: F64, credit:
                 credit[layout.run_owner[g], order[a]] += runs[g, slot[a]]
 
 
-class Bench(NamedTuple):
+class LeaveOneOutWorkspace(NamedTuple):
     """Where pages under fewer prices are made: the few items that might stand on one, and room for their assignment.
 
     column [M], free [F] slots; rows, runs [G, K]: what prices add; whole [F, M]: profits under all prices
@@ -87,7 +87,7 @@ class Bench(NamedTuple):
 
 
 @kernel
-def bench_of(layout: Layout, state: State) -> Bench:
+def workspace_of(layout: Instance, state: State) -> LeaveOneOutWorkspace:
     """The items of the page, the best by value, and those that prices rate nearest; from where prices last stood."""
     n, slots = len(layout.value), len(layout.pin)
     free = np.flatnonzero(layout.pin < 0)
@@ -96,7 +96,7 @@ def bench_of(layout: Layout, state: State) -> Bench:
         taken[state.page[k]] = True
     for a in range(min(n, slots)):
         taken[a] = True
-    for a in best_columns(state.margin, min(n, slots), state.held):
+    for a in best_columns(state.reduced_value, min(n, slots), state.polyak_level):
         taken[a] = True
     for k in range(slots):
         if layout.pin[k] >= 0:
@@ -105,22 +105,22 @@ def bench_of(layout: Layout, state: State) -> Bench:
     m = len(column)
     wage, page = np.zeros(m), np.full(len(free), -1, np.int64)
     for a in range(m):
-        wage[a] = state.wage[column[a]]
+        wage[a] = state.item_price[column[a]]
     for f in range(len(free)):
-        a = np.searchsorted(column, state.held[f])
-        page[f] = a if a < m and column[a] == state.held[f] else -1
+        a = np.searchsorted(column, state.polyak_level[f])
+        page[f] = a if a < m and column[a] == state.polyak_level[f] else -1
     rows, runs = adders(layout, state.prices)
     profit, whole = np.empty((m, slots)), np.empty((len(free), m))
     profits(layout, column, rows + runs, np.ones(len(rows), np.bool_), profit)
     for f in range(len(free)):
         whole[f] = profit[:, free[f]]
-    return Bench(
+    return LeaveOneOutWorkspace(
         column, free, rows, runs, whole, whole.copy(), page, np.empty(len(free)), wage, page.copy(), wage.copy()
     )
 
 
 @kernel
-def without(layout: Layout, bench: Bench, one: int, other: int) -> None:
+def without(layout: Instance, bench: LeaveOneOutWorkspace, one: int, other: int) -> None:
     """Fills the bench's page: the assignment under all prices but those of two controls (or one, twice)."""
     free, flat = bench.free, bench.flat
     flat[:] = bench.whole
@@ -143,7 +143,7 @@ def without(layout: Layout, bench: Bench, one: int, other: int) -> None:
 
 
 @kernel
-def lead(bench: Bench, a: int, there: bool) -> float:
+def lead(bench: LeaveOneOutWorkspace, a: int, there: bool) -> float:
     """By how much column a stands on the bench's page, or stays off it: what its worth there could change."""
     if there:
         return float(bench.wage[a])
@@ -154,8 +154,8 @@ def lead(bench: Bench, a: int, there: bool) -> float:
 
 
 @kernel
-def without_each(
-    layout: Layout, state: State, order: np.ndarray, price: F64, credit: F64, stays: np.ndarray, pair: np.ndarray
+def leave_one_out(
+    layout: Instance, state: State, order: np.ndarray, price: F64, credit: F64, stays: np.ndarray, pair: np.ndarray
 ) -> None:
     """Fills stays [C, N]: whether a candidate would be on the page without a control, as far as other prices tell.
 
@@ -169,7 +169,7 @@ def without_each(
     for k in range(slots):
         on[state.page[k]] = True
         stays[:, order[state.page[k]]] = True
-    bench = bench_of(layout, state)
+    bench = workspace_of(layout, state)
     column, m = bench.column, len(bench.column)
     if m < len(bench.free):
         return

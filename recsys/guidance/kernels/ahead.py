@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys.guidance.kernels import kernel
 from recsys.guidance.kernels.assignment import FAR
-from recsys.guidance.kernels.layout import Layout, belongs
+from recsys.guidance.kernels.layout import Instance, is_member
 from recsys.guidance.kernels.prices import Prices
 from recsys.types import F64
 
@@ -22,7 +22,7 @@ LISTED = 48
 
 
 @kernel
-def surplus(layout: Layout, prices: Prices, group: int, out: F64) -> None:
+def surplus(layout: Instance, prices: Prices, group: int, out: F64) -> None:
     """Fills out[c, k]: what placing the (c + 1)-th member of a group in slot k costs in slack of the floors to come."""
     slots = out.shape[1]
     out[:] = 0.0
@@ -34,7 +34,7 @@ def surplus(layout: Layout, prices: Prices, group: int, out: F64) -> None:
 
 
 @kernel
-def short_of_cap(layout: Layout, prices: Prices, group: int, price: F64) -> None:
+def short_of_cap(layout: Instance, prices: Prices, group: int, price: F64) -> None:
     """Fills price[k]: what each member too few in the first k + 1 slots costs in slack of the cap there."""
     price[:] = 0.0
     for r in range(len(prices.row)):
@@ -43,7 +43,7 @@ def short_of_cap(layout: Layout, prices: Prices, group: int, price: F64) -> None
 
 
 @kernel
-def ahead(layout: Layout, group: int, over: F64, cap_price: F64, with_member: F64, without: F64, least: F64) -> None:
+def cost_to_go(layout: Instance, group: int, over: F64, cap_price: F64, with_member: F64, without: F64, least: F64) -> None:
     """Fills least[k, c]: the least loss of slots k.. when c members stand before k, by this group's limits alone.
 
     with_member, without [K]: least loss of any column in the group, or outside it, in each slot
@@ -59,7 +59,7 @@ def ahead(layout: Layout, group: int, over: F64, cap_price: F64, with_member: F6
                 if count < layout.lower[group, k] or count > layout.upper[group, k]:
                     continue
                 if pinned >= 0:
-                    if belongs(layout.mask, pinned, group) != member:
+                    if is_member(layout.mask, pinned, group) != member:
                         continue
                     here = 0.0
                 else:
@@ -93,7 +93,7 @@ def in_order(loss: F64, k: int, limit: float, listed: np.ndarray) -> tuple[int, 
     return count, beyond
 
 
-class Ahead(NamedTuple):
+class Lookahead(NamedTuple):
     """What prices say of the slots to come, group by group; X priced groups.
 
     group [X], which [G]  the priced groups, and the place of each group among them (-1 = not priced)
@@ -111,8 +111,8 @@ class Ahead(NamedTuple):
 
 @kernel
 def look_ahead(
-    layout: Layout, column: np.ndarray, prices: Prices, loss: F64, listed: np.ndarray, lists: np.ndarray, beyond: F64
-) -> Ahead:
+    layout: Instance, column: np.ndarray, prices: Prices, loss: F64, listed: np.ndarray, lists: np.ndarray, beyond: F64
+) -> Lookahead:
     """The tables of `Ahead` for columns whose loss beyond the lists is at least `beyond` [K]."""
     groups, slots = layout.lower.shape
     priced = np.zeros(groups, np.bool_)
@@ -132,9 +132,9 @@ def look_ahead(
             inside[k] = outside[k] = beyond[k]
             for y in range(lists[k] - 1, -1, -1):
                 a = listed[k, y]
-                if belongs(layout.mask, column[a], g):
+                if is_member(layout.mask, column[a], g):
                     inside[k] = loss[k, a]
                 else:
                     outside[k] = loss[k, a]
-        ahead(layout, g, over[x], cap[x], inside, outside, least[x])
-    return Ahead(group, which, over, cap, least)
+        cost_to_go(layout, g, over[x], cap[x], inside, outside, least[x])
+    return Lookahead(group, which, over, cap, least)

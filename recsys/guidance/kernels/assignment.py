@@ -33,7 +33,7 @@ def assign(profit: F64, page: np.ndarray, rent: F64, wage: F64) -> None:
                 page[f] = -1
     for a in range(m):
         if holder[a] < 0 and wage[a] > 0.0:
-            _let_go(profit, page, rent, wage, holder, a)
+            _release(profit, page, rent, wage, holder, a)
     for f in range(rows):
         if page[f] < 0:
             for a in range(m):
@@ -86,7 +86,7 @@ def assign(profit: F64, page: np.ndarray, rent: F64, wage: F64) -> None:
 
 
 @kernel
-def _let_go(profit: F64, page: np.ndarray, rent: F64, wage: F64, holder: np.ndarray, item: int) -> None:
+def _release(profit: F64, page: np.ndarray, rent: F64, wage: F64, holder: np.ndarray, item: int) -> None:
     """Nobody pays for an item that nobody holds: its wage sinks until a row wants it, or it or another's reaches 0.
 
     The shortest way over rows that would rather have an item of the way and the items that they leave.

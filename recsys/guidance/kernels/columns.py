@@ -6,12 +6,12 @@ import numpy as np
 
 from recsys.guidance.kernels import kernel
 from recsys.guidance.kernels.assignment import FAR
-from recsys.guidance.kernels.layout import Layout, belongs
+from recsys.guidance.kernels.layout import Instance, is_member
 from recsys.types import F64
 
 
 @kernel
-def first_columns(layout: Layout, count: int) -> np.ndarray:
+def initial_working_set(layout: Instance, count: int) -> np.ndarray:
     """A first working set of about `count` items: the best that caps admit, and supply for each floor."""
     n = len(layout.value)
     groups, slots = layout.lower.shape
@@ -48,7 +48,7 @@ def first_columns(layout: Layout, count: int) -> np.ndarray:
             for i in range(n):
                 if wanted == 0:
                     break
-                if belongs(layout.mask, i, g):
+                if is_member(layout.mask, i, g):
                     wanted -= 1
                     if not taken[i]:
                         taken[i] = True
@@ -86,7 +86,7 @@ def best_columns(margin: F64, count: int, keep: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def within_reach(margin: F64, wage: F64, inside: np.ndarray, budget: float, most: int) -> tuple[np.ndarray, float]:
+def select_within_bound(margin: F64, wage: F64, inside: np.ndarray, budget: float, most: int) -> tuple[np.ndarray, float]:
     """Items that a page may hold without losing more than `budget`, in order of the layout; the least that others lose.
 
     margin, wage [N]: as in `State`; at most `most` of those not `inside` are taken, the ones that lose least
@@ -107,7 +107,7 @@ def within_reach(margin: F64, wage: F64, inside: np.ndarray, budget: float, most
 
 
 @kernel
-def place(layout: Layout, column: np.ndarray, items: np.ndarray, page: np.ndarray, used: np.ndarray) -> None:
+def place(layout: Instance, column: np.ndarray, items: np.ndarray, page: np.ndarray, used: np.ndarray) -> None:
     """Fills page [K] with the columns of `items` [K]; the best columns left stand where an item is not a column."""
     slots = len(page)
     used[:] = False
@@ -126,7 +126,7 @@ def place(layout: Layout, column: np.ndarray, items: np.ndarray, page: np.ndarra
 
 
 @kernel
-def twins(layout: Layout, column: np.ndarray) -> np.ndarray:
+def duplicates(layout: Instance, column: np.ndarray) -> np.ndarray:
     """[M] the next better column in the same groups, -1 = none."""
     m, words = len(column), layout.mask.shape[1]
     twin = np.full(m, -1, np.int64)

@@ -11,11 +11,11 @@ from recsys.guidance.kernels import kernel
 from recsys.types import I32, Bool
 
 DONE, LIMIT = 0, 1
-REMEMBERED = 40_000  # dead ends
+MAX_NOGOODS = 40_000  # dead ends
 
 
 @kernel
-def first_page(
+def depth_first(
     member: Bool,
     lower: I32,
     upper: I32,
@@ -55,7 +55,7 @@ def first_page(
                     must[k, musts[k]] = g
                     musts[k] += 1
             key[k] = _state(k, count, page, lower, room, run_within, member, family, family_size, slots, groups)
-            if _known(dead, key[k]):
+            if _is_nogood(dead, key[k]):
                 k -= 1
                 continue
         elif page[k] >= 0:
@@ -76,8 +76,8 @@ def first_page(
             page[k], used[i], placed = i, True, True
             break
         if not placed:
-            if remembered < REMEMBERED:
-                _remember(dead, key[k])
+            if remembered < MAX_NOGOODS:
+                _add_nogood(dead, key[k])
                 remembered += 1
             k -= 1
             continue
@@ -188,7 +188,7 @@ def _state(
 
 
 @kernel
-def _known(table: np.ndarray, key: np.uint64) -> bool:
+def _is_nogood(table: np.ndarray, key: np.uint64) -> bool:
     at = key & np.uint64(len(table) - 1)
     while table[at] != 0:
         if table[at] == key:
@@ -198,7 +198,7 @@ def _known(table: np.ndarray, key: np.uint64) -> bool:
 
 
 @kernel
-def _remember(table: np.ndarray, key: np.uint64) -> None:
+def _add_nogood(table: np.ndarray, key: np.uint64) -> None:
     at = key & np.uint64(len(table) - 1)
     while table[at] != 0:
         at = (at + np.uint64(1)) & np.uint64(len(table) - 1)

@@ -13,26 +13,26 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.guidance.kernels import kernel
-from recsys.guidance.kernels.ahead import LISTED, Ahead, in_order, look_ahead
+from recsys.guidance.kernels.ahead import LISTED, Lookahead, in_order, look_ahead
 from recsys.guidance.kernels.assignment import FAR
-from recsys.guidance.kernels.layout import Layout, belongs
-from recsys.guidance.kernels.partial import Partial, Slot, cull, find, is_used, name_of, room_for, settle, wages_of
+from recsys.guidance.kernels.layout import Instance, is_member
+from recsys.guidance.kernels.partial import Beam, SlotRooms, prune, find, is_used, state_hash, room_for, commit, item_prices_of
 from recsys.guidance.kernels.prices import Prices
 from recsys.types import F64
 
 
 @kernel
-def demands(
-    layout: Layout,
+def slot_demands(
+    layout: Instance,
     column: np.ndarray,
     prices: Prices,
-    to_come: Ahead,
+    to_come: Lookahead,
     spaced: np.ndarray,
-    partial: Partial,
+    partial: Beam,
     now: int,
     s: int,
     k: int,
-    slot: Slot,
+    slot: SlotRooms,
 ) -> tuple[float, float]:
     """Fills `slot` for partial page s in slot k.
 
@@ -50,7 +50,7 @@ def demands(
         within = layout.run_within[g]
         near = 0
         for q in range(max(0, k - within + 1), k):
-            near += belongs(mask, layout.pin[q] if page[q] < 0 else column[page[q]], g)
+            near += is_member(mask, layout.pin[q] if page[q] < 0 else column[page[q]], g)
         if near >= layout.run_most[g]:
             full[g >> 6] |= np.uint64(1) << np.uint64(g & 63)
         if k - within + 1 >= 0:  # slack of the window that ends here, if no member is placed
@@ -66,7 +66,7 @@ def demands(
 
 
 @kernel
-def surcharge(
+def penalty(
     groups_of: np.ndarray,
     item: int,
     run_within: np.ndarray,
@@ -97,8 +97,8 @@ def surcharge(
 
 
 @kernel
-def search(
-    layout: Layout,
+def beam_search(
+    layout: Instance,
     column: np.ndarray,
     twin: np.ndarray,
     prices: Prices,
@@ -121,7 +121,7 @@ def search(
             lists[k], beyond[k] = in_order(loss, k, budget, listed[k])
     to_come = look_ahead(layout, column, prices, loss, listed, lists, beyond)
     known = len(to_come.group)
-    wages = wages_of(layout, loss, wage)
+    wages = item_prices_of(layout, loss, wage)
     spaced = np.flatnonzero(layout.run_within > 0)
     reach = max(0, layout.run_within.max() - 1) if len(spaced) else 0
     back = np.zeros(slots)  # the most that an item takes back of what a slot is charged in advance
@@ -136,7 +136,7 @@ def search(
     which, group, run_within = to_come.which, to_come.group, layout.run_within
     need, full = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
     stays, joins = np.zeros(known), np.zeros(known)
-    slot = Slot(need, full, stays, joins)
+    slot = SlotRooms(need, full, stays, joins)
     states, now, dropped, stamp = 1, 0, FAR, 0
     for k in range(slots):
         after, pinned = 1 - now, layout.pin[k] >= 0
@@ -144,7 +144,7 @@ def search(
         stamp += 1
         for s in range(states):
             before = lost_of[now, s]
-            base, rest = demands(layout, column, prices, to_come, spaced, partial, now, s, k, slot)
+            base, rest = slot_demands(layout, column, prices, to_come, spaced, partial, now, s, k, slot)
             unpaid = 0.0
             for z in range(len(wages.column)):
                 if not is_used(used, now, s, wages.column[z]):
@@ -175,14 +175,14 @@ def search(
                     fits &= (need[word] & ~mask[i, word]) == 0 and (full[word] & mask[i, word]) == 0
                 if not fits:
                     continue
-                lost = base + r + surcharge(groups_of, i, run_within, run, which, over, cap, count, now, s, k)
+                lost = base + r + penalty(groups_of, i, run_within, run, which, over, cap, count, now, s, k)
                 if lost > budget:
                     continue
                 ahead_of = unpaid
                 if a >= 0 and wages.place[a] >= 0:
                     ahead_of -= wages.late[k + 1, wages.place[a]]
                 for x in range(known):
-                    ahead_of = max(ahead_of, joins[x] if belongs(mask, i, group[x]) else stays[x])
+                    ahead_of = max(ahead_of, joins[x] if is_member(mask, i, group[x]) else stays[x])
                 key = lost + ahead_of
                 if key > budget:
                     continue
@@ -191,7 +191,7 @@ def search(
                     continue
                 born += 1
                 # the same items in another order, with the same last ones: only the better goes on
-                name = name_of(names[now, s], page, now, s, a, k, reach)
+                name = state_hash(names[now, s], page, now, s, a, k, reach)
                 same, at = find(table, stamps, names, after, name, stamp)
                 if same >= 0:
                     if lost < lost_of[after, same]:
@@ -199,7 +199,7 @@ def search(
                         parent[same], placed[same] = s, a
                     continue
                 if children == len(parent):
-                    children, bar, dropped = cull(partial, after, children, width, dropped)
+                    children, bar, dropped = prune(partial, after, children, width, dropped)
                     stamp += 1
                     for z in range(children):
                         _, at = find(table, stamps, names, after, names[after, z], stamp)
@@ -216,10 +216,10 @@ def search(
             if not pinned and not widened and before + beyond[k] <= budget:
                 dropped = min(dropped, before + beyond[k])
         if children > width:
-            children, bar, dropped = cull(partial, after, children, width, dropped)
+            children, bar, dropped = prune(partial, after, children, width, dropped)
         if children == 0:
             return 0, dropped
-        settle(layout, column, partial, now, children, k)
+        commit(layout, column, partial, now, children, k)
         states, now = children, after
     for s in range(states):
         for z in range(len(wages.column)):

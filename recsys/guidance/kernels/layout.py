@@ -20,7 +20,7 @@ for _b in range(64):
     _BIT[(((1 << _b) * 0x03F79D71B4CB0A89) & (2**64 - 1)) >> 58] = _b
 
 
-class Layout(NamedTuple):
+class Instance(NamedTuple):
     """N items, K slots, G groups in W words of 64 bits.
 
     value      [N]     play equivalents, falling
@@ -53,13 +53,13 @@ class Layout(NamedTuple):
 
 
 @kernel
-def belongs(mask: np.ndarray, item: int, group: int) -> int:
+def is_member(mask: np.ndarray, item: int, group: int) -> int:
     """1 if the item is in the group, else 0."""
     return int((mask[item, group >> 6] >> np.uint64(group & 63)) & np.uint64(1))
 
 
 @kernel
-def lay_out(
+def build_instance(
     value: F64,
     attention: F64,
     order: np.ndarray,
@@ -74,7 +74,7 @@ def lay_out(
     space_control: I32,
     pin_item: I32,
     pin_slot: I32,
-) -> tuple[bool, Layout]:
+) -> tuple[bool, Instance]:
     """Whether a page may exist, and the layout. `order` [N]: candidates by falling value; arrays as in `Bounds`."""
     n, slots = len(order), len(attention)
     rows, spaces = len(member), len(code)
@@ -133,10 +133,10 @@ def lay_out(
                             break
             if g < 0:
                 if groups == len(low):
-                    low, up = _longer(low), _longer(up)
-                    run_most, run_within = _longer1(run_most), _longer1(run_within)
-                    row_owner, run_owner = _longer1(row_owner), _longer1(run_owner)
-                    size, source, axis = _longer1(size), _longer1(source), _longer1(axis)
+                    low, up = _grow(low), _grow(up)
+                    run_most, run_within = _grow1(run_most), _grow1(run_within)
+                    row_owner, run_owner = _grow1(row_owner), _grow1(run_owner)
+                    size, source, axis = _grow1(size), _grow1(source), _grow1(axis)
                 g = groups
                 groups += 1
                 size[g], source[g], axis[g], row_owner[g] = count, -2 - first, s, -1
@@ -170,9 +170,9 @@ def lay_out(
             mask[a, word] = by_candidate[word, order[a]]
     pin, possible = _pinned(order, pin_item, pin_slot, slots)
     low, up = low[:groups].copy(), up[:groups].copy()
-    possible &= _close(low, up, mask, pin, size)
-    row_group, row_slot, row_sign, row_limit = _speaking(low, up, size, mask, pin)
-    return possible, Layout(
+    possible &= _tighten(low, up, mask, pin, size)
+    row_group, row_slot, row_sign, row_limit = _binding_rows(low, up, size, mask, pin)
+    return possible, Instance(
         by_value,
         attention,
         mask,
@@ -192,14 +192,14 @@ def lay_out(
 
 
 @kernel
-def _longer(table: np.ndarray) -> np.ndarray:
+def _grow(table: np.ndarray) -> np.ndarray:
     longer = np.zeros((2 * len(table), table.shape[1]), np.int64)
     longer[: len(table)] = table
     return longer
 
 
 @kernel
-def _longer1(column: np.ndarray) -> np.ndarray:
+def _grow1(column: np.ndarray) -> np.ndarray:
     longer = np.zeros(2 * len(column), np.int64)
     longer[: len(column)] = column
     return longer
@@ -225,7 +225,7 @@ def _pinned(order: np.ndarray, pin_item: I32, pin_slot: I32, slots: int) -> tupl
 
 
 @kernel
-def _close(low: np.ndarray, up: np.ndarray, mask: np.ndarray, pin: np.ndarray, size: np.ndarray) -> bool:
+def _tighten(low: np.ndarray, up: np.ndarray, mask: np.ndarray, pin: np.ndarray, size: np.ndarray) -> bool:
     """The tightest limits that say the same; False where they contradict each other."""
     groups, slots = low.shape
     possible = True
@@ -236,7 +236,7 @@ def _close(low: np.ndarray, up: np.ndarray, mask: np.ndarray, pin: np.ndarray, s
                 least, most = 0, 1  # what the slot after (forward: this slot) adds
                 at = k if forward else k + 1
                 if at < slots and pin[at] >= 0:
-                    least = most = belongs(mask, pin[at], g)
+                    least = most = is_member(mask, pin[at], g)
                 if forward:
                     low[g, k] = max(low[g, k], least + (low[g, k - 1] if k else 0))
                     up[g, k] = min(up[g, k], most + (up[g, k - 1] if k else 0))
@@ -250,7 +250,7 @@ def _close(low: np.ndarray, up: np.ndarray, mask: np.ndarray, pin: np.ndarray, s
 
 
 @kernel
-def _speaking(
+def _binding_rows(
     low: np.ndarray, up: np.ndarray, size: np.ndarray, mask: np.ndarray, pin: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Group, slot, sign and limit of each row that no neighbouring slot implies."""

@@ -8,24 +8,24 @@ import numpy as np
 
 from recsys.guidance.kernels import kernel
 from recsys.guidance.kernels.assignment import FAR, assign
-from recsys.guidance.kernels.columns import best_columns, first_columns, place, twins, within_reach
-from recsys.guidance.kernels.layers import search
-from recsys.guidance.kernels.layout import Layout
-from recsys.guidance.kernels.polish import polish
+from recsys.guidance.kernels.columns import best_columns, initial_working_set, place, duplicates, select_within_bound
+from recsys.guidance.kernels.layers import beam_search
+from recsys.guidance.kernels.layout import Instance
+from recsys.guidance.kernels.polish import swap_search
 from recsys.guidance.kernels.prices import (
-    Pace,
+    AdagradState,
     Prices,
     add_up,
     constant,
-    improve,
+    swap_improve,
     margins,
-    no_pace,
+    new_adagrad_state,
     no_prices,
     profits,
-    step,
-    tally,
+    adagrad_step,
+    count_members,
     violations,
-    walk,
+    polyak_step,
 )
 from recsys.types import F64
 
@@ -46,15 +46,15 @@ class State(NamedTuple):
     page: np.ndarray
     known: F64
     prices: Prices
-    pace: Pace
-    margin: F64
-    rent: F64
-    wage: F64
-    held: np.ndarray
+    adagrad: AdagradState
+    reduced_value: F64
+    slot_price: F64
+    item_price: F64
+    polyak_level: np.ndarray
 
 
 @kernel
-def holds(layout: Layout, count: np.ndarray) -> bool:
+def is_feasible(layout: Instance, count: np.ndarray) -> bool:
     """Whether counts [G, K + 1] keep all limits."""
     groups, slots = layout.lower.shape
     for g in range(groups):
@@ -73,14 +73,14 @@ class Dual(NamedTuple):
     """The bound of some prices on a working set: page and rent [F] of the free slots, wage [M], flat [F, M] profits."""
 
     page: np.ndarray
-    rent: F64
-    wage: F64
+    slot_price: F64
+    item_price: F64
     flat: F64
 
 
 @kernel
 def bound_of(
-    layout: Layout,
+    layout: Instance,
     column: np.ndarray,
     prices: Prices,
     adder: F64,
@@ -96,12 +96,12 @@ def bound_of(
     for f in range(len(free)):
         for a in range(m):
             dual.flat[f, a] = profit[a, free[f]]
-    assign(dual.flat, dual.page, dual.rent, dual.wage)
+    assign(dual.flat, dual.page, dual.slot_price, dual.item_price)
     bound = constant(layout, prices)
     for f in range(len(free)):
-        bound += dual.rent[f]
+        bound += dual.slot_price[f]
     for a in range(m):
-        bound += dual.wage[a]
+        bound += dual.item_price[a]
     for k in range(slots):
         i = layout.pin[k]
         if i >= 0:
@@ -114,7 +114,7 @@ def bound_of(
 
 
 @kernel
-def note(layout: Layout, column: np.ndarray, page: np.ndarray, state: State) -> None:
+def update_incumbent(layout: Instance, column: np.ndarray, page: np.ndarray, state: State) -> None:
     """Keeps a page [K] of columns that holds all limits, if it is better than the best known."""
     value = 0.0
     for k in range(len(page)):
@@ -126,8 +126,8 @@ def note(layout: Layout, column: np.ndarray, page: np.ndarray, state: State) -> 
 
 
 @kernel
-def sketch(
-    layout: Layout, column: np.ndarray, state: State, steps: int, stride: float, slowing: float, items: np.ndarray
+def adagrad_ascent(
+    layout: Instance, column: np.ndarray, state: State, steps: int, stride: float, slowing: float, items: np.ndarray
 ) -> None:
     """Prices by AdaGrad steps against a page that is only improved locally; items [K]: that page, before and after."""
     groups, slots = layout.lower.shape
@@ -140,22 +140,22 @@ def sketch(
     for at in range(steps + 1):
         add_up(layout, state.prices, adder, active)
         profits(layout, column, adder, active, profit)
-        improve(profit, page, used, fixed, 2 if at else 4)
+        swap_improve(profit, page, used, fixed, 2 if at else 4)
         if at == steps:
             break
-        tally(layout, column, page, count)
-        broken = step(layout, state.prices, state.pace, count, stride * (1.0 - slowing * at / steps))
-        if broken == 0 and holds(layout, count):
-            note(layout, column, page, state)
+        count_members(layout, column, page, count)
+        broken = adagrad_step(layout, state.prices, state.adagrad, count, stride * (1.0 - slowing * at / steps))
+        if broken == 0 and is_feasible(layout, count):
+            update_incumbent(layout, column, page, state)
     for k in range(slots):
-        state.rent[k] = FAR if fixed[k] else profit[page[k], k]
+        state.slot_price[k] = FAR if fixed[k] else profit[page[k], k]
         items[k] = -1 if fixed[k] else column[page[k]]
-    margins(layout, adder, active, state.rent, state.margin)
+    margins(layout, adder, active, state.slot_price, state.reduced_value)
 
 
 @kernel
-def tighten(
-    layout: Layout,
+def polyak_ascent(
+    layout: Instance,
     column: np.ndarray,
     state: State,
     steps: int,
@@ -190,15 +190,15 @@ def tighten(
             stale, away = stale + 1, True
         for f in range(len(free)):
             page[free[f]] = dual.page[f]
-        tally(layout, column, page, count)
+        count_members(layout, column, page, count)
         broken, size = violations(layout, prices, count, row_off, run_off)
-        if broken == 0 and holds(layout, count):
-            note(layout, column, page, state)
+        if broken == 0 and is_feasible(layout, count):
+            update_incumbent(layout, column, page, state)
         if size < 1e-12 or least - state.known[0] <= 1e-9 * abs(least) or at >= steps - 1:
             break
         away = True
         if state.known[0] == -FAR:  # nothing to aim at
-            step(layout, prices, state.pace, count, stride)
+            adagrad_step(layout, prices, state.adagrad, count, stride)
             continue
         aim = max(aim, state.known[0])
         if stale >= 3:
@@ -207,7 +207,7 @@ def tighten(
             prices.run[:] = kept.run
             row_way[:] = 0.0
             run_way[:] = 0.0
-        walk(layout, prices, row_off, run_off, row_way, run_way, 0.7 * (bound - aim), 0.3)
+        polyak_step(layout, prices, row_off, run_off, row_way, run_way, 0.7 * (bound - aim), 0.3)
     if away:
         prices.row[:] = kept.row
         prices.run[:] = kept.run
@@ -216,7 +216,7 @@ def tighten(
 
 
 @kernel
-def start(layout: Layout, first: int, most: int, rough: int, fine: int, length: float) -> State:
+def start(layout: Instance, first: int, most: int, rough: int, fine: int, length: float) -> State:
     """First prices: `rough` steps on a first working set of about `first` items, `fine` ones on the `most` promising.
 
     length: of the first steps, relative to the value of the first item that has no slot
@@ -230,27 +230,27 @@ def start(layout: Layout, first: int, most: int, rough: int, fine: int, length: 
         np.full(slots, -1, np.int64),
         np.array([-FAR, top]),
         no_prices(layout),
-        no_pace(layout),
+        new_adagrad_state(layout),
         np.empty(n),
         np.empty(slots),
         np.zeros(n),
         np.full(len(free), -1, np.int64),
     )
     items = np.full(slots, -1, np.int64)
-    column = first_columns(layout, first)
-    stride = stride_of(layout, length)
-    sketch(layout, column, state, rough, stride, 0.0, items)
+    column = initial_working_set(layout, first)
+    stride = step_size(layout, length)
+    adagrad_ascent(layout, column, state, rough, stride, 0.0, items)
     if fine:
-        column = best_columns(state.margin, most, items[items >= 0])
-        sketch(layout, column, state, fine, stride, 0.85, items)
+        column = best_columns(state.reduced_value, most, items[items >= 0])
+        adagrad_ascent(layout, column, state, fine, stride, 0.85, items)
     for f in range(len(free)):
-        state.held[f] = items[free[f]]
+        state.polyak_level[f] = items[free[f]]
     return state
 
 
 @kernel
-def turn(
-    layout: Layout,
+def refine(
+    layout: Instance,
     state: State,
     stride: float,
     most: int,
@@ -268,62 +268,62 @@ def turn(
     n, (groups, slots) = len(layout.value), layout.lower.shape
     free = np.flatnonzero(layout.pin < 0)
     adder, active = np.zeros((groups, slots)), np.zeros(groups, np.bool_)
-    column = best_columns(state.margin, most, state.held)
+    column = best_columns(state.reduced_value, most, state.polyak_level)
     m = len(column)
     dual = Dual(np.full(len(free), -1, np.int64), np.empty(len(free)), np.zeros(m), np.empty((len(free), m)))
     for a in range(m):
-        dual.wage[a] = state.wage[column[a]]
+        dual.item_price[a] = state.item_price[column[a]]
     for f in range(len(free)):
-        dual.page[f] = np.searchsorted(column, state.held[f])
-    bound = tighten(layout, column, state, steps, stride, dual, adder, active, np.empty((m, slots)), free)
+        dual.page[f] = np.searchsorted(column, state.polyak_level[f])
+    bound = polyak_ascent(layout, column, state, steps, stride, dual, adder, active, np.empty((m, slots)), free)
     # every item's price, and what the items left out might add
     for k in range(slots):
-        state.rent[k] = FAR
+        state.slot_price[k] = FAR
     for f in range(len(free)):
-        state.rent[free[f]] = dual.rent[f]
-        state.held[f] = column[dual.page[f]]
-    margins(layout, adder, active, state.rent, state.margin)
+        state.slot_price[free[f]] = dual.slot_price[f]
+        state.polyak_level[f] = column[dual.page[f]]
+    margins(layout, adder, active, state.slot_price, state.reduced_value)
     inside = np.zeros(n, np.bool_)
-    state.wage[:] = 0.0
+    state.item_price[:] = 0.0
     for a in range(m):
         inside[column[a]] = True
-        state.wage[column[a]] = dual.wage[a]
+        state.item_price[column[a]] = dual.item_price[a]
     for i in range(n):
-        if not inside[i] and state.margin[i] > 0.0:  # what the items left out might add
-            state.wage[i] = state.margin[i]
-            bound += state.margin[i]
+        if not inside[i] and state.reduced_value[i] > 0.0:  # what the items left out might add
+            state.item_price[i] = state.reduced_value[i]
+            bound += state.reduced_value[i]
     state.known[1] = min(state.known[1], bound)
     if state.known[0] > -FAR:
-        column, outside = within_reach(state.margin, state.wage, inside, bound - state.known[0], WIDEST)
+        column, outside = select_within_bound(state.reduced_value, state.item_price, inside, bound - state.known[0], WIDEST)
     else:
         outside = 0.0
     m = len(column)
     wage, profit = np.empty(m), np.empty((m, slots))
     for a in range(m):
-        wage[a] = state.wage[column[a]]
+        wage[a] = state.item_price[column[a]]
     profits(layout, column, adder, active, profit)
     loss = np.zeros((slots, m))
     for f in range(len(free)):
         for a in range(m):
-            loss[free[f], a] = max(0.0, dual.rent[f] + wage[a] - profit[a, free[f]])
+            loss[free[f], a] = max(0.0, dual.slot_price[f] + wage[a] - profit[a, free[f]])
     pages, items, count = (
         np.empty((4, slots), np.int64),
         np.empty(slots, np.int64),
         np.zeros((groups, slots + 1), np.int64),
     )
-    twin = twins(layout, column) if falling else np.full(m, -1, np.int64)
+    twin = duplicates(layout, column) if falling else np.full(m, -1, np.int64)
     for _ in range(3):  # a better page leaves less to lose, and so a smaller search
         best = state.known[0]
-        if closed(state) or width == 0:
+        if is_optimal(state) or width == 0:
             return
         budget = bound - best if best > -FAR else 0.1 * FAR
-        found, dropped = search(layout, column, twin, state.prices, loss, wage, budget, width, pages)
+        found, dropped = beam_search(layout, column, twin, state.prices, loss, wage, budget, width, pages)
         for p in range(min(found, leaves)):
             for k in range(slots):
                 items[k] = layout.pin[k] if pages[p, k] < 0 else column[pages[p, k]]
-            tally(layout, column, pages[p], count)
-            polish(layout, column, loss, bound, pages[p], items, count, tries)
-            note(layout, column, pages[p], state)
+            count_members(layout, column, pages[p], count)
+            swap_search(layout, column, loss, bound, pages[p], items, count, tries)
+            update_incumbent(layout, column, pages[p], state)
         lost = min(budget, min(dropped, outside))
         if best > -FAR or found:
             state.known[1] = max(state.known[0], min(state.known[1], bound - lost))
@@ -332,13 +332,13 @@ def turn(
 
 
 @kernel
-def closed(state: State) -> bool:
+def is_optimal(state: State) -> bool:
     """Whether no better page is possible."""
     return bool(state.known[1] - state.known[0] <= 1e-9 * (1.0 + abs(state.known[1])))
 
 
 @kernel
-def stride_of(layout: Layout, length: float) -> float:
+def step_size(layout: Instance, length: float) -> float:
     """The length of a price step in play equivalents: in proportion to the first item without a slot, or to how values
     spread."""
     last, slots = len(layout.value) - 1, layout.lower.shape[1]
@@ -347,12 +347,12 @@ def stride_of(layout: Layout, length: float) -> float:
 
 
 @kernel
-def plain(layout: Layout) -> bool:
+def solve_without_rows(layout: Instance) -> bool:
     """Whether the order of value itself keeps all limits."""
     groups, slots = layout.lower.shape
     count, column, page = np.zeros((groups, slots + 1), np.int64), np.arange(slots), np.arange(slots)
     for k in range(slots):
         if layout.pin[k] >= 0 and layout.pin[k] != k:
             return False
-    tally(layout, column, page, count)
-    return holds(layout, count)
+    count_members(layout, column, page, count)
+    return is_feasible(layout, count)

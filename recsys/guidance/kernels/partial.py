@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys.guidance.kernels import kernel
-from recsys.guidance.kernels.layout import Layout
+from recsys.guidance.kernels.layout import Instance
 from recsys.types import F64
 
 
-class Partial(NamedTuple):
+class Beam(NamedTuple):
     """Partial pages in two halves, this slot's and the next's, which change places from slot to slot; room for B each.
 
     members [2, B, G] count of each group; used [2, B, U] bits of the columns used; page [2, B, K] columns, -1 at pins
@@ -32,7 +32,7 @@ class Partial(NamedTuple):
     stamp: np.ndarray
 
 
-class Slot(NamedTuple):
+class SlotRooms(NamedTuple):
     """What one partial page meets in the slot that it comes to: `demands` fills it in.
 
     need, full [W]    bits of groups that must, or must not, get a member here
@@ -45,7 +45,7 @@ class Slot(NamedTuple):
     joins: F64
 
 
-class Wages(NamedTuple):
+class ItemPrices(NamedTuple):
     """Columns whose wage is lost if they are not on the page: column [Z], place [M] of a column among them (-1 = none),
     late [K + 1, Z] the least that each still loses, unused before slot k."""
 
@@ -55,13 +55,13 @@ class Wages(NamedTuple):
 
 
 @kernel
-def room_for(layout: Layout, columns: int, width: int) -> Partial:
+def room_for(layout: Instance, columns: int, width: int) -> Beam:
     """Room for `width` partial pages, and half as many again while they are made; one page is there, the empty one."""
     groups, slots = layout.lower.shape
     room, size = width + width // 2 + 8, 16
     while size < 4 * room:
         size *= 2
-    partial = Partial(
+    partial = Beam(
         np.empty((2, room, groups), np.int16),
         np.empty((2, room, (columns + 63) // 64), np.uint64),
         np.empty((2, room, slots), np.int16),
@@ -80,7 +80,7 @@ def room_for(layout: Layout, columns: int, width: int) -> Partial:
 
 
 @kernel
-def wages_of(layout: Layout, loss: F64, wage: F64) -> Wages:
+def item_prices_of(layout: Instance, loss: F64, wage: F64) -> ItemPrices:
     slots = len(layout.pin)
     column, place = np.flatnonzero(wage > 1e-12), np.full(len(wage), -1, np.int64)
     late = np.empty((slots + 1, len(column)))
@@ -91,7 +91,7 @@ def wages_of(layout: Layout, loss: F64, wage: F64) -> Wages:
             late[k, z] = late[k + 1, z]
             if layout.pin[k] < 0:
                 late[k, z] = min(late[k, z], loss[k, column[z]])
-    return Wages(column, place, late)
+    return ItemPrices(column, place, late)
 
 
 @kernel
@@ -101,7 +101,7 @@ def is_used(used: np.ndarray, now: int, s: int, a: int) -> bool:
 
 
 @kernel
-def name_of(before: np.uint64, page: np.ndarray, now: int, s: int, a: int, k: int, reach: int) -> np.uint64:
+def state_hash(before: np.uint64, page: np.ndarray, now: int, s: int, a: int, k: int, reach: int) -> np.uint64:
     """Hash of the columns named `before` and column a, and of the order of the last `reach` of partial page s."""
     name = before
     if a >= 0:
@@ -127,7 +127,7 @@ def find(
 
 
 @kernel
-def settle(layout: Layout, column: np.ndarray, partial: Partial, now: int, children: int, k: int) -> None:
+def commit(layout: Instance, column: np.ndarray, partial: Beam, now: int, children: int, k: int) -> None:
     """Writes out the next half: each child is its parent and one more column."""
     after, groups, words = 1 - now, partial.members.shape[2], partial.used.shape[2]
     members, used, page, name = partial.members, partial.used, partial.page, partial.name
@@ -153,7 +153,7 @@ def settle(layout: Layout, column: np.ndarray, partial: Partial, now: int, child
 
 
 @kernel
-def cull(partial: Partial, half: int, children: int, width: int, dropped: float) -> tuple[int, float, float]:
+def prune(partial: Beam, half: int, children: int, width: int, dropped: float) -> tuple[int, float, float]:
     """Keep the `width` children with the least key; how many there are then, the largest key, the least dropped.
 
     An earlier `dropped` is kept if it is less.

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsys.guidance.kernels import kernel
 from recsys.guidance.kernels.ahead import in_order
-from recsys.guidance.kernels.layout import Layout, belongs
+from recsys.guidance.kernels.layout import Instance, is_member
 from recsys.types import F64
 
 NEAR = 16
@@ -18,8 +18,8 @@ NEAR = 16
 
 
 @kernel
-def fits(
-    layout: Layout,
+def is_feasible_swap(
+    layout: Instance,
     count: np.ndarray,
     item: np.ndarray,
     slot: np.ndarray,
@@ -73,15 +73,15 @@ def fits(
                         for e in range(changes):
                             if slot[e] == k:
                                 i = new[e]
-                        near += belongs(layout.mask, i, g)
+                        near += is_member(layout.mask, i, g)
                     if near > layout.run_most[g]:
                         return False
     return True
 
 
 @kernel
-def polish(
-    layout: Layout,
+def swap_search(
+    layout: Instance,
     column: np.ndarray,
     loss: F64,
     bound: float,
@@ -129,7 +129,7 @@ def polish(
                 if b < 0:  # j comes from outside
                     slot[0], new[0] = a, column[j]
                     looked += 1
-                    if spare >= 0.0 and gain > 1e-12 and fits(layout, count, item, slot, new, 1, delta):
+                    if spare >= 0.0 and gain > 1e-12 and is_feasible_swap(layout, count, item, slot, new, 1, delta):
                         changes = 1
                     else:  # and another one, in another slot
                         for other in range(slots):
@@ -150,7 +150,7 @@ def polish(
                                 new[0] = column[j] if first == a else column[q]
                                 new[1] = column[q] if first == a else column[j]
                                 looked += 1
-                                if fits(layout, count, item, slot, new, 2, delta):
+                                if is_feasible_swap(layout, count, item, slot, new, 2, delta):
                                     changes = 2
                                     break
                 else:  # j leaves slot b, which needs a filler: x, one from outside, or one whose slot takes x
@@ -175,7 +175,7 @@ def polish(
                             new[0] = column[j] if first == a else column[q]
                             new[1] = column[q] if first == a else column[j]
                             looked += 1
-                            if fits(layout, count, item, slot, new, 2, delta):
+                            if is_feasible_swap(layout, count, item, slot, new, 2, delta):
                                 changes = 2
                                 break
                         else:
@@ -189,11 +189,11 @@ def polish(
                             for e in range(3):
                                 new[e] = column[j] if slot[e] == a else (column[q] if slot[e] == b else column[x])
                             looked += 1
-                            if fits(layout, count, item, slot, new, 3, delta):
+                            if is_feasible_swap(layout, count, item, slot, new, 3, delta):
                                 changes = 3
                                 break
                 if changes:
-                    _make(layout, column, page, item, count, holder, slot, new, changes)
+                    _apply_swap(layout, column, page, item, count, holder, slot, new, changes)
                     lost, value = 0.0, 0.0
                     for k in range(slots):
                         value += layout.attention[k] * layout.value[item[k]]
@@ -209,8 +209,8 @@ def polish(
 
 
 @kernel
-def _make(
-    layout: Layout,
+def _apply_swap(
+    layout: Instance,
     column: np.ndarray,
     page: np.ndarray,
     item: np.ndarray,

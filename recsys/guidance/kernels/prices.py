@@ -18,7 +18,7 @@ import numpy as np
 
 from recsys.guidance.kernels import kernel
 from recsys.guidance.kernels.assignment import FAR
-from recsys.guidance.kernels.layout import Layout
+from recsys.guidance.kernels.layout import Instance
 from recsys.types import F64
 
 
@@ -30,7 +30,7 @@ class Prices(NamedTuple):
     run: F64
 
 
-class Pace(NamedTuple):
+class AdagradState(NamedTuple):
     """AdaGrad's memory: gathered squares and momentum of violations, for rows and for windows."""
 
     row_force: F64
@@ -40,19 +40,19 @@ class Pace(NamedTuple):
 
 
 @kernel
-def no_prices(layout: Layout) -> Prices:
+def no_prices(layout: Instance) -> Prices:
     groups, slots = layout.lower.shape
     return Prices(np.zeros(len(layout.row_group)), np.zeros((groups, slots)))
 
 
 @kernel
-def no_pace(layout: Layout) -> Pace:
+def new_adagrad_state(layout: Instance) -> AdagradState:
     rows, (groups, slots) = len(layout.row_group), layout.lower.shape
-    return Pace(np.zeros(rows), np.zeros(rows), np.zeros((groups, slots)), np.zeros((groups, slots)))
+    return AdagradState(np.zeros(rows), np.zeros(rows), np.zeros((groups, slots)), np.zeros((groups, slots)))
 
 
 @kernel
-def add_up(layout: Layout, prices: Prices, adder: F64, active: np.ndarray) -> None:
+def add_up(layout: Instance, prices: Prices, adder: F64, active: np.ndarray) -> None:
     """Fills adder [G, K] and active [G], whether the group has any price."""
     groups, slots = adder.shape
     for g in range(groups):
@@ -80,7 +80,7 @@ def add_up(layout: Layout, prices: Prices, adder: F64, active: np.ndarray) -> No
 
 
 @kernel
-def profits(layout: Layout, column: np.ndarray, adder: F64, active: np.ndarray, profit: F64) -> None:
+def profits(layout: Instance, column: np.ndarray, adder: F64, active: np.ndarray, profit: F64) -> None:
     """Fills profit [M, K] = c of the items in the working set `column` [M]."""
     slots = profit.shape[1]
     depth = layout.groups_of.shape[1]
@@ -99,7 +99,7 @@ def profits(layout: Layout, column: np.ndarray, adder: F64, active: np.ndarray, 
 
 
 @kernel
-def margins(layout: Layout, adder: F64, active: np.ndarray, rent: F64, margin: F64) -> None:
+def margins(layout: Instance, adder: F64, active: np.ndarray, rent: F64, margin: F64) -> None:
     """Fills margin [N] = max_k c[i, k] - rent[k] over slots that are free: what an item could add to the assignment."""
     slots, depth = len(rent), layout.groups_of.shape[1]
     c = np.empty(slots)
@@ -124,7 +124,7 @@ def margins(layout: Layout, adder: F64, active: np.ndarray, rent: F64, margin: F
 
 
 @kernel
-def improve(profit: F64, page: np.ndarray, used: np.ndarray, fixed: np.ndarray, sweeps: int) -> None:
+def swap_improve(profit: F64, page: np.ndarray, used: np.ndarray, fixed: np.ndarray, sweeps: int) -> None:
     """Improve a page [K] of columns by replacing one item or swapping two, `sweeps` times; fixed [K] slots stay."""
     m, slots = profit.shape
     best, who = np.empty(slots), np.empty(slots, np.int64)
@@ -172,7 +172,7 @@ def improve(profit: F64, page: np.ndarray, used: np.ndarray, fixed: np.ndarray, 
 
 
 @kernel
-def tally(layout: Layout, column: np.ndarray, page: np.ndarray, count: np.ndarray) -> None:
+def count_members(layout: Instance, column: np.ndarray, page: np.ndarray, count: np.ndarray) -> None:
     """Fills count [G, K + 1], members in the first k slots of a page [K] of columns (-1: the pinned item)."""
     groups, slots = layout.lower.shape
     count[:] = 0
@@ -189,7 +189,7 @@ def tally(layout: Layout, column: np.ndarray, page: np.ndarray, count: np.ndarra
 
 
 @kernel
-def step(layout: Layout, prices: Prices, pace: Pace, count: np.ndarray, length: float) -> int:
+def adagrad_step(layout: Instance, prices: Prices, pace: AdagradState, count: np.ndarray, length: float) -> int:
     """One step of all prices against the violations of a page's counts; how many limits the page breaks.
 
     length: of the first step at full attention, in play equivalents
@@ -223,7 +223,7 @@ def step(layout: Layout, prices: Prices, pace: Pace, count: np.ndarray, length: 
 
 
 @kernel
-def constant(layout: Layout, prices: Prices) -> float:
+def constant(layout: Instance, prices: Prices) -> float:
     """The part of the bound that no item changes: - sum price * sign * limit + sum run price * run_most."""
     total = 0.0
     for r in range(len(prices.row)):
@@ -236,7 +236,7 @@ def constant(layout: Layout, prices: Prices) -> float:
 
 
 @kernel
-def violations(layout: Layout, prices: Prices, count: np.ndarray, row_off: F64, run_off: F64) -> tuple[int, float]:
+def violations(layout: Instance, prices: Prices, count: np.ndarray, row_off: F64, run_off: F64) -> tuple[int, float]:
     """Fills row_off [R] and run_off [G, K] with what a page is off its limits, 0 where the limit sleeps.
 
     A limit sleeps while it holds and costs nothing. Result: how many limits are broken, and the squares of all that is
@@ -266,8 +266,8 @@ def violations(layout: Layout, prices: Prices, count: np.ndarray, row_off: F64, 
 
 
 @kernel
-def walk(
-    layout: Layout, prices: Prices, row_off: F64, run_off: F64, row_way: F64, run_way: F64, excess: float, keep: float
+def polyak_step(
+    layout: Instance, prices: Prices, row_off: F64, run_off: F64, row_way: F64, run_way: F64, excess: float, keep: float
 ) -> None:
     """One step of Polyak's length towards a bound lower by `excess`; row_way and run_way remember a share `keep`."""
     size = 0.0

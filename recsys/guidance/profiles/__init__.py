@@ -13,8 +13,8 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from recsys.catalog import Label
 from recsys.errors import PolicyError
-from recsys.guidance.controls import Control, Said
-from recsys.guidance.documents import Number, Whole, findings_of, read_document
+from recsys.guidance.controls import Control, PolicyModel
+from recsys.guidance.documents import Number, Integer, findings_of, read_document
 
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
 
@@ -22,7 +22,7 @@ PREFIX = "profile:"
 """What the origin of a profile's control begins with, where an outlet's code would stand."""
 
 
-class Duty(Said):
+class Duty(PolicyModel):
     """Something a rule asks that no page control can keep, and who keeps it."""
 
     legal_ref: str
@@ -31,11 +31,11 @@ class Duty(Said):
     how: str
 
 
-class Profile(Said):
+class Profile(PolicyModel):
     """One ready set. `labels`: what items must be labelled with for its controls to mean anything."""
 
     name: ProfileName
-    version: Annotated[Whole, Field(ge=1)] = 1
+    version: Annotated[Integer, Field(ge=1)] = 1
     title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text
     about: str
     labels: dict[Label, str] = Field(default_factory=dict)

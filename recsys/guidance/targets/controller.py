@@ -65,7 +65,7 @@ class Gains:
 
 
 @dataclass(frozen=True)
-class Steering:
+class ControllerState:
     """What the controller remembers of one target.
 
     progress   of the counters at the last update, in [0, 1]
@@ -85,16 +85,16 @@ class Steering:
     price: float
     integral: float
     level: float
-    usual: tuple[float, ...]
+    hourly_price: tuple[float, ...]
     today: tuple[float, ...]
     weight: tuple[float, ...]
-    held: float
+    limited_s: float
     moved_at: float
     lag: float | None = None
-    flight: tuple[tuple[float, float], ...] = ()
+    in_flight: tuple[tuple[float, float], ...] = ()
 
     @classmethod
-    def first(cls, price: float | tuple[float, ...], at: float) -> Steering:
+    def first(cls, price: float | tuple[float, ...], at: float) -> ControllerState:
         """Before anything was counted, at a first price: one for all hours, or one for each (yesterday's)."""
         usual = (float(price),) * HOURS if isinstance(price, int | float) else price
         now = usual_at(usual, at)
@@ -103,16 +103,16 @@ class Steering:
     def learnt(self) -> tuple[float, ...]:
         """[24] the usual prices as they would be if the day ended now: today's and earlier ones, half and half."""
         return tuple(
-            (u + t / w) / 2.0 if w > 0 else u for u, t, w in zip(self.usual, self.today, self.weight, strict=True)
+            (u + t / w) / 2.0 if w > 0 else u for u, t, w in zip(self.hourly_price, self.today, self.weight, strict=True)
         )
 
     def expected(self, at: float) -> float:
         """The forecast price at a unix second."""
-        return max(usual_at(self.usual, at) + self.level, 0.0)
+        return max(usual_at(self.hourly_price, at) + self.level, 0.0)
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """The counters against the plan, at one moment.
 
     progress   part of the window's traffic that the counters have seen
@@ -130,8 +130,8 @@ class Reading:
 
 
 def update(
-    state: Steering, seen: Reading, *, sign: int, max_price: float, slope: float, gains: Gains | None = None
-) -> Steering:
+    state: ControllerState, seen: Measurement, *, sign: int, max_price: float, slope: float, gains: Gains | None = None
+) -> ControllerState:
     """The state after a reading.
 
     sign   +1 for at least, -1 for at most (the price then pushes down: it is subtracted from its items' utility)
@@ -142,21 +142,21 @@ def update(
     changes nothing; with counters standing still it never leaves the span between where it froze and the forecast.
     """
     gains = gains or Gains()
-    if state.price > max_price or state.held > max_price:  # the limit was lowered
-        state = replace(state, price=min(state.price, max_price), held=min(state.held, max_price))
+    if state.price > max_price or state.limited_s > max_price:  # the limit was lowered
+        state = replace(state, price=min(state.price, max_price), held=min(state.limited_s, max_price))
     if seen.progress <= state.progress:
         return _waiting(state, seen, max_price, gains)
     state = day_over(state, seen.at)
     step = min(seen.progress - state.progress, gains.stride)
     lag = sign * (seen.planned - seen.delivered)
-    usual = usual_at(state.usual, seen.at)
+    usual = usual_at(state.hourly_price, seen.at)
     before = needed = usual + state.integral
     if state.lag is not None:
-        expected = _grows(state.flight, state.progress, seen.progress, needed, sign, slope)
+        expected = _price_needed(state.in_flight, state.progress, seen.progress, needed, sign, slope)
         surprise = (lag - state.lag - expected) / (seen.progress - state.progress)
-        needed += surprise / slope * -math.expm1(-_held(gains.notice, seen, gains) * step)
+        needed += surprise / slope * -math.expm1(-_limited_rate(gains.notice, seen, gains) * step)
     needed = min(max(needed, 0.0), max_price)
-    soon = lag + _grows(state.flight, seen.progress, seen.progress + seen.late, needed, sign, slope)
+    soon = lag + _price_needed(state.in_flight, seen.progress, seen.progress + seen.late, needed, sign, slope)
     band, firm = bandwidth(seen, gains), bandwidth(seen, gains, gains.firm)
     wanted = needed + (band * soon + (firm - band) * _beyond(soon, gains.far)) / slope
     if wanted > max_price:
@@ -167,22 +167,22 @@ def update(
     level = state.level + min(step * 20.0, 1.0) * (integral - state.level)
     hour = int(seen.at % DAY_S // 3600)
     today, weight = _added(state.today, hour, price * step), _added(state.weight, hour, step)
-    flight = _under(state.flight, seen, price)
-    return Steering(seen.progress, price, integral, level, state.usual, today, weight, price, seen.at, lag, flight)
+    flight = _under(state.in_flight, seen, price)
+    return ControllerState(seen.progress, price, integral, level, state.hourly_price, today, weight, price, seen.at, lag, flight)
 
 
-def bandwidth(seen: Reading, gains: Gains, firm: float = 1.0) -> float:
+def bandwidth(seen: Measurement, gains: Gains, firm: float = 1.0) -> float:
     """How fast the loop may answer: faster towards the deadline, slower when counters are late."""
-    return _held(firm * gains.bandwidth, seen, gains)
+    return _limited_rate(firm * gains.bandwidth, seen, gains)
 
 
-def _held(usual: float, seen: Reading, gains: Gains) -> float:
+def _limited_rate(usual: float, seen: Measurement, gains: Gains) -> float:
     """A speed, raised towards the deadline and held down by lateness."""
     left = max(1.0 - seen.progress, 0.02)
     return min(usual * max(1.0, min(0.1 / left, 4.0)), gains.late / max(seen.late, 1e-9))
 
 
-def _grows(
+def _price_needed(
     flight: tuple[tuple[float, float], ...], since: float, until: float, needed: float, sign: int, slope: float
 ) -> float:
     """By how much the lag grows between two points of progress, under the prices in force there.
@@ -196,7 +196,7 @@ def _grows(
     return growth
 
 
-def _under(flight: tuple[tuple[float, float], ...], seen: Reading, price: float) -> tuple[tuple[float, float], ...]:
+def _under(flight: tuple[tuple[float, float], ...], seen: Measurement, price: float) -> tuple[tuple[float, float], ...]:
     """The flight after pages from now on are served under `price`; what is counted is forgotten, but for the last."""
     now = seen.progress + seen.late
     first = max((n for n, (at, _) in enumerate(flight) if at <= seen.progress), default=0)
@@ -223,25 +223,25 @@ def _beyond(lag: float, far: float) -> float:
     return math.copysign(max(abs(lag) - far, 0.0), lag)
 
 
-def _waiting(state: Steering, seen: Reading, max_price: float, gains: Gains) -> Steering:
+def _waiting(state: ControllerState, seen: Measurement, max_price: float, gains: Gains) -> ControllerState:
     """Counters that stand still: freeze, then drift towards the forecast price; a function of the clock alone."""
     still_s = seen.at - state.moved_at - gains.grace_s
     if still_s <= 0:
         return state
     goal = min(state.expected(seen.at), max_price)
-    return replace(state, price=goal + (state.held - goal) * math.exp2(-still_s / gains.half_life_s))
+    return replace(state, price=goal + (state.limited_s - goal) * math.exp2(-still_s / gains.half_life_s))
 
 
 def _added(sums: tuple[float, ...], hour: int, more: float) -> tuple[float, ...]:
     return (*sums[:hour], sums[hour] + more, *sums[hour + 1 :])
 
 
-def day_over(state: Steering, at: float) -> Steering:
+def day_over(state: ControllerState, at: float) -> ControllerState:
     """At midnight (UTC) the day's prices enter the usual ones, and the price in force does not notice."""
     if at // DAY_S == state.moved_at // DAY_S or not any(state.weight):
         return state
     usual = state.learnt()
-    moved = usual_at(usual, at) - usual_at(state.usual, at)
+    moved = usual_at(usual, at) - usual_at(state.hourly_price, at)
     none = (0.0,) * HOURS
     return replace(
         state, usual=usual, today=none, weight=none, integral=state.integral - moved, level=state.level - moved

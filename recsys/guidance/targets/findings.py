@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recsys.catalog import Catalog
-from recsys.distribution.screens import LAYOUTS, layout
+from recsys.distribution.screens import LAYOUTS, screen_layout
 from recsys.errors import Finding
 from recsys.guidance.conditions import mask
 from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.policy import Policy
 from recsys.guidance.targets.forecast import Forecast
-from recsys.guidance.targets.pursuit import Count
+from recsys.guidance.targets.pursuit import DeliveryCounts
 from recsys.types import Screen
 
-NOTHING = Count()
+NOTHING = DeliveryCounts()
 SHORT_S = 900.0
 """A window shorter than this is over before a price has found its place."""
 
 
-def odd_target(here: str, target: ExposureTarget, policy: Policy, now: float) -> Iterator[Finding]:
+def check_target(here: str, target: ExposureTarget, policy: Policy, now: float) -> Iterator[Finding]:
     """What is odd about a target all by itself; `here` is its place in the policy."""
-    end = target.by.timestamp()
+    end = target.until.timestamp()
     start = max(target.since.timestamp(), now) if target.since else now
     if end <= now:
-        yield Finding(f"{here}.by", f"the deadline of {target.id!r} has passed: {target.by.isoformat()}")
+        yield Finding(f"{here}.by", f"the deadline of {target.id!r} has passed: {target.until.isoformat()}")
     elif end - start < SHORT_S:
         yield Finding(f"{here}.by", f"{target.id!r} has {(end - start) / 60:.0f} minutes: too short to be steered")
     until = target.active.until
@@ -47,8 +47,8 @@ def _contradiction(here: str, floor: ExposureTarget, cap: ExposureTarget) -> Ite
             yield Finding(f"{here}.{field}", f"asks for {least:g}, and {cap.id!r} allows at most {most:g} of the same")
 
 
-def out_of_reach(
-    here: str, target: ExposureTarget, catalog: Catalog, forecast: Forecast, now: float, count: Count = NOTHING
+def unreachable(
+    here: str, target: ExposureTarget, catalog: Catalog, forecast: Forecast, now: float, count: DeliveryCounts = NOTHING
 ) -> Finding | None:
     """A finding when a target asks for more than its items could still win if they stood on top of every page.
 
@@ -56,11 +56,11 @@ def out_of_reach(
     count     what it has won, if it is in force already
     """
     start = max(target.since.timestamp(), now) if target.since else now
-    attention = forecast.mass(start, target.by.timestamp())
+    attention = forecast.mass(start, target.until.timestamp())
     items = int(mask(target.where, catalog, "").sum())
     most = max(_top(screen, items) for screen in target.on.screens or Screen)
-    whole = float(target.impressions or 0) if target.share is None else target.share * (count.served + attention)
-    asked = whole - count.won
+    whole = float(target.impressions or 0) if target.share is None else target.share * (count.available + attention)
+    asked = whole - count.delivered
     if target.bound == "at_most" or asked <= most * attention:
         return None
     field = "impressions" if target.impressions is not None else "share"
@@ -68,12 +68,12 @@ def out_of_reach(
         f"{here}.{field}",
         f"cannot be reached: its pages are expected to get {attention:,.0f} of attention until the deadline, of which "
         f"{items} {'item' if items == 1 else 'items'} on top of every page would win {most * attention:,.0f}; "
-        f"{'still missing' if count.won else 'asked for'} are {asked:,.0f}",
+        f"{'still missing' if count.delivered else 'asked for'} are {asked:,.0f}",
         "warning",
     )
 
 
 def _top(screen: Screen, items: int) -> float:
     """Part of a page's attention that so many items win on top of it."""
-    attention = layout(screen).attention(LAYOUTS[screen].slots)
+    attention = screen_layout(screen).attention(LAYOUTS[screen].slots)
     return float(attention[:items].sum() / attention.sum())

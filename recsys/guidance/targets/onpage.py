@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.guidance.bounds import Bounds
-from recsys.guidance.compile import CompiledPolicy, Need
+from recsys.guidance.bounds import PageConstraints
+from recsys.guidance.compile import CompiledPolicy, SupplyRequest
 from recsys.guidance.controls import ExposureTarget
-from recsys.guidance.inherit import Origin
+from recsys.guidance.inherit import SourcedControl
 from recsys.state import ViewerState
 from recsys.types import F64, I32, Bool, Query
 
@@ -20,7 +20,7 @@ SESSION_S = 6 * 3600.0
 
 
 @dataclass(frozen=True)
-class Steered:
+class ActivePrices:
     """What the control loop says to every page.
 
     price    target -> play equivalents per unit of attention, >= 0; a target without one is not pushed
@@ -29,41 +29,41 @@ class Steered:
     """
 
     price: Mapping[str, float] = field(default_factory=dict)
-    resorts: frozenset[str] = frozenset()
+    last_resorts: frozenset[str] = frozenset()
     stopped: frozenset[str] = frozenset()
 
 
-NOT_STEERED = Steered()
+NO_PRICES = ActivePrices()
 """No target is pushed."""
 
 
-class Credit(NamedTuple):
+class Delivery(NamedTuple):
     """What one page did for one target: attention its items won, attention of the whole page, and how many of its items
     count towards a viewer's frequency cap (0 where there is no cap)."""
 
-    won: float
-    served: float
+    delivered: float
+    available: float
     impressions: int
 
 
-def key_of(origin: Origin) -> str:
+def target_key(origin: SourcedControl) -> str:
     """The id of a target outside its policy: `outlet/control`, also where it stands beside a child's form."""
-    return f"{origin.outlet}/{origin.said_as}"
+    return f"{origin.outlet}/{origin.alias}"
 
 
-def targets(policy: CompiledPolicy, query: Query, steered: Steered) -> Iterator[tuple[int, str, ExposureTarget]]:
+def targets(policy: CompiledPolicy, query: Query, steered: ActivePrices) -> Iterator[tuple[int, str, ExposureTarget]]:
     """Number of the control, id and definition of the targets in force on this page."""
     if not query.guided:
         return
     for number, origin in enumerate(policy.controls):
         control = origin.control
         if isinstance(control, ExposureTarget) and control.holds(query) and control.runs(query.now):
-            key = key_of(origin)
+            key = target_key(origin)
             if key not in steered.stopped:
                 yield number, key, control
 
 
-def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, steered: Steered) -> F64:
+def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, steered: ActivePrices) -> F64:
     """[N] what the prices of all targets add to catalogue rows, in play equivalents: an item of several targets
     gets the sum."""
     bonus = np.zeros(len(rows))
@@ -75,17 +75,17 @@ def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, steered: Steere
     return bonus
 
 
-def target_needs(policy: CompiledPolicy, query: Query, steered: Steered) -> Iterator[Need]:
+def target_needs(policy: CompiledPolicy, query: Query, steered: ActivePrices) -> Iterator[SupplyRequest]:
     """What retrieval must supply for targets that are pushed: a price moves nothing that is not a candidate.
 
     As many items as the page has slots; of targets on few items, all.
     """
     for _, key, target in targets(policy, query, steered):
-        if target.bound == "at_least" and (steered.price.get(key, 0.0) > 0 or key in steered.resorts):
-            yield Need(target.id, policy.member(target.where, query.region), query.slots)
+        if target.bound == "at_least" and (steered.price.get(key, 0.0) > 0 or key in steered.last_resorts):
+            yield SupplyRequest(target.id, policy.member(target.where, query.region), query.slots)
 
 
-def had_enough(policy: CompiledPolicy, rows: I32, query: Query, viewer: ViewerState | None, steered: Steered) -> Bool:
+def frequency_capped(policy: CompiledPolicy, rows: I32, query: Query, viewer: ViewerState | None, steered: ActivePrices) -> Bool:
     """[N] rows of targets whose frequency cap the viewer has reached."""
     enough = np.zeros(len(rows), np.bool_)
     for _, key, target in targets(policy, query, steered):
@@ -109,7 +109,7 @@ def impressions_left(
     times: tuple[float, ...] = ()
     coming = list(query.shown)
     if viewer is not None:
-        times = viewer.exposed.get(key, ())
+        times = viewer.target_impressions.get(key, ())
         coming = [one for one in coming if not viewer.impressions_since(one, query.now - SESSION_S)]
     member = policy.member(target.where, query.region)
     return (
@@ -120,15 +120,15 @@ def impressions_left(
 
 
 def with_targets(
-    bounds: Bounds, policy: CompiledPolicy, rows: I32, query: Query, viewer: ViewerState | None, steered: Steered
-) -> Bounds:
+    bounds: PageConstraints, policy: CompiledPolicy, rows: I32, query: Query, viewer: ViewerState | None, steered: ActivePrices
+) -> PageConstraints:
     """The bounds of a page with the rows that targets add: what frequency caps leave, and last resorts."""
     member, lower, upper, owner = [], [], [], []
     k = bounds.slots
     nothing, all_slots = np.zeros(k, np.int32), np.arange(1, k + 1, dtype=np.int32)
     for number, key, target in targets(policy, query, steered):
         mine = policy.member(target.where, query.region)[rows]
-        least = last_resort(target, k) if key in steered.resorts else 0
+        least = guaranteed_quota(target, k) if key in steered.last_resorts else 0
         most = k
         if target.frequency_cap is not None:
             most = max(impressions_left(policy, key, target, query, viewer), 0)
@@ -155,7 +155,7 @@ def with_targets(
     )
 
 
-def last_resort(target: ExposureTarget, slots: int) -> int:
+def guaranteed_quota(target: ExposureTarget, slots: int) -> int:
     """Least number of the target's items on a page of so many slots, once its last resort is in force.
 
     A share is rounded up.
@@ -166,7 +166,7 @@ def last_resort(target: ExposureTarget, slots: int) -> int:
     return min(amount if isinstance(amount, int) else int(np.ceil(amount * slots - 1e-9)), slots)
 
 
-def credits(policy: CompiledPolicy, rows: I32, attention: F64, query: Query, steered: Steered) -> dict[str, Credit]:
+def deliveries(policy: CompiledPolicy, rows: I32, attention: F64, query: Query, steered: ActivePrices) -> dict[str, Delivery]:
     """What a page of these catalogue rows ([K], in slot order) is credited to each target in force on it.
 
     attention  [>= K] of each slot
@@ -177,5 +177,5 @@ def credits(policy: CompiledPolicy, rows: I32, attention: F64, query: Query, ste
     for _, key, target in targets(policy, query, steered):
         mine = policy.member(target.where, query.region)[rows]
         counted = int(mine.sum()) if target.frequency_cap is not None else 0
-        answer[key] = Credit(float(attention @ mine), served, counted)
+        answer[key] = Delivery(float(attention @ mine), served, counted)
     return answer

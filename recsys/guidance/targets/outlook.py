@@ -16,7 +16,7 @@ SURE = 1.645
 
 
 @dataclass(frozen=True)
-class Pace:
+class DeliveryRate:
     """How delivery went lately: `rate` amounts per window of traffic (1 = in step), `noise` variance of delivery per
     window; `progress` and `delivered` at the last look."""
 
@@ -27,7 +27,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Projection:
     """Part of the amount at the deadline: `expected`, and `low` to `high` in nine cases of ten; `limited` when the
     price is at its limit."""
 
@@ -45,7 +45,7 @@ class Outlook:
         return round(max(self.high - 1.0 if cap else 1.0 - self.low, 0.0), 12) * amount
 
 
-def paced(pace: Pace, progress: float, delivered: float) -> Pace:
+def updated_rate(pace: DeliveryRate, progress: float, delivered: float) -> DeliveryRate:
     """The pace after another look at the counters; progress must have grown.
 
     >>> paced(Pace(1.0, 0.0, 0.5, 0.5), 0.55, 0.6).rate.__round__(2)
@@ -53,16 +53,16 @@ def paced(pace: Pace, progress: float, delivered: float) -> Pace:
     """
     step, won = progress - pace.progress, delivered - pace.delivered
     if pace.rate < 0:
-        return Pace(won / step, 0.0, progress, delivered)
+        return DeliveryRate(won / step, 0.0, progress, delivered)
     new = 1.0 - math.exp(-step / MEMORY)
     surprise = (won - pace.rate * step) ** 2 / step
     rate = pace.rate + new * (won / step - pace.rate)
-    return Pace(rate, pace.noise + new * (surprise - pace.noise), progress, delivered)
+    return DeliveryRate(rate, pace.noise + new * (surprise - pace.noise), progress, delivered)
 
 
-def look_ahead(
-    pace: Pace, progress: float, delivered: float, sign: int, price: float, max_price: float, slope: float
-) -> Outlook:
+def project(
+    pace: DeliveryRate, progress: float, delivered: float, sign: int, price: float, max_price: float, slope: float
+) -> Projection:
     """The outlook at a price.
 
     With room below its limit the price will do what is needed, as far as `slope` (amounts per window and play
@@ -83,4 +83,4 @@ def look_ahead(
         expected = max(min(1.0, most), at_least)
     steered = abs(expected - 1.0) < 1e-9
     spread = SURE * math.sqrt(max(pace.noise, 0.0) * (min(left, 0.03) if steered else left))
-    return Outlook(expected, max(expected - spread, delivered), expected + spread, limited)
+    return Projection(expected, max(expected - spread, delivered), expected + spread, limited)

@@ -15,7 +15,7 @@ from recsys.guidance.schedule import span_of
 from recsys.guidance.targets.forecast import WEEK_S, Forecast, correction
 from recsys.types import F64
 
-Shape = Literal["even", "front", "asap", "by_day_part"]
+Pacing = Literal["even", "front", "asap", "by_day_part"]
 
 GOOD_FAITH = 0.15
 """The forecast is trusted as if this part of the window had been seen to agree with it."""
@@ -46,7 +46,7 @@ def total(served: float, start: float, at: float, end: float, forecast: Forecast
     return served + (ahead if at < end else 0.0)
 
 
-def planned(shape: Shape, done: float) -> float:
+def planned(shape: Pacing, done: float) -> float:
     """Part of the amount that should be delivered when part `done` of the traffic is served; both in [0, 1].
 
     even   in step with traffic

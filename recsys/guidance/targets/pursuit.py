@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass, field, replace
 
 from recsys.guidance.controls import ExposureTarget
-from recsys.guidance.targets.controller import Gains, Reading, Steering, day_over, update
+from recsys.guidance.targets.controller import Gains, Measurement, ControllerState, day_over, update
 from recsys.guidance.targets.forecast import Forecast
-from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead, paced
+from recsys.guidance.targets.outlook import Projection, DeliveryRate, project, updated_rate
 from recsys.guidance.targets.plan import day_part_weights, planned, progress, total
 
 SLOPE = 4.0
@@ -25,12 +25,12 @@ EXPECTED = 10.0
 """Attention that must have been expected before counters that do not move are called silent."""
 
 
-TRAIL = 100
+TRAIL_MAX = 100
 """Moments of a target's course that are remembered, spread over its progress."""
 
 
 @dataclass(frozen=True)
-class Order:
+class TargetOverride:
     """What editors told a running target, beyond its policy. `amount`: impressions or share in place of its own."""
 
     paused: bool = False
@@ -39,17 +39,17 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Count:
+class DeliveryCounts:
     """What was counted of a target: attention of its items, attention of all pages it was in force on, newest
     impression (unix second; 0 before the first)."""
 
-    won: float = 0.0
-    served: float = 0.0
-    upto: float = 0.0
+    delivered: float = 0.0
+    available: float = 0.0
+    until_offset: float = 0.0
 
 
 @dataclass(frozen=True)
-class Pursuit:
+class PacingState:
     """What is remembered of a target.
 
     start      unix second of its beginning
@@ -66,26 +66,26 @@ class Pursuit:
 
     start: float
     amount: float
-    steering: Steering
+    controller: ControllerState
     base: tuple[float, float] = (0.0, 0.0)
-    pace: Pace = field(default_factory=Pace)
+    rate: DeliveryRate = field(default_factory=DeliveryRate)
     paused: bool = False
-    resort: bool = False
+    last_resort: bool = False
     error: float = 0.0
     trail: tuple[tuple[float, float, float, float], ...] = ()
     window: tuple[float, float] | None = None
-    known: int = -1
+    revision: int = -1
 
     @classmethod
-    def begin(cls, target: ExposureTarget, now: float, price: float | tuple[float, ...] = 0.0) -> Pursuit:
+    def begin(cls, target: ExposureTarget, now: float, price: float | tuple[float, ...] = 0.0) -> PacingState:
         """A target nobody has pursued yet, at a first price (of all hours, or for each)."""
         start = target.since.timestamp() if target.since else now
-        steering = Steering.first(price, now)
-        return cls(start, amount_of(target, Order()), steering, window=(start, target.by.timestamp()))
+        steering = ControllerState.first(price, now)
+        return cls(start, amount_of(target, TargetOverride()), steering, window=(start, target.until.timestamp()))
 
 
 @dataclass(frozen=True)
-class Standing:
+class DeliveryStatus:
     """How a target stands.
 
     amount, delivered, planned   attention: in all by the deadline, won so far, wanted so far
@@ -102,18 +102,18 @@ class Standing:
     price: float
     price_limit: float
     tolerance: float
-    outlook: Outlook
+    outlook: Projection
     late_s: float
     silent_s: float
     pacing_error: float
     paused: bool
     stopped: bool
-    over: bool
-    begun: bool
-    resort: bool
+    ended: bool
+    started: bool
+    last_resort: bool
     cap: bool
     share: float | None = None
-    so_far: float | None = None
+    share_so_far: float | None = None
 
     @property
     def lag(self) -> float:
@@ -121,106 +121,106 @@ class Standing:
         return (-1.0 if self.cap else 1.0) * (self.planned - self.delivered) / max(self.amount, 1e-9)
 
 
-def amount_of(target: ExposureTarget, order: Order) -> float:
+def amount_of(target: ExposureTarget, order: TargetOverride) -> float:
     """Impressions or share that are asked for now."""
     said = target.impressions if target.impressions is not None else target.share
     assert said is not None
     return float(said if order.amount is None or not math.isfinite(order.amount) else order.amount)
 
 
-def pursue(
+def advance(
     target: ExposureTarget,
-    state: Pursuit,
-    count: Count,
+    state: PacingState,
+    count: DeliveryCounts,
     forecast: Forecast,
     now: float,
-    order: Order | None = None,
+    order: TargetOverride | None = None,
     gains: Gains | None = None,
-) -> tuple[Pursuit, Standing]:
+) -> tuple[PacingState, DeliveryStatus]:
     """The target a moment later, and how it stands.
 
     forecast  attention per second on the pages it is in force for
     """
-    order, gains, state = order or Order(), gains or Gains(), _sound(state)
-    asked, end = amount_of(target, order), target.by.timestamp()
+    order, gains, state = order or TargetOverride(), gains or Gains(), _reset_if_not_finite(state)
+    asked, end = amount_of(target, order), target.until.timestamp()
     window = (target.since.timestamp() if target.since else state.start, end)
     moved = state.window is not None and state.window != window
     state = replace(state, start=window[0] if moved else state.start, window=window)
-    upto = min(max(count.upto, state.start), end)
+    upto = min(max(count.until_offset, state.start), end)
     plan = _Plan(target, state.start, end, forecast)
-    done = plan.progress(count.served, upto)
+    done = plan.progress(count.available, upto)
     if moved:  # the same traffic is another part of another window: measure and plan from here
-        state = _rebased(state, done, count.won, now)
-    done = max(done, state.steering.progress)
-    whole = max(total(count.served, state.start, upto, end, forecast), 1e-9)
+        state = _rebased(state, done, count.delivered, now)
+    done = max(done, state.controller.progress)
+    whole = max(total(count.available, state.start, upto, end, forecast), 1e-9)
     amount = asked * whole if target.share is not None else asked
     if asked != state.amount or (state.paused and not order.paused):  # plan the rest anew from here, without a jump
-        state = _replanned(state, asked, done, count.won)
+        state = _replanned(state, asked, done, count.delivered)
     wanted = plan.wanted(amount, state.base, done)
     late = forecast.mass(upto, min(now, end)) / whole
-    seen = Reading(done, wanted / amount, count.won / amount, late, now)
+    seen = Measurement(done, wanted / amount, count.delivered / amount, late, now)
     sign = 1 if target.bound == "at_least" else -1
     running = state.start <= now < end and not order.paused and not order.stopped
-    pace, error = state.pace, state.error
-    if done > state.steering.progress:
-        pace = paced(pace, done, seen.delivered)
-        error += abs(seen.delivered - seen.planned) * (done - state.steering.progress)
+    pace, error = state.rate, state.error
+    if done > state.controller.progress:
+        pace = updated_rate(pace, done, seen.delivered)
+        error += abs(seen.delivered - seen.planned) * (done - state.controller.progress)
     steering = _steered(target, state, seen, gains, sign) if running else _unsteered(state, done, now)
     price = steering.price if running else 0.0
-    outlook = look_ahead(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
-    resort = _resort(target, state.resort, price, outlook, seen) and running
-    trail = _extended_trail(state, done, (now, wanted, count.won, price))
+    outlook = project(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
+    resort = _resort(target, state.last_resort, price, outlook, seen) and running
+    trail = _extended_trail(state, done, (now, wanted, count.delivered, price))
     pursuit = replace(state, steering=steering, pace=pace, error=error, paused=order.paused, resort=resort, trail=trail)
-    return pursuit, Standing(
-        amount=amount, delivered=count.won, planned=wanted, progress=done, price=price, price_limit=target.max_price,
+    return pursuit, DeliveryStatus(
+        amount=amount, delivered=count.delivered, planned=wanted, progress=done, price=price, price_limit=target.max_price,
         tolerance=target.tolerance, outlook=outlook, late_s=max(min(now, end) - upto, 0.0),
         silent_s=_silent_s(max(steering.moved_at, state.start), now, forecast) if running else 0.0,
-        pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, over=now >= end,
-        begun=now >= state.start, resort=resort, cap=sign < 0,
+        pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, ended=now >= end,
+        started=now >= state.start, last_resort=resort, cap=sign < 0,
         share=asked if target.share is not None else None,
-        so_far=count.won / count.served if target.share is not None and count.served > 0 else None,
+        share_so_far=count.delivered / count.available if target.share is not None and count.available > 0 else None,
     )  # fmt: skip
 
 
-def _replanned(state: Pursuit, amount: float, done: float, won: float) -> Pursuit:
+def _replanned(state: PacingState, amount: float, done: float, won: float) -> PacingState:
     """Return the state with the rest planned again from part `done` of the traffic, for another amount."""
     error = state.error * state.amount / amount  # the same attention, as parts of the new amount
-    steering = replace(state.steering, lag=None)
+    steering = replace(state.controller, lag=None)
     return replace(state, amount=amount, base=(done, won), steering=steering, error=error)
 
 
-def _steered(target: ExposureTarget, state: Pursuit, seen: Reading, gains: Gains, sign: int) -> Steering:
+def _steered(target: ExposureTarget, state: PacingState, seen: Measurement, gains: Gains, sign: int) -> ControllerState:
     """Return the steering of a running target after this reading; `sign` is -1 for a cap."""
-    steering = state.steering
+    steering = state.controller
     if steering.moved_at < state.start:
         steering = replace(steering, moved_at=state.start)  # nothing could move before it began
     slope = SLOPE / target.max_price
     return update(steering, seen, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
 
 
-def _unsteered(state: Pursuit, done: float, now: float) -> Steering:
+def _unsteered(state: PacingState, done: float, now: float) -> ControllerState:
     """Return the steering of a target that does not run: it follows the traffic, and nothing is learned from it."""
-    if done <= state.steering.progress:
-        return state.steering
-    return replace(day_over(state.steering, now), progress=done, moved_at=now, lag=None, flight=())
+    if done <= state.controller.progress:
+        return state.controller
+    return replace(day_over(state.controller, now), progress=done, moved_at=now, lag=None, flight=())
 
 
 def _extended_trail(
-    state: Pursuit, done: float, moment: tuple[float, float, float, float]
+    state: PacingState, done: float, moment: tuple[float, float, float, float]
 ) -> tuple[tuple[float, float, float, float], ...]:
     """Return the trail, with this moment where progress reached the next of its TRAIL steps."""
-    before = state.steering.progress
-    if done > before and int(done * TRAIL) > int(before * TRAIL):
-        return (*state.trail, moment)[-TRAIL:]
+    before = state.controller.progress
+    if done > before and int(done * TRAIL_MAX) > int(before * TRAIL_MAX):
+        return (*state.trail, moment)[-TRAIL_MAX:]
     return state.trail
 
 
-def _rebased(state: Pursuit, done: float, won: float, now: float) -> Pursuit:
+def _rebased(state: PacingState, done: float, won: float, now: float) -> PacingState:
     """The state over another window, of which part `done` is served."""
-    before = state.steering.progress
-    steering = replace(day_over(state.steering, now), progress=done, moved_at=now, lag=None, flight=())
+    before = state.controller.progress
+    steering = replace(day_over(state.controller, now), progress=done, moved_at=now, lag=None, flight=())
     error = state.error * done / before if before > 0 else 0.0
-    return replace(state, steering=steering, base=(done, won), pace=Pace(), error=error)
+    return replace(state, steering=steering, base=(done, won), pace=DeliveryRate(), error=error)
 
 
 def _silent_s(since: float, now: float, forecast: Forecast) -> float:
@@ -228,22 +228,22 @@ def _silent_s(since: float, now: float, forecast: Forecast) -> float:
     return max(now - since, 0.0) if forecast.mass(since, now) >= EXPECTED else 0.0
 
 
-def _sound(state: Pursuit) -> Pursuit:
+def _reset_if_not_finite(state: PacingState) -> PacingState:
     """The state; where an amount without end made its figures NaN, with steering begun anew from the usual prices."""
-    s = state.steering
-    if all(map(math.isfinite, (s.price, s.integral, s.level, s.held, state.error, *s.usual, *s.today))):
+    s = state.controller
+    if all(map(math.isfinite, (s.price, s.integral, s.level, s.limited_s, state.error, *s.hourly_price, *s.today))):
         return state
-    usual = s.usual if all(map(math.isfinite, s.usual)) else 0.0
+    usual = s.hourly_price if all(map(math.isfinite, s.hourly_price)) else 0.0
     return replace(
         state,
-        steering=replace(Steering.first(usual, s.moved_at), progress=s.progress),
-        pace=Pace(),
+        steering=replace(ControllerState.first(usual, s.moved_at), progress=s.progress),
+        pace=DeliveryRate(),
         error=0.0,
         trail=tuple(moment for moment in state.trail if all(map(math.isfinite, moment))),
     )
 
 
-def _resort(target: ExposureTarget, before: bool, price: float, outlook: Outlook, seen: Reading) -> bool:
+def _resort(target: ExposureTarget, before: bool, price: float, outlook: Projection, seen: Measurement) -> bool:
     """Whether the last resort is in force: the price is at its limit and will not do; until the plan is caught up."""
     if target.last_resort is None:
         return False
@@ -267,8 +267,8 @@ class _Plan:
 
     def wanted(self, amount: float, base: tuple[float, float], done: float) -> float:
         """Attention it should have when part `done` of the traffic is served; `base` is where the plan begins."""
-        shape = "even" if self.target.plan == "by_day_part" else self.target.plan
-        curve = self._by_day_part if self.target.plan == "by_day_part" else lambda part: planned(shape, part)
+        shape = "even" if self.target.pacing == "by_day_part" else self.target.pacing
+        curve = self._by_day_part if self.target.pacing == "by_day_part" else lambda part: planned(shape, part)
         first, won = base
         if first <= 0.0:
             return amount * curve(done)

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.guidance.tiny import Instance, every_page, random_instance
 from recsys.batch import Candidates
 from recsys.catalog import Catalog, Item
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.receipt import Receipt, write_receipt
@@ -22,7 +22,7 @@ from recsys.types import ACTIONS, F64, Placement, Query
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)  # a Monday, noon in +08:00
 
 
-def broken_by(bounds: Bounds, page: tuple[int, ...]) -> tuple[int, ...]:
+def broken_by(bounds: PageConstraints, page: tuple[int, ...]) -> tuple[int, ...]:
     """By how many slots a page breaks each control, counted by hand."""
     by = [0] * bounds.controls
     for row, c in enumerate(bounds.row_control.tolist()):
@@ -51,7 +51,7 @@ def oracle() -> Callable[[Instance], tuple[tuple[int, ...], float]]:
 
 
 @pytest.fixture(scope="session")
-def count_broken() -> Callable[[Bounds, tuple[int, ...]], tuple[int, ...]]:
+def count_broken() -> Callable[[PageConstraints, tuple[int, ...]], tuple[int, ...]]:
     return broken_by
 
 
@@ -91,7 +91,7 @@ class Made:
 
     policy: CompiledPolicy
     query: Query
-    bounds: Bounds
+    bounds: PageConstraints
     batch: Candidates
     attention: F64
     solution: Solution

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from recsys.catalog import Catalog
-from recsys.guidance.bounds import Bounds
-from recsys.guidance.causes import Cause, Remembered, causes_of
+from recsys.guidance.bounds import PageConstraints
+from recsys.guidance.causes import ConflictSet, ConflictCache, explain
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.receipt import write_receipt
@@ -98,16 +98,16 @@ def test_a_false_cause_is_found_out_however_well_it_is_told(make: Any, exact: bo
     number = {origin.control.id: c for c, origin in enumerate(made.policy.controls)}
     news, by = number["news"], int(made.solution.relaxed[number["news"]])
     sport, topics, culture = (number[one] for one in ("sport", "topics", "culture"))
-    honest = causes_of(made.bounds, made.solution.relaxed, made.solution.settled)
-    assert honest[news] == Cause(0, (sport, culture), True)
+    honest = explain(made.bounds, made.solution.relaxed, made.solution.settled)
+    assert honest[news] == ConflictSet(0, (sport, culture), True)
     for lie in (
-        Cause(by, (), True),
-        Cause(0, (sport,), True),
-        Cause(0, (sport, topics), True),
-        Cause(0, (sport, topics, culture), True),
-        Cause(0, (sport, culture, number["ads"]), True),
-        Cause(1, (sport, culture), True),
-        Cause(),
+        ConflictSet(by, (), True),
+        ConflictSet(0, (sport,), True),
+        ConflictSet(0, (sport, topics), True),
+        ConflictSet(0, (sport, topics, culture), True),
+        ConflictSet(0, (sport, culture, number["ads"]), True),
+        ConflictSet(1, (sport, culture), True),
+        ConflictSet(),
     ):
         parts = (made.policy, made.bounds, made.solution, made.batch, made.attention, made.catalog)
         receipt = write_receipt(*parts, honest | {news: lie})
@@ -115,7 +115,7 @@ def test_a_false_cause_is_found_out_however_well_it_is_told(make: Any, exact: bo
     assert not check(made, write_receipt(*parts, honest), exact)
 
 
-def every_cause(bounds: Bounds, by: Any, count_broken: Callable[[Bounds, tuple[int, ...]], tuple[int, ...]]) -> Any:
+def every_cause(bounds: PageConstraints, by: Any, count_broken: Callable[[PageConstraints, tuple[int, ...]], tuple[int, ...]]) -> Any:
     """(control, one slot less, others) -> whether any page is there, by looking at all of them."""
     pages = [np.array(count_broken(bounds, page)) for page in permutations(range(len(bounds)), bounds.slots)]
 
@@ -135,15 +135,15 @@ def test_causes_are_those_that_a_look_at_every_page_finds(instance_of: Any, coun
         if not by.any():
             continue
         page = every_cause(bounds, by, count_broken)
-        for c, cause in causes_of(bounds, by, solution.settled).items():
+        for c, cause in explain(bounds, by, solution.minimal_proven).items():
             least = next(less for less in range(by[c] + 1) if page(c, less))
-            assert cause.alone == least, seed
+            assert cause.violated_alone_by == least, seed
             alone += least > 0
             if least == by[c]:
                 assert cause.controls == (), seed
                 continue
             conflicts += 1
-            assert cause.narrowed
+            assert cause.irreducible
             assert cause.controls
             assert max(cause.controls) < c
             assert not page(c, by[c] - 1, cause.controls), seed
@@ -153,20 +153,20 @@ def test_causes_are_those_that_a_look_at_every_page_finds(instance_of: Any, coun
 
 
 def test_the_same_want_is_looked_into_once(make: Any) -> None:
-    memory = Remembered()
+    memory = ConflictCache()
     for seed in range(3):
         made = make(RIVALS, seed=seed)
         by, settled = made.solution.relaxed, made.solution.settled
-        assert memory.of(made.bounds, by, settled) == causes_of(made.bounds, by, settled)
+        assert memory.of(made.bounds, by, settled) == explain(made.bounds, by, settled)
     assert len(memory) == 1
     assert memory.of(made.bounds, by * 0, settled) == {}
     assert len(memory) == 1
 
 
 def test_what_is_asked_too_late_is_neither_found_out_nor_remembered(make: Any) -> None:
-    memory, made = Remembered(), make(RIVALS, seed=0)
+    memory, made = ConflictCache(), make(RIVALS, seed=0)
     by, settled = made.solution.relaxed, np.zeros(made.bounds.controls, np.bool_)
-    in_time = causes_of(made.bounds, by, settled)
+    in_time = explain(made.bounds, by, settled)
     assert any(cause.known for cause in in_time.values())
     hasty = memory.of(made.bounds, by, settled, lambda: True)
     assert not any(cause.known for cause in hasty.values())

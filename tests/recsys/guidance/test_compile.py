@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from recsys.catalog import Catalog, within
 from recsys.errors import PolicyError
-from recsys.guidance.compile import MASKS_MAX, compile_policy, effective
+from recsys.guidance.compile import MASKS_MAX, compile_policy, merge_policies
 from recsys.guidance.conditions import Condition, mask
-from recsys.guidance.controls import Share
+from recsys.guidance.controls import Quota
 from recsys.guidance.policy import parse_policy
 
 FLOOR = "{id: floor, action: share, where: {label: news}, at_least: %s, prefixes: every, hardness: %s}"
@@ -31,7 +31,7 @@ def test_parents_come_first_and_importance_decides() -> None:
         parse_policy(policy("cn", "{id: a, action: block, where: {label: x}}", weights="{q: 0.1, r: 0.3}", version=3)),
         parse_policy(policy("cn.zj.hz", "{id: c, action: block, where: {label: x}}", weights="{q: 0.2}")),
     ]
-    folded = effective(line)
+    folded = merge_policies(line)
     assert folded.version == "cn@3+cn.zj@1+cn.zj.hz@1"
     assert folded.weights == {"q": 0.2, "r": 0.3}
     assert [(o.control.id, o.outlet) for o in folded.controls] == [
@@ -47,13 +47,13 @@ def test_parents_come_first_and_importance_decides() -> None:
 def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str, above: int, below: int) -> None:
     parent = parse_policy(policy("cn", FLOOR % (above / 10, hardness)))
     child = parse_policy(policy("cn.zj", FLOOR % (below / 10, hardness)))
-    controls = effective([parent, child]).controls
+    controls = merge_policies([parent, child]).controls
     (kept,) = (o for o in controls if o.control.id == "floor")
-    assert isinstance(kept.control, Share)
+    assert isinstance(kept.control, Quota)
     firm = hardness in ("legal", "binding")
     wins = not firm or below >= above
     assert (kept.outlet, kept.control.at_least) == (("cn.zj", below / 10) if wins else ("cn", above / 10))
-    beside = [(o.outlet, o.control.id, o.control.at_least) for o in controls[:-1] if isinstance(o.control, Share)]
+    beside = [(o.outlet, o.control.id, o.control.at_least) for o in controls[:-1] if isinstance(o.control, Quota)]
     assert beside == ([("cn", "floor@cn", above / 10)] if firm and below > above else [])
 
 
@@ -73,7 +73,7 @@ def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str
 )
 def test_every_road_around_a_legal_control_is_closed(child: str) -> None:
     parent = parse_policy(policy("cn", FLOOR % (0.3, "legal")))
-    (kept,) = effective([parent, parse_policy(policy("cn.zj", child))]).controls
+    (kept,) = merge_policies([parent, parse_policy(policy("cn.zj", child))]).controls
     assert kept.outlet == "cn"
 
 
@@ -150,7 +150,7 @@ def test_no_block_gives_way_for_want_of_retrieval(make: Any) -> None:
 
 def test_policies_of_two_lines_are_refused() -> None:
     with pytest.raises(PolicyError, match="not of one line"):
-        effective([parse_policy("outlet: cn.zj"), parse_policy("outlet: cn.js")])
+        merge_policies([parse_policy("outlet: cn.zj"), parse_policy("outlet: cn.js")])
 
 
 @pytest.mark.parametrize(

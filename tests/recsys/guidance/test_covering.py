@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.guidance.conditions import Condition, mask
-from recsys.guidance.covering import covers
-from recsys.guidance.inherit import effective, loosenings
+from recsys.guidance.covering import subsumes
+from recsys.guidance.inherit import merge_policies, weakening_findings
 from recsys.guidance.policy import parse_policy
 
 NAMES = {
@@ -54,7 +54,7 @@ def test_what_covers_holds_for_every_item_for_which_the_covered_holds(
         ({"not": {"all": [one, other]}}, {"not": one}), ({"any": [one, third]}, {"any": [third, other]}),
     ):  # fmt: skip
         a, b = Condition.model_validate(wide), Condition.model_validate(narrow)
-        if covers(a, b):
+        if subsumes(a, b):
             assert not (mask(b, shop, "cn.zj.hz") & ~mask(a, shop, "cn.zj.hz")).any(), (wide, narrow)
 
 
@@ -68,9 +68,9 @@ def test_with_more_ways_to_hold_a_condition_is_wider(one: Any, other: Any) -> No
         {"not": {"all": [{"not": one}, other]}},
     ):
         if "not" not in wide:
-            assert covers(Condition.model_validate(wide), narrow)
-    assert covers(narrow, Condition.model_validate({"all": [other, one]}))
-    assert covers(Condition.model_validate({"any": [other, one]}), Condition.model_validate({"any": [one, other]}))
+            assert subsumes(Condition.model_validate(wide), narrow)
+    assert subsumes(narrow, Condition.model_validate({"all": [other, one]}))
+    assert subsumes(Condition.model_validate({"any": [other, one]}), Condition.model_validate({"any": [one, other]}))
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_a_child_may_widen_a_firm_block_and_not_narrow_it(parent: str, child: st
         parse_policy(f"outlet: {outlet}\ncontrols: [{{id: off, action: block, where: {where}, hardness: binding}}]")
         for outlet, where in (("cn", parent), ("cn.zj", child))
     ]
-    controls = [(o.control.id, o.outlet) for o in effective(line).controls]
+    controls = [(o.control.id, o.outlet) for o in merge_policies(line).controls]
     assert controls == ([("off@cn", "cn"), ("off", "cn.zj")] if wider else [("off", "cn")])
-    told = [finding.message for finding in loosenings(line)]
+    told = [finding.message for finding in weakening_findings(line)]
     assert [("its condition may only widen: any: [the parent's, ...]" in message) for message in told] == [True] * (
         not wider
     )

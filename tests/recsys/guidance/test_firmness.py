@@ -11,8 +11,8 @@ import pytest
 
 from recsys.catalog import Catalog
 from recsys.guidance.compile import compile_policy
-from recsys.guidance.controls import HARDNESS
-from recsys.guidance.inherit import effective, resolve_profiles
+from recsys.guidance.controls import ENFORCEMENT_ORDER
+from recsys.guidance.inherit import merge_policies, resolve_profiles
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import parse_policy
 from recsys.guidance.profiles import parse_profile
@@ -69,17 +69,17 @@ def random_rule(rng: np.random.Generator, name: str, hardnesses: list[str], kind
 def test_controls_stand_by_hardness_then_outlet_then_priority_then_text(seed: int) -> None:
     rng = np.random.default_rng(seed)
     texts = {
-        outlet: policy(outlet, *(random_rule(rng, f"r{n}{k}", list(HARDNESS), [*range(7)]) for k in range(5)))
+        outlet: policy(outlet, *(random_rule(rng, f"r{n}{k}", list(ENFORCEMENT_ORDER), [*range(7)]) for k in range(5)))
         for n, outlet in enumerate(("cn", "cn.zj", "cn.zj.hz"))
     }
     low, *rest = (parse_policy(text) for text in reversed(texts.values()))
     ready = resolve_profiles(low.model_copy(update={"profile": ("quiet",)}), {"quiet": parse_profile(PROFILE)})
-    controls = effective([ready, *rest]).controls
+    controls = merge_policies([ready, *rest]).controls
     assert len(controls) == 18
     deep = {"cn": 0, "cn.zj": 1, "cn.zj.hz": 2, "profile:quiet": 2}
     ranks = [
         (
-            HARDNESS.index(o.control.hardness),
+            ENFORCEMENT_ORDER.index(o.control.enforcement),
             o.control.action != "block",
             deep[o.outlet],
             -o.control.priority,
@@ -101,7 +101,7 @@ def test_a_legal_control_is_kept_before_a_binding_one_whoever_says_it(make: Any)
         assert faults(made) == ()
     said = parse_policy(f"outlet: cn\nprofile: quiet\ncontrols: [{cap}]")
     ready = resolve_profiles(said, {"quiet": parse_profile(PROFILE)})
-    assert [o.control.id for o in effective([ready]).controls][:2] == ["p0", "law"], "equals: the profile's before"
+    assert [o.control.id for o in merge_policies([ready]).controls][:2] == ["p0", "law"], "equals: the profile's before"
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -110,10 +110,10 @@ def test_what_a_child_says_costs_no_control_of_its_parents_that_is_as_hard_one_s
     rng = np.random.default_rng(seed)
     most = int(rng.integers(3))
     parents = [
-        policy(outlet, *(random_rule(rng, name, list(HARDNESS[:3]), [*range(6)]) for name in names))
+        policy(outlet, *(random_rule(rng, name, list(ENFORCEMENT_ORDER[:3]), [*range(6)]) for name in names))
         for outlet, names in (("cn", "ab"), ("cn.zj", "cd"))
     ]
-    rules = [random_rule(rng, name, list(HARDNESS[most:]), [*range(6)]) for name in "efg"]
+    rules = [random_rule(rng, name, list(ENFORCEMENT_ORDER[most:]), [*range(6)]) for name in "efg"]
     again = (
         f"{{id: {rng.choice(list('abcd'))}, action: share, where: {{label: sport}}, at_least: 1.0, hardness: legal}}"
     )
@@ -125,7 +125,7 @@ def test_what_a_child_says_costs_no_control_of_its_parents_that_is_as_hard_one_s
         return {
             (o.outlet, o.said_as): int(by)
             for o, by, active in zip(made.policy.controls, made.solution.relaxed, made.bounds.active, strict=True)
-            if active and HARDNESS.index(o.control.hardness) <= min(most, 1) and o.outlet != "cn.zj.hz"
+            if active and ENFORCEMENT_ORDER.index(o.control.hardness) <= min(most, 1) and o.outlet != "cn.zj.hz"
         }
 
     assert given(*parents, low) == given(*parents)
@@ -142,7 +142,7 @@ def owed_to(made: Any, block: Any) -> int:
     }
     lacking = 0
     for o in made.policy.controls:
-        if HARDNESS.index(o.control.hardness) >= HARDNESS.index(block.control.hardness):
+        if ENFORCEMENT_ORDER.index(o.control.hardness) >= ENFORCEMENT_ORDER.index(block.control.hardness):
             continue
         if o.control.action == "pin":
             lacking += o.control.item in off
@@ -161,10 +161,10 @@ def test_a_block_lets_in_no_more_than_what_is_harder_lacks_and_a_legal_one_nothi
     def block(name: str) -> str:
         count = int(rng.integers(50, 60)) if seed % 3 == 0 else int(rng.integers(5, 25))
         items = ", ".join(f"i{n}" for n in rng.choice(60, count, replace=False))
-        return f"{{id: {name}, hardness: {rng.choice(HARDNESS)}, action: block, where: {{item: [{items}]}}}}"
+        return f"{{id: {name}, hardness: {rng.choice(ENFORCEMENT_ORDER)}, action: block, where: {{item: [{items}]}}}}"
 
     def rules(names: str) -> list[str]:
-        return [random_rule(rng, name, list(HARDNESS), [0, 4]).replace("news", "culture") for name in names]
+        return [random_rule(rng, name, list(ENFORCEMENT_ORDER), [0, 4]).replace("news", "culture") for name in names]
 
     high, low = policy("cn", *rules("ab"), block("x")), policy("cn.zj", *rules("cd"), block("y"), block("z"))
     made = make(high, low)
@@ -186,7 +186,7 @@ def test_a_block_lets_in_no_more_than_what_is_harder_lacks_and_a_legal_one_nothi
 def test_a_block_is_a_cap_of_nothing_that_comes_first_within_its_hardness(make: Any, seed: int) -> None:
     """Against pages out of all items with such a cap in the block's place: for one floor, a pin and softer controls."""
     rng = np.random.default_rng(seed)
-    hard = [str(one) for one in rng.choice(HARDNESS, 4)]
+    hard = [str(one) for one in rng.choice(ENFORCEMENT_ORDER, 4)]
     least, label = int(rng.integers(1, 9)), rng.choice(["public-service", "commercial"])
     of_label = [n for n in range(60) if n % 3 == ["public-service", "commercial"].index(label)]
     items = [[f"i{n}" for n in rng.choice(of_label, int(rng.integers(8, 20)), replace=False)] for _ in range(2)]
@@ -280,5 +280,5 @@ def test_lint_says_which_of_a_block_and_a_floor_gives_way(shop: Any) -> None:
 def test_the_order_of_two_equal_parents_rules_stays_when_a_child_asks_more_of_one() -> None:
     rules = [f"{{id: {name}, action: share, where: {{label: news}}, at_least: 2, hardness: binding}}" for name in "ab"]
     low = parse_policy(policy("cn.zj", rules[1].replace("2", "3")))
-    assert [o.control.id for o in effective([parse_policy(policy("cn", *rules)), low]).controls] == ["a", "b@cn", "b"]
-    assert replace(effective([low]).controls[0], place=9).said_as == "b"
+    assert [o.control.id for o in merge_policies([parse_policy(policy("cn", *rules)), low]).controls] == ["a", "b@cn", "b"]
+    assert replace(merge_policies([low]).controls[0], place=9).alias == "b"

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.guidance.controls import HARDNESS
+from recsys.guidance.controls import ENFORCEMENT_ORDER
 
 
 @given(seed=st.integers(0, 2**32))
@@ -17,7 +17,7 @@ def test_of_one_outlet_what_is_harder_gives_way_last_then_what_has_priority(make
     rng = np.random.default_rng(seed)
     kinds, slots = ("public-service", "commercial", "plain"), 12
     asked = [
-        (str(rng.choice(HARDNESS)), int(priority), tuple(rng.permutation(3)[: rng.integers(1, 3)].tolist()),
+        (str(rng.choice(ENFORCEMENT_ORDER)), int(priority), tuple(rng.permutation(3)[: rng.integers(1, 3)].tolist()),
          str(rng.choice(["at_least", "at_most"])), int(rng.integers(0, slots + 1)))
         for priority in rng.permutation(1001)[: rng.integers(2, 7)]
     ]  # fmt: skip
@@ -26,7 +26,7 @@ def test_of_one_outlet_what_is_harder_gives_way_last_then_what_has_priority(make
         f"{bound}: {amount}, hardness: {hardness}, priority: {priority}}}"
         for n, (hardness, priority, among, bound, amount) in enumerate(asked)
     ]
-    ranked = sorted(range(len(asked)), key=lambda n: (HARDNESS.index(asked[n][0]), -asked[n][1]))
+    ranked = sorted(range(len(asked)), key=lambda n: (ENFORCEMENT_ORDER.index(asked[n][0]), -asked[n][1]))
 
     def broken(page: tuple[int, ...]) -> list[int]:
         by = []

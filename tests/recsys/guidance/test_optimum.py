@@ -13,13 +13,13 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from recsys.guidance.bounds import Bounds, Solution
-from recsys.guidance.exact import best_page
-from recsys.guidance.problem import reduce
+from recsys.guidance.bounds import PageConstraints, Solution
+from recsys.guidance.exact import solve_optimal
+from recsys.guidance.problem import presolve
 from recsys.guidance.solver import solve
 from recsys.types import F64
 
-Instance = tuple[F64, F64, Bounds]
+Instance = tuple[F64, F64, PageConstraints]
 Make = Callable[[int, int, int, int], Instance]
 
 SLACK = 1e-5  # HiGHS proves to 1e-6
@@ -38,10 +38,10 @@ def stated(solution: Solution) -> float:
     return (0.0 if solution.proven else solution.gap * max(abs(solution.value), 1e-9)) + SLACK
 
 
-def optimum(value: F64, attention: F64, bounds: Bounds, solution: Solution) -> float:
+def optimum(value: F64, attention: F64, bounds: PageConstraints, solution: Solution) -> float:
     """Worth of the best page under the bounds that a solution was left with, by HiGHS."""
-    problem = reduce(value, attention, bounds.relaxed(solution.relaxed))
-    answer = best_page(problem)
+    problem = presolve(value, attention, bounds.with_slack(solution.relaxed))
+    answer = solve_optimal(problem)
     assert answer.settled
     assert answer.page is not None
     return float(attention @ value[problem.item[answer.page]])

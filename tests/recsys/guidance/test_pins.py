@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.guidance.instances import FAMILIES, draw_from
 from benchmarks.guidance.pins import measured
-from recsys.guidance.bounds import Bounds
+from recsys.guidance.bounds import PageConstraints
 from recsys.guidance.pins import pins_alone
 from recsys.guidance.solver import solve
 from recsys.guidance.verify import verify
@@ -29,14 +29,14 @@ def test_where_nothing_but_one_pin_is_asked_its_price_is_exact() -> None:
     for _ in range(20):
         value, attention = rng.normal(size=12), 0.8 ** np.arange(4)
         bounds = replace(
-            Bounds.free(np.arange(12, dtype=np.int64), 4),
+            PageConstraints.free(np.arange(12, dtype=np.int64), 4),
             active=np.ones(1, np.bool_),
             pin_item=rng.integers(0, 12, 1).astype(np.int32),
             pin_slot=rng.integers(0, 4, 1).astype(np.int32),
             pin_control=np.zeros(1, np.int32),
         )
         pinned = solve(value, attention, bounds)
-        free = solve(value, attention, Bounds.free(bounds.tie, 4))
+        free = solve(value, attention, PageConstraints.free(bounds.tie, 4))
         assert abs(pinned.price[0] - (free.value - pinned.value)) < 1e-9
         assert [(0, round(free.value - pinned.value, 9))] == [
             (c, round(price, 9)) for c, price in pins_alone(value, attention, bounds)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys.errors import PolicyError
-from recsys.guidance.controls import Share
-from recsys.guidance.inherit import loosenings
+from recsys.guidance.controls import Quota
+from recsys.guidance.inherit import weakening_findings
 from recsys.guidance.policy import Policy, parse_policy
 from recsys.guidance.schedule import Active
 
@@ -35,9 +35,9 @@ def test_json_and_yaml_say_the_same() -> None:
     policy = parse_policy(YAML)
     assert parse_policy(policy.model_dump_json(by_alias=True, exclude_defaults=True)) == policy
     floor, near, odd = policy.controls
-    assert isinstance(floor, Share)
+    assert isinstance(floor, Quota)
     assert floor.at_least == 0.3
-    assert isinstance(near, Share)
+    assert isinstance(near, Quota)
     assert type(near.at_least) is int
     assert odd.where.none_of.language == ("no",)  # type: ignore[union-attr]
 
@@ -231,7 +231,7 @@ HERE = ", on: {surfaces: [home, hot]}, active: {daily: ['06:00-24:00']}"
 def loosened(parent: str, child: str) -> list[str]:
     """What is told of a child's form of a parent's control."""
     line = [f"outlet: cn\ncontrols: [{parent}]", f"outlet: cn.zj\ncontrols: [{child}]"]
-    return [finding.message for finding in loosenings([parse_policy(text) for text in line])]
+    return [finding.message for finding in weakening_findings([parse_policy(text) for text in line])]
 
 
 def test_of_all_that_a_child_loosens_nothing_is_left_untold() -> None:

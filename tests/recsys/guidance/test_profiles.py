@@ -9,7 +9,7 @@ import pytest
 from recsys.catalog import Catalog, Item
 from recsys.errors import PolicyError
 from recsys.guidance.compile import compile_policy
-from recsys.guidance.inherit import effective, resolve_profiles
+from recsys.guidance.inherit import merge_policies, resolve_profiles
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy, parse_policy
 from recsys.guidance.profiles import Profile, parse_profile
@@ -48,7 +48,7 @@ def test_every_ready_profile_is_sound_and_refers_to_law(name: str) -> None:
     }
     assert named <= profile.labels.keys()
     own = Policy(outlet="cn", profile=(name,))
-    origins = [origin.outlet for origin in effective([resolve_profiles(own, {name: profile})]).controls]
+    origins = [origin.outlet for origin in merge_policies([resolve_profiles(own, {name: profile})]).controls]
     assert origins == [f"profile:{name}"] * len(profile.controls)
 
 
@@ -88,7 +88,7 @@ def test_a_policy_stands_on_its_profile_and_every_control_names_its_origin(shop:
     }
     assert compiled.version == "profile:quiet@1+cn@0"
     assert compiled.effective.weights == {"public_value": 0.1}
-    assert effective([policy(more="weights: {public_value: 0.3}")]).weights == {"public_value": 0.3}
+    assert merge_policies([policy(more="weights: {public_value: 0.3}")]).weights == {"public_value": 0.3}
 
 
 def test_a_policy_may_tighten_its_profile_and_not_loosen_what_is_legal(shop: Catalog) -> None:
@@ -96,7 +96,7 @@ def test_a_policy_may_tighten_its_profile_and_not_loosen_what_is_legal(shop: Cat
     tighter, looser = policy(share.format(0.3)), policy(share.format(0.1))
 
     def floor(said: Policy) -> tuple[str, object]:
-        origin = next(o for o in effective([said]).controls if o.control.id == "floor")
+        origin = next(o for o in merge_policies([said]).controls if o.control.id == "floor")
         return origin.outlet, getattr(origin.control, "at_least", None)
 
     assert floor(tighter) == ("cn", 0.3)
@@ -109,7 +109,7 @@ def test_a_policy_may_tighten_its_profile_and_not_loosen_what_is_legal(shop: Cat
 
 def test_what_is_only_editorial_in_a_profile_may_be_said_otherwise() -> None:
     said = policy("{id: topics, action: cap, attribute: topic, at_most: 9}")
-    assert {o.control.id: o.outlet for o in effective([said]).controls}["topics"] == "cn"
+    assert {o.control.id: o.outlet for o in merge_policies([said]).controls}["topics"] == "cn"
 
 
 def test_an_unknown_profile_is_named_at_its_field() -> None:

@@ -14,18 +14,18 @@ from numba.core.dispatcher import Dispatcher
 
 from benchmarks.guidance.instances import draw
 from recsys.guidance import existence, solver
-from recsys.guidance.bounds import Bounds
-from recsys.guidance.exact import best_page
+from recsys.guidance.bounds import PageConstraints
+from recsys.guidance.exact import solve_optimal
 from recsys.guidance.existence import by_prices
-from recsys.guidance.memory import Relaxations
-from recsys.guidance.problem import reduce
+from recsys.guidance.memory import RelaxationCache
+from recsys.guidance.problem import presolve
 from recsys.guidance.solver import solve, warm
 from recsys.types import F64, I32
 
-Instance = tuple[F64, F64, Bounds]
+Instance = tuple[F64, F64, PageConstraints]
 Make = Callable[[int, int, int], Instance]
 Oracle = Callable[[Instance], tuple[tuple[int, ...], float]]
-Count = Callable[[Bounds, tuple[int, ...]], tuple[int, ...]]
+Count = Callable[[PageConstraints, tuple[int, ...]], tuple[int, ...]]
 
 seeds = st.integers(0, 2**32)
 few = settings(max_examples=60, deadline=None)
@@ -46,7 +46,7 @@ def test_feasibility_relaxation_and_optimum_are_those_of_all_pages(
         assert solution.value == pytest.approx(float(attention @ value[solution.chosen]), abs=1e-12), seed
         assert solution.bound >= best - 1e-9, seed
         assert not solution.proven or solution.gap <= 1e-8, seed
-        assert solution.settled.all(), seed
+        assert solution.minimal_proven.all(), seed
 
 
 def test_most_small_pages_are_proven(instance_of: Make) -> None:
@@ -60,7 +60,7 @@ def test_exact_prices_are_what_one_unit_costs(instance_of: Make, oracle: Oracle)
         for c in range(bounds.controls):
             looser = solution.relaxed.copy()
             looser[c] += 1
-            by, best = oracle((value, attention, bounds.relaxed(looser)))
+            by, best = oracle((value, attention, bounds.with_slack(looser)))
             assert not any(by)
             assert solution.resolved[c]
             assert solution.price[c] == pytest.approx(best - solution.value, abs=1e-8), seed
@@ -70,7 +70,7 @@ def test_middling_pages_agree_with_the_integer_programme(instance_of: Make) -> N
     for seed in range(24):
         value, attention, bounds = instance_of(seed, 40, 9)
         solution = solve(value, attention, bounds)
-        exact = best_page(reduce(value, attention, bounds.relaxed(solution.relaxed)))
+        exact = solve_optimal(presolve(value, attention, bounds.with_slack(solution.relaxed)))
         assert exact.settled
         assert solution.value <= exact.bound + 1e-6
         assert solution.bound >= exact.bound - 1e-6
@@ -94,7 +94,7 @@ def test_nothing_gives_way_but_what_is_named(instance_of: Make, count_broken: Co
     solution = solve(value, attention, bounds)
     by = count_broken(bounds, tuple(solution.chosen.tolist()))
     assert by == tuple(solution.relaxed)
-    assert by == tuple(bounds.broken(solution.chosen))
+    assert by == tuple(bounds.violated_by(solution.chosen))
 
 
 @few
@@ -129,7 +129,7 @@ def test_the_order_of_candidates_is_nothing(instance_of: Make, seed: int, shuffl
 @given(st.lists(st.floats(-2, 2), min_size=1, max_size=40), st.integers(1, 12))
 def test_without_controls_the_page_is_the_order_of_value(values: list[float], slots: int) -> None:
     value = np.array(values)
-    bounds = Bounds.free(np.arange(len(value)), slots)
+    bounds = PageConstraints.free(np.arange(len(value)), slots)
     solution = solve(value, 0.9 ** np.arange(slots), bounds)
     assert value[solution.chosen].tolist() == sorted(values, reverse=True)[:slots]
     assert solution.proven
@@ -137,7 +137,7 @@ def test_without_controls_the_page_is_the_order_of_value(values: list[float], sl
 
 
 def test_no_candidates_give_an_empty_page() -> None:
-    solution = solve(np.zeros(0), np.ones(5), Bounds.free(np.zeros(0, np.int64), 5))
+    solution = solve(np.zeros(0), np.ones(5), PageConstraints.free(np.zeros(0, np.int64), 5))
     assert len(solution.chosen) == 0
     assert solution.proven
 
@@ -151,15 +151,15 @@ def test_slots_whose_attention_does_not_fall_are_solved_too(instance_of: Make, o
 
 def test_a_page_without_slots_is_found_at_once() -> None:
     """The compiled search counts on a first slot."""
-    state, page = existence.depth_first(reduce(np.ones(4), np.ones(0), Bounds.free(np.arange(4), 0)))
+    state, page = existence.depth_first(presolve(np.ones(4), np.ones(0), PageConstraints.free(np.arange(4), 0)))
     assert (state, len(page) if page is not None else None) == (existence.DONE, 0)
 
 
 def test_values_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        solve(np.array([1.0, np.nan]), np.ones(2), Bounds.free(np.arange(2), 2))
+        solve(np.array([1.0, np.nan]), np.ones(2), PageConstraints.free(np.arange(2), 2))
     with pytest.raises(ValueError, match="do not fit"):
-        solve(np.ones(3), np.ones(2), Bounds.free(np.arange(2), 2))
+        solve(np.ones(3), np.ones(2), PageConstraints.free(np.arange(2), 2))
 
 
 @pytest.mark.parametrize("deadline_s", [0.0, 1.0])
@@ -182,7 +182,7 @@ def test_haste_costs_proofs_and_says_so(
         if len(differs):
             later += 1
             assert hasty.relaxed[differs[0]] > calm.relaxed[differs[0]], seed
-            assert not hasty.settled[differs[0]], f"{seed}: it claims that there is no better"
+            assert not hasty.minimal_proven[differs[0]], f"{seed}: it claims that there is no better"
         else:
             hurried.append(hasty.bound - calm.value)
         gave_way += bool(calm.relaxed.any())
@@ -223,7 +223,7 @@ def test_when_patience_is_at_an_end_nothing_is_looked_for_any_more(
         value, attention, bounds = instance_of(seed, 30, 8)
         asked[0] = 0
         solution = solve(value, attention, bounds, deadline_s=0.0, clock=lambda: 0.0)
-        assert tuple(bounds.broken(solution.chosen)) == tuple(solution.relaxed)
+        assert tuple(bounds.violated_by(solution.chosen)) == tuple(solution.relaxed)
         assert asked[0] <= 1, seed
         relaxed += bool(solution.relaxed.any())
     assert relaxed > 10
@@ -236,12 +236,12 @@ def test_what_gave_way_elsewhere_is_a_beginning_and_no_answer(instance_of: Make)
         value, attention, bounds = instance_of(seed, 24, 7)
         thin = np.random.default_rng(seed).random(bounds.member.shape) < 0.6
         poorer = replace(bounds, member=bounds.member & thin)
-        memory = Relaxations()
+        memory = RelaxationCache()
         other = solve(value, attention, poorer, memory=memory, **clock)  # type: ignore[arg-type]
         fresh = solve(value, attention, bounds, **clock)  # type: ignore[arg-type]
         again = solve(value, attention, bounds, memory=memory, **clock)  # type: ignore[arg-type]
         assert tuple(again.relaxed) <= tuple(fresh.relaxed), seed
-        assert tuple(bounds.broken(again.chosen)) == tuple(again.relaxed), seed
+        assert tuple(bounds.violated_by(again.chosen)) == tuple(again.relaxed), seed
         differ += tuple(other.relaxed) > tuple(fresh.relaxed)
     assert differ > 30
 
@@ -253,7 +253,7 @@ def test_the_last_page_under_the_same_limits_is_where_the_next_begins(
     begun, clock = 0, lambda: 0.0
     for seed in range(120):
         value, attention, bounds = instance_of(seed, 30, 8)
-        memory = Relaxations()
+        memory = RelaxationCache()
         first = solve(value, attention, bounds, memory=memory, deadline_s=1.0, clock=clock)
         if not first.relaxed.any():
             continue
@@ -269,7 +269,7 @@ def test_no_more_is_said_to_give_way_than_does(instance_of: Make) -> None:
         value, attention, bounds = instance_of(seed, 8, 4)
         now = iter(np.arange(0.0, 10.0, 0.02))
         solution = solve(value, attention, bounds, deadline_s=0.01, clock=lambda now=now: float(next(now)))
-        assert tuple(bounds.broken(solution.chosen)) == tuple(solution.relaxed), seed
+        assert tuple(bounds.violated_by(solution.chosen)) == tuple(solution.relaxed), seed
 
 
 def test_a_floor_that_cannot_be_met_names_its_shortage_and_nothing_else_gives_way() -> None:
@@ -277,7 +277,7 @@ def test_a_floor_that_cannot_be_met_names_its_shortage_and_nothing_else_gives_wa
     member[0, :2], member[1, 10:] = True, True
     slots: I32 = np.arange(1, 11, dtype=np.int32)
     bounds = replace(
-        Bounds.free(np.arange(30), 10),
+        PageConstraints.free(np.arange(30), 10),
         active=np.ones(2, np.bool_),
         member=member,
         lower=np.array([np.floor(0.4 * slots), np.floor(0.5 * slots)], np.int32),
@@ -291,12 +291,12 @@ def test_a_floor_that_cannot_be_met_names_its_shortage_and_nothing_else_gives_wa
 
 def test_equals_stand_in_the_order_of_tie() -> None:
     tie = np.array([3, 1, 2, 0])
-    solution = solve(np.ones(4), np.ones(3), Bounds.free(tie, 3))
+    solution = solve(np.ones(4), np.ones(3), PageConstraints.free(tie, 3))
     assert tie[solution.chosen].tolist() == [0, 1, 2]
 
 
 def test_what_gave_way_is_remembered_wherever_the_same_is_missing(instance_of: Make) -> None:
-    memory, relaxed = Relaxations(), 0
+    memory, relaxed = RelaxationCache(), 0
     for seed in range(200):
         value, attention, bounds = instance_of(seed, 12, 5)
         fresh = solve(value, attention, bounds)
@@ -314,7 +314,7 @@ def test_what_gave_way_is_remembered_wherever_the_same_is_missing(instance_of: M
         again = solve(value[order], attention, other, memory=memory)
         assert len(memory) == known, "the same want, in another order, is the same want"
         assert again.relaxed.tolist() == fresh.relaxed.tolist()
-        assert again.settled.tolist() == fresh.settled.tolist()
+        assert again.minimal_proven.tolist() == fresh.minimal_proven.tolist()
         assert again.value == pytest.approx(fresh.value, abs=1e-9)
         relaxed += bool(fresh.relaxed.any())
     assert relaxed > 50
@@ -322,7 +322,7 @@ def test_what_gave_way_is_remembered_wherever_the_same_is_missing(instance_of: M
 
 
 def test_a_full_memory_begins_anew(instance_of: Make) -> None:
-    memory = Relaxations(most=3)
+    memory = RelaxationCache(most=3)
     for seed in range(60):
         solve(*instance_of(seed, 10, 5), memory=memory)
         assert len(memory) <= 3
@@ -355,11 +355,11 @@ def test_partial_pages_find_what_no_assignment_shows(instance_of: Make) -> None:
     none = 0
     for seed in range(200):
         value, attention, bounds = instance_of(seed, 30, 8)
-        bounds = bounds.relaxed(solve(value, attention, bounds).relaxed)
+        bounds = bounds.with_slack(solve(value, attention, bounds).relaxed)
         if bounds.slots and (np.diff(attention) <= 0).all():
             order = np.lexsort((bounds.tie, -value))
             page, possible = by_prices(value, attention, bounds, order, turns=((3, 8), (6, 32)))
             assert possible
             none += page is None
-            assert page is None or not bounds.broken(page).any()
+            assert page is None or not bounds.violated_by(page).any()
     assert none <= 2

@@ -15,12 +15,12 @@ from scipy.stats import entropy
 
 from recsys.catalog import Catalog
 from recsys.measures.calibration import profile, steck_kl
-from recsys.measures.cocoon import cocoon_index, effective_kinds
+from recsys.measures.cocoon import concentration_index, effective_number
 from recsys.measures.divergence import jensen_shannon, kullback_leibler, reciprocal_log, smoothed
 from recsys.measures.diversity import intra_list_diversity
 from recsys.measures.exposure import coverage, exposure, gini
-from recsys.measures.radio import fragmentation, voices
-from recsys.measures.table import Fate, Seen, control_measures, measures, table
+from recsys.measures.radio import fragmentation, alternative_voices
+from recsys.measures.table import ControlOutcome, PageView, control_measures, compute_metrics, report_table
 
 masses = arrays(np.float64, 6, elements=st.floats(0, 100)).filter(lambda x: x.sum() > 1e-6)
 labels = arrays(np.bool_, (5, 4))
@@ -61,10 +61,10 @@ def test_diversity_is_the_mean_jaccard_distance(label: np.ndarray) -> None:
 
 @given(masses)
 def test_effective_kinds_lie_between_one_and_all(mass: np.ndarray) -> None:
-    assert 1 - 1e-9 <= effective_kinds(mass) <= 6 + 1e-9
-    assert 0 <= cocoon_index(mass, np.ones(6)) <= 1
+    assert 1 - 1e-9 <= effective_number(mass) <= 6 + 1e-9
+    assert 0 <= concentration_index(mass, np.ones(6)) <= 1
     merged = np.append(mass[:-2], mass[-2:].sum())
-    assert effective_kinds(merged) <= effective_kinds(mass) + 1e-9, "fewer kinds are never more"
+    assert effective_number(merged) <= effective_number(mass) + 1e-9, "fewer kinds are never more"
 
 
 def test_exposure_keeps_all_attention() -> None:
@@ -77,7 +77,7 @@ def test_radio_discounts_by_rank_and_counts_named_voices() -> None:
     assert reciprocal_log(5).sum() == pytest.approx(1)
     offer = np.array([True] * 3 + [False] * 7)
     first, last = np.array([True, False, False, False]), np.array([False, False, False, True])
-    assert voices(first, offer) < voices(last, offer) < voices(np.zeros(4, bool), offer)
+    assert alternative_voices(first, offer) < alternative_voices(last, offer) < alternative_voices(np.zeros(4, bool), offer)
     pages = [profile(np.eye(4, dtype=bool)[[i]], np.ones(1)) for i in (0, 0, 1, 2)]
     brute = np.mean([jensen_shannon(a, b) for a, b in combinations(pages, 2)])
     assert fragmentation(pages) == pytest.approx(brute)
@@ -93,32 +93,32 @@ def test_fragmentation_survives_a_page_without_labels_and_keeps_to_its_pairs(mon
     assert len(asked) <= 500, "of 780"
 
 
-def seen(catalog: Catalog, rows: list[int], **more: object) -> Seen:
+def seen(catalog: Catalog, rows: list[int], **more: object) -> PageView:
     attention = 0.9 ** np.arange(len(rows))
-    base = Seen("v1", "cn.zj", "cn.zj-tv-home", "cn.zj.hz", np.array(rows, np.int32), attention)
+    base = PageView("v1", "cn.zj", "cn.zj-tv-home", "cn.zj.hz", np.array(rows, np.int32), attention)
     return replace(base, **more)  # type: ignore[arg-type]
 
 
 def test_a_page_like_the_history_is_calibrated_and_one_kind_only_is_a_cocoon(catalog: Catalog) -> None:
     film = np.flatnonzero(catalog.label_subtree("film"))[:6].tolist()
     wide = list(range(12))
-    mirrored = measures([seen(catalog, film, history=np.array(film, np.int32))], catalog)
-    strange = measures([seen(catalog, film, history=np.flatnonzero(catalog.label_subtree("news")))], catalog)
+    mirrored = compute_metrics([seen(catalog, film, history=np.array(film, np.int32))], catalog)
+    strange = compute_metrics([seen(catalog, film, history=np.flatnonzero(catalog.label_subtree("news")))], catalog)
     assert mirrored["miscalibration_history"] < 0.05 < 0.3 < strange["miscalibration_history"]
     assert (
-        measures([seen(catalog, film)], catalog)["cocoon_index"]
-        > measures([seen(catalog, wide)], catalog)["cocoon_index"]
+        compute_metrics([seen(catalog, film)], catalog)["cocoon_index"]
+        > compute_metrics([seen(catalog, wide)], catalog)["cocoon_index"]
     )
-    assert np.isnan(measures([seen(catalog, wide)], catalog)["miscalibration_history"])
+    assert np.isnan(compute_metrics([seen(catalog, wide)], catalog)["miscalibration_history"])
 
 
 def test_value_against_unguided_is_a_ratio_of_sums(catalog: Catalog) -> None:
     pages = [seen(catalog, [1, 2], engagement=e, unguided=u) for e, u in ((1.0, 2.0), (3.0, 3.0), (np.nan, 1.0))]
-    assert measures(pages, catalog)["value_against_unguided"] == pytest.approx(4 / 5)
+    assert compute_metrics(pages, catalog)["value_against_unguided"] == pytest.approx(4 / 5)
 
 
 def test_controls_are_counted_on_the_pages_where_they_were_in_force(catalog: Catalog) -> None:
-    fates = [Fate("a", "met"), Fate("a", "relaxed", 2, 0.5), Fate("a", "impossible", 1), Fate("b", "binding", 0, 0.1)]
+    fates = [ControlOutcome("a", "met"), ControlOutcome("a", "relaxed", 2, 0.5), ControlOutcome("a", "impossible", 1), ControlOutcome("b", "binding", 0, 0.1)]
     said = control_measures([seen(catalog, [1], fates=(fate,)) for fate in fates])
     assert said["a"] == pytest.approx(
         {"pages": 3, "satisfied": 1 / 3, "relaxed": 1 / 3, "impossible": 1 / 3, "price": 1 / 6}
@@ -128,8 +128,8 @@ def test_controls_are_counted_on_the_pages_where_they_were_in_force(catalog: Cat
 
 def test_the_table_has_a_row_per_group(catalog: Catalog) -> None:
     pages = [seen(catalog, [1, 2, 3]), seen(catalog, [4], placement="cn.zj-mobile-home"), seen(catalog, [5, 6])]
-    columns = table(pages, catalog)
+    columns = report_table(pages, catalog)
     assert columns["group"] == ["cn.zj-mobile-home", "cn.zj-tv-home"]
     assert columns["pages"] == [1, 2]
     assert {len(column) for column in columns.values()} == {2}
-    assert table([], catalog) == {"group": []}
+    assert report_table([], catalog) == {"group": []}

@@ -10,9 +10,9 @@ import pytest
 from recsys.catalog import Catalog
 from recsys.guidance.compile import compile_policy
 from recsys.guidance.policy import parse_policy
-from recsys.model import Model
-from recsys.pipeline import Engine, World
-from recsys.preview.study import Asked, Study
+from recsys.model import ServedModel
+from recsys.pipeline import Engine, ServingSnapshot
+from recsys.preview.study import ReplayRequest, Study
 from recsys.state import ItemStats, Recent, ViewerState
 from recsys.types import Placement, Query, Screen, Surface
 
@@ -37,13 +37,13 @@ controls:
 
 
 @pytest.fixture(scope="session")
-def study_of(catalog: Catalog, stats: ItemStats, model: Model, engine: Engine) -> Callable[..., Study]:
+def study_of(catalog: Catalog, stats: ItemStats, model: ServedModel, engine: Engine) -> Callable[..., Study]:
     """`study_of(before, after, requests)`: a study of policies given as text."""
 
     def made(before: str = ACTIVE, after: str = DRAFT, requests: int = 40) -> Study:
         none = compile_policy((), catalog)
         policies = [{"cn.zj": compile_policy([parse_policy(text)], catalog)} for text in (before, after)]
-        return Study(engine, World.of(catalog, stats, model, none), *policies, tuple(map(_asked, range(requests))))
+        return Study(engine, ServingSnapshot.of(catalog, stats, model, none), *policies, tuple(map(_asked, range(requests))))
 
     return made
 
@@ -53,11 +53,11 @@ def study(study_of: Callable[..., Study]) -> Study:
     return study_of()
 
 
-def _asked(n: int) -> Asked:
+def _asked(n: int) -> ReplayRequest:
     viewer = n % 10
     rng = np.random.default_rng(viewer)
     recent = tuple(Recent(f"i{i}", "like", NOW - 100.0 + k) for k, i in enumerate(rng.choice(60, 4, replace=False)))
     state = ViewerState(f"v{viewer}", recent) if viewer else None
     placement = Placement("cn.zj", (Screen.MOBILE, Screen.TV)[n // 10 % 2], Surface.HOME)
     region = ("cn.zj.hz", "cn.zj.nb")[n % 2]
-    return Asked(Query(f"r{n}", f"v{viewer}", placement, region, NOW + n, 10, seed=n), state)
+    return ReplayRequest(Query(f"r{n}", f"v{viewer}", placement, region, NOW + n, 10, seed=n), state)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from recsys.catalog import Catalog
 from recsys.preview.offpolicy import off_policy
 from recsys.preview.resample import mean, ratio, weights
-from recsys.preview.shown import Shown
-from recsys.preview.study import Asked, Logged, Study
+from recsys.preview.shown import PageSummary
+from recsys.preview.study import ReplayRequest, LoggedPage, Study
 from recsys.preview.variants import STRENGTHS, at_strength, without
 from recsys.types import Placement, Query
 
@@ -66,12 +66,12 @@ def test_firm_controls_do_not_scale_and_strength_one_is_the_policy(study: Study)
         assert scaled["public"] == next(o.control for o in policy.controls if o.control.id == "public")
         assert ("music" in scaled) == (strength > 0)
         assert at_strength(policy, strength).effective.weights["public_value"] == pytest.approx(0.3 * strength)
-        assert np.allclose(at_strength(policy, strength).lean, strength * policy.lean)
+        assert np.allclose(at_strength(policy, strength).weight_bonus, strength * policy.weight_bonus)
     assert "music" not in {o.control.id for o in without(policy, "music").controls}
     assert len(without(policy, "music").controls) == len(policy.controls) - 1
 
 
-def _logged_world(chance: bool, n: int = 4000) -> tuple[list[Asked], list[Shown], float]:
+def _logged_world(chance: bool, n: int = 4000) -> tuple[list[ReplayRequest], list[PageSummary], float]:
     """A logging policy that shows item a or b in the only slot; plays of b are likelier; the draft shows b."""
     rng = np.random.default_rng(4)
     played = {0: 0.2, 1: 0.5}
@@ -81,9 +81,9 @@ def _logged_world(chance: bool, n: int = 4000) -> tuple[list[Asked], list[Shown]
         plays = float(rng.random() < played[item])
         q = (0.25 if item else 0.75) if chance else 1.0
         query = Query(f"r{i}", f"v{i}", Placement.parse("cn.zj-tv-home"), "cn.zj", 0.0, 1)
-        asked.append(Asked(query, None, Logged((f"i{item}",), (1.0,), (q,), (plays,))))
+        asked.append(ReplayRequest(query, None, LoggedPage((f"i{item}",), (1.0,), (q,), (plays,))))
         one = np.ones(1)
-        after.append(Shown(np.array([1], np.int32), one, one, np.zeros(4), 1.0, ()))
+        after.append(PageSummary(np.array([1], np.int32), one, one, np.zeros(4), 1.0, ()))
     return asked, after, played[1]
 
 
@@ -103,7 +103,7 @@ def test_a_deterministic_log_gives_no_estimate_and_says_why(catalog: Catalog) ->
     assert said.plays is None
     assert said.support == 0
     assert "deterministic" in said.why
-    assert off_policy([Asked(asked[0].query, None)], after[:1], catalog, weights([0])) is None
+    assert off_policy([ReplayRequest(asked[0].query, None)], after[:1], catalog, weights([0])) is None
 
 
 def test_an_unchanged_deterministic_page_is_its_own_estimate(catalog: Catalog) -> None:
@@ -119,8 +119,8 @@ def test_an_unchanged_deterministic_page_is_its_own_estimate(catalog: Catalog) -
 def test_chance_in_a_few_slots_is_no_support_for_the_others(catalog: Catalog) -> None:
     """One slot in a thousand was left to chance, the draft shows what the log never could: no estimate."""
     asked, after, _ = _logged_world(chance=False, n=1000)
-    assert asked[0].logged is not None
-    asked[0] = replace(asked[0], logged=replace(asked[0].logged, propensity=(0.5,)))
+    assert asked[0].page is not None
+    asked[0] = replace(asked[0], logged=replace(asked[0].page, propensity=(0.5,)))
     said = off_policy(asked, after, catalog, weights(range(1000)))
     assert said is not None
     assert said.plays is None

@@ -10,14 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.guidance.targets.onpage import Steered
+from recsys.guidance.targets.onpage import ActivePrices
 from recsys.preview.breakdown import slices, worst_hit
 from recsys.preview.pairs import Pairs
 from recsys.preview.report import Report
 from recsys.preview.resample import weights
-from recsys.preview.shown import Shown
-from recsys.preview.study import Asked, Study
-from recsys.preview.tally import Tally, replay
+from recsys.preview.shown import PageSummary
+from recsys.preview.study import ReplayRequest, Study
+from recsys.preview.tally import Aggregate, replay
 from recsys.preview.variants import without
 from recsys.types import Placement, Query
 
@@ -57,7 +57,7 @@ def test_pairs_are_the_pages_that_the_engine_makes(study: Study, report: Report)
     assert report.expected_plays.before == pytest.approx(np.mean(plays["before"]))
     assert report.expected_plays.after == pytest.approx(np.mean(plays["after"]))
     assert report.expected_plays == report.actions["play"]
-    assert report.gave_way_after == gave_way / 40
+    assert report.relaxed_after == gave_way / 40
     assert report.complete
     assert (report.requests, report.of, report.viewers) == (40, 40, 10)
 
@@ -69,21 +69,21 @@ def test_the_same_policy_twice_changes_nothing(study_of: Callable[..., Study]) -
     for worth in (said.utility, said.expected_plays, said.page_value, *said.actions.values()):
         assert (worth.difference.mean, worth.difference.low, worth.difference.high) == (0, 0, 0)
     assert all(row.difference.mean == row.difference.high == 0 for row in (*said.labels, *said.outlets, *said.axes))
-    assert all(row.won == row.lost == 0 for row in said.exposure)
-    assert all(control.kept_before == control.kept_after for control in said.controls)
+    assert all(row.gained == row.lost == 0 for row in said.exposure)
+    assert all(control.met_before == control.met_after for control in said.controls)
 
 
 def test_figures_do_not_depend_on_the_order_in_which_results_come_in(study: Study, report: Report) -> None:
     outcomes = list(study.each(study.tasks()))
     random.Random(3).shuffle(outcomes)
-    tally = Tally(study)
+    tally = Aggregate(study)
     for outcome in outcomes:
         tally.add(outcome)
     assert tally.report() == report
 
 
 def test_figures_come_early_and_say_of_how_many(study: Study) -> None:
-    tally = Tally(study)
+    tally = Aggregate(study)
     with pytest.raises(ValueError, match="nothing"):
         tally.report()
     for outcome in study.each(list(study.tasks())[:7]):
@@ -95,7 +95,7 @@ def test_figures_come_early_and_say_of_how_many(study: Study) -> None:
 
 def test_exposure_adds_up(report: Report) -> None:
     for row in report.exposure:
-        assert row.won - row.lost == pytest.approx(row.difference.mean)
+        assert row.gained - row.lost == pytest.approx(row.difference.mean)
         assert row.after - row.before == pytest.approx(row.difference.mean)
     for side in ("before", "after", "unguided"):
         assert sum(getattr(row, side) for row in report.outlets) == pytest.approx(1)
@@ -110,13 +110,13 @@ def test_a_control_that_cannot_be_met_is_told_with_its_causes(report: Report) ->
     """Half a page of public-service news: of sixty items one is both, and that is not enough."""
     line = {control.id: control for control in report.controls}["too-much"]
     assert line.pages_after == 40
-    assert line.kept_after == 0
-    assert line.impossible_after + line.relaxed_after == 40
+    assert line.met_after == 0
+    assert line.infeasible_after + line.relaxed_after == 40
     assert sum(cause.pages for cause in line.causes) > 0
     assert "more would have to be available" in line.causes[0].reason
     assert line.causes[0].where.endswith(("in cn.zj.hz", "in cn.zj.nb"))
-    assert report.gave_way_before == 0
-    assert report.gave_way_after == 1
+    assert report.relaxed_before == 0
+    assert report.relaxed_after == 1
 
 
 def test_what_a_control_costs_is_what_a_page_without_it_gains(study: Study, report: Report) -> None:
@@ -137,8 +137,8 @@ def test_what_a_control_costs_is_what_a_page_without_it_gains(study: Study, repo
         gained, base = gained + worth[1] - worth[0], base + worth[0]
     line = {control.id: control for control in report.controls}["music"]
     assert line.tried == len(tried) == 40
-    assert line.worth is not None
-    assert line.worth.mean == pytest.approx(gained / base)
+    assert line.value is not None
+    assert line.value.mean == pytest.approx(gained / base)
 
 
 TARGET = "  - {id: aim, action: exposure_target, where: {label: commercial}, share: 0.5, by: 2026-03-05T00:00:00Z}\n"
@@ -148,25 +148,25 @@ def test_a_new_target_has_no_price_and_says_so(study_of: Callable[..., Study]) -
     """What nobody has steered yet moves nothing: that it costs nothing would be a lie."""
     *_, last = replay(fresh := study_of(after=ACTIVE + TARGET, requests=12))
     line = {control.id: control for control in last.report().controls}["aim"]
-    assert (line.worth, line.tried, line.action, line.origin) == (None, 0, "exposure_target", "cn.zj")
+    assert (line.value, line.tried, line.action, line.origin) == (None, 0, "exposure_target", "cn.zj")
     assert "has no price before it runs" in line.note
     assert last.complete
-    steered = replace(fresh, world=replace(fresh.world, steered=Steered({"cn.zj/aim": 3.0})))
+    steered = replace(fresh, world=replace(fresh.world, steered=ActivePrices({"cn.zj/aim": 3.0})))
     *_, last = replay(steered)
     line = {control.id: control for control in last.report().controls}["aim"]
     assert (line.tried, line.action, line.origin) == (12, "exposure_target", "cn.zj")
-    assert line.worth is not None
-    assert line.worth.mean != 0
+    assert line.value is not None
+    assert line.value.mean != 0
     assert last.report().changed_pages > 0.5
     assert line.note == ""
     *_, last = replay(study_of(before=ACTIVE + TARGET, after=ACTIVE + TARGET, requests=12))
-    assert {control.id: control for control in last.report().controls}["aim"].worth is not None
+    assert {control.id: control for control in last.report().controls}["aim"].value is not None
 
 
 def test_the_block_has_a_cost_too(report: Report) -> None:
     line = {control.id: control for control in report.controls}["no-ads"]
     assert (line.tried, line.action, line.origin) == (40, "block", "cn.zj")
-    assert (line.pages_after, line.kept_after, line.price) == (40, 1.0, 0.0)
+    assert (line.pages_after, line.met_after, line.price) == (40, 1.0, 0.0)
 
 
 def test_the_frontier_goes_from_what_is_owed_to_twice_what_is_wanted(report: Report) -> None:
@@ -183,13 +183,13 @@ def paired(before: list[float], after: list[float], free: list[float] | None = N
     """One request of each of so many viewers, with pages of this worth."""
     one = np.ones(1)
 
-    def side(worth: list[float]) -> tuple[Shown, ...]:
-        return tuple(Shown(np.zeros(1, np.int32), one, one * w, np.zeros(4), w, ()) for w in worth)
+    def side(worth: list[float]) -> tuple[PageSummary, ...]:
+        return tuple(PageSummary(np.zeros(1, np.int32), one, one * w, np.zeros(4), w, ()) for w in worth)
 
     n = range(len(before))
     query = Query("r", "v", Placement.parse("cn.zj-tv-home"), "cn.zj.hz", 1_772_366_400.0 + 754, 1)
     sides = (side(free or before), side(before), side(after))
-    return Pairs(tuple(n), tuple(Asked(query, None) for _ in n), sides, tuple(n), weights(n))
+    return Pairs(tuple(n), tuple(ReplayRequest(query, None) for _ in n), sides, tuple(n), weights(n))
 
 
 def test_the_worst_hit_tenth_is_the_tenth_with_the_largest_loss() -> None:

@@ -13,9 +13,9 @@ from recsys.guidance.targets.controller import (
     DAY_S,
     MOMENTS,
     Gains,
-    Reading,
-    Steering,
-    _grows,
+    Measurement,
+    ControllerState,
+    _price_needed,
     bandwidth,
     update,
     usual_at,
@@ -26,13 +26,13 @@ part = st.floats(0, 1)
 
 
 @st.composite
-def courses(draw: st.DrawFn) -> list[Reading]:
+def courses(draw: st.DrawFn) -> list[Measurement]:
     """Counters that go on, stand still, jump, come late; time goes on in between."""
     at, progress, course = 0.0, 0.0, []
     for _ in range(draw(st.integers(1, 30))):
         at += draw(st.sampled_from([1.0, 60.0, 5000.0, 40_000.0]))
         progress = min(progress + draw(st.sampled_from([0.0, 0.0, 0.001, 0.05, 0.5])), 1.0)
-        course.append(Reading(progress, draw(part), 2.0 * draw(part), draw(st.sampled_from([0.0, 0.001, 0.3])), at))
+        course.append(Measurement(progress, draw(part), 2.0 * draw(part), draw(st.sampled_from([0.0, 0.001, 0.3])), at))
     return course
 
 
@@ -42,9 +42,9 @@ firsts = st.one_of(st.floats(0, MAX), st.lists(st.floats(0, MAX), min_size=24, m
 
 @given(courses(), signs, firsts, st.floats(0.5, 50))
 def test_the_price_stays_within_its_limits_and_moves_by_strides(
-    course: list[Reading], sign: int, first: float | tuple[float, ...], slope: float
+    course: list[Measurement], sign: int, first: float | tuple[float, ...], slope: float
 ) -> None:
-    state, gains = Steering.first(first, 0.0), Gains()
+    state, gains = ControllerState.first(first, 0.0), Gains()
     for seen in course:
         after = update(state, seen, sign=sign, max_price=MAX, slope=slope)
         assert 0 <= after.price <= MAX
@@ -55,9 +55,9 @@ def test_the_price_stays_within_its_limits_and_moves_by_strides(
 
 @given(courses(), signs, firsts)
 def test_the_same_counters_again_change_nothing(
-    course: list[Reading], sign: int, first: float | tuple[float, ...]
+    course: list[Measurement], sign: int, first: float | tuple[float, ...]
 ) -> None:
-    state = Steering.first(first, 0.0)
+    state = ControllerState.first(first, 0.0)
     for seen in course:
         state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
         assert update(state, seen, sign=sign, max_price=MAX, slope=8.0) == state
@@ -65,9 +65,9 @@ def test_the_same_counters_again_change_nothing(
 
 @given(courses(), courses(), signs, st.floats(0.01, MAX))
 def test_a_lowered_limit_is_kept_to_at_once(
-    course: list[Reading], more: list[Reading], sign: int, limit: float
+    course: list[Measurement], more: list[Measurement], sign: int, limit: float
 ) -> None:
-    state = Steering.first(MAX, 0.0)
+    state = ControllerState.first(MAX, 0.0)
     for seen in course:
         state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
     for seen in more:
@@ -77,13 +77,13 @@ def test_a_lowered_limit_is_kept_to_at_once(
 
 @given(courses(), signs, st.lists(st.floats(1, 10_000), min_size=1, max_size=20))
 def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
-    course: list[Reading], sign: int, waits: list[float]
+    course: list[Measurement], sign: int, waits: list[float]
 ) -> None:
-    state = Steering.first(0.1, 0.0)
+    state = ControllerState.first(0.1, 0.0)
     for seen in course:
         state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
-    frozen, at, gains = state.held, course[-1].at, Gains()
-    still = Reading(state.progress, 1.0, 0.0, 0.0, at)
+    frozen, at, gains = state.limited_s, course[-1].at, Gains()
+    still = Measurement(state.progress, 1.0, 0.0, 0.0, at)
     for wait_s in waits:
         at += wait_s
         state = update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0)
@@ -97,7 +97,7 @@ def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
 @given(st.floats(0, 0.9), st.sampled_from([0.0, 0.001, 0.1]), st.sampled_from([0.0, 0.001, 0.1]))
 def test_late_counters_slow_it_down(progress: float, late: float, later: float) -> None:
     if late < later:
-        one, other = (Reading(progress, 0.5, 0.5, x, 0.0) for x in (late, later))
+        one, other = (Measurement(progress, 0.5, 0.5, x, 0.0) for x in (late, later))
         assert bandwidth(one, Gains()) >= bandwidth(other, Gains())
 
 
@@ -106,13 +106,13 @@ def test_a_plain_audience_is_brought_to_the_deadline_on_plan(
     needed: float, slope: float, sign: int, off: float, late: int
 ) -> None:
     """Delivery answers the price in a straight line; `needed` would do, it begins a little `off`; slope is guessed."""
-    state = Steering.first(needed + off, 0.0)
+    state = ControllerState.first(needed + off, 0.0)
     delivered, seen_of, steps, worst = 0.0, [0.0], 2000, 0.0
     for n in range(1, steps + 1):
         delivered += max(1.0 + sign * slope * (state.price - needed), 0.0) / steps
         seen_of.append(delivered)
         known = max(n - late, 0)
-        seen = Reading(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        seen = Measurement(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
         state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
         if n > steps / 2:
             worst = max(worst, abs(delivered - n / steps))
@@ -121,49 +121,49 @@ def test_a_plain_audience_is_brought_to_the_deadline_on_plan(
 
 
 def test_an_unreachable_target_is_held_at_its_limit_and_does_not_wind_up() -> None:
-    state = Steering.first(0.1, 0.0)
+    state = ControllerState.first(0.1, 0.0)
     for n in range(1, 500):
         state = update(
-            state, Reading(n / 1000, n / 1000, 0.2 * n / 1000, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0
+            state, Measurement(n / 1000, n / 1000, 0.2 * n / 1000, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0
         )
     assert state.price == MAX
     wound = state.integral
     for n in range(500, 560):  # the inventory comes after all: the price lets go at once
-        state = update(state, Reading(n / 1000, n / 1000, 1.0, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0)
+        state = update(state, Measurement(n / 1000, n / 1000, 1.0, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0)
     assert wound < MAX / 2  # without anti-windup it would be all of it
     assert state.price < 0.2
 
 
 def test_at_midnight_the_day_becomes_usual_and_the_price_does_not_notice() -> None:
-    state = Steering.first(0.1, 0.0)
+    state = ControllerState.first(0.1, 0.0)
     for n in range(1, 96):
         lag = 0.01 if n > 48 else 0.0
         state = update(
-            state, Reading(n / 200, n / 200 + lag, n / 200, 0.0, n * 900.0), sign=1, max_price=MAX, slope=8.0
+            state, Measurement(n / 200, n / 200 + lag, n / 200, 0.0, n * 900.0), sign=1, max_price=MAX, slope=8.0
         )
     before = state.price
-    after = update(state, Reading(0.4851, 0.4851 + 0.01, 0.4851, 0.0, DAY_S + 1.0), sign=1, max_price=MAX, slope=8.0)
-    assert after.usual != state.usual
+    after = update(state, Measurement(0.4851, 0.4851 + 0.01, 0.4851, 0.0, DAY_S + 1.0), sign=1, max_price=MAX, slope=8.0)
+    assert after.hourly_price != state.hourly_price
     assert after.price == pytest.approx(before, abs=0.01)
-    assert usual_at(after.usual, 20 * 3600.0) > usual_at(after.usual, 6 * 3600.0)
+    assert usual_at(after.hourly_price, 20 * 3600.0) > usual_at(after.hourly_price, 6 * 3600.0)
 
 
 @given(courses(), signs, firsts)
-def test_the_flight_is_in_order_and_small(course: list[Reading], sign: int, first: float | tuple[float, ...]) -> None:
-    state = Steering.first(first, 0.0)
+def test_the_flight_is_in_order_and_small(course: list[Measurement], sign: int, first: float | tuple[float, ...]) -> None:
+    state = ControllerState.first(first, 0.0)
     for seen in course:
         state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
-        places = [at for at, _ in state.flight]
+        places = [at for at, _ in state.in_flight]
         assert places == sorted(places)
         assert sum(at <= state.progress for at in places) <= 2  # of what is counted only the last, and now
 
 
 def test_however_late_counters_become_few_prices_are_kept() -> None:
-    state = Steering.first(0.2, 0.0)
+    state = ControllerState.first(0.2, 0.0)
     for n in range(1, 1000):
-        seen = Reading(0.5 + 1e-5 * n, 0.5, 0.4 + (n / 5000) ** 2, 1e-4 * n, 60.0 * n)
+        seen = Measurement(0.5 + 1e-5 * n, 0.5, 0.4 + (n / 5000) ** 2, 1e-4 * n, 60.0 * n)
         state = update(state, seen, sign=1, max_price=MAX, slope=8.0)
-        assert len(state.flight) <= 2 * MOMENTS
+        assert len(state.in_flight) <= 2 * MOMENTS
 
 
 @given(
@@ -184,15 +184,15 @@ def test_what_is_in_flight_is_foreseen_as_a_replay_counts_it(
         price = next((p for start, p in reversed(flight) if start <= at), flight[0][1])
         delivered = max(1.0 + sign * slope * (price - needed), 0.0)
         lag += sign * (1.0 - delivered) * more / steps
-    assert _grows(flight, since, since + more, needed, sign, slope) == pytest.approx(lag, abs=1e-3)
+    assert _price_needed(flight, since, since + more, needed, sign, slope) == pytest.approx(lag, abs=1e-3)
 
 
 @given(st.floats(0, 0.002), st.floats(0.17, 0.195), st.floats(0.205, 0.23), signs)
 def test_a_lag_that_is_being_made_up_for_is_not_answered_twice(lag: float, low: float, high: float, sign: int) -> None:
-    seen = Reading(0.5, 0.5 + sign * lag, 0.5, 0.02, 60.0)
+    seen = Measurement(0.5, 0.5 + sign * lag, 0.5, 0.02, 60.0)
     dear, cheap = (
         update(
-            replace(Steering.first(0.2, 0.0), progress=0.499, flight=((0.49, price),)),
+            replace(ControllerState.first(0.2, 0.0), progress=0.499, flight=((0.49, price),)),
             seen,
             sign=sign,
             max_price=MAX,
@@ -207,14 +207,14 @@ def test_a_lag_that_is_being_made_up_for_is_not_answered_twice(lag: float, low: 
 @pytest.mark.parametrize("late", [1, 30])
 def test_an_audience_that_changes_is_noticed_before_it_is_far_behind(sign: int, late: int) -> None:
     """Half-way the price that would do moves by 0.1, which is as much as nearly all delivery."""
-    state, steps, slope, behind = Steering.first(0.2, 0.0), 2000, 8.0, 0.0
+    state, steps, slope, behind = ControllerState.first(0.2, 0.0), 2000, 8.0, 0.0
     delivered, seen_of = 0.0, [0.0]
     for n in range(1, steps + 1):
         needed = 0.2 if n < steps / 2 else 0.3
         delivered += max(1.0 + sign * slope * (state.price - needed), 0.0) / steps
         seen_of.append(delivered)
         known = max(n - late, 0)
-        seen = Reading(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        seen = Measurement(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
         state = update(state, seen, sign=sign, max_price=MAX, slope=slope)
         behind = max(behind, sign * (n / steps - delivered))
     assert behind <= 0.8 * (1 / Gains().notice + late / steps)
@@ -225,14 +225,14 @@ def test_an_audience_that_changes_is_noticed_before_it_is_far_behind(sign: int, 
 @pytest.mark.parametrize("steep", [1.0, 2.0, 2.8])
 def test_an_audience_steeper_than_presumed_and_seen_late_does_not_swing(steep: float) -> None:
     """Nothing is delivered below a price, and then by the square: how pages really answer."""
-    state, steps, late = Steering.first(0.2, 0.0), 3000, 50
+    state, steps, late = ControllerState.first(0.2, 0.0), 3000, 50
     delivered, seen_of, worst = 0.0, [0.0], 0.0
     for n in range(1, steps + 1):
         needed = 0.25 + 0.05 * math.sin(n / steps * 4 * math.pi)
         delivered += max(1.0 + steep * 4.0 * (state.price - needed), 0.0) ** 2 / steps
         seen_of.append(delivered)
         known = max(n - late, 0)
-        seen = Reading(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        seen = Measurement(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
         state = update(state, seen, sign=1, max_price=MAX, slope=8.0)
         if n > steps / 2:
             worst = max(worst, abs(n / steps - delivered))

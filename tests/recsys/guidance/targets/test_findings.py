@@ -9,12 +9,12 @@ import pytest
 from recsys.catalog import Catalog, Item
 from recsys.errors import PolicyError
 from recsys.guidance.controls import ExposureTarget
-from recsys.guidance.inherit import effective, looser
+from recsys.guidance.inherit import merge_policies, weakens
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy, parse_policy
-from recsys.guidance.targets.findings import out_of_reach
+from recsys.guidance.targets.findings import unreachable
 from recsys.guidance.targets.forecast import Forecast
-from recsys.guidance.targets.pursuit import Count
+from recsys.guidance.targets.pursuit import DeliveryCounts
 
 NOW = 1_790_000_000.0  # 2026-09-21T13:33:20Z
 BY = "by: 2026-10-08T00:00:00+08:00"
@@ -110,27 +110,27 @@ def test_a_floor_above_a_cap_of_the_same_items_is_told_and_a_sound_target_is_not
 
 def test_a_target_out_of_reach_is_told_with_the_figures(catalog: Catalog) -> None:
     asked = one(f"where: {{item: i1}}, impressions: 100000, {BY}, on: {{screens: [mobile]}}")
-    finding = out_of_reach("controls[0]", asked, catalog, Forecast.flat(0.1), NOW)
+    finding = unreachable("controls[0]", asked, catalog, Forecast.flat(0.1), NOW)
     assert finding is not None
     assert "asked for are 100,000" in finding.message
-    assert out_of_reach("controls[0]", asked, catalog, Forecast.flat(10.0), NOW) is None
-    nearly = Count(won=99_990.0, served=2e6)
-    assert out_of_reach("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, nearly) is None, "ten are missing"
-    halfway = out_of_reach("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, Count(won=5e4, served=2e6))
+    assert unreachable("controls[0]", asked, catalog, Forecast.flat(10.0), NOW) is None
+    nearly = DeliveryCounts(delivered=99_990.0, available=2e6)
+    assert unreachable("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, nearly) is None, "ten are missing"
+    halfway = unreachable("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, DeliveryCounts(delivered=5e4, available=2e6))
     assert halfway is not None
     assert "still missing are 50,000" in halfway.message
     cap = asked.model_copy(update={"bound": "at_most"})
-    assert out_of_reach("controls[0]", cap, catalog, Forecast.flat(0.1), NOW) is None
+    assert unreachable("controls[0]", cap, catalog, Forecast.flat(0.1), NOW) is None
 
 
 def test_a_child_may_ask_more_of_a_firm_target_and_not_less() -> None:
     firm = one(f"where: {{label: news}}, share: 0.2, {BY}, hardness: binding")
-    assert looser(firm, firm.model_copy(update={"share": 0.3})) is None
-    assert "not less" in (looser(firm, firm.model_copy(update={"share": 0.1})) or "")
-    assert "may change" in (looser(firm, firm.model_copy(update={"plan": "front"})) or "")
-    assert "sink below" in (looser(firm, firm.model_copy(update={"max_price": 0.1})) or "")
+    assert weakens(firm, firm.model_copy(update={"share": 0.3})) is None
+    assert "not less" in (weakens(firm, firm.model_copy(update={"share": 0.1})) or "")
+    assert "may change" in (weakens(firm, firm.model_copy(update={"plan": "front"})) or "")
+    assert "sink below" in (weakens(firm, firm.model_copy(update={"max_price": 0.1})) or "")
     child = Policy(outlet="cn.zj", controls=(firm.model_copy(update={"share": 0.1}),))
-    kept = effective([Policy(outlet="cn", controls=(firm,)), child]).controls
+    kept = merge_policies([Policy(outlet="cn", controls=(firm,)), child]).controls
     assert [origin.control for origin in kept] == [firm]
 
 
@@ -140,7 +140,7 @@ def test_a_target_that_stands_beside_the_parents_is_told(catalog: Catalog) -> No
     (found,) = lint([parent, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW)
     assert (found.where, found.level) == ("controls[0].id", "hint")
     assert "goes on here as t@cn" in found.message
-    kept = {origin.control.id for origin in effective([parent, Policy(outlet="cn.zj", controls=(own,))]).controls}
+    kept = {origin.control.id for origin in merge_policies([parent, Policy(outlet="cn.zj", controls=(own,))]).controls}
     assert kept == {"t", "t@cn"}  # as it says
     soft = Policy(outlet="cn", controls=(firm.model_copy(update={"hardness": "editorial"}),))
     assert lint([soft, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW) == ()

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from features.columns import columns
-from recsys.distribution.screens import layout
+from recsys.distribution.screens import screen_layout
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.controls import FrequencyCap
 from recsys.guidance.policy import parse_policy
-from recsys.guidance.targets.onpage import Steered, credits, impressions_left, key_of, price_bonus, targets
+from recsys.guidance.targets.onpage import ActivePrices, deliveries, impressions_left, target_key, price_bonus, targets
 from recsys.page import Page
-from recsys.pipeline import Engine, World
+from recsys.pipeline import Engine, ServingSnapshot
 from recsys.state import ItemStats, ViewerState
-from recsys.types import Drop, Placement, Query, Screen, Surface
+from recsys.types import DropReason, Placement, Query, Screen, Surface
 from tests.recsys.conftest import NOW
 
 BY = (NOW + timedelta(days=1)).isoformat()
@@ -44,11 +44,11 @@ FEW, MUSIC, NEWS = "cn.zj/few", "cn.zj/music", "cn.zj/less-news"
 
 
 @pytest.fixture
-def steered(catalog, stats: ItemStats, model) -> World:
-    return World.of(catalog, stats, model, compile_policy([parse_policy(POLICY)], catalog))
+def steered(catalog, stats: ItemStats, model) -> ServingSnapshot:
+    return ServingSnapshot.of(catalog, stats, model, compile_policy([parse_policy(POLICY)], catalog))
 
 
-def page(world: World, says: Steered, viewer: ViewerState | None = None, query: Query = QUERY) -> Page:
+def page(world: ServingSnapshot, says: ActivePrices, viewer: ViewerState | None = None, query: Query = QUERY) -> Page:
     return Engine(columns).run(query, viewer, replace(world, steered=says))
 
 
@@ -60,30 +60,30 @@ def members(policy: CompiledPolicy, label: str) -> set[str]:
     return {policy.catalog.ids[row] for row in np.flatnonzero(policy.catalog.label_subtree(label))}
 
 
-def test_prices_of_several_targets_on_one_item_add_up_and_caps_push_down(steered: World) -> None:
+def test_prices_of_several_targets_on_one_item_add_up_and_caps_push_down(steered: ServingSnapshot) -> None:
     rows = np.arange(60, dtype=np.int32)
     policy = steered.policy
-    bonus = price_bonus(policy, rows, QUERY, Steered({FEW: 0.2, MUSIC: 0.1, NEWS: 0.05, "cn.zj/tomorrow": 1.0}))
+    bonus = price_bonus(policy, rows, QUERY, ActivePrices({FEW: 0.2, MUSIC: 0.1, NEWS: 0.05, "cn.zj/tomorrow": 1.0}))
     music, news = policy.catalog.label_subtree("music"), policy.catalog.label_subtree("news")
     few = np.isin(rows, policy.catalog.rows(["i55", "i56"]))
     assert bonus.tolist() == pytest.approx((0.2 * few + 0.1 * music - 0.05 * news).tolist())
-    assert not price_bonus(policy, rows, replace(QUERY, guided=False), Steered({FEW: 0.2})).any()
-    assert not price_bonus(policy, rows, QUERY, Steered({FEW: 0.2}, stopped=frozenset({FEW}))).any()
+    assert not price_bonus(policy, rows, replace(QUERY, guided=False), ActivePrices({FEW: 0.2})).any()
+    assert not price_bonus(policy, rows, QUERY, ActivePrices({FEW: 0.2}, stopped=frozenset({FEW}))).any()
 
 
-def test_a_price_brings_an_item_that_retrieval_would_not(steered: World) -> None:
-    assert not {"i55", "i56"} & ids(page(steered, Steered()))
-    assert {"i55", "i56"} <= ids(page(steered, Steered({FEW: 5.0})))
+def test_a_price_brings_an_item_that_retrieval_would_not(steered: ServingSnapshot) -> None:
+    assert not {"i55", "i56"} & ids(page(steered, ActivePrices()))
+    assert {"i55", "i56"} <= ids(page(steered, ActivePrices({FEW: 5.0})))
 
 
-def test_no_price_breaks_a_hard_control(steered: World) -> None:
-    made = page(steered, Steered({NEWS: 9.0, MUSIC: 9.0, FEW: 9.0}))
+def test_no_price_breaks_a_hard_control(steered: ServingSnapshot) -> None:
+    made = page(steered, ActivePrices({NEWS: 9.0, MUSIC: 9.0, FEW: 9.0}))
     assert made.receipt.legal_kept
     assert all(line.status in ("met", "binding") for line in made.receipt.controls if line.id == "public")
 
 
-def test_a_last_resort_is_a_floor_of_the_page(steered: World) -> None:
-    made = page(steered, Steered(resorts=frozenset({FEW})))
+def test_a_last_resort_is_a_floor_of_the_page(steered: ServingSnapshot) -> None:
+    made = page(steered, ActivePrices(last_resorts=frozenset({FEW})))
     assert {"i55", "i56"} <= ids(made)  # a tenth of twelve, rounded up
     (line,) = (line for line in made.receipt.controls if line.id == "few")
     assert (line.required.at_least, line.achieved) == (2, 2)
@@ -91,29 +91,29 @@ def test_a_last_resort_is_a_floor_of_the_page(steered: World) -> None:
 
 @pytest.mark.parametrize(("times", "most"), [((), 2), ((1.0,), 2), ((-100.0,), 1), ((-100.0, -50.0), 0)])
 def test_a_frequency_cap_counts_what_was_shown_within_its_period(
-    steered: World, times: tuple[float, ...], most: int
+    steered: ServingSnapshot, times: tuple[float, ...], most: int
 ) -> None:
     """`times` before now; 1.0 stands for one that is older than a day."""
     shown = tuple(NOW.timestamp() + at if at < 0 else NOW.timestamp() - 86_401.0 for at in times)
-    viewer = ViewerState("v", exposed={MUSIC: shown})
-    made = page(steered, Steered({MUSIC: 5.0}), viewer)
+    viewer = ViewerState("v", target_impressions={MUSIC: shown})
+    made = page(steered, ActivePrices({MUSIC: 5.0}), viewer)
     assert len(ids(made) & members(steered.policy, "music")) == most
-    assert made.credits[MUSIC].impressions == most
+    assert made.delivered[MUSIC].impressions == most
     (stage,) = (stage for stage in made.trace if stage.name == "eligibility")
-    assert (stage.dropped.get(Drop.ENOUGH, 0) > 0) is (most == 0)
+    assert (stage.dropped.get(DropReason.FREQUENCY_CAPPED, 0) > 0) is (most == 0)
     second = replace(QUERY, shown=tuple(slot.item_id for slot in made.items))
-    assert not ids(page(steered, Steered({MUSIC: 5.0}), viewer, second)) & members(steered.policy, "music") or most < 2
+    assert not ids(page(steered, ActivePrices({MUSIC: 5.0}), viewer, second)) & members(steered.policy, "music") or most < 2
 
 
 @pytest.mark.parametrize("per", ["hour", "day"])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_frequency_cap_counts_every_impression_once_whether_it_has_arrived_or_not(
-    steered: World, per: Literal["hour", "day"], seed: int
+    steered: ServingSnapshot, per: Literal["hour", "day"], seed: int
 ) -> None:
     """The oracle knows when each impression was: those of other screens have arrived, of the session the older."""
     chance, now = random.Random(seed), QUERY.now
     music = sorted(members(steered.policy, "music"))
-    (target,) = (target for _, key, target in targets(steered.policy, QUERY, Steered()) if key == MUSIC)
+    (target,) = (target for _, key, target in targets(steered.policy, QUERY, ActivePrices()) if key == MUSIC)
     target = target.model_copy(update={"frequency_cap": FrequencyCap(impressions=20, per=per)})
     for _ in range(40):
         ids_ = chance.sample(music, 8)
@@ -123,7 +123,7 @@ def test_a_frequency_cap_counts_every_impression_once_whether_it_has_arrived_or_
         viewer = ViewerState(
             "v",
             shown={one: (1, (at,)) for one, at in arrived.items()},
-            exposed={MUSIC: tuple(sorted(arrived.values()))},
+            target_impressions={MUSIC: tuple(sorted(arrived.values()))},
         )
         query = replace(QUERY, shown=tuple(sorted(here, key=lambda one: here[one])))
         expected = sum(at > now - target.frequency_cap.period_s for at in (here | there).values())
@@ -131,18 +131,18 @@ def test_a_frequency_cap_counts_every_impression_once_whether_it_has_arrived_or_
         assert impressions_left(steered.policy, MUSIC, target, query, None) == 20 - len(here)
 
 
-def test_a_page_credits_every_target_in_force_and_no_other(steered: World) -> None:
-    made = page(steered, Steered({FEW: 5.0, MUSIC: 0.2}))
-    attention = layout(Screen.MOBILE).attention(12)
-    assert set(made.credits) == {FEW, MUSIC, NEWS}
+def test_a_page_credits_every_target_in_force_and_no_other(steered: ServingSnapshot) -> None:
+    made = page(steered, ActivePrices({FEW: 5.0, MUSIC: 0.2}))
+    attention = screen_layout(Screen.MOBILE).attention(12)
+    assert set(made.delivered) == {FEW, MUSIC, NEWS}
     for key, label in ((MUSIC, "music"), (NEWS, "news")):
         mine = [slot.item_id in members(steered.policy, label) for slot in made.items]
-        assert made.credits[key].won == pytest.approx(float(attention @ mine))
-        assert made.credits[key].served == pytest.approx(float(attention.sum()))
-    assert made.credits[FEW].impressions == 0  # no frequency cap: nothing to remember of a viewer
+        assert made.delivered[key].delivered == pytest.approx(float(attention @ mine))
+        assert made.delivered[key].available == pytest.approx(float(attention.sum()))
+    assert made.delivered[FEW].impressions == 0  # no frequency cap: nothing to remember of a viewer
     rows = np.array([slot.row for slot in made.items], np.int32)
-    assert credits(steered.policy, rows, attention, QUERY, Steered(stopped=frozenset({FEW}))).keys() == {MUSIC, NEWS}
-    assert page(steered, Steered(), query=replace(QUERY, guided=False)).credits == {}
+    assert deliveries(steered.policy, rows, attention, QUERY, ActivePrices(stopped=frozenset({FEW}))).keys() == {MUSIC, NEWS}
+    assert page(steered, ActivePrices(), query=replace(QUERY, guided=False)).delivered == {}
 
 
 def test_a_parents_firm_target_keeps_key_amount_credit_and_cap_on_its_childs_pages(catalog, stats, model) -> None:
@@ -153,23 +153,23 @@ controls:
       hardness: binding, frequency_cap: {{impressions: 2, per: day}}}}
 """
     high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500"))
-    attention = layout(Screen.MOBILE).attention(12)
+    attention = screen_layout(Screen.MOBILE).attention(12)
     for amount in ("500", "900"):
         low = parse_policy(said.replace("OUTLET", "cn.zj").replace("AMOUNT", amount))
         policy = compile_policy([high, low], catalog)
-        amounts = {key_of(o): o.control.impressions for o in policy.controls}
+        amounts = {target_key(o): o.control.impressions for o in policy.controls}
         assert amounts == {"cn/hh": 500, "cn.zj/hh": int(amount)}
         rows = np.arange(12, dtype=np.int32)
-        alone = credits(compile_policy([high], catalog), rows, attention, QUERY, Steered())
-        both = credits(policy, rows, attention, QUERY, Steered())
+        alone = deliveries(compile_policy([high], catalog), rows, attention, QUERY, ActivePrices())
+        both = deliveries(policy, rows, attention, QUERY, ActivePrices())
         assert both.keys() == {"cn/hh", "cn.zj/hh"}
         assert both["cn/hh"] == alone["cn/hh"]
         assert both["cn/hh"].impressions > 0
-        world = World.of(catalog, stats, model, policy)
-        seen = ViewerState(viewer_id="v", exposed={"cn/hh": (NOW.timestamp() - 60,) * 2})
-        assert ids(page(world, Steered())) & members(policy, "music")
-        assert not ids(page(world, Steered(), seen)) & members(policy, "music"), "the parent's cap goes on"
+        world = ServingSnapshot.of(catalog, stats, model, policy)
+        seen = ViewerState(viewer_id="v", target_impressions={"cn/hh": (NOW.timestamp() - 60,) * 2})
+        assert ids(page(world, ActivePrices())) & members(policy, "music")
+        assert not ids(page(world, ActivePrices(), seen)) & members(policy, "music"), "the parent's cap goes on"
         member = policy.member(policy.controls[0].control.where, "")[rows]
-        assert price_bonus(policy, rows, QUERY, Steered({"cn/hh": 0.2})) == pytest.approx(0.2 * member)
+        assert price_bonus(policy, rows, QUERY, ActivePrices({"cn/hh": 0.2})) == pytest.approx(0.2 * member)
     soft = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500").replace("binding", "editorial"))
-    assert [key_of(o) for o in compile_policy([soft, low], catalog).controls] == ["cn.zj/hh"]
+    assert [target_key(o) for o in compile_policy([soft, low], catalog).controls] == ["cn.zj/hh"]

@@ -16,9 +16,9 @@ import pytest
 from features.codec import decode_state, encode_state
 from recsys.guidance.controls import ExposureTarget
 from recsys.guidance.targets.forecast import Forecast
-from recsys.guidance.targets.outlook import Outlook, Pace, look_ahead
-from recsys.guidance.targets.pursuit import Count, Order, Pursuit, Standing, pursue
-from recsys.guidance.targets.words import foreseen, sentence, status
+from recsys.guidance.targets.outlook import Projection, DeliveryRate, project
+from recsys.guidance.targets.pursuit import DeliveryCounts, TargetOverride, PacingState, DeliveryStatus, advance
+from recsys.guidance.targets.words import projected, describe, status
 
 DAY_S = 86_400.0
 PER_S = 10.0  # attention
@@ -44,27 +44,27 @@ class Day:
 
     target: ExposureTarget
     share: Callable[[float], float]
-    order: Order = field(default_factory=Order)
+    order: TargetOverride = field(default_factory=TargetOverride)
     now: float = 0.0
     won: float = 0.0
     traffic: float = 1.0
     served: float = 0.0
-    state: Pursuit | None = None
-    standing: Standing | None = None
-    course: list[Standing] = field(default_factory=list)
+    state: PacingState | None = None
+    standing: DeliveryStatus | None = None
+    course: list[DeliveryStatus] = field(default_factory=list)
 
-    def until(self, at: float, step_s: float = 120.0, counting: bool = True) -> Standing:
+    def until(self, at: float, step_s: float = 120.0, counting: bool = True) -> DeliveryStatus:
         """Serve and pursue until second `at`."""
-        state = self.state or Pursuit.begin(self.target, self.now)
-        count = Count(self.won, self.served, self.now)
+        state = self.state or PacingState.begin(self.target, self.now)
+        count = DeliveryCounts(self.won, self.served, self.now)
         while self.now < at:
             price = self.standing.price if self.standing else 0.0
             self.now += step_s
             more = PER_S * self.traffic * step_s
             self.served, self.won = self.served + more, self.won + more * min(max(self.share(price), 0.0), 1.0)
             if counting:
-                count = Count(self.won, self.served, self.now)
-            state, self.standing = pursue(self.target, state, count, Forecast.flat(PER_S), self.now, self.order)
+                count = DeliveryCounts(self.won, self.served, self.now)
+            state, self.standing = advance(self.target, state, count, Forecast.flat(PER_S), self.now, self.order)
             self.course.append(self.standing)
         self.state = state
         assert self.standing is not None
@@ -91,36 +91,36 @@ def test_a_reachable_target_is_reached_on_plan(more: dict[str, Any], traffic: fl
     over = 0.1 if more.get("plan") == "front" else 0.02  # in front, what comes by itself in the end comes on top
     assert end.amount * 0.98 <= end.delivered <= end.amount * (1 + over)
     assert status(end) == "over"
-    assert "reached" in sentence(end)
+    assert "reached" in describe(end)
     assert end.pacing_error < 0.025
 
 
 def test_a_cap_holds_and_pushes_down() -> None:
     day = Day(target(bound="at_most", impressions=80_000), answering(0.12, -0.4))
     assert day.until(DAY_S).delivered <= 80_000 * 1.02
-    assert "kept" in sentence(day.until(DAY_S + 200))
+    assert "kept" in describe(day.until(DAY_S + 200))
 
 
 def test_what_cannot_be_delivered_is_said_and_the_price_stays_at_its_limit() -> None:
     day = Day(target(max_price=0.3), answering(0.03, 0.05))
     stands = day.until(DAY_S / 2)
     assert (stands.price, status(stands)) == (0.3, "cannot deliver")
-    assert sentence(stands).startswith("cannot deliver: expected 3")
+    assert describe(stands).startswith("cannot deliver: expected 3")
     assert stands.outlook.low <= 0.045 * WHOLE / 100_000 <= stands.outlook.high + 0.01
     assert stands.outlook.at_risk(stands.amount) > 50_000
-    assert not stands.resort
+    assert not stands.last_resort
     last = Day(target(max_price=0.3, logic="guaranteed", last_resort=2), answering(0.03, 0.05)).until(DAY_S / 2)
-    assert last.resort
-    assert "last resort" in sentence(last)
+    assert last.last_resort
+    assert "last resort" in describe(last)
 
 
 def test_a_pause_costs_nothing_and_a_resumption_plans_the_rest_anew() -> None:
     day = Day(target(), AUDIENCE)
     before = day.until(DAY_S / 4)
-    day.order = Order(paused=True)
+    day.order = TargetOverride(paused=True)
     paused = day.until(DAY_S / 2)
     assert (paused.price, status(paused)) == (0.0, "paused")
-    day.order = Order()
+    day.order = TargetOverride()
     resumed = day.until(DAY_S / 2 + 120)
     assert abs(resumed.lag) < 0.01  # no jump: the plan begins where it stands
     assert abs(resumed.price - before.price) < 0.1
@@ -131,7 +131,7 @@ def test_a_pause_costs_nothing_and_a_resumption_plans_the_rest_anew() -> None:
 def test_another_amount_in_flight_is_reached_without_a_jump(amount: float) -> None:
     day = Day(target(), AUDIENCE)
     before = day.until(DAY_S / 2)
-    day.order = Order(amount=amount)
+    day.order = TargetOverride(amount=amount)
     after = day.until(DAY_S / 2 + 120)
     assert abs(after.lag) < 0.01
     assert abs(after.price - before.price) <= 0.05 + 1e-9
@@ -142,19 +142,19 @@ def test_another_amount_in_flight_is_reached_without_a_jump(amount: float) -> No
 def test_how_far_it_was_off_its_plan_is_measured_by_the_amount_asked_for_now(times: float) -> None:
     day = Day(target(), AUDIENCE)
     before = day.until(10_000.0).pacing_error
-    day.order = Order(amount=100_000.0 * times)
+    day.order = TargetOverride(amount=100_000.0 * times)
     assert day.until(10_120.0).pacing_error == pytest.approx(before / times, rel=0.03)
 
 
 def test_an_amount_without_end_poisons_nothing_and_what_it_poisoned_heals() -> None:
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 4)
-    day.order = Order(amount=math.inf)
+    day.order = TargetOverride(amount=math.inf)
     stands = day.until(DAY_S / 3)
     assert math.isfinite(stands.price)
     assert stands.amount == 100_000
     assert day.state is not None
-    broken = replace(day.state.steering, price=math.nan, integral=math.nan)
+    broken = replace(day.state.controller, price=math.nan, integral=math.nan)
     day.state = replace(day.state, steering=broken, error=math.nan)
     stands = day.until(DAY_S)
     assert stands.delivered == pytest.approx(100_000, rel=0.02)
@@ -179,7 +179,7 @@ def test_a_state_of_before_windows_were_kept_goes_on() -> None:
     assert day.state is not None
     old = msgspec.to_builtins(day.state)
     del old["window"]
-    day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(Pursuit))
+    day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(PacingState))
     assert day.state.window is None
     after = day.until(DAY_S / 3 + 120)
     assert abs(after.price - before.price) < 0.05
@@ -192,38 +192,38 @@ def test_a_state_of_before_flights_were_kept_goes_on() -> None:
     assert day.state is not None
     old = msgspec.to_builtins(day.state)
     del old["steering"]["lag"], old["steering"]["flight"]
-    day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(Pursuit))
-    assert (day.state.steering.lag, day.state.steering.flight) == (None, ())
+    day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(PacingState))
+    assert (day.state.controller.lag, day.state.controller.in_flight) == (None, ())
     after = day.until(DAY_S / 3 + 120)
     assert abs(after.price - before.price) < 0.02
     assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
 
 
-@pytest.mark.parametrize("order", [Order(paused=True), Order(amount=60_000), Order(amount=160_000)])
-def test_a_plan_made_anew_is_no_news_of_the_audience(order: Order) -> None:
+@pytest.mark.parametrize("order", [TargetOverride(paused=True), TargetOverride(amount=60_000), TargetOverride(amount=160_000)])
+def test_a_plan_made_anew_is_no_news_of_the_audience(order: TargetOverride) -> None:
     """What happened to the lag by an order is not taken for what viewers did."""
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 2)
     assert day.state is not None
     day.won -= 3000  # a lag that the new plan forgets
     day.until(day.now + 120)
-    before = day.state.steering
+    before = day.state.controller
     day.order = order
     day.until(DAY_S * 0.6 if order.paused else day.now + 120)
     day.order = replace(order, paused=False)
     day.until(day.now + 120)
-    assert day.state.steering.integral == pytest.approx(before.integral, abs=0.01)
+    assert day.state.controller.integral == pytest.approx(before.integral, abs=0.01)
 
 
 def test_nobody_is_silent_before_the_beginning_or_where_nobody_is_expected() -> None:
     later = target(**{"from": datetime.fromtimestamp(DAY_S / 2, UTC)})
-    state = Pursuit.begin(later, 0.0)
+    state = PacingState.begin(later, 0.0)
     busy, empty = Forecast.flat(PER_S), Forecast.flat(1e-6)
-    state, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 1)
+    state, standing = advance(later, state, DeliveryCounts(), busy, DAY_S / 2 + 1)
     assert (standing.silent_s, status(standing)) == (1.0, "unknown yet")
-    _, standing = pursue(later, state, Count(), empty, DAY_S / 2 + 3600)
+    _, standing = advance(later, state, DeliveryCounts(), empty, DAY_S / 2 + 3600)
     assert standing.silent_s == 0.0
-    _, standing = pursue(later, state, Count(), busy, DAY_S / 2 + 3600)
+    _, standing = advance(later, state, DeliveryCounts(), busy, DAY_S / 2 + 3600)
     assert status(standing) == "counters silent"
 
 
@@ -231,17 +231,17 @@ def test_a_pause_over_midnight_keeps_what_the_day_taught() -> None:
     day = Day(target(by=datetime.fromtimestamp(2 * DAY_S, UTC), impressions=200_000), AUDIENCE)
     day.until(DAY_S * 0.75)
     assert day.state is not None
-    learnt = day.state.steering.learnt()
-    day.order = Order(paused=True)
+    learnt = day.state.controller.learnt()
+    day.order = TargetOverride(paused=True)
     day.until(DAY_S * 1.1)
-    assert day.state.steering.usual == learnt
-    assert not any(day.state.steering.weight)
+    assert day.state.controller.hourly_price == learnt
+    assert not any(day.state.controller.weight)
 
 
 def test_a_stop_is_a_stop() -> None:
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 4)
-    day.order = Order(stopped=True)
+    day.order = TargetOverride(stopped=True)
     stands = day.until(DAY_S / 3)
     assert (stands.price, status(stands), stands.stopped) == (0.0, "stopped", True)
 
@@ -252,7 +252,7 @@ def test_silent_counters_freeze_the_price_raise_the_alarm_and_are_made_up_for() 
     moment = len(day.course)
     silent = day.until(DAY_S * 0.6, counting=False)
     assert status(silent) == "counters silent"
-    assert "min" in sentence(silent)
+    assert "min" in describe(silent)
     prices = [before, *(one.price for one in day.course[moment:])]
     assert prices[1:6] == [before] * 5
     assert max(abs(a - b) for a, b in pairwise(prices)) < 0.02
@@ -266,13 +266,13 @@ def test_two_processes_and_a_restart_are_as_one() -> None:
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 3)
     assert day.state is not None
-    counts, now = Count(day.won, day.served, day.now), day.now
-    again, standing = pursue(day.target, day.state, counts, Forecast.flat(PER_S), now, Order())
+    counts, now = DeliveryCounts(day.won, day.served, day.now), day.now
+    again, standing = advance(day.target, day.state, counts, Forecast.flat(PER_S), now, TargetOverride())
     assert again == day.state
     assert standing == day.standing
-    later = replace(counts, won=counts.won + 50, served=counts.served + 600, upto=now + 60)
-    one, _ = pursue(day.target, day.state, later, Forecast.flat(PER_S), now + 60, Order())
-    two, _ = pursue(day.target, one, later, Forecast.flat(PER_S), now + 60, Order())
+    later = replace(counts, won=counts.delivered + 50, served=counts.available + 600, upto=now + 60)
+    one, _ = advance(day.target, day.state, later, Forecast.flat(PER_S), now + 60, TargetOverride())
+    two, _ = advance(day.target, one, later, Forecast.flat(PER_S), now + 60, TargetOverride())
     assert one == two
 
 
@@ -288,9 +288,9 @@ def test_what_was_delivered_stays_delivered_in_every_outlook(seed: int) -> None:
     """However unsteady the pace was: what was reached is not at risk."""
     random = np.random.default_rng(seed)
     rate, noise, progress, delivered, price = random.random(5) * (5.0, 3.0, 1.0, 1.5, 0.5)
-    pace = Pace(rate, noise, progress, delivered)
+    pace = DeliveryRate(rate, noise, progress, delivered)
     for sign in (1, -1):
-        outlook = look_ahead(pace, progress, delivered, sign, price, 0.5, 1.0)
+        outlook = project(pace, progress, delivered, sign, price, 0.5, 1.0)
         assert delivered <= outlook.low + 1e-9
         assert outlook.low <= outlook.expected + 1e-9 <= outlook.high + 2e-9
         assert outlook.at_risk(100.0) <= 100.0 * max(1.0 - delivered, 0.0) + 1e-9
@@ -299,8 +299,8 @@ def test_what_was_delivered_stays_delivered_in_every_outlook(seed: int) -> None:
 @pytest.mark.parametrize(("planned", "side"), [(40_000.0, "ahead of"), (60_000.0, "behind")])
 def test_ahead_of_and_behind_a_plan(planned: float, side: str) -> None:
     half = Day(target(), AUDIENCE).until(DAY_S / 2)
-    off = replace(half, delivered=50_000.0, planned=planned, outlook=Outlook(1.0, 0.9, 1.1, False))
-    assert sentence(off) == f"{side.split()[0]}: 10.0% of the amount {side} its plan"
+    off = replace(half, delivered=50_000.0, planned=planned, outlook=Projection(1.0, 0.9, 1.1, False))
+    assert describe(off) == f"{side.split()[0]}: 10.0% of the amount {side} its plan"
 
 
 def test_a_share_is_reached_only_when_nothing_can_undo_it_any_more() -> None:
@@ -309,14 +309,14 @@ def test_a_share_is_reached_only_when_nothing_can_undo_it_any_more() -> None:
     early = day.until(0.27 * DAY_S)
     assert early.delivered >= early.amount, "as far as the traffic is foreseen"
     assert status(early) == "ahead"
-    assert sentence(early).endswith("; 40.0% of all attention so far")
-    assert early.so_far == pytest.approx(0.4)
+    assert describe(early).endswith("; 40.0% of all attention so far")
+    assert early.share_so_far == pytest.approx(0.4)
     day.share, day.traffic = (lambda price: 0.0), 8.0  # an event, without a slot for them
     late = day.until(DAY_S - 600)
-    assert (late.so_far or 0) < 0.1
+    assert (late.share_so_far or 0) < 0.1
     assert status(late) in ("behind", "cannot deliver")
     assert "reached" not in {status(stands) for stands in day.course}
-    assert "short" in sentence(day.until(DAY_S + 600))
+    assert "short" in describe(day.until(DAY_S + 600))
     counted = Day(target(impressions=10_000), lambda price: 0.4).until(0.27 * DAY_S)
     assert status(counted) == "reached"
 
@@ -324,10 +324,10 @@ def test_a_share_is_reached_only_when_nothing_can_undo_it_any_more() -> None:
 def test_a_share_on_plan_says_what_it_has() -> None:
     asked = 100_000 / WHOLE
     half = Day(target(impressions=None, share=asked), AUDIENCE).until(DAY_S / 2)
-    assert sentence(half) == f"on plan: {half.so_far:.1%} of all attention so far, at least 11.6% asked by the deadline"
+    assert describe(half) == f"on plan: {half.share_so_far:.1%} of all attention so far, at least 11.6% asked by the deadline"
     assert half.share == asked
     cap = Day(target(impressions=None, share=0.06, bound="at_most"), answering(0.06, -0.4)).until(DAY_S / 2)
-    assert "at most 6.0% asked" in sentence(cap)
+    assert "at most 6.0% asked" in describe(cap)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -340,10 +340,10 @@ def test_status_and_forecast_do_not_contradict_each_other(seed: int) -> None:
     asked = target(**amount, **cap, plan=("even", "asap")[seed % 3 == 0] if not cap else "even")
     day = Day(asked, answering(base, -per_unit if cap else per_unit), traffic=0.6 + random.random())
     day.until(DAY_S + 600, step_s=300.0)
-    first = pursue(asked, Pursuit.begin(asked, 0.0), Count(), Forecast.flat(PER_S), 0.0)[1]
-    assert (status(first), foreseen(first)) == ("unknown yet", None)
+    first = advance(asked, PacingState.begin(asked, 0.0), DeliveryCounts(), Forecast.flat(PER_S), 0.0)[1]
+    assert (status(first), projected(first)) == ("unknown yet", None)
     for stands in (first, *day.course):
-        outlook, word = foreseen(stands), status(stands)
+        outlook, word = projected(stands), status(stands)
         assert (outlook is None) == (word in ("unknown yet", "not begun", "over", "stopped"))
         if outlook is None:
             continue
