@@ -9,7 +9,7 @@ DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(
 
 # The page solver's kernels are compiled here, whenever they change, and not while somebody waits for a page.
 KERNELS := $(VENV)/.kernels
-WARM = $(BIN)/python -c 'from recsys.guidance.solver import warm; warm()'
+WARM = $(BIN)/python -c 'from recsys.guidance.solver.solve import warm; warm()'
 
 .PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-faults bench-preview bench-features notebooks
 
@@ -37,8 +37,8 @@ format: $(VENV)/.dev    ## let ruff put the layout in order
 
 bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and rivals, on every family of instances (hours)
 	@$(BIN)/python -m benchmarks.guidance $(BENCH_FLAGS)
-	@$(BIN)/python -m benchmarks.guidance.tiny
-	@$(BIN)/python -m benchmarks.guidance.claims
+	@$(BIN)/python -m benchmarks.guidance.exhaustive
+	@$(BIN)/python -m benchmarks.guidance.receipt_claims
 	@$(BIN)/python -m benchmarks.guidance.pins
 
 bench-targets: $(VENV)/.dev $(KERNELS)  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)

@@ -1,7 +1,7 @@
 """State x catalogue -> named columns. The one place where features are computed, for training and serving alike.
 
 `columns` is what a page asks for: many items, one viewer, one moment. `item_columns` and `viewer_columns` are its two
-halves; the offline log calls them for many moments at once (`features.offline.points`).
+halves; the offline log calls them for many moments at once (`features.point_in_time.query`).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from features.figures import MEASURES, ItemCounts
-from features.fold_viewer import SESSION_GAP_S
-from recsys.candidates.similar import content_similarity, content_profile
-from recsys.catalog import KINDS, Catalog
+from features.item_counts import MEASURES, ItemCounts
+from features.state.viewer_fold import SESSION_GAP_S
+from recsys.candidates.content_based import content_profile, content_similarity
+from recsys.domain.catalog import KINDS, Catalog
+from recsys.domain.types import F32, F64, I32, Screen
+from recsys.domain.viewer import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
 from recsys.models.history import WEIGHT, history
-from recsys.state import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
-from recsys.types import F32, F64, I32, Screen
 
-# New ones go to the end: what older engines recorded and older models take stays readable (`features.offline.served`,
-# `recsys.model`). One that comes to mean something else needs a new name.
+# New ones go to the end: what older engines recorded and older models take stays readable (`features.point_in_time.skew_audit`,
+# `recsys.models.served_model`). One that comes to mean something else needs a new name.
 FEATURES: tuple[str, ...] = (
     "affinity",  # retrieval's match of viewer and item: about 1 for what the viewer surely wants, 0 for no match
     "log_popularity",  # decayed visits: viewers who opened or played it

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recsys.errors import Unavailable
+from recsys.domain.errors import Unavailable
 
 
 def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recsys.types import ACTIONS, F32, F64, I32, U32, Bool
+from recsys.domain.types import ACTIONS, F32, F64, I32, U32, Bool
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Candidates:
     source    [N]     uint32   bit s set: source s proposed it
     affinity  [N]     float32  retrieval's match of viewer and item; 0 where there is none
     features  [N, F]  float32  columns of `features.columns`
-    p         [N, A]  float32  calibrated probability of each action of `recsys.types.ACTIONS`
+    p         [N, A]  float32  calibrated probability of each action of `recsys.domain.types.ACTIONS`
     utility   [N]     float64  expected utility for the viewer, in play equivalents
     bonus     [N]     float64  what the policy adds, in play equivalents
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recsys.guidance.receipt import Receipt
-from recsys.guidance.targets.onpage import Delivery
-from recsys.types import F32, FallbackLevel, StageTrace
+from recsys.domain.types import F32, FallbackLevel, StageTrace
+from recsys.guidance.receipt.receipt import Receipt
+from recsys.pacing.on_page import Delivery
 
 
 @dataclass(frozen=True, slots=True)

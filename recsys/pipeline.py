@@ -16,29 +16,29 @@ from functools import partial
 import numpy as np
 
 from recsys.batch import Candidates
+from recsys.candidates.content_based import content_profile, content_similarity
 from recsys.candidates.context import RequestContext
 from recsys.candidates.index import CandidateIndex
-from recsys.candidates.similar import content_similarity, content_profile
 from recsys.candidates.sources import SOURCES, local_plays
-from recsys.catalog import Catalog
-from recsys.distribution.eligibility import ineligible, first_match
-from recsys.distribution.screens import screen_layout
-from recsys.guidance.bounds import PageConstraints, Solution
-from recsys.guidance.causes import ConflictCache
-from recsys.guidance.compile import CompiledPolicy
-from recsys.guidance.memory import RelaxationCache
-from recsys.guidance.receipt import write_receipt
-from recsys.guidance.relaxation import violations
-from recsys.guidance.solver import DEADLINE_FACTOR, is_late_after, solve
-from recsys.guidance.targets.onpage import NO_PRICES, ActivePrices, deliveries, frequency_capped, price_bonus, with_targets
-from recsys.model import ServedModel
+from recsys.distribution.eligibility import first_match, ineligible
+from recsys.distribution.layouts import screen_layout
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import ACTIONS, F32, F64, U32, Bool, DropReason, FallbackLevel, Query, StageTrace
+from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.explanations import explain
+from recsys.guidance.compilation.compile import CompiledPolicy
+from recsys.guidance.receipt.receipt import write_receipt
+from recsys.guidance.solver.infeasibility import ConflictCache
+from recsys.guidance.solver.page_constraints import PageConstraints, Solution
+from recsys.guidance.solver.relaxation import violations
+from recsys.guidance.solver.relaxation_cache import RelaxationCache
+from recsys.guidance.solver.solve import DEADLINE_FACTOR, is_late_after, solve
+from recsys.models.fallback import without_ranker
+from recsys.models.served_model import ServedModel
+from recsys.pacing.on_page import NO_PRICES, ActivePrices, deliveries, frequency_capped, price_bonus, with_targets
 from recsys.page import Page, PageItem
-from recsys.ranking.fallback import without_ranker
-from recsys.ranking.utility import utility
-from recsys.reasons import explain
-from recsys.state import ItemStats, ViewerState
 from recsys.supply.expand import expand_supply, needs_expansion
-from recsys.types import ACTIONS, F32, F64, U32, Bool, DropReason, Query, FallbackLevel, StageTrace
+from recsys.utility import utility
 
 Columns = Callable[..., F32]
 """`features.columns.columns`: handed in, since this floor imports none of the floors above."""
@@ -72,7 +72,9 @@ class ServingSnapshot:
         return f"World({self.catalog}, model {model}, policy {self.policy.version})"
 
     @classmethod
-    def of(cls, catalog: Catalog, stats: ItemStats, model: ServedModel | None, policy: CompiledPolicy) -> ServingSnapshot:
+    def of(
+        cls, catalog: Catalog, stats: ItemStats, model: ServedModel | None, policy: CompiledPolicy
+    ) -> ServingSnapshot:
         """A world with its index derived; `replace(world, policy=p)` is the same world, steered otherwise."""
         stats = stats.resized(len(catalog))
         return cls(catalog, stats, model, policy, CandidateIndex.of(catalog, stats, model))
@@ -125,7 +127,9 @@ class Engine:
         batch = self._rank(ask, batch, rung, trace)
         return self._constrain_and_solve(ask, batch, rung, trace, wide)
 
-    def _context(self, query: Query, viewer: ViewerState | None, world: ServingSnapshot) -> tuple[RequestContext, FallbackLevel, list[StageTrace]]:
+    def _context(
+        self, query: Query, viewer: ViewerState | None, world: ServingSnapshot
+    ) -> tuple[RequestContext, FallbackLevel, list[StageTrace]]:
         """Fold the viewer into the model and see how much of the engine can answer."""
         trace: list[StageTrace] = []
         vector = None
@@ -176,7 +180,9 @@ class Engine:
         if ask.query.guided:
             enough = frequency_capped(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
             showable, _ = first_match({**gone, DropReason.FREQUENCY_CAPPED: enough})
-            gone[DropReason.BLOCKED] = ask.policy.blocked(batch.row, ask.query, showable, elsewhere=partial(_showable, ask))
+            gone[DropReason.BLOCKED] = ask.policy.blocked(
+                batch.row, ask.query, showable, elsewhere=partial(_showable, ask)
+            )
             gone[DropReason.FREQUENCY_CAPPED] = enough
         keep, dropped = first_match(gone)
         trace.append(StageTrace("eligibility", len(batch), int(keep.sum()), dropped))
@@ -244,7 +250,9 @@ class Engine:
         trace.append(StageTrace("rank", len(batch), len(batch), error=error))
         return without_ranker(ask, batch, rung)
 
-    def _constrain_and_solve(self, ask: RequestContext, batch: Candidates, rung: FallbackLevel, trace: list[StageTrace], wide: bool) -> Page:
+    def _constrain_and_solve(
+        self, ask: RequestContext, batch: Candidates, rung: FallbackLevel, trace: list[StageTrace], wide: bool
+    ) -> Page:
         """Solve for the page under the policy and write down why it is this one.
 
         Where not even the legal controls can be kept, personalisation has no say any more: the editorial page answers,
@@ -277,7 +285,12 @@ class Engine:
         return replace(page, trace=tuple(trace))
 
     def _solve_or_expand(
-        self, ask: RequestContext, policy: CompiledPolicy, batch: Candidates, rung: FallbackLevel, trace: list[StageTrace]
+        self,
+        ask: RequestContext,
+        policy: CompiledPolicy,
+        batch: Candidates,
+        rung: FallbackLevel,
+        trace: list[StageTrace],
     ) -> _SolvedPage:
         """Where a control would give way, the same once more with wider supply, in the time that the first left.
 
@@ -303,7 +316,9 @@ class Engine:
         bounds = policy.bounds(query, batch.row, query.slots, ask.catalog.rows(query.shown))
         return with_targets(bounds, policy, batch.row, query, ask.viewer, ask.steered)
 
-    def _solve(self, ask: RequestContext, policy: CompiledPolicy, batch: Candidates, deadline_s: float | None = None) -> _SolvedPage:
+    def _solve(
+        self, ask: RequestContext, policy: CompiledPolicy, batch: Candidates, deadline_s: float | None = None
+    ) -> _SolvedPage:
         """The best slots for these utilities."""
         query = ask.query
         attention = screen_layout(query.placement.screen).attention(query.slots)
@@ -372,7 +387,9 @@ def _showable(ask: RequestContext) -> Bool:
     """[catalogue] whether anything but a block keeps an item off this page."""
     rows = np.arange(len(ask.catalog), dtype=np.int32)
     enough = frequency_capped(ask.policy, rows, ask.query, ask.viewer, ask.steered)
-    showable, _ = first_match({**ineligible(ask.catalog, rows, ask.query, ask.viewer), DropReason.FREQUENCY_CAPPED: enough})
+    showable, _ = first_match(
+        {**ineligible(ask.catalog, rows, ask.query, ask.viewer), DropReason.FREQUENCY_CAPPED: enough}
+    )
     return showable
 
 

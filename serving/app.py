@@ -10,45 +10,28 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
-from features.content import Encoder
-from features.content.connect import encoder_lock_path, open_encoder
-from features.content.vectors import EmbeddingRefresher
-from features.offline.lives import epoch_partitions
-from features.offline.log import EventLog
-from features.online import OnlineStore
-from features.online.connect import open_online
-from features.online.guarded import BreakerStore
-from features.online.memory import MemoryStore
-from features.spool import Spool
-from features.spool.connect import open_spool
-from features.stream import Stream
-from features.stream.connect import open_stream
-from features.stream.watch import LogWatchdog
-from features.unreadable import CorruptStateCounter
+from features.control import ControlPlane
+from features.control.connect import connect, migrate
+from features.control.transactions import map_db_errors
+from features.embeddings.connect import encoder_lock_path, open_encoder
+from features.embeddings.encoder import Encoder
+from features.embeddings.refresh import EmbeddingRefresher
+from features.events.spool.connect import open_spool
+from features.events.spool.port import Spool
+from features.events.stream.connect import open_stream
+from features.events.stream.port import Stream
+from features.events.stream.watchdog import LogWatchdog
+from features.history.event_log import EventLog
+from features.history.log_epochs import epoch_partitions
+from features.settings import Settings
+from features.state.corrupt_state import CorruptStateCounter
+from features.state.online.connect import open_online
+from features.state.online.guarded import BreakerStore
+from features.state.online.memory import MemoryStore
+from features.state.online.port import OnlineStore
+from recsys.domain.viewer import DAY_S
 from recsys.pipeline import Engine
-from recsys.settings import Settings
-from recsys.state import DAY_S
-from serving import problems
-from serving.console import routes as console
-from serving.content import EmbeddingPoller
-from serving.control import ControlPlane
-from serving.control.connect import connect, migrate
-from serving.control.ledger import map_db_errors
-from serving.desk import PolicyService
-from serving.feed import PageService
-from serving.holders import SnapshotHolder
-from serving.ingest import EventIntake
-from serving.measures import LiveMetrics
-from serving.metrics import Metrics
-from serving.pollers import build_pollers
-from serving.preview.crew import PreviewPool
-from serving.preview.requests import RequestLog
-from serving.preview.service import PreviewService
-from serving.profiles import ready_profiles
-from serving.publisher import ImpressionPublisher
-from serving.pursuits import PacingLoop
-from serving.registry import ModelPoller
-from serving.routes import (
+from serving.api.routes import (
     events,
     feeds,
     health,
@@ -63,10 +46,27 @@ from serving.routes import (
     viewers,
     vocabulary,
 )
+from serving.console import routes as console
+from serving.editorial.pacing_loop import PacingLoop
+from serving.editorial.policy_service import PolicyService
+from serving.editorial.preview.requests import RequestLog
+from serving.editorial.preview.service import PreviewService
+from serving.editorial.preview.worker_pool import PreviewPool
+from serving.editorial.target_service import TargetService
+from serving.pages.event_intake import EventIntake
+from serving.pages.impression_publisher import ImpressionPublisher
+from serving.pages.live_metrics import LiveMetrics
+from serving.pages.page_service import PageService
+from serving.pollers import build_pollers
+from serving.prometheus import Metrics
+from serving.schemas import problems
+from serving.schemas.tokens import Tokens, home_secret
 from serving.services import Services
-from serving.targets import TargetService
-from serving.tokens import Tokens, home_secret
-from serving.viewers import ViewerData
+from serving.snapshot.embedding_refresher import EmbeddingPoller
+from serving.snapshot.holders import SnapshotHolder
+from serving.snapshot.model_loader import ModelPoller
+from serving.snapshot.profiles import ready_profiles
+from serving.viewer_data import ViewerData
 
 VERSION = "0.1.0"
 STORE_TIMEOUT_S = 1.0
@@ -123,7 +123,10 @@ def build(
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=unreadable,
     )  # fmt: skip
     loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, meters, control.revision)
-    desk, log = PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value), EventLog(settings.event_log_dir)
+    desk, log = (
+        PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value),
+        EventLog(settings.event_log_dir),
+    )
     requests = RequestLog(log, online, feed.recent_queries, unreadable=unreadable)
     models, content = _artifacts(settings, holders)
     services = Services(
@@ -150,7 +153,9 @@ def build(
         policy_service=desk,
         target_service=TargetService(loop, control, desk),
         previews=PreviewService(engine, holders, requests, PreviewPool(), clock),
-        viewer_data=ViewerData(log, online, stream, settings.topic, settings.group, clock, (feed.forget_viewer, live.forget)),
+        viewer_data=ViewerData(
+            log, online, stream, settings.topic, settings.group, clock, (feed.forget_viewer, live.forget)
+        ),
         profiles=ready_profiles(),
     )
     services.pollers.update(build_pollers(services))
@@ -216,7 +221,9 @@ def _artifacts(settings: Settings, holders: SnapshotHolder) -> tuple[ModelPoller
     return models, content
 
 
-def _open_spool(settings: Settings, stream: Stream, spool: OpenSpool | None, metrics: Metrics) -> tuple[LogWatchdog, Spool]:
+def _open_spool(
+    settings: Settings, stream: Stream, spool: OpenSpool | None, metrics: Metrics
+) -> tuple[LogWatchdog, Spool]:
     """Return the spool and the watchdog of the stream, which has the spool send again what a lost log contained."""
 
     def on_loss(why: str) -> None:

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.errors import SettingsError
-from recsys.settings import Settings
+from features.settings import Settings
+from recsys.domain.errors import SettingsError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"  # as in serving.metrics, which must not be imported before this is set
+PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"  # as in serving.prometheus, which must not be imported before this is set
 
 GRACE_S = 10
 """How long requests under way may take to finish at shutdown."""
@@ -68,9 +68,9 @@ def application() -> FastAPI:
 
 def with_gc_freeze(app: FastAPI) -> FastAPI:
     """The same app, which has its process to itself: what it keeps is left out of the search for circles."""
-    from serving.follow import Poller
+    from serving.gc_freeze import GcFreezer
     from serving.services import Services
-    from serving.settled import GcFreezer
+    from serving.snapshot.poller import Poller
 
     services: Services = app.state.services
     settled = GcFreezer(services.holders, lambda: bool(services.pollers["engine"].ok))
@@ -138,7 +138,7 @@ def _export_environment(settings: Settings, figures: str) -> None:
     if settings.processes > 1:
         os.environ[PROCESSES_DIR] = figures
     if not settings.secret:
-        from serving.tokens import home_secret
+        from serving.schemas.tokens import home_secret
 
         home_secret(str(Path(settings.home)))  # made before the processes that share it
 

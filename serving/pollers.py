@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from features.aside import quarantined
-from features.dead_letters import DeadLetterCounter
-from recsys.guidance.solver import warm
-from serving.changes import ChangePublisher
-from serving.follow import Poller
-from serving.measures import MEASURE_EVERY_S, MEASURE_SHARE
+from features.events.dead_letters import DeadLetterCounter
+from features.state.quarantine import quarantined
+from recsys.guidance.solver.solve import warm
+from serving.change_publisher import ChangePublisher
+from serving.pages.live_metrics import MEASURE_EVERY_S, MEASURE_SHARE
 from serving.services import Services
+from serving.snapshot.poller import Poller
 
 STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from features.offline.log import EventLog
-from features.online import OnlineStore
-from features.online.guarded import BreakerStore
-from features.spool import Spool
-from features.stream import Stream
-from features.stream.watch import LogWatchdog
-from features.unreadable import CorruptStateCounter
-from recsys.guidance.profiles import Profile
-from recsys.settings import Settings
-from serving.content import EmbeddingPoller
-from serving.control import ControlPlane
-from serving.desk import PolicyService
-from serving.feed import PageService
-from serving.follow import Poller
-from serving.holders import SnapshotHolder
-from serving.ingest import EventIntake
-from serving.measures import LiveMetrics
-from serving.metrics import Metrics
-from serving.preview.service import PreviewService
-from serving.publisher import ImpressionPublisher
-from serving.pursuits import PacingLoop
-from serving.registry import ModelPoller
-from serving.targets import TargetService
-from serving.tokens import Tokens
-from serving.viewers import ViewerData
+from features.control import ControlPlane
+from features.events.spool.port import Spool
+from features.events.stream.port import Stream
+from features.events.stream.watchdog import LogWatchdog
+from features.history.event_log import EventLog
+from features.settings import Settings
+from features.state.corrupt_state import CorruptStateCounter
+from features.state.online.guarded import BreakerStore
+from features.state.online.port import OnlineStore
+from recsys.guidance.policy.profiles import Profile
+from serving.editorial.pacing_loop import PacingLoop
+from serving.editorial.policy_service import PolicyService
+from serving.editorial.preview.service import PreviewService
+from serving.editorial.target_service import TargetService
+from serving.pages.event_intake import EventIntake
+from serving.pages.impression_publisher import ImpressionPublisher
+from serving.pages.live_metrics import LiveMetrics
+from serving.pages.page_service import PageService
+from serving.prometheus import Metrics
+from serving.schemas.tokens import Tokens
+from serving.snapshot.embedding_refresher import EmbeddingPoller
+from serving.snapshot.holders import SnapshotHolder
+from serving.snapshot.model_loader import ModelPoller
+from serving.snapshot.poller import Poller
+from serving.viewer_data import ViewerData
 
 
 @dataclass(frozen=True)

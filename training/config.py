@@ -10,8 +10,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
-from recsys.errors import Finding, InvalidInput, describe_fault
-from recsys.ranking.utility import DEFAULT_WEIGHTS, weight_faults
+from recsys.domain.errors import Finding, InvalidInput, describe_fault
+from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
 """The files that come with the package."""

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from features.events import ViewerEvent
-from recsys.catalog import Catalog
-from recsys.errors import InvalidInput
+from features.events.decode import ViewerEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.errors import InvalidInput
+from recsys.domain.types import F64, I32
+from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.metrics.accuracy import Interval, bootstrap, coverage, ndcg, recall
+from recsys.models.ranker import Predictor
 from recsys.models.retriever import Retriever
-from recsys.ranking.model import Predictor
-from recsys.ranking.utility import utility
-from recsys.state import ItemStats, ViewerState
-from recsys.types import F64, I32
+from recsys.utility import utility
+from training.candidate_generation import CandidateGenerator
 from training.config import Evaluation
-from training.dataset import Timeline, positive_row
-from training.metrics import Interval, bootstrap, coverage, ndcg, recall
-from training.proposals import CandidateGenerator
-from training.replay import StateReplay, replay_events
+from training.state_replay import StateReplay, replay_events
+from training.timeline import Timeline, positive_row
 
 WANTED = frozenset({"play", "complete", "like"})
 """Kinds of event that make an item a target: the viewer wanted it."""

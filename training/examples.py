@@ -9,14 +9,14 @@ import numpy as np
 from tqdm import tqdm
 
 from features.columns import FEATURES
-from recsys.catalog import Catalog
-from recsys.errors import InvalidInput
+from recsys.domain.catalog import Catalog
+from recsys.domain.errors import InvalidInput
+from recsys.domain.types import ACTIONS, F32, I32, Bool
 from recsys.models.retriever import Retriever
-from recsys.types import ACTIONS, F32, I32, Bool
-from training.dataset import Timeline
-from training.moments import DecisionPoint
-from training.proposals import CandidateGenerator
-from training.replay import StateReplay
+from training.candidate_generation import CandidateGenerator
+from training.decision_points import DecisionPoint
+from training.state_replay import StateReplay
+from training.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Rows:
     """R rows in time order.
 
     features  [R, F]  as in `features.columns.FEATURES`
-    label     [R, A]  1 where the viewer took the action of `recsys.types.ACTIONS`, else 0
+    label     [R, A]  1 where the viewer took the action of `recsys.domain.types.ACTIONS`, else 0
     weight    [R]     how many candidates the row stands for: 1 if acted on, else 1 / sampling rate of its moment
     moment    [R]     number of the moment it belongs to, rising
     """

@@ -15,8 +15,8 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from recsys.bundle import Bundle, pack
-from recsys.errors import Unavailable
+from recsys.domain.errors import Unavailable
+from recsys.models.bundle import Bundle, pack
 
 BUNDLE = "bundle"
 """Artifact directory of a run that holds the bundle's files."""

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.faults.benches import BENCHES
 from benchmarks.faults.place import KINDS, places
+from benchmarks.faults.registry import BENCHES
 from benchmarks.faults.report import summary, table
 
 

@@ -14,7 +14,7 @@ import httpx
 
 from benchmarks.faults.child import ROOT, environment, wait_until
 from benchmarks.faults.place import Place
-from features.identity import event_key
+from features.events.identity import event_key
 
 READY_WITHIN_S = 90.0
 SAYS_WITHIN_S = 30.0

@@ -16,9 +16,9 @@ from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.disks import fill, small_disk
 from benchmarks.faults.place import Places
 from benchmarks.faults.report import Line
-from benchmarks.faults.scene import Scene
-from serving.control.connect import open_control
-from serving.control.rows import AuditRow
+from benchmarks.faults.scenario import Scene
+from features.control.connect import open_control
+from features.control.rows import AuditRow
 
 WHAT = "control plane's disk of 8 MiB full, policies published, pages asked for, events sent; then there is room"
 PASSES = "no false 2xx, policy writes alone stop, with 503 and a reason; resumes by itself, the audit trail is whole"

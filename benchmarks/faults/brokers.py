@@ -13,12 +13,12 @@ from benchmarks.faults.api import Api, Sender
 from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.place import SESSION_S, Place, Places
 from benchmarks.faults.report import Line
-from benchmarks.faults.scene import Scene
+from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import records
 from benchmarks.servers import Server, broker
-from features.codec import decode_viewer
-from features.events import ViewerEvent
-from features.keys import VIEWERS
+from features.events.decode import ViewerEvent
+from features.state.codec import decode_viewer
+from features.state.keys import VIEWERS
 
 NOTICED_WITHIN_S = 10.0
 BEFORE = 300

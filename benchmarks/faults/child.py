@@ -19,13 +19,20 @@ _number = itertools.count()
 
 
 class Child:
-    """One watched `recsys-worker` (`benchmarks.faults.watched`)."""
+    """One watched `recsys-worker` (`benchmarks.faults.instrumented_worker`)."""
 
     def __init__(self, place: Place, *watched: str, flags: tuple[str, ...] = ()) -> None:
         """`watched`: flags of the watcher; `flags`: further ones of the worker."""
         self.journal = place.home / "commits"
         self._log = place.home / f"worker-{next(_number)}.log"
-        command = [sys.executable, "-m", "benchmarks.faults.watched", "--journal", str(self.journal), *watched]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.faults.instrumented_worker",
+            "--journal",
+            str(self.journal),
+            *watched,
+        ]
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*command, "--", *place.flags, *flags],

@@ -10,8 +10,8 @@ from benchmarks.faults.api import APP, Api, cloud_event
 from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.place import Places
 from benchmarks.faults.report import Line
-from benchmarks.faults.scene import Scene
-from features.identity import event_key
+from benchmarks.faults.scenario import Scene
+from features.events.identity import event_key
 
 NOW = "now"
 CLOCKS: tuple[tuple[str, str | float | None, str], ...] = (

@@ -14,7 +14,7 @@ from benchmarks.faults.api import Api, Sender, cloud_event
 from benchmarks.faults.child import Child, commits, wait_until
 from benchmarks.faults.place import SESSION_S, Places
 from benchmarks.faults.report import Line
-from benchmarks.faults.scene import Scene
+from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import happened, records
 from benchmarks.servers import broker
 

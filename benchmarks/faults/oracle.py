@@ -18,15 +18,31 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 
-from features.codec import decode_state, decode_viewer, encode_item, encode_state, encode_viewer, item_key, viewer_key
-from features.events import decode
-from features.exposure import DeliveryCount, TrafficDay, count_key, credits_of, fold_count, fold_traffic, traffic_key
-from features.fold import WeightedEvent, LoggedEvent, fold_item, items_of, deduplicate_and_fold
-from features.keys import COUNTS, TRAFFIC, VIEWERS
-from features.stream import Message
-from recsys.errors import EventError
-from recsys.settings import Settings
-from recsys.state import ItemState, ViewerState
+from features.events.decode import decode
+from features.events.stream.port import Message
+from features.settings import Settings
+from features.state.codec import (
+    decode_state,
+    decode_viewer,
+    encode_item,
+    encode_state,
+    encode_viewer,
+    item_key,
+    viewer_key,
+)
+from features.state.exposure_counts import (
+    DeliveryCount,
+    TrafficDay,
+    count_key,
+    credits_of,
+    fold_count,
+    fold_traffic,
+    traffic_key,
+)
+from features.state.fold import LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
+from features.state.keys import COUNTS, TRAFFIC, VIEWERS
+from recsys.domain.errors import EventError
+from recsys.domain.viewer import ItemState, ViewerState
 
 VIEWER_TTL_S = 86_400.0 * Settings().viewer_ttl_days
 
@@ -53,7 +69,9 @@ class Oracle:
             except EventError:
                 self.dead.add((message.partition, message.offset))
                 continue
-            self.events[event.viewer_id].append(LoggedEvent(f"{message.topic}/{message.partition}", message.offset, event))
+            self.events[event.viewer_id].append(
+                LoggedEvent(f"{message.topic}/{message.partition}", message.offset, event)
+            )
             viewers.add(event.viewer_id)
         changed = [one for viewer_id in viewers for one in self._viewer(viewer_id)]
         self._items(changed)

@@ -11,11 +11,11 @@ from msgspec import structs
 from benchmarks.faults.child import Child, wait_until
 from benchmarks.faults.place import Places
 from benchmarks.faults.report import Line
-from benchmarks.faults.scene import Scene
+from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import DAY_S, batches, happened, records, repeated
-from features.codec import decode_viewer, item_key, viewer_key
-from features.events import ViewerEvent
-from recsys.state import LANDMARK
+from features.events.decode import ViewerEvent
+from features.state.codec import decode_viewer, item_key, viewer_key
+from recsys.domain.viewer import LANDMARK
 
 SEEN_WITHIN_S = 1.0
 LATE = 0.01  # of the events

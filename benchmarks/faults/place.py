@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.servers import broker, valkey
-from features.keys import LOG_EPOCHS, REBUILT
-from features.online import OnlineStore
-from features.online.connect import open_online
-from features.stream import Stream
-from features.stream.connect import open_stream
+from features.events.stream.connect import open_stream
+from features.events.stream.port import Stream
+from features.state.keys import LOG_EPOCHS, REBUILT
+from features.state.online.connect import open_online
+from features.state.online.port import OnlineStore
 
 PARTITIONS = 4
 SESSION_S = 1  # a broker needs `group.min.session.timeout.ms` of at most this; Tansu takes it

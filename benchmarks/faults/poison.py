@@ -15,9 +15,9 @@ from typing import Any
 from benchmarks.faults.child import ROOT, Child, commits
 from benchmarks.faults.place import Place, Places
 from benchmarks.faults.report import Line
-from benchmarks.faults.scene import Scene
+from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import happened, records
-from features.stream import Record
+from features.events.stream.port import Record
 
 STALLS_AT_MOST_S = 2.0
 IN_A_ROW = 500

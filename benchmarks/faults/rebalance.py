@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from benchmarks.faults.child import Child, commits, wait_until
 from benchmarks.faults.place import Place, Places
 from benchmarks.faults.report import Line
-from benchmarks.faults.scene import Scene
+from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import happened, records, repeated
 
 KILL_EVERY_S = 3.0

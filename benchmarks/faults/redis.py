@@ -241,11 +241,11 @@ def _serve(home: str, url: str) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import uvicorn
 
-    from features.codec import encode_viewer, viewer_key
     from features.columns import FEATURES
-    from recsys.model import ServedModel
-    from recsys.settings import Settings
-    from recsys.state import Recent, ViewerState
+    from features.settings import Settings
+    from features.state.codec import encode_viewer, viewer_key
+    from recsys.domain.viewer import Recent, ViewerState
+    from recsys.models.served_model import ServedModel
     from serving.app import build
     from serving.main import with_gc_freeze
     from serving.services import Services
@@ -313,9 +313,9 @@ def _bundle() -> Any:
     import torch
 
     from features.columns import FEATURES
-    from recsys.bundle import Bundle
-    from recsys.ranking.model import Predictor, Ranker, tensors
-    from recsys.types import ACTIONS
+    from recsys.domain.types import ACTIONS
+    from recsys.models.bundle import Bundle
+    from recsys.models.ranker import Predictor, Ranker, tensors
 
     rng = np.random.default_rng(3)
     torch.manual_seed(3)

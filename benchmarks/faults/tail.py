@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Any
 
 from benchmarks.faults.place import PARTITIONS, Place
-from features.stream import Message
+from features.events.stream.port import Message
 
 READS_WITHIN_S = 60.0
 

@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from features.events import Kind, ViewerEvent, encode
-from features.stream import Record, Stream
-from recsys.state import LANDMARK
+from features.events.decode import Kind, ViewerEvent, encode
+from features.events.stream.port import Record, Stream
+from recsys.domain.viewer import LANDMARK
 
 KINDS = ("play", "play", "complete", "like", "click", "ping", "hide", "share", "impression", "impression")
 DAY_S = 86_400.0

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.features.made_up import write_clicks
+from benchmarks.features.synthetic import write_clicks
 
 CLICKS = {False: 1_000_000, True: 60_000}
 """How many are made up, in full and in short."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from features.offline import files
-from features.offline.log import EventLog
-from features.offline.table import with_all_columns
-from recsys.catalog import Catalog, Item
+from features.history import files
+from features.history.arrow_schema import with_all_columns
+from features.history.event_log import EventLog
+from recsys.domain.catalog import Catalog, Item
 
 PARTITIONS = 4
 TOPIC = "clicks"

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from features.events import decode, encode
-from features.stream import Record
-from features.viewer_event import SCHEMA, SOURCE, TYPE_PREFIX
+from features.events.decode import decode, encode
+from features.events.schema import SCHEMA, SOURCE, TYPE_PREFIX
+from features.events.stream.port import Record
 
 _SCREENS = {1: "web", 3: "mobile", 4: "tablet", 5: "tv"}
 _COLUMNS = ["user_id", "session_id", "click_article_id", "click_timestamp", "click_deviceGroup", "click_country",

@@ -30,12 +30,12 @@ from typing import Any
 import httpx
 import numpy as np
 
-from features.content import Encoder
-from features.content.connect import open_encoder
-from features.content.vectors import EmbeddingRefresher
-from features.online.memory import MemoryStore
-from features.online.sqlite import SqliteStore
-from recsys.catalog import Catalog, Item
+from features.embeddings.connect import open_encoder
+from features.embeddings.encoder import Encoder
+from features.embeddings.refresh import EmbeddingRefresher
+from features.state.online.memory import MemoryStore
+from features.state.online.sqlite import SqliteStore
+from recsys.domain.catalog import Catalog, Item
 
 SAMPLE, NEIGHBOURS = 3000, 10
 BACKLOG = 6000
@@ -60,8 +60,8 @@ def read_titles(path: Path) -> Titles:
 
 def demo_titles() -> Titles:
     """The demo's films of one genre, and its desk's items in Chinese and English by topic."""
-    from serving.demo.desk import newsroom_items
     from serving.demo.movielens import MovieLens
+    from serving.demo.policies import newsroom_items
 
     now = time.time()
     films = [(i.title["en"], i.labels[0]) for i in MovieLens.read(now).items() if len(i.labels) == 1]
@@ -133,7 +133,7 @@ def service(said: str) -> Iterator[tuple[Any, httpx.Client]]:
     """A serving process's app, here, with its client."""
     import uvicorn
 
-    from recsys.settings import Settings
+    from features.settings import Settings
     from serving.app import build
 
     with tempfile.TemporaryDirectory() as home:
@@ -214,8 +214,8 @@ def new_items(said: str, titles: Sequence[str]) -> dict[str, float]:
 
 def request_cost(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
     """Microseconds that taste, the source's search and the ranker's column add to one page."""
-    from recsys.candidates.similar import content_similarity, content_profile
-    from recsys.state import Recent, ViewerState
+    from recsys.candidates.content_based import content_profile, content_similarity
+    from recsys.domain.viewer import Recent, ViewerState
 
     catalog = catalogue(titles)
     catalog = replace(catalog, content=EmbeddingRefresher(encoder, MemoryStore()).complete(catalog))

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.features import clicks, servers
-from features.codec import decode_viewer
-from features.keys import VIEWERS
-from features.offline.log import EventLog
-from features.online.connect import open_online
-from features.stream.connect import open_stream
+from features.events.stream.connect import open_stream
+from features.history.event_log import EventLog
+from features.state.codec import decode_viewer
+from features.state.keys import VIEWERS
+from features.state.online.connect import open_online
 from features.worker.worker import BATCH, Worker
 
 TOPIC, GROUP, PARTITIONS = "viewer-events", "features", 4

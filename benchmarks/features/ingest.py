@@ -25,10 +25,10 @@ from pathlib import Path
 from statistics import quantiles
 
 from benchmarks.servers import broker, free_port, listens, running
-from features.codec import decode_viewer, viewer_key
-from features.events import accept_json, decode, encode
-from features.online.connect import open_online
-from recsys.errors import MainstayError
+from features.events.decode import accept_json, decode, encode
+from features.state.codec import decode_viewer, viewer_key
+from features.state.online.connect import open_online
+from recsys.domain.errors import MainstayError
 
 BATCH = 50
 CONNECTIONS = 8

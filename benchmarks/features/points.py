@@ -22,13 +22,13 @@ import numpy as np
 
 from benchmarks.features.clicklog import catalogue, write_log
 from features.columns import AT, FEATURES, columns
-from features.fold import LoggedEvent, ViewerFold
-from features.offline.log import EventLog
-from features.offline.points import EntityRows, get_historical_features
-from features.stats import ItemColumns
-from recsys.catalog import Catalog
-from recsys.state import ViewerState
-from recsys.types import F32
+from features.history.event_log import EventLog
+from features.point_in_time.query import EntityRows, get_historical_features
+from features.state.fold import LoggedEvent, ViewerFold
+from features.state.item_columns import ItemColumns
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import F32
+from recsys.domain.viewer import ViewerState
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.features import clicks
-from features.offline.log import EventLog
-from features.online import OnlineStore
-from features.online.sqlite import SqliteStore
-from features.stream.sqlite import SqliteStream
+from features.events.stream.sqlite import SqliteStream
+from features.history.event_log import EventLog
+from features.state.online.port import OnlineStore
+from features.state.online.sqlite import SqliteStore
 from features.worker.rebuild import STATE_PREFIXES, from_log, from_stream, rebuild
 from features.worker.worker import Worker
 

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.features.fold import _rss_mb
-from features.codec import encode_item, item_key
-from features.fold import fold_item
-from features.fold_item import roll_up
-from features.online.memory import MemoryStore
-from features.stats import read_stats
-from features.viewer_event import ViewerEvent
-from features.votes import VISIT, WeightedEvent
+from features.events.schema import ViewerEvent
+from features.state.codec import encode_item, item_key
+from features.state.fold import fold_item
+from features.state.item_columns import read_stats
+from features.state.item_fold import roll_up
+from features.state.online.memory import MemoryStore
+from features.state.votes import VISIT, WeightedEvent
 from recsys.candidates.sources import local_plays
-from recsys.catalog import Catalog, Item
-from recsys.state import LANDMARK, ItemState, ItemStats
-from recsys.types import F64
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.types import F64
+from recsys.domain.viewer import LANDMARK, ItemState, ItemStats
 
 PROVINCES = 31
 AT = LANDMARK + 86_400.0

@@ -24,20 +24,20 @@ from typing import Any, cast
 import numpy as np
 
 from features.columns import FEATURES
-from features.events import Kind, ViewerEvent, encode
-from features.offline.log import EventLog
-from features.offline.points import EntityRows, get_historical_features
-from features.offline.served import recompute_features, served_pages
-from features.stream import Record
+from features.events.decode import Kind, ViewerEvent, encode
+from features.events.stream.port import Record
+from features.history.event_log import EventLog
+from features.point_in_time.query import EntityRows, get_historical_features
+from features.point_in_time.skew_audit import recompute_features, served_pages
+from features.settings import Settings
 from features.worker.worker import Worker
-from recsys.bundle import Bundle
-from recsys.catalog import Item
-from recsys.model import ServedModel
-from recsys.ranking.model import Predictor, Ranker, tensors
-from recsys.settings import Settings
-from recsys.types import ACTIONS
+from recsys.domain.catalog import Item
+from recsys.domain.types import ACTIONS
+from recsys.models.bundle import Bundle
+from recsys.models.ranker import Predictor, Ranker, tensors
+from recsys.models.served_model import ServedModel
 from serving.app import build
-from serving.schemas import PageRequest
+from serving.schemas.common import PageRequest
 from serving.services import Services
 
 START = datetime(2026, 3, 1, tzinfo=UTC).timestamp()

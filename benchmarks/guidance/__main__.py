@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.guidance.baselines import RIVALS
 from benchmarks.guidance.instances import FAMILIES, Instance, draw
 from benchmarks.guidance.real import REAL, real_instances
-from benchmarks.guidance.rivals import RIVALS
-from recsys.guidance.exact import solve_optimal
-from recsys.guidance.memory import RelaxationCache
-from recsys.guidance.problem import presolve
-from recsys.guidance.solver import solve, warm
+from recsys.guidance.solver.milp import solve_optimal
+from recsys.guidance.solver.presolve import presolve
+from recsys.guidance.solver.relaxation_cache import RelaxationCache
+from recsys.guidance.solver.solve import solve, warm
 
 EFFORTS = ("fast", "adaptive")
 FEASIBLE = 1e-6

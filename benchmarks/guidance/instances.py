@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.guidance.bounds import PageConstraints
-from recsys.types import F64, I64, Bool
+from recsys.domain.types import F64, I64, Bool
+from recsys.guidance.solver.page_constraints import PageConstraints
 
 
 class Instance(NamedTuple):
@@ -171,7 +171,7 @@ def _bounds(
         places = rng.choice(min(8, k), int(rng.integers(1, 3)), replace=False)
         pinned = rng.choice(n, len(places), replace=False)
         pins = [(int(item), int(slot)) for item, slot in zip(pinned, places, strict=True)]
-    ints = lambda numbers: np.array(numbers, np.int32)  # noqa: E731
+    ints = lambda numbers: np.array(numbers, np.int32)
     return replace(
         PageConstraints.free(np.arange(n), k),
         active=np.ones(control + 1 + len(pins), np.bool_),

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.guidance.instances import FAMILIES, Family, draw_from
-from recsys.guidance.solver import solve
-from recsys.types import F64
+from recsys.domain.types import F64
+from recsys.guidance.solver.solve import solve
 
 ASKED: tuple[tuple[str, Literal["fast", "adaptive"]], ...] = (
     ("small", "fast"), ("small", "adaptive"), ("typical", "fast"), ("typical", "adaptive"),

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.guidance.instances import Instance
-from recsys.guidance.bounds import PageConstraints
+from recsys.guidance.solver.page_constraints import PageConstraints
 
 REAL = "ratings"
 ITEMS, SLOTS = 500, 30

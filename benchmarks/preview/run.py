@@ -18,15 +18,15 @@ import numpy as np
 
 from benchmarks.preview.world import ANCHOR, Ground, ground
 from features.columns import FEATURES, columns
-from recsys.guidance.compile import compile_policy
-from recsys.guidance.policy import Policy, parse_policy
-from recsys.guidance.solver import warm
-from recsys.model import ServedModel
+from recsys.domain.types import Placement, Query, Screen, Surface
+from recsys.guidance.compilation.compile import compile_policy
+from recsys.guidance.policy.policy import Policy, parse_policy
+from recsys.guidance.solver.solve import warm
+from recsys.models.served_model import ServedModel
 from recsys.pipeline import Engine, ServingSnapshot
+from recsys.preview.aggregate import Aggregate, replay
 from recsys.preview.study import ReplayRequest, Study
-from recsys.preview.tally import Aggregate, replay
-from recsys.types import Placement, Query, Screen, Surface
-from serving.preview.crew import PreviewPool
+from serving.editorial.preview.worker_pool import PreviewPool
 
 REQUESTS = 1000
 FIRST_AT = 10

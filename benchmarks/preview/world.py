@@ -15,16 +15,16 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 from features.columns import FEATURES
-from features.fold import LoggedEvent, deduplicate_and_fold
-from features.stats import ItemColumns
-from recsys.bundle import Bundle
-from recsys.catalog import Catalog
-from recsys.guidance.policy import Policy, parse_policy
-from recsys.ranking.model import Predictor, Ranker, tensors
-from recsys.state import ItemStats, ViewerState
-from recsys.types import ACTIONS
-from serving.demo.desk import newsroom_items
+from features.state.fold import LoggedEvent, deduplicate_and_fold
+from features.state.item_columns import ItemColumns
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import ACTIONS
+from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.guidance.policy.policy import Policy, parse_policy
+from recsys.models.bundle import Bundle
+from recsys.models.ranker import Predictor, Ranker, tensors
 from serving.demo.movielens import MovieLens
+from serving.demo.policies import newsroom_items
 
 ANCHOR = 1_780_000_000.0
 FACTORS = 64

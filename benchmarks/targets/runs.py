@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.types import F64
-from training.simulation.day import Strategy, Disturbance, run_day
+from recsys.domain.types import F64
+from training.simulation.day import Disturbance, Strategy, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.hindsight import OfflineOptimum, optimum, smooth
-from training.simulation.making import make_scenario
 from training.simulation.measure import back_within, measure
+from training.simulation.offline_optimum import OfflineOptimum, optimum, smooth
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
-from training.simulation.steers import Constant, Controlled, Greedy, uninformed_prices, learn, plan_of
+from training.simulation.scenario import make_scenario
+from training.simulation.strategies import Constant, Controlled, Greedy, learn, plan_of, uninformed_prices
 from training.simulation.world import Recipe, Scenario
 
 BLOCKS = 12

@@ -13,19 +13,26 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
-from features.dead_letters import DeadLetter, dead_letter_ends, read_dead_letters, replay, replayed_at
-from features.marks import SEEN_MAX
-from features.offline.log import EventLog
-from features.online.connect import open_online
-from features.stream import Stream
-from features.stream.connect import open_stream
-from features.worker.anew import is_rebuild_in_progress
-from features.worker.groups import LagReporter
-from features.worker.keep import COMMANDS, CommandContext, add_commands, rfc3339, apply_retention, background_compaction
+from features.events.dead_letters import DeadLetter, dead_letter_ends, read_dead_letters, replay, replayed_at
+from features.events.digests import SEEN_MAX
+from features.events.stream.connect import open_stream
+from features.events.stream.port import Stream
+from features.history.event_log import EventLog
+from features.settings import Settings
+from features.state.online.connect import open_online
+from features.worker.commands import (
+    COMMANDS,
+    CommandContext,
+    add_commands,
+    apply_retention,
+    background_compaction,
+    rfc3339,
+)
+from features.worker.lagging_groups import LagReporter
+from features.worker.rebuild_fence import is_rebuild_in_progress
 from features.worker.worker import Worker
-from recsys.errors import Conflict, EventError, MainstayError, SettingsError
-from recsys.settings import Settings
-from recsys.state import DAY_S
+from recsys.domain.errors import Conflict, EventError, MainstayError, SettingsError
+from recsys.domain.viewer import DAY_S
 
 FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "stream_days", "item_ttl_days",
          "viewer_ttl_days")  # fmt: skip
@@ -150,7 +157,11 @@ def _dlq(stream: Stream, topic: str, arguments: argparse.Namespace) -> int:
 
 
 def _advice(one: DeadLetter, without_client_time: bool) -> str:
-    return "" if without_client_time or not one.is_future_dated else "; --without-client-time takes it at the time when it came"
+    return (
+        ""
+        if without_client_time or not one.is_future_dated
+        else "; --without-client-time takes it at the time when it came"
+    )
 
 
 def _again(sent_at: float | None) -> str:

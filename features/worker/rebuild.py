@@ -1,7 +1,7 @@
 """The online store made anew from what is remembered: from the event log, or from the stream itself.
 
 The worker's own fold does it, in the order of the log and guarded by the same offsets, so the store is what it was,
-byte for byte. A mark stands in the store until it is done: workers that run wait (`features.worker.anew`), and none
+byte for byte. A mark stands in the store until it is done: workers that run wait (`features.worker.rebuild_fence`), and none
 starts on a store that was rebuilt by half.
 """
 
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from features.aside import discard
-from features.codec import decode_item, decode_viewer
-from features.dead_letters import DeadLetter
-from features.exposure import is_stale
-from features.fold import FOREVER, LoggedEvent
-from features.keys import COUNTS, ITEMS, REBUILT, TRAFFIC, UNFINISHED, VIEWERS
-from features.offline.log import EventLog
-from features.online import OnlineStore
-from features.stream import Message, Stream
+from features.events.dead_letters import DeadLetter
+from features.events.stream.port import Message, Stream
+from features.history.event_log import EventLog
+from features.state.codec import decode_item, decode_viewer
+from features.state.exposure_counts import is_stale
+from features.state.fold import FOREVER, LoggedEvent
+from features.state.keys import COUNTS, ITEMS, REBUILT, TRAFFIC, UNFINISHED, VIEWERS
+from features.state.online.port import OnlineStore
+from features.state.quarantine import discard
 from features.worker.worker import Worker, read
-from recsys.state import is_expired
+from recsys.domain.viewer import is_expired
 
 STATE_PREFIXES = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
 """Prefixes of the keys that are made from events."""

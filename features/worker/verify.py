@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from features.codec import StateError, decode_item, decode_viewer
-from features.exposure import decode_count, decode_traffic
-from features.fold import FOREVER
-from features.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
-from features.offline.log import EventLog
-from features.online import OnlineStore
-from features.online.memory import MemoryStore
+from features.history.event_log import EventLog
+from features.state.codec import StateError, decode_item, decode_viewer
+from features.state.exposure_counts import decode_count, decode_traffic
+from features.state.fold import FOREVER
+from features.state.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
+from features.state.online.memory import MemoryStore
+from features.state.online.port import OnlineStore
 from features.worker.rebuild import STATE_PREFIXES, expire_idle, from_log, is_idle, refold
 from features.worker.worker import Worker
 

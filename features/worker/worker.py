@@ -3,17 +3,17 @@
 The order within a step carries the guarantee, and a crash between any two of them only makes the next step repeat work:
 
 1. dead letters for what cannot be read;
-2. item states and the counts of exposure targets, decided from the viewer states as they were (`features.fold`);
+2. item states and the counts of exposure targets, decided from the viewer states as they were (`features.state.fold`);
 3. viewer states, which from now on know these events;
 4. the event log, whose files are named by offsets (before 2. when a damaged state of an item or target is met there:
-   it is made again from the log, and must not lack what viewers know already: `features.worker.mend`);
+   it is made again from the log, and must not lack what viewers know already: `features.worker.repair`);
 5. the commit: only now will the stream not deliver these messages again.
 
 One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer. A
 worker that slept through the loss of its partitions does not know that yet; so states are swapped for the ones they
-were folded from, never written blindly, and the sleeper's are refused (`features.online.rewrite`). It then folds again
+were folded from, never written blindly, and the sleeper's are refused (`features.state.online.compare_and_set`). It then folds again
 from what stands there, which already holds its events, and its commit is refused by the log. While the store is made
-anew a worker waits (`features.worker.anew`).
+anew a worker waits (`features.worker.rebuild_fence`).
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 from typing import TypeVar
 
-from features.aside import discard
-from features.circles import paused_gc
-from features.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
-from features.dead_letters import DeadLetter, as_record, dead_topic, to_dead_letter, viewer_of_letter
-from features.events import decode
-from features.exposure import fold_exposure
-from features.fold import FOREVER, WeightedEvent, LoggedEvent, ViewerFold, fold_item, items_of
-from features.offline.erased import hashed
-from features.offline.lives import LogEpoch, epoch_partition
-from features.offline.log import EventLog
-from features.online import OnlineStore
-from features.online.rewrite import update
-from features.partial_parse import received_at
-from features.stream import Consumer, Message, Stream
-from features.worker.anew import RebuildFence
-from features.worker.mend import RepairBatch, StateRepairer
-from recsys.errors import EventError, Unavailable
-from recsys.state import ItemState, ViewerState
+from features.events.dead_letters import DeadLetter, as_record, dead_topic, to_dead_letter, viewer_of_letter
+from features.events.decode import decode
+from features.events.partial_parse import received_at
+from features.events.stream.port import Consumer, Message, Stream
+from features.gc_pause import paused_gc
+from features.history.erasures import hashed
+from features.history.event_log import EventLog
+from features.history.log_epochs import LogEpoch, epoch_partition
+from features.state.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
+from features.state.exposure_counts import fold_exposure
+from features.state.fold import FOREVER, LoggedEvent, ViewerFold, WeightedEvent, fold_item, items_of
+from features.state.online.compare_and_set import update
+from features.state.online.port import OnlineStore
+from features.state.quarantine import discard
+from features.worker.rebuild_fence import RebuildFence
+from features.worker.repair import RepairBatch, StateRepairer
+from recsys.domain.errors import EventError, Unavailable
+from recsys.domain.viewer import ItemState, ViewerState
 
 BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 FIRST_BATCH, LEAST_BATCH = 2_000, 200
 STEP_S = 1.0  # a step that took longer is followed by a smaller one: on a slow machine, too, something is seen soon
 POLL_S = 0.2
-TTL_SLACK_S = 1.0  # the store lets go of a viewer or an item just after `recsys.state.forgotten` does, never before
+TTL_SLACK_S = (
+    1.0  # the store lets go of a viewer or an item just after `recsys.domain.viewer.forgotten` does, never before
+)
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 
 logger = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.candidates.index import CandidateIndex
-from recsys.catalog import Catalog
-from recsys.guidance.compile import CompiledPolicy
-from recsys.guidance.targets.onpage import NO_PRICES, ActivePrices
-from recsys.model import ServedModel
-from recsys.state import ItemStats, ViewerState
-from recsys.types import F32, I32, Query
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import F32, I32, Query
+from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.guidance.compilation.compile import CompiledPolicy
+from recsys.models.served_model import ServedModel
+from recsys.pacing.on_page import NO_PRICES, ActivePrices
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RequestContext:
     """What a source may look at.
 
     vector  [F] the viewer folded into the model's factors; None for who is unknown to it
-    taste   [D] what the viewer liked, as a text vector (`recsys.candidates.similar`); None where there is none
+    taste   [D] what the viewer liked, as a text vector (`recsys.candidates.content_based`); None where there is none
     """
 
     query: Query

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.catalog import STATUSES, Catalog
 from recsys.distribution.eligibility import playable
-from recsys.model import ServedModel
-from recsys.state import ItemStats
-from recsys.types import F32, I32, Bool, Screen
+from recsys.domain.catalog import STATUSES, Catalog
+from recsys.domain.types import F32, I32, Bool, Screen
+from recsys.domain.viewer import ItemStats
+from recsys.models.served_model import ServedModel
 
 DEPTH = 2_000
 """How many of the most popular and of the newest items are kept in order, per screen."""

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from recsys.candidates.content_based import content_similarity
 from recsys.candidates.context import RequestContext
-from recsys.candidates.similar import content_similarity
-from recsys.state import ItemStats
+from recsys.domain.types import F32, I32
+from recsys.domain.viewer import ItemStats
 from recsys.supply.expand import supply
-from recsys.types import F32, I32
 
 PERSONAL, CONTENT, SEGMENT, POPULAR, NEWEST = 300, 60, 100, 200, 60
 """How many rows each source proposes at most."""

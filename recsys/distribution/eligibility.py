@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.catalog import FORMATS, KINDS, STATUSES, Catalog, Window, within
-from recsys.distribution.screens import screen_layout
-from recsys.state import ViewerState
-from recsys.types import I32, Bool, DropReason, Query, Screen
+from recsys.distribution.layouts import screen_layout
+from recsys.domain.catalog import FORMATS, KINDS, STATUSES, Catalog, Window, within
+from recsys.domain.types import I32, Bool, DropReason, Query, Screen
+from recsys.domain.viewer import ViewerState
 
 PUBLISHED = STATUSES.index("published")
 LIVE = KINDS.index("live")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
+from recsys.domain.types import F32, I32, I64, Bool
+from recsys.domain.viewer import ViewerState
 from recsys.models.history import history
-from recsys.state import ViewerState
-from recsys.types import F32, I32, I64, Bool
 
 EXACT_UP_TO = 50_000
 """Catalogues up to this size are searched exactly; larger ones through an HNSW graph."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys.state import ViewerState
+from recsys.domain.viewer import ViewerState
 
 WEIGHT: dict[str, float] = {"play": 1.0, "complete": 1.5, "like": 3.0, "favourite": 3.0, "share": 2.0, "dislike": 0.1}
 """How much a remembered action says that the viewer wants more of the kind; what is not here says nothing."""

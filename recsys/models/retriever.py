@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from recsys.bundle import ALS, Bundle
-from recsys.errors import BundleError
+from recsys.domain.errors import BundleError
+from recsys.domain.types import F32, I32, I64, Bool
+from recsys.domain.viewer import ViewerState
 from recsys.models.als import AlsRetriever
-from recsys.state import ViewerState
-from recsys.types import F32, I32, I64, Bool
+from recsys.models.bundle import ALS, Bundle
 
 
 class Retriever(Protocol):

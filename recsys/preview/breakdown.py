@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from recsys.catalog import Catalog
-from recsys.guidance.controls import Quota as ShareControl
-from recsys.guidance.inherit import SourcedControl
+from recsys.domain.catalog import Catalog
+from recsys.guidance.policy.controls import Quota as ShareControl
+from recsys.guidance.policy.inheritance import SourcedControl
+from recsys.preview.bootstrap import Estimate, ratio
 from recsys.preview.groups import GROUPS_MAX, Groups
+from recsys.preview.page_summary import ControlOutcome, PageSummary
 from recsys.preview.pairs import AFTER, BEFORE, FREE, Pairs
 from recsys.preview.report import (
     Cause,
@@ -22,8 +24,6 @@ from recsys.preview.report import (
     Slice,
     WorstHit,
 )
-from recsys.preview.resample import Estimate, ratio
-from recsys.preview.shown import ControlOutcome, PageSummary
 from recsys.preview.study import ReplayRequest, Study
 
 CAUSES_MAX = 3
@@ -95,7 +95,9 @@ def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
     )
 
 
-def control_reports(study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int, PageSummary]]) -> tuple[ControlReport, ...]:
+def control_reports(
+    study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int, PageSummary]]
+) -> tuple[ControlReport, ...]:
     """Every control in force on any page, those of the draft first, in the order of their importance; then targets
     whose price is not known yet."""
     fates: dict[tuple[str, str], dict[int, list[tuple[ControlOutcome, int]]]] = {}
@@ -112,7 +114,9 @@ def control_reports(study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int,
     return (*lines, *others, *new)
 
 
-def _control(pairs: Pairs, of: Mapping[int, list[tuple[ControlOutcome, int]]], dropped: Mapping[int, PageSummary]) -> ControlReport:
+def _control(
+    pairs: Pairs, of: Mapping[int, list[tuple[ControlOutcome, int]]], dropped: Mapping[int, PageSummary]
+) -> ControlReport:
     first = (of[AFTER] or of[BEFORE])[0][0]
     after = [fate for fate, _ in of[AFTER]]
     status = Counter(fate.status for fate in after)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.catalog import Catalog
-from recsys.preview.shown import PageSummary
-from recsys.types import F64, I32
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import F64, I32
+from recsys.preview.page_summary import PageSummary
 
 GROUPS_MAX = 40
 """Groups of one kind that a report names: those whose share changes most, then the largest."""

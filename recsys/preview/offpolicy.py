@@ -15,12 +15,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recsys.catalog import Catalog
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import F64
+from recsys.preview.bootstrap import mean
+from recsys.preview.page_summary import PageSummary
 from recsys.preview.report import OffPolicy
-from recsys.preview.resample import mean
-from recsys.preview.shown import PageSummary
 from recsys.preview.study import ReplayRequest
-from recsys.types import F64
 
 SUPPORT_MIN = 0.95
 """Least share of the draft's attention that the log could have shown for an estimate to be given.
@@ -28,7 +28,9 @@ SUPPORT_MIN = 0.95
 Estimated by the formula itself, with attention in place of plays; where q = 1 it is what the log has shown."""
 
 
-def off_policy(asked: Sequence[ReplayRequest], after: Sequence[PageSummary], catalog: Catalog, w: F64) -> OffPolicy | None:
+def off_policy(
+    asked: Sequence[ReplayRequest], after: Sequence[PageSummary], catalog: Catalog, w: F64
+) -> OffPolicy | None:
     """The estimate over requests with a logged page; None without any.
 
     asked, after  n requests and the draft's pages for them

@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
+from recsys.domain.types import F64
+from recsys.preview.bootstrap import ratio
 from recsys.preview.groups import Groups
+from recsys.preview.page_summary import PageSummary
 from recsys.preview.report import Exposure
-from recsys.preview.resample import ratio
-from recsys.preview.shown import PageSummary
 from recsys.preview.study import ReplayRequest
-from recsys.types import F64
 
 FREE, BEFORE, AFTER = 0, 1, 2
 PER = 1000.0

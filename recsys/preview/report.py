@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from recsys.preview.resample import Estimate
+from recsys.preview.bootstrap import Estimate
 
 CAVEAT = (
     "Predicted, not causal: pages are those the engine would have shown, utility and plays are what the model expects. "

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from recsys.guidance.compile import CompiledPolicy
-from recsys.guidance.controls import ExposureTarget
-from recsys.guidance.inherit import SourcedControl
-from recsys.guidance.targets.onpage import target_key
+from recsys.domain.types import Query
+from recsys.domain.viewer import ViewerState
+from recsys.guidance.compilation.compile import CompiledPolicy
+from recsys.guidance.policy.controls import ExposureTarget
+from recsys.guidance.policy.inheritance import SourcedControl
+from recsys.pacing.on_page import target_key
 from recsys.pipeline import Engine, ServingSnapshot
-from recsys.preview.shown import PageSummary, summarise
-from recsys.preview.variants import STRENGTHS, at_strength, without
-from recsys.state import ViewerState
-from recsys.types import Query
+from recsys.preview.ablations import STRENGTHS, at_strength, without
+from recsys.preview.page_summary import PageSummary, summarise
 
 DROPPED_PAGES = 240
 """Pages solved again with one control less, over all controls; so many that a control is tried on ten pages or more."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.candidates.context import RequestContext, utility_hint
-from recsys.distribution.eligibility import ineligible, first_match
-from recsys.guidance.targets.onpage import target_needs
-from recsys.supply.stratify import lacks_supply, strata, top_per_stratum, stratified_top
+from recsys.distribution.eligibility import first_match, ineligible
+from recsys.domain.types import I32
+from recsys.pacing.on_page import target_needs
+from recsys.supply.stratify import lacks_supply, strata, stratified_top, top_per_stratum
 from recsys.supply.stratify import value_limits as page_limits
-from recsys.types import I32
 
 EXPANDED_MAX = 1_500
 """How many rows `expand_supply` returns at most.

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.guidance.amounts import max_counts
-from recsys.guidance.compile import CompiledPolicy, attribute
-from recsys.guidance.controls import Attribute, Block, Cap, Control, ExposureTarget, Quota, Spacing
-from recsys.types import F32, I16, I32, Bool, Query
+from recsys.domain.types import F32, I16, I32, Bool, Query
+from recsys.guidance.compilation.compile import CompiledPolicy, attribute
+from recsys.guidance.policy.controls import Attribute, Block, Cap, Control, ExposureTarget, Quota, Spacing
+from recsys.guidance.policy.quotas import max_counts
 
 TOPICS = 3
 """Supply for a floor comes from at least this many topics where there are so many."""

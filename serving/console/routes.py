@@ -8,13 +8,13 @@ from itertools import islice
 
 from fastapi import APIRouter, Response
 
-from features.codec import viewer_at
-from features.keys import VIEWERS
-from recsys.errors import NotFound
-from recsys.types import Screen, Surface
-from serving.access import EDITORS_ONLY
-from serving.dependencies import CorruptStates, Online
-from serving.problems import documented
+from features.state.codec import viewer_at
+from features.state.keys import VIEWERS
+from recsys.domain.errors import NotFound
+from recsys.domain.types import Screen, Surface
+from serving.api.auth import EDITORS_ONLY
+from serving.api.dependencies import CorruptStates, Online
+from serving.schemas.problems import documented
 
 VIEWERS_MAX = 60
 """Viewers the console offers; any other may be typed in."""

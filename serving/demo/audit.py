@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from recsys.catalog import Catalog, Item
-from recsys.guidance.compile import compile_policy
-from recsys.types import Placement, Query, Screen, Surface
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.types import Placement, Query, Screen, Surface
+from recsys.guidance.compilation.compile import compile_policy
 from serving.demo.movielens import region_of
-from serving.profiles import read_policy
+from serving.snapshot.profiles import read_policy
 
 OUTLET = "cn.zj.hz"
 

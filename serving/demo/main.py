@@ -19,16 +19,17 @@ from typing import Any, TypeVar
 import httpx
 from rich.console import Console
 
-from features.offline.log import EventLog
-from features.online.connect import open_online
-from features.stream.connect import open_stream
-from recsys.catalog import Item
-from recsys.errors import MainstayError, SettingsError
-from recsys.settings import Settings
-from serving.demo import place, report, steps
+from features.events.stream.connect import open_stream
+from features.history.event_log import EventLog
+from features.settings import Settings
+from features.state.online.connect import open_online
+from recsys.domain.catalog import Item
+from recsys.domain.errors import MainstayError, SettingsError
+from serving.demo import environment as place
+from serving.demo import report, steps
 from serving.demo.audit import Auditor
-from serving.demo.desk import newsroom_items, newsroom_names
 from serving.demo.movielens import MovieLens
+from serving.demo.policies import newsroom_items, newsroom_names
 from serving.demo.processes import ProcessGroup, until
 from serving.demo.visit import Visits, ask, visit
 
@@ -91,7 +92,11 @@ class Demo:
         api = self._step("start", "Starting the worker and the API", self._start)
         text = f"{len(items):,} items (MovieLens and a desk of four outlets), three policies"
         self._step(
-            "catalogue", text, lambda: steps.load_catalog(api, items) | steps.name_outlets(api, newsroom_names()) | steps.publish_policies(api)
+            "catalogue",
+            text,
+            lambda: (
+                steps.load_catalog(api, items) | steps.name_outlets(api, newsroom_names()) | steps.publish_policies(api)
+            ),
         )
         text = f"{len(movielens):,} interactions through the stream, folded into features"
         self._step("events", text, lambda: self._replay(movielens))

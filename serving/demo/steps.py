@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import httpx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from features.codec import decode_viewer, viewer_key
-from features.events import ViewerEvent, encode
-from features.offline.erased import ErasureList, hashed
-from features.online import OnlineStore
-from features.stream import Record, Stream
-from recsys.catalog import Item
-from recsys.settings import Settings
+from features.events.decode import ViewerEvent, encode
+from features.events.stream.port import Record, Stream
+from features.history.erasures import ErasureList, hashed
+from features.settings import Settings
+from features.state.codec import decode_viewer, viewer_key
+from features.state.online.port import OnlineStore
+from recsys.domain.catalog import Item
 from serving.demo.processes import ProcessGroup, until
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def learn(settings: Settings, address: str, household: ProcessGroup) -> dict[str
     arguments = ["--config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
     arguments += ["--registry", settings.registry_uri, "--home", settings.home, "--encoder", settings.encoder]
     last = ""
-    for line in household.run("training.run.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
+    for line in household.run("training.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
         if last:
             print("   " + last, flush=True)
         last = line

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from features.stream import Consumer, Retention, Stream
-from features.stream.connect import open_stream
+from features.events.stream.connect import open_stream
+from features.events.stream.port import Consumer, Retention, Stream
 from tests.contracts.streams import ADAPTERS, PARTITIONS
 
 

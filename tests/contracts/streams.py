@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from features.stream import Consumer, Message, Record, Stream
+from features.events.stream.port import Consumer, Message, Record, Stream
 
 PARTITIONS = 3
 EMBEDDED = ["memory", "sqlite"]  # the adapters with `Retention`

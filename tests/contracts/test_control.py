@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, make_url, text
 
-from recsys.catalog import Item
-from recsys.errors import Conflict, InvalidInput, NotFound, Unavailable
-from serving.control import ControlPlane, open_control
-from serving.control.connect import HEAD, MIGRATIONS, connect
+from features.control import ControlPlane, open_control
+from features.control.connect import HEAD, MIGRATIONS, connect
+from recsys.domain.catalog import Item
+from recsys.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 
 AT = 1_800_000_000.0
 
@@ -228,7 +228,7 @@ def test_migrations_lead_to_the_tables_the_code_speaks_of(url: str) -> None:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    from serving.control.tables import metadata
+    from features.control.tables import metadata
 
     open_control(url).close()
     engine = connect(url)

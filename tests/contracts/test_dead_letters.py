@@ -10,23 +10,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features.dead_letters import (
+from features.events.dead_letters import (
     DeadLetter,
     DeadLetterCounter,
     as_record,
-    dead_topic,
-    to_dead_letter,
     dead_letter_ends,
+    dead_topic,
     read_dead_letters,
     replay,
     replayed_at,
+    to_dead_letter,
 )
-from features.events import ViewerEvent, encode
-from features.stream import Message, Record, Stream
-from features.stream.connect import open_stream
+from features.events.decode import ViewerEvent, encode
+from features.events.stream.connect import open_stream
+from features.events.stream.port import Message, Record, Stream
 from features.worker.main import main
-from recsys.errors import Unavailable
-from recsys.state import LANDMARK
+from recsys.domain.errors import Unavailable
+from recsys.domain.viewer import LANDMARK
 from tests.contracts.streams import ADAPTERS
 
 PARTITIONS = 1  # a broker is waited for a second at the end of each
@@ -36,7 +36,9 @@ Tool = Callable[..., tuple[int, list[str]]]
 @pytest.fixture(params=ADAPTERS)
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "kafka":
-        monkeypatch.setattr("features.stream.kafka.READ_IDLE_S", 0.2)  # it is on this machine, and has all in memory
+        monkeypatch.setattr(
+            "features.events.stream.kafka.READ_IDLE_S", 0.2
+        )  # it is on this machine, and has all in memory
         return str(request.getfixturevalue("kafka_url"))
     return {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/stream.db"}[request.param]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from features.spool.files import DurableSpool
-from features.stream import Record
-from features.stream.memory import MemoryStream
-from recsys.errors import Unavailable
+from features.events.spool.durable import DurableSpool
+from features.events.stream.memory import MemoryStream
+from features.events.stream.port import Record
+from recsys.domain.errors import Unavailable
 
 
 class PowerCut:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from features.spool import Spool
-from features.spool import segments as module
-from features.spool.direct import DirectSpool
-from features.spool.files import DurableSpool
-from features.spool.place import DirectoryLease
-from features.stream import Record
-from features.stream.memory import MemoryStream
-from features.stream.sqlite import SqliteStream
-from recsys.errors import Unavailable
+from features.events.spool import segments as module
+from features.events.spool.direct import DirectSpool
+from features.events.spool.durable import DurableSpool
+from features.events.spool.lease import DirectoryLease
+from features.events.spool.port import Spool
+from features.events.stream.memory import MemoryStream
+from features.events.stream.port import Record
+from features.events.stream.sqlite import SqliteStream
+from recsys.domain.errors import Unavailable
 
 
 class Moody(MemoryStream):
@@ -163,10 +163,10 @@ def test_a_dead_stream_is_waited_for_and_gets_everything_in_order(tmp_path: Path
 
 PUT = """
 import sys, time
-from features.spool.files import FileSpool
-from features.stream.memory import MemoryStream
-from features.stream import Record
-from recsys.errors import Unavailable
+from features.events.spool.durable import FileSpool
+from features.events.stream.memory import MemoryStream
+from features.events.stream.port import Record
+from recsys.domain.errors import Unavailable
 class Dead(MemoryStream):
     def publish(self, topic, records):
         raise Unavailable("dead")
@@ -228,10 +228,10 @@ def test_a_full_spool_refuses_and_takes_again_by_itself(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, signal, sys
-from features.spool.files import FileSpool
-from features.stream.memory import MemoryStream
-from features.stream import Record
-from recsys.errors import Unavailable
+from features.events.spool.durable import FileSpool
+from features.events.stream.memory import MemoryStream
+from features.events.stream.port import Record
+from recsys.domain.errors import Unavailable
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 stream = MemoryStream(1)
 spool = FileSpool(sys.argv[1], stream, "t")
@@ -306,7 +306,7 @@ def test_a_record_damaged_while_it_waits_is_given_up_and_does_not_wait_forever(t
 def test_two_spools_of_one_home_share_nothing_and_the_living_deliver_for_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.spool.files.ADOPT_EVERY_S", 0.05)
+    monkeypatch.setattr("features.events.spool.durable.ADOPT_EVERY_S", 0.05)
     dead = Moody()
     dead.open.clear()
     first, second = DurableSpool(tmp_path, dead, "t"), DurableSpool(tmp_path, MemoryStream(1), "t")

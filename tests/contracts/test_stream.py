@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.stream import Consumer, Message, Record, Retention, Stream
-from features.stream.connect import open_stream
-from recsys.errors import InvalidInput, Unavailable
+from features.events.stream.connect import open_stream
+from features.events.stream.port import Consumer, Message, Record, Retention, Stream
+from recsys.domain.errors import InvalidInput, Unavailable
 from tests.contracts.streams import PARTITIONS, done, logged, records, take
 
 
@@ -188,8 +188,8 @@ def test_a_killed_process_leaves_its_seat_its_messages_and_its_commits(
 ) -> None:
     program = f"""
 import os, signal
-from features.stream import Record
-from features.stream.connect import open_stream
+from features.events.stream.port import Record
+from features.events.stream.connect import open_stream
 stream = open_stream({url!r}, partitions=1)
 stream.publish({unique!r}, [Record(f"v{{i}}", b"from afar") for i in range(5)])
 consumer = stream.consumer({unique!r}, "g")
@@ -210,8 +210,8 @@ def test_an_address_that_nobody_answers_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         open_stream(f"sqlite:///{tmp_path}/file/stream.db", partitions=1)
     program = """
-from features.stream import Record, kafka
-from recsys.errors import Unavailable
+from features.events.stream.port import Record, kafka
+from recsys.domain.errors import Unavailable
 kafka.BOOTSTRAP_WITHIN_S = 0.3
 try:
     kafka.KafkaStream("127.0.0.1:1").publish("t", [Record("k", b"v")])

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from features.events.stream.connect import open_stream
+from features.events.stream.memory import MemoryStream
+from features.events.stream.port import Backlog, Consumer, Record, Retention, Stream
+from features.events.stream.sqlite import SqliteStream
 from features.sqlite import transaction
-from features.stream import Consumer, Backlog, Record, Retention, Stream
-from features.stream.connect import open_stream
-from features.stream.memory import MemoryStream
-from features.stream.sqlite import SqliteStream
-from recsys.errors import Conflict, Unavailable
+from recsys.domain.errors import Conflict, Unavailable
 from tests.contracts.streams import EMBEDDED, done, logged, records, take
 
 
@@ -26,7 +26,7 @@ def test_a_broker_that_let_go_of_messages_gives_what_is_left(
     """The tests' broker cannot be told to let go: it only says that it begins later."""
     with closing(open_stream(kafka_url, partitions=1)) as stream:
         stream.publish(unique, [Record("k", str(n).encode()) for n in range(10)])
-        monkeypatch.setattr("features.stream.kafka._first", lambda reader, place: 4)
+        monkeypatch.setattr("features.events.stream.kafka._first", lambda reader, place: 4)
         assert stream.oldest(unique, 0) == 4
         assert [m.offset for m in stream.read(unique, 0, 0, 100)] == [4, 5, 6, 7, 8, 9]
         assert stream.read(unique, 0, 20, 100) == []
@@ -134,7 +134,7 @@ def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed:
     ]
     for name in ("memory", "sqlite"):
         now = [0.0]
-        clock = lambda now=now: now[0]  # noqa: E731
+        clock = lambda now=now: now[0]
         file = f"{tmp_path}/{time.monotonic_ns()}.db"
         log = Log(MemoryStream(1, clock) if name == "memory" else SqliteStream(file, 1, clock), now)
         for step, arguments in steps:
@@ -151,7 +151,7 @@ def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest
         stream.publish("t.dead", records(1))
         now[0] = 40 * day
         with monkeypatch.context() as full:
-            full.setattr("features.stream.sqlite.transaction", a_full_disk)
+            full.setattr("features.events.stream.sqlite.transaction", a_full_disk)
             with pytest.raises(Unavailable, match="disk is full"):
                 stream.publish("t.dead", records(1))
         stream.publish("t.dead", records(1))

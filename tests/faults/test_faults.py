@@ -11,12 +11,12 @@ from benchmarks.faults.audit import control_full
 from benchmarks.faults.brokers import stopped
 from benchmarks.faults.clocks import clocks
 from benchmarks.faults.disks import log_full, small_disk
-from benchmarks.faults.kept import erased, rebuilt
-from benchmarks.faults.killed import killed
+from benchmarks.faults.kill_points import killed
 from benchmarks.faults.order import alone, repeats, shuffled
 from benchmarks.faults.place import Places, places
 from benchmarks.faults.poison import poison
 from benchmarks.faults.rebalance import stale
+from benchmarks.faults.rebuild_and_erase import erased, rebuilt
 from benchmarks.faults.report import Line, table
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.columns import FEATURES, columns
-from features.fold import WeightedEvent, LoggedEvent, ViewerFold
-from features.offline.points import EntityRows
-from features.stats import ItemColumns
-from recsys.catalog import Catalog
+from features.point_in_time.query import EntityRows
+from features.state.fold import LoggedEvent, ViewerFold, WeightedEvent
+from features.state.item_columns import ItemColumns
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import F32
+from recsys.domain.viewer import TTL_S, ViewerState, unexpired
 from recsys.models.retriever import Retriever
-from recsys.state import TTL_S, ViewerState, unexpired
-from recsys.types import F32
 
 
 def replay_features(

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from features.columns import FEATURES, columns
-from recsys.bundle import Bundle
-from recsys.catalog import Catalog, Item
-from recsys.guidance.compile import CompiledPolicy, compile_policy
-from recsys.guidance.policy import parse_policy
-from recsys.model import ServedModel
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.types import ACTIONS, Page
+from recsys.domain.viewer import ItemStats
+from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
+from recsys.guidance.policy.policy import parse_policy
+from recsys.models.bundle import Bundle
+from recsys.models.ranker import Predictor, Ranker, tensors
+from recsys.models.served_model import ServedModel
 from recsys.pipeline import Engine, ServingSnapshot
-from recsys.ranking.model import Predictor, Ranker, tensors
-from recsys.state import ItemStats
-from recsys.types import ACTIONS, Page
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOPICS = ("news", "film", "music", "sport", "nature")

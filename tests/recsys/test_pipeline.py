@@ -13,18 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.columns import FEATURES, columns
-from recsys.bundle import pack, unpack
 from recsys.candidates import sources
-from recsys.catalog import Catalog
-from recsys.distribution.screens import screen_layout
-from recsys.guidance.bounds import PageConstraints
-from recsys.guidance.compile import CompiledPolicy, compile_policy
-from recsys.guidance.policy import parse_policy
-from recsys.model import ServedModel
+from recsys.distribution.layouts import screen_layout
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import ACTIONS, DropReason, FallbackLevel, Placement, Query, Screen, Surface
+from recsys.domain.viewer import ItemStats, Position, Recent, ViewerState
+from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
+from recsys.guidance.policy.policy import parse_policy
+from recsys.guidance.solver.page_constraints import PageConstraints
+from recsys.models.bundle import pack, unpack
+from recsys.models.served_model import ServedModel
 from recsys.page import Page
 from recsys.pipeline import UNGUIDED_ERROR, Engine, ServingSnapshot, is_conserved
-from recsys.state import ItemStats, Position, Recent, ViewerState
-from recsys.types import ACTIONS, DropReason, Placement, Query, FallbackLevel, Screen, Surface
 from tests.recsys.conftest import assert_no_stage_failed
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
@@ -136,7 +136,9 @@ def test_opposite_histories_give_one_page_when_personalisation_is_off(engine: En
     assert one.fallback_level is not FallbackLevel.PERSONAL
 
 
-def test_every_rung_keeps_the_policy(engine: Engine, world: ServingSnapshot, catalog: Catalog, stats: ItemStats) -> None:
+def test_every_rung_keeps_the_policy(
+    engine: Engine, world: ServingSnapshot, catalog: Catalog, stats: ItemStats
+) -> None:
     bare, nothing = replace(stats, by_region={}), ItemStats.empty(len(catalog))
     rungs = {
         FallbackLevel.PERSONAL: (world, viewer((1, "like"))),
@@ -155,7 +157,9 @@ def test_every_rung_keeps_the_policy(engine: Engine, world: ServingSnapshot, cat
         assert "public" in {control for slot in public for control in slot.control_ids}
 
 
-def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(engine: Engine, world: ServingSnapshot) -> None:
+def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(
+    engine: Engine, world: ServingSnapshot
+) -> None:
     first = engine.run(query(5), None, world)
     shown = tuple(slot.item_id for slot in first.items)
     second = engine.run(query(5, shown=shown), None, world)
@@ -167,7 +171,9 @@ def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(
     assert sum("public-service" in item.labels for item in both) >= 3
 
 
-def test_a_dead_source_is_a_line_in_the_trace(engine: Engine, world: ServingSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_source_is_a_line_in_the_trace(
+    engine: Engine, world: ServingSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def dead(ask: sources.RequestContext) -> np.ndarray:
         raise RuntimeError("no index")
 

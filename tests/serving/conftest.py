@@ -19,11 +19,11 @@ import torch
 import uvicorn
 
 from features.columns import FEATURES
-from features.events import ViewerEvent, decode
-from recsys.bundle import Bundle
-from recsys.ranking.model import Predictor, Ranker, tensors
-from recsys.settings import Settings
-from recsys.types import ACTIONS
+from features.events.decode import ViewerEvent, decode
+from features.settings import Settings
+from recsys.domain.types import ACTIONS
+from recsys.models.bundle import Bundle
+from recsys.models.ranker import Predictor, Ranker, tensors
 from serving.app import build
 from serving.services import Services
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.ranking.utility import DEFAULT_WEIGHTS
+from recsys.utility import DEFAULT_WEIGHTS
 from training.config import CONFIGS, Config, ConfigError, read_config
 
 

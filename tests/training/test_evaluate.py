@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from features.columns import FEATURES
-from features.events import ViewerEvent
-from features.fold import LoggedEvent, fold_viewer
-from recsys.catalog import Catalog
-from recsys.errors import InvalidInput
-from recsys.ranking.model import Predictor, Ranker
-from recsys.ranking.utility import weight_vector
-from recsys.state import ViewerState
-from recsys.types import ACTIONS
+from features.events.decode import ViewerEvent
+from features.state.fold import LoggedEvent, fold_viewer
+from recsys.domain.catalog import Catalog
+from recsys.domain.errors import InvalidInput
+from recsys.domain.types import ACTIONS
+from recsys.domain.viewer import ViewerState
+from recsys.models.ranker import Predictor, Ranker
+from recsys.utility import weight_vector
 from training.config import Als, Evaluation
-from training.dataset import Timeline
-from training.evaluate import Case, top_k, by_popularity, by_ranker, by_retrieval, cases, evaluate, compare
-from training.retrieval import fit, interactions
+from training.evaluate import Case, by_popularity, by_ranker, by_retrieval, cases, compare, evaluate, top_k
+from training.models.als import fit, interactions
+from training.timeline import Timeline
 
 MakeEvents = Callable[..., list[ViewerEvent]]
 

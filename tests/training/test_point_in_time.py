@@ -9,29 +9,29 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from features.codec import decode_item, decode_viewer, encode_item, encode_viewer
 from features.columns import FEATURES, columns
-from features.events import ViewerEvent
-from features.fold import LoggedEvent, fold_item, fold_viewer, deduplicate_and_fold
-from features.stats import ItemColumns
-from recsys.bundle import Bundle
-from recsys.catalog import Catalog
-from recsys.content import Content
-from recsys.guidance.compile import compile_policy
-from recsys.model import ServedModel
+from features.events.decode import ViewerEvent
+from features.state.codec import decode_item, decode_viewer, encode_item, encode_viewer
+from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fold_viewer
+from features.state.item_columns import ItemColumns
+from recsys.domain.catalog import Catalog
+from recsys.domain.embeddings import Content
+from recsys.domain.types import ACTIONS, Placement, Query, Screen, Surface
+from recsys.domain.viewer import ItemState, ViewerState
+from recsys.guidance.compilation.compile import compile_policy
+from recsys.models.bundle import Bundle
+from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.retriever import Retriever
+from recsys.models.served_model import ServedModel
 from recsys.pipeline import Engine, ServingSnapshot
-from recsys.ranking.model import Predictor, Ranker, tensors
-from recsys.state import ItemState, ViewerState
-from recsys.types import ACTIONS, Placement, Query, Screen, Surface
+from training.candidate_generation import CandidateGenerator
 from training.config import Als, Config
-from training.dataset import Timeline, positive_row
+from training.decision_points import DecisionPoint, iter_decision_points
 from training.examples import Rows, build_rows
-from training.moments import DecisionPoint, iter_decision_points
-from training.proposals import CandidateGenerator
-from training.replay import StateReplay
-from training.retrieval import fit, interactions
-from training.run.train import fit
+from training.models.als import fit, interactions
+from training.run import fit
+from training.state_replay import StateReplay
+from training.timeline import Timeline, positive_row
 
 MakeEvents = Callable[..., list[ViewerEvent]]
 ALS = Als(factors=8, iterations=5)
@@ -170,7 +170,9 @@ def online(events: list[ViewerEvent], viewer_id: str) -> tuple[ViewerState | Non
     counted = [
         one
         for someone in everybody
-        for one in deduplicate_and_fold(ViewerState(someone), [one for one in placed if one.event.viewer_id == someone]).new_events
+        for one in deduplicate_and_fold(
+            ViewerState(someone), [one for one in placed if one.event.viewer_id == someone]
+        ).new_events
     ]
     counted.sort(key=lambda one: one.offset)
     items = []

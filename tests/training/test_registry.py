@@ -11,11 +11,11 @@ import pytest
 from mlflow import MlflowClient
 
 from features.columns import FEATURES
-from recsys.bundle import Bundle, unpack
-from recsys.errors import BundleError, Unavailable
-from recsys.model import ServedModel
-from recsys.ranking.model import Predictor, Ranker, tensors
-from recsys.types import ACTIONS
+from recsys.domain.errors import BundleError, Unavailable
+from recsys.domain.types import ACTIONS
+from recsys.models.bundle import Bundle, unpack
+from recsys.models.ranker import Predictor, Ranker, tensors
+from recsys.models.served_model import ServedModel
 from training.registry import BUNDLE, Registry
 
 

@@ -12,21 +12,21 @@ import pytest
 from mlflow import MlflowClient
 
 from features.columns import FEATURES, columns
-from features.events import ViewerEvent
-from features.fold import LoggedEvent
-from features.offline.log import EventLog
-from recsys.bundle import Bundle, unpack
-from recsys.catalog import Catalog, Item
-from recsys.guidance.compile import compile_policy
-from recsys.model import ServedModel
+from features.events.decode import ViewerEvent
+from features.history.event_log import EventLog
+from features.state.fold import LoggedEvent
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.types import ACTIONS, Placement, Query
+from recsys.domain.viewer import ItemStats
+from recsys.guidance.compilation.compile import compile_policy
+from recsys.models.bundle import Bundle, unpack
+from recsys.models.served_model import ServedModel
 from recsys.pipeline import Engine, ServingSnapshot
-from recsys.state import ItemStats
-from recsys.types import ACTIONS, Placement, Query
 from training.config import Config
-from training.dataset import Timeline, read_timeline
+from training.main import main
 from training.registry import BUNDLE
-from training.run.main import main
-from training.run.train import TrainingResult, run
+from training.run import TrainingResult, run
+from training.timeline import Timeline, read_timeline
 
 MakeEvents = Callable[..., list[ViewerEvent]]
 NOW = 1_790_000_000.0
@@ -192,6 +192,6 @@ def test_ctrl_c_ends_training_without_a_word(
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.run.main._train", interrupted)
+    monkeypatch.setattr("training.main._train", interrupted)
     assert main(["--catalog", "none.jsonl"]) == 130
     assert capsys.readouterr() == ("", "")

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from recsys.types import F64
-from training.simulation.day import Record, Disturbance, run_day
+from recsys.domain.types import F64
+from training.simulation.day import Disturbance, Record, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.hindsight import optimum, smooth
-from training.simulation.making import make_scenario
 from training.simulation.measure import PUSHED, back_within, errors, measure
+from training.simulation.offline_optimum import optimum, smooth
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
-from training.simulation.steers import Constant, Controlled, Greedy, uninformed_prices, plan_of
+from training.simulation.scenario import make_scenario
+from training.simulation.strategies import Constant, Controlled, Greedy, plan_of, uninformed_prices
 from training.simulation.world import GUIDED, RECIPES, Scenario
 
 SMALL = replace(RECIPES[0], pages=6_000, items=80, viewers=300, slots=10, few=2, floors=2, least=0.03)

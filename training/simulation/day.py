@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from recsys.types import F64
+from recsys.domain.types import F64
 from training.simulation.pages import Pages
 from training.simulation.world import I64, Scenario
 

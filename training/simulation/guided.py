@@ -1,4 +1,4 @@
-"""Pages under prices and hard controls, by the real page solver (`recsys.guidance.solver.solve`).
+"""Pages under prices and hard controls, by the real page solver (`recsys.guidance.solver.solve.solve`).
 
 Slower than `training.simulation.pages` by a thousand times, so for days of some thousand pages. The controls: public
 value on at least 30 % of the page and of every beginning of it, no outlet twice within four neighbouring slots, at most
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.guidance.bounds import PageConstraints
-from recsys.guidance.solver import solve
-from recsys.types import F64, I32
+from recsys.domain.types import F64, I32
+from recsys.guidance.solver.page_constraints import PageConstraints
+from recsys.guidance.solver.solve import solve
 from training.simulation.pages import Pages, Served
 from training.simulation.world import Scenario
 

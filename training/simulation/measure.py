@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.types import F64
+from recsys.domain.types import F64
 from training.simulation.day import Record
-from training.simulation.steers import plan_of
+from training.simulation.strategies import plan_of
 from training.simulation.world import Scenario
 
 PUSHED = 0.01

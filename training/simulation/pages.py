@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from recsys.types import F32, F64, I32, Bool
+from recsys.domain.types import F32, F64, I32, Bool
 from training.simulation.world import I64, Scenario
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from recsys.types import F32, F64, Bool
+from recsys.domain.types import F32, F64, Bool
 from training.simulation.day import Counters
 from training.simulation.pages import Pages, Served
 from training.simulation.world import Scenario

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from recsys.guidance.targets.forecast import MONDAY, Forecast
-from recsys.types import F32, F64, Bool
+from recsys.domain.types import F32, F64, Bool
+from recsys.pacing.forecast import MONDAY, Forecast
 
 I64 = npt.NDArray[np.int64]
 

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from benchmarks.guidance.tiny import Instance, every_page, random_instance
+from benchmarks.guidance.exhaustive import Instance, every_page, random_instance
 from recsys.batch import Candidates
-from recsys.catalog import Catalog, Item
-from recsys.guidance.bounds import PageConstraints
-from recsys.guidance.compile import CompiledPolicy, compile_policy
-from recsys.guidance.policy import parse_policy
-from recsys.guidance.receipt import Receipt, write_receipt
-from recsys.guidance.solver import Solution, solve
-from recsys.types import ACTIONS, F64, Placement, Query
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.types import ACTIONS, F64, Placement, Query
+from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
+from recsys.guidance.policy.policy import parse_policy
+from recsys.guidance.receipt.receipt import Receipt, write_receipt
+from recsys.guidance.solver.page_constraints import PageConstraints
+from recsys.guidance.solver.solve import Solution, solve
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)  # a Monday, noon in +08:00
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from recsys.catalog import Catalog
-from recsys.guidance.compile import compile_policy
-from recsys.guidance.policy import parse_policy
-from recsys.model import ServedModel
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import Placement, Query, Screen, Surface
+from recsys.domain.viewer import ItemStats, Recent, ViewerState
+from recsys.guidance.compilation.compile import compile_policy
+from recsys.guidance.policy.policy import parse_policy
+from recsys.models.served_model import ServedModel
 from recsys.pipeline import Engine, ServingSnapshot
 from recsys.preview.study import ReplayRequest, Study
-from recsys.state import ItemStats, Recent, ViewerState
-from recsys.types import Placement, Query, Screen, Surface
 
 NOW = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 ACTIVE = """
@@ -43,7 +43,9 @@ def study_of(catalog: Catalog, stats: ItemStats, model: ServedModel, engine: Eng
     def made(before: str = ACTIVE, after: str = DRAFT, requests: int = 40) -> Study:
         none = compile_policy((), catalog)
         policies = [{"cn.zj": compile_policy([parse_policy(text)], catalog)} for text in (before, after)]
-        return Study(engine, ServingSnapshot.of(catalog, stats, model, none), *policies, tuple(map(_asked, range(requests))))
+        return Study(
+            engine, ServingSnapshot.of(catalog, stats, model, none), *policies, tuple(map(_asked, range(requests)))
+        )
 
     return made
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.catalog import Catalog
+from recsys.domain.catalog import Catalog
+from recsys.domain.types import Placement, Query
+from recsys.preview.ablations import STRENGTHS, at_strength, without
+from recsys.preview.bootstrap import mean, ratio, weights
 from recsys.preview.offpolicy import off_policy
-from recsys.preview.resample import mean, ratio, weights
-from recsys.preview.shown import PageSummary
-from recsys.preview.study import ReplayRequest, LoggedPage, Study
-from recsys.preview.variants import STRENGTHS, at_strength, without
-from recsys.types import Placement, Query
+from recsys.preview.page_summary import PageSummary
+from recsys.preview.study import LoggedPage, ReplayRequest, Study
 
 
 def drawn(difference: np.ndarray, rounds: int = 4000) -> np.ndarray:

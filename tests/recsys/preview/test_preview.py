@@ -10,16 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.guidance.targets.onpage import ActivePrices
+from recsys.domain.types import Placement, Query
+from recsys.pacing.on_page import ActivePrices
+from recsys.preview.ablations import without
+from recsys.preview.aggregate import Aggregate, replay
+from recsys.preview.bootstrap import weights
 from recsys.preview.breakdown import slices, worst_hit
+from recsys.preview.page_summary import PageSummary
 from recsys.preview.pairs import Pairs
 from recsys.preview.report import Report
-from recsys.preview.resample import weights
-from recsys.preview.shown import PageSummary
 from recsys.preview.study import ReplayRequest, Study
-from recsys.preview.tally import Aggregate, replay
-from recsys.preview.variants import without
-from recsys.types import Placement, Query
 
 ACTIVE = """
 outlet: cn.zj

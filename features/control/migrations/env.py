@@ -1,0 +1,15 @@
+"""Runs inside the transaction that `features.control.connect.migrate` opened, so a failed migration leaves nothing."""
+
+from alembic import context
+
+from features.control.tables import metadata
+
+config = getattr(context, "config", None)
+if config is not None:  # else this file is only being looked at, by a test collector or a documentation tool
+    context.configure(
+        connection=config.attributes["connection"],
+        target_metadata=metadata,
+        transactional_ddl=True,
+        transaction_per_migration=False,
+    )
+    context.run_migrations()

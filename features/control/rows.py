@@ -1,0 +1,87 @@
+"""What the control plane hands out: one frozen row type for each thing it keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from recsys.domain.catalog import Item
+
+Change = Literal["created", "updated", "unchanged"]
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """An item and the revision at which it last changed."""
+
+    revision: int
+    item: Item
+
+    @classmethod
+    def read(cls, revision: int, body: str) -> StoredItem:
+        """Return the item in this JSON text."""
+        return cls(revision, Item.model_validate_json(body))
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """A tenant: its code in the tree (`cn.zj.hz`) and its name by language; unnamed outlets have an empty name."""
+
+    code: str
+    name: Mapping[str, str]
+    revision: int
+
+
+@dataclass(frozen=True)
+class PolicyVersion:
+    """One saved version of an outlet's policy.
+
+    `published_at` holds unix seconds of every publication, oldest first: empty for a draft, several after a rollback.
+    """
+
+    outlet: str
+    version: int
+    text: str
+    author: str
+    note: str
+    at: float
+    published_at: tuple[float, ...] = ()
+    active: bool = False
+
+    @property
+    def state(self) -> Literal["draft", "published"]:
+        """`published` once it was ever in force."""
+        return "published" if self.published_at else "draft"
+
+
+@dataclass(frozen=True)
+class PublishedPolicy:
+    """The version that is in force for an outlet, and the revision that made it so."""
+
+    outlet: str
+    version: int
+    text: str
+    author: str
+    revision: int
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """Who did what when. `hash` covers all other fields; `previous` is the hash of the row before, "" for the first."""
+
+    seq: int
+    at: float
+    actor: str
+    action: str
+    subject: str
+    detail: Mapping[str, object]
+    previous: str
+    hash: str
+
+    def computed_hash(self) -> str:
+        """SHA-256 over everything but `hash`, in one canonical form."""
+        fields = [self.seq, self.at, self.actor, self.action, self.subject, self.detail, self.previous]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

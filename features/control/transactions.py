@@ -1,0 +1,72 @@
+"""One write transaction: all writers in one order, every change numbered, every change on the record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sqlalchemy import Connection, Engine, desc, insert, select, update
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from features.control import tables
+from features.control.rows import AuditRow
+from recsys.domain.errors import Unavailable
+
+
+class WriteTransaction:
+    """An open write transaction that holds the revision's row lock, so no other writer is between its changes."""
+
+    def __init__(self, connection: Connection, at: float) -> None:
+        self.connection = connection
+        self.at = at
+        locked = connection.execute(select(tables.revision.c.value).with_for_update())
+        self._value = self._first = int(locked.scalar_one())
+
+    def next(self) -> int:
+        """The revision of the next change: each changed row gets its own, so readers can page by it."""
+        self._value += 1
+        return self._value
+
+    def record(self, actor: str, action: str, subject: str, detail: Mapping[str, object]) -> None:
+        """Append one audit row, chained to the last."""
+        newest = self.connection.execute(
+            select(tables.audit.c.seq, tables.audit.c.hash).order_by(desc(tables.audit.c.seq)).limit(1)
+        ).first()
+        seq, previous = (newest.seq + 1, newest.hash) if newest else (1, "")
+        row = AuditRow(seq, self.at, actor, action, subject, dict(detail), previous, "")
+        row = replace(row, hash=row.computed_hash())
+        text = json.dumps(row.detail, sort_keys=True, ensure_ascii=False)
+        self.connection.execute(insert(tables.audit).values(**{**vars(row), "detail": text}))
+
+    def close(self) -> None:
+        """Write the revision reached, if anything changed."""
+        if self._value != self._first:
+            self.connection.execute(update(tables.revision).values(value=self._value))
+
+
+@contextmanager
+def write_tx(engine: Engine, at: float) -> Iterator[WriteTransaction]:
+    """A write transaction: commits as a whole or leaves nothing. Raises Unavailable when nobody answers."""
+    with map_db_errors(), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        ledger = WriteTransaction(connection, at)
+        yield ledger
+        ledger.close()
+
+
+@contextmanager
+def read_tx(engine: Engine) -> Iterator[Connection]:
+    """A read transaction. Raises Unavailable when the database does not answer."""
+    with map_db_errors(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def map_db_errors() -> Iterator[None]:
+    """Turns whatever a driver says of a dead or overloaded database into Unavailable."""
+    try:
+        yield
+    except (DBAPIError, TimeoutError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise Unavailable(f"control plane: {cause}") from error

@@ -1,0 +1,205 @@
+"""Explain what is wrong with an event: a finding for every faulty field, under the name that the sender wrote.
+
+The schema is `features.events.schema`; the checks and their words are derived from it. This takes several times as long
+as `features.events.decode` needs for a valid event, so only events that its fast reader does not accept come here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
+
+from msgspec import NODEFAULT, convert, defstruct, inspect, structs
+
+from features.events.identity import event_key
+from features.events.schema import (
+    CLIENT_LATEST,
+    LATEST,
+    LIST_MAX,
+    RFC3339,
+    TYPE_PREFIX,
+    Envelope,
+    ViewerEvent,
+    mismatch,
+)
+from recsys.domain.errors import SHAPES, EventError, Finding, describe_fault
+
+
+class _Check(NamedTuple):
+    """How the values of a field are checked.
+
+    type      structure of one entry, `value`, with its type and constraints (msgspec converts to structures fastest)
+    expected  the same in words
+    noun      what an unknown value is called; empty for a field without a fixed set of values
+    pattern   what a text must match; None for other types
+    element   the check of each element of a list; None for other types
+    required  whether the field must be present
+    """
+
+    type: Any
+    expected: str
+    noun: str
+    pattern: re.Pattern[str] | None
+    element: _Check | None
+    required: bool
+
+
+def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
+    """Return the event in this CloudEvent, received at unix second `at`. Raises EventError with all findings."""
+    findings = list(_faults_of(envelope, _ENVELOPE, ""))
+    data = envelope.get("data", {})
+    if isinstance(data, dict):
+        for name in [name for name in data if name not in _DATA]:
+            fault = f"belongs into the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
+            findings.append(Finding(f"data.{name}", fault))
+        findings += _faults_of(data, _DATA, "data.")
+    else:
+        findings.append(Finding("data", "expected an object"))
+    client_at = None
+    try:
+        if (time := envelope.get("time")) is not None and (client_at := client_instant(time, "time")) is not None:
+            client_at = min(round(client_at, 6), CLIENT_LATEST)
+    except EventError as error:
+        findings += error.findings
+    if not 0 <= at <= LATEST:
+        findings.append(Finding("receivedat", "expected a time from 1970 to 2061"))
+    if findings:
+        raise EventError("unreadable event", findings)
+    event = ViewerEvent(
+        id=event_key(envelope["source"], envelope["id"]),
+        kind=envelope["type"].removeprefix(TYPE_PREFIX),
+        viewer_id=envelope["subject"],
+        at=round(at, 6),
+        client_at=client_at,
+        **{name: convert([value], _DATA[name].type).value for name, value in data.items()},
+    )
+    if wrong := mismatch(event):
+        raise EventError("unreadable event", [Finding(f"data.{wrong[0]}", wrong[1])])
+    return event
+
+
+def instant(text: object, where: str) -> float:
+    """RFC 3339 -> unix seconds; raises EventError naming `where`."""
+    if not isinstance(text, str) or not RFC3339.fullmatch(text):
+        raise EventError("unreadable event", [Finding(where, f"{shorten(text)} is not an RFC 3339 time")])
+    try:
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except (ValueError, OverflowError) as error:  # 30 February, hour 25
+        raise EventError("unreadable event", [Finding(where, f"{shorten(text)}: {error}")]) from error
+
+
+def client_instant(text: object, where: str) -> float | None:
+    """What a client's clock says, in unix seconds; None for a time before 1970 or without a zone, which no event is
+    refused for: only the server's time counts. A leap second is the one after. Raises EventError for what is no time.
+
+    >>> client_instant("1970-01-01T00:00:00+08:00", "time"), client_instant("1972-06-30T23:59:60Z", "time")
+    (None, 78796800.0)
+    """
+    if not isinstance(text, str):
+        return instant(text, where)
+    zoned = not RFC3339.fullmatch(f"{text}Z")
+    said = text if zoned else f"{text}Z"
+    leap = said[16:19] == ":60" and RFC3339.fullmatch(said) is not None
+    at = instant(f"{said[:17]}59{said[19:]}" if leap else said, where) + leap
+    return at if zoned and at >= 0 else None
+
+
+def shorten(thing: object) -> str:
+    """A hostile value as it may stand in an error message."""
+    return ascii(thing)[:60]
+
+
+# -- checks, derived from the schema
+
+_ATTRIBUTE = {"kind": "type", "viewer_id": "subject", "at": "receivedat", "client_at": "time", "id": "id"}
+"""Fields of an event that the envelope holds, under the name of its attribute."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOUN = {"type": "kind", "dataschema": "schema"}
+
+
+def _faults_of(values: Mapping[str, Any], checks: Mapping[str, _Check], prefix: str) -> Iterator[Finding]:
+    """Yield a finding for each fault in these fields."""
+    for name, check in checks.items():
+        if name in values:
+            yield from _faults(values[name], check, prefix + name)
+        elif check.required:
+            yield Finding(prefix + name, f"is missing; expected {check.expected}")
+
+
+def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
+    """Yield a finding for each fault in a value: for a list of each faulty element, else of the value itself."""
+    if check.element and isinstance(value, list):
+        elements = enumerate(value[:LIST_MAX])
+        if faults := [fault for n, one in elements for fault in _faults(one, check.element, f"{where}.{n}")]:
+            yield from faults
+            return
+    try:
+        convert([value], check.type)
+    except (ValueError, OverflowError, RecursionError):
+        unknown = f"unknown {check.noun} {shorten(value)}; " if check.noun else ""
+        yield Finding(where, f"{unknown}expected {check.expected}")
+        return
+    if check.pattern and isinstance(value, str) and not matches(value, check.pattern):
+        fault = {"type": "string_pattern_mismatch", "msg": "", "ctx": {"pattern": check.pattern.pattern}}
+        yield Finding(where, describe_fault(fault) if check.pattern.pattern in SHAPES else f"expected {check.expected}")
+
+
+def matches(text: str, pattern: re.Pattern[str]) -> bool:
+    """Whether a text matches a pattern and is valid Unicode: JSON can spell half of a surrogate pair."""
+    return pattern.fullmatch(text) is not None and (text.isascii() or not _SURROGATE.search(text))
+
+
+def _check(name: str, type_: Any, required: bool = False) -> _Check:
+    """Derive the check of a field from its type."""
+    info, extra = _plain(inspect.type_info(type_))
+    bare = get_args(type_)[0] if get_origin(type_) is Annotated else type_
+    return _Check(
+        defstruct(name, [("value", type_)], array_like=True),
+        extra.get("description") or _expected(info),
+        _NOUN.get(name, name) if isinstance(info, inspect.LiteralType | inspect.EnumType) else "",
+        re.compile(extra["pattern"]) if "pattern" in extra else None,
+        _check(name, get_args(bare)[0]) if isinstance(info, inspect.VarTupleType) else None,
+        required,
+    )
+
+
+def _plain(info: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
+    """Return a type without `None` and without its metadata; and the description and pattern of its metadata."""
+    if isinstance(info, inspect.UnionType):
+        return _plain(next(one for one in info.types if not isinstance(one, inspect.NoneType)))
+    if isinstance(info, inspect.Metadata):
+        return info.type, {**(info.extra_json_schema or {}), **(info.extra or {})}
+    return info, {}
+
+
+def _expected(info: inspect.Type) -> str:
+    """Describe the values of a type in words."""
+    match info:
+        case inspect.EnumType(cls=cls):
+            return f"one of {', '.join(str(one.value) for one in cls)}"
+        case inspect.StrType(min_length=least, max_length=most):
+            return f"a text of {f'{least} to' if least else 'at most'} {most} characters"
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number from {low:,} to {high:,}"
+        case inspect.FloatType(ge=low, le=None, lt=high):
+            return f"a number from {low:g} to less than {high:,}"
+        case inspect.FloatType(ge=low, le=high):
+            return f"a number from {low:g} to {high:g}"
+        case inspect.VarTupleType(max_length=most):
+            return f"a list of at most {most:,}"
+        case inspect.DictType():
+            return "an object"
+    raise TypeError(f"no words for {info}")
+
+
+_ENVELOPE = {
+    field.name: _check(field.name, field.type, field.default is NODEFAULT)
+    for field in structs.fields(Envelope)
+    if field.name != "time"  # read by `client_instant`
+}
+_DATA = {
+    field.name: _check(field.name, field.type) for field in structs.fields(ViewerEvent) if field.name not in _ATTRIBUTE
+}

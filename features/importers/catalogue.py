@@ -1,0 +1,61 @@
+"""Where catalogue items come from: a file of JSON lines, or the API of a running engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from pydantic import ValidationError
+
+from recsys.domain.catalog import Item
+from recsys.domain.errors import Finding, ItemError, Unavailable, describe_fault
+
+PAGE = 1000
+"""Items asked for at once from an API."""
+
+
+def read_items(source: str) -> Iterator[Item]:
+    """All items of `http://HOST:PORT` (pages of GET /v1/items) or of a `.jsonl` file.
+
+    Raises ItemError naming the line or the id and field of a bad item, Unavailable when the API does not answer.
+    """
+    if source.startswith(("http://", "https://")):
+        yield from _from_api(source.rstrip("/"))
+        return
+    with open(source, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield parse_item(json.loads(line), f"line {number}")
+                except json.JSONDecodeError as error:
+                    raise ItemError(source, [Finding(f"line {number}", f"not JSON: {error}")]) from error
+
+
+def parse_item(raw: object, where: str) -> Item:
+    """One item; raises ItemError with a finding for each wrong field, its place beginning with `where`."""
+    try:
+        return Item.model_validate(raw, strict=False)
+    except ValidationError as error:
+        findings = [
+            Finding(".".join([where, *(str(part) for part in e["loc"])]), describe_fault(e))
+            for e in error.errors(include_url=False)
+        ]
+        raise ItemError("not a catalogue item", findings) from error
+
+
+def _from_api(address: str) -> Iterator[Item]:
+    """Pages of GET /v1/items until there is no next one."""
+    token: str | None = ""
+    while token is not None:
+        url = f"{address}/v1/items?page_size={PAGE}" + (f"&page_token={quote(token)}" if token else "")
+        try:
+            with urlopen(url, timeout=30) as answer:
+                page = json.load(answer)
+        except (URLError, TimeoutError, json.JSONDecodeError) as error:
+            raise Unavailable(f"the catalogue at {address} did not answer: {error}") from error
+        for raw in page["items"]:
+            yield parse_item(raw, str(raw.get("id", "?")))
+        token = page["next_page_token"]

@@ -1,0 +1,330 @@
+"""The catalogue: what one item says of itself (`Item`), and all items as columns (`Catalog`).
+
+Rows never move: a changed item keeps its row, a new one is appended, a withdrawn one stays and is dropped by
+eligibility. So a page that holds row numbers may be finished on the catalogue it began with while a newer one is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from recsys.domain.embeddings import NO_CONTENT, Content
+from recsys.domain.errors import ID
+from recsys.domain.types import F32, F64, I16, I32, Bool, Screen
+
+T = TypeVar("T", bound=np.generic)
+
+Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
+"""A node of the outlet or region tree: `cn.zj.hz` lies below `cn.zj`, which lies below `cn`."""
+
+Label = Annotated[str, StringConstraints(pattern=r"^[^/\s][^/]*(/[^/]+)*$", max_length=200)]
+"""A tag as a path: `news/politics` lies in the subtree of `news`."""
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ID)]
+Kind = Literal["film", "series", "episode", "video", "article", "audio", "live"]
+Status = Literal["published", "review", "withdrawn"]
+KINDS: tuple[str, ...] = ("film", "series", "episode", "video", "article", "audio", "live")
+STATUSES: tuple[str, ...] = ("published", "review", "withdrawn")
+FORMATS: tuple[str, ...] = ("landscape", "portrait", "audio", "text", "image")
+ALL_SCREENS: tuple[Screen, ...] = tuple(Screen)
+
+
+class Window(BaseModel):
+    """One rights window: where (region subtrees; none = everywhere), on what, from when until when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    regions: tuple[Code, ...] = ()
+    screens: tuple[Screen, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Window:
+        if self.start and self.until and self.until <= self.start:
+            raise ValueError("a rights window must end after it starts")
+        return self
+
+
+class Item(BaseModel):
+    """One thing that can be shown, as outlets and catalogue readers hand it in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Id
+    kind: Kind = "video"
+    title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text: {"zh": "...", "en": "..."}
+    summary: dict[str, str] = {}
+    outlet: Code
+    provider: str = ""  # who made it; the outlet when empty
+    labels: tuple[Label, ...] = ()
+    topic: str = ""  # for caps and dispersal; the first label's root when empty
+    series: str = ""
+    axes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # editorial values
+    region: Code | None = None  # the place it is about; none = no particular place
+    rights: tuple[Window, ...] = ()  # none = everywhere, always
+    formats: tuple[Literal["landscape", "portrait", "audio", "text", "image"], ...] = ("landscape",)
+    duration_s: Annotated[float, Field(ge=0, lt=10**7)] = 0.0
+    published_at: AwareDatetime
+    language: str = "zh"
+    age_rating: Annotated[int, Field(ge=0, le=21)] = 0
+    status: Status = "published"
+    link: str = ""  # where to play or read it
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Growing list of names with codes 0..n-1; codes never change.
+
+    >>> words, codes = Vocabulary().add(["news", "film", "news"])
+    >>> codes, words.code["film"]
+    ([0, 1, 0], 1)
+    """
+
+    names: tuple[str, ...] = ()
+    code: Mapping[str, int] = field(default_factory=dict)
+
+    def add(self, names: Iterable[str]) -> tuple[Vocabulary, list[int]]:
+        """The vocabulary that knows these too, and their codes."""
+        code = dict(self.code)
+        codes = [code.setdefault(name, len(code)) for name in names]
+        return (self, codes) if len(code) == len(self.code) else (Vocabulary(tuple(code), code), codes)
+
+    def subtree(self, root: str, separator: str) -> I32:
+        """Codes of `root` and of everything below it."""
+        below = root + separator
+        return np.array([c for c, n in enumerate(self.names) if n == root or n.startswith(below)], np.int32)
+
+
+def within(node: str, root: str) -> bool:
+    """Whether a node of a dotted tree is `root` or lies below it.
+
+    >>> within("cn.zj.hz", "cn.zj"), within("cn.zjx", "cn.zj")
+    (True, False)
+    """
+    return node == root or node.startswith(root + ".")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All items as columns. N rows, L labels, V axes; `-1` codes mean none.
+
+    label         [N, L]  bool     item carries the label itself (not only a label below it)
+    axis          [N, V]  float32  editorial value in [0, 1]; 0 where unsaid
+    published_at  [N]     float64  unix seconds
+    start, until  [N]     float64  unix seconds: the hull of all rights windows; `windows` has them exactly
+    content               text vectors, where an encoder has made some; a changed text keeps its old one until then
+    """
+
+    revision: int
+    ids: tuple[str, ...]
+    row_of: Mapping[str, int]
+    items: tuple[Item, ...]
+    labels: Vocabulary
+    axes: Vocabulary
+    outlets: Vocabulary
+    providers: Vocabulary
+    topics: Vocabulary
+    series_names: Vocabulary
+    regions: Vocabulary
+    label: Bool
+    axis: F32
+    outlet: I32
+    provider: I32
+    topic: I32
+    series: I32
+    region: I32
+    kind: I16
+    status: I16
+    age_rating: I16
+    format: Bool  # [N, len(FORMATS)]
+    duration_s: F32
+    published_at: F64
+    start: F64
+    until: F64
+    windows: Mapping[int, tuple[Window, ...]]  # rows whose windows differ by region or screen, or are several
+    content: Content = NO_CONTENT
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"Catalog({len(self)} items, revision {self.revision})"
+
+    @classmethod
+    def empty(cls) -> Catalog:
+        """A catalogue of no items."""
+        none, words = np.zeros(0), Vocabulary()
+        code, small = none.astype(np.int32), none.astype(np.int16)
+        return cls(
+            revision=0,
+            ids=(),
+            row_of={},
+            items=(),
+            labels=words,
+            axes=words,
+            outlets=words,
+            providers=words,
+            topics=words,
+            series_names=words,
+            regions=words,
+            label=np.zeros((0, 0), np.bool_),
+            axis=np.zeros((0, 0), np.float32),
+            outlet=code,
+            provider=code,
+            topic=code,
+            series=code,
+            region=code,
+            kind=small,
+            status=small,
+            age_rating=small,
+            format=np.zeros((0, len(FORMATS)), np.bool_),
+            duration_s=none.astype(np.float32),
+            published_at=none,
+            start=none,
+            until=none,
+            windows={},
+        )
+
+    @classmethod
+    def of(cls, items: Iterable[Item], revision: int = 0) -> Catalog:
+        """Columns of these items, rows in their order; a repeated id keeps its last form."""
+        return cls.empty().patched(tuple(items), revision)
+
+    def patched(self, changed: Sequence[Item], revision: int) -> Catalog:
+        """A new catalogue with these items put in: known ids keep their row, new ones are appended."""
+        if not changed:
+            return replace(self, revision=revision)
+        changed = tuple({item.id: item for item in changed}.values())
+        row_of = dict(self.row_of)
+        rows = np.array([row_of.setdefault(item.id, len(row_of)) for item in changed], np.int64)
+        n = len(row_of)
+        items = list(self.items) + [changed[0]] * (n - len(self.items))
+        for row, item in zip(rows, changed, strict=True):
+            items[row] = item
+
+        labels, label = self._put_labels(rows, changed, n)
+        axes, axis = self._put_axes(rows, changed, n)
+        outlets, outlet = self.outlets.add(item.outlet for item in changed)
+        providers, provider = self.providers.add(item.provider or item.outlet for item in changed)
+        topics, topic = _encode_column(self.topics, [item.topic or _root(item.labels) for item in changed])
+        series_names, series = _encode_column(self.series_names, [item.series for item in changed])
+        regions, region = _encode_column(self.regions, [item.region or "" for item in changed])
+        hulls = [_time_bounds(item.rights) for item in changed]
+
+        def put(column: npt.NDArray[T], entries: Sequence[object]) -> npt.NDArray[T]:
+            grown = _extend_column(column, (n, *column.shape[1:]))
+            grown[rows] = np.asarray(entries, column.dtype)
+            return grown
+
+        return Catalog(
+            revision=revision,
+            ids=tuple(row_of),
+            row_of=row_of,
+            items=tuple(items),
+            labels=labels,
+            axes=axes,
+            outlets=outlets,
+            providers=providers,
+            topics=topics,
+            series_names=series_names,
+            regions=regions,
+            label=label,
+            axis=axis,
+            outlet=put(self.outlet, outlet),
+            provider=put(self.provider, provider),
+            topic=put(self.topic, topic),
+            series=put(self.series, series),
+            region=put(self.region, region),
+            kind=put(self.kind, [KINDS.index(item.kind) for item in changed]),
+            status=put(self.status, [STATUSES.index(item.status) for item in changed]),
+            age_rating=put(self.age_rating, [item.age_rating for item in changed]),
+            format=put(self.format, [[f in item.formats for f in FORMATS] for item in changed]),
+            duration_s=put(self.duration_s, [item.duration_s for item in changed]),
+            published_at=put(self.published_at, [item.published_at.timestamp() for item in changed]),
+            start=put(self.start, [start for start, _ in hulls]),
+            until=put(self.until, [until for _, until in hulls]),
+            windows=self._put_windows(rows, changed),
+            content=self.content,
+        )
+
+    def _put_labels(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, Bool]:
+        """Return the labels and their column [n, L], with the labels of the changed items at `rows`."""
+        labels, _ = self.labels.add(label for item in changed for label in item.labels)
+        column = _extend_column(self.label, (n, len(labels.names)))
+        column[rows] = False
+        for row, item in zip(rows, changed, strict=True):
+            column[row, [labels.code[name] for name in item.labels]] = True
+        return labels, column
+
+    def _put_axes(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, F32]:
+        """Return the axes and their column [n, V], with the values of the changed items at `rows`."""
+        axes, _ = self.axes.add(axis for item in changed for axis in item.axes)
+        column = _extend_column(self.axis, (n, len(axes.names)))
+        column[rows] = 0.0
+        for row, item in zip(rows, changed, strict=True):
+            for name, value in item.axes.items():
+                column[row, axes.code[name]] = value
+        return axes, column
+
+    def _put_windows(self, rows: npt.NDArray[np.int64], changed: Sequence[Item]) -> dict[int, tuple[Window, ...]]:
+        """Return the windows by row; only items whose hull does not say everything have an entry."""
+        windows = dict(self.windows)
+        for row, item in zip(rows.tolist(), changed, strict=True):
+            windows.pop(row, None)
+            if len(item.rights) > 1 or any(w.regions or w.screens for w in item.rights):
+                windows[row] = item.rights
+        return windows
+
+    def rows(self, item_ids: Iterable[str]) -> I32:
+        """[M] rows of the ids that are known, in their order; unknown ids are left out."""
+        row_of = self.row_of
+        return np.array([row for row in map(row_of.get, item_ids) if row is not None], np.int32)
+
+    def label_subtree(self, root: str) -> Bool:
+        """[N] items that carry `root` or a label below it."""
+        return np.asarray(self.label[:, self.labels.subtree(root, "/")].any(axis=1))
+
+    def outlet_subtree(self, root: str) -> Bool:
+        """[N] items of outlet `root` or of one below it."""
+        return np.isin(self.outlet, self.outlets.subtree(root, "."))
+
+    def region_subtree(self, root: str) -> Bool:
+        """[N] items about region `root` or a place inside it."""
+        return np.isin(self.region, self.regions.subtree(root, "."))
+
+
+def _root(labels: Sequence[str]) -> str:
+    return labels[0].partition("/")[0] if labels else ""
+
+
+def _encode_column(words: Vocabulary, names: Sequence[str]) -> tuple[Vocabulary, list[int]]:
+    """Codes of names, -1 for the empty name."""
+    words, _ = words.add(name for name in names if name)
+    return words, [words.code[name] if name else -1 for name in names]
+
+
+def _extend_column(column: npt.NDArray[T], shape: tuple[int, ...]) -> npt.NDArray[T]:
+    """A copy, padded with zeros to a larger shape."""
+    grown = np.zeros(shape, column.dtype)
+    grown[tuple(slice(size) for size in column.shape)] = column
+    return grown
+
+
+def _time_bounds(rights: Sequence[Window]) -> tuple[float, float]:
+    """Earliest start and latest end of all windows, unix seconds; infinite where open."""
+
+    def second(at: datetime | None, open_end: float) -> float:
+        return at.timestamp() if at else open_end
+
+    if not rights:
+        return -np.inf, np.inf
+    return min(second(w.start, -np.inf) for w in rights), max(second(w.until, np.inf) for w in rights)

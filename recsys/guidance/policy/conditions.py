@@ -1,0 +1,178 @@
+"""Which items a control speaks about: a small tree of tests, compiled to one boolean column over the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from recsys.domain.catalog import KINDS, Catalog, Code, Id, Kind, Label
+from recsys.domain.types import Bool
+from recsys.guidance.policy.yaml_text import Number, not_text
+
+
+def _as_tuple(said: object) -> object:
+    if isinstance(said, bool | int | float):
+        raise ValueError(not_text(said))
+    return (said,) if isinstance(said, str) else said
+
+
+OneOrMore = BeforeValidator(_as_tuple)
+"""`label: news` and `label: [news, culture]` are both fine; several mean any of them."""
+
+
+LEVELS_MAX = 40
+"""Tests, lists and named values inside one another: more than anybody means, and fewer than a machine can follow."""
+
+
+def _not_deep(said: object) -> object:
+    """Looked at before it is read, since reading is as deep as what is read."""
+    inside, levels = [said], 0
+    while inside:
+        if (levels := levels + 1) > LEVELS_MAX:
+            raise ValueError(f"tests lie inside one another, more than {LEVELS_MAX} levels deep")
+        parts = [part for part in inside if isinstance(part, dict | list | tuple)]
+        inside = [one for part in parts for one in (part.values() if isinstance(part, dict) else part)]
+    return said
+
+
+class Range(BaseModel):
+    """Limits of a number, both inclusive."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at_least: Number | None = None
+    at_most: Number | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("say at_least, at_most or both")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError("at_least is above at_most: nothing can lie between them")
+        return self
+
+
+class Condition(BaseModel):
+    """Holds for an item when every test given here holds.
+
+    label, outlet, region   the item's label / outlet / place is the one named or lies below it
+    kind, language, series, provider, item   equal to one of those named
+    axis        {name: x}: the editorial value on that axis is at least x
+    age_rating  limits of the age rating in years
+    locality    `viewer`: the item is about a place in the viewer's province, that is below the first two levels of the
+                viewer's region (viewer in cn.zj.hz: cn.zj and all below it; viewer in cn: cn and all below it). An item
+                about no particular place is local to nobody.
+    all, any, not   of other conditions
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    label: Annotated[tuple[Label, ...], OneOrMore] = ()
+    outlet: Annotated[tuple[Code, ...], OneOrMore] = ()
+    region: Annotated[tuple[Code, ...], OneOrMore] = ()
+    kind: Annotated[tuple[Kind, ...], OneOrMore] = ()
+    language: Annotated[tuple[str, ...], OneOrMore] = ()
+    series: Annotated[tuple[str, ...], OneOrMore] = ()
+    provider: Annotated[tuple[str, ...], OneOrMore] = ()
+    item: Annotated[tuple[Id, ...], OneOrMore] = ()
+    axis: dict[str, Annotated[Number, Field(ge=0, le=1)]] = {}
+    age_rating: Range | None = None
+    locality: Literal["viewer"] | None = None
+    all_of: tuple[Condition, ...] = Field((), alias="all")
+    any_of: tuple[Condition, ...] = Field((), alias="any")
+    none_of: Condition | None = Field(None, alias="not")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Condition:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError("a condition needs at least one test, such as label: news")
+        return self
+
+    def parts(self) -> Iterator[Condition]:
+        """This condition and all inside it."""
+        yield self
+        for inner in (*self.all_of, *self.any_of, *((self.none_of,) if self.none_of else ())):
+            yield from inner.parts()
+
+    @property
+    def about_viewer(self) -> bool:
+        """Whether it depends on where the viewer is."""
+        return any(part.locality for part in self.parts())
+
+    def key(self) -> str:
+        """Equal for equal conditions."""
+        return self.model_dump_json(exclude_defaults=True)
+
+
+Where = Annotated[Condition, BeforeValidator(_not_deep)]
+"""The condition of a control. Policies that nest it deeper than LEVELS_MAX are refused with the control's name."""
+
+
+def province(region: str) -> str:
+    """The first two levels of a region.
+
+    >>> province("cn.zj.hz.xh"), province("cn")
+    ('cn.zj', 'cn')
+    """
+    return ".".join(region.split(".")[:2])
+
+
+def mask(condition: Condition, catalog: Catalog, region: str) -> Bool:
+    """[N] items of the catalogue for which the condition holds; `region` is the viewer's."""
+    holds = np.ones(len(catalog), np.bool_)
+    for test in _tests(condition, catalog, region):
+        holds &= test
+    return holds
+
+
+def _tests(condition: Condition, catalog: Catalog, region: str) -> Iterator[Bool]:
+    yield from _name_tests(condition, catalog)
+    yield from _number_tests(condition, catalog)
+    if condition.locality:
+        yield catalog.region_subtree(province(region))
+    if condition.all_of:
+        yield np.logical_and.reduce([mask(inner, catalog, region) for inner in condition.all_of])
+    if condition.any_of:
+        yield _any([mask(inner, catalog, region) for inner in condition.any_of])
+    if condition.none_of:
+        yield ~mask(condition.none_of, catalog, region)
+
+
+def _name_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
+    """Yield [N] per field that names values: subtrees of a vocabulary, or values equal to one that is named."""
+    if condition.label:
+        yield _any([catalog.label_subtree(label) for label in condition.label])
+    if condition.outlet:
+        yield _any([catalog.outlet_subtree(outlet) for outlet in condition.outlet])
+    if condition.region:
+        yield _any([catalog.region_subtree(region) for region in condition.region])
+    if condition.kind:
+        yield np.isin(catalog.kind, [KINDS.index(kind) for kind in condition.kind])
+    if condition.language:
+        yield np.array([item.language in condition.language for item in catalog.items], np.bool_)
+    if condition.series:
+        yield np.isin(catalog.series, [catalog.series_names.code.get(name, -2) for name in condition.series])
+    if condition.provider:
+        yield np.isin(catalog.provider, [catalog.providers.code.get(name, -2) for name in condition.provider])
+    if condition.item:
+        yield np.isin(np.arange(len(catalog)), catalog.rows(condition.item))
+
+
+def _number_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
+    """Yield [N] per limit of an axis or of the age rating."""
+    for axis, least in condition.axis.items():
+        code = catalog.axes.code.get(axis)
+        value = catalog.axis[:, code] if code is not None else np.zeros(len(catalog), np.float32)
+        yield value >= np.float32(least)
+    if condition.age_rating:
+        if condition.age_rating.at_least is not None:
+            yield catalog.age_rating >= condition.age_rating.at_least
+        if condition.age_rating.at_most is not None:
+            yield catalog.age_rating <= condition.age_rating.at_most
+
+
+def _any(masks: list[Bool]) -> Bool:
+    return np.asarray(np.logical_or.reduce(masks), np.bool_)

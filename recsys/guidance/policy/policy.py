@@ -1,0 +1,79 @@
+"""The policy: what editors of one outlet say, as a versioned document in JSON or YAML.
+
+A policy has weights (axis -> how much an editorial value counts, in play equivalents), profiles and controls (one rule
+each, `recsys.guidance.policy.controls`). Everything here is data and its checks; `compile` turns it into numbers, `lint`
+compares it with parents and the catalog.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+
+from recsys.domain.catalog import Code
+from recsys.domain.errors import Finding, PolicyError
+from recsys.guidance.policy.conditions import OneOrMore
+from recsys.guidance.policy.controls import Control, PolicyModel
+from recsys.guidance.policy.profiles import Profile, ProfileName
+from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_document
+
+CONTROLS_MAX = 300
+"""Controls of one policy: a page is made in milliseconds under some dozens, and took a second under a thousand."""
+
+
+def _limit_controls(said: object) -> object:
+    if isinstance(said, list | tuple) and len(said) > CONTROLS_MAX:
+        raise ValueError(
+            f"a policy has at most {CONTROLS_MAX} controls, and {len(said)} are more than a page keeps in time"
+        )
+    return said
+
+
+class Policy(PolicyModel):
+    """One version of what one outlet says. Parents' policies are folded in by `inherit.effective`.
+
+    profile   ready sets of controls that stand before its own (`recsys.guidance.policy.profiles`); its own may tighten them
+    """
+
+    outlet: Code
+    profile: Annotated[tuple[ProfileName, ...], OneOrMore] = ()
+    version: Annotated[Integer, Field(ge=0)] = 0
+    author: str = ""
+    note: str = ""
+    weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(
+        default_factory=dict
+    )  # axis -> play equivalents for a value of 1
+    controls: Annotated[tuple[Control, ...], BeforeValidator(_limit_controls)] = ()
+    _resolved: tuple[Profile, ...] | None = PrivateAttr(None)
+
+    @property
+    def resolved_profiles(self) -> tuple[Profile, ...]:
+        """The profiles it names. Raises PolicyError until they are resolved (`inherit.resolve_profiles`)."""
+        if self._resolved is None and self.profile:
+            raise PolicyError("the policy cannot be used", [Finding("profile", "its profiles are not at hand")])
+        return self._resolved or ()
+
+    def with_profiles(self, ready: tuple[Profile, ...]) -> Policy:
+        """Return the same policy with its profiles resolved."""
+        policy = self.model_copy()
+        policy._resolved = ready
+        return policy
+
+    @model_validator(mode="after")
+    def _ids_once(self) -> Policy:
+        seen: dict[str, int] = {}
+        for place, control in enumerate(self.controls):
+            if control.id in seen:
+                raise ValueError(f"controls[{place}]: id {control.id!r} is taken by controls[{seen[control.id]}]")
+            seen[control.id] = place
+        return self
+
+
+def parse_policy(text: str) -> Policy:
+    """A policy from JSON or YAML text. Raises PolicyError whose findings name every field that is wrong."""
+    document = read_document(text)
+    try:
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        raise PolicyError("the policy cannot be read", findings_of(error)) from error

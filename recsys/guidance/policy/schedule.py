@@ -1,0 +1,128 @@
+"""When a control is in force: a span of dates, hours of the day, days of the week."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from recsys.guidance.policy.yaml_text import Moment
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAY_S = 86_400
+_RANGE = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
+_OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
+
+
+class Active(BaseModel):
+    """In force from `from` (inclusive) until `until` (exclusive), in the `daily` hours, on the `days`; unsaid = always.
+
+    Hours and days are read at `offset` ("+08:00"); unsaid, at the offset of `from`, else of `until`, else in UTC. Hours
+    past midnight ("22:00-06:00") belong to the day on which they began; "24:00" is the end of the day.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    since: Moment | None = Field(None, alias="from")
+    until: Moment | None = None
+    daily: tuple[str, ...] = ()
+    days: tuple[Day, ...] = ()
+    offset: str | None = None
+
+    @field_validator("daily")
+    @classmethod
+    def _hours(cls, daily: tuple[str, ...]) -> tuple[str, ...]:
+        for hours in daily:
+            span_of(hours)
+        return daily
+
+    @field_validator("offset")
+    @classmethod
+    def _offset(cls, offset: str | None) -> str | None:
+        if offset is not None:
+            _offset_s(offset)
+        return offset
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Active:
+        if self.since and self.until and self.until <= self.since:
+            raise ValueError("the time range ends before it begins")
+        return self
+
+    @property
+    def offset_s(self) -> int:
+        """Seconds that local time is ahead of UTC."""
+        if self.offset is not None:
+            return _offset_s(self.offset)
+        for end in (self.since, self.until):
+            if end is not None:
+                ahead = end.utcoffset()
+                return int(ahead.total_seconds()) if ahead else 0
+        return 0
+
+    def holds(self, now: float) -> bool:
+        """Whether it is in force at unix second `now`.
+
+        >>> night = Active(daily=("22:00-06:00",), days=("mon",))
+        >>> tuesday_5am = 1_767_675_600.0  # 2026-01-06T05:00:00Z
+        >>> night.holds(tuesday_5am), night.holds(tuesday_5am + 3600)
+        (True, False)
+        """
+        if self.since and now < self.since.timestamp():
+            return False
+        if self.until and now >= self.until.timestamp():
+            return False
+        day, second = divmod(now + self.offset_s, DAY_S)
+        for hours in self.daily or ("00:00-24:00",):
+            start, end = span_of(hours)
+            if start <= second < end and self._on_day(day):
+                return True
+            if end > DAY_S and second < end - DAY_S and self._on_day(day - 1):
+                return True
+        return False
+
+    def next(self, now: float) -> float | None:
+        """The first moment from `now` on at which it is in force, in unix seconds; None = never again.
+
+        >>> Active(daily=("06:00-24:00",)).next(0.0)
+        21600.0
+        """
+        first = max(now, self.since.timestamp()) if self.since else now
+        midnight = (first + self.offset_s) // DAY_S * DAY_S - self.offset_s
+        starts = [0, *(span_of(hours)[0] for hours in self.daily)]
+        moments = [first, *sorted(midnight + day * DAY_S + start for day in range(9) for start in starts)]
+        return next((at for at in moments if at >= first and self.holds(at)), None)
+
+    def _on_day(self, day: float) -> bool:
+        """Whether the day `day` days after 1970-01-01, a Thursday, is one of the days."""
+        return not self.days or DAYS[int(day + 3) % 7] in self.days
+
+
+def span_of(hours: str) -> tuple[int, int]:
+    """Start and end of "HH:MM-HH:MM" in seconds of the day; the end lies beyond 86,400 when it is past midnight.
+
+    Raises ValueError for anything else.
+
+    >>> span_of("22:00-06:00")
+    (79200, 108000)
+    """
+    match = _RANGE.fullmatch(hours)
+    if not match:
+        raise ValueError(f"{hours!r}: write hours as HH:MM-HH:MM, such as 06:00-24:00")
+    start_h, start_m, end_h, end_m = map(int, match.groups())
+    start, end = start_h * 3600 + start_m * 60, end_h * 3600 + end_m * 60
+    if start_m > 59 or end_m > 59 or start >= DAY_S or end > DAY_S:
+        raise ValueError(f"{hours!r}: there is no such time of day")
+    if start == end:
+        raise ValueError(f"{hours!r}: a range of no length; for the whole day write 00:00-24:00")
+    return start, end if end > start else end + DAY_S
+
+
+def _offset_s(offset: str) -> int:
+    match = _OFFSET.fullmatch(offset)
+    if not match or int(match[2]) > 14 or int(match[3]) > 59:
+        raise ValueError(f"{offset!r}: write an offset from UTC as +08:00")
+    seconds = int(match[2]) * 3600 + int(match[3]) * 60
+    return -seconds if match[1] == "-" else seconds

@@ -1,0 +1,299 @@
+"""Policy text to plain data, a control appended to policy text, and what a schema finds wrong in editors' words.
+
+Only `true` and `false` are booleans in YAML here (`on:` is a key and `no` a language), only decimal numbers are numbers
+(010, 1:30, 1_0 and +08:00 are texts), dates stay texts, and a key may stand once. Aliases and tags are refused: a short
+text with aliases can expand without bound. Schemas accept numbers for numbers and texts for texts only.
+
+docs/decisions/0009-yaml.md gives the reasons for reading the events of libyaml.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
+
+from recsys.domain.errors import SHAPES, Finding, PolicyError
+
+Integer = Annotated[int, Strict()]
+"""A whole number, written as a number: neither "3" nor 3.0 nor yes."""
+
+Number = Annotated[float, Strict()]
+"""A number, written as a number."""
+
+
+def _require_date(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value)):
+        return value
+    raise ValueError(f"{value!r}: write a time as 2026-10-01T00:00:00+08:00")
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_date)]
+"""A time with its offset from UTC. A number is refused, though it could be seconds since 1970."""
+
+SIZE_MAX = 1 << 20
+"""Characters of a policy's text."""
+
+LEVELS_MAX = 60
+"""Lists and mappings inside one another. Readers recurse once per level."""
+
+_BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
+_COMMA = re.compile(r"\d+,\d+")
+_INVALID = re.compile(r"[\x00\ud800-\udfff]")
+_TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
+_DEEP = f"lists and mappings lie inside one another, more than {LEVELS_MAX} levels deep"
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}\n]', re.DOTALL)
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+)")
+_WORDS = {word: value for name, value in (("true", True), ("false", False), ("null", None))
+          for word in (name, name.title(), name.upper())} | {"": None, "~": None}  # fmt: skip
+
+
+def read_document(text: str) -> object:
+    """Return the plain data of JSON or YAML text. Raise PolicyError, which names the line."""
+    if len(text) > SIZE_MAX:
+        raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
+    if invalid := _INVALID.search(text):
+        raise _parse_error(text.count("\n", 0, invalid.start()) + 1, _forbidden(invalid[0]))
+    try:
+        if text.lstrip().startswith("{"):
+            if line := _too_deep(text):
+                raise _parse_error(line, _DEEP)
+            document = json.loads(text, object_pairs_hook=_unique_keys)
+        else:
+            document = _read_yaml(text)
+    except json.JSONDecodeError as error:
+        raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
+    except yaml.MarkedYAMLError as error:
+        raise PolicyError("the policy is not YAML", [_not_yaml(error, text)]) from error
+    except yaml.reader.ReaderError as error:
+        raise _parse_error(text.encode()[: error.position].count(b"\n") + 1, error.reason) from error
+    except ValueError as error:
+        raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
+    if findings := tuple(_invalid_scalars(document)):
+        raise PolicyError("the policy cannot be read", findings)
+    return document
+
+
+def _too_deep(text: str) -> int | None:
+    """Return the line of JSON text that is deeper than LEVELS_MAX, or None."""
+    level, line = 0, 1
+    for match in _BRACKETS.finditer(text):
+        mark = match[0]
+        line += mark == "\n"
+        level += (mark in ("[", "{")) - (mark in ("]", "}"))
+        if level > LEVELS_MAX:
+            return line
+    return None
+
+
+def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise PolicyError("the policy cannot be read", [Finding(key, f"{key!r} is said twice")])
+        mapping[key] = value
+    return mapping
+
+
+def _read_yaml(text: str) -> object:
+    events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+    next(events)  # the start of the stream
+    if isinstance(next(events), yaml.StreamEndEvent):
+        return None
+    document = _value(next(events), events, 0)
+    next(events)  # the end of the document
+    if not isinstance(event := next(events), yaml.StreamEndEvent):
+        raise _parse_error(event.start_mark.line + 1, "a second document begins here; a policy is one document")
+    return document
+
+
+def _value(event: Any, events: Iterator[Any], level: int) -> Any:
+    """Return the plain data of the node that begins with `event`; `level` collections enclose it."""
+    line = event.start_mark.line + 1
+    if isinstance(event, yaml.AliasEvent):
+        raise _parse_error(line, "aliases (*name) are not supported")
+    if event.tag is not None:
+        raise _parse_error(line, f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported")
+    if isinstance(event, yaml.ScalarEvent):
+        return _plain_scalar(event.value) if event.implicit[0] else event.value
+    if level == LEVELS_MAX:
+        raise _parse_error(line, _DEEP)
+    if isinstance(event, yaml.SequenceStartEvent):
+        return [_value(member, events, level + 1) for member in _until(yaml.SequenceEndEvent, events)]
+    mapping: dict[Any, Any] = {}
+    for key_event in _until(yaml.MappingEndEvent, events):
+        key = _value(key_event, events, level + 1)
+        if isinstance(key, list | dict):
+            raise _parse_error(key_event.start_mark.line + 1, "a list or a mapping cannot be a key")
+        if key in mapping:
+            raise _parse_error(key_event.start_mark.line + 1, f"{key!r} is said twice")
+        mapping[key] = _value(next(events), events, level + 1)
+    return mapping
+
+
+def _until(end: type[Any], events: Iterator[Any]) -> Iterator[Any]:
+    while not isinstance(event := next(events), end):
+        yield event
+
+
+def _plain_scalar(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> Finding:
+    """Name the line where an unclosed brace or bracket was opened, where the parser knows it; no line after the end."""
+    mark, message = error.problem_mark, str(error.problem)
+    if error.context and error.context.startswith("while parsing a flow"):
+        opened = f"the {'{' if 'mapping' in error.context else '['} opened here is not closed"
+        mark, message = error.context_mark, f"{opened}, or a comma is missing: {message}"
+    lines = text.rstrip().count("\n") + 1
+    return Finding(f"line {min(mark.line + 1, lines)}" if mark else "", message)
+
+
+def _parse_error(line: int, why: str) -> PolicyError:
+    return PolicyError("the policy cannot be read", [Finding(f"line {line}", why)])
+
+
+def _forbidden(character: str) -> str:
+    return f"the character U+{ord(character):04X} cannot stand in a policy"
+
+
+def _invalid_scalars(value: object, where: str = "") -> Iterator[Finding]:
+    """Find escaped characters that stores refuse: NUL, and halves of surrogate pairs, which are not Unicode text."""
+    if isinstance(value, str) and (invalid := _INVALID.search(value)):
+        yield Finding(where, _forbidden(invalid[0]))
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield from _invalid_scalars(key, where)
+            path = where if _INVALID.search(str(key)) else f"{where}.{key}".lstrip(".")
+            yield from _invalid_scalars(member, path)
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from _invalid_scalars(member, f"{where}[{index}]")
+
+
+def append_control(text: str, control: Mapping[str, object]) -> str | None:
+    """Return YAML text with a control appended to its `controls`; comments, order and layout stay as they are.
+
+    Return None where the text has no list of controls to append to. The caller reads the result again and compares.
+
+    >>> print(append_control("controls:\\n  - {id: a}  # ours\\n", {"id": "b", "share": 0.02}))
+    controls:
+      - {id: a}  # ours
+      - {id: b, share: 0.02}
+    <BLANKLINE>
+    """
+    try:
+        read_document(text)  # the tree below is composed of readable text only: libyaml recurses without a limit
+    except PolicyError:
+        return None
+    root = yaml.compose(text, Loader=yaml.CSafeLoader)
+    fields = root.value if isinstance(root, yaml.MappingNode) else []
+    controls = next((value for key, value in fields if key.value == "controls"), None)
+    if not isinstance(controls, yaml.SequenceNode) or not controls.value:
+        return None
+    line = yaml.safe_dump(dict(control), default_flow_style=True, allow_unicode=True, sort_keys=False, width=SIZE_MAX)
+    line = line.strip()
+    if "\n" in line:  # a note of several lines
+        line = json.dumps(control, ensure_ascii=False)
+    if controls.flow_style:
+        end = controls.end_mark.index - 1
+        return f"{text[:end].rstrip()}, {line}{text[end:]}"
+    lines = text.splitlines(keepends=True)
+    last = _last_line(controls)
+    lines[last] = lines[last].rstrip("\r\n") + "\n"
+    lines.insert(last + 1, f"{' ' * controls.start_mark.column}- {line}\n")
+    return "".join(lines)
+
+
+def _last_line(node: yaml.Node) -> int:
+    """Return the last line (0-based) of a node, without the comments and blank lines that follow it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _last_line(last[1] if isinstance(last, tuple) else last)
+    end = node.end_mark
+    return end.line - 1 if end.column == 0 and end.line > node.start_mark.line else end.line
+
+
+def not_text(value: object) -> str:
+    """Return the message for a value that stands where a text is wanted.
+
+    >>> not_text(330100), not_text([1])
+    ("330100 is not a text: write it in quotes, '330100'", 'a text is wanted')
+    """
+    plain = json.dumps(value) if isinstance(value, bool | int | float) else ""
+    return f"{plain} is not a text: write it in quotes, '{plain}'" if plain else "a text is wanted"
+
+
+def findings_of(error: ValidationError) -> tuple[Finding, ...]:
+    """Return what a schema found, each at its field (`controls[2].at_least`), in editors' words."""
+    faults = error.errors(include_url=False)
+    findings = [
+        (f["loc"], Finding(_path(f["loc"][:-1] if _is_split(f) else f["loc"], f["type"]), _message(f))) for f in faults
+    ]
+    split = {loc[:-1] for loc, _ in findings if loc[-1:] == ("[key]",)}  # the value's fault repeats the key's
+    return tuple(finding for loc, finding in findings if loc not in split)
+
+
+def _path(location: tuple[int | str, ...], kind: str = "") -> str:
+    """Return a path such as `controls[2].where.label`, without the names that a schema gives to its own branches."""
+    path = ""
+    if location[-1:] == ("[key]",):
+        location = location[:-2]
+    elif kind == "invalid_key":
+        location = location[:-1]
+    for depth, part in enumerate(location):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not (part in _TAGS and depth == 2 and location[0] == "controls") and not _BRANCH.match(part):
+            path += f".{part}" if path else part
+    return path
+
+
+def _is_split(fault: Any) -> bool:
+    """Return whether a comma split a decimal: `{a: 0,01}` reads as a: 0, and the key 01 without a value."""
+    return fault["type"] == "float_type" and fault.get("input") is None and str(fault["loc"][-1]).isdigit()
+
+
+def _message(fault: Any) -> str:
+    kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key" or _is_split(fault):
+        key = fault["loc"][-1] if _is_split(fault) else value
+        return f"{key!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
+    if kind == "string_type":
+        return not_text(value)
+    if kind in ("float_type", "int_type") and isinstance(value, str) and _COMMA.fullmatch(value):
+        return f"decimals are written with a point: {value.replace(',', '.')}, not {value}"
+    if kind == "string_pattern_mismatch":
+        return f"{value!r} does not read as one: {SHAPES.get(context['pattern'], context['pattern'])}"
+    if kind == "model_type":
+        return "fields are wanted" if fault["loc"] else "a document with fields such as outlet and controls is wanted"
+    if template := _MESSAGES.get(kind):
+        return template.format(value=value, actions=", ".join(_TAGS), **context)
+    message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
+    return f"{value!r} should be {message}" if isinstance(value, str | int | float) else message
+
+
+_MESSAGES = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such field",
+    "union_tag_invalid": "there is no action {tag!r}; there are {actions}",
+    "union_tag_not_found": "an action is missing; there are {actions}",
+    "literal_error": "{value!r} is not one of {expected}",
+    "enum": "{value!r} is not one of {expected}",
+    "timezone_aware": "{value!r} needs a time and its offset from UTC, such as 2026-10-01T00:00:00+08:00",
+    "value_error": "{error}",
+    "int_type": "a whole number such as 3 is wanted, not {value!r}",
+    "float_type": "a number such as 0.3 is wanted, not {value!r}",
+    "tuple_type": "a list is wanted, such as [a, b]",
+}

@@ -1,0 +1,83 @@
+"""The same policy with one control less, or leaning and asking more or less strongly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from recsys.guidance.compilation.compile import CompiledPolicy
+from recsys.guidance.policy.controls import Boost, Cap, Control, Pin, Quota, Spacing
+from recsys.guidance.policy.inheritance import HARD, SourcedControl
+
+STRENGTHS: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
+"""Points of the frontier: 0 keeps only what is legal or binding, 1 is the policy as written."""
+
+
+def without(policy: CompiledPolicy, control_id: str) -> CompiledPolicy:
+    """The policy as if nobody had said this control."""
+    rest = tuple(origin for origin in policy.controls if origin.control.id != control_id)
+    return replace(policy, effective=replace(policy.effective, controls=rest))
+
+
+def at_strength(policy: CompiledPolicy, strength: float) -> CompiledPolicy:
+    """Weights and boosts times `strength`; editorial and soft controls ask `strength` times as much.
+
+    Floors are multiplied, the room that a cap takes away is (1 - cap) * strength; spacings and pins stand from one half
+    on. Legal and binding controls never change: they are not the editors' to trade.
+    """
+    controls = tuple(
+        origin if origin.control.enforcement in HARD and not isinstance(origin.control, Boost) else changed
+        for origin in policy.controls
+        if (changed := _scaled(origin, strength)) is not None
+    )
+    weights = {axis: weight * strength for axis, weight in policy.effective.weights.items()}
+    scaled = replace(policy.effective, controls=controls, weights=weights)
+    return replace(policy, effective=scaled, lean=policy.weight_bonus * strength)
+
+
+def _scaled(origin: SourcedControl, strength: float) -> SourcedControl | None:
+    """None where nothing is left of a control that may change."""
+    firm = origin.control.enforcement in HARD
+    control = _of(origin.control, strength)
+    if control is None:
+        return origin if firm and not isinstance(origin.control, Boost) else None
+    return replace(origin, control=control)
+
+
+def _of(control: Control, strength: float) -> Control | None:
+    if isinstance(control, Boost):
+        return control.model_copy(update={"bonus": control.bonus * strength})
+    if isinstance(control, Quota):
+        least, most = _floor(control.at_least, strength), _cap(control.at_most, strength)
+        if least is None and most is None:
+            return None
+        return control.model_copy(update={"at_least": least, "at_most": most})
+    if isinstance(control, Cap):
+        most = _cap(control.at_most, strength)
+        return None if most is None else control.model_copy(update={"at_most": most})
+    if isinstance(control, Pin | Spacing):
+        return control if strength >= 0.5 else None
+    return control
+
+
+def _floor(amount: float | None, strength: float) -> float | None:
+    """
+    >>> _floor(0.3, 2.0), _floor(3, 0.5), _floor(0.6, 2.0), _floor(0.3, 0.0)
+    (0.6, 2, 1.0, None)
+    """
+    if amount is None or strength == 0:
+        return None
+    if isinstance(amount, int):
+        return round(amount * strength + 1e-9) or None
+    return min(amount * strength, 1.0)
+
+
+def _cap(amount: float | None, strength: float) -> float | None:
+    """
+    >>> _cap(0.8, 0.5), _cap(0.8, 0.0), _cap(4, 2.0)
+    (0.9, None, 2)
+    """
+    if amount is None or strength == 0:
+        return None
+    if isinstance(amount, int):
+        return max(1, round(amount / strength)) if amount else 0
+    return min(max(1.0 - (1.0 - amount) * strength, 0.0), 1.0)

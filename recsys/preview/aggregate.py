@@ -1,0 +1,142 @@
+"""Sums as results come in, in any order, and the report so far: a function of the results, not of their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from recsys.domain.types import ACTIONS, F64
+from recsys.preview import report as told
+from recsys.preview.bootstrap import ratio, weights
+from recsys.preview.breakdown import VIEWERS_MIN, control_reports, examples, frontier, shares, slices, worst_hit
+from recsys.preview.groups import Groups
+from recsys.preview.offpolicy import off_policy
+from recsys.preview.page_summary import PageSummary
+from recsys.preview.pairs import AFTER, BEFORE, Pairs
+from recsys.preview.report import Report
+from recsys.preview.study import ReplayResult, Study, Task
+
+TaskRunner = Callable[[Iterable[Task]], Iterator[ReplayResult]]
+"""Does tasks and hands over what came of them, in any order: `Study.each` here, or many processes."""
+
+
+def replay(study: Study, seed: int = 0, work: TaskRunner | None = None) -> Iterator[Aggregate]:
+    """The preview of a study: the same tally again and again, fuller after each task; `tally.report()` when wanted."""
+    tally = Aggregate(study, seed)
+    for outcome in (work or study.each)(study.tasks()):
+        tally.add(outcome)
+        yield tally
+
+
+class Aggregate:
+    """What has come in of one study. `seed` is that of the bootstrap."""
+
+    def __init__(self, study: Study, seed: int = 0) -> None:
+        self._study, self._seed = study, seed
+        self._groups = Groups.of(study.world.catalog)
+        self._pairs: dict[int, tuple[PageSummary, ...]] = {}
+        self._drops: dict[str, dict[int, PageSummary]] = {}
+        self._strengths: dict[float, dict[int, PageSummary]] = {}
+        self._expected = sum(1 for _ in study.tasks())
+        self.tasks = 0
+        known: dict[str, int] = {}
+        self._unit = [known.setdefault(asked.query.viewer_id, len(known)) for asked in study.requests]
+
+    @property
+    def requests(self) -> int:
+        """Requests of which all three pages are there."""
+        return len(self._pairs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task has come in."""
+        return self.tasks == self._expected
+
+    def add(self, outcome: ReplayResult) -> None:
+        """Take in what came of one task."""
+        task = outcome.task
+        self.tasks += 1
+        if task.kind == "pair":
+            self._pairs[task.request] = outcome.pages
+        elif task.kind == "drop":
+            self._drops.setdefault(task.name, {})[task.request] = outcome.pages[0]
+        else:
+            self._strengths.setdefault(task.strength, {})[task.request] = outcome.pages[0]
+
+    def report(self) -> Report:
+        """The figures so far. Raises ValueError before the first pair is there."""
+        if not self._pairs:
+            raise ValueError("nothing was replayed yet")
+        pairs = self._paired()
+        outlets = dict.fromkeys(asked.query.placement.outlet for asked in pairs.requests)
+        changed = [_changed(pairs.pages[BEFORE][i], pairs.pages[AFTER][i]) for i in range(len(pairs))]
+        w = pairs.w
+        free, before, after = pairs.utility
+        gave_way = [float(np.mean([page.has_relaxed for page in pairs.pages[side]])) for side in (BEFORE, AFTER)]
+        return Report(
+            requests=len(pairs),
+            of=len(self._study.requests),
+            viewers=len(set(pairs.unit)),
+            complete=self.complete,
+            policy_before=tuple(dict.fromkeys(self._study.before[outlet].version for outlet in outlets)),
+            policy_after=tuple(dict.fromkeys(self._study.after[outlet].version for outlet in outlets)),
+            changed_pages=float(np.mean([share > 0 for share in changed])),
+            changed_slots=float(np.mean(changed)),
+            utility=_worth(pairs.utility, w),
+            expected_plays=_worth(pairs.expected_plays, w),
+            page_value=_worth(pairs.column(lambda page: page.value), w),
+            guidance_cost_before=ratio(free - before, free, w),
+            guidance_cost_after=ratio(free - after, free, w),
+            actions={name: _worth(pairs.column(_expected(a)), w) for a, name in enumerate(ACTIONS)},
+            labels=shares(self._groups, "labels", pairs),
+            outlets=shares(self._groups, "outlets", pairs),
+            regions=shares(self._groups, "regions", pairs),
+            axes=shares(self._groups, "axes", pairs),
+            exposure=pairs.exposure_of_outlets(self._groups),
+            by_screen=slices(pairs, lambda asked: asked.query.placement.screen.value),
+            by_region=slices(pairs, lambda asked: asked.query.region, VIEWERS_MIN),
+            by_outlet=slices(pairs, lambda asked: asked.query.placement.outlet),
+            relaxed_before=gave_way[0],
+            relaxed_after=gave_way[1],
+            controls=control_reports(self._study, pairs, self._drops),
+            frontier=frontier(self._study, pairs, self._strengths),
+            worst_hit=worst_hit(pairs),
+            off_policy=off_policy(pairs.requests, pairs.pages[AFTER], self._study.world.catalog, w),
+            examples=examples(pairs, self._study.world.catalog),
+        )
+
+    def _paired(self) -> Pairs:
+        numbers = sorted(self._pairs)
+        unit = [self._unit[n] for n in numbers]
+        return Pairs(
+            numbers=tuple(numbers),
+            requests=tuple(self._study.requests[n] for n in numbers),
+            pages=tuple(tuple(self._pairs[n][side] for n in numbers) for side in range(3)),
+            unit=tuple(unit),
+            w=weights(unit, seed=self._seed),
+        )
+
+
+def _worth(side: F64, w: F64) -> told.UtilityChange:
+    """side [3, n]: unguided, before, after."""
+    free, before, after = side
+    count = np.ones(len(before))
+    return told.UtilityChange(
+        unguided=float(free.mean()),
+        before=float(before.mean()),
+        after=float(after.mean()),
+        difference=ratio(after - before, count, w),
+        relative=ratio(after - before, before, w),
+    )
+
+
+def _expected(action: int) -> Callable[[PageSummary], float]:
+    return lambda page: float(page.p[action])
+
+
+def _changed(before: PageSummary, after: PageSummary) -> float:
+    """Share of the slots that hold another item."""
+    size = max(len(before.row), len(after.row))
+    same = int((before.row[: len(after.row)] == after.row[: len(before.row)]).sum())
+    return 1.0 - same / size if size else 0.0

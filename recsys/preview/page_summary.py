@@ -1,0 +1,89 @@
+"""One page boiled down to what a preview counts; small enough to travel between processes by the thousand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.distribution.layouts import screen_layout
+from recsys.domain.types import ACTIONS, F64, I32, Query
+from recsys.models.probabilities import PLAY
+from recsys.page import Page
+
+
+@dataclass(frozen=True)
+class ControlOutcome:
+    """What became of one control on one page. `price` in play equivalents per unit of it; 0 where it cost nothing."""
+
+    control_id: str
+    origin: str
+    action: str
+    hardness: str
+    status: str  # met | binding | relaxed | impossible
+    by: int
+    shortfall: int
+    price: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class PageSummary:
+    """One page of K items.
+
+    row        [K]  catalogue rows in slot order
+    attention  [K]  chance that each slot is looked at
+    utility    [K]  expected utility for the viewer, in play equivalents
+    p          [A]  expected number of each action of `recsys.domain.types.ACTIONS` on the page: attention x probability
+    value           sum of attention x (utility + bonus), in play equivalents: what the page solver maximised
+    """
+
+    row: I32
+    attention: F64
+    utility: F64
+    p: F64
+    value: float
+    outcomes: tuple[ControlOutcome, ...]
+
+    @property
+    def page_utility(self) -> float:
+        """Utility of the page to its viewer, in play equivalents: sum of attention x utility."""
+        return float(self.attention @ self.utility)
+
+    @property
+    def expected_plays(self) -> float:
+        """How many plays the page is expected to bring: sum of attention x p(play)."""
+        return float(self.p[PLAY])
+
+    @property
+    def has_relaxed(self) -> bool:
+        """Whether a control was relaxed or impossible."""
+        return any(fate.by for fate in self.outcomes)
+
+
+def summarise(query: Query, page: Page) -> PageSummary:
+    """What a preview counts of a page."""
+    price = {one.control_id: one.play_equivalents for one in page.receipt.price}
+    attention = screen_layout(query.placement.screen).attention(query.slots)[: len(page.items)]
+    p = np.array([[item.p[action] for action in ACTIONS] for item in page.items]).reshape(-1, len(ACTIONS))
+    return PageSummary(
+        row=np.array([item.row for item in page.items], np.int32),
+        attention=attention,
+        utility=np.array([item.utility for item in page.items], np.float64),
+        p=attention @ p,
+        value=page.receipt.value,
+        outcomes=tuple(
+            ControlOutcome(
+                control_id=line.id,
+                origin=line.origin,
+                action=line.action,
+                hardness=line.hardness,
+                status=line.status,
+                by=line.by,
+                shortfall=line.missing,
+                price=price.get(line.id, 0.0),
+                reason=line.reason,
+            )
+            for line in page.receipt.controls
+        ),
+    )

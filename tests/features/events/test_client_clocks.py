@@ -1,0 +1,102 @@
+"""Client clocks: late and odd times are accepted, future times are quarantined; surveys and exports of events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.events.decode import ViewerEvent, accept, accept_json, clock_skew_reason, decode, encode
+from features.history.event_log import EventLog
+from features.history.privacy import export_viewer
+from features.state.fold import LoggedEvent
+from features.state.online.memory import MemoryStore
+from recsys.domain.errors import EventError
+
+NOW = 1_767_225_600.0
+
+
+def sent(kind: str = "play", time: str = "2026-01-01T00:00:00Z", **data: Any) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": "e1",
+        "source": "/apps/tv",
+        "type": f"mainstay.viewer.{kind}",
+        "subject": "v1",
+        "time": time,
+        "dataschema": "urn:mainstay:viewer-event:1",
+        "data": {"item_id": "film-3", **data},
+    }
+
+
+def test_a_survey_says_how_satisfied() -> None:
+    event = accept(sent("survey", rating=0.75), NOW)
+    assert (event.rating, event.percent) == (0.75, None)
+    assert decode(encode(event)) == event
+
+
+def test_an_export_includes_events_with_control_characters(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    odd = ViewerEvent(id="e\x01", kind="like", viewer_id="v1", at=NOW, item_id="film\x00")
+    log.append("t/0", 0, 0, [LoggedEvent("t/0", 0, odd)])
+    _, line = (json.loads(line) for line in export_viewer(log, MemoryStore(), "v1"))
+    assert (line["event"]["id"], line["event"]["data"]["item_id"]) == (odd.id, odd.item_id)
+
+
+@pytest.mark.parametrize(
+    ("time", "offset_s"),
+    [
+        ("2026-01-01T00:05:00Z", 300),
+        ("2025-12-31T23:00:00Z", -3600),
+        ("2016-01-01T00:00:00Z", -3653 * 86_400),
+        ("1970-01-01T00:00:00Z", -NOW),
+    ],
+)
+def test_a_late_clock_and_a_little_haste_are_kept_and_taken(time: str, offset_s: float) -> None:
+    event = accept(sent(time=time), NOW)
+    assert (event.at, event.client_at) == (NOW, NOW + offset_s)
+    assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("time", "at"),
+    [
+        ("1970-01-01T00:00:00+08:00", None),
+        ("1969-12-31T23:59:59.999999Z", None),
+        ("0001-01-01T00:00:00+08:00", None),
+        ("2026-01-01T00:00:00", None),
+        ("2016-12-31t23:59:60", None),
+        ("2016-12-31T23:59:60Z", 1_483_228_800.0),
+        ("2017-01-01T07:59:60.5+08:00", 1_483_228_800.5),
+    ],
+)
+def test_a_clock_that_is_dead_or_without_a_zone_costs_no_event(time: str, at: float | None) -> None:
+    for event in (accept(sent(time=time), NOW), accept_json(json.dumps(sent(time=time)).encode(), NOW)[0]):
+        assert (event.at, event.client_at) == (NOW, at)
+        assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize("time", ["2026-02-31T00:00:00", "2026-02-31T00:00:60Z", "2026-01-01T00:00:61Z", "24:00:60", 5])
+def test_what_is_no_time_is_refused_by_name(time: object) -> None:
+    with pytest.raises(EventError) as told:
+        accept(sent(time=time), NOW)
+    assert [finding.where for finding in told.value.findings] == ["time"]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-01-01T00:05:00.001Z",
+        "2026-01-01T01:00:00Z",
+        "2036-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.999999Z",
+        "9999-01-01T00:00:00-10:00",
+    ],
+)
+def test_the_future_is_written_and_never_read(time: str) -> None:
+    event = accept(sent(time=time), NOW)
+    assert "ahead of the server's clock" in clock_skew_reason(event)
+    with pytest.raises(EventError, match=r"time: .* ahead of the server's clock: quarantined"):
+        decode(encode(event))

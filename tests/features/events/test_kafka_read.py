@@ -1,0 +1,50 @@
+"""Reading a partition to its end: a broker that is slow to send is waited for, one that sends nothing is told of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from features.events.stream import kafka as adapter
+from features.events.stream.kafka import KafkaStream
+from features.events.stream.port import Record
+from recsys.domain.errors import Unavailable
+
+
+@pytest.fixture
+def stream(kafka_url: str, unique: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaStream]:
+    """With twenty messages under the topic `unique`; brokers that tell the end too low know of ten."""
+    monkeypatch.setattr(adapter, "READ_IDLE_S", 0.3)
+    with closing(KafkaStream(kafka_url.removeprefix("kafka://"), partitions=1)) as opened:
+        for half in range(2):
+            opened.publish(unique, [Record("k", b"%d" % (10 * half + n)) for n in range(10)])
+        yield opened
+
+
+def test_silence_in_the_middle_is_not_the_end(
+    stream: KafkaStream, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll, silences = adapter._poll, [0, 1, 1]
+
+    def hesitant(consumer: Any, limit: int, timeout_s: float) -> Any:
+        if silences and silences.pop():
+            return []
+        return poll(consumer, min(limit, 4), timeout_s)
+
+    monkeypatch.setattr(adapter, "_poll", hesitant)
+    assert [int(one.value) for one in stream.read(unique, 0, 0, 100)] == list(range(20))
+    silences[:] = [0, 1]
+    assert [int(one.value) for one in stream.read(unique, 0, 3, 5)] == list(range(3, 8))
+    assert stream.read(unique, 0, 20, 100) == []
+
+
+def test_a_partition_that_never_comes_to_its_end_is_an_error(
+    stream: KafkaStream, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "READ_WITHIN_S", 0.5)
+    monkeypatch.setattr(adapter, "_poll", lambda *_: [])
+    with pytest.raises(Unavailable, match=f"{unique}/0 goes on to .* nothing comes from 0 on"):
+        stream.read(unique, 0, 0, 100)

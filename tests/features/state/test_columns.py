@@ -1,0 +1,243 @@
+"""Features: each row by itself, finite for anything, and saying what their names say."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from features.columns import FEATURES, columns
+from features.events.schema import KINDS, ViewerEvent
+from features.state.fold import LoggedEvent, fold_viewer
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.embeddings import Content
+from recsys.domain.types import ACTIONS, Screen
+from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Position, Recent, Session, ViewerState
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
+IDS = [f"i{n}" for n in range(8)]
+
+
+def catalog() -> Catalog:
+    """Eight items; the last two came after the text vectors."""
+    vectors = np.random.default_rng(4).normal(size=(6, 48)).astype(np.float32)
+    content = Content("test@1", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return replace(items(), content=content)
+
+
+def items() -> Catalog:
+    return Catalog.of(
+        Item.model_validate(
+            {
+                "id": item_id,
+                "title": {"en": item_id},
+                "outlet": ["cn", "cn.zj"][n % 2],
+                "labels": [["film/drama"], ["news", "film/comedy"], []][n % 3],
+                "series": ["", "s"][n % 2],
+                "region": [None, "cn.zj.hz", "cn.sh"][n % 3],
+                "kind": ["film", "live"][n % 2],
+                "axes": [{"public_value": 0.6, "locality": 0.8}, {"public_value": 0.5}, {}][n % 3],
+                "formats": [["landscape"], ["landscape", "portrait"], ["audio"], ["text"]][n % 4],
+                "published_at": datetime(2026, 2, 1 + n, tzinfo=UTC),
+            }
+        )
+        for n, item_id in enumerate(IDS)
+    )
+
+
+def stats(seed: int = 0) -> ItemStats:
+    rng = np.random.default_rng(seed)
+    count = rng.exponential(5, (len(IDS), len(ACTIONS))).astype(np.float32)
+    return ItemStats(count, count[:, 0], {"cn.zj.hz": count[:, 1]})
+
+
+viewers = st.none() | st.lists(
+    st.tuples(st.sampled_from([*IDS, "gone"]), st.sampled_from(["play", "like", "dislike", "hide"]), st.floats(0, NOW)),
+    max_size=12,
+).map(lambda said: ViewerState("v", tuple(Recent(*one) for one in said), shown={"i1": (3, (1.0,))}))
+
+
+def of(rows: list[int], viewer: ViewerState | None, affinity: float = 0.5, seed: int = 0) -> np.ndarray:
+    row = np.array(rows, np.int32)
+    match = np.full(len(rows), affinity, np.float32)
+    return columns(row, match, viewer, catalog(), stats(seed), NOW, "cn.zj.hz", "tv")
+
+
+def column(table: np.ndarray, name: str) -> list[float]:
+    return [round(float(x), 4) for x in table[:, FEATURES.index(name)]]
+
+
+@given(viewers, st.lists(st.integers(0, len(IDS) - 1), max_size=8))
+def test_each_row_depends_on_its_own_item_only(viewer: ViewerState | None, rows: list[int]) -> None:
+    together = of(rows, viewer)
+    assert together.shape == (len(rows), len(FEATURES))
+    assert np.isfinite(together).all()
+    for n, row in enumerate(rows):
+        np.testing.assert_array_equal(together[n], of([row], viewer)[0])
+
+
+def test_labels_of_what_was_liked_match_and_fade() -> None:
+    liked = ViewerState("v", (Recent("i0", "like", NOW),))
+    assert column(of([0, 1, 3], liked), "label_match") == [1.0, 0.0, 1.0]
+    both = ViewerState("v", (Recent("i0", "like", NOW - 2 * HALF_LIFE_S), Recent("i1", "like", NOW)))
+    assert column(of([0, 1], both), "label_match") == [0.25, 1.0]
+
+
+def test_a_dislike_speaks_against_its_labels_and_outlets_are_shares() -> None:
+    viewer = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i1", "like", NOW), Recent("i3", "play", NOW)))
+    assert column(of([0, 3, 1], viewer), "label_dislike") == [1.0, 1.0, 0.0]
+    assert column(of([1, 2], viewer), "same_outlet") == [1.0, 0.0]
+    assert column(of([1, 2], viewer), "same_series") == [1.0, 0.0]
+
+
+def test_values_kinds_and_formats_of_what_was_liked() -> None:
+    one = ViewerState("v", (Recent("i0", "play", NOW),))
+    assert column(of([0, 1, 2, 3], one), "axis_match") == [1.0, 0.6, 0.0, 1.0]
+    unsaid = ViewerState("v", (Recent("i2", "play", NOW),))
+    assert not any(column(of([0, 1, 2], unsaid), "axis_match"))
+
+    both = ViewerState("v", (Recent("i0", "like", NOW - HALF_LIFE_S), Recent("i7", "like", NOW)))  # a third, two thirds
+    mean = np.array([0.6 + 2 * 0.5, 0.8]) / 3
+    wanted = [float(axes @ mean / np.linalg.norm(mean)) for axes in (np.array([0.6, 0.8]), np.array([1.0, 0.0]))]
+    assert column(of([0, 1], both), "axis_match") == [round(cosine, 4) for cosine in wanted]
+    assert column(of([0, 1, 2], both), "same_kind") == [0.3333, 0.6667, 0.3333]
+    assert column(of([0, 1, 2, 3], both), "format_match") == [0.3333, 0.3333, 0.0, 0.6667]
+    fresh = structs.replace(both, recent=(*both.recent, Recent("i5", "like", NOW)))  # landscape and upright
+    assert column(of([0, 1, 3], fresh), "format_match") == [0.6, 0.6, 0.4]  # the more frequent one counts, once
+
+    against = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i3", "play", NOW)))
+    assert column(of([0, 1], against), "same_kind") == [0.0, 1.0]
+    assert column(of([0, 3], against), "format_match") == [0.0, 1.0]
+    for name in ("axis_match", "same_kind", "format_match"):
+        assert not any(column(of([0, 1, 2], None), name))
+        assert not any(column(of([0, 1, 2], ViewerState("v", (Recent("i0", "dislike", NOW),))), name))
+
+
+def test_the_last_word_on_an_item_counts() -> None:
+    then = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i0", "like", NOW)))
+    again = ViewerState("v", (Recent("i0", "like", NOW), Recent("i0", "dislike", NOW)))
+    for name in ("label_match", "same_outlet", "axis_match", "same_kind", "format_match"):
+        assert (column(of([0], then), name), column(of([0], again), name)) == ([1.0], [0.0]), name
+    assert (column(of([0], then), "label_dislike"), column(of([0], again), "label_dislike")) == ([0.0], [1.0])
+
+
+def test_columns_are_only_ever_added_at_the_end() -> None:
+    """Older engines' pages and models are read by these places and names. Add a new name here too; change none."""
+    known = """\
+affinity log_popularity relative_popularity like_rate complete_rate dislike_rate hide_rate visit_rate trend
+log_local_popularity screen_share label_match label_dislike label_skipped same_outlet same_series outlet_affinity
+log_age_d log_duration_min shown_before progress history satisfaction screen_affinity hour_affinity
+session_actions skip_rate is_live is_local on_tv on_mobile content_match
+axis_match same_kind format_match
+"""
+    assert " ".join(FEATURES) == " ".join(known.split())
+
+
+def test_content_matches_what_was_liked_and_is_nought_without_vectors() -> None:
+    liked = ViewerState("v", (Recent("i0", "like", NOW), Recent("i1", "dislike", NOW), Recent("i7", "like", NOW)))
+    vectors = catalog().content.vectors
+    assert column(of([0, 1, 5, 7], liked), "content_match") == [
+        round(float(x), 4) for x in [1.0, *vectors[[1, 5]] @ vectors[0], 0.0]
+    ]
+    assert not any(column(of([0, 5], None), "content_match"))
+    rows = np.arange(8, dtype=np.int32)
+    blind = columns(rows, np.zeros(8, np.float32), liked, items(), stats(), NOW, "cn", "tv")
+    assert not any(column(blind, "content_match"))
+
+
+def test_context_and_locality() -> None:
+    table = of([0, 1, 2], None)
+    assert column(table, "on_tv") == [1, 1, 1]
+    assert column(table, "on_mobile") == [0, 0, 0]
+    assert column(table, "is_local") == [0, 1, 0]
+    assert column(table, "is_live") == [0, 1, 0]
+
+
+def test_rates_are_shrunk_towards_the_mean() -> None:
+    some = ItemStats(np.zeros((len(IDS), len(ACTIONS)), np.float32), np.zeros(len(IDS), np.float32))
+    some.count[0] = [1, 0, 1, 0]
+    some.count[1] = [100, 0, 0, 0]
+    rate = columns(np.array([0, 1, 2], np.int32), np.zeros(3, np.float32), None, catalog(), some, NOW, "cn", "tv")
+    lucky, proven, unknown = column(rate, "like_rate")
+    assert proven < unknown < lucky < 0.06
+
+
+def any_event(chance: random.Random, id: str) -> ViewerEvent:
+    return ViewerEvent(
+        id=id,
+        kind=chance.choice(KINDS),
+        viewer_id="v",
+        item_id=chance.choice(IDS),
+        at=NOW + chance.choice([-1e6, -10.0, 0.0, 50.0]),
+        position_s=chance.choice([0.0, 9e6]),
+        duration_s=chance.choice([None, 0.0, 60.0]),
+        screen=chance.choice([None, Screen.TV]),
+        placement=chance.choice(["", "cn.zj-tv-home"]),
+        items=tuple(IDS[:2]),
+    )
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, NOW, NOW + 60.0, NOW + 10**9]))
+def test_every_column_is_finite_for_whatever_was_folded(seed: int, now: float) -> None:
+    chance = random.Random(seed)
+    events = [LoggedEvent("t/0", n, any_event(chance, f"e{n}")) for n in range(chance.randrange(12))]
+    viewer = fold_viewer(ViewerState("v"), events)
+    rows = np.arange(len(IDS), dtype=np.int32)
+    table = columns(rows, np.zeros(len(IDS), np.float32), viewer, catalog(), stats(seed), now, "cn.zj.hz", "tv")
+    assert np.isfinite(table).all()
+    for share in (
+        "screen_affinity",
+        "hour_affinity",
+        "outlet_affinity",
+        "skip_rate",
+        "progress",
+        "satisfaction",
+        "axis_match",
+        "same_kind",
+        "format_match",
+    ):
+        assert (table[:, FEATURES.index(share)] >= 0).all()
+        assert (table[:, FEATURES.index(share)] <= 1).all()
+
+
+def test_what_is_remembered_by_now_says_what_its_name_says() -> None:
+    weight = {"tv": 3.0, "web": 1.0}
+    viewer = ViewerState(
+        "v",
+        positions={"i0": Position(30.0, 120.0, NOW, finished=False), "i1": Position(119.0, 120.0, NOW, finished=True)},
+        screens=weight,
+        hours={0: 1.0, 12: 3.0},  # NOW is midnight
+        outlets={"cn": 1.0, "cn.zj": 4.0, "elsewhere": 5.0},
+        session=Session("s", NOW - 60, NOW - 5, 6, "i1", NOW, skipped=("i0",), watched=("i1", "i2", "i4")),
+    )
+    table = of([0, 1], viewer)
+    assert column(table, "screen_affinity") == [0.75, 0.75]
+    assert column(table, "hour_affinity") == [0.25, 0.25]
+    assert column(table, "outlet_affinity") == [0.1, 0.4]
+    assert column(table, "progress") == [0.25, 0]
+    assert column(table, "skip_rate") == [0.125, 0.125]
+    assert column(table, "label_skipped") == [1.0, 0.0]
+    assert column(table, "session_actions") == [round(float(np.log(7)), 4)] * 2
+    assert column(of([0], structs.replace(viewer, session=Session(at=NOW - 7200, actions=6))), "session_actions") == [0]
+
+
+def test_a_rising_item_shows_and_a_hidden_one_too() -> None:
+    some = replace(
+        stats(),
+        visits=np.full(len(IDS), 100.0, np.float32),
+        lately=np.array([50.0, 100 * FAST_HALF_LIFE_S / HALF_LIFE_S, 0, 0, 0, 0, 0, 0], np.float32),
+        impressions=np.full(len(IDS), 1000.0, np.float32),
+        hides=np.array([100.0, *[0.0] * (len(IDS) - 1)], np.float32),
+    )
+    rows = np.array([0, 1, 2], np.int32)
+    table = columns(rows, np.zeros(3, np.float32), None, catalog(), some, NOW, "cn", "tv")
+    rising, steady, resting = column(table, "trend")
+    assert rising > steady == 0 > resting
+    hidden, shown, _ = column(table, "hide_rate")
+    assert hidden == round((100 + 200 * 0.0125) / 1200, 4)
+    assert shown == round(200 * 0.0125 / 1200, 4)

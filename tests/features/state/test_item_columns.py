@@ -1,0 +1,176 @@
+"""Item counts as columns: event by event or summed from shards, the same numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.events.decode import ViewerEvent, actions_of
+from features.state import item_columns as module
+from features.state.codec import encode_item, item_key, viewer_key
+from features.state.fold import LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
+from features.state.item_columns import ItemColumns, read_stats
+from features.state.online.memory import MemoryStore
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.region_counts import RegionCounts
+from recsys.domain.types import ACTIONS, Screen
+from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, ItemState, Recent, ViewerState
+
+ITEMS = ("a", "b", "c")
+CATALOG = Catalog.of(
+    Item(id=id, title={"en": id}, outlet="cn", published_at=datetime(2026, 1, 1, tzinfo=UTC)) for id in ITEMS
+)
+KNOWN_BY = tuple(Recent(item, "click", 0.0) for item in "xyz")
+VISITS = ("click", "open", "play", "complete", "like")
+REGIONS = ("", "cn", "cn.zj", "cn.zj.hz", "us")
+
+
+@st.composite
+def events(draw: st.DrawFn) -> ViewerEvent:
+    kind = draw(
+        st.sampled_from(("impression", "click", "play", "complete", "like", "dislike", "hide", "favourite", "ping"))
+    )
+    about = draw(st.sampled_from((*ITEMS, "unknown")))
+    return ViewerEvent(
+        id=f"e{draw(st.uuids())}",
+        kind=kind,
+        viewer_id="v",
+        at=LANDMARK + draw(st.floats(-10, 10)) * HALF_LIFE_S,
+        region=draw(st.sampled_from(REGIONS)),
+        screen=draw(st.sampled_from((None, Screen.TV, Screen.CAR))),
+        position_s=3.0 if kind == "ping" else None,
+        item_id=None if kind == "impression" else about,
+        context={"seed": 1} if kind == "impression" else {},
+        items=("a", about) if kind == "impression" and about != "a" else (about,) if kind == "impression" else (),
+    )
+
+
+def counted(happened: list[ViewerEvent], partition: int = 0) -> list[WeightedEvent]:
+    """The events with their votes, each by a viewer of its own, who is known: a first vote is a whole one."""
+    return [
+        one
+        for offset, event in enumerate(happened)
+        for one in deduplicate_and_fold(
+            ViewerState(f"v{offset}", KNOWN_BY), [LoggedEvent(f"t/{partition}", offset, event)]
+        ).new_events
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(events(), max_size=20), st.floats(-5, 20))
+def test_columns_are_what_a_plain_sum_gives(happened: list[ViewerEvent], later: float) -> None:
+    now = LANDMARK + later * HALF_LIFE_S
+    columns = ItemColumns(CATALOG)
+    count, shown, visits, hides = np.zeros((3, len(ACTIONS))), np.zeros(3), np.zeros(3), np.zeros(3)
+    by_region: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    by_screen: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
+    lately = np.zeros(3)
+    newest = [max((e.at for e in happened if e.item_id == id and e.kind in VISITS), default=0.0) for id in ITEMS]
+    for one in counted(happened):
+        columns.add(one)
+        event = one.event
+        weight = 0.5 ** ((now - event.at) / HALF_LIFE_S)
+        for id in event.items:
+            if id in ITEMS:
+                shown[ITEMS.index(id)] += weight
+        if event.item_id not in ITEMS:
+            continue
+        row = ITEMS.index(event.item_id)
+        for action in actions_of(event):
+            count[row, ACTIONS.index(action)] += weight
+        hides[row] += weight * (event.kind == "hide")
+        if event.kind in VISITS:
+            visits[row] += weight
+            lately[row] += 0.5 ** ((max(now, newest[row]) - event.at) / FAST_HALF_LIFE_S)
+            for region in REGIONS[1:]:
+                if event.region == region or event.region.startswith(region + "."):
+                    by_region[region][row] += weight
+            if event.screen:
+                by_screen[event.screen][row] += weight
+    stats = columns.at(now)
+    np.testing.assert_allclose(stats.count, count, rtol=1e-5)
+    np.testing.assert_allclose(stats.impressions, shown, rtol=1e-5)
+    assert stats.count.dtype == stats.impressions.dtype == np.float32
+    assert stats.visits is not None
+    assert stats.hides is not None
+    assert stats.recent is not None
+    np.testing.assert_allclose(stats.visits, visits, rtol=1e-5)
+    np.testing.assert_allclose(stats.hides, hides, rtol=1e-5)
+    np.testing.assert_allclose(stats.recent, lately, rtol=1e-5, atol=1e-30)
+    for found, expected in ((stats.by_region, by_region), (stats.by_screen, by_screen)):
+        assert set(found) == set(expected)
+        for name, numbers in expected.items():
+            np.testing.assert_allclose(found[name], numbers, rtol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(events(), max_size=20), st.lists(st.integers(0, 2), min_size=20, max_size=20))
+def test_shards_of_the_online_store_sum_to_the_same(happened: list[ViewerEvent], partitions: list[int]) -> None:
+    store, columns = MemoryStore(), ItemColumns(CATALOG)
+    shards: dict[tuple[str, str], list[WeightedEvent]] = defaultdict(list)
+    for one, partition in zip(counted(happened), partitions, strict=False):
+        columns.add(one)
+        for id in items_of(one.event):
+            shards[id, f"t/{partition}"].append(one._replace(source=f"t/{partition}"))
+    store.put({item_key(*key): encode_item(fold_item(ItemState(key[0]), list_)) for key, list_ in shards.items()})
+    store.put({viewer_key("v"): b"not an item"})
+    now = LANDMARK + HALF_LIFE_S
+    read, direct = read_stats(store, CATALOG, now), columns.at(now)
+    for name in ("count", "impressions", "visits", "hides"):
+        np.testing.assert_allclose(getattr(read, name), getattr(direct, name), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(read.recent), np.asarray(direct.recent), rtol=1e-6, atol=1e-30)
+    for found, expected in ((read.by_region, direct.by_region), (read.by_screen, direct.by_screen)):
+        assert set(found) == set(expected)
+        for name, numbers in expected.items():
+            np.testing.assert_allclose(found[name], numbers, rtol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(ITEMS), st.sampled_from(["cn", "cn.a", "cn.b", "us", "fr"]), st.integers(1, 9))),
+    st.integers(1, 4),
+)
+def test_regions_by_row_are_what_a_table_of_all_of_both_holds(said: list[tuple[str, str, int]], most: int) -> None:
+    """Beside a dense table, however often they are summed in between; of too many regions the greatest are there."""
+    states = [ItemState(item, regions={region: float(visits)}) for item, region, visits in said]
+    table: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.float32))
+    for item, region, number in said:
+        table[region][ITEMS.index(item)] += number
+    greatest = sorted(table, key=lambda region: (table[region].sum(), region), reverse=True)[:most]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "REGIONS_MAX", most)
+        patched.setattr(module, "SETTLE_EVERY", 2)
+        columns = ItemColumns(CATALOG)
+        for n in range(0, len(states), 5):
+            columns.merge(states[n : n + 5])
+            columns.at(LANDMARK)
+        stats = columns.at(LANDMARK)
+    assert sorted(stats.by_region) == sorted(greatest)
+    for larger, among in ((0, stats), (2, stats.resized(5))):
+        for region in [*greatest, *greatest]:  # a column that is kept is the same
+            found = among.by_region[region]
+            assert (found.dtype, found.tolist()) == (np.float32, [*table[region].tolist(), *[0.0] * larger])
+    assert stats.by_region.get("nowhere") is None
+
+
+def test_statistics_are_as_large_as_what_was_counted_not_as_regions_times_items() -> None:
+    catalog = Catalog.of(CATALOG.items[0].model_copy(update={"id": f"i{n}"}) for n in range(3000))
+    columns = ItemColumns(catalog)
+    columns.merge(ItemState(f"i{n}", regions={"cn": 2.0, f"cn.c{n % 3000}": 1.0}) for n in range(3000))
+    stats = columns.at(LANDMARK)
+    assert len(stats.by_region) == 3001
+    assert all(stats.by_region[region].sum() == (3000 * 2 if region == "cn" else 1) for region in stats.by_region)
+    assert isinstance(stats.by_region, RegionCounts)
+    assert stats.by_region.nbytes <= 16 * 6000
+
+
+def test_nothing_seen_is_all_zeros_at_any_time() -> None:
+    for now in (0.0, LANDMARK, LANDMARK * 1.6):
+        stats = read_stats(MemoryStore(), CATALOG, now)
+        assert not stats.count.any()
+        assert stats.count.shape == (3, len(ACTIONS))

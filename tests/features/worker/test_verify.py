@@ -1,0 +1,38 @@
+"""A replay folds each event of the log once, wherever one batch of it ends and the next begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.events.decode import ViewerEvent
+from features.events.stream.memory import MemoryStream
+from features.history.event_log import EventLog
+from features.state.fold import LoggedEvent
+from features.state.online.memory import MemoryStore
+from features.worker import rebuild, verify
+from features.worker.worker import Worker
+from recsys.domain.viewer import LANDMARK
+
+TTL_S = 50_000.0
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 100])
+def test_no_event_is_left_out_between_two_batches(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, online, replay = EventLog(tmp_path), MemoryStore(), MemoryStore()
+    log.lives.restore(online, "t")
+    for partition in range(2):
+        source = f"t/{partition}"
+        placed = [
+            LoggedEvent(
+                source, n, ViewerEvent(id=f"e{n}", kind="play", viewer_id=source, at=LANDMARK + n, item_id=f"i{n}")
+            )
+            for n in range(9)
+        ]
+        log.append(source, 0, 8, placed)
+        Worker(MemoryStream(2), online, log, topic="t", group="g").refold(placed)
+    worker = Worker(MemoryStream(2), replay, log, topic="t", group="g")
+    monkeypatch.setattr(rebuild, "BATCH", batch)
+    assert verify.replay_log(log, worker, replay, LANDMARK + 9, TTL_S) == 18
+    assert list(verify.find_differences(online, replay, LANDMARK + 9, TTL_S)) == []

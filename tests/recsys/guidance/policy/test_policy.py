@@ -1,0 +1,274 @@
+"""What editors may say, how it is read, and what they are told when it cannot be."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from recsys.domain.errors import PolicyError
+from recsys.guidance.policy.controls import Quota
+from recsys.guidance.policy.inheritance import weakening_findings
+from recsys.guidance.policy.policy import Policy, parse_policy
+from recsys.guidance.policy.schedule import Active
+
+YAML = """
+outlet: cn.zj.hz
+version: 3
+weights: {public_value: 0.35}
+controls:
+  - id: public-floor
+    action: share
+    where: {label: public-service}
+    at_least: 30%
+    prefixes: every
+    hardness: legal
+    on: {screens: [tv, mobile], regions: [cn.zj]}
+    active: {from: 2026-10-01T00:00:00+08:00, daily: ["06:00-24:00"], days: [mon, tue]}
+  - {id: near, action: share, where: {locality: viewer}, at_least: 2, prefixes: [5]}
+  - {id: odd, action: block, where: {not: {language: no}, any: [{label: [a, b]}, {axis: {q: 0.3}}]}}
+"""
+
+
+def test_json_and_yaml_say_the_same() -> None:
+    policy = parse_policy(YAML)
+    assert parse_policy(policy.model_dump_json(by_alias=True, exclude_defaults=True)) == policy
+    floor, near, odd = policy.controls
+    assert isinstance(floor, Quota)
+    assert floor.at_least == 0.3
+    assert isinstance(near, Quota)
+    assert type(near.at_least) is int
+    assert odd.where.none_of.language == ("no",)  # type: ignore[union-attr]
+
+
+CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "word"),
+    [
+        ("outlet: cn\noutlet: cn", "line 2", "said twice"),
+        ('{"outlet": "cn", "outlet": "cn"}', "outlet", "said twice"),
+        ("outlet: cn\nweights: {a: 0.1, a: 0.2}", "line 2", "said twice"),
+        ("a: &x [1]\nb: *x", "line 2", "aliases"),
+        ("outlet: [", "line 1", "expected"),
+        ('{"outlet": "cn",}', "line 1", "property name"),
+        ("outlet: cn\nweights: {a: 0.1\n\n\n", "line 2", "the { opened here is not closed"),
+        ("outlet: cn\ncontrols: [{id: a}\n\n", "line 2", "the [ opened here is not closed"),
+        ("outlet: cn\nweights: {a: 0,01}", "weights", "written with a point: 0.01"),
+        ("outlet: cn\nweights:\n  a: 0,01", "weights.a", "written with a point: 0.01, not 0,01"),
+        (CONTROL % "action: share, where: {label: x}, at_least: 0,2", "controls[0]", "written with a point"),
+        (CONTROL % "action: exposure_target, where: {label: x}, share: nan%, by: 2030-01-01T00:00:00Z",
+         "controls[0].share", "number"),
+        ("", "", "outlet and controls"),
+        ("outlet: CN", "outlet", "lower-case"),
+        ("outlet: cn\nprofil: x", "profil", "no such field"),
+        ("outlet: cn\nweights: {x: 3}", "weights.x", "less than or equal to 1"),
+        (CONTROL % "action: exposure_target, impressions: 5", "controls[0].by", "is missing"),
+        (CONTROL % "action: shout", "controls[0]", "there is no action 'shout'"),
+        (CONTROL % "where: {label: x}", "controls[0]", "an action is missing"),
+        (CONTROL % "action: share, where: {label: x}", "controls[0]", "needs at_least, at_most or both"),
+        (CONTROL % "action: share, where: {label: x}, at_least: 1.3", "controls[0].at_least", "between 0 and 1"),
+        (CONTROL % "action: share, where: {label: x}, at_least: true", "controls[0].at_least", "is wanted"),
+        (CONTROL % "action: share, where: {label: x}, at_least: many", "controls[0].at_least", "is wanted"),
+        (
+            CONTROL % "action: share, where: {label: x}, at_least: 2, prefixes: every",
+            "controls[0]",
+            "name the prefixes",
+        ),
+        (CONTROL % "action: share, where: {label: x}, at_least: 3000000000", "controls[0].at_least", "at most 200"),
+        (CONTROL % "action: share, where: {label: x}, at_most: 201", "controls[0].at_most", "at most 200"),
+        (CONTROL % "action: cap, attribute: topic, at_most: 9999999999", "controls[0].at_most", "at most 200"),
+        ('{"outlet": "cn", "note": "\\ud800"}', "note", "U+D800"),
+        ('outlet: cn\ncontrols: [{id: "a\\0", action: pin, item: i1, slot: 1}]', "controls[0].id", "U+0000"),
+        ('{"outlet": "cn", "weights": {"a\\u0000": 0.1}}', "weights", "U+0000"),
+        ("outlet: cn\ncontrols: [{id: x@cn, action: pin, item: i, slot: 1}]", "controls[0].id", "neither spaces nor @"),
+        (CONTROL % "action: share, where: {}, at_least: 2", "controls[0].where", "at least one test"),
+        (CONTROL % "action: share, where: {labl: x}, at_least: 2", "controls[0].where.labl", "no such field"),
+        (CONTROL % "action: pin, item: i1, slot: 0", "controls[0].slot", "greater than or equal to 1"),
+        (CONTROL % "action: space, attribute: topic, at_most: 3, within: 3", "controls[0]", "allows everything"),
+        (CONTROL % "action: cap, attribute: mood, at_most: 3", "controls[0].attribute", "'mood' is not one of"),
+        (
+            CONTROL % 'action: block, where: {label: x}, active: {daily: ["6-24"]}',
+            "controls[0].active.daily",
+            "HH:MM-HH:MM",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named_at_its_field(text: str, where: str, word: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy(text)
+    told = [(finding.where, finding.message) for finding in error.value.findings]
+    assert any(place == where and word in message for place, message in told), told
+
+
+@pytest.mark.parametrize("said", ["20%", "20 %", "20.0 %", "20％", "0.2"])
+def test_a_share_is_said_the_same_way_in_pages_and_targets(said: str) -> None:
+    share = "{id: a, action: share, where: {label: x}, at_least: AMOUNT}".replace("AMOUNT", said)
+    target = "{id: b, action: exposure_target, where: {label: x}, share: AMOUNT, by: 2030-01-01T00:00:00Z}"
+    target = target.replace("AMOUNT", said)
+    page, audience = parse_policy(f"outlet: cn\ncontrols: [{share}, {target}]").controls
+    assert page.at_least == audience.share == 0.2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "odd", ["010", "1:30", "1_0", "0x10", "0b1", "true", "2.0", '"3"', "+010", ".inf", "yes", "1e1"]
+)
+def test_what_is_no_plain_decimal_is_no_number(odd: str) -> None:
+    """Each of these once was a number of YAML 1.1 or of the schema: 8, 90, 10, 16, 1 ..."""
+    for control in ("action: pin, item: i1, slot: %s", "action: cap, attribute: topic, at_most: 1, priority: %s"):
+        with pytest.raises(PolicyError) as error:
+            parse_policy(CONTROL % (control % odd))
+        (finding,) = error.value.findings
+        assert "a whole number such as 3 is wanted, not" in finding.message
+    for field in ("outlet: cn\nweights: {x: %s}", CONTROL % "action: boost, where: {label: x}, bonus: %s"):
+        if odd not in ("2.0", "1e1"):
+            with pytest.raises(PolicyError, match=r"a number such as 0\.3 is wanted"):
+                parse_policy(field % odd)
+
+
+@pytest.mark.parametrize(
+    ("odd", "meant"),
+    [("0.30", 0.3), (".5", 0.5), ("1", 1.0), ("5e-1", 0.5), ("0.", 0.0), ("+0.25", 0.25), ("2.5e-1", 0.25)],
+)
+def test_plain_decimals_are_numbers(odd: str, meant: float) -> None:
+    note = "[{" * 99 + '\\"]'
+    assert parse_policy(f'{{"outlet": "cn", "note": "{note}"}}').note.count("[") == 99
+
+
+@pytest.mark.parametrize("offset", ["+08:00", "+10:00", "-03:30", "+00:00"])
+def test_an_offset_needs_no_quotes(offset: str) -> None:
+    text = CONTROL % f"action: block, where: {{label: x}}, active: {{daily: [22:00-06:00], offset: {offset}}}"
+    assert parse_policy(text).controls[0].active.offset == offset
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "word"),
+    [
+        ("action: block, where: {region: 330100}", "controls[0].where.region", "write it in quotes, '330100'"),
+        ("action: block, where: {label: [x, 2024]}", "controls[0].where.label[1]", "quotes, '2024'"),
+        ("action: pin, item: 42, slot: 1", "controls[0].item", "write it in quotes, '42'"),
+        ("action: block, where: {label: x}, on: {screens: tv}", "controls[0].on.screens", "a list is wanted"),
+        ("action: block, where: {label: x}, note: true", "controls[0].note", "write it in quotes, 'true'"),
+        ("action: block, where: {label: x}, active: {from: 20261001}", "controls[0].active.from", "write a time"),
+        ('action: exposure_target, where: {label: x}, impressions: 5, by: "1790000000"', "controls[0].by", "a time"),
+        ("action: exposure_target, where: {label: x}, impressions: 1_000, by: 2027-01-01T00:00:00Z",
+         "controls[0].impressions", "a whole number"),
+    ],
+)  # fmt: skip
+def test_texts_lists_and_times_are_asked_for_in_words(text: str, where: str, word: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy(CONTROL % text)
+    (finding,) = error.value.findings
+    assert finding.where == where
+    assert word in finding.message
+
+
+def test_codes_of_digits_may_stand_in_quotes() -> None:
+    (block,) = parse_policy(CONTROL % "action: block, where: {region: '330100'}").controls
+    assert block.where.region == ("330100",)  # type: ignore[union-attr]
+
+
+def test_every_fault_is_found_not_only_the_first() -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy("outlet: CN\nweights: {x: 3}\ncontrols: [{id: a, action: pin, item: i1}]")
+    assert {finding.where for finding in error.value.findings} == {"outlet", "weights.x", "controls[0].slot"}
+
+
+def test_a_policy_of_more_controls_than_a_page_keeps_in_time_is_refused() -> None:
+    said = [f"{{id: c{n}, action: cap, attribute: topic, at_most: 3}}" for n in range(301)]
+    with pytest.raises(PolicyError, match="at most 300 controls, and 301") as error:
+        parse_policy(f"outlet: cn\ncontrols: [{', '.join(said)}]")
+    assert [finding.where for finding in error.value.findings] == ["controls"]
+    assert len(parse_policy(f"outlet: cn\ncontrols: [{', '.join(said[:300])}]").controls) == 300
+
+
+def test_an_id_stands_once() -> None:
+    block = {"id": "a", "action": "block", "where": {"label": "x"}}
+    with pytest.raises(ValueError, match="taken by"):
+        Policy.model_validate({"outlet": "cn", "controls": [block, block]})
+
+
+def at(day: int, hour: int, minute: int = 0) -> float:
+    """March 2026, UTC; the 2nd is a Monday."""
+    return datetime(2026, 3, day, hour, minute, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("active", "now", "holds"),
+    [
+        ({}, at(2, 0), True),
+        ({"from": "2026-03-02T08:00:00+08:00"}, at(2, 0), True),
+        ({"from": "2026-03-02T08:00:01+08:00"}, at(2, 0), False),
+        ({"until": "2026-03-02T08:00:00+08:00"}, at(2, 0), False),
+        ({"days": ["mon"]}, at(2, 23, 59), True),
+        ({"days": ["mon"]}, at(3, 0), False),
+        ({"days": ["mon"], "offset": "+08:00"}, at(1, 16), True),
+        ({"days": ["mon"], "offset": "+08:00"}, at(2, 16), False),
+        ({"daily": ["06:00-24:00"]}, at(2, 5, 59), False),
+        ({"daily": ["06:00-24:00"]}, at(2, 23, 59), True),
+        ({"daily": ["22:00-06:00"], "days": ["mon"]}, at(2, 23), True),
+        ({"daily": ["22:00-06:00"], "days": ["mon"]}, at(3, 5), True),
+        ({"daily": ["22:00-06:00"], "days": ["mon"]}, at(2, 5), False),
+    ],
+)
+def test_when_a_control_is_in_force(active: dict[str, object], now: float, holds: bool) -> None:
+    assert Active.model_validate(active).holds(now) is holds
+
+
+def test_the_next_moment_in_force_is_in_force_and_nothing_before_it() -> None:
+    friday_night = Active.model_validate({"days": ["fri"], "daily": ["20:00-22:00"], "offset": "+08:00"})
+    assert friday_night.next(at(2, 0)) == at(6, 12)
+    over = Active.model_validate({"from": "2026-03-02T00:00:00Z", "until": "2026-03-04T00:00:00Z", "days": ["sun"]})
+    assert over.next(at(1, 0)) is None
+
+
+FIRM = "{{id: floor, action: share, where: {{label: x}}, at_least: {}, hardness: {}{}}}"
+HERE = ", on: {surfaces: [home, hot]}, active: {daily: ['06:00-24:00']}"
+
+
+def loosened(parent: str, child: str) -> list[str]:
+    """What is told of a child's form of a parent's control."""
+    line = [f"outlet: cn\ncontrols: [{parent}]", f"outlet: cn.zj\ncontrols: [{child}]"]
+    return [finding.message for finding in weakening_findings([parse_policy(text) for text in line])]
+
+
+def test_of_all_that_a_child_loosens_nothing_is_left_untold() -> None:
+    told = loosened(FIRM.format("15%", "binding", ""), FIRM.format("5%", "editorial", ""))
+    assert len(told) == 2
+    assert "its hardness may not sink to editorial" in told[0]
+    assert "a child may raise the floor of 0.15, not lower it to 0.05" in told[1]
+
+
+def test_a_child_that_leaves_out_where_a_control_is_in_force_is_told_what_to_repeat() -> None:
+    parent = FIRM.format("15%", "binding", HERE)
+    (told,) = loosened(parent, FIRM.format("40%", "binding", ""))
+    again = re.search(r"did you mean '(.*)'\?$", told)
+    assert again is not None, told
+    assert again[1].startswith("on: {surfaces: [home, hot]}, active: {daily: [")
+    assert not loosened(parent, FIRM.format("40%", "binding", ", " + again[1])), "what it says can be pasted"
+    (wider,) = loosened(FIRM.format("15%", "binding", ""), FIRM.format("40%", "binding", ", on: {screens: [tv]}"))
+    assert "did you mean 'on: {}'?" in wider
+
+
+@pytest.mark.parametrize("levels", [30, 39, 50, 70, 400, 20_000])
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_conditions_too_deep_to_follow_are_refused_where_they_stand(levels: int, form: str) -> None:
+    deep = '{"not": ' * levels + '{"label": "x"}' + "}" * levels
+    text = f'{{"outlet": "cn",\n "controls": [{{"id": "a", "action": "block", "where": {deep}}}]}}'
+    if form == "yaml":
+        text = f"outlet: cn\ncontrols: [{{id: a, action: block, where: {deep}}}]"
+    if levels < 39:
+        assert parse_policy(text).controls
+        return
+    with pytest.raises(PolicyError) as error:
+        parse_policy(text)
+    (finding,) = error.value.findings
+    assert finding.where == ("controls[0].where" if levels <= 50 else "line 2")
+    assert "levels deep" in finding.message
+
+
+def test_brackets_in_texts_are_no_levels() -> None:
+    note = "[{" * 99 + '\\"]'
+    assert parse_policy(f'{{"outlet": "cn", "note": "{note}"}}').note.count("[") == 99

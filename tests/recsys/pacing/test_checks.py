@@ -1,0 +1,148 @@
+"""Wrong targets are refused at their field, odd ones are told before they are published; JSON and YAML are equal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.errors import PolicyError
+from recsys.guidance.lint.lint import lint
+from recsys.guidance.policy.controls import ExposureTarget
+from recsys.guidance.policy.inheritance import merge_policies, weakens
+from recsys.guidance.policy.policy import Policy, parse_policy
+from recsys.pacing.checks import unreachable
+from recsys.pacing.forecast import Forecast
+from recsys.pacing.tracker import DeliveryCounts
+
+NOW = 1_790_000_000.0  # 2026-09-21T13:33:20Z
+BY = "by: 2026-10-08T00:00:00+08:00"
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    said = {"title": {"en": "x"}, "outlet": "cn", "published_at": "2026-09-01T00:00:00Z", "formats": ["landscape"]}
+    return Catalog.of(Item.model_validate({"id": f"i{n}", "labels": ["news"], **said}) for n in range(12))
+
+
+def policy(target: str, more: str = "") -> Policy:
+    return parse_policy(f"outlet: cn\ncontrols:\n  - {{id: t, action: exposure_target, {target}}}\n{more}")
+
+
+def one(target: str) -> ExposureTarget:
+    (control,) = policy(target).controls
+    assert isinstance(control, ExposureTarget)
+    return control
+
+
+@pytest.mark.parametrize(
+    ("said", "where", "word"),
+    [
+        (f"where: {{label: news}}, share: 1.5, {BY}", "controls[0].share", "more than all attention"),
+        (f"where: {{label: news}}, share: 150%, {BY}", "controls[0].share", "more than all attention"),
+        (f"where: {{label: news}}, {BY}", "controls[0]", "impressions or share"),
+        (f"where: {{label: news}}, impressions: 5, share: 0.1, {BY}", "controls[0]", "impressions or share"),
+        (f"where: {{label: news}}, impressions: 0, {BY}", "controls[0].impressions", "greater than 0"),
+        ("where: {label: news}, impressions: 5", "controls[0].by", "is missing"),
+        ("where: {label: news}, impressions: 5, by: 2026-10-08", "controls[0].by", "offset from UTC"),
+        (
+            f"where: {{label: news}}, impressions: 5, from: 2026-11-01T00:00:00Z, {BY}",
+            "controls[0]",
+            "not after the start",
+        ),
+        (f"where: {{locality: viewer}}, impressions: 5, {BY}", "controls[0]", "same items for all viewers"),
+        (f"where: {{label: news}}, impressions: 5, plan: someday, {BY}", "controls[0].plan", "someday"),
+        (f"where: {{label: news}}, impressions: 5, plan: by_day_part, {BY}", "controls[0]", "day_parts"),
+        (
+            f'where: {{label: news}}, impressions: 5, plan: by_day_part, day_parts: {{"06:00-09:00": 0.5}}, {BY}',
+            "controls[0].day_parts",
+            "add up to 50%",
+        ),
+        (f"where: {{label: news}}, impressions: 5, last_resort: 0.1, {BY}", "controls[0]", "guaranteed"),
+        (
+            f"where: {{label: news}}, impressions: 5, frequency_cap: {{impressions: 0}}, {BY}",
+            "controls[0].frequency_cap.impressions",
+            "greater than or equal to 1",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_at_its_field(said: str, where: str, word: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        policy(said)
+    told = [(finding.where, finding.message) for finding in error.value.findings]
+    assert any(place == where and word in message for place, message in told), told
+
+
+def test_json_and_yaml_are_equal() -> None:
+    said = policy(
+        f"where: {{label: news}}, share: 20%, bound: at_most, {BY}, frequency_cap: {{impressions: 3, per: week}}"
+    )
+    again = parse_policy(json.dumps(said.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    assert again == said
+
+
+@pytest.mark.parametrize(
+    ("said", "where", "word"),
+    [
+        ("where: {label: news}, impressions: 5, by: 2026-09-01T00:00:00Z", "controls[0].by", "has passed"),
+        ("where: {label: news}, impressions: 5, by: 2026-09-21T14:20:00Z", "controls[0].by", "too short"),
+        (f"where: {{label: nonsense}}, impressions: 5, {BY}", "controls[0].where", "no item"),
+        (f"where: {{label: news}}, share: 1.0, {BY}", "controls[0].share", "nothing else"),
+        (
+            f"where: {{label: news}}, impressions: 5, {BY}, active: {{until: 2026-10-01T00:00:00Z}}",
+            "controls[0].active.until",
+            "before its deadline",
+        ),
+    ],
+)
+def test_what_is_odd_is_told(catalog: Catalog, said: str, where: str, word: str) -> None:
+    found = lint([policy(said)], catalog, NOW)
+    assert any(one.where == where and word in one.message for one in found), found
+
+
+def test_a_floor_above_a_cap_of_the_same_items_is_told_and_a_sound_target_is_not(catalog: Catalog) -> None:
+    cap = f"  - {{id: c, action: exposure_target, where: {{label: news}}, share: 0.2, bound: at_most, {BY}}}\n"
+    (found,) = lint([policy(f"where: {{label: news}}, share: 0.3, {BY}", cap)], catalog, NOW)
+    assert (found.where, "at most 0.2" in found.message) == ("controls[0].share", True)
+    assert lint([policy(f"where: {{label: news}}, share: 0.1, {BY}", cap)], catalog, NOW) == ()
+
+
+def test_a_target_out_of_reach_is_told_with_the_figures(catalog: Catalog) -> None:
+    asked = one(f"where: {{item: i1}}, impressions: 100000, {BY}, on: {{screens: [mobile]}}")
+    finding = unreachable("controls[0]", asked, catalog, Forecast.flat(0.1), NOW)
+    assert finding is not None
+    assert "asked for are 100,000" in finding.message
+    assert unreachable("controls[0]", asked, catalog, Forecast.flat(10.0), NOW) is None
+    nearly = DeliveryCounts(delivered=99_990.0, available=2e6)
+    assert unreachable("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, nearly) is None, "ten are missing"
+    halfway = unreachable(
+        "controls[0]", asked, catalog, Forecast.flat(0.1), NOW, DeliveryCounts(delivered=5e4, available=2e6)
+    )
+    assert halfway is not None
+    assert "still missing are 50,000" in halfway.message
+    cap = asked.model_copy(update={"bound": "at_most"})
+    assert unreachable("controls[0]", cap, catalog, Forecast.flat(0.1), NOW) is None
+
+
+def test_a_child_may_ask_more_of_a_firm_target_and_not_less() -> None:
+    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, hardness: binding")
+    assert weakens(firm, firm.model_copy(update={"share": 0.3})) is None
+    assert "not less" in (weakens(firm, firm.model_copy(update={"share": 0.1})) or "")
+    assert "may change" in (weakens(firm, firm.model_copy(update={"plan": "front"})) or "")
+    assert "sink below" in (weakens(firm, firm.model_copy(update={"max_price": 0.1})) or "")
+    child = Policy(outlet="cn.zj", controls=(firm.model_copy(update={"share": 0.1}),))
+    kept = merge_policies([Policy(outlet="cn", controls=(firm,)), child]).controls
+    assert [origin.control for origin in kept] == [firm]
+
+
+def test_a_target_that_stands_beside_the_parents_is_told(catalog: Catalog) -> None:
+    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, hardness: binding")
+    parent, own = Policy(outlet="cn", controls=(firm,)), firm.model_copy(update={"share": 0.3})
+    (found,) = lint([parent, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW)
+    assert (found.where, found.level) == ("controls[0].id", "hint")
+    assert "goes on here as t@cn" in found.message
+    kept = {origin.control.id for origin in merge_policies([parent, Policy(outlet="cn.zj", controls=(own,))]).controls}
+    assert kept == {"t", "t@cn"}  # as it says
+    soft = Policy(outlet="cn", controls=(firm.model_copy(update={"hardness": "editorial"}),))
+    assert lint([soft, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW) == ()

@@ -1,0 +1,243 @@
+"""Laws of the controller, whatever the counters say; and that it holds a plan on a simple plant."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.pacing.controller import (
+    DAY_S,
+    MOMENTS,
+    ControllerState,
+    Gains,
+    Measurement,
+    _price_needed,
+    bandwidth,
+    update,
+    usual_at,
+)
+
+MAX = 0.5
+part = st.floats(0, 1)
+
+
+@st.composite
+def courses(draw: st.DrawFn) -> list[Measurement]:
+    """Counters that go on, stand still, jump, come late; time goes on in between."""
+    at, progress, course = 0.0, 0.0, []
+    for _ in range(draw(st.integers(1, 30))):
+        at += draw(st.sampled_from([1.0, 60.0, 5000.0, 40_000.0]))
+        progress = min(progress + draw(st.sampled_from([0.0, 0.0, 0.001, 0.05, 0.5])), 1.0)
+        course.append(Measurement(progress, draw(part), 2.0 * draw(part), draw(st.sampled_from([0.0, 0.001, 0.3])), at))
+    return course
+
+
+signs = st.sampled_from([1, -1])
+firsts = st.one_of(st.floats(0, MAX), st.lists(st.floats(0, MAX), min_size=24, max_size=24).map(tuple))
+
+
+@given(courses(), signs, firsts, st.floats(0.5, 50))
+def test_the_price_stays_within_its_limits_and_moves_by_strides(
+    course: list[Measurement], sign: int, first: float | tuple[float, ...], slope: float
+) -> None:
+    state, gains = ControllerState.first(first, 0.0), Gains()
+    for seen in course:
+        after = update(state, seen, sign=sign, max_price=MAX, slope=slope)
+        assert 0 <= after.price <= MAX
+        if after.progress > state.progress:
+            assert abs(after.price - state.price) <= gains.move * MAX + 1e-12
+        state = after
+
+
+@given(courses(), signs, firsts)
+def test_the_same_counters_again_change_nothing(
+    course: list[Measurement], sign: int, first: float | tuple[float, ...]
+) -> None:
+    state = ControllerState.first(first, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+        assert update(state, seen, sign=sign, max_price=MAX, slope=8.0) == state
+
+
+@given(courses(), courses(), signs, st.floats(0.01, MAX))
+def test_a_lowered_limit_is_kept_to_at_once(
+    course: list[Measurement], more: list[Measurement], sign: int, limit: float
+) -> None:
+    state = ControllerState.first(MAX, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+    for seen in more:
+        state = update(state, replace(seen, at=seen.at + state.moved_at), sign=sign, max_price=limit, slope=8.0)
+        assert 0 <= state.price <= limit
+
+
+@given(courses(), signs, st.lists(st.floats(1, 10_000), min_size=1, max_size=20))
+def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
+    course: list[Measurement], sign: int, waits: list[float]
+) -> None:
+    state = ControllerState.first(0.1, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+    frozen, at, gains = state.limited_s, course[-1].at, Gains()
+    still = Measurement(state.progress, 1.0, 0.0, 0.0, at)
+    for wait_s in waits:
+        at += wait_s
+        state = update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0)
+        forecast = min(state.expected(at), MAX)
+        if at - state.moved_at <= gains.grace_s:
+            assert state.price == frozen
+        assert min(frozen, forecast) - 1e-12 <= state.price <= max(frozen, forecast) + 1e-12
+    assert state.integral == update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0).integral
+
+
+@given(st.floats(0, 0.9), st.sampled_from([0.0, 0.001, 0.1]), st.sampled_from([0.0, 0.001, 0.1]))
+def test_late_counters_slow_it_down(progress: float, late: float, later: float) -> None:
+    if late < later:
+        one, other = (Measurement(progress, 0.5, 0.5, x, 0.0) for x in (late, later))
+        assert bandwidth(one, Gains()) >= bandwidth(other, Gains())
+
+
+@given(st.floats(0.1, 0.4), st.floats(4, 16), signs, st.floats(-0.1, 0.1), st.sampled_from([1, 40]))
+def test_a_plain_audience_is_brought_to_the_deadline_on_plan(
+    needed: float, slope: float, sign: int, off: float, late: int
+) -> None:
+    """Delivery answers the price in a straight line; `needed` would do, it begins a little `off`; slope is guessed."""
+    state = ControllerState.first(needed + off, 0.0)
+    delivered, seen_of, steps, worst = 0.0, [0.0], 2000, 0.0
+    for n in range(1, steps + 1):
+        delivered += max(1.0 + sign * slope * (state.price - needed), 0.0) / steps
+        seen_of.append(delivered)
+        known = max(n - late, 0)
+        seen = Measurement(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+        if n > steps / 2:
+            worst = max(worst, abs(delivered - n / steps))
+    assert abs(delivered - 1.0) <= 0.025
+    assert worst <= 0.035
+
+
+def test_an_unreachable_target_is_held_at_its_limit_and_does_not_wind_up() -> None:
+    state = ControllerState.first(0.1, 0.0)
+    for n in range(1, 500):
+        state = update(
+            state, Measurement(n / 1000, n / 1000, 0.2 * n / 1000, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0
+        )
+    assert state.price == MAX
+    wound = state.integral
+    for n in range(500, 560):  # the inventory comes after all: the price lets go at once
+        state = update(state, Measurement(n / 1000, n / 1000, 1.0, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0)
+    assert wound < MAX / 2  # without anti-windup it would be all of it
+    assert state.price < 0.2
+
+
+def test_at_midnight_the_day_becomes_usual_and_the_price_does_not_notice() -> None:
+    state = ControllerState.first(0.1, 0.0)
+    for n in range(1, 96):
+        lag = 0.01 if n > 48 else 0.0
+        state = update(
+            state, Measurement(n / 200, n / 200 + lag, n / 200, 0.0, n * 900.0), sign=1, max_price=MAX, slope=8.0
+        )
+    before = state.price
+    after = update(
+        state, Measurement(0.4851, 0.4851 + 0.01, 0.4851, 0.0, DAY_S + 1.0), sign=1, max_price=MAX, slope=8.0
+    )
+    assert after.hourly_price != state.hourly_price
+    assert after.price == pytest.approx(before, abs=0.01)
+    assert usual_at(after.hourly_price, 20 * 3600.0) > usual_at(after.hourly_price, 6 * 3600.0)
+
+
+@given(courses(), signs, firsts)
+def test_the_flight_is_in_order_and_small(
+    course: list[Measurement], sign: int, first: float | tuple[float, ...]
+) -> None:
+    state = ControllerState.first(first, 0.0)
+    for seen in course:
+        state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
+        places = [at for at, _ in state.in_flight]
+        assert places == sorted(places)
+        assert sum(at <= state.progress for at in places) <= 2  # of what is counted only the last, and now
+
+
+def test_however_late_counters_become_few_prices_are_kept() -> None:
+    state = ControllerState.first(0.2, 0.0)
+    for n in range(1, 1000):
+        seen = Measurement(0.5 + 1e-5 * n, 0.5, 0.4 + (n / 5000) ** 2, 1e-4 * n, 60.0 * n)
+        state = update(state, seen, sign=1, max_price=MAX, slope=8.0)
+        assert len(state.in_flight) <= 2 * MOMENTS
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.3, 0.6), st.floats(0, MAX)), min_size=1, max_size=8),
+    st.floats(0.3, 0.5),
+    st.floats(0, 0.1),
+    st.floats(0, MAX),
+    signs,
+)
+def test_what_is_in_flight_is_foreseen_as_a_replay_counts_it(
+    moments: list[tuple[float, float]], since: float, more: float, needed: float, sign: int
+) -> None:
+    """Oracle: an audience that answers in a straight line, and never by less than nothing, page by page."""
+    flight, slope, steps = tuple(sorted(moments)), 8.0, 1000
+    lag = 0.0
+    for n in range(steps):
+        at = since + (n + 0.5) * more / steps
+        price = next((p for start, p in reversed(flight) if start <= at), flight[0][1])
+        delivered = max(1.0 + sign * slope * (price - needed), 0.0)
+        lag += sign * (1.0 - delivered) * more / steps
+    assert _price_needed(flight, since, since + more, needed, sign, slope) == pytest.approx(lag, abs=1e-3)
+
+
+@given(st.floats(0, 0.002), st.floats(0.17, 0.195), st.floats(0.205, 0.23), signs)
+def test_a_lag_that_is_being_made_up_for_is_not_answered_twice(lag: float, low: float, high: float, sign: int) -> None:
+    seen = Measurement(0.5, 0.5 + sign * lag, 0.5, 0.02, 60.0)
+    dear, cheap = (
+        update(
+            replace(ControllerState.first(0.2, 0.0), progress=0.499, flight=((0.49, price),)),
+            seen,
+            sign=sign,
+            max_price=MAX,
+            slope=8.0,
+        ).price
+        for price in (low, high)
+    )
+    assert cheap < dear - 0.005
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("late", [1, 30])
+def test_an_audience_that_changes_is_noticed_before_it_is_far_behind(sign: int, late: int) -> None:
+    """Half-way the price that would do moves by 0.1, which is as much as nearly all delivery."""
+    state, steps, slope, behind = ControllerState.first(0.2, 0.0), 2000, 8.0, 0.0
+    delivered, seen_of = 0.0, [0.0]
+    for n in range(1, steps + 1):
+        needed = 0.2 if n < steps / 2 else 0.3
+        delivered += max(1.0 + sign * slope * (state.price - needed), 0.0) / steps
+        seen_of.append(delivered)
+        known = max(n - late, 0)
+        seen = Measurement(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        state = update(state, seen, sign=sign, max_price=MAX, slope=slope)
+        behind = max(behind, sign * (n / steps - delivered))
+    assert behind <= 0.8 * (1 / Gains().notice + late / steps)
+    assert abs(state.price - 0.3) <= 0.005
+    assert abs(delivered - 1.0) <= 0.002
+
+
+@pytest.mark.parametrize("steep", [1.0, 2.0, 2.8])
+def test_an_audience_steeper_than_presumed_and_seen_late_does_not_swing(steep: float) -> None:
+    """Nothing is delivered below a price, and then by the square: how pages really answer."""
+    state, steps, late = ControllerState.first(0.2, 0.0), 3000, 50
+    delivered, seen_of, worst = 0.0, [0.0], 0.0
+    for n in range(1, steps + 1):
+        needed = 0.25 + 0.05 * math.sin(n / steps * 4 * math.pi)
+        delivered += max(1.0 + steep * 4.0 * (state.price - needed), 0.0) ** 2 / steps
+        seen_of.append(delivered)
+        known = max(n - late, 0)
+        seen = Measurement(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
+        state = update(state, seen, sign=1, max_price=MAX, slope=8.0)
+        if n > steps / 2:
+            worst = max(worst, abs(n / steps - delivered))
+    assert worst <= 0.02

@@ -1,0 +1,192 @@
+"""Errors as RFC 9457, an OpenAPI that leaves nothing unsaid, and a console that needs nobody else."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import get_args
+
+import pytest
+
+from recsys.domain.catalog import KINDS
+from recsys.domain.errors import Level
+from recsys.domain.types import Screen, Surface
+from recsys.guidance.policy.controls import Attribute, Enforcement
+from recsys.guidance.policy.schedule import DAYS
+from recsys.guidance.receipt.receipt import Status as ReceiptStatus
+from recsys.pacing.status import Status
+
+CONSOLE = [file.name for file in files("serving.console").iterdir() if file.name.endswith((".js", ".css"))]
+METHODS = {"get", "post", "put", "delete", "patch"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("DELETE", "/v1/items", 405), ("GET", "/v1/items?page_size=0", 422)],
+)
+def test_every_error_is_a_problem(shared, method: str, path: str, status: int) -> None:
+    answer = shared.http.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == status
+    assert body["type"].startswith("urn:mainstay:problem:")
+    assert body["instance"] == path.partition("?")[0]
+    assert {"title", "detail", "findings"} <= body.keys()
+    if status == 405:
+        assert "GET" in answer.headers["allow"] or "POST" in answer.headers["allow"]
+
+
+def test_an_unforeseen_error_is_a_problem_that_gives_nothing_away(service, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret of the house")
+
+    monkeypatch.setattr(service.services.control, "item", broken)
+    answer = service.http.get("/v1/items/item-1")
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:mainstay:problem:internal"
+    assert "secret" not in answer.text
+
+
+def operations(schema):
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            if method in METHODS:
+                yield f"{method.upper()} {path}", operation
+
+
+def test_every_route_has_a_summary_an_example_of_its_body_and_its_errors(shared) -> None:
+    schema = shared.http.get("/openapi.json").json()
+    named = schema["components"]["schemas"]
+    said = dict(operations(schema))
+    assert len(said) >= 18
+    for name, operation in said.items():
+        assert operation.get("summary"), name
+        assert operation.get("tags"), name
+        errors = {status for status in operation["responses"] if status >= "400"}
+        takes_input = "parameters" in operation or "requestBody" in operation
+        assert ("422" in errors) == takes_input, name
+        for status in errors - {"503"} if "health" in name else errors:
+            content = operation["responses"][status]["content"]
+            assert "application/problem+json" in content, f"{name} {status}"
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            if "example" in content:
+                continue
+            body = named[content["schema"]["$ref"].rpartition("/")[2]]
+            shown = {field for field, schema in body["properties"].items() if "examples" in schema}
+            assert "examples" in body or (shown and shown >= set(body.get("required", ()))), name
+
+
+def test_every_refusal_is_one_that_the_openapi_names(shared) -> None:
+    """Unknown names in the path, and bodies that lack every field."""
+    statuses = set()
+    for name, operation in operations(shared.http.get("/openapi.json").json()):
+        method, path = name.split(" ")
+        if not path.startswith("/v1/") or method == "DELETE":
+            continue
+        answer = shared.http.request(
+            method, re.sub(r"{\w+}", "nowhere", path), json={} if "requestBody" in operation else None
+        )
+        assert str(answer.status_code) in operation["responses"], f"{name}: {answer.text}"
+        statuses.add(answer.status_code)
+    assert {404, 422} <= statuses
+
+
+def test_every_reference_in_the_openapi_exists(shared) -> None:
+    text = shared.http.get("/openapi.json").text
+    named = shared.http.get("/openapi.json").json()["components"]["schemas"]
+    for name in set(re.findall(r'"#/components/schemas/([^"]+)"', text)):
+        assert name in named
+
+
+def test_the_console_needs_nothing_from_elsewhere(shared) -> None:
+    page = shared.http.get("/console")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    linked = re.findall(r'(?:src|href)="([^"#]+)"', page.text)
+    assert len([link for link in linked if link.startswith("/console/static/")]) == 2
+    for name in CONSOLE:
+        asset = shared.http.get(f"/console/static/{name}")
+        assert asset.status_code == 200
+        assert "://" not in asset.text
+        for module in re.findall(r'from "\./([^"]+)"', asset.text):
+            assert shared.http.get(f"/console/static/{module}").status_code == 200
+    assert all(link.startswith(("/console/static/", "data:")) for link in linked)
+    assert shared.http.get("/console/static/routes.py").status_code == 404
+
+
+def test_the_console_says_everything_in_both_languages() -> None:
+    folder = files("serving.console")
+    words = dict(
+        re.findall(
+            r'^  "?([\w. ]+?)"?: \[\s*("[^"]+",\s*"[^"]+")', folder.joinpath("words.js").read_text("utf-8"), re.M
+        )
+    )
+    for both in words.values():
+        assert re.search("[一-鿿。；、]", both.rsplit('"', 2)[1]), both
+    page = folder.joinpath("console.html").read_text("utf-8")
+    used = set(re.findall(r'data-word="(\w+)"', page))
+    for name in CONSOLE:
+        used |= set(re.findall(r'(?:say\.)?word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
+    used |= {f"hardness_{one}" for one in get_args(Enforcement)} | set(get_args(Status)) | set(get_args(ReceiptStatus))
+    kinds = {"screen": Screen, "surface": Surface, "kind": KINDS, "of": get_args(Attribute), "level": get_args(Level)}
+    kinds |= {"action": ("boost", "block", "pin", "share", "cap", "space", "exposure_target"), "day": DAYS}
+    used |= {f"{kind}_{one}" for kind, all_of_it in kinds.items() for one in all_of_it}
+    acts = ("policy.draft", "policy.publish", "policy.rollback", "items.upsert", "outlet.put")
+    used |= {f"did_{one}" for one in (*acts, *(f"target.{one}" for one in ("pause", "resume", "stop", "amount")))}
+    assert not used - words.keys()
+
+
+def test_the_console_offers_viewers_of_whom_something_is_known(service) -> None:
+    from features.state.codec import encode_viewer, viewer_key
+    from recsys.domain.viewer import Recent, ViewerState
+
+    states = [ViewerState(f"v{n}", tuple(Recent("item-1", "play", 1.0) for _ in range(n))) for n in range(4)]
+    service.services.online.put({viewer_key(state.viewer_id): encode_viewer(state) for state in states})
+    choices = service.http.get("/console/choices").json()
+    assert [viewer["id"] for viewer in choices["viewers"]] == ["v3", "v2", "v1", "v0"]
+    assert "tv" in choices["screens"]
+
+
+LISTS = {
+    "/v1/items": ("items", "id"),
+    "/v1/outlets": ("outlets", "code"),
+    "/v1/profiles": ("profiles", "name"),
+    "/v1/audit": ("entries", "seq"),
+    "/v1/audit?order=newest": ("entries", "seq"),
+    "/v1/vocabulary": ("terms", "name"),
+    "/v1/policies/cn/history": ("versions", "version"),
+    "/v1/targets": ("targets", "id"),
+}
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_read_page_by_page_is_the_whole_list(shared, path: str) -> None:
+    noun, key = LISTS[path]
+    url = path + ("&" if "?" in path else "?")
+    whole = shared.http.get(f"{url}page_size=1000").json()
+    assert whole["next_page_token"] is None
+    seen: list[object] = []
+    token: str | None = ""
+    while token is not None:
+        page = shared.http.get(f"{url}page_size=2{f'&page_token={token}' if token else ''}").json()
+        assert len(page[noun]) <= 2
+        seen += page[noun]
+        token = page["next_page_token"]
+    assert [entry[key] for entry in seen] == [entry[key] for entry in whole[noun]]
+
+
+@pytest.mark.parametrize("path", [path for path in LISTS if "?" not in path])
+def test_a_list_refuses_page_tokens_that_are_not_its_own(shared, path: str) -> None:
+    other = "/v1/items" if path != "/v1/items" else "/v1/profiles"
+    foreign = shared.http.get(other, params={"page_size": 1}).json()["next_page_token"]
+    for token, why in ((foreign, "another list"), ("7", "not a token"), ("", "not a token")):
+        answer = shared.http.get(path, params={"page_token": token})
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:mainstay:problem:page-token-error")
+        (finding,) = answer.json()["findings"]
+        assert finding["where"] == "query.page_token"
+        assert why in finding["message"]
+    for size in (0, 1001):
+        assert shared.http.get(path, params={"page_size": size}).status_code == 422
+    unknown = shared.http.get(path, params={"limit": 1}).json()["findings"]
+    assert unknown[0]["where"] == "query.limit"

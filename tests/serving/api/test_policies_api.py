@@ -1,0 +1,273 @@
+"""What editors do: draft, check, publish, look back, roll back; two at once; and who did it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from recsys.guidance.compilation.compile import CompiledPolicy
+
+TEXT = "outlet: cn.zj\nweights: {locality: 0.2}\ncontrols:\n  - {id: cap, action: cap, attribute: topic, at_most: 3}\n"
+
+
+def post(service, path: str, body, outlet: str = "cn.zj", status: int | None = None):
+    answer = service.http.post(f"/v1/policies/{outlet}/{path}", json=body)
+    assert status is None or answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_a_policy_from_draft_to_rollback(service, until) -> None:
+    def in_force() -> str:
+        return service.http.get("/v1/policies/cn.zj/effective").json()["effective"]["version"]
+
+    assert service.http.get("/v1/policies/cn.zj").status_code == 404
+    assert in_force() == "cn@1"
+    first = post(service, "draft", {"text": TEXT, "author": "Lin", "note": "first", "base_version": 0}, status=201)
+    assert (first["version"]["version"], first["version"]["state"], first["version"]["note"]) == (1, "draft", "first")
+    assert in_force() == "cn@1", "a draft changes nothing"
+
+    post(service, "publish", {"version": 1, "author": "Bo", "base_version": 0}, status=200)
+    until(lambda: in_force() == "cn@1+cn.zj@1", within_s=1)
+    said = service.http.get("/v1/policies/cn.zj").json()
+    assert said["active"]["text"] == TEXT
+    assert [(c["origin"], c["control"]["id"]) for c in said["effective"]["controls"]] == [
+        ("cn", "floor"),
+        ("cn", "one-topic"),
+        ("cn.zj", "cap"),
+    ]
+    assert service.page()["policy_version"] == "cn@1+cn.zj@1"
+
+    looser = {"policy": {"outlet": "cn.zj", "weights": {}}, "author": "Lin", "base_version": 1}
+    post(service, "draft", looser, status=201)
+    post(service, "publish", {"version": 2, "author": "Bo"}, status=200)
+    until(lambda: in_force() == "cn@1+cn.zj@2", within_s=1)
+    post(service, "rollback", {"version": 1, "author": "Bo", "base_version": 2}, status=200)
+    until(lambda: in_force() == "cn@1+cn.zj@1", within_s=1)
+
+    versions = service.http.get("/v1/policies/cn.zj/history").json()["versions"]
+    assert [(v["version"], v["active"], len(v["published_at"])) for v in versions] == [(2, False, 1), (1, True, 2)]
+    rows = service.http.get("/v1/audit", params={"page_size": 1000}).json()["entries"]
+    about = [(row["actor"], row["action"]) for row in rows if row["subject"] == "cn.zj"]
+    assert about == [
+        ("Lin", "policy.draft"),
+        ("Bo", "policy.publish"),
+        ("Lin", "policy.draft"),
+        ("Bo", "policy.publish"),
+        ("Bo", "policy.rollback"),
+    ]
+    assert service.services.control.audit_break() is None
+
+
+@pytest.mark.parametrize("way", ["draft", "publish"])
+def test_yaml_says_what_it_is_based_on_in_the_query_and_nothing_there_is_dropped(service, way) -> None:
+    def send(query: str, body: str = TEXT, kind: str = "application/yaml"):
+        return service.http.post(f"/v1/policies/cn.zj/{way}?{query}", content=body, headers={"content-type": kind})
+
+    assert send("author=Lin&base_version=0").is_success
+    late = send("author=Bo&base_version=0")
+    assert late.status_code == 409
+    assert "version 1 is newer than 0" in late.json()["detail"]
+    assert send("author=Bo&base_version=99").status_code == 409
+    assert send("author=Bo&base_version=-1").json()["findings"][0]["where"] == "query.base_version"
+    for query, told in (("nonsense=1", "no query 'nonsense'"), ("autor=Bo", "did you mean 'author'")):
+        refused = send(query)
+        assert refused.status_code == 422
+        assert told in refused.json()["findings"][0]["message"]
+    body = json.dumps({"text": TEXT, "author": "Bo"} if way == "draft" else {"version": 1, "author": "Bo"})
+    unread = send("base_version=99", body, "application/json")
+    assert [one["where"] for one in unread.json()["findings"]] == ["query.base_version"]
+    assert len(service.http.get("/v1/policies/cn.zj/history").json()["versions"]) == 1
+
+
+def test_of_two_editors_the_second_is_told_of_the_first(service) -> None:
+    post(service, "draft", {"text": TEXT, "author": "Lin", "base_version": 0}, status=201)
+    second = post(service, "draft", {"text": TEXT, "author": "Bo", "base_version": 0}, status=409)
+    assert "version 1 is newer than 0" in second["detail"]
+    post(service, "publish", {"version": 1, "author": "Lin"}, status=200)
+    late = post(service, "publish", {"version": 1, "author": "Bo", "base_version": 0}, status=409)
+    assert late["type"] == "urn:mainstay:problem:conflict"
+
+
+def test_a_policy_that_cannot_be_read_is_refused_at_its_fields(shared) -> None:
+    bad = {"outlet": "cn.zj", "controls": [{"id": "a", "action": "share", "where": {"label": "x"}, "at_least": 1.5}]}
+    for path, body in (("draft", {"policy": bad, "author": "Lin"}), ("lint", {"policy": bad})):
+        said = post(shared, path, body)
+        findings = said["findings"]
+        assert findings[0]["where"] == "controls[0].at_least", path
+    other = post(shared, "draft", {"text": "outlet: cn.js\n", "author": "Lin"}, status=422)
+    assert "cn.js" in other["findings"][0]["message"]
+    both = post(shared, "draft", {"text": TEXT, "policy": {}, "author": "Lin"}, status=422)
+    assert "one of both" in both["findings"][0]["message"]
+    nobody = post(shared, "draft", {"text": TEXT, "author": ""}, status=422)
+    assert nobody["findings"][0]["where"] == "body.author"
+    assert shared.services.control.history("cn.zj") == []
+
+
+def test_yaml_is_taken_as_it_is_by_lint_draft_and_publish(service) -> None:
+    headers = {"content-type": "application/yaml"}
+    lint = service.http.post("/v1/policies/cn.zj/lint", content=TEXT, headers=headers)
+    assert lint.json() == post(service, "lint", {"text": TEXT}, status=200)
+    saved = service.http.post("/v1/policies/cn.zj/draft?author=Lin&note=one", content=TEXT, headers=headers).json()
+    version = saved["version"]
+    assert (version["text"], version["author"], version["note"]) == (TEXT, "Lin", "one")
+    assert service.http.post("/v1/policies/cn.zj/lint", content="{", headers=headers).json()["findings"]
+
+
+def test_a_body_without_its_content_type_is_told_which_one_to_send(shared) -> None:
+    body, form = '{"viewer_id": "v1"}', {"content-type": "application/x-www-form-urlencoded"}  # what curl -d sends
+    for path in ("placements/cn.zj-mobile-home:recommend", "targets/cn.zj/harvest/pause", "policies/cn.zj/rollback"):
+        answer = shared.http.post(f"/v1/{path}", content=body, headers=form)
+        assert answer.status_code == 422
+        [finding] = answer.json()["findings"]
+        assert finding["where"] == "header.content-type"
+        assert "send content-type: application/json" in finding["message"]
+
+
+def test_lint_says_when_it_has_never_heard_of_the_outlet(shared) -> None:
+    findings = post(shared, "lint", {"text": "outlet: cn.zk\n"}, outlet="cn.zk", status=200)["findings"]
+    assert findings[0]["where"] == "outlet"
+    assert "no outlet 'cn.zk' is known" in findings[0]["message"]
+    assert "did you mean 'cn.zj'?" in findings[0]["message"]
+    for known in ("cn", "cn.zj"):
+        findings = post(shared, "lint", {"text": f"outlet: {known}\n"}, outlet=known, status=200)["findings"]
+        assert not [finding for finding in findings if finding["where"] == "outlet"]
+
+
+def test_lint_names_the_control_and_a_weight_out_of_all_proportion(shared) -> None:
+    text = (
+        "outlet: cn.zj\nweights: {public_value: 0.9}\ncontrols:\n  - {id: odd, action: pin, item: nothing, slot: 1}\n"
+    )
+    weight, pin = post(shared, "lint", {"text": text}, status=200)["findings"][:2]
+    assert weight["where"] == "weights.public_value"
+    assert weight["control"] is None, "it lies in no control"
+    assert "adds up to 0.9 play equivalents" in weight["message"]
+    assert (pin["where"], pin["control"]) == ("controls[0].item", "odd")
+
+
+def test_a_finding_says_whether_it_keeps_a_policy_from_being_saved(shared) -> None:
+    """What has an error is refused by draft; what has only warnings and hints is saved."""
+    odd = "outlet: cn.zj\nweights: {nobility: 0.1}\ncontrols:\n  - {id: a, action: block, where: {label: nothing}}\n"
+    for text, levels in (("outlet: cn.zj\ncontrols: [\n", {"error"}), (odd, {"warning", "hint"})):
+        found = post(shared, "lint", {"text": text}, status=200)["findings"]
+        assert {finding["level"] for finding in found} == levels, found
+    refused = post(shared, "draft", {"text": "outlet: cn.zj\ncontrols: [\n", "author": "Lin"}, status=422)
+    assert refused["findings"][0]["level"] == "error"
+
+
+def test_the_audit_trail_goes_back_from_its_newest_row(service) -> None:
+    for n in range(5):
+        post(service, "draft", {"text": TEXT, "author": f"editor-{n}", "base_version": n}, status=201)
+    every = [row["seq"] for row in service.http.get("/v1/audit", params={"page_size": 1000}).json()["entries"]]
+    seen: list[int] = []
+    token = None
+    for _ in every:
+        asked = {"order": "newest", "page_size": 3} | ({"page_token": token} if token else {})
+        page = service.http.get("/v1/audit", params=asked).json()
+        seen += [row["seq"] for row in page["entries"]]
+        token = page["next_page_token"]
+        if token is None:
+            break
+    assert seen == every[::-1]
+
+
+def test_what_no_page_could_be_made_under_is_neither_saved_nor_published(service, monkeypatch) -> None:
+    huge = "outlet: cn.zj\ncontrols:\n  - {id: a, action: cap, attribute: topic, at_most: 3000000000}\n"
+    for path in ("draft", "lint"):
+        said = post(service, path, {"text": huge} | ({"author": "Lin"} if path == "draft" else {}))
+        assert "at most 200" in said["findings"][0]["message"], path
+    for odd in ("\\ud800", "\\u0000"):
+        text = f'{{"outlet": "cn.zj", "note": "{odd}"}}'
+        (told,) = post(service, "draft", {"text": text, "author": "Lin"}, status=422)["findings"]
+        assert (told["where"], "cannot stand in a policy" in told["message"]) == ("note", True)
+    said = post(service, "draft", {"policy": {"outlet": "cn.zj", "note": "\0"}, "author": "Lin"}, status=422)
+    assert said["findings"][0]["where"] == "note"
+    assert service.services.control.history("cn.zj") == []
+    post(service, "draft", {"text": TEXT, "author": "Lin"}, status=201)
+    monkeypatch.setattr(CompiledPolicy, "trial", _overflow)
+    for path, body in (("draft", {"text": TEXT, "author": "Lin"}), ("publish", {"version": 1, "author": "Lin"})):
+        said = post(service, path, body, status=422)
+        assert "no page could be made under it (OverflowError" in said["findings"][0]["message"], path
+    assert [version.active for version in service.services.control.history("cn.zj")] == [False]
+
+
+def _overflow(policy: CompiledPolicy) -> None:
+    raise OverflowError("Python integer 3000000000 out of bounds for int32")
+
+
+def test_lint_knows_the_parents_in_force(shared) -> None:
+    loosened = (
+        "outlet: cn.zj\ncontrols:\n  - {id: floor, action: share, where: {label: public-service}, at_least: 0.1}\n"
+    )
+    findings = post(shared, "lint", {"text": loosened}, status=200)["findings"]
+    assert any("floor" in finding["message"] and "legal" in finding["message"] for finding in findings)
+
+
+def test_versions_that_do_not_exist_and_outlets_that_are_no_codes(shared) -> None:
+    post(shared, "publish", {"version": 9, "author": "Lin"}, status=404)
+    post(shared, "rollback", {"version": 9, "author": "Lin"}, status=404)
+    bad = post(shared, "publish", {"version": "x"}, status=422)
+    assert [f["where"] for f in bad["findings"]] == ["body.version", "body.author"]
+    assert shared.http.get("/v1/policies/Not-A-Code/effective").status_code == 422
+    assert shared.http.get("/v1/policies/cn.js/effective").status_code == 404
+
+
+def test_outlets_have_names_and_say_what_is_in_force(service, until) -> None:
+    named = {"name": {"zh": "浙江", "en": "Zhejiang"}, "author": "Lin"}
+    assert service.http.put("/v1/outlets/cn.zj", json=named).status_code == 200
+    service.caught_up()
+    outlets = {outlet["code"]: outlet for outlet in service.http.get("/v1/outlets").json()["outlets"]}
+    assert list(outlets) == ["cn", "cn.zj"]
+    assert outlets["cn.zj"]["name"]["zh"] == "浙江"
+    assert outlets["cn.zj"]["policy_version"] == "cn@1"
+
+
+def test_the_token_guards_every_write_and_the_audit_trail(serve) -> None:
+    with serve({"admin_token": "s3cret"}) as service:
+        for method, path in [
+            ("POST", "/v1/policies/cn/draft"),
+            ("POST", "/v1/policies/cn/publish"),
+            ("POST", "/v1/policies/cn/rollback"),
+            ("POST", "/v1/policies/cn/lint"),
+            ("PUT", "/v1/outlets/cn"),
+            ("POST", "/v1/items"),
+            ("GET", "/v1/audit"),
+            ("GET", "/console/choices"),
+        ]:
+            assert service.http.request(method, path, json={}).status_code == 401, path
+        assert service.services.control.revision() == 0
+
+
+def test_the_words_of_the_catalogue_are_told_with_counts(service, item) -> None:
+    more = [item(100, status="withdrawn", labels=["gone"]), item(101, region="cn.zj.hz", series="harvest")]
+    service.http.post("/v1/items", json={"items": more}).raise_for_status()
+    service.caught_up()
+    said = service.http.get("/v1/vocabulary").json()
+    assert said["published_items"] == 61
+
+    def terms(field: str) -> list[tuple[str, int]]:
+        listed = service.http.get("/v1/vocabulary", params={"field": field}).json()["terms"]
+        assert listed == [term for term in said["terms"] if term["field"] == field]
+        return [(term["name"], term["items"]) for term in listed]
+
+    assert terms("label") == [("film/drama", 46), ("public-service", 15)]
+    assert terms("axis") == [("public_value", 41)]
+    assert [term["largest"] for term in said["terms"] if term["largest"] is not None] == [1.0]
+    assert terms("region") == [("cn.zj.hz", 1)]
+    assert terms("series") == [("harvest", 1)]
+    assert sum(items for _, items in terms("topic")) == sum(items for _, items in terms("kind")) == 61
+
+
+def test_a_profile_is_taken_up_by_its_name(service) -> None:
+    profiles = {one["name"]: one for one in service.http.get("/v1/profiles").json()["profiles"]}
+    assert {"mainstream-guidance", "european-works", "canadian-discoverability"} <= profiles.keys()
+    assert all(c["legal_ref"] for one in profiles.values() for c in one["controls"])
+    assert any(duty["kept_by"] == "request" for duty in profiles["mainstream-guidance"]["duties"])
+    service.publish("cn.zj", "outlet: cn.zj\nprofile: mainstream-guidance\n")
+    page = service.page()
+    assert page["policy_version"] == "cn@1+profile:mainstream-guidance@1+cn.zj@1"
+    origins = {line["id"]: line["origin"] for line in page["receipt"]["controls"]}
+    assert origins["mainstream-floor"] == "profile:mainstream-guidance"
+    unknown = post(service, "draft", {"text": "outlet: cn.zj\nprofile: nonsense\n", "author": "Lin"}, status=422)
+    assert unknown["findings"][0]["where"] == "profile"
+    assert "mainstream-guidance" in unknown["findings"][0]["message"]

@@ -1,0 +1,350 @@
+"""What the service writes in English, in the console's Chinese: every sentence that editors meet has its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.errors import PolicyError
+from recsys.guidance.lint.lint import lint
+from recsys.guidance.policy.inheritance import weakening_findings
+from recsys.guidance.policy.policy import parse_policy
+from recsys.guidance.receipt.control_report import ControlOutcome
+from recsys.guidance.receipt.shortfall import Shortfall
+from recsys.guidance.solver.infeasibility import ConflictSet
+from recsys.pacing.projection import Projection
+from recsys.pacing.status import describe
+from recsys.pacing.tracker import DeliveryStatus
+from tests.serving.conftest import item
+
+PAIRS = json.loads(files("serving.console").joinpath("wording.zh.json").read_text("utf-8"))
+_PLACE = re.compile(r"\{(\w+[*!=]?)\}")
+_SAYS_NOTHING = re.compile(r"'[^']*'|\"[^\"]*\"|[\w.*-]*[._:/-][\w.*:/-]*|\b[a-z]+_[a-z_]+\b")
+
+
+def pattern(english: str) -> tuple[list[str], re.Pattern[str]]:
+    """As `language.js` reads a template."""
+    parts = _PLACE.split(english)
+    hole = {part: r"(\S+)" if part.endswith("!") else "(.+?)" for part in parts[1::2]}
+    source = "".join(hole[part] if n % 2 else re.escape(part) for n, part in enumerate(parts))
+    return parts[1::2], re.compile(f"^{source}$", re.DOTALL)
+
+
+def literal(pair: list[str]) -> int:
+    """How much a template says itself: of several that fit, the one that says most is meant, after what follows all."""
+    return 1000 if pair[0].startswith("{rest}") else len(_PLACE.sub("", pair[0]))
+
+
+TEMPLATES = [(*pattern(english), chinese) for english, chinese in sorted(PAIRS, key=literal, reverse=True)]
+
+
+def in_chinese(text: str) -> str:
+    """As `language.js` says a text; the text itself where no template knows it."""
+    for names, expression, chinese in TEMPLATES:
+        if found := expression.match(text):
+            said = dict(zip(names, map(_part, names, found.groups()), strict=True))
+            return _PLACE.sub(lambda place, said=said: said[place[1]], chinese)  # type: ignore[misc]
+    return text
+
+
+def _part(name: str, text: str) -> str:
+    if name.endswith("="):
+        return text
+    return "、".join(map(in_chinese, text.split(", "))) if name.endswith("*") else in_chinese(text)
+
+
+def english_left(text: str) -> list[str]:
+    """Words that are neither quoted nor part of a name, a path or a field."""
+    return re.findall(r"\b[A-Za-z]{2,}\b", _SAYS_NOTHING.sub("", in_chinese(text)))
+
+
+FIELDS = {
+    "YAML", "JSON", "UTC", "HH", "MM", "within", "share", "impressions", "strict", "by", "from", "prefixes", "label",
+    "news", "cn", "viewer", "guaranteed", "controls",
+}  # fmt: skip
+"""Fields and values that an editor writes in the policy as they are."""
+
+TYPED = {"boost", "block", "pin", "share", "cap", "space"}
+"""Actions, which a refusal lists as they are typed."""
+
+
+def test_a_template_says_what_the_english_says() -> None:
+    """No place is lost or made up, and none comes twice."""
+    for english, chinese in PAIRS:
+        places = _PLACE.findall(english)
+        assert sorted(places) == sorted(set(places)) == sorted(set(_PLACE.findall(chinese))), english
+        assert re.search("[一-鿿]", chinese), english
+    assert len({english for english, _ in PAIRS}) == len(PAIRS)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{id: a, action: share, where: {label: x}, at_least: 1.5}",
+        "{id: a, action: share, where: {label: x}, at_least: -1}",
+        "{id: a, action: share, where: {label: x}, at_least: yes}",
+        "{id: a, action: share, where: {label: x}}",
+        "{id: a, action: share, where: {label: x}, at_least: 2, prefixes: every}",
+        "{id: a, action: share, where: {}, at_least: 2}",
+        "{id: a, action: share, where: {age_rating: {}}, at_least: 2}",
+        "{id: a, action: share, where: {age_rating: {at_least: 5, at_most: 3}}, at_least: 2}",
+        "{id: a, action: sahre, where: {label: x}}",
+        "{id: a, where: {label: x}}",
+        "{id: a, action: share, where: {label: x}, at_least: '3'}",
+        "{id: a, action: share, where: {label: x}, at_least: 201}",
+        "{id: a, action: pin, item: 2024, slot: '3'}",
+        "{id: a, action: pin, item: x, slot: 2.0}",
+        "{id: a, action: block, where: {label: x}, on: {screens: tv}}",
+        "{id: a, action: block, where: " + "{not: " * 40 + "{label: x}" + "}" * 41,
+        "{id: a, action: block, where: " + "{not: " * 80 + "{label: x}" + "}" * 81,
+        "{id: a, action: block, where: {label: x}, active: {from: 20261001}}",
+        "{id: a, action: block, where: {label: x}, weer: 3}",
+        "{id: a, action: block, where: {region: CN}}",
+        "{id: a, action: block, where: {label: a//b}}",
+        "{id: a, action: block, where: {kind: movie}}",
+        "{id: a, action: block, where: {label: x}, hardness: hard}",
+        "{id: a, action: block, where: {label: x}, priority: 2000}",
+        "{id: a, action: block, where: {label: x}, active: {from: 2026-10-01}}",
+        "{id: a, action: block, where: {label: x}, active: {daily: ['6-24']}}",
+        "{id: a, action: block, where: {label: x}, active: {daily: ['06:70-24:00']}}",
+        "{id: a, action: block, where: {label: x}, active: {daily: ['06:00-06:00']}}",
+        "{id: a, action: block, where: {label: x}, active: {offset: '8'}}",
+        "{id: a, action: boost, where: {label: x}, bonus: 2}",
+        "{id: a, action: boost, where: {label: x}, bonus: much}",
+        "{id: a, action: pin, item: i 1, slot: 0}",
+        "{id: a, action: space, attribute: topic, at_most: 3, within: 3}",
+        "{id: a, action: exposure_target, where: {label: x}, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {label: x}, share: 3.0, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00Z, by: 2026-01-01T00:00Z}",
+        "{id: a, action: exposure_target, where: {locality: viewer}, share: 30%, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {label: x}, share: 30%, plan: by_day_part, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {label: x}, share: 30%, last_resort: 2, by: 2026-10-08T00:00:00Z}",
+        "{id: a, action: block, where: {label: x}}, {id: a, action: block, where: {label: x}}",
+        "{id: a, action: block, where: {label: x}, id: b}",
+        "&anchor {id: a, action: block, where: {label: x}}, *anchor",
+        "{id: a, action: block, where: x}",
+        "{id: a, action: block",
+        "{id: a: b}",
+        "{id: a, note: 'no end",
+        "{id: \t a, @x: 1}",
+    ],
+)  # fmt: skip
+def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        parse_policy(f"outlet: cn\ncontrols: [{said}]")
+    for text in (refused.value.message, *(finding.message for finding in refused.value.findings)):
+        assert not set(english_left(text)) - FIELDS - TYPED, (text, in_chinese(text))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("{id: a, action: shar, where: {label: x}}", ("boost", "block", "pin", "share", "exposure_target")),
+        ("{id: a, where: {label: x}}", ("boost", "exposure_target")),
+        ("{id: a, action: block, where: {label: x}, hardness: hard}", ("legal", "binding", "editorial", "soft")),
+        ("{id: a, action: block, where: {kind: movie}}", ("film", "live")),
+        ("{id: a, action: block, where: {label: x}, on: {screens: [radio]}}", ("tv", "mobile", "outdoor")),
+    ],
+)
+def test_words_that_are_typed_stay_as_they_are_typed(said: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(PolicyError) as refused:
+        parse_policy(f"outlet: cn\ncontrols: [{said}]")
+    told = in_chinese(refused.value.findings[0].message)
+    assert re.search("[一-鿿]", told), told
+    for word in words:
+        assert re.search(rf"\b{word}\b", told), told
+
+
+LOOSE = "{id: floor, action: share, where: {label: public-service}, "
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        LOOSE + "at_least: 0.1, prefixes: every, hardness: legal}",
+        LOOSE + "at_least: 0.4, prefixes: every, hardness: soft}",
+        LOOSE + "at_least: 0.4, hardness: legal}",
+        LOOSE + "at_most: 0.4, prefixes: every, hardness: legal}",
+        "{id: floor, action: cap, attribute: topic, at_most: 2}",
+        "{id: a, action: share, where: {label: film/drma}, at_least: 0.1}",
+        "{id: a, action: block, where: {axis: {nobility: 0.5}}}",
+        "{id: a, action: pin, item: item-999, slot: 2}",
+        "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: pin, item: item-1, slot: 3}",
+        "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: pin, item: item-2, slot: 2}",
+        "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: block, where: {item: item-1}}",
+        "{id: a, action: pin, item: item-0, slot: 1}, {id: b, action: pin, item: item-5, slot: 2}, "
+        "{id: c, action: cap, attribute: topic, at_most: 1}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.8, at_most: 0.7}",
+        "{id: a, action: share, where: {label: film}, at_least: 0}",
+        "{id: a, action: share, where: {label: film}, at_most: 1.0}",
+        "{id: a, action: cap, attribute: topic, at_most: 0.0}",
+        "{id: a, action: boost, where: {label: film}, bonus: 0}",
+        "{id: a, action: boost, where: {kind: [film, article, video]}, bonus: 0.1}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.9}",
+        "{id: a, action: share, where: {item: [item-1, item-2]}, at_least: 0.5}",
+        "{id: a, action: share, where: {item: item-1}, at_least: 0.5, on: {surfaces: [home, hot, list]}}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.4}, {id: b, action: block, where: {label: film}}",
+        "{id: a, action: share, where: {label: film}, at_least: 0.4}, "
+        "{id: b, action: share, where: {label: film}, at_most: 0.2}",
+        "{id: a, action: block, where: {label: film}, active: {until: 2026-01-01T00:00:00Z}}",
+        "{id: a, action: exposure_target, where: {label: film}, share: 1.0, by: 2020-10-08T00:00:00Z}",
+    ],
+)
+def test_what_lint_finds(shared: Any, said: str) -> None:
+    text = f"outlet: cn.zj\nweights: {{nobility: 0.1, public_value: 0}}\ncontrols: [{said}]\n"
+    found = shared.http.post("/v1/policies/cn.zj/lint", json={"text": text}).json()["findings"]
+    assert len(found) > 1, "the weights alone are two findings"
+    for finding in found:
+        left = set(english_left(finding["message"])) - FIELDS
+        assert not left, (finding["message"], in_chinese(finding["message"]))
+
+
+ABOVE = """
+outlet: cn
+controls:
+  - {id: floor, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: legal}
+  - {id: lead, action: pin, item: item-1, slot: 1, hardness: binding}
+  - {id: second, action: pin, item: item-2, slot: 2}
+"""
+HOT = "on: {surfaces: [home, hot]}"
+FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
+        ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "takes away item-1, which 'lead' of cn"),
+        ("{id: a, action: block, where: {item: item-1}, hardness: binding}", "so it gives way"),
+        ("{id: a, action: block, where: {label: public-service}, hardness: legal}", "so it gives way"),
+        ("{id: a, action: block, where: {item: item-3}}, {id: b, action: pin, item: item-3, slot: 3, hardness: legal}",
+         "takes away item-3, which 'b' (legal)"),
+        ("{id: a, action: block, where: {kind: [film, series, episode, video, article, audio, live]}}, "
+         "{id: b, action: share, where: {label: film}, at_least: 2, hardness: legal}", "which 'b' (legal) asks 2"),
+        (f"{{id: a, action: cap, attribute: topic, at_most: 1, {HOT}}}", "too many of one topic)"),
+        (f"{{id: a, action: space, attribute: kind, at_most: 1, within: 6, {HOT}}}", "too many of one kind together)"),
+        ("{id: a, action: cap, attribute: kind, at_most: 1}, "
+         "{id: b, action: share, where: {label: film}, at_most: 9, on: {regions: [cn.zj.hz]}}", " more places"),
+        ("{id: a, action: cap, attribute: kind, at_most: 1, on: {outlets: [cn.zj.hz]}}", "on web home of cn.zj.hz in"),
+        ("{id: a, action: share, where: {not: {label: film}}, at_most: 0.1, on: {screens: [tv, web]}}", " too many)"),
+        ("{id: a, action: share, where: {label: public-service}, at_least: 0.8}", " too few)"),
+        ("{id: a, action: block, where: {item: item-2}}", "(it cannot stand there)"),
+        ("{id: a, action: share, where: {label: film}, at_least: 0.6, hardness: soft}", "soft gives way"),
+        ("{id: floor, action: share, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
+         "hardness: legal}", "below its own floor"),
+        ("{id: a, action: cap, attribute: topic, at_most: 1, on: {outlets: [cn.sh]}}", "none of them is cn.zj"),
+        (FAR.format("regions", ", ".join(f"cn.r{n}" for n in range(20))), "regions only"),
+        (FAR.format("outlets", ", ".join(f"cn.zj.r{n}" for n in range(20))), "outlets only"),
+    ],
+)  # fmt: skip
+def test_what_a_rehearsal_finds(said: str, part: str) -> None:
+    """Below a parent with a floor and a pin; whole sentences, however many places they name."""
+    shop = Catalog.of(Item.model_validate(item(n)) for n in range(60))
+    line = [parse_policy(f"outlet: cn.zj\ncontrols: [{said}]"), parse_policy(ABOVE)]
+    found = [finding.message for finding in lint(line, shop, time.time())]
+    assert any(part in message for message in found), found
+    for message in found:
+        assert not set(english_left(message)) - FIELDS, (message, in_chinese(message))
+
+
+def test_what_a_child_may_say_of_a_block_is_told() -> None:
+    high, low = (
+        parse_policy(
+            f"outlet: {outlet}\ncontrols: [{{id: a, action: block, where: {{label: {label}}}, hardness: legal}}]"
+        )
+        for outlet, label in (("cn", "news"), ("cn.zj", "film"))
+    )
+    (finding,) = weakening_findings([high, low])
+    assert not set(english_left(finding.message)) - FIELDS, in_chinese(finding.message)
+
+
+NARROWED, WIDE = ConflictSet(0, (0,), True), ConflictSet(0, (0, 1), False)
+SHARE, CAP, PIN = ("share", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
+BLOCK = ("block", 12, 2, 0, 0, False)
+TOLD = [
+    ControlOutcome(*SHARE, at_least=2, first_slots=5, achieved_first=3),
+    ControlOutcome("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
+    ControlOutcome("share", 0, 0, 0, 0, False),
+    *(
+        ControlOutcome(kind, 12, 4, 9, 0, True, at_least=6, session=(1, 12), first_slots=early, achieved_first=early)
+        for kind, early in (("share", None), ("share", 5), ("cap", None))
+    ),
+    ControlOutcome("free", 12, 3, 9, 0, False),
+    ControlOutcome(*PIN, True, slot=1),
+    ControlOutcome(*PIN, False, slot=1),
+    ControlOutcome(*SHARE, at_least=6, by=2),
+    ControlOutcome(*PIN, True, slot=1, by=1),
+    *(
+        ControlOutcome(*one, at_least=least, at_most=most, slot=1, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj"))
+        for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
+        for cause in (NARROWED, WIDE)
+    ),
+    ControlOutcome(*BLOCK),
+    *(ControlOutcome(*BLOCK, by=2, cause=cause, conflicts=("'a'", "'b' of cn.zj")) for cause in (NARROWED, WIDE)),
+    ControlOutcome(*BLOCK, by=2),
+]
+WANTS = [
+    "3 more would have to be available: only 6 may be shown here now",
+    "3 more others would have to be available: only 6 may be shown here now",
+    "5 cannot stand in the first 3 slots",
+    "at least 4 and at most 3 of 12 slots contradict each other",
+    "what it asks of beginnings and of the page contradicts itself",
+    *(f"{many} x 4 = 8 of 10 slots: 2 more items of others are needed" for many in ("1 topic", "2 topics", "3 series")),
+    "2 providers and 3 items without one fill 9 of 10 slots: 1 more items of others are needed",
+    "2 regions: too few for at most 1 of one in any 3 of 12 neighbouring slots",
+]
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_the_reasons_of_receipts(told: ControlOutcome) -> None:
+    assert not english_left(told.reason()), (told.reason(), in_chinese(told.reason()))
+
+
+@pytest.mark.parametrize("words", WANTS)
+def test_what_controls_lack(words: str) -> None:
+    want = Shortfall("supply", 0, words)
+    for more in ({}, {"conflicts": ("'a'", "'b' of cn.zj")}):
+        text = ControlOutcome(*SHARE, at_least=6, by=2, cause=NARROWED, shortage=want, **more).reason()  # type: ignore[arg-type]
+        assert not english_left(text), (text, in_chinese(text))
+    for said in ("the item may not be shown here now", "this page has 3 slots"):
+        text = ControlOutcome(*PIN, True, slot=5, by=1, shortage=Shortfall("slots", 0, said)).reason()
+        assert not english_left(text), (text, in_chinese(text))
+
+
+def standing(**more: object) -> DeliveryStatus:
+    """A target halfway, on plan."""
+    calm = {
+        "amount": 100.0, "delivered": 50.0, "planned": 50.0, "progress": 0.5, "price": 0.1, "price_limit": 0.5,
+        "tolerance": 0.02, "outlook": Projection(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
+        "pacing_error": 0.0, "paused": False, "stopped": False, "over": False, "begun": True, "resort": False,
+        "cap": False,
+    }  # fmt: skip
+    return DeliveryStatus(**{**calm, **more})  # type: ignore[arg-type]
+
+
+LIMITED = {"outlook": Projection(0.7, 0.6, 0.8, True)}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {}, {"begun": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
+        {"delivered": 80.0}, {"delivered": 120.0}, {"over": True}, {"over": True, "delivered": 100.0}, LIMITED,
+        {**LIMITED, "resort": True}, {"outlook": Projection(1.0, 0.9, 1.1, True)}, {"delivered": 0.0, "progress": 0.001},
+        *({"share": 0.1, "so_far": 0.12, "cap": cap, "delivered": won}
+            for cap in (False, True) for won in (20.0, 50.0, 80.0)),
+        *({"cap": True, **one} for one in (
+            {"delivered": 80.0}, {"delivered": 20.0}, {"over": True}, {"over": True, "delivered": 120.0},
+            {"outlook": Projection(1.3, 1.2, 1.4, True)},
+        )),
+    ],
+)  # fmt: skip
+def test_how_targets_stand(more: dict[str, object]) -> None:
+    text = describe(standing(**more))
+    assert not english_left(text), (text, in_chinese(text))

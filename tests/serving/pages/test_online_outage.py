@@ -1,0 +1,61 @@
+"""Goal D1 in short: a real Valkey server killed, stopped, full and read-only while pages are asked for.
+
+The full form, with its times, is `python -m benchmarks.faults.redis`.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import servers
+from benchmarks.faults.redis import FAULTS, PLACEMENT, POLICY, SLOTS, broken
+from features.columns import FEATURES
+from features.state.codec import encode_viewer, viewer_key
+from recsys.domain.viewer import Recent, ViewerState
+from recsys.models.served_model import ServedModel
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[servers.Server]:
+    server = servers.valkey(tmp_path / "valkey")
+    with servers.running(server):
+        yield server
+
+
+def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serve, bundle, until, valkey) -> None:
+    with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
+        service.stock(60, POLICY)
+        liked = tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5))
+        service.services.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", liked))})
+        service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+        assert service.page(placement=PLACEMENT, slots=SLOTS)["fallback_level"] == "personal"
+        faults = [fault for fault in FAULTS if fault != "none"]
+        random.Random(11).shuffle(faults)
+        for fault in faults:
+            begin, end = FAULTS[fault]
+            begin(valkey)
+            pages = [service.page(placement=PLACEMENT, slots=SLOTS) for _ in range(12)]
+            assert [broken(page) for page in pages] == [[]] * len(pages), fault
+            answers = fault in ("full", "read-only")  # such a server is still read
+            assert {page["fallback_level"] for page in pages[3:]} == {"personal" if answers else "popular"}, fault
+            assert all(page["degraded_parts"] == ([] if answers else ["online"]) for page in pages[3:]), fault
+            end(valkey)
+            until(lambda: service.page(placement=PLACEMENT, slots=SLOTS)["fallback_level"] == "personal")
+
+
+def test_a_service_starts_while_its_store_is_down_or_hangs(serve, valkey) -> None:
+    valkey.signal(signal.SIGSTOP)
+    with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
+        service.stock(60, POLICY)
+        page = service.page(placement=PLACEMENT, slots=SLOTS)
+        assert (page["fallback_level"], broken(page)) == ("editorial", [])
+        assert "online" in page["degraded_parts"]
+        ready = service.http.get("/health/ready").json()
+        assert not ready["parts"]["online"]["ok"]
+        valkey.signal(signal.SIGCONT)

@@ -1,0 +1,69 @@
+"""Personal retrieval learned: implicit ALS over what viewers did, weighed as serving weighs a viewer's history."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from implicit.als import AlternatingLeastSquares
+from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from features.events.decode import ViewerEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.errors import InvalidInput
+from recsys.domain.types import F32
+from recsys.domain.viewer import Recent, ViewerState
+from recsys.models.als import AlsRetriever
+from recsys.models.history import WEIGHT, history
+from training.config import Als
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who did what, up to one moment: V viewers (rows) x M items, weights of `recsys.models.als.WEIGHT`."""
+
+    item_ids: tuple[str, ...]
+    weight: csr_matrix
+
+
+def interactions(events: Sequence[ViewerEvent], catalog: Catalog) -> Interactions:
+    """The matrix of these events; items that the catalogue does not know, and viewers without actions, are left out.
+
+    Raises InvalidInput when nothing is left: there is nothing to learn from.
+    """
+    done: dict[str, list[Recent]] = defaultdict(list)
+    for event in events:
+        if event.item_id in catalog.row_of and (event.kind in WEIGHT or event.kind == "hide"):
+            done[event.viewer_id].append(Recent(str(event.item_id), event.kind, event.at))
+    column: dict[str, int] = {}
+    rows, columns, weights = [], [], []
+    for row, (viewer_id, actions) in enumerate(done.items()):
+        for item_id, weight in history(ViewerState(viewer_id, recent=tuple(actions))).items():
+            rows.append(row)
+            columns.append(column.setdefault(item_id, len(column)))
+            weights.append(weight)
+    if not column:
+        raise InvalidInput("the event log holds no action on an item of the catalogue in this stretch of time")
+    shape = (len(done), len(column))
+    return Interactions(tuple(column), csr_matrix((np.array(weights, np.float32), (rows, columns)), shape=shape))
+
+
+def fit(data: Interactions, config: Als, seed: int) -> AlsRetriever:
+    """Item factors, ready to fold viewers in. The same data, configuration and seed give the same factors."""
+    confidence = data.weight.copy()
+    confidence.data = 1.0 + config.alpha * confidence.data  # implicit takes confidences c; serving's are 1 + alpha * w
+    with threadpool_limits(1, "blas"):  # implicit has its own threads; BLAS threads below them slow each other down
+        model = AlternatingLeastSquares(
+            factors=config.factors,
+            regularization=config.regularization,
+            alpha=1.0,
+            iterations=config.iterations,
+            num_threads=1,
+            random_state=seed,
+        )
+        model.fit(confidence, show_progress=False)
+    vectors: F32 = np.ascontiguousarray(model.item_factors, np.float32)
+    return AlsRetriever(data.item_ids, vectors, config.regularization, config.alpha)

@@ -1,0 +1,180 @@
+"""The multi-action ranker learned: weighted log loss, early stopping on later moments, calibration on still later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from features.columns import FEATURES
+from recsys.domain.errors import InvalidInput
+from recsys.domain.types import ACTIONS, F32, F64
+from recsys.metrics.accuracy import calibration_error, normalised_entropy
+from recsys.models.ranker import EXCLUDED_VALUE, Predictor, Ranker
+from training.config import Network
+from training.examples import Rows
+
+ROUNDING = 1e-3
+"""A feature that varies by less than this share of its mean is taken for constant: rates of single precision do."""
+
+
+@dataclass(frozen=True)
+class TrainedRanker:
+    """A calibrated network, the newest rows (no weight was learned from them), the best epoch and its held-out loss."""
+
+    network: Ranker
+    held_out: Rows
+    epochs: int
+    loss: float
+
+
+def train(rows: Rows, config: Network, seed: int, progress: bool = False) -> TrainedRanker:
+    """Learn from the oldest moments, stop by newer ones, calibrate on the newest. Same rows and seed, same network.
+
+    Raises InvalidInput when there are too few moments to hold any out.
+    """
+    learn, stop, calibrate = _by_time(rows, config)
+    threads, chance = torch.get_num_threads(), torch.Generator().manual_seed(seed)
+    torch.set_num_threads(1)  # sums in one order: the same figures on every machine with the same number formats
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = Ranker(rows.features.shape[1], rows.label.shape[1], config.hidden)
+        _standardise(network, learn, config.excluded_features)
+        epochs, loss = _fit(network, learn, stop, config, chance, progress)
+        _calibrate(network, calibrate)
+    finally:
+        torch.set_num_threads(threads)
+    network.eval()
+    return TrainedRanker(network, calibrate, epochs, loss)
+
+
+def _by_time(rows: Rows, config: Network) -> tuple[Rows, Rows, Rows]:
+    """Whole moments, oldest to learn from, then to stop by, then to calibrate on."""
+    moments = int(rows.moment[-1]) + 1
+    first_stop = int(moments * (1.0 - config.stop - config.calibrate))
+    first_calibrate = int(moments * (1.0 - config.calibrate))
+    if not 0 < first_stop < first_calibrate < moments:
+        raise InvalidInput(f"{moments} moments are too few to learn from, to stop by and to calibrate on")
+    return (
+        rows.take(rows.moment < first_stop),
+        rows.take((rows.moment >= first_stop) & (rows.moment < first_calibrate)),
+        rows.take(rows.moment >= first_calibrate),
+    )
+
+
+def _standardise(network: Ranker, rows: Rows, silent: Sequence[str]) -> None:
+    """Centre and scale the inputs; start each head at its action's base rate, so that learning is about differences.
+    `silent` are names of features (`training.config.Network` knows no others).
+    """
+    mean = np.average(rows.features, axis=0, weights=rows.weight)
+    std = np.sqrt(np.average((rows.features - mean) ** 2, axis=0, weights=rows.weight))
+    rate = np.average(rows.label, axis=0, weights=rows.weight).clip(1e-5, 1 - 1e-5)
+    with torch.no_grad():
+        network.mean.copy_(torch.from_numpy(mean))
+        varies = std > ROUNDING * np.maximum(np.abs(mean), ROUNDING)
+        heard = varies & ~np.isin(FEATURES, silent) if silent else varies
+        network.std.copy_(torch.from_numpy(np.where(heard, std, EXCLUDED_VALUE)))
+        network.head.bias.copy_(torch.from_numpy(np.log(rate / (1.0 - rate))))
+
+
+def _fit(
+    network: Ranker, learn: Rows, stop: Rows, config: Network, chance: torch.Generator, progress: bool
+) -> tuple[int, float]:
+    """Adam until the held-out loss has not fallen for `patience` epochs; the best weights stay. (epochs, loss)."""
+    features, label, weight = (torch.from_numpy(column) for column in (learn.features, learn.label, learn.weight))
+    held = tuple(torch.from_numpy(column) for column in (stop.features, stop.label, stop.weight))
+    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    best, best_loss, best_epoch = _copy(network), math.inf, 0
+    with tqdm(range(1, config.epochs + 1), desc="ranker", unit="epoch", leave=False, disable=not progress) as epochs:
+        for epoch in epochs:
+            network.train()
+            for batch in torch.split(torch.randperm(len(weight), generator=chance), config.batch):
+                optimizer.zero_grad()
+                _loss(network, features[batch], label[batch], weight[batch]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            network.eval()
+            with torch.inference_mode():
+                loss = float(_loss(network, *held))
+            epochs.set_postfix(held_out=f"{loss:.5f}")
+            if loss < best_loss:
+                best, best_loss, best_epoch = _copy(network), loss, epoch
+            elif epoch - best_epoch >= config.patience:
+                break
+    network.load_state_dict(best)
+    return best_epoch, best_loss
+
+
+def _copy(network: Ranker) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def _loss(network: Ranker, features: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Log loss per candidate that retrieval proposed, summed over actions."""
+    losses = binary_cross_entropy_with_logits(network.raw(features), label, reduction="none").sum(dim=1)
+    return (losses * weight).sum() / weight.sum()
+
+
+def _calibrate(network: Ranker, rows: Rows) -> None:
+    """Set scale and shift of each action's logit (Platt 1999). An action that never happened stays as it is."""
+    with torch.inference_mode():
+        logits = network.raw(torch.from_numpy(rows.features)).numpy().astype(np.float64)
+    for action in range(rows.label.shape[1]):
+        scale, shift = platt(logits[:, action], rows.label[:, action], rows.weight)
+        network.scale[action], network.shift[action] = scale, shift
+
+
+def platt(logit: F64, happened: F32, weight: F32, steps: int = 50) -> tuple[float, float]:
+    """(scale, shift) that minimise the weighted log loss of sigmoid(scale * logit + shift), by Newton's method.
+
+    logit, happened, weight  [N]. A weak pull to (1, 0), worth one case, keeps the answer finite when the cases can be
+    told apart perfectly; the scale is never negative, so calibration never turns an order round.
+
+    >>> logit = np.repeat([-2.0, 2.0], 1000)
+    >>> tuple(round(part, 2) for part in platt(logit, (logit > 0).astype(np.float32), np.ones(2000, np.float32)))[0] > 1
+    True
+    """
+    if not 0 < float(happened @ weight) < float(weight.sum()):
+        return 1.0, 0.0
+    x = np.column_stack([logit, np.ones(len(logit))])
+    identity, at = np.array([1.0, 0.0]), np.array([1.0, 0.0])
+
+    def loss(point: F64) -> float:
+        z = x @ point
+        return float(weight @ (np.logaddexp(0.0, z) - happened * z) + 0.5 * ((point - identity) ** 2).sum())
+
+    for _ in range(steps):
+        p = 0.5 * (1.0 + np.tanh(0.5 * (x @ at)))
+        gradient = x.T @ (weight * (p - happened)) + (at - identity)
+        hessian = (x.T * (weight * p * (1.0 - p))) @ x + np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        length = 1.0
+        while loss(at - length * step) > loss(at) and length > 1e-6:
+            length /= 2.0
+        at = at - length * step
+        if float(np.abs(length * step).max()) < 1e-9:
+            break
+    return (float(at[0]), float(at[1])) if at[0] > 0 else (0.0, _base_logit(happened, weight))
+
+
+def _base_logit(happened: F32, weight: F32) -> float:
+    rate = float(np.average(happened, weights=weight))
+    return math.log(rate / (1.0 - rate))
+
+
+def quality(network: Ranker, rows: Rows) -> dict[str, float]:
+    """Calibration and worth of the probabilities on these rows, for each action that happened in them."""
+    p = Predictor(network).p(rows.features)
+    figures = {}
+    for action, name in enumerate(ACTIONS):
+        happened = rows.label[:, action]
+        if 0 < happened.sum() < len(happened):
+            figures[f"calibration_error_{name}"] = calibration_error(p[:, action], happened, rows.weight)
+            figures[f"normalised_entropy_{name}"] = normalised_entropy(p[:, action], happened, rows.weight)
+    return figures
