@@ -65,7 +65,7 @@ class ServingSnapshot:
     model: ServedModel | None
     policy: CompiledPolicy
     index: CandidateIndex
-    steered: ActivePrices = NO_PRICES
+    prices: ActivePrices = NO_PRICES
 
     def __repr__(self) -> str:
         model = self.model.bundle.version if self.model else "none"
@@ -156,7 +156,7 @@ class Engine:
             w.policy,
             w.index,
             vector,
-            w.steered,
+            w.prices,
             content_profile(viewer, w.catalog, query.now),
         )
         return ask, rung, trace
@@ -178,7 +178,7 @@ class Engine:
         """Eligibility, then the policy's blocks."""
         gone = ineligible(ask.catalog, batch.row, ask.query, ask.viewer)
         if ask.query.guided:
-            enough = frequency_capped(ask.policy, batch.row, ask.query, ask.viewer, ask.steered)
+            enough = frequency_capped(ask.policy, batch.row, ask.query, ask.viewer, ask.prices)
             showable, _ = first_match({**gone, DropReason.FREQUENCY_CAPPED: enough})
             gone[DropReason.BLOCKED] = ask.policy.blocked(
                 batch.row, ask.query, showable, elsewhere=partial(_showable, ask)
@@ -314,7 +314,7 @@ class Engine:
         """What a page of these candidates must keep."""
         query = ask.query
         bounds = policy.bounds(query, batch.row, query.slots, ask.catalog.rows(query.shown))
-        return with_targets(bounds, policy, batch.row, query, ask.viewer, ask.steered)
+        return with_targets(bounds, policy, batch.row, query, ask.viewer, ask.prices)
 
     def _solve(
         self, ask: RequestContext, policy: CompiledPolicy, batch: Candidates, deadline_s: float | None = None
@@ -322,7 +322,7 @@ class Engine:
         """The best slots for these utilities."""
         query = ask.query
         attention = screen_layout(query.placement.screen).attention(query.slots)
-        prices = price_bonus(policy, batch.row, query, ask.steered)
+        prices = price_bonus(policy, batch.row, query, ask.prices)
         batch = batch.with_columns(bonus=policy.bonus(batch.row, query) + prices)
         bounds, value = self._bounds(ask, policy, batch), batch.utility + batch.bonus
         deadline_s = self.solve_s if deadline_s is None else deadline_s
@@ -359,7 +359,7 @@ class Engine:
             features=page.features,
             model_version=ask.model.bundle.version if ask.model else "none",
             policy_version=policy.version,
-            delivered=deliveries(policy, page.row, attention, query, ask.steered),
+            delivered=deliveries(policy, page.row, attention, query, ask.prices),
             engagement=float(attention[: len(page)] @ page.utility),
             unguided=float(attention[: len(page)] @ np.sort(batch.utility)[::-1][: len(page)]),
         )
@@ -386,7 +386,7 @@ def _deadline_clock(clock: Callable[[], float] | None) -> Callable[[], float]:
 def _showable(ask: RequestContext) -> Bool:
     """[catalogue] whether anything but a block keeps an item off this page."""
     rows = np.arange(len(ask.catalog), dtype=np.int32)
-    enough = frequency_capped(ask.policy, rows, ask.query, ask.viewer, ask.steered)
+    enough = frequency_capped(ask.policy, rows, ask.query, ask.viewer, ask.prices)
     showable, _ = first_match(
         {**ineligible(ask.catalog, rows, ask.query, ask.viewer), DropReason.FREQUENCY_CAPPED: enough}
     )

@@ -171,7 +171,10 @@ def _bounds(
         places = rng.choice(min(8, k), int(rng.integers(1, 3)), replace=False)
         pinned = rng.choice(n, len(places), replace=False)
         pins = [(int(item), int(slot)) for item, slot in zip(pinned, places, strict=True)]
-    ints = lambda numbers: np.array(numbers, np.int32)
+
+    def ints(numbers: Sequence[int]) -> I32:
+        return np.array(numbers, np.int32)
+
     return replace(
         PageConstraints.free(np.arange(n), k),
         active=np.ones(control + 1 + len(pins), np.bool_),

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Text embeddings of items: encoders and the process that refreshes embeddings."""

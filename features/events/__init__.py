@@ -1,1 +1,1 @@
-"""TODO."""
+"""Viewer events: schema, decoding, validation, dead letters, formats, the stream and the spool."""

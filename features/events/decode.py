@@ -52,8 +52,22 @@ from features.events.schema import (
 from features.events.validation import instant, matches, shorten, validate
 from recsys.domain.errors import EventError, Finding
 
-__all__ = ["IMPLIED_ACTIONS", "KINDS", "LATEST", "MAX_BYTES", "TOKEN", "Kind", "ViewerEvent", "accept", "accept_json",
-           "actions_of", "clock_skew_reason", "is_engine_impression", "decode", "encode"]  # fmt: skip
+__all__ = [
+    "IMPLIED_ACTIONS",
+    "KINDS",
+    "LATEST",
+    "MAX_BYTES",
+    "TOKEN",
+    "Kind",
+    "ViewerEvent",
+    "accept",
+    "accept_json",
+    "actions_of",
+    "clock_skew_reason",
+    "decode",
+    "encode",
+    "is_engine_impression",
+]  # fmt: skip
 
 
 class Accepted(NamedTuple):

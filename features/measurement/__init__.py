@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reports over the event log."""

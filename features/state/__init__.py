@@ -1,1 +1,1 @@
-"""TODO."""
+"""Viewer and item state: the fold, codecs, quarantine, exposure counts."""

@@ -32,17 +32,17 @@ __all__ = [
     "REMEMBERED",
     "SEEN_MAX",
     "SHOWN_MAX",
-    "WeightedEvent",
+    "Folded",
     "ItemFold",
     "LoggedEvent",
-    "Folded",
     "ViewerFold",
     "Vote",
+    "WeightedEvent",
+    "deduplicate_and_fold",
     "fold_item",
     "fold_viewer",
     "items_of",
     "roll_up",
-    "deduplicate_and_fold",
 ]  # fmt: skip
 
 FOREVER = float("inf")

@@ -31,7 +31,7 @@ class RequestContext:
     policy: CompiledPolicy
     index: CandidateIndex
     vector: F32 | None
-    steered: ActivePrices = NO_PRICES
+    prices: ActivePrices = NO_PRICES
     content_profile: F32 | None = None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.batch import Candidates
-from recsys.candidates.sources import RequestContext, local_plays
+from recsys.candidates.context import RequestContext
+from recsys.candidates.sources import local_plays
 from recsys.domain.types import ACTIONS, F32, FallbackLevel
 from recsys.models.probabilities import PLAY, coherent
 from recsys.utility import utility, weight_vector

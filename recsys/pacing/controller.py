@@ -88,7 +88,7 @@ class ControllerState:
     hourly_price: tuple[float, ...]
     today: tuple[float, ...]
     weight: tuple[float, ...]
-    limited_s: float
+    limited_price: float
     moved_at: float
     lag: float | None = None
     in_flight: tuple[tuple[float, float], ...] = ()
@@ -143,8 +143,8 @@ def update(
     changes nothing; with counters standing still it never leaves the span between where it froze and the forecast.
     """
     gains = gains or Gains()
-    if state.price > max_price or state.limited_s > max_price:  # the limit was lowered
-        state = replace(state, price=min(state.price, max_price), held=min(state.limited_s, max_price))
+    if state.price > max_price or state.limited_price > max_price:  # the limit was lowered
+        state = replace(state, price=min(state.price, max_price), limited_price=min(state.limited_price, max_price))
     if seen.progress <= state.progress:
         return _waiting(state, seen, max_price, gains)
     state = day_over(state, seen.at)
@@ -232,7 +232,7 @@ def _waiting(state: ControllerState, seen: Measurement, max_price: float, gains:
     if still_s <= 0:
         return state
     goal = min(state.expected(seen.at), max_price)
-    return replace(state, price=goal + (state.limited_s - goal) * math.exp2(-still_s / gains.half_life_s))
+    return replace(state, price=goal + (state.limited_price - goal) * math.exp2(-still_s / gains.half_life_s))
 
 
 def _added(sums: tuple[float, ...], hour: int, more: float) -> tuple[float, ...]:
@@ -247,5 +247,5 @@ def day_over(state: ControllerState, at: float) -> ControllerState:
     moved = usual_at(usual, at) - usual_at(state.hourly_price, at)
     none = (0.0,) * HOURS
     return replace(
-        state, usual=usual, today=none, weight=none, integral=state.integral - moved, level=state.level - moved
+        state, hourly_price=usual, today=none, weight=none, integral=state.integral - moved, level=state.level - moved
     )

@@ -170,7 +170,7 @@ def advance(
     outlook = project(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     resort = _resort(target, state.last_resort, price, outlook, seen) and running
     trail = _extended_trail(state, done, (now, wanted, count.delivered, price))
-    pursuit = replace(state, steering=steering, pace=pace, error=error, paused=order.paused, resort=resort, trail=trail)
+    pursuit = replace(state, controller=steering, rate=pace, error=error, paused=order.paused, last_resort=resort, trail=trail)
     return pursuit, DeliveryStatus(
         amount=amount, delivered=count.delivered, planned=wanted, progress=done, price=price, price_limit=target.max_price,
         tolerance=target.tolerance, outlook=outlook, late_s=max(min(now, end) - upto, 0.0),
@@ -186,7 +186,7 @@ def _replanned(state: PacingState, amount: float, done: float, won: float) -> Pa
     """Return the state with the rest planned again from part `done` of the traffic, for another amount."""
     error = state.error * state.amount / amount  # the same attention, as parts of the new amount
     steering = replace(state.controller, lag=None)
-    return replace(state, amount=amount, base=(done, won), steering=steering, error=error)
+    return replace(state, amount=amount, base=(done, won), controller=steering, error=error)
 
 
 def _steered(target: ExposureTarget, state: PacingState, seen: Measurement, gains: Gains, sign: int) -> ControllerState:
@@ -202,7 +202,7 @@ def _unsteered(state: PacingState, done: float, now: float) -> ControllerState:
     """Return the steering of a target that does not run: it follows the traffic, and nothing is learned from it."""
     if done <= state.controller.progress:
         return state.controller
-    return replace(day_over(state.controller, now), progress=done, moved_at=now, lag=None, flight=())
+    return replace(day_over(state.controller, now), progress=done, moved_at=now, lag=None, in_flight=())
 
 
 def _extended_trail(
@@ -218,9 +218,9 @@ def _extended_trail(
 def _rebased(state: PacingState, done: float, won: float, now: float) -> PacingState:
     """The state over another window, of which part `done` is served."""
     before = state.controller.progress
-    steering = replace(day_over(state.controller, now), progress=done, moved_at=now, lag=None, flight=())
+    steering = replace(day_over(state.controller, now), progress=done, moved_at=now, lag=None, in_flight=())
     error = state.error * done / before if before > 0 else 0.0
-    return replace(state, steering=steering, base=(done, won), pace=DeliveryRate(), error=error)
+    return replace(state, controller=steering, base=(done, won), rate=DeliveryRate(), error=error)
 
 
 def _silent_s(since: float, now: float, forecast: Forecast) -> float:
@@ -231,13 +231,13 @@ def _silent_s(since: float, now: float, forecast: Forecast) -> float:
 def _reset_if_not_finite(state: PacingState) -> PacingState:
     """The state; where an amount without end made its figures NaN, with steering begun anew from the usual prices."""
     s = state.controller
-    if all(map(math.isfinite, (s.price, s.integral, s.level, s.limited_s, state.error, *s.hourly_price, *s.today))):
+    if all(map(math.isfinite, (s.price, s.integral, s.level, s.limited_price, state.error, *s.hourly_price, *s.today))):
         return state
     usual = s.hourly_price if all(map(math.isfinite, s.hourly_price)) else 0.0
     return replace(
         state,
-        steering=replace(ControllerState.first(usual, s.moved_at), progress=s.progress),
-        pace=DeliveryRate(),
+        controller=replace(ControllerState.first(usual, s.moved_at), progress=s.progress),
+        rate=DeliveryRate(),
         error=0.0,
         trail=tuple(moment for moment in state.trail if all(map(math.isfinite, moment))),
     )

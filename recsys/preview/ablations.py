@@ -31,7 +31,7 @@ def at_strength(policy: CompiledPolicy, strength: float) -> CompiledPolicy:
     )
     weights = {axis: weight * strength for axis, weight in policy.effective.weights.items()}
     scaled = replace(policy.effective, controls=controls, weights=weights)
-    return replace(policy, effective=scaled, lean=policy.weight_bonus * strength)
+    return replace(policy, effective=scaled, weight_bonus=policy.weight_bonus * strength)
 
 
 def _scaled(origin: SourcedControl, strength: float) -> SourcedControl | None:

@@ -103,7 +103,7 @@ class Study:
         Without a price a target moves nothing, so pages with it and without it are the same.
         """
         known = {target_key(origin) for policy in self.before.values() for origin in policy.controls if _aims(origin)}
-        known |= self.world.steered.price.keys() | self.world.steered.last_resorts | self.world.steered.stopped
+        known |= self.world.prices.price.keys() | self.world.prices.last_resorts | self.world.prices.stopped
         aims = {target_key(o): o for policy in self.after.values() for o in policy.controls if _aims(o)}
         return {key: origin for key, origin in aims.items() if key not in known}
 

@@ -30,7 +30,7 @@ def supply(ask: RequestContext) -> I32:
     if not query.guided:
         return _NONE
     rows, limits = [ask.policy.pinned_rows(query)], page_limits(ask.policy, query)
-    for need in (*ask.policy.needs(query, query.slots), *target_needs(ask.policy, query, ask.steered)):
+    for need in (*ask.policy.needs(query, query.slots), *target_needs(ask.policy, query, ask.prices)):
         members = np.flatnonzero(need.member & ask.index.playable_on[query.placement.screen]).astype(np.int32)
         allowed, _ = first_match(ineligible(catalog, members, query, ask.viewer))
         members = members[allowed & ~ask.policy.blocked(members, query, allowed, need.control_id)]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The HTTP API: routes, authentication, request bodies, pagination."""

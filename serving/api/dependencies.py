@@ -33,7 +33,7 @@ def _provided(read: Callable[[Services], object]) -> Any:
 AllServices = Annotated[Services, _provided(lambda services: services)]
 Paging = Annotated[Pagination, _provided(lambda services: Pagination(services.tokens))]
 Pages = Annotated[PageService, _provided(lambda services: services.pages)]
-EventIntake = Annotated[EventIntake, _provided(lambda services: services.event_intake)]
+Intake = Annotated[EventIntake, _provided(lambda services: services.event_intake)]
 Control = Annotated[ControlPlane, _provided(lambda services: services.control)]
 Snapshots = Annotated[SnapshotHolder, _provided(lambda services: services.holders)]
 Policies = Annotated[PolicyService, _provided(lambda services: services.policy_service)]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Policies, exposure targets and previews for editors."""

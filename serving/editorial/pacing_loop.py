@@ -113,7 +113,7 @@ class PacingLoop:
             count = delivery_counts(counted)
             after, standing = advance(target, state, count, self._forecast(key, state, count), now, order)
             if after != before and key not in ahead:
-                self._states[key] = after = replace(after, known=snapshot.revision)
+                self._states[key] = after = replace(after, revision=snapshot.revision)
                 changed[pacing_key(key)] = (self._read_as.get(key), encode_state(after))
             running[key] = TrackedTarget(origin.outlet, target, order, after, standing, counted.impressions)
         self._publish(running)

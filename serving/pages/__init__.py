@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pages, event intake, impressions and live metrics."""

@@ -146,7 +146,7 @@ class PageService:
                 raise
             log.exception("the page of request %s failed; trying without the model", query.request_id)
         degraded.append("model")
-        bare = replace(ServingSnapshot.of(world.catalog, world.stats, None, world.policy), steered=world.steered)
+        bare = replace(ServingSnapshot.of(world.catalog, world.stats, None, world.policy), prices=world.prices)
         return self.engine.run(query, None, bare)
 
     def _answer(

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Models of requests and answers on the wire."""

@@ -99,7 +99,7 @@ class SnapshotHolder:
         orders = {**before.target_overrides, **self._control.orders.since(before.revision)}
         with self._swapping:
             catalog = replace(catalog, content=self.current.catalog.content)  # it may have grown meanwhile
-            parts = replace(self.current, revision=revision, catalog=catalog, outlets=outlets, orders=orders)
+            parts = replace(self.current, revision=revision, catalog=catalog, outlets=outlets, target_overrides=orders)
             self._swap("control", parts)
 
     def poll_stats(self) -> None:
@@ -125,14 +125,14 @@ class SnapshotHolder:
                 outlet: replace(world, catalog=catalog, policy=swapped[id(world.policy)])
                 for outlet, world in before.serving_snapshots.items()
             }
-            self.current = replace(before, catalog=catalog, worlds=worlds)
+            self.current = replace(before, catalog=catalog, serving_snapshots=worlds)
 
     def set_prices(self, steered: ActivePrices) -> None:
         """Let all further pages go by these prices of exposure targets."""
         with self._swapping:
             before = self.current
-            worlds = {outlet: replace(world, steered=steered) for outlet, world in before.serving_snapshots.items()}
-            self.current = replace(before, steered=steered, worlds=worlds)
+            worlds = {outlet: replace(world, prices=steered) for outlet, world in before.serving_snapshots.items()}
+            self.current = replace(before, prices=steered, serving_snapshots=worlds)
 
     def _swap(self, part: str, parts: Snapshot) -> None:
         """Build the worlds of these parts and let all further requests see them."""
@@ -150,8 +150,8 @@ class SnapshotHolder:
         )
         self.current = replace(
             parts,
-            worlds={
-                outlet: replace(bare if outlet in self.shelf.closed else base, policy=policy, steered=parts.prices)
+            serving_snapshots={
+                outlet: replace(bare if outlet in self.shelf.closed else base, policy=policy, prices=parts.prices)
                 for outlet, policy in policies.items()
             },
             faults=dict(self.shelf.faults),

@@ -7,6 +7,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -134,7 +136,7 @@ def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed:
     ]
     for name in ("memory", "sqlite"):
         now = [0.0]
-        clock = lambda now=now: now[0]
+        clock = partial(itemgetter(0), now)
         file = f"{tmp_path}/{time.monotonic_ns()}.db"
         log = Log(MemoryStream(1, clock) if name == "memory" else SqliteStream(file, 1, clock), now)
         for step, arguments in steps:

@@ -28,7 +28,7 @@ from training.candidate_generation import CandidateGenerator
 from training.config import Als, Config
 from training.decision_points import DecisionPoint, iter_decision_points
 from training.examples import Rows, build_rows
-from training.models.als import fit, interactions
+from training.models import als
 from training.run import fit
 from training.state_replay import StateReplay
 from training.timeline import Timeline, positive_row
@@ -56,7 +56,7 @@ def split(timeline: Timeline) -> float:
 
 @pytest.fixture(scope="module")
 def retriever(timeline: Timeline, catalog: Catalog, split: float) -> Retriever:
-    return fit(interactions(timeline.before(split), catalog), ALS, seed=1)
+    return als.fit(als.interactions(timeline.before(split), catalog), ALS, seed=1)
 
 
 def rewritten(timeline: Timeline, index: int, catalog: Catalog) -> Timeline:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training of retrieval models and rankers."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Adapters from other event formats to CloudEvents."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The port `Spool`: events that wait on disk until the stream accepts them."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The port `Stream` and its adapters: Kafka, SQLite, memory."""

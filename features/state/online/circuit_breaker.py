@@ -49,8 +49,8 @@ class CircuitBreaker:
             return self
         bad = (not well, *self.failures)[: self.window]
         if sum(bad) < self.failure_threshold:
-            return replace(self, bad=bad)
-        return replace(self, bad=(), opened_at=now, probing=False)
+            return replace(self, failures=bad)
+        return replace(self, failures=(), opened_at=now, probing=False)
 
     def begin_probe(self) -> CircuitBreaker:
         """Half open: one probe is under way, no other begins."""
@@ -58,4 +58,4 @@ class CircuitBreaker:
 
     def record_probe(self, well: bool, now: float) -> CircuitBreaker:
         """After the probe's answer: closed with nothing held against the server, or open and resting again."""
-        return replace(self, bad=(), opened_at=None if well else now, probing=False)
+        return replace(self, failures=(), opened_at=None if well else now, probing=False)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Checks a policy before it is published and explains each finding at its field."""

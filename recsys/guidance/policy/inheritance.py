@@ -145,7 +145,7 @@ class _Merger:
             elif isinstance(control, Boost) or (
                 _same(above.control, control) and not isinstance(control, ExposureTarget)
             ):  # no page asks how much of it is kept; what is counted is counted for each outlet that says it
-                self._by_id[control.id] = replace(said, depth=above.depth, place=above.index)
+                self._by_id[control.id] = replace(said, depth=above.depth, index=above.index)
             else:
                 self._by_id[control.id] = said
                 held = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})

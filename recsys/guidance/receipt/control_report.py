@@ -160,7 +160,7 @@ def _with_cause(
 ) -> ControlOutcome:
     want = shortfall_of(bounds, c, controls[c].control) if cause.violated_alone_by else None
     named = _control_names(controls, controls[c], cause)
-    return replace(told, by=by, cause=cause, want=want, missing=want.count if want else 0, conflicts=named)
+    return replace(told, by=by, cause=cause, shortage=want, shortfall=want.count if want else 0, conflicts=named)
 
 
 def _control_names(controls: Sequence[SourcedControl], own: SourcedControl, cause: ConflictSet) -> tuple[str, ...]:

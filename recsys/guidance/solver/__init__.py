@@ -1,1 +1,1 @@
-"""TODO."""
+"""Finds the best page under constraints, relaxing controls by priority where no page is feasible."""

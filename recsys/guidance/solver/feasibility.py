@@ -70,7 +70,7 @@ def find_feasible(
     problem = presolve(value, attention, bounds)
     if not problem.possible:
         return FeasibilityResult(None, settled=True)
-    state, page = depth_first(problem, haste.depth_first)
+    state, page = search_depth_first(problem, haste.depth_first)
     if page is not None:
         return FeasibilityResult(problem.item[page], settled=True)
     if state == DONE:
@@ -137,7 +137,7 @@ def build_ordered(value: F64, attention: F64, bounds: PageConstraints, order: I6
     )  # fmt: skip
 
 
-def depth_first(problem: ReducedProblem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, I32 | None]:
+def search_depth_first(problem: ReducedProblem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, I32 | None]:
     """The search that remembers dead ends: whether it was complete, and a page of the problem's items."""
     family = np.arange(len(problem.twin), dtype=np.int32)
     for i, twin in enumerate(problem.twin):

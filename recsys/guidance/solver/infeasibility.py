@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recsys.domain.types import I32, Bool
-from recsys.guidance.solver.feasibility import _dual_infeasible, by_prices, depth_first
+from recsys.guidance.solver.feasibility import _dual_infeasible, by_prices, search_depth_first
 from recsys.guidance.solver.kernels.dfs import DONE
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.presolve import ReducedProblem, presolve
@@ -87,7 +87,7 @@ def exists(bounds: PageConstraints) -> bool | None:
 
 
 def _searched(problem: ReducedProblem, nodes: int) -> bool | None:
-    done, page = depth_first(problem, nodes)
+    done, page = search_depth_first(problem, nodes)
     return True if page is not None else False if done == DONE else None
 
 

@@ -23,7 +23,14 @@ from typing import Literal
 import numpy as np
 
 from recsys.domain.types import F64, I32
-from recsys.guidance.solver.feasibility import NONE, UNLIMITED, SearchBudget, build_ordered, depth_first, find_feasible
+from recsys.guidance.solver.feasibility import (
+    NONE,
+    UNLIMITED,
+    SearchBudget,
+    build_ordered,
+    find_feasible,
+    search_depth_first,
+)
 from recsys.guidance.solver.kernels.instance import Instance
 from recsys.guidance.solver.kernels.page_search import State, is_optimal, refine, solve_without_rows, start, step_size
 from recsys.guidance.solver.kernels.sensitivity import leave_one_out, price_report
@@ -34,7 +41,7 @@ from recsys.guidance.solver.presolve import presolve
 from recsys.guidance.solver.relaxation import Relaxation, relax, relaxation, violations
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 
-__all__ = ["EFFORTS", "PageConstraints", "Effort", "Solution", "is_late_after", "solve", "warm"]
+__all__ = ["EFFORTS", "Effort", "PageConstraints", "Solution", "is_late_after", "solve", "warm"]
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ def warm() -> None:
     value, attention = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 0.5])
     solve(value, attention, bounds)
     find_feasible(value, attention, bounds)
-    depth_first(presolve(value, attention, bounds))
+    search_depth_first(presolve(value, attention, bounds))
 
 
 def is_late_after(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
@@ -290,7 +297,7 @@ def _with_counts(bounds: PageConstraints, solution: Solution) -> Solution:
     """What was relaxed in haste by more than the page breaks is not said to have given way so far."""
     by = bounds.violated_by(solution.chosen)
     settled = (solution.minimal_proven & (by == solution.relaxed)) | (by <= violations(bounds, by))
-    return replace(solution, relaxed=by, settled=settled)
+    return replace(solution, relaxed=by, minimal_proven=settled)
 
 
 def _unoptimised(value: F64, attention: F64, kept: Relaxation) -> Solution:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from serving.api.body import read_bytes
-from serving.api.dependencies import EventIntake
+from serving.api.dependencies import Intake
 from serving.api.strict_query import STRICT_QUERY
 from serving.schemas.batch_result import BatchResult
 from serving.schemas.problems import documented, problem
@@ -70,7 +70,7 @@ router = APIRouter(tags=["events"], dependencies=STRICT_QUERY)
 )
 async def post_events(
     request: Request,
-    intake: EventIntake,
+    intake: Intake,
     form: Annotated[Literal["segment", "activitystreams"] | None, Query(alias="format")] = None,
 ) -> Response:
     body = await read_bytes(request)

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from serving.api.auth import EDITORS_ONLY
 from serving.api.body import read_json
-from serving.api.dependencies import Control, EventIntake, Paging
+from serving.api.dependencies import Control, Intake, Paging
 from serving.api.pagination import PageQuery
 from serving.api.routes.events import batch_response
 from serving.api.strict_query import STRICT_QUERY
@@ -62,7 +62,7 @@ router = APIRouter(tags=["catalogue"], dependencies=STRICT_QUERY)
     openapi_extra=BODY,
     dependencies=EDITORS_ONLY,
 )
-async def upsert(request: Request, intake: EventIntake, author: Actor = "api") -> Response:
+async def upsert(request: Request, intake: Intake, author: Actor = "api") -> Response:
     body = await read_json(request)
     return batch_response(request, await run_in_threadpool(intake.items, body, author), "items", 200)
 

@@ -152,7 +152,7 @@ def _world(snapshot: Snapshot, none: CompiledPolicy) -> ServingSnapshot:
     open_ones = (world for outlet, world in snapshot.serving_snapshots.items() if outlet not in snapshot.closed)
     world = next(open_ones, None)
     return world or replace(
-        ServingSnapshot.of(snapshot.catalog, snapshot.stats, snapshot.model, none), steered=snapshot.prices
+        ServingSnapshot.of(snapshot.catalog, snapshot.stats, snapshot.model, none), prices=snapshot.prices
     )
 
 

@@ -230,7 +230,7 @@ def test_a_rising_item_shows_and_a_hidden_one_too() -> None:
     some = replace(
         stats(),
         visits=np.full(len(IDS), 100.0, np.float32),
-        lately=np.array([50.0, 100 * FAST_HALF_LIFE_S / HALF_LIFE_S, 0, 0, 0, 0, 0, 0], np.float32),
+        recent=np.array([50.0, 100 * FAST_HALF_LIFE_S / HALF_LIFE_S, 0, 0, 0, 0, 0, 0], np.float32),
         impressions=np.full(len(IDS), 1000.0, np.float32),
         hides=np.array([100.0, *[0.0] * (len(IDS) - 1)], np.float32),
     )

@@ -24,7 +24,7 @@ from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
 from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARTITIONS = 3
 
 

@@ -82,7 +82,7 @@ def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
     state = ControllerState.first(0.1, 0.0)
     for seen in course:
         state = update(state, seen, sign=sign, max_price=MAX, slope=8.0)
-    frozen, at, gains = state.limited_s, course[-1].at, Gains()
+    frozen, at, gains = state.limited_price, course[-1].at, Gains()
     still = Measurement(state.progress, 1.0, 0.0, 0.0, at)
     for wait_s in waits:
         at += wait_s
@@ -196,7 +196,7 @@ def test_a_lag_that_is_being_made_up_for_is_not_answered_twice(lag: float, low: 
     seen = Measurement(0.5, 0.5 + sign * lag, 0.5, 0.02, 60.0)
     dear, cheap = (
         update(
-            replace(ControllerState.first(0.2, 0.0), progress=0.499, flight=((0.49, price),)),
+            replace(ControllerState.first(0.2, 0.0), progress=0.499, in_flight=((0.49, price),)),
             seen,
             sign=sign,
             max_price=MAX,

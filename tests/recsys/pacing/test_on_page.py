@@ -49,7 +49,7 @@ def steered(catalog, stats: ItemStats, model) -> ServingSnapshot:
 
 
 def page(world: ServingSnapshot, says: ActivePrices, viewer: ViewerState | None = None, query: Query = QUERY) -> Page:
-    return Engine(columns).run(query, viewer, replace(world, steered=says))
+    return Engine(columns).run(query, viewer, replace(world, prices=says))
 
 
 def ids(page: Page) -> set[str]:

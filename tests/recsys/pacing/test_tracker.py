@@ -155,7 +155,7 @@ def test_an_amount_without_end_poisons_nothing_and_what_it_poisoned_heals() -> N
     assert stands.amount == 100_000
     assert day.state is not None
     broken = replace(day.state.controller, price=math.nan, integral=math.nan)
-    day.state = replace(day.state, steering=broken, error=math.nan)
+    day.state = replace(day.state, controller=broken, error=math.nan)
     stands = day.until(DAY_S)
     assert stands.delivered == pytest.approx(100_000, rel=0.02)
     assert math.isfinite(stands.pacing_error)
@@ -272,7 +272,7 @@ def test_two_processes_and_a_restart_are_as_one() -> None:
     again, standing = advance(day.target, day.state, counts, Forecast.flat(PER_S), now, TargetOverride())
     assert again == day.state
     assert standing == day.standing
-    later = replace(counts, won=counts.delivered + 50, served=counts.available + 600, upto=now + 60)
+    later = replace(counts, delivered=counts.delivered + 50, available=counts.available + 600, until_offset=now + 60)
     one, _ = advance(day.target, day.state, later, Forecast.flat(PER_S), now + 60, TargetOverride())
     two, _ = advance(day.target, one, later, Forecast.flat(PER_S), now + 60, TargetOverride())
     assert one == two

@@ -120,7 +120,7 @@ def test_chance_in_a_few_slots_is_no_support_for_the_others(catalog: Catalog) ->
     """One slot in a thousand was left to chance, the draft shows what the log never could: no estimate."""
     asked, after, _ = _logged_world(chance=False, n=1000)
     assert asked[0].page is not None
-    asked[0] = replace(asked[0], logged=replace(asked[0].page, propensity=(0.5,)))
+    asked[0] = replace(asked[0], page=replace(asked[0].page, propensity=(0.5,)))
     said = off_policy(asked, after, catalog, weights(range(1000)))
     assert said is not None
     assert said.plays is None

@@ -151,7 +151,7 @@ def test_a_new_target_has_no_price_and_says_so(study_of: Callable[..., Study]) -
     assert (line.value, line.tried, line.action, line.origin) == (None, 0, "exposure_target", "cn.zj")
     assert "has no price before it runs" in line.note
     assert last.complete
-    steered = replace(fresh, world=replace(fresh.world, steered=ActivePrices({"cn.zj/aim": 3.0})))
+    steered = replace(fresh, world=replace(fresh.world, prices=ActivePrices({"cn.zj/aim": 3.0})))
     *_, last = replay(steered)
     line = {control.id: control for control in last.report().controls}["aim"]
     assert (line.tried, line.action, line.origin) == (12, "exposure_target", "cn.zj")

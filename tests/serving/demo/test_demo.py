@@ -12,7 +12,7 @@ from subprocess import PIPE
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def command(home: Path, *flags: str) -> list[str]:

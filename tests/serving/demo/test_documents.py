@@ -14,7 +14,7 @@ from serving.demo.policies import newsroom_items
 from serving.demo.steps import policy_text
 from serving.snapshot.profiles import read_policy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ANCHOR = 1_780_000_000.0
 WORTH = 0.03  # play equivalents, as on the demo's pages
 PAGES = ("docs/for_editors.md", "docs/exposure_targets.md", "README.md", "README.zh-CN.md")

@@ -285,4 +285,4 @@ def test_the_order_of_two_equal_parents_rules_stays_when_a_child_asks_more_of_on
         "b@cn",
         "b",
     ]
-    assert replace(merge_policies([low]).controls[0], place=9).alias == "b"
+    assert replace(merge_policies([low]).controls[0], index=9).alias == "b"

@@ -152,7 +152,7 @@ def test_slots_whose_attention_does_not_fall_are_solved_too(instance_of: Make, o
 
 def test_a_page_without_slots_is_found_at_once() -> None:
     """The compiled search counts on a first slot."""
-    state, page = existence.depth_first(presolve(np.ones(4), np.ones(0), PageConstraints.free(np.arange(4), 0)))
+    state, page = existence.search_depth_first(presolve(np.ones(4), np.ones(0), PageConstraints.free(np.arange(4), 0)))
     assert (state, len(page) if page is not None else None) == (existence.DONE, 0)
 
 
@@ -218,7 +218,7 @@ def test_when_patience_is_at_an_end_nothing_is_looked_for_any_more(
         return None, True
 
     monkeypatch.setattr(existence, "by_prices", by_prices_alone)
-    monkeypatch.setattr(existence, "depth_first", None)
+    monkeypatch.setattr(existence, "search_depth_first", None)
     relaxed = 0
     for seed in range(40):
         value, attention, bounds = instance_of(seed, 30, 8)
