@@ -92,7 +92,7 @@ class _SolvedPage:
     def relaxes_hard_control(self, policy: CompiledPolicy) -> bool:
         """Whether a control gives way that is more than a wish."""
         return any(
-            policy.controls[c].control.enforcement != "soft" for c in np.flatnonzero(self.solution.relaxed).tolist()
+            policy.controls[c].control.enforcement != "preferred" for c in np.flatnonzero(self.solution.relaxed).tolist()
         )
 
 
@@ -268,7 +268,7 @@ class Engine:
                 batch = solved.batch
                 last = without_ranker(ask, batch, FallbackLevel.EDITORIAL)
             if not page.receipt.legal_kept:
-                broken = [line.id for line in page.receipt.controls if line.hardness == "legal" and line.by]
+                broken = [line.id for line in page.receipt.controls if line.enforcement == "legal" and line.by]
                 error = f"no page keeps the legal controls {', '.join(broken)}: the editorial page answers"
                 page = self._page(ask, policy, self._solve(ask, policy, last), FallbackLevel.EDITORIAL)
         except Exception as failure:  # a fault of ours or of the model: the page must come, and the operator must know

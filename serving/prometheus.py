@@ -129,8 +129,8 @@ class Metrics:
             ["outlet", "placement", "control", "measure"],
             **latest,
         )
-        self.cocoon = Gauge(
-            "mainstay_cocoon_index",
+        self.concentration = Gauge(
+            "mainstay_concentration_index",
             "How concentrated what a region's viewers are shown is: 0 as wide as what is on offer, 1 one kind only",
             ["region"],
             **latest,

@@ -3,13 +3,14 @@ caps, spacing, pins. Every instance is a function of its family and seed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
 
-from recsys.domain.types import F64, I64, Bool
+from recsys.domain.types import F64, I32, I64, Bool
 from recsys.guidance.solver.page_constraints import PageConstraints
 
 

@@ -171,11 +171,11 @@ def _case(seed: int) -> Any:
 outlet: cn.zj
 weights: {{worth: {rng.choice([0.0, 0.1])}}}
 controls:
-  - {{id: floor, action: share, where: {{label: a}}, at_least: {rng.integers(1, 6) * 10}%, prefixes: every}}
-  - {{id: top, action: share, where: {{label: b}}, at_least: {rng.integers(1, 3)}, prefixes: [4]}}
-  - {{id: ads, action: share, where: {{label: c}}, at_most: {rng.integers(1, 4) * 10}%, hardness: legal}}
+  - {{id: floor, action: quota, where: {{label: a}}, at_least: {rng.integers(1, 6) * 10}%, prefixes: every}}
+  - {{id: top, action: quota, where: {{label: b}}, at_least: {rng.integers(1, 3)}, prefixes: [4]}}
+  - {{id: ads, action: quota, where: {{label: c}}, at_most: {rng.integers(1, 4) * 10}%, enforcement: legal}}
   - {{id: topics, action: cap, attribute: topic, at_most: {rng.integers(2, 5)}}}
-  - {{id: apart, action: space, attribute: provider, at_most: 1, within: {rng.integers(2, 4)}}}
+  - {{id: apart, action: spacing, attribute: provider, at_most: 1, within: {rng.integers(2, 4)}}}
   - {{id: lead, action: pin, item: i{rng.integers(60)}, slot: {rng.integers(1, 4)}}}
 """
             )
@@ -239,7 +239,7 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
             line["required"][which] = (line["required"][which] or 0) + int(rng.integers(1, 4))
         elif what == "status":
             line["status"] = str(
-                rng.choice([s for s in ("met", "binding", "relaxed", "impossible") if s != line["status"]])
+                rng.choice([s for s in ("met", "active", "relaxed", "infeasible") if s != line["status"]])
             )
         else:
             line[what] = _changed(line[what], rng)

@@ -36,12 +36,12 @@ DRAFT = """
 outlet: cn.zj.hz
 weights: {originality: 0.02, public_value: 0.03}
 controls:
-  - {id: local-top, action: share, where: {locality: viewer}, at_least: 2, prefixes: [5], on: {surfaces: [home, hot]}}
-  - {id: culture, action: share, where: {label: culture}, at_least: 0.15, prefixes: every}
+  - {id: local-top, action: quota, where: {locality: viewer}, at_least: 2, prefixes: [5], on: {surfaces: [home, hot]}}
+  - {id: culture, action: quota, where: {label: culture}, at_least: 0.15, prefixes: every}
   - {id: one-topic, action: cap, attribute: topic, at_most: 4}
-  - {id: dispersal, action: space, attribute: provider, at_most: 2, within: 3}
+  - {id: dispersal, action: spacing, attribute: provider, at_most: 2, within: 3}
 """
-UNMET = DRAFT + "  - {id: too-much, action: share, where: {all: [{label: culture}, {kind: live}]}, at_least: 0.4}\n"
+UNMET = DRAFT + "  - {id: too-much, action: quota, where: {all: [{label: culture}, {kind: live}]}, at_least: 0.4}\n"
 
 
 def main() -> None:

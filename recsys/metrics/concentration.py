@@ -1,4 +1,4 @@
-"""The cocoon index: how concentrated, over time, is what a viewer is shown?
+"""The concentration index: how concentrated, over time, is what a viewer is shown?
 
     index = (1/HHI_offer - 1/HHI_viewer) / (1/HHI_offer - 1)
 
@@ -29,7 +29,7 @@ def concentration_index(shown: F64, offer: F64) -> float:
 
     shown, offer  [G]  attention-weighted mass of each kind, over the stretch of time; what is on offer
 
-    >>> cocoon_index(np.array([9.0, 0.0, 0.0]), np.ones(3)), cocoon_index(np.ones(3), np.ones(3))
+    >>> concentration_index(np.array([9.0, 0.0, 0.0]), np.ones(3)), concentration_index(np.ones(3), np.ones(3))
     (1.0, 0.0)
     """
     wide, narrow = effective_number(offer), effective_number(shown)

@@ -83,7 +83,7 @@ def compute_metrics(pages: Sequence[PageView], catalog: Catalog, target: F64 | N
         "intra_list_diversity": _mean(intra_list_diversity(label[page.row]) for page in pages),
         "radio_representation": _mean(representation(label[page.row], offer) for page in pages),
         "radio_fragmentation": fragmentation(ranked),
-        "cocoon_index": _concentration(pages, of_page, offer),
+        "concentration_index": _concentration(pages, of_page, offer),
     }
 
 
@@ -118,7 +118,7 @@ def _control_metrics(fates: Sequence[ControlOutcome]) -> dict[str, float]:
         "pages": float(len(fates)),
         "satisfied": float(np.mean([fate.by == 0 for fate in fates])),
         "relaxed": status.count("relaxed") / len(fates),
-        "impossible": status.count("impossible") / len(fates),
+        "infeasible": status.count("infeasible") / len(fates),
         "price": float(np.mean([fate.price for fate in fates])),
     }
 

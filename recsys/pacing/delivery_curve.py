@@ -15,7 +15,7 @@ from recsys.domain.types import F64
 from recsys.guidance.policy.schedule import span_of
 from recsys.pacing.forecast import WEEK_S, Forecast, correction
 
-Pacing = Literal["even", "front", "asap", "by_day_part"]
+Pacing = Literal["even", "frontloaded", "asap", "by_day_part"]
 
 GOOD_FAITH = 0.15
 """The forecast is trusted as if this part of the window had been seen to agree with it."""
@@ -50,14 +50,14 @@ def planned(shape: Pacing, done: float) -> float:
     """Part of the amount that should be delivered when part `done` of the traffic is served; both in [0, 1].
 
     even   in step with traffic
-    front  twice the pace at the start, falling evenly to none at the end: reserves against a short evening
+    frontloaded  twice the pace at the start, falling evenly to none at the end: reserves against a short evening
     asap   all at once: the price stays at its limit until the amount is there
 
-    >>> [planned(shape, 0.5) for shape in ("even", "front", "asap")]
+    >>> [planned(shape, 0.5) for shape in ("even", "frontloaded", "asap")]
     [0.5, 0.75, 1.0]
     """
     done = min(max(done, 0.0), 1.0)
-    if shape == "front":
+    if shape == "frontloaded":
         return done * (2.0 - done)
     if shape == "asap":
         return 1.0

@@ -19,7 +19,7 @@ class ControlOutcome:
     control_id: str
     origin: str
     action: str
-    hardness: str
+    enforcement: str
     status: str  # met | binding | relaxed | impossible
     by: int
     shortfall: int
@@ -77,7 +77,7 @@ def summarise(query: Query, page: Page) -> PageSummary:
                 control_id=line.id,
                 origin=line.origin,
                 action=line.action,
-                hardness=line.hardness,
+                enforcement=line.enforcement,
                 status=line.status,
                 by=line.by,
                 shortfall=line.missing,

@@ -49,7 +49,7 @@ def value_limits(policy: CompiledPolicy, query: Query) -> ValueLimits:
     most: dict[tuple[Attribute, bool], int] = {}
     shares = []
     for control in _in_force(policy, query):
-        soft = control.enforcement == "soft"
+        soft = control.enforcement == "preferred"
         if isinstance(control, Cap | Spacing):
             mine = _max_of_value(control, query.slots)
             most[control.attribute, soft] = min(mine, most.get((control.attribute, soft), mine))

@@ -46,10 +46,10 @@ function effective(said) {
     "tr", {},
     h("td", {}, h("b", {}, control.id), h("small", {}, say.one("action", control.action))),
     h("td", {}, outletNamed(origin)),
-    h("td", { class: "whole" }, say.word(`hardness_${control.hardness || "editorial"}`)),
+    h("td", { class: "whole" }, say.word(`hardness_${control.enforcement || "editorial"}`)),
     h("td", { class: "why" }, described(control), control.note ? h("small", {}, control.note) : null),
   ));
-  const heads = ["control", "origin", "hardness", "required"].map((head) => say.word(head));
+  const heads = ["control", "origin", "enforcement", "required"].map((head) => say.word(head));
   $("controls").replaceChildren(rows.length ? table(heads, rows) : h("p", { class: "empty" }, say.word("no_controls")));
   if (said.fault) notice(say.told(said.fault));
 }

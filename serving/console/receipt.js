@@ -12,14 +12,14 @@ export function showReceipt(said) {
     "tr", {},
     h("td", {}, h("b", {}, line.id), h("small", {}, say.one("action", line.action))),
     h("td", {}, outlet(line.origin)),
-    h("td", { class: "whole" }, say.word(`hardness_${line.hardness}`)),
+    h("td", { class: "whole" }, say.word(`hardness_${line.enforcement}`)),
     h("td", { class: "number" }, required(line.required)),
     h("td", { class: "number" }, achieved(line)),
     h("td", { class: "whole" }, pill(line.status), line.by ? ` −${line.by}` : ""),
     h("td", { class: "number" }, cost(price.get(line.id), line.action)),
     h("td", { class: "why" }, say.told(line.reason), line.legal_ref ? h("small", {}, line.legal_ref) : null),
   ));
-  const heads = ["control", "origin", "hardness", "required", "achieved", "status", "price", "why"];
+  const heads = ["control", "origin", "enforcement", "required", "achieved", "status", "price", "why"];
   $("receipt").replaceChildren(table(heads.map((head) => say.word(head)), rows));
 }
 

@@ -38,6 +38,6 @@ class Auditor:
         bounds = self._policy.bounds(query, rows, len(rows), self._catalog.rows(shown))
         broken = bounds.violated_by(np.arange(len(rows), dtype=np.int32))
         broken[bounds.block_control] = bounds.block_member.sum(axis=1)  # items that a block keeps off
-        gave_way = {c["id"] for c in page["receipt"]["controls"] if c["status"] in ("relaxed", "impossible")}
+        gave_way = {c["id"] for c in page["receipt"]["controls"] if c["status"] in ("relaxed", "infeasible")}
         ids = [origin.control.id for origin in self._policy.controls]
         return [control_id for control_id, by in zip(ids, broken, strict=True) if by and control_id not in gave_way]

@@ -13,8 +13,8 @@ from rich.table import Table
 from serving.demo.visit import Visits
 
 SIGNS = {"at_least": "≥", "first_slots": "in first", "at_most": "≤", "within": "in", "slot": "slot"}
-STATUS = {"binding": "shaped it"}
-"""What people read where the API's word also is a hardness."""
+STATUS = {"active": "shaped it"}
+"""What people read where the API's word also is a enforcement."""
 
 SHOWN_LABELS = ("mainstream", "public-service", "local", "commercial", "film")
 
@@ -45,16 +45,16 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
     proof = "proven best" if r["proven"] else f"at most {100 * r['gap']:.2f} % below the best"
     title = f"Its receipt: value {r['value']:.3f} play equivalents, {proof}.\n{cost_of_guidance(r)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("control", "of", "hardness", "asked", "has", "status", "costs"):
+    for heading in ("control", "of", "enforcement", "asked", "has", "status", "costs"):
         table.add_column(heading, no_wrap=heading in ("control", "of"), overflow="fold")
     prices = {price["control_id"]: price for price in r["price"]}
     for control in r["controls"]:
         price = prices.get(control["id"])
-        colour = "green" if control["status"] in ("met", "binding") else "red"
+        colour = "green" if control["status"] in ("met", "active") else "red"
         table.add_row(
             control["id"],
             control["origin"],
-            control["hardness"],
+            control["enforcement"],
             " ".join(f"{SIGNS[word]} {n}" for word, n in control["required"].items() if n is not None),
             _has(control),
             f"[{colour}]{STATUS.get(control['status'], control['status'])}[/{colour}]",
@@ -111,8 +111,8 @@ def figures(
     learned: dict[str, Any], visits: Visits, free: dict[str, Any], guided: dict[str, Any], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Everything of step 4 that is a number."""
-    hard = ("legal", "binding")
-    held = all(c["status"] in ("met", "binding") for c in guided["receipt"]["controls"] if c["hardness"] in hard)
+    hard = ("legal", "mandatory")
+    held = all(c["status"] in ("met", "active") for c in guided["receipt"]["controls"] if c["enforcement"] in hard)
     return {
         "training": learned,
         "pages": visits.pages,

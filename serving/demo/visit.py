@@ -28,8 +28,8 @@ class Visits:
     events: int = 0
     latency_ms: list[float] = field(default_factory=list)
     fallback_levels: dict[str, int] = field(default_factory=dict)
-    statuses: dict[str, int] = field(default_factory=dict)  # of controls on pages: met, binding, relaxed, impossible
-    relaxed: dict[str, dict[str, int]] = field(default_factory=dict)  # relaxed, impossible -> control -> pages
+    statuses: dict[str, int] = field(default_factory=dict)  # of controls on pages: met, active, relaxed, infeasible
+    relaxed: dict[str, dict[str, int]] = field(default_factory=dict)  # relaxed, infeasible -> control -> pages
     undeclared: list[str] = field(default_factory=list)  # controls broken without the receipt saying so
     gaps: list[float] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ def _note(visits: Visits, page: dict[str, Any]) -> None:
     for control in page["receipt"]["controls"]:
         status = control["status"]
         visits.statuses[status] = visits.statuses.get(status, 0) + 1
-        if status in ("relaxed", "impossible"):
+        if status in ("relaxed", "infeasible"):
             ids = visits.relaxed.setdefault(status, {})
             ids[control["id"]] = ids.get(control["id"], 0) + 1
 

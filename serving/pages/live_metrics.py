@@ -87,7 +87,7 @@ class LiveMetrics:
                     figure_of[self.metrics.control_measure, (outlet, placement, control, name)] = figure
         for region, pages in by_region.items():
             figures = _of_many(pages, compute_metrics(pages, catalog))
-            figure_of[self.metrics.cocoon, (region,)] = figures["cocoon_index"]
+            figure_of[self.metrics.concentration, (region,)] = figures["concentration_index"]
         self._publish({series: figure for series, figure in figure_of.items() if np.isfinite(figure)})
 
     def _publish(self, figure_of: Mapping[tuple[Gauge, tuple[str, ...]], float]) -> None:
@@ -134,7 +134,7 @@ def _of_many(pages: Sequence[PageView], figures: dict[str, float]) -> dict[str, 
     remembered = {page.viewer_id for page in pages if len(page.history)}
     few = {
         name
-        for name, of in (("cocoon_index", viewers), ("miscalibration_history", remembered))
+        for name, of in (("concentration_index", viewers), ("miscalibration_history", remembered))
         if len(of) < VIEWERS_MIN
     }
     return {name: float("nan") if name in few else figure for name, figure in figures.items()}

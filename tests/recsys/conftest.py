@@ -27,7 +27,7 @@ POLICY = """
 outlet: cn.zj
 weights: {public_value: 0.2}
 controls:
-  - {id: public, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: binding}
+  - {id: public, action: quota, where: {label: public-service}, at_least: 0.3, prefixes: every, enforcement: mandatory}
   - {id: no-ads, action: block, where: {label: commercial}}
   - {id: one-topic, action: cap, attribute: topic, at_most: 4}
 """

@@ -242,7 +242,7 @@ def test_without_a_lawful_page_the_editorial_page_answers(world: ServingSnapshot
     engine = Engine(columns)  # takes every candidate, so that histories differ in what they rule out only
     law = """
 outlet: cn.zj
-controls: [{id: law, action: share, where: {label: nowhere}, at_least: 2, hardness: legal}]
+controls: [{id: law, action: quota, where: {label: nowhere}, at_least: 2, enforcement: legal}]
 """
     strict = replace(world, policy=compile_policy([parse_policy(law)], world.catalog))
     page = engine.run(query(), viewer((1, "like")), strict)
@@ -265,19 +265,19 @@ def test_what_a_legal_block_hits_stands_on_no_page_and_a_softer_one_lets_in_what
     left = int(rng.integers(4))
     free = set(rng.choice(public, left, replace=False).tolist())
     blocked = set(public) - free
-    for floor, block, by in (("binding", "legal", 0), ("legal", "legal", 0), ("legal", "binding", 4 - left)):
+    for floor, block, by in (("mandatory", "legal", 0), ("legal", "legal", 0), ("legal", "mandatory", 4 - left)):
         said = [
-            "outlet: cn\ncontrols: [{id: floor, action: share, where: {label: public-service}, at_least: 4, "
-            f"hardness: {floor}}}]",
+            "outlet: cn\ncontrols: [{id: floor, action: quota, where: {label: public-service}, at_least: 4, "
+            f"enforcement: {floor}}}]",
             f"outlet: cn.zj\ncontrols: [{{id: court, action: block, where: {{item: [{', '.join(sorted(blocked))}]}}, "
-            f"hardness: {block}}}]",
+            f"enforcement: {block}}}]",
         ]
         policy = compile_policy([parse_policy(text) for text in said], world.catalog)
         page = Engine(columns).run(query(), None, replace(world, policy=policy))
         assert len({slot.item_id for slot in page.items} & blocked) == by
         lines = {line.id: line.by for line in page.receipt.controls}
         assert lines == {"court": by, "floor": 0 if by else 4 - left}
-        assert page.receipt.legal_kept == (floor == "binding" or by > 0)
+        assert page.receipt.legal_kept == (floor == "mandatory" or by > 0)
         if page.receipt.legal_kept:
             assert_no_stage_failed(page)
         else:

@@ -32,7 +32,7 @@ POLICY = """
 outlet: cn
 weights: {public_value: 0.2}
 controls:
-  - {id: floor, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: legal}
+  - {id: floor, action: quota, where: {label: public-service}, at_least: 0.3, prefixes: every, enforcement: legal}
   - {id: one-topic, action: cap, attribute: topic, at_most: 4}
 """
 

@@ -164,7 +164,7 @@ def _words(told: ControlOutcome, slots: int) -> str:
             f"it asks for {told.at_least} of {slots} slots, and only {told.supply} may be shown there: "
             f"{told.shortfall} more such items are needed"
         )
-    if told.kind == "share" and (told.at_least or 0) > slots:
+    if told.kind == "quota" and (told.at_least or 0) > slots:
         return f"it asks for {told.at_least} of {slots} slots"
     return told.reason()
 

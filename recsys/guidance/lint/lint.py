@@ -131,9 +131,9 @@ def _share(here: str, share: Quota) -> Iterator[Finding]:
         yield Finding(f"{here}.at_least", f"the floor of {least:g} is above the cap of {most:g}")
     if least == 0 and most is None:
         yield Finding(f"{here}.at_least", "a floor of 0 asks for nothing", "hint")
-    if share.enforcement == "soft" and isinstance(least, float) and least > PREFERRED_MIN_WARN:
+    if share.enforcement == "preferred" and isinstance(least, float) and least > PREFERRED_MIN_WARN:
         yield Finding(
-            f"{here}.hardness",
+            f"{here}.enforcement",
             f"soft gives way to other controls, never to what it costs: {least:.0%} of every page go to these items, "
             "whatever they are worth to viewers, wherever other controls leave room; a boost leans only so far",
             "hint",

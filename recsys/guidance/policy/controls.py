@@ -18,11 +18,11 @@ from recsys.guidance.policy.schedule import Active, span_of
 from recsys.guidance.policy.yaml_text import Integer, Moment, Number
 from recsys.pacing.delivery_curve import Pacing
 
-Enforcement = Literal["legal", "binding", "editorial", "soft"]
-ENFORCEMENT_ORDER: tuple[Enforcement, ...] = ("legal", "binding", "editorial", "soft")
+Enforcement = Literal["legal", "mandatory", "editorial", "preferred"]
+ENFORCEMENT_ORDER: tuple[Enforcement, ...] = ("legal", "mandatory", "editorial", "preferred")
 """Most important first: what comes later gives way earlier.
 
-Hardness says which control gives way to which where a page cannot keep them all; it never says what one may cost. A
+Enforcement says which control gives way to which where a page cannot keep them all; it never says what one may cost. A
 `soft` control is kept as well wherever a page can keep it, whatever its items are worth to viewers. What may cost only
 so much is a `boost`, or an exposure target with its `max_price`.
 """
@@ -93,7 +93,7 @@ class ControlBase(PolicyModel):
 
     id: Annotated[Id, StringConstraints(pattern=r"^[^\s@]+$")]  # ID@OUTLET is a parent's form beside a tighter one
     enforcement: Enforcement = "editorial"
-    priority: Annotated[Integer, Field(ge=0, le=1000)] = 0  # within a hardness: larger gives way later
+    priority: Annotated[Integer, Field(ge=0, le=1000)] = 0  # within a enforcement: larger gives way later
     on: Scope = Scope()
     active: Active = Active()
     legal_ref: str = ""
@@ -134,7 +134,7 @@ class Quota(ControlBase):
     on the page and down on a prefix, a cap the other way round; with `rounding: strict` always to the stricter side.
     """
 
-    action: Literal["share"]
+    action: Literal["quota"]
     where: Where
     at_least: Amount | None = None
     at_most: Amount | None = None
@@ -161,7 +161,7 @@ class Cap(ControlBase):
 class Spacing(ControlBase):
     """At most so many items of one value of an attribute in any `within` neighbouring slots."""
 
-    action: Literal["space"]
+    action: Literal["spacing"]
     attribute: Attribute
     at_most: Annotated[Integer, Field(ge=1, le=COUNT_MAX)]
     within: Annotated[Integer, Field(ge=2, le=COUNT_MAX)]
@@ -193,9 +193,9 @@ class ExposureTarget(ControlBase):
 
     impressions  attention-weighted: an item looked at with certainty counts 1, one far down the page a fraction
     share        of all attention on the pages it is in force for
-    plan         even: in step with the forecast traffic; front: sooner; asap: at once; by_day_part: as `day_parts` say
+    pacing       even: in step with the forecast traffic; frontloaded: sooner; asap: at once; by_day_part: as `day_parts` say
     tolerance    so far behind or ahead of the plan, as part of the amount, is still "on plan"
-    logic        guaranteed: `last_resort` may be used; best_effort: never more than the price
+    commitment   guaranteed: `last_resort` may be used; best_effort: never more than the price
     max_price    play equivalents per unit of attention that it may cost at most
     last_resort  least share of (or number of items on) each page, once the price alone will not do; guaranteed only
     like         id of a target of this policy whose prices it begins with
@@ -243,7 +243,7 @@ class ExposureTarget(ControlBase):
         if (self.pacing == "by_day_part") != bool(self.day_parts):
             raise ValueError("day_parts belong to plan: by_day_part, and it needs them")
         if self.last_resort is not None and (self.commitment != "guaranteed" or self.bound != "at_least"):
-            raise ValueError("a last resort belongs to logic: guaranteed and bound: at_least")
+            raise ValueError("a last resort belongs to commitment: guaranteed and bound: at_least")
         if self.where.about_viewer:
             raise ValueError("a target is about the same items for all viewers: locality: viewer cannot be meant")
         return self

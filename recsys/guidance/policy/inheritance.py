@@ -4,9 +4,9 @@ A child adds controls, and may say a parent's control anew under the same id: ti
 parent's is neither `legal` nor `binding`. Where a child loosens what it may not, the parent's control stays in force
 (guidance fails closed) and `lint` tells the child's editors.
 
-Who gives way where a page cannot keep everything is one order for all: what is softer first; within one hardness what
+Who gives way where a page cannot keep everything is one order for all: what is softer first; within one enforcement what
 was said further down the line of outlets, then the lower priority, then what the text has later (a profile's before its
-policy's own). Blocks come first within their hardness: they yield to harder controls only. So no child makes a parent's
+policy's own). Blocks come first within their enforcement: they yield to harder controls only. So no child makes a parent's
 control give way by one slot more, but by what is harder, or by a block that is as hard. Where a child asks more of a
 firm control under its own id, the parent's own form stays in force beside it, as `ID@OUTLET`; a parent's firm target so
 keeps its key, amount and frequency cap on the child's pages.
@@ -35,7 +35,7 @@ from recsys.guidance.policy.policy import Policy
 from recsys.guidance.policy.profiles import Profile
 from recsys.guidance.policy.subsumption import subsumes
 
-HARD = ("legal", "binding")
+HARD = ("legal", "mandatory")
 INDEX = "where and when it is in force may not change"
 
 
@@ -65,11 +65,11 @@ class SourcedControl:
     @property
     def importance(self) -> tuple[int, bool, int, int, int]:
         """Sorts the most important first; a control that stands later gives way earlier."""
-        hardness = ENFORCEMENT_ORDER.index(self.control.enforcement)
-        return hardness, not isinstance(self.control, Block), self.depth, -self.control.priority, self.index
+        enforcement = ENFORCEMENT_ORDER.index(self.control.enforcement)
+        return enforcement, not isinstance(self.control, Block), self.depth, -self.control.priority, self.index
 
     def outranks(self, other: SourcedControl) -> bool:
-        """Whether its hardness alone puts it before the other."""
+        """Whether its enforcement alone puts it before the other."""
         return ENFORCEMENT_ORDER.index(self.control.enforcement) < ENFORCEMENT_ORDER.index(other.control.enforcement)
 
 
@@ -226,7 +226,7 @@ def _all_weakened(parent: Control, child: Control) -> Iterator[str]:
 
 def _weakens_weight(parent: Control, child: Control) -> str | None:
     if ENFORCEMENT_ORDER.index(child.enforcement) > ENFORCEMENT_ORDER.index(parent.enforcement):
-        return f"its hardness may not sink to {child.enforcement}"
+        return f"its enforcement may not sink to {child.enforcement}"
     if child.enforcement == parent.enforcement and child.priority < parent.priority:
         return f"its priority may not sink below {parent.priority}"
     return None
@@ -309,7 +309,7 @@ def _contradicts(floor: float, cap: float) -> bool:
 
 def _weakens_target(parent: ExposureTarget, child: ExposureTarget) -> str | None:
     """Whose amount may be tightened, and all else stays."""
-    free = {"id", "hardness", "priority", "note", "impressions", "share", "max_price", "tolerance"}
+    free = {"id", "enforcement", "priority", "note", "impressions", "share", "max_price", "tolerance"}
     if parent.model_dump(exclude=free) != child.model_dump(exclude=free):
         return "of an exposure target only amount, tolerance and price may change"
     asked, wanted = parent.impressions or parent.share, child.impressions or child.share

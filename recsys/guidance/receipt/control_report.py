@@ -15,7 +15,7 @@ from recsys.guidance.receipt.shortfall import Shortfall, shortfall_of
 from recsys.guidance.solver.infeasibility import Causes, ConflictSet
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution, max_in_window
 
-Status = Literal["met", "binding", "relaxed", "impossible"]
+Status = Literal["met", "active", "relaxed", "infeasible"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ControlOutcome:
     cause, conflicts  why it gave way, and the more important controls that left no room, in words
     """
 
-    kind: str  # "share" | "cap" | "space" | "pin" | "block" | "free": nothing is asked of this page alone
+    kind: str  # "quota" | "cap" | "spacing" | "pin" | "block" | "free": nothing is asked of this page alone
     slots: int  # of the page
     achieved: int
     supply: int
@@ -49,8 +49,8 @@ class ControlOutcome:
     def status(self) -> Status:
         """Kept or not, and whether it could have been kept if no other control were in force."""
         if not self.by:
-            return "binding" if self.by_choice else "met"
-        return "impossible" if self.shortage else "relaxed"
+            return "active" if self.by_choice else "met"
+        return "infeasible" if self.shortage else "relaxed"
 
     @property
     def kind_of_cause(self) -> Literal["supply", "slots", "itself", "controls", "unknown"]:
@@ -68,7 +68,7 @@ class ControlOutcome:
         got = f"slot {self.slot}" if self.kind == "pin" else self._achieved_text()
         if self.status == "met":
             return self._position_text("; it would have stood there anyway") or f"{got}; it would have held anyway"
-        if self.status == "binding":
+        if self.status == "active":
             return self._position_text("") or f"{got}; it shaped this page"
         if self.shortage:
             rest = f"; beyond that: {self._conflict()}" if self.conflicts else ""
@@ -213,7 +213,7 @@ def _rows(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> Control
     """A share has one row."""
     rows = np.flatnonzero(bounds.row_control == c)
     if not len(rows) or not bounds.slots:
-        return ControlOutcome("share", bounds.slots, 0, len(bounds), 0, shaped)
+        return ControlOutcome("quota", bounds.slots, 0, len(bounds), 0, shaped)
     counts = bounds.member[rows][:, chosen].sum(axis=1)
     supply = int(bounds.member[rows[0]].sum())
     least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
@@ -221,7 +221,7 @@ def _rows(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> Control
     early = due if least and due < bounds.slots else None
     free = not least and bool((bounds.upper[rows[0]] >= np.arange(1, bounds.slots + 1)).all())
     return ControlOutcome(
-        "free" if free and len(rows) == 1 else "share",
+        "free" if free and len(rows) == 1 else "quota",
         bounds.slots,
         int(counts.max()),
         supply,

@@ -85,7 +85,7 @@ class ControlLine(Part):
     id: str
     origin: str
     action: str
-    hardness: Enforcement
+    enforcement: Enforcement
     priority: int
     required: Required
     achieved: int
@@ -193,7 +193,7 @@ def write_receipt(
         gap=relative_gap(bound, solution.value),
         proven=solution.proven or bound - solution.value <= NEAR * (1.0 + abs(bound)),
         moved=tuple(_moves(policy, bounds, solution, batch, plain, catalog)),
-        legal_kept=not any(line.hardness == "legal" and line.by for line in controls),
+        legal_kept=not any(line.enforcement == "legal" and line.by for line in controls),
     )
 
 
@@ -257,7 +257,7 @@ def _line(policy: CompiledPolicy, c: int, told: ControlOutcome, solution: Soluti
         id=control.id,
         origin=origin.outlet,
         action=control.action,
-        hardness=control.enforcement,
+        enforcement=control.enforcement,
         priority=control.priority,
         required=Required(
             at_least=told.at_least,

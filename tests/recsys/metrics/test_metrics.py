@@ -110,8 +110,8 @@ def test_a_page_like_the_history_is_calibrated_and_one_kind_only_is_a_cocoon(cat
     strange = compute_metrics([seen(catalog, film, history=np.flatnonzero(catalog.label_subtree("news")))], catalog)
     assert mirrored["miscalibration_history"] < 0.05 < 0.3 < strange["miscalibration_history"]
     assert (
-        compute_metrics([seen(catalog, film)], catalog)["cocoon_index"]
-        > compute_metrics([seen(catalog, wide)], catalog)["cocoon_index"]
+        compute_metrics([seen(catalog, film)], catalog)["concentration_index"]
+        > compute_metrics([seen(catalog, wide)], catalog)["concentration_index"]
     )
     assert np.isnan(compute_metrics([seen(catalog, wide)], catalog)["miscalibration_history"])
 
@@ -125,12 +125,12 @@ def test_controls_are_counted_on_the_pages_where_they_were_in_force(catalog: Cat
     fates = [
         ControlOutcome("a", "met"),
         ControlOutcome("a", "relaxed", 2, 0.5),
-        ControlOutcome("a", "impossible", 1),
-        ControlOutcome("b", "binding", 0, 0.1),
+        ControlOutcome("a", "infeasible", 1),
+        ControlOutcome("b", "active", 0, 0.1),
     ]
     said = control_measures([seen(catalog, [1], fates=(fate,)) for fate in fates])
     assert said["a"] == pytest.approx(
-        {"pages": 3, "satisfied": 1 / 3, "relaxed": 1 / 3, "impossible": 1 / 3, "price": 1 / 6}
+        {"pages": 3, "satisfied": 1 / 3, "relaxed": 1 / 3, "infeasible": 1 / 3, "price": 1 / 6}
     )
     assert said["b"]["satisfied"] == 1
 

@@ -126,10 +126,10 @@ def test_a_target_out_of_reach_is_told_with_the_figures(catalog: Catalog) -> Non
 
 
 def test_a_child_may_ask_more_of_a_firm_target_and_not_less() -> None:
-    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, hardness: binding")
+    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, enforcement: mandatory")
     assert weakens(firm, firm.model_copy(update={"share": 0.3})) is None
     assert "not less" in (weakens(firm, firm.model_copy(update={"share": 0.1})) or "")
-    assert "may change" in (weakens(firm, firm.model_copy(update={"plan": "front"})) or "")
+    assert "may change" in (weakens(firm, firm.model_copy(update={"pacing": "frontloaded"})) or "")
     assert "sink below" in (weakens(firm, firm.model_copy(update={"max_price": 0.1})) or "")
     child = Policy(outlet="cn.zj", controls=(firm.model_copy(update={"share": 0.1}),))
     kept = merge_policies([Policy(outlet="cn", controls=(firm,)), child]).controls
@@ -137,12 +137,12 @@ def test_a_child_may_ask_more_of_a_firm_target_and_not_less() -> None:
 
 
 def test_a_target_that_stands_beside_the_parents_is_told(catalog: Catalog) -> None:
-    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, hardness: binding")
+    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, enforcement: mandatory")
     parent, own = Policy(outlet="cn", controls=(firm,)), firm.model_copy(update={"share": 0.3})
     (found,) = lint([parent, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW)
     assert (found.where, found.level) == ("controls[0].id", "hint")
     assert "goes on here as t@cn" in found.message
     kept = {origin.control.id for origin in merge_policies([parent, Policy(outlet="cn.zj", controls=(own,))]).controls}
     assert kept == {"t", "t@cn"}  # as it says
-    soft = Policy(outlet="cn", controls=(firm.model_copy(update={"hardness": "editorial"}),))
+    soft = Policy(outlet="cn", controls=(firm.model_copy(update={"enforcement": "editorial"}),))
     assert lint([soft, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW) == ()

@@ -54,7 +54,7 @@ def test_a_new_outlet_is_forecast_from_its_second_day_and_the_running_hour_does_
     assert fit({}, 0.0).rate.tolist() == Forecast.flat().rate.tolist()
 
 
-@given(st.sampled_from(["even", "front", "asap"]), st.floats(0, 1), st.floats(0, 1))
+@given(st.sampled_from(["even", "frontloaded", "asap"]), st.floats(0, 1), st.floats(0, 1))
 def test_plans_never_fall_and_end_whole(shape: str, a: float, b: float) -> None:
     a, b = sorted((a, b))
     assert planned(shape, a) <= planned(shape, b)  # type: ignore[arg-type]

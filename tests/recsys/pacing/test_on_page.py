@@ -27,9 +27,9 @@ SINCE = (NOW - timedelta(days=1)).isoformat()
 POLICY = f"""
 outlet: cn.zj
 controls:
-  - {{id: public, action: share, where: {{label: public-service}}, at_least: 0.3, prefixes: every, hardness: legal}}
+  - {{id: public, action: quota, where: {{label: public-service}}, at_least: 0.3, prefixes: every, enforcement: legal}}
   - {{id: few, action: exposure_target, where: {{item: [i55, i56]}}, impressions: 500, from: {SINCE}, by: {BY},
-      logic: guaranteed, last_resort: 0.1}}
+      commitment: guaranteed, last_resort: 0.1}}
   - {{id: music, action: exposure_target, where: {{label: music}}, share: 0.2, from: {SINCE}, by: {BY},
       frequency_cap: {{impressions: 2, per: day}}}}
   - {{id: less-news, action: exposure_target, where: {{label: news}}, share: 0.1, bound: at_most, from: {SINCE},
@@ -79,7 +79,7 @@ def test_a_price_brings_an_item_that_retrieval_would_not(steered: ServingSnapsho
 def test_no_price_breaks_a_hard_control(steered: ServingSnapshot) -> None:
     made = page(steered, ActivePrices({NEWS: 9.0, MUSIC: 9.0, FEW: 9.0}))
     assert made.receipt.legal_kept
-    assert all(line.status in ("met", "binding") for line in made.receipt.controls if line.id == "public")
+    assert all(line.status in ("met", "active") for line in made.receipt.controls if line.id == "public")
 
 
 def test_a_last_resort_is_a_floor_of_the_page(steered: ServingSnapshot) -> None:
@@ -156,7 +156,7 @@ def test_a_parents_firm_target_keeps_key_amount_credit_and_cap_on_its_childs_pag
 outlet: OUTLET
 controls:
   - {{id: hh, action: exposure_target, where: {{label: music}}, impressions: AMOUNT, from: {SINCE}, by: {BY},
-      hardness: binding, frequency_cap: {{impressions: 2, per: day}}}}
+      enforcement: mandatory, frequency_cap: {{impressions: 2, per: day}}}}
 """
     high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500"))
     attention = screen_layout(Screen.MOBILE).attention(12)
@@ -177,5 +177,5 @@ controls:
         assert not ids(page(world, ActivePrices(), seen)) & members(policy, "music"), "the parent's cap goes on"
         member = policy.member(policy.controls[0].control.where, "")[rows]
         assert price_bonus(policy, rows, QUERY, ActivePrices({"cn/hh": 0.2})) == pytest.approx(0.2 * member)
-    soft = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500").replace("binding", "editorial"))
+    soft = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500").replace("mandatory", "editorial"))
     assert [target_key(o) for o in compile_policy([soft, low], catalog).controls] == ["cn.zj/hh"]

@@ -78,7 +78,7 @@ def answering(base: float, per_unit: float) -> Callable[[float], float]:
 AUDIENCE = answering(0.06, 0.4)  # 100,000 of 864,000 need a price of about 0.14
 
 
-@pytest.mark.parametrize("more", [{}, {"impressions": None, "share": 100_000 / WHOLE}, {"plan": "front"}])
+@pytest.mark.parametrize("more", [{}, {"impressions": None, "share": 100_000 / WHOLE}, {"pacing": "frontloaded"}])
 @pytest.mark.parametrize("traffic", [1.0, 0.8])
 def test_a_reachable_target_is_reached_on_plan(more: dict[str, Any], traffic: float) -> None:
     day = Day(target(**more), AUDIENCE, traffic=traffic)
@@ -88,7 +88,7 @@ def test_a_reachable_target_is_reached_on_plan(more: dict[str, Any], traffic: fl
     assert status(fresh) == "unknown yet", "nothing was seen that could be on plan"
     assert status(replace(fresh, delivered=1.0)) == "on plan"
     end = day.until(DAY_S)
-    over = 0.1 if more.get("plan") == "front" else 0.02  # in front, what comes by itself in the end comes on top
+    over = 0.1 if more.get("plan") == "frontloaded" else 0.02  # in front, what comes by itself in the end comes on top
     assert end.amount * 0.98 <= end.delivered <= end.amount * (1 + over)
     assert status(end) == "over"
     assert "reached" in describe(end)

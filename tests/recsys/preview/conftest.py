@@ -21,16 +21,16 @@ ACTIVE = """
 outlet: cn.zj
 weights: {public_value: 0.2}
 controls:
-  - {id: public, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: binding}
+  - {id: public, action: quota, where: {label: public-service}, at_least: 0.3, prefixes: every, enforcement: mandatory}
   - {id: one-topic, action: cap, attribute: topic, at_most: 4}
 """
 DRAFT = """
 outlet: cn.zj
 weights: {public_value: 0.3}
 controls:
-  - {id: public, action: share, where: {label: public-service}, at_least: 0.4, prefixes: every, hardness: binding}
-  - {id: music, action: share, where: {label: music}, at_least: 0.3}
-  - {id: too-much, action: share, where: {all: [{label: news}, {label: public-service}]}, at_least: 0.5}
+  - {id: public, action: quota, where: {label: public-service}, at_least: 0.4, prefixes: every, enforcement: mandatory}
+  - {id: music, action: quota, where: {label: music}, at_least: 0.3}
+  - {id: too-much, action: quota, where: {all: [{label: news}, {label: public-service}]}, at_least: 0.5}
   - {id: one-topic, action: cap, attribute: topic, at_most: 3}
   - {id: no-ads, action: block, where: {label: commercial}}
 """

@@ -74,17 +74,17 @@ def controls_of(rng: np.random.Generator, slots: int, attributes: tuple[str, ...
     """A few floors, a share that is capped, and caps or spacings of attributes; none of them a wish."""
     said: list[dict[str, Any]] = []
     for label in rng.permutation(LABELS)[: rng.integers(1, 4)].tolist():
-        floor = {"action": "share", "where": {"label": label}, "at_least": int(rng.integers(1, slots // 2 + 1))}
+        floor = {"action": "quota", "where": {"label": label}, "at_least": int(rng.integers(1, slots // 2 + 1))}
         said.append({**floor, "at_least": 0.3, "prefixes": "every"} if rng.random() < 0.3 else floor)
     if rng.random() < 0.3:
-        said.append({"action": "share", "where": {"provider": "p0"}, "at_most": int(rng.integers(0, 4))})
+        said.append({"action": "quota", "where": {"provider": "p0"}, "at_most": int(rng.integers(0, 4))})
     for name in rng.permutation(attributes)[: rng.integers(1, 4)].tolist():
         if rng.random() < 0.6:
             said.append({"action": "cap", "attribute": name, "at_most": int(rng.integers(1, 5))})
         else:
-            said.append({"action": "space", "attribute": name, "at_most": 1, "within": int(rng.integers(2, 6))})
+            said.append({"action": "spacing", "attribute": name, "at_most": 1, "within": int(rng.integers(2, 6))})
     for n, control in enumerate(said):
-        control |= {"id": f"c{n}", "hardness": ("legal", "binding", "editorial")[rng.integers(3)]}
+        control |= {"id": f"c{n}", "enforcement": ("legal", "mandatory", "editorial")[rng.integers(3)]}
     return said
 
 
@@ -163,8 +163,8 @@ def dispersed(at_least: int, providers: int) -> ServingSnapshot:
     films += [film(f"b{n}", 1 + n / 10, ["public"], f"t{n % 5}", "p", "s", "cn") for n in range(100)]
     films += [film(f"c{n}", 300 + n, ["public"], f"t{n % 5}", f"p{n}", "s", "cn") for n in range(providers)]
     catalog = Catalog.of(films)
-    floor = {"id": "floor", "action": "share", "where": {"label": "public"}, "at_least": at_least, "hardness": "legal"}
-    cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2, "hardness": "binding"}
+    floor = {"id": "floor", "action": "quota", "where": {"label": "public"}, "at_least": at_least, "enforcement": "legal"}
+    cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2, "enforcement": "mandatory"}
     return ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), None, policy_of([floor, cap], catalog))
 
 
@@ -185,7 +185,7 @@ def test_items_that_are_missing_are_not_looked_for_twice() -> None:
     catalog = Catalog.of(
         film(f"a{n}", n, ["rare"] if n < 2 else ["plain"], "t", f"p{n}", "s", "cn") for n in range(300)
     )
-    floor = {"id": "floor", "action": "share", "where": {"label": "rare"}, "at_least": 5, "hardness": "binding"}
+    floor = {"id": "floor", "action": "quota", "where": {"label": "rare"}, "at_least": 5, "enforcement": "mandatory"}
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2}
     world = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([floor, cap], catalog))
     page = Engine(columns, candidates=40).run(query(10), None, world)
@@ -199,13 +199,13 @@ def test_candidates_of_one_kind_are_seen_before_a_page_is_looked_for() -> None:
     films = [film(f"a{n}", n / 10, ["plain"], "t", "p", "s", "cn") for n in range(200)]
     films += [film(f"b{n}", 100 + n, ["plain"], "t", f"p{n}", "s", "cn") for n in range(100)]
     catalog = Catalog.of(films)
-    cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 1, "hardness": "binding"}
+    cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 1, "enforcement": "mandatory"}
     world = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap], catalog))
     page = Engine(columns).run(query(10), None, world)
     assert [line.by for line in page.receipt.controls] == [0]
     assert stages(page).count(EXPANDED_SUPPLY) == stages(page).count("rank") == 1
     assert stages(page).index(EXPANDED_SUPPLY) < stages(page).index("rank")
-    wish = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap | {"hardness": "soft"}], catalog))
+    wish = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap | {"enforcement": "preferred"}], catalog))
     assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10), None, wish))
     assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10, guided=False), None, world))
 

@@ -130,7 +130,7 @@ def test_the_console_says_everything_in_both_languages() -> None:
         used |= set(re.findall(r'(?:say\.)?word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
     used |= {f"hardness_{one}" for one in get_args(Enforcement)} | set(get_args(Status)) | set(get_args(ReceiptStatus))
     kinds = {"screen": Screen, "surface": Surface, "kind": KINDS, "of": get_args(Attribute), "level": get_args(Level)}
-    kinds |= {"action": ("boost", "block", "pin", "share", "cap", "space", "exposure_target"), "day": DAYS}
+    kinds |= {"action": ("boost", "block", "pin", "quota", "cap", "spacing", "exposure_target"), "day": DAYS}
     used |= {f"{kind}_{one}" for kind, all_of_it in kinds.items() for one in all_of_it}
     acts = ("policy.draft", "policy.publish", "policy.rollback", "items.upsert", "outlet.put")
     used |= {f"did_{one}" for one in (*acts, *(f"target.{one}" for one in ("pause", "resume", "stop", "amount")))}

@@ -90,7 +90,7 @@ def test_of_two_editors_the_second_is_told_of_the_first(service) -> None:
 
 
 def test_a_policy_that_cannot_be_read_is_refused_at_its_fields(shared) -> None:
-    bad = {"outlet": "cn.zj", "controls": [{"id": "a", "action": "share", "where": {"label": "x"}, "at_least": 1.5}]}
+    bad = {"outlet": "cn.zj", "controls": [{"id": "a", "action": "quota", "where": {"label": "x"}, "at_least": 1.5}]}
     for path, body in (("draft", {"policy": bad, "author": "Lin"}), ("lint", {"policy": bad})):
         said = post(shared, path, body)
         findings = said["findings"]
@@ -197,7 +197,7 @@ def _overflow(policy: CompiledPolicy) -> None:
 
 def test_lint_knows_the_parents_in_force(shared) -> None:
     loosened = (
-        "outlet: cn.zj\ncontrols:\n  - {id: floor, action: share, where: {label: public-service}, at_least: 0.1}\n"
+        "outlet: cn.zj\ncontrols:\n  - {id: floor, action: quota, where: {label: public-service}, at_least: 0.1}\n"
     )
     findings = post(shared, "lint", {"text": loosened}, status=200)["findings"]
     assert any("floor" in finding["message"] and "legal" in finding["message"] for finding in findings)

@@ -34,7 +34,7 @@ const line = (id, price, how = "estimate") => ({ id, play_equivalents: price, ho
 const receipt = {
   proven: true, utility: 0.3, utility_without: 0.4, expected_plays: 0.21, expected_plays_without: 0.25, value: 0.5, gap: 0, price: [line("floor", 0.0071), line("cap", 0), line("lead", 4e-6, "resolved")],
   controls: ["floor", "cap", "lead"].map((id) => ({
-    id, action: "share", origin: id === "lead" ? "cn.zj" : "cn", hardness: "legal", status: "met", reason: "held", achieved: 1, achieved_first: null,
+    id, action: "quota", origin: id === "lead" ? "cn.zj" : "cn", enforcement: "legal", status: "met", reason: "held", achieved: 1, achieved_first: null,
     required: { at_least: id === "lead" ? null : 2, at_most: null, slot: id === "lead" ? 1 : null },
   })),
 };

@@ -70,7 +70,7 @@ FIELDS = {
 }  # fmt: skip
 """Fields and values that an editor writes in the policy as they are."""
 
-TYPED = {"boost", "block", "pin", "share", "cap", "space"}
+TYPED = {"boost", "block", "pin", "quota", "cap", "spacing"}
 """Actions, which a refusal lists as they are typed."""
 
 
@@ -86,18 +86,18 @@ def test_a_template_says_what_the_english_says() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "{id: a, action: share, where: {label: x}, at_least: 1.5}",
-        "{id: a, action: share, where: {label: x}, at_least: -1}",
-        "{id: a, action: share, where: {label: x}, at_least: yes}",
-        "{id: a, action: share, where: {label: x}}",
-        "{id: a, action: share, where: {label: x}, at_least: 2, prefixes: every}",
-        "{id: a, action: share, where: {}, at_least: 2}",
-        "{id: a, action: share, where: {age_rating: {}}, at_least: 2}",
-        "{id: a, action: share, where: {age_rating: {at_least: 5, at_most: 3}}, at_least: 2}",
+        "{id: a, action: quota, where: {label: x}, at_least: 1.5}",
+        "{id: a, action: quota, where: {label: x}, at_least: -1}",
+        "{id: a, action: quota, where: {label: x}, at_least: yes}",
+        "{id: a, action: quota, where: {label: x}}",
+        "{id: a, action: quota, where: {label: x}, at_least: 2, prefixes: every}",
+        "{id: a, action: quota, where: {}, at_least: 2}",
+        "{id: a, action: quota, where: {age_rating: {}}, at_least: 2}",
+        "{id: a, action: quota, where: {age_rating: {at_least: 5, at_most: 3}}, at_least: 2}",
         "{id: a, action: sahre, where: {label: x}}",
         "{id: a, where: {label: x}}",
-        "{id: a, action: share, where: {label: x}, at_least: '3'}",
-        "{id: a, action: share, where: {label: x}, at_least: 201}",
+        "{id: a, action: quota, where: {label: x}, at_least: '3'}",
+        "{id: a, action: quota, where: {label: x}, at_least: 201}",
         "{id: a, action: pin, item: 2024, slot: '3'}",
         "{id: a, action: pin, item: x, slot: 2.0}",
         "{id: a, action: block, where: {label: x}, on: {screens: tv}}",
@@ -108,7 +108,7 @@ def test_a_template_says_what_the_english_says() -> None:
         "{id: a, action: block, where: {region: CN}}",
         "{id: a, action: block, where: {label: a//b}}",
         "{id: a, action: block, where: {kind: movie}}",
-        "{id: a, action: block, where: {label: x}, hardness: hard}",
+        "{id: a, action: block, where: {label: x}, enforcement: hard}",
         "{id: a, action: block, where: {label: x}, priority: 2000}",
         "{id: a, action: block, where: {label: x}, active: {from: 2026-10-01}}",
         "{id: a, action: block, where: {label: x}, active: {daily: ['6-24']}}",
@@ -118,7 +118,7 @@ def test_a_template_says_what_the_english_says() -> None:
         "{id: a, action: boost, where: {label: x}, bonus: 2}",
         "{id: a, action: boost, where: {label: x}, bonus: much}",
         "{id: a, action: pin, item: i 1, slot: 0}",
-        "{id: a, action: space, attribute: topic, at_most: 3, within: 3}",
+        "{id: a, action: spacing, attribute: topic, at_most: 3, within: 3}",
         "{id: a, action: exposure_target, where: {label: x}, by: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 3.0, by: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00Z, by: 2026-01-01T00:00Z}",
@@ -145,9 +145,9 @@ def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("{id: a, action: shar, where: {label: x}}", ("boost", "block", "pin", "share", "exposure_target")),
+        ("{id: a, action: shar, where: {label: x}}", ("boost", "block", "pin", "quota", "exposure_target")),
         ("{id: a, where: {label: x}}", ("boost", "exposure_target")),
-        ("{id: a, action: block, where: {label: x}, hardness: hard}", ("legal", "binding", "editorial", "soft")),
+        ("{id: a, action: block, where: {label: x}, enforcement: hard}", ("legal", "mandatory", "editorial", "preferred")),
         ("{id: a, action: block, where: {kind: movie}}", ("film", "live")),
         ("{id: a, action: block, where: {label: x}, on: {screens: [radio]}}", ("tv", "mobile", "outdoor")),
     ],
@@ -161,18 +161,18 @@ def test_words_that_are_typed_stay_as_they_are_typed(said: str, words: tuple[str
         assert re.search(rf"\b{word}\b", told), told
 
 
-LOOSE = "{id: floor, action: share, where: {label: public-service}, "
+LOOSE = "{id: floor, action: quota, where: {label: public-service}, "
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        LOOSE + "at_least: 0.1, prefixes: every, hardness: legal}",
-        LOOSE + "at_least: 0.4, prefixes: every, hardness: soft}",
-        LOOSE + "at_least: 0.4, hardness: legal}",
-        LOOSE + "at_most: 0.4, prefixes: every, hardness: legal}",
+        LOOSE + "at_least: 0.1, prefixes: every, enforcement: legal}",
+        LOOSE + "at_least: 0.4, prefixes: every, enforcement: preferred}",
+        LOOSE + "at_least: 0.4, enforcement: legal}",
+        LOOSE + "at_most: 0.4, prefixes: every, enforcement: legal}",
         "{id: floor, action: cap, attribute: topic, at_most: 2}",
-        "{id: a, action: share, where: {label: film/drma}, at_least: 0.1}",
+        "{id: a, action: quota, where: {label: film/drma}, at_least: 0.1}",
         "{id: a, action: block, where: {axis: {nobility: 0.5}}}",
         "{id: a, action: pin, item: item-999, slot: 2}",
         "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: pin, item: item-1, slot: 3}",
@@ -180,18 +180,18 @@ LOOSE = "{id: floor, action: share, where: {label: public-service}, "
         "{id: a, action: pin, item: item-1, slot: 2}, {id: b, action: block, where: {item: item-1}}",
         "{id: a, action: pin, item: item-0, slot: 1}, {id: b, action: pin, item: item-5, slot: 2}, "
         "{id: c, action: cap, attribute: topic, at_most: 1}",
-        "{id: a, action: share, where: {label: film}, at_least: 0.8, at_most: 0.7}",
-        "{id: a, action: share, where: {label: film}, at_least: 0}",
-        "{id: a, action: share, where: {label: film}, at_most: 1.0}",
+        "{id: a, action: quota, where: {label: film}, at_least: 0.8, at_most: 0.7}",
+        "{id: a, action: quota, where: {label: film}, at_least: 0}",
+        "{id: a, action: quota, where: {label: film}, at_most: 1.0}",
         "{id: a, action: cap, attribute: topic, at_most: 0.0}",
         "{id: a, action: boost, where: {label: film}, bonus: 0}",
         "{id: a, action: boost, where: {kind: [film, article, video]}, bonus: 0.1}",
-        "{id: a, action: share, where: {label: film}, at_least: 0.9}",
-        "{id: a, action: share, where: {item: [item-1, item-2]}, at_least: 0.5}",
-        "{id: a, action: share, where: {item: item-1}, at_least: 0.5, on: {surfaces: [home, hot, list]}}",
-        "{id: a, action: share, where: {label: film}, at_least: 0.4}, {id: b, action: block, where: {label: film}}",
-        "{id: a, action: share, where: {label: film}, at_least: 0.4}, "
-        "{id: b, action: share, where: {label: film}, at_most: 0.2}",
+        "{id: a, action: quota, where: {label: film}, at_least: 0.9}",
+        "{id: a, action: quota, where: {item: [item-1, item-2]}, at_least: 0.5}",
+        "{id: a, action: quota, where: {item: item-1}, at_least: 0.5, on: {surfaces: [home, hot, list]}}",
+        "{id: a, action: quota, where: {label: film}, at_least: 0.4}, {id: b, action: block, where: {label: film}}",
+        "{id: a, action: quota, where: {label: film}, at_least: 0.4}, "
+        "{id: b, action: quota, where: {label: film}, at_most: 0.2}",
         "{id: a, action: block, where: {label: film}, active: {until: 2026-01-01T00:00:00Z}}",
         "{id: a, action: exposure_target, where: {label: film}, share: 1.0, by: 2020-10-08T00:00:00Z}",
     ],
@@ -208,8 +208,8 @@ def test_what_lint_finds(shared: Any, said: str) -> None:
 ABOVE = """
 outlet: cn
 controls:
-  - {id: floor, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: legal}
-  - {id: lead, action: pin, item: item-1, slot: 1, hardness: binding}
+  - {id: floor, action: quota, where: {label: public-service}, at_least: 0.3, prefixes: every, enforcement: legal}
+  - {id: lead, action: pin, item: item-1, slot: 1, enforcement: mandatory}
   - {id: second, action: pin, item: item-2, slot: 2}
 """
 HOT = "on: {surfaces: [home, hot]}"
@@ -221,23 +221,23 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
     [
         ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "takes away item-1, which 'lead' of cn"),
-        ("{id: a, action: block, where: {item: item-1}, hardness: binding}", "so it gives way"),
-        ("{id: a, action: block, where: {label: public-service}, hardness: legal}", "so it gives way"),
-        ("{id: a, action: block, where: {item: item-3}}, {id: b, action: pin, item: item-3, slot: 3, hardness: legal}",
+        ("{id: a, action: block, where: {item: item-1}, enforcement: mandatory}", "so it gives way"),
+        ("{id: a, action: block, where: {label: public-service}, enforcement: legal}", "so it gives way"),
+        ("{id: a, action: block, where: {item: item-3}}, {id: b, action: pin, item: item-3, slot: 3, enforcement: legal}",
          "takes away item-3, which 'b' (legal)"),
         ("{id: a, action: block, where: {kind: [film, series, episode, video, article, audio, live]}}, "
-         "{id: b, action: share, where: {label: film}, at_least: 2, hardness: legal}", "which 'b' (legal) asks 2"),
+         "{id: b, action: quota, where: {label: film}, at_least: 2, enforcement: legal}", "which 'b' (legal) asks 2"),
         (f"{{id: a, action: cap, attribute: topic, at_most: 1, {HOT}}}", "too many of one topic)"),
-        (f"{{id: a, action: space, attribute: kind, at_most: 1, within: 6, {HOT}}}", "too many of one kind together)"),
+        (f"{{id: a, action: spacing, attribute: kind, at_most: 1, within: 6, {HOT}}}", "too many of one kind together)"),
         ("{id: a, action: cap, attribute: kind, at_most: 1}, "
-         "{id: b, action: share, where: {label: film}, at_most: 9, on: {regions: [cn.zj.hz]}}", " more places"),
+         "{id: b, action: quota, where: {label: film}, at_most: 9, on: {regions: [cn.zj.hz]}}", " more places"),
         ("{id: a, action: cap, attribute: kind, at_most: 1, on: {outlets: [cn.zj.hz]}}", "on web home of cn.zj.hz in"),
-        ("{id: a, action: share, where: {not: {label: film}}, at_most: 0.1, on: {screens: [tv, web]}}", " too many)"),
-        ("{id: a, action: share, where: {label: public-service}, at_least: 0.8}", " too few)"),
+        ("{id: a, action: quota, where: {not: {label: film}}, at_most: 0.1, on: {screens: [tv, web]}}", " too many)"),
+        ("{id: a, action: quota, where: {label: public-service}, at_least: 0.8}", " too few)"),
         ("{id: a, action: block, where: {item: item-2}}", "(it cannot stand there)"),
-        ("{id: a, action: share, where: {label: film}, at_least: 0.6, hardness: soft}", "soft gives way"),
-        ("{id: floor, action: share, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
-         "hardness: legal}", "below its own floor"),
+        ("{id: a, action: quota, where: {label: film}, at_least: 0.6, enforcement: preferred}", "soft gives way"),
+        ("{id: floor, action: quota, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
+         "enforcement: legal}", "below its own floor"),
         ("{id: a, action: cap, attribute: topic, at_most: 1, on: {outlets: [cn.sh]}}", "none of them is cn.zj"),
         (FAR.format("regions", ", ".join(f"cn.r{n}" for n in range(20))), "regions only"),
         (FAR.format("outlets", ", ".join(f"cn.zj.r{n}" for n in range(20))), "outlets only"),
@@ -256,7 +256,7 @@ def test_what_a_rehearsal_finds(said: str, part: str) -> None:
 def test_what_a_child_may_say_of_a_block_is_told() -> None:
     high, low = (
         parse_policy(
-            f"outlet: {outlet}\ncontrols: [{{id: a, action: block, where: {{label: {label}}}, hardness: legal}}]"
+            f"outlet: {outlet}\ncontrols: [{{id: a, action: block, where: {{label: {label}}}, enforcement: legal}}]"
         )
         for outlet, label in (("cn", "news"), ("cn.zj", "film"))
     )
@@ -265,15 +265,15 @@ def test_what_a_child_may_say_of_a_block_is_told() -> None:
 
 
 NARROWED, WIDE = ConflictSet(0, (0,), True), ConflictSet(0, (0, 1), False)
-SHARE, CAP, PIN = ("share", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
+SHARE, CAP, PIN = ("quota", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
 BLOCK = ("block", 12, 2, 0, 0, False)
 TOLD = [
     ControlOutcome(*SHARE, at_least=2, first_slots=5, achieved_first=3),
-    ControlOutcome("share", 12, 4, 9, 0, False, at_least=2, at_most=5),
-    ControlOutcome("share", 0, 0, 0, 0, False),
+    ControlOutcome("quota", 12, 4, 9, 0, False, at_least=2, at_most=5),
+    ControlOutcome("quota", 0, 0, 0, 0, False),
     *(
         ControlOutcome(kind, 12, 4, 9, 0, True, at_least=6, session=(1, 12), first_slots=early, achieved_first=early)
-        for kind, early in (("share", None), ("share", 5), ("cap", None))
+        for kind, early in (("quota", None), ("quota", 5), ("cap", None))
     ),
     ControlOutcome("free", 12, 3, 9, 0, False),
     ControlOutcome(*PIN, True, slot=1),
@@ -337,7 +337,7 @@ LIMITED = {"outlook": Projection(0.7, 0.6, 0.8, True)}
         {}, {"begun": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
         {"delivered": 80.0}, {"delivered": 120.0}, {"over": True}, {"over": True, "delivered": 100.0}, LIMITED,
         {**LIMITED, "resort": True}, {"outlook": Projection(1.0, 0.9, 1.1, True)}, {"delivered": 0.0, "progress": 0.001},
-        *({"share": 0.1, "so_far": 0.12, "cap": cap, "delivered": won}
+        *({"quota": 0.1, "so_far": 0.12, "cap": cap, "delivered": won}
             for cap in (False, True) for won in (20.0, 50.0, 80.0)),
         *({"cap": True, **one} for one in (
             {"delivered": 80.0}, {"delivered": 20.0}, {"over": True}, {"over": True, "delivered": 120.0},

@@ -36,4 +36,4 @@ def test_a_policy_in_the_documents_lints_clean(catalog: Catalog, page: str, text
 
 def test_the_editors_page_has_an_example_of_every_control() -> None:
     said = {control.action for page, text in BLOCKS if "editors" in page for control in read_policy(text).controls}
-    assert said == {"share", "cap", "space", "pin", "block", "boost", "exposure_target"}
+    assert said == {"quota", "cap", "spacing", "pin", "block", "boost", "exposure_target"}

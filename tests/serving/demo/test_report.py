@@ -21,9 +21,9 @@ PAGE = {
         "gap": 0.001,
         "price": [{"control_id": IDS[1], "play_equivalents": 0.00001, "how": "estimate"}],
         "controls": [
-            {"id": IDS[0], "origin": "cn", "hardness": "legal", "required": {"at_least": 3}, "achieved": 3},
-            {"id": IDS[1], "origin": "cn.zj.hz", "hardness": "editorial", "required": {"at_most": 2, "within": 3}},
-            {"id": IDS[2], "origin": "cn.zj.hz", "hardness": "binding", "required": {"slot": 1, "at_least": None}},
+            {"id": IDS[0], "origin": "cn", "enforcement": "legal", "required": {"at_least": 3}, "achieved": 3},
+            {"id": IDS[1], "origin": "cn.zj.hz", "enforcement": "editorial", "required": {"at_most": 2, "within": 3}},
+            {"id": IDS[2], "origin": "cn.zj.hz", "enforcement": "mandatory", "required": {"slot": 1, "at_least": None}},
         ],
     }
 }
@@ -32,7 +32,7 @@ PAGE = {
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_a_receipt_cuts_no_id(width: int) -> None:
     for line in PAGE["receipt"]["controls"]:  # type: ignore[attr-defined]
-        line |= {"action": "share", "status": "impossible", "achieved": 2}
+        line |= {"action": "quota", "status": "infeasible", "achieved": 2}
     printed = io.StringIO()
     receipt(Console(file=printed, width=width), PAGE)
     lines = printed.getvalue().splitlines()

@@ -283,7 +283,7 @@ def test_a_target_that_a_child_says_too_is_pursued_for_each_of_both_and_under_it
     by = datetime.fromtimestamp(START + 86_400, UTC).isoformat()
     said = (
         "outlet: OUTLET\ncontrols: [{id: hh, action: exposure_target, where: {item: i1}, impressions: AMOUNT, "
-        f"by: {by}, hardness: binding}}]"
+        f"by: {by}, enforcement: mandatory}}]"
     )
     high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "1000"))
     low = parse_policy(said.replace("OUTLET", "cn.zj").replace("AMOUNT", "2000"))

@@ -32,11 +32,11 @@ DRAFT = """
 outlet: cn.zj
 weights: {public_value: 0.4}
 controls:
-  - {id: public, action: share, where: {label: public-service}, at_least: 0.5}
-  - {id: none-such, action: share, where: {label: no-such-thing}, at_least: 0.4}
+  - {id: public, action: quota, where: {label: public-service}, at_least: 0.5}
+  - {id: none-such, action: quota, where: {label: no-such-thing}, at_least: 0.4}
 """
 
-LIGHT = "outlet: cn.zj\ncontrols:\n  - {id: public, action: share, where: {label: public-service}, at_least: 0.5}\n"
+LIGHT = "outlet: cn.zj\ncontrols:\n  - {id: public, action: quota, where: {label: public-service}, at_least: 0.5}\n"
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_the_log_is_replayed_with_seed_slots_and_session(here) -> None:
 def test_a_saved_version_may_be_previewed_and_other_moments(here) -> None:
     later = datetime.now(UTC) + timedelta(days=40)
     text = (
-        "outlet: cn.zj\ncontrols:\n  - {id: soon, action: share, where: {label: public-service}, at_least: 0.5, "
+        "outlet: cn.zj\ncontrols:\n  - {id: soon, action: quota, where: {label: public-service}, at_least: 0.5, "
         f"active: {{from: {later.isoformat()}}}}}\n"
     )
     here.http.post("/v1/policies/cn.zj/draft", json={"text": text, "author": "Lin"}).raise_for_status()

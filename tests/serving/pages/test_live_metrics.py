@@ -33,7 +33,7 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
     floor = 'control="floor",measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
     kept = [line["by"] == 0 for page in pages for line in page["receipt"]["controls"] if line["id"] == "floor"]
     assert control[floor.format("satisfied")] == pytest.approx(sum(kept) / 20)
-    assert 0 <= gauges(service, "mainstay_cocoon_index")['region="cn.zj"'] <= 1
+    assert 0 <= gauges(service, "mainstay_concentration_index")['region="cn.zj"'] <= 1
 
     events = [event for event in service.published(20) if event.kind == "impression"]
     play = ViewerEvent(id="p", kind="play", viewer_id="v1", at=events[0].at - 10, item_id="item-1")
@@ -46,7 +46,7 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
     told = json.loads(printed.splitlines()[-1])
     groups = told["groups"]
     assert groups["group"] == ["cn.zj-mobile-home"]
-    for measure in ("pages", "value_against_unguided", "exposure_gini_outlets", "cocoon_index", "radio_representation"):
+    for measure in ("pages", "value_against_unguided", "exposure_gini_outlets", "concentration_index", "radio_representation"):
         assert groups[measure][0] == pytest.approx(said[here.format(measure)], abs=1e-5), measure
     assert 0 <= groups["miscalibration_history"][0] <= 1
     assert told["controls"]["floor"]["satisfied"] == pytest.approx(sum(kept) / 20)
@@ -59,14 +59,14 @@ def test_gauges_name_known_regions_tell_of_many_viewers_and_end_with_their_pages
         service.page(viewer=f"v{n}", region=f"cn.zj.village_{n}", slots=4)
         service.page(viewer=f"v{n % 19}", region="of_my_own", slots=4, placement="cn.zj-tv-home")
     assert live.once(), live.error
-    assert set(gauges(service, "mainstay_cocoon_index")) <= {'region="cn.zj"', 'region="cn"'}
-    assert len(gauges(service, "mainstay_cocoon_index")) == 1, "nineteen viewers from elsewhere are too few"
-    of = 'measure="cocoon_index",outlet="cn.zj",placement="cn.zj-{}-home"'
+    assert set(gauges(service, "mainstay_concentration_index")) <= {'region="cn.zj"', 'region="cn"'}
+    assert len(gauges(service, "mainstay_concentration_index")) == 1, "nineteen viewers from elsewhere are too few"
+    of = 'measure="concentration_index",outlet="cn.zj",placement="cn.zj-{}-home"'
     assert of.format("mobile") in gauges(service, "mainstay_measure")
     assert of.format("tv") not in gauges(service, "mainstay_measure")
     live._step.__self__._pages.clear()
     assert live.once(), live.error
-    for name in ("mainstay_measure", "mainstay_control_measure", "mainstay_cocoon_index"):
+    for name in ("mainstay_measure", "mainstay_control_measure", "mainstay_concentration_index"):
         assert gauges(service, name) == {}, "no page, no figure"
 
 

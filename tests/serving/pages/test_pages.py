@@ -64,7 +64,7 @@ def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> Non
     public = [slot for slot in page["items"] if "public-service" in slot["item"]["labels"]]
     needed = 3  # a third of eight slots; what comes after them is there for its own sake
     assert ["floor" in slot["control_ids"] for slot in public] == [n < needed for n in range(len(public))]
-    assert {line["id"]: line["status"] for line in page["receipt"]["controls"]}["floor"] in ("met", "binding")
+    assert {line["id"]: line["status"] for line in page["receipt"]["controls"]}["floor"] in ("met", "active")
     assert [stage["entered"] - stage["left"] for stage in page["trace"]] == [
         sum(stage["dropped"].values()) for stage in page["trace"]
     ]

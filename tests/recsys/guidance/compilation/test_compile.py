@@ -18,7 +18,7 @@ from recsys.guidance.policy.conditions import Condition, mask
 from recsys.guidance.policy.controls import Quota
 from recsys.guidance.policy.policy import parse_policy
 
-FLOOR = "{id: floor, action: share, where: {label: news}, at_least: %s, prefixes: every, hardness: %s}"
+FLOOR = "{id: floor, action: quota, where: {label: news}, at_least: %s, prefixes: every, enforcement: %s}"
 
 
 def policy(outlet: str, *controls: str, weights: str = "{}", version: int = 1) -> str:
@@ -42,15 +42,15 @@ def test_parents_come_first_and_importance_decides() -> None:
     ]
 
 
-@pytest.mark.parametrize("hardness", ["legal", "binding", "editorial", "soft"])
+@pytest.mark.parametrize("enforcement", ["legal", "mandatory", "editorial", "preferred"])
 @given(above=st.integers(1, 9), below=st.integers(1, 9))
-def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str, above: int, below: int) -> None:
-    parent = parse_policy(policy("cn", FLOOR % (above / 10, hardness)))
-    child = parse_policy(policy("cn.zj", FLOOR % (below / 10, hardness)))
+def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(enforcement: str, above: int, below: int) -> None:
+    parent = parse_policy(policy("cn", FLOOR % (above / 10, enforcement)))
+    child = parse_policy(policy("cn.zj", FLOOR % (below / 10, enforcement)))
     controls = merge_policies([parent, child]).controls
     (kept,) = (o for o in controls if o.control.id == "floor")
     assert isinstance(kept.control, Quota)
-    firm = hardness in ("legal", "binding")
+    firm = enforcement in ("legal", "mandatory")
     wins = not firm or below >= above
     assert (kept.outlet, kept.control.at_least) == (("cn.zj", below / 10) if wins else ("cn", above / 10))
     beside = [(o.outlet, o.control.id, o.control.at_least) for o in controls[:-1] if isinstance(o.control, Quota)]
@@ -60,15 +60,15 @@ def test_a_child_tightens_always_and_loosens_only_what_is_not_firm(hardness: str
 @pytest.mark.parametrize(
     "child",
     [
-        FLOOR % (0.9, "binding"),
+        FLOOR % (0.9, "mandatory"),
         FLOOR.replace("label: news", "label: sport") % (0.9, "legal"),
         FLOOR.replace("prefixes: every", "prefixes: [3]") % (0.9, "legal"),
-        FLOOR.replace("hardness", "on: {screens: [tv]}, hardness") % (0.9, "legal"),
-        FLOOR.replace("hardness", "active: {days: [mon]}, hardness") % (0.9, "legal"),
-        "{id: floor, action: share, where: {label: news}, at_least: 2, prefixes: [3], hardness: legal}",
+        FLOOR.replace("enforcement", "on: {screens: [tv]}, enforcement") % (0.9, "legal"),
+        FLOOR.replace("enforcement", "active: {days: [mon]}, enforcement") % (0.9, "legal"),
+        "{id: floor, action: quota, where: {label: news}, at_least: 2, prefixes: [3], enforcement: legal}",
         "{id: floor, action: block, where: {label: news}}",
-        FLOOR.replace("hardness", "at_most: 0.0, hardness") % (0.9, "legal"),
-        FLOOR.replace("hardness", "at_most: 0, hardness") % (0.9, "legal"),
+        FLOOR.replace("enforcement", "at_most: 0.0, enforcement") % (0.9, "legal"),
+        FLOOR.replace("enforcement", "at_most: 0, enforcement") % (0.9, "legal"),
     ],
 )
 def test_every_road_around_a_legal_control_is_closed(child: str) -> None:
@@ -80,21 +80,21 @@ def test_every_road_around_a_legal_control_is_closed(child: str) -> None:
 @pytest.mark.parametrize(
     "child",
     [
-        "{id: none, action: share, where: {label: public-service}, at_most: 0, hardness: binding, priority: 1000}",
-        "{id: off, action: block, where: {label: public-service}, hardness: editorial}",
-        "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, at_most: 0.0, hardness: binding}",
+        "{id: none, action: quota, where: {label: public-service}, at_most: 0, enforcement: mandatory, priority: 1000}",
+        "{id: off, action: block, where: {label: public-service}, enforcement: editorial}",
+        "{id: pub, action: quota, where: {label: public-service}, at_least: 0.5, at_most: 0.0, enforcement: mandatory}",
     ],
 )
 def test_a_child_cannot_undo_what_a_parent_holds_firm_by_what_is_no_harder(make: Any, child: str) -> None:
-    parent = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
+    parent = "{id: pub, action: quota, where: {label: public-service}, at_least: 0.5, enforcement: mandatory}"
     made = make(policy("cn", parent), policy("cn.zj", child))
     kept = next(line for line in made.receipt.controls if (line.id, line.origin) == ("pub", "cn"))
     assert (kept.by, kept.achieved) == (0, 6)
 
 
 def test_a_block_yields_only_where_too_little_is_left_for_what_is_harder(make: Any) -> None:
-    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
-    lead = "{id: lead, action: pin, item: i7, slot: 1, hardness: legal}"
+    floor = "{id: pub, action: quota, where: {label: public-service}, at_least: 0.5, enforcement: mandatory}"
+    lead = "{id: lead, action: pin, item: i7, slot: 1, enforcement: legal}"
     some = "{id: some, action: block, where: {all: [{label: public-service}, {label: news}]}}"
     most = "{id: most, action: block, where: {any: [{label: [sport, news]}, {item: i7}]}}"
     rows = np.arange(60, dtype=np.int32)
@@ -112,17 +112,17 @@ def test_a_block_yields_only_where_too_little_is_left_for_what_is_harder(make: A
     five_left = (sport | news) - served - {"i7"}
     assert blocked(policy("cn", floor, lead), policy("cn.zj", most)) == five_left
     assert blocked(policy("cn", floor, lead, most)) == five_left, "whoever says it"
-    binding = most.replace("}}", "}, hardness: binding}")
+    binding = most.replace("}}", "}, enforcement: mandatory}")
     assert blocked(policy("cn", floor, lead), policy("cn.zj", binding)) == (sport | news) - {"i7"}, (
         "as hard as the floor"
     )
-    soft = floor.replace("binding", "editorial")
+    soft = floor.replace("mandatory", "editorial")
     assert blocked(policy("cn", soft), policy("cn.zj", most)) == sport | news | {"i7"}
 
 
 def test_a_floor_that_the_session_has_starved_is_owed_more(make: Any) -> None:
     """Half of 24 slots, of which the first 12 had none: six are enough of a first page, and not of this one."""
-    floor = "{id: cul, action: share, where: {label: culture}, at_least: 0.5, hardness: binding}"
+    floor = "{id: cul, action: quota, where: {label: culture}, at_least: 0.5, enforcement: mandatory}"
     left = ", ".join(f"i{n}" for n in range(26, 60) if n % 4 == 2)
     block = f"{{id: off, action: block, where: {{item: [{left}]}}}}"
     rows = np.arange(60, dtype=np.int32)
@@ -134,7 +134,7 @@ def test_a_floor_that_the_session_has_starved_is_owed_more(make: Any) -> None:
 
 def test_no_block_gives_way_for_want_of_retrieval(make: Any) -> None:
     """What was retrieved may lack what the catalogue has plenty of: a source failed. Then blocks stay."""
-    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}"
+    floor = "{id: pub, action: quota, where: {label: public-service}, at_least: 0.5, enforcement: mandatory}"
     some = "{id: some, action: block, where: {all: [{label: public-service}, {label: news}]}}"
     made = make(policy("cn", floor), policy("cn.zj", some))
     every = np.arange(60, dtype=np.int32)
@@ -179,7 +179,7 @@ def test_a_condition_holds_for_the_items_it_describes(shop: Catalog, said: Any, 
 
 
 def test_what_clients_write_as_their_region_costs_no_memory(shop: Catalog, make: Any) -> None:
-    near = "{id: near, action: share, where: {locality: viewer}, at_least: 2}"
+    near = "{id: near, action: quota, where: {locality: viewer}, at_least: 2}"
     text = policy("cn", near, "{id: boo, action: boost, where: {label: news}, bonus: 0.1}")
     policy_, query = compile_policy([parse_policy(text)], shop), make("outlet: cn").query
     condition = Condition.model_validate({"locality": "viewer"})
@@ -210,7 +210,7 @@ def test_of_many_provinces_the_masks_of_the_latest_are_kept(shop: Catalog) -> No
 def test_floors_round_up_on_the_page_and_down_on_prefixes(make: Any, share: int, slots: int, strict: bool) -> None:
     rounding = "strict" if strict else "lenient"
     control = (
-        "{id: a, action: share, where: {label: sport}, at_least: %d%%, at_most: %d%%, prefixes: every, rounding: %s}"
+        "{id: a, action: quota, where: {label: sport}, at_least: %d%%, at_most: %d%%, prefixes: every, rounding: %s}"
     )
     bounds = _bounds(make, policy("cn", control % (share, share, rounding)), slots)
     for k in range(1, slots + 1):
@@ -230,10 +230,10 @@ def _bounds(make: Any, text: str, slots: int, shown: int = 0) -> Any:
 
 def test_shares_hold_over_the_session_too(make: Any) -> None:
     """Of twelve items shown three were sport, so this page of twelve owes nine less three to a share of 36 %."""
-    text = policy("cn", "{id: a, action: share, where: {label: sport}, at_least: 0.36}")
+    text = policy("cn", "{id: a, action: quota, where: {label: sport}, at_least: 0.36}")
     assert _bounds(make, text, 12).lower[0, -1] == 5
     assert _bounds(make, text, 12, shown=12).lower[0, -1] == 9 - 3
-    cap = policy("cn", "{id: a, action: share, where: {label: sport}, at_most: 0.17}")
+    cap = policy("cn", "{id: a, action: quota, where: {label: sport}, at_most: 0.17}")
     assert _bounds(make, cap, 12).upper[0, -1] == 2
     assert _bounds(make, cap, 12, shown=12).upper[0, -1] == 4 - 3
 
@@ -272,9 +272,9 @@ def test_a_cap_has_a_row_for_each_value_that_could_exceed_it(
 
 def test_what_is_soft_yields_to_other_controls_and_not_to_its_cost(make: Any) -> None:
     """Whatever the items are worth: at a whole play equivalent less each, the page still holds all it can."""
-    soft = "{id: soft, action: share, where: {label: sport}, at_least: 1.0, hardness: soft}"
+    soft = "{id: soft, action: quota, where: {label: sport}, at_least: 1.0, enforcement: preferred}"
     against = "{id: off, action: boost, where: {label: sport}, bonus: -1}"
-    other = "{id: own, action: share, where: {label: culture}, at_least: 0.5}"
+    other = "{id: own, action: quota, where: {label: culture}, at_least: 0.5}"
     alone = make(policy("cn", soft, against)).receipt.controls[0]
     assert (alone.by, alone.achieved) == (0, 12)
     beside = {line.id: (line.by, line.achieved) for line in make(policy("cn", soft, against, other)).receipt.controls}
@@ -305,7 +305,7 @@ def test_slots_are_counted_though_an_item_that_was_shown_is_not_known_here(make:
 
 
 def test_controls_out_of_scope_or_out_of_time_ask_nothing(make: Any) -> None:
-    rule = "{id: a, action: share, where: {label: sport}, at_least: 0.9, %s}"
+    rule = "{id: a, action: quota, where: {label: sport}, at_least: 0.9, %s}"
     for scope in ("on: {screens: [car]}", "on: {surfaces: [hot]}", "on: {regions: [cn.js]}", "active: {days: [sun]}"):
         assert not make(policy("cn", rule % scope)).bounds.active.any()
     assert make(policy("cn", rule % "on: {screens: [tv], regions: [cn.zj]}, active: {days: [mon]}")).bounds.active.all()
@@ -318,7 +318,7 @@ def test_bonus_blocks_needs_and_pins(make: Any) -> None:
             "cn",
             "{id: lean, action: boost, where: {kind: film}, bonus: 0.25}",
             "{id: off, action: block, where: {label: commercial}}",
-            "{id: floor, action: share, where: {label: sport}, at_least: 0.3}",
+            "{id: floor, action: quota, where: {label: sport}, at_least: 0.3}",
             "{id: lead, action: pin, item: i3, slot: 1}",
             "{id: lost, action: pin, item: nobody, slot: 2}",
             weights="{public_value: 0.5, unheard: 1}",

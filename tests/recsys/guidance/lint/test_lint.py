@@ -14,7 +14,7 @@ NOW = 1_772_424_000.0  # 2026-03-02T04:00:00Z, a Monday
 PARENT = """
 outlet: cn
 controls:
-  - {id: floor, action: share, where: {label: public-service}, at_least: 0.3, prefixes: every, hardness: legal}
+  - {id: floor, action: quota, where: {label: public-service}, at_least: 0.3, prefixes: every, enforcement: legal}
   - {id: lead, action: pin, item: i3, slot: 1, on: {screens: [tv]}}
 """
 TV = "on: {screens: [tv]}"
@@ -27,10 +27,10 @@ def findings(shop: Catalog, *controls: str, weights: str = "{}") -> list[tuple[s
 
 def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
     sound = [
-        "{id: sport, action: share, where: {label: sport}, at_least: 0.1, at_most: 0.5}",
-        "{id: near, action: share, where: {locality: viewer}, at_least: 2, prefixes: [4], on: {screens: [tv, mobile]}}",
+        "{id: sport, action: quota, where: {label: sport}, at_least: 0.1, at_most: 0.5}",
+        "{id: near, action: quota, where: {locality: viewer}, at_least: 2, prefixes: [4], on: {screens: [tv, mobile]}}",
         "{id: topic, action: cap, attribute: topic, at_most: 6}",
-        "{id: apart, action: space, attribute: provider, at_most: 2, within: 3}",
+        "{id: apart, action: spacing, attribute: provider, at_most: 2, within: 3}",
     ]
     assert findings(shop, *sound, weights="{public_value: 0.2}") == []
 
@@ -38,9 +38,9 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
 @pytest.mark.parametrize(
     ("control", "where", "word"),
     [
-        ("{id: floor, action: share, where: {label: public-service}, at_least: 0.2, prefixes: every, hardness: legal}",
+        ("{id: floor, action: quota, where: {label: public-service}, at_least: 0.2, prefixes: every, enforcement: legal}",
          "controls[0]", "not lower it to 0.2"),
-        ("{id: a, action: share, where: {label: sprot}, at_least: 0.1}", "controls[0].where.label", "mean 'sport'"),
+        ("{id: a, action: quota, where: {label: sprot}, at_least: 0.1}", "controls[0].where.label", "mean 'sport'"),
         ("{id: a, action: block, where: {axis: {nobility: 0.5}}}", "controls[0].where.axis", "no item has the axis"),
         ("{id: a, action: block, where: {region: cn.gd}}", "controls[0].where.region", "no item has the region"),
         ("{id: a, action: block, where: {all: [{kind: film}, {item: i999}]}}", "controls[0].where.item", "not in"),
@@ -48,25 +48,25 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: pin, item: i999, slot: 2}", "controls[0].item", "not in the catalogue"),
         ("{id: a, action: pin, item: i5, slot: 1, on: {screens: [tv]}}", "controls[0].slot", "taken by 'lead' of cn"),
         ("{id: a, action: pin, item: i3, slot: 2, on: {screens: [tv]}}", "controls[0].item", "by 'lead' of cn"),
-        ("{id: a, action: share, where: {label: sport}, at_least: 0.5, at_most: 0.2}",
+        ("{id: a, action: quota, where: {label: sport}, at_least: 0.5, at_most: 0.2}",
          "controls[0].at_least", "above the cap"),
-        ("{id: a, action: share, where: {label: sport}, at_least: 0.6, hardness: soft}", "controls[0].hardness",
+        ("{id: a, action: quota, where: {label: sport}, at_least: 0.6, enforcement: preferred}", "controls[0].enforcement",
          "never to what it costs: 60% of every page go to these items"),
-        ("{id: a, action: share, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "allows everything"),
-        ("{id: a, action: share, where: {label: sport}, at_most: 40}", "controls[0]", "never binds"),
+        ("{id: a, action: quota, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "allows everything"),
+        ("{id: a, action: quota, where: {label: sport}, at_most: 40}", "controls[0]", "never binds"),
         ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "controls[0].bonus", "no effect"),
         ("{id: a, action: boost, where: {kind: [film, article]}, bonus: 0.1}", "controls[0].where", "moves nothing"),
-        ("{id: a, action: share, where: {kind: [film, article]}, at_least: 0.9}", "controls[0]", "never binds"),
+        ("{id: a, action: quota, where: {kind: [film, article]}, at_least: 0.9}", "controls[0]", "never binds"),
         ("{id: a, action: cap, attribute: topic, at_most: 30}", "controls[0]", "never binds"),
-        ("{id: a, action: space, attribute: series, at_most: 6, within: 7}", "controls[0]", "never binds"),
-        ("{id: a, action: share, where: {label: public-service}, at_most: 0.1}",
+        ("{id: a, action: spacing, attribute: series, at_most: 6, within: 7}", "controls[0]", "never binds"),
+        ("{id: a, action: quota, where: {label: public-service}, at_most: 0.1}",
          "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
         ("{id: a, action: block, where: {label: public-service}}", "controls[0].where",
          "leaves 0 of the 20 items of which 'floor' of cn (legal) asks 8 on tv home: there the block gives way, by 8"),
-        ("{id: a, action: block, where: {item: i3}, hardness: legal, priority: 1000}, "
-         "{id: floor, action: share, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
-         "hardness: legal}", "controls[1]", "its cap of 0.1 is below its own floor of 0.3"),
-        ("{id: a, action: share, where: {label: public-service}, at_most: 0, hardness: legal, priority: 1000}",
+        ("{id: a, action: block, where: {item: i3}, enforcement: legal, priority: 1000}, "
+         "{id: floor, action: quota, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
+         "enforcement: legal}", "controls[1]", "its cap of 0.1 is below its own floor of 0.3"),
+        ("{id: a, action: quota, where: {label: public-service}, at_most: 0, enforcement: legal, priority: 1000}",
          "controls[0].at_most", "is below the floor of 8 that 'floor' of cn asks"),
         ("{id: a, action: pin, item: i3, slot: 3, on: {screens: [web]}}, "
          "{id: b, action: cap, attribute: topic, at_most: 1}, {id: c, action: pin, item: i10, slot: 4}",
@@ -74,22 +74,22 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: pin, item: i3, slot: 5}, {id: b, action: block, where: {item: i3}}",
          "controls[0].item", "is blocked by 'b'"),
         ("{id: a, action: pin, item: i1, slot: 1, on: {screens: [car]}}, "
-         "{id: b, action: share, where: {label: commercial}, at_most: 0.1, prefixes: every, rounding: strict}",
+         "{id: b, action: quota, where: {label: commercial}, at_most: 0.1, prefixes: every, rounding: strict}",
          "controls[0].slot", "'b' allows 0"),
-        ("{id: a, action: share, where: {label: news/city}, at_least: 0.4}, "
-         "{id: b, action: share, where: {label: news}, at_most: 0.2}",
+        ("{id: a, action: quota, where: {label: news/city}, at_least: 0.4}, "
+         "{id: b, action: quota, where: {label: news}, at_most: 0.2}",
          "controls[0].at_least", "the floor of 10 in the first 24 slots on tv home is above the cap of 4 that 'b'"),
-        ("{id: a, action: share, where: {provider: p1}, at_least: 0.5}, "
+        ("{id: a, action: quota, where: {provider: p1}, at_least: 0.5}, "
          "{id: b, action: cap, attribute: provider, at_most: 3}", "controls[0].at_least", "above the cap of 3"),
-        ("{id: a, action: share, where: {label: sport}, at_least: 0.2}, {id: b, action: block, where: {label: sport}}",
+        ("{id: a, action: quota, where: {label: sport}, at_least: 0.2}, {id: b, action: block, where: {label: sport}}",
          "controls[0].where", "every such item is blocked by 'b'"),
         ("{id: a, action: block, where: {kind: film}, active: {until: 2026-01-01T00:00:00Z}}",
          "controls[0].active.until", "ended at"),
         ("{id: a, action: block, where: {kind: film}, active: {from: 2026-03-02T00:00:00Z, "
          "until: 2026-03-04T00:00:00Z, days: [sun]}}", "controls[0].active", "never in force"),
-        ("{id: a, action: share, where: {label: plain}, at_least: 0.8}", "controls[0]", "gave way by"),
-        ("{id: a, action: share, where: {series: harvest}, at_least: 0.5}", "controls[0]", "only 6 may be shown"),
-        ("{id: a, action: share, where: {series: harvest}, at_least: 0.5, active: {from: 2026-06-01T00:00:00Z}}",
+        ("{id: a, action: quota, where: {label: plain}, at_least: 0.8}", "controls[0]", "gave way by"),
+        ("{id: a, action: quota, where: {series: harvest}, at_least: 0.5}", "controls[0]", "only 6 may be shown"),
+        ("{id: a, action: quota, where: {series: harvest}, at_least: 0.5, active: {from: 2026-06-01T00:00:00Z}}",
          "controls[0]", "only 6 may be shown"),
     ],
 )  # fmt: skip
@@ -102,8 +102,8 @@ def test_a_floor_that_no_page_holds_is_told_once_and_nobody_else_is_blamed(shop:
     """20 for 20%: not the caps, blocks and floors beside it, and none of those is said to be short of slots."""
     told = findings(
         shop,
-        "{id: a, action: share, where: {label: culture}, at_least: 20}",
-        "{id: b, action: share, where: {label: commercial}, at_most: 0.3}",
+        "{id: a, action: quota, where: {label: culture}, at_least: 20}",
+        "{id: b, action: quota, where: {label: commercial}, at_most: 0.3}",
         "{id: c, action: cap, attribute: topic, at_most: 4}",
         "{id: d, action: boost, where: {label: sport}, bonus: 0.01}",
         "{id: e, action: block, where: {label: news/city}}",
@@ -113,7 +113,7 @@ def test_a_floor_that_no_page_holds_is_told_once_and_nobody_else_is_blamed(shop:
 
 
 def test_a_floor_above_some_pages_only_blames_nobody_either(shop: Catalog) -> None:
-    told = findings(shop, "{id: a, action: share, where: {label: culture}, at_least: 5}")
+    told = findings(shop, "{id: a, action: quota, where: {label: culture}, at_least: 5}")
     assert len(told) == 1
     assert "5 of 4 slots" in told[0][1]
 
@@ -139,9 +139,9 @@ def test_a_mistyped_axis_is_told_with_the_one_that_was_meant(shop: Catalog) -> N
 def test_nothing_that_lint_says_keeps_a_policy_from_being_saved(shop: Catalog) -> None:
     """Errors are for what cannot be read; rules without effect are hints, rules that will not be kept warnings."""
     told = [
-        ("{id: a, action: share, where: {series: harvest}, at_least: 0.5}", "warning"),
-        ("{id: a, action: share, where: {label: sprot}, at_least: 0.1}", "warning"),
-        ("{id: a, action: share, where: {label: sport}, at_most: 40}", "hint"),
+        ("{id: a, action: quota, where: {series: harvest}, at_least: 0.5}", "warning"),
+        ("{id: a, action: quota, where: {label: sprot}, at_least: 0.1}", "warning"),
+        ("{id: a, action: quota, where: {label: sport}, at_most: 40}", "hint"),
         ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "hint"),
     ]
     for control, level in told:
@@ -151,13 +151,13 @@ def test_nothing_that_lint_says_keeps_a_policy_from_being_saved(shop: Catalog) -
 
 
 def test_a_block_of_what_a_parent_pins_is_told(shop: Catalog) -> None:
-    firm = PARENT.replace("slot: 1,", "slot: 1, hardness: binding,")
+    firm = PARENT.replace("slot: 1,", "slot: 1, enforcement: mandatory,")
     child = "outlet: cn.zj\ncontrols: [{id: a, action: block, where: {item: i3}}]"
     told = [(f.where, f.message) for f in lint([parse_policy(firm), parse_policy(child)], shop, NOW)]
     assert told == [
         ("controls[0].where", "takes away i3, which 'lead' of cn (binding) pins: there the block gives way")
     ]  # fmt: skip
-    lawful = parse_policy(child.replace("{item: i3}", "{item: i3}, hardness: legal"))
+    lawful = parse_policy(child.replace("{item: i3}", "{item: i3}, enforcement: legal"))
     [said] = [f.message for f in lint([parse_policy(firm), lawful], shop, NOW) if f.where == "controls[0].where"]
     assert said.endswith("pins: it is no harder than the block, so it gives way")
 
@@ -171,8 +171,8 @@ def test_floors_that_together_exceed_the_page(shop: Catalog) -> None:
     """Three disjoint kinds of items at 30 % (a parent's), 40 % and 40 %: the last one said gives way."""
     told = findings(
         shop,
-        "{id: a, action: share, where: {label: plain}, at_least: 0.4}",
-        "{id: b, action: share, where: {label: commercial}, at_least: 0.4}",
+        "{id: a, action: quota, where: {label: plain}, at_least: 0.4}",
+        "{id: b, action: quota, where: {label: commercial}, at_least: 0.4}",
     )
     assert [place for place, _ in told] == ["controls[1].at_least", "controls[1]"]
     assert "floors together ask for 28 of 24 slots on tv home: 10 here" in told[0][1]
@@ -183,15 +183,15 @@ def test_floors_that_together_exceed_the_page(shop: Catalog) -> None:
 def test_floors_that_items_can_serve_together_or_that_never_meet_are_fine(shop: Catalog) -> None:
     assert not findings(
         shop,
-        "{id: a, action: share, where: {label: plain}, at_least: 0.4, on: {screens: [tv]}}",
-        "{id: b, action: share, where: {label: commercial}, at_least: 0.4, on: {screens: [mobile]}}",
-        "{id: c, action: share, where: {label: culture}, at_least: 0.3}",
+        "{id: a, action: quota, where: {label: plain}, at_least: 0.4, on: {screens: [tv]}}",
+        "{id: b, action: quota, where: {label: commercial}, at_least: 0.4, on: {screens: [mobile]}}",
+        "{id: c, action: quota, where: {label: culture}, at_least: 0.3}",
     )
 
 
 def test_a_floor_that_the_region_cannot_supply_names_what_is_there_and_what_is_needed(shop: Catalog) -> None:
     """40 % of every page about one series of six items, which the province of Jiangsu has only two of."""
-    own = "{id: a, action: share, where: {all: [{series: harvest}, {region: cn.js}]}, at_least: 0.4}"
+    own = "{id: a, action: quota, where: {all: [{series: harvest}, {region: cn.js}]}, at_least: 0.4}"
     [(place, message)] = findings(shop, own)
     size = int(compile_policy([], shop).member(Condition.model_validate({"series": "harvest"}), "cn").sum())
     assert size == 6
@@ -202,7 +202,7 @@ def test_a_floor_that_the_region_cannot_supply_names_what_is_there_and_what_is_n
 
 
 def test_controls_of_an_outlet_below_are_put_to_the_test_there(shop: Catalog) -> None:
-    text = "outlet: cn\ncontrols: [{id: a, action: share, where: {item: [i3, i7]}, at_least: 0.5, on: {outlets: [%s]}}]"
+    text = "outlet: cn\ncontrols: [{id: a, action: quota, where: {item: [i3, i7]}, at_least: 0.5, on: {outlets: [%s]}}]"
 
     def told(outlets: str) -> list[tuple[str, str]]:
         return [(f.where, f.message) for f in lint([parse_policy(text % outlets)], shop, NOW)]
@@ -218,7 +218,7 @@ def test_controls_of_an_outlet_below_are_put_to_the_test_there(shop: Catalog) ->
 def test_regions_that_are_not_tried_are_named(shop: Catalog) -> None:
     """Only where the viewer's place makes a difference to pages are there several regions to try."""
     wide = Catalog.of([item.model_copy(update={"region": f"cn.p{n:02}"}) for n, item in enumerate(shop.items)])
-    near = "outlet: cn\ncontrols: [{id: a, action: share, where: {locality: viewer}, at_most: 0.9}]"
+    near = "outlet: cn\ncontrols: [{id: a, action: quota, where: {locality: viewer}, at_most: 0.9}]"
     told = [(f.where, f.message) for f in lint([parse_policy(near)], wide, NOW)]
     assert ("controls", "tried in 12 of 61 regions only, and not in cn.p11, cn.p12, cn.p13, cn.p14, ...") in told
     far = near.replace("locality: viewer", "label: sport").replace("0.9", "0.1")
@@ -229,9 +229,9 @@ def test_regions_that_are_not_tried_are_named(shop: Catalog) -> None:
     ("control", "word"),
     [
         ("action: cap, attribute: kind, at_most: 2", "nor on mobile home in cn.zj (4 too many of one kind)"),
-        ("action: space, attribute: kind, at_most: 1, within: 4", "in cn.zj (1 too many of one kind together)"),
-        ("action: share, where: {label: [plain, public-service, commercial]}, at_most: 5", "in cn.zj (7 too many)"),
-        ("action: share, where: {series: harvest}, at_least: 0.9", "in cn.zj (5 too few)"),
+        ("action: spacing, attribute: kind, at_most: 1, within: 4", "in cn.zj (1 too many of one kind together)"),
+        ("action: quota, where: {label: [plain, public-service, commercial]}, at_most: 5", "in cn.zj (7 too many)"),
+        ("action: quota, where: {series: harvest}, at_least: 0.9", "in cn.zj (5 too few)"),
         ("action: pin, item: i999, slot: 2", "in cn.zj (it cannot stand there)"),
     ],
 )

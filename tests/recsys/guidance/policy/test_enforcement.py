@@ -1,4 +1,4 @@
-"""Who gives way to whom: hardness first, blocks first within it, then parents before children, then priority."""
+"""Who gives way to whom: enforcement first, blocks first within it, then parents before children, then priority."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ title: {en: Quiet}
 about: A rule.
 labels: {public-service: what serves the public}
 controls:
-  - {id: p0, action: share, where: {label: public-service}, at_least: 0.2, hardness: legal, legal_ref: Act 1}
-  - {id: p1, action: cap, attribute: topic, at_most: 6, hardness: binding, priority: 7, legal_ref: Act 2}
-  - {id: p2, action: block, where: {label: sport}, hardness: binding, legal_ref: Act 3}
+  - {id: p0, action: quota, where: {label: public-service}, at_least: 0.2, enforcement: legal, legal_ref: Act 1}
+  - {id: p1, action: cap, attribute: topic, at_most: 6, enforcement: mandatory, priority: 7, legal_ref: Act 2}
+  - {id: p2, action: block, where: {label: sport}, enforcement: mandatory, legal_ref: Act 3}
 """
 
 
@@ -54,15 +54,15 @@ def random_rule(rng: np.random.Generator, name: str, hardnesses: list[str], kind
     part, count = round(float(rng.uniform(0, 1)), 2), int(rng.integers(1, 6))
     attribute, slot = rng.choice(["topic", "provider"]), int(rng.integers(1, 13))
     body = [
-        f"action: share, {where}, at_least: {part}",
-        f"action: share, {where}, at_most: {part}",
+        f"action: quota, {where}, at_least: {part}",
+        f"action: quota, {where}, at_most: {part}",
         f"action: cap, attribute: {attribute}, at_most: {count}",
-        f"action: space, attribute: {attribute}, at_most: 1, within: {count + 1}",
+        f"action: spacing, attribute: {attribute}, at_most: 1, within: {count + 1}",
         f"action: pin, item: i{rng.integers(60)}, slot: {slot}",
-        f"action: share, {where}, at_most: 0",
+        f"action: quota, {where}, at_most: 0",
         f"action: block, {where}",
     ][rng.choice(kinds)]
-    return f"{{id: {name}, hardness: {rng.choice(hardnesses)}, priority: {rng.integers(4)}, {body}}}"
+    return f"{{id: {name}, enforcement: {rng.choice(hardnesses)}, priority: {rng.integers(4)}, {body}}}"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -93,8 +93,8 @@ def test_controls_stand_by_hardness_then_outlet_then_priority_then_text(seed: in
 
 def test_a_legal_control_is_kept_before_a_binding_one_whoever_says_it(make: Any) -> None:
     """Of the same items a parent asks half of the page, and its child, by law, no more than two."""
-    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding, priority: 1000}"
-    cap = "{id: law, action: share, where: {label: public-service}, at_most: 2, hardness: legal}"
+    floor = "{id: pub, action: quota, where: {label: public-service}, at_least: 0.5, enforcement: mandatory, priority: 1000}"
+    cap = "{id: law, action: quota, where: {label: public-service}, at_most: 2, enforcement: legal}"
     for texts in ([policy("cn", floor), policy("cn.zj", cap)], [policy("cn", floor, cap)]):
         made = make(*texts)
         assert (line_of(made, "law").by, line_of(made, "pub").by, made.receipt.legal_kept) == (0, 4, True)
@@ -115,7 +115,7 @@ def test_what_a_child_says_costs_no_control_of_its_parents_that_is_as_hard_one_s
     ]
     rules = [random_rule(rng, name, list(ENFORCEMENT_ORDER[most:]), [*range(6)]) for name in "efg"]
     again = (
-        f"{{id: {rng.choice(list('abcd'))}, action: share, where: {{label: sport}}, at_least: 1.0, hardness: legal}}"
+        f"{{id: {rng.choice(list('abcd'))}, action: quota, where: {{label: sport}}, at_least: 1.0, enforcement: legal}}"
     )
     low = policy("cn.zj.hz", *rules, *([again] if most == 0 else []))
 
@@ -125,7 +125,7 @@ def test_what_a_child_says_costs_no_control_of_its_parents_that_is_as_hard_one_s
         return {
             (o.outlet, o.said_as): int(by)
             for o, by, active in zip(made.policy.controls, made.solution.relaxed, made.bounds.active, strict=True)
-            if active and ENFORCEMENT_ORDER.index(o.control.hardness) <= min(most, 1) and o.outlet != "cn.zj.hz"
+            if active and ENFORCEMENT_ORDER.index(o.control.enforcement) <= min(most, 1) and o.outlet != "cn.zj.hz"
         }
 
     assert given(*parents, low) == given(*parents)
@@ -142,7 +142,7 @@ def owed_to(made: Any, block: Any) -> int:
     }
     lacking = 0
     for o in made.policy.controls:
-        if ENFORCEMENT_ORDER.index(o.control.hardness) >= ENFORCEMENT_ORDER.index(block.control.hardness):
+        if ENFORCEMENT_ORDER.index(o.control.enforcement) >= ENFORCEMENT_ORDER.index(block.control.enforcement):
             continue
         if o.control.action == "pin":
             lacking += o.control.item in off
@@ -155,13 +155,13 @@ def owed_to(made: Any, block: Any) -> int:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_a_block_lets_in_no_more_than_what_is_harder_lacks_and_a_legal_one_nothing(make: Any, seed: int) -> None:
-    """Floors, pins and blocks of random hardness in two outlets; every third line blocks nearly everything."""
+    """Floors, pins and blocks of random enforcement in two outlets; every third line blocks nearly everything."""
     rng = np.random.default_rng(seed)
 
     def block(name: str) -> str:
         count = int(rng.integers(50, 60)) if seed % 3 == 0 else int(rng.integers(5, 25))
         items = ", ".join(f"i{n}" for n in rng.choice(60, count, replace=False))
-        return f"{{id: {name}, hardness: {rng.choice(ENFORCEMENT_ORDER)}, action: block, where: {{item: [{items}]}}}}"
+        return f"{{id: {name}, enforcement: {rng.choice(ENFORCEMENT_ORDER)}, action: block, where: {{item: [{items}]}}}}"
 
     def rules(names: str) -> list[str]:
         return [random_rule(rng, name, list(ENFORCEMENT_ORDER), [0, 4]).replace("news", "culture") for name in names]
@@ -175,7 +175,7 @@ def test_a_block_lets_in_no_more_than_what_is_harder_lacks_and_a_legal_one_nothi
         line, items = line_of(made, o.control.id), there & set(o.control.where.item)
         assert line.by == line.achieved == len(items)
         assert len(items) <= owed_to(made, o)
-        assert not (items and o.control.hardness == "legal")
+        assert not (items and o.control.enforcement == "legal")
         assert line.settled
         harder = {p.control.id for p in made.policy.controls if p.harder(o)}
         assert bool(items) == bool(line.why and set(line.why.control_ids) <= harder and line.why.control_ids)
@@ -190,23 +190,23 @@ def test_a_block_is_a_cap_of_nothing_that_comes_first_within_its_hardness(make: 
     least, label = int(rng.integers(1, 9)), rng.choice(["public-service", "commercial"])
     of_label = [n for n in range(60) if n % 3 == ["public-service", "commercial"].index(label)]
     items = [[f"i{n}" for n in rng.choice(of_label, int(rng.integers(8, 20)), replace=False)] for _ in range(2)]
-    cap = "{id: cap, action: share, where: {label: news}, at_most: 2, hardness: soft}"
+    cap = "{id: cap, action: quota, where: {label: news}, at_most: 2, enforcement: preferred}"
     others = [
-        f"{{id: floor, action: share, where: {{label: {label}}}, at_least: {least}, hardness: {hard[0]}}}",
-        f"{{id: pin, action: pin, item: i{rng.choice(of_label)}, slot: {rng.integers(1, 13)}, hardness: {hard[1]}}}",
+        f"{{id: floor, action: quota, where: {{label: {label}}}, at_least: {least}, enforcement: {hard[0]}}}",
+        f"{{id: pin, action: pin, item: i{rng.choice(of_label)}, slot: {rng.integers(1, 13)}, enforcement: {hard[1]}}}",
         cap,
     ]
 
     def ban(action: str) -> list[str]:
         return [
-            f"{{id: ban{n}, where: {{item: [{', '.join(items[n])}]}}, hardness: {hard[2 + n]}, priority: 1000, "
+            f"{{id: ban{n}, where: {{item: [{', '.join(items[n])}]}}, enforcement: {hard[2 + n]}, priority: 1000, "
             f"{action}}}"
             for n in range(2)
         ]
 
     blocked, capped = (
         make(policy("cn", *others, *ban(action)), seed=seed)
-        for action in ("action: block", "action: share, at_most: 0")
+        for action in ("action: block", "action: quota, at_most: 0")
     )
 
     def given(made: Any) -> dict[str, int]:
@@ -221,17 +221,17 @@ def test_a_block_is_a_cap_of_nothing_that_comes_first_within_its_hardness(make: 
 def test_a_legal_block_stands_and_the_binding_floor_above_it_gives_way(make: Any) -> None:
     """A parent asks for half of the page, and its child blocks by law all but five such items: one is missing."""
     public = [f"i{n}" for n in range(0, 60, 3)]
-    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 6, hardness: %s}"
-    off = f"{{id: court, action: block, where: {{item: [{', '.join(public[5:])}]}}, hardness: %s}}"
-    law = make(policy("cn", floor % "binding"), policy("cn.zj", off % "legal"))
+    floor = "{id: pub, action: quota, where: {label: public-service}, at_least: 6, enforcement: %s}"
+    off = f"{{id: court, action: block, where: {{item: [{', '.join(public[5:])}]}}, enforcement: %s}}"
+    law = make(policy("cn", floor % "mandatory"), policy("cn.zj", off % "legal"))
     assert not shown(law) & set(public[5:])
     assert (line_of(law, "court").status, line_of(law, "pub").by, law.receipt.legal_kept) == ("met", 1, True)
-    own = make(policy("cn", floor % "binding", off % "legal"))
+    own = make(policy("cn", floor % "mandatory", off % "legal"))
     assert not shown(own) & set(public[5:])
     equal = make(policy("cn", floor % "legal"), policy("cn.zj", off % "legal"))
     assert not shown(equal) & set(public[5:])
     assert not equal.receipt.legal_kept, "the editorial page answers"
-    softer = make(policy("cn", floor % "legal"), policy("cn.zj", off % "binding"))
+    softer = make(policy("cn", floor % "legal"), policy("cn.zj", off % "mandatory"))
     assert len(shown(softer) & set(public[5:])) == 1, "one is missing, and one is let in"
     court = line_of(softer, "court")
     assert (court.status, court.by, court.settled, court.why.control_ids) == ("relaxed", 1, True, ("pub",))
@@ -244,23 +244,23 @@ def test_a_legal_block_stands_and_the_binding_floor_above_it_gives_way(make: Any
     assert len(few.solution.chosen) == 7, "the same items serve both"
 
 
-@pytest.mark.parametrize("hardness", ["legal", "binding"])
-def test_the_floor_of_a_profile_opens_no_legal_block_of_its_own_outlet(shop: Any, make: Any, hardness: str) -> None:
+@pytest.mark.parametrize("enforcement", ["legal", "mandatory"])
+def test_the_floor_of_a_profile_opens_no_legal_block_of_its_own_outlet(shop: Any, make: Any, enforcement: str) -> None:
     """A court takes all but one of the items of which the shipped profile's legal floor asks a fifth of the page."""
     path = files("recsys.guidance.policy.profiles") / "mainstream-guidance.yaml"
     ready = {"mainstream-guidance": parse_profile(path.read_text("utf-8"))}
     items = [i.model_copy(update={"labels": ("mainstream", "x")}) if n < 10 else i for n, i in enumerate(shop.items)]
     but_one = "{all: [{label: mainstream}, {not: {item: i3}}]}"
-    court = f"{{id: court, action: block, where: {but_one}, hardness: {hardness}}}"
+    court = f"{{id: court, action: block, where: {but_one}, enforcement: {enforcement}}}"
     said = parse_policy(f"outlet: cn\nprofile: mainstream-guidance\ncontrols: [{court}]")
     compiled = compile_policy([resolve_profiles(said, ready)], Catalog.of(items))
     off = compiled.blocked(np.arange(60, dtype=np.int32), make("outlet: cn").query)
-    assert np.flatnonzero(off).tolist() == ([0, 1, 2, 4, 5, 6, 7, 8, 9] if hardness == "legal" else [])
+    assert np.flatnonzero(off).tolist() == ([0, 1, 2, 4, 5, 6, 7, 8, 9] if enforcement == "legal" else [])
 
 
 def test_lint_says_which_of_a_block_and_a_floor_gives_way(shop: Any) -> None:
-    floor = "{id: pub, action: share, where: {label: public-service}, at_least: 2, hardness: binding}"
-    block = "{id: off, action: block, where: {label: public-service}, hardness: %s}"
+    floor = "{id: pub, action: quota, where: {label: public-service}, at_least: 2, enforcement: mandatory}"
+    block = "{id: off, action: block, where: {label: public-service}, enforcement: %s}"
 
     def told(*texts: str) -> list[str]:
         found = lint([parse_policy(text) for text in texts], shop, NOW.timestamp())
@@ -269,16 +269,16 @@ def test_lint_says_which_of_a_block_and_a_floor_gives_way(shop: Any) -> None:
     (soft,) = told(policy("cn", floor), policy("cn.zj", block % "editorial"))
     assert soft.startswith("controls[0].where leaves 0 of the 20 items of which 'pub' of cn (binding) asks 2")
     assert soft.endswith("there the block gives way, by 2 items at most")
-    (hard, *_) = told(policy("cn", floor), policy("cn.zj", block % "binding"))
+    (hard, *_) = told(policy("cn", floor), policy("cn.zj", block % "mandatory"))
     assert hard.endswith("it is no harder than the block, so it gives way")
-    (own,) = told(policy("cn", floor, block % "soft"))
+    (own,) = told(policy("cn", floor, block % "preferred"))
     assert own.startswith("controls[1].where leaves 0 of the 20 items of which 'pub' (binding) asks 2")
     both = lint([parse_policy(policy("cn", floor, block % "legal"))], shop, NOW.timestamp())
     assert any("every such item is blocked by 'off'" in one.message for one in both)
 
 
 def test_the_order_of_two_equal_parents_rules_stays_when_a_child_asks_more_of_one() -> None:
-    rules = [f"{{id: {name}, action: share, where: {{label: news}}, at_least: 2, hardness: binding}}" for name in "ab"]
+    rules = [f"{{id: {name}, action: quota, where: {{label: news}}, at_least: 2, enforcement: mandatory}}" for name in "ab"]
     low = parse_policy(policy("cn.zj", rules[1].replace("2", "3")))
     assert [o.control.id for o in merge_policies([parse_policy(policy("cn", *rules)), low]).controls] == [
         "a",

@@ -19,14 +19,14 @@ version: 3
 weights: {public_value: 0.35}
 controls:
   - id: public-floor
-    action: share
+    action: quota
     where: {label: public-service}
     at_least: 30%
     prefixes: every
-    hardness: legal
+    enforcement: legal
     on: {screens: [tv, mobile], regions: [cn.zj]}
     active: {from: 2026-10-01T00:00:00+08:00, daily: ["06:00-24:00"], days: [mon, tue]}
-  - {id: near, action: share, where: {locality: viewer}, at_least: 2, prefixes: [5]}
+  - {id: near, action: quota, where: {locality: viewer}, at_least: 2, prefixes: [5]}
   - {id: odd, action: block, where: {not: {language: no}, any: [{label: [a, b]}, {axis: {q: 0.3}}]}}
 """
 
@@ -58,7 +58,7 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
         ("outlet: cn\ncontrols: [{id: a}\n\n", "line 2", "the [ opened here is not closed"),
         ("outlet: cn\nweights: {a: 0,01}", "weights", "written with a point: 0.01"),
         ("outlet: cn\nweights:\n  a: 0,01", "weights.a", "written with a point: 0.01, not 0,01"),
-        (CONTROL % "action: share, where: {label: x}, at_least: 0,2", "controls[0]", "written with a point"),
+        (CONTROL % "action: quota, where: {label: x}, at_least: 0,2", "controls[0]", "written with a point"),
         (CONTROL % "action: exposure_target, where: {label: x}, share: nan%, by: 2030-01-01T00:00:00Z",
          "controls[0].share", "number"),
         ("", "", "outlet and controls"),
@@ -68,26 +68,26 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
         (CONTROL % "action: exposure_target, impressions: 5", "controls[0].by", "is missing"),
         (CONTROL % "action: shout", "controls[0]", "there is no action 'shout'"),
         (CONTROL % "where: {label: x}", "controls[0]", "an action is missing"),
-        (CONTROL % "action: share, where: {label: x}", "controls[0]", "needs at_least, at_most or both"),
-        (CONTROL % "action: share, where: {label: x}, at_least: 1.3", "controls[0].at_least", "between 0 and 1"),
-        (CONTROL % "action: share, where: {label: x}, at_least: true", "controls[0].at_least", "is wanted"),
-        (CONTROL % "action: share, where: {label: x}, at_least: many", "controls[0].at_least", "is wanted"),
+        (CONTROL % "action: quota, where: {label: x}", "controls[0]", "needs at_least, at_most or both"),
+        (CONTROL % "action: quota, where: {label: x}, at_least: 1.3", "controls[0].at_least", "between 0 and 1"),
+        (CONTROL % "action: quota, where: {label: x}, at_least: true", "controls[0].at_least", "is wanted"),
+        (CONTROL % "action: quota, where: {label: x}, at_least: many", "controls[0].at_least", "is wanted"),
         (
-            CONTROL % "action: share, where: {label: x}, at_least: 2, prefixes: every",
+            CONTROL % "action: quota, where: {label: x}, at_least: 2, prefixes: every",
             "controls[0]",
             "name the prefixes",
         ),
-        (CONTROL % "action: share, where: {label: x}, at_least: 3000000000", "controls[0].at_least", "at most 200"),
-        (CONTROL % "action: share, where: {label: x}, at_most: 201", "controls[0].at_most", "at most 200"),
+        (CONTROL % "action: quota, where: {label: x}, at_least: 3000000000", "controls[0].at_least", "at most 200"),
+        (CONTROL % "action: quota, where: {label: x}, at_most: 201", "controls[0].at_most", "at most 200"),
         (CONTROL % "action: cap, attribute: topic, at_most: 9999999999", "controls[0].at_most", "at most 200"),
         ('{"outlet": "cn", "note": "\\ud800"}', "note", "U+D800"),
         ('outlet: cn\ncontrols: [{id: "a\\0", action: pin, item: i1, slot: 1}]', "controls[0].id", "U+0000"),
         ('{"outlet": "cn", "weights": {"a\\u0000": 0.1}}', "weights", "U+0000"),
         ("outlet: cn\ncontrols: [{id: x@cn, action: pin, item: i, slot: 1}]", "controls[0].id", "neither spaces nor @"),
-        (CONTROL % "action: share, where: {}, at_least: 2", "controls[0].where", "at least one test"),
-        (CONTROL % "action: share, where: {labl: x}, at_least: 2", "controls[0].where.labl", "no such field"),
+        (CONTROL % "action: quota, where: {}, at_least: 2", "controls[0].where", "at least one test"),
+        (CONTROL % "action: quota, where: {labl: x}, at_least: 2", "controls[0].where.labl", "no such field"),
         (CONTROL % "action: pin, item: i1, slot: 0", "controls[0].slot", "greater than or equal to 1"),
-        (CONTROL % "action: space, attribute: topic, at_most: 3, within: 3", "controls[0]", "allows everything"),
+        (CONTROL % "action: spacing, attribute: topic, at_most: 3, within: 3", "controls[0]", "allows everything"),
         (CONTROL % "action: cap, attribute: mood, at_most: 3", "controls[0].attribute", "'mood' is not one of"),
         (
             CONTROL % 'action: block, where: {label: x}, active: {daily: ["6-24"]}',
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_named_at_its_field(text: str, where: str, word: 
 
 @pytest.mark.parametrize("said", ["20%", "20 %", "20.0 %", "20％", "0.2"])
 def test_a_share_is_said_the_same_way_in_pages_and_targets(said: str) -> None:
-    share = "{id: a, action: share, where: {label: x}, at_least: AMOUNT}".replace("AMOUNT", said)
+    share = "{id: a, action: quota, where: {label: x}, at_least: AMOUNT}".replace("AMOUNT", said)
     target = "{id: b, action: exposure_target, where: {label: x}, share: AMOUNT, by: 2030-01-01T00:00:00Z}"
     target = target.replace("AMOUNT", said)
     page, audience = parse_policy(f"outlet: cn\ncontrols: [{share}, {target}]").controls
@@ -224,7 +224,7 @@ def test_the_next_moment_in_force_is_in_force_and_nothing_before_it() -> None:
     assert over.next(at(1, 0)) is None
 
 
-FIRM = "{{id: floor, action: share, where: {{label: x}}, at_least: {}, hardness: {}{}}}"
+FIRM = "{{id: floor, action: quota, where: {{label: x}}, at_least: {}, enforcement: {}{}}}"
 HERE = ", on: {surfaces: [home, hot]}, active: {daily: ['06:00-24:00']}"
 
 
@@ -235,20 +235,20 @@ def loosened(parent: str, child: str) -> list[str]:
 
 
 def test_of_all_that_a_child_loosens_nothing_is_left_untold() -> None:
-    told = loosened(FIRM.format("15%", "binding", ""), FIRM.format("5%", "editorial", ""))
+    told = loosened(FIRM.format("15%", "mandatory", ""), FIRM.format("5%", "editorial", ""))
     assert len(told) == 2
-    assert "its hardness may not sink to editorial" in told[0]
+    assert "its enforcement may not sink to editorial" in told[0]
     assert "a child may raise the floor of 0.15, not lower it to 0.05" in told[1]
 
 
 def test_a_child_that_leaves_out_where_a_control_is_in_force_is_told_what_to_repeat() -> None:
-    parent = FIRM.format("15%", "binding", HERE)
-    (told,) = loosened(parent, FIRM.format("40%", "binding", ""))
+    parent = FIRM.format("15%", "mandatory", HERE)
+    (told,) = loosened(parent, FIRM.format("40%", "mandatory", ""))
     again = re.search(r"did you mean '(.*)'\?$", told)
     assert again is not None, told
     assert again[1].startswith("on: {surfaces: [home, hot]}, active: {daily: [")
-    assert not loosened(parent, FIRM.format("40%", "binding", ", " + again[1])), "what it says can be pasted"
-    (wider,) = loosened(FIRM.format("15%", "binding", ""), FIRM.format("40%", "binding", ", on: {screens: [tv]}"))
+    assert not loosened(parent, FIRM.format("40%", "mandatory", ", " + again[1])), "what it says can be pasted"
+    (wider,) = loosened(FIRM.format("15%", "mandatory", ""), FIRM.format("40%", "mandatory", ", on: {screens: [tv]}"))
     assert "did you mean 'on: {}'?" in wider
 
 

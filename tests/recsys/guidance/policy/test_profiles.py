@@ -21,7 +21,7 @@ about: A rule.
 labels: {public-service: what serves the public}
 weights: {public_value: 0.1}
 controls:
-  - {id: floor, action: share, where: {label: public-service}, at_least: 0.2, hardness: legal, legal_ref: Act 1}
+  - {id: floor, action: quota, where: {label: public-service}, at_least: 0.2, enforcement: legal, legal_ref: Act 1}
   - {id: topics, action: cap, attribute: topic, at_most: 6, legal_ref: Act 2}
 """
 READY = {
@@ -92,7 +92,7 @@ def test_a_policy_stands_on_its_profile_and_every_control_names_its_origin(shop:
 
 
 def test_a_policy_may_tighten_its_profile_and_not_loosen_what_is_legal(shop: Catalog) -> None:
-    share = "{{id: floor, action: share, where: {{label: public-service}}, at_least: {}, hardness: legal}}"
+    share = "{{id: floor, action: quota, where: {{label: public-service}}, at_least: {}, enforcement: legal}}"
     tighter, looser = policy(share.format(0.3)), policy(share.format(0.1))
 
     def floor(said: Policy) -> tuple[str, object]:

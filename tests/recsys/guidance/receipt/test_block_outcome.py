@@ -13,10 +13,10 @@ from recsys.guidance.receipt.verify import verify
 PARENT = """
 outlet: cn
 controls:
-  - {id: pub, action: share, where: {label: public-service}, at_least: 0.5, hardness: binding}
-  - {id: city, action: share, where: {label: news/city}, at_least: 0.25, hardness: legal}
-  - {id: lead, action: pin, item: i7, slot: 1, hardness: legal}
-  - {id: late, action: pin, item: i10, slot: 30, hardness: legal}
+  - {id: pub, action: quota, where: {label: public-service}, at_least: 0.5, enforcement: mandatory}
+  - {id: city, action: quota, where: {label: news/city}, at_least: 0.25, enforcement: legal}
+  - {id: lead, action: pin, item: i7, slot: 1, enforcement: legal}
+  - {id: late, action: pin, item: i10, slot: 30, enforcement: legal}
 """
 ASKED = {"pub": "public-service", "city": "news/city"}
 
@@ -90,9 +90,9 @@ def test_a_block_does_not_give_way_to_a_pin_of_a_slot_that_the_page_has_not(make
 
 
 def test_a_legal_block_yields_to_nothing_and_a_pin_of_its_item_does_not_stand(make: Any) -> None:
-    made = make(PARENT, child("{item: i7}", ", hardness: legal"))
-    assert (line_of(made, "off").by, line_of(made, "lead").status, made.receipt.legal_kept) == (0, "impossible", False)
-    assert make(PARENT, child("{label: culture}", ", hardness: legal")).receipt.legal_kept
+    made = make(PARENT, child("{item: i7}", ", enforcement: legal"))
+    assert (line_of(made, "off").by, line_of(made, "lead").status, made.receipt.legal_kept) == (0, "infeasible", False)
+    assert make(PARENT, child("{label: culture}", ", enforcement: legal")).receipt.legal_kept
     assert make(PARENT, child("{item: i7}")).receipt.legal_kept
 
 

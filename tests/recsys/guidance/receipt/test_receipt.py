@@ -20,19 +20,19 @@ outlet: cn.zj
 version: 4
 weights: {public_value: 0.2}
 controls:
-  - {id: public-floor, action: share, where: {label: public-service}, at_least: 0.4, prefixes: every, hardness: legal}
-  - {id: ads, action: share, where: {label: commercial}, at_most: 0.1, hardness: binding}
+  - {id: public-floor, action: quota, where: {label: public-service}, at_least: 0.4, prefixes: every, enforcement: legal}
+  - {id: ads, action: quota, where: {label: commercial}, at_most: 0.1, enforcement: mandatory}
   - {id: one-topic, action: cap, attribute: topic, at_most: 3}
-  - {id: apart, action: space, attribute: provider, at_most: 1, within: 3}
+  - {id: apart, action: spacing, attribute: provider, at_most: 1, within: 3}
   - {id: lead, action: pin, item: i7, slot: 2}
 """
 UNREACHABLE = """
 outlet: cn
 controls:
-  - {id: harvest, action: share, where: {all: [{series: harvest}, {region: cn.zj.hz}]}, at_least: 0.4}
+  - {id: harvest, action: quota, where: {all: [{series: harvest}, {region: cn.zj.hz}]}, at_least: 0.4}
   - {id: lead, action: pin, item: nobody, slot: 1}
-  - {id: most-sport, action: share, where: {label: sport}, at_least: 0.7, priority: 5}
-  - {id: little-sport, action: share, where: {label: sport}, at_most: 0.4, hardness: soft}
+  - {id: most-sport, action: quota, where: {label: sport}, at_least: 0.7, priority: 5}
+  - {id: little-sport, action: quota, where: {label: sport}, at_most: 0.4, enforcement: preferred}
 """
 
 
@@ -78,18 +78,18 @@ def test_what_cannot_be_kept_is_told_with_what_is_missing(make: Any) -> None:
     harvest = lines["harvest"]
     supply = sum(item.series == "harvest" and item.region == "cn.zj.hz" for item in made.catalog.items)
     assert supply == 3
-    assert (harvest.status, harvest.by, harvest.missing, harvest.achieved) == ("impossible", 1, 1, 3)
+    assert (harvest.status, harvest.by, harvest.missing, harvest.achieved) == ("infeasible", 1, 1, 3)
     assert "1 more would have to be available" in harvest.reason
-    assert lines["lead"].status == "impossible"
+    assert lines["lead"].status == "infeasible"
     assert lines["most-sport"].achieved == 7
-    assert lines["most-sport"].status == "binding"
+    assert lines["most-sport"].status == "active"
     assert (lines["little-sport"].status, lines["little-sport"].by) == ("relaxed", 3)
     assert "more important" in lines["little-sport"].reason
     assert made.receipt.legal_kept
 
 
 def test_a_floor_on_first_slots_tells_what_stands_there_and_what_on_the_page(make: Any) -> None:
-    text = "outlet: cn\ncontrols: [{id: early, action: share, where: {label: sport}, at_least: 2, prefixes: [5]}]"
+    text = "outlet: cn\ncontrols: [{id: early, action: quota, where: {label: sport}, at_least: 2, prefixes: [5]}]"
     differ = 0
     for seed in range(6):
         made = make(text, seed=seed, slots=12)
@@ -103,7 +103,7 @@ def test_a_floor_on_first_slots_tells_what_stands_there_and_what_on_the_page(mak
 
 
 def test_a_legal_control_that_gave_way_is_told_apart(make: Any) -> None:
-    text = "outlet: cn\ncontrols: [{id: a, action: share, where: {series: harvest}, at_least: 0.9, hardness: legal}]"
+    text = "outlet: cn\ncontrols: [{id: a, action: quota, where: {series: harvest}, at_least: 0.9, enforcement: legal}]"
     assert not make(text).receipt.legal_kept
 
 
@@ -152,7 +152,7 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         for field in ("achieved", "by", "missing", "priority"):
             yield changed((*here, field), lambda x: x + 1)
         yield changed((*here, "status"), lambda x: "met" if x != "met" else "relaxed")
-        yield changed((*here, "hardness"), lambda x: "soft" if x != "soft" else "legal")
+        yield changed((*here, "enforcement"), lambda x: "preferred" if x != "preferred" else "legal")
         for field in ("id", "origin", "reason"):
             yield changed((*here, field), lambda x: x + "x")
         for field in ("at_most", "first_slots"):
@@ -238,7 +238,7 @@ def test_every_altered_page_is_rejected(make: Any, text: str) -> None:
 
 def test_a_bound_below_what_is_possible_is_found_out(make: Any) -> None:
     """The second best page, told as if it were the best one: only solving again can tell."""
-    made = make("outlet: cn\ncontrols: [{id: a, action: share, where: {kind: film}, at_least: 0.1}]", slots=6)
+    made = make("outlet: cn\ncontrols: [{id: a, action: quota, where: {kind: film}, at_least: 0.1}]", slots=6)
     value = made.batch.utility + made.batch.bonus
     worse = made.solution.chosen.copy()
     worse[-1] = np.argsort(-value)[6]
@@ -250,7 +250,7 @@ def test_a_bound_below_what_is_possible_is_found_out(make: Any) -> None:
 
 
 def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
-    made = make("outlet: cn\ncontrols: [{id: a, action: share, where: {label: sport}, at_least: 0.5}]", slots=6)
+    made = make("outlet: cn\ncontrols: [{id: a, action: quota, where: {label: sport}, at_least: 0.5}]", slots=6)
     value = made.batch.utility + made.batch.bonus
     sport = made.bounds.member[0]
     order = np.argsort(-value)
@@ -265,7 +265,7 @@ def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
 
 
 def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) -> None:
-    text = "outlet: cn\ncontrols: [{id: top, action: share, where: {label: sport}, at_least: 2, prefixes: [5]}]"
+    text = "outlet: cn\ncontrols: [{id: top, action: quota, where: {label: sport}, at_least: 2, prefixes: [5]}]"
     made = make(text, slots=10)
     (line,) = made.receipt.controls
     assert (line.required.at_least, line.required.first_slots) == (2, 5)
@@ -299,13 +299,13 @@ def test_a_cap_tells_how_many_of_one_value_there_are_whether_or_not_it_can_bind(
 @pytest.mark.parametrize(
     ("control", "words"),
     [
-        ("action: share, where: {series: harvest}, at_least: 0.1",
+        ("action: quota, where: {series: harvest}, at_least: 0.1",
          ""),
-        ("action: share, where: {label: commercial}, at_most: 0.1",
+        ("action: quota, where: {label: commercial}, at_most: 0.1",
          "at most 0 on the page, after 4 in the session's 12 slots before"),
-        ("action: share, where: {label: sport}, at_least: 0.5",
+        ("action: quota, where: {label: sport}, at_least: 0.5",
          "at least 9 on the page, after 3 in the session's 12 slots before"),
-        ("action: share, where: {label: sport}, at_least: 0.5, prefixes: [4]",
+        ("action: quota, where: {label: sport}, at_least: 0.5, prefixes: [4]",
          "at least 9 on the page, after 3 in the session's 12 slots before"),
         ("action: cap, attribute: provider, at_most: 0.1",
          "at most 1 on the page, after 3 of one in the session's 12 slots before"),
@@ -328,7 +328,7 @@ def test_a_page_for_which_there_is_nothing_says_so(make: Any) -> None:
 outlet: cn
 controls:
   - {id: all, action: block, where: {kind: [film, article]}}
-  - {id: a, action: share, where: {label: sport}, at_least: 0.3}
+  - {id: a, action: quota, where: {label: sport}, at_least: 0.3}
   - {id: b, action: cap, attribute: topic, at_most: 3}
 """
     made = make(text)

@@ -22,7 +22,7 @@ def test_spacing_holds_across_the_seam_of_two_pages(make: Any, seed: int) -> Non
     asked = [(attribute, int(rng.integers(1, 3)), int(rng.integers(2, 6))) for attribute in attributes]
     asked = [(attribute, at_most, max(reach, at_most + 1)) for attribute, at_most, reach in asked]
     controls = [
-        f"{{id: s{n}, action: space, attribute: {attribute}, at_most: {at_most}, within: {reach}}}"
+        f"{{id: s{n}, action: spacing, attribute: {attribute}, at_most: {at_most}, within: {reach}}}"
         for n, (attribute, at_most, reach) in enumerate(asked)
     ]
     policy_ = compile_policy([parse_policy(f"outlet: cn\ncontrols: [{', '.join(controls)}]")], shop)

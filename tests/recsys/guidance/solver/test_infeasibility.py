@@ -25,11 +25,11 @@ ONE_PROVIDER = "{id: few, action: block, where: {not: {provider: p0}}}"
 RIVALS = """
 outlet: cn
 controls:
-  - {id: sport, action: share, where: {label: sport}, at_least: 0.5, priority: 9}
+  - {id: sport, action: quota, where: {label: sport}, at_least: 0.5, priority: 9}
   - {id: topics, action: cap, attribute: topic, at_most: 6, priority: 8}
-  - {id: culture, action: share, where: {label: culture}, at_least: 0.4, priority: 7}
-  - {id: news, action: share, where: {label: news}, at_least: 0.3, priority: 6}
-  - {id: ads, action: share, where: {label: commercial}, at_most: 0.5, priority: 5}
+  - {id: culture, action: quota, where: {label: culture}, at_least: 0.4, priority: 7}
+  - {id: news, action: quota, where: {label: news}, at_least: 0.3, priority: 6}
+  - {id: ads, action: quota, where: {label: commercial}, at_most: 0.5, priority: 5}
 """
 
 
@@ -44,15 +44,15 @@ def check(made: Any, receipt: Any = None, exact: bool = True) -> tuple[Any, ...]
     [
         (f"{{id: a, action: cap, attribute: topic, at_most: 4}}, {FEW}", "supply", 2,
          "at most 4 on the page: 6; 2 topics x 4 = 8 of 10 slots: 2 more items of others are needed"),
-        (f"{{id: a, action: space, attribute: provider, at_most: 1, within: 2}}, {ONE_PROVIDER}", "supply", 0,
+        (f"{{id: a, action: spacing, attribute: provider, at_most: 1, within: 2}}, {ONE_PROVIDER}", "supply", 0,
          "1 provider: too few for at most 1 of one in any 2 of 12 neighbouring slots"),
-        ("{id: a, action: share, where: {label: sport}, at_least: 0.3, at_most: 0.3}", "itself", 0,
+        ("{id: a, action: quota, where: {label: sport}, at_least: 0.3, at_most: 0.3}", "itself", 0,
          "at least 4 and at most 3 of 12 slots contradict each other"),
-        ("{id: a, action: share, where: {label: sport}, at_least: 5, prefixes: [3]}", "slots", 0,
+        ("{id: a, action: quota, where: {label: sport}, at_least: 5, prefixes: [3]}", "slots", 0,
          "5 cannot stand in the first 3 slots"),
-        ("{id: a, action: share, where: {series: harvest}, at_least: 9}", "supply", 3,
+        ("{id: a, action: quota, where: {series: harvest}, at_least: 9}", "supply", 3,
          "3 more would have to be available: only 6 may be shown here now"),
-        ("{id: a, action: share, where: {not: {series: harvest}}, at_most: 2}", "supply", 4,
+        ("{id: a, action: quota, where: {not: {series: harvest}}, at_most: 2}", "supply", 4,
          "4 more others would have to be available: only 6 may be shown here now"),
         ("{id: a, action: pin, item: i3, slot: 2, on: {regions: [cn]}}, {id: b, action: block, where: {item: i3}}",
          "supply", 1, "slot 2: the item may not be shown here now"),
@@ -63,7 +63,7 @@ def test_a_control_that_cannot_be_kept_alone_says_what_it_lacks(
 ) -> None:
     made = make(f"outlet: cn\ncontrols: [{control}]")
     [line] = [line for line in made.receipt.controls if line.action != "block"]
-    assert (line.status, line.why.kind, line.missing) == ("impossible", kind, missing)
+    assert (line.status, line.why.kind, line.missing) == ("infeasible", kind, missing)
     assert (line.why.alone, line.why.control_ids) == (line.by, ())
     assert words in line.reason
     assert "more important" not in line.reason

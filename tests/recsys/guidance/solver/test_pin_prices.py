@@ -44,7 +44,7 @@ def test_where_nothing_but_one_pin_is_asked_its_price_is_exact() -> None:
 
 
 def test_a_receipt_prices_its_pins_at_every_effort(make: Any) -> None:
-    text = PINNED % "action: share, where: {label: commercial}, at_most: 0.1"
+    text = PINNED % "action: quota, where: {label: commercial}, at_most: 0.1"
     for effort in ("fast", "adaptive", "exact"):
         for seed in range(4):
             made = make(text, effort=effort, seed=seed)

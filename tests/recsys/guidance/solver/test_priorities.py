@@ -22,9 +22,9 @@ def test_of_one_outlet_what_is_harder_gives_way_last_then_what_has_priority(make
         for priority in rng.permutation(1001)[: rng.integers(2, 7)]
     ]  # fmt: skip
     said = [
-        f"{{id: c{n}, action: share, where: {{label: [{', '.join(kinds[kind] for kind in among)}]}}, "
-        f"{bound}: {amount}, hardness: {hardness}, priority: {priority}}}"
-        for n, (hardness, priority, among, bound, amount) in enumerate(asked)
+        f"{{id: c{n}, action: quota, where: {{label: [{', '.join(kinds[kind] for kind in among)}]}}, "
+        f"{bound}: {amount}, enforcement: {enforcement}, priority: {priority}}}"
+        for n, (enforcement, priority, among, bound, amount) in enumerate(asked)
     ]
     ranked = sorted(range(len(asked)), key=lambda n: (ENFORCEMENT_ORDER.index(asked[n][0]), -asked[n][1]))
 
