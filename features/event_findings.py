@@ -36,7 +36,7 @@ from features.viewer_event import (
     answer,
 )
 from recsys.catalog import Id
-from recsys.errors import NAME, EventError, Finding, worded
+from recsys.errors import NAME, EventError, Finding, schema_fault
 from recsys.types import Screen
 
 Instant = Annotated[float, Field(strict=True, ge=0, le=LATEST), AfterValidator(lambda at: round(at, 6))]
@@ -205,5 +205,5 @@ def _findings(error: ValidationError) -> list[Finding]:
     for one in error.errors(include_url=False, include_input=False):
         path = [str(part) for part in one["loc"]] or [one.get("ctx", {}).get("field", "")]
         where = ".".join([_WIRE.get(path[0], f"data.{path[0]}"), *path[1:]])
-        findings.append(Finding(where, worded(one)))
+        findings.append(Finding(where, schema_fault(one)))
     return findings

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from recsys.messages import message
 from serving.problems import Unauthorised
 
 _bearer = HTTPBearer(auto_error=False, description="the editors' token (setting `admin_token`), when one is set")
@@ -21,14 +22,14 @@ def editors_only(token: str) -> Callable[[HTTPAuthorizationCredentials | None], 
     def check(credentials: Credentials) -> None:
         said = credentials.credentials if credentials else ""
         if token and not hmac.compare_digest(said.encode(), token.encode()):
-            raise Unauthorised("this needs the editors' token: Authorization: Bearer ...")
+            raise Unauthorised(message("token_required"))
 
     return check
 
 
 def nobody() -> None:
     """A dependency that lets no one pass: the service can be reached from outside and has no token to ask for."""
-    raise Unauthorised("this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN")
+    raise Unauthorised(message("token_not_set"))
 
 
 def is_editor(token: str, credentials: HTTPAuthorizationCredentials | None) -> None:

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from recsys.catalog import within
 from recsys.errors import Finding, NotFound, PolicyError
@@ -15,6 +14,7 @@ from recsys.guidance.compile import effective
 from recsys.guidance.lint import lint
 from recsys.guidance.policy import Policy
 from recsys.guidance.vocabulary import meant
+from recsys.messages import message
 from serving.control import ControlPlane, Outlet, PolicyVersion
 from serving.control.plane import ancestry
 from serving.holders import Holders
@@ -66,7 +66,7 @@ class PolicyDesk:
         """What the outlet says and what is in force there. Raises NotFound when the outlet itself says nothing."""
         active = [version for version in self.control.history(outlet) if version.active]
         if not active:
-            raise NotFound(f"outlet {outlet!r} has no policy of its own in force")
+            raise NotFound(message("outlet_without_policy", outlet=outlet))
         return PolicyAnswer(**vars(self.in_force(outlet)), active=version_out(active[0]))
 
     def in_force(self, outlet: str) -> InForce:
@@ -74,7 +74,7 @@ class PolicyDesk:
         snapshot = self.holders.current
         versions = self.control.history(outlet)
         if outlet not in snapshot.outlets and not versions:
-            raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
+            raise NotFound(message("outlet_not_found", outlet=outlet))
         world = snapshot.worlds.get(outlet)
         in_force = world.policy.effective if world else effective(self.holders.shelf.chain(outlet))
         return InForce(
@@ -98,7 +98,7 @@ class PolicyDesk:
         try:
             policy = self._parse(outlet, _text(said))
         except PolicyError as error:
-            return _found(_places(error.findings or (Finding("", error.message),)))
+            return _found(_places(error.findings or (Finding("", error.said),)))
         return self._lint(policy)
 
     def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
@@ -106,7 +106,7 @@ class PolicyDesk:
         if said.version is None:
             return self._parse(outlet, _text(said))
         if said.text is not None or said.policy is not None:
-            raise PolicyError("two policies", [Finding("body", "expected `version`, or a policy, not both")])
+            raise PolicyError(message("policy_unusable"), [Finding("body", message("body_version_or_policy"))])
         saved = self.control.version(outlet, said.version)
         return self._parse(outlet, saved.text).model_copy(update={"version": saved.version})
 
@@ -146,8 +146,8 @@ class PolicyDesk:
     def _parse(self, outlet: str, text: str) -> Policy:
         policy = read_policy(text)
         if policy.outlet != outlet:
-            wrong = Finding("outlet", f"this is the policy of {policy.outlet}, not of {outlet}")
-            raise PolicyError("the policy cannot be used", [wrong])
+            wrong = message("policy_of_other_outlet", outlet=policy.outlet, expected=outlet)
+            raise PolicyError(message("policy_unusable"), [Finding("outlet", wrong)])
         return policy
 
     def _usable(self, outlet: str, text: str) -> Policy:
@@ -170,8 +170,8 @@ class PolicyDesk:
         snapshot = self.holders.current
         known = {*snapshot.outlets, *snapshot.worlds}
         if not any(within(code, outlet) for code in known):
-            words = f"no outlet {outlet!r} is known: it has neither items nor a policy nor a name"
-            yield Finding("outlet", f"{words}{meant(outlet, known, '.')}", "warning")
+            unknown = message("outlet_unknown", outlet=outlet, suggestion=meant(outlet, known, "."))
+            yield Finding("outlet", unknown, "warning")
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current
@@ -202,9 +202,7 @@ def version_out(version: PolicyVersion) -> PolicyVersionOut:
 def _text(said: PolicyText) -> str:
     """The policy as text. Raises PolicyError unless it came in exactly one form."""
     if (said.text is None) == (said.policy is None):
-        raise PolicyError(
-            "no policy", [Finding("body", "expected `text` (YAML or JSON) or `policy` (an object), one of both")]
-        )
+        raise PolicyError(message("policy_unusable"), [Finding("body", message("body_text_or_policy"))])
     return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
 
 
@@ -218,5 +216,5 @@ def _found(places: list[Place], policy: Policy | None = None) -> list[Found]:
     ]
 
 
-def _places(findings: Any) -> list[Place]:
-    return [Place(**vars(finding)) for finding in findings]
+def _places(findings: Iterable[Finding]) -> list[Place]:
+    return [Place.of(finding) for finding in findings]

@@ -25,6 +25,7 @@ from features.viewer_event import region_of
 from recsys.distribution.screens import default_slots, layout
 from recsys.errors import NotFound, Unavailable
 from recsys.guidance.compile import compile_policy
+from recsys.messages import message
 from recsys.pipeline import UNGUIDED, Engine, World
 from recsys.state import TTL_S, ItemStats, ViewerState, remembered
 from recsys.types import Page, Placement, Query
@@ -208,7 +209,7 @@ def _world(snapshot: Snapshot, outlet: str) -> tuple[World, list[str]]:
         ]
     world = snapshot.worlds.get(outlet)
     if world is None:
-        raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
+        raise NotFound(message("outlet_not_found", outlet=outlet))
     missing = [] if snapshot.model else ["model"]
     return world, missing + (["policy"] if outlet in snapshot.closed else [])
 

@@ -18,6 +18,7 @@ from recsys.content import Content
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.targets.onpage import NOT_STEERED, Steered
 from recsys.guidance.targets.pursuit import Order
+from recsys.messages import Message
 from recsys.model import Model
 from recsys.pipeline import World
 from recsys.state import ItemStats
@@ -45,7 +46,7 @@ class Snapshot:
     model: Model | None
     outlets: Mapping[str, Outlet]
     worlds: Mapping[str, World]
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, Message] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()
     orders: Mapping[str, Order] = field(default_factory=dict)  # to exposure targets, by target
     steered: Steered = NOT_STEERED

@@ -18,6 +18,7 @@ from features.spool import Spool
 from features.stream import Record
 from recsys.catalog import Item
 from recsys.errors import EventError, Finding, InvalidInput, ItemError
+from recsys.messages import message
 from serving.control import ControlPlane
 from serving.metrics import Metrics
 from serving.problems import NotJson, TooLarge
@@ -65,12 +66,15 @@ class Ingest:
                 continue
             verdict = Verdict(index, sent_id, "accepted")
             if event.client_at is not None and (why := ahead(event)):
-                verdict.status, verdict.findings = "quarantined", [Place(f"events[{index}].time", why, "warning")]
+                verdict.status, verdict.findings = (
+                    "quarantined",
+                    [Place.of(Finding(f"events[{index}].time", why, "warning"))],
+                )
             elif known and event.item_id is not None and event.item_id not in known:
                 self.metrics.unknown_items.inc()
-                verdict.findings = [Place(f"events[{index}].data.item_id", NO_SUCH_ITEM, "hint")]
+                verdict.findings = [Place.of(Finding(f"events[{index}].data.item_id", NO_SUCH_ITEM, "hint"))]
             if event.client_at is None and _says_when(raw, form):
-                verdict.findings = [*verdict.findings, Place(f"events[{index}].time", NO_SUCH_TIME, "hint")]
+                verdict.findings = [*verdict.findings, Place.of(Finding(f"events[{index}].time", NO_SUCH_TIME, "hint"))]
             verdicts.append(verdict)
         durable = self.spool.put(records) if records else None
         if durable is None:
@@ -156,7 +160,7 @@ def _parsed(body: bytes) -> object:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise NotJson("the body is not JSON", [Finding("body", str(error))]) from error
+        raise NotJson(message("body_not_json"), [Finding("body", str(error))]) from error
 
 
 def _batch(body: object, name: str) -> Sequence[object]:

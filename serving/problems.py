@@ -27,8 +27,9 @@ from recsys.errors import (
     NotFound,
     PolicyError,
     Unavailable,
-    worded,
+    schema_fault,
 )
+from recsys.messages import Message, as_message, message
 
 log = logging.getLogger("mainstay.serving")
 
@@ -74,12 +75,19 @@ RETRY_AFTER_S = 1
 class Place(BaseModel):
     """One thing wrong with the request: where, what, and how bad it is."""
 
-    where: str = Field(examples=["events[2].data.item_id"])
-    message: str = Field(examples=["a play is about an item: say which"])
+    where: str = Field(examples=["body.slots"])
+    code: str = Field(description="stable name of the message; `text` where it has none", examples=["number_too_large"])
+    params: dict[str, Any] = Field({}, examples=[{"limit": 50}])
+    message: str = Field(description="in English", examples=["must be at most 50"])
     level: Level = Field(
         "error",
         description="error: cannot be accepted; warning: will not do what it says; hint: does nothing that shows",
     )
+
+    @classmethod
+    def of(cls, finding: Finding) -> Place:
+        """The finding as the API shows it."""
+        return cls(where=finding.where, level=finding.level, **as_message(finding.said).model_dump())
 
 
 class Problem(BaseModel):
@@ -89,6 +97,8 @@ class Problem(BaseModel):
     title: str = Field(examples=["Conflict"])
     status: int = Field(examples=[409])
     detail: str = Field(examples=["policy of cn.zj: version 4 is newer than 3, on which this is based"])
+    code: str = Field(description="stable name of `detail`; `text` where it has none", examples=["version_outdated"])
+    params: dict[str, Any] = Field({}, examples=[{"outlet": "cn.zj", "newest": 4, "base": 3}])
     instance: str = Field(examples=["/v1/policies/cn.zj/draft"])
     findings: list[Place] = []
 
@@ -137,7 +147,7 @@ def problem(
     request: Request,
     status: int,
     name: str,
-    detail: str,
+    detail: Message | str,
     findings: Iterable[Finding] = (),
     **extra: object,
 ) -> JSONResponse:
@@ -146,9 +156,10 @@ def problem(
         "type": f"urn:mainstay:problem:{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": str(detail),
+        **as_message(detail).model_dump(exclude={"message"}),
         "instance": request.url.path,
-        "findings": [vars(finding) for finding in findings],
+        "findings": [Place.of(finding).model_dump() for finding in findings],
         **extra,
     }
     headers = {}
@@ -171,7 +182,8 @@ def status_of(error: MainstayError) -> int:
 def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MainstayError)
     findings = error.findings if isinstance(error, InvalidInput) else ()
-    detail = error.message if isinstance(error, InvalidInput) else str(error)
+    said = error.said if isinstance(error, InvalidInput) else next(iter(error.args), None)
+    detail = said if isinstance(said, Message) else str(error)
     return problem(request, status_of(error), _kebab(type(error).__name__), detail, findings)
 
 
@@ -179,11 +191,11 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     if _unread(request, error):
         sent = request.headers.get("content-type", "none")
-        findings = [Finding("header.content-type", f"send content-type: application/json (this came with {sent})")]
-        return problem(request, 422, "invalid-request", "the body was not read as JSON", findings)
+        findings = [Finding("header.content-type", message("body_needs_content_type", sent=sent))]
+        return problem(request, 422, "invalid-request", message("body_not_read_as_json"), findings)
     if any(one["type"] == "json_invalid" for one in error.errors()):
-        return problem(request, 400, "not-json", "the body is not JSON", map(_finding, error.errors()))
-    return problem(request, 422, "invalid-request", "the request is not valid", map(_finding, error.errors()))
+        return problem(request, 400, "not-json", message("body_not_json"), map(_finding, error.errors()))
+    return problem(request, 422, "invalid-request", message("request_invalid"), map(_finding, error.errors()))
 
 
 def _unread(request: Request, error: RequestValidationError) -> bool:
@@ -201,7 +213,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(request, 500, "internal", "the service failed; its log says why")
+    return problem(request, 500, "internal", message("service_failed"))
 
 
 def _finding(error: dict[str, Any]) -> Finding:
@@ -209,7 +221,7 @@ def _finding(error: dict[str, Any]) -> Finding:
     where = ""
     for part in error["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return Finding(where.lstrip("."), worded(error))
+    return Finding(where.lstrip("."), schema_fault(error))
 
 
 def _kebab(name: str) -> str:
@@ -222,12 +234,15 @@ def _kebab(name: str) -> str:
 
 
 def _example(status: int) -> dict[str, object]:
+    too_large = message("number_too_large", limit=50)
     name = {400: "cursor-error", 401: "unauthorised", 404: "not-found", 409: "conflict", 413: "too-large", 429: "busy"}
     return {
         "type": f"urn:mainstay:problem:{name.get(status, 'unavailable' if status == 503 else 'invalid-request')}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": "what went wrong, for people",
+        "code": "text",
+        "params": {"text": "what went wrong, for people"},
         "instance": "/v1/...",
-        "findings": [{"where": "body.slots", "message": "should be less than or equal to 50"}] if status == 422 else [],
+        "findings": [Place.of(Finding("body.slots", too_large)).model_dump()] if status == 422 else [],
     }

@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from recsys.errors import Finding, InvalidInput
 from recsys.guidance.vocabulary import meant
+from recsys.messages import message
 
 
 def known_queries(request: Request) -> None:
@@ -16,6 +17,11 @@ def known_queries(request: Request) -> None:
     known = [one.alias for one in route.dependant.query_params]
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
-        has = f"this has {', '.join(known)}" if known else "this has none"
-        findings = [Finding(f"query.{name}", f"no query {name!r}; {has}{meant(name, known, '')}") for name in unknown]
-        raise InvalidInput("the request is not valid", findings)
+        options = known or message("nothing")
+        findings = [
+            Finding(
+                f"query.{name}", message("query_unknown", name=name, options=options, suggestion=meant(name, known, ""))
+            )
+            for name in unknown
+        ]
+        raise InvalidInput(message("request_invalid"), findings)

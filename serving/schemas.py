@@ -11,6 +11,7 @@ from features.viewer_event import LEVELS_MAX, REGION
 from recsys.catalog import Code, Id, Item
 from recsys.distribution.screens import SLOTS_MAX
 from recsys.guidance.receipt import Receipt
+from recsys.messages import Message
 from serving.problems import Place
 
 VERDICTS_MAX = 1000
@@ -154,7 +155,7 @@ class OutletAnswer(BaseModel):
     code: str
     name: dict[str, str]
     policy_version: str = Field(examples=["cn@3+cn.zj@1"])
-    fault: str | None = Field(description="why its newest policy is not in service; null when it is")
+    fault: Message | None = Field(description="why its newest policy is not in service; null when it is")
 
 
 class OutletRequest(Asked):
@@ -251,7 +252,7 @@ class InForce(BaseModel):
     outlet: str
     newest_version: int = Field(description="of its own, drafts included; 0 for none")
     effective: EffectiveOut
-    fault: str | None = Field(description="why its newest policy is not in service; null when it is")
+    fault: Message | None = Field(description="why its newest policy is not in service; null when it is")
 
 
 class PolicyAnswer(InForce):

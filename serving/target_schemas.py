@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from recsys.catalog import Id
 from recsys.guidance.documents import Number
 from recsys.guidance.targets.words import Status
+from recsys.messages import Message
 from serving.schemas import Asked, Author
 
 
@@ -28,7 +29,7 @@ class TargetOut(BaseModel):
     id: str = Field(examples=["harvest"])
     outlet: str = Field(description="whose policy says it", examples=["cn.zj.hz"])
     status: Status
-    says: str = Field(examples=["on plan: 42% delivered, 42% planned by now"])
+    says: Message = Field(description="how it stands, with figures")
     bound: str
     amount: float = Field(description="by the deadline; of a share target as far as traffic is foreseen")
     share: float | None = Field(description="of all attention, for a share target")

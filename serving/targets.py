@@ -14,8 +14,10 @@ from recsys.guidance.documents import findings_of
 from recsys.guidance.policy import Control, ExposureTarget, Policy, parse_policy
 from recsys.guidance.targets.pursuit import Order
 from recsys.guidance.targets.words import foreseen, sentence, status
+from recsys.messages import message
 from serving.control import ControlPlane
 from serving.desk import PolicyDesk
+from serving.problems import Place
 from serving.pursuits import Running, TargetLoop
 from serving.schemas import DraftAnswer, DraftRequest, Found, rfc3339
 from serving.target_schemas import (
@@ -27,8 +29,6 @@ from serving.target_schemas import (
     TargetOut,
     TargetReport,
 )
-
-REWRITTEN = "the new target could not be put into the text: the policy was written anew, as JSON without the comments"
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class TargetDesk:
 
     def amount(self, outlet: str, target_id: str, said: AmountOrder) -> Order:
         """Another amount from here on. Raises InvalidInput for a share above 1 and for a part of an impression."""
-        target, wrong = self._running(outlet, target_id).target, ""
+        target, wrong = self._running(outlet, target_id).target, None
         if target.share is not None and said.amount > 1:
-            wrong = "a share is at most 1"
+            wrong = message("amount_share_above_one")
         elif target.share is None and not float(said.amount).is_integer():
-            wrong = f"a whole number of impressions, not {said.amount:g}"
+            wrong = message("amount_not_whole", amount=said.amount)
         if wrong:
-            raise InvalidInput("the amount cannot be used", [Finding("body.amount", wrong)])
+            raise InvalidInput(message("amount_unusable"), [Finding("body.amount", wrong)])
         return self._change(outlet, target_id, said, "target.amount", amount=said.amount)
 
     def clone(self, outlet: str, target_id: str, said: CloneOrder) -> DraftAnswer:
@@ -102,13 +102,13 @@ class TargetDesk:
             again = ExposureTarget.model_validate({**target.model_dump(), **changes})
             whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})
         except ValidationError as error:
-            raise InvalidInput("the target cannot be cloned like this", findings_of(error)) from error
+            raise InvalidInput(message("target_not_clonable"), findings_of(error)) from error
         written = self.control.version(outlet, policy.version).text
         text = _appended(written, whole)
         note = said.note or f"{said.id}, like {target.id}"
         answer = self.desk.draft(outlet, DraftRequest(text=text or _rewritten(whole), author=said.author, note=note))
         if text is None and not written.lstrip().startswith("{"):
-            answer.findings.append(Found(where="", message=REWRITTEN))
+            answer.findings.append(Found(**Place.of(Finding("", message("target_text_rewritten"))).model_dump()))
         return answer
 
     def _change(self, outlet: str, target_id: str, said: TargetOrder, action: str, **changes: Any) -> Order:
@@ -116,7 +116,7 @@ class TargetDesk:
 
         def change(order: Order) -> Order:
             if order.stopped:
-                raise InvalidInput(f"target {key} was stopped, which is for good: clone it to go on")
+                raise InvalidInput(message("target_was_stopped", key=key))
             return replace(order, **changes)
 
         return self.control.orders.change(key, change, said.author, action, {"note": said.note})
@@ -124,7 +124,7 @@ class TargetDesk:
     def _running(self, outlet: str, target_id: str) -> Running:
         one = self.loop.running.get(f"{outlet}/{target_id}")
         if one is None:
-            raise NotFound(f"no exposure target {target_id!r} in force in the policy of {outlet!r}")
+            raise NotFound(message("target_not_found", id=target_id, outlet=outlet))
         return one
 
 

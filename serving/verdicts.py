@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,8 +16,16 @@ class Place(msgspec.Struct, frozen=True):
     """One thing to say of an entry: where, what, and how bad it is (as `serving.problems.Place`)."""
 
     where: str
+    code: str
+    params: dict[str, Any]
     message: str
     level: Level = "error"
+
+    @classmethod
+    def of(cls, finding: Finding, at: str = "") -> Place:
+        """The finding as the API shows it, its path below `at`."""
+        where = ".".join(filter(None, (at, finding.where)))
+        return cls(where, finding.code, finding.params, finding.message, finding.level)
 
 
 class Verdict(msgspec.Struct):
@@ -53,6 +61,6 @@ class Verdicts(msgspec.Struct, frozen=True):
 
 def refused(index: int, said: object, error: InvalidInput, at: str = "") -> Verdict:
     """The verdict on a bad entry, `said` its id, if any; each place begins with `at`, the entry's."""
-    findings = error.findings or (Finding("", error.message),)
-    places = [Place(".".join(filter(None, (at, f.where))), f.message) for f in findings]
+    findings = error.findings or (Finding("", error.said),)
+    places = [Place.of(finding, at) for finding in findings]
     return Verdict(index, said if isinstance(said, str) else None, "refused", findings=places)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
-from recsys.errors import Finding, InvalidInput, worded
+from recsys.errors import Finding, InvalidInput, schema_fault
 
 CONFIGS = Path(__file__).parent / "configs"
 """The files that come with the package."""
@@ -105,7 +105,7 @@ def read_config(path: Path | str) -> Config:
     try:
         return Config.model_validate(_layers(file, ()))
     except ValidationError as error:
-        findings = [Finding(".".join(map(str, e["loc"])), worded(e)) for e in error.errors()]
+        findings = [Finding(".".join(map(str, e["loc"])), schema_fault(e)) for e in error.errors()]
         raise ConfigError(f"training configuration {file}", findings) from None
 
 

@@ -15,6 +15,7 @@ from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.conflicts import overlap
 from recsys.guidance.inherit import Origin
 from recsys.guidance.policy import Block, Pin, Policy, Share
+from recsys.messages import Message, message
 from recsys.types import Screen, Surface
 
 
@@ -29,32 +30,34 @@ def defeats(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
             for other in policy.controls:
                 told = other.harder(origin) or other.outlet != origin.outlet
                 if other.firm and told and overlap(other.control, origin.control):
-                    yield from (Finding(where, words) for words in _taken(policy, origin, other))
+                    yield from (Finding(where, taken) for taken in _taken(policy, origin, other))
 
 
-def _taken(policy: CompiledPolicy, block: Origin, other: Origin) -> Iterator[str]:
+def _taken(policy: CompiledPolicy, block: Origin, other: Origin) -> Iterator[Message]:
     control, said = other.control, block.control
-    named = repr(control.id) + (f" of {other.outlet}" if other.outlet != block.outlet else "")
-    named += f" ({control.hardness})"
+    harder, named = other.harder(block), {"control": other.named(block.outlet), "hardness": control.hardness}
     assert isinstance(said, Block)
     gone = policy.member(said.where, block.outlet)
-    yields = "there the block gives way" if other.harder(block) else "it is no harder than the block, so it gives way"
     if isinstance(control, Pin):
         row = policy.catalog.row_of.get(control.item)
         if row is not None and gone[row]:
-            yield f"takes away {control.item}, which {named} pins: {yields}"
+            pinned = {"item": control.item, **named}
+            yield message("block_relaxed_for_pin", **pinned) if harder else message("block_defeats_pin", **pinned)
     if isinstance(control, Share) and control.at_least is not None:
         asked = policy.member(control.where, block.outlet)
         for page, slots in _pages(control, said):
             least, left = int(floors(control, slots).max(initial=0)), int((asked & ~gone).sum())
             if (asked & gone).any() and left < least:
-                fewest = f", by {least - left} items at most" if other.harder(block) else ""
-                there = f"{left} of the {asked.sum()} items"
-                yield f"leaves {there} of which {named} asks {least} on {page}: {yields}{fewest}"
+                floor = {"left": left, "total": int(asked.sum()), "minimum": least, "page": page, **named}
+                yield (
+                    message("block_relaxed_for_floor", by=least - left, **floor)
+                    if harder
+                    else message("block_defeats_floor", **floor)
+                )
                 return
 
 
-def _pages(*controls: Share | Block) -> Iterator[tuple[str, int]]:
+def _pages(*controls: Share | Block) -> Iterator[tuple[Message, int]]:
     """Name and slots of the pages on which all the controls speak, as far as screens and surfaces tell."""
     for screen in Screen:
         for surface in sorted({s for control in controls for s in control.on.surfaces} or {Surface.HOME}):
@@ -62,4 +65,4 @@ def _pages(*controls: Share | Block) -> Iterator[tuple[str, int]]:
                 (not c.on.screens or screen in c.on.screens) and (not c.on.surfaces or surface in c.on.surfaces)
                 for c in controls
             ):
-                yield f"{screen} {surface}", default_slots(screen, surface)
+                yield message("page", screen=screen, surface=surface), default_slots(screen, surface)

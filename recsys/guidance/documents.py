@@ -9,6 +9,7 @@ for texts only: a policy never means something else than what stands there.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Hashable, Iterable, Iterator
 from datetime import datetime
@@ -17,7 +18,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
 
-from recsys.errors import SHAPES, Finding, PolicyError
+from recsys.errors import Finding, PolicyError, schema_fault
+from recsys.messages import InvalidValue, Message, message
 
 Whole = Annotated[int, Strict()]
 """A whole number, said as one: neither "3" nor 3.0 nor yes."""
@@ -29,7 +31,7 @@ Number = Annotated[float, Strict()]
 def _written_out(said: object) -> object:
     if isinstance(said, datetime) or (isinstance(said, str) and re.match(r"\d{4}-\d\d-\d\d", said)):
         return said
-    raise ValueError(f"{said!r}: write a time as 2026-10-01T00:00:00+08:00")
+    raise InvalidValue(message("time_not_written_out", value=shown(said)))
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
@@ -47,7 +49,7 @@ _UNFIT = re.compile(r"[\x00\ud800-\udfff]")
 _TAGS = ("boost", "block", "pin", "share", "cap", "space", "exposure_target")
 
 
-_DEEP = f"lists and mappings lie inside one another, more than {LEVELS_MAX} levels deep"
+_DEEP = message("nested_too_deep", maximum=LEVELS_MAX)
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}\n]', re.DOTALL)
 
 
@@ -69,7 +71,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise _unreadable(event.start_mark, "aliases (*name) are not supported")
+            raise _unreadable(event.start_mark, message("yaml_alias"))
         self._levels = getattr(self, "_levels", 0) + 1
         if self._levels > LEVELS_MAX:
             event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -84,13 +86,13 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise _unreadable(key_node.start_mark, f"{key!r} is said twice")
+                raise _unreadable(key_node.start_mark, message("key_repeated", key=shown(key)))
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-def _unreadable(mark: yaml.Mark | None, why: str) -> PolicyError:
-    return PolicyError("the policy cannot be read", [Finding(_line(mark), why)])
+def _unreadable(mark: yaml.Mark | None, why: Message) -> PolicyError:
+    return PolicyError(message("policy_unreadable"), [Finding(_line(mark), why)])
 
 
 _NUMBERS = {
@@ -116,29 +118,29 @@ _Loader.yaml_implicit_resolvers = {
 def read_document(text: str) -> object:
     """Plain data of JSON or YAML text. Raises PolicyError naming the line."""
     if len(text) > SIZE_MAX:
-        raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
+        raise PolicyError(message("policy_too_long", maximum=SIZE_MAX))
     try:
         if text.lstrip().startswith("{"):
             if line := _too_deep(text):
-                raise PolicyError("the policy cannot be read", [Finding(f"line {line}", _DEEP)])
+                raise PolicyError(message("policy_unreadable"), [Finding(f"line {line}", _DEEP)])
             document = json.loads(text, object_pairs_hook=_once)
         else:
             document = yaml.load(text, Loader=_Loader)
     except json.JSONDecodeError as error:
-        raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
+        raise PolicyError(message("policy_not_json"), [Finding(f"line {error.lineno}", error.msg)]) from error
     except yaml.MarkedYAMLError as error:
-        raise PolicyError("the policy is not YAML", [_not_yaml(error)]) from error
+        raise PolicyError(message("policy_not_yaml"), [_not_yaml(error)]) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
+        raise PolicyError(message("policy_unreadable"), [Finding("", str(error))]) from error
     if unfit := tuple(_unfit(document)):
-        raise PolicyError("the policy cannot be read", unfit)
+        raise PolicyError(message("policy_unreadable"), unfit)
     return document
 
 
 def _unfit(said: object, where: str = "") -> Iterator[Finding]:
     """Texts with characters that no store keeps: NUL, and halves of surrogate pairs, which are not Unicode text."""
     if isinstance(said, str) and (odd := _UNFIT.search(said)):
-        yield Finding(where, f"the character U+{ord(odd[0]):04X} cannot stand in a policy")
+        yield Finding(where, message("character_not_allowed", character=f"U+{ord(odd[0]):04X}"))
     elif isinstance(said, dict):
         for key, worth in said.items():
             yield from _unfit(key, where)
@@ -148,14 +150,25 @@ def _unfit(said: object, where: str = "") -> Iterator[Finding]:
             yield from _unfit(worth, f"{where}[{place}]")
 
 
-def not_text(said: object) -> str:
+def shown(said: object) -> object:
+    """What a message may repeat of a value: texts, and numbers as they are written; None for anything else.
+
+    >>> shown("a"), shown(True), shown(3), shown([1])
+    ('a', 'true', 3, None)
+    """
+    if isinstance(said, bool) or (isinstance(said, float) and not math.isfinite(said)):
+        return json.dumps(said)
+    return said if isinstance(said, str | int | float) else None
+
+
+def not_text(said: object) -> Message:
     """What to tell whoever wrote something else where a text is wanted.
 
-    >>> not_text(330100), not_text([1])
-    ("330100 is not a text: write it in quotes, '330100'", 'a text is wanted')
+    >>> str(not_text(330100)), str(not_text([1]))
+    ("330100 is not a text: write it in quotes, '330100'", 'must be a text')
     """
-    plain = json.dumps(said) if isinstance(said, bool | int | float) else ""
-    return f"{plain} is not a text: write it in quotes, '{plain}'" if plain else "a text is wanted"
+    scalar = isinstance(said, bool | int | float)
+    return message("text_needs_quotes", value=json.dumps(said)) if scalar else message("not_a_text")
 
 
 def read_tree(text: str) -> yaml.Node | None:
@@ -163,7 +176,7 @@ def read_tree(text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise PolicyError("the policy is not YAML", [Finding("", str(error))]) from error
+        raise PolicyError(message("policy_not_yaml"), [Finding("", str(error))]) from error
 
 
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
@@ -180,7 +193,7 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for key, worth in pairs:
         if key in said:
-            raise PolicyError("the policy cannot be read", [Finding(key, f"{key!r} is said twice")])
+            raise PolicyError(message("policy_unreadable"), [Finding(key, message("key_repeated", key=key))])
         said[key] = worth
     return said
 
@@ -188,9 +201,18 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _not_yaml(error: yaml.MarkedYAMLError) -> Finding:
     """Where an opened brace or bracket is not closed, the place is where it was opened, not where the text ends."""
     if error.context and error.context.startswith("while parsing a flow"):
-        opened = f"the {'{' if 'mapping' in error.context else '['} opened here is not closed"
-        return Finding(_line(error.context_mark), f"{opened}, or a comma is missing: {error.problem}")
-    return Finding(_line(error.problem_mark), str(error.problem))
+        bracket = "{" if "mapping" in error.context else "["
+        return Finding(_line(error.context_mark), message("yaml_not_closed", bracket=bracket))
+    problem, mark = str(error.problem), error.problem_mark
+    if problem == "mapping values are not allowed here":
+        return Finding(_line(mark), message("yaml_colon_not_allowed"))
+    if problem == "could not find expected ':'":
+        return Finding(_line(mark), message("yaml_colon_missing"))
+    if problem.startswith("found character") and problem.endswith("cannot start any token"):
+        return Finding(_line(mark), message("yaml_character", character=problem.split("'")[1]))
+    if problem == "found unexpected end of stream":
+        return Finding(_line(error.context_mark), message("yaml_quote_not_closed"))
+    return Finding(_line(mark), problem)
 
 
 def _line(mark: yaml.Mark | None) -> str:
@@ -217,40 +239,18 @@ def _parted(fault: Any) -> bool:
     return fault["type"] == "float_type" and fault.get("input") is None and str(fault["loc"][-1]).isdigit()
 
 
-def _words(fault: Any) -> str:
-    kind, said, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+def _words(fault: Any) -> Message:
+    kind, said = fault["type"], fault.get("input")
     if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key" or _parted(fault):
-        said = fault["loc"][-1] if _parted(fault) else said
-        return f"{said!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
-    if kind == "missing":
-        return "is missing"
-    if kind == "extra_forbidden":
-        return "there is no such field"
+        return message("key_not_a_text", value=shown(fault["loc"][-1] if _parted(fault) else said))
     if kind == "union_tag_invalid":
-        return f"there is no action {context['tag']!r}; there are {', '.join(_TAGS)}"
+        return message("action_unknown", action=shown(fault["ctx"]["tag"]), options=_TAGS)
     if kind == "union_tag_not_found":
-        return f"an action is missing; there are {', '.join(_TAGS)}"
-    if kind in ("literal_error", "enum"):
-        return f"{said!r} is not one of {context['expected']}"
-    if kind == "timezone_aware":
-        return f"{said!r} needs a time and its offset from UTC, such as 2026-10-01T00:00:00+08:00"
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "string_pattern_mismatch":
-        return f"{said!r} does not read as one: {SHAPES.get(context['pattern'], context['pattern'])}"
-    if kind == "model_type":
-        return (
-            "a document with fields such as outlet and controls is wanted" if not fault["loc"] else "fields are wanted"
-        )
+        return message("action_missing", options=_TAGS)
+    if kind == "model_type" and not fault["loc"]:
+        return message("policy_not_fields")
     if kind in ("float_type", "int_type") and isinstance(said, str) and _COMMA.fullmatch(said):
-        return f"decimals are written with a point: {said.replace(',', '.')}, not {said}"
-    if kind == "int_type":
-        return f"a whole number such as 3 is wanted, not {said!r}"
-    if kind == "float_type":
-        return f"a number such as 0.3 is wanted, not {said!r}"
+        return message("decimal_comma", number=said.replace(",", "."), value=said)
     if kind == "string_type":
         return not_text(said)
-    if kind == "tuple_type":
-        return "a list is wanted, such as [a, b]"
-    message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
-    return f"{said!r} should be {message}" if isinstance(said, str | int | float) else message
+    return schema_fault(fault, shown(said))

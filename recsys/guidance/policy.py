@@ -24,9 +24,10 @@ from pydantic import (
 from recsys.catalog import Code, Id, within
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.conditions import OneOrMore, Where
-from recsys.guidance.documents import Moment, Number, Whole, findings_of, read_document
+from recsys.guidance.documents import Moment, Number, Whole, findings_of, read_document, shown
 from recsys.guidance.schedule import Active, span_of
 from recsys.guidance.targets.plan import Shape
+from recsys.messages import InvalidValue, message
 from recsys.types import Query, Screen, Surface
 
 if TYPE_CHECKING:
@@ -63,13 +64,13 @@ def _amount(said: object) -> object:
     """A number of items or a share; yes and no are not amounts."""
     said = _per_cent(said)
     if isinstance(said, bool) or not isinstance(said, int | float):
-        raise ValueError("a share (0.3 or 30%) or a number of items (3) is wanted")
+        raise InvalidValue(message("amount_wrong"))
     if isinstance(said, float) and not 0.0 <= said <= 1.0:
-        raise ValueError(f"a share lies between 0 and 1, {said:g} does not; items are counted without a point")
+        raise InvalidValue(message("share_out_of_range", share=shown(said)))
     if isinstance(said, int) and said < 0:
-        raise ValueError("a number of items is not negative")
+        raise InvalidValue(message("items_negative"))
     if isinstance(said, int) and said > COUNT_MAX:
-        raise ValueError(f"a number of items is at most {COUNT_MAX}, and {said} is more than any page holds")
+        raise InvalidValue(message("items_too_many", maximum=COUNT_MAX, items=said))
     return said
 
 
@@ -158,9 +159,9 @@ class Share(Rule):
     @model_validator(mode="after")
     def _limits(self) -> Share:
         if self.at_least is None and self.at_most is None:
-            raise ValueError("a share needs at_least, at_most or both")
+            raise InvalidValue(message("share_without_limit"))
         if isinstance(self.at_least, int) and self.prefixes == "every":
-            raise ValueError("a number of items cannot be in every prefix: name the prefixes or give a share")
+            raise InvalidValue(message("share_items_in_every_prefix"))
         return self
 
 
@@ -183,7 +184,7 @@ class Space(Rule):
     @model_validator(mode="after")
     def _narrower(self) -> Space:
         if self.at_most >= self.within:
-            raise ValueError(f"{self.at_most} of {self.within} slots allows everything: at_most must be below within")
+            raise InvalidValue(message("space_allows_all", maximum=self.at_most, within=self.within))
         return self
 
 
@@ -236,7 +237,7 @@ class ExposureTarget(Rule):
     @classmethod
     def _a_part(cls, share: float | None) -> float | None:
         if share is not None and share > 1:
-            raise ValueError(f"{share:g} is more than all attention: write 0.3 or 30%")
+            raise InvalidValue(message("share_above_all_attention", share=shown(share)))
         return share
 
     @field_validator("day_parts")
@@ -245,21 +246,21 @@ class ExposureTarget(Rule):
         for hours in parts:
             span_of(hours)
         if parts and abs(sum(parts.values()) - 1.0) > 0.005:
-            raise ValueError(f"the parts of the day add up to {sum(parts.values()):.0%}, not to 100%")
+            raise InvalidValue(message("day_parts_sum", sum=sum(parts.values())))
         return parts
 
     @model_validator(mode="after")
     def _sound(self) -> ExposureTarget:
         if (self.impressions is None) == (self.share is None):
-            raise ValueError("a target needs impressions or share, one of both")
+            raise InvalidValue(message("target_needs_amount"))
         if self.since and self.by <= self.since:
-            raise ValueError("the deadline (by) is not after the start (from)")
+            raise InvalidValue(message("target_deadline_before_start"))
         if (self.plan == "by_day_part") != bool(self.day_parts):
-            raise ValueError("day_parts belong to plan: by_day_part, and it needs them")
+            raise InvalidValue(message("target_day_parts"))
         if self.last_resort is not None and (self.logic != "guaranteed" or self.bound != "at_least"):
-            raise ValueError("a last resort belongs to logic: guaranteed and bound: at_least")
+            raise InvalidValue(message("target_last_resort"))
         if self.where.about_viewer:
-            raise ValueError("a target is about the same items for all viewers: locality: viewer cannot be meant")
+            raise InvalidValue(message("target_about_viewer"))
         return self
 
     def runs(self, now: float) -> bool:
@@ -278,9 +279,7 @@ CONTROLS_MAX = 300
 
 def _so_many(said: object) -> object:
     if isinstance(said, list | tuple) and len(said) > CONTROLS_MAX:
-        raise ValueError(
-            f"a policy has at most {CONTROLS_MAX} controls, and {len(said)} are more than a page keeps in time"
-        )
+        raise InvalidValue(message("controls_too_many", maximum=CONTROLS_MAX, controls=len(said)))
     return said
 
 
@@ -306,7 +305,7 @@ class Policy(Said):
     def ready(self) -> tuple[Profile, ...]:
         """The profiles it names. Raises PolicyError when nobody has looked them up (`profiles.take_up`)."""
         if self._ready is None and self.profile:
-            raise PolicyError("the policy cannot be used", [Finding("profile", "its profiles are not at hand")])
+            raise PolicyError(message("policy_unusable"), [Finding("profile", message("profiles_not_loaded"))])
         return self._ready or ()
 
     def with_profiles(self, ready: tuple[Profile, ...]) -> Policy:
@@ -320,7 +319,7 @@ class Policy(Said):
         seen: dict[str, int] = {}
         for place, control in enumerate(self.controls):
             if control.id in seen:
-                raise ValueError(f"controls[{place}]: id {control.id!r} is taken by controls[{seen[control.id]}]")
+                raise InvalidValue(message("control_id_taken", place=place, id=control.id, other=seen[control.id]))
             seen[control.id] = place
         return self
 
@@ -331,4 +330,4 @@ def parse_policy(text: str) -> Policy:
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        raise PolicyError("the policy cannot be read", findings_of(error)) from error
+        raise PolicyError(message("policy_unreadable"), findings_of(error)) from error

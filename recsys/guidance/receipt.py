@@ -19,6 +19,7 @@ from recsys.guidance.causes import Causes, causes_of
 from recsys.guidance.compile import CompiledPolicy
 from recsys.guidance.policy import Hardness
 from recsys.guidance.telling import Status, Told, tell
+from recsys.messages import Message
 from recsys.types import F64, I32
 
 NEAR = 1e-8
@@ -94,7 +95,7 @@ class ControlLine(Part):
     missing: int = 0
     settled: bool = True
     why: Why | None = None
-    reason: str
+    reason: Message
     legal_ref: str = ""
 
 

@@ -9,15 +9,7 @@ import numpy as np
 
 from recsys.guidance.bounds import Bounds
 from recsys.guidance.policy import Cap, Control, Space
-
-PLURAL = {
-    "topic": "topics",
-    "provider": "providers",
-    "series": "series",
-    "outlet": "outlets",
-    "region": "regions",
-    "kind": "kinds",
-}
+from recsys.messages import Message, message
 
 
 @dataclass(frozen=True)
@@ -26,12 +18,13 @@ class Want:
           slots   the page, or its beginning, is too short
           itself  what the control asks contradicts itself
 
-    missing  so many items more would do, as far as items are counted; words for editors
+    missing  so many items more would do, as far as items are counted
+    said     what is lacking, for editors
     """
 
     kind: Literal["supply", "slots", "itself"]
     missing: int
-    words: str
+    said: Message
 
 
 def want_of(bounds: Bounds, c: int, control: Control) -> Want:
@@ -48,18 +41,23 @@ def want_of(bounds: Bounds, c: int, control: Control) -> Want:
 def _pin(bounds: Bounds, c: int) -> Want:
     p = int(np.flatnonzero(bounds.pin_control == c)[0])
     if bounds.pin_slot[p] >= bounds.slots:
-        return Want("slots", 0, f"this page has {bounds.slots} slots")
-    return Want("supply", 1, "the item may not be shown here now")
+        return Want("slots", 0, message("pin_slot_beyond_page", slots=bounds.slots))
+    return Want("supply", 1, message("pin_item_unavailable"))
 
 
 def _space(bounds: Bounds, c: int, control: Space) -> Want:
     s = int(np.flatnonzero(bounds.space_control == c)[0])
     values, without = _values(bounds.code[s])
-    return Want(
-        "supply", 0,
-        f"{_these(values, control.attribute)}{_beside(without)}: too few for at most {control.at_most} of one "
-        f"in any {control.within} of {bounds.slots} neighbouring slots",
-    )  # fmt: skip
+    lacks = message(
+        "space_lacks_values",
+        values=values,
+        attribute=control.attribute,
+        others=_beside(without),
+        maximum=control.at_most,
+        within=control.within,
+        slots=bounds.slots,
+    )
+    return Want("supply", 0, lacks)
 
 
 def _cap(bounds: Bounds, c: int, control: Cap) -> Want:
@@ -74,11 +72,11 @@ def _cap(bounds: Bounds, c: int, control: Cap) -> Want:
     }
     for value, count in zip(*np.unique(code[code >= 0], return_counts=True), strict=True):
         room += min(int(count), limit.get(int(value), bounds.slots))
-    sum_of = f"{_these(values, control.attribute)} x {most} = " if room == values * most and not without else ""
-    filled = f"{sum_of}{room} of {bounds.slots} slots"
-    if not sum_of:
-        filled = f"{_these(values, control.attribute)}{_beside(without)} fill {filled}"
-    return Want("supply", bounds.slots - room, f"{filled}: {bounds.slots - room} more items of others are needed")
+    missing = bounds.slots - room
+    page = {"values": values, "attribute": control.attribute, "room": room, "slots": bounds.slots, "missing": missing}
+    if room == values * most and not without:
+        return Want("supply", missing, message("cap_lacks_values", maximum=most, **page))
+    return Want("supply", missing, message("cap_lacks_items", others=_beside(without), **page))
 
 
 def _share(bounds: Bounds, c: int) -> Want:
@@ -88,20 +86,17 @@ def _share(bounds: Bounds, c: int) -> Want:
     others, least = len(bounds) - supply, int(lower.max())
     if (lower > k).any():
         at = int((lower - k).argmax())
-        return Want("slots", 0, f"{lower[at]} cannot stand in the first {k[at]} slots")
+        return Want("slots", 0, message("prefix_too_short", minimum=int(lower[at]), slots=int(k[at])))
     if (lower > upper).any():
         at = int((lower - upper).argmax())
-        return Want("itself", 0, f"at least {lower[at]} and at most {upper[at]} of {k[at]} slots contradict each other")
+        limits = {"minimum": int(lower[at]), "maximum": int(upper[at]), "slots": int(k[at])}
+        return Want("itself", 0, message("limits_contradict", **limits))
     if least > supply:
         missing = least - supply
-        return Want(
-            "supply", missing, f"{missing} more would have to be available: only {supply} may be shown here now"
-        )
+        return Want("supply", missing, message("supply_short", missing=missing, supply=supply))
     if (short := int((k - upper).max()) - others) > 0:
-        return Want(
-            "supply", short, f"{short} more others would have to be available: only {others} may be shown here now"
-        )
-    return Want("itself", 0, "what it asks of beginnings and of the page contradicts itself")
+        return Want("supply", short, message("other_supply_short", missing=short, supply=others))
+    return Want("itself", 0, message("prefixes_contradict"))
 
 
 def _values(code: np.ndarray) -> tuple[int, int]:
@@ -109,9 +104,5 @@ def _values(code: np.ndarray) -> tuple[int, int]:
     return len(np.unique(code[code >= 0])), int((code < 0).sum())
 
 
-def _these(values: int, attribute: str) -> str:
-    return f"{values} {attribute if values == 1 else PLURAL[attribute]}"
-
-
-def _beside(without: int) -> str:
-    return f" and {without} items without one" if without else ""
+def _beside(without: int) -> Message | None:
+    return message("items_without_value", items=without) if without else None

@@ -10,6 +10,7 @@ import numpy as np
 from recsys.catalog import Catalog
 from recsys.guidance.inherit import Origin
 from recsys.guidance.policy import Share as ShareControl
+from recsys.messages import Message, message
 from recsys.preview.groups import GROUPS_MAX, Groups
 from recsys.preview.pairs import AFTER, BEFORE, FREE, Pairs
 from recsys.preview.report import (
@@ -25,11 +26,9 @@ from recsys.preview.report import (
 from recsys.preview.resample import Figure, ratio
 from recsys.preview.shown import Fate, Shown
 from recsys.preview.study import Asked, Study
+from recsys.types import Query
 
 CAUSES_MAX = 3
-NO_PRICE_YET = (
-    "a new target has no price before it runs, so no page here is moved by it: what it will cost is not known yet"
-)
 VIEWERS_MIN = 10
 """A group of fewer viewers is not told of."""
 
@@ -106,7 +105,7 @@ def control_reports(study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int,
     seen = {line.id for line in lines}
     said = {origin.control.id: origin for policy in study.after.values() for origin in policy.controls}
     others = (_off_receipts(said[name], *_worth(pairs, pages)) for name, pages in drops.items() if name not in seen)
-    new = (_off_receipts(origin, None, 0, NO_PRICE_YET) for origin in study.unpriced().values())
+    new = (_off_receipts(origin, None, 0, message("target_without_price")) for origin in study.unpriced().values())
     return (*lines, *others, *new)
 
 
@@ -134,7 +133,7 @@ def _control(pairs: Pairs, of: Mapping[int, list[tuple[Fate, int]]], dropped: Ma
     )
 
 
-def _off_receipts(origin: Origin, worth: Figure | None, tried: int, note: str = "") -> ControlReport:
+def _off_receipts(origin: Origin, worth: Figure | None, tried: int, note: Message | None = None) -> ControlReport:
     """A boost or target: it never stands on a receipt, so only what it costs is told."""
     return ControlReport(
         id=origin.control.id,
@@ -173,8 +172,13 @@ def _causes(pairs: Pairs, fates: list[tuple[Fate, int]]) -> tuple[Cause, ...]:
     """Why it gave way: how often inventory was missing, how often more important controls left no room."""
     broken = [(fate, pairs.asked[i].query) for fate, i in fates if fate.by]
     reasons = Counter(fate.reason for fate, _ in broken)
-    where = {fate.reason: f"{q.placement.screen} {q.placement.surface} in {q.region}" for fate, q in reversed(broken)}
-    return tuple(Cause(reason=r, pages=n, where=where[r]) for r, n in reasons.most_common(CAUSES_MAX))
+    first = {fate.reason: query for fate, query in reversed(broken)}
+    return tuple(Cause(reason=r, pages=n, where=_page(first[r])) for r, n in reasons.most_common(CAUSES_MAX))
+
+
+def _page(query: Query) -> Message:
+    page = query.placement
+    return message("page_in_region", screen=page.screen, surface=page.surface, region=query.region)
 
 
 def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, Shown]]) -> tuple[Point, ...]:

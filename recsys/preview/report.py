@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from recsys.messages import Message
 from recsys.preview.resample import Figure
 
 CAVEAT = (
@@ -70,9 +71,9 @@ class Slice(Part):
 class Cause(Part):
     """Why a control gave way, on how many pages, and where first."""
 
-    reason: str
+    reason: Message
     pages: int
-    where: str
+    where: Message
 
 
 class ControlReport(Part):
@@ -98,7 +99,7 @@ class ControlReport(Part):
     worth: Figure | None = None
     tried: int = 0
     causes: tuple[Cause, ...] = ()
-    note: str = ""
+    note: Message | None = None
 
 
 class Point(Part):
@@ -140,7 +141,7 @@ class OffPolicy(Part):
     support: float
     plays: Figure | None
     observed: float
-    why: str
+    why: Message
 
 
 class PageOfItem(Part):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.distribution.screens import layout
+from recsys.messages import Message
 from recsys.types import ACTIONS, F64, I32, Page, Query
 
 
@@ -22,7 +23,7 @@ class Fate:
     by: int
     missing: int
     price: float
-    reason: str
+    reason: Message
 
 
 @dataclass(frozen=True)

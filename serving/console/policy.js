@@ -125,7 +125,7 @@ function list() {
 /** Where (the control by its id, when the API names it) and what. */
 function line(one) {
   const where = [one.control, one.where].filter(Boolean).join(" · ");
-  return h("li", { class: one.level }, where ? h("code", {}, where, " ") : null, say.told(one.message));
+  return h("li", { class: one.level }, where ? h("code", {}, where, " ") : null, say.told(one));
 }
 
 /** Who acts, for the record. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from itertools import islice
 
@@ -11,6 +12,7 @@ from features.codec import VIEWERS, viewer_at
 from features.online import OnlineStore
 from features.unreadable import Unreadable
 from recsys.errors import NotFound
+from recsys.messages import ENGLISH
 from recsys.types import Screen, Surface
 from serving.access import editors_only
 from serving.problems import documented
@@ -32,6 +34,7 @@ def routes(online: OnlineStore, admin_token: str, unreadable: Unreadable) -> API
     router = APIRouter(prefix="/console", include_in_schema=False)
     folder = files("serving.console")
     texts = {file.name: file.read_text("utf-8") for file in folder.iterdir() if _kind(file.name) in _KINDS}
+    texts["messages.en.json"] = json.dumps(ENGLISH)
 
     @router.get("")
     def page() -> Response:

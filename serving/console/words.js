@@ -135,6 +135,7 @@ export const WORDS = {
   of_series: ["series", "系列"],
   of_provider: ["provider", "供应方"],
   of_item: ["item", "内容"],
+  of_axis: ["axis", "维度"],
   of_topic: ["topic", "话题"],
   of_age_rating: ["age rating", "年龄分级"],
   day_mon: ["Mon", "周一"],

@@ -12,6 +12,7 @@ from recsys.catalog import within
 from recsys.errors import InvalidInput
 from recsys.guidance.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy import Policy
+from recsys.messages import message
 from recsys.pipeline import Engine, World
 from recsys.preview.study import Study
 from recsys.preview.tally import Tally, replay
@@ -48,7 +49,7 @@ class Previews:
         """Admit and prepare a preview of a draft. Raises Busy, PolicyError; InvalidInput for nothing to replay."""
         with self._lock:
             if self._admitted[0] >= self.at_once:
-                raise Busy("a preview is being made in this process; one at a time, since pages go first")
+                raise Busy(message("preview_running"))
             self._admitted[0] += 1
         try:
             study, gathered = self._study(draft, asked)
@@ -80,7 +81,7 @@ class Previews:
         at = None if asked.at is None else asked.at.timestamp()
         gathered = self.requests.gather(draft.outlet, outlets, asked.requests, self.clock(), at)
         if not gathered.asked or not len(snapshot.catalog):
-            raise InvalidInput("there is nothing to replay: no items, or no outlet to ask pages of")
+            raise InvalidInput(message("preview_nothing_to_replay"))
         world = _world(snapshot, none)
         return study_of(self.engine, world, before, after, gathered.asked), gathered
 
@@ -113,7 +114,7 @@ class Preview:
     def failed(self, error: Exception) -> PreviewLine:
         """The last line of a preview that could not be finished."""
         sources = Sources(**self._gathered.sources)
-        detail = f"{type(error).__name__}: {error}"
+        detail = message("preview_failed", problem=f"{type(error).__name__}: {error}")
         return PreviewLine(phase="failed", elapsed_s=0.0, sources=sources, report=None, detail=detail)
 
     def lines(self) -> Iterator[PreviewLine]:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from recsys.errors import Finding
+from recsys.messages import Message
 from serving.body import read_bytes
 from serving.ingest import Ingest
 from serving.problems import documented, problem
@@ -88,7 +89,7 @@ def routes(ingest: Ingest) -> APIRouter:
 def answered(request: Request, answer: Verdicts, name: str, status: int) -> Response:
     """The verdicts; as a problem when everything was refused."""
     if answer.refused == len(answer.verdicts) > 0:
-        findings = [Finding(place.where, place.message) for place in answer.findings]
+        findings = [Finding(one.where, Message(code=one.code, params=one.params)) for one in answer.findings]
         detail = f"none of the {answer.refused:,} {name} can be taken"
         return problem(request, 422, f"bad-{name}", detail, findings, **msgspec.to_builtins(answer))
     return Response(msgspec.json.encode(answer), status, media_type="application/json")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from recsys.catalog import Code
 from recsys.errors import Finding, InvalidInput
+from recsys.messages import message
 from serving.access import editors_only
 from serving.body import read_json, read_text
 from serving.control import ControlPlane
@@ -201,9 +202,8 @@ def _is_yaml(request: Request) -> bool:
 def _no_queries(request: Request) -> None:
     """Raises InvalidInput for what a body in JSON says itself: in the query nobody would read it."""
     if request.query_params:
-        words = "is said in the body when that is JSON, and in the query only of a policy sent as YAML"
-        findings = [Finding(f"query.{name}", f"{name} {words}") for name in request.query_params]
-        raise InvalidInput("the request is not valid", findings)
+        findings = [Finding(f"query.{name}", message("query_beside_json", name=name)) for name in request.query_params]
+        raise InvalidInput(message("request_invalid"), findings)
 
 
 def _said(form: type[Form], body: object) -> Form:

@@ -111,7 +111,7 @@ def test_an_export_holds_what_an_engine_that_took_more_has_taken(tmp_path: Path)
 
 def test_a_client_of_version_1_may_go_on_sending() -> None:
     assert accept(sent("survey", version=1, percent=25), NOW).rating == 0.25
-    with pytest.raises(EventError, match=r"data\.percent: should be less"):
+    with pytest.raises(EventError, match=r"data\.percent: must be at most"):
         accept(sent("survey", version=1, percent=250), NOW)
     with pytest.raises(EventError, match=r"dataschema: .* is not read here"):
         accept(sent(version=3), NOW)

@@ -345,7 +345,7 @@ def test_what_nobody_sees_is_in_no_name(odd: str) -> None:
                 read()
             said = [(finding.where, finding.message) for finding in caught.value.findings]
             if odd != "a\ud800":
-                assert said == [(where, "does not read as one: neither spaces nor control characters")]
+                assert said == [(where, "must not contain spaces or control characters")]
             elif said:  # as text it is no JSON
                 assert [place for place, _ in said] == [where]
 

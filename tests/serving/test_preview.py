@@ -232,7 +232,7 @@ def test_a_preview_whose_work_ends_early_says_that_it_failed(here, monkeypatch: 
     monkeypatch.setattr(crew, "run", lambda study, tasks, stopped: run(study, list(tasks)[:12], stopped))
     last = preview(here, text=LIGHT)[-1]
     assert last["phase"] == "failed"
-    assert "before all of it" in last["detail"]
+    assert "before all of it" in last["detail"]["message"]
 
 
 def test_a_preview_may_be_collected_while_the_next_is_admitted(here) -> None:

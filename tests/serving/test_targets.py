@@ -130,7 +130,7 @@ def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None
     assert order(service, "stop").status_code == 204
     until(lambda: target(service)["status"] == "stopped", within_s=3)
     refused = order(service, "resume")
-    assert (refused.status_code, "for good" in refused.json()["detail"]) == (422, True)
+    assert (refused.status_code, "permanently" in refused.json()["detail"]) == (422, True)
     rows = service.http.get("/v1/audit?limit=1000").json()["rows"]
     done = [(row["action"], row["actor"], row["subject"]) for row in rows if row["action"].startswith("target")]
     assert done == [(f"target.{what}", "Lin Yue", "cn/harvest") for what in ("pause", "amount", "resume", "stop")]
@@ -224,7 +224,7 @@ def test_a_clone_leaves_the_editors_text_as_it_is(service) -> None:
     assert text.index("of it") < text.index("harvest-2") < text.index("# the end")
     second = parse_policy(text).controls[-1]
     assert (second.id, second.share, second.like) == ("harvest-2", 0.02, "harvest")  # type: ignore[union-attr]
-    assert not [finding for finding in made["findings"] if "written anew" in finding["message"]]
+    assert not [finding for finding in made["findings"] if "rewritten" in finding["message"]]
 
 
 @pytest.mark.parametrize(

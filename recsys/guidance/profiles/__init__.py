@@ -16,6 +16,7 @@ from recsys.catalog import Label
 from recsys.errors import Finding, PolicyError
 from recsys.guidance.documents import Number, Whole, findings_of, read_document
 from recsys.guidance.policy import Control, Policy, ProfileName, Said
+from recsys.messages import InvalidValue, message
 
 PREFIX = "profile:"
 """What the origin of a profile's control begins with, where an outlet's code would stand."""
@@ -46,7 +47,7 @@ class Profile(Said):
     def _refers_to_law(self) -> Profile:
         for place, control in enumerate(self.controls):
             if not control.legal_ref:
-                raise ValueError(f"controls[{place}]: {control.id!r} needs a legal_ref")
+                raise InvalidValue(message("legal_ref_missing", place=place, id=control.id))
         return self
 
     @property
@@ -64,20 +65,21 @@ def parse_profile(text: str) -> Profile:
     try:
         return Profile.model_validate(read_document(text))
     except ValidationError as error:
-        raise PolicyError("the profile cannot be read", findings_of(error)) from error
+        raise PolicyError(message("profile_unreadable"), findings_of(error)) from error
 
 
 def take_up(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
     """The policy with the profiles that it names at hand. Raises PolicyError at the field for one that is unknown."""
     unknown = [
         Finding(
-            _field(policy.profile, place), f"there is no profile {name!r}; there are {', '.join(profiles) or 'none'}"
+            _field(policy.profile, place),
+            message("profile_unknown", name=name, options=list(profiles) or message("nothing")),
         )
         for place, name in enumerate(policy.profile)
         if name not in profiles
     ]
     if unknown:
-        raise PolicyError("the policy cannot be used", unknown)
+        raise PolicyError(message("policy_unusable"), unknown)
     return policy.with_profiles(tuple(profiles[name] for name in policy.profile))
 
 

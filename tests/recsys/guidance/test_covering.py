@@ -101,6 +101,6 @@ def test_a_child_may_widen_a_firm_block_and_not_narrow_it(parent: str, child: st
     controls = [(o.control.id, o.outlet) for o in effective(line).controls]
     assert controls == ([("off@cn", "cn"), ("off", "cn.zj")] if wider else [("off", "cn")])
     told = [finding.message for finding in loosenings(line)]
-    assert [("its condition may only widen: any: [the parent's, ...]" in message) for message in told] == [True] * (
-        not wider
-    )
+    assert [
+        ("its condition may only be widened: any: [the parent's condition, ...]" in message) for message in told
+    ] == [True] * (not wider)

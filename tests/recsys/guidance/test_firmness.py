@@ -262,15 +262,15 @@ def test_lint_says_which_of_a_block_and_a_floor_gives_way(shop: Any) -> None:
 
     def told(*texts: str) -> list[str]:
         found = lint([parse_policy(text) for text in texts], shop, NOW.timestamp())
-        return [f"{one.where} {one.message}" for one in found if "'pub'" in one.message and "way" in one.message]
+        return [f"{one.where} {one.message}" for one in found if "'pub'" in one.message and "relaxed" in one.message]
 
     (soft,) = told(policy("cn", floor), policy("cn.zj", block % "editorial"))
-    assert soft.startswith("controls[0].where leaves 0 of the 20 items of which 'pub' of cn (binding) asks 2")
-    assert soft.endswith("there the block gives way, by 2 items at most")
+    assert soft.startswith("controls[0].where leaves 0 of the 20 items of which 'pub' of cn (binding) requires 2")
+    assert soft.endswith("the block is relaxed there, by 2 items at most")
     (hard, *_) = told(policy("cn", floor), policy("cn.zj", block % "binding"))
-    assert hard.endswith("it is no harder than the block, so it gives way")
+    assert hard.endswith("that control is not harder than the block, so it is relaxed")
     (own,) = told(policy("cn", floor, block % "soft"))
-    assert own.startswith("controls[1].where leaves 0 of the 20 items of which 'pub' (binding) asks 2")
+    assert own.startswith("controls[1].where leaves 0 of the 20 items of which 'pub' (binding) requires 2")
     both = lint([parse_policy(policy("cn", floor, block % "legal"))], shop, NOW.timestamp())
     assert any("every such item is blocked by 'off'" in one.message for one in both)
 

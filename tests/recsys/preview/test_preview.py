@@ -106,8 +106,8 @@ def test_a_control_that_cannot_be_met_is_told_with_its_causes(report: Report) ->
     assert line.kept_after == 0
     assert line.impossible_after + line.relaxed_after == 40
     assert sum(cause.pages for cause in line.causes) > 0
-    assert "more would have to be available" in line.causes[0].reason
-    assert line.causes[0].where.endswith(("in cn.zj.hz", "in cn.zj.nb"))
+    assert "more would have to be available" in str(line.causes[0].reason)
+    assert str(line.causes[0].where).endswith(("in cn.zj.hz", "in cn.zj.nb"))
     assert report.gave_way_before == 0
     assert report.gave_way_after == 1
 
@@ -142,7 +142,7 @@ def test_a_new_target_has_no_price_and_says_so(study_of: Callable[..., Study]) -
     *_, last = replay(fresh := study_of(after=ACTIVE + TARGET, requests=12))
     line = {control.id: control for control in last.report().controls}["aim"]
     assert (line.worth, line.tried, line.action, line.origin) == (None, 0, "exposure_target", "cn.zj")
-    assert "has no price before it runs" in line.note
+    assert "has no price before it runs" in str(line.note)
     assert last.complete
     steered = replace(fresh, world=replace(fresh.world, steered=Steered({"cn.zj/aim": 3.0})))
     *_, last = replay(steered)
@@ -151,7 +151,7 @@ def test_a_new_target_has_no_price_and_says_so(study_of: Callable[..., Study]) -
     assert line.worth is not None
     assert line.worth.mean != 0
     assert last.report().changed_pages > 0.5
-    assert line.note == ""
+    assert line.note is None
     *_, last = replay(study_of(before=ACTIVE + TARGET, after=ACTIVE + TARGET, requests=12))
     assert {control.id: control for control in last.report().controls}["aim"].worth is not None
 
