@@ -19,8 +19,9 @@ from recsys.domain.types import F32, F64, I32, Screen
 from recsys.domain.viewer import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
 from recsys.models.history import WEIGHT, history
 
-# New ones go to the end: what older engines recorded and older models take stays readable (`features.point_in_time.skew_audit`,
-# `recsys.models.served_model`). One that comes to mean something else needs a new name.
+# New ones go to the end: what older engines recorded and older models take stays readable
+# (`features.point_in_time.skew_audit`, `recsys.models.served_model`). One that comes to mean something else needs a new
+# name.
 FEATURES: tuple[str, ...] = (
     "affinity",  # retrieval's match of viewer and item: about 1 for what the viewer surely wants, 0 for no match
     "log_popularity",  # decayed visits: viewers who opened or played it

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recsys.domain.errors import Finding, SettingsError, describe_fault
+from recsys.domain.errors import Finding, SettingsError, schema_fault
 
 
 class Settings(BaseModel):
@@ -81,7 +81,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(said)
         except ValidationError as error:
-            wrong = [(str(fault["loc"][0]), describe_fault(fault)) for fault in error.errors(include_url=False)]
+            wrong = [(str(fault["loc"][0]), schema_fault(fault)) for fault in error.errors(include_url=False)]
             findings = [Finding(f"--{name.replace('_', '-')} {said[name]!r}", why) for name, why in wrong]
             raise SettingsError("settings that cannot be used", findings) from error
 

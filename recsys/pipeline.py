@@ -92,7 +92,8 @@ class _SolvedPage:
     def relaxes_hard_control(self, policy: CompiledPolicy) -> bool:
         """Whether a control gives way that is more than a wish."""
         return any(
-            policy.controls[c].control.enforcement != "preferred" for c in np.flatnonzero(self.solution.relaxed).tolist()
+            policy.controls[c].control.enforcement != "preferred"
+            for c in np.flatnonzero(self.solution.relaxed).tolist()
         )
 
 

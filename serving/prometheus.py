@@ -124,7 +124,7 @@ class Metrics:
         )
         self.control_measure = Gauge(
             "mainstay_control_measure",
-            "Of controls on the pages of the last minutes: satisfied, relaxed, impossible (shares), "
+            "Of controls on the pages of the last minutes: satisfied, relaxed, infeasible (shares), "
             "price (play equivalents)",
             ["outlet", "placement", "control", "measure"],
             **latest,

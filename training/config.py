@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
-from recsys.domain.errors import Finding, InvalidInput, describe_fault
+from recsys.domain.errors import Finding, InvalidInput, schema_fault
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -124,7 +124,7 @@ def read_config(path: Path | str) -> Config:
     try:
         return Config.model_validate(_load_layers(file, ()))
     except ValidationError as error:
-        findings = [Finding(".".join(map(str, e["loc"])), describe_fault(e)) for e in error.errors()]
+        findings = [Finding(".".join(map(str, e["loc"])), schema_fault(e)) for e in error.errors()]
         raise ConfigError(f"training configuration {file}", findings) from None
 
 

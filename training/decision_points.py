@@ -18,7 +18,8 @@ from training.timeline import Timeline, positive_row
 class DecisionPoint:
     """One viewer at one time. Everything before `index` in the timeline is known then, nothing from `index` on.
 
-    done  catalogue row -> which of `recsys.domain.types.ACTIONS` the viewer took on it, as bits, until the moment was over
+    done  catalogue row -> which of `recsys.domain.types.ACTIONS` the viewer took on it, as bits, until the
+          moment was over
     """
 
     index: int

@@ -19,11 +19,12 @@ from recsys.domain.catalog import Catalog
 from recsys.domain.errors import InvalidInput
 from recsys.domain.types import F64, I32
 from recsys.domain.viewer import ItemStats, ViewerState
-from recsys.metrics.accuracy import Interval, bootstrap, coverage, ndcg, recall
+from recsys.metrics.accuracy import coverage, ndcg, recall
 from recsys.models.ranker import Predictor
 from recsys.models.retriever import Retriever
 from recsys.utility import utility
 from training.candidate_generation import CandidateGenerator
+from training.confidence import Interval, bootstrap
 from training.config import Evaluation
 from training.state_replay import StateReplay, replay_events
 from training.timeline import Timeline, positive_row

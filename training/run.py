@@ -21,11 +21,11 @@ import numpy as np
 from features.columns import FEATURES
 from recsys.domain.catalog import Catalog
 from recsys.domain.types import F32
-from recsys.metrics.accuracy import Interval
 from recsys.models.bundle import ALS, Bundle
 from recsys.models.ranker import Predictor, tensors
 from recsys.models.retriever import Retriever
 from recsys.utility import weight_vector
+from training.confidence import Interval
 from training.config import Config
 from training.decision_points import iter_decision_points
 from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, cases, compare, evaluate

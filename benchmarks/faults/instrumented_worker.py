@@ -1,6 +1,7 @@
 """`recsys-worker`, watched: the real main with its adapters wrapped, so that it dies or stops at a named point.
 
-    python -m benchmarks.faults.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--refusing KIND] -- FLAGS OF recsys-worker
+    python -m benchmarks.faults.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--refusing KIND] \
+        -- FLAGS OF recsys-worker
 
 Points are counted from SIGUSR1 on, or from the start with `--armed`. At the N-th time that the worker passes POINT it
 sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every

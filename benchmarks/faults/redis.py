@@ -40,7 +40,8 @@ PLACEMENT = "cn.zj-mobile-home"
 POLICY = f"""
 outlet: cn
 controls:
-  - {{id: floor, action: quota, where: {{label: public-service}}, at_least: {FLOOR}, prefixes: every, enforcement: legal}}
+  - {{id: floor, action: quota, where: {{label: public-service}}, at_least: {FLOOR}, prefixes: every,
+      enforcement: legal}}
   - {{id: one-topic, action: cap, attribute: topic, at_most: {CAP}}}
 """
 GOALS = {"ok_share": 0.999, "p99_ms": 150.0, "personal_again_s": 5.0}

@@ -295,6 +295,8 @@ def _changed(one: Any, rng: np.random.Generator) -> Any:
         return not one
     if isinstance(one, str):
         return one + "x"
+    if isinstance(one, dict):  # a message
+        return {**one, "params": {"changed": 1}}
     if isinstance(one, int):
         return one + int(rng.integers(1, 5))
     return one + float(rng.choice([-1, 1]) * (0.001 + rng.random()))

@@ -13,6 +13,7 @@ from features.control.target_overrides import TargetOverrides
 from features.control.transactions import WriteTransaction, read_tx, write_tx
 from recsys.domain.catalog import Item
 from recsys.domain.errors import Conflict, InvalidInput, NotFound
+from recsys.messages import message
 
 _CHUNK = 500  # ids per IN list: SQLite takes at most 32,766 parameters, and short lists keep plans cached
 
@@ -97,7 +98,7 @@ class ControlPlane:
         with read_tx(self._engine) as connection:
             row = connection.execute(select(tables.items).where(tables.items.c.id == item_id)).first()
         if row is None:
-            raise NotFound(f"no item {item_id!r}")
+            raise NotFound(message("item_not_found", item=item_id))
         return StoredItem.read(row.revision, row.body)
 
     # -- outlets
@@ -144,9 +145,7 @@ class ControlPlane:
         with write_tx(self._engine, self._clock()) as ledger:
             newest = self._newest(ledger.connection, outlet)
             if base_version != newest:
-                raise Conflict(
-                    f"policy of {outlet}: version {newest} is newer than {base_version}, on which this is based"
-                )
+                raise Conflict(message("version_outdated", outlet=outlet, newest=newest, base=base_version))
             self._register(ledger, {outlet})
             version = PolicyVersion(outlet, newest + 1, text, author, note, ledger.at)
             columns = {c.name: getattr(version, c.name) for c in tables.policies.columns}
@@ -166,9 +165,9 @@ class ControlPlane:
             saved = self._saved(ledger.connection, outlet, version)
             active = self._active_version(ledger.connection, outlet)
             if base_version is not None and base_version != active:
-                raise Conflict(f"policy of {outlet}: version {active} is in force, not {base_version}")
+                raise Conflict(message("version_not_active", outlet=outlet, active=active, expected=base_version))
             if active == version:
-                raise Conflict(f"policy of {outlet}: version {version} is in force already")
+                raise Conflict(message("version_already_active", outlet=outlet, version=version))
             revision = ledger.next()
             ledger.connection.execute(
                 insert(tables.publications).values(
@@ -186,14 +185,14 @@ class ControlPlane:
                 tables.publications.c.outlet == outlet, tables.publications.c.version == version
             )
             if not connection.execute(was).scalar_one():
-                raise InvalidInput(f"policy of {outlet}: version {version} was never in force; publish it instead")
+                raise InvalidInput(message("version_never_active", outlet=outlet, version=version))
         return self.publish(outlet, version, author, base_version, action="policy.rollback")
 
     def version(self, outlet: str, version: int) -> PolicyVersion:
         """One saved version; raises NotFound."""
         found = [kept for kept in self.history(outlet) if kept.version == version]
         if not found:
-            raise NotFound(f"policy of {outlet}: no version {version}")
+            raise NotFound(message("version_not_found", outlet=outlet, version=version))
         return found[0]
 
     def history(self, outlet: str) -> list[PolicyVersion]:
@@ -234,7 +233,7 @@ class ControlPlane:
         wanted = select(tables.policies).where(tables.policies.c.outlet == outlet, tables.policies.c.version == version)
         row = connection.execute(wanted).mappings().first()
         if row is None:
-            raise NotFound(f"policy of {outlet}: no version {version}")
+            raise NotFound(message("version_not_found", outlet=outlet, version=version))
         return row
 
     # -- audit

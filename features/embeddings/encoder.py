@@ -1,7 +1,8 @@
 """Text vectors of items: what they say, not what viewers did with them, so that an item has one before its first play.
 
-One port, `Encoder`, with plugs (`features.embeddings.connect`). Encoding runs in a process of its own, each text once: the
-vectors are kept by text (`vectors.py`) in any online store. The catalogue carries them as rows (`recsys.domain.embeddings`).
+One port, `Encoder`, with plugs (`features.embeddings.connect`). Encoding runs in a process of its own, each text once:
+the vectors are kept by text (`vectors.py`) in any online store. The catalogue carries them as rows
+(`recsys.domain.embeddings`).
 """
 
 from __future__ import annotations

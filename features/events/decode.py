@@ -2,8 +2,8 @@
 
 On the wire an event is a CloudEvents 1.0 JSON object: `type` says what happened, `subject` who did it, `time` when by
 the client's clock, `receivedat` when by the server's (which is the one that counts), `data` the rest. In memory it is a
-`ViewerEvent` (`features/events/schema.py`). Three doors: `accept` for what a client sends, `encode` and `decode` for the
-stream.
+`ViewerEvent` (`features/events/schema.py`). Three doors: `accept` for what a client sends, `encode` and `decode` for
+the stream.
 
 All three check events by one schema (`features.events.schema`). A fast reader checks a whole event in one step and
 accepts what is plainly valid. Every other event goes to `features.events.validation.validate`, which checks field by
@@ -81,8 +81,8 @@ class Accepted(NamedTuple):
 def accept(raw: object, now: float) -> ViewerEvent:
     """An event as a client sent it (a parsed JSON value), received at `now` (unix seconds, the server's clock).
 
-    It is known by its source and id from then on (`features.events.identity`). A client cannot set the server's time, nor the
-    context of an impression: what was shown and why is written by the
+    It is known by its source and id from then on (`features.events.identity`). A client cannot set the server's time,
+    nor the context of an impression: what was shown and why is written by the
     engine alone. Raises EventError whose findings name the fields as the client wrote them.
     """
     parsed, at = _object(raw), round(now, 6)

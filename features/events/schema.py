@@ -42,8 +42,8 @@ IMPLIED_ACTIONS: Mapping[str, tuple[str, ...]] = {
     "like": ("play", "complete", "like"),
     "dislike": ("dislike",),
 }
-"""Event kind -> the actions of `recsys.domain.types.ACTIONS` it stands for: who likes has seen it to the end, who has seen it
-to the end has played it. Other kinds stand for none."""
+"""Event kind -> the actions of `recsys.domain.types.ACTIONS` it stands for: who likes has seen it to the end, who has
+seen it to the end has played it. Other kinds stand for none."""
 
 ITEM_KINDS = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
 LEVELS_MAX = 8  # of a region: each is counted for itself

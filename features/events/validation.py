@@ -24,7 +24,7 @@ from features.events.schema import (
     ViewerEvent,
     mismatch,
 )
-from recsys.domain.errors import SHAPES, EventError, Finding, describe_fault
+from recsys.domain.errors import EventError, Finding, schema_fault
 
 
 class _Check(NamedTuple):
@@ -144,7 +144,8 @@ def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
         return
     if check.pattern and isinstance(value, str) and not matches(value, check.pattern):
         fault = {"type": "string_pattern_mismatch", "msg": "", "ctx": {"pattern": check.pattern.pattern}}
-        yield Finding(where, describe_fault(fault) if check.pattern.pattern in SHAPES else f"expected {check.expected}")
+        text = schema_fault(fault)
+        yield Finding(where, f"expected {check.expected}" if text.code == "bad_pattern" else text)
 
 
 def matches(text: str, pattern: re.Pattern[str]) -> bool:

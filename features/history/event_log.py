@@ -1,8 +1,8 @@
 """The event log: Parquet files in folders by day, never half visible, queried with DuckDB.
 
 The worker writes a file for each batch of a source, named by offsets, so that appending a range twice changes nothing;
-`features.history.compaction` makes one of the many. After a crash ranges may overlap, a file may stand beside the one it
-became part of, and a client may have sent an event twice. Two ways to read:
+`features.history.compaction` makes one of the many. After a crash ranges may overlap, a file may stand beside the one
+it became part of, and a client may have sent an event twice. Two ways to read:
 
 * `events`, `replay`: an event once, where it came first, in the order of time (for training and measures);
 * `by_offset`: each place of the stream once, in the order of the stream, repeats included (for the fold, which leaves

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 from pydantic import ValidationError
 
 from recsys.domain.catalog import Item
-from recsys.domain.errors import Finding, ItemError, Unavailable, describe_fault
+from recsys.domain.errors import Finding, ItemError, Unavailable, schema_fault
 
 PAGE = 1000
 """Items asked for at once from an API."""
@@ -40,7 +40,7 @@ def parse_item(raw: object, where: str) -> Item:
         return Item.model_validate(raw, strict=False)
     except ValidationError as error:
         findings = [
-            Finding(".".join([where, *(str(part) for part in e["loc"])]), describe_fault(e))
+            Finding(".".join([where, *(str(part) for part in e["loc"])]), schema_fault(e))
             for e in error.errors(include_url=False)
         ]
         raise ItemError("not a catalogue item", findings) from error

@@ -12,8 +12,8 @@ the order of the log; votes on items are as the worker gave them, in the order o
 time on.
 
 The numbers are those of serving: viewers go through the worker's fold (`ViewerFold`), only those who are asked for;
-votes are those of the fold (`features.point_in_time.vote_table`), summed up to each moment asked (`features.point_in_time.decayed_sums`); and
-`features.columns` makes the features of both.
+votes are those of the fold (`features.point_in_time.vote_table`), summed up to each moment asked
+(`features.point_in_time.decayed_sums`); and `features.columns` makes the features of both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The votes of all events of the log, as columns: what the worker's fold counted for items, without folding everybody.
 
-What an event counts for its item depends on what its viewer did before (`features.state.votes`). Most viewers did little,
-never paused for long and did nothing twice: how much each of their events counts is then a matter of its number alone,
-which SQL can tell. All others (`busy`) go through the worker's own fold.
+What an event counts for its item depends on what its viewer did before (`features.state.votes`). Most viewers did
+little, never paused for long and did nothing twice: how much each of their events counts is then a matter of its number
+alone, which SQL can tell. All others (`busy`) go through the worker's own fold.
 """
 
 from __future__ import annotations
@@ -222,7 +222,8 @@ class VoteCounter:
         named, measure, at, worth, offset, source, region, screen = self._lines
         if not named:
             return []
-        return [_VoteColumns(pa.array(named), np.array(measure), np.array(at), np.array(worth, np.float64), np.array(offset),
+        return [_VoteColumns(pa.array(named), np.array(measure), np.array(at), np.array(worth, np.float64),
+                             np.array(offset),
                        pa.array(source), pa.array(region), pa.array(screen))]  # fmt: skip
 
 

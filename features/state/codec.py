@@ -1,8 +1,8 @@
 """State <-> bytes: one version byte, then MessagePack; and the keys under which the online store holds it.
 
-Bytes that are not a state are *damaged* (StateError) and may be set aside (`features.state.quarantine`). A state of a *newer*
-version (NewerState), found after a deployment was rolled back, must be left as it is. To tell the two apart, bytes
-under a newer version number that are exactly what this engine writes count as damaged in their first byte.
+Bytes that are not a state are *damaged* (StateError) and may be set aside (`features.state.quarantine`). A state of a
+*newer* version (NewerState), found after a deployment was rolled back, must be left as it is. To tell the two apart,
+bytes under a newer version number that are exactly what this engine writes count as damaged in their first byte.
 """
 
 from __future__ import annotations

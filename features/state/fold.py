@@ -8,9 +8,9 @@ At-least-once delivery plus this fold gives an exactly-once effect. Two guards m
   event ids; the same id at a larger offset is a duplicate, on any replay. Ids of pings and the like have a ring of
   their own, so that a day of watching does not push out what was liked. How far this reaches: docs/decisions/0005.
 
-Whether an event counts for its items, and how much (`features.state.votes`), is decided from the viewer's state (`sift`). So
-a worker must make the item states durable *before* the viewer states: as long as a viewer's state is old, every retry
-decides as the first try did.
+Whether an event counts for its items, and how much (`features.state.votes`), is decided from the viewer's state
+(`sift`). So a worker must make the item states durable *before* the viewer states: as long as a viewer's state is old,
+every retry decides as the first try did.
 """
 
 from __future__ import annotations

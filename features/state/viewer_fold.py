@@ -196,8 +196,10 @@ def _copy_state(state: ViewerState) -> ViewerState:
     """The same state with dictionaries of its own."""
     return ViewerState(
         state.viewer_id, state.recent, state.positions.copy(), state.finished_at.copy(), state.hidden.copy(),
-        state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.target_impressions.copy(), state.seen_ids, state.at,
-        state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.liked_at, state.disliked_at,
+        state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.target_impressions.copy(), state.seen_ids,
+        state.at,
+        state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session,
+        state.liked_at, state.disliked_at,
         state.vote_history, state.seen_event_ring,
     )  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 * An action of one viewer on one item counts once a day; on further days a quarter as much each time: 1, 1/4, 1/16, ...
   So whatever a viewer does in between, an item gains at most 4/3 votes of an action as long as none of them is
-  forgotten, which takes `features.state.vote_history.WINDOW_D` days without that action. Who does so much that older votes would
-  have to be forgotten sooner has no vote until they are that old. (Impressions are remembered apart,
+  forgotten, which takes `features.state.vote_history.WINDOW_D` days without that action. Who does so much that older
+  votes would have to be forgotten sooner has no vote until they are that old. (Impressions are remembered apart,
   `ViewerState.shown`: of the newest items, and the newest days of each.)
 * A viewer of whom fewer than KNOWN items are known has a share of a vote: an account that has only ever pushed one
   item says little. (Of impressions each counts in full, if the engine itself reports it; what clients say was shown

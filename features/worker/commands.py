@@ -205,7 +205,8 @@ def _erase(kept: CommandContext, said: argparse.Namespace) -> int:
         held = kept.stream.retention.backlog(settings.topic, float("inf"), [settings.group], said.viewer)
         print(f"{did.left:,} messages of the viewer stay in the stream until these groups have passed them: "
               f"{describe(held, now)}. The workers fold none of them. Once passed they leave with another erasure, or "
-              f"when they are {settings.stream_days:,} days old. A group that is gone for good: {DELETE_HINT}")  # fmt: skip
+              f"when they are {settings.stream_days:,} days old. A group that is gone for good: "
+              f"{DELETE_HINT}")  # fmt: skip
     return 0
 
 

@@ -1,8 +1,8 @@
 """The online store made anew from what is remembered: from the event log, or from the stream itself.
 
 The worker's own fold does it, in the order of the log and guarded by the same offsets, so the store is what it was,
-byte for byte. A mark stands in the store until it is done: workers that run wait (`features.worker.rebuild_fence`), and none
-starts on a store that was rebuilt by half.
+byte for byte. A mark stands in the store until it is done: workers that run wait (`features.worker.rebuild_fence`), and
+none starts on a store that was rebuilt by half.
 """
 
 from __future__ import annotations

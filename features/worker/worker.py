@@ -11,9 +11,9 @@ The order within a step carries the guarantee, and a crash between any two of th
 
 One worker owns a partition at a time, and all events of a viewer are in one partition: a state has one writer. A
 worker that slept through the loss of its partitions does not know that yet; so states are swapped for the ones they
-were folded from, never written blindly, and the sleeper's are refused (`features.state.online.compare_and_set`). It then folds again
-from what stands there, which already holds its events, and its commit is refused by the log. While the store is made
-anew a worker waits (`features.worker.rebuild_fence`).
+were folded from, never written blindly, and the sleeper's are refused (`features.state.online.compare_and_set`). It
+then folds again from what stands there, which already holds its events, and its commit is refused by the log. While the
+store is made anew a worker waits (`features.worker.rebuild_fence`).
 """
 
 from __future__ import annotations

@@ -15,9 +15,12 @@ MainstayError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from recsys.messages import ENGLISH, InvalidValue, Message, as_message, message
 
 Level = Literal["error", "warning", "hint"]
 
@@ -25,63 +28,135 @@ ID = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
 NAME = r"^[^\s\x00-\x1f\x7f-\x9f]*$"
 """Names of things, one that must be there and one that may be empty: nothing in them that nobody sees."""
 
-SHAPES = {
-    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "lower-case letters and digits, parted by dots, such as cn.zj.hz",
-    r"^([a-z0-9_]+(\.[a-z0-9_]+){0,7})?$": "lower-case letters and digits, parted by dots, such as cn.zj.hz; "
-    "at most eight levels",
-    r"^[^/\s][^/]*(/[^/]+)*$": "a label, its levels parted by single slashes, such as news/politics",
-    ID: "neither spaces nor control characters",
-    NAME: "neither spaces nor control characters",
-    r"^[^\s@]+$": "neither spaces nor @",
-    r"^[a-z0-9]+(-[a-z0-9]+)*$": "a profile's name, such as mainstream-guidance",
+_PATTERNS = {
+    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "bad_code",
+    r"^([a-z0-9_]+(\.[a-z0-9_]+){0,7})?$": "bad_region",
+    r"^[^/\s][^/]*(/[^/]+)*$": "bad_label",
+    ID: "bad_name",
+    NAME: "bad_name",
+    r"^[^\s@]+$": "bad_control_id",
+    r"^[a-z0-9]+(-[a-z0-9]+)*$": "bad_profile_name",
 }
-"""Patterns of names, in words."""
+"""Pattern of a name -> code of the message about a name that does not match it."""
+
+_FAULTS = {
+    "missing": "field_missing",
+    "extra_forbidden": "field_unknown",
+    "finite_number": "number_not_finite",
+    "bool_type": "not_a_boolean",
+    "bool_parsing": "not_a_boolean",
+    "int_type": "not_a_whole_number",
+    "int_parsing": "not_a_whole_number",
+    "int_from_float": "not_a_whole_number",
+    "float_type": "not_a_number",
+    "float_parsing": "not_a_number",
+    "string_type": "not_a_text",
+    "list_type": "not_a_list",
+    "tuple_type": "not_a_list",
+    "dict_type": "not_fields",
+    "model_type": "not_fields",
+    "model_attributes_type": "not_fields",
+    "datetime_type": "not_a_time",
+    "datetime_parsing": "not_a_time",
+    "datetime_from_date_parsing": "not_a_time",
+    "timezone_aware": "time_without_offset",
+}
+"""Type of a pydantic error -> code of a message."""
+
+_LIMITS = {
+    "greater_than": ("number_not_greater", "gt", "limit"),
+    "greater_than_equal": ("number_too_small", "ge", "limit"),
+    "less_than": ("number_not_less", "lt", "limit"),
+    "less_than_equal": ("number_too_large", "le", "limit"),
+    "too_short": ("too_short", "min_length", "minimum"),
+    "too_long": ("too_long", "max_length", "maximum"),
+    "string_too_short": ("text_too_short", "min_length", "minimum"),
+    "string_too_long": ("text_too_long", "max_length", "maximum"),
+}
+"""Type of a pydantic error -> code of a message, the limit in the error's context and in the message's parameters."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing wrong with an input: where (a path such as `controls[2].at_least`) and what, in its author's words.
 
+    text    the message; a plain text becomes one with the code `text`
     level   error    it cannot be accepted as it is
             warning  it can, but will not do what it says
             hint     it does nothing, or nothing that shows
     """
 
     where: str
-    message: str
+    text: Message | str
     level: Level = "error"
 
+    @property
+    def code(self) -> str:
+        """The stable code of the message."""
+        return as_message(self.text).code
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the message, as JSON."""
+        params: dict[str, Any] = as_message(self.text).model_dump()["params"]
+        return params
+
+    @property
+    def message(self) -> str:
+        """The message in English."""
+        return str(self.text)
+
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}" if self.where else self.message
+        return f"{self.where}: {self.text}" if self.where else self.message
 
 
-def describe_fault(fault: Mapping[str, Any]) -> str:
-    """One fault that a schema found (pydantic's `errors()`), in the words of whoever wrote the input.
+def schema_fault(fault: Mapping[str, Any], value: object = None) -> Message:
+    """Return the message about one fault that a schema found (an entry of pydantic's `errors()`).
 
-    >>> worded({"type": "extra_forbidden", "msg": "Extra inputs are not permitted"})
+    value  what was given instead, a text or number that the message may repeat; None: not to be repeated
+
+    >>> str(schema_fault({"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}))
     'unknown field'
-    >>> worded({"type": "less_than_equal", "msg": "Input should be less than or equal to 50"})
-    'should be less than or equal to 50'
+    >>> str(schema_fault({"type": "less_than_equal", "ctx": {"le": 50}, "msg": ""}))
+    'must be at most 50'
     """
-    plain = {"extra_forbidden": "unknown field", "missing": "is missing"}
-    said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    if fault["type"] == "string_pattern_mismatch":
-        pattern = fault["ctx"]["pattern"]
-        return f"does not read as one: {SHAPES.get(pattern, pattern)}"
-    return plain.get(str(fault["type"]), said)
+    kind, context = str(fault["type"]), fault.get("ctx", {})
+    but = None if value is None else message("not_value", value=value)
+    if kind == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        return Message(code=_PATTERNS[pattern]) if pattern in _PATTERNS else message("bad_pattern", pattern=pattern)
+    if kind in ("literal_error", "enum"):
+        options = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        return message("not_an_option", options=options, but=but)
+    if kind in _LIMITS:
+        code, limit, name = _LIMITS[kind]
+        return Message(code=code, params={name: context[limit]})
+    if kind in _FAULTS:
+        code = _FAULTS[kind]
+        return Message(code=code, params={"but": but} if "{but}" in ENGLISH[code] else {})
+    if isinstance(error := context.get("error"), InvalidValue):
+        return error.text
+    if kind == "json_invalid":
+        return message("not_json", problem=str(context["error"]))
+    return as_message(str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input "))
 
 
 class MainstayError(Exception):
-    """Root of all errors this engine raises on purpose."""
+    """Root of all errors this engine raises on purpose; made with a `Message`, or a text where nobody translates it."""
 
 
 class InvalidInput(MainstayError):
     """Input from outside that cannot be accepted; `findings` name every place, not only the first."""
 
-    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
+    def __init__(self, text: Message | str, findings: Iterable[Finding] = ()) -> None:
         self.findings = tuple(findings)
-        super().__init__("; ".join([message, *map(str, self.findings)]))
-        self.message = message
+        super().__init__("; ".join(map(str, [text, *self.findings])))
+        self.text = as_message(text)
+
+    @property
+    def message(self) -> str:
+        """The message in English, without the findings."""
+        return str(self.text)
 
 
 class PolicyError(InvalidInput):

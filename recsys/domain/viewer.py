@@ -105,7 +105,8 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     session: Session = Session()
     liked_at: float = 0.0  # forward-decayed likes, favourites, shares, and surveys as far as they were good
     disliked_at: float = 0.0  # forward-decayed dislikes, hides, and surveys as far as they were bad
-    vote_history: bytes = b""  # what counted for items and left `recent`: day, item and kinds (`features.state.vote_history`), oldest first
+    # what counted for items and left `recent`: day, item and kinds (`features.state.vote_history`), oldest first
+    vote_history: bytes = b""
     seen_event_ring: bytes = (
         b""  # as `seen_ids`, of pings and whatever else only passes by (`features.state.viewer_fold.passes`)
     )
@@ -113,7 +114,8 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     def impressions_since(self, item_id: str, since: float) -> int:
         """How often the item was shown to the viewer at unix second `since` or later, on all screens together.
 
-        Exact up to the number of times the state remembers of an item (`features.state.fold.SHOWN_TIMES`), at most that.
+        Exact up to the number of times the state remembers of an item (`features.state.fold.SHOWN_TIMES`), at most
+        that.
         """
         known = self.shown.get(item_id)
         return sum(at >= since for at in known[1]) if known is not None else 0
@@ -149,9 +151,9 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
     """Decayed counts of one item in one partition of the log (shards are summed on reading).
 
     What is counted are votes: at most one a day for each viewer and action, worth less when repeated on further days
-    (`features.state.votes`). Forward decay (Cormode et al. 2009): each vote adds its worth x `forward_weight(at)`, so adding
-    needs no clock and no order, and a reader divides by `forward_weight(now)`. A visit is a viewer opening or playing
-    the item. `lately` decays faster; it is as of `lately_at`.
+    (`features.state.votes`). Forward decay (Cormode et al. 2009): each vote adds its worth x `forward_weight(at)`, so
+    adding needs no clock and no order, and a reader divides by `forward_weight(now)`. A visit is a viewer opening or
+    playing the item. `lately` decays faster; it is as of `lately_at`.
     """
 
     item_id: str

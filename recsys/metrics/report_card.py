@@ -88,7 +88,7 @@ def compute_metrics(pages: Sequence[PageView], catalog: Catalog, target: F64 | N
 
 
 def control_measures(pages: Iterable[PageView]) -> dict[str, dict[str, float]]:
-    """Control -> pages where it was in force, satisfaction rate, relaxed and impossible share, mean price in play
+    """Control -> pages where it was in force, satisfaction rate, relaxed and infeasible share, mean price in play
     equivalents."""
     fates: dict[str, list[ControlOutcome]] = defaultdict(list)
     for page in pages:

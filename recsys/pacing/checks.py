@@ -11,6 +11,7 @@ from recsys.domain.types import Screen
 from recsys.guidance.policy.conditions import mask
 from recsys.guidance.policy.controls import ExposureTarget
 from recsys.guidance.policy.policy import Policy
+from recsys.messages import message
 from recsys.pacing.forecast import Forecast
 from recsys.pacing.tracker import DeliveryCounts
 
@@ -24,15 +25,16 @@ def check_target(here: str, target: ExposureTarget, policy: Policy, now: float) 
     end = target.until.timestamp()
     start = max(target.since.timestamp(), now) if target.since else now
     if end <= now:
-        yield Finding(f"{here}.by", f"the deadline of {target.id!r} has passed: {target.until.isoformat()}")
+        yield Finding(f"{here}.until", message("target_deadline_passed", id=target.id, at=target.until.isoformat()))
     elif end - start < SHORT_S:
-        yield Finding(f"{here}.by", f"{target.id!r} has {(end - start) / 60:.0f} minutes: too short to be steered")
+        yield Finding(f"{here}.until", message("target_too_short", id=target.id, minutes=(end - start) / 60))
     until = target.active.until
     if until is not None and until.timestamp() < end:
-        yield Finding(f"{here}.active.until", f"{target.id!r} ends before its deadline, so it will be short")
+        yield Finding(f"{here}.active.until", message("target_ends_early", id=target.id))
     if target.share == 1.0:
-        wants = "nothing else could be shown" if target.bound == "at_least" else "it allows everything"
-        yield Finding(f"{here}.share", f"100 % of all attention: {wants}")
+        at_least = target.bound == "at_least"
+        whole = message("target_takes_all") if at_least else message("target_allows_all")
+        yield Finding(f"{here}.share", whole)
     for other in policy.controls:
         if isinstance(other, ExposureTarget) and other.where == target.where and other.on == target.on:
             yield from _contradiction(here, target, other)
@@ -44,7 +46,8 @@ def _contradiction(here: str, floor: ExposureTarget, cap: ExposureTarget) -> Ite
     pairs = (("share", floor.share, cap.share), ("impressions", floor.impressions, cap.impressions))
     for field, least, most in pairs:
         if least is not None and most is not None and least > most:
-            yield Finding(f"{here}.{field}", f"asks for {least:g}, and {cap.id!r} allows at most {most:g} of the same")
+            above = message("target_above_cap", minimum=least, id=cap.id, maximum=most)
+            yield Finding(f"{here}.{field}", above)
 
 
 def unreachable(
@@ -64,13 +67,10 @@ def unreachable(
     if target.bound == "at_most" or asked <= most * attention:
         return None
     field = "impressions" if target.impressions is not None else "share"
-    return Finding(
-        f"{here}.{field}",
-        f"cannot be reached: its pages are expected to get {attention:,.0f} of attention until the deadline, of which "
-        f"{items} {'item' if items == 1 else 'items'} on top of every page would win {most * attention:,.0f}; "
-        f"{'still missing' if count.delivered else 'asked for'} are {asked:,.0f}",
-        "warning",
-    )
+    figures = {"attention": attention, "items": items, "most": most * attention, "required": asked}
+    won = count.delivered > 0
+    unreachable = message("target_unreachable_now", **figures) if won else message("target_unreachable", **figures)
+    return Finding(f"{here}.{field}", unreachable, "warning")
 
 
 def _top(screen: Screen, items: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from recsys.messages import Message, message
 from recsys.pacing.projection import Projection
 from recsys.pacing.tracker import DeliveryStatus
 
@@ -61,44 +62,57 @@ def _delivered_text(s: DeliveryStatus) -> bool:
     return s.delivered > 0 or s.progress >= MIN_PACING_ERROR
 
 
-def describe(standing: DeliveryStatus) -> str:
-    """The status with its figures, as a sentence."""
+def describe(standing: DeliveryStatus) -> Message:
+    """The status with its figures."""
     s, word = standing, status(standing)
     share = s.delivered / max(s.amount, 1e-9)
-    if word == "cannot deliver":
-        if s.cap:
-            return f"cannot be held: expected {s.outlook.expected:.0%} of the cap, the price is at its limit"
-        resort = "; the last resort is in force" if s.last_resort else ""
-        return f"cannot deliver: expected {s.outlook.expected:.0%}, the price is at its limit{resort}"
+    if word == "stopped":
+        return message("target_stopped", share=share)
     if word == "over":
         return _ended(s, share)
+    if word == "not begun":
+        return message("target_not_begun")
+    if word == "paused":
+        return message("target_paused")
     if word == "counters silent":
-        return f"counters silent for {s.silent_s / 60:.0f} min: the price moves towards its forecast"
-    if word in ("behind", "ahead"):
-        side = "above" if word == "behind" else "below"
-        so_far = "" if s.share_so_far is None else f"; {s.share_so_far:.1%} of all attention so far"
-        if s.cap:
-            return f"{side} its plan by {abs(s.lag):.1%} of the amount{so_far}"
-        return f"{word}: {abs(s.lag):.1%} of the amount {'ahead of' if word == 'ahead' else word} its plan{so_far}"
-    if word == "price at limit":
-        return f"on course, but the price is at its limit of {s.price_limit:g} play equivalents"
-    if word == "reached":
-        return f"reached: {share:.0%} delivered before the deadline"
+        return message("target_counters_silent", minutes=s.silent_s / 60)
     if word == "unknown yet":
-        return "unknown yet: hardly any of its traffic was seen, so plan and forecast say nothing"
-    if word == "on plan" and s.share is not None and s.share_so_far is not None:
-        asked = f"{'at most' if s.cap else 'at least'} {s.share:.1%}"
-        return f"on plan: {s.share_so_far:.1%} of all attention so far, {asked} asked by the deadline"
-    if word == "on plan":
-        return f"on plan: {share:.0%} delivered, {s.planned / max(s.amount, 1e-9):.0%} planned by now"
-    return {"paused": "paused: not pushed until it is resumed", "stopped": f"stopped at {share:.0%}"}.get(word, word)
+        return message("target_unknown_yet")
+    if word == "reached":
+        return message("target_reached", share=share)
+    if word == "cannot deliver":
+        return _missed(s)
+    if word == "price at limit":
+        return message("target_price_at_limit", price=s.price_limit)
+    if word in ("behind", "ahead"):
+        return _off_plan(s)
+    if s.share is not None and s.share_so_far is not None:
+        course = {"so_far": s.share_so_far, "share": s.share}
+        return message("target_on_plan_at_most", **course) if s.cap else message("target_on_plan_at_least", **course)
+    return message("target_on_plan", share=share, planned=s.planned / max(s.amount, 1e-9))
 
 
-def _ended(s: DeliveryStatus, share: float) -> str:
+def _missed(s: DeliveryStatus) -> Message:
+    if s.cap:
+        return message("target_exceeds_cap", expected=s.outlook.expected)
+    if s.last_resort:
+        return message("target_cannot_deliver_last_resort", expected=s.outlook.expected)
+    return message("target_cannot_deliver", expected=s.outlook.expected)
+
+
+def _off_plan(s: DeliveryStatus) -> Message:
+    so_far = None if s.share_so_far is None else message("target_so_far", share=s.share_so_far)
+    figures = {"lag": abs(s.lag), "so_far": so_far}
+    if s.lag > 0:
+        return message("target_above_plan", **figures) if s.cap else message("target_behind", **figures)
+    return message("target_below_plan", **figures) if s.cap else message("target_ahead", **figures)
+
+
+def _ended(s: DeliveryStatus, share: float) -> Message:
     missed = (share - 1.0) if s.cap else (1.0 - share)
     if missed <= s.tolerance:
-        return f"over: {'kept' if s.cap else 'reached'}, {share:.1%}"
-    return f"over: {missed:.1%} {'above the cap' if s.cap else 'short'}"
+        return message("target_over_met", share=share) if s.cap else message("target_over_reached", share=share)
+    return message("target_over_exceeded", missed=missed) if s.cap else message("target_over_short", missed=missed)
 
 
 def _misses_target(s: DeliveryStatus) -> bool:

@@ -170,9 +170,12 @@ def advance(
     outlook = project(pace, done, seen.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     resort = _resort(target, state.last_resort, price, outlook, seen) and running
     trail = _extended_trail(state, done, (now, wanted, count.delivered, price))
-    pursuit = replace(state, controller=steering, rate=pace, error=error, paused=order.paused, last_resort=resort, trail=trail)
+    pursuit = replace(
+        state, controller=steering, rate=pace, error=error, paused=order.paused, last_resort=resort, trail=trail
+    )
     return pursuit, DeliveryStatus(
-        amount=amount, delivered=count.delivered, planned=wanted, progress=done, price=price, price_limit=target.max_price,
+        amount=amount, delivered=count.delivered, planned=wanted, progress=done, price=price,
+        price_limit=target.max_price,
         tolerance=target.tolerance, outlook=outlook, late_s=max(min(now, end) - upto, 0.0),
         silent_s=_silent_s(max(steering.moved_at, state.start), now, forecast) if running else 0.0,
         pacing_error=error / max(done, 1e-9), paused=order.paused, stopped=order.stopped, ended=now >= end,

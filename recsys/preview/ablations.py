@@ -9,7 +9,7 @@ from recsys.guidance.policy.controls import Boost, Cap, Control, Pin, Quota, Spa
 from recsys.guidance.policy.inheritance import HARD, SourcedControl
 
 STRENGTHS: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
-"""Points of the frontier: 0 keeps only what is legal or binding, 1 is the policy as written."""
+"""Points of the frontier: 0 keeps only what is legal or mandatory, 1 is the policy as written."""
 
 
 def without(policy: CompiledPolicy, control_id: str) -> CompiledPolicy:
@@ -22,7 +22,7 @@ def at_strength(policy: CompiledPolicy, strength: float) -> CompiledPolicy:
     """Weights and boosts times `strength`; editorial and soft controls ask `strength` times as much.
 
     Floors are multiplied, the room that a cap takes away is (1 - cap) * strength; spacings and pins stand from one half
-    on. Legal and binding controls never change: they are not the editors' to trade.
+    on. Legal and mandatory controls never change: they are not the editors' to trade.
     """
     controls = tuple(
         origin if origin.control.enforcement in HARD and not isinstance(origin.control, Boost) else changed

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from recsys.domain.catalog import Catalog
+from recsys.domain.types import Query
 from recsys.guidance.policy.controls import Quota as ShareControl
 from recsys.guidance.policy.inheritance import SourcedControl
+from recsys.messages import Message, message
 from recsys.preview.bootstrap import Estimate, ratio
 from recsys.preview.groups import GROUPS_MAX, Groups
 from recsys.preview.page_summary import ControlOutcome, PageSummary
@@ -27,9 +29,6 @@ from recsys.preview.report import (
 from recsys.preview.study import ReplayRequest, Study
 
 CAUSES_MAX = 3
-NO_PRICE_YET = (
-    "a new target has no price before it runs, so no page here is moved by it: what it will cost is not known yet"
-)
 VIEWERS_MIN = 10
 """A group of fewer viewers is not told of."""
 
@@ -110,7 +109,7 @@ def control_reports(
     seen = {line.id for line in lines}
     said = {origin.control.id: origin for policy in study.after.values() for origin in policy.controls}
     others = (_from_receipts(said[name], *_worth(pairs, pages)) for name, pages in drops.items() if name not in seen)
-    new = (_from_receipts(origin, None, 0, NO_PRICE_YET) for origin in study.unpriced().values())
+    new = (_from_receipts(origin, None, 0, message("target_without_price")) for origin in study.unpriced().values())
     return (*lines, *others, *new)
 
 
@@ -140,7 +139,9 @@ def _control(
     )
 
 
-def _from_receipts(origin: SourcedControl, worth: Estimate | None, tried: int, note: str = "") -> ControlReport:
+def _from_receipts(
+    origin: SourcedControl, worth: Estimate | None, tried: int, note: Message | None = None
+) -> ControlReport:
     """A boost or target: it never stands on a receipt, so only what it costs is told."""
     return ControlReport(
         id=origin.control.id,
@@ -179,8 +180,13 @@ def _causes(pairs: Pairs, fates: list[tuple[ControlOutcome, int]]) -> tuple[Caus
     """Why it gave way: how often inventory was missing, how often more important controls left no room."""
     broken = [(fate, pairs.requests[i].query) for fate, i in fates if fate.by]
     reasons = Counter(fate.reason for fate, _ in broken)
-    where = {fate.reason: f"{q.placement.screen} {q.placement.surface} in {q.region}" for fate, q in reversed(broken)}
-    return tuple(Cause(reason=r, pages=n, where=where[r]) for r, n in reasons.most_common(CAUSES_MAX))
+    first = {fate.reason: query for fate, query in reversed(broken)}
+    return tuple(Cause(reason=r, pages=n, where=_page(first[r])) for r, n in reasons.most_common(CAUSES_MAX))
+
+
+def _page(query: Query) -> Message:
+    page = query.placement
+    return message("page_in_region", screen=page.screen, surface=page.surface, region=query.region)
 
 
 def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, PageSummary]]) -> tuple[Point, ...]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from recsys.domain.catalog import Catalog
 from recsys.domain.types import F64
+from recsys.messages import Message, message
 from recsys.preview.bootstrap import mean
 from recsys.preview.page_summary import PageSummary
 from recsys.preview.report import OffPolicy
@@ -63,19 +64,9 @@ def off_policy(
     )
 
 
-def _why(chance: bool, support: float) -> str:
-    if chance and support >= SUPPORT_MIN:
-        return (
-            "inverse-propensity weighted by item and slot; slots that the log could never have shown so count nothing"
-        )
+def _why(chance: bool, support: float) -> Message:
     if support >= SUPPORT_MIN:
-        return "nearly every slot is as it was logged, so what happened there is what would have happened"
+        return message("off_policy_weighted") if chance else message("off_policy_as_logged")
     if chance:
-        return (
-            f"the log could have shown about {support:.0%} of the draft's attention in the same slots; it cannot say "
-            "how the rest would have done, so no estimate is given"
-        )
-    return (
-        f"logged pages were deterministic (propensity 1) and hold {support:.0%} of the draft's attention in the same "
-        "slots; the log cannot say how the rest would have done, so no estimate is given"
-    )
+        return message("off_policy_low_support", support=support)
+    return message("off_policy_deterministic", support=support)

@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.distribution.layouts import screen_layout
 from recsys.domain.types import ACTIONS, F64, I32, Query
+from recsys.messages import Message
 from recsys.models.probabilities import PLAY
 from recsys.page import Page
 
@@ -20,11 +21,11 @@ class ControlOutcome:
     origin: str
     action: str
     enforcement: str
-    status: str  # met | binding | relaxed | impossible
+    status: str  # met | active | relaxed | infeasible
     by: int
     shortfall: int
     price: float
-    reason: str
+    reason: Message
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class PageSummary:
 
     @property
     def has_relaxed(self) -> bool:
-        """Whether a control was relaxed or impossible."""
+        """Whether a control was relaxed or infeasible."""
         return any(fate.by for fate in self.outcomes)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from recsys.messages import Message
 from recsys.preview.bootstrap import Estimate
 
 CAVEAT = (
@@ -71,13 +72,13 @@ class Slice(Part):
 class Cause(Part):
     """Why a control gave way, on how many pages, and where first."""
 
-    reason: str
+    reason: Message
     pages: int
-    where: str
+    where: Message
 
 
 class ControlReport(Part):
-    """One control. Kept = met or binding, as a share of the pages where it was in force.
+    """One control. Kept = met or active, as a share of the pages where it was in force.
 
     price    mean price per unit, in play equivalents, over the pages where it was in force, after
     worth    by how much the page's utility would rise if this control alone were dropped, relative; None until it was
@@ -99,7 +100,7 @@ class ControlReport(Part):
     value: Estimate | None = None
     tried: int = 0
     causes: tuple[Cause, ...] = ()
-    note: str = ""
+    note: Message | None = None
 
 
 class Point(Part):
@@ -141,7 +142,7 @@ class OffPolicy(Part):
     support: float
     plays: Estimate | None
     observed: float
-    why: str
+    why: Message
 
 
 class PageOfItem(Part):

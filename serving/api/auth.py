@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from recsys.messages import message
 from serving.schemas.problems import Unauthorised
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -21,7 +22,7 @@ def check_editor(request: Request, credentials: HTTPAuthorizationCredentials | N
     token = request.app.state.services.settings.admin_token
     sent = credentials.credentials if credentials else ""
     if token and not hmac.compare_digest(sent.encode(), token.encode()):
-        raise Unauthorised("this needs the editors' token: Authorization: Bearer ...")
+        raise Unauthorised(message("token_required"))
 
 
 async def _require_editor(request: Request, credentials: Credentials) -> None:
@@ -31,9 +32,7 @@ async def _require_editor(request: Request, credentials: Credentials) -> None:
 async def _require_editor_or_loopback(request: Request, credentials: Credentials) -> None:
     settings = request.app.state.services.settings
     if not settings.admin_token and settings.host not in LOOPBACK:
-        raise Unauthorised(
-            "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN"
-        )
+        raise Unauthorised(message("token_not_set"))
     check_editor(request, credentials)
 
 

@@ -8,6 +8,7 @@ from fastapi import Request
 from pydantic_core import from_json
 
 from recsys.domain.errors import Finding, InvalidInput
+from recsys.messages import message
 from serving.schemas.problems import NotJson, TooLarge
 
 BODY_MAX = 8 << 20
@@ -20,7 +21,7 @@ async def read_json(request: Request) -> Any:
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        raise NotJson("the body is not JSON", [Finding("body", str(error))]) from error
+        raise NotJson(message("body_not_json"), [Finding("body", str(error))]) from error
 
 
 async def read_text(request: Request) -> str:
@@ -29,7 +30,7 @@ async def read_text(request: Request) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise InvalidInput("the body is not UTF-8 text", [Finding("body", str(error))]) from error
+        raise InvalidInput(message("body_not_utf8"), [Finding("body", str(error))]) from error
 
 
 async def read_bytes(request: Request) -> bytes:
@@ -38,5 +39,5 @@ async def read_bytes(request: Request) -> bytes:
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > BODY_MAX:
-            raise TooLarge(f"the body is larger than {BODY_MAX >> 20} MiB; send less at once")
+            raise TooLarge(message("body_too_large", maximum=BODY_MAX >> 20))
     return bytes(raw)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from recsys.domain.errors import Finding, InvalidInput
 from recsys.guidance.lint.unknown_terms import did_you_mean
+from recsys.messages import message
 
 
 async def forbid_unknown_query(request: Request) -> None:
@@ -21,11 +22,15 @@ async def forbid_unknown_query(request: Request) -> None:
     names = list(_query_names(route))
     unknown = [name for name in request.query_params if name not in names]
     if unknown:
-        has = f"this has {', '.join(names)}" if names else "this has none"
+        options = names or message("nothing")
         findings = [
-            Finding(f"query.{name}", f"no query {name!r}; {has}{did_you_mean(name, names, '')}") for name in unknown
+            Finding(
+                f"query.{name}",
+                message("query_unknown", name=name, options=options, suggestion=did_you_mean(name, names, "")),
+            )
+            for name in unknown
         ]
-        raise InvalidInput("the request is not valid", findings)
+        raise InvalidInput(message("request_invalid"), findings)
 
 
 STRICT_QUERY = [Depends(forbid_unknown_query)]

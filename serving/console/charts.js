@@ -7,7 +7,7 @@ const LEFT = 64, RIGHT = 14, TOP = 12, BOTTOM = 24;
 /** Planned against delivered over time, with the interval of the forecast at the deadline. */
 export function courseChart(target, width) {
   const { course } = target;
-  const [from, to] = [Date.parse(target.since), Date.parse(target.by)];
+  const [from, to] = [Date.parse(target.since), Date.parse(target.until)];
   const now = Math.min(Math.max(Date.now(), from), to);
   const foreseen = Boolean(target.forecast) && now < to;
   const high = foreseen ? target.forecast.high * target.amount : 0;
@@ -29,7 +29,7 @@ export function courseChart(target, width) {
 
 /** The price over time, below the highest it may be. */
 export function priceChart(target, width) {
-  const [from, to] = [Date.parse(target.since), Date.parse(target.by)];
+  const [from, to] = [Date.parse(target.since), Date.parse(target.until)];
   const now = Math.min(Math.max(Date.now(), from), to);
   const points = [...target.course.map((moment) => [Date.parse(moment.at), moment.price]), [now, target.price]];
   const most = Math.max(...points.map(([, price]) => price), 1e-3);

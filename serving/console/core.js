@@ -75,7 +75,8 @@ export async function request(path, body, method = "POST", more = {}) {
 async function problem(answer, token) {
   const said = await answer.json().catch(() => ({}));
   const missing = answer.status === 401 ? say.word(token ? "wrong_token" : "need_token") : "";
-  return Object.assign(new Error(missing || said.detail || answer.statusText), { status: answer.status, findings: said.findings || [] });
+  const refusal = missing || !said.code ? null : { code: said.code, params: said.params, message: said.detail };
+  return Object.assign(new Error(missing || said.detail || answer.statusText), { status: answer.status, findings: said.findings || [], refusal });
 }
 
 export function notice(text, good = false) {
@@ -101,8 +102,8 @@ export const trying = (step) => async (event) => {
 };
 
 export function tellFault(error) {
-  const places = (error.findings || []).map((f) => (f.where ? `${f.where}: ${say.told(f.message)}` : say.told(f.message)));
-  notice([say.told(error.message), ...places].join(" · "));
+  const places = (error.findings || []).map((f) => (f.where ? `${f.where}: ${say.told(f)}` : say.told(f)));
+  notice([error.refusal ? say.told(error.refusal) : error.message, ...places].join(" · "));
   $("token").classList.toggle("wanted", error.status === 401);
   if (error.status !== 401) return;
   document.body.classList.toggle("tokenless", false);

@@ -14,7 +14,7 @@ function asks(c) {
     case "block": return word("never_shown");
     case "pin": return `${called(c.item)} → ${word("slot")} ${c.slot}`;
     case "cap": return `${word("at_most")} ${much(c.at_most)} ${word("of_one")} ${say.one("of", c.attribute)}`;
-    case "space": return `${word("at_most")} ${c.at_most} ${word("of_one")} ${say.one("of", c.attribute)} ${word("in_any")} ${c.within} ${word("neighbours")}`;
+    case "spacing": return `${word("at_most")} ${c.at_most} ${word("of_one")} ${say.one("of", c.attribute)} ${word("in_any")} ${c.within} ${word("neighbours")}`;
     case "exposure_target": return target(c);
     default: return share(c);
   }
@@ -30,7 +30,7 @@ function share(c) {
 
 function target(c) {
   const asked = c.share ? `${much(c.share)} ${say.word("of_attention")}` : `${amount(c.impressions)} ${say.word("impressions")}`;
-  return `${say.word(c.bound === "at_most" ? "at_most" : "at_least")} ${asked} ${say.word("until")} ${zoned(c.by)}`;
+  return `${say.word(c.bound === "at_most" ? "at_most" : "at_least")} ${asked} ${say.word("until")} ${zoned(c.until)}`;
 }
 
 /** A number with a point is a share, a whole one a number of items. */

@@ -1,8 +1,8 @@
-// Which of two languages the console speaks, and how it says what the service wrote in English.
+// The language of the console, and how it shows the messages of the service.
 
 import { WORDS } from "./words.js";
 
-let templates = [];
+const catalogues = new Map(); // language -> code -> text
 let outlets = new Map();
 
 export const say = {
@@ -19,9 +19,10 @@ export const say = {
     return WORDS[`${kind}_${key}`] ? this.word(`${kind}_${key}`) : key;
   },
 
-  /** What the service wrote: a finding, a reason, a problem. What no template knows stays English. */
-  told(text) {
-    return this.language === "zh" ? inChinese(text) : text;
+  /** A message of the service in the console's language; its English text where the catalogue has no such code. */
+  told(said) {
+    const text = catalogues.get(this.language)?.[said?.code];
+    return text ? text.replace(PLACEHOLDER, (_, name, form = "") => filled(said.params[name], form)) : said?.message || "";
   },
 
   /** An outlet by its name and code, a profile by its name. */
@@ -46,36 +47,28 @@ export const say = {
   },
 };
 
-/** Reads the templates: pairs of an English and a Chinese text with the same {places}. */
+/** Reads the catalogue of messages in the console's language. */
 export async function learn() {
-  if (templates.length || say.language !== "zh") return;
-  const pairs = await (await fetch("/console/static/wording.zh.json")).json();
-  const literal = ([english]) => (english.startsWith("{rest}") ? Infinity : english.replace(/\{\w+[*!=]?\}/g, "").length);
-  const most = pairs.toSorted((a, b) => literal(b) - literal(a)); // of several that fit, the one that says most is meant
-  templates = most.map(([english, chinese]) => ({ pattern: pattern(english), chinese }));
+  const { language } = say;
+  if (!catalogues.has(language)) catalogues.set(language, await (await fetch(`/console/static/messages.${language}.json`)).json());
 }
 
-/** {name} is any text, {name*} a list of texts parted by commas, {name!} one word, {name=} words of the policy,
- * which are typed as they are; what follows {rest} is taken off first. */
-function pattern(english) {
-  const parts = english.split(/\{(\w+[*!=]?)\}/);
-  const names = parts.filter((_, n) => n % 2);
-  const source = parts.map((part, n) => (n % 2 ? (part.endsWith("!") ? "(\\S+)" : "(.+?)") : part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))).join("");
-  return { names, expression: new RegExp(`^${source}$`, "s") };
+const PLACEHOLDER = /\{(\w+)(?::([^}]*))?\}/g; // {name} or {name:form}, as `recsys/messages` explains them
+
+/** The value of a placeholder: a nested message, a list, a text, or a number in some form. */
+function filled(value, form) {
+  if (value === null || value === undefined) return "";
+  if (Array.isArray(value)) return value.map((part) => filled(part, form)).join(catalogues.get(say.language).list_separator);
+  if (value.code) return say.told(value);
+  if (typeof value === "number") return figure(value, form);
+  return form === "quoted" ? `'${value}'` : form ? say.one(form, value) : String(value);
 }
 
-function inChinese(text) {
-  for (const { pattern: { names, expression }, chinese } of templates) {
-    const found = expression.exec(text);
-    if (found) {
-      const of = new Map(names.map((name, n) => [name, part(name, found[n + 1])]));
-      return chinese.replace(/\{(\w+[*!=]?)\}/g, (_, name) => of.get(name));
-    }
-  }
-  return text;
-}
-
-function part(name, text) {
-  if (name.endsWith("=")) return text;
-  return name.endsWith("*") ? text.split(", ").map(inChinese).join("、") : inChinese(text);
+function figure(value, form) {
+  if (form.startsWith("percent")) return `${(100 * value).toFixed(Number(form.slice("percent".length)))}%`;
+  if (form === "count") return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
+  const text = Number.isInteger(value) && form !== "brief" ? String(value) : String(Number(value.toPrecision(form === "brief" ? 2 : 6)));
+  if (!form.includes("|")) return text;
+  const [singular, plural] = form.split("|");
+  return `${text} ${value === 1 ? singular : plural}`;
 }

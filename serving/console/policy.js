@@ -46,7 +46,7 @@ function effective(said) {
     "tr", {},
     h("td", {}, h("b", {}, control.id), h("small", {}, say.one("action", control.action))),
     h("td", {}, outletNamed(origin)),
-    h("td", { class: "whole" }, say.word(`hardness_${control.enforcement || "editorial"}`)),
+    h("td", { class: "whole" }, say.word(`enforcement_${control.enforcement || "editorial"}`)),
     h("td", { class: "why" }, described(control), control.note ? h("small", {}, control.note) : null),
   ));
   const heads = ["control", "origin", "enforcement", "required"].map((head) => say.word(head));
@@ -125,7 +125,7 @@ function list() {
 /** Where (the control by its id, when the API names it) and what. */
 function line(one) {
   const where = [one.control, one.where].filter(Boolean).join(" · ");
-  return h("li", { class: one.level }, where ? h("code", {}, where, " ") : null, say.told(one.message));
+  return h("li", { class: one.level }, where ? h("code", {}, where, " ") : null, say.told(one));
 }
 
 /** Who acts, for the record. */

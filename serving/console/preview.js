@@ -46,7 +46,7 @@ async function* lines(outlet, text, signal) {
 
 function tell(line) {
   const { phase, elapsed_s, sources, report, detail } = line;
-  if (phase === "failed") throw new Error(detail);
+  if (phase === "failed") throw Object.assign(new Error(detail.message), { refusal: detail });
   last = line;
   const from = Object.entries(sources).filter(([, n]) => n).map(([name, n]) => `${n} ${say.word(`from_${name}`)}`).join(", ");
   $("preview-state").textContent = `${report.requests} / ${report.of} · ${number(elapsed_s, 1)} s · ${from}`;

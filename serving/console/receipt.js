@@ -12,7 +12,7 @@ export function showReceipt(said) {
     "tr", {},
     h("td", {}, h("b", {}, line.id), h("small", {}, say.one("action", line.action))),
     h("td", {}, outlet(line.origin)),
-    h("td", { class: "whole" }, say.word(`hardness_${line.enforcement}`)),
+    h("td", { class: "whole" }, say.word(`enforcement_${line.enforcement}`)),
     h("td", { class: "number" }, required(line.required)),
     h("td", { class: "number" }, achieved(line)),
     h("td", { class: "whole" }, pill(line.status), line.by ? ` −${line.by}` : ""),

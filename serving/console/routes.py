@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib.resources import files
 from itertools import islice
@@ -12,6 +13,7 @@ from features.state.codec import viewer_at
 from features.state.keys import VIEWERS
 from recsys.domain.errors import NotFound
 from recsys.domain.types import Screen, Surface
+from recsys.messages import ENGLISH
 from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import CorruptStates, Online
 from serving.schemas.problems import documented
@@ -56,7 +58,8 @@ def choices(online: Online, corrupt_states: CorruptStates) -> dict[str, object]:
 def _assets() -> dict[str, str]:
     """Return the text of each file of the console by name; the files are read once per process."""
     folder = files("serving.console")
-    return {file.name: file.read_text("utf-8") for file in folder.iterdir() if _extension(file.name) in _KINDS}
+    texts = {file.name: file.read_text("utf-8") for file in folder.iterdir() if _extension(file.name) in _KINDS}
+    return {**texts, "messages.en.json": json.dumps(ENGLISH)}
 
 
 def _extension(name: str) -> str:

@@ -37,7 +37,7 @@ function list() {
     h("td", { class: "number" }, asked(target)),
     h("td", { class: "number" }, foreseen(target), h("small", {}, interval(target))),
     h("td", { class: "number" }, equivalents(target.price), h("small", {}, `${say.word("at_most")} ${number(target.max_price, 2)}`)),
-    h("td", { class: "number" }, zoned(target.by)),
+    h("td", { class: "number" }, zoned(target.until)),
   ));
   const heads = ["target", "status", "delivered_planned", "amount", "forecast", "price", "deadline"].map((word) => say.word(word));
   $("targets").replaceChildren(table(heads, rows));
@@ -88,7 +88,7 @@ function figures() {
     [interval(one) ? amount(one.forecast.at_risk) : "–", say.word("at_risk")],
     [equivalents(one.price), say.word("price_now"), `${say.word("at_most")} ${number(one.max_price, 2)}`],
     [away, say.word("pacing_error")],
-    [percent(one.progress), say.word("traffic_served"), `${time(one.since)} → ${zoned(one.by)}`],
+    [percent(one.progress), say.word("traffic_served"), `${time(one.since)} → ${zoned(one.until)}`],
     ...(one.last_resort ? [[say.word("in_force"), say.word("last_resort")]] : []),
     ...(one.capped_impressions ? [[amount(one.capped_impressions), say.word("capped_impressions")]] : []),
     ...(one.late_s > 60 ? [[`${amount(one.late_s / 60)} min`, say.word("counters_late")]] : []),

@@ -16,6 +16,7 @@ from recsys.guidance.compilation.compile import merge_policies
 from recsys.guidance.lint.lint import lint
 from recsys.guidance.lint.unknown_terms import did_you_mean
 from recsys.guidance.policy.policy import Policy
+from recsys.messages import message
 from serving.schemas.common import (
     ControlOut,
     DraftAnswer,
@@ -66,7 +67,7 @@ class PolicyService:
         """What the outlet says and what is in force there. Raises NotFound when the outlet itself says nothing."""
         active = [version for version in self.control.history(outlet) if version.active]
         if not active:
-            raise NotFound(f"outlet {outlet!r} has no policy of its own in force")
+            raise NotFound(message("outlet_without_policy", outlet=outlet))
         return PolicyAnswer(**vars(self.in_force(outlet)), active=version_out(active[0]))
 
     def in_force(self, outlet: str) -> InForce:
@@ -74,7 +75,7 @@ class PolicyService:
         snapshot = self.holders.current
         versions = self.control.history(outlet)
         if outlet not in snapshot.outlets and not versions:
-            raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
+            raise NotFound(message("outlet_not_found", outlet=outlet))
         world = snapshot.serving_snapshots.get(outlet)
         in_force = world.policy.effective if world else merge_policies(self.holders.shelf.chain(outlet))
         return InForce(
@@ -98,7 +99,7 @@ class PolicyService:
         try:
             policy = self._parse(outlet, _text(said))
         except PolicyError as error:
-            return [FindingOut.of(finding) for finding in error.findings or (Finding("", error.message),)]
+            return [FindingOut.of(finding) for finding in error.findings or (Finding("", error.text),)]
         return self._lint(policy)
 
     def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
@@ -106,7 +107,7 @@ class PolicyService:
         if said.version is None:
             return self._parse(outlet, _text(said))
         if said.text is not None or said.policy is not None:
-            raise PolicyError("two policies", [Finding("body", "expected `version`, or a policy, not both")])
+            raise PolicyError(message("policy_unusable"), [Finding("body", message("body_version_or_policy"))])
         saved = self.control.version(outlet, said.version)
         return self._parse(outlet, saved.text).model_copy(update={"version": saved.version})
 
@@ -146,8 +147,8 @@ class PolicyService:
     def _parse(self, outlet: str, text: str) -> Policy:
         policy = read_policy(text)
         if policy.outlet != outlet:
-            wrong = Finding("outlet", f"this is the policy of {policy.outlet}, not of {outlet}")
-            raise PolicyError("the policy cannot be used", [wrong])
+            wrong = message("policy_of_other_outlet", outlet=policy.outlet, expected=outlet)
+            raise PolicyError(message("policy_unusable"), [Finding("outlet", wrong)])
         return policy
 
     def _usable(self, outlet: str, text: str) -> Policy:
@@ -172,8 +173,8 @@ class PolicyService:
         snapshot = self.holders.current
         known = {*snapshot.outlets, *snapshot.serving_snapshots}
         if not any(within(code, outlet) for code in known):
-            words = f"no outlet {outlet!r} is known: it has neither items nor a policy nor a name"
-            yield Finding("outlet", f"{words}{did_you_mean(outlet, known, '.')}", "warning")
+            unknown = message("outlet_unknown", outlet=outlet, suggestion=did_you_mean(outlet, known, "."))
+            yield Finding("outlet", unknown, "warning")
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current
@@ -204,9 +205,7 @@ def version_out(version: PolicyVersion) -> PolicyVersionOut:
 def _text(said: PolicyText) -> str:
     """The policy as text. Raises PolicyError unless it came in exactly one form."""
     if (said.text is None) == (said.policy is None):
-        raise PolicyError(
-            "no policy", [Finding("body", "expected `text` (YAML or JSON) or `policy` (an object), one of both")]
-        )
+        raise PolicyError(message("policy_unusable"), [Finding("body", message("body_text_or_policy"))])
     return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
 
 

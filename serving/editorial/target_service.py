@@ -13,6 +13,7 @@ from recsys.domain.errors import Finding, InvalidInput, NotFound, PolicyError
 from recsys.guidance.policy.controls import Control, ExposureTarget
 from recsys.guidance.policy.policy import Policy, parse_policy
 from recsys.guidance.policy.yaml_text import append_control, findings_of
+from recsys.messages import message
 from recsys.pacing.status import describe, projected, status
 from recsys.pacing.tracker import TargetOverride
 from serving.editorial.pacing_loop import PacingLoop, TrackedTarget
@@ -28,8 +29,6 @@ from serving.schemas.targets import (
     TargetOut,
     TargetReport,
 )
-
-REWRITTEN = "the new target could not be put into the text: the policy was written anew, as JSON without the comments"
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,13 @@ class TargetService:
 
     def amount(self, outlet: str, target_id: str, said: AmountChange) -> TargetOverride:
         """Another amount from here on. Raises InvalidInput for a share above 1 and for a part of an impression."""
-        target, wrong = self._running(outlet, target_id).target, ""
+        target, wrong = self._running(outlet, target_id).target, None
         if target.share is not None and said.amount > 1:
-            wrong = "a share is at most 1"
+            wrong = message("amount_share_above_one")
         elif target.share is None and not float(said.amount).is_integer():
-            wrong = f"a whole number of impressions, not {said.amount:g}"
+            wrong = message("amount_not_whole", amount=said.amount)
         if wrong:
-            raise InvalidInput("the amount cannot be used", [Finding("body.amount", wrong)])
+            raise InvalidInput(message("amount_unusable"), [Finding("body.amount", wrong)])
         return self._change(outlet, target_id, said, "target.amount", amount=said.amount)
 
     def clone(self, outlet: str, target_id: str, said: CloneRequest) -> DraftAnswer:
@@ -97,7 +96,7 @@ class TargetService:
         target, amount = one.target, said.amount if said.amount is not None else one.override.amount
         policy = self.desk.holders.shelf.own_policy(outlet)
         assert policy is not None, "a target in force has a policy"
-        changes: dict[str, Any] = {"id": said.id, "since": said.since, "by": said.by, "like": target.id}
+        changes: dict[str, Any] = {"id": said.id, "since": said.since, "until": said.until, "like": target.id}
         if amount is not None:
             whole_amount = int(amount) if float(amount).is_integer() else amount  # a fraction is refused
             changes |= {"share": amount} if target.share is not None else {"impressions": whole_amount}
@@ -105,13 +104,13 @@ class TargetService:
             again = ExposureTarget.model_validate({**target.model_dump(), **changes})
             whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})
         except ValidationError as error:
-            raise InvalidInput("the target cannot be cloned like this", findings_of(error)) from error
+            raise InvalidInput(message("target_not_clonable"), findings_of(error)) from error
         written = self.control.version(outlet, policy.version).text
         text = _appended(written, whole)
         note = said.note or f"{said.id}, like {target.id}"
         answer = self.desk.draft(outlet, DraftRequest(text=text or _rewritten(whole), author=said.author, note=note))
         if text is None and not written.lstrip().startswith("{"):
-            answer.findings.append(FindingOut("", REWRITTEN))
+            answer.findings.append(FindingOut.of(Finding("", message("target_text_rewritten"))))
         return answer
 
     def _change(self, outlet: str, target_id: str, said: TargetChange, action: str, **changes: Any) -> TargetOverride:
@@ -119,7 +118,7 @@ class TargetService:
 
         def change(order: TargetOverride) -> TargetOverride:
             if order.stopped:
-                raise InvalidInput(f"target {key} was stopped, which is for good: clone it to go on")
+                raise InvalidInput(message("target_was_stopped", key=key))
             return replace(order, **changes)
 
         return self.control.orders.update(key, change, said.author, action, {"note": said.note})
@@ -127,7 +126,7 @@ class TargetService:
     def _running(self, outlet: str, target_id: str) -> TrackedTarget:
         one = self.loop.running.get(f"{outlet}/{target_id}")
         if one is None:
-            raise NotFound(f"no exposure target {target_id!r} in force in the policy of {outlet!r}")
+            raise NotFound(message("target_not_found", id=target_id, outlet=outlet))
         return one
 
 
@@ -166,7 +165,7 @@ def _out(one: TrackedTarget) -> dict[str, Any]:
         "planned": s.planned,
         "progress": s.progress,
         "since": rfc3339(one.state.start),
-        "by": target.until,
+        "until": target.until,
         "price": s.price,
         "max_price": target.max_price,
         "pacing_error": s.pacing_error,

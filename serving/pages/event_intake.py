@@ -18,7 +18,8 @@ from features.events.spool.port import Spool
 from features.events.stream.port import Record
 from features.importers.catalogue import parse_item
 from recsys.domain.catalog import Item
-from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError
+from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
+from recsys.messages import message
 from serving.prometheus import Metrics
 from serving.schemas.batch_result import BATCH_MAX, BatchResult, ItemResult, refusal
 from serving.schemas.problems import FindingOut, NotJson, TooLarge
@@ -66,12 +67,13 @@ class EventIntake:
                 continue
             result = ItemResult(index, sent_id, "accepted")
             if event.client_at is not None and (why := clock_skew_reason(event)):
-                result.status, result.findings = "quarantined", [FindingOut(f"events[{index}].time", why, "warning")]
+                result.status = "quarantined"
+                result.findings = [_finding(index, "time", why, "warning")]
             elif known and event.item_id is not None and event.item_id not in known:
                 self.metrics.unknown_items.inc()
-                result.findings = [FindingOut(f"events[{index}].data.item_id", NO_SUCH_ITEM, "hint")]
+                result.findings = [_finding(index, "data.item_id", NO_SUCH_ITEM, "hint")]
             if event.client_at is None and _says_when(raw, form):
-                result.findings = [*result.findings, FindingOut(f"events[{index}].time", NO_SUCH_TIME, "hint")]
+                result.findings = [*result.findings, _finding(index, "time", NO_SUCH_TIME, "hint")]
             results.append(result)
         durable = self.spool.put(records) if records else None
         if durable is None:
@@ -157,7 +159,7 @@ def _parsed(body: bytes) -> object:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise NotJson("the body is not JSON", [Finding("body", str(error))]) from error
+        raise NotJson(message("body_not_json"), [Finding("body", str(error))]) from error
 
 
 def _batch(body: object, name: str) -> Sequence[object]:
@@ -167,6 +169,11 @@ def _batch(body: object, name: str) -> Sequence[object]:
         raise InvalidInput("no batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')])
     _bounded(batch, name)
     return batch
+
+
+def _finding(index: int, field: str, text: str, level: Level) -> FindingOut:
+    """Return a finding about a field of the event at this index."""
+    return FindingOut.of(Finding(f"events[{index}].{field}", text, level))
 
 
 def _bounded(batch: Sequence[object], name: str) -> None:

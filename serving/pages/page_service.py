@@ -27,6 +27,7 @@ from recsys.domain.errors import NotFound, Unavailable
 from recsys.domain.types import Placement, Query
 from recsys.domain.viewer import TTL_S, ItemStats, ViewerState, unexpired
 from recsys.guidance.compilation.compile import compile_policy
+from recsys.messages import message
 from recsys.page import Page
 from recsys.pipeline import UNGUIDED_ERROR, Engine, ServingSnapshot
 from serving.pages.impression_publisher import ImpressionPublisher
@@ -213,7 +214,7 @@ def _serving_snapshot(snapshot: Snapshot, outlet: str) -> tuple[ServingSnapshot,
         ]
     world = snapshot.serving_snapshots.get(outlet)
     if world is None:
-        raise NotFound(f"no outlet {outlet!r}: it has neither items nor a policy nor a name")
+        raise NotFound(message("outlet_not_found", outlet=outlet))
     degraded = [] if snapshot.model else ["model"]
     return world, degraded + (["policy"] if outlet in snapshot.closed else [])
 

@@ -54,7 +54,7 @@ class BatchResult:
 
 def refusal(index: int, item_id: object, error: InvalidInput, prefix: str = "") -> ItemResult:
     """Return the result of a bad entry; `prefix` is its path in the body, which each finding then starts with."""
-    findings = error.findings or (Finding("", error.message),)
+    findings = error.findings or (Finding("", error.text),)
     paths = (".".join(filter(None, (prefix, finding.where))) for finding in findings)
     return ItemResult(
         index,

@@ -11,6 +11,7 @@ from features.events.schema import LEVELS_MAX, REGION
 from recsys.distribution.layouts import SLOTS_MAX
 from recsys.domain.catalog import Code, Id, Item
 from recsys.guidance.receipt.receipt import Receipt
+from recsys.messages import Message
 from serving.schemas.problems import FindingOut
 
 Region = Annotated[Code, Field(min_length=1, pattern=REGION)]
@@ -131,7 +132,7 @@ class OutletAnswer(BaseModel):
     code: str
     name: dict[str, str]
     policy_version: str = Field(examples=["cn@3+cn.zj@1"])
-    fault: str | None = Field(description="why its newest policy is not in service; null when it is")
+    fault: Message | None = Field(description="why its newest policy is not in service; null when it is")
 
 
 class OutletRequest(RequestModel):
@@ -218,7 +219,7 @@ class InForce(BaseModel):
     outlet: str
     newest_version: int = Field(description="of its own, drafts included; 0 for none")
     effective: EffectiveOut
-    fault: str | None = Field(description="why its newest policy is not in service; null when it is")
+    fault: Message | None = Field(description="why its newest policy is not in service; null when it is")
 
 
 class PolicyAnswer(InForce):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from recsys.messages import Message
 from recsys.preview.report import Report
 from serving.schemas.common import PolicyText
 
@@ -40,4 +41,4 @@ class PreviewLine(BaseModel):
     elapsed_s: float
     sources: Sources
     report: Report | None
-    detail: str | None = None
+    detail: Message | None = None

@@ -28,8 +28,9 @@ from recsys.domain.errors import (
     PageTokenError,
     PolicyError,
     Unavailable,
-    describe_fault,
+    schema_fault,
 )
+from recsys.messages import Message, as_message, message
 
 log = logging.getLogger("mainstay.serving")
 
@@ -77,7 +78,12 @@ class FindingOut:
     """A finding on the wire: where it is, what is wrong, and how bad it is."""
 
     where: Annotated[str, Field(examples=["events[2].data.item_id"])]
-    message: Annotated[str, Field(examples=["a play is about an item: say which"])]
+    code: Annotated[
+        str,
+        Field(description="stable name of the message; `text` where it has none", examples=["number_too_large"]),
+    ]
+    params: Annotated[dict[str, Any], Field(examples=[{"limit": 50}])]
+    message: Annotated[str, Field(description="in English", examples=["must be at most 50"])]
     level: Annotated[
         Level,
         Field(
@@ -91,7 +97,7 @@ class FindingOut:
     @classmethod
     def of(cls, finding: Finding, control: str | None = None) -> FindingOut:
         """Return a finding as the API shows it."""
-        return cls(**vars(finding), control=control)
+        return cls(finding.where, finding.code, finding.params, finding.message, finding.level, control)
 
 
 class Problem(BaseModel):
@@ -101,6 +107,8 @@ class Problem(BaseModel):
     title: str = Field(examples=["Conflict"])
     status: int = Field(examples=[409])
     detail: str = Field(examples=["policy of cn.zj: version 4 is newer than 3, on which this is based"])
+    code: str = Field(description="stable name of `detail`; `text` where it has none", examples=["version_outdated"])
+    params: dict[str, Any] = Field({}, examples=[{"outlet": "cn.zj", "newest": 4, "base": 3}])
     instance: str = Field(examples=["/v1/policies/cn.zj/draft"])
     findings: list[FindingOut] = []
 
@@ -149,7 +157,7 @@ def problem(
     request: Request,
     status: int,
     name: str,
-    detail: str,
+    detail: Message | str,
     findings: Iterable[FindingOut] = (),
     **extra: object,
 ) -> JSONResponse:
@@ -158,7 +166,8 @@ def problem(
         "type": f"urn:mainstay:problem:{name}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": str(detail),
+        **as_message(detail).model_dump(exclude={"message"}),
         "instance": request.url.path,
         "findings": [asdict(finding) for finding in findings],
         **extra,
@@ -183,7 +192,8 @@ def status_of(error: MainstayError) -> int:
 def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MainstayError)
     findings = map(FindingOut.of, error.findings if isinstance(error, InvalidInput) else ())
-    detail = error.message if isinstance(error, InvalidInput) else str(error)
+    text = error.text if isinstance(error, InvalidInput) else next(iter(error.args), None)
+    detail = text if isinstance(text, Message) else str(error)
     return problem(request, status_of(error), _kebab(type(error).__name__), detail, findings)
 
 
@@ -191,11 +201,12 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     if _unread(request, error):
         sent = request.headers.get("content-type", "none")
-        findings = [FindingOut("header.content-type", f"send content-type: application/json (this came with {sent})")]
-        return problem(request, 422, "invalid-request", "the body was not read as JSON", findings)
+        findings = [Finding("header.content-type", message("body_needs_content_type", sent=sent))]
+        text = message("body_not_read_as_json")
+        return problem(request, 422, "invalid-request", text, map(FindingOut.of, findings))
     if any(one["type"] == "json_invalid" for one in error.errors()):
-        return problem(request, 400, "not-json", "the body is not JSON", map(_finding, error.errors()))
-    return problem(request, 422, "invalid-request", "the request is not valid", map(_finding, error.errors()))
+        return problem(request, 400, "not-json", message("body_not_json"), map(_finding, error.errors()))
+    return problem(request, 422, "invalid-request", message("request_invalid"), map(_finding, error.errors()))
 
 
 def _unread(request: Request, error: RequestValidationError) -> bool:
@@ -213,7 +224,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(request, 500, "internal", "the service failed; its log says why")
+    return problem(request, 500, "internal", message("service_failed"))
 
 
 def _finding(error: dict[str, Any]) -> FindingOut:
@@ -221,7 +232,7 @@ def _finding(error: dict[str, Any]) -> FindingOut:
     where = ""
     for part in error["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return FindingOut(where.lstrip("."), describe_fault(error))
+    return FindingOut.of(Finding(where.lstrip("."), schema_fault(error)))
 
 
 def _kebab(name: str) -> str:
@@ -234,6 +245,7 @@ def _kebab(name: str) -> str:
 
 
 def _example(status: int) -> dict[str, object]:
+    too_large = Finding("body.slots", message("number_too_large", limit=50))
     name = {
         400: "page-token-error",
         401: "unauthorised",
@@ -247,6 +259,8 @@ def _example(status: int) -> dict[str, object]:
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": "what went wrong, for people",
+        "code": "text",
+        "params": {"text": "what went wrong, for people"},
         "instance": "/v1/...",
-        "findings": [{"where": "body.slots", "message": "should be less than or equal to 50"}] if status == 422 else [],
+        "findings": [asdict(FindingOut.of(too_large))] if status == 422 else [],
     }

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from recsys.domain.catalog import Id
 from recsys.guidance.policy.yaml_text import Number
+from recsys.messages import Message
 from recsys.pacing.status import Status
 from serving.schemas.common import Author, RequestModel
 
@@ -28,7 +29,7 @@ class TargetOut(BaseModel):
     id: str = Field(examples=["harvest"])
     outlet: str = Field(description="whose policy says it", examples=["cn.zj.hz"])
     status: Status
-    description: str = Field(examples=["on plan: 42% delivered, 42% planned by now"])
+    description: Message = Field(description="how it stands, with figures")
     bound: str
     amount: float = Field(description="by the deadline; of a share target as far as traffic is foreseen")
     share: float | None = Field(description="of all attention, for a share target")
@@ -37,7 +38,7 @@ class TargetOut(BaseModel):
     planned: float = Field(description="that should be delivered by now")
     progress: float = Field(description="part of the window's traffic that was served")
     since: datetime = Field(description="when it began")
-    by: datetime
+    until: datetime
     price: float = Field(description="play equivalents per unit of attention, in force now")
     max_price: float
     pacing_error: float = Field(description="mean distance from the plan so far, as part of the amount")
@@ -94,7 +95,7 @@ class CloneRequest(TargetChange):
 
     id: Id = Field(description="of the new target", examples=["harvest-2"])
     since: AwareDatetime | None = Field(None, alias="from")
-    by: AwareDatetime = Field(examples=["2027-03-01T00:00:00+08:00"])
+    until: AwareDatetime = Field(examples=["2027-03-01T00:00:00+08:00"])
     amount: Annotated[Number, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
         None, description="impressions, a whole number, or share; unsaid = what the first one asks for by now"
     )

@@ -18,6 +18,7 @@ from recsys.domain.catalog import Catalog
 from recsys.domain.embeddings import Content
 from recsys.domain.viewer import ItemStats
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
+from recsys.messages import Message
 from recsys.models.served_model import ServedModel
 from recsys.pacing.on_page import NO_PRICES, ActivePrices
 from recsys.pacing.tracker import TargetOverride
@@ -45,7 +46,7 @@ class Snapshot:
     model: ServedModel | None
     outlets: Mapping[str, Outlet]
     serving_snapshots: Mapping[str, ServingSnapshot]
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, Message] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()
     target_overrides: Mapping[str, TargetOverride] = field(default_factory=dict)  # to exposure targets, by target
     prices: ActivePrices = NO_PRICES

@@ -11,6 +11,7 @@ from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding, PolicyError
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import Policy
+from recsys.messages import Message, as_message, message
 from serving.snapshot.profiles import read_policy
 
 log = logging.getLogger("mainstay.serving")
@@ -26,10 +27,10 @@ class PolicyCache:
     """
 
     def __init__(self) -> None:
-        self.faults: dict[str, str] = {}
+        self.faults: dict[str, Message] = {}
         self.closed: set[str] = set()
         self._own: dict[str, Policy] = {}
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: dict[str, Message] = {}
         self._good: dict[str, tuple[Policy, ...]] = {}
 
     def put(self, published: PublishedPolicy) -> None:
@@ -37,7 +38,9 @@ class PolicyCache:
         try:
             policy = read_policy(published.text)
         except Exception as error:  # whatever is wrong with it, guidance fails closed
-            self._unreadable[published.outlet] = f"version {published.version}: {error}"
+            self._unreadable[published.outlet] = message(
+                "policy_version_unusable", version=published.version, problem=_problem(error)
+            )
             log.error("policy of %s, version %s cannot be read: %s", published.outlet, published.version, error)
             return
         self._unreadable.pop(published.outlet, None)
@@ -79,15 +82,23 @@ class PolicyCache:
             return _compile((), catalog, done)
 
     def _fault(self, outlet: str, error: Exception, so: str) -> None:
-        said = str(error) if isinstance(error, PolicyError) else f"{type(error).__name__}: {error}"
-        self.faults.setdefault(outlet, said)
-        log.error("policy of %s cannot be compiled, %s: %s", outlet, so, said)
+        fault = message("policy_not_in_service", problem=_problem(error))
+        self.faults.setdefault(outlet, fault)
+        log.error("policy of %s cannot be compiled, %s: %s", outlet, so, fault)
 
     def _never_good(self, outlet: str) -> bool:
         """Whether something was published for this outlet and nothing of it could ever be used."""
         said = outlet in self._own or outlet in self._unreadable
         used = any(policy.outlet == outlet for policy in self._good.get(outlet, ()))
         return outlet in self.faults and said and not used
+
+
+def _problem(error: Exception) -> list[Message]:
+    """What is wrong, as parts of a message."""
+    if not isinstance(error, PolicyError):
+        return [as_message(f"{type(error).__name__}: {error}")]
+    findings = (message("finding_at", where=f.where, finding=as_message(f.text)) for f in error.findings)
+    return [error.text, *findings]
 
 
 def _compile(chain: tuple[Policy, ...], catalog: Catalog, done: _CompileCache) -> CompiledPolicy:
@@ -107,5 +118,5 @@ def check(chain: Sequence[Policy], catalog: Catalog) -> None:
     except PolicyError:
         raise
     except Exception as error:
-        wrong = Finding("", f"no page could be made under it ({type(error).__name__}: {error})")
-        raise PolicyError("the policy cannot be used", [wrong]) from error
+        wrong = message("policy_makes_no_page", problem=f"{type(error).__name__}: {error}")
+        raise PolicyError(message("policy_unusable"), [Finding("", wrong)]) from error

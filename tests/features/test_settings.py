@@ -42,4 +42,4 @@ def test_every_command_says_so_in_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "--port 'abc'" in said
-    assert "valid integer" in said
+    assert "must be a whole number" in said

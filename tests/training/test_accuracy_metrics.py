@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.metrics.accuracy import bootstrap, calibration_error, coverage, ndcg, normalised_entropy, recall
+from recsys.metrics.accuracy import calibration_error, coverage, ndcg, normalised_entropy, recall
+from training.confidence import bootstrap
 
 ranked = st.lists(st.integers(0, 30), unique=True, max_size=25)
 targets = st.sets(st.integers(0, 30), min_size=1, max_size=20)

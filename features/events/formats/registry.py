@@ -1,7 +1,7 @@
 """Events in other people's forms: pure functions from a parsed JSON value to a CloudEvent of ours.
 
-They raise EventError for what they do not understand. What they give is checked by `features.events.decode.accept` like any
-other: a mapper names things, it vouches for nothing.
+They raise EventError for what they do not understand. What they give is checked by `features.events.decode.accept` like
+any other: a mapper names things, it vouches for nothing.
 """
 
 from __future__ import annotations

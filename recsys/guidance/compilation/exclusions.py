@@ -3,8 +3,8 @@
 A block yields to floors and pins that are harder than itself, and to nothing else: a legal one to nothing at all. It
 yields where, by count, it leaves such a floor fewer items than it asks for, or takes such a pin's item; then those
 items may be candidates. How many of them stand on the page the solver decides: to it the block is a cap of 0 that comes
-first within its enforcement and gives way, as all do, by the least number of slots. What a floor cannot get so it lacks,
-and it gives way itself.
+first within its enforcement and gives way, as all do, by the least number of slots. What a floor cannot get so it
+lacks, and it gives way itself.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from recsys.guidance.policy.controls import Block, Pin, Quota
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.policy.policy import Policy
 from recsys.guidance.policy.quotas import min_counts
+from recsys.messages import Message, message
 
 
 def blocks_starving_minimums(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
@@ -30,32 +31,34 @@ def blocks_starving_minimums(line: Sequence[Policy], catalog: Catalog) -> Iterat
             for other in policy.controls:
                 told = other.outranks(origin) or other.outlet != origin.outlet
                 if other.is_hard and told and overlap(other.control, origin.control):
-                    yield from (Finding(where, words) for words in _blocked_items(policy, origin, other))
+                    yield from (Finding(where, taken) for taken in _blocked_items(policy, origin, other))
 
 
-def _blocked_items(policy: CompiledPolicy, block: SourcedControl, other: SourcedControl) -> Iterator[str]:
+def _blocked_items(policy: CompiledPolicy, block: SourcedControl, other: SourcedControl) -> Iterator[Message]:
     control, said = other.control, block.control
-    named = repr(control.id) + (f" of {other.outlet}" if other.outlet != block.outlet else "")
-    named += f" ({control.enforcement})"
+    harder, named = other.outranks(block), {"control": other.named(block.outlet), "enforcement": control.enforcement}
     assert isinstance(said, Block)
     gone = policy.member(said.where, block.outlet)
-    yields = "there the block gives way" if other.outranks(block) else "it is no harder than the block, so it gives way"
     if isinstance(control, Pin):
         row = policy.catalog.row_of.get(control.item)
         if row is not None and gone[row]:
-            yield f"takes away {control.item}, which {named} pins: {yields}"
+            pinned = {"item": control.item, **named}
+            yield message("block_relaxed_for_pin", **pinned) if harder else message("block_defeats_pin", **pinned)
     if isinstance(control, Quota) and control.at_least is not None:
         asked = policy.member(control.where, block.outlet)
         for page, slots in _pages(control, said):
             least, left = int(min_counts(control, slots).max(initial=0)), int((asked & ~gone).sum())
             if (asked & gone).any() and left < least:
-                fewest = f", by {least - left} items at most" if other.outranks(block) else ""
-                there = f"{left} of the {asked.sum()} items"
-                yield f"leaves {there} of which {named} asks {least} on {page}: {yields}{fewest}"
+                floor = {"left": left, "total": int(asked.sum()), "minimum": least, "page": page, **named}
+                yield (
+                    message("block_relaxed_for_floor", by=least - left, **floor)
+                    if harder
+                    else message("block_defeats_floor", **floor)
+                )
                 return
 
 
-def _pages(*controls: Quota | Block) -> Iterator[tuple[str, int]]:
+def _pages(*controls: Quota | Block) -> Iterator[tuple[Message, int]]:
     """Name and slots of the pages on which all the controls speak, as far as screens and surfaces tell."""
     for screen in Screen:
         for surface in sorted({s for control in controls for s in control.on.surfaces} or {Surface.HOME}):
@@ -63,4 +66,4 @@ def _pages(*controls: Quota | Block) -> Iterator[tuple[str, int]]:
                 (not c.on.screens or screen in c.on.screens) and (not c.on.surfaces or surface in c.on.surfaces)
                 for c in controls
             ):
-                yield f"{screen} {surface}", default_slots(screen, surface)
+                yield message("page", screen=screen, surface=surface), default_slots(screen, surface)

@@ -21,6 +21,7 @@ from recsys.guidance.policy.controls import Block, Cap, Control, Pin, Quota, Spa
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.policy.policy import Policy
 from recsys.guidance.policy.quotas import max_counts, min_counts
+from recsys.messages import Message, message
 
 
 def contradictions(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
@@ -54,8 +55,8 @@ class _PolicyMasks:
     def field(self, origin: SourcedControl, name: str) -> str:
         return f"controls[{self.index_of[origin.control.id]}].{name}"
 
-    def named(self, origin: SourcedControl) -> str:
-        return repr(origin.control.id) + ("" if origin.outlet == self.outlet else f" of {origin.outlet}")
+    def named(self, origin: SourcedControl) -> Message:
+        return origin.named(self.outlet)
 
     def member(self, control: Quota | Block) -> Bool:
         return self.policy.member(control.where, self.outlet)
@@ -93,15 +94,20 @@ def _combined(said: _PolicyMasks, origin: SourcedControl, floor: Quota) -> Itera
         return
     if len(group) == 1:
         return
-    for screen, slots in _pages(*(o.control for o in group)):
+    for page, slots in _pages(*(o.control for o in group)):
         asked = {o.control.id: int(min_counts(o.control, slots)[-1]) for o in group if isinstance(o.control, Quota)}
         if sum(asked.values()) > slots:
-            theirs = ", ".join(f"{asked[o.control.id]} of {said.named(o)}" for o in group[1:])
-            yield Finding(
-                said.field(origin, "at_least"),
-                f"floors together ask for {sum(asked.values())} of {slots} slots on {screen}: {asked[floor.id]} here, "
-                f"{theirs}; no item serves two of them, so one must give way on every such page",
+            together = message(
+                "floors_above_page",
+                total=sum(asked.values()),
+                slots=slots,
+                page=page,
+                own=asked[floor.id],
+                others=[
+                    message("count_of_control", count=asked[o.control.id], control=said.named(o)) for o in group[1:]
+                ],
             )
+            yield Finding(said.field(origin, "at_least"), together)
             return
 
 
@@ -113,19 +119,17 @@ def _above_caps(said: _PolicyMasks, origin: SourcedControl, floor: Quota) -> Ite
     for other in said.others(origin):
         if isinstance(other.control, Block) and not (member & ~said.member(other.control)).any():
             if not origin.outranks(other):  # else the block gives way: `defeats`
-                yield Finding(said.field(origin, "where"), f"every such item is blocked by {said.named(other)}")
+                yield Finding(said.field(origin, "where"), message("floor_blocked", control=said.named(other)))
             continue
-        for screen, slots in _pages(floor, other.control):
+        for page, slots in _pages(floor, other.control):
             allowed = _allowed(said, other.control, member, slots)
             asked = min_counts(floor, slots)
             short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
             if len(short):
                 k = int(short[-1])
-                yield Finding(
-                    said.field(origin, "at_least"),
-                    f"the floor of {asked[k]} in the first {k + 1} slots on {screen} is above the cap of {allowed[k]} "
-                    f"that {said.named(other)} puts on the same items",
-                )
+                limits = {"minimum": int(asked[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
+                above = message("floor_above_other_cap", control=said.named(other), **limits)
+                yield Finding(said.field(origin, "at_least"), above)
                 break
 
 
@@ -136,16 +140,14 @@ def _below_floors(said: _PolicyMasks, origin: SourcedControl, cap: Quota) -> Ite
         if said.own(other) or not isinstance(floor, Quota) or floor.at_least is None:
             continue
         member = said.member(floor)
-        for screen, slots in _pages(floor, cap):
+        for page, slots in _pages(floor, cap):
             asked, allowed = min_counts(floor, slots), _allowed(said, cap, member, slots)
             short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
             if member.any() and len(short):
                 k = int(short[-1])
-                yield Finding(
-                    said.field(origin, "at_most"),
-                    f"the cap of {allowed[k]} in the first {k + 1} slots on {screen} is below the floor of {asked[k]} "
-                    f"that {said.named(other)} asks of the same items",
-                )
+                limits = {"minimum": int(asked[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
+                below = message("cap_below_other_floor", control=said.named(other), **limits)
+                yield Finding(said.field(origin, "at_most"), below)
                 break
 
 
@@ -172,22 +174,21 @@ def _pin(said: _PolicyMasks, origin: SourcedControl, pin: Pin) -> Iterator[Findi
         control = other.control
         if isinstance(control, Pin) and (not said.own(other) or said.index_of[control.id] < said.index_of[pin.id]):
             if control.slot == pin.slot:
-                yield Finding(said.field(origin, "slot"), f"slot {pin.slot} is also taken by {_pinned(said, other)}")
+                taken = message("pin_slot_taken", slot=pin.slot, control=_pinned(other))
+                yield Finding(said.field(origin, "slot"), taken)
             elif control.item == pin.item:
-                yield Finding(
-                    said.field(origin, "item"),
-                    f"{pin.item} is also pinned by {_pinned(said, other)}, to slot {control.slot}",
-                )
+                elsewhere = message("pin_item_elsewhere", item=pin.item, control=_pinned(other), slot=control.slot)
+                yield Finding(said.field(origin, "item"), elsewhere)
         elif row is not None and isinstance(control, Block) and said.member(control)[row]:
             if not origin.outranks(other):
-                never = f"{pin.item} is blocked by {said.named(other)}, so it never stands"
-                yield Finding(said.field(origin, "item"), never)
+                blocked = message("pin_item_blocked", item=pin.item, control=said.named(other))
+                yield Finding(said.field(origin, "item"), blocked)
         elif row is not None and isinstance(control, Quota | Cap | Spacing):
             yield from _pin_breaks(said, origin, pin, other)
 
 
-def _pinned(said: _PolicyMasks, other: SourcedControl) -> str:
-    return f"{other.control.id!r} of {other.outlet}"
+def _pinned(other: SourcedControl) -> Message:
+    return message("control_of_outlet", id=other.control.id, outlet=other.outlet)
 
 
 def _pin_breaks(said: _PolicyMasks, origin: SourcedControl, pin: Pin, other: SourcedControl) -> Iterator[Finding]:
@@ -199,10 +200,10 @@ def _pin_breaks(said: _PolicyMasks, origin: SourcedControl, pin: Pin, other: Sou
         if isinstance(o.control, Pin) and o.control.slot <= pin.slot and o.control.item in catalog.row_of
     ]
     row = catalog.row_of[pin.item]
-    for screen, slots in _pages(pin, control):
+    for page, slots in _pages(pin, control):
         if pin.slot > slots:
             continue
-        pins = [(p.slot, r) for p, r in near_pins if (screen, slots) in _pages(p, pin, control)]
+        pins = [(p.slot, r) for p, r in near_pins if (page, slots) in _pages(p, pin, control)]
         if isinstance(control, Quota):
             member = said.member(control)
             there = sum(bool(member[r]) for _, r in pins)
@@ -218,11 +219,10 @@ def _pin_breaks(said: _PolicyMasks, origin: SourcedControl, pin: Pin, other: Sou
         else:
             return
         if broken:
-            yield Finding(
-                said.field(origin, "slot"),
-                f"with this pin {there} such items stand in the first {pin.slot} slots on {screen}, and "
-                f"{said.named(other)} allows {allowed}",
+            breaks = message(
+                "pin_breaks_cap", count=there, slots=pin.slot, page=page, control=said.named(other), maximum=allowed
             )
+            yield Finding(said.field(origin, "slot"), breaks)
             return
 
 
@@ -250,22 +250,26 @@ def unreachable_slots(policy: Policy) -> dict[int, Finding]:
         if not isinstance(control, Quota) or not isinstance(control.at_least, int):
             continue
         pages, asked = _pages(control), control.at_least
-        small = sorted(((screen, slots) for screen, slots in pages if slots < asked), key=lambda page: -page[1])
+        small = sorted((one for one in pages if one[1] < asked), key=lambda one: -one[1])
         if 2 * len(small) > len(pages):
-            screen, slots = next((page for page in small if page[0].startswith(Screen.MOBILE)), small[0])
-            others = f" (nor {len(small) - 1} other kinds of pages)" if len(small) > 1 else ""
-            meant = f"; did you mean {asked}%?" if 5 <= asked <= 100 else ""
-            there = f"{slots} slots" if slots > 1 else "one slot"
-            words = f"{asked} items do not fit the {there} on {screen}{others}{meant}"
-            found[place] = Finding(f"controls[{place}].at_least", words)
+            page, slots = next((one for one in small if one[0].params["screen"] == Screen.MOBILE), small[0])
+            beyond = message(
+                "floor_above_page",
+                items=asked,
+                slots=slots,
+                page=page,
+                others=message("floor_above_other_pages", pages=len(small) - 1) if len(small) > 1 else None,
+                suggestion=message("did_you_mean", word=f"{asked}%") if 5 <= asked <= 100 else None,
+            )
+            found[place] = Finding(f"controls[{place}].at_least", beyond)
     return found
 
 
-def _pages(*controls: Control) -> list[tuple[str, int]]:
+def _pages(*controls: Control) -> list[tuple[Message, int]]:
     """Screen and surface, and slots of their pages, where all the controls speak."""
     surfaces = {surface for control in controls for surface in control.on.surfaces} or {Surface.HOME}
     return [
-        (f"{screen} {surface}", default_slots(screen, surface))
+        (message("page", screen=screen, surface=surface), default_slots(screen, surface))
         for screen in Screen
         for surface in sorted(surfaces)
         if all(not c.on.screens or screen in c.on.screens for c in controls)

@@ -19,12 +19,14 @@ from recsys.domain.types import I32, Placement, Query, Screen, Surface
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.conditions import province
 from recsys.guidance.policy.controls import Cap, Control, Pin, Spacing
+from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.policy.policy import Policy
 from recsys.guidance.receipt.control_report import ControlOutcome, evaluate
 from recsys.guidance.solver.infeasibility import ConflictCache
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 from recsys.guidance.solver.solve import is_late_after, solve
+from recsys.messages import Message, message
 
 REGIONS_MAX = 12
 """Regions rehearsed at most: the outlet's own, those the controls name, and provinces that items are about."""
@@ -53,8 +55,8 @@ class _Known:
 class _Record:
     """What the rehearsal has seen of one control: where it gave way, and whether any page could break it at all."""
 
-    short: list[tuple[int, str, str]] = field(default_factory=list)  # by how much, where, what is missing
-    amiss: dict[str, str] = field(default_factory=dict)  # where -> how much is too little or too much
+    short: list[tuple[int, Message, Message]] = field(default_factory=list)  # by how much, where, what is missing
+    amiss: dict[Message, Message] = field(default_factory=dict)  # where -> how much is too little or too much
     in_force: bool = False
     could_bind: bool = False
 
@@ -80,22 +82,19 @@ def dry_run(
         if same in done or not bounds.active.any() or not len(rows):
             continue
         if late():
-            yield Finding("controls", f"tried on {len(done)} kinds of pages only, since each takes long", "hint")
+            yield Finding("controls", message("dry_run_pages_truncated", tried=len(done)), "hint")
             break
         done.add(same)
         _try_page(policy, bounds, query, records, line[-1].outlet, known)
     for origin, record in zip(policy.controls, records, strict=True):
         place = own.get(origin.control.id) if origin.outlet == line[-1].outlet else None
         if place is not None and not places.reach(origin.control):
-            yield Finding(f"controls[{place}].on.outlets", f"none of them is {line[-1].outlet} or lies below it")
-        where, whose = ("controls" if place is None else f"controls[{place}]"), ""
-        if place is None:
-            whose = f"{origin.control.id!r} of {origin.outlet}: "
+            yield Finding(f"controls[{place}].on.outlets", message("outlets_out_of_reach", outlet=line[-1].outlet))
+        where = "controls" if place is None else f"controls[{place}]"
         if record.short:
-            yield Finding(where, whose + _cannot(record))
+            yield Finding(where, _cannot(record, None if place is not None else origin))
         elif record.in_force and not record.could_bind and place is not None:
-            never = "never binds: no page of what may be shown now, on any screen, could break it"
-            yield Finding(where, never, "hint")
+            yield Finding(where, message("control_never_binds"), "hint")
 
 
 def _try_page(
@@ -119,8 +118,7 @@ def _try_page(
         records[c].in_force = True
         records[c].could_bind |= breakable(bounds, c)
         if by := int(solution.relaxed[c]):
-            of = "" if query.placement.outlet == outlet else f" of {query.placement.outlet}"
-            where = f"on {query.placement.screen} {query.placement.surface}{of} in {query.region}"
+            where = _page(query.placement, query.region, outlet)
             records[c].amiss[where] = _problem(policy.controls[c].control, told, by)
             records[c].short.append((by, where, _words(told, query.slots)))
 
@@ -145,47 +143,59 @@ def breakable(bounds: PageConstraints, c: int) -> bool:
     return False
 
 
-def _cannot(record: _Record) -> str:
-    """The place where most is missing, in full; then the others."""
+def _page(page: Placement, region: str, outlet: str) -> Message:
+    """Name a page in a message about a policy of `outlet`."""
+    if page.outlet == outlet:
+        return message("page_in_region", screen=page.screen, surface=page.surface, region=region)
+    return message("page_of_outlet", screen=page.screen, surface=page.surface, outlet=page.outlet, region=region)
+
+
+def _cannot(record: _Record, other: SourcedControl | None) -> Message:
+    """The place where most is missing, in full; then the others. `other` is a control of another policy."""
     worst = max(record.short, key=lambda short: short[0])
-    others = [(by, where) for by, where, _ in record.short if where != worst[1]]
-    text = f"cannot be kept {worst[1]}: {worst[2]}"
-    if others:
-        named = ", ".join(f"{where} ({record.amiss[where]})" for _, where in others[:PLACES_MAX])
-        more = f" and in {len(others) - PLACES_MAX} more places" if len(others) > PLACES_MAX else ""
-        text += f"; nor {named}{more}"
-    return text
+    others = [where for _, where, _ in record.short if where != worst[1]]
+    more = len(others) - PLACES_MAX
+    nor = message(
+        "nor_on_pages",
+        pages=[message("page_amiss", page=where, amiss=record.amiss[where]) for where in others[:PLACES_MAX]],
+        more=message("and_more_pages", count=more) if more > 0 else None,
+    )
+    return message(
+        "control_infeasible",
+        control=other and message("about_control", control=other.named("")),
+        page=worst[1],
+        reason=worst[2],
+        others=nor if others else None,
+    )
 
 
-def _words(told: ControlOutcome, slots: int) -> str:
+def _words(told: ControlOutcome, slots: int) -> Message:
     """What is there and what is needed, where that is the cause; else what left no room."""
     if told.at_least and told.shortfall and told.shortfall == told.at_least - told.supply:
-        return (
-            f"it asks for {told.at_least} of {slots} slots, and only {told.supply} may be shown there: "
-            f"{told.shortfall} more such items are needed"
-        )
+        lacks = {"supply": told.supply, "missing": told.shortfall}
+        return message("floor_short_of_items", minimum=told.at_least, slots=slots, **lacks)
     if told.kind == "quota" and (told.at_least or 0) > slots:
-        return f"it asks for {told.at_least} of {slots} slots"
+        return message("floor_above_slots", minimum=told.at_least, slots=slots)
     return told.reason()
 
 
-def _problem(control: Control, told: ControlOutcome, by: int) -> str:
+def _problem(control: Control, told: ControlOutcome, by: int) -> Message:
     """By how much, and in which direction, a control of this kind gives way.
 
     >>> pin = Pin(id="a", action="pin", item="i", slot=1)
-    >>> _amiss(pin, Told("pin", 12, 0, 0, 1, True), 1)
-    'it cannot stand there'
+    >>> str(_amiss(pin, Told("pin", 12, 0, 0, 1, True), 1))
+    'the item cannot be placed there'
     """
     if isinstance(control, Pin):
-        return "it cannot stand there"
+        return message("pin_not_possible")
     if isinstance(control, Spacing):
-        return f"{by} too many of one {control.attribute} together"
+        return message("items_excess_nearby", count=by, attribute=control.attribute)
     if isinstance(control, Cap):
-        return f"{by} too many of one {control.attribute}"
+        return message("items_excess_of_value", count=by, attribute=control.attribute)
     most = getattr(control, "at_most", None)
     both = most is not None and getattr(control, "at_least", None) is not None
     too_many = told.at_most is not None and told.achieved > told.at_most if both else most is not None
-    return f"{by} too {'many' if too_many else 'few'}"
+    return message("items_excess", count=by) if too_many else message("items_missing", count=by)
 
 
 @dataclass(frozen=True)
@@ -217,15 +227,24 @@ class _Contexts:
 
     def untried(self) -> Iterator[Finding]:
         """What is too much to try."""
-        for kind, names, most in (("regions", self.regions, REGIONS_MAX), ("outlets", self.outlets, OUTLETS_MAX)):
-            if len(names) > most:
-                left = ", ".join(names[most : most + PLACES_MAX]) + (", ..." if len(names) > most + PLACES_MAX else "")
-                yield Finding("controls", f"tried in {most} of {len(names)} {kind} only, and not in {left}", "hint")
+        if (total := len(self.regions)) > REGIONS_MAX:
+            left = _first(self.regions[REGIONS_MAX:])
+            some = message("dry_run_regions_truncated", tried=REGIONS_MAX, total=total, left=left)
+            yield Finding("controls", some, "hint")
+        if (total := len(self.outlets)) > OUTLETS_MAX:
+            left = _first(self.outlets[OUTLETS_MAX:])
+            some = message("dry_run_outlets_truncated", tried=OUTLETS_MAX, total=total, left=left)
+            yield Finding("controls", some, "hint")
 
     def reach(self, control: Control) -> bool:
         """Whether the control is meant for any page that the policy rules."""
         named = control.on.outlets
         return not named or any(within(name, self.outlet) or within(self.outlet, name) for name in named)
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """As many names as one finding has room for."""
+    return [*names[:PLACES_MAX], "..."] if len(names) > PLACES_MAX else list(names)
 
 
 def _provinces(outlet: str, policy: CompiledPolicy, catalog: Catalog) -> list[str]:

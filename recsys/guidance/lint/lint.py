@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from recsys.domain.catalog import Catalog
-from recsys.domain.errors import Finding, Level, PolicyError
+from recsys.domain.errors import Finding, PolicyError
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.guidance.lint.blocked_floors import blocks_starving_minimums
 from recsys.guidance.lint.contradictions import contradictions, unreachable_slots
@@ -22,6 +22,7 @@ from recsys.guidance.lint.unknown_terms import did_you_mean, unknown_terms
 from recsys.guidance.policy.controls import Block, Boost, Cap, ExposureTarget, Quota
 from recsys.guidance.policy.inheritance import ancestry, weakening_findings
 from recsys.guidance.policy.policy import Policy
+from recsys.messages import message
 from recsys.pacing.checks import check_target
 
 PREFERRED_MIN_WARN = 0.5
@@ -47,7 +48,7 @@ def lint(
     try:
         line = ancestry(policies)
     except PolicyError as error:
-        return (Finding("outlet", error.message),)
+        return (Finding("outlet", error.text),)
     if not line:
         return ()
     policy = line[-1]
@@ -85,21 +86,15 @@ def _weights(policy: Policy, catalog: Catalog, worth: float | None) -> Iterator[
     for axis, weight in policy.weights.items():
         if axis not in catalog.axes.code:
             close = did_you_mean(axis, catalog.axes.names, "")
-            words = f"no item has a value on this axis, so the weight has no effect{close}"
-            yield Finding(f"weights.{axis}", words, "warning" if close else "hint")
+            unknown = message("weight_axis_unknown", suggestion=close)
+            yield Finding(f"weights.{axis}", unknown, "warning" if close else "hint")
         elif len(catalog) and np.ptp(catalog.axis[:, catalog.axes.code[axis]]) == 0:
-            same = "every item has the same value on this axis, so the weight moves nothing"
-            yield Finding(f"weights.{axis}", same, "hint")
+            yield Finding(f"weights.{axis}", message("weight_axis_constant"), "hint")
         elif weight == 0:
-            undoes = "a weight of 0 has no effect, except to undo the weight of a parent"
-            yield Finding(f"weights.{axis}", undoes, "hint")
+            yield Finding(f"weights.{axis}", message("weight_zero"), "hint")
         elif worth and (most := weight * float(catalog.axis[:, catalog.axes.code[axis]].max())) > worth:
-            yield Finding(
-                f"weights.{axis}",
-                f"adds up to {most:.2g} play equivalents to an item, and an item is worth about {worth:.2g} play "
-                f"equivalents to its viewer: the weight, not the viewer, will choose; a tenth of that "
-                f"({worth / 10:.1g}) is usual",
-            )
+            large = message("weight_too_large", most=most, utility=worth, usual=worth / 10)
+            yield Finding(f"weights.{axis}", large)
 
 
 def _controls(policy: Policy, now: float) -> Iterator[Finding]:
@@ -108,38 +103,31 @@ def _controls(policy: Policy, now: float) -> Iterator[Finding]:
         here = f"controls[{place}]"
         until = control.active.until
         if until is not None and until.timestamp() <= now:
-            yield Finding(f"{here}.active.until", f"{control.id!r} ended at {until.isoformat()}")
+            yield Finding(f"{here}.active.until", message("control_ended", id=control.id, at=until.isoformat()))
         elif control.active.next(now) is None:
-            yield Finding(
-                f"{here}.active", f"{control.id!r} is never in force: its hours and days do not occur in its span"
-            )
+            yield Finding(f"{here}.active", message("control_never_active", id=control.id))
         if isinstance(control, Quota):
             yield from _share(here, control)
         elif isinstance(control, ExposureTarget):
             yield from check_target(here, control, policy, now)
         elif isinstance(control, Cap) and control.at_most in (0, 1.0) and isinstance(control.at_most, float):
-            odd = "nothing at all" if control.at_most == 0 else "everything"
-            level: Level = "warning" if control.at_most == 0 else "hint"
-            yield Finding(f"{here}.at_most", f"{control.at_most:.0%} allows {odd}", level)
+            nothing = control.at_most == 0
+            odd = message("cap_blocks_all") if nothing else message("cap_allows_all")
+            yield Finding(f"{here}.at_most", odd, "warning" if nothing else "hint")
         elif isinstance(control, Boost) and control.bonus == 0:
-            yield Finding(f"{here}.bonus", "a bonus of 0 has no effect", "hint")
+            yield Finding(f"{here}.bonus", message("boost_zero"), "hint")
 
 
 def _share(here: str, share: Quota) -> Iterator[Finding]:
     least, most = share.at_least, share.at_most
     if least is not None and most is not None and type(least) is type(most) and least > most:
-        yield Finding(f"{here}.at_least", f"the floor of {least:g} is above the cap of {most:g}")
+        yield Finding(f"{here}.at_least", message("floor_above_cap", minimum=least, maximum=most))
     if least == 0 and most is None:
-        yield Finding(f"{here}.at_least", "a floor of 0 asks for nothing", "hint")
+        yield Finding(f"{here}.at_least", message("floor_zero"), "hint")
     if share.enforcement == "preferred" and isinstance(least, float) and least > PREFERRED_MIN_WARN:
-        yield Finding(
-            f"{here}.enforcement",
-            f"soft gives way to other controls, never to what it costs: {least:.0%} of every page go to these items, "
-            "whatever they are worth to viewers, wherever other controls leave room; a boost leans only so far",
-            "hint",
-        )
+        yield Finding(f"{here}.enforcement", message("preferred_floor_large", share=least), "hint")
     if least is None and isinstance(most, float) and most == 1.0:
-        yield Finding(f"{here}.at_most", "a cap of 100 % allows everything", "hint")
+        yield Finding(f"{here}.at_most", message("cap_allows_all"), "hint")
 
 
 def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
@@ -151,7 +139,6 @@ def _without_effect(line: Sequence[Policy], catalog: Catalog) -> Iterator[Findin
             continue
         size = int(compiled.member(control.where, region).sum())
         if size == 0:
-            yield Finding(f"controls[{place}].where", "no item of the catalogue meets this condition")
+            yield Finding(f"controls[{place}].where", message("condition_matches_nothing"))
         elif isinstance(control, Boost) and size == len(catalog):
-            every = "every item meets this condition, so the bonus moves nothing"
-            yield Finding(f"controls[{place}].where", every, "hint")
+            yield Finding(f"controls[{place}].where", message("condition_matches_all"), "hint")

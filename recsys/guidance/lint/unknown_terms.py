@@ -10,6 +10,7 @@ from recsys.domain.errors import Finding
 from recsys.guidance.policy.conditions import Condition
 from recsys.guidance.policy.controls import Pin
 from recsys.guidance.policy.policy import Policy
+from recsys.messages import Message, message
 
 
 def unknown_terms(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
@@ -17,15 +18,15 @@ def unknown_terms(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
     for place, control in enumerate(policy.controls):
         if isinstance(control, Pin):
             if control.item not in catalog.row_of:
-                yield Finding(f"controls[{place}].item", f"item {control.item!r} is not in the catalogue")
+                yield Finding(f"controls[{place}].item", message("item_unknown", item=control.item))
             continue
         where = getattr(control, "where", None)
         for part in where.parts() if isinstance(where, Condition) else ():
-            for field, message in _unknown(part, catalog):
-                yield Finding(f"controls[{place}].where.{field}", message)
+            for field, said in _unknown(part, catalog):
+                yield Finding(f"controls[{place}].where.{field}", said)
 
 
-def _unknown(part: Condition, catalog: Catalog) -> Iterator[tuple[str, str]]:
+def _unknown(part: Condition, catalog: Catalog) -> Iterator[tuple[str, Message]]:
     trees: tuple[tuple[str, Sequence[str], Sequence[str], str], ...] = (
         ("label", part.label, catalog.labels.names, "/"),
         ("outlet", part.outlet, catalog.outlets.names, "."),
@@ -37,16 +38,17 @@ def _unknown(part: Condition, catalog: Catalog) -> Iterator[tuple[str, str]]:
     for field, said, known, separator in trees:
         for word in said:
             if not any(name == word or (separator and name.startswith(word + separator)) for name in known):
-                yield field, f"no item has the {field} {word!r}{did_you_mean(word, known, separator)}"
+                suggestion = did_you_mean(word, known, separator)
+                yield field, message("term_unknown", field=field, word=word, suggestion=suggestion)
     for item in part.item:
         if item not in catalog.row_of:
-            yield "item", f"item {item!r} is not in the catalogue"
+            yield "item", message("item_unknown", item=item)
 
 
-def did_you_mean(word: str, known: Iterable[str], separator: str) -> str:
-    """ "; did you mean ...?" when a known word, or a node above one, is close."""
+def did_you_mean(word: str, known: Iterable[str], separator: str) -> Message | None:
+    """The suggestion of a known word, or of a node above one, that is close; None where none is."""
     nodes = set(known)
     if separator:
         nodes |= {separator.join(name.split(separator)[:depth]) for name in known for depth in range(1, 6)}
     close = get_close_matches(word, sorted(nodes), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return message("did_you_mean", word=close[0]) if close else None

@@ -11,11 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from recsys.domain.catalog import KINDS, Catalog, Code, Id, Kind, Label
 from recsys.domain.types import Bool
 from recsys.guidance.policy.yaml_text import Number, not_text
+from recsys.messages import InvalidValue, message
 
 
 def _as_tuple(said: object) -> object:
     if isinstance(said, bool | int | float):
-        raise ValueError(not_text(said))
+        raise InvalidValue(not_text(said))
     return (said,) if isinstance(said, str) else said
 
 
@@ -32,7 +33,7 @@ def _not_deep(said: object) -> object:
     inside, levels = [said], 0
     while inside:
         if (levels := levels + 1) > LEVELS_MAX:
-            raise ValueError(f"tests lie inside one another, more than {LEVELS_MAX} levels deep")
+            raise InvalidValue(message("tests_nested_too_deep", maximum=LEVELS_MAX))
         parts = [part for part in inside if isinstance(part, dict | list | tuple)]
         inside = [one for part in parts for one in (part.values() if isinstance(part, dict) else part)]
     return said
@@ -49,9 +50,9 @@ class Range(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Range:
         if self.at_least is None and self.at_most is None:
-            raise ValueError("say at_least, at_most or both")
+            raise InvalidValue(message("range_empty"))
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise ValueError("at_least is above at_most: nothing can lie between them")
+            raise InvalidValue(message("range_reversed"))
         return self
 
 
@@ -88,7 +89,7 @@ class Condition(BaseModel):
     @model_validator(mode="after")
     def _says_something(self) -> Condition:
         if not any(getattr(self, name) for name in type(self).model_fields):
-            raise ValueError("a condition needs at least one test, such as label: news")
+            raise InvalidValue(message("condition_empty"))
         return self
 
     def parts(self) -> Iterator[Condition]:

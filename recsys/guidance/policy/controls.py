@@ -15,7 +15,8 @@ from recsys.domain.catalog import Code, Id, within
 from recsys.domain.types import Query, Screen, Surface
 from recsys.guidance.policy.conditions import Where
 from recsys.guidance.policy.schedule import Active, span_of
-from recsys.guidance.policy.yaml_text import Integer, Moment, Number
+from recsys.guidance.policy.yaml_text import Integer, Moment, Number, display_value
+from recsys.messages import InvalidValue, message
 from recsys.pacing.delivery_curve import Pacing
 
 Enforcement = Literal["legal", "mandatory", "editorial", "preferred"]
@@ -23,8 +24,8 @@ ENFORCEMENT_ORDER: tuple[Enforcement, ...] = ("legal", "mandatory", "editorial",
 """Most important first: what comes later gives way earlier.
 
 Enforcement says which control gives way to which where a page cannot keep them all; it never says what one may cost. A
-`soft` control is kept as well wherever a page can keep it, whatever its items are worth to viewers. What may cost only
-so much is a `boost`, or an exposure target with its `max_price`.
+`preferred` control is kept as well wherever a page can keep it, whatever its items are worth to viewers. What may cost
+only so much is a `boost`, or an exposure target with its `max_price`.
 """
 
 Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
@@ -49,13 +50,13 @@ def _amount(said: object) -> object:
     """A number of items or a share; yes and no are not amounts."""
     said = _per_cent(said)
     if isinstance(said, bool) or not isinstance(said, int | float):
-        raise ValueError("a share (0.3 or 30%) or a number of items (3) is wanted")
+        raise InvalidValue(message("amount_wrong"))
     if isinstance(said, float) and not 0.0 <= said <= 1.0:
-        raise ValueError(f"a share lies between 0 and 1, {said:g} does not; items are counted without a point")
+        raise InvalidValue(message("share_out_of_range", share=display_value(said)))
     if isinstance(said, int) and said < 0:
-        raise ValueError("a number of items is not negative")
+        raise InvalidValue(message("items_negative"))
     if isinstance(said, int) and said > COUNT_MAX:
-        raise ValueError(f"a number of items is at most {COUNT_MAX}, and {said} is more than any page holds")
+        raise InvalidValue(message("items_too_many", maximum=COUNT_MAX, items=said))
     return said
 
 
@@ -93,7 +94,7 @@ class ControlBase(PolicyModel):
 
     id: Annotated[Id, StringConstraints(pattern=r"^[^\s@]+$")]  # ID@OUTLET is a parent's form beside a tighter one
     enforcement: Enforcement = "editorial"
-    priority: Annotated[Integer, Field(ge=0, le=1000)] = 0  # within a enforcement: larger gives way later
+    priority: Annotated[Integer, Field(ge=0, le=1000)] = 0  # within an enforcement: larger gives way later
     on: Scope = Scope()
     active: Active = Active()
     legal_ref: str = ""
@@ -120,7 +121,7 @@ class Block(ControlBase):
 
 
 class Pin(ControlBase):
-    """One item stands in one slot of the session (1 = the first of its first page), if it may be shown."""
+    """One item stands in one slot of the session (1 = the first of its first page), if it may be display_value."""
 
     action: Literal["pin"]
     item: Id
@@ -144,9 +145,9 @@ class Quota(ControlBase):
     @model_validator(mode="after")
     def _limits(self) -> Quota:
         if self.at_least is None and self.at_most is None:
-            raise ValueError("a share needs at_least, at_most or both")
+            raise InvalidValue(message("quota_without_limit"))
         if isinstance(self.at_least, int) and self.prefixes == "every":
-            raise ValueError("a number of items cannot be in every prefix: name the prefixes or give a share")
+            raise InvalidValue(message("quota_items_in_every_prefix"))
         return self
 
 
@@ -169,7 +170,7 @@ class Spacing(ControlBase):
     @model_validator(mode="after")
     def _narrower(self) -> Spacing:
         if self.at_most >= self.within:
-            raise ValueError(f"{self.at_most} of {self.within} slots allows everything: at_most must be below within")
+            raise InvalidValue(message("spacing_allows_all", maximum=self.at_most, within=self.within))
         return self
 
 
@@ -193,7 +194,8 @@ class ExposureTarget(ControlBase):
 
     impressions  attention-weighted: an item looked at with certainty counts 1, one far down the page a fraction
     share        of all attention on the pages it is in force for
-    pacing       even: in step with the forecast traffic; frontloaded: sooner; asap: at once; by_day_part: as `day_parts` say
+    pacing       even: in step with the forecast traffic; frontloaded: sooner; asap: at once; by_day_part:
+                 as `day_parts` say
     tolerance    so far behind or ahead of the plan, as part of the amount, is still "on plan"
     commitment   guaranteed: `last_resort` may be used; best_effort: never more than the price
     max_price    play equivalents per unit of attention that it may cost at most
@@ -222,7 +224,7 @@ class ExposureTarget(ControlBase):
     @classmethod
     def _a_part(cls, share: float | None) -> float | None:
         if share is not None and share > 1:
-            raise ValueError(f"{share:g} is more than all attention: write 0.3 or 30%")
+            raise InvalidValue(message("share_above_all_attention", share=display_value(share)))
         return share
 
     @field_validator("day_parts")
@@ -231,21 +233,21 @@ class ExposureTarget(ControlBase):
         for hours in parts:
             span_of(hours)
         if parts and abs(sum(parts.values()) - 1.0) > 0.005:
-            raise ValueError(f"the parts of the day add up to {sum(parts.values()):.0%}, not to 100%")
+            raise InvalidValue(message("day_parts_sum", sum=sum(parts.values())))
         return parts
 
     @model_validator(mode="after")
     def _sound(self) -> ExposureTarget:
         if (self.impressions is None) == (self.share is None):
-            raise ValueError("a target needs impressions or share, one of both")
+            raise InvalidValue(message("target_needs_amount"))
         if self.since and self.until <= self.since:
-            raise ValueError("the deadline (by) is not after the start (from)")
+            raise InvalidValue(message("target_deadline_before_start"))
         if (self.pacing == "by_day_part") != bool(self.day_parts):
-            raise ValueError("day_parts belong to plan: by_day_part, and it needs them")
+            raise InvalidValue(message("target_day_parts"))
         if self.last_resort is not None and (self.commitment != "guaranteed" or self.bound != "at_least"):
-            raise ValueError("a last resort belongs to commitment: guaranteed and bound: at_least")
+            raise InvalidValue(message("target_last_resort"))
         if self.where.about_viewer:
-            raise ValueError("a target is about the same items for all viewers: locality: viewer cannot be meant")
+            raise InvalidValue(message("target_about_viewer"))
         return self
 
     def runs(self, now: float) -> bool:

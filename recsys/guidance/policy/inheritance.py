@@ -1,15 +1,15 @@
 """Parents and children: one effective policy out of those of an outlet and of all outlets above it.
 
 A child adds controls, and may say a parent's control anew under the same id: tighter always, looser only when the
-parent's is neither `legal` nor `binding`. Where a child loosens what it may not, the parent's control stays in force
+parent's is neither `legal` nor `mandatory`. Where a child loosens what it may not, the parent's control stays in force
 (guidance fails closed) and `lint` tells the child's editors.
 
-Who gives way where a page cannot keep everything is one order for all: what is softer first; within one enforcement what
-was said further down the line of outlets, then the lower priority, then what the text has later (a profile's before its
-policy's own). Blocks come first within their enforcement: they yield to harder controls only. So no child makes a parent's
-control give way by one slot more, but by what is harder, or by a block that is as hard. Where a child asks more of a
-firm control under its own id, the parent's own form stays in force beside it, as `ID@OUTLET`; a parent's firm target so
-keeps its key, amount and frequency cap on the child's pages.
+Who gives way where a page cannot keep everything is one order for all: what is softer first; within one enforcement
+what was said further down the line of outlets, then the lower priority, then what the text has later (a profile's
+before its policy's own). Blocks come first within their enforcement: they yield to harder controls only. So no child
+makes a parent's control give way by one slot more, but by what is harder, or by a block that is as hard. Where a child
+asks more of a firm control under its own id, the parent's own form stays in force beside it, as `ID@OUTLET`; a parent's
+firm target so keeps its key, amount and frequency cap on the child's pages.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from recsys.guidance.policy.controls import (
 from recsys.guidance.policy.policy import Policy
 from recsys.guidance.policy.profiles import Profile
 from recsys.guidance.policy.subsumption import subsumes
+from recsys.messages import Message, message
 
 HARD = ("legal", "mandatory")
-INDEX = "where and when it is in force may not change"
+KEEP_SCOPE = message("must_keep_scope")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ class SourcedControl:
     def alias(self) -> str:
         """The id that its own policy gave it, without the outlet that it has beside a child's form."""
         return self.control.id.partition("@")[0]
+
+    def named(self, outlet: str) -> Message:
+        """Name the control in a message about a policy of `outlet`."""
+        if self.outlet == outlet:
+            return message("control", id=self.control.id)
+        return message("control_of_outlet", id=self.control.id, outlet=self.outlet)
 
     @property
     def importance(self) -> tuple[int, bool, int, int, int]:
@@ -87,13 +94,13 @@ def resolve_profiles(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
     unknown = [
         Finding(
             _profile_field(policy.profile, place),
-            f"there is no profile {name!r}; there are {', '.join(profiles) or 'none'}",
+            message("profile_unknown", name=name, options=list(profiles) or message("nothing")),
         )
         for place, name in enumerate(policy.profile)
         if name not in profiles
     ]
     if unknown:
-        raise PolicyError("the policy cannot be used", unknown)
+        raise PolicyError(message("policy_unusable"), unknown)
     return policy.with_profiles(tuple(profiles[name] for name in policy.profile))
 
 
@@ -106,7 +113,7 @@ def ancestry(policies: Sequence[Policy]) -> list[Policy]:
     line = sorted(policies, key=lambda policy: policy.outlet.count("."))
     for above, below in pairwise(line):
         if above.outlet == below.outlet or not within(below.outlet, above.outlet):
-            raise PolicyError(f"policies of {above.outlet} and {below.outlet} are not of one line of outlets")
+            raise PolicyError(message("policies_not_in_line", above=above.outlet, below=below.outlet))
     return line
 
 
@@ -185,67 +192,71 @@ def weakening_findings(policies: Sequence[Policy]) -> Iterator[Finding]:
             continue
         if _may_replace(parent.control, control):
             if isinstance(control, ExposureTarget):
-                yield Finding(
-                    f"controls[{place}].id",
-                    f"{_describe_source(parent.outlet)} has a target {control.id!r} that is {parent.control.enforcement}: it goes "
-                    f"on here as {control.id}@{parent.outlet}, and this one is counted and steered beside it",
-                    "hint",
+                beside = message(
+                    "target_beside_parent",
+                    policy=_describe_source(parent.outlet),
+                    id=control.id,
+                    enforcement=parent.control.enforcement,
+                    key=f"{control.id}@{parent.outlet}",
                 )
+                yield Finding(f"controls[{place}].id", beside, "hint")
         else:
             for how in _all_weakened(parent.control, control):
-                yield Finding(
-                    f"controls[{place}]",
-                    f"{control.id!r} is {parent.control.enforcement} in {_describe_source(parent.outlet)}: {how}; "
-                    f"the control of {parent.outlet} stays in force{_must_repeat(parent.control, control, how)}",
+                loosened = message(
+                    "control_loosened",
+                    id=control.id,
+                    enforcement=parent.control.enforcement,
+                    policy=_describe_source(parent.outlet),
+                    reason=how,
+                    outlet=parent.outlet,
+                    suggestion=_must_repeat(parent.control, control) if how == KEEP_SCOPE else None,
                 )
+                yield Finding(f"controls[{place}]", loosened)
 
 
-def _describe_source(origin: str) -> str:
-    return (
-        f"the profile {origin.removeprefix('profile:')}" if origin.startswith("profile:") else f"the policy of {origin}"
-    )
+def _describe_source(origin: str) -> Message:
+    profile = origin.removeprefix("profile:")
+    return message("policy_of_outlet", outlet=origin) if profile == origin else message("profile_named", name=profile)
 
 
 def _may_replace(parent: Control, child: Control) -> bool:
     return parent.enforcement not in HARD or weakens(parent, child) is None
 
 
-def weakens(parent: Control, child: Control) -> str | None:
+def weakens(parent: Control, child: Control) -> Message | None:
     """What in the child's form of a control asks less than the parent's; None when it asks at least as much."""
     return next(_all_weakened(parent, child), None)
 
 
-def _all_weakened(parent: Control, child: Control) -> Iterator[str]:
-    """How weighty it is, where it is in force and how much it asks: of each the first word that is less."""
+def _all_weakened(parent: Control, child: Control) -> Iterator[Message]:
+    """How weighty it is, where it is in force and how much it asks: of each the first reason."""
     if type(parent) is not type(child):
-        yield f"it must stay a {parent.action}, not become a {child.action}"
+        yield message("must_keep_action", parent=parent.action, child=child.action)
         return
     less = (_weakens_weight(parent, child), _weakens_slot(parent, child), _weakens_amounts(parent, child))
     yield from (how for how in less if how)
 
 
-def _weakens_weight(parent: Control, child: Control) -> str | None:
+def _weakens_weight(parent: Control, child: Control) -> Message | None:
     if ENFORCEMENT_ORDER.index(child.enforcement) > ENFORCEMENT_ORDER.index(parent.enforcement):
-        return f"its enforcement may not sink to {child.enforcement}"
+        return message("must_keep_enforcement", enforcement=child.enforcement)
     if child.enforcement == parent.enforcement and child.priority < parent.priority:
-        return f"its priority may not sink below {parent.priority}"
+        return message("must_keep_priority", priority=parent.priority)
     return None
 
 
-def _weakens_slot(parent: Control, child: Control) -> str | None:
-    return None if (child.on, child.active) == (parent.on, parent.active) else INDEX
+def _weakens_slot(parent: Control, child: Control) -> Message | None:
+    return None if (child.on, child.active) == (parent.on, parent.active) else KEEP_SCOPE
 
 
-def _must_repeat(parent: Control, child: Control, how: str) -> str:
+def _must_repeat(parent: Control, child: Control) -> Message:
     """Of a control that is in force elsewhere than the parent's: what of it must be said again, as YAML."""
-    if how != INDEX:
-        return ""
     said = {name: getattr(parent, name) for name in ("on", "active") if getattr(parent, name) != getattr(child, name)}
     again = (
         f"{name}: {_inline_yaml(one.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
         for name, one in said.items()
     )
-    return f"; did you mean '{', '.join(again)}'?"
+    return message("did_you_mean", word=", ".join(again))
 
 
 def _inline_yaml(said: object) -> str:
@@ -257,48 +268,48 @@ def _inline_yaml(said: object) -> str:
     return f'"{said}"' if ":" in str(said) else str(said)
 
 
-def _weakens_amounts(parent: Control, child: Control) -> str | None:
+def _weakens_amounts(parent: Control, child: Control) -> Message | None:
     if isinstance(parent, Quota) and isinstance(child, Quota):
         return _weakens_quota(parent, child)
     if isinstance(parent, Cap) and isinstance(child, Cap):
         if parent.attribute != child.attribute:
-            return f"it must stay about {parent.attribute}"
+            return message("must_keep_attribute", attribute=parent.attribute)
         return _above("at_most", parent.at_most, child.at_most)
     if isinstance(parent, Spacing) and isinstance(child, Spacing):
         if parent.attribute != child.attribute:
-            return f"it must stay about {parent.attribute}"
+            return message("must_keep_attribute", attribute=parent.attribute)
         if child.within < parent.within:
-            return f"within may not sink below {parent.within}"
+            return message("must_keep_within", within=parent.within)
         return _above("at_most", parent.at_most, child.at_most)
     if isinstance(parent, Pin) and isinstance(child, Pin):
-        return None if (parent.item, parent.slot) == (child.item, child.slot) else "its item and slot may not change"
+        return None if (parent.item, parent.slot) == (child.item, child.slot) else message("must_keep_pin")
     if isinstance(parent, Boost) and isinstance(child, Boost):
-        return None if (parent.where, parent.bonus) == (child.where, child.bonus) else "its bonus may not change"
+        return None if (parent.where, parent.bonus) == (child.where, child.bonus) else message("must_keep_bonus")
     if isinstance(parent, Block) and isinstance(child, Block):
-        return None if subsumes(child.where, parent.where) else "its condition may only widen: any: [the parent's, ...]"
+        return None if subsumes(child.where, parent.where) else message("must_widen_condition")
     if isinstance(parent, ExposureTarget) and isinstance(child, ExposureTarget):
         return _weakens_target(parent, child)
     raise TypeError(f"no comparison of {type(parent).__name__}")
 
 
-def _weakens_quota(parent: Quota, child: Quota) -> str | None:
+def _weakens_quota(parent: Quota, child: Quota) -> Message | None:
     if parent.where != child.where:
-        return "its condition may not change"
+        return message("must_keep_condition")
     if parent.rounding == "strict" and child.rounding != "strict":
-        return "its rounding must stay strict"
+        return message("must_keep_rounding")
     if parent.prefixes == "every" and child.prefixes != "every":
-        return "it must stay on every prefix"
+        return message("must_keep_every_prefix")
     if child.at_least is not None and child.at_most is not None and _contradicts(child.at_least, child.at_most):
-        return f"its cap of {child.at_most:g} is below its own floor of {child.at_least:g}"
+        return message("must_keep_cap_above_floor", maximum=child.at_most, minimum=child.at_least)
     if child.prefixes != "every" and not set(parent.prefixes) <= set(child.prefixes):
-        return "it must keep all its prefixes"
+        return message("must_keep_prefixes")
     if parent.at_least is not None:
         if child.at_least is None:
-            return "its floor may not go"
+            return message("must_keep_floor")
         if type(child.at_least) is not type(parent.at_least):
-            return "a share must stay a share, a number of items a number of items"
+            return message("must_keep_unit")
         if child.at_least < parent.at_least:
-            return f"a child may raise the floor of {parent.at_least:g}, not lower it to {child.at_least:g}"
+            return message("must_not_lower_floor", parent=parent.at_least, child=child.at_least)
     return _above("at_most", parent.at_most, child.at_most)
 
 
@@ -307,25 +318,25 @@ def _contradicts(floor: float, cap: float) -> bool:
     return cap < floor if type(cap) is type(floor) else cap == 0 < floor
 
 
-def _weakens_target(parent: ExposureTarget, child: ExposureTarget) -> str | None:
+def _weakens_target(parent: ExposureTarget, child: ExposureTarget) -> Message | None:
     """Whose amount may be tightened, and all else stays."""
     free = {"id", "enforcement", "priority", "note", "impressions", "share", "max_price", "tolerance"}
     if parent.model_dump(exclude=free) != child.model_dump(exclude=free):
-        return "of an exposure target only amount, tolerance and price may change"
+        return message("target_must_keep_rest")
     asked, wanted = parent.impressions or parent.share, child.impressions or child.share
     if (parent.share is None) != (child.share is None) or asked is None or wanted is None:
-        return "a share must stay a share, an amount an amount"
+        return message("target_must_keep_unit")
     tighter = wanted >= asked if parent.bound == "at_least" else wanted <= asked
     if not tighter:
-        return f"a child may ask more than {asked:g} of the target, not less"
-    return None if child.max_price >= parent.max_price else f"max_price may not sink below {parent.max_price:g}"
+        return message("target_must_not_be_eased", amount=asked)
+    return None if child.max_price >= parent.max_price else message("target_must_keep_price", price=parent.max_price)
 
 
-def _above(name: str, parent: float | None, child: float | None) -> str | None:
+def _above(name: str, parent: float | None, child: float | None) -> Message | None:
     if parent is None:
         return None
     if child is None:
-        return "its cap may not go"
+        return message("must_keep_cap")
     if type(child) is not type(parent):
-        return "a share must stay a share, a number of items a number of items"
-    return f"a child may lower {name} from {parent:g}, not raise it to {child:g}" if child > parent else None
+        return message("must_keep_unit")
+    return message("must_not_raise_cap", field=name, parent=parent, child=child) if child > parent else None

@@ -1,8 +1,8 @@
 """The policy: what editors of one outlet say, as a versioned document in JSON or YAML.
 
 A policy has weights (axis -> how much an editorial value counts, in play equivalents), profiles and controls (one rule
-each, `recsys.guidance.policy.controls`). Everything here is data and its checks; `compile` turns it into numbers, `lint`
-compares it with parents and the catalog.
+each, `recsys.guidance.policy.controls`). Everything here is data and its checks; `compile` turns it into numbers,
+`lint` compares it with parents and the catalog.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from recsys.guidance.policy.conditions import OneOrMore
 from recsys.guidance.policy.controls import Control, PolicyModel
 from recsys.guidance.policy.profiles import Profile, ProfileName
 from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_document
+from recsys.messages import InvalidValue, message
 
 CONTROLS_MAX = 300
 """Controls of one policy: a page is made in milliseconds under some dozens, and took a second under a thousand."""
@@ -24,16 +25,15 @@ CONTROLS_MAX = 300
 
 def _limit_controls(said: object) -> object:
     if isinstance(said, list | tuple) and len(said) > CONTROLS_MAX:
-        raise ValueError(
-            f"a policy has at most {CONTROLS_MAX} controls, and {len(said)} are more than a page keeps in time"
-        )
+        raise InvalidValue(message("controls_too_many", maximum=CONTROLS_MAX, controls=len(said)))
     return said
 
 
 class Policy(PolicyModel):
     """One version of what one outlet says. Parents' policies are folded in by `inherit.effective`.
 
-    profile   ready sets of controls that stand before its own (`recsys.guidance.policy.profiles`); its own may tighten them
+    profile   ready sets of controls that stand before its own (`recsys.guidance.policy.profiles`); its own may
+              tighten them
     """
 
     outlet: Code
@@ -51,7 +51,7 @@ class Policy(PolicyModel):
     def resolved_profiles(self) -> tuple[Profile, ...]:
         """The profiles it names. Raises PolicyError until they are resolved (`inherit.resolve_profiles`)."""
         if self._resolved is None and self.profile:
-            raise PolicyError("the policy cannot be used", [Finding("profile", "its profiles are not at hand")])
+            raise PolicyError(message("policy_unusable"), [Finding("profile", message("profiles_not_loaded"))])
         return self._resolved or ()
 
     def with_profiles(self, ready: tuple[Profile, ...]) -> Policy:
@@ -65,7 +65,7 @@ class Policy(PolicyModel):
         seen: dict[str, int] = {}
         for place, control in enumerate(self.controls):
             if control.id in seen:
-                raise ValueError(f"controls[{place}]: id {control.id!r} is taken by controls[{seen[control.id]}]")
+                raise InvalidValue(message("control_id_taken", place=place, id=control.id, other=seen[control.id]))
             seen[control.id] = place
         return self
 
@@ -76,4 +76,4 @@ def parse_policy(text: str) -> Policy:
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        raise PolicyError("the policy cannot be read", findings_of(error)) from error
+        raise PolicyError(message("policy_unreadable"), findings_of(error)) from error

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recsys.guidance.policy.yaml_text import Moment
+from recsys.messages import InvalidValue, message
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -48,7 +49,7 @@ class Active(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Active:
         if self.since and self.until and self.until <= self.since:
-            raise ValueError("the time range ends before it begins")
+            raise InvalidValue(message("dates_reversed"))
         return self
 
     @property
@@ -110,19 +111,19 @@ def span_of(hours: str) -> tuple[int, int]:
     """
     match = _RANGE.fullmatch(hours)
     if not match:
-        raise ValueError(f"{hours!r}: write hours as HH:MM-HH:MM, such as 06:00-24:00")
+        raise InvalidValue(message("hours_wrong", hours=hours))
     start_h, start_m, end_h, end_m = map(int, match.groups())
     start, end = start_h * 3600 + start_m * 60, end_h * 3600 + end_m * 60
     if start_m > 59 or end_m > 59 or start >= DAY_S or end > DAY_S:
-        raise ValueError(f"{hours!r}: there is no such time of day")
+        raise InvalidValue(message("hours_not_a_time", hours=hours))
     if start == end:
-        raise ValueError(f"{hours!r}: a range of no length; for the whole day write 00:00-24:00")
+        raise InvalidValue(message("hours_empty", hours=hours))
     return start, end if end > start else end + DAY_S
 
 
 def _offset_s(offset: str) -> int:
     match = _OFFSET.fullmatch(offset)
     if not match or int(match[2]) > 14 or int(match[3]) > 59:
-        raise ValueError(f"{offset!r}: write an offset from UTC as +08:00")
+        raise InvalidValue(message("offset_wrong", offset=offset))
     seconds = int(match[2]) * 3600 + int(match[3]) * 60
     return -seconds if match[1] == "-" else seconds

@@ -10,6 +10,7 @@ docs/decisions/0009-yaml.md gives the reasons for reading the events of libyaml.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -18,7 +19,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AwareDatetime, BeforeValidator, Strict, ValidationError
 
-from recsys.domain.errors import SHAPES, Finding, PolicyError
+from recsys.domain.errors import Finding, PolicyError, schema_fault
+from recsys.messages import InvalidValue, Message, message
 
 Integer = Annotated[int, Strict()]
 """A whole number, written as a number: neither "3" nor 3.0 nor yes."""
@@ -30,7 +32,7 @@ Number = Annotated[float, Strict()]
 def _require_date(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value)):
         return value
-    raise ValueError(f"{value!r}: write a time as 2026-10-01T00:00:00+08:00")
+    raise InvalidValue(message("time_not_written_out", value=display_value(value)))
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_date)]
@@ -46,7 +48,7 @@ _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
 _COMMA = re.compile(r"\d+,\d+")
 _INVALID = re.compile(r"[\x00\ud800-\udfff]")
 _TAGS = ("boost", "block", "pin", "quota", "cap", "spacing", "exposure_target")
-_DEEP = f"lists and mappings lie inside one another, more than {LEVELS_MAX} levels deep"
+_DEEP = message("nested_too_deep", maximum=LEVELS_MAX)
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}\n]', re.DOTALL)
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+)")
@@ -57,7 +59,7 @@ _WORDS = {word: value for name, value in (("true", True), ("false", False), ("nu
 def read_document(text: str) -> object:
     """Return the plain data of JSON or YAML text. Raise PolicyError, which names the line."""
     if len(text) > SIZE_MAX:
-        raise PolicyError(f"the policy is longer than {SIZE_MAX:,} characters")
+        raise PolicyError(message("policy_too_long", maximum=SIZE_MAX))
     if invalid := _INVALID.search(text):
         raise _parse_error(text.count("\n", 0, invalid.start()) + 1, _forbidden(invalid[0]))
     try:
@@ -68,15 +70,17 @@ def read_document(text: str) -> object:
         else:
             document = _read_yaml(text)
     except json.JSONDecodeError as error:
-        raise PolicyError("the policy is not JSON", [Finding(f"line {error.lineno}", error.msg)]) from error
+        raise PolicyError(message("policy_not_json"), [Finding(f"line {error.lineno}", error.msg)]) from error
     except yaml.MarkedYAMLError as error:
-        raise PolicyError("the policy is not YAML", [_not_yaml(error, text)]) from error
+        raise PolicyError(message("policy_not_yaml"), [_not_yaml(error, text)]) from error
     except yaml.reader.ReaderError as error:
-        raise _parse_error(text.encode()[: error.position].count(b"\n") + 1, error.reason) from error
+        raise _parse_error(
+            text.encode()[: error.position].count(b"\n") + 1, message("control_character_not_allowed")
+        ) from error
     except ValueError as error:
-        raise PolicyError("the policy cannot be read", [Finding("", str(error))]) from error
+        raise PolicyError(message("policy_unreadable"), [Finding("", str(error))]) from error
     if findings := tuple(_invalid_scalars(document)):
-        raise PolicyError("the policy cannot be read", findings)
+        raise PolicyError(message("policy_unreadable"), findings)
     return document
 
 
@@ -96,7 +100,7 @@ def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key, value in pairs:
         if key in mapping:
-            raise PolicyError("the policy cannot be read", [Finding(key, f"{key!r} is said twice")])
+            raise PolicyError(message("policy_unreadable"), [Finding(key, message("key_repeated", key=key))])
         mapping[key] = value
     return mapping
 
@@ -109,7 +113,7 @@ def _read_yaml(text: str) -> object:
     document = _value(next(events), events, 0)
     next(events)  # the end of the document
     if not isinstance(event := next(events), yaml.StreamEndEvent):
-        raise _parse_error(event.start_mark.line + 1, "a second document begins here; a policy is one document")
+        raise _parse_error(event.start_mark.line + 1, message("yaml_second_document"))
     return document
 
 
@@ -117,9 +121,9 @@ def _value(event: Any, events: Iterator[Any], level: int) -> Any:
     """Return the plain data of the node that begins with `event`; `level` collections enclose it."""
     line = event.start_mark.line + 1
     if isinstance(event, yaml.AliasEvent):
-        raise _parse_error(line, "aliases (*name) are not supported")
+        raise _parse_error(line, message("yaml_alias"))
     if event.tag is not None:
-        raise _parse_error(line, f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!')}) are not supported")
+        raise _parse_error(line, message("yaml_tag", tag=event.tag.replace("tag:yaml.org,2002:", "!!")))
     if isinstance(event, yaml.ScalarEvent):
         return _plain_scalar(event.value) if event.implicit[0] else event.value
     if level == LEVELS_MAX:
@@ -130,9 +134,9 @@ def _value(event: Any, events: Iterator[Any], level: int) -> Any:
     for key_event in _until(yaml.MappingEndEvent, events):
         key = _value(key_event, events, level + 1)
         if isinstance(key, list | dict):
-            raise _parse_error(key_event.start_mark.line + 1, "a list or a mapping cannot be a key")
+            raise _parse_error(key_event.start_mark.line + 1, message("yaml_key_not_a_name"))
         if key in mapping:
-            raise _parse_error(key_event.start_mark.line + 1, f"{key!r} is said twice")
+            raise _parse_error(key_event.start_mark.line + 1, message("key_repeated", key=display_value(key)))
         mapping[key] = _value(next(events), events, level + 1)
     return mapping
 
@@ -152,20 +156,33 @@ def _plain_scalar(text: str) -> object:
 
 def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> Finding:
     """Name the line where an unclosed brace or bracket was opened, where the parser knows it; no line after the end."""
-    mark, message = error.problem_mark, str(error.problem)
+    mark, problem = error.problem_mark, str(error.problem)
+    fault: Message | str = problem
     if error.context and error.context.startswith("while parsing a flow"):
-        opened = f"the {'{' if 'mapping' in error.context else '['} opened here is not closed"
-        mark, message = error.context_mark, f"{opened}, or a comma is missing: {message}"
+        mark, fault = error.context_mark, message("yaml_not_closed", bracket="{" if "mapping" in error.context else "[")
+    elif error.context == "while scanning a quoted scalar" and problem == "found unexpected end of stream":
+        mark, fault = error.context_mark, message("yaml_quote_not_closed")
+    elif mark and problem == "found character that cannot start any token":
+        fault = message("yaml_character", character=text.split("\n")[mark.line][mark.column])
+    elif problem in _PROBLEMS:
+        fault = _PROBLEMS[problem]
     lines = text.rstrip().count("\n") + 1
-    return Finding(f"line {min(mark.line + 1, lines)}" if mark else "", message)
+    return Finding(f"line {min(mark.line + 1, lines)}" if mark else "", fault)
 
 
-def _parse_error(line: int, why: str) -> PolicyError:
-    return PolicyError("the policy cannot be read", [Finding(f"line {line}", why)])
+_PROBLEMS = {
+    "mapping values are not allowed in this context": message("yaml_colon_not_allowed"),
+    "could not find expected ':'": message("yaml_colon_missing"),
+}
+"""What libyaml reports -> the message that names it."""
 
 
-def _forbidden(character: str) -> str:
-    return f"the character U+{ord(character):04X} cannot stand in a policy"
+def _parse_error(line: int, fault: Message | str) -> PolicyError:
+    return PolicyError(message("policy_unreadable"), [Finding(f"line {line}", fault)])
+
+
+def _forbidden(character: str) -> Message:
+    return message("character_not_allowed", character=f"U+{ord(character):04X}")
 
 
 def _invalid_scalars(value: object, where: str = "") -> Iterator[Finding]:
@@ -225,14 +242,25 @@ def _last_line(node: yaml.Node) -> int:
     return end.line - 1 if end.column == 0 and end.line > node.start_mark.line else end.line
 
 
-def not_text(value: object) -> str:
+def display_value(value: object) -> object:
+    """Return what a message may repeat of a value: texts, and numbers as they are written; None for anything else.
+
+    >>> display_value("a"), display_value(True), display_value(3), display_value([1])
+    ('a', 'true', 3, None)
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        return json.dumps(value)
+    return value if isinstance(value, str | int | float) else None
+
+
+def not_text(value: object) -> Message:
     """Return the message for a value that stands where a text is wanted.
 
-    >>> not_text(330100), not_text([1])
-    ("330100 is not a text: write it in quotes, '330100'", 'a text is wanted')
+    >>> str(not_text(330100)), str(not_text([1]))
+    ("330100 is not a text: write it in quotes, '330100'", 'must be a text')
     """
-    plain = json.dumps(value) if isinstance(value, bool | int | float) else ""
-    return f"{plain} is not a text: write it in quotes, '{plain}'" if plain else "a text is wanted"
+    scalar = isinstance(value, bool | int | float)
+    return message("text_needs_quotes", value=json.dumps(value)) if scalar else message("not_a_text")
 
 
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
@@ -265,35 +293,18 @@ def _is_split(fault: Any) -> bool:
     return fault["type"] == "float_type" and fault.get("input") is None and str(fault["loc"][-1]).isdigit()
 
 
-def _message(fault: Any) -> str:
-    kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+def _message(fault: Any) -> Message:
+    kind, value = fault["type"], fault.get("input")
     if fault["loc"][-1:] == ("[key]",) or kind == "invalid_key" or _is_split(fault):
-        key = fault["loc"][-1] if _is_split(fault) else value
-        return f"{key!r} stands where a name should; a comma parts entries, so decimals are written with a point: 0.01"
+        return message("key_not_a_text", value=display_value(fault["loc"][-1] if _is_split(fault) else value))
+    if kind == "union_tag_invalid":
+        return message("action_unknown", action=display_value(fault["ctx"]["tag"]), options=_TAGS)
+    if kind == "union_tag_not_found":
+        return message("action_missing", options=_TAGS)
+    if kind == "model_type" and not fault["loc"]:
+        return message("policy_not_fields")
+    if kind in ("float_type", "int_type") and isinstance(value, str) and _COMMA.fullmatch(value):
+        return message("decimal_comma", number=value.replace(",", "."), value=value)
     if kind == "string_type":
         return not_text(value)
-    if kind in ("float_type", "int_type") and isinstance(value, str) and _COMMA.fullmatch(value):
-        return f"decimals are written with a point: {value.replace(',', '.')}, not {value}"
-    if kind == "string_pattern_mismatch":
-        return f"{value!r} does not read as one: {SHAPES.get(context['pattern'], context['pattern'])}"
-    if kind == "model_type":
-        return "fields are wanted" if fault["loc"] else "a document with fields such as outlet and controls is wanted"
-    if template := _MESSAGES.get(kind):
-        return template.format(value=value, actions=", ".join(_TAGS), **context)
-    message = str(fault["msg"]).removeprefix("Input should be ").removeprefix("Input ")
-    return f"{value!r} should be {message}" if isinstance(value, str | int | float) else message
-
-
-_MESSAGES = {
-    "missing": "is missing",
-    "extra_forbidden": "there is no such field",
-    "union_tag_invalid": "there is no action {tag!r}; there are {actions}",
-    "union_tag_not_found": "an action is missing; there are {actions}",
-    "literal_error": "{value!r} is not one of {expected}",
-    "enum": "{value!r} is not one of {expected}",
-    "timezone_aware": "{value!r} needs a time and its offset from UTC, such as 2026-10-01T00:00:00+08:00",
-    "value_error": "{error}",
-    "int_type": "a whole number such as 3 is wanted, not {value!r}",
-    "float_type": "a number such as 0.3 is wanted, not {value!r}",
-    "tuple_type": "a list is wanted, such as [a, b]",
-}
+    return schema_fault(fault, display_value(value))

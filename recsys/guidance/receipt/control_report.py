@@ -14,6 +14,7 @@ from recsys.guidance.receipt.block_outcome import block_outcome
 from recsys.guidance.receipt.shortfall import Shortfall, shortfall_of
 from recsys.guidance.solver.infeasibility import Causes, ConflictSet
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution, max_in_window
+from recsys.messages import Message, message
 
 Status = Literal["met", "active", "relaxed", "infeasible"]
 
@@ -39,7 +40,7 @@ class ControlOutcome:
     by: int = 0
     cause: ConflictSet | None = None
     shortage: Shortfall | None = None
-    conflicts: tuple[str, ...] = ()
+    conflicts: tuple[Message, ...] = ()
     achieved_first: int | None = None  # of `achieved`, those in the first `first_slots`
     session: tuple[int, int] | None = (
         None  # counted in so many slots of earlier pages, where that changes what is asked
@@ -59,62 +60,84 @@ class ControlOutcome:
             return self.shortage.kind
         return "controls" if self.conflicts else "unknown"
 
-    def reason(self) -> str:
-        """One sentence for editors."""
+    def reason(self) -> Message:
+        """Why it stands as it does, in one sentence for editors."""
         if self.kind == "free":
-            return f"asks nothing of this page alone; {self.achieved} on the page"
+            return message("nothing_required", achieved=self.achieved)
         if self.kind == "block":
             return self._blocks()
-        got = f"slot {self.slot}" if self.kind == "pin" else self._achieved_text()
+        if self.kind == "pin":
+            return self._pins()
+        counted = self._counted()
         if self.status == "met":
-            return self._position_text("; it would have stood there anyway") or f"{got}; it would have held anyway"
+            return message("control_met", counted=counted)
         if self.status == "active":
-            return self._position_text("") or f"{got}; it shaped this page"
+            return message("control_active", counted=counted)
         if self.shortage:
-            rest = f"; beyond that: {self._conflict()}" if self.conflicts else ""
-            return f"{got}: {self.shortage.words}" if self.kind == "pin" else f"{got}; {self.shortage.words}{rest}"
-        gave_way = "gave way" if self.kind == "pin" else f"gave way by {self.by}"
+            beyond = message("beyond_that", conflict=self._conflict()) if self.conflicts else None
+            return message("control_lacks", counted=counted, cause=self.shortage.text, beyond=beyond)
         if not self.conflicts:
-            return f"{got}; {gave_way}; whether it had to was not found out in time"
-        return f"{got}; {gave_way}: {self._conflict()}"
+            return message("control_relaxed_unexplained", counted=counted, by=self.by)
+        return message("control_relaxed", counted=counted, by=self.by, conflict=self._conflict())
 
-    def _blocks(self) -> str:
+    def _pins(self) -> Message:
+        if self.status == "met":
+            return message("pin_met", slot=self.slot)
+        if self.status == "active":
+            return message("pin_active", slot=self.slot)
+        if self.shortage:
+            return message("pin_infeasible", slot=self.slot, cause=self.shortage.text)
+        if not self.conflicts:
+            return message("pin_relaxed_unexplained", slot=self.slot)
+        return message("pin_relaxed", slot=self.slot, conflict=self._conflict())
+
+    def _blocks(self) -> Message:
         if not self.by:
-            return "none of its items is on the page"
-        there = f"{self.by} of its items on the page"
+            return message("block_met")
         if not self.conflicts:
-            return f"{there}; for what it gave way was not found out"
-        some = "" if self.cause and self.cause.irreducible else "some of "
-        return f"{there}; it gave way to what {some}the harder {', '.join(self.conflicts)} must have"
+            return message("block_relaxed_unexplained", items=self.by)
+        if self.cause and self.cause.irreducible:
+            return message("block_relaxed", items=self.by, controls=self.conflicts)
+        return message("block_relaxed_for_some", items=self.by, controls=self.conflicts)
 
-    def _position_text(self, more: str) -> str:
-        return f"stands in slot {self.slot}{more}" if self.kind == "pin" else ""
+    def _conflict(self) -> Message:
+        if self.cause and self.cause.irreducible:
+            controls = message("more_important_controls", controls=self.conflicts)
+        else:
+            controls = message("some_more_important_controls", controls=self.conflicts)
+        if self.kind == "pin":
+            return message("no_other_page", controls=controls)
+        if self.at_most is not None and self.achieved > self.at_most:
+            return message("no_page_with_fewer", controls=controls)
+        return message("no_room_for_more", controls=controls)
 
-    def _conflict(self) -> str:
-        fewer = self.at_most is not None and self.achieved > self.at_most
-        room = "other page" if self.kind == "pin" else "page with fewer" if fewer else "room for more"
-        which = "the more important" if self.cause and self.cause.irreducible else "more important controls among"
-        return f"beside {which} {', '.join(self.conflicts)} there is no {room} among the candidates"
-
-    def _achieved_text(self) -> str:
+    def _counted(self) -> Message:
         if not self.slots:
-            return "nothing may be shown here now, so the page has no slots"
-        asked = [
-            f"{word} {number}"
-            for word, number in (("at least", self.at_least), ("at most", self.at_most))
-            if number is not None
-        ]
-        since = ""
-        if self.session:
-            counted, shown = self.session
-            since = f", after {counted}{' of one' if self.kind == 'cap' else ''} in the session's {shown} slots before"
-        where = f" on the page{since}"
+            return message("page_empty")
+        limits, session = self._limits(), self._session()
         if self.within:
-            where = f" in any {self.within} neighbouring slots"
-        elif self.first_slots:
-            there = f"{self.achieved_first} there, {self.achieved} on the page"
-            return f"{' and '.join(asked)} in the first {self.first_slots} slots{since}: {there}"
-        return f"{' and '.join(asked) or 'asked of beginnings only'}{where}: {self.achieved}"
+            return message("counted_nearby", limits=limits, within=self.within, achieved=self.achieved)
+        if self.first_slots:
+            there = {"first": self.first_slots, "early": self.achieved_first, "achieved": self.achieved}
+            return message("counted_first", limits=limits, session=session, **there)
+        if limits is None:
+            return message("counted_prefixes_only", session=session, achieved=self.achieved)
+        return message("counted_on_page", limits=limits, session=session, achieved=self.achieved)
+
+    def _limits(self) -> Message | None:
+        if self.at_least is not None and self.at_most is not None:
+            return message("at_least_and_at_most", minimum=self.at_least, maximum=self.at_most)
+        if self.at_least is not None:
+            return message("at_least", minimum=self.at_least)
+        return None if self.at_most is None else message("at_most", maximum=self.at_most)
+
+    def _session(self) -> Message | None:
+        if not self.session:
+            return None
+        counted, shown = self.session
+        if self.kind == "cap":
+            return message("after_session_of_value", counted=counted, shown=shown)
+        return message("after_session", counted=counted, shown=shown)
 
 
 def evaluate(
@@ -163,13 +186,9 @@ def _with_cause(
     return replace(told, by=by, cause=cause, shortage=want, shortfall=want.count if want else 0, conflicts=named)
 
 
-def _control_names(controls: Sequence[SourcedControl], own: SourcedControl, cause: ConflictSet) -> tuple[str, ...]:
+def _control_names(controls: Sequence[SourcedControl], own: SourcedControl, cause: ConflictSet) -> tuple[Message, ...]:
     """The other controls of a cause, with their outlet where it is another one."""
-    return tuple(
-        repr(controls[other].control.id)
-        + ("" if controls[other].outlet == own.outlet else f" of {controls[other].outlet}")
-        for other in cause.controls
-    )
+    return tuple(controls[other].named(own.outlet) for other in cause.controls)
 
 
 def _block(
@@ -197,7 +216,7 @@ def _space(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> Contro
     within = int(bounds.within[s])
     most = max_in_window(codes, within, bounds.slots)
     return ControlOutcome(
-        "space", bounds.slots, most, len(bounds), 0, shaped, at_most=int(bounds.at_most[s]), within=within
+        "spacing", bounds.slots, most, len(bounds), 0, shaped, at_most=int(bounds.at_most[s]), within=within
     )
 
 

@@ -20,6 +20,7 @@ from recsys.guidance.policy.controls import Enforcement
 from recsys.guidance.receipt.control_report import ControlOutcome, Status, evaluate
 from recsys.guidance.solver.infeasibility import Causes, explain
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution, relative_gap
+from recsys.messages import Message
 from recsys.utility import expected_plays
 
 NEAR = 1e-8
@@ -72,10 +73,10 @@ class ControlLine(Part):
     """One control in force.
 
     status   met         kept, and the page would have kept it anyway
-             binding     kept, and the best page without controls would not have: it shaped this page
+             active      kept, and the best page without controls would not have: it shaped this page
              relaxed     gave way by `by` slots, because more important controls left no room; a block: to harder floors
                          or pins
-             impossible  gave way by `by` slots, because no page keeps it, even if it were the only control
+             infeasible  gave way by `by` slots, because no page keeps it, even if it were the only control
     why       it gave way
     achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
     achieved_first  members in the first `required.first_slots` of the page, for a floor that is due there
@@ -95,7 +96,7 @@ class ControlLine(Part):
     missing: int = 0
     settled: bool = True
     why: RelaxationCause | None = None
-    reason: str
+    reason: Message
     legal_ref: str = ""
 
 

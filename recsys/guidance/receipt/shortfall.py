@@ -9,15 +9,7 @@ import numpy as np
 
 from recsys.guidance.policy.controls import Cap, Control, Spacing
 from recsys.guidance.solver.page_constraints import PageConstraints
-
-PLURAL = {
-    "topic": "topics",
-    "provider": "providers",
-    "series": "series",
-    "outlet": "outlets",
-    "region": "regions",
-    "kind": "kinds",
-}
+from recsys.messages import Message, message
 
 
 @dataclass(frozen=True)
@@ -26,12 +18,13 @@ class Shortfall:
           slots   the page, or its beginning, is too short
           itself  what the control asks contradicts itself
 
-    missing  so many items more would do, as far as items are counted; words for editors
+    missing  so many items more would do, as far as items are counted
+    said     what is lacking, for editors
     """
 
     kind: Literal["supply", "slots", "itself"]
     count: int
-    words: str
+    text: Message
 
 
 def shortfall_of(bounds: PageConstraints, c: int, control: Control) -> Shortfall:
@@ -48,18 +41,23 @@ def shortfall_of(bounds: PageConstraints, c: int, control: Control) -> Shortfall
 def _pin(bounds: PageConstraints, c: int) -> Shortfall:
     p = int(np.flatnonzero(bounds.pin_control == c)[0])
     if bounds.pin_slot[p] >= bounds.slots:
-        return Shortfall("slots", 0, f"this page has {bounds.slots} slots")
-    return Shortfall("supply", 1, "the item may not be shown here now")
+        return Shortfall("slots", 0, message("pin_slot_beyond_page", slots=bounds.slots))
+    return Shortfall("supply", 1, message("pin_item_unavailable"))
 
 
 def _space(bounds: PageConstraints, c: int, control: Spacing) -> Shortfall:
     s = int(np.flatnonzero(bounds.space_control == c)[0])
     values, without = _values(bounds.code[s])
-    return Shortfall(
-        "supply", 0,
-        f"{_item_phrase(values, control.attribute)}{_excluding(without)}: too few for at most {control.at_most} of one "
-        f"in any {control.within} of {bounds.slots} neighbouring slots",
-    )  # fmt: skip
+    lacks = message(
+        "spacing_lacks_values",
+        values=values,
+        attribute=control.attribute,
+        others=_excluding(without),
+        maximum=control.at_most,
+        within=control.within,
+        slots=bounds.slots,
+    )
+    return Shortfall("supply", 0, lacks)
 
 
 def _cap(bounds: PageConstraints, c: int, control: Cap) -> Shortfall:
@@ -74,11 +72,11 @@ def _cap(bounds: PageConstraints, c: int, control: Cap) -> Shortfall:
     }
     for value, count in zip(*np.unique(code[code >= 0], return_counts=True), strict=True):
         room += min(int(count), limit.get(int(value), bounds.slots))
-    sum_of = f"{_item_phrase(values, control.attribute)} x {most} = " if room == values * most and not without else ""
-    filled = f"{sum_of}{room} of {bounds.slots} slots"
-    if not sum_of:
-        filled = f"{_item_phrase(values, control.attribute)}{_excluding(without)} fill {filled}"
-    return Shortfall("supply", bounds.slots - room, f"{filled}: {bounds.slots - room} more items of others are needed")
+    missing = bounds.slots - room
+    page = {"values": values, "attribute": control.attribute, "room": room, "slots": bounds.slots, "missing": missing}
+    if room == values * most and not without:
+        return Shortfall("supply", missing, message("cap_lacks_values", maximum=most, **page))
+    return Shortfall("supply", missing, message("cap_lacks_items", others=_excluding(without), **page))
 
 
 def _share(bounds: PageConstraints, c: int) -> Shortfall:
@@ -88,22 +86,17 @@ def _share(bounds: PageConstraints, c: int) -> Shortfall:
     others, least = len(bounds) - supply, int(lower.max())
     if (lower > k).any():
         at = int((lower - k).argmax())
-        return Shortfall("slots", 0, f"{lower[at]} cannot stand in the first {k[at]} slots")
+        return Shortfall("slots", 0, message("prefix_too_short", minimum=int(lower[at]), slots=int(k[at])))
     if (lower > upper).any():
         at = int((lower - upper).argmax())
-        return Shortfall(
-            "itself", 0, f"at least {lower[at]} and at most {upper[at]} of {k[at]} slots contradict each other"
-        )
+        limits = {"minimum": int(lower[at]), "maximum": int(upper[at]), "slots": int(k[at])}
+        return Shortfall("itself", 0, message("limits_contradict", **limits))
     if least > supply:
         missing = least - supply
-        return Shortfall(
-            "supply", missing, f"{missing} more would have to be available: only {supply} may be shown here now"
-        )
+        return Shortfall("supply", missing, message("supply_short", missing=missing, supply=supply))
     if (short := int((k - upper).max()) - others) > 0:
-        return Shortfall(
-            "supply", short, f"{short} more others would have to be available: only {others} may be shown here now"
-        )
-    return Shortfall("itself", 0, "what it asks of beginnings and of the page contradicts itself")
+        return Shortfall("supply", short, message("other_supply_short", missing=short, supply=others))
+    return Shortfall("itself", 0, message("prefixes_contradict"))
 
 
 def _values(code: np.ndarray) -> tuple[int, int]:
@@ -111,9 +104,5 @@ def _values(code: np.ndarray) -> tuple[int, int]:
     return len(np.unique(code[code >= 0])), int((code < 0).sum())
 
 
-def _item_phrase(values: int, attribute: str) -> str:
-    return f"{values} {attribute if values == 1 else PLURAL[attribute]}"
-
-
-def _excluding(without: int) -> str:
-    return f" and {without} items without one" if without else ""
+def _excluding(without: int) -> Message | None:
+    return message("items_without_value", items=without) if without else None

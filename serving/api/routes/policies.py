@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from recsys.domain.catalog import Code
 from recsys.domain.errors import Finding, InvalidInput
+from recsys.messages import message
 from serving.api.auth import EDITORS_ONLY
 from serving.api.body import read_json, read_text
 from serving.api.dependencies import Control, Paging, Policies
@@ -206,9 +207,8 @@ def _is_yaml(request: Request) -> bool:
 def _forbid_query(request: Request) -> None:
     """Raises InvalidInput for query parameters beside a body in JSON, which has these fields itself."""
     if request.query_params:
-        words = "is said in the body when that is JSON, and in the query only of a policy sent as YAML"
-        findings = [Finding(f"query.{name}", f"{name} {words}") for name in request.query_params]
-        raise InvalidInput("the request is not valid", findings)
+        findings = [Finding(f"query.{name}", message("query_beside_json", name=name)) for name in request.query_params]
+        raise InvalidInput(message("request_invalid"), findings)
 
 
 def _validated(form: type[Form], body: object) -> Form:

@@ -13,6 +13,7 @@ from recsys.domain.catalog import within
 from recsys.domain.errors import InvalidInput
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import Policy
+from recsys.messages import message
 from recsys.pipeline import Engine, ServingSnapshot
 from recsys.preview.aggregate import Aggregate, replay
 from recsys.preview.study import Study
@@ -48,7 +49,7 @@ class PreviewService:
         """Admit and prepare a preview of a draft. Raises Busy, PolicyError; InvalidInput for nothing to replay."""
         with self._lock:
             if self._admitted[0] >= self.at_once:
-                raise Busy("a preview is being made in this process; one at a time, since pages go first")
+                raise Busy(message("preview_running"))
             self._admitted[0] += 1
         try:
             study, gathered = self._study(draft, asked)
@@ -80,7 +81,7 @@ class PreviewService:
         at = None if asked.at is None else asked.at.timestamp()
         gathered = self.requests.gather(draft.outlet, outlets, asked.requests, self.clock(), at)
         if not gathered.requests or not len(snapshot.catalog):
-            raise InvalidInput("there is nothing to replay: no items, or no outlet to ask pages of")
+            raise InvalidInput(message("preview_nothing_to_replay"))
         world = _world(snapshot, none)
         return study_of(self.engine, world, before, after, gathered.requests), gathered
 
@@ -115,7 +116,7 @@ class Preview:
     def failed(self, error: Exception) -> PreviewLine:
         """The last line of a preview that could not be finished."""
         sources = Sources(**self._gathered.sources)
-        detail = f"{type(error).__name__}: {error}"
+        detail = message("preview_failed", problem=f"{type(error).__name__}: {error}")
         return PreviewLine(phase="failed", elapsed_s=0.0, sources=sources, report=None, detail=detail)
 
     def lines(self) -> Iterator[PreviewLine]:

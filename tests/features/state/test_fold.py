@@ -25,14 +25,11 @@ from features.state.codec import (
 )
 from features.state.fold import (
     LoggedEvent,
-    WeightedEvent,
     deduplicate_and_fold,
     fold_item,
     fold_viewer,
     items_of,
-    roll_up,
 )
-from features.state.item_fold import REGIONS_MAX
 from features.state.viewer_fold import (
     OUTLETS_MAX,
     SESSION_GAP_S,
@@ -43,7 +40,7 @@ from features.state.viewer_fold import (
     skips_state,
 )
 from recsys.domain.types import Screen
-from recsys.domain.viewer import DAY_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
+from recsys.domain.viewer import HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
 
 NONE = ViewerState("v")
 KINDS = ("impression", "click", "play", "pause", "ping", "complete", "like", "dislike", "hide", "follow")
@@ -362,54 +359,3 @@ def test_pings_that_are_sent_again_change_nothing_but_their_number() -> None:
     assert after.counts == {"ping": 2 * len(kept)}
     for name in ("positions", "done", "session", "recent", "at", "pleased", "screens", "hours", "voted"):
         assert getattr(after, name) == getattr(before, name)
-
-
-def visits(regions: list[str], apart_s: float) -> list[WeightedEvent]:
-    """Of an item from these regions, each by somebody who comes for the first time."""
-    made = [event(f"e{n}", "play", LANDMARK + n * apart_s, region=region) for n, region in enumerate(regions)]
-    return [
-        one for n, e in enumerate(made) for one in deduplicate_and_fold(NONE, [LoggedEvent("t/0", n, e)]).new_events
-    ]
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from(["", "cn", *(f"cn.p{n % 3}.c{n}" for n in range(12)), "us"]), max_size=80), st.data())
-def test_of_an_items_regions_the_lightest_leave_in_bulk_and_the_rest_is_exact(
-    regions: list[str], data: st.DataObject
-) -> None:
-    """Beside a plain count: nothing is lost before there are too many, of a region that is cut no more than what the
-    lightest that stays has; and no batch and no state that was bytes in between makes a difference."""
-    most, spare = 6, 3
-    events = visits(regions, DAY_S)
-    exact, held = dict[str, float](), dict[str, float]()
-    for one in events:
-        worth = sum(vote[2] for vote in one.votes if vote[1] == "visit") * forward_weight(one.event.at)
-        for place in roll_up(one.event.region):
-            exact[place], held[place] = exact.get(place, 0.0) + worth, held.get(place, 0.0) + worth
-        if len(held) > most + spare:
-            lightest = sorted(held, key=lambda place: (-held[place], place))[most:]
-            bound = min(visits for place, visits in held.items() if place not in lightest)
-            assert all(held.pop(place) <= bound for place in lightest)
-    cut = data.draw(st.integers(0, len(events)))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("features.state.item_fold.REGIONS_MAX", most)
-        patched.setattr("features.state.item_fold.REGIONS_SPARE", spare)
-        at_once = fold_item(ItemState("a"), events)
-        first = decode_item(encode_item(fold_item(ItemState("a"), events[:cut])))
-        assert encode_item(fold_item(first, events[cut:])) == encode_item(at_once)
-    assert at_once.regions == held
-    assert len(exact) > most + spare or held == exact
-    assert all(held[place] <= exact[place] for place in held)
-
-
-def test_a_region_that_comes_late_has_time_to_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the item has all the regions that it tells apart, and more of them come by all the time."""
-    monkeypatch.setattr("features.state.item_fold.REGIONS_MAX", 30)
-    monkeypatch.setattr("features.state.item_fold.REGIONS_SPARE", 10)
-    said = [f"r{n}" for n in range(30)] * 2 + [r for n in range(100) for r in ("late", f"once{n}")]
-    state = fold_item(ItemState("a"), visits(said, 0.0))
-    assert state.regions["late"] > 99.5 * state.regions["r0"] / 2
-
-
-def test_an_item_tells_the_counties_of_a_large_country_apart() -> None:
-    assert REGIONS_MAX >= 3200 + 31 + 1

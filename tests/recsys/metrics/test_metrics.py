@@ -122,13 +122,13 @@ def test_value_against_unguided_is_a_ratio_of_sums(catalog: Catalog) -> None:
 
 
 def test_controls_are_counted_on_the_pages_where_they_were_in_force(catalog: Catalog) -> None:
-    fates = [
+    outcomes = [
         ControlOutcome("a", "met"),
         ControlOutcome("a", "relaxed", 2, 0.5),
         ControlOutcome("a", "infeasible", 1),
         ControlOutcome("b", "active", 0, 0.1),
     ]
-    said = control_measures([seen(catalog, [1], fates=(fate,)) for fate in fates])
+    said = control_measures([seen(catalog, [1], outcomes=(outcome,)) for outcome in outcomes])
     assert said["a"] == pytest.approx(
         {"pages": 3, "satisfied": 1 / 3, "relaxed": 1 / 3, "infeasible": 1 / 3, "price": 1 / 6}
     )

@@ -28,15 +28,15 @@ POLICY = f"""
 outlet: cn.zj
 controls:
   - {{id: public, action: quota, where: {{label: public-service}}, at_least: 0.3, prefixes: every, enforcement: legal}}
-  - {{id: few, action: exposure_target, where: {{item: [i55, i56]}}, impressions: 500, from: {SINCE}, by: {BY},
+  - {{id: few, action: exposure_target, where: {{item: [i55, i56]}}, impressions: 500, from: {SINCE}, until: {BY},
       commitment: guaranteed, last_resort: 0.1}}
-  - {{id: music, action: exposure_target, where: {{label: music}}, share: 0.2, from: {SINCE}, by: {BY},
+  - {{id: music, action: exposure_target, where: {{label: music}}, share: 0.2, from: {SINCE}, until: {BY},
       frequency_cap: {{impressions: 2, per: day}}}}
   - {{id: less-news, action: exposure_target, where: {{label: news}}, share: 0.1, bound: at_most, from: {SINCE},
-      by: {BY}}}
+      until: {BY}}}
   - {{id: tomorrow, action: exposure_target, where: {{label: film}}, share: 0.9, from: {BY},
-      by: 2027-01-01T00:00:00Z}}
-  - {{id: tv-only, action: exposure_target, where: {{label: film}}, share: 0.9, from: {SINCE}, by: {BY},
+      until: 2027-01-01T00:00:00Z}}
+  - {{id: tv-only, action: exposure_target, where: {{label: film}}, share: 0.9, from: {SINCE}, until: {BY},
       on: {{screens: [tv]}}}}
 """
 QUERY = Query("r", "v", Placement("cn.zj", Screen.MOBILE, Surface.HOME), "cn.zj.hz", NOW.timestamp(), slots=12, seed=1)
@@ -155,7 +155,7 @@ def test_a_parents_firm_target_keeps_key_amount_credit_and_cap_on_its_childs_pag
     said = f"""
 outlet: OUTLET
 controls:
-  - {{id: hh, action: exposure_target, where: {{label: music}}, impressions: AMOUNT, from: {SINCE}, by: {BY},
+  - {{id: hh, action: exposure_target, where: {{label: music}}, impressions: AMOUNT, from: {SINCE}, until: {BY},
       enforcement: mandatory, frequency_cap: {{impressions: 2, per: day}}}}
 """
     high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "500"))

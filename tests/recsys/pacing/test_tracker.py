@@ -25,6 +25,11 @@ PER_S = 10.0  # attention
 WHOLE = PER_S * DAY_S
 
 
+def words(standing: DeliveryStatus) -> str:
+    """How a target stands, in English."""
+    return str(describe(standing))
+
+
 def target(**more: Any) -> ExposureTarget:
     said = {
         "id": "t",
@@ -32,7 +37,7 @@ def target(**more: Any) -> ExposureTarget:
         "where": {"label": "x"},
         "impressions": 100_000,
         "from": datetime.fromtimestamp(0, UTC),
-        "by": datetime.fromtimestamp(DAY_S, UTC),
+        "until": datetime.fromtimestamp(DAY_S, UTC),
         **more,
     }
     return ExposureTarget.model_validate(said)
@@ -88,30 +93,31 @@ def test_a_reachable_target_is_reached_on_plan(more: dict[str, Any], traffic: fl
     assert status(fresh) == "unknown yet", "nothing was seen that could be on plan"
     assert status(replace(fresh, delivered=1.0)) == "on plan"
     end = day.until(DAY_S)
-    over = 0.1 if more.get("plan") == "frontloaded" else 0.02  # in front, what comes by itself in the end comes on top
+    # frontloaded: what comes by itself in the end comes on top
+    over = 0.1 if more.get("pacing") == "frontloaded" else 0.02
     assert end.amount * 0.98 <= end.delivered <= end.amount * (1 + over)
     assert status(end) == "over"
-    assert "reached" in describe(end)
+    assert "reached" in words(end)
     assert end.pacing_error < 0.025
 
 
 def test_a_cap_holds_and_pushes_down() -> None:
     day = Day(target(bound="at_most", impressions=80_000), answering(0.12, -0.4))
     assert day.until(DAY_S).delivered <= 80_000 * 1.02
-    assert "kept" in describe(day.until(DAY_S + 200))
+    assert "kept" in words(day.until(DAY_S + 200))
 
 
 def test_what_cannot_be_delivered_is_said_and_the_price_stays_at_its_limit() -> None:
     day = Day(target(max_price=0.3), answering(0.03, 0.05))
     stands = day.until(DAY_S / 2)
     assert (stands.price, status(stands)) == (0.3, "cannot deliver")
-    assert describe(stands).startswith("cannot deliver: expected 3")
+    assert words(stands).startswith("cannot deliver: expected 3")
     assert stands.outlook.low <= 0.045 * WHOLE / 100_000 <= stands.outlook.high + 0.01
     assert stands.outlook.at_risk(stands.amount) > 50_000
     assert not stands.last_resort
-    last = Day(target(max_price=0.3, logic="guaranteed", last_resort=2), answering(0.03, 0.05)).until(DAY_S / 2)
+    last = Day(target(max_price=0.3, commitment="guaranteed", last_resort=2), answering(0.03, 0.05)).until(DAY_S / 2)
     assert last.last_resort
-    assert "last resort" in describe(last)
+    assert "last resort" in words(last)
 
 
 def test_a_pause_costs_nothing_and_a_resumption_plans_the_rest_anew() -> None:
@@ -254,7 +260,7 @@ def test_silent_counters_freeze_the_price_raise_the_alarm_and_are_made_up_for() 
     moment = len(day.course)
     silent = day.until(DAY_S * 0.6, counting=False)
     assert status(silent) == "counters silent"
-    assert "min" in describe(silent)
+    assert "min" in words(silent)
     prices = [before, *(one.price for one in day.course[moment:])]
     assert prices[1:6] == [before] * 5
     assert max(abs(a - b) for a, b in pairwise(prices)) < 0.02
@@ -280,7 +286,7 @@ def test_two_processes_and_a_restart_are_as_one() -> None:
 
 def test_day_parts_are_kept_to() -> None:
     parts = {"00:00-12:00": 0.2, "12:00-24:00": 0.8}
-    day = Day(target(plan="by_day_part", day_parts=parts), answering(0.02, 0.6))
+    day = Day(target(pacing="by_day_part", day_parts=parts), answering(0.02, 0.6))
     assert day.until(DAY_S / 2).delivered == pytest.approx(20_000, rel=0.1)
     assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
 
@@ -302,7 +308,7 @@ def test_what_was_delivered_stays_delivered_in_every_outlook(seed: int) -> None:
 def test_ahead_of_and_behind_a_plan(planned: float, side: str) -> None:
     half = Day(target(), AUDIENCE).until(DAY_S / 2)
     off = replace(half, delivered=50_000.0, planned=planned, outlook=Projection(1.0, 0.9, 1.1, False))
-    assert describe(off) == f"{side.split()[0]}: 10.0% of the amount {side} its plan"
+    assert words(off) == f"{side.split()[0]}: 10.0% of the amount {side} its plan"
 
 
 def test_a_share_is_reached_only_when_nothing_can_undo_it_any_more() -> None:
@@ -311,14 +317,14 @@ def test_a_share_is_reached_only_when_nothing_can_undo_it_any_more() -> None:
     early = day.until(0.27 * DAY_S)
     assert early.delivered >= early.amount, "as far as the traffic is foreseen"
     assert status(early) == "ahead"
-    assert describe(early).endswith("; 40.0% of all attention so far")
+    assert words(early).endswith("; 40.0% of all attention so far")
     assert early.share_so_far == pytest.approx(0.4)
     day.share, day.traffic = (lambda price: 0.0), 8.0  # an event, without a slot for them
     late = day.until(DAY_S - 600)
     assert (late.share_so_far or 0) < 0.1
     assert status(late) in ("behind", "cannot deliver")
     assert "reached" not in {status(stands) for stands in day.course}
-    assert "short" in describe(day.until(DAY_S + 600))
+    assert "short" in words(day.until(DAY_S + 600))
     counted = Day(target(impressions=10_000), lambda price: 0.4).until(0.27 * DAY_S)
     assert status(counted) == "reached"
 
@@ -327,12 +333,12 @@ def test_a_share_on_plan_says_what_it_has() -> None:
     asked = 100_000 / WHOLE
     half = Day(target(impressions=None, share=asked), AUDIENCE).until(DAY_S / 2)
     assert (
-        describe(half)
-        == f"on plan: {half.share_so_far:.1%} of all attention so far, at least 11.6% asked by the deadline"
+        words(half)
+        == f"on plan: {half.share_so_far:.1%} of all attention so far, at least 11.6% required by the deadline"
     )
     assert half.share == asked
     cap = Day(target(impressions=None, share=0.06, bound="at_most"), answering(0.06, -0.4)).until(DAY_S / 2)
-    assert "at most 6.0% asked" in describe(cap)
+    assert "at most 6.0% allowed" in words(cap)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -342,7 +348,7 @@ def test_status_and_forecast_do_not_contradict_each_other(seed: int) -> None:
     amount = {"impressions": None, "share": 0.12} if seed % 2 else {"impressions": int(random.integers(9_000, 150_000))}
     cap = {"bound": "at_most"} if seed % 4 > 1 else {}
     base, per_unit = random.random() * 0.25, random.random()
-    asked = target(**amount, **cap, plan=("even", "asap")[seed % 3 == 0] if not cap else "even")
+    asked = target(**amount, **cap, pacing=("even", "asap")[seed % 3 == 0] if not cap else "even")
     day = Day(asked, answering(base, -per_unit if cap else per_unit), traffic=0.6 + random.random())
     day.until(DAY_S + 600, step_s=300.0)
     first = advance(asked, PacingState.begin(asked, 0.0), DeliveryCounts(), Forecast.flat(PER_S), 0.0)[1]

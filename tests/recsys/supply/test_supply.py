@@ -163,7 +163,13 @@ def dispersed(at_least: int, providers: int) -> ServingSnapshot:
     films += [film(f"b{n}", 1 + n / 10, ["public"], f"t{n % 5}", "p", "s", "cn") for n in range(100)]
     films += [film(f"c{n}", 300 + n, ["public"], f"t{n % 5}", f"p{n}", "s", "cn") for n in range(providers)]
     catalog = Catalog.of(films)
-    floor = {"id": "floor", "action": "quota", "where": {"label": "public"}, "at_least": at_least, "enforcement": "legal"}
+    floor = {
+        "id": "floor",
+        "action": "quota",
+        "where": {"label": "public"},
+        "at_least": at_least,
+        "enforcement": "legal",
+    }
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2, "enforcement": "mandatory"}
     return ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), None, policy_of([floor, cap], catalog))
 
@@ -205,7 +211,9 @@ def test_candidates_of_one_kind_are_seen_before_a_page_is_looked_for() -> None:
     assert [line.by for line in page.receipt.controls] == [0]
     assert stages(page).count(EXPANDED_SUPPLY) == stages(page).count("rank") == 1
     assert stages(page).index(EXPANDED_SUPPLY) < stages(page).index("rank")
-    wish = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap | {"enforcement": "preferred"}], catalog))
+    wish = ServingSnapshot.of(
+        catalog, ItemStats.empty(300), None, policy_of([cap | {"enforcement": "preferred"}], catalog)
+    )
     assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10), None, wish))
     assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10, guided=False), None, world))
 

@@ -128,7 +128,8 @@ def test_the_console_says_everything_in_both_languages() -> None:
     used = set(re.findall(r'data-word="(\w+)"', page))
     for name in CONSOLE:
         used |= set(re.findall(r'(?:say\.)?word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
-    used |= {f"hardness_{one}" for one in get_args(Enforcement)} | set(get_args(Status)) | set(get_args(ReceiptStatus))
+    used |= {f"enforcement_{one}" for one in get_args(Enforcement)}
+    used |= set(get_args(Status)) | set(get_args(ReceiptStatus))
     kinds = {"screen": Screen, "surface": Surface, "kind": KINDS, "of": get_args(Attribute), "level": get_args(Level)}
     kinds |= {"action": ("boost", "block", "pin", "quota", "cap", "spacing", "exposure_target"), "day": DAYS}
     used |= {f"{kind}_{one}" for kind, all_of_it in kinds.items() for one in all_of_it}

@@ -70,7 +70,7 @@ def test_yaml_says_what_it_is_based_on_in_the_query_and_nothing_there_is_dropped
     assert "version 1 is newer than 0" in late.json()["detail"]
     assert send("author=Bo&base_version=99").status_code == 409
     assert send("author=Bo&base_version=-1").json()["findings"][0]["where"] == "query.base_version"
-    for query, told in (("nonsense=1", "no query 'nonsense'"), ("autor=Bo", "did you mean 'author'")):
+    for query, told in (("nonsense=1", "no query parameter 'nonsense'"), ("autor=Bo", "did you mean 'author'")):
         refused = send(query)
         assert refused.status_code == 422
         assert told in refused.json()["findings"][0]["message"]
@@ -84,6 +84,7 @@ def test_of_two_editors_the_second_is_told_of_the_first(service) -> None:
     post(service, "draft", {"text": TEXT, "author": "Lin", "base_version": 0}, status=201)
     second = post(service, "draft", {"text": TEXT, "author": "Bo", "base_version": 0}, status=409)
     assert "version 1 is newer than 0" in second["detail"]
+    assert (second["code"], second["params"]["newest"], second["params"]["base"]) == ("version_outdated", 1, 0)
     post(service, "publish", {"version": 1, "author": "Lin"}, status=200)
     late = post(service, "publish", {"version": 1, "author": "Bo", "base_version": 0}, status=409)
     assert late["type"] == "urn:mainstay:problem:conflict"
@@ -98,7 +99,7 @@ def test_a_policy_that_cannot_be_read_is_refused_at_its_fields(shared) -> None:
     other = post(shared, "draft", {"text": "outlet: cn.js\n", "author": "Lin"}, status=422)
     assert "cn.js" in other["findings"][0]["message"]
     both = post(shared, "draft", {"text": TEXT, "policy": {}, "author": "Lin"}, status=422)
-    assert "one of both" in both["findings"][0]["message"]
+    assert "either `text`" in both["findings"][0]["message"]
     nobody = post(shared, "draft", {"text": TEXT, "author": ""}, status=422)
     assert nobody["findings"][0]["where"] == "body.author"
     assert shared.services.control.history("cn.zj") == []
@@ -179,7 +180,7 @@ def test_what_no_page_could_be_made_under_is_neither_saved_nor_published(service
     for odd in ("\\ud800", "\\u0000"):
         text = f'{{"outlet": "cn.zj", "note": "{odd}"}}'
         (told,) = post(service, "draft", {"text": text, "author": "Lin"}, status=422)["findings"]
-        assert (told["where"], "cannot stand in a policy" in told["message"]) == ("note", True)
+        assert (told["where"], "is not allowed in a policy" in told["message"]) == ("note", True)
     said = post(service, "draft", {"policy": {"outlet": "cn.zj", "note": "\0"}, "author": "Lin"}, status=422)
     assert said["findings"][0]["where"] == "note"
     assert service.services.control.history("cn.zj") == []

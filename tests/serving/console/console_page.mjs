@@ -34,7 +34,7 @@ const line = (id, price, how = "estimate") => ({ id, play_equivalents: price, ho
 const receipt = {
   proven: true, utility: 0.3, utility_without: 0.4, expected_plays: 0.21, expected_plays_without: 0.25, value: 0.5, gap: 0, price: [line("floor", 0.0071), line("cap", 0), line("lead", 4e-6, "resolved")],
   controls: ["floor", "cap", "lead"].map((id) => ({
-    id, action: "quota", origin: id === "lead" ? "cn.zj" : "cn", enforcement: "legal", status: "met", reason: "held", achieved: 1, achieved_first: null,
+    id, action: "quota", origin: id === "lead" ? "cn.zj" : "cn", enforcement: "legal", status: "met", reason: { code: "text", params: { text: "held" }, message: "held" }, achieved: 1, achieved_first: null,
     required: { at_least: id === "lead" ? null : 2, at_most: null, slot: id === "lead" ? 1 : null },
   })),
 };
@@ -45,11 +45,12 @@ const trail = [
   { action: "policy.publish", subject: "cn", detail: { instead_of: 0, version: 1 } },
 ].map((row, n) => ({ seq: n, at: "2026-01-01T00:00:00Z", actor: "demo", hash: "0123456789", ...row }));
 let versions = [version(3, "li"), version(2, "wang", { state: "published", active: true })];
-const findings = () => [{ level: "warning", where: "controls[0]", message: "a floor of 0 asks for nothing" }];
+const findings = () => [{ level: "warning", where: "controls[0]", code: "floor_zero", params: {}, message: "a minimum of 0 has no effect" }];
 const reply = (body, status = 200) => ({ ok: status < 400, status, json: async () => body });
 
 globalThis.fetch = async (path, asked = {}) => {
-  if (path.endsWith("wording.zh.json")) return reply(JSON.parse(readFileSync(`${directory}/wording.zh.json`, "utf8")));
+  if (path.endsWith("messages.en.json")) return reply(english);
+  if (path.endsWith("messages.zh.json")) return reply(JSON.parse(readFileSync(`${directory}/messages.zh.json`, "utf8")));
   if (path.endsWith("/effective")) return reply({ effective: { version: "cn@2", weights: {}, controls: pins } });
   if (path.includes("/history?")) return reply({ versions, next_page_token: null });
   if (path.endsWith("/lint")) return reply({ findings: findings() });
@@ -64,6 +65,8 @@ globalThis.fetch = async (path, asked = {}) => {
   return reply({ findings: findings(), version: versions[0] });
 };
 
+const { figures, messages, english } = JSON.parse(readFileSync(0, "utf8"));
+const unknown = { code: "new_code", params: {}, message: "unknown to the catalogue" };
 $("author").value = "me";
 const { check, retell, save, showPolicy } = await import(`${directory}/policy.js`);
 const { say, learn } = await import(`${directory}/language.js`);
@@ -73,7 +76,7 @@ const { equivalents, zoned } = await import(`${directory}/core.js`);
 const said = {};
 const stands = () => [$("base").textContent, $("newer").textContent, sent && sent.base_version];
 
-const { figures, texts } = JSON.parse(readFileSync(0, "utf8"));
+await learn();
 say.know(outlets);
 
 await showPolicy("cn");
@@ -95,13 +98,14 @@ said.later = stands();
 
 await check();
 said.english = $("findings").textContent;
+said.messages_in_english = [...messages, unknown].map((one) => say.told(one));
 say.language = "zh";
 await learn();
 retell();
 said.chinese = $("findings").textContent;
-said.texts = texts.map((text) => say.told(text));
+said.messages_in_chinese = [...messages, unknown].map((one) => say.told(one));
 
-const course = (by) => courseChart({ course: [], since: "2026-01-01T00:00:00Z", by, amount: 1, delivered: 0, planned: 0, progress: 0, says: "" }, 900).textContent;
+const course = (by) => courseChart({ course: [], since: "2026-01-01T00:00:00Z", by, amount: 1, delivered: 0, planned: 0, progress: 0, says: null }, 900).textContent;
 said.time = zoned("2026-10-01T00:00:00Z");
 said.charts = [course("2026-06-01T00:00:00Z"), course("2030-01-01T00:00:00Z")];
 

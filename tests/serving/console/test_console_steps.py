@@ -13,17 +13,29 @@ from typing import Any
 import pytest
 
 import serving.console
-from tests.serving.console.test_console_words import PAIRS, in_chinese
+from recsys.messages import ENGLISH, message, render
+from tests.serving.console.test_console_words import CHINESE
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node")
-TEXTS = [
-    *(re.sub(r"\{\w+[*!=]?\}", "'x'", english) for english, _ in PAIRS),
-    "there is no action 'shar'; there are boost, block, pin",
-    "cannot be kept on tv home in cn: it asks for 9 of 8 slots; nor on web hot of cn.zj in cn (3 too few), "
-    "on car list in cn.js (2 too many of one topic together) and in 6 more places",
+_PAGE = message("page_of_outlet", screen="tv", surface="home", outlet="cn.zj.hz", region="cn.zj")
+MESSAGES = [
+    message("weight_zero"),
+    message("action_unknown", action="shar", options=["boost", "block", "pin"]),
+    message("not_an_option", options=["a", "b"], but=message("not_value", value="c")),
+    message("not_a_number", but=message("not_value", value=3)),
+    message("weight_too_large", most=0.123456, worth=12, usual=0.0123),
+    message("floor_above_cap", minimum=0.8, maximum=3),
+    message("target_unreachable", attention=1234567.8, items=1, most=99.4, required=100000),
+    message("target_behind", lag=0.0123, so_far=message("target_so_far", share=0.25)),
+    message("target_on_plan", share=0.421, planned=1),
+    message(
+        "nor_on_pages",
+        pages=[message("page_amiss", page=_PAGE, amiss=message("items_missing", count=3))] * 2,
+        more=None,
+    ),
+    message("text", text="a text of somebody else"),
 ]
-
 FIGURES = [sign * digit * 10.0**-power for sign in (1, -1) for digit in (1, 4.9, 5.1, 7) for power in range(8)] + [0.0]
 
 
@@ -37,7 +49,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Any:
     command = [str(NODE), str(Path(__file__).with_name("console_page.mjs")), str(there)]
     done = subprocess.run(
         command,
-        input=json.dumps({"texts": TEXTS, "figures": FIGURES}),
+        input=json.dumps(
+            {"messages": [said.model_dump() for said in MESSAGES], "english": ENGLISH, "figures": FIGURES}
+        ),
         env={**os.environ, "TZ": "Asia/Kolkata"},
         capture_output=True,
         text=True,
@@ -61,13 +75,18 @@ def test_only_versions_that_the_editor_was_told_of_are_passed_over(said: Any) ->
 
 def test_findings_change_their_language_with_the_console(said: Any) -> None:
     assert said["english"].startswith("Warnings")
-    assert said["english"].endswith("a floor of 0 asks for nothing")
+    assert said["english"].endswith("a minimum of 0 has no effect")
     assert said["chinese"].startswith("警告")
-    assert said["chinese"].endswith("下限 0 没有要求任何东西")
+    assert said["chinese"].endswith("下限 0 不起作用")
 
 
-def test_the_console_reads_templates_as_these_tests_do(said: Any) -> None:
-    assert said["texts"] == [in_chinese(text) for text in TEXTS]
+def test_the_console_renders_messages_as_python_does(said: Any) -> None:
+    assert said["messages_in_english"] == [*map(str, MESSAGES), "unknown to the catalogue"]
+    chinese = [render(one, CHINESE) for one in MESSAGES]
+    terms = {"tv": "电视", "home": "首页"}
+    for name, word in terms.items():
+        chinese = [text.replace(name, word) for text in chinese]
+    assert said["messages_in_chinese"] == [*chinese, "unknown to the catalogue"]
 
 
 def test_deadlines_say_their_offset_and_long_charts_their_year(said: Any) -> None:

@@ -41,4 +41,4 @@ def test_a_receipt_cuts_no_id(width: int) -> None:
         assert any(name in line for line in lines)
     if width >= 80:
         row = next(line for line in lines if IDS[1] in line)
-        assert " ".join(row.split()) == "public-service-floor cn.zj.hz editorial ≤ 2 in 3 2 impossible < 0.0001"
+        assert " ".join(row.split()) == "public-service-floor cn.zj.hz editorial ≤ 2 in 3 2 infeasible < 0.0001"

@@ -47,7 +47,7 @@ class Process:
         since = datetime.fromtimestamp(START, UTC).isoformat()
         policy = parse_policy(
             f"outlet: cn\ncontrols: [{{id: {name}, action: exposure_target, where: {{item: i1}}, impressions: 1000, "
-            f"from: {since}, by: {by}{more}}}]"
+            f"from: {since}, until: {by}{more}}}]"
         )
         item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": since})
         catalog = Catalog.of([item])
@@ -283,7 +283,7 @@ def test_a_target_that_a_child_says_too_is_pursued_for_each_of_both_and_under_it
     by = datetime.fromtimestamp(START + 86_400, UTC).isoformat()
     said = (
         "outlet: OUTLET\ncontrols: [{id: hh, action: exposure_target, where: {item: i1}, impressions: AMOUNT, "
-        f"by: {by}, enforcement: mandatory}}]"
+        f"until: {by}, enforcement: mandatory}}]"
     )
     high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "1000"))
     low = parse_policy(said.replace("OUTLET", "cn.zj").replace("AMOUNT", "2000"))

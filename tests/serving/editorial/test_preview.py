@@ -64,7 +64,7 @@ def test_without_log_and_memory_requests_are_made_up_and_said_to_be(here) -> Non
     assert "not causal" in report["caveat"]
     controls = {line["id"]: line for line in report["controls"]}
     assert controls["none-such"]["kept_after"] == 0
-    assert controls["none-such"]["impossible_after"] == 8
+    assert controls["none-such"]["infeasible_after"] == 8
     assert report["gave_way_after"] == 1
     shares = {row["name"]: row for row in report["labels"]}
     assert shares["public-service"]["after"] > shares["public-service"]["before"]
@@ -264,7 +264,7 @@ def test_a_preview_whose_work_ends_early_says_that_it_failed(here, monkeypatch: 
     monkeypatch.setattr(crew, "run", lambda study, tasks, stopped: run(study, list(tasks)[:12], stopped))
     last = preview(here, text=LIGHT)[-1]
     assert last["phase"] == "failed"
-    assert "before all of it" in last["detail"]
+    assert "before all of it" in last["detail"]["message"]
 
 
 def test_a_preview_may_be_collected_while_the_next_is_admitted(here) -> None:

@@ -27,7 +27,7 @@ def said(**more: Any) -> str:
         "where": {"item": ["item-59"]},
         "impressions": 400,
         "from": (now - timedelta(minutes=10)).isoformat(),
-        "by": (now + timedelta(minutes=10)).isoformat(),
+        "until": (now + timedelta(minutes=10)).isoformat(),
         **more,
     }
     return json.dumps({"outlet": "cn", "controls": [target]})
@@ -130,7 +130,7 @@ def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None
     assert order(service, "stop").status_code == 204
     until(lambda: target(service)["status"] == "stopped", within_s=3)
     refused = order(service, "resume")
-    assert (refused.status_code, "for good" in refused.json()["detail"]) == (422, True)
+    assert (refused.status_code, "permanently" in refused.json()["detail"]) == (422, True)
     rows = service.http.get("/v1/audit?page_size=1000").json()["entries"]
     done = [(row["action"], row["actor"], row["subject"]) for row in rows if row["action"].startswith("target")]
     assert done == [(f"target.{what}", "Lin Yue", "cn/harvest") for what in ("pause", "amount", "resume", "stop")]
@@ -141,7 +141,7 @@ def test_orders_are_in_force_and_on_the_record(service, audience, until) -> None
 def test_an_amount_that_is_none_is_refused(service, amount) -> None:
     service.publish("cn", said())
     service.services.targets.step()
-    for what, more in (("amount", ""), ("clone", ', "id": "next", "by": "2099-01-01T00:00:00Z"')):
+    for what, more in (("amount", ""), ("clone", ', "id": "next", "until": "2099-01-01T00:00:00Z"')):
         body = f'{{"author": "x", "amount": {amount}{more}}}'
         headers = {"content-type": "application/json"}
         answer = service.http.post(f"/v1/targets/cn/harvest/{what}", content=body, headers=headers)
@@ -159,7 +159,7 @@ def test_an_amount_that_is_none_is_refused(service, amount) -> None:
 def test_a_clone_that_cannot_be_is_refused_in_words(service, more) -> None:
     service.publish("cn", said())
     service.services.targets.step()
-    answer = order(service, "clone", **{"id": "next", "by": "2099-01-01T00:00:00Z", **more})
+    answer = order(service, "clone", **{"id": "next", "until": "2099-01-01T00:00:00Z", **more})
     assert answer.status_code == 422, answer.text
     assert answer.json()["findings"], answer.text
 
@@ -186,9 +186,9 @@ def test_a_clone_asks_for_what_the_first_asks_for_by_now(service, until) -> None
     service.services.targets.step()
     assert order(service, "amount", amount=2500).status_code == 204
     until(lambda: target(service)["amount"] == 2500, within_s=3)
-    made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00Z").json()
+    made = order(service, "clone", id="harvest-2", until="2099-06-01T00:00:00Z").json()
     assert parse_policy(made["version"]["text"]).controls[-1].impressions == 2500  # type: ignore[union-attr]
-    made = order(service, "clone", id="harvest-3", by="2099-06-01T00:00:00Z", amount=70).json()
+    made = order(service, "clone", id="harvest-3", until="2099-06-01T00:00:00Z", amount=70).json()
     assert parse_policy(made["version"]["text"]).controls[-1].impressions == 70  # type: ignore[union-attr]
 
 
@@ -203,7 +203,7 @@ controls:
     action: exposure_target
     where: {item: [item-59]}
     share: 2 %           # of all attention
-    by: 2099-01-01T00:00:00Z
+    until: 2099-01-01T00:00:00Z
     note: |
       two lines
       of it
@@ -215,7 +215,7 @@ weights: {public_value: 0.002}
 def test_a_clone_leaves_the_editors_text_as_it_is(service) -> None:
     service.publish("cn", YAML)
     service.services.targets.step()
-    made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00+08:00").json()
+    made = order(service, "clone", id="harvest-2", until="2099-06-01T00:00:00+08:00").json()
     text = made["version"]["text"]
     kept = text.splitlines()
     [new] = [line for line in kept if "harvest-2" in line]
@@ -224,7 +224,7 @@ def test_a_clone_leaves_the_editors_text_as_it_is(service) -> None:
     assert text.index("of it") < text.index("harvest-2") < text.index("# the end")
     second = parse_policy(text).controls[-1]
     assert (second.id, second.share, second.like) == ("harvest-2", 0.02, "harvest")  # type: ignore[union-attr]
-    assert not [finding for finding in made["findings"] if "written anew" in finding["message"]]
+    assert not [finding for finding in made["findings"] if "rewritten" in finding["message"]]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_clone_that_cannot_keep_the_text_says_so(service, monkeypatch) -> None
     )
     service.publish("cn", YAML)
     service.services.targets.step()
-    made = order(service, "clone", id="harvest-2", by="2099-06-01T00:00:00+08:00").json()
+    made = order(service, "clone", id="harvest-2", until="2099-06-01T00:00:00+08:00").json()
     assert [c["id"] for c in json.loads(made["version"]["text"])["controls"]] == ["one-topic", "harvest", "harvest-2"]
     assert "without the comments" in made["findings"][-1]["message"]
 

@@ -46,7 +46,13 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
     told = json.loads(printed.splitlines()[-1])
     groups = told["groups"]
     assert groups["group"] == ["cn.zj-mobile-home"]
-    for measure in ("pages", "value_against_unguided", "exposure_gini_outlets", "concentration_index", "radio_representation"):
+    for measure in (
+        "pages",
+        "value_against_unguided",
+        "exposure_gini_outlets",
+        "concentration_index",
+        "radio_representation",
+    ):
         assert groups[measure][0] == pytest.approx(said[here.format(measure)], abs=1e-5), measure
     assert 0 <= groups["miscalibration_history"][0] <= 1
     assert told["controls"]["floor"]["satisfied"] == pytest.approx(sum(kept) / 20)

@@ -357,7 +357,7 @@ def test_a_region_that_reads_like_none_is_told_in_words(shared) -> None:
     answer = shared.http.post("/v1/placements/cn.zj-mobile-home:recommend", json=body)
     [finding] = answer.json()["findings"]
     assert finding["where"] == "body.region"
-    assert "parted by dots, such as cn.zj.hz" in finding["message"]
+    assert "separated by dots, such as cn.zj.hz" in finding["message"]
 
 
 def test_the_root_names_the_doors(shared) -> None:

@@ -1,8 +1,9 @@
 """Ready sets of controls for public rules, one YAML file each; a policy takes one up by `profile: NAME`.
 
 A profile is data: adding one needs a file in this folder and no code. The files are read at the edge
-(`serving.snapshot.profiles`), since this floor reads none. What page controls cannot express stands in `duties`, with who keeps
-it: the engine, the request, the catalogue or the organisation. Profiles are our reading of the rules, not legal advice.
+(`serving.snapshot.profiles`), since this floor reads none. What page controls cannot express stands in `duties`, with
+who keeps it: the engine, the request, the catalogue or the organisation. Profiles are our reading of the rules, not
+legal advice.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from recsys.domain.catalog import Label
 from recsys.domain.errors import PolicyError
 from recsys.guidance.policy.controls import Control, PolicyModel
 from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_document
+from recsys.messages import InvalidValue, message
 
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
 
@@ -47,7 +49,7 @@ class Profile(PolicyModel):
     def _refers_to_law(self) -> Profile:
         for place, control in enumerate(self.controls):
             if not control.legal_ref:
-                raise ValueError(f"controls[{place}]: {control.id!r} needs a legal_ref")
+                raise InvalidValue(message("legal_ref_missing", place=place, id=control.id))
         return self
 
     @property
@@ -65,4 +67,4 @@ def parse_profile(text: str) -> Profile:
     try:
         return Profile.model_validate(read_document(text))
     except ValidationError as error:
-        raise PolicyError("the profile cannot be read", findings_of(error)) from error
+        raise PolicyError(message("profile_unreadable"), findings_of(error)) from error

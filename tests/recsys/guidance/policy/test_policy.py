@@ -48,34 +48,34 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
 @pytest.mark.parametrize(
     ("text", "where", "word"),
     [
-        ("outlet: cn\noutlet: cn", "line 2", "said twice"),
-        ('{"outlet": "cn", "outlet": "cn"}', "outlet", "said twice"),
-        ("outlet: cn\nweights: {a: 0.1, a: 0.2}", "line 2", "said twice"),
+        ("outlet: cn\noutlet: cn", "line 2", "given twice"),
+        ('{"outlet": "cn", "outlet": "cn"}', "outlet", "given twice"),
+        ("outlet: cn\nweights: {a: 0.1, a: 0.2}", "line 2", "given twice"),
         ("a: &x [1]\nb: *x", "line 2", "aliases"),
-        ("outlet: [", "line 1", "expected"),
+        ("outlet: [", "line 1", "is not closed"),
         ('{"outlet": "cn",}', "line 1", "property name"),
         ("outlet: cn\nweights: {a: 0.1\n\n\n", "line 2", "the { opened here is not closed"),
         ("outlet: cn\ncontrols: [{id: a}\n\n", "line 2", "the [ opened here is not closed"),
         ("outlet: cn\nweights: {a: 0,01}", "weights", "written with a point: 0.01"),
         ("outlet: cn\nweights:\n  a: 0,01", "weights.a", "written with a point: 0.01, not 0,01"),
         (CONTROL % "action: quota, where: {label: x}, at_least: 0,2", "controls[0]", "written with a point"),
-        (CONTROL % "action: exposure_target, where: {label: x}, share: nan%, by: 2030-01-01T00:00:00Z",
+        (CONTROL % "action: exposure_target, where: {label: x}, share: nan%, until: 2030-01-01T00:00:00Z",
          "controls[0].share", "number"),
         ("", "", "outlet and controls"),
         ("outlet: CN", "outlet", "lower-case"),
-        ("outlet: cn\nprofil: x", "profil", "no such field"),
-        ("outlet: cn\nweights: {x: 3}", "weights.x", "less than or equal to 1"),
-        (CONTROL % "action: exposure_target, impressions: 5", "controls[0].by", "is missing"),
+        ("outlet: cn\nprofil: x", "profil", "unknown field"),
+        ("outlet: cn\nweights: {x: 3}", "weights.x", "at most 1"),
+        (CONTROL % "action: exposure_target, impressions: 5", "controls[0].until", "is missing"),
         (CONTROL % "action: shout", "controls[0]", "there is no action 'shout'"),
         (CONTROL % "where: {label: x}", "controls[0]", "an action is missing"),
         (CONTROL % "action: quota, where: {label: x}", "controls[0]", "needs at_least, at_most or both"),
         (CONTROL % "action: quota, where: {label: x}, at_least: 1.3", "controls[0].at_least", "between 0 and 1"),
-        (CONTROL % "action: quota, where: {label: x}, at_least: true", "controls[0].at_least", "is wanted"),
-        (CONTROL % "action: quota, where: {label: x}, at_least: many", "controls[0].at_least", "is wanted"),
+        (CONTROL % "action: quota, where: {label: x}, at_least: true", "controls[0].at_least", "must be a share"),
+        (CONTROL % "action: quota, where: {label: x}, at_least: many", "controls[0].at_least", "must be a share"),
         (
             CONTROL % "action: quota, where: {label: x}, at_least: 2, prefixes: every",
             "controls[0]",
-            "name the prefixes",
+            "list the prefixes",
         ),
         (CONTROL % "action: quota, where: {label: x}, at_least: 3000000000", "controls[0].at_least", "at most 200"),
         (CONTROL % "action: quota, where: {label: x}, at_most: 201", "controls[0].at_most", "at most 200"),
@@ -83,12 +83,12 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
         ('{"outlet": "cn", "note": "\\ud800"}', "note", "U+D800"),
         ('outlet: cn\ncontrols: [{id: "a\\0", action: pin, item: i1, slot: 1}]', "controls[0].id", "U+0000"),
         ('{"outlet": "cn", "weights": {"a\\u0000": 0.1}}', "weights", "U+0000"),
-        ("outlet: cn\ncontrols: [{id: x@cn, action: pin, item: i, slot: 1}]", "controls[0].id", "neither spaces nor @"),
+        ("outlet: cn\ncontrols: [{id: x@cn, action: pin, item: i, slot: 1}]", "controls[0].id", "spaces or @"),
         (CONTROL % "action: quota, where: {}, at_least: 2", "controls[0].where", "at least one test"),
-        (CONTROL % "action: quota, where: {labl: x}, at_least: 2", "controls[0].where.labl", "no such field"),
-        (CONTROL % "action: pin, item: i1, slot: 0", "controls[0].slot", "greater than or equal to 1"),
-        (CONTROL % "action: spacing, attribute: topic, at_most: 3, within: 3", "controls[0]", "allows everything"),
-        (CONTROL % "action: cap, attribute: mood, at_most: 3", "controls[0].attribute", "'mood' is not one of"),
+        (CONTROL % "action: quota, where: {labl: x}, at_least: 2", "controls[0].where.labl", "unknown field"),
+        (CONTROL % "action: pin, item: i1, slot: 0", "controls[0].slot", "at least 1"),
+        (CONTROL % "action: spacing, attribute: topic, at_most: 3, within: 3", "controls[0]", "has no effect"),
+        (CONTROL % "action: cap, attribute: mood, at_most: 3", "controls[0].attribute", "not 'mood'"),
         (
             CONTROL % 'action: block, where: {label: x}, active: {daily: ["6-24"]}',
             "controls[0].active.daily",
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_named_at_its_field(text: str, where: str, word: 
 @pytest.mark.parametrize("said", ["20%", "20 %", "20.0 %", "20％", "0.2"])
 def test_a_share_is_said_the_same_way_in_pages_and_targets(said: str) -> None:
     share = "{id: a, action: quota, where: {label: x}, at_least: AMOUNT}".replace("AMOUNT", said)
-    target = "{id: b, action: exposure_target, where: {label: x}, share: AMOUNT, by: 2030-01-01T00:00:00Z}"
+    target = "{id: b, action: exposure_target, where: {label: x}, share: AMOUNT, until: 2030-01-01T00:00:00Z}"
     target = target.replace("AMOUNT", said)
     page, audience = parse_policy(f"outlet: cn\ncontrols: [{share}, {target}]").controls
     assert page.at_least == audience.share == 0.2  # type: ignore[union-attr]
@@ -121,10 +121,10 @@ def test_what_is_no_plain_decimal_is_no_number(odd: str) -> None:
         with pytest.raises(PolicyError) as error:
             parse_policy(CONTROL % (control % odd))
         (finding,) = error.value.findings
-        assert "a whole number such as 3 is wanted, not" in finding.message
+        assert "must be a whole number, such as 3, not" in finding.message
     for field in ("outlet: cn\nweights: {x: %s}", CONTROL % "action: boost, where: {label: x}, bonus: %s"):
         if odd not in ("2.0", "1e1"):
-            with pytest.raises(PolicyError, match=r"a number such as 0\.3 is wanted"):
+            with pytest.raises(PolicyError, match=r"must be a number, such as 0\.3"):
                 parse_policy(field % odd)
 
 
@@ -149,11 +149,47 @@ def test_an_offset_needs_no_quotes(offset: str) -> None:
         ("action: block, where: {region: 330100}", "controls[0].where.region", "write it in quotes, '330100'"),
         ("action: block, where: {label: [x, 2024]}", "controls[0].where.label[1]", "quotes, '2024'"),
         ("action: pin, item: 42, slot: 1", "controls[0].item", "write it in quotes, '42'"),
-        ("action: block, where: {label: x}, on: {screens: tv}", "controls[0].on.screens", "a list is wanted"),
+        ("action: block, where: {label: x}, on: {screens: tv}", "controls[0].on.screens", "must be a list"),
         ("action: block, where: {label: x}, note: true", "controls[0].note", "write it in quotes, 'true'"),
         ("action: block, where: {label: x}, active: {from: 20261001}", "controls[0].active.from", "write a time"),
-        ('action: exposure_target, where: {label: x}, impressions: 5, by: "1790000000"', "controls[0].by", "a time"),
-        ("action: exposure_target, where: {label: x}, impressions: 1_000, by: 2027-01-01T00:00:00Z",
+        ('action: exposure_target, where: {label: x}, impressions: 5, until: "1790000000"', "controls[0].until", '
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         ''
+         '"a time"),
+        ("action: exposure_target, where: {label: x}, impressions: 1_000, until: 2027-01-01T00:00:00Z",
          "controls[0].impressions", "a whole number"),
     ],
 )  # fmt: skip
@@ -178,7 +214,7 @@ def test_every_fault_is_found_not_only_the_first() -> None:
 
 def test_a_policy_of_more_controls_than_a_page_keeps_in_time_is_refused() -> None:
     said = [f"{{id: c{n}, action: cap, attribute: topic, at_most: 3}}" for n in range(301)]
-    with pytest.raises(PolicyError, match="at most 300 controls, and 301") as error:
+    with pytest.raises(PolicyError, match="at most 300 controls: 301") as error:
         parse_policy(f"outlet: cn\ncontrols: [{', '.join(said)}]")
     assert [finding.where for finding in error.value.findings] == ["controls"]
     assert len(parse_policy(f"outlet: cn\ncontrols: [{', '.join(said[:300])}]").controls) == 300
@@ -186,7 +222,7 @@ def test_a_policy_of_more_controls_than_a_page_keeps_in_time_is_refused() -> Non
 
 def test_an_id_stands_once() -> None:
     block = {"id": "a", "action": "block", "where": {"label": "x"}}
-    with pytest.raises(ValueError, match="taken by"):
+    with pytest.raises(ValueError, match="also the id of"):
         Policy.model_validate({"outlet": "cn", "controls": [block, block]})
 
 
@@ -237,8 +273,8 @@ def loosened(parent: str, child: str) -> list[str]:
 def test_of_all_that_a_child_loosens_nothing_is_left_untold() -> None:
     told = loosened(FIRM.format("15%", "mandatory", ""), FIRM.format("5%", "editorial", ""))
     assert len(told) == 2
-    assert "its enforcement may not sink to editorial" in told[0]
-    assert "a child may raise the floor of 0.15, not lower it to 0.05" in told[1]
+    assert "its enforcement must not be lowered to editorial" in told[0]
+    assert "a child may raise the minimum of 0.15, not lower it to 0.05" in told[1]
 
 
 def test_a_child_that_leaves_out_where_a_control_is_in_force_is_told_what_to_repeat() -> None:

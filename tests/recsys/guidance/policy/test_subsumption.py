@@ -95,12 +95,14 @@ def test_with_more_ways_to_hold_a_condition_is_wider(one: Any, other: Any) -> No
 def test_a_child_may_widen_a_firm_block_and_not_narrow_it(parent: str, child: str, wider: bool) -> None:
     """Wider, it stands beside the parent's own; else the parent's stands alone, and lint says what may be said."""
     line = [
-        parse_policy(f"outlet: {outlet}\ncontrols: [{{id: off, action: block, where: {where}, enforcement: mandatory}}]")
+        parse_policy(
+            f"outlet: {outlet}\ncontrols: [{{id: off, action: block, where: {where}, enforcement: mandatory}}]"
+        )
         for outlet, where in (("cn", parent), ("cn.zj", child))
     ]
     controls = [(o.control.id, o.outlet) for o in merge_policies(line).controls]
     assert controls == ([("off@cn", "cn"), ("off", "cn.zj")] if wider else [("off", "cn")])
     told = [finding.message for finding in weakening_findings(line)]
-    assert [("its condition may only widen: any: [the parent's, ...]" in message) for message in told] == [True] * (
-        not wider
-    )
+    assert [
+        ("its condition may only be widened: any: [the parent's condition, ...]" in message) for message in told
+    ] == [True] * (not wider)

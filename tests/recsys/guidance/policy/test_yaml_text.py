@@ -67,7 +67,7 @@ def test_unquoted_scalars_have_no_meaning_of_yaml_1_1() -> None:
         ("a: !x [1]", "line 1", "tags (!x)"),
         ("a: 1\n---\nb: 2", "line 2", "a policy is one document"),
         ("a: 1\n? [b]\n: 2", "line 2", "cannot be a key"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3", "line 4", "'b' is said twice"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3", "line 4", "'b' is given twice"),
         ("a: [1\n\n\n", "line 1", "the [ opened here is not closed"),
         ("a: 1\nb: \ud800", "line 2", "U+D800"),
         ("a: 1\nb: \0", "line 2", "U+0000"),
@@ -125,7 +125,7 @@ def test_hostile_text_is_parsed_once_and_no_further_than_it_is_accepted(
 
 
 def test_text_over_the_size_limit_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(PolicyError, match="longer than 1,048,576 characters"):
+    with pytest.raises(PolicyError, match="has more than 1,048,576 characters"):
         read_document("[" * (SIZE_MAX + 1))
 
 

@@ -20,7 +20,8 @@ outlet: cn.zj
 version: 4
 weights: {public_value: 0.2}
 controls:
-  - {id: public-floor, action: quota, where: {label: public-service}, at_least: 0.4, prefixes: every, enforcement: legal}
+  - {id: public-floor, action: quota, where: {label: public-service}, at_least: 0.4, prefixes: every,
+      enforcement: legal}
   - {id: ads, action: quota, where: {label: commercial}, at_most: 0.1, enforcement: mandatory}
   - {id: one-topic, action: cap, attribute: topic, at_most: 3}
   - {id: apart, action: spacing, attribute: provider, at_most: 1, within: 3}
@@ -79,12 +80,12 @@ def test_what_cannot_be_kept_is_told_with_what_is_missing(make: Any) -> None:
     supply = sum(item.series == "harvest" and item.region == "cn.zj.hz" for item in made.catalog.items)
     assert supply == 3
     assert (harvest.status, harvest.by, harvest.missing, harvest.achieved) == ("infeasible", 1, 1, 3)
-    assert "1 more would have to be available" in harvest.reason
+    assert "1 more would have to be available" in str(harvest.reason)
     assert lines["lead"].status == "infeasible"
     assert lines["most-sport"].achieved == 7
     assert lines["most-sport"].status == "active"
     assert (lines["little-sport"].status, lines["little-sport"].by) == ("relaxed", 3)
-    assert "more important" in lines["little-sport"].reason
+    assert "more important" in str(lines["little-sport"].reason)
     assert made.receipt.legal_kept
 
 
@@ -97,7 +98,7 @@ def test_a_floor_on_first_slots_tells_what_stands_there_and_what_on_the_page(mak
         rows = made.batch.row[made.solution.chosen]
         sport = ["sport" in made.catalog.items[row].labels for row in rows]
         assert (line.required.first_slots, line.achieved_first, line.achieved) == (5, sum(sport[:5]), sum(sport))
-        assert f"in the first 5 slots: {sum(sport[:5])} there, {sum(sport)} on the page" in line.reason
+        assert f"in the first 5 slots: {sum(sport[:5])} there, {sum(sport)} on the page" in str(line.reason)
         differ += line.achieved_first != line.achieved
     assert differ, "no page tells the two counts apart"
 
@@ -153,8 +154,10 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield changed((*here, field), lambda x: x + 1)
         yield changed((*here, "status"), lambda x: "met" if x != "met" else "relaxed")
         yield changed((*here, "enforcement"), lambda x: "preferred" if x != "preferred" else "legal")
-        for field in ("id", "origin", "reason"):
+        for field in ("id", "origin"):
             yield changed((*here, field), lambda x: x + "x")
+        yield changed((*here, "reason", "code"), lambda x: "text")
+        yield changed((*here, "reason", "params"), lambda x: {**x, "more": 1})
         for field in ("at_most", "first_slots"):
             yield changed((*here, "required", field), lambda x: (x or 0) + 1)
     for place in range(len(receipt["moved"])):
@@ -261,7 +264,7 @@ def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
         made.solution, chosen=lax, relaxed=np.array([1], np.int32), value=worth, bound=100.0, proven=False
     )
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
-    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].why", "controls[0].by"]
+    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].why", "controls[0].until"]
 
 
 def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) -> None:
@@ -289,7 +292,7 @@ def test_a_cap_tells_how_many_of_one_value_there_are_whether_or_not_it_can_bind(
         assert (line.achieved, line.required.at_most) == (fullest, asked)
         assert fullest >= 3
         assert line.by == max(0, fullest - asked)
-        assert f"at most {asked} on the page: {fullest}" in line.reason
+        assert f"at most {asked} on the page: {fullest}" in str(line.reason)
         assert check(made) == ()
         for lie in ({"achieved": fullest - 1}, {"required": line.required.model_copy(update={"at_most": None})}):
             other = [one.model_copy(update=lie) if one.id == "cap" else one for one in made.receipt.controls]
@@ -315,11 +318,11 @@ def test_what_a_session_makes_of_a_control_is_told(make: Any, control: str, word
     """Shares hold over all pages of a session, so a page may be asked for more, or less, than the editor wrote."""
     text = f"outlet: cn\ncontrols: [{{id: a, {control}}}]"
     alone, later = make(text), make(text, shown=12)
-    assert "session" not in alone.receipt.controls[0].reason
+    assert "session" not in str(alone.receipt.controls[0].reason)
     assert alone.receipt.controls[0].required.session is None
     [line] = later.receipt.controls
-    assert words in line.reason
-    assert ("session" in line.reason) == (line.required.session is not None) == bool(words), line
+    assert words in str(line.reason)
+    assert ("session" in str(line.reason)) == (line.required.session is not None) == bool(words), line
     assert check(later) == ()
 
 
@@ -334,7 +337,7 @@ controls:
     made = make(text)
     block, *lines = made.receipt.controls
     assert (block.id, block.status) == ("all", "met")
-    assert [line.reason.split(",")[0] for line in lines] == ["nothing may be shown here now"] * 2
+    assert [str(line.reason).split(",")[0] for line in lines] == ["nothing may be shown here now"] * 2
     assert check(made) == ()
 
 

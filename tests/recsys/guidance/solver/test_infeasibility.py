@@ -43,13 +43,13 @@ def check(made: Any, receipt: Any = None, exact: bool = True) -> tuple[Any, ...]
     ("control", "kind", "missing", "words"),
     [
         (f"{{id: a, action: cap, attribute: topic, at_most: 4}}, {FEW}", "supply", 2,
-         "at most 4 on the page: 6; 2 topics x 4 = 8 of 10 slots: 2 more items of others are needed"),
+         "at most 4 on the page: 6; 2 values of topic x 4 = 8 of 10 slots: 2 more items of other values needed"),
         (f"{{id: a, action: spacing, attribute: provider, at_most: 1, within: 2}}, {ONE_PROVIDER}", "supply", 0,
-         "1 provider: too few for at most 1 of one in any 2 of 12 neighbouring slots"),
+         "1 value of provider: too few for at most 1 of one in any 2 of 12 neighbouring slots"),
         ("{id: a, action: quota, where: {label: sport}, at_least: 0.3, at_most: 0.3}", "itself", 0,
          "at least 4 and at most 3 of 12 slots contradict each other"),
         ("{id: a, action: quota, where: {label: sport}, at_least: 5, prefixes: [3]}", "slots", 0,
-         "5 cannot stand in the first 3 slots"),
+         "5 do not fit into the first 3 slots"),
         ("{id: a, action: quota, where: {series: harvest}, at_least: 9}", "supply", 3,
          "3 more would have to be available: only 6 may be shown here now"),
         ("{id: a, action: quota, where: {not: {series: harvest}}, at_most: 2}", "supply", 4,
@@ -65,8 +65,8 @@ def test_a_control_that_cannot_be_kept_alone_says_what_it_lacks(
     [line] = [line for line in made.receipt.controls if line.action != "block"]
     assert (line.status, line.why.kind, line.missing) == ("infeasible", kind, missing)
     assert (line.why.alone, line.why.control_ids) == (line.by, ())
-    assert words in line.reason
-    assert "more important" not in line.reason
+    assert words in str(line.reason)
+    assert "more important" not in str(line.reason)
     assert check(made) == ()
 
 
@@ -77,7 +77,7 @@ def test_the_stock_policy_of_few_topics_is_told_so_by_lint() -> None:
     items = [item for item in (_item(n, rng) for n in range(200)) if item.topic in {f"t{n}" for n in range(5)}]
     policy = parse_policy("outlet: cn.zj\ncontrols: [{id: one-topic, action: cap, attribute: topic, at_most: 4}]")
     [finding] = lint([policy], Catalog.of(items), 1_772_424_000.0)
-    assert "5 topics x 4 = 20 of 24 slots" in finding.message
+    assert "5 values of topic x 4 = 20 of 24 slots" in finding.message
 
 
 def test_a_conflict_names_those_that_leave_no_room_and_no_others(make: Any) -> None:
@@ -85,9 +85,8 @@ def test_a_conflict_names_those_that_leave_no_room_and_no_others(make: Any) -> N
     lines = {line.id: line for line in made.receipt.controls}
     assert lines["news"].status == "relaxed"
     assert lines["news"].why.control_ids == ("sport", "culture")
-    assert (
-        "beside the more important 'sport', 'culture' there is no room for more among the candidates"
-        in lines["news"].reason
+    assert "beside the more important 'sport', 'culture' there is no room for more among the candidates" in str(
+        lines["news"].reason
     )
     assert check(made) == ()
 
@@ -98,7 +97,7 @@ def test_a_false_cause_is_found_out_however_well_it_is_told(make: Any, exact: bo
     number = {origin.control.id: c for c, origin in enumerate(made.policy.controls)}
     news, by = number["news"], int(made.solution.relaxed[number["news"]])
     sport, topics, culture = (number[one] for one in ("sport", "topics", "culture"))
-    honest = explain(made.bounds, made.solution.relaxed, made.solution.settled)
+    honest = explain(made.bounds, made.solution.relaxed, made.solution.minimal_proven)
     assert honest[news] == ConflictSet(0, (sport, culture), True)
     for lie in (
         ConflictSet(by, (), True),
@@ -158,7 +157,7 @@ def test_the_same_want_is_looked_into_once(make: Any) -> None:
     memory = ConflictCache()
     for seed in range(3):
         made = make(RIVALS, seed=seed)
-        by, settled = made.solution.relaxed, made.solution.settled
+        by, settled = made.solution.relaxed, made.solution.minimal_proven
         assert memory.of(made.bounds, by, settled) == explain(made.bounds, by, settled)
     assert len(memory) == 1
     assert memory.of(made.bounds, by * 0, settled) == {}

@@ -1,0 +1,36 @@
+"""English texts of requests to the service that editors' tools send and that fail as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TEXTS: Mapping[str, str] = {
+    "request_invalid": "the request is not valid",
+    "body_not_json": "the body is not JSON",
+    "body_not_read_as_json": "the body was not read as JSON",
+    "body_needs_content_type": "send content-type: application/json (this request has {sent})",
+    "body_not_utf8": "the body is not UTF-8 text",
+    "body_too_large": "the body is larger than {maximum} MiB; send less at once",
+    "body_text_or_policy": "expected either `text` (YAML or JSON) or `policy` (an object)",
+    "body_version_or_policy": "expected either `version` or a policy",
+    "query_unknown": "there is no query parameter '{name}'; this request takes {options}{suggestion}",
+    "query_beside_json": "{name} belongs into the JSON body; it is read from the query only for a policy sent as YAML",
+    "nothing": "none",
+    "token_required": "this needs the editors' token: Authorization: Bearer ...",
+    "token_not_set": "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN",
+    "service_failed": "the service failed; its log says why",
+    "item_not_found": "no item '{item}'",
+    "outlet_not_found": "no outlet '{outlet}': it has no items, no policy and no name",
+    "outlet_without_policy": "outlet '{outlet}' has no policy of its own in force",
+    "version_not_found": "policy of {outlet}: no version {version}",
+    "version_outdated": "policy of {outlet}: version {newest} is newer than {base}, on which this is based",
+    "version_not_active": "policy of {outlet}: version {active} is in force, not {expected}",
+    "version_already_active": "policy of {outlet}: version {version} is already in force",
+    "version_never_active": "policy of {outlet}: version {version} was never in force; publish it instead",
+    "policy_version_unusable": "version {version} cannot be used: {problem}",
+    "policy_not_in_service": "the newest policy is not in service: {problem}",
+    "finding_at": "{where}: {finding}",
+    "preview_nothing_to_replay": "there is nothing to replay: no items, or no outlet to request pages of",
+    "preview_running": "a preview is already running in this process; one runs at a time, because pages have priority",
+    "preview_failed": "the preview failed: {problem}",
+}
