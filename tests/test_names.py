@@ -1,0 +1,85 @@
+"""Identifiers are nouns and verbs of the field: no pronoun, participle or adverb as a name, no metaphor."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("recsys", "features", "training", "serving", "benchmarks", "tests")
+JAVASCRIPT = sorted((ROOT / "serving" / "console").glob("*.js"))
+
+BANNED_PARTS = {
+    "anew", "asked", "ballot", "ballots", "burnt", "bury", "christen", "crew", "household", "kept", "lately",
+    "nought", "revive", "said", "thereof", "told", "upto",
+}  # fmt: skip
+"""Words that no identifier contains, whatever stands before or after them (`said_causes`, `KeptOff`)."""
+
+BANNED_NAMES = BANNED_PARTS | {
+    "again", "begun", "beside", "cocoon", "found", "given", "gone", "heard", "held", "here", "known", "late", "left",
+    "lives", "made", "meant", "mended", "mine", "noted", "one", "ones", "other", "others", "place", "places", "pursuit",
+    "quick", "seen", "taken", "theirs", "there", "these", "thing", "things", "those", "wanted", "what", "whose", "why",
+    "worth",
+}  # fmt: skip
+"""Words that are no identifier by themselves."""
+
+
+def identifiers(source: str) -> Iterator[tuple[str, int]]:
+    """Yield each name that a Python source defines, with its line: definitions, parameters, variables, attributes."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name, node.lineno
+            case ast.alias(asname=str(name)) | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield name, node.lineno
+
+
+def is_banned(name: str) -> bool:
+    """Whether a name is, or contains, a word that says nothing about what it stands for. Dunder methods are exempt."""
+    if name.startswith("__") and name.endswith("__"):
+        return False
+    plain = name.strip("_")
+    parts = {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", plain)}
+    return plain.lower() in BANNED_NAMES or bool(parts & BANNED_PARTS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_identifier_is_a_banned_word(folder: str) -> None:
+    banned = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name, line in identifiers(path.read_text("utf-8"))
+        if is_banned(name) and not (folder == "tests" and name.startswith("test_"))
+    ]
+    if banned:
+        pytest.fail(f"{len(banned)} identifiers are no terms of the field:\n" + "\n".join(banned), pytrace=False)
+
+
+@pytest.mark.parametrize("path", JAVASCRIPT, ids=lambda path: path.name)
+def test_no_identifier_of_the_console_is_a_banned_word(path: Path) -> None:
+    defined = re.compile(
+        r"\b(?:const|let|var|function|class)\s+(?:\{[^}=]*\}|\[[^\]=]*\]|\w+)|\((\w+(?:, \w+)*)\) =>|\b(\w+) =>"
+    )
+    names = {name for match in defined.finditer(path.read_text("utf-8")) for name in re.findall(r"\w+", match.group(0))}
+    assert sorted(name for name in names if is_banned(name)) == []
+
+
+def test_banned_words_are_found_wherever_they_stand() -> None:
+    source = "def said_causes(one, *, limit):\n    kept: int = 1\n    self.worth = kept\n    for place in []: pass\n"
+    assert {name for name, _ in identifiers(source) if is_banned(name)} == {
+        "said_causes",
+        "one",
+        "kept",
+        "worth",
+        "place",
+    }
+    assert all(map(is_banned, ["KeptOff", "_told", "UPTO", "ones"]))
+    assert not any(
+        map(is_banned, ["__all__", "dead_letters", "letter", "placement", "one_hot", "bound", "NotFound", "limit"])
+    )
