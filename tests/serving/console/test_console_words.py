@@ -91,9 +91,11 @@ FIELDS = {
         "{id: a, action: spacing, attribute: topic, at_most: 3, within: 3}",
         "{id: a, action: exposure_target, where: {label: x}, until: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 3.0, until: 2026-10-08T00:00:00Z}",
-        "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00Z, until: 2026-01-01T00:00Z}",
+        "{id: a, action: exposure_target, where: {item: x}, share: 1%, from: 2027-01-01T00:00Z, "
+        "until: 2026-01-01T00:00Z}",
         "{id: a, action: exposure_target, where: {locality: viewer}, share: 30%, until: 2026-10-08T00:00:00Z}",
-        "{id: a, action: exposure_target, where: {label: x}, share: 30%, pacing: by_day_part, until: 2026-10-08T00:00:00Z}",
+        "{id: a, action: exposure_target, where: {label: x}, share: 30%, pacing: by_day_part, "
+        "until: 2026-10-08T00:00:00Z}",
         "{id: a, action: exposure_target, where: {label: x}, share: 30%, last_resort: 2, until: 2026-10-08T00:00:00Z}",
         "{id: a, action: block, where: {label: x}}, {id: a, action: block, where: {label: x}}",
         "{id: a, action: block, where: {label: x}, id: b}",
@@ -197,10 +199,12 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "removes item-1, which 'lead' of cn"),
         ("{id: a, action: block, where: {item: item-1}, enforcement: mandatory}", "so it is relaxed"),
         ("{id: a, action: block, where: {label: public-service}, enforcement: legal}", "so it is relaxed"),
-        ("{id: a, action: block, where: {item: item-3}}, {id: b, action: pin, item: item-3, slot: 3, enforcement: legal}",
+        ("{id: a, action: block, where: {item: item-3}}, {id: b, action: pin, item: item-3, slot: 3, "
+         "enforcement: legal}",
          "removes item-3, which 'b' (legal)"),
         ("{id: a, action: block, where: {kind: [film, series, episode, video, article, audio, live]}}, "
-         "{id: b, action: quota, where: {label: film}, at_least: 2, enforcement: legal}", "which 'b' (legal) requires 2"),
+         "{id: b, action: quota, where: {label: film}, at_least: 2, enforcement: legal}",
+         "which 'b' (legal) requires 2"),
         (f"{{id: a, action: cap, attribute: topic, at_most: 1, {HOT}}}", "too many of one topic)"),
         (f"{{id: a, action: spacing, attribute: kind, at_most: 1, within: 6, {HOT}}}", "of one kind close together)"),
         ("{id: a, action: cap, attribute: kind, at_most: 1}, "
@@ -209,7 +213,8 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
         ("{id: a, action: quota, where: {not: {label: film}}, at_most: 0.1, on: {screens: [tv, web]}}", " too many)"),
         ("{id: a, action: quota, where: {label: public-service}, at_least: 0.8}", " too few)"),
         ("{id: a, action: block, where: {item: item-2}}", "(the item cannot be placed there)"),
-        ("{id: a, action: quota, where: {label: film}, at_least: 0.6, enforcement: preferred}", "a soft control yields"),
+        ("{id: a, action: quota, where: {label: film}, at_least: 0.6, enforcement: preferred}",
+         "a preferred control yields"),
         ("{id: floor, action: quota, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
          "enforcement: legal}", "below its own minimum"),
         ("{id: a, action: cap, attribute: topic, at_most: 1, on: {outlets: [cn.sh]}}", "none of them is cn.zj"),

@@ -51,8 +51,8 @@ def test_a_sound_policy_finds_nothing(shop: Catalog) -> None:
         ("{id: a, action: pin, item: i3, slot: 2, on: {screens: [tv]}}", "controls[0].item", "by 'lead' of cn"),
         ("{id: a, action: quota, where: {label: sport}, at_least: 0.5, at_most: 0.2}",
          "controls[0].at_least", "above the maximum"),
-        ("{id: a, action: quota, where: {label: sport}, at_least: 0.6, enforcement: "
-         "preferred}", "controls[0].enforcement",
+        ("{id: a, action: quota, where: {label: sport}, at_least: 0.6, enforcement: preferred}",
+         "controls[0].enforcement",
          "but not to cost: 60% of every page goes to these items"),
         ("{id: a, action: quota, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "has no effect"),
         ("{id: a, action: quota, where: {label: sport}, at_most: 40}", "controls[0]", "has no effect: no page"),

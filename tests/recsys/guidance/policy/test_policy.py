@@ -152,43 +152,8 @@ def test_an_offset_needs_no_quotes(offset: str) -> None:
         ("action: block, where: {label: x}, on: {screens: tv}", "controls[0].on.screens", "must be a list"),
         ("action: block, where: {label: x}, note: true", "controls[0].note", "write it in quotes, 'true'"),
         ("action: block, where: {label: x}, active: {from: 20261001}", "controls[0].active.from", "write a time"),
-        ('action: exposure_target, where: {label: x}, impressions: 5, until: "1790000000"', "controls[0].until", '
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         ''
-         '"a time"),
+        ('action: exposure_target, where: {label: x}, impressions: 5, until: "1790000000"', "controls[0].until",
+         "a time"),
         ("action: exposure_target, where: {label: x}, impressions: 1_000, until: 2027-01-01T00:00:00Z",
          "controls[0].impressions", "a whole number"),
     ],

@@ -264,7 +264,7 @@ def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
         made.solution, chosen=lax, relaxed=np.array([1], np.int32), value=worth, bound=100.0, proven=False
     )
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
-    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].why", "controls[0].until"]
+    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].why", "controls[0].by"]
 
 
 def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) -> None:
