@@ -42,7 +42,8 @@ from features.state.exposure_counts import (
 from features.state.fold import LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
 from features.state.keys import COUNTS, TRAFFIC, VIEWERS
 from recsys.domain.errors import EventError
-from recsys.domain.viewer import ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 VIEWER_TTL_S = 86_400.0 * Settings().viewer_ttl_days
 

@@ -31,7 +31,7 @@ from features.point_in_time.query import EntityRows, get_historical_features
 from features.point_in_time.skew_audit import recompute_features, served_pages
 from features.settings import Settings
 from features.worker.worker import Worker
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 from recsys.domain.types import ACTIONS
 from recsys.models.bundle import Bundle
 from recsys.models.ranker import Predictor, Ranker, tensors

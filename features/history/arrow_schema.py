@@ -11,7 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from features.events.schema import ViewerEvent
 from features.state.fold import LoggedEvent
-from recsys.domain.types import Screen
+from recsys.domain.placement import Screen
 
 SCHEMA = pa.schema(
     {

@@ -20,7 +20,7 @@ from features.state.keys import COUNTS, ITEMS, REBUILT, TRAFFIC, UNFINISHED, VIE
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
 from features.worker.worker import Worker, read
-from recsys.domain.viewer import is_expired
+from recsys.domain.decay import is_expired
 
 STATE_PREFIXES = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
 """Prefixes of the keys that are made from events."""

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from features.events.decode import ViewerEvent
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 
 DAYS = 60
 REGIONS = ("cn.zj.hz", "cn.zj.hz", "cn.zj.hz.ca", "cn.zj.nb")

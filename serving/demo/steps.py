@@ -19,7 +19,7 @@ from features.history.erasures import ErasureList, hashed
 from features.settings import Settings
 from features.state.codec import decode_viewer, viewer_key
 from features.state.online.port import OnlineStore
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 from serving.demo.processes import ProcessGroup, until
 
 T = TypeVar("T")

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from features.control import ControlPlane, Outlet, PolicyVersion
-from features.control.plane import ancestry
-from recsys.domain.catalog import within
 from recsys.domain.errors import Finding, NotFound, PolicyError
+from recsys.domain.regions import ancestry, within
 from recsys.guidance.compilation.compile import merge_policies
 from recsys.guidance.lint.lint import lint
 from recsys.guidance.lint.unknown_terms import did_you_mean

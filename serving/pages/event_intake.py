@@ -17,8 +17,8 @@ from features.events.formats.registry import FORMATS, unwrap_batch, with_sender_
 from features.events.spool.port import Spool
 from features.events.stream.port import Record
 from features.importers.catalogue import parse_item
-from recsys.domain.catalog import Item
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError
+from recsys.domain.item import Item
 from serving.prometheus import Metrics
 from serving.schemas.batch_result import BATCH_MAX, BatchResult, ItemResult, refusal
 from serving.schemas.problems import FindingOut, NotJson, TooLarge

@@ -16,12 +16,12 @@ from features.state.item_columns import read_stats
 from features.state.online.port import OnlineStore
 from recsys.domain.catalog import Catalog
 from recsys.domain.embeddings import Content
-from recsys.domain.viewer import ItemStats
+from recsys.domain.item_statistics import ItemStats
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.models.served_model import ServedModel
 from recsys.pacing.on_page import NO_PRICES, ActivePrices
 from recsys.pacing.tracker import TargetOverride
-from recsys.pipeline import ServingSnapshot
+from recsys.snapshot import ServingSnapshot
 from serving.prometheus import Metrics
 from serving.snapshot.policy_cache import PolicyCache
 

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from features.control import PublishedPolicy
-from features.control.plane import ancestry
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding, PolicyError
+from recsys.domain.regions import ancestry
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import Policy
 from serving.snapshot.profiles import read_policy

@@ -15,8 +15,8 @@ from sqlalchemy import create_engine, make_url, text
 
 from features.control import ControlPlane, open_control
 from features.control.connect import HEAD, MIGRATIONS, connect
-from recsys.domain.catalog import Item
 from recsys.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
+from recsys.domain.item import Item
 
 AT = 1_800_000_000.0
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from features.events.decode import ViewerEvent
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import Screen
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.placement import Screen
 from training.config import Config, Evaluation, Examples, Network
 
 START = 1_780_000_000.0

@@ -17,7 +17,7 @@ from features.events.dead_letters import (
 from features.events.decode import ViewerEvent, encode
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Message
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 TOPIC = "t"
 

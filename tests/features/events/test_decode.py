@@ -28,7 +28,8 @@ from features.events.decode import (
 )
 from features.state.fold import LoggedEvent, deduplicate_and_fold
 from recsys.domain.errors import EventError
-from recsys.domain.types import ACTIONS, Screen
+from recsys.domain.placement import Screen
+from recsys.domain.types import ACTIONS
 from recsys.domain.viewer import ViewerState
 
 NOW = 1_767_225_600.0

@@ -17,7 +17,7 @@ from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer, export_viewer
 from features.state.online.memory import MemoryStore
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 from tests.features.worker.test_commands import END, TOPIC, folded
 
 

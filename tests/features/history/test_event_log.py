@@ -20,7 +20,7 @@ from features.history.arrow_schema import SCHEMA
 from features.history.event_log import EventLog
 from features.state.fold import LoggedEvent
 from recsys.domain.errors import Unavailable
-from recsys.domain.types import Screen
+from recsys.domain.placement import Screen
 
 DAY_S = 86_400.0
 START = 20_000 * DAY_S

@@ -21,13 +21,17 @@ from features.history.event_log import EventLog
 from features.point_in_time.decayed_sums import DecayedSums, FastDecayedSums
 from features.point_in_time.query import EntityRows, get_historical_features
 from features.state.codec import encode_item, item_key
-from features.state.fold import FOREVER, LoggedEvent, deduplicate_and_fold, fold_item, roll_up
+from features.state.fold import FOREVER, LoggedEvent, deduplicate_and_fold, fold_item
 from features.state.item_columns import read_stats
 from features.state.online.memory import MemoryStore
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK
 from recsys.domain.errors import InvalidInput
-from recsys.domain.types import Screen
-from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Screen
+from recsys.domain.regions import roll_up
+from recsys.domain.viewer import RECENT_MAX, ViewerState
 from recsys.models.als import AlsRetriever
 from tests.oracles.point_in_time import by_replay
 

@@ -17,7 +17,8 @@ from features.item_counts import MEASURES
 from features.lineage import FeatureLineage
 from features.point_in_time.skew_audit import recompute_features, served_pages
 from features.state.fold import LoggedEvent
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -29,8 +29,8 @@ from features.state.keys import COUNTS, ITEMS, TRAFFIC
 from features.state.online.connect import open_online
 from features.state.online.memory import MemoryStore
 from features.worker.worker import Worker
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import EventError
-from recsys.domain.viewer import LANDMARK
 from tests.features.worker.test_worker import Crash, FragileLog, FragileStore, Fuse
 
 TOPIC = "t"

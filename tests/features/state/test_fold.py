@@ -23,15 +23,7 @@ from features.state.codec import (
     item_key,
     viewer_key,
 )
-from features.state.fold import (
-    LoggedEvent,
-    WeightedEvent,
-    deduplicate_and_fold,
-    fold_item,
-    fold_viewer,
-    items_of,
-    roll_up,
-)
+from features.state.fold import LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, fold_viewer, items_of
 from features.state.item_fold import REGIONS_MAX
 from features.state.viewer_fold import (
     OUTLETS_MAX,
@@ -42,8 +34,11 @@ from features.state.viewer_fold import (
     ViewerFold,
     skips_state,
 )
-from recsys.domain.types import Screen
-from recsys.domain.viewer import DAY_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
+from recsys.domain.decay import DAY_S, HALF_LIFE_S, LANDMARK, forward_weight
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Screen
+from recsys.domain.regions import roll_up
+from recsys.domain.viewer import RECENT_MAX, ViewerState
 
 NONE = ViewerState("v")
 KINDS = ("impression", "click", "play", "pause", "ping", "complete", "like", "dislike", "hide", "follow")

@@ -20,7 +20,8 @@ from features.state.online.memory import MemoryStore
 from features.worker.rebuild import expire_idle, from_log, rebuild
 from features.worker.verify import find_differences
 from features.worker.worker import TTL_SLACK_S, Worker
-from recsys.domain.viewer import DAY_S, HALF_LIFE_S, LANDMARK, ItemState
+from recsys.domain.decay import DAY_S, HALF_LIFE_S, LANDMARK
+from recsys.domain.item_statistics import ItemState
 from tests.features.worker.test_commands import TOPIC, dump, published
 
 TTL_S = 10 * DAY_S

@@ -39,8 +39,8 @@ from features.worker.main import UNHEARD, main
 from features.worker.rebuild import expire_idle, from_log, from_stream, rebuild
 from features.worker.verify import find_differences
 from features.worker.worker import Worker
+from recsys.domain.decay import DAY_S, LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import DAY_S, LANDMARK
 
 TOPIC, TTL_S = "t", 50_000.0
 END = LANDMARK + 100_000.0

@@ -32,8 +32,10 @@ from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.quarantine import quarantined
 from features.worker import repair as mend
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 from tests.features.state.test_quarantine import READ, dump, is_state, spoil
 from tests.features.worker.test_commands import folded, happened, published, worker
 

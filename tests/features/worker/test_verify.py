@@ -13,7 +13,7 @@ from features.state.fold import LoggedEvent
 from features.state.online.memory import MemoryStore
 from features.worker import rebuild, verify
 from features.worker.worker import Worker
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 TTL_S = 50_000.0
 

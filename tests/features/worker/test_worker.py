@@ -27,8 +27,10 @@ from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.worker.main import main
 from features.worker.worker import Worker
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import EventError, Unavailable
-from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 TOPIC = "t"
 

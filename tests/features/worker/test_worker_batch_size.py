@@ -10,7 +10,7 @@ from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.state.online.memory import MemoryStore
 from features.worker.worker import FIRST_BATCH, Worker
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 TOPIC = "t"
 

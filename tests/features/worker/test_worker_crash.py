@@ -22,7 +22,9 @@ from features.state.codec import encode_item, encode_viewer, item_key, viewer_ke
 from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fold_viewer, items_of
 from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
-from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
+from recsys.domain.decay import LANDMARK
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 ROOT = Path(__file__).parents[3]
 PARTITIONS = 3

@@ -23,8 +23,8 @@ from features.state.online.sqlite import SqliteStore
 from features.worker.main import main
 from features.worker.rebuild import from_log, rebuild
 from features.worker.worker import Worker
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import LANDMARK
 from tests.features.worker.test_worker import TOPIC, Fuse, held, played, replayed, sent
 from tests.features.worker.test_worker_asleep import SleepyStore
 

@@ -11,8 +11,11 @@ import pytest
 
 from benchmarks.guidance.exhaustive import Instance, every_page, random_instance
 from recsys.batch import Candidates
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import ACTIONS, F64, Placement, Query
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
+from recsys.domain.types import ACTIONS, F64
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.receipt.receipt import Receipt, write_receipt

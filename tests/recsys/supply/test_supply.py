@@ -11,16 +11,21 @@ import pytest
 
 from features.columns import columns
 from recsys.distribution.eligibility import first_match, ineligible
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import ACTIONS, I32, Placement, Query, Screen, Surface
-from recsys.domain.viewer import ItemStats
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.trace import unbalanced_stages
+from recsys.domain.types import ACTIONS, I32
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.solver.milp import any_page
 from recsys.guidance.solver.presolve import presolve
 from recsys.guidance.solver.solve import DEADLINE_FACTOR, Solution, solve
 from recsys.page import Page
-from recsys.pipeline import EXPANDED_SUPPLY, Engine, ServingSnapshot, is_conserved
+from recsys.pipeline import EXPANDED_SUPPLY, Engine
+from recsys.snapshot import ServingSnapshot
 from recsys.supply.stratify import strata, top_per_stratum
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -126,7 +131,7 @@ def test_nothing_gives_way_where_the_catalogue_admits_a_page(made: list[tuple[Se
         if not exists(world, world.policy, asked, eligible(world, asked)):
             continue
         page = engine.run(asked, None, world)
-        assert is_conserved(page.trace) == {}
+        assert unbalanced_stages(page.trace) == {}
         assert not [stage.error for stage in page.trace if stage.error]
         kept += 1
         widened += any(stage.name == EXPANDED_SUPPLY for stage in page.trace)
@@ -163,7 +168,13 @@ def dispersed(at_least: int, providers: int) -> ServingSnapshot:
     films += [film(f"b{n}", 1 + n / 10, ["public"], f"t{n % 5}", "p", "s", "cn") for n in range(100)]
     films += [film(f"c{n}", 300 + n, ["public"], f"t{n % 5}", f"p{n}", "s", "cn") for n in range(providers)]
     catalog = Catalog.of(films)
-    floor = {"id": "floor", "action": "quota", "where": {"label": "public"}, "at_least": at_least, "enforcement": "legal"}
+    floor = {
+        "id": "floor",
+        "action": "quota",
+        "where": {"label": "public"},
+        "at_least": at_least,
+        "enforcement": "legal",
+    }
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2, "enforcement": "mandatory"}
     return ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), None, policy_of([floor, cap], catalog))
 
@@ -205,7 +216,9 @@ def test_candidates_of_one_kind_are_seen_before_a_page_is_looked_for() -> None:
     assert [line.by for line in page.receipt.controls] == [0]
     assert stages(page).count(EXPANDED_SUPPLY) == stages(page).count("rank") == 1
     assert stages(page).index(EXPANDED_SUPPLY) < stages(page).index("rank")
-    wish = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap | {"enforcement": "preferred"}], catalog))
+    wish = ServingSnapshot.of(
+        catalog, ItemStats.empty(300), None, policy_of([cap | {"enforcement": "preferred"}], catalog)
+    )
     assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10), None, wish))
     assert EXPANDED_SUPPLY not in stages(Engine(columns).run(query(10, guided=False), None, world))
 

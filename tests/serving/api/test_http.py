@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from recsys.domain.catalog import KINDS
 from recsys.domain.errors import Level
-from recsys.domain.types import Screen, Surface
+from recsys.domain.item import KINDS
+from recsys.domain.placement import Screen, Surface
 from recsys.guidance.policy.controls import Attribute, Enforcement
 from recsys.guidance.policy.schedule import DAYS
 from recsys.guidance.receipt.receipt import Status as ReceiptStatus

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import PolicyError
+from recsys.domain.item import Item
 from recsys.guidance.lint.lint import lint
 from recsys.guidance.policy.inheritance import weakening_findings
 from recsys.guidance.policy.policy import parse_policy
@@ -147,7 +148,10 @@ def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
     [
         ("{id: a, action: shar, where: {label: x}}", ("boost", "block", "pin", "quota", "exposure_target")),
         ("{id: a, where: {label: x}}", ("boost", "exposure_target")),
-        ("{id: a, action: block, where: {label: x}, enforcement: hard}", ("legal", "mandatory", "editorial", "preferred")),
+        (
+            "{id: a, action: block, where: {label: x}, enforcement: hard}",
+            ("legal", "mandatory", "editorial", "preferred"),
+        ),
         ("{id: a, action: block, where: {kind: movie}}", ("film", "live")),
         ("{id: a, action: block, where: {label: x}, on: {screens: [radio]}}", ("tv", "mobile", "outdoor")),
     ],

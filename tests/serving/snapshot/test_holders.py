@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from features.control import ControlPlane
-from recsys.domain.types import Query
+from recsys.domain.query import Query
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.solver.page_constraints import PageConstraints
 

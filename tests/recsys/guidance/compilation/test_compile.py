@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.domain.catalog import Catalog, within
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import PolicyError
+from recsys.domain.regions import within
 from recsys.guidance.compilation.compile import MASKS_MAX, compile_policy, merge_policies
 from recsys.guidance.policy.conditions import Condition, mask
 from recsys.guidance.policy.controls import Quota
