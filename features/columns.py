@@ -14,9 +14,13 @@ import numpy as np
 from features.item_counts import MEASURES, ItemCounts
 from features.state.viewer_fold import SESSION_GAP_S
 from recsys.candidates.content_based import content_profile, content_similarity
-from recsys.domain.catalog import KINDS, Catalog
-from recsys.domain.types import F32, F64, I32, Screen
-from recsys.domain.viewer import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Session, ViewerState, forward_weight
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import DAY_S, FAST_HALF_LIFE_S, HALF_LIFE_S, forward_weight
+from recsys.domain.item import KINDS
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Screen
+from recsys.domain.types import F32, F64, I32
+from recsys.domain.viewer import Session, ViewerState
 from recsys.models.history import WEIGHT, history
 
 # New ones go to the end: what older engines recorded and older models take stays readable

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.domain.decay import FAST_HALF_LIFE_S, HALF_LIFE_S
+from recsys.domain.item_statistics import ItemStats
 from recsys.domain.types import ACTIONS, F64, I32
-from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats
 
 MEASURES = (*ACTIONS, "impressions", "visits", "hides")
 """What is counted of each item, in the order of every `total[M]`."""
@@ -22,7 +23,7 @@ class ItemCounts:
     """Decayed counts of N items, each as of the moment of its row, and the same of all items of the catalogue.
 
     count      [N, M]          of `MEASURES`
-    lately     [N]             visits that decay with `recsys.domain.viewer.FAST_HALF_LIFE_S`
+    lately     [N]             visits that decay with `recsys.domain.decay.FAST_HALF_LIFE_S`
     local      [N]             visits from the region of the page
     on_screen  [N]             visits on the screen of the page
     total      [M] or [N, M]   sums over the catalogue

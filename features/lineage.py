@@ -13,7 +13,8 @@ from __future__ import annotations
 import msgspec
 from pydantic import JsonValue
 
-from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.viewer import ViewerState
 from recsys.page import Page
 
 

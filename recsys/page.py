@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recsys.domain.types import F32, FallbackLevel, StageTrace
+from recsys.domain.trace import FallbackLevel, StageTrace
+from recsys.domain.types import F32
 from recsys.guidance.receipt.receipt import Receipt
 from recsys.pacing.on_page import Delivery
 

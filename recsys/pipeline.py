@@ -9,7 +9,7 @@ eligibility fail closed: no page leaves without them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,13 +18,13 @@ import numpy as np
 from recsys.batch import Candidates
 from recsys.candidates.content_based import content_profile, content_similarity
 from recsys.candidates.context import RequestContext
-from recsys.candidates.index import CandidateIndex
 from recsys.candidates.sources import SOURCES, local_plays
 from recsys.distribution.eligibility import first_match, ineligible
 from recsys.distribution.layouts import screen_layout
-from recsys.domain.catalog import Catalog
-from recsys.domain.types import ACTIONS, F32, F64, U32, Bool, DropReason, FallbackLevel, Query, StageTrace
-from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.domain.query import Query
+from recsys.domain.trace import DropReason, FallbackLevel, StageTrace
+from recsys.domain.types import ACTIONS, F32, F64, U32, Bool
+from recsys.domain.viewer import ViewerState
 from recsys.explanations import explain
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.receipt.receipt import write_receipt
@@ -34,9 +34,9 @@ from recsys.guidance.solver.relaxation import violations
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 from recsys.guidance.solver.solve import DEADLINE_FACTOR, is_late_after, solve
 from recsys.models.fallback import without_ranker
-from recsys.models.served_model import ServedModel
-from recsys.pacing.on_page import NO_PRICES, ActivePrices, deliveries, frequency_capped, price_bonus, with_targets
+from recsys.pacing.on_page import deliveries, frequency_capped, price_bonus, with_targets
 from recsys.page import Page, PageItem
+from recsys.snapshot import ServingSnapshot
 from recsys.supply.expand import expand_supply, needs_expansion
 from recsys.utility import utility
 
@@ -54,30 +54,6 @@ SUPPLY_BIT = np.uint32(1 << list(SOURCES).index("supply"))
 
 CONTENT_HINT = 0.5
 """What a text like those the viewer liked is worth, before ranking, against a sure match of retrieval."""
-
-
-@dataclass(frozen=True)
-class ServingSnapshot:
-    """All that a page is made from besides its query and viewer; read once, so one request sees one world."""
-
-    catalog: Catalog
-    stats: ItemStats
-    model: ServedModel | None
-    policy: CompiledPolicy
-    index: CandidateIndex
-    prices: ActivePrices = NO_PRICES
-
-    def __repr__(self) -> str:
-        model = self.model.bundle.version if self.model else "none"
-        return f"World({self.catalog}, model {model}, policy {self.policy.version})"
-
-    @classmethod
-    def of(
-        cls, catalog: Catalog, stats: ItemStats, model: ServedModel | None, policy: CompiledPolicy
-    ) -> ServingSnapshot:
-        """A world with its index derived; `replace(world, policy=p)` is the same world, steered otherwise."""
-        stats = stats.resized(len(catalog))
-        return cls(catalog, stats, model, policy, CandidateIndex.of(catalog, stats, model))
 
 
 @dataclass(frozen=True)
@@ -392,9 +368,3 @@ def _showable(ask: RequestContext) -> Bool:
         {**ineligible(ask.catalog, rows, ask.query, ask.viewer), DropReason.FREQUENCY_CAPPED: enough}
     )
     return showable
-
-
-def is_conserved(trace: tuple[StageTrace, ...]) -> Mapping[str, int]:
-    """Stages that break the law `entered == left + dropped`, by how much; empty when all is well."""
-    off = {stage.name: stage.entered - stage.left - sum(stage.dropped.values()) for stage in trace}
-    return {name: missing for name, missing in off.items() if missing}

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from features.columns import FEATURES, columns
-from features.control import ControlPlane
 from features.control.connect import connect, migrate
+from features.control.plane import ControlPlane
 from features.control.transactions import map_db_errors
 from features.embeddings.connect import encoder_lock_path, open_encoder
 from features.embeddings.encoder import Encoder
@@ -29,7 +29,7 @@ from features.state.online.connect import open_online
 from features.state.online.guarded import BreakerStore
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
-from recsys.domain.viewer import DAY_S
+from recsys.domain.decay import DAY_S
 from recsys.pipeline import Engine
 from serving.api.routes import (
     events,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from features.control import ControlPlane
+from features.control.plane import ControlPlane
 from features.events.change_feed import Change, changes_topic, item_change, policy_change, to_record
 from features.events.spool.lease import DeliveryCursor, DirectoryLease
 from features.events.stream.port import Stream

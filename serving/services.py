@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from features.control import ControlPlane
+from features.control.plane import ControlPlane
 from features.events.spool.port import Spool
 from features.events.stream.port import Stream
 from features.events.stream.watchdog import LogWatchdog

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.columns import FEATURES, columns
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from recsys.candidates.content_based import content_profile
 from recsys.candidates.context import RequestContext
 from recsys.candidates.index import CandidateIndex
 from recsys.candidates.sources import SOURCES
 from recsys.distribution.eligibility import first_match, ineligible
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import ACTIONS, F32, I32, Placement, Query, Screen, Surface
-from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.types import ACTIONS, F32, I32
+from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.models.bundle import Bundle
 from recsys.models.ranker import Predictor, Ranker, tensors

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.events.decode import ViewerEvent, actions_of
+from features.events.schema import ViewerEvent, actions_of
 from recsys.domain.catalog import Catalog
 from recsys.domain.types import ACTIONS
 from training.config import Examples

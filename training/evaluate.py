@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import InvalidInput
+from recsys.domain.item_statistics import ItemStats
 from recsys.domain.types import F64, I32
-from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.domain.viewer import ViewerState
 from recsys.metrics.accuracy import coverage, ndcg, recall
 from recsys.models.ranker import Predictor
 from recsys.models.retriever import Retriever

@@ -15,8 +15,8 @@ from features.history.event_log import EventLog
 from features.importers.catalogue import read_items
 from features.settings import Settings
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import DAY_S
 from recsys.domain.errors import MainstayError, SettingsError
-from recsys.domain.viewer import DAY_S
 from training.config import Config, ConfigError, read_config
 from training.registry import Registry
 from training.run import TrainingResult, run

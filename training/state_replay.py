@@ -7,12 +7,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from features.events.decode import ViewerEvent
-from features.state.fold import LoggedEvent, ViewerFold, WeightedEvent
+from features.events.schema import ViewerEvent
 from features.state.item_columns import ItemColumns
+from features.state.viewer_fold import ViewerFold
+from features.state.votes import LoggedEvent, WeightedEvent
 from recsys.domain.catalog import Catalog
+from recsys.domain.item_statistics import ItemStats
 from recsys.domain.types import I32
-from recsys.domain.viewer import ItemStats, ViewerState, unexpired
+from recsys.domain.viewer import ViewerState, unexpired
 from training.timeline import Timeline, positive_row
 
 

@@ -9,11 +9,11 @@ from operator import attrgetter
 
 from tqdm import tqdm
 
-from features.events.decode import ViewerEvent, actions_of
+from features.events.schema import ViewerEvent, actions_of
 from features.history.event_log import EventLog
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import TTL_S
 from recsys.domain.errors import InvalidInput
-from recsys.domain.viewer import TTL_S
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from benchmarks.faults.report import Line
 from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import records
 from benchmarks.servers import Server, broker
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import decode_viewer
 from features.state.keys import VIEWERS
 

@@ -13,9 +13,9 @@ from benchmarks.faults.place import Places
 from benchmarks.faults.report import Line
 from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import DAY_S, batches, happened, records, repeated
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import decode_viewer, item_key, viewer_key
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 SEEN_WITHIN_S = 1.0
 LATE = 0.01  # of the events

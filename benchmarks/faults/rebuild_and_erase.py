@@ -19,7 +19,7 @@ from benchmarks.faults.place import Place, Places, held
 from benchmarks.faults.report import Line
 from benchmarks.faults.scenario import Scene
 from benchmarks.faults.traffic import happened, records
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import viewer_key
 from features.state.keys import VIEWERS
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from features.history import files
 from features.history.arrow_schema import with_all_columns
 from features.history.event_log import EventLog
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
 
 PARTITIONS = 4
 TOPIC = "clicks"

@@ -35,7 +35,8 @@ from features.embeddings.encoder import Encoder
 from features.embeddings.refresh import EmbeddingRefresher
 from features.state.online.memory import MemoryStore
 from features.state.online.sqlite import SqliteStore
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
 
 SAMPLE, NEIGHBOURS = 3000, 10
 BACKLOG = 6000

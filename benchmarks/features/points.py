@@ -24,8 +24,9 @@ from benchmarks.features.clicklog import catalogue, write_log
 from features.columns import AT, FEATURES, columns
 from features.history.event_log import EventLog
 from features.point_in_time.query import EntityRows, get_historical_features
-from features.state.fold import LoggedEvent, ViewerFold
 from features.state.item_columns import ItemColumns
+from features.state.viewer_fold import ViewerFold
+from features.state.votes import LoggedEvent
 from recsys.domain.catalog import Catalog
 from recsys.domain.types import F32
 from recsys.domain.viewer import ViewerState

@@ -22,13 +22,15 @@ from features.events.schema import ViewerEvent
 from features.state.codec import encode_item, item_key
 from features.state.fold import fold_item
 from features.state.item_columns import read_stats
-from features.state.item_fold import roll_up
 from features.state.online.memory import MemoryStore
 from features.state.votes import VISIT, WeightedEvent
 from recsys.candidates.sources import local_plays
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import LANDMARK
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemState, ItemStats
+from recsys.domain.regions import roll_up
 from recsys.domain.types import F64
-from recsys.domain.viewer import LANDMARK, ItemState, ItemStats
 
 PROVINCES = 31
 AT = LANDMARK + 86_400.0

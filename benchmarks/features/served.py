@@ -24,14 +24,15 @@ from typing import Any, cast
 import numpy as np
 
 from features.columns import FEATURES
-from features.events.decode import Kind, ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import Kind, ViewerEvent
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.point_in_time.query import EntityRows, get_historical_features
 from features.point_in_time.skew_audit import recompute_features, served_pages
 from features.settings import Settings
 from features.worker.worker import Worker
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 from recsys.domain.types import ACTIONS
 from recsys.models.bundle import Bundle
 from recsys.models.ranker import Predictor, Ranker, tensors

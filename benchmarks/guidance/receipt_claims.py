@@ -20,8 +20,11 @@ import numpy as np
 
 from benchmarks.guidance.instances import Family, Instance, draw, draw_from
 from recsys.batch import Candidates
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import F64, I32, Placement, Query
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
+from recsys.domain.types import F64, I32
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.receipt.receipt import Receipt, best_without, responsible_controls, write_receipt

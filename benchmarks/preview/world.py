@@ -15,11 +15,13 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 from features.columns import FEATURES
-from features.state.fold import LoggedEvent, deduplicate_and_fold
+from features.state.fold import deduplicate_and_fold
 from features.state.item_columns import ItemColumns
+from features.state.votes import LoggedEvent
 from recsys.domain.catalog import Catalog
+from recsys.domain.item_statistics import ItemStats
 from recsys.domain.types import ACTIONS
-from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.domain.viewer import ViewerState
 from recsys.guidance.policy.policy import Policy, parse_policy
 from recsys.models.bundle import Bundle
 from recsys.models.ranker import Predictor, Ranker, tensors

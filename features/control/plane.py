@@ -11,8 +11,9 @@ from features.control import tables
 from features.control.rows import AuditRow, Change, Outlet, PolicyVersion, PublishedPolicy, StoredItem
 from features.control.target_overrides import TargetOverrides
 from features.control.transactions import WriteTransaction, read_tx, write_tx
-from recsys.domain.catalog import Item
 from recsys.domain.errors import Conflict, InvalidInput, NotFound
+from recsys.domain.item import Item
+from recsys.domain.regions import ancestry
 from recsys.messages import message
 
 _CHUNK = 500  # ids per IN list: SQLite takes at most 32,766 parameters, and short lists keep plans cached
@@ -259,16 +260,6 @@ class ControlPlane:
                     return expected
                 expected, previous = expected + 1, row.hash
         return None
-
-
-def ancestry(code: str) -> tuple[str, ...]:
-    """The codes from the root down to this one.
-
-    >>> ancestry("cn.zj.hz")
-    ('cn', 'cn.zj', 'cn.zj.hz')
-    """
-    parts = code.split(".")
-    return tuple(".".join(parts[: depth + 1]) for depth in range(len(parts)))
 
 
 def _in_force() -> Select[tuple[str, int, str, str, int]]:

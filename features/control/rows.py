@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 
 Change = Literal["created", "updated", "unchanged"]
 

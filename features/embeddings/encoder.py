@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from recsys.domain.catalog import Item
 from recsys.domain.errors import MainstayError
+from recsys.domain.item import Item
 from recsys.domain.types import F32
 
 TEXT_MAX = 2_000

@@ -21,9 +21,10 @@ import numpy.typing as npt
 from features.embeddings.encoder import Encoder, EncoderError, NoEncoder, text_of
 from features.state.keys import VECTORS
 from features.state.online.port import OnlineStore
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
 from recsys.domain.embeddings import Content
 from recsys.domain.errors import Unavailable
+from recsys.domain.item import Item
 from recsys.domain.types import F32
 
 F16 = npt.NDArray[np.float16]

@@ -14,8 +14,8 @@ import msgspec
 
 from features.events.schema import SOURCE
 from features.events.stream.port import Record
-from recsys.domain.catalog import Item
 from recsys.domain.errors import EventError
+from recsys.domain.item import Item
 
 SCHEMA = "urn:mainstay:change:1"
 TYPES: Mapping[str, str] = {

@@ -21,8 +21,9 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from features.events.decode import LATEST, clock_skew_reason, decode, encode
+from features.events.decode import decode, encode
 from features.events.partial_parse import viewer_of
+from features.events.schema import LATEST, clock_skew_reason
 from features.events.stream.port import Message, Record, Retention, Stream
 from recsys.domain.errors import EventError
 

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from msgspec import Meta, Struct
 
 from recsys.domain.errors import ID, NAME
-from recsys.domain.types import ACTIONS, Screen, Surface
+from recsys.domain.placement import Screen, Surface
+from recsys.domain.regions import MAX_REGION_LEVELS
+from recsys.domain.types import ACTIONS
 
 TYPE_PREFIX = "mainstay.viewer."
 SchemaId: TypeAlias = Literal["urn:mainstay:viewer-event:1"]
@@ -46,8 +48,7 @@ IMPLIED_ACTIONS: Mapping[str, tuple[str, ...]] = {
 seen it to the end has played it. Other kinds stand for none."""
 
 ITEM_KINDS = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
-LEVELS_MAX = 8  # of a region: each is counted for itself
-REGION = rf"^([a-z0-9_]+(\.[a-z0-9_]+){{0,{LEVELS_MAX - 1}}})?$"
+REGION = rf"^([a-z0-9_]+(\.[a-z0-9_]+){{0,{MAX_REGION_LEVELS - 1}}})?$"
 PLACEMENT = (
     r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
 )  # empty, or OUTLET-SCREEN-SURFACE
@@ -136,15 +137,6 @@ def mismatch(event: ViewerEvent) -> tuple[str, str] | None:
     if kind == "survey":
         return None if event.percent is None else ("percent", "a survey's answer is its rating, from 0 to 1")
     return None if event.rating is None else ("rating", f"a rating is the answer to a survey, not part of a {kind}")
-
-
-def region_of(outlet: str) -> str:
-    """The region of which an outlet bears the name; of one deeper than events know regions, the region around it.
-
-    >>> region_of("cn.zj"), region_of("a.b.c.d.e.f.g.h.i")
-    ('cn.zj', 'a.b.c.d.e.f.g.h')
-    """
-    return ".".join(outlet.split(".")[:LEVELS_MAX])
 
 
 def actions_of(event: ViewerEvent) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from features.events.schema import ViewerEvent
-from features.state.fold import LoggedEvent
-from recsys.domain.types import Screen
+from features.state.votes import LoggedEvent
+from recsys.domain.placement import Screen
 
 SCHEMA = pa.schema(
     {

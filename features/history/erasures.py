@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from features.state.fold import LoggedEvent
 from features.state.keys import ERASURES
 from features.state.online.port import OnlineStore
+from features.state.votes import LoggedEvent
 from recsys.domain.errors import Unavailable
 
 NAME = "erased.jsonl"

@@ -27,7 +27,7 @@ from features.history import files
 from features.history.arrow_schema import SCHEMA, logged_events, table_of, with_all_columns
 from features.history.erasures import ErasureList
 from features.history.log_epochs import LogEpochs
-from features.state.fold import LoggedEvent
+from features.state.votes import LoggedEvent
 from recsys.domain.errors import Unavailable
 
 _DAY_S = 86_400

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 import numpy as np
 
-from features.events.decode import ViewerEvent, actions_of, is_engine_impression
+from features.events.schema import ViewerEvent, actions_of, is_engine_impression
 from recsys.domain.catalog import Catalog
 from recsys.metrics.report_card import ControlOutcome, PageView
 

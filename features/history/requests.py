@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.events.schema import region_of
 from features.history.event_log import EventLog
 from recsys.domain.errors import NotFound
-from recsys.domain.types import Placement, Query
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
+from recsys.domain.regions import region_of
 
 FIRST_LOOK_S = 3_600.0
 """How far back is looked first; then four times as far, until enough is found."""

@@ -10,8 +10,8 @@ from urllib.request import urlopen
 
 from pydantic import ValidationError
 
-from recsys.domain.catalog import Item
 from recsys.domain.errors import Finding, ItemError, Unavailable, schema_fault
+from recsys.domain.item import Item
 
 PAGE = 1000
 """Items asked for at once from an API."""

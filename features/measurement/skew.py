@@ -18,9 +18,9 @@ from features.history.event_log import FOREVER, EventLog
 from features.point_in_time.query import EntityRows, get_historical_features
 from features.point_in_time.skew_audit import ServedPage, recompute_features, served_pages
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import TTL_S
 from recsys.domain.errors import InvalidInput
 from recsys.domain.types import F32, F64
-from recsys.domain.viewer import TTL_S
 from recsys.models.retriever import Retriever
 
 TOLERANCE = 1e-5

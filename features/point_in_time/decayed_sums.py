@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from recsys.domain.decay import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK
 from recsys.domain.types import F64, I64
-from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK
 
 WINDOW_S = 200 * FAST_HALF_LIFE_S
 """Fast decay is counted from the beginning of windows this long, since doubles would not hold it for months; what is

@@ -31,11 +31,15 @@ from features.history.event_log import EventLog
 from features.item_counts import MEASURES, ItemCounts
 from features.point_in_time.decayed_sums import DecayedSums, FastDecayedSums
 from features.point_in_time.vote_table import EventBatch, VoteCounter, VoteTable, by_viewer, count_votes, load_events
-from features.state.fold import LoggedEvent, ViewerFold, roll_up
+from features.state.viewer_fold import ViewerFold
+from features.state.votes import LoggedEvent
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import TTL_S
 from recsys.domain.errors import Finding, InvalidInput
-from recsys.domain.types import F32, F64, I32, I64, Screen
-from recsys.domain.viewer import TTL_S, ViewerState, unexpired
+from recsys.domain.placement import Screen
+from recsys.domain.regions import roll_up
+from recsys.domain.types import F32, F64, I32, I64
+from recsys.domain.viewer import ViewerState, unexpired
 from recsys.models.retriever import Retriever
 
 SCREENS = tuple(screen.value for screen in Screen)

@@ -22,10 +22,13 @@ from features.history.event_log import FOREVER, EventLog
 from features.item_counts import MEASURES, ItemCounts
 from features.lineage import FeatureLineage
 from features.point_in_time.vote_table import VoteTable, by_viewer, load_votes
-from features.state.fold import LoggedEvent, ViewerFold
-from recsys.domain.catalog import Catalog, within
+from features.state.viewer_fold import ViewerFold
+from features.state.votes import LoggedEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import FAST_HALF_LIFE_S, HALF_LIFE_S, TTL_S
+from recsys.domain.regions import within
 from recsys.domain.types import F32, F64, I32, I64
-from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, TTL_S, ViewerState, unexpired
+from recsys.domain.viewer import ViewerState, unexpired
 from recsys.models.retriever import Retriever
 
 VISITS = MEASURES.index("visits")

@@ -13,7 +13,8 @@ import msgspec
 
 from features.state.keys import ITEMS, VIEWERS
 from recsys.domain.errors import MainstayError
-from recsys.domain.viewer import ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 VERSION = 1
 """Version of all states. It goes up whenever the form of the bytes changes, and only then."""

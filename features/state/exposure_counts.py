@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from features.events.decode import ViewerEvent, is_engine_impression
+from features.events.schema import ViewerEvent, is_engine_impression
 from features.state.codec import StateError, decode_state, encode_state
 from features.state.corrupt_state import CorruptStateCounter
 from features.state.keys import COUNTS, TRAFFIC
 from features.state.online.compare_and_set import Reader, decode_or_raise, update
 from features.state.online.port import OnlineStore
-from recsys.domain.viewer import DAY_S
+from recsys.domain.decay import DAY_S
 
 if TYPE_CHECKING:
     from features.state.votes import WeightedEvent

@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from features.events.digests import PASSED_MAX, SEEN_MAX
-from features.state.item_fold import ItemFold, roll_up
+from features.state.item_fold import ItemFold
 from features.state.viewer_fold import DONE_MAX, HIDDEN_MAX, POSITIONS_MAX, REMEMBERED, SHOWN_MAX, ViewerFold
 from features.state.votes import LoggedEvent, Vote, WeightedEvent, items_of
-from recsys.domain.viewer import ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 __all__ = [
     "DONE_MAX",
@@ -42,7 +43,6 @@ __all__ = [
     "fold_item",
     "fold_viewer",
     "items_of",
-    "roll_up",
 ]  # fmt: skip
 
 FOREVER = float("inf")

@@ -13,14 +13,16 @@ from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from features.state.codec import item_at
 from features.state.corrupt_state import CorruptStateCounter
-from features.state.item_fold import roll_up, screen_of, update_fast_decay
+from features.state.item_fold import screen_of, update_fast_decay
 from features.state.keys import ITEMS
 from features.state.online.port import OnlineStore
 from features.state.votes import IMPRESSION, VISIT, WeightedEvent
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import FAST_HALF_LIFE_S, forward_weight
+from recsys.domain.item_statistics import ItemState, ItemStats
 from recsys.domain.region_counts import RegionCounts
+from recsys.domain.regions import roll_up
 from recsys.domain.types import ACTIONS, F64, I64
-from recsys.domain.viewer import FAST_HALF_LIFE_S, ItemState, ItemStats, forward_weight
 
 REGIONS_MAX = 8192
 """Regions that are told apart in the statistics of all items, those with the most visits: anybody may name a region."""

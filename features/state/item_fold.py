@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from features.state.votes import IMPRESSION, VISIT, Vote, WeightedEvent
-from recsys.domain.viewer import FAST_HALF_LIFE_S, ItemState, forward_weight, is_expired
+from recsys.domain.decay import FAST_HALF_LIFE_S, forward_weight, is_expired
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.regions import roll_up
 
 REGIONS_MAX = 4096
 REGIONS_SPARE = 512
@@ -95,17 +97,6 @@ def update_fast_decay(lately: float, lately_at: float, worth: float, at: float) 
     if at >= lately_at:
         return lately * 2.0 ** ((lately_at - at) / FAST_HALF_LIFE_S) + worth, at
     return lately + worth * 2.0 ** ((at - lately_at) / FAST_HALF_LIFE_S), lately_at
-
-
-@lru_cache(maxsize=10_000)
-def roll_up(region: str) -> tuple[str, ...]:
-    """A region and all that contain it, smallest first.
-
-    >>> roll_up("cn.zj.hz")
-    ('cn.zj.hz', 'cn.zj', 'cn')
-    """
-    parts = region.split(".") if region else []
-    return tuple(".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
 
 
 def screen_of(screen: str | None, placement: str) -> str:

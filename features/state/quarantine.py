@@ -15,7 +15,7 @@ import msgspec
 from features.state.codec import StateError, decode_state, encode_state
 from features.state.keys import QUARANTINE
 from features.state.online.port import OnlineStore
-from recsys.domain.viewer import DAY_S
+from recsys.domain.decay import DAY_S
 
 QUARANTINE_TTL_S = 30 * DAY_S
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import insort
 from operator import attrgetter
 
-from features.events.decode import ViewerEvent, is_engine_impression
 from features.events.digests import MARK, PASSED_MAX, SEEN_MAX, event_digest, ring_index
+from features.events.schema import ViewerEvent, is_engine_impression
 from features.state.exposure_counts import record_impression
 from features.state.item_fold import placement_region, screen_of
 from features.state.vote_history import append
 from features.state.votes import LoggedEvent, WeightedEvent, contributions
-from recsys.domain.viewer import RECENT_MAX, Position, Recent, Session, ViewerState, forward_weight, is_expired
+from recsys.domain.decay import forward_weight, is_expired
+from recsys.domain.viewer import RECENT_MAX, Position, Recent, Session, ViewerState
 
 SHOWN_MAX = 300  # items with their impressions
 SHOWN_TIMES = 4  # impressions of an item whose times are remembered

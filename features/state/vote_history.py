@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct
 
-from recsys.domain.viewer import DAY_S, RECENT_MAX, Recent
+from recsys.domain.decay import DAY_S
+from recsys.domain.viewer import RECENT_MAX, Recent
 
 WINDOW_D = 28
 """Days for which a vote is remembered: two half-lives, so what is forgotten weighs a quarter."""

@@ -22,9 +22,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from features.events.decode import IMPLIED_ACTIONS, ViewerEvent, is_engine_impression
+from features.events.schema import IMPLIED_ACTIONS, ViewerEvent, is_engine_impression
 from features.state.vote_history import day_of, is_saturated, kind_mask, voted_days
-from recsys.domain.viewer import DAY_S, RECENT_MAX, ImpressionTimes, Position, Recent
+from recsys.domain.decay import DAY_S
+from recsys.domain.viewer import RECENT_MAX, ImpressionTimes, Position, Recent
 
 MIN_COMPLETION_SHARE = 3.0
 """Times normal speed: faster than this nobody watches to the end."""

@@ -31,8 +31,8 @@ from features.worker.rebuild import from_log, from_stream, rebuild
 from features.worker.rebuild_fence import rebuild_started_at
 from features.worker.verify import find_differences, replay_log
 from features.worker.worker import Worker
+from recsys.domain.decay import DAY_S
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import DAY_S
 
 COMPACT_EVERY_S = 300.0
 COMPACT_MIN_FILES = 32

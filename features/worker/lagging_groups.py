@@ -14,8 +14,8 @@ from features.events.change_feed import changes_topic
 from features.events.dead_letters import dead_topic
 from features.events.stream.port import Backlog, Retention
 from features.settings import Settings
+from recsys.domain.decay import DAY_S
 from recsys.domain.errors import Conflict
-from recsys.domain.viewer import DAY_S
 
 LOG_EVERY_S = 3600.0
 DELETE_HINT = "recsys-worker groups --drop NAME"

@@ -31,8 +31,8 @@ from features.worker.commands import (
 from features.worker.lagging_groups import LagReporter
 from features.worker.rebuild_fence import is_rebuild_in_progress
 from features.worker.worker import Worker
+from recsys.domain.decay import DAY_S
 from recsys.domain.errors import Conflict, EventError, MainstayError, SettingsError
-from recsys.domain.viewer import DAY_S
 
 FLAGS = ("home", "stream", "online", "event_log", "topic", "group", "partitions", "stream_days", "item_ttl_days",
          "viewer_ttl_days")  # fmt: skip

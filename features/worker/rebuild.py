@@ -15,12 +15,13 @@ from features.events.stream.port import Message, Stream
 from features.history.event_log import EventLog
 from features.state.codec import decode_item, decode_viewer
 from features.state.exposure_counts import is_stale
-from features.state.fold import FOREVER, LoggedEvent
+from features.state.fold import FOREVER
 from features.state.keys import COUNTS, ITEMS, REBUILT, TRAFFIC, UNFINISHED, VIEWERS
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
+from features.state.votes import LoggedEvent
 from features.worker.worker import Worker, read
-from recsys.domain.viewer import is_expired
+from recsys.domain.decay import is_expired
 
 STATE_PREFIXES = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
 """Prefixes of the keys that are made from events."""

@@ -24,11 +24,11 @@ import msgspec
 from features.history.arrow_schema import logged_events
 from features.history.event_log import EventLog
 from features.state.codec import NewerState, StateError
-from features.state.fold import LoggedEvent
 from features.state.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptState, discard, quarantine
+from features.state.votes import LoggedEvent
 from recsys.domain.viewer import ViewerState
 
 EVENTS_MAX = 200_000

@@ -35,21 +35,24 @@ from features.history.event_log import EventLog
 from features.history.log_epochs import LogEpoch, epoch_partition
 from features.state.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
 from features.state.exposure_counts import fold_exposure
-from features.state.fold import FOREVER, LoggedEvent, ViewerFold, WeightedEvent, fold_item, items_of
+from features.state.fold import FOREVER, fold_item
 from features.state.online.compare_and_set import update
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
+from features.state.viewer_fold import ViewerFold
+from features.state.votes import LoggedEvent, WeightedEvent, items_of
 from features.worker.rebuild_fence import RebuildFence
 from features.worker.repair import RepairBatch, StateRepairer
 from recsys.domain.errors import EventError, Unavailable
-from recsys.domain.viewer import ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 BATCH = 20_000  # at most: an idle worker takes what there is at once, one that is behind takes long strides
 FIRST_BATCH, LEAST_BATCH = 2_000, 200
 STEP_S = 1.0  # a step that took longer is followed by a smaller one: on a slow machine, too, something is seen soon
 POLL_S = 0.2
 TTL_SLACK_S = (
-    1.0  # the store lets go of a viewer or an item just after `recsys.domain.viewer.forgotten` does, never before
+    1.0  # the store lets go of a viewer or an item just after `recsys.domain.decay.is_expired` does, never before
 )
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 15.0
 

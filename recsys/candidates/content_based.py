@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import HALF_LIFE_S
 from recsys.domain.types import F32, I32
-from recsys.domain.viewer import HALF_LIFE_S, ViewerState
+from recsys.domain.viewer import ViewerState
 from recsys.models.history import WEIGHT, history
 
 

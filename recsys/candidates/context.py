@@ -8,8 +8,10 @@ import numpy as np
 
 from recsys.candidates.index import CandidateIndex
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import F32, I32, Query
-from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.query import Query
+from recsys.domain.types import F32, I32
+from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.models.served_model import ServedModel
 from recsys.pacing.on_page import NO_PRICES, ActivePrices

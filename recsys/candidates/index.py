@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.distribution.eligibility import playable
-from recsys.domain.catalog import STATUSES, Catalog
-from recsys.domain.types import F32, I32, Bool, Screen
-from recsys.domain.viewer import ItemStats
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import STATUSES
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Screen
+from recsys.domain.types import F32, I32, Bool
 from recsys.models.served_model import ServedModel
 
 DEPTH = 2_000

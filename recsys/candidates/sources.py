@@ -12,8 +12,8 @@ import numpy as np
 
 from recsys.candidates.content_based import content_similarity
 from recsys.candidates.context import RequestContext
+from recsys.domain.item_statistics import ItemStats
 from recsys.domain.types import F32, I32
-from recsys.domain.viewer import ItemStats
 from recsys.supply.expand import supply
 
 PERSONAL, CONTENT, SEGMENT, POPULAR, NEWEST = 300, 60, 100, 200, 60

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.distribution.layouts import screen_layout
-from recsys.domain.catalog import FORMATS, KINDS, STATUSES, Catalog, Window, within
-from recsys.domain.types import I32, Bool, DropReason, Query, Screen
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import FORMATS, KINDS, STATUSES, Window
+from recsys.domain.placement import Screen
+from recsys.domain.query import Query
+from recsys.domain.regions import within
+from recsys.domain.trace import DropReason
+from recsys.domain.types import I32, Bool
 from recsys.domain.viewer import ViewerState
 
 PUBLISHED = STATUSES.index("published")

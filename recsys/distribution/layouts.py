@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.domain.types import F64, Screen, Surface
+from recsys.domain.placement import Screen, Surface
+from recsys.domain.types import F64
 
 
 @dataclass(frozen=True)

@@ -9,75 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from recsys.domain.embeddings import NO_CONTENT, Content
-from recsys.domain.errors import ID
-from recsys.domain.types import F32, F64, I16, I32, Bool, Screen
+from recsys.domain.item import FORMATS, KINDS, STATUSES, Item, Window
+from recsys.domain.types import F32, F64, I16, I32, Bool
 
 T = TypeVar("T", bound=np.generic)
-
-Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
-"""A node of the outlet or region tree: `cn.zj.hz` lies below `cn.zj`, which lies below `cn`."""
-
-Label = Annotated[str, StringConstraints(pattern=r"^[^/\s][^/]*(/[^/]+)*$", max_length=200)]
-"""A tag as a path: `news/politics` lies in the subtree of `news`."""
-
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ID)]
-Kind = Literal["film", "series", "episode", "video", "article", "audio", "live"]
-Status = Literal["published", "review", "withdrawn"]
-KINDS: tuple[str, ...] = ("film", "series", "episode", "video", "article", "audio", "live")
-STATUSES: tuple[str, ...] = ("published", "review", "withdrawn")
-FORMATS: tuple[str, ...] = ("landscape", "portrait", "audio", "text", "image")
-ALL_SCREENS: tuple[Screen, ...] = tuple(Screen)
-
-
-class Window(BaseModel):
-    """One rights window: where (region subtrees; none = everywhere), on what, from when until when."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    start: AwareDatetime | None = None
-    until: AwareDatetime | None = None
-    regions: tuple[Code, ...] = ()
-    screens: tuple[Screen, ...] = ()
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Window:
-        if self.start and self.until and self.until <= self.start:
-            raise ValueError("a rights window must end after it starts")
-        return self
-
-
-class Item(BaseModel):
-    """One thing that can be shown, as outlets and catalogue readers hand it in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: Id
-    kind: Kind = "video"
-    title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text: {"zh": "...", "en": "..."}
-    summary: dict[str, str] = {}
-    outlet: Code
-    provider: str = ""  # who made it; the outlet when empty
-    labels: tuple[Label, ...] = ()
-    topic: str = ""  # for caps and dispersal; the first label's root when empty
-    series: str = ""
-    axes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # editorial values
-    region: Code | None = None  # the place it is about; none = no particular place
-    rights: tuple[Window, ...] = ()  # none = everywhere, always
-    formats: tuple[Literal["landscape", "portrait", "audio", "text", "image"], ...] = ("landscape",)
-    duration_s: Annotated[float, Field(ge=0, lt=10**7)] = 0.0
-    published_at: AwareDatetime
-    language: str = "zh"
-    age_rating: Annotated[int, Field(ge=0, le=21)] = 0
-    status: Status = "published"
-    link: str = ""  # where to play or read it
-    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,15 +43,6 @@ class Vocabulary:
         """Codes of `root` and of everything below it."""
         below = root + separator
         return np.array([c for c, n in enumerate(self.names) if n == root or n.startswith(below)], np.int32)
-
-
-def within(node: str, root: str) -> bool:
-    """Whether a node of a dotted tree is `root` or lies below it.
-
-    >>> within("cn.zj.hz", "cn.zj"), within("cn.zjx", "cn.zj")
-    (True, False)
-    """
-    return node == root or node.startswith(root + ".")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import numpy as np
 from recsys.batch import Candidates
 from recsys.candidates.context import RequestContext
 from recsys.candidates.sources import local_plays
-from recsys.domain.types import ACTIONS, F32, FallbackLevel
+from recsys.domain.trace import FallbackLevel
+from recsys.domain.types import ACTIONS, F32
 from recsys.models.probabilities import PLAY, coherent
 from recsys.utility import utility, weight_vector
 

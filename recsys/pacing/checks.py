@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from recsys.distribution.layouts import LAYOUTS, screen_layout
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding
-from recsys.domain.types import Screen
+from recsys.domain.placement import Screen
 from recsys.guidance.policy.conditions import mask
 from recsys.guidance.policy.controls import ExposureTarget
 from recsys.guidance.policy.policy import Policy

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.domain.types import F64, I32, Bool, Query
+from recsys.domain.query import Query
+from recsys.domain.types import F64, I32, Bool
 from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy, SupplyRequest
 from recsys.guidance.policy.controls import ExposureTarget

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import Query
+from recsys.domain.query import Query
 from recsys.guidance.policy.controls import Quota as ShareControl
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.messages import Message, message

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.distribution.layouts import screen_layout
-from recsys.domain.types import ACTIONS, F64, I32, Query
+from recsys.domain.query import Query
+from recsys.domain.types import ACTIONS, F64, I32
 from recsys.messages import Message
 from recsys.models.probabilities import PLAY
 from recsys.page import Page

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from recsys.domain.types import Query
+from recsys.domain.query import Query
 from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.policy.controls import ExposureTarget
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.pacing.on_page import target_key
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
 from recsys.preview.ablations import STRENGTHS, at_strength, without
 from recsys.preview.page_summary import PageSummary, summarise
+from recsys.snapshot import ServingSnapshot
 
 DROPPED_PAGES = 240
 """Pages solved again with one control less, over all controls; so many that a control is tried on ten pages or more."""

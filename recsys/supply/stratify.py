@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.domain.types import F32, I16, I32, Bool, Query
+from recsys.domain.query import Query
+from recsys.domain.types import F32, I16, I32, Bool
 from recsys.guidance.compilation.compile import CompiledPolicy, attribute
 from recsys.guidance.policy.controls import Attribute, Block, Cap, Control, ExposureTarget, Quota, Spacing
 from recsys.guidance.policy.quotas import max_counts

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from features.control import ControlPlane
+from features.control.plane import ControlPlane
 from features.state.corrupt_state import CorruptStateCounter
 from features.state.online.port import OnlineStore
 from recsys.guidance.policy.profiles import Profile

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from features.state.codec import viewer_at
 from features.state.keys import VIEWERS
 from recsys.domain.errors import NotFound
-from recsys.domain.types import Screen, Surface
+from recsys.domain.placement import Screen, Surface
 from recsys.messages import ENGLISH
 from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import CorruptStates, Online

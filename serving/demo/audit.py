@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import Placement, Query, Screen, Surface
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
 from recsys.guidance.compilation.compile import compile_policy
 from serving.demo.movielens import region_of
 from serving.snapshot.profiles import read_policy

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from features.control import open_control
+from features.control.connect import open_control
 from features.events.stream.connect import open_stream
 from features.settings import Settings
 from features.state.online.connect import open_online

@@ -23,8 +23,8 @@ from features.events.stream.connect import open_stream
 from features.history.event_log import EventLog
 from features.settings import Settings
 from features.state.online.connect import open_online
-from recsys.domain.catalog import Item
 from recsys.domain.errors import MainstayError, SettingsError
+from recsys.domain.item import Item
 from serving.demo import environment as place
 from serving.demo import report, steps
 from serving.demo.audit import Auditor

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from features.events.decode import ViewerEvent
-from recsys.domain.catalog import Item
+from features.events.schema import ViewerEvent
+from recsys.domain.item import Item
 
 DAYS = 60
 REGIONS = ("cn.zj.hz", "cn.zj.hz", "cn.zj.hz.ca", "cn.zj.nb")

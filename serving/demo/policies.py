@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 
 AXES = ("public_value", "locality", "originality")
 FORMATS = {"v": "landscape", "p": "portrait", "a": "audio", "t": "text", "i": "image"}

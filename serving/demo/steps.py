@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import httpx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from features.events.decode import ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import ViewerEvent
 from features.events.stream.port import Record, Stream
 from features.history.erasures import ErasureList, hashed
 from features.settings import Settings
 from features.state.codec import decode_viewer, viewer_key
 from features.state.online.port import OnlineStore
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 from serving.demo.processes import ProcessGroup, until
 
 T = TypeVar("T")

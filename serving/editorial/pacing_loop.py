@@ -18,9 +18,10 @@ import msgspec
 from features.state.codec import StateError, decode_state, encode_state
 from features.state.exposure_counts import DeliveryCount, read_counts, read_traffic
 from features.state.online.port import CasEntry, OnlineStore
-from recsys.domain.catalog import within
 from recsys.domain.errors import Finding, Unavailable
-from recsys.domain.types import Placement, Query
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
+from recsys.domain.regions import within
 from recsys.guidance.policy.controls import ExposureTarget
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.policy.policy import Policy

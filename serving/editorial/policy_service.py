@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from features.control import ControlPlane, Outlet, PolicyVersion
-from features.control.plane import ancestry
-from recsys.domain.catalog import within
+from features.control.plane import ControlPlane
+from features.control.rows import Outlet, PolicyVersion
 from recsys.domain.errors import Finding, NotFound, PolicyError
-from recsys.guidance.compilation.compile import merge_policies
+from recsys.domain.regions import ancestry, within
 from recsys.guidance.lint.lint import lint
 from recsys.guidance.lint.unknown_terms import did_you_mean
+from recsys.guidance.policy.inheritance import merge_policies
 from recsys.guidance.policy.policy import Policy
 from recsys.messages import message
 from serving.schemas.common import (

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from features.control import ControlPlane
+from features.control.plane import ControlPlane
 from recsys.domain.errors import Finding, InvalidInput, NotFound, PolicyError
 from recsys.guidance.policy.controls import Control, ExposureTarget
 from recsys.guidance.policy.policy import Policy, parse_policy

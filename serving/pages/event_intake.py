@@ -11,14 +11,15 @@ import msgspec
 from msgspec.structs import replace
 from pydantic_core import from_json
 
-from features.control import ControlPlane
-from features.events.decode import TOKEN, ViewerEvent, accept, accept_json, clock_skew_reason, encode
+from features.control.plane import ControlPlane
+from features.events.decode import TOKEN, accept, accept_json, encode
 from features.events.formats.registry import FORMATS, unwrap_batch, with_sender_fields
+from features.events.schema import ViewerEvent, clock_skew_reason
 from features.events.spool.port import Spool
 from features.events.stream.port import Record
 from features.importers.catalogue import parse_item
-from recsys.domain.catalog import Item
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
+from recsys.domain.item import Item
 from recsys.messages import message
 from serving.prometheus import Metrics
 from serving.schemas.batch_result import BATCH_MAX, BatchResult, ItemResult, refusal

@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from features.history.impressions import WANTED
 from recsys.distribution.layouts import screen_layout
-from recsys.domain.types import Query
+from recsys.domain.query import Query
 from recsys.domain.viewer import ViewerState
 from recsys.metrics.report_card import ControlOutcome, PageView, compute_metrics, control_measures
 from recsys.page import Page

@@ -15,21 +15,26 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
-from features.events.decode import ViewerEvent, encode
-from features.events.schema import region_of
+from features.events.decode import encode
+from features.events.schema import ViewerEvent
 from features.events.stream.port import Record
 from features.lineage import FeatureLineage, lineage_of
 from features.state.codec import StateError, viewer_at, viewer_key
 from features.state.corrupt_state import CorruptStateCounter
 from features.state.online.port import OnlineStore
 from recsys.distribution.layouts import default_slots, screen_layout
+from recsys.domain.decay import TTL_S
 from recsys.domain.errors import NotFound, Unavailable
-from recsys.domain.types import Placement, Query
-from recsys.domain.viewer import TTL_S, ItemStats, ViewerState, unexpired
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
+from recsys.domain.regions import region_of
+from recsys.domain.viewer import ViewerState, unexpired
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.messages import message
 from recsys.page import Page
-from recsys.pipeline import UNGUIDED_ERROR, Engine, ServingSnapshot
+from recsys.pipeline import UNGUIDED_ERROR, Engine
+from recsys.snapshot import ServingSnapshot
 from serving.pages.impression_publisher import ImpressionPublisher
 from serving.prometheus import Metrics
 from serving.schemas.common import PageAnswer, PageRequest, Slot, SlotDetail, StageOut, rfc3339

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from features.events.schema import LEVELS_MAX, REGION
+from features.events.schema import REGION
 from recsys.distribution.layouts import SLOTS_MAX
-from recsys.domain.catalog import Code, Id, Item
+from recsys.domain.item import Code, Id, Item
+from recsys.domain.regions import MAX_REGION_LEVELS
 from recsys.guidance.receipt.receipt import Receipt
 from recsys.messages import Message
 from serving.schemas.problems import FindingOut
@@ -47,7 +48,7 @@ class PageRequest(RequestModel):
 
     viewer_id: Id
     region: Region | None = Field(
-        None, description=f"where the viewer is, at most {LEVELS_MAX} levels; the outlet's own place when unsaid"
+        None, description=f"where the viewer is, at most {MAX_REGION_LEVELS} levels; the outlet's own place when unsaid"
     )
     slots: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = Field(
         None, description="the screen's default when unsaid"

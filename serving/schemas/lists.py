@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recsys.domain.catalog import Code, Item
+from recsys.domain.item import Code, Item
 from serving.api.pagination import ListAnswer, PageQuery
 from serving.schemas.common import AuditOut, OutletAnswer, PolicyVersionOut
 from serving.schemas.targets import TargetOut

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from recsys.domain.catalog import Id
+from recsys.domain.item import Id
 from recsys.guidance.policy.yaml_text import Number
 from recsys.messages import Message
 from recsys.pacing.status import Status

@@ -10,19 +10,20 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from features.control import ControlPlane, Outlet
+from features.control.plane import ControlPlane
+from features.control.rows import Outlet
 from features.state.corrupt_state import CorruptStateCounter
 from features.state.item_columns import read_stats
 from features.state.online.port import OnlineStore
 from recsys.domain.catalog import Catalog
 from recsys.domain.embeddings import Content
-from recsys.domain.viewer import ItemStats
+from recsys.domain.item_statistics import ItemStats
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.messages import Message
 from recsys.models.served_model import ServedModel
 from recsys.pacing.on_page import NO_PRICES, ActivePrices
 from recsys.pacing.tracker import TargetOverride
-from recsys.pipeline import ServingSnapshot
+from recsys.snapshot import ServingSnapshot
 from serving.prometheus import Metrics
 from serving.snapshot.policy_cache import PolicyCache
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from features.control import PublishedPolicy
-from features.control.plane import ancestry
+from features.control.rows import PublishedPolicy
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding, PolicyError
+from recsys.domain.regions import ancestry
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import Policy
 from recsys.messages import Message, as_message, message

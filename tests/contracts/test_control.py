@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, make_url, text
 
-from features.control import ControlPlane, open_control
-from features.control.connect import HEAD, MIGRATIONS, connect
-from recsys.domain.catalog import Item
+from features.control.connect import HEAD, MIGRATIONS, connect, open_control
+from features.control.plane import ControlPlane
 from recsys.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
+from recsys.domain.item import Item
 
 AT = 1_800_000_000.0
 

@@ -21,12 +21,13 @@ from features.events.dead_letters import (
     replayed_at,
     to_dead_letter,
 )
-from features.events.decode import ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import ViewerEvent
 from features.events.stream.connect import open_stream
 from features.events.stream.port import Message, Record, Stream
 from features.worker.main import main
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import LANDMARK
 from tests.contracts.streams import ADAPTERS
 
 PARTITIONS = 1  # a broker is waited for a second at the end of each

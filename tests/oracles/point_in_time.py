@@ -8,11 +8,13 @@ import numpy as np
 
 from features.columns import FEATURES, columns
 from features.point_in_time.query import EntityRows
-from features.state.fold import LoggedEvent, ViewerFold, WeightedEvent
 from features.state.item_columns import ItemColumns
+from features.state.viewer_fold import ViewerFold
+from features.state.votes import LoggedEvent, WeightedEvent
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import TTL_S
 from recsys.domain.types import F32
-from recsys.domain.viewer import TTL_S, ViewerState, unexpired
+from recsys.domain.viewer import ViewerState, unexpired
 from recsys.models.retriever import Retriever
 
 

@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from features.columns import FEATURES, columns
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemStats
 from recsys.domain.types import ACTIONS
-from recsys.domain.viewer import ItemStats
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.models.bundle import Bundle
 from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.served_model import ServedModel
 from recsys.page import Page
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
+from recsys.snapshot import ServingSnapshot
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOPICS = ("news", "film", "music", "sport", "nature")

@@ -16,15 +16,20 @@ from features.columns import FEATURES, columns
 from recsys.candidates import sources
 from recsys.distribution.layouts import screen_layout
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import ACTIONS, DropReason, FallbackLevel, Placement, Query, Screen, Surface
-from recsys.domain.viewer import ItemStats, Position, Recent, ViewerState
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.trace import DropReason, FallbackLevel, unbalanced_stages
+from recsys.domain.types import ACTIONS
+from recsys.domain.viewer import Position, Recent, ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.models.bundle import pack, unpack
 from recsys.models.served_model import ServedModel
 from recsys.page import Page
-from recsys.pipeline import UNGUIDED_ERROR, Engine, ServingSnapshot, is_conserved
+from recsys.pipeline import UNGUIDED_ERROR, Engine
+from recsys.snapshot import ServingSnapshot
 from tests.recsys.conftest import assert_no_stage_failed
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
@@ -62,7 +67,7 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
     engine, world = bench.engine, bench.world
     asked = query(slots, screen, guided=guided)
     page = engine.run(asked, history, world)
-    assert is_conserved(page.trace) == {}
+    assert unbalanced_stages(page.trace) == {}
     assert_no_stage_failed(page)
     ids = [slot.item_id for slot in page.items]
     assert len(set(ids)) == len(ids) <= slots
@@ -307,7 +312,7 @@ def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
     assert (page.fallback_level, page.policy_version, page.receipt.controls) == (FallbackLevel.EDITORIAL, "none", ())
     assert str(page.trace[-1].error).startswith(UNGUIDED_ERROR)
     assert len(page.items) == 10
-    assert not is_conserved(page.trace)
+    assert not unbalanced_stages(page.trace)
 
 
 def test_what_was_begun_may_be_resumed(engine: Engine, world: ServingSnapshot) -> None:

@@ -19,7 +19,8 @@ import torch
 import uvicorn
 
 from features.columns import FEATURES
-from features.events.decode import ViewerEvent, decode
+from features.events.decode import decode
+from features.events.schema import ViewerEvent
 from features.settings import Settings
 from recsys.domain.types import ACTIONS
 from recsys.models.bundle import Bundle

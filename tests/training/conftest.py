@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from features.events.decode import ViewerEvent
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import Screen
+from features.events.schema import ViewerEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.placement import Screen
 from training.config import Config, Evaluation, Examples, Network
 
 START = 1_780_000_000.0

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from features.columns import FEATURES
-from features.events.decode import ViewerEvent
-from features.state.fold import LoggedEvent, fold_viewer
+from features.events.schema import ViewerEvent
+from features.state.fold import fold_viewer
+from features.state.votes import LoggedEvent
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import InvalidInput
 from recsys.domain.types import ACTIONS

@@ -10,20 +10,25 @@ import pytest
 from msgspec import structs
 
 from features.columns import FEATURES, columns
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import decode_item, decode_viewer, encode_item, encode_viewer
-from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fold_viewer
+from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
 from features.state.item_columns import ItemColumns
+from features.state.votes import LoggedEvent
 from recsys.domain.catalog import Catalog
 from recsys.domain.embeddings import Content
-from recsys.domain.types import ACTIONS, Placement, Query, Screen, Surface
-from recsys.domain.viewer import ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.types import ACTIONS
+from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.models.bundle import Bundle
 from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.retriever import Retriever
 from recsys.models.served_model import ServedModel
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
+from recsys.snapshot import ServingSnapshot
 from training.candidate_generation import CandidateGenerator
 from training.config import Als, Config
 from training.decision_points import DecisionPoint, iter_decision_points

@@ -12,16 +12,20 @@ import pytest
 from mlflow import MlflowClient
 
 from features.columns import FEATURES, columns
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.history.event_log import EventLog
-from features.state.fold import LoggedEvent
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import ACTIONS, Placement, Query
-from recsys.domain.viewer import ItemStats
+from features.state.votes import LoggedEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
+from recsys.domain.types import ACTIONS
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.models.bundle import Bundle, unpack
 from recsys.models.served_model import ServedModel
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
+from recsys.snapshot import ServingSnapshot
 from training.config import Config
 from training.main import main
 from training.registry import BUNDLE

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from features.events.decode import ViewerEvent, actions_of
+from features.events.schema import ViewerEvent, actions_of
 from recsys.domain.errors import InvalidInput
 from training.timeline import Timeline
 

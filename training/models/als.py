@@ -11,7 +11,7 @@ from implicit.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import InvalidInput
 from recsys.domain.types import F32

@@ -9,9 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import F64, I16, I32, Bool, Placement, Query, Screen, Surface
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.regions import province
+from recsys.domain.types import F64, I16, I32, Bool
 from recsys.guidance.compilation.exclusions import excluded
-from recsys.guidance.policy.conditions import Condition, mask, province
+from recsys.guidance.policy.conditions import Condition, mask
 from recsys.guidance.policy.controls import Attribute, Block, Boost, Cap, Pin, Quota, Spacing
 from recsys.guidance.policy.inheritance import EffectivePolicy, SourcedControl, merge_policies
 from recsys.guidance.policy.policy import Policy

@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import I32, Bool, Query
+from recsys.domain.query import Query
+from recsys.domain.types import I32, Bool
 from recsys.guidance.policy.conditions import Where
 from recsys.guidance.policy.controls import Block, Pin, Quota
 from recsys.guidance.policy.inheritance import SourcedControl

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from recsys.distribution.layouts import default_slots
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding
-from recsys.domain.types import Screen, Surface
+from recsys.domain.placement import Screen, Surface
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.lint.contradictions import overlap
 from recsys.guidance.policy.controls import Block, Pin, Quota

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.distribution.layouts import default_slots
-from recsys.domain.catalog import Catalog, within
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding
-from recsys.domain.types import Bool, Screen, Surface
+from recsys.domain.placement import Screen, Surface
+from recsys.domain.regions import within
+from recsys.domain.types import Bool
 from recsys.guidance.compilation.compile import CompiledPolicy, attribute, compile_policy
 from recsys.guidance.policy.controls import Block, Cap, Control, Pin, Quota, Spacing
 from recsys.guidance.policy.inheritance import SourcedControl

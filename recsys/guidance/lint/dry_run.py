@@ -13,11 +13,13 @@ import numpy as np
 
 from recsys.distribution.eligibility import first_match, ineligible
 from recsys.distribution.layouts import default_slots
-from recsys.domain.catalog import Catalog, within
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding
-from recsys.domain.types import I32, Placement, Query, Screen, Surface
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.regions import province, within
+from recsys.domain.types import I32
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
-from recsys.guidance.policy.conditions import province
 from recsys.guidance.policy.controls import Cap, Control, Pin, Spacing
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.policy.policy import Policy

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from recsys.domain.catalog import KINDS, Catalog, Code, Id, Kind, Label
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import KINDS, Code, Id, Kind, Label
+from recsys.domain.regions import province
 from recsys.domain.types import Bool
 from recsys.guidance.policy.yaml_text import Number, not_text
 from recsys.messages import InvalidValue, message
@@ -110,15 +112,6 @@ class Condition(BaseModel):
 
 Where = Annotated[Condition, BeforeValidator(_not_deep)]
 """The condition of a control. Policies that nest it deeper than LEVELS_MAX are refused with the control's name."""
-
-
-def province(region: str) -> str:
-    """The first two levels of a region.
-
-    >>> province("cn.zj.hz.xh"), province("cn")
-    ('cn.zj', 'cn')
-    """
-    return ".".join(region.split(".")[:2])
 
 
 def mask(condition: Condition, catalog: Catalog, region: str) -> Bool:

@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from recsys.domain.catalog import Code, Id, within
-from recsys.domain.types import Query, Screen, Surface
+from recsys.domain.item import Code, Id
+from recsys.domain.placement import Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.regions import within
 from recsys.guidance.policy.conditions import Where
 from recsys.guidance.policy.schedule import Active, span_of
 from recsys.guidance.policy.yaml_text import Integer, Moment, Number, display_value

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from recsys.domain.catalog import within
 from recsys.domain.errors import Finding, PolicyError
+from recsys.domain.regions import within
 from recsys.guidance.policy.controls import (
     ENFORCEMENT_ORDER,
     Block,

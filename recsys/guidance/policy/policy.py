@@ -11,8 +11,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from recsys.domain.catalog import Code
 from recsys.domain.errors import Finding, PolicyError
+from recsys.domain.item import Code
 from recsys.guidance.policy.conditions import OneOrMore
 from recsys.guidance.policy.controls import Control, PolicyModel
 from recsys.guidance.policy.profiles import Profile, ProfileName

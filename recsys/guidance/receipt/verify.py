@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from recsys.batch import Candidates
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding
+from recsys.domain.item import Item
 from recsys.domain.types import F64, I32
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.policy.controls import Attribute, Cap

@@ -9,8 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
-from recsys.domain.catalog import Code
 from recsys.domain.errors import Finding, InvalidInput
+from recsys.domain.item import Code
 from recsys.messages import message
 from serving.api.auth import EDITORS_ONLY
 from serving.api.body import read_json, read_text

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from recsys.domain.catalog import Code, Id
+from recsys.domain.item import Code, Id
 from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import Paging, Targets
 from serving.api.strict_query import STRICT_QUERY

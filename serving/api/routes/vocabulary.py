@@ -10,7 +10,8 @@ import numpy.typing as npt
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from recsys.domain.catalog import KINDS, STATUSES, Catalog
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import KINDS, STATUSES
 from recsys.domain.types import Bool
 from serving.api.dependencies import Paging, Snapshots
 from serving.api.pagination import ListAnswer, PageQuery

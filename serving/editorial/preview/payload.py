@@ -12,8 +12,9 @@ from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.solver.solve import warm
 from recsys.models.bundle import Bundle
 from recsys.models.served_model import ServedModel
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
 from recsys.preview.study import ReplayResult, Study, Task
+from recsys.snapshot import ServingSnapshot
 
 
 @dataclass(frozen=True)

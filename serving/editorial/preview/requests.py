@@ -19,9 +19,10 @@ from features.state.corrupt_state import CorruptStateCounter
 from features.state.keys import VIEWERS
 from features.state.online.port import OnlineStore
 from recsys.distribution.layouts import default_slots
-from recsys.domain.catalog import within
 from recsys.domain.errors import Unavailable
-from recsys.domain.types import Placement, Query, Screen, Surface
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.regions import within
 from recsys.domain.viewer import ViewerState
 from recsys.preview.study import LoggedPage, ReplayRequest
 

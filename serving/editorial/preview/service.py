@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from weakref import WeakSet
 
-from features.control.plane import ancestry
-from recsys.domain.catalog import within
 from recsys.domain.errors import InvalidInput
+from recsys.domain.regions import ancestry, within
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import Policy
 from recsys.messages import message
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
 from recsys.preview.aggregate import Aggregate, replay
 from recsys.preview.study import Study
+from recsys.snapshot import ServingSnapshot
 from serving.editorial.preview.payload import study_of
 from serving.editorial.preview.requests import ReplaySample, RequestLog
 from serving.editorial.preview.worker_pool import PreviewPool

@@ -26,8 +26,9 @@ from features.embeddings.refresh import ENCODE_BATCH, EmbeddingRefresher
 from features.embeddings.subprocess_encoder import SubprocessEncoder
 from features.settings import Settings
 from features.state.online.memory import MemoryStore
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import InvalidInput, Unavailable
+from recsys.domain.item import Item
 from recsys.domain.types import F32
 from tests.features.embeddings.test_low_priority_pool import is_running
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from features.events.decode import ViewerEvent, accept, accept_json, clock_skew_reason, decode, encode
+from features.events.decode import accept, accept_json, decode, encode
+from features.events.schema import ViewerEvent, clock_skew_reason
 from features.history.event_log import EventLog
 from features.history.privacy import export_viewer
-from features.state.fold import LoggedEvent
 from features.state.online.memory import MemoryStore
+from features.state.votes import LoggedEvent
 from recsys.domain.errors import EventError
 
 NOW = 1_767_225_600.0

@@ -14,10 +14,11 @@ from features.events.dead_letters import (
     replayed_at,
     to_dead_letter,
 )
-from features.events.decode import ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Message
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 TOPIC = "t"
 

@@ -14,21 +14,13 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from features.events import decode as module
-from features.events.decode import (
-    IMPLIED_ACTIONS,
-    KINDS,
-    LATEST,
-    MAX_BYTES,
-    ViewerEvent,
-    accept,
-    accept_json,
-    actions_of,
-    decode,
-    encode,
-)
-from features.state.fold import LoggedEvent, deduplicate_and_fold
+from features.events.decode import KINDS, accept, accept_json, decode, encode
+from features.events.schema import IMPLIED_ACTIONS, LATEST, MAX_BYTES, ViewerEvent, actions_of
+from features.state.fold import deduplicate_and_fold
+from features.state.votes import LoggedEvent
 from recsys.domain.errors import EventError
-from recsys.domain.types import ACTIONS, Screen
+from recsys.domain.placement import Screen
+from recsys.domain.types import ACTIONS
 from recsys.domain.viewer import ViewerState
 
 NOW = 1_767_225_600.0

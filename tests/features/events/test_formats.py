@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.events.decode import KINDS, ViewerEvent, accept, decode, encode
+from features.events.decode import KINDS, accept, decode, encode
 from features.events.formats import activitystreams, segment
 from features.events.formats.activitystreams import from_activity
 from features.events.formats.registry import FORMATS
 from features.events.formats.segment import from_segment
+from features.events.schema import ViewerEvent
 from recsys.domain.errors import EventError
 
 NOW = 1_767_225_600.0

@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from features.events.dead_letters import dead_topic, read_dead_letters
-from features.events.decode import ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Message, Record, Stream
 from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer, export_viewer
 from features.state.online.memory import MemoryStore
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 from tests.features.worker.test_commands import END, TOPIC, folded
 
 

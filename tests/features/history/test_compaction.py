@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.history import compaction as module
 from features.history import files
 from features.history.compaction import Compacted, compact, purge
 from features.history.erasures import NAME, ErasureList, hashed
 from features.history.event_log import REWRITING, WRITING, EventLog
-from features.state.fold import LoggedEvent
 from features.state.online.memory import MemoryStore
+from features.state.votes import LoggedEvent
 
 DAY_S = 86_400.0
 START = 20_000 * DAY_S

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import LATEST, ViewerEvent
+from features.events.schema import LATEST, ViewerEvent
 from features.history import event_log as module
 from features.history import files
 from features.history.arrow_schema import SCHEMA
 from features.history.event_log import EventLog
-from features.state.fold import LoggedEvent
+from features.state.votes import LoggedEvent
 from recsys.domain.errors import Unavailable
-from recsys.domain.types import Screen
+from recsys.domain.placement import Screen
 
 DAY_S = 86_400.0
 START = 20_000 * DAY_S

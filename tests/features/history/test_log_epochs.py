@@ -24,8 +24,8 @@ from features.state.online.port import OnlineStore
 from features.worker.rebuild import from_log, from_stream, rebuild
 from features.worker.verify import find_differences
 from features.worker.worker import Worker
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Conflict, Unavailable
-from recsys.domain.viewer import LANDMARK
 from tests.features.state.test_replay_oracle import happened
 from tests.features.worker.test_worker import TOPIC, held, played
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.history.event_log import EventLog
 from features.history.requests import newest_requests, plays_from
 from features.state.as_of import as_of
-from features.state.fold import LoggedEvent, fold_viewer
+from features.state.fold import fold_viewer
+from features.state.votes import LoggedEvent
 from recsys.domain.viewer import ViewerState
 
 NOON = 1_772_366_400.0

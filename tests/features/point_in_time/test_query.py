@@ -14,22 +14,26 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.columns import AT, FEATURES, columns
-from features.events.decode import ViewerEvent
-from features.events.schema import KINDS
+from features.events.schema import KINDS, ViewerEvent
 from features.history.compaction import compact
 from features.history.event_log import EventLog
 from features.point_in_time.decayed_sums import DecayedSums, FastDecayedSums
 from features.point_in_time.query import EntityRows, get_historical_features
 from features.state.codec import encode_item, item_key
-from features.state.fold import FOREVER, LoggedEvent, deduplicate_and_fold, fold_item, roll_up
+from features.state.fold import FOREVER, deduplicate_and_fold, fold_item
 from features.state.item_columns import read_stats
 from features.state.online.memory import MemoryStore
-from recsys.domain.catalog import Catalog, Item
+from features.state.votes import LoggedEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK
 from recsys.domain.errors import InvalidInput
-from recsys.domain.types import Screen
-from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Screen
+from recsys.domain.regions import roll_up
+from recsys.domain.viewer import RECENT_MAX, ViewerState
 from recsys.models.als import AlsRetriever
-from tests.oracles.point_in_time import by_replay
+from tests.oracles.point_in_time import replay_features
 
 IDS = [f"i{n}" for n in range(6)]
 CATALOG = Catalog.of(
@@ -137,7 +141,7 @@ def test_features_are_those_of_a_replay_of_all_before(
     ttl_s = span_s / 8 if forgets else FOREVER
     found = get_historical_features(log, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER)
     assert np.isfinite(found).all()
-    assert_same(found, by_replay(placed, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER))
+    assert_same(found, replay_features(placed, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER))
 
 
 def test_busy_viewers_count_less_here_as_there(tmp_path: Path) -> None:
@@ -150,7 +154,7 @@ def test_busy_viewers_count_less_here_as_there(tmp_path: Path) -> None:
     placed.append(LoggedEvent("t/0", 900, ViewerEvent(id="z", kind="play", viewer_id="v", at=end, item_id="i1")))
     asked = EntityRows(["v", "w"], ["i1", "i1"], np.array([end, end + 1.0]), ["", ""], ["", ""])
     found = get_historical_features(written(tmp_path, placed), CATALOG, asked)
-    assert_same(found, by_replay(placed, CATALOG, asked))
+    assert_same(found, replay_features(placed, CATALOG, asked))
     before, after = found[:, AT["log_popularity"]]
     assert before == 0
     assert 0 < after < 0.01

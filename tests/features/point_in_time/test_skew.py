@@ -13,7 +13,8 @@ from features.history.erasures import hashed
 from features.history.event_log import EventLog
 from features.measurement.main import EXIT_INCONCLUSIVE, main
 from features.measurement.skew import SkewReport, audit_skew
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
 from recsys.models.bundle import pack
 
 SEED = 3

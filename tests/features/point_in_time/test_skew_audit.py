@@ -11,13 +11,14 @@ import pytest
 
 from benchmarks.features.served import run
 from features.columns import FEATURES
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.history.event_log import EventLog
 from features.item_counts import MEASURES
 from features.lineage import FeatureLineage
 from features.point_in_time.skew_audit import recompute_features, served_pages
-from features.state.fold import LoggedEvent
-from recsys.domain.catalog import Catalog, Item
+from features.state.votes import LoggedEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
 
 
 @pytest.mark.parametrize("seed", [1, 2])

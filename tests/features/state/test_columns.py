@@ -13,11 +13,16 @@ from msgspec import structs
 
 from features.columns import FEATURES, columns
 from features.events.schema import KINDS, ViewerEvent
-from features.state.fold import LoggedEvent, fold_viewer
-from recsys.domain.catalog import Catalog, Item
+from features.state.fold import fold_viewer
+from features.state.votes import LoggedEvent
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import FAST_HALF_LIFE_S, HALF_LIFE_S
 from recsys.domain.embeddings import Content
-from recsys.domain.types import ACTIONS, Screen
-from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, ItemStats, Position, Recent, Session, ViewerState
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Screen
+from recsys.domain.types import ACTIONS
+from recsys.domain.viewer import Position, Recent, Session, ViewerState
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 IDS = [f"i{n}" for n in range(8)]

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent, accept, decode, encode
+from features.events.decode import accept, decode, encode
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
@@ -29,8 +30,8 @@ from features.state.keys import COUNTS, ITEMS, TRAFFIC
 from features.state.online.connect import open_online
 from features.state.online.memory import MemoryStore
 from features.worker.worker import Worker
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import EventError
-from recsys.domain.viewer import LANDMARK
 from tests.features.worker.test_worker import Crash, FragileLog, FragileStore, Fuse
 
 TOPIC = "t"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent
 from features.events.digests import MARK, event_digest
+from features.events.schema import ViewerEvent
 from features.state import fold as module
 from features.state.codec import (
     VERSION,
@@ -23,13 +23,7 @@ from features.state.codec import (
     item_key,
     viewer_key,
 )
-from features.state.fold import (
-    LoggedEvent,
-    deduplicate_and_fold,
-    fold_item,
-    fold_viewer,
-    items_of,
-)
+from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
 from features.state.viewer_fold import (
     OUTLETS_MAX,
     SESSION_GAP_S,
@@ -39,8 +33,11 @@ from features.state.viewer_fold import (
     ViewerFold,
     skips_state,
 )
-from recsys.domain.types import Screen
-from recsys.domain.viewer import HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState, forward_weight
+from features.state.votes import LoggedEvent, items_of
+from recsys.domain.decay import HALF_LIFE_S, LANDMARK, forward_weight
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Screen
+from recsys.domain.viewer import RECENT_MAX, ViewerState
 
 NONE = ViewerState("v")
 KINDS = ("impression", "click", "play", "pause", "ping", "complete", "like", "dislike", "hide", "follow")

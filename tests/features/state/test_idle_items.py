@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.history.event_log import EventLog
 from features.settings import Settings
 from features.state.codec import decode_item, encode_item
-from features.state.fold import WeightedEvent, fold_item
+from features.state.fold import fold_item
 from features.state.keys import ITEMS
 from features.state.online.memory import MemoryStore
+from features.state.votes import WeightedEvent
 from features.worker.rebuild import expire_idle, from_log, rebuild
 from features.worker.verify import find_differences
 from features.worker.worker import TTL_SLACK_S, Worker
-from recsys.domain.viewer import DAY_S, HALF_LIFE_S, LANDMARK, ItemState
+from recsys.domain.decay import DAY_S, HALF_LIFE_S, LANDMARK
+from recsys.domain.item_statistics import ItemState
 from tests.features.worker.test_commands import TOPIC, dump, published
 
 TTL_S = 10 * DAY_S

@@ -10,16 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent, actions_of
+from features.events.schema import ViewerEvent, actions_of
 from features.state import item_columns as module
 from features.state.codec import encode_item, item_key, viewer_key
-from features.state.fold import LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
+from features.state.fold import deduplicate_and_fold, fold_item
 from features.state.item_columns import ItemColumns, read_stats
 from features.state.online.memory import MemoryStore
-from recsys.domain.catalog import Catalog, Item
+from features.state.votes import LoggedEvent, WeightedEvent, items_of
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Screen
 from recsys.domain.region_counts import RegionCounts
-from recsys.domain.types import ACTIONS, Screen
-from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, ItemState, Recent, ViewerState
+from recsys.domain.types import ACTIONS
+from recsys.domain.viewer import Recent, ViewerState
 
 ITEMS = ("a", "b", "c")
 CATALOG = Catalog.of(

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
@@ -34,8 +34,8 @@ from features.worker import repair as mend
 from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import LANDMARK
 from tests.features.worker.test_commands import END, TOPIC, folded, happened, published, worker
 
 READ = {VIEWERS: viewer_at, ITEMS: item_at, COUNTS: count_at, TRAFFIC: traffic_at}

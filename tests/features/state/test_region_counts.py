@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import decode_item, encode_item
-from features.state.fold import LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, roll_up
+from features.state.fold import deduplicate_and_fold, fold_item
 from features.state.item_fold import REGIONS_MAX
-from recsys.domain.viewer import DAY_S, LANDMARK, ItemState, ViewerState, forward_weight
+from features.state.votes import LoggedEvent, WeightedEvent
+from recsys.domain.decay import DAY_S, LANDMARK, forward_weight
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.regions import roll_up
+from recsys.domain.viewer import ViewerState
 
 
 def visits(regions: list[str], apart_s: float) -> list[WeightedEvent]:

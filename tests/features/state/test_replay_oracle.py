@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent, decode, encode
+from features.events.decode import decode, encode
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
@@ -39,12 +40,15 @@ from features.state.exposure_counts import (
     fold_traffic,
     traffic_key,
 )
-from features.state.fold import FOREVER, LoggedEvent, deduplicate_and_fold, fold_item, items_of
+from features.state.fold import FOREVER, deduplicate_and_fold, fold_item
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
+from features.state.votes import LoggedEvent, items_of
 from features.worker.worker import Worker
-from recsys.domain.types import Screen
-from recsys.domain.viewer import DAY_S, LANDMARK, ItemState, ViewerState, unexpired
+from recsys.domain.decay import DAY_S, LANDMARK
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Screen
+from recsys.domain.viewer import ViewerState, unexpired
 from tests.features.worker.test_worker import held
 
 TOPIC = "t"

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.events.dead_letters import DeadLetterCounter, dead_topic
-from features.events.decode import ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.events.stream.sqlite import SqliteStream
@@ -29,18 +30,18 @@ from features.history.privacy import erase_viewer, export_viewer
 from features.settings import Settings
 from features.state.codec import decode_item, encode_item, viewer_key
 from features.state.exposure_counts import TRAFFIC_TTL_S
-from features.state.fold import LoggedEvent
 from features.state.keys import ITEMS, LOG_EPOCHS, REBUILT, TRAFFIC, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.online.sqlite import SqliteStore
+from features.state.votes import LoggedEvent
 from features.worker.commands import EXIT_INCONCLUSIVE, apply_retention
 from features.worker.main import UNHEARD, main
 from features.worker.rebuild import expire_idle, from_log, from_stream, rebuild
 from features.worker.verify import find_differences
 from features.worker.worker import Worker
+from recsys.domain.decay import DAY_S, LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import DAY_S, LANDMARK
 
 TOPIC, TTL_S = "t", 50_000.0
 END = LANDMARK + 100_000.0

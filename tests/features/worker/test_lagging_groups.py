@@ -15,7 +15,7 @@ from features.settings import Settings
 from features.worker.commands import apply_retention
 from features.worker.lagging_groups import LOG_EVERY_S, LagReporter
 from features.worker.main import main
-from recsys.domain.viewer import DAY_S
+from recsys.domain.decay import DAY_S
 
 
 def passed(stream: SqliteStream, topic: str, group: str, count: int) -> None:

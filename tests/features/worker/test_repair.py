@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.history.event_log import EventLog
 from features.state.codec import (
@@ -26,14 +26,16 @@ from features.state.codec import (
     viewer_at,
     viewer_key,
 )
-from features.state.fold import LoggedEvent
 from features.state.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.quarantine import quarantined
+from features.state.votes import LoggedEvent
 from features.worker import repair as mend
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 from tests.features.state.test_quarantine import READ, dump, is_state, spoil
 from tests.features.worker.test_commands import folded, happened, published, worker
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.history.event_log import EventLog
-from features.state.fold import LoggedEvent
 from features.state.online.memory import MemoryStore
+from features.state.votes import LoggedEvent
 from features.worker import rebuild, verify
 from features.worker.worker import Worker
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 TTL_S = 50_000.0
 

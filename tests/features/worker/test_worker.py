@@ -16,19 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.events.dead_letters import MAX_PAYLOAD_BYTES, DeadLetterCounter, dead_topic, read_dead_letters, replay
-from features.events.decode import ViewerEvent, decode, encode
+from features.events.decode import decode, encode
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.state.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
-from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fold_viewer, items_of
+from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
 from features.state.keys import LOG_EPOCHS, REBUILT
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
+from features.state.votes import LoggedEvent, items_of
 from features.worker.main import main
 from features.worker.worker import Worker
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import EventError, Unavailable
-from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 TOPIC = "t"
 

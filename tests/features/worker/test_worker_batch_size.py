@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from features.events.decode import ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.state.online.memory import MemoryStore
 from features.worker.worker import FIRST_BATCH, Worker
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 TOPIC = "t"
 

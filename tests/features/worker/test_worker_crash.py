@@ -14,15 +14,19 @@ from typing import Any
 
 import pytest
 
-from features.events.decode import ViewerEvent, decode, encode
+from features.events.decode import decode, encode
+from features.events.schema import ViewerEvent
 from features.events.stream.connect import open_stream
 from features.events.stream.port import Record, Stream
 from features.history.event_log import EventLog
 from features.state.codec import encode_item, encode_viewer, item_key, viewer_key
-from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fold_viewer, items_of
+from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
 from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
-from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
+from features.state.votes import LoggedEvent, items_of
+from recsys.domain.decay import LANDMARK
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 ROOT = Path(__file__).parents[3]
 PARTITIONS = 3

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
-from features.state.fold import LoggedEvent
 from features.state.keys import UNFINISHED, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.online.sqlite import SqliteStore
+from features.state.votes import LoggedEvent
 from features.worker.main import main
 from features.worker.rebuild import from_log, rebuild
 from features.worker.worker import Worker
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import LANDMARK
 from tests.features.worker.test_worker import TOPIC, Fuse, held, played, replayed, sent
 from tests.features.worker.test_worker_asleep import SleepyStore
 

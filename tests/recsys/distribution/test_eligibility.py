@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 from recsys.distribution.eligibility import UNKNOWN_AGE, first_match, ineligible
 from recsys.distribution.layouts import LAYOUTS, SLOTS_MAX, screen_layout
-from recsys.domain.catalog import Catalog, Item, within
-from recsys.domain.types import DropReason, Placement, Query, Screen, Surface
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.regions import within
+from recsys.domain.trace import DropReason
 from recsys.domain.viewer import Position, ViewerState
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

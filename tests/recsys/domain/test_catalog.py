@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recsys.domain.catalog import Catalog, Item, Vocabulary, within
+from recsys.domain.catalog import Catalog, Vocabulary
+from recsys.domain.item import Item
+from recsys.domain.regions import within
 
 PUBLISHED = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = ["news", "news/local", "film/drama", "children"]

@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 from features.columns import FEATURES
 from recsys.candidates.content_based import content_profile, content_similarity
 from recsys.domain.catalog import Catalog
+from recsys.domain.decay import HALF_LIFE_S
 from recsys.domain.embeddings import Content
-from recsys.domain.types import ACTIONS, F32, Placement, Query, Screen, Surface
-from recsys.domain.viewer import HALF_LIFE_S, ItemStats, Recent, ViewerState
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.trace import unbalanced_stages
+from recsys.domain.types import ACTIONS, F32
+from recsys.domain.viewer import Recent, ViewerState
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.models.served_model import ServedModel
 from recsys.page import Page
-from recsys.pipeline import Engine, ServingSnapshot, is_conserved
+from recsys.pipeline import Engine
+from recsys.snapshot import ServingSnapshot
 from tests.recsys.conftest import NOW, TOPICS, item
 
 AT = NOW.timestamp()
@@ -71,7 +77,7 @@ def test_a_fresh_item_that_nobody_has_played_reaches_a_personal_page(engine: Eng
     assert news.index.position_of_row[row] == -1
     assert news.stats.count[row].sum() == 0
     with_vectors = page(engine, news)
-    assert is_conserved(with_vectors.trace) == {}
+    assert unbalanced_stages(with_vectors.trace) == {}
     slot = next(slot for slot in with_vectors.items if slot.item_id == FRESH)
     assert slot.sources == ("content",)
     assert slot.reasons == ("about_the_same",)

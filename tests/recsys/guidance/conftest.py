@@ -11,13 +11,16 @@ import pytest
 
 from benchmarks.guidance.exhaustive import Instance, every_page, random_instance
 from recsys.batch import Candidates
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import ACTIONS, F64, Placement, Query
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
+from recsys.domain.types import ACTIONS, F64
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.receipt.receipt import Receipt, write_receipt
-from recsys.guidance.solver.page_constraints import PageConstraints
-from recsys.guidance.solver.solve import Solution, solve
+from recsys.guidance.solver.page_constraints import PageConstraints, Solution
+from recsys.guidance.solver.solve import solve
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)  # a Monday, noon in +08:00
 

@@ -12,14 +12,18 @@ import pytest
 
 from features.columns import columns
 from recsys.distribution.layouts import screen_layout
-from recsys.domain.types import DropReason, Placement, Query, Screen, Surface
-from recsys.domain.viewer import ItemStats, ViewerState
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.trace import DropReason
+from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.controls import FrequencyCap
 from recsys.guidance.policy.policy import parse_policy
 from recsys.pacing.on_page import ActivePrices, deliveries, impressions_left, price_bonus, target_key, targets
 from recsys.page import Page
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
+from recsys.snapshot import ServingSnapshot
 from tests.recsys.conftest import NOW
 
 BY = (NOW + timedelta(days=1)).isoformat()

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import Placement, Query, Screen, Surface
-from recsys.domain.viewer import ItemStats, Recent, ViewerState
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.viewer import Recent, ViewerState
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.models.served_model import ServedModel
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
 from recsys.preview.study import ReplayRequest, Study
+from recsys.snapshot import ServingSnapshot
 
 NOW = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 ACTIVE = """

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.domain.catalog import Catalog
-from recsys.domain.types import Placement, Query
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
 from recsys.preview.ablations import STRENGTHS, at_strength, without
 from recsys.preview.bootstrap import mean, ratio, weights
 from recsys.preview.offpolicy import off_policy

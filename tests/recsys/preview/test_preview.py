@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.domain.types import Placement, Query
+from recsys.domain.placement import Placement
+from recsys.domain.query import Query
 from recsys.pacing.on_page import ActivePrices
 from recsys.preview.ablations import without
 from recsys.preview.aggregate import Aggregate, replay

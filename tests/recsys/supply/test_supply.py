@@ -11,16 +11,22 @@ import pytest
 
 from features.columns import columns
 from recsys.distribution.eligibility import first_match, ineligible
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.types import ACTIONS, I32, Placement, Query, Screen, Surface
-from recsys.domain.viewer import ItemStats
+from recsys.domain.catalog import Catalog
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemStats
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
+from recsys.domain.trace import unbalanced_stages
+from recsys.domain.types import ACTIONS, I32
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.solver.milp import any_page
+from recsys.guidance.solver.page_constraints import Solution
 from recsys.guidance.solver.presolve import presolve
-from recsys.guidance.solver.solve import DEADLINE_FACTOR, Solution, solve
+from recsys.guidance.solver.solve import DEADLINE_FACTOR, solve
 from recsys.page import Page
-from recsys.pipeline import EXPANDED_SUPPLY, Engine, ServingSnapshot, is_conserved
+from recsys.pipeline import EXPANDED_SUPPLY, Engine
+from recsys.snapshot import ServingSnapshot
 from recsys.supply.stratify import strata, top_per_stratum
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -126,7 +132,7 @@ def test_nothing_gives_way_where_the_catalogue_admits_a_page(made: list[tuple[Se
         if not exists(world, world.policy, asked, eligible(world, asked)):
             continue
         page = engine.run(asked, None, world)
-        assert is_conserved(page.trace) == {}
+        assert unbalanced_stages(page.trace) == {}
         assert not [stage.error for stage in page.trace if stage.error]
         kept += 1
         widened += any(stage.name == EXPANDED_SUPPLY for stage in page.trace)

@@ -8,12 +8,12 @@ from typing import get_args
 
 import pytest
 
-from recsys.domain.catalog import KINDS
 from recsys.domain.errors import Level
-from recsys.domain.types import Screen, Surface
+from recsys.domain.item import KINDS
+from recsys.domain.placement import Screen, Surface
 from recsys.guidance.policy.controls import Attribute, Enforcement
 from recsys.guidance.policy.schedule import DAYS
-from recsys.guidance.receipt.receipt import Status as ReceiptStatus
+from recsys.guidance.receipt.control_report import Status as ReceiptStatus
 from recsys.pacing.status import Status
 
 CONSOLE = [file.name for file in files("serving.console").iterdir() if file.name.endswith((".js", ".css"))]

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import PolicyError
+from recsys.domain.item import Item
 from recsys.guidance.lint.lint import lint
 from recsys.guidance.policy.inheritance import weakening_findings
 from recsys.guidance.policy.policy import parse_policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recsys.domain.catalog import Item
+from recsys.domain.item import Item
 from serving.demo.audit import Auditor
 from tests.serving.conftest import item
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer
@@ -17,7 +17,7 @@ from features.settings import Settings
 from features.state.codec import decode_viewer, viewer_key
 from features.state.online.memory import MemoryStore
 from features.worker.worker import Worker
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 from serving.demo import environment as place
 from serving.demo import steps
 from serving.demo.processes import ProcessGroup

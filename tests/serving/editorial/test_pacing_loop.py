@@ -15,8 +15,9 @@ from features.state.codec import StateError, decode_state, encode_state
 from features.state.exposure_counts import DeliveryCount, TrafficDay, count_key, traffic_key
 from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Unavailable
+from recsys.domain.item import Item
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.pacing.controller import Gains

@@ -17,12 +17,12 @@ import pytest
 
 from features.columns import FEATURES
 from features.history.event_log import EventLog
-from features.state.fold import LoggedEvent
+from features.state.votes import LoggedEvent
 from recsys.domain.errors import Unavailable
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.models.served_model import ServedModel
-from recsys.pipeline import ServingSnapshot
 from recsys.preview.study import ReplayResult, Task
+from recsys.snapshot import ServingSnapshot
 from serving.editorial.preview import payload as parcel
 from serving.editorial.preview.service import _world
 from serving.editorial.preview.worker_pool import PreviewPool

@@ -7,7 +7,8 @@ from typing import Any
 
 from features.columns import FEATURES
 from features.state.codec import encode_viewer, viewer_key
-from recsys.domain.viewer import DAY_S, Recent, ViewerState
+from recsys.domain.decay import DAY_S
+from recsys.domain.viewer import Recent, ViewerState
 from recsys.models.served_model import ServedModel
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.history.event_log import EventLog
 from features.measurement.main import main
-from features.state.fold import LoggedEvent
+from features.state.votes import LoggedEvent
 from serving.pages.live_metrics import WINDOW_S
 
 

@@ -15,8 +15,8 @@ from features.events.change_feed import Change, changes_topic, decode_change, it
 from features.events.change_feed import to_record as told_as
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
-from recsys.domain.catalog import Item
 from recsys.domain.errors import EventError, Unavailable
+from recsys.domain.item import Item
 from serving import change_publisher as module
 from serving.change_publisher import ChangePublisher
 from tests.conftest import scaled

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from features.control import ControlPlane
-from recsys.domain.types import Query
+from features.control.plane import ControlPlane
+from recsys.domain.query import Query
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.solver.page_constraints import PageConstraints
 

@@ -10,8 +10,9 @@ import threadpoolctl  # type: ignore[import-untyped]
 from implicit.als import AlternatingLeastSquares
 from msgspec.structs import replace
 
-from features.events.decode import ViewerEvent
-from features.state.fold import LoggedEvent, fold_viewer
+from features.events.schema import ViewerEvent
+from features.state.fold import fold_viewer
+from features.state.votes import LoggedEvent
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import InvalidInput
 from recsys.domain.viewer import ViewerState

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from recsys.domain.catalog import Label
 from recsys.domain.errors import PolicyError
+from recsys.domain.item import Label
 from recsys.guidance.policy.controls import Control, PolicyModel
 from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_document
 from recsys.messages import InvalidValue, message

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.domain.catalog import Catalog, within
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import PolicyError
-from recsys.guidance.compilation.compile import MASKS_MAX, compile_policy, merge_policies
+from recsys.domain.regions import within
+from recsys.guidance.compilation.compile import MASKS_MAX, compile_policy
 from recsys.guidance.policy.conditions import Condition, mask
 from recsys.guidance.policy.controls import Quota
+from recsys.guidance.policy.inheritance import merge_policies
 from recsys.guidance.policy.policy import parse_policy
 
 FLOOR = "{id: floor, action: quota, where: {label: news}, at_least: %s, prefixes: every, enforcement: %s}"

@@ -6,8 +6,9 @@ from importlib.resources import files
 
 import pytest
 
-from recsys.domain.catalog import Catalog, Item
+from recsys.domain.catalog import Catalog
 from recsys.domain.errors import PolicyError
+from recsys.domain.item import Item
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.guidance.lint.lint import lint
 from recsys.guidance.policy.inheritance import merge_policies, resolve_profiles

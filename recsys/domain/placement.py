@@ -1,0 +1,67 @@
+"""Where a page appears: its outlet, its screen and its surface."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from recsys.domain.errors import NotFound
+
+
+class Screen(StrEnum):
+    """What the page is shown on; decides layout, formats and the attention curve (`recsys.distribution.layouts`)."""
+
+    TV = "tv"
+    MOBILE = "mobile"
+    TABLET = "tablet"
+    WEB = "web"
+    CAR = "car"
+    AUDIO = "audio"
+    OUTDOOR = "outdoor"
+
+
+class Surface(StrEnum):
+    """Where on the screen the page stands."""
+
+    HOME = "home"
+    HOT = "hot"
+    LIST = "list"
+    DETAIL = "detail"
+    PUSH = "push"
+
+
+_OUTLET = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a page appears: outlet x screen x surface. Its id reads `cn.zj.hz-tv-home`."""
+
+    outlet: str
+    screen: Screen
+    surface: Surface
+
+    @property
+    def id(self) -> str:
+        """`outlet-screen-surface`, the opaque id of the API."""
+        return f"{self.outlet}-{self.screen}-{self.surface}"
+
+    @classmethod
+    def parse(cls, placement_id: str) -> Placement:
+        """Read an id; raises NotFound, naming the part that does not exist.
+
+        >>> Placement.parse("cn.zj.hz-tv-home").screen.value
+        'tv'
+        """
+        if placement_id.count("-") != 2:
+            raise NotFound(f"placement {placement_id!r}: expected OUTLET-SCREEN-SURFACE, such as cn.zj-tv-home")
+        outlet, _, rest = placement_id.partition("-")
+        screen, _, surface = rest.partition("-")
+        if not _OUTLET.fullmatch(outlet):
+            raise NotFound(f"placement {placement_id!r}: expected OUTLET-SCREEN-SURFACE, such as cn.zj-tv-home")
+        if screen not in list(Screen):
+            raise NotFound(f"placement {placement_id!r}: no screen {screen!r}; there are {', '.join(Screen)}")
+        if surface not in list(Surface):
+            raise NotFound(f"placement {placement_id!r}: no surface {surface!r}; there are {', '.join(Surface)}")
+        return cls(outlet, Screen(screen), Surface(surface))
