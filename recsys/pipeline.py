@@ -245,7 +245,7 @@ class Engine:
                 batch = solved.batch
                 last = without_ranker(ask, batch, FallbackLevel.EDITORIAL)
             if not page.receipt.legal_kept:
-                broken = [line.id for line in page.receipt.controls if line.enforcement == "legal" and line.by]
+                broken = [line.id for line in page.receipt.controls if line.enforcement == "legal" and line.slack]
                 error = f"no page keeps the legal controls {', '.join(broken)}: the editorial page answers"
                 page = self._page(ask, policy, self._solve(ask, policy, last), FallbackLevel.EDITORIAL)
         except Exception as failure:  # a fault of ours or of the model: the page must come, and the operator must know

@@ -82,7 +82,7 @@ def broken(page: Mapping[str, Any]) -> list[str]:
     wrong += ["cap"] if most > CAP else []
     lines = {line["id"]: line for line in page["receipt"]["controls"]}
     wrong += [f"receipt without {name}" for name in ("floor", "one-topic") if name not in lines]
-    wrong += [f"receipt: {name} gave way by {line['by']}" for name, line in lines.items() if line["by"]]
+    wrong += [f"receipt: {name} gave way by {line['by']}" for name, line in lines.items() if line["slack"]]
     if "floor" in lines and lines["floor"]["required"]["first_slots"] is None:
         wrong += [] if lines["floor"]["achieved"] == public[-1] else ["receipt counts the floor otherwise"]
     return wrong

@@ -173,7 +173,7 @@ def _bounds(
         pinned = rng.choice(n, len(places), replace=False)
         pins = [(int(item), int(slot)) for item, slot in zip(pinned, places, strict=True)]
 
-    def ints(numbers: Sequence[int]) -> I32:
+    def ints(numbers: Sequence[int] | I64) -> I32:
         return np.array(numbers, np.int32)
 
     return replace(
@@ -183,7 +183,7 @@ def _bounds(
         lower=np.array(lowers, np.int32),
         upper=np.array(uppers, np.int32),
         row_control=ints(owners),
-        code=ints([topic]),
+        code=np.array([topic], np.int32),
         at_most=ints([2]),
         within=ints([3]),
         before=np.full((1, 2), -1, np.int32),

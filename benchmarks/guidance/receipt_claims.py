@@ -76,7 +76,7 @@ def relaxations(count: int) -> dict[str, Any]:
     return {
         "instances": looked,
         "same": same,
-        "settled": settled,
+        "minimal_proven": settled,
         "median_ms": round(float(np.median(took)), 1),
         "exact_median_ms": round(float(np.median(exact_took)), 1),
     }
@@ -227,15 +227,15 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
         pass
     elif rng.random() < 0.7 or not said["moved"]:
         line = said["controls"][rng.integers(len(said["controls"]))]
-        if line["by"] and rng.random() < 0.5:
-            _blamed(line["why"], [one["id"] for one in said["controls"] if one["id"] != line["id"]], rng)
+        if line["slack"] and rng.random() < 0.5:
+            _blamed(line["cause"], [one["id"] for one in said["controls"] if one["id"] != line["id"]], rng)
             return Receipt.model_validate(copy.deepcopy(said))
         what = str(
             rng.choice(
-                ["id", "origin", "achieved", "by", "missing", "priority", "reason", "status", "required", "settled"]
+                ["id", "origin", "achieved", "slack", "shortfall", "priority", "reason", "status", "required", "minimal_proven"]
             )
         )
-        if what == "settled" and line["by"]:
+        if what == "minimal_proven" and line["slack"]:
             what = "by"  # how sure the solver was of what gave way, only solving again can tell
         if what == "required":
             which = str(rng.choice(["at_least", "at_most", "within", "slot", "first_slots"]))
@@ -258,7 +258,7 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
 
 def _blamed(why: dict[str, Any], others: list[str], rng: np.random.Generator) -> None:
     """Another cause for a control that gave way."""
-    what = str(rng.choice(["kind", "alone", "narrowed", "control_ids"]))
+    what = str(rng.choice(["kind", "violated_alone_by", "irreducible", "control_ids"]))
     if what == "kind":
         kinds = ["supply", "slots", "itself", "controls", "unknown"]
         why["kind"] = str(rng.choice([kind for kind in kinds if kind != why["kind"]]))
@@ -273,7 +273,7 @@ def _blamed(why: dict[str, Any], others: list[str], rng: np.random.Generator) ->
 def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:
     """One price, or all, beyond what can be; some left out, or none told. False: there are no prices to forge."""
     prices = said["price"]
-    free = not any(line["action"] == "pin" and not line["by"] for line in said["controls"])
+    free = not any(line["action"] == "pin" and not line["slack"] for line in said["controls"])
     ways = ["all gone", "one gone", "order", "all huge", "one huge", "one below", "one resolved"]
     way = str(
         rng.choice([*ways, "all nothing"] if free and any(price["play_equivalents"] for price in prices) else ways)

@@ -18,8 +18,8 @@ class ItemState(msgspec.Struct, frozen=True, array_like=True):
     """Decayed counts of one item in one partition of the log (shards are summed on reading).
 
     What is counted are votes: at most one a day for each viewer and action, worth less when repeated on further days
-    (`features.state.votes`). Forward decay (Cormode et al. 2009): each vote adds its worth x `forward_weight(at)`, so adding
-    needs no clock and no order, and a reader divides by `forward_weight(now)`. A visit is a viewer opening or playing
+    (`features.state.votes`). Forward decay (Cormode et al. 2009): each vote adds its worth x `forward_weight(at)`, so
+    adding needs no clock and no order, and a reader divides by `forward_weight(now)`. A visit is a viewer opening or playing
     the item. `lately` decays faster; it is as of `lately_at`.
     """
 

@@ -37,13 +37,13 @@ class StageTrace:
     """What one stage took, kept and dropped. The law of the pipeline: `entered == left + sum(dropped.values())`."""
 
     name: str
-    entered: int
-    left: int
+    candidates_in: int
+    candidates_out: int
     dropped: Mapping[DropReason, int] = field(default_factory=dict)
     error: str | None = None
 
 
 def unbalanced_stages(trace: tuple[StageTrace, ...]) -> Mapping[str, int]:
     """Stages that break the law `entered == left + dropped`, by how much; empty when all is well."""
-    off = {stage.name: stage.entered - stage.left - sum(stage.dropped.values()) for stage in trace}
+    off = {stage.name: stage.candidates_in - stage.candidates_out - sum(stage.dropped.values()) for stage in trace}
     return {name: missing for name, missing in off.items() if missing}

@@ -26,7 +26,7 @@ class ControlOutcome:
 
     control_id: str
     status: str
-    by: int = 0
+    slack: int = 0
     price: float = 0.0
 
 
@@ -116,7 +116,7 @@ def _control_metrics(fates: Sequence[ControlOutcome]) -> dict[str, float]:
     status = [fate.status for fate in fates]
     return {
         "pages": float(len(fates)),
-        "satisfied": float(np.mean([fate.by == 0 for fate in fates])),
+        "satisfied": float(np.mean([fate.slack == 0 for fate in fates])),
         "relaxed": status.count("relaxed") / len(fates),
         "infeasible": status.count("infeasible") / len(fates),
         "price": float(np.mean([fate.price for fate in fates])),

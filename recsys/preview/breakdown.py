@@ -173,12 +173,12 @@ def _worth(pairs: Pairs, dropped: Mapping[int, PageSummary]) -> tuple[Estimate |
 
 
 def _share_met(fates: list[ControlOutcome]) -> float | None:
-    return sum(fate.by == 0 for fate in fates) / len(fates) if fates else None
+    return sum(fate.slack == 0 for fate in fates) / len(fates) if fates else None
 
 
 def _causes(pairs: Pairs, fates: list[tuple[ControlOutcome, int]]) -> tuple[Cause, ...]:
     """Why it gave way: how often inventory was missing, how often more important controls left no room."""
-    broken = [(fate, pairs.requests[i].query) for fate, i in fates if fate.by]
+    broken = [(fate, pairs.requests[i].query) for fate, i in fates if fate.slack]
     reasons = Counter(fate.reason for fate, _ in broken)
     first = {fate.reason: query for fate, query in reversed(broken)}
     return tuple(Cause(reason=r, pages=n, where=_page(first[r])) for r, n in reasons.most_common(CAUSES_MAX))

@@ -23,7 +23,7 @@ class ControlOutcome:
     action: str
     enforcement: str
     status: str  # met | active | relaxed | infeasible
-    by: int
+    slack: int
     shortfall: int
     price: float
     reason: Message
@@ -60,7 +60,7 @@ class PageSummary:
     @property
     def has_relaxed(self) -> bool:
         """Whether a control was relaxed or infeasible."""
-        return any(fate.by for fate in self.outcomes)
+        return any(fate.slack for fate in self.outcomes)
 
 
 def summarise(query: Query, page: Page) -> PageSummary:
@@ -81,8 +81,8 @@ def summarise(query: Query, page: Page) -> PageSummary:
                 action=line.action,
                 enforcement=line.enforcement,
                 status=line.status,
-                by=line.by,
-                shortfall=line.missing,
+                slack=line.slack,
+                shortfall=line.shortfall,
                 price=price.get(line.id, 0.0),
                 reason=line.reason,
             )

@@ -15,7 +15,7 @@ export function showReceipt(said) {
     h("td", { class: "whole" }, say.word(`enforcement_${line.enforcement}`)),
     h("td", { class: "number" }, required(line.required)),
     h("td", { class: "number" }, achieved(line)),
-    h("td", { class: "whole" }, pill(line.status), line.by ? ` −${line.by}` : ""),
+    h("td", { class: "whole" }, pill(line.status), line.slack ? ` −${line.slack}` : ""),
     h("td", { class: "number" }, cost(price.get(line.id), line.action)),
     h("td", { class: "why" }, say.told(line.reason), line.legal_ref ? h("small", {}, line.legal_ref) : null),
   ));

@@ -192,7 +192,7 @@ class PageService:
             degraded_parts=degraded,
             receipt=page.receipt,
             trace=[
-                StageOut(name=s.name, entered=s.entered, left=s.left, dropped=dict(s.dropped), error=s.error)
+                StageOut(name=s.name, candidates_in=s.candidates_in, candidates_out=s.candidates_out, dropped=dict(s.dropped), error=s.error)
                 for s in page.trace
             ]
             if asked.trace
@@ -227,7 +227,7 @@ def _serving_snapshot(snapshot: Snapshot, outlet: str) -> tuple[ServingSnapshot,
 def _control_outcomes(page: Page) -> list[JsonValue]:
     """What became of each control: id, status, slots it gave way by, price in play equivalents."""
     price = {one.control_id: round(one.play_equivalents, 6) for one in page.receipt.price}
-    return [[line.id, line.status, line.by, price.get(line.id, 0.0)] for line in page.receipt.controls]
+    return [[line.id, line.status, line.slack, price.get(line.id, 0.0)] for line in page.receipt.controls]
 
 
 def _impression(query: Query, page: Page, knew: FeatureLineage | None) -> Record:

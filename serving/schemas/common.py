@@ -87,8 +87,8 @@ class StageOut(BaseModel):
     """One stage of the pipeline: `entered` = `left` + everything in `dropped`."""
 
     name: str
-    entered: int
-    left: int
+    candidates_in: int
+    candidates_out: int
     dropped: dict[str, int]
     error: str | None
 

@@ -87,7 +87,7 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
     if guided:
         labels = Counter(label for item in items for label in item.labels)
         assert labels["commercial"] == 0
-        broken = {line.id: line.by for line in page.receipt.controls if line.by}
+        broken = {line.id: line.slack for line in page.receipt.controls if line.slack}
         assert labels["public-service"] >= np.ceil(0.3 * len(ids) - 1e-9) - broken.get("public", 0)
         assert max((Counter(item.topic for item in items)).values(), default=0) <= 4 + broken.get("one-topic", 0)
     else:
@@ -237,9 +237,9 @@ def test_supply_for_floors_survives_the_surplus(world: ServingSnapshot) -> None:
     equal = Engine(lambda row, *_: np.zeros((len(row), len(FEATURES)), np.float32), candidates=10)
     page = equal.run(query(10), None, world)
     assert_no_stage_failed(page)
-    assert {line.id for line in page.receipt.controls if line.by} <= {"one-topic"}
+    assert {line.id for line in page.receipt.controls if line.slack} <= {"one-topic"}
     surplus = next(stage for stage in page.trace if stage.name == "surplus")
-    assert surplus.left == 10
+    assert surplus.candidates_out == 10
     assert surplus.dropped[DropReason.SURPLUS] > 0
 
 
@@ -280,7 +280,7 @@ def test_what_a_legal_block_hits_stands_on_no_page_and_a_softer_one_lets_in_what
         policy = compile_policy([parse_policy(text) for text in said], world.catalog)
         page = Engine(columns).run(query(), None, replace(world, policy=policy))
         assert len({slot.item_id for slot in page.items} & blocked) == by
-        lines = {line.id: line.by for line in page.receipt.controls}
+        lines = {line.id: line.slack for line in page.receipt.controls}
         assert lines == {"court": by, "floor": 0 if by else 4 - left}
         assert page.receipt.legal_kept == (floor == "mandatory" or by > 0)
         if page.receipt.legal_kept:
@@ -320,7 +320,7 @@ def test_what_was_begun_may_be_resumed(engine: Engine, world: ServingSnapshot) -
     page = engine.run(query(30, guided=False), begun, world)
     assert_no_stage_failed(page)
     proposed = next(stage for stage in page.trace if stage.name == "resume")
-    assert proposed.left == 1
+    assert proposed.candidates_out == 1
     assert [slot.item_id for slot in page.items if "resume" in slot.reasons] == ["i30"]
 
 

@@ -37,7 +37,7 @@ class ControlOutcome:
     within: int | None = None
     slot: int | None = None
     first_slots: int | None = None  # the floor is due in full so early
-    by: int = 0
+    slack: int = 0
     cause: ConflictSet | None = None
     shortage: Shortfall | None = None
     conflicts: tuple[Message, ...] = ()
@@ -49,7 +49,7 @@ class ControlOutcome:
     @property
     def status(self) -> Status:
         """Kept or not, and whether it could have been kept if no other control were in force."""
-        if not self.by:
+        if not self.slack:
             return "active" if self.by_choice else "met"
         return "infeasible" if self.shortage else "relaxed"
 
@@ -77,8 +77,8 @@ class ControlOutcome:
             beyond = message("beyond_that", conflict=self._conflict()) if self.conflicts else None
             return message("control_lacks", counted=counted, cause=self.shortage.text, beyond=beyond)
         if not self.conflicts:
-            return message("control_relaxed_unexplained", counted=counted, by=self.by)
-        return message("control_relaxed", counted=counted, by=self.by, conflict=self._conflict())
+            return message("control_relaxed_unexplained", counted=counted, by=self.slack)
+        return message("control_relaxed", counted=counted, by=self.slack, conflict=self._conflict())
 
     def _pins(self) -> Message:
         if self.status == "met":
@@ -92,13 +92,13 @@ class ControlOutcome:
         return message("pin_relaxed", slot=self.slot, conflict=self._conflict())
 
     def _blocks(self) -> Message:
-        if not self.by:
+        if not self.slack:
             return message("block_met")
         if not self.conflicts:
-            return message("block_relaxed_unexplained", items=self.by)
+            return message("block_relaxed_unexplained", items=self.slack)
         if self.cause and self.cause.irreducible:
-            return message("block_relaxed", items=self.by, controls=self.conflicts)
-        return message("block_relaxed_for_some", items=self.by, controls=self.conflicts)
+            return message("block_relaxed", items=self.slack, controls=self.conflicts)
+        return message("block_relaxed_for_some", items=self.slack, controls=self.conflicts)
 
     def _conflict(self) -> Message:
         if self.cause and self.cause.irreducible:
@@ -183,7 +183,7 @@ def _with_cause(
 ) -> ControlOutcome:
     want = shortfall_of(bounds, c, controls[c].control) if cause.violated_alone_by else None
     named = _control_names(controls, controls[c], cause)
-    return replace(told, by=by, cause=cause, shortage=want, shortfall=want.count if want else 0, conflicts=named)
+    return replace(told, slack=by, cause=cause, shortage=want, shortfall=want.count if want else 0, conflicts=named)
 
 
 def _control_names(controls: Sequence[SourcedControl], own: SourcedControl, cause: ConflictSet) -> tuple[Message, ...]:
@@ -195,7 +195,7 @@ def _block(
     controls: Sequence[SourcedControl], bounds: PageConstraints, solution: Solution, c: int, b: int
 ) -> ControlOutcome:
     got = block_outcome(controls, bounds, solution, b)
-    told = ControlOutcome("block", bounds.slots, got.slack, 0, 0, False, at_most=0, by=got.slack)
+    told = ControlOutcome("block", bounds.slots, got.slack, 0, 0, False, at_most=0, slack=got.slack)
     if not got.slack:
         return told
     cause = ConflictSet(0, got.controls, got.narrowed)

@@ -64,9 +64,9 @@ class RelaxationCause(Part):
     """
 
     kind: Literal["supply", "slots", "itself", "controls", "unknown"]
-    alone: int = 0
+    violated_alone_by: int = 0
     control_ids: tuple[str, ...] = ()
-    narrowed: bool = False
+    irreducible: bool = False
 
 
 class ControlLine(Part):
@@ -92,10 +92,10 @@ class ControlLine(Part):
     achieved: int
     achieved_first: int | None = None
     status: Status
-    by: int = 0
-    missing: int = 0
-    settled: bool = True
-    why: RelaxationCause | None = None
+    slack: int = 0
+    shortfall: int = 0
+    minimal_proven: bool = True
+    cause: RelaxationCause | None = None
     reason: Message
     legal_ref: str = ""
 
@@ -194,7 +194,7 @@ def write_receipt(
         gap=relative_gap(bound, solution.value),
         proven=solution.proven or bound - solution.value <= NEAR * (1.0 + abs(bound)),
         moved=tuple(_moves(policy, bounds, solution, batch, plain, catalog)),
-        legal_kept=not any(line.enforcement == "legal" and line.by for line in controls),
+        legal_kept=not any(line.enforcement == "legal" and line.slack for line in controls),
     )
 
 
@@ -252,7 +252,7 @@ def _line(policy: CompiledPolicy, c: int, told: ControlOutcome, solution: Soluti
     if cause is not None:
         ids = tuple(policy.controls[other].control.id for other in cause.controls)
         why = RelaxationCause(
-            kind=told.kind_of_cause, alone=cause.violated_alone_by, control_ids=ids, narrowed=cause.irreducible
+            kind=told.kind_of_cause, violated_alone_by=cause.violated_alone_by, control_ids=ids, irreducible=cause.irreducible
         )
     return ControlLine(
         id=control.id,
@@ -271,10 +271,10 @@ def _line(policy: CompiledPolicy, c: int, told: ControlOutcome, solution: Soluti
         achieved=told.achieved,
         achieved_first=told.achieved_first,
         status=told.status,
-        by=by,
-        missing=told.shortfall,
-        settled=settled,
-        why=why,
+        slack=by,
+        shortfall=told.shortfall,
+        minimal_proven=settled,
+        cause=why,
         reason=told.reason(),
         legal_ref=control.legal_ref,
     )

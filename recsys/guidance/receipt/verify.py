@@ -144,7 +144,7 @@ def _lines(
 ) -> Iterator[Finding]:
     """Control lines and moves against those that the page itself gives."""
     c, n = bounds.controls, len(bounds)
-    claimed = {line.id: line.settled for line in receipt.controls}
+    claimed = {line.id: line.minimal_proven for line in receipt.controls}
     settled = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
     nothing = np.zeros((c, n))
     recount = Solution(
@@ -163,7 +163,7 @@ def _lines(
         )
         return
     for place, (said, counted) in enumerate(zip(receipt.controls, own.controls, strict=True)):
-        if not said.settled and not said.by:
+        if not said.minimal_proven and not said.slack:
             yield Finding(f"controls[{place}].settled", f"{said.id} did not give way, and less is not possible")
         for field in type(said).model_fields:
             if getattr(said, field) != getattr(counted, field):
@@ -256,13 +256,13 @@ def _prices(
 def _reported_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Causes:
     """The causes as the receipt tells them, without controls that are not there, to be put to the test by `_causes`."""
     number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
-    said = {line.id: line.why for line in receipt.controls if line.why}
+    said = {line.id: line.cause for line in receipt.controls if line.cause}
     causes = {}
     for c in np.flatnonzero(by > 0).tolist():
         why = said.get(policy.controls[c].control.id)
         ids = why.control_ids if why else ()
         causes[c] = (
-            ConflictSet(why.alone, tuple(sorted({number[one] for one in ids if one in number})), why.narrowed)
+            ConflictSet(why.violated_alone_by, tuple(sorted({number[one] for one in ids if one in number})), why.irreducible)
             if why
             else ConflictSet()
         )
@@ -296,7 +296,7 @@ def _causes(
             if others or not cause.irreducible:
                 yield Finding(where, "needs no other control to give way so far")
         elif not others:
-            if receipt.controls[place].settled:
+            if receipt.controls[place].minimal_proven:
                 yield Finding(where, "is settled, so a cause is known")
         elif page(c, least - 1, others):
             yield Finding(f"{where}.control_ids", f"leave room to give way by {least - 1} only")
@@ -318,7 +318,7 @@ def _optimum(
     for c in np.flatnonzero(bounds.active).tolist():
         kept[c] = True
         place = lines[policy.controls[c].control.id]
-        if by[c] and receipt.controls[place].settled:
+        if by[c] and receipt.controls[place].minimal_proven:
             less = by.copy()
             less[c] -= 1
             if any_page(presolve(value, attention, bounds.with_slack(less).only(kept))).page is not None:

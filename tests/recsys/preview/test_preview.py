@@ -51,7 +51,7 @@ def test_pairs_are_the_pages_that_the_engine_makes(study: Study, report: Report)
             worth[side].append(float(attention @ [item.utility for item in page.items]))
             plays[side].append(sum(a * item.p["play"] for a, item in zip(attention, page.items, strict=True)))
             assert [stage.error for stage in page.trace if stage.error] == []
-            gave_way += side == "after" and any(line.by for line in page.receipt.controls)
+            gave_way += side == "after" and any(line.slack for line in page.receipt.controls)
     assert report.utility.before == pytest.approx(np.mean(worth["before"]))
     assert report.utility.after == pytest.approx(np.mean(worth["after"]))
     assert report.utility.difference.mean == pytest.approx(np.mean(worth["after"]) - np.mean(worth["before"]))

@@ -136,7 +136,7 @@ def test_nothing_gives_way_where_the_catalogue_admits_a_page(made: list[tuple[Se
         assert not [stage.error for stage in page.trace if stage.error]
         kept += 1
         widened += any(stage.name == EXPANDED_SUPPLY for stage in page.trace)
-        gave_way += [(n, line.id, line.by) for line in page.receipt.controls if line.by]
+        gave_way += [(n, line.id, line.slack) for line in page.receipt.controls if line.slack]
     assert gave_way == []
     assert kept >= 15  # the law is not kept for want of pages
     assert widened >= 3  # ... nor because retrieval always had enough
@@ -182,14 +182,14 @@ def dispersed(at_least: int, providers: int) -> ServingSnapshot:
 
 def test_supply_for_a_floor_is_spread_over_what_is_capped() -> None:
     page = Engine(columns).run(query(12), None, dispersed(6, providers=30))
-    assert [line.by for line in page.receipt.controls] == [0, 0]
+    assert [line.slack for line in page.receipt.controls] == [0, 0]
     assert EXPANDED_SUPPLY not in stages(page)  # retrieval had it ready: the page was not made twice
 
 
 def test_what_the_catalogue_lacks_gives_way_by_the_least() -> None:
     """Of ten films that the floor asks for, six are of providers of their own, and two more fit the cap."""
     page = Engine(columns).run(query(12), None, dispersed(10, providers=6))
-    assert [(line.id, line.by) for line in page.receipt.controls if line.by] == [("pc", 2)]
+    assert [(line.id, line.slack) for line in page.receipt.controls if line.slack] == [("pc", 2)]
 
 
 def test_items_that_are_missing_are_not_looked_for_twice() -> None:
@@ -201,7 +201,7 @@ def test_items_that_are_missing_are_not_looked_for_twice() -> None:
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2}
     world = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([floor, cap], catalog))
     page = Engine(columns, candidates=40).run(query(10), None, world)
-    assert [line.by for line in page.receipt.controls] == [3, 0]
+    assert [line.slack for line in page.receipt.controls] == [3, 0]
     assert stages(page).count(EXPANDED_SUPPLY) == 1
     assert stages(page).count("rank") == 1
 
@@ -214,7 +214,7 @@ def test_candidates_of_one_kind_are_seen_before_a_page_is_looked_for() -> None:
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 1, "enforcement": "mandatory"}
     world = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap], catalog))
     page = Engine(columns).run(query(10), None, world)
-    assert [line.by for line in page.receipt.controls] == [0]
+    assert [line.slack for line in page.receipt.controls] == [0]
     assert stages(page).count(EXPANDED_SUPPLY) == stages(page).count("rank") == 1
     assert stages(page).index(EXPANDED_SUPPLY) < stages(page).index("rank")
     wish = ServingSnapshot.of(

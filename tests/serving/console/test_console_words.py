@@ -259,16 +259,16 @@ TOLD = [
     ControlOutcome("free", 12, 3, 9, 0, False),
     ControlOutcome(*PIN, True, slot=1),
     ControlOutcome(*PIN, False, slot=1),
-    ControlOutcome(*SHARE, at_least=6, by=2),
-    ControlOutcome(*PIN, True, slot=1, by=1),
+    ControlOutcome(*SHARE, at_least=6, slack=2),
+    ControlOutcome(*PIN, True, slot=1, slack=1),
     *(
-        ControlOutcome(*one, at_least=least, at_most=most, slot=1, by=2, cause=cause, conflicts=CONFLICTS)
+        ControlOutcome(*one, at_least=least, at_most=most, slot=1, slack=2, cause=cause, conflicts=CONFLICTS)
         for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
         for cause in (NARROWED, WIDE)
     ),
     ControlOutcome(*BLOCK),
-    *(ControlOutcome(*BLOCK, by=2, cause=cause, conflicts=CONFLICTS) for cause in (NARROWED, WIDE)),
-    ControlOutcome(*BLOCK, by=2),
+    *(ControlOutcome(*BLOCK, slack=2, cause=cause, conflicts=CONFLICTS) for cause in (NARROWED, WIDE)),
+    ControlOutcome(*BLOCK, slack=2),
 ]
 WANTS = [
     message("supply_short", missing=3, supply=6),
@@ -299,10 +299,10 @@ def test_the_reasons_of_receipts(told: ControlOutcome) -> None:
 def test_what_controls_lack(lacks: Message) -> None:
     want = Shortfall("supply", 0, lacks)
     for more in ({}, {"conflicts": CONFLICTS}):
-        told = ControlOutcome(*SHARE, at_least=6, by=2, cause=NARROWED, shortage=want, **more).reason()  # type: ignore[arg-type]
+        told = ControlOutcome(*SHARE, at_least=6, slack=2, cause=NARROWED, shortage=want, **more).reason()  # type: ignore[arg-type]
         assert not english_left(told), (str(told), in_chinese(told))
     for lacks_page in (message("pin_item_unavailable"), message("pin_slot_beyond_page", slots=3)):
-        told = ControlOutcome(*PIN, True, slot=5, by=1, shortage=Shortfall("slots", 0, lacks_page)).reason()
+        told = ControlOutcome(*PIN, True, slot=5, slack=1, shortage=Shortfall("slots", 0, lacks_page)).reason()
         assert not english_left(told), (str(told), in_chinese(told))
 
 

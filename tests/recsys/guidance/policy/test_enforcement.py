@@ -178,12 +178,12 @@ def test_a_block_lets_in_no_more_than_what_is_harder_lacks_and_a_legal_one_nothi
         if o.control.action != "block":
             continue
         line, items = line_of(made, o.control.id), there & set(o.control.where.item)
-        assert line.by == line.achieved == len(items)
+        assert line.slack == line.achieved == len(items)
         assert len(items) <= owed_to(made, o)
         assert not (items and o.control.enforcement == "legal")
-        assert line.settled
+        assert line.minimal_proven
         harder = {p.control.id for p in made.policy.controls if p.outranks(o)}
-        assert bool(items) == bool(line.why and set(line.why.control_ids) <= harder and line.why.control_ids)
+        assert bool(items) == bool(line.cause and set(line.cause.control_ids) <= harder and line.cause.control_ids)
     assert faults(made) == ()
 
 
@@ -239,7 +239,7 @@ def test_a_legal_block_stands_and_the_binding_floor_above_it_gives_way(make: Any
     softer = make(policy("cn", floor % "legal"), policy("cn.zj", off % "mandatory"))
     assert len(shown(softer) & set(public[5:])) == 1, "one is missing, and one is let in"
     court = line_of(softer, "court")
-    assert (court.status, court.by, court.settled, court.why.control_ids) == ("relaxed", 1, True, ("pub",))
+    assert (court.status, court.slack, court.minimal_proven, court.cause.control_ids) == ("relaxed", 1, True, ("pub",))
     for made in (law, own, equal, softer):
         assert faults(made) == ()
     few = make(policy("cn", floor % "legal"), policy("cn.zj", "{id: all, action: block, where: {not: {item: nobody}}}"))

@@ -44,27 +44,27 @@ def test_a_block_says_what_stands_against_it_and_for_whose_sake(make: Any, seed:
     page = [made.catalog.items[row] for row in made.batch.row[made.solution.chosen]]
     there = [item for item in page if item.id in items]
     line = line_of(made, "off")
-    assert (line.achieved, line.by, line.required.at_most) == (len(there), len(there), 0)
+    assert (line.achieved, line.slack, line.required.at_most) == (len(there), len(there), 0)
     assert line.status == ("relaxed" if there else "met")
-    assert (line.why is not None) == bool(there)
-    for name in line.why.control_ids if line.why else ():
+    assert (line.cause is not None) == bool(there)
+    for name in line.cause.control_ids if line.cause else ():
         assert any(item.id == "i7" if name == "lead" else ASKED[name] in item.labels for item in there), name
-    served = set(line.why.control_ids) if line.why else set()
+    served = set(line.cause.control_ids) if line.cause else set()
     for item in there:
         assert served & {"lead" * (item.id == "i7"), *(n for n, label in ASKED.items() if label in item.labels)}
     assert all(repr(name) in str(line.reason) for name in served)
     free = [made.catalog.items[row] for row in made.batch.row if made.catalog.ids[row] not in items]
     lacking = [{"pub": 6, "city": 3}[n] - sum(ASKED[n] in i.labels for i in free) for n in ASKED]
-    assert line.settled
-    assert line.by <= ("i7" in items) + sum(max(one, 0) for one in lacking), "no more than is missing"
+    assert line.minimal_proven
+    assert line.slack <= ("i7" in items) + sum(max(one, 0) for one in lacking), "no more than is missing"
     assert check(made) == ()
     assert check(made, exact=True) == ()
     place = made.receipt.controls.index(line)
     for lie in (
-        {"by": line.by + 1},
-        {"by": 0, "status": "met", "why": None, "settled": True} if line.by else {"by": 1},
-        {"settled": False} if not line.by else {"achieved": line.by - 1},
-        {"why": line.why.model_copy(update={"control_ids": ("late",)}) if line.why else None, "achieved": 9},
+        {"slack": line.slack + 1},
+        {"slack": 0, "status": "met", "cause": None, "minimal_proven": True} if line.slack else {"slack": 1},
+        {"minimal_proven": False} if not line.slack else {"achieved": line.slack - 1},
+        {"cause": line.cause.model_copy(update={"control_ids": ("late",)}) if line.cause else None, "achieved": 9},
     ):
         controls = [one.model_copy(update=lie) if n == place else one for n, one in enumerate(made.receipt.controls)]
         assert check(made, made.receipt.model_copy(update={"controls": tuple(controls)})), lie
@@ -74,19 +74,19 @@ def test_a_block_says_what_stands_against_it_and_for_whose_sake(make: Any, seed:
 
 def test_a_block_that_held_is_met_and_one_that_had_to_yield_is_settled(make: Any) -> None:
     held = line_of(make(PARENT, child("{label: culture}")), "off")
-    assert (held.status, held.by, held.why, str(held.reason)) == ("met", 0, None, "none of its items is on the page")
+    assert (held.status, held.slack, held.cause, str(held.reason)) == ("met", 0, None, "none of its items is on the page")
     lead = line_of(make(PARENT, child("{item: i7}")), "off")
-    assert (lead.status, lead.by, lead.settled, lead.why.control_ids) == ("relaxed", 1, True, ("lead",))
+    assert (lead.status, lead.slack, lead.minimal_proven, lead.cause.control_ids) == ("relaxed", 1, True, ("lead",))
     assert str(lead.reason) == "1 of its items on the page; relaxed for what the harder 'lead' of cn must have"
     bare = line_of(make(PARENT, child("{label: public-service}")), "off")
-    assert bare.why.kind == "controls"
-    assert "pub" in bare.why.control_ids
+    assert bare.cause.kind == "controls"
+    assert "pub" in bare.cause.control_ids
 
 
 def test_a_block_does_not_give_way_to_a_pin_of_a_slot_that_the_page_has_not(make: Any) -> None:
     short, long = (make(PARENT, child("{item: i10}"), slots=slots) for slots in (12, 30))
     assert "i10" not in {short.catalog.ids[row] for row in short.batch.row}
-    assert line_of(long, "off").why.control_ids == ("late",)
+    assert line_of(long, "off").cause.control_ids == ("late",)
 
 
 def test_a_legal_block_yields_to_nothing_and_a_pin_of_its_item_does_not_stand(make: Any) -> None:
@@ -100,7 +100,7 @@ def test_a_block_that_let_items_in_has_a_price_and_is_named_for_what_it_keeps_of
     """Its items are candidates of that page like others, and the page would have more of them without it."""
     made = make(PARENT, child("{label: public-service}"), effort="exact")
     line = line_of(made, "off")
-    assert (line.by, line.status) == (6, "relaxed")
+    assert (line.slack, line.status) == (6, "relaxed")
     assert "off" in {price.control_id for price in made.receipt.price}
     assert check(made, exact=True) == ()
     kept = make(PARENT, child("{label: culture}"), effort="exact")

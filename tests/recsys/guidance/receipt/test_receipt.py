@@ -79,7 +79,7 @@ def test_what_cannot_be_kept_is_told_with_what_is_missing(make: Any) -> None:
     harvest = lines["harvest"]
     supply = sum(item.series == "harvest" and item.region == "cn.zj.hz" for item in made.catalog.items)
     assert supply == 3
-    assert (harvest.status, harvest.by, harvest.missing, harvest.achieved) == ("infeasible", 1, 1, 3)
+    assert (harvest.status, harvest.slack, harvest.shortfall, harvest.achieved) == ("infeasible", 1, 1, 3)
     assert "1 more would have to be available" in str(harvest.reason)
     assert lines["lead"].status == "infeasible"
     assert lines["most-sport"].achieved == 7
@@ -150,7 +150,7 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield changed(("moved",), lambda x: x[1:])
     for place in range(len(receipt["controls"])):
         here = ("controls", place)
-        for field in ("achieved", "by", "missing", "priority"):
+        for field in ("achieved", "slack", "shortfall", "priority"):
             yield changed((*here, field), lambda x: x + 1)
         yield changed((*here, "status"), lambda x: "met" if x != "met" else "relaxed")
         yield changed((*here, "enforcement"), lambda x: "preferred" if x != "preferred" else "legal")
@@ -170,8 +170,8 @@ def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if turn(receipt["price"]) != receipt["price"]:
             yield changed(("price",), turn)
     for place, line in enumerate(receipt["controls"]):
-        if not line["by"]:
-            yield changed(("controls", place, "settled"), lambda x: not x)
+        if not line["slack"]:
+            yield changed(("controls", place, "minimal_proven"), lambda x: not x)
     for place, price in enumerate(receipt["price"]):
         yield changed(("price", place, "play_equivalents"), lambda x: -x - 1)
         yield changed(("price", place, "play_equivalents"), lambda x: 1e9)
@@ -204,7 +204,7 @@ def test_estimates_are_held_within_what_can_be(make: Any) -> None:
             "bound": {"bound": 100 * said["value"], "gap": 99.0, "proven": False},
             "price": {"price": []},
             "price[0].play_equivalents": {"price": [price | {"play_equivalents": 1e9} for price in said["price"]]},
-            "controls[0].settled": {"controls": [line | {"settled": False} for line in said["controls"]]},
+            "controls[0].minimal_proven": {"controls": [line | {"minimal_proven": False} for line in said["controls"]]},
         }
         for where, change in forged.items():
             found = check(made, Receipt.model_validate(said | change), exact=False)
@@ -264,7 +264,7 @@ def test_giving_way_further_than_needed_is_found_out(make: Any) -> None:
         made.solution, chosen=lax, relaxed=np.array([1], np.int32), value=worth, bound=100.0, proven=False
     )
     lie = write_receipt(made.policy, made.bounds, solution, made.batch, made.attention, made.catalog)
-    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].why", "controls[0].by"]
+    assert [finding.where for finding in check(made, lie, lax)] == ["controls[0].cause", "controls[0].by"]
 
 
 def test_a_floor_due_early_says_so_and_credits_only_those_it_needs(make: Any) -> None:
@@ -291,7 +291,7 @@ def test_a_cap_tells_how_many_of_one_value_there_are_whether_or_not_it_can_bind(
         asked = {"0.9": 10, "100%": 12, 40: 12}.get(most, most)
         assert (line.achieved, line.required.at_most) == (fullest, asked)
         assert fullest >= 3
-        assert line.by == max(0, fullest - asked)
+        assert line.slack == max(0, fullest - asked)
         assert f"at most {asked} on the page: {fullest}" in str(line.reason)
         assert check(made) == ()
         for lie in ({"achieved": fullest - 1}, {"required": line.required.model_copy(update={"at_most": None})}):

@@ -63,8 +63,8 @@ def test_a_control_that_cannot_be_kept_alone_says_what_it_lacks(
 ) -> None:
     made = make(f"outlet: cn\ncontrols: [{control}]")
     [line] = [line for line in made.receipt.controls if line.action != "block"]
-    assert (line.status, line.why.kind, line.missing) == ("infeasible", kind, missing)
-    assert (line.why.alone, line.why.control_ids) == (line.by, ())
+    assert (line.status, line.cause.kind, line.shortfall) == ("infeasible", kind, missing)
+    assert (line.cause.violated_alone_by, line.cause.control_ids) == (line.slack, ())
     assert words in str(line.reason)
     assert "more important" not in str(line.reason)
     assert check(made) == ()
@@ -84,7 +84,7 @@ def test_a_conflict_names_those_that_leave_no_room_and_no_others(make: Any) -> N
     made = make(RIVALS, slots=12)
     lines = {line.id: line for line in made.receipt.controls}
     assert lines["news"].status == "relaxed"
-    assert lines["news"].why.control_ids == ("sport", "culture")
+    assert lines["news"].cause.control_ids == ("sport", "culture")
     assert "beside the more important 'sport', 'culture' there is no room for more among the candidates" in str(
         lines["news"].reason
     )

@@ -42,7 +42,7 @@ def optimum(value: F64, attention: F64, bounds: PageConstraints, solution: Solut
     """Worth of the best page under the bounds that a solution was left with, by HiGHS."""
     problem = presolve(value, attention, bounds.with_slack(solution.relaxed))
     answer = solve_optimal(problem)
-    assert answer.settled
+    assert answer.minimal_proven
     assert answer.page is not None
     return float(attention @ value[problem.item[answer.page]])
 

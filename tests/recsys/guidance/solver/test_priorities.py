@@ -40,4 +40,4 @@ def test_of_one_outlet_what_is_harder_gives_way_last_then_what_has_priority(make
     pages = [(a, b, slots - a - b) for a in range(slots + 1) for b in range(slots + 1 - a)]
     assert [origin.control.id for origin in made.policy.controls] == [f"c{n}" for n in ranked]
     assert made.solution.relaxed.tolist() == min(map(broken, pages))
-    assert [line.by for line in made.receipt.controls] == made.solution.relaxed.tolist()
+    assert [line.slack for line in made.receipt.controls] == made.solution.relaxed.tolist()
