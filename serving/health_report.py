@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from serving.schemas.common import Health, PartHealth
+from serving.schemas.resources import Health, PartHealth
 from serving.services import Services
 
 

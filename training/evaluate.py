@@ -124,7 +124,7 @@ def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor, weig
 def top_k(worth: F64 | np.ndarray[tuple[int], np.dtype[np.float32]], without: I32, k: int) -> I32:
     """The k rows of largest finite worth except `without`, best first, ties by row.
 
-    >>> best(np.array([3.0, 9.0, 5.0, 3.0]), np.array([1], np.int32), k=2)
+    >>> top_k(np.array([3.0, 9.0, 5.0, 3.0]), np.array([1], np.int32), k=2)
     array([2, 0], dtype=int32)
     """
     worth = worth.copy()

@@ -38,7 +38,7 @@ from recsys.models.bundle import Bundle
 from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.served_model import ServedModel
 from serving.app import build
-from serving.schemas.common import PageRequest
+from serving.schemas.resources import PageRequest
 from serving.services import Services
 
 START = datetime(2026, 3, 1, tzinfo=UTC).timestamp()

@@ -14,7 +14,7 @@ thousand million events a day one event is lost in twelve thousand years."""
 def event_digest(id: str) -> bytes:
     """The hash of an event id.
 
-    >>> len(event_mark("e7")), event_mark("e7") == event_mark("e8")
+    >>> len(event_digest("e7")), event_digest("e7") == event_digest("e8")
     (8, False)
     """
     return blake2b(id.encode("utf-8", "surrogatepass"), digest_size=MARK).digest()
@@ -23,7 +23,7 @@ def event_digest(id: str) -> bytes:
 def ring_index(mark: bytes, seen: bytearray) -> int:
     """Where this hash stands in a row of them, in bytes; -1 where it does not.
 
-    >>> place_of(b"56789abc", bytearray(b"123456789abcdefg")), place_of(b"9abcdefg", bytearray(b"123456789abcdefg"))
+    >>> ring_index(b"56789abc", bytearray(b"123456789abcdefg")), ring_index(b"9abcdefg", bytearray(b"123456789abcdefg"))
     (-1, 8)
     """
     at = seen.find(mark)

@@ -27,7 +27,7 @@ def event_key(source: str, id: str) -> str:
     Mapped ids stand by themselves, so a source that spells the beginning of one up to its `#` shares ids with it: an
     ActivityStreams id `https://m.social/users/x#likes/5` is the same as `likes/5` of source `https://m.social/users/x`.
 
-    >>> known_as("/apps/tv", "e1"), known_as("/mainstay", "/apps/tv#e1"), known_as("/segment", "m1")
+    >>> event_key("/apps/tv", "e1"), event_key("/mainstay", "/apps/tv#e1"), event_key("/segment", "m1")
     ('/apps/tv#e1', '/apps/tv#e1', 'm1')
     """
     before = _split_legacy(source)

@@ -19,7 +19,7 @@ _LONGEST = 200  # an id has no more
 def viewer_of(value: bytes) -> str:
     """The viewer that these bytes of an event name; empty where they do not say.
 
-    >>> named(b'{"data":{"subject":"a"},"subject":"v1","time":"2026'), named(b'{"x":}, "subject": "v2"'), named(b"?")
+    >>> viewer_of(b'{"data":{"subject":"a"},"subject":"v1","time":"2026'), viewer_of(b'{"x":}, "subject": "v2"'), viewer_of(b"?")
     ('v1', 'v2', '')
     """
     said = _object(value).get("subject")

@@ -52,7 +52,7 @@ def log_name(topic: str, life: int) -> str:
 def epoch_partition(log: str, partition: int) -> str:
     """What states call a partition of a log.
 
-    >>> source_of("t~001", 3)
+    >>> epoch_partition("t~001", 3)
     't~001/3'
     """
     return f"{log}/{partition}"

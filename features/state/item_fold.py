@@ -81,7 +81,7 @@ def top_regions(regions: Mapping[str, float], most: int) -> dict[str, float]:
     """The `most` regions with the most visits, in the order in which they stood; of equals the first by name, so a
     region before what lies in it.
 
-    >>> heaviest({"us": 1.0, "cn.zj": 2.0, "cn": 2.0}, 1)
+    >>> top_regions({"us": 1.0, "cn.zj": 2.0, "cn": 2.0}, 1)
     {'cn': 2.0}
     """
     kept = set(sorted(regions, key=lambda place: (-regions[place], place))[:most])
@@ -91,7 +91,7 @@ def top_regions(regions: Mapping[str, float], most: int) -> dict[str, float]:
 def update_fast_decay(lately: float, lately_at: float, worth: float, at: float) -> tuple[float, float]:
     """A count that decays with FAST_HALF_LIFE_S, and its moment, after `worth` at unix second `at`, early or late.
 
-    >>> faster(8.0, 0.0, 1.0, FAST_HALF_LIFE_S), faster(8.0, FAST_HALF_LIFE_S, 1.0, 0.0)
+    >>> update_fast_decay(8.0, 0.0, 1.0, FAST_HALF_LIFE_S), update_fast_decay(8.0, FAST_HALF_LIFE_S, 1.0, 0.0)
     ((5.0, 21600.0), (8.5, 21600.0))
     """
     if at >= lately_at:
@@ -112,7 +112,7 @@ def screen_of(screen: str | None, placement: str) -> str:
 def placement_region(placement: str) -> tuple[str, str]:
     """Outlet and screen of a placement's id; empty ones for an empty id.
 
-    >>> placed_at("cn.zj-tv-home")
+    >>> placement_region("cn.zj-tv-home")
     ('cn.zj', 'tv')
     """
     outlet, _, rest = placement.partition("-")

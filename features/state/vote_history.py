@@ -60,7 +60,7 @@ def append(history: bytearray, left: Recent, newest: float) -> None:
 def is_saturated(voted: bytes | bytearray, recent: Sequence[Recent], at: float) -> bool:
     """Whether a vote at unix second `at` may be one that is no longer remembered.
 
-    >>> blind(b"", [], 0.0)
+    >>> is_saturated(b"", [], 0.0)
     False
     """
     oldest = day_of(at) - WINDOW_D + 1
@@ -86,7 +86,7 @@ def voted_days(voted: bytes | bytearray, item_id: str, at: float) -> list[tuple[
 def kind_mask(kinds: Iterable[str]) -> int:
     """A set of event kinds as a record holds it.
 
-    >>> bits(["click", "play"])
+    >>> kind_mask(["click", "play"])
     5
     """
     return sum(_BIT[kind] for kind in kinds)

@@ -113,7 +113,7 @@ def contributions(
 def activity_discount(recent: Sequence[Recent]) -> float:
     """What a vote of this viewer is worth, in [0, 1]: below 1 when the remembered actions fill less than a day.
 
-    >>> moderation([Recent("a", "play", 600.0 * n) for n in range(RECENT_MAX)]) == 99 * 600 / DAY_S
+    >>> activity_discount([Recent("a", "play", 600.0 * n) for n in range(RECENT_MAX)]) == 99 * 600 / DAY_S
     True
     """
     if len(recent) < RECENT_MAX:
@@ -124,7 +124,7 @@ def activity_discount(recent: Sequence[Recent]) -> float:
 def trust_weight(recent: Sequence[Recent], item_id: str) -> float:
     """What a vote of this viewer on this item is worth, in (0, 1], by how many items the viewer is known to have tried.
 
-    >>> standing([Recent("a", "play", 0.0), Recent("a", "like", 1.0)], "b")
+    >>> trust_weight([Recent("a", "play", 0.0), Recent("a", "like", 1.0)], "b")
     0.5
     """
     items = {item_id}

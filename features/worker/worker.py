@@ -325,7 +325,7 @@ class Worker:
 def next_batch_size(asked: int, most: int, count: int, took_s: float) -> int:
     """How many messages to ask for after a step that asked for `asked` and got `count`: what fits into STEP_S.
 
-    >>> stride(2_000, 20_000, 2_000, 0.1), stride(20_000, 20_000, 20_000, 4.0), stride(5_000, 20_000, 300, 0.5)
+    >>> next_batch_size(2_000, 20_000, 2_000, 0.1), next_batch_size(20_000, 20_000, 20_000, 4.0), next_batch_size(5_000, 20_000, 300, 0.5)
     (4000, 5000, 5000)
     """
     fits = round(count * STEP_S / max(took_s, 1e-9))

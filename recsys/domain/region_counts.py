@@ -14,7 +14,7 @@ class RegionCounts(Mapping[str, F32]):
     most rows have a count, so that all takes at most twice the eight bytes of each count that is not nought.
 
     >>> row, count = np.array([0, 2, 1], np.int32), np.array([5, 1, 4], np.float32)
-    >>> places = Places(3, {"cn": (0, 2), "us": (2, 3)}, row, count)
+    >>> places = RegionCounts(3, {"cn": (0, 2), "us": (2, 3)}, row, count)
     >>> places["cn"], places.get("fr")
     (array([5., 0., 1.], dtype=float32), None)
     """

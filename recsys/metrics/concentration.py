@@ -17,7 +17,7 @@ from recsys.domain.types import F64
 def effective_number(mass: F64) -> float:
     """Number of equally frequent kinds with the same concentration as `mass` [G]; NaN for none.
 
-    >>> effective_kinds(np.array([2.0, 2.0, 2.0])).__round__(9), effective_kinds(np.array([5.0, 0.0]))
+    >>> effective_number(np.array([2.0, 2.0, 2.0])).__round__(9), effective_number(np.array([5.0, 0.0]))
     (3.0, 1.0)
     """
     total = float(np.sum(mass))

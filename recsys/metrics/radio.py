@@ -39,7 +39,7 @@ def representation(page: Bool, offer: F64) -> float:
 def alternative_voices(page: Bool, offer: Bool) -> float:
     """How far the discounted share of a named kind on a page [K] is from its share on offer [M], in [0, 1].
 
-    >>> voices(np.array([True, False]), np.array([True, True])) > voices(np.array([True, True]), np.array([True, True]))
+    >>> alternative_voices(np.array([True, False]), np.array([True, True])) > alternative_voices(np.array([True, True]), np.array([True, True]))
     True
     """
     share = float(reciprocal_log(len(page)) @ page)

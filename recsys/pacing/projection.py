@@ -39,7 +39,7 @@ class Projection:
     def at_risk(self, amount: float, cap: bool = False) -> float:
         """Attention that may be missing at the deadline; of a cap, that may be above it.
 
-        >>> Outlook(0.9, 0.8, 1.1, True).at_risk(1000.0), Outlook(0.9, 0.8, 1.1, True).at_risk(1000.0, cap=True)
+        >>> Projection(0.9, 0.8, 1.1, True).at_risk(1000.0), Projection(0.9, 0.8, 1.1, True).at_risk(1000.0, cap=True)
         (200.0, 100.0)
         """
         return round(max(self.high - 1.0 if cap else 1.0 - self.low, 0.0), 12) * amount
@@ -48,7 +48,7 @@ class Projection:
 def updated_rate(pace: DeliveryRate, progress: float, delivered: float) -> DeliveryRate:
     """The pace after another look at the counters; progress must have grown.
 
-    >>> paced(Pace(1.0, 0.0, 0.5, 0.5), 0.55, 0.6).rate.__round__(2)
+    >>> updated_rate(Pace(1.0, 0.0, 0.5, 0.5), 0.55, 0.6).rate.__round__(2)
     1.63
     """
     step, won = progress - pace.progress, delivered - pace.delivered

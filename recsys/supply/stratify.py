@@ -67,9 +67,9 @@ def stratified_top(rows: I32, hint: F32, topic: I32, count: int, limits: ValueLi
     First the best row of each topic, best topics first, up to TOPICS of them; then the best that all limits leave room
     for beside better ones; then the best of the rest.
 
-    >>> spread(np.arange(4), np.array([9.0, 8, 7, 1]), np.array([0, 0, 0, 1]), 2)
+    >>> stratified_top(np.arange(4), np.array([9.0, 8, 7, 1]), np.array([0, 0, 0, 1]), 2)
     array([0, 3])
-    >>> spread(np.arange(4), np.array([9.0, 8, 7, 1]), np.zeros(4), 2, Limits((Limit(np.array([5, 5, 5, 6]), 1),)))
+    >>> stratified_top(np.arange(4), np.array([9.0, 8, 7, 1]), np.zeros(4), 2, Limits((Limit(np.array([5, 5, 5, 6]), 1),)))
     array([0, 3])
     """
     order = np.argsort(-hint, kind="stable")
@@ -132,7 +132,7 @@ def top_per_stratum(kind: npt.NDArray[np.int64], hint: F32, wanted: Bool, each: 
 
     kind [N], hint [N], wanted [N] those that a floor asks for: before others of their place within their kind
 
-    >>> some_of_each(np.array([7, 7, 7, 8]), np.array([1.0, 3, 2, 0]), np.zeros(4, bool), 2, 3).tolist()
+    >>> top_per_stratum(np.array([7, 7, 7, 8]), np.array([1.0, 3, 2, 0]), np.zeros(4, bool), 2, 3).tolist()
     [1, 3, 2]
     """
     order = np.argsort(-hint, kind="stable")
@@ -145,7 +145,7 @@ def top_per_stratum(kind: npt.NDArray[np.int64], hint: F32, wanted: Bool, each: 
 def rank_among_ties(values: npt.NDArray[np.int64] | I32 | I16) -> npt.NDArray[np.int64]:
     """[N] how many equal values stand before each one.
 
-    >>> place_among_equals(np.array([4, 2, 4, 4, 2])).tolist()
+    >>> rank_among_ties(np.array([4, 2, 4, 4, 2])).tolist()
     [0, 0, 1, 2, 1]
     """
     order = np.argsort(values, kind="stable")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
-from serving.schemas.common import RequestModel
+from serving.schemas.resources import RequestModel
 from serving.schemas.tokens import Tokens
 
 Entry = TypeVar("Entry")

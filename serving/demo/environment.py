@@ -82,7 +82,7 @@ def own_settings(settings: Settings, world: str) -> Settings:
 
     So a new home finds nothing that an older one left there. A prefix or schema that the URL names already stays.
 
-    >>> own(Settings(online="redis://h/0", control="postgresql://h/d?schema=mine"), "demo1").online
+    >>> own_settings(Settings(online="redis://h/0", control="postgresql://h/d?schema=mine"), "demo1").online
     'redis://h/0?prefix=demo1'
     """
     changes: dict[str, str] = {}

@@ -17,7 +17,9 @@ from recsys.guidance.lint.unknown_terms import did_you_mean
 from recsys.guidance.policy.inheritance import merge_policies
 from recsys.guidance.policy.policy import Policy
 from recsys.messages import message
-from serving.schemas.common import (
+from serving.schemas.previews import PreviewRequest
+from serving.schemas.problems import FindingOut
+from serving.schemas.resources import (
     ControlOut,
     DraftAnswer,
     DraftRequest,
@@ -30,8 +32,6 @@ from serving.schemas.common import (
     PublishRequest,
     rfc3339,
 )
-from serving.schemas.previews import PreviewRequest
-from serving.schemas.problems import FindingOut
 from serving.snapshot.holders import SnapshotHolder
 from serving.snapshot.policy_cache import check
 from serving.snapshot.profiles import read_policy

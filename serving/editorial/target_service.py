@@ -18,8 +18,8 @@ from recsys.pacing.status import describe, projected, status
 from recsys.pacing.tracker import TargetOverride
 from serving.editorial.pacing_loop import PacingLoop, TrackedTarget
 from serving.editorial.policy_service import PolicyService
-from serving.schemas.common import DraftAnswer, DraftRequest, rfc3339
 from serving.schemas.problems import FindingOut
+from serving.schemas.resources import DraftAnswer, DraftRequest, rfc3339
 from serving.schemas.targets import (
     AmountChange,
     CloneRequest,

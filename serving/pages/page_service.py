@@ -37,7 +37,7 @@ from recsys.pipeline import UNGUIDED_ERROR, Engine
 from recsys.snapshot import ServingSnapshot
 from serving.pages.impression_publisher import ImpressionPublisher
 from serving.prometheus import Metrics
-from serving.schemas.common import PageAnswer, PageRequest, Slot, SlotDetail, StageOut, rfc3339
+from serving.schemas.resources import PageAnswer, PageRequest, Slot, SlotDetail, StageOut, rfc3339
 from serving.schemas.tokens import Attribution, PageToken, Tokens
 from serving.snapshot.holders import Snapshot, SnapshotHolder
 

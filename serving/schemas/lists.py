@@ -8,7 +8,7 @@ from pydantic import Field
 
 from recsys.domain.item import Code, Item
 from serving.api.pagination import ListAnswer, PageQuery
-from serving.schemas.common import AuditOut, OutletAnswer, PolicyVersionOut
+from serving.schemas.resources import AuditOut, OutletAnswer, PolicyVersionOut
 from serving.schemas.targets import TargetOut
 
 

@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from recsys.messages import Message
 from recsys.preview.report import Report
-from serving.schemas.common import PolicyText
+from serving.schemas.resources import PolicyText
 
 REQUESTS_MAX = 2_000
 """Bounded by memory: a report lays the exposure of all groups on all pages out at once."""

@@ -11,7 +11,7 @@ from recsys.domain.item import Id
 from recsys.guidance.policy.yaml_text import Number
 from recsys.messages import Message
 from recsys.pacing.status import Status
-from serving.schemas.common import Author, RequestModel
+from serving.schemas.resources import Author, RequestModel
 
 
 class ForecastOut(BaseModel):

@@ -41,9 +41,9 @@ def unwrap_batch(form: str, body: object) -> object:
 
     What is no body of this form is given back as it is.
 
-    >>> listed("segment", {"batch": [{"type": "track"}]}), listed("segment", {"type": "track"})
+    >>> unwrap_batch("segment", {"batch": [{"type": "track"}]}), unwrap_batch("segment", {"type": "track"})
     ([{'type': 'track'}], [{'type': 'track'}])
-    >>> listed("activitystreams", {"type": "OrderedCollection", "orderedItems": [{"type": "View"}]})
+    >>> unwrap_batch("activitystreams", {"type": "OrderedCollection", "orderedItems": [{"type": "View"}]})
     [{'type': 'View'}]
     """
     if not isinstance(body, dict):
@@ -57,7 +57,7 @@ def unwrap_batch(form: str, body: object) -> object:
 def with_sender_fields(form: str, error: EventError) -> EventError:
     """The same error under the names that the sender used.
 
-    >>> as_sent("segment", EventError("x", [Finding("data.item_id", "is missing")])).findings[0].where
+    >>> with_sender_fields("segment", EventError("x", [Finding("data.item_id", "is missing")])).findings[0].where
     'properties.asset_id'
     """
     names = _SENT[form]

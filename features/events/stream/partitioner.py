@@ -18,9 +18,9 @@ def partition_of(key: str, partitions: int) -> int:
 def has_shrunk(topic: str, newest: Mapping[int, int], ends: Mapping[int, int]) -> str | None:
     """Why a log with these ends (partition -> next offset) cannot have given out these offsets; None when it can.
 
-    >>> shrunk("t", {0: 4, 1: 9}, {0: 5, 1: 3})
+    >>> has_shrunk("t", {0: 4, 1: 9}, {0: 5, 1: 3})
     't/1 ends at 3, but 9 was written already'
-    >>> shrunk("t", {0: 4}, {0: 4})
+    >>> has_shrunk("t", {0: 4}, {0: 4})
     't/0 ends at 4, but 4 was written already'
     """
     for partition, offset in newest.items():

@@ -182,7 +182,7 @@ class _NodeBreaker:
 def probe_key(key: str) -> str:
     """A key that nobody writes, in the same hash slot; the key itself where it has no hash tag.
 
-    >>> beside("viewer:{v1}"), beside("viewer:{}x}")
+    >>> probe_key("viewer:{v1}"), probe_key("viewer:{}x}")
     ('probe:{v1}', 'viewer:{}x}')
     """
     tag = key.partition("{")[2].partition("}")[0]

@@ -15,7 +15,7 @@ def subsumes(wide: Condition, narrow: Condition) -> bool:
     """Whether `wide` surely holds for every item for which `narrow` does.
 
     >>> news, city = Condition(label=("news",)), Condition(label=("news/city",))
-    >>> covers(news, city), covers(city, news), covers(Condition(any=(city, Condition(kind=("live",)))), city)
+    >>> subsumes(news, city), subsumes(city, news), subsumes(Condition(any=(city, Condition(kind=("live",)))), city)
     (True, False, True)
     """
     return wide == narrow or all(_is_implied(test, narrow) for test in _tests(wide))

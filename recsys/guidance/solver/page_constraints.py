@@ -158,7 +158,7 @@ class PageConstraints:
 def max_in_window(codes: I32, within: int, slots: int) -> int:
     """The most that one value (-1 is none) occurs in `within` neighbours, windows ending in the last `slots` places.
 
-    >>> most_in_a_row(np.array([5, 5, 7, 5], np.int32), within=3, slots=4)
+    >>> max_in_window(np.array([5, 5, 7, 5], np.int32), within=3, slots=4)
     2
     """
     most = 0

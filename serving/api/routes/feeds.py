@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Request, Response
 from serving.api.auth import Credentials, check_editor
 from serving.api.dependencies import Pages
 from serving.api.strict_query import STRICT_QUERY
-from serving.schemas.common import PageAnswer, PageRequest
 from serving.schemas.problems import documented
+from serving.schemas.resources import PageAnswer, PageRequest
 
 router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY)
 

@@ -7,8 +7,8 @@ from fastapi.responses import JSONResponse
 
 from serving.api.dependencies import AllServices
 from serving.health_report import health_report
-from serving.schemas.common import Health
 from serving.schemas.problems import documented
+from serving.schemas.resources import Health
 
 router = APIRouter(prefix="/health", tags=["operations"])
 

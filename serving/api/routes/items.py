@@ -14,9 +14,9 @@ from serving.api.pagination import PageQuery
 from serving.api.routes.events import batch_response
 from serving.api.strict_query import STRICT_QUERY
 from serving.schemas.batch_result import BatchResult
-from serving.schemas.common import ItemAnswer
 from serving.schemas.lists import ItemList
 from serving.schemas.problems import documented
+from serving.schemas.resources import ItemAnswer
 
 ITEM: dict[str, Any] = {
     "id": "desk-1",

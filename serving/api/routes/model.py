@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from recsys.utility import DEFAULT_WEIGHTS
 from serving.api.dependencies import Snapshots
 from serving.api.strict_query import STRICT_QUERY
-from serving.schemas.common import rfc3339
+from serving.schemas.resources import rfc3339
 
 
 class ModelAnswer(BaseModel):

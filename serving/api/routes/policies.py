@@ -17,7 +17,9 @@ from serving.api.body import read_json, read_text
 from serving.api.dependencies import Control, Paging, Policies
 from serving.api.pagination import PageQuery
 from serving.api.strict_query import STRICT_QUERY
-from serving.schemas.common import (
+from serving.schemas.lists import AuditList, AuditQuery, OutletList, VersionList
+from serving.schemas.problems import documented
+from serving.schemas.resources import (
     AuditOut,
     DraftAnswer,
     DraftRequest,
@@ -32,8 +34,6 @@ from serving.schemas.common import (
     RequestModel,
     rfc3339,
 )
-from serving.schemas.lists import AuditList, AuditQuery, OutletList, VersionList
-from serving.schemas.problems import documented
 
 Form = TypeVar("Form", bound=BaseModel)
 

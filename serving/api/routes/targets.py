@@ -10,9 +10,9 @@ from recsys.domain.item import Code, Id
 from serving.api.auth import EDITORS_ONLY
 from serving.api.dependencies import Paging, Targets
 from serving.api.strict_query import STRICT_QUERY
-from serving.schemas.common import DraftAnswer
 from serving.schemas.lists import TargetList, TargetsQuery
 from serving.schemas.problems import documented
+from serving.schemas.resources import DraftAnswer
 from serving.schemas.targets import AmountChange, CloneRequest, TargetChange, TargetReport
 
 OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="outlet whose policy says the target")]

@@ -171,7 +171,7 @@ def test_an_amount_without_end_poisons_nothing_and_what_it_poisoned_heals() -> N
 def test_another_deadline_is_planned_anew_and_kept(at: float, by: float, amount: int) -> None:
     day = Day(target(), answering(0.03, 0.4))
     before = day.until(DAY_S * at)
-    day.target = target(by=datetime.fromtimestamp(DAY_S * by, UTC), impressions=amount)
+    day.target = target(until=datetime.fromtimestamp(DAY_S * by, UTC), impressions=amount)
     after = day.until(DAY_S * at + 1200)
     assert status(after) == "on plan"
     assert abs(after.progress - at / by) < 0.02
@@ -197,7 +197,7 @@ def test_a_state_of_before_flights_were_kept_goes_on() -> None:
     before = day.until(DAY_S / 3)
     assert day.state is not None
     old = msgspec.to_builtins(day.state)
-    del old["steering"]["lag"], old["steering"]["flight"]
+    del old["controller"]["lag"], old["controller"]["in_flight"]
     day.state = decode_state(encode_state(old), msgspec.msgpack.Decoder(PacingState))
     assert (day.state.controller.lag, day.state.controller.in_flight) == (None, ())
     after = day.until(DAY_S / 3 + 120)
@@ -236,7 +236,7 @@ def test_nobody_is_silent_before_the_beginning_or_where_nobody_is_expected() -> 
 
 
 def test_a_pause_over_midnight_keeps_what_the_day_taught() -> None:
-    day = Day(target(by=datetime.fromtimestamp(2 * DAY_S, UTC), impressions=200_000), AUDIENCE)
+    day = Day(target(until=datetime.fromtimestamp(2 * DAY_S, UTC), impressions=200_000), AUDIENCE)
     day.until(DAY_S * 0.75)
     assert day.state is not None
     learnt = day.state.controller.learnt()

@@ -48,7 +48,7 @@ def english_left(said: Message | str) -> list[str]:
 
 
 FIELDS = {
-    "YAML", "JSON", "UTC", "HH", "MM", "within", "share", "impressions", "strict", "every", "by", "from", "prefixes",
+    "YAML", "JSON", "UTC", "HH", "MM", "within", "share", "impressions", "strict", "every", "until", "from", "prefixes",
     "label", "news", "cn", "viewer", "guaranteed", "controls",
 }  # fmt: skip
 """Fields and values that an editor writes in the policy as they are."""
@@ -111,7 +111,7 @@ FIELDS = {
 def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
     with pytest.raises(PolicyError) as refused:
         parse_policy(f"outlet: cn\ncontrols: [{said}]")
-    for said_of in (refused.value.said, *(finding.said for finding in refused.value.findings)):
+    for said_of in (refused.value.text, *(finding.text for finding in refused.value.findings)):
         assert not set(english_left(said_of)) - FIELDS, (str(said_of), in_chinese(said_of))
 
 
@@ -131,7 +131,7 @@ def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
 def test_words_that_are_typed_stay_as_they_are_typed(said: str, words: tuple[str, ...]) -> None:
     with pytest.raises(PolicyError) as refused:
         parse_policy(f"outlet: cn\ncontrols: [{said}]")
-    told = in_chinese(refused.value.findings[0].said)
+    told = in_chinese(refused.value.findings[0].text)
     assert re.search("[一-鿿]", told), told
     for word in words:
         assert re.search(rf"\b{word}\b", told), told
@@ -227,7 +227,7 @@ def test_what_a_rehearsal_finds(said: str, part: str) -> None:
     """Below a parent with a floor and a pin; whole sentences, however many places they name."""
     shop = Catalog.of(Item.model_validate(item(n)) for n in range(60))
     line = [parse_policy(f"outlet: cn.zj\ncontrols: [{said}]"), parse_policy(ABOVE)]
-    found = [finding.said for finding in lint(line, shop, time.time())]
+    found = [finding.text for finding in lint(line, shop, time.time())]
     assert any(part in str(told) for told in found), list(map(str, found))
     for told in found:
         assert not set(english_left(told)) - FIELDS, (str(told), in_chinese(told))
@@ -241,7 +241,7 @@ def test_what_a_child_may_say_of_a_block_is_told() -> None:
         for outlet, label in (("cn", "news"), ("cn.zj", "film"))
     )
     (finding,) = weakening_findings([high, low])
-    assert not set(english_left(finding.said)) - FIELDS, in_chinese(finding.said)
+    assert not set(english_left(finding.text)) - FIELDS, in_chinese(finding.text)
 
 
 NARROWED, WIDE = ConflictSet(0, (0,), True), ConflictSet(0, (0, 1), False)
@@ -311,7 +311,7 @@ def standing(**more: object) -> DeliveryStatus:
     calm = {
         "amount": 100.0, "delivered": 50.0, "planned": 50.0, "progress": 0.5, "price": 0.1, "price_limit": 0.5,
         "tolerance": 0.02, "outlook": Projection(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
-        "pacing_error": 0.0, "paused": False, "stopped": False, "over": False, "begun": True, "resort": False,
+        "pacing_error": 0.0, "paused": False, "stopped": False, "ended": False, "started": True, "last_resort": False,
         "cap": False,
     }  # fmt: skip
     return DeliveryStatus(**{**calm, **more})  # type: ignore[arg-type]
@@ -323,14 +323,14 @@ LIMITED = {"outlook": Projection(0.7, 0.6, 0.8, True)}
 @pytest.mark.parametrize(
     "more",
     [
-        {}, {"begun": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
-        {"delivered": 80.0}, {"delivered": 120.0}, {"over": True}, {"over": True, "delivered": 100.0}, LIMITED,
-        {**LIMITED, "resort": True}, {"outlook": Projection(1.0, 0.9, 1.1, True)},
+        {}, {"started": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
+        {"delivered": 80.0}, {"delivered": 120.0}, {"ended": True}, {"ended": True, "delivered": 100.0}, LIMITED,
+        {**LIMITED, "last_resort": True}, {"outlook": Projection(1.0, 0.9, 1.1, True)},
         {"delivered": 0.0, "progress": 0.001},
-        *({"quota": 0.1, "so_far": 0.12, "cap": cap, "delivered": won}
+        *({"share": 0.1, "share_so_far": 0.12, "cap": cap, "delivered": won}
             for cap in (False, True) for won in (20.0, 50.0, 80.0)),
         *({"cap": True, **one} for one in (
-            {"delivered": 80.0}, {"delivered": 20.0}, {"over": True}, {"over": True, "delivered": 120.0},
+            {"delivered": 80.0}, {"delivered": 20.0}, {"ended": True}, {"ended": True, "delivered": 120.0},
             {"outlook": Projection(1.3, 1.2, 1.4, True)},
         )),
     ],

@@ -66,7 +66,7 @@ def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(servi
 def test_where_the_last_good_policy_no_longer_fits_the_catalogue_editorial_pages_answer(
     service, item, monkeypatch
 ) -> None:
-    monkeypatch.setattr(CompiledPolicy, "trial", _no_trial)
+    monkeypatch.setattr(CompiledPolicy, "smoke_test", _no_trial)
     service.http.post("/v1/items", json=[item(3, title={"en": "Anew"})]).raise_for_status()
     service.caught_up()
     page = service.page()

@@ -151,7 +151,7 @@ def test_no_block_gives_way_for_want_of_retrieval(make: Any) -> None:
 
 
 def test_policies_of_two_lines_are_refused() -> None:
-    with pytest.raises(PolicyError, match="not of one line"):
+    with pytest.raises(PolicyError, match="do not belong to one line"):
         merge_policies([parse_policy("outlet: cn.zj"), parse_policy("outlet: cn.js")])
 
 

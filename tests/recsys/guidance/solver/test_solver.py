@@ -258,7 +258,7 @@ def test_the_last_page_under_the_same_limits_is_where_the_next_begins(
         first = solve(value, attention, bounds, memory=memory, deadline_s=1.0, clock=clock)
         if not first.relaxed.any():
             continue
-        monkeypatch.setattr(memory, "recall", lambda _: None)
+        monkeypatch.setattr(memory, "get", lambda _: None)
         late = solve(value, attention, bounds, memory=memory, deadline_s=0.0, clock=clock)
         assert tuple(late.relaxed) <= tuple(first.relaxed), seed
         begun += tuple(late.relaxed) < tuple(solve(value, attention, bounds, deadline_s=0.0, clock=clock).relaxed)
