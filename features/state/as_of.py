@@ -15,8 +15,8 @@ def as_of(state: ViewerState, at: float) -> ViewerState:
     """The state without anything that happened at unix second `at` or later, counts and guards of the fold left out.
 
     >>> from recsys.domain.viewer import Recent
-    >>> then = as_of(ViewerState("v", (Recent("a", "play", 1.0), Recent("b", "like", 5.0)), done={"b": 5.0}), at=5.0)
-    >>> [action.item_id for action in then.recent], then.done
+    >>> then = as_of(ViewerState("v", (Recent("a", "play", 1.0), Recent("b", "like", 5.0)), finished_at={"b": 5.0}), at=5.0)
+    >>> [action.item_id for action in then.recent], then.finished_at
     (['a'], {})
     """
     shown = {item_id: earlier for item_id, known in state.shown.items() if (earlier := _impressions_before(known, at))}

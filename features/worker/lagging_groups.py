@@ -55,7 +55,7 @@ class LagReporter:
 def describe(found: Mapping[str, Backlog], now: float) -> str:
     """Groups in words.
 
-    >>> describe({"old": Held(1200, 0.0)}, 40 * DAY_S)
+    >>> describe({"old": Backlog(1200, 0.0)}, 40 * DAY_S)
     'old (1,200 messages, the oldest 40 days old)'
     """
     return ", ".join(

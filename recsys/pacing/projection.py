@@ -48,7 +48,7 @@ class Projection:
 def updated_rate(pace: DeliveryRate, progress: float, delivered: float) -> DeliveryRate:
     """The pace after another look at the counters; progress must have grown.
 
-    >>> updated_rate(Pace(1.0, 0.0, 0.5, 0.5), 0.55, 0.6).rate.__round__(2)
+    >>> updated_rate(DeliveryRate(1.0, 0.0, 0.5, 0.5), 0.55, 0.6).rate.__round__(2)
     1.63
     """
     step, won = progress - pace.progress, delivered - pace.delivered

@@ -73,6 +73,6 @@ def mean(per_request: F64, w: F64) -> Estimate:
     """The mean over requests with its interval.
 
     >>> mean(np.full(50, 0.25), weights(range(50)))
-    Figure(mean=0.25, low=0.25, high=0.25)
+    Estimate(mean=0.25, low=0.25, high=0.25)
     """
     return ratio(per_request, np.ones(len(per_request)), w)

@@ -69,7 +69,8 @@ def stratified_top(rows: I32, hint: F32, topic: I32, count: int, limits: ValueLi
 
     >>> stratified_top(np.arange(4), np.array([9.0, 8, 7, 1]), np.array([0, 0, 0, 1]), 2)
     array([0, 3])
-    >>> stratified_top(np.arange(4), np.array([9.0, 8, 7, 1]), np.zeros(4), 2, Limits((Limit(np.array([5, 5, 5, 6]), 1),)))
+    >>> limits = ValueLimits((ValueLimit(np.array([5, 5, 5, 6]), 1),))
+    >>> stratified_top(np.arange(4), np.array([9.0, 8, 7, 1]), np.zeros(4), 2, limits)
     array([0, 3])
     """
     order = np.argsort(-hint, kind="stable")

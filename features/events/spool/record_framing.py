@@ -1,8 +1,8 @@
 """Records as bytes of a spool file: each under a number and a checksum, so that a torn end is told from a whole record.
 
 >>> from features.events.stream.port import Record
->>> data = frame(7, Record("v1", b"{}")) + frame(8, Record("v2", b"[]"))[:-1]
->>> [(one.number, one.record.key) for one in frames(data).whole]
+>>> data = encode_frame(7, Record("v1", b"{}")) + encode_frame(8, Record("v2", b"[]"))[:-1]
+>>> [(frame.number, frame.record.key) for frame in scan_frames(data).whole]
 [(7, 'v1')]
 """
 

@@ -1,6 +1,6 @@
 """A circuit breaker: after a few bad answers nobody waits for the server any more, until a probe finds it well.
 
-    closed --(`trips` of the last `window` answers were bad)--> open --(a probe after `rest_s`)--> half open
+    closed --(`failure_threshold` of the last `window` answers were bad)--> open --(a probe after `rest_s`)--> half open
     half open --(the probe went well)--> closed, all forgotten          half open --(it did not)--> open, rests again
 
 `Circuit` is a value and a pure machine: it is handed the clock and never asks a server itself (Nygard, *Release It!*,
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 class CircuitBreaker:
     """What is known of a server's health.
 
-    trips, window  opens once so many of the last `window` answers were bad
+    failure_threshold, window  opens once so many of the last `window` answers were bad
     rest_s         seconds from opening to the first probe, and between probes
     bad            the last answers, newest first: True for a failure or a slow one
     opened_at      when it opened or a probe last failed, by the caller's clock; None while closed
@@ -42,7 +42,8 @@ class CircuitBreaker:
     def record_result(self, well: bool, now: float) -> CircuitBreaker:
         """After one call's answer. Answers that come when it is open, from calls begun before, change nothing.
 
-        >>> Circuit(trips=2).answered(False, 1.0).answered(True, 2.0).answered(False, 3.0).closed
+        >>> breaker = CircuitBreaker(failure_threshold=2).record_result(False, 1.0).record_result(True, 2.0)
+        >>> breaker.record_result(False, 3.0).closed
         False
         """
         if not self.closed:

@@ -185,7 +185,7 @@ def _problem(control: Control, told: ControlOutcome, by: int) -> Message:
     """By how much, and in which direction, a control of this kind gives way.
 
     >>> pin = Pin(id="a", action="pin", item="i", slot=1)
-    >>> str(_problem(pin, Told("pin", 12, 0, 0, 1, True), 1))
+    >>> str(_problem(pin, ControlOutcome("pin", 12, 0, 0, 1, True), 1))
     'the item cannot be placed there'
     """
     if isinstance(control, Pin):
