@@ -236,7 +236,7 @@ def test_supply_is_widened_once_in_the_time_that_is_left(
         now += took
         return answer
 
-    monkeypatch.setattr("recsys.pipeline.solve", clocked)
+    monkeypatch.setattr("recsys.page_solver.solve", clocked)
     second = {}
     for took in (0.001, 0.03, 0.2):
         engine = Engine(columns, candidates=40, solve_s=0.010, clock=lambda: now)
