@@ -75,8 +75,8 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     outlets: dict[str, float] = {}  # outlet of the placement -> forward-decayed actions on it
     hours: dict[int, float] = {}  # hour of the day, UTC -> forward-decayed actions in it
     session: Session = Session()
-    liked_at: float = 0.0  # forward-decayed likes, favourites, shares and good survey ratings
-    disliked_at: float = 0.0  # forward-decayed dislikes, hides and bad survey ratings
+    positive_feedback: float = 0.0  # forward-decayed likes, favourites, shares and good survey ratings
+    negative_feedback: float = 0.0  # forward-decayed dislikes, hides and bad survey ratings
     vote_history: bytes = b""  # votes that left `recent` (`features.state.vote_history`), oldest first
     seen_event_ring: bytes = b""  # as `seen_ids`, for pings and other events that leave the rest of the state unchanged
 
@@ -91,7 +91,7 @@ class ViewerState(msgspec.Struct, frozen=True, array_like=True):
     def satisfaction(self, now: float) -> float:
         """Return the share of positive feedback in the viewer's recent feedback, in (0, 1); 0.5 without feedback."""
         prior = forward_weight(now)  # one positive and one negative rating at `now`
-        return (self.liked_at + prior) / (self.liked_at + self.disliked_at + 2 * prior)
+        return (self.positive_feedback + prior) / (self.positive_feedback + self.negative_feedback + 2 * prior)
 
 
 def unexpired(state: ViewerState | None, now: float, ttl_s: float) -> ViewerState | None:

@@ -4,7 +4,7 @@
 
 Each metric compares the labels of a page, discounted by rank, with another distribution:
 
-    calibration     P = the viewer's history                   0 = same kinds as in the history
+    calibration     P = the viewer's history                    0 = same kinds as in the history
     representation  P = the catalog                             0 = every kind in proportion to the catalog
     fragmentation   P = the page of another viewer              0 = all viewers are shown the same kinds
     alternative     P = the catalog, split into a named kind    0 = the named kind in proportion to the catalog
