@@ -1,1 +1,1 @@
-"""Floor 1: decide. Pure: no files, sockets, clocks, random state, environment or logging; all of that is handed in."""
+"""Layer 1, the decision layer. It is pure: no files, sockets, clocks, random state, environment or logging."""

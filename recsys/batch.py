@@ -1,4 +1,4 @@
-"""The candidates of one request as columns that travel together."""
+"""The candidates of one request, as columns that are sliced together."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from recsys.domain.types import ACTIONS, F32, F64, I32, U32, Bool
 
 @dataclass(frozen=True)
 class Candidates:
-    """N candidates of one request.
+    """The N candidates of one request.
 
-    row       [N]     int32    catalogue row
-    source    [N]     uint32   bit s set: source s proposed it
-    affinity  [N]     float32  retrieval's match of viewer and item; 0 where there is none
+    row       [N]     int32    catalog row
+    source    [N]     uint32   bit s set: source s found it
+    affinity  [N]     float32  retrieval's score of viewer and item; 0 without a score
     features  [N, F]  float32  columns of `features.columns`
     p         [N, A]  float32  calibrated probability of each action of `recsys.domain.types.ACTIONS`
     utility   [N]     float64  expected utility for the viewer, in play equivalents
-    bonus     [N]     float64  what the policy adds, in play equivalents
+    bonus     [N]     float64  what the policy adds to utility, in play equivalents
     """
 
     row: I32
@@ -32,7 +32,7 @@ class Candidates:
 
     @classmethod
     def of(cls, row: I32, source: U32, affinity: F32 | None = None) -> Candidates:
-        """Freshly proposed candidates: nothing computed yet."""
+        """Build candidates from retrieved rows; every other column is zero."""
         n = len(row)
         return cls(
             row,
@@ -48,7 +48,7 @@ class Candidates:
         return len(self.row)
 
     def take(self, keep: Bool | I32) -> Candidates:
-        """The same columns for some candidates: a mask [N] or indices [M]."""
+        """Return a subset of the candidates, selected by a mask [N] or by indices [M]."""
         return Candidates(
             self.row[keep],
             self.source[keep],
@@ -60,5 +60,5 @@ class Candidates:
         )
 
     def with_columns(self, **columns: F32 | F64) -> Candidates:
-        """The same candidates with some columns computed."""
+        """Return the same candidates with these columns replaced."""
         return replace(self, **columns)  # type: ignore[arg-type]

@@ -1,12 +1,12 @@
-"""Why is this here? Reason codes for viewers, one per true cause; screens put them into words.
+"""Explanations: reason codes for the viewer, one for each true cause. Clients translate them into text.
 
-resume             begun and not finished
-similar_to:ITEM    nearest to this item of the viewer's history
-about_the_same     new, and like in content to what the viewer liked
-popular_here       among the most played around the viewer
+resume             started but not finished
+similar_to:ITEM    most similar to this item of the viewer's history
+about_the_same     new, with content similar to what the viewer liked
+popular_here       among the most played in the viewer's region
 popular            among the most played
-new                among the latest
-editors            proposed because the outlet's policy asks for such items
+new                among the newest
+editors            retrieved because the outlet's policy asks for such items
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from recsys.batch import Candidates
 from recsys.candidates.context import RequestContext
 from recsys.candidates.sources import SOURCES
-from recsys.domain.types import I32
+from recsys.domain.types import F32, I32
 from recsys.models.history import history
 
 CODES: dict[str, str] = {
@@ -28,43 +28,42 @@ CODES: dict[str, str] = {
     "supply": "editors",
 }
 
-SIMILAR_FROM = 0.3
-"""Least cosine of item factors for "because of" to be said."""
+MIN_SIMILARITY = 0.3
+"""Minimum cosine of item factors for a `similar_to` reason."""
 
 
-def explain(ask: RequestContext, page: Candidates) -> list[tuple[str, ...]]:
-    """One tuple of codes per slot; the most personal first, never empty."""
-    nearest = _nearest_in_history(ask, page.row)
-    answer = []
+def explain(context: RequestContext, page: Candidates) -> list[tuple[str, ...]]:
+    """Return a tuple of reason codes for each slot: the most personal code first, never empty."""
+    nearest = _nearest_in_history(context, page.row)
+    reasons = []
     for k in range(len(page)):
         codes = [CODES[name] for bit, name in enumerate(SOURCES) if name in CODES and int(page.source[k]) >> bit & 1]
         if nearest[k]:
             codes.insert(0, f"similar_to:{nearest[k]}")
-        answer.append(tuple(codes) or ("personal",))
-    return answer
+        reasons.append(tuple(codes) or ("personal",))
+    return reasons
 
 
-def _nearest_in_history(ask: RequestContext, rows: I32) -> list[str]:
-    """Item id of the liked history item most like each row; empty where nothing is alike."""
+def _nearest_in_history(context: RequestContext, rows: I32) -> list[str]:
+    """Return for each row the id of the most similar item that the viewer liked; empty if none is similar enough."""
     none = [""] * len(rows)
-    if ask.model is None or ask.viewer is None or ask.vector is None:
+    if context.model is None or context.viewer is None or context.vector is None:
         return none
-    position_of, vectors = ask.model.retriever.position_of, ask.model.retriever.vectors
-    past = [item_id for item_id, weight in history(ask.viewer).items() if weight >= 1.0 and item_id in position_of]
+    position_of, vectors = context.model.retriever.position_of, context.model.retriever.vectors
+    past = [item_id for item_id, weight in history(context.viewer).items() if weight >= 1.0 and item_id in position_of]
     if not past:
         return none
-    position, begun = ask.index.position_of_row[rows], np.array([position_of[item_id] for item_id in past])
-    cosine = _unit(vectors[position]) @ _unit(vectors[begun]).T
+    position = context.index.position_of_row[rows]
+    past_position = np.array([position_of[item_id] for item_id in past])
+    cosine = _unit(vectors[position]) @ _unit(vectors[past_position]).T
     cosine[position < 0] = -1.0
-    cosine[position[:, None] == begun] = -1.0  # nothing is here because of itself
+    cosine[position[:, None] == past_position] = -1.0  # an item is no reason for itself
     best = cosine.argmax(axis=1)
-    return [past[b] if cosine[k, b] >= SIMILAR_FROM else "" for k, b in enumerate(best)]
+    return [past[b] if cosine[k, b] >= MIN_SIMILARITY else "" for k, b in enumerate(best)]
 
 
-def _unit(
-    vectors: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Rows scaled to length one."""
+def _unit(vectors: F32) -> F32:
+    """Return the rows scaled to length one."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = vectors / np.maximum(length, 1e-9)
+    unit: F32 = vectors / np.maximum(length, 1e-9)
     return unit

@@ -1,4 +1,4 @@
-"""The page that answers a request: its items, the receipt of guidance and the trace of every stage."""
+"""The page that answers a request: its items, the receipt of its policy and the trace of its stages."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from recsys.pacing.on_page import Delivery
 
 @dataclass(frozen=True, slots=True)
 class PageItem:
-    """One slot of a page. `reasons` are for the viewer, `control_ids` name the controls that this slot serves."""
+    """The item in one slot of a page.
+
+    `reasons` are codes for the viewer; `control_ids` name the controls that this slot serves.
+    """
 
     slot: int  # 1-based
     row: int
     item_id: str
-    utility: float  # expected worth to the viewer, in play equivalents
-    bonus: float  # what the policy adds, in play equivalents
-    p: Mapping[str, float]  # calibrated probability per action
-    sources: tuple[str, ...]  # which sources proposed it
+    utility: float  # expected utility for the viewer, in play equivalents
+    bonus: float  # what the policy adds to utility, in play equivalents
+    p: Mapping[str, float]  # calibrated probability of each action
+    sources: tuple[str, ...]  # the sources that found it
     reasons: tuple[str, ...]
     control_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The answer: items in slot order, the rung that answered, the receipt of guidance, the trace of every stage."""
+    """A page: items in slot order, fallback level, receipt of the policy, and the trace of every stage."""
 
     items: tuple[PageItem, ...]
     fallback_level: FallbackLevel
     receipt: Receipt
     trace: tuple[StageTrace, ...]
-    features: F32  # [K, F] features as used, for the impression; zero columns where no ranker answered
+    features: F32  # [K, F] the ranker's input, recorded in the impression; F is 0 without a ranker
     model_version: str
     policy_version: str
-    delivered: Mapping[str, Delivery] = field(default_factory=dict)  # what the page did for each exposure target
+    delivered: Mapping[str, Delivery] = field(default_factory=dict)  # what the page delivers for each exposure target
     engagement: float = 0.0  # sum of attention x utility, in play equivalents
-    unguided: float = 0.0  # the same of the best page of these candidates without weights and controls
+    unguided: float = 0.0  # the same sum for the best page of these candidates without weights and controls

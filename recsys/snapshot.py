@@ -1,4 +1,4 @@
-"""Everything that pages are made from besides the query and the viewer."""
+"""The serving snapshot: everything that a page is made from besides the query and the viewer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from recsys.pacing.on_page import NO_PRICES, ActivePrices
 
 @dataclass(frozen=True)
 class ServingSnapshot:
-    """All that a page is made from besides its query and viewer; read once, so one request sees one world."""
+    """A consistent set of catalog, statistics, model and policy. Each request reads exactly one snapshot.
+
+    To derive a snapshot with another policy, use `replace(snapshot, policy=policy)`.
+    """
 
     catalog: Catalog
     stats: ItemStats
@@ -25,12 +28,12 @@ class ServingSnapshot:
 
     def __repr__(self) -> str:
         model = self.model.bundle.version if self.model else "none"
-        return f"World({self.catalog}, model {model}, policy {self.policy.version})"
+        return f"ServingSnapshot({self.catalog}, model {model}, policy {self.policy.version})"
 
     @classmethod
     def of(
         cls, catalog: Catalog, stats: ItemStats, model: ServedModel | None, policy: CompiledPolicy
     ) -> ServingSnapshot:
-        """A world with its index derived; `replace(world, policy=p)` is the same world, steered otherwise."""
+        """Build a snapshot and derive its candidate index."""
         stats = stats.resized(len(catalog))
         return cls(catalog, stats, model, policy, CandidateIndex.of(catalog, stats, model))

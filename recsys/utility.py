@@ -12,16 +12,16 @@ from recsys.domain.types import ACTIONS, F32, F64
 from recsys.models.probabilities import PLAY
 
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"play": 1.0, "complete": 1.0, "like": 2.0, "dislike": -3.0})
-"""Weight of each action in play equivalents: the default of training configurations, and in force without a model."""
+"""Weight of each action in play equivalents: the default in training, and the weights without a model."""
 
 MAX_WEIGHT = 1000.0
-"""Largest size of a weight: beyond it, rounding of one action hides all others."""
+"""Largest absolute weight. Beyond it, the rounding error of one action hides all other actions."""
 
 
 def weight_faults(weights: Mapping[str, object], actions: Sequence[str] = ACTIONS) -> list[str]:
-    """Return what is wrong with action weights; empty when they can be used.
+    """Return the faults of action weights; empty if the weights are valid.
 
-    Each action has exactly one weight, a finite number of at most MAX_WEIGHT. A play weighs exactly 1: it is the unit.
+    Each action has exactly one weight, a finite number of at most MAX_WEIGHT in size. A play weighs 1: it is the unit.
 
     >>> weight_faults(DEFAULT_WEIGHTS)
     []
@@ -44,7 +44,7 @@ def weight_faults(weights: Mapping[str, object], actions: Sequence[str] = ACTION
 
 
 def weight_vector(weights: Mapping[str, float] = DEFAULT_WEIGHTS) -> F64:
-    """Return sound weights [A] in the order of `recsys.domain.types.ACTIONS`."""
+    """Return valid weights [A] in the order of `recsys.domain.types.ACTIONS`."""
     return np.array([weights[action] for action in ACTIONS], np.float64)
 
 
@@ -62,7 +62,7 @@ def utility(p: F32, weight: F64) -> F64:
 
 
 def expected_plays(p: F32, attention: F64) -> float:
-    """Return how many plays a page of K items is expected to bring: the sum of attention x p(play).
+    """Return the expected number of plays of a page of K items: the sum of attention x p(play).
 
     p          [K, A]  calibrated probability of each action of the item in each slot
     attention  [K]     chance that each slot is looked at

@@ -23,7 +23,7 @@ from features.measurement.skew import TOLERANCE, SkewReport, audit_skew
 from features.settings import Settings
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import MainstayError
-from recsys.metrics.report_card import PageView, control_measures, report_table
+from recsys.metrics.report_card import PageView, control_metrics, report_table
 from recsys.models.bundle import MANIFEST, TENSORS, unpack
 from recsys.models.retriever import Retriever, load_retriever
 
@@ -83,7 +83,7 @@ def measure(log: EventLog, catalog: str, days: float, by: Callable[[PageView], s
     since = now - days * DAY_S
     events = (placed.event for placed in log.replay(since=since - LOOK_BACK_S))  # earlier ones make the histories
     pages = list(iter_impressions((e for e in events if e.kind != "impression" or e.at >= since), items))
-    return {"groups": report_table(pages, items, by), "controls": control_measures(pages)}
+    return {"groups": report_table(pages, items, by), "controls": control_metrics(pages)}
 
 
 def _retrievers(directories: Sequence[str]) -> dict[str, Retriever]:

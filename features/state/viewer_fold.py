@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import insort
 from operator import attrgetter
 
+from features.events.decode import ViewerEvent, is_engine_impression
 from features.events.digests import MARK, PASSED_MAX, SEEN_MAX, event_digest, ring_index
-from features.events.schema import ViewerEvent, is_engine_impression
 from features.state.exposure_counts import record_impression
 from features.state.item_fold import placement_region, screen_of
 from features.state.vote_history import append
@@ -100,7 +100,7 @@ class ViewerFold:
         self._positions, self._done, self._hidden = state.positions, state.finished_at, state.hidden
         self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
         self._exposed, self._screens, self._outlets = state.target_impressions, state.screens, state.outlets
-        self._hours, self._pleased, self._displeased = state.hours, state.liked_at, state.disliked_at
+        self._hours, self._pleased, self._displeased = state.hours, state.positive_feedback, state.negative_feedback
 
     def _fold(self, event: ViewerEvent) -> None:
         kind, item_id, at = event.kind, event.item_id, event.at
@@ -197,10 +197,8 @@ def _copy_state(state: ViewerState) -> ViewerState:
     """The same state with dictionaries of its own."""
     return ViewerState(
         state.viewer_id, state.recent, state.positions.copy(), state.finished_at.copy(), state.hidden.copy(),
-        state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.target_impressions.copy(), state.seen_ids,
-        state.at,
-        state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session,
-        state.liked_at, state.disliked_at,
+        state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.target_impressions.copy(), state.seen_ids, state.at,
+        state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.positive_feedback, state.negative_feedback,
         state.vote_history, state.seen_event_ring,
     )  # fmt: skip
 

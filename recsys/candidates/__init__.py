@@ -1,1 +1,1 @@
-"""Who might be shown? Sources propose catalogue rows; the pipeline joins them and remembers who proposed what."""
+"""Retrieval: sources find catalog rows for a request, and the pipeline records which source found which row."""

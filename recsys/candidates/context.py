@@ -1,4 +1,4 @@
-"""The request context: what sources and supply may look at for one request."""
+"""The request context: everything that sources and supply read for one request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from recsys.pacing.on_page import NO_PRICES, ActivePrices
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What a source may look at.
+    """The query, the viewer and the serving snapshot of one request.
 
-    vector  [F] the viewer folded into the model's factors; None for who is unknown to it
-    taste   [D] what the viewer liked, as a text vector (`recsys.candidates.content_based`); None where there is none
+    vector           [F] the viewer folded into the model's factors; None if the model has none of the viewer's items
+    content_profile  [D] mean text vector of the items that the viewer liked (`recsys.candidates.content_based`); None
+                     if there is none
     """
 
     query: Query
@@ -37,12 +38,12 @@ class RequestContext:
     content_profile: F32 | None = None
 
 
-def utility_hint(ask: RequestContext, rows: I32) -> F32:
-    """Return [N] a cheap estimate of utility: match with the viewer where known, some popularity and recency."""
-    age_d = np.maximum(ask.query.now - ask.catalog.published_at[rows], 0.0) / 86_400.0
-    hint: F32 = (ask.index.popularity_score[rows] + np.exp2(-age_d / 7.0)).astype(np.float32)
-    if ask.model is not None and ask.vector is not None:
-        position = ask.index.position_of_row[rows]
-        known = position >= 0
-        hint[known] += ask.model.retriever.scores(ask.vector, position[known])
+def utility_hint(context: RequestContext, rows: I32) -> F32:
+    """Return [N] a cheap estimate of utility from retrieval affinity, popularity and recency."""
+    age_d = np.maximum(context.query.now - context.catalog.published_at[rows], 0.0) / 86_400.0
+    hint: F32 = (context.index.popularity_score[rows] + np.exp2(-age_d / 7.0)).astype(np.float32)
+    if context.model is not None and context.vector is not None:
+        position = context.index.position_of_row[rows]
+        in_model = position >= 0
+        hint[in_model] += context.model.retriever.scores(context.vector, position[in_model])
     return hint

@@ -1,4 +1,4 @@
-"""What the sources look up, derived once per change of catalogue, statistics or model, never per request."""
+"""The candidate index: lookups of the sources, derived on each change of catalog, statistics or model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from recsys.domain.types import F32, I32, Bool
 from recsys.models.served_model import ServedModel
 
 DEPTH = 2_000
-"""How many of the most popular and of the newest items are kept in order, per screen."""
+"""Length of the lists of the most popular and of the newest items, per screen."""
 
 
 @dataclass(frozen=True)
 class CandidateIndex:
-    """Orders and mappings over one catalogue of N rows and one model of M items.
+    """Orders and mappings over a catalog of N rows and a model of M items.
 
-    row_of_position  [M]  catalogue row of each item of the model; -1 where the catalogue does not know it
-    position_of_row  [N]  the other way round; -1 for items the model has not learned
-    searchable       screen -> [M] items of the model that the screen can show
-    popularity       [N]  live where anything was counted, else as when the model was trained
-    renown           [N]  log popularity in [0, 1], 1 for the most popular
-    shows            screen -> [N] published items that the screen can show
-    popular, newest  screen -> rows of those, best first, at most DEPTH
+    row_of_position   [M]  catalog row of each item of the model; -1 if the catalog lacks the item
+    position_of_row   [N]  the inverse; -1 for items that the model lacks
+    searchable        screen -> [M] items of the model that can be shown on the screen
+    popularity        [N]  from live statistics; from the model's training data while the statistics are empty
+    popularity_score  [N]  log popularity in [0, 1], 1 for the most popular item
+    playable_on       screen -> [N] published items that can be shown on the screen
+    popular, newest   screen -> rows of these items, best first, at most DEPTH
     """
 
     row_of_position: I32
@@ -42,31 +42,31 @@ class CandidateIndex:
 
     @classmethod
     def of(cls, catalog: Catalog, stats: ItemStats, model: ServedModel | None) -> CandidateIndex:
-        """Derive all; a few milliseconds for ten thousand items."""
+        """Derive the index. This takes a few milliseconds for ten thousand items."""
         n = len(catalog)
         row_of = catalog.row_of
         position_of_row = np.full(n, -1, np.int32)
         row_of_position = np.zeros(0, np.int32)
         if model is not None:
             row_of_position = np.array([row_of.get(item_id, -1) for item_id in model.bundle.item_ids], np.int32)
-            known = row_of_position >= 0
-            position_of_row[row_of_position[known]] = np.flatnonzero(known)
+            in_catalog = row_of_position >= 0
+            position_of_row[row_of_position[in_catalog]] = np.flatnonzero(in_catalog)
 
         popularity = stats.popularity()
         if model is not None and not popularity.any():
-            known = position_of_row >= 0
+            in_model = position_of_row >= 0
             popularity = np.zeros(n, np.float32)
-            popularity[known] = model.bundle.popularity[position_of_row[known]]
+            popularity[in_model] = model.bundle.popularity[position_of_row[in_model]]
 
-        renown = np.log1p(popularity)
-        renown /= max(float(renown.max(initial=0.0)), 1e-9)
+        score = np.log1p(popularity)
+        score /= max(float(score.max(initial=0.0)), 1e-9)
         by_popularity = np.argsort(-popularity, kind="stable").astype(np.int32)
         by_newness = np.argsort(-catalog.published_at, kind="stable").astype(np.int32)
         published = catalog.status == STATUSES.index("published")
-        searchable, showing, popular, newest = {}, {}, {}, {}
+        searchable, playable_on, popular, newest = {}, {}, {}, {}
         for screen in Screen:
-            shows = showing[screen] = playable(catalog, screen) & published
-            searchable[screen] = (row_of_position >= 0) & shows[row_of_position] if n else row_of_position >= 0
-            popular[screen] = by_popularity[shows[by_popularity] & (popularity[by_popularity] > 0)][:DEPTH]
-            newest[screen] = by_newness[shows[by_newness]][:DEPTH]
-        return cls(row_of_position, position_of_row, searchable, popularity, renown, showing, popular, newest)
+            mask = playable_on[screen] = playable(catalog, screen) & published
+            searchable[screen] = (row_of_position >= 0) & mask[row_of_position] if n else row_of_position >= 0
+            popular[screen] = by_popularity[mask[by_popularity] & (popularity[by_popularity] > 0)][:DEPTH]
+            newest[screen] = by_newness[mask[by_newness]][:DEPTH]
+        return cls(row_of_position, position_of_row, searchable, popularity, score, playable_on, popular, newest)

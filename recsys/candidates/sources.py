@@ -1,7 +1,7 @@
-"""The sources: each proposes catalogue rows for one request, best first.
+"""The sources: each returns catalog rows for one request, best first.
 
-To add one, write a function `Ask -> rows` and name it in SOURCES; its bit in `Candidates.source` is its place there. A
-source that raises is a line in the trace, never a failed page.
+To add a source, write a function from a `RequestContext` to rows and add it to SOURCES; its index there is its bit in
+`Candidates.source`. If a source raises, the trace records the error and the page is made without that source.
 """
 
 from __future__ import annotations
@@ -13,59 +13,63 @@ import numpy as np
 from recsys.candidates.content_based import content_similarity
 from recsys.candidates.context import RequestContext
 from recsys.domain.item_statistics import ItemStats
+from recsys.domain.regions import roll_up
 from recsys.domain.types import F32, I32
 from recsys.supply.expand import supply
 
 PERSONAL, CONTENT, SEGMENT, POPULAR, NEWEST = 300, 60, 100, 200, 60
-"""How many rows each source proposes at most."""
+"""Maximum number of rows that each source returns."""
 
 SEGMENT_PLAYS = 5.0
-"""A region is a segment once its most played item has this many decayed plays."""
+"""A region is a segment if its most played item has at least this many decayed plays."""
 
 
-def personal(ask: RequestContext) -> I32:
-    """What is nearest to what the viewer did lately."""
-    if ask.model is None or ask.vector is None:
+def personal(context: RequestContext) -> I32:
+    """Return the items nearest to the viewer's recent actions."""
+    if context.model is None or context.vector is None:
         return _NONE
-    allowed = ask.index.searchable[ask.query.placement.screen]
-    return ask.index.row_of_position[ask.model.retriever.nearest(ask.vector, PERSONAL, allowed)]
+    allowed = context.index.searchable[context.query.placement.screen]
+    return context.index.row_of_position[context.model.retriever.nearest(context.vector, PERSONAL, allowed)]
 
 
-def resume(ask: RequestContext) -> I32:
-    """What the viewer began and did not finish, latest first."""
-    if ask.viewer is None:
+def resume(context: RequestContext) -> I32:
+    """Return the items that the viewer started but did not finish, latest first."""
+    if context.viewer is None:
         return _NONE
-    begun = [(p.at, item_id) for item_id, p in ask.viewer.positions.items() if not p.finished and p.position_s > 0]
-    return ask.catalog.rows(item_id for _, item_id in sorted(begun, reverse=True))
+    unfinished = [
+        (p.at, item_id) for item_id, p in context.viewer.positions.items() if not p.finished and p.position_s > 0
+    ]
+    return context.catalog.rows(item_id for _, item_id in sorted(unfinished, reverse=True))
 
 
-def content(ask: RequestContext) -> I32:
-    """Of what was published lately, what is most like in content to what the viewer liked: plays are not needed.
+def content(context: RequestContext) -> I32:
+    """Return the newest items whose content is most similar to what the viewer liked.
 
-    Older items are reached through what viewers did with them.
+    This source needs no plays. Older items are found through the actions of viewers.
     """
-    if ask.content_profile is None:
+    if context.content_profile is None:
         return _NONE
-    order = ask.index.newest[ask.query.placement.screen]
-    rows = order[ask.catalog.published_at[order] <= ask.query.now]
-    return rows[_top_rows(content_similarity(rows, ask.content_profile, ask.catalog), CONTENT)]
+    order = context.index.newest[context.query.placement.screen]
+    rows = order[context.catalog.published_at[order] <= context.query.now]
+    return rows[_top_rows(content_similarity(rows, context.content_profile, context.catalog), CONTENT)]
 
 
-def segment(ask: RequestContext) -> I32:
-    """What is played most where the viewer is."""
-    plays = local_plays(ask.stats, ask.query.region)
+def segment(context: RequestContext) -> I32:
+    """Return the most played items of the viewer's region."""
+    plays = local_plays(context.stats, context.query.region)
     return _NONE if plays is None else _top_rows(plays, SEGMENT)
 
 
-def popular(ask: RequestContext) -> I32:
-    """What is played most on the whole."""
-    return ask.index.popular[ask.query.placement.screen][:POPULAR]
+def popular(context: RequestContext) -> I32:
+    """Return the most played items."""
+    return context.index.popular[context.query.placement.screen][:POPULAR]
 
 
-def newest(ask: RequestContext) -> I32:
-    """What was published last."""
-    order = ask.index.newest[ask.query.placement.screen][: 4 * NEWEST]  # some of them may not be out yet
-    return order[ask.catalog.published_at[order] <= ask.query.now][:NEWEST]
+def newest(context: RequestContext) -> I32:
+    """Return the items that were published last."""
+    # some of these items may not be published yet
+    order = context.index.newest[context.query.placement.screen][: 4 * NEWEST]
+    return order[context.catalog.published_at[order] <= context.query.now][:NEWEST]
 
 
 SOURCES: dict[str, Callable[[RequestContext], I32]] = {
@@ -82,18 +86,17 @@ _NONE: I32 = np.zeros(0, np.int32)
 
 
 def local_plays(stats: ItemStats, region: str) -> F32 | None:
-    """[N] plays of the smallest region around the viewer's in which enough was played; None when there is none."""
-    while region:
-        plays = stats.by_region.get(region)
+    """Return [N] plays in the smallest region around the viewer with at least SEGMENT_PLAYS; None if there is none."""
+    for enclosing in roll_up(region):
+        plays = stats.by_region.get(enclosing)
         if plays is not None and len(plays) and plays.max() >= SEGMENT_PLAYS:
             return plays
-        region = region.rpartition(".")[0]
     return None
 
 
-def _top_rows(worth: F32, count: int) -> I32:
-    """Rows of the `count` largest positive entries, best first, ties by row."""
-    count = min(count, len(worth))
-    best = np.argpartition(-worth, count - 1)[:count] if count else _NONE
-    best = best[worth[best] > 0]
-    return best[np.lexsort((best, -worth[best]))].astype(np.int32)
+def _top_rows(score: F32, count: int) -> I32:
+    """Return the rows of the `count` largest positive scores, best first; ties are in order of row."""
+    count = min(count, len(score))
+    best = np.argpartition(-score, count - 1)[:count] if count else _NONE
+    best = best[score[best] > 0]
+    return best[np.lexsort((best, -score[best]))].astype(np.int32)

@@ -1,1 +1,1 @@
-"""May it be shown here, now, to this viewer, and how is this screen laid out? Fails closed."""
+"""Eligibility of items for a request, and the layouts of screens. Eligibility fails closed."""

@@ -1,4 +1,7 @@
-"""May it be shown here, now, to this viewer? Before everything else; no pin, boost or target brings an item past it."""
+"""Eligibility: whether an item may be shown to this viewer, at this time, in this place.
+
+Eligibility comes first: no pin, boost or exposure target overrides it.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,20 @@ PUBLISHED = STATUSES.index("published")
 LIVE = KINDS.index("live")
 
 UNKNOWN_AGE = 17
-"""A viewer of unknown age is shown nothing rated 18 or above."""
+"""The assumed age of a viewer of unknown age, who therefore sees nothing rated 18."""
 
 
 def playable(catalog: Catalog, screen: Screen) -> Bool:
-    """[catalogue] items that have a format this screen can show."""
+    """Return [catalog] whether an item has a format that the screen can show."""
     formats = [FORMATS.index(name) for name in screen_layout(screen).formats]
     return np.asarray(catalog.format[:, formats].any(axis=1))
 
 
 def ineligible(catalog: Catalog, rows: I32, query: Query, viewer: ViewerState | None) -> dict[DropReason, Bool]:
-    """[N] masks of the rows that may not be shown, by reason. Rights are judged by `query.now`, the server's clock.
+    """Return masks [N] of the rows that may not be shown, by reason.
 
-    An item barred for several reasons stands in several masks; `first_reasons` counts each item once.
+    Rights windows are compared with `query.now`, the server's clock. An item can be in several masks; `first_match`
+    counts it once.
     """
     age = UNKNOWN_AGE if query.age is None else query.age
     reasons = {
@@ -47,26 +51,26 @@ def ineligible(catalog: Catalog, rows: I32, query: Query, viewer: ViewerState | 
             if row in catalog.windows:
                 reasons[DropReason.TERRITORY][n] = not any(_window_allows(w, query) for w in catalog.windows[row])
     if viewer is not None:
-        # who liked a live channel has not finished it: tomorrow it shows something else
+        # a live channel is never finished: tomorrow it shows another programme
         reasons[DropReason.SEEN] |= _is_in(catalog, rows, viewer.finished_at) & (catalog.kind[rows] != LIVE)
     return reasons
 
 
 def first_match(reasons: dict[DropReason, Bool]) -> tuple[Bool, dict[DropReason, int]]:
-    """What may stay, and how many left for which reason, each item counted at its first one."""
+    """Return the rows without any reason [N], and the number of rows by their first reason."""
     size = len(next(iter(reasons.values())))
-    gone = np.zeros(size, np.bool_)
+    dropped = np.zeros(size, np.bool_)
     counts: dict[DropReason, int] = {}
     for reason, mask in reasons.items():
-        fresh = int((mask & ~gone).sum())
-        if fresh:
-            counts[reason] = fresh
-        gone |= mask
-    return ~gone, counts
+        count = int((mask & ~dropped).sum())
+        if count:
+            counts[reason] = count
+        dropped |= mask
+    return ~dropped, counts
 
 
 def _window_allows(window: Window, query: Query) -> bool:
-    """Whether this window allows the item at the query's time, region and screen."""
+    """Return whether this window allows the item at the query's time, region and screen."""
     return (
         (window.start is None or window.start.timestamp() <= query.now)
         and (window.until is None or query.now < window.until.timestamp())
@@ -76,6 +80,6 @@ def _window_allows(window: Window, query: Query) -> bool:
 
 
 def _is_in(catalog: Catalog, rows: I32, item_ids: object) -> Bool:
-    """[N] whether each row is one of these items."""
-    banned = catalog.rows(item_ids)  # type: ignore[arg-type]
-    return np.isin(rows, banned) if len(banned) else np.zeros(len(rows), np.bool_)
+    """Return [N] whether each row is one of these items."""
+    excluded = catalog.rows(item_ids)  # type: ignore[arg-type]
+    return np.isin(rows, excluded) if len(excluded) else np.zeros(len(rows), np.bool_)

@@ -1,4 +1,4 @@
-"""What each screen can show: slots, formats, and how much attention each slot gets."""
+"""Screen layouts: the slots of each screen, the formats it can show, and the attention that each slot gets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from recsys.domain.types import F64
 
 @dataclass(frozen=True)
 class ScreenLayout:
-    """How a page lies on a screen.
+    """The layout of a page on a screen.
 
     slots    default number of slots
-    formats  what can be played or read there; an item needs one of them
-    row      slots per row: attention falls within a row and from row to row
-    decay    attention of the next slot in a row, relative to the one before
+    formats  formats that the screen can show; an item needs at least one of them
+    row      slots per row; attention falls along a row and from row to row
+    decay    attention of a slot relative to the previous slot in its row
     """
 
     slots: int
@@ -26,10 +26,10 @@ class ScreenLayout:
     decay: float
 
     def attention(self, slots: int) -> F64:
-        """[K] attention of each slot, falling, the first being 1.
+        """Return [K] the attention of each slot. The first slot has 1, and attention never rises.
 
-        Rows start lower than the row above by the same factor that two steps along it take, and a running minimum
-        keeps the order of slots the order of attention, which the page solver presumes.
+        A row starts as far below the previous row as two steps along a row. A running minimum makes attention fall in
+        order of slots, which the page solver requires.
 
         >>> LAYOUTS[Screen.MOBILE].attention(3).round(3)
         array([1.   , 0.92 , 0.846])
@@ -51,17 +51,17 @@ LAYOUTS: dict[Screen, ScreenLayout] = {
 }
 
 SLOTS: dict[Surface, int] = {Surface.PUSH: 1}
-"""Surfaces whose number of slots does not depend on the screen."""
+"""Number of slots of surfaces on which it does not depend on the screen."""
 
 SLOTS_MAX = 50
-"""No page is longer: what needs more asks for the next page."""
+"""Maximum number of slots of a page; clients request further pages for more."""
 
 
 def screen_layout(screen: Screen) -> ScreenLayout:
-    """The layout of a screen."""
+    """Return the layout of a screen."""
     return LAYOUTS[screen]
 
 
 def default_slots(screen: Screen, surface: Surface) -> int:
-    """Slots of a page when the request does not say."""
+    """Return the number of slots of a page for requests that do not set it."""
     return SLOTS.get(surface, LAYOUTS[screen].slots)

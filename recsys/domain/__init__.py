@@ -1,1 +1,1 @@
-"""Types of the domain: items and their catalog, viewers and their state, placements, regions, errors."""
+"""Types of the domain: items and the catalog, viewers and their state, placements, regions, queries, traces, errors."""

@@ -1,7 +1,7 @@
-"""The catalogue: what one item says of itself (`Item`), and all items as columns (`Catalog`).
+"""The catalog: all items as columns.
 
-Rows never move: a changed item keeps its row, a new one is appended, a withdrawn one stays and is dropped by
-eligibility. So a page that holds row numbers may be finished on the catalogue it began with while a newer one is built.
+Rows never move: a changed item keeps its row, a new item is appended, and a withdrawn item stays and is dropped by
+eligibility. A page can therefore be finished on the catalog it started with while a newer catalog is built.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Growing list of names with codes 0..n-1; codes never change.
+    """A growing list of names with codes 0..n-1. Codes never change.
 
-    >>> words, codes = Vocabulary().add(["news", "film", "news"])
-    >>> codes, words.code["film"]
+    >>> vocabulary, codes = Vocabulary().add(["news", "film", "news"])
+    >>> codes, vocabulary.code["film"]
     ([0, 1, 0], 1)
     """
 
@@ -34,26 +34,26 @@ class Vocabulary:
     code: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, names: Iterable[str]) -> tuple[Vocabulary, list[int]]:
-        """The vocabulary that knows these too, and their codes."""
+        """Return a vocabulary that includes these names, and the codes of the names."""
         code = dict(self.code)
         codes = [code.setdefault(name, len(code)) for name in names]
         return (self, codes) if len(code) == len(self.code) else (Vocabulary(tuple(code), code), codes)
 
     def subtree(self, root: str, separator: str) -> I32:
-        """Codes of `root` and of everything below it."""
+        """Return the codes of `root` and of every name below it."""
         below = root + separator
         return np.array([c for c, n in enumerate(self.names) if n == root or n.startswith(below)], np.int32)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All items as columns. N rows, L labels, V axes; `-1` codes mean none.
+    """All items as columns, with N rows, L labels and V axes. The code -1 means no value.
 
-    label         [N, L]  bool     item carries the label itself (not only a label below it)
-    axis          [N, V]  float32  editorial value in [0, 1]; 0 where unsaid
+    label         [N, L]  bool     item carries the label itself, not only a label below it
+    axis          [N, V]  float32  editorial value in [0, 1]; 0 where the item has none
     published_at  [N]     float64  unix seconds
-    start, until  [N]     float64  unix seconds: the hull of all rights windows; `windows` has them exactly
-    content               text vectors, where an encoder has made some; a changed text keeps its old one until then
+    start, until  [N]     float64  unix seconds: the hull of all rights windows; see `windows` for the exact ones
+    content               text vectors; a changed text keeps its old vector until the new text is encoded
     """
 
     revision: int
@@ -82,7 +82,7 @@ class Catalog:
     published_at: F64
     start: F64
     until: F64
-    windows: Mapping[int, tuple[Window, ...]]  # rows whose windows differ by region or screen, or are several
+    windows: Mapping[int, tuple[Window, ...]]  # rows with several windows, or with windows limited by region or screen
     content: Content = NO_CONTENT
 
     def __len__(self) -> int:
@@ -93,21 +93,21 @@ class Catalog:
 
     @classmethod
     def empty(cls) -> Catalog:
-        """A catalogue of no items."""
-        none, words = np.zeros(0), Vocabulary()
+        """Return a catalog without items."""
+        none, vocabulary = np.zeros(0), Vocabulary()
         code, small = none.astype(np.int32), none.astype(np.int16)
         return cls(
             revision=0,
             ids=(),
             row_of={},
             items=(),
-            labels=words,
-            axes=words,
-            outlets=words,
-            providers=words,
-            topics=words,
-            series_names=words,
-            regions=words,
+            labels=vocabulary,
+            axes=vocabulary,
+            outlets=vocabulary,
+            providers=vocabulary,
+            topics=vocabulary,
+            series_names=vocabulary,
+            regions=vocabulary,
             label=np.zeros((0, 0), np.bool_),
             axis=np.zeros((0, 0), np.float32),
             outlet=code,
@@ -128,11 +128,11 @@ class Catalog:
 
     @classmethod
     def of(cls, items: Iterable[Item], revision: int = 0) -> Catalog:
-        """Columns of these items, rows in their order; a repeated id keeps its last form."""
+        """Build a catalog with rows in the order of the items. The last item of a repeated id wins."""
         return cls.empty().patched(tuple(items), revision)
 
     def patched(self, changed: Sequence[Item], revision: int) -> Catalog:
-        """A new catalogue with these items put in: known ids keep their row, new ones are appended."""
+        """Return a new catalog with these items added or replaced; existing ids keep their row, others are appended."""
         if not changed:
             return replace(self, revision=revision)
         changed = tuple({item.id: item for item in changed}.values())
@@ -189,7 +189,7 @@ class Catalog:
         )
 
     def _put_labels(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, Bool]:
-        """Return the labels and their column [n, L], with the labels of the changed items at `rows`."""
+        """Return the labels and the column [n, L], with the changed items at `rows`."""
         labels, _ = self.labels.add(label for item in changed for label in item.labels)
         column = _extend_column(self.label, (n, len(labels.names)))
         column[rows] = False
@@ -198,7 +198,7 @@ class Catalog:
         return labels, column
 
     def _put_axes(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, F32]:
-        """Return the axes and their column [n, V], with the values of the changed items at `rows`."""
+        """Return the axes and the column [n, V], with the changed items at `rows`."""
         axes, _ = self.axes.add(axis for item in changed for axis in item.axes)
         column = _extend_column(self.axis, (n, len(axes.names)))
         column[rows] = 0.0
@@ -208,7 +208,7 @@ class Catalog:
         return axes, column
 
     def _put_windows(self, rows: npt.NDArray[np.int64], changed: Sequence[Item]) -> dict[int, tuple[Window, ...]]:
-        """Return the windows by row; only items whose hull does not say everything have an entry."""
+        """Return the windows by row. Items that the hull describes exactly have no entry."""
         windows = dict(self.windows)
         for row, item in zip(rows.tolist(), changed, strict=True):
             windows.pop(row, None)
@@ -217,20 +217,20 @@ class Catalog:
         return windows
 
     def rows(self, item_ids: Iterable[str]) -> I32:
-        """[M] rows of the ids that are known, in their order; unknown ids are left out."""
+        """Return [M] rows of these ids, in their order, without unknown ids."""
         row_of = self.row_of
         return np.array([row for row in map(row_of.get, item_ids) if row is not None], np.int32)
 
     def label_subtree(self, root: str) -> Bool:
-        """[N] items that carry `root` or a label below it."""
+        """Return [N] whether an item carries the label `root` or a label below it."""
         return np.asarray(self.label[:, self.labels.subtree(root, "/")].any(axis=1))
 
     def outlet_subtree(self, root: str) -> Bool:
-        """[N] items of outlet `root` or of one below it."""
+        """Return [N] whether an item belongs to outlet `root` or to an outlet below it."""
         return np.isin(self.outlet, self.outlets.subtree(root, "."))
 
     def region_subtree(self, root: str) -> Bool:
-        """[N] items about region `root` or a place inside it."""
+        """Return [N] whether an item is about region `root` or a region inside it."""
         return np.isin(self.region, self.regions.subtree(root, "."))
 
 
@@ -238,25 +238,25 @@ def _root(labels: Sequence[str]) -> str:
     return labels[0].partition("/")[0] if labels else ""
 
 
-def _encode_column(words: Vocabulary, names: Sequence[str]) -> tuple[Vocabulary, list[int]]:
-    """Codes of names, -1 for the empty name."""
-    words, _ = words.add(name for name in names if name)
-    return words, [words.code[name] if name else -1 for name in names]
+def _encode_column(vocabulary: Vocabulary, names: Sequence[str]) -> tuple[Vocabulary, list[int]]:
+    """Return a vocabulary that includes the names, and their codes; -1 for the empty name."""
+    vocabulary, _ = vocabulary.add(name for name in names if name)
+    return vocabulary, [vocabulary.code[name] if name else -1 for name in names]
 
 
 def _extend_column(column: npt.NDArray[T], shape: tuple[int, ...]) -> npt.NDArray[T]:
-    """A copy, padded with zeros to a larger shape."""
+    """Return a copy, padded with zeros to a larger shape."""
     grown = np.zeros(shape, column.dtype)
     grown[tuple(slice(size) for size in column.shape)] = column
     return grown
 
 
 def _time_bounds(rights: Sequence[Window]) -> tuple[float, float]:
-    """Earliest start and latest end of all windows, unix seconds; infinite where open."""
+    """Return the earliest start and the latest end of all windows in unix seconds; infinite where open."""
 
-    def second(at: datetime | None, open_end: float) -> float:
+    def seconds(at: datetime | None, open_end: float) -> float:
         return at.timestamp() if at else open_end
 
     if not rights:
         return -np.inf, np.inf
-    return min(second(w.start, -np.inf) for w in rights), max(second(w.until, np.inf) for w in rights)
+    return min(seconds(w.start, -np.inf) for w in rights), max(seconds(w.until, np.inf) for w in rights)

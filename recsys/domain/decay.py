@@ -1,24 +1,24 @@
-"""How counts fade and states expire: forward-decayed counts (Cormode et al. 2009) and the time to live."""
+"""Forward decay of counts (Cormode et al. 2009), and the expiry of idle states."""
 
 from __future__ import annotations
 
 HALF_LIFE_S = 14 * 86_400.0
-"""After this long an action counts half in an item's popularity."""
+"""Half-life of an action in the popularity of an item."""
 
 FAST_HALF_LIFE_S = 6 * 3600.0
-"""The same for what an item does lately, against which its trend is told."""
+"""Half-life of a visit in an item's recent visits, from which its trend is computed."""
 
 LANDMARK = 1_767_225_600.0
-"""2026-01-01T00:00:00Z, where forward decay weighs 1; doubles hold it 39 years either way."""
+"""2026-01-01T00:00:00Z, where the forward weight is 1. Doubles hold the weight for 39 years before and after."""
 
 DAY_S = 86_400.0
 
 TTL_S = 180 * DAY_S
-"""An idle viewer is forgotten after this long, where the settings say nothing else."""
+"""Default time after which the state of an idle viewer expires."""
 
 
 def forward_weight(at: float) -> float:
-    """What an event at unix second `at` adds to a forward-decayed count.
+    """Return the weight that an event at unix second `at` adds to a forward-decayed count.
 
     >>> forward_weight(LANDMARK + HALF_LIFE_S)
     2.0
@@ -27,13 +27,12 @@ def forward_weight(at: float) -> float:
 
 
 def is_expired(at: float, now: float, ttl_s: float) -> bool:
-    """Whether a viewer or an item whose newest event was at unix second `at` has been idle too long to be remembered at
-    `now`.
+    """Return whether a viewer or item with its newest event at unix second `at` has expired at `now`.
 
-    The one rule of forgetting: the fold applies it between two events, a reader between the state and its own moment,
-    a replay at the moment it replays. The online store lets go of the bytes later than this, never earlier.
+    This is the only rule of expiry. The fold applies it between two events, a reader at the time of reading, and a
+    replay at the time that it replays. The online store deletes the bytes later than this, never earlier.
 
-    >>> forgotten(0.0, 100.0, ttl_s=100.0), forgotten(0.0, 101.0, ttl_s=100.0)
+    >>> is_expired(0.0, 100.0, ttl_s=100.0), is_expired(0.0, 101.0, ttl_s=100.0)
     (False, True)
     """
     return now - at > ttl_s

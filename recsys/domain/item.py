@@ -1,4 +1,4 @@
-"""The item schema: what outlets and catalog readers hand in about each item."""
+"""The item schema: the metadata that outlets and catalog importers deliver for each item."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from recsys.domain.errors import ID
 from recsys.domain.placement import Screen
 
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=100)]
-"""A node of the outlet or region tree: `cn.zj.hz` lies below `cn.zj`, which lies below `cn`."""
+"""A node of the outlet or region tree: `cn.zj.hz` is below `cn.zj`, which is below `cn`."""
 
 Label = Annotated[str, StringConstraints(pattern=r"^[^/\s][^/]*(/[^/]+)*$", max_length=200)]
-"""A tag as a path: `news/politics` lies in the subtree of `news`."""
+"""A label as a path: `news/politics` is in the subtree of `news`."""
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ID)]
 Kind = Literal["film", "series", "episode", "video", "article", "audio", "live"]
@@ -25,7 +25,10 @@ ALL_SCREENS: tuple[Screen, ...] = tuple(Screen)
 
 
 class Window(BaseModel):
-    """One rights window: where (region subtrees; none = everywhere), on what, from when until when."""
+    """A rights window: the period, region subtrees and screens in which an item may be shown.
+
+    An empty field does not limit the window.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +45,7 @@ class Window(BaseModel):
 
 
 class Item(BaseModel):
-    """One thing that can be shown, as outlets and catalogue readers hand it in."""
+    """An item that can be shown, as outlets and catalog importers deliver it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,13 +54,13 @@ class Item(BaseModel):
     title: Annotated[dict[str, str], Field(min_length=1)]  # language -> text: {"zh": "...", "en": "..."}
     summary: dict[str, str] = {}
     outlet: Code
-    provider: str = ""  # who made it; the outlet when empty
+    provider: str = ""  # who made it; empty: the outlet
     labels: tuple[Label, ...] = ()
-    topic: str = ""  # for caps and dispersal; the first label's root when empty
+    topic: str = ""  # for caps and spacings; empty: the root of the first label
     series: str = ""
-    axes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # editorial values
-    region: Code | None = None  # the place it is about; none = no particular place
-    rights: tuple[Window, ...] = ()  # none = everywhere, always
+    axes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # editorial value of each axis
+    region: Code | None = None  # the region it is about; None: no particular region
+    rights: tuple[Window, ...] = ()  # empty: everywhere, always
     formats: tuple[Literal["landscape", "portrait", "audio", "text", "image"], ...] = ("landscape",)
     duration_s: Annotated[float, Field(ge=0, lt=10**7)] = 0.0
     published_at: AwareDatetime

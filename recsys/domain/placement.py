@@ -10,7 +10,7 @@ from recsys.domain.errors import NotFound
 
 
 class Screen(StrEnum):
-    """What the page is shown on; decides layout, formats and the attention curve (`recsys.distribution.layouts`)."""
+    """The kind of screen that shows the page; `recsys.distribution.layouts` has its layout."""
 
     TV = "tv"
     MOBILE = "mobile"
@@ -22,7 +22,7 @@ class Screen(StrEnum):
 
 
 class Surface(StrEnum):
-    """Where on the screen the page stands."""
+    """The part of the app in which the page appears."""
 
     HOME = "home"
     HOT = "hot"
@@ -36,7 +36,7 @@ _OUTLET = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a page appears: outlet x screen x surface. Its id reads `cn.zj.hz-tv-home`."""
+    """Where a page appears: outlet x screen x surface, with an id such as `cn.zj.hz-tv-home`."""
 
     outlet: str
     screen: Screen
@@ -44,12 +44,12 @@ class Placement:
 
     @property
     def id(self) -> str:
-        """`outlet-screen-surface`, the opaque id of the API."""
+        """The id in the API: `outlet-screen-surface`."""
         return f"{self.outlet}-{self.screen}-{self.surface}"
 
     @classmethod
     def parse(cls, placement_id: str) -> Placement:
-        """Read an id; raises NotFound, naming the part that does not exist.
+        """Parse an id. Raises NotFound with the part of the id that does not exist.
 
         >>> Placement.parse("cn.zj.hz-tv-home").screen.value
         'tv'

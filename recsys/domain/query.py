@@ -9,7 +9,12 @@ from recsys.domain.placement import Placement
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request for a page. `now` is the server's clock in unix seconds; `seed` is all the chance there is."""
+    """A request for a page.
+
+    now    time of the request by the server's clock, unix seconds
+    seed   the only source of randomness
+    shown  item ids of the earlier pages of the session, in slot order; quotas hold over the whole session
+    """
 
     request_id: str
     viewer_id: str
@@ -21,4 +26,4 @@ class Query:
     age: int | None = None
     personalised: bool = True
     guided: bool = True
-    shown: tuple[str, ...] = ()  # item ids of the session's earlier pages, in slot order: shares hold over the session
+    shown: tuple[str, ...] = ()

@@ -1,15 +1,15 @@
-"""Dotted codes of the region and outlet trees: `cn.zj.hz` lies in `cn.zj`, which lies in `cn`."""
+"""Dotted codes of the region and outlet trees: `cn.zj.hz` is in `cn.zj`, which is in `cn`."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 MAX_REGION_LEVELS = 8
-"""The deepest region that events and requests may name; visits are counted at each of its levels."""
+"""Maximum depth of a region in events and requests. Visits are counted at every level."""
 
 
 def within(node: str, root: str) -> bool:
-    """Whether a node of a dotted tree is `root` or lies below it.
+    """Return whether a node of a tree is `root` or below it.
 
     >>> within("cn.zj.hz", "cn.zj"), within("cn.zjx", "cn.zj")
     (True, False)
@@ -19,7 +19,7 @@ def within(node: str, root: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def roll_up(region: str) -> tuple[str, ...]:
-    """A region and all that contain it, smallest first.
+    """Return a region and all regions that contain it, smallest first.
 
     >>> roll_up("cn.zj.hz")
     ('cn.zj.hz', 'cn.zj', 'cn')
@@ -29,7 +29,7 @@ def roll_up(region: str) -> tuple[str, ...]:
 
 
 def ancestry(code: str) -> tuple[str, ...]:
-    """The codes from the root down to this one.
+    """Return the codes from the root of the tree down to this code.
 
     >>> ancestry("cn.zj.hz")
     ('cn', 'cn.zj', 'cn.zj.hz')
@@ -39,7 +39,7 @@ def ancestry(code: str) -> tuple[str, ...]:
 
 
 def province(region: str) -> str:
-    """The first two levels of a region.
+    """Return the first two levels of a region.
 
     >>> province("cn.zj.hz.xh"), province("cn")
     ('cn.zj', 'cn')
@@ -48,7 +48,7 @@ def province(region: str) -> str:
 
 
 def region_of(outlet: str) -> str:
-    """The region of which an outlet bears the name; of one deeper than events know regions, the region around it.
+    """Return the region that an outlet is named after, cut to MAX_REGION_LEVELS levels.
 
     >>> region_of("cn.zj"), region_of("a.b.c.d.e.f.g.h.i")
     ('cn.zj', 'a.b.c.d.e.f.g.h')

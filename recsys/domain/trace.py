@@ -1,4 +1,4 @@
-"""What a page records about its making: the fallback level, and for each stage the candidates that it dropped."""
+"""The trace of a page: its fallback level, and the number of candidates that each stage dropped, by reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class FallbackLevel(StrEnum):
-    """How much of the engine answered, best first. Every rung passes the same eligibility and guidance."""
+    """How much of the engine made the page, best level first. Eligibility and guidance are the same at every level."""
 
     PERSONAL = "personal"
     SEGMENT = "segment"
@@ -17,7 +17,7 @@ class FallbackLevel(StrEnum):
 
 
 class DropReason(StrEnum):
-    """Why a candidate left the pipeline."""
+    """The reason for which a stage dropped a candidate."""
 
     UNPUBLISHED = "unpublished"
     RIGHTS = "rights"
@@ -27,23 +27,23 @@ class DropReason(StrEnum):
     SEEN = "seen"
     HIDDEN = "hidden"
     BLOCKED = "blocked"
-    FREQUENCY_CAPPED = "enough"  # the viewer has seen as much of an exposure target as its frequency cap allows
-    SURPLUS = "surplus"  # eligible, but beyond the number of candidates the ranker takes
-    UNSELECTED = "unselected"  # ranked, but not among the slots
+    FREQUENCY_CAPPED = "enough"  # the frequency cap of an exposure target is reached for the viewer
+    SURPLUS = "surplus"  # eligible, but beyond the maximum number of ranked candidates
+    UNSELECTED = "unselected"  # ranked, but not selected for a slot
 
 
 @dataclass(frozen=True, slots=True)
 class StageTrace:
-    """What one stage took, kept and dropped. The law of the pipeline: `entered == left + sum(dropped.values())`."""
+    """The candidates that entered a stage, left it, and were dropped: `entered == left + sum(dropped.values())`."""
 
     name: str
-    candidates_in: int
-    candidates_out: int
+    entered: int
+    left: int
     dropped: Mapping[DropReason, int] = field(default_factory=dict)
     error: str | None = None
 
 
 def unbalanced_stages(trace: tuple[StageTrace, ...]) -> Mapping[str, int]:
-    """Stages that break the law `entered == left + dropped`, by how much; empty when all is well."""
-    off = {stage.name: stage.candidates_in - stage.candidates_out - sum(stage.dropped.values()) for stage in trace}
-    return {name: missing for name, missing in off.items() if missing}
+    """Return the stages for which `entered - left - dropped` is not 0, with the difference; empty for a sound trace."""
+    missing = {stage.name: stage.entered - stage.left - sum(stage.dropped.values()) for stage in trace}
+    return {name: count for name, count in missing.items() if count}

@@ -1,4 +1,4 @@
-"""Array aliases, and the actions that every column of probabilities has in common."""
+"""Array types, and the actions whose probabilities the ranker predicts."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ U32 = npt.NDArray[np.uint32]
 Bool = npt.NDArray[np.bool_]
 
 ACTIONS: tuple[str, ...] = ("play", "complete", "like", "dislike")
-"""The actions a ranker predicts, in the order of every `p[N, A]` column."""
+"""The actions that a ranker predicts, in the order of the columns of every `p` [N, A]."""

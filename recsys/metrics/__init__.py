@@ -1,7 +1,7 @@
-"""What pages do to viewers, outlets and values, measured on impressions: pure functions, each with its source.
+"""Metrics of pages and impressions: pure functions, each with its source.
 
-`exposure` who gets attention · `calibration` does a page look like its viewer's history, or like what editors want ·
-`diversity` within a page · `radio` between pages and catalogue (content labels only: nothing here looks at what viewers
-think) · `concentration` how narrow what a segment is shown becomes over time · `controls` what became of the rules ·
-`table` all of them over an impression log, as columns.
+`exposure`: the attention that outlets and items get. `calibration`: the similarity of a page to its viewer's history or
+to editorial targets. `diversity`: within a page. `radio`: between pages and the catalog, by content labels only, never
+by viewers' opinions. `concentration`: how narrow the impressions of a viewer are over time. `accuracy`: how well a
+ranking agrees with relevance. `report_card`: all metrics over an impression log, as columns.
 """

@@ -1,4 +1,4 @@
-"""Distances between distributions, and the attention-weighted distributions that a ranked page has."""
+"""Divergences between distributions, and the rank discount of a page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from recsys.domain.types import F64
 
 
 def jensen_shannon(p: F64, q: F64) -> float:
-    """Jensen-Shannon divergence to base 2, in [0, 1]: 0 for equal, 1 for disjoint distributions (Lin 1991).
+    """Return the Jensen-Shannon divergence to base 2: 0 for equal, 1 for disjoint distributions (Lin 1991).
 
     JSD = H(m) - (H(p) + H(q)) / 2 with m = (p + q) / 2. Its square root is a metric (Endres & Schindelin 2003).
 
-    p, q  [G]  masses >= 0; scaled to sum 1. NaN where either has none
+    p, q  [G]  masses >= 0, scaled to sum 1; NaN if either has no mass
 
     >>> jensen_shannon(np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 3.0]))
     1.0
@@ -25,17 +25,17 @@ def jensen_shannon(p: F64, q: F64) -> float:
     return float(min(max((_entropy_against(p, m) + _entropy_against(q, m)) / 2.0, 0.0), 1.0))
 
 
-def smoothed(p: F64, other: F64, alpha: float = 0.01) -> F64:
-    """p with a little of the other mixed in, so that no ratio is infinite (Steck 2018, eq. 7).
+def smoothed(p: F64, q: F64, alpha: float = 0.01) -> F64:
+    """Return p mixed with a share `alpha` of q, so that no ratio is infinite (Steck 2018, eq. 7).
 
     >>> smoothed(np.array([1.0, 0.0]), np.array([0.5, 0.5])).round(3)
     array([0.995, 0.005])
     """
-    return np.asarray((1.0 - alpha) * p + alpha * other, np.float64)
+    return np.asarray((1.0 - alpha) * p + alpha * q, np.float64)
 
 
 def kullback_leibler(p: F64, q: F64) -> float:
-    """sum p log2(p / q), in bits; infinite where q misses what p has (Kullback & Leibler 1951).
+    """Return sum p log2(p / q) in bits; infinite if q is 0 where p is not (Kullback & Leibler 1951).
 
     >>> kullback_leibler(np.array([0.5, 0.5]), np.array([0.25, 0.75])).__round__(4)
     0.2075
@@ -44,7 +44,7 @@ def kullback_leibler(p: F64, q: F64) -> float:
 
 
 def reciprocal_log(slots: int) -> F64:
-    """[slots] the rank discount of RADio, 1 / log2(slot + 1) as in nDCG, scaled to sum 1 (Vrijenhoek et al. 2022).
+    """Return [slots] RADio's rank discount: 1 / log2(slot + 1) as in nDCG, scaled to sum 1 (Vrijenhoek et al. 2022).
 
     >>> reciprocal_log(3).round(3)
     array([0.469, 0.296, 0.235])
@@ -54,6 +54,6 @@ def reciprocal_log(slots: int) -> F64:
 
 
 def _entropy_against(p: F64, q: F64) -> float:
-    there = p > 0
+    positive = p > 0
     with np.errstate(divide="ignore"):
-        return float(np.sum(p[there] * np.log2(p[there] / q[there])))
+        return float(np.sum(p[positive] * np.log2(p[positive] / q[positive])))

@@ -1,4 +1,4 @@
-"""How different the items of one page are from each other."""
+"""Diversity of the items within a page."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from recsys.domain.types import F64, Bool
 
 
 def intra_list_diversity(label: Bool) -> float:
-    """Mean Jaccard distance of all pairs on a page (Ziegler et al. 2005; Smyth & McClave 2001), in [0, 1].
+    """Return the mean Jaccard distance of all pairs on a page (Ziegler et al. 2005; Smyth & McClave 2001), in [0, 1].
 
-    label  [K, L]  labels of the items; two items without labels count as equal. NaN below two items
+    label  [K, L]  labels of the items; two items without labels count as equal
+
+    NaN for fewer than two items.
 
     >>> intra_list_diversity(np.array([[True, False], [True, False], [False, True]])).__round__(3)
     0.667
@@ -21,5 +23,5 @@ def intra_list_diversity(label: Bool) -> float:
     both = label.astype(np.float64) @ label.T
     size = label.sum(axis=1)
     union = size[:, None] + size[None, :] - both
-    alike: F64 = np.divide(both, union, out=np.ones_like(both), where=union > 0)
-    return float(1.0 - (alike.sum() - np.trace(alike)) / (k * (k - 1)))
+    similarity: F64 = np.divide(both, union, out=np.ones_like(both), where=union > 0)
+    return float(1.0 - (similarity.sum() - np.trace(similarity)) / (k * (k - 1)))

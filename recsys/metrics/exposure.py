@@ -1,4 +1,4 @@
-"""Who gets the attention: concentration over outlets (or items), and how much of the catalogue is shown at all."""
+"""Exposure: the distribution of attention over outlets or items, its inequality, and coverage."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from recsys.domain.types import F64, I32
 
 
 def exposure(code: I32, attention: F64, groups: int) -> F64:
-    """[groups] attention that each group gets; codes below 0 belong to none.
+    """Return [groups] the attention that each group gets; codes below 0 belong to no group.
 
     >>> exposure(np.array([0, 1, 0, -1], np.int32), np.array([1.0, 0.5, 0.25, 1.0]), 3)
     array([1.25, 0.5 , 0.  ])
     """
-    there = code >= 0
-    return np.asarray(np.bincount(code[there], attention[there], groups), np.float64)
+    grouped = code >= 0
+    return np.asarray(np.bincount(code[grouped], attention[grouped], groups), np.float64)
 
 
 def gini(amount: F64) -> float:
-    """Gini coefficient of n amounts >= 0: 0 for equal shares, (n - 1) / n when one has all (Gini 1912).
+    """Return the Gini coefficient of n amounts >= 0: 0 if all are equal, (n - 1) / n if one has everything (Gini 1912).
 
-    G = sum_i (2 i - n - 1) x_i / (n sum x), with x sorted upwards. NaN where there is nothing to share.
+    G = sum_i (2 i - n - 1) x_i / (n sum x), with x in ascending order. NaN if the sum is 0.
 
     >>> gini(np.array([1.0, 1.0, 1.0])), gini(np.array([0.0, 0.0, 0.0, 8.0]))
     (0.0, 0.75)
@@ -33,7 +33,7 @@ def gini(amount: F64) -> float:
 
 
 def coverage(amount: F64) -> float:
-    """Share of the groups that get any attention, in [0, 1].
+    """Return the share of groups that get any attention, in [0, 1].
 
     >>> coverage(np.array([3.0, 0.0, 0.1, 0.0]))
     0.5

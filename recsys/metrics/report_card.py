@@ -1,6 +1,6 @@
-"""All measures over impressions, as columns: one row per group (outlet, placement, ...), and one per control.
+"""All metrics over impressions, by group (outlet, placement, ...) and by control.
 
-The same functions serve the offline log, a notebook and the live gauges.
+The offline log, notebooks and the live gauges use the same functions.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ from recsys.metrics.radio import discounted, fragmentation, representation
 
 @dataclass(frozen=True)
 class ControlOutcome:
-    """What became of a control on a page: status, slots it gave way by, price of one unit in play equivalents."""
+    """The outcome of a control on a page.
+
+    by     number of slots by which it was relaxed
+    price  shadow price of one unit in play equivalents
+    """
 
     control_id: str
     status: str
-    slack: int = 0
+    by: int = 0
     price: float = 0.0
 
 
 @dataclass(frozen=True)
 class PageView:
-    """One impression of K items.
+    """An impression of a page of K items.
 
-    row        [K]  catalogue rows in slot order
+    row        [K]  catalog rows in slot order
     attention  [K]  chance that each slot is looked at
-    history    [H]  catalogue rows of what the viewer did before, liked or played; empty for strangers
-    engagement, unguided  utility of the page, and of the best page without guidance, in play equivalents; NaN = unknown
+    history    [H]  catalog rows of the items that the viewer liked or played before; empty for a new viewer
+    engagement, unguided  utility of the page, and of the best page without guidance, in play equivalents; NaN: unknown
     """
 
     viewer_id: str
@@ -53,54 +57,59 @@ class PageView:
 
 
 def compute_metrics(pages: Sequence[PageView], catalog: Catalog, target: F64 | None = None) -> dict[str, float]:
-    """The measures of one group of impressions; NaN where there is nothing to measure.
+    """Return the metrics of a group of impressions; NaN where a metric is undefined.
 
-    target  [L]  what editors aim at, as masses over the catalogue's labels
+    target  [L]  editorial target, as masses over the catalog's labels
     """
     label = catalog.label
     offer = profile(label, np.ones(len(catalog)))
-    of_page = [profile(label[page.row], page.attention) for page in pages]
+    page_profiles = [profile(label[page.row], page.attention) for page in pages]
     row = np.concatenate([page.row for page in pages]) if pages else np.zeros(0, np.int32)
     attention = np.concatenate([page.attention for page in pages]) if pages else np.zeros(0)
     by_outlet = exposure(catalog.outlet[row], attention, len(catalog.outlets.names))
-    engaged = np.array([page.engagement for page in pages])
-    free = np.array([page.unguided for page in pages])
-    known = np.isfinite(engaged) & np.isfinite(free)
+    engagement = np.array([page.engagement for page in pages])
+    unguided = np.array([page.unguided for page in pages])
+    finite = np.isfinite(engagement) & np.isfinite(unguided)
     calibrated = [
-        miscalibration(profile(label[page.history], np.ones(len(page.history))), of)
-        for page, of in zip(pages, of_page, strict=True)
+        miscalibration(profile(label[page.history], np.ones(len(page.history))), shown)
+        for page, shown in zip(pages, page_profiles, strict=True)
         if len(page.history)
     ]
     ranked = [discounted(label[page.row]) for page in pages]
     return {
         "pages": float(len(pages)),
-        "value_against_unguided": float(engaged[known].sum() / free[known].sum()) if free[known].sum() else np.nan,
+        "value_against_unguided": _ratio(engagement[finite].sum(), unguided[finite].sum()),
         "miscalibration_history": _mean(calibrated),
-        "miscalibration_target": _mean(miscalibration(target, of) for of in of_page) if target is not None else np.nan,
+        "miscalibration_target": _mean(miscalibration(target, shown) for shown in page_profiles)
+        if target is not None
+        else np.nan,
         "exposure_gini_outlets": gini(by_outlet),
         "coverage_outlets": coverage(by_outlet),
         "coverage_items": coverage(exposure(row, attention, len(catalog))),
         "intra_list_diversity": _mean(intra_list_diversity(label[page.row]) for page in pages),
         "radio_representation": _mean(representation(label[page.row], offer) for page in pages),
         "radio_fragmentation": fragmentation(ranked),
-        "concentration_index": _concentration(pages, of_page, offer),
+        "concentration_index": _concentration(pages, page_profiles, offer),
     }
 
 
-def control_measures(pages: Iterable[PageView]) -> dict[str, dict[str, float]]:
-    """Control -> pages where it was in force, satisfaction rate, relaxed and infeasible share, mean price in play
-    equivalents."""
-    fates: dict[str, list[ControlOutcome]] = defaultdict(list)
+def control_metrics(pages: Iterable[PageView]) -> dict[str, dict[str, float]]:
+    """Return for each control the number of pages on which it was in force, and means over these pages.
+
+    The means are the shares of pages on which it was satisfied, relaxed and infeasible, and the price in play
+    equivalents.
+    """
+    by_control: dict[str, list[ControlOutcome]] = defaultdict(list)
     for page in pages:
-        for fate in page.outcomes:
-            fates[fate.control_id].append(fate)
-    return {name: _control_metrics(found) for name, found in sorted(fates.items())}
+        for outcome in page.outcomes:
+            by_control[outcome.control_id].append(outcome)
+    return {name: _outcome_metrics(outcomes) for name, outcomes in sorted(by_control.items())}
 
 
 def report_table(
     pages: Sequence[PageView], catalog: Catalog, by: Callable[[PageView], str] = lambda page: page.placement
 ) -> dict[str, list[object]]:
-    """Columns of all measures, one row per group, as for a data frame: {"group": [...], "pages": [...], ...}."""
+    """Return columns of all metrics with one row per group: {"group": [...], "pages": [...], ...}."""
     groups: dict[str, list[PageView]] = defaultdict(list)
     for page in pages:
         groups[by(page)].append(page)
@@ -112,25 +121,30 @@ def report_table(
     return columns
 
 
-def _control_metrics(fates: Sequence[ControlOutcome]) -> dict[str, float]:
-    status = [fate.status for fate in fates]
+def _outcome_metrics(outcomes: Sequence[ControlOutcome]) -> dict[str, float]:
+    status = [outcome.status for outcome in outcomes]
     return {
-        "pages": float(len(fates)),
-        "satisfied": float(np.mean([fate.slack == 0 for fate in fates])),
-        "relaxed": status.count("relaxed") / len(fates),
-        "infeasible": status.count("infeasible") / len(fates),
-        "price": float(np.mean([fate.price for fate in fates])),
+        "pages": float(len(outcomes)),
+        "satisfied": float(np.mean([outcome.by == 0 for outcome in outcomes])),
+        "relaxed": status.count("relaxed") / len(outcomes),
+        "infeasible": status.count("infeasible") / len(outcomes),
+        "price": float(np.mean([outcome.price for outcome in outcomes])),
     }
 
 
-def _concentration(pages: Sequence[PageView], of_page: Sequence[F64], offer: F64) -> float:
-    """Mean index of the viewers of the group, over all that each was shown in it."""
+def _concentration(pages: Sequence[PageView], page_profiles: Sequence[F64], offer: F64) -> float:
+    """Return the mean index of the group's viewers, each over all of its impressions in the group."""
     shown: dict[str, F64] = {}
-    for page, of in zip(pages, of_page, strict=True):
-        shown[page.viewer_id] = shown.get(page.viewer_id, 0.0) + of * page.attention.sum()
+    for page, mass in zip(pages, page_profiles, strict=True):
+        shown[page.viewer_id] = shown.get(page.viewer_id, 0.0) + mass * page.attention.sum()
     return _mean(concentration_index(mass, offer) for mass in shown.values())
 
 
-def _mean(figures: Iterable[float]) -> float:
-    known = [figure for figure in figures if np.isfinite(figure)]
-    return float(np.mean(known)) if known else float("nan")
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Return the mean of the finite values; NaN if there are none."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")

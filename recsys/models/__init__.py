@@ -1,1 +1,1 @@
-"""Models that serving loads from a bundle: the retrieval models by kind."""
+"""Retrieval and ranking models: bundles, served models, probabilities, and the fallback without a ranker."""

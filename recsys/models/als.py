@@ -1,7 +1,7 @@
-"""Personal retrieval: viewers are folded into the item factors of implicit ALS at request time.
+"""Personal retrieval with implicit ALS. Viewers are folded into the item factors at request time.
 
-No vector of a viewer is stored anywhere: it is computed from what the viewer did lately, so the last click counts on
-the next page, and a viewer who is forgotten leaves nothing behind.
+No viewer vector is stored. It is computed from the viewer's recent actions, so the last action counts on the next page,
+and erasing a viewer leaves no vector behind.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from recsys.domain.types import F32, I32, I64, Bool
 from recsys.domain.viewer import ViewerState
 from recsys.models.history import history
 
-EXACT_UP_TO = 50_000
-"""Catalogues up to this size are searched exactly; larger ones through an HNSW graph."""
+MAX_EXACT_ITEMS = 50_000
+"""Maximum number of items for exact search; larger models use an HNSW graph."""
 
 
 def fold_in(vectors: F32, gram: F32, rows: I32, weight: F32, regularization: float, alpha: float) -> F32:
-    """A viewer's factors given fixed item factors (Hu, Koren & Volinsky 2008, eq. 4).
+    """Return a viewer's factors for fixed item factors (Hu, Koren & Volinsky 2008, eq. 4).
 
     vectors  [M, D]  item factors Y
     gram     [D, D]  Y'Y
-    rows     [H]     items of the viewer's history, weight [H] their weights; confidence is 1 + alpha * weight
+    rows     [H]     items of the viewer's history
+    weight   [H]     weights of these items; the confidence is 1 + alpha * weight
     return   [D]     x = (Y'Y + Y'(C - I)Y + regularization * I)^-1 Y'C p
     """
     y = vectors[rows].astype(np.float64)
@@ -33,9 +34,9 @@ def fold_in(vectors: F32, gram: F32, rows: I32, weight: F32, regularization: flo
 
 
 class AlsRetriever:
-    """The retriever of kind `als`: finds the items nearest to a viewer's history. Safe to share between threads.
+    """A retriever of kind `als`, which finds the items nearest to a viewer's history. It is thread-safe.
 
-    Positions 0..M-1 count the bundle's items; `recsys.candidates.index` maps them to catalogue rows.
+    Positions 0..M-1 are the bundle's items; `recsys.candidates.index` maps them to catalog rows.
     """
 
     def __init__(self, item_ids: tuple[str, ...], vectors: F32, regularization: float, alpha: float) -> None:
@@ -45,7 +46,7 @@ class AlsRetriever:
         self._gram: F32 = (vectors.astype(np.float64).T @ vectors.astype(np.float64)).astype(np.float32)
         self._regularization, self._alpha = regularization, alpha
         dimensions = vectors.shape[1]
-        self._exact = len(item_ids) <= EXACT_UP_TO
+        self._exact = len(item_ids) <= MAX_EXACT_ITEMS
         self._index: faiss.Index = (
             faiss.IndexFlatIP(dimensions)
             if self._exact
@@ -54,23 +55,23 @@ class AlsRetriever:
         self._index.add(self.vectors)
 
     def viewer_vector(self, viewer: ViewerState) -> F32 | None:
-        """[D] factors of the viewer; None when nothing in the history is known to the model."""
-        known = [(self.position_of[i], w) for i, w in history(viewer).items() if i in self.position_of]
-        if not known:
+        """Return [D] the viewer's factors; None if the model has no item of the viewer's history."""
+        weighted = [(self.position_of[i], w) for i, w in history(viewer).items() if i in self.position_of]
+        if not weighted:
             return None
-        rows = np.array([position for position, _ in known], np.int32)
-        weight = np.array([weight for _, weight in known], np.float32)
+        rows = np.array([position for position, _ in weighted], np.int32)
+        weight = np.array([weight for _, weight in weighted], np.float32)
         return fold_in(self.vectors, self._gram, rows, weight, self._regularization, self._alpha)
 
     def scores(self, vector: F32, positions: I32 | I64) -> F32:
         """Return [P] inner products of a viewer's factors with the items at these positions."""
-        found: F32 = self.vectors[positions] @ vector
-        return found
+        scores: F32 = self.vectors[positions] @ vector
+        return scores
 
     def nearest(self, vector: F32, count: int, allowed: Bool | None = None) -> I32:
-        """[<= count] positions of the items with the largest inner product, best first.
+        """Return [<= count] positions of the items with the largest inner product, best first.
 
-        `allowed` [M] limits the search itself, so that a screen which can show few items still gets its nearest ones.
+        allowed  [M] limits the search itself, so that a screen with few playable items still gets `count` items
         """
         params = None
         if allowed is not None:
@@ -81,6 +82,6 @@ class AlsRetriever:
                 if self._exact
                 else faiss.SearchParametersHNSW(sel=selector, efSearch=4 * count)
             )
-        _, found = self._index.search(vector[None, :], min(count, len(self.item_ids)), params=params)
-        positions: I32 = found[0][found[0] >= 0].astype(np.int32)
+        _, neighbours = self._index.search(vector[None, :], min(count, len(self.item_ids)), params=params)
+        positions: I32 = neighbours[0][neighbours[0] >= 0].astype(np.int32)
         return positions

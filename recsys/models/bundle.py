@@ -1,4 +1,7 @@
-"""All that serving needs of a model, and its bytes: safetensors under a manifest with checksums, never a pickle."""
+"""The model bundle: everything that serving needs of a trained model, and its file format.
+
+A bundle is a safetensors file and a JSON manifest with checksums. It never contains a pickle.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,30 @@ from recsys.domain.types import ACTIONS, F32
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 FORMAT = 2
+"""Version of the bundle format that this engine reads and writes."""
+
 ALS = "als"
-"""The model kind of implicit ALS."""
+"""Model kind of implicit ALS."""
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """One trained model.
+    """A trained model.
 
-    item_ids       M ids, the order of every M below
-    item_vectors   [M, D]  of the retrieval model; viewers are folded in at request time from their recent actions
-    retriever_params  numbers that the retrieval model needs: of ALS, `regularization` and confidence `alpha` of the fit
-    popularity     [M]     decayed plays when trained; orders the popular rung before any live count exists
-    network        name -> tensor: the ranker (`recsys.models.ranker`); calibration is part of it
-    feature_names  F names, the order of the ranker's input; the first of `features.columns.FEATURES`
-    probe_features [P, F] and probe_p [P, A]: what the ranker must answer; checked before traffic
-    metrics        figures of the run that trained it
-    encoder        whose text vectors it was trained on, name and version; empty for none
-    action_weights weight of each action in play equivalents, play = 1: what utility is made of while this model serves
-    model_kind     kind of the retrieval model (`recsys.models.retriever.KINDS`)
+    item_ids          ids of the M items, in the order of every M below
+    item_vectors      [M, D]  of the retrieval model; viewers are folded in at request time
+    retriever_params  numbers that the retrieval model needs; for ALS `regularization` and the confidence `alpha`
+    popularity        [M]     decayed plays at training time; used while live statistics are empty
+    network           name -> tensor of the ranker with its calibration (`recsys.models.ranker`)
+    feature_names     names of the ranker's F inputs, in order; the first of `features.columns.FEATURES`
+    probe_features    [P, F]  inputs of the probe that is checked before the model takes traffic
+    probe_p           [P, A]  outputs that the ranker must give for the probe
+    metrics           metrics of the training run
+    encoder           name and version of the encoder of the text vectors in training; empty for none
+    action_weights    weight of each action in play equivalents, with play = 1; utility uses them with this model
+    model_kind        kind of the retrieval model (`recsys.models.retriever.KINDS`)
     """
 
     version: str
@@ -56,7 +62,7 @@ class Bundle:
 
 
 def pack(bundle: Bundle) -> dict[str, bytes]:
-    """File name -> bytes. Raises BundleError when the bundle is not sound."""
+    """Return file name -> bytes. Raises BundleError if the bundle is invalid."""
     _check(bundle)
     tensors = {
         "item_vectors": bundle.item_vectors,
@@ -84,14 +90,14 @@ def pack(bundle: Bundle) -> dict[str, bytes]:
 
 
 def unpack(files: Mapping[str, bytes]) -> Bundle:
-    """The bundle in these files; raises BundleError for anything truncated, altered, of wrong shape, or not finite."""
+    """Return the bundle in these files. Raises BundleError if they are truncated, altered, or invalid."""
     try:
         manifest = json.loads(files[MANIFEST])
         body = files[TENSORS]
         if manifest["format"] != FORMAT:
-            raise BundleError(f"bundle format {manifest['format']}: this engine reads {FORMAT}")
+            raise BundleError(f"bundle format {manifest['format']} is not supported: this engine reads format {FORMAT}")
         if hashlib.sha256(body).hexdigest() != manifest["sha256"][TENSORS]:
-            raise BundleError(f"{TENSORS}: checksum differs from the manifest's; the file was cut or altered")
+            raise BundleError(f"{TENSORS}: checksum differs from the manifest's; the file was truncated or altered")
         tensors = load(body)
         prefix = "network."
         bundle = Bundle(
@@ -113,14 +119,14 @@ def unpack(files: Mapping[str, bytes]) -> Bundle:
         )
     except BundleError:
         raise
-    except Exception as error:  # hostile bytes may break any of the readers above, in their own ways
+    except Exception as error:  # malformed bytes can raise any exception in the readers above
         raise BundleError(f"unreadable bundle: {type(error).__name__}: {error}") from error
     _check(bundle)
     return bundle
 
 
 def _check(bundle: Bundle) -> None:
-    """Raises BundleError unless shapes agree, every number is finite and each action has one weight."""
+    """Raise BundleError unless shapes agree, every number is finite and each action has one weight."""
     if faults := weight_faults(bundle.action_weights, bundle.actions):
         raise BundleError(f"action_weights: {'; '.join(faults)}")
     m, f, a, p = len(bundle.item_ids), len(bundle.feature_names), len(bundle.actions), len(bundle.probe_features)
@@ -134,15 +140,15 @@ def _check(bundle: Bundle) -> None:
         if tensor.shape != shape:
             raise BundleError(f"{name} has shape {tensor.shape}, expected {shape}")
     if p == 0:
-        raise BundleError("the bundle carries no probe, so nobody can check what it answers")
+        raise BundleError("the bundle has no probe, so its predictions cannot be checked")
     if len(set(bundle.item_ids)) != m:
-        raise BundleError("an item id stands in the bundle twice")
-    everything = [(name, tensor) for name, (tensor, _) in expected.items()]
-    everything += [(f"network.{name}", tensor) for name, tensor in bundle.network.items()]
-    for name, tensor in everything:
+        raise BundleError("item_ids holds an id twice")
+    every_tensor = [(name, tensor) for name, (tensor, _) in expected.items()]
+    every_tensor += [(f"network.{name}", tensor) for name, tensor in bundle.network.items()]
+    for name, tensor in every_tensor:
         if tensor.dtype != np.float32:
             raise BundleError(f"{name} is {tensor.dtype}, expected float32")
         if not np.isfinite(tensor).all():
-            raise BundleError(f"{name} holds a number that is not finite")
+            raise BundleError(f"{name} holds a value that is not finite")
     if (bundle.popularity < 0).any():
-        raise BundleError("popularity holds a number below 0")
+        raise BundleError("popularity holds a negative value")

@@ -1,4 +1,4 @@
-"""Probabilities and utility where no ranker answers: popularity or age stands in for the probability of a play."""
+"""The fallback levels: which level can answer a request, and the probabilities that stand in for the ranker."""
 
 from __future__ import annotations
 
@@ -13,23 +13,32 @@ from recsys.models.probabilities import PLAY, coherent
 from recsys.utility import utility, weight_vector
 
 
-def without_ranker(ask: RequestContext, batch: Candidates, rung: FallbackLevel) -> Candidates:
-    """Return the batch with a rough p(play), a probability of 0 for every other action, and the utility of both.
+def fallback_level(context: RequestContext) -> FallbackLevel:
+    """Return the best level for which the request has data."""
+    if context.vector is not None:
+        return FallbackLevel.PERSONAL
+    if local_plays(context.stats, context.query.region) is not None:
+        return FallbackLevel.SEGMENT
+    return FallbackLevel.POPULAR if context.index.popularity.any() else FallbackLevel.EDITORIAL
 
-    A play weighs 1 under all weights, so utility is p(play) here, whichever model is in service.
+
+def without_ranker(context: RequestContext, batch: Candidates, level: FallbackLevel) -> Candidates:
+    """Return the batch with a rough p(play), a probability of 0 for every other action, and the resulting utility.
+
+    A play weighs 1 in every set of weights, so the utility is p(play), whichever model is in service.
     """
     p = np.zeros((len(batch), len(ACTIONS)), np.float32)
-    p[:, PLAY] = np.nan_to_num(_play(ask, batch, rung), nan=0.0)
+    p[:, PLAY] = np.nan_to_num(_play(context, batch, level), nan=0.0)
     p = coherent(p)
-    weight = ask.model.weight if ask.model is not None else weight_vector()
+    weight = context.model.weight if context.model is not None else weight_vector()
     return batch.with_columns(p=p, utility=utility(p, weight))
 
 
-def _play(ask: RequestContext, batch: Candidates, rung: FallbackLevel) -> F32:
-    """[N] popularity, at most 0.5; on the editorial rung the age of the item, at most 0.1."""
-    if rung is FallbackLevel.EDITORIAL:
-        age_d = np.maximum(ask.query.now - ask.catalog.published_at[batch.row], 0.0) / 86_400.0
+def _play(context: RequestContext, batch: Candidates, level: FallbackLevel) -> F32:
+    """Return [N] p(play) from popularity, at most 0.5; at the editorial level from the item's age, at most 0.1."""
+    if level is FallbackLevel.EDITORIAL:
+        age_d = np.maximum(context.query.now - context.catalog.published_at[batch.row], 0.0) / 86_400.0
         return np.asarray(0.1 * np.exp2(-age_d / 7.0), np.float32)
-    local = local_plays(ask.stats, ask.query.region)
-    plays = ask.index.popularity if local is None else local
+    local = local_plays(context.stats, context.query.region)
+    plays = context.index.popularity if local is None else local
     return np.asarray(0.5 * plays[batch.row] / max(float(plays.max(initial=0.0)), 1e-9), np.float32)

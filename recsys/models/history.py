@@ -1,17 +1,17 @@
-"""A viewer's history as retrieval models and features read it: items with weights."""
+"""A viewer's history: items with weights, as read by retrieval models and features."""
 
 from __future__ import annotations
 
 from recsys.domain.viewer import ViewerState
 
 WEIGHT: dict[str, float] = {"play": 1.0, "complete": 1.5, "like": 3.0, "favourite": 3.0, "share": 2.0, "dislike": 0.1}
-"""How much a remembered action says that the viewer wants more of the kind; what is not here says nothing."""
+"""Weight of each recent action as evidence of interest; actions without a weight are ignored."""
 
 
 def history(viewer: ViewerState) -> dict[str, float]:
-    """Item id -> weight of the viewer's remembered actions; the strongest action on an item counts.
+    """Return item id -> weight of the strongest recent action on the item.
 
-    A dislike or hide takes what was played before it back to nearly nothing.
+    A dislike or hide resets the weight of earlier actions to almost nothing.
     """
     weights: dict[str, float] = {}
     for action in viewer.recent:

@@ -1,7 +1,7 @@
-"""What serving needs of a retrieval model, whatever its kind, and the table of kinds.
+"""The interface of retrieval models in serving, and the registry of model kinds.
 
-To add a kind: write a class that satisfies `Retriever`, build it from a bundle in a function, register the function in
-KINDS, and let training write the kind's name and parameters into the bundle.
+To add a kind, write a class that satisfies `Retriever` and a function that builds it from a bundle, register the
+function in KINDS, and let training write the kind's name and parameters into the bundle.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from recsys.models.bundle import ALS, Bundle
 
 
 class Retriever(Protocol):
-    """A retrieval model in service: built once for each bundle, and safe to share between threads.
+    """A retrieval model in service, built once for each bundle. It is thread-safe.
 
-    Positions 0..M-1 count the bundle's items.
+    Positions 0..M-1 are the bundle's items.
     """
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """M ids of the items that the model has learned."""
+        """The ids of the M items of the model."""
 
     @property
     def position_of(self) -> Mapping[str, int]:
@@ -35,13 +35,13 @@ class Retriever(Protocol):
         """[M, D] item vectors."""
 
     def viewer_vector(self, viewer: ViewerState) -> F32 | None:
-        """Return the viewer's vector [D], folded in from the state; None when the model knows no item of it."""
+        """Return [D] the viewer's vector, folded in from the state; None if the model has none of its items."""
 
     def scores(self, vector: F32, positions: I32 | I64) -> F32:
-        """Return [P] how well the items at these positions match a viewer's vector: the feature `affinity`."""
+        """Return [P] the scores of the items at these positions for a viewer's vector: the feature `affinity`."""
 
     def nearest(self, vector: F32, count: int, allowed: Bool | None = None) -> I32:
-        """Return [<= count] positions of the items that match a viewer's vector best, best first.
+        """Return [<= count] positions of the items with the highest scores for a viewer's vector, best first.
 
         allowed  [M] limits the search
         """
@@ -53,18 +53,18 @@ def _als(bundle: Bundle) -> Retriever:
 
 
 KINDS: dict[str, Callable[[Bundle], Retriever]] = {ALS: _als}
-"""Model kind -> how its retriever is built from a bundle."""
+"""Model kind -> function that builds its retriever from a bundle."""
 
 
 def load_retriever(bundle: Bundle) -> Retriever:
     """Build the retriever of a bundle. Raises BundleError for an unknown kind or a missing parameter."""
     if (build := KINDS.get(bundle.model_kind)) is None:
         raise BundleError(
-            f"the bundle's retrieval model is of kind {bundle.model_kind!r}; this engine serves {', '.join(KINDS)}"
+            f"the bundle's retrieval model is of kind {bundle.model_kind!r}; this engine supports {', '.join(KINDS)}"
         )
     try:
         return build(bundle)
     except KeyError as error:
         raise BundleError(
-            f"the bundle lacks the parameter {error} of a retrieval model {bundle.model_kind!r}"
+            f"the bundle lacks parameter {error} of its retrieval model of kind {bundle.model_kind!r}"
         ) from error

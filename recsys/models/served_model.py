@@ -1,4 +1,4 @@
-"""A bundle made ready to answer: retrieval index and ranker, built once when the bundle is swapped in."""
+"""A model in service: the retriever and the ranker of a bundle, built once when the bundle is loaded."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from recsys.models.ranker import Predictor
 
 PROBE_TOLERANCE = 1e-4
-"""Largest difference of a probability between where the ranker was trained and where it serves."""
+"""Largest accepted difference between a probability in serving and the same probability in training."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model in service; safe to share between threads."""
+    """A model in service. It is thread-safe."""
 
     bundle: Bundle
     retriever: Retriever
     predictor: Predictor
 
     def p(self, features: F32) -> F32:
-        """[N, F] the engine's features -> [N, A] calibrated probabilities, by those that the ranker was trained on: the
-        first ones."""
+        """Return [N, A] calibrated probabilities for the engine's features [N, F].
+
+        The ranker uses the first features, those that it was trained on.
+        """
         return self.predictor.p(features[:, : len(self.bundle.feature_names)])
 
     @cached_property
@@ -42,21 +44,25 @@ class ServedModel:
 
     @classmethod
     def load(cls, bundle: Bundle, feature_names: Sequence[str], encoder: str | None = None) -> ServedModel:
-        """Build and probe; raises BundleError when it would answer otherwise than where it was trained.
+        """Build the model and check it with the bundle's probe.
 
-        feature_names  F names, the columns of what `p` will be given. A model of an older engine, whose features are
-                 the first of these, goes on in service; in another order they are refused, as nothing else would show
-                 that somebody altered the manifest
-        encoder  whose text vectors the catalogue has, name and version, empty for none; None: not looked at. A model
-                 that was trained without any has learned nothing from them, and goes with all
+        feature_names  F names of the columns that `p` receives. A model of an older engine, trained on the first of
+                       these features, is accepted. Another order is refused, because the manifest may be altered
+        encoder        name and version of the encoder of the catalog's text vectors, empty for none; None skips the
+                       check. A model trained without text vectors is accepted with every encoder
+
+        Raises BundleError if the model does not fit this engine or does not reproduce its probe.
         """
         names = bundle.feature_names
         if names != tuple(feature_names)[: len(names)]:
-            odd = sorted(set(names).difference(feature_names))
-            raise BundleError(f"the bundle was trained on other features: {', '.join(odd) or 'another order'}")
+            unknown = ", ".join(sorted(set(names).difference(feature_names)))
+            if unknown:
+                raise BundleError(f"the bundle was trained on features that this engine lacks: {unknown}")
+            raise BundleError("the bundle lists its features in another order than this engine")
         if encoder is not None and bundle.encoder not in ("", encoder):
             raise BundleError(
-                f"the bundle was trained on text vectors of {bundle.encoder}; this engine's are of {encoder or 'none'}"
+                f"the bundle was trained on text vectors of {bundle.encoder};"
+                f" this engine uses {encoder or 'no encoder'}"
             )
         if bundle.actions != ACTIONS:
             raise BundleError(
@@ -65,7 +71,7 @@ class ServedModel:
         retriever = load_retriever(bundle)
         from recsys.models.ranker import (
             Predictor,
-        )  # here: torch takes seconds to import, and pages need not wait for it
+        )  # imported lazily: torch takes seconds to import
 
         predictor = Predictor.load(bundle.network)
         if predictor.features != len(bundle.feature_names):
@@ -73,10 +79,10 @@ class ServedModel:
                 f"the ranker takes {predictor.features} features, the bundle names {len(bundle.feature_names)}"
             )
         try:
-            answer = predictor.p(bundle.probe_features)
+            p = predictor.p(bundle.probe_features)
         except FloatingPointError as error:
             raise BundleError(f"the ranker fails on its probe: {error}") from error
-        off = float(np.abs(answer - bundle.probe_p).max())
-        if not off <= PROBE_TOLERANCE:
-            raise BundleError(f"the ranker answers its probe {off:.2g} off; at most {PROBE_TOLERANCE} is allowed")
+        difference = float(np.abs(p - bundle.probe_p).max())
+        if not difference <= PROBE_TOLERANCE:
+            raise BundleError(f"the ranker misses its probe by {difference:.2g}, more than {PROBE_TOLERANCE}")
         return cls(bundle, retriever, predictor)

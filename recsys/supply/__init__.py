@@ -1,1 +1,1 @@
-"""Supply: the candidates that the policy needs, so that no control gives way for want of retrieval."""
+"""Supply: the candidates that the policy needs, so that no control is relaxed for lack of candidates."""

@@ -1,7 +1,4 @@
-"""Supply of one request: what the policy needs from the start, and more of it where that is not enough.
-
-It computes what the controls in force leave of one value on the page (`stratify.limits`); the request context does not.
-"""
+"""Supply for one request: the candidates that the policy needs, and more of them if they do not suffice."""
 
 from __future__ import annotations
 
@@ -11,51 +8,54 @@ from recsys.candidates.context import RequestContext, utility_hint
 from recsys.distribution.eligibility import first_match, ineligible
 from recsys.domain.types import I32
 from recsys.pacing.on_page import target_needs
-from recsys.supply.stratify import lacks_supply, strata, stratified_top, top_per_stratum
-from recsys.supply.stratify import value_limits as page_limits
+from recsys.supply.stratify import lacks_supply, strata, stratified_top, top_per_stratum, value_limits
 
 EXPANDED_MAX = 1_500
-"""How many rows `expand_supply` returns at most.
+"""Maximum number of rows that `expand_supply` returns.
 
-The best of every kind come first; where there are more kinds than this, a control may still give way for want of them.
+The best items of every stratum come first. If there are more strata than this, a control may still be relaxed for lack
+of candidates.
 """
 
 _NONE: I32 = np.zeros(0, np.int32)
 
 
-def supply(ask: RequestContext) -> I32:
-    """What the policy's pins, floors and pushed targets need: several times each floor, over several topics and over
-    what is capped or spaced, likeliest wanted first."""
-    query, catalog = ask.query, ask.catalog
+def supply(context: RequestContext) -> I32:
+    """Return rows for the policy's pins, minimum quotas and exposure targets.
+
+    The rows cover several topics and stay within caps and spacings as far as possible, highest utility hint first.
+    """
+    query, catalog = context.query, context.catalog
     if not query.guided:
         return _NONE
-    rows, limits = [ask.policy.pinned_rows(query)], page_limits(ask.policy, query)
-    for need in (*ask.policy.needs(query, query.slots), *target_needs(ask.policy, query, ask.prices)):
-        members = np.flatnonzero(need.member & ask.index.playable_on[query.placement.screen]).astype(np.int32)
-        allowed, _ = first_match(ineligible(catalog, members, query, ask.viewer))
-        members = members[allowed & ~ask.policy.blocked(members, query, allowed, need.control_id)]
-        rows.append(stratified_top(members, utility_hint(ask, members), catalog.topic[members], need.count, limits))
+    rows, limits = [context.policy.pinned_rows(query)], value_limits(context.policy, query)
+    for need in (*context.policy.needs(query, query.slots), *target_needs(context.policy, query, context.prices)):
+        members = np.flatnonzero(need.member & context.index.playable_on[query.placement.screen]).astype(np.int32)
+        allowed, _ = first_match(ineligible(catalog, members, query, context.viewer))
+        members = members[allowed & ~context.policy.blocked(members, query, allowed, need.control_id)]
+        rows.append(stratified_top(members, utility_hint(context, members), catalog.topic[members], need.count, limits))
     return np.concatenate(rows).astype(np.int32)
 
 
-def expand_supply(ask: RequestContext) -> I32:
-    """Return the best rows of every kind of item that the controls in force distinguish, from the whole catalogue.
+def expand_supply(context: RequestContext) -> I32:
+    """Return the best rows of every stratum of the catalog, with all pinned rows.
 
-    This is no source: it is called once, where a control would otherwise give way for want of candidates.
+    Items of one stratum are the same to every active control. The pipeline calls this at most once per page, when a
+    control would otherwise be relaxed for lack of candidates; it is not a source.
     """
-    query, catalog = ask.query, ask.catalog
-    rows = np.flatnonzero(ask.index.playable_on[query.placement.screen]).astype(np.int32)
-    allowed, _ = first_match(ineligible(catalog, rows, query, ask.viewer))
+    query, catalog = context.query, context.catalog
+    rows = np.flatnonzero(context.index.playable_on[query.placement.screen]).astype(np.int32)
+    allowed, _ = first_match(ineligible(catalog, rows, query, context.viewer))
     rows = rows[allowed]
-    wanted = np.zeros(len(rows), np.bool_)
-    for need in ask.policy.needs(query, query.slots):
-        wanted |= need.member[rows]
-    kind = strata(ask.policy, rows, query)
-    best = rows[top_per_stratum(kind, utility_hint(ask, rows), wanted, query.slots, EXPANDED_MAX)]
-    return np.concatenate([ask.policy.pinned_rows(query), best]).astype(np.int32)
+    required = np.zeros(len(rows), np.bool_)
+    for need in context.policy.needs(query, query.slots):
+        required |= need.member[rows]
+    stratum = strata(context.policy, rows, query)
+    best = rows[top_per_stratum(stratum, utility_hint(context, rows), required, query.slots, EXPANDED_MAX)]
+    return np.concatenate([context.policy.pinned_rows(query), best]).astype(np.int32)
 
 
-def needs_expansion(ask: RequestContext, rows: I32) -> bool:
-    """Whether candidates (catalogue rows [N]) are too few or too much alike to fill the page, by one limit alone."""
-    query = ask.query
-    return query.guided and lacks_supply(rows, query.slots, page_limits(ask.policy, query))
+def needs_expansion(context: RequestContext, rows: I32) -> bool:
+    """Return whether catalog rows [N] are too few, or too similar, to fill the page under any one limit."""
+    query = context.query
+    return query.guided and lacks_supply(rows, query.slots, value_limits(context.policy, query))

@@ -1,8 +1,8 @@
-"""Candidates spread over what the policy caps and spaces, so that no control gives way for want of retrieval.
+"""Stratified candidates: they vary in what the policy limits, so that no control is relaxed for lack of candidates.
 
-Two things a page needs of its candidates: *room*, enough values of every capped attribute to fill the slots, and
-*kinds*, the best items of every combination of what the controls look at. Items of one kind are one and the same to
-every control, so as many of each kind as the page has slots stand for the whole catalogue.
+A page needs two properties of its candidates. They need enough distinct values of every capped or spaced attribute to
+fill the slots. And they need the best items of every stratum: items of a stratum are the same to every control, so for
+each stratum as many items as the page has slots represent the whole catalog.
 """
 
 from __future__ import annotations
@@ -20,52 +20,56 @@ from recsys.guidance.policy.controls import Attribute, Block, Cap, Control, Expo
 from recsys.guidance.policy.quotas import max_counts
 
 TOPICS = 3
-"""Supply for a floor comes from at least this many topics where there are so many."""
+"""Minimum number of topics in the supply for a quota, if the catalog has as many."""
 
 _KEY_MAX = 2**62
 
 
 class ValueLimit(NamedTuple):
-    """An attribute that is capped or spaced here: [catalogue] codes, -1 = none; at most so many of one on the page."""
+    """A limit on the number of items with one value of an attribute; `code` [catalog] is -1 for no value.
+
+    A soft limit belongs to a control with enforcement `preferred`.
+    """
 
     code: I32 | I16
-    most: int
+    maximum: int
     soft: bool = False
 
 
 class ValueLimits(NamedTuple):
-    """values  what caps and spacings leave of one value, for each attribute
-    shares  what shares leave of their [catalogue] members on the page; soft ones are left out
+    """The limits of a page.
+
+    values  limits of caps and spacings, for each attribute
+    quotas  members [catalog] and maximum count of each quota with a maximum, without soft quotas
     """
 
     values: tuple[ValueLimit, ...] = ()
-    shares: tuple[tuple[Bool, int], ...] = ()
+    quotas: tuple[tuple[Bool, int], ...] = ()
 
 
 NO_LIMITS = ValueLimits()
 
 
 def value_limits(policy: CompiledPolicy, query: Query) -> ValueLimits:
-    """What the controls in force leave on a page of the query; earlier pages of the session are not looked at."""
-    most: dict[tuple[Attribute, bool], int] = {}
-    shares = []
-    for control in _in_force(policy, query):
+    """Return the limits of the active controls on a page of the query, ignoring earlier pages of the session."""
+    lowest: dict[tuple[Attribute, bool], int] = {}
+    quotas = []
+    for control in _active_controls(policy, query):
         soft = control.enforcement == "preferred"
         if isinstance(control, Cap | Spacing):
-            mine = _max_of_value(control, query.slots)
-            most[control.attribute, soft] = min(mine, most.get((control.attribute, soft), mine))
+            limit, key = _max_of_value(control, query.slots), (control.attribute, soft)
+            lowest[key] = min(limit, lowest.get(key, limit))
         elif isinstance(control, Quota) and control.at_most is not None and not soft:
-            shares.append((policy.member(control.where, query.region), int(max_counts(control, query.slots)[-1])))
-    values = (ValueLimit(attribute(policy.catalog, name), allowed, soft) for (name, soft), allowed in most.items())
-    return ValueLimits(tuple(values), tuple(shares))
+            quotas.append((policy.member(control.where, query.region), int(max_counts(control, query.slots)[-1])))
+    values = (ValueLimit(attribute(policy.catalog, name), limit, soft) for (name, soft), limit in lowest.items())
+    return ValueLimits(tuple(values), tuple(quotas))
 
 
 def stratified_top(rows: I32, hint: F32, topic: I32, count: int, limits: ValueLimits = NO_LIMITS) -> I32:
-    """The `count` rows with the largest hints, no more of one value than a page may hold as long as there are others,
-    and at least as many topics among them as TOPICS, where there are any.
+    """Return the `count` rows with the highest hints, from at least TOPICS topics and within the limits if possible.
 
-    First the best row of each topic, best topics first, up to TOPICS of them; then the best that all limits leave room
-    for beside better ones; then the best of the rest.
+    The best row of each of the best TOPICS topics comes first, then the best rows within all limits, then the best of
+    the remaining rows.
 
     >>> stratified_top(np.arange(4), np.array([9.0, 8, 7, 1]), np.array([0, 0, 0, 1]), 2)
     array([0, 3])
@@ -77,37 +81,37 @@ def stratified_top(rows: I32, hint: F32, topic: I32, count: int, limits: ValueLi
     if len(order) <= count:
         return rows[order]
     _, first = np.unique(topic[order], return_index=True)
-    later = np.ones(len(order), np.int64)
+    group = np.ones(len(order), np.int64)
     for limit in limits.values:
         code = limit.code[rows[order]]
-        later[(code >= 0) & (rank_among_ties(code) >= limit.most)] = 2
-    later[np.sort(first)[:TOPICS]] = 0
-    chosen: I32 = rows[order[np.argsort(later, kind="stable")[:count]]]
+        group[(code >= 0) & (rank_among_ties(code) >= limit.maximum)] = 2
+    group[np.sort(first)[:TOPICS]] = 0
+    chosen: I32 = rows[order[np.argsort(group, kind="stable")[:count]]]
     return chosen
 
 
 def lacks_supply(rows: I32, slots: int, limits: ValueLimits) -> bool:
-    """Whether candidates (catalogue rows [N]) are too few or too much alike to fill a page, by one limit alone.
+    """Return whether catalog rows [N] are too few, or too similar, to fill a page under any one limit.
 
-    Wishes (`soft`) are not looked at.
+    Soft limits are ignored.
     """
     if len(rows) < slots:
         return True
-    for code, most, soft in limits.values:
+    for code, maximum, soft in limits.values:
         size = np.bincount(code[rows] + 1, minlength=1)
-        if not soft and size[0] + np.minimum(size[1:], most).sum() < slots:
+        if not soft and size[0] + np.minimum(size[1:], maximum).sum() < slots:
             return True
-    return any(len(rows) - int(member[rows].sum()) + most < slots for member, most in limits.shares)
+    return any(len(rows) - int(member[rows].sum()) + maximum < slots for member, maximum in limits.quotas)
 
 
 def strata(policy: CompiledPolicy, rows: I32, query: Query) -> npt.NDArray[np.int64]:
-    """[N] catalogue rows with one number are alike to every control, target and block in force here.
+    """Return [N] the stratum of each catalog row: rows of one stratum are the same to every active control.
 
-    Pinned items are like no other, and left to pins.
+    Pins are ignored, since pinned rows are candidates anyway.
     """
     key, width = np.zeros(len(rows), np.int64), 1
-    seen: set[str] = set()
-    for control in _in_force(policy, query):
+    names: set[str] = set()
+    for control in _active_controls(policy, query):
         column: npt.NDArray[np.int64]
         if isinstance(control, Cap | Spacing):
             name: str = control.attribute
@@ -117,54 +121,56 @@ def strata(policy: CompiledPolicy, rows: I32, query: Query) -> npt.NDArray[np.in
             column = policy.member(control.where, query.region)[rows].astype(np.int64)
         else:
             continue
-        if name in seen:
+        if name in names:
             continue
-        seen.add(name)
+        names.add(name)
         values = int(column.max(initial=0)) + 1
         if width * values > _KEY_MAX:
-            known, key = np.unique(key, return_inverse=True)
-            width = len(known)
+            distinct, key = np.unique(key, return_inverse=True)
+            width = len(distinct)
         key, width = key * values + column, width * values
     return key
 
 
-def top_per_stratum(kind: npt.NDArray[np.int64], hint: F32, wanted: Bool, each: int, most: int) -> I32:
-    """[<= most] places of the `each` best of every kind; where that is too many, the best of all kinds come first.
+def top_per_stratum(stratum: npt.NDArray[np.int64], hint: F32, required: Bool, count: int, limit: int) -> I32:
+    """Return [<= limit] indices of the `count` best rows of every stratum, the best rows of all strata first.
 
-    kind [N], hint [N], wanted [N] those that a floor asks for: before others of their place within their kind
+    stratum   [N]  stratum of each row
+    hint      [N]  estimate of utility
+    required  [N]  rows that a quota requires; they precede other rows of the same rank in their strata
 
     >>> top_per_stratum(np.array([7, 7, 7, 8]), np.array([1.0, 3, 2, 0]), np.zeros(4, bool), 2, 3).tolist()
     [1, 3, 2]
     """
     order = np.argsort(-hint, kind="stable")
-    place = rank_among_ties(kind[order])
-    order, place = order[place < each], place[place < each]
-    chosen: I32 = order[np.lexsort((~wanted[order], place))[:most]].astype(np.int32)
+    rank = rank_among_ties(stratum[order])
+    order, rank = order[rank < count], rank[rank < count]
+    chosen: I32 = order[np.lexsort((~required[order], rank))[:limit]].astype(np.int32)
     return chosen
 
 
 def rank_among_ties(values: npt.NDArray[np.int64] | I32 | I16) -> npt.NDArray[np.int64]:
-    """[N] how many equal values stand before each one.
+    """Return [N] the number of equal values that precede each value.
 
     >>> rank_among_ties(np.array([4, 2, 4, 4, 2])).tolist()
     [0, 0, 1, 2, 1]
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(values) else np.zeros(0, np.int64)
-    place = np.empty(len(values), np.int64)
-    place[order] = np.arange(len(values)) - np.repeat(begins, np.diff(np.r_[begins, len(values)]))
-    return place
+    start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(values) else np.zeros(0, np.int64)
+    rank = np.empty(len(values), np.int64)
+    rank[order] = np.arange(len(values)) - np.repeat(start, np.diff(np.r_[start, len(values)]))
+    return rank
 
 
-def _in_force(policy: CompiledPolicy, query: Query) -> Iterator[Control]:
+def _active_controls(policy: CompiledPolicy, query: Query) -> Iterator[Control]:
     return (origin.control for origin in policy.controls if query.guided and origin.control.holds(query))
 
 
 def _max_of_value(control: Cap | Spacing, slots: int) -> int:
-    """So many items of one value fit on a page."""
+    """Return the maximum number of items with one value on a page."""
     if isinstance(control, Spacing):
-        runs, rest = divmod(slots, control.within)
-        return runs * control.at_most + min(rest, control.at_most)
-    amount = control.at_most
-    return min(amount, slots) if isinstance(amount, int) else int(np.floor(amount * slots + 1e-9))
+        windows, remainder = divmod(slots, control.within)
+        return windows * control.at_most + min(remainder, control.at_most)
+    limit = control.at_most
+    return min(limit, slots) if isinstance(limit, int) else int(np.floor(limit * slots + 1e-9))

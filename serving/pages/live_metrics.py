@@ -16,7 +16,7 @@ from features.history.impressions import WANTED
 from recsys.distribution.layouts import screen_layout
 from recsys.domain.query import Query
 from recsys.domain.viewer import ViewerState
-from recsys.metrics.report_card import ControlOutcome, PageView, compute_metrics, control_measures
+from recsys.metrics.report_card import ControlOutcome, PageView, compute_metrics, control_metrics
 from recsys.page import Page
 from serving.prometheus import Metrics
 from serving.snapshot.holders import SnapshotHolder
@@ -82,7 +82,7 @@ class LiveMetrics:
         for (outlet, placement), pages in by_placement.items():
             for name, figure in _of_many(pages, compute_metrics(pages, catalog)).items():
                 figure_of[self.metrics.measure, (outlet, placement, name)] = figure
-            for control, figures in control_measures(pages).items():
+            for control, figures in control_metrics(pages).items():
                 for name, figure in figures.items():
                     figure_of[self.metrics.control_measure, (outlet, placement, control, name)] = figure
         for region, pages in by_region.items():

@@ -1,4 +1,4 @@
-"""A small world for whole pages: sixty items, counts, a model, a policy."""
+"""A small serving snapshot for whole pages: sixty items, statistics, a model and a policy."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def item(n: int) -> Item:
 
 
 def assert_no_stage_failed(page: Page) -> None:
-    """Fail where a stage of the page failed: a fallback then hides the failure of a ranker or a source."""
+    """Fail if a stage of the page failed, since a fallback would hide the failure of a ranker or a source."""
     assert [f"{stage.name}: {stage.error}" for stage in page.trace if stage.error] == []
 
 
@@ -71,7 +71,7 @@ def policy(catalog: Catalog) -> CompiledPolicy:
 
 @pytest.fixture(scope="session")
 def model(catalog: Catalog) -> ServedModel:
-    """Items in five clusters by topic; a ranker with random but fixed weights."""
+    """Return a model with items in five clusters by topic and a ranker with random but fixed weights."""
     torch.manual_seed(5)
     rng = np.random.default_rng(5)
     vectors = 0.05 * rng.normal(size=(len(catalog), 5)).astype(np.float32)
@@ -112,7 +112,7 @@ def engine() -> Engine:
 
 
 class Bench:
-    """Engine and world in one, with a short name: Hypothesis prints what a failing test was given."""
+    """Engine and snapshot in one fixture, with a short repr: Hypothesis prints the arguments of a failing test."""
 
     def __init__(self, engine: Engine, world: ServingSnapshot) -> None:
         self.engine, self.world = engine, world

@@ -1,4 +1,4 @@
-"""Whole pages: nothing lost on the way, nothing barred on the page, policy kept on every rung, deterministic."""
+"""Whole pages: conserved candidates, eligibility, the policy at every fallback level, and determinism."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 KINDS = ["play", "complete", "like", "dislike", "hide"]
 
 
-def query(slots: int = 10, screen: Screen = Screen.MOBILE, **more: object) -> Query:
-    said = {"request_id": "r", "viewer_id": "v", "region": "cn.zj.hz", "now": NOW, "slots": slots}
-    return Query(placement=Placement("cn.zj", screen, Surface.HOME), **{**said, **more})  # type: ignore[arg-type]
+def query(slots: int = 10, screen: Screen = Screen.MOBILE, **fields: object) -> Query:
+    defaults = {"request_id": "r", "viewer_id": "v", "region": "cn.zj.hz", "now": NOW, "slots": slots}
+    return Query(placement=Placement("cn.zj", screen, Surface.HOME), **{**defaults, **fields})  # type: ignore[arg-type]
 
 
 histories = st.none() | st.lists(st.tuples(st.integers(0, 59), st.sampled_from(KINDS)), max_size=15).map(
-    lambda said: viewer(*said)
+    lambda actions: viewer(*actions)
 )
 
 
 def viewer(*actions: tuple[int, str]) -> ViewerState:
     recent = tuple(Recent(f"i{n}", kind, NOW - 1000 + at) for at, (n, kind) in enumerate(actions))
     hidden = {f"i{n}": NOW for n, kind in actions if kind == "hide"}
-    done = {f"i{n}": NOW for n, kind in actions if kind in ("complete", "like", "dislike")}
-    return ViewerState("v", recent, finished_at=done, hidden=hidden)
+    finished = {f"i{n}": NOW for n, kind in actions if kind in ("complete", "like", "dislike")}
+    return ViewerState("v", recent, finished_at=finished, hidden=hidden)
 
 
 def assert_probabilities(page: Page) -> None:
-    """Each slot has a probability of every action, in [0, 1], and none completes more often than it is played."""
+    """Check that each slot has a probability of every action, in [0, 1], and that p(complete) <= p(play)."""
     for slot in page.items:
         assert set(slot.p) == set(ACTIONS)
         assert all(0.0 <= p <= 1.0 for p in slot.p.values())
@@ -63,10 +63,12 @@ def assert_probabilities(page: Page) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(history=histories, slots=st.integers(1, 12), screen=st.sampled_from(list(Screen)), guided=st.booleans())
-def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int, screen: Screen, guided: bool) -> None:
+def test_every_page_meets_its_invariants(
+    bench: Any, history: ViewerState | None, slots: int, screen: Screen, guided: bool
+) -> None:
     engine, world = bench.engine, bench.world
-    asked = query(slots, screen, guided=guided)
-    page = engine.run(asked, history, world)
+    request = query(slots, screen, guided=guided)
+    page = engine.run(request, history, world)
     assert unbalanced_stages(page.trace) == {}
     assert_no_stage_failed(page)
     ids = [slot.item_id for slot in page.items]
@@ -80,22 +82,22 @@ def test_laws_of_every_page(bench: Any, history: ViewerState | None, slots: int,
     plays = sum(attention[k] * slot.p["play"] for k, slot in enumerate(page.items))
     assert page.receipt.expected_plays == pytest.approx(plays)
     assert guided or page.receipt.expected_plays_without == pytest.approx(plays)
-    assert engine.run(asked, history, world).items == page.items
+    assert engine.run(request, history, world).items == page.items
     if history:
-        gone = {action.item_id for action in history.recent if action.kind != "play"}
-        assert not gone & set(ids)
+        finished = {action.item_id for action in history.recent if action.kind != "play"}
+        assert not finished & set(ids)
     if guided:
         labels = Counter(label for item in items for label in item.labels)
         assert labels["commercial"] == 0
-        broken = {line.id: line.slack for line in page.receipt.controls if line.slack}
-        assert labels["public-service"] >= np.ceil(0.3 * len(ids) - 1e-9) - broken.get("public", 0)
-        assert max((Counter(item.topic for item in items)).values(), default=0) <= 4 + broken.get("one-topic", 0)
+        relaxed = {line.id: line.by for line in page.receipt.controls if line.by}
+        assert labels["public-service"] >= np.ceil(0.3 * len(ids) - 1e-9) - relaxed.get("public", 0)
+        assert max((Counter(item.topic for item in items)).values(), default=0) <= 4 + relaxed.get("one-topic", 0)
     else:
         assert page.policy_version == "none"
         assert page.receipt.controls == ()
 
 
-def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: ServingSnapshot) -> None:
+def test_a_personal_page_has_items_near_to_the_history(engine: Engine, world: ServingSnapshot) -> None:
     page = engine.run(query(24, guided=False), viewer((1, "like"), (6, "like")), world)
     assert_no_stage_failed(page)
     assert page.fallback_level is FallbackLevel.PERSONAL
@@ -104,27 +106,27 @@ def test_a_viewer_is_given_what_is_near_to_the_history(engine: Engine, world: Se
     assert {world.catalog.topics.names[world.catalog.topic[slot.row]] for slot in near} == {"film"}
 
 
-def test_the_weights_of_the_model_in_service_decide_the_page(engine: Engine, world: ServingSnapshot) -> None:
+def test_the_action_weights_of_the_served_model_decide_the_order(engine: Engine, world: ServingSnapshot) -> None:
     assert world.model is not None
-    history, asked = viewer((1, "like")), query(12, guided=False)
+    history, request = viewer((1, "like")), query(12, guided=False)
     pages = {}
     for like, dislike in ((2.0, -3.0), (50.0, 0.0), (0.0, -50.0)):
         weights = {"play": 1.0, "complete": 0.5, "like": like, "dislike": dislike}
         bundle = replace(world.model.bundle, action_weights=weights)
         model = ServedModel.load(unpack(pack(bundle)), FEATURES)
-        page = engine.run(asked, history, replace(world, model=model))
+        page = engine.run(request, history, replace(world, model=model))
         assert [stage.error for stage in page.trace if stage.error] == []
         for slot in page.items:
             assert slot.utility == pytest.approx(sum(weights[name] * slot.p[name] for name in ACTIONS))
         utilities = [slot.utility for slot in page.items]
         assert utilities == sorted(utilities, reverse=True)
         pages[like, dislike] = [slot.item_id for slot in page.items]
-    assert len({tuple(ids) for ids in pages.values()}) == 3, "each set of weights has its own order"
+    assert len({tuple(ids) for ids in pages.values()}) == 3, "each set of weights gives another order"
 
 
-def test_nothing_is_here_because_of_itself(engine: Engine, world: ServingSnapshot) -> None:
-    everything = viewer(*((n, "play") for n in range(60)))
-    page = engine.run(query(12, guided=False), everything, world)
+def test_no_item_is_explained_by_itself(engine: Engine, world: ServingSnapshot) -> None:
+    history = viewer(*((n, "play") for n in range(60)))
+    page = engine.run(query(12, guided=False), history, world)
     assert_no_stage_failed(page)
     assert all(slot.reasons[0].startswith("similar_to:") for slot in page.items)
     assert all(slot.reasons[0] != f"similar_to:{slot.item_id}" for slot in page.items)
@@ -132,29 +134,29 @@ def test_nothing_is_here_because_of_itself(engine: Engine, world: ServingSnapsho
 
 def test_opposite_histories_give_one_page_when_personalisation_is_off(engine: Engine, world: ServingSnapshot) -> None:
     off = query(personalised=False)
-    one = engine.run(off, viewer((1, "like"), (2, "hide")), world)
-    other = engine.run(off, viewer((2, "like"), (1, "dislike")), world)
-    stranger = engine.run(off, None, world)
-    for page in (one, other, stranger):
+    a = engine.run(off, viewer((1, "like"), (2, "hide")), world)
+    b = engine.run(off, viewer((2, "like"), (1, "dislike")), world)
+    anonymous = engine.run(off, None, world)
+    for page in (a, b, anonymous):
         assert_no_stage_failed(page)
-    assert one.items == other.items == stranger.items
-    assert one.fallback_level is not FallbackLevel.PERSONAL
+    assert a.items == b.items == anonymous.items
+    assert a.fallback_level is not FallbackLevel.PERSONAL
 
 
-def test_every_rung_keeps_the_policy(
+def test_the_policy_holds_at_every_fallback_level(
     engine: Engine, world: ServingSnapshot, catalog: Catalog, stats: ItemStats
 ) -> None:
-    bare, nothing = replace(stats, by_region={}), ItemStats.empty(len(catalog))
-    rungs = {
+    without_regions, empty = replace(stats, by_region={}), ItemStats.empty(len(catalog))
+    levels = {
         FallbackLevel.PERSONAL: (world, viewer((1, "like"))),
         FallbackLevel.SEGMENT: (world, None),
-        FallbackLevel.POPULAR: (ServingSnapshot.of(catalog, bare, None, world.policy), None),
-        FallbackLevel.EDITORIAL: (ServingSnapshot.of(catalog, nothing, None, world.policy), None),
+        FallbackLevel.POPULAR: (ServingSnapshot.of(catalog, without_regions, None, world.policy), None),
+        FallbackLevel.EDITORIAL: (ServingSnapshot.of(catalog, empty, None, world.policy), None),
     }
-    for rung, (w, v) in rungs.items():
+    for level, (w, v) in levels.items():
         page = engine.run(query(), v, w)
         assert_no_stage_failed(page)
-        assert page.fallback_level is rung
+        assert page.fallback_level is level
         assert_probabilities(page)
         public = [slot for slot in page.items if "public-service" in catalog.items[slot.row].labels]
         assert len(page.items) == 10
@@ -162,7 +164,7 @@ def test_every_rung_keeps_the_policy(
         assert "public" in {control for slot in public for control in slot.control_ids}
 
 
-def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(
+def test_the_next_page_of_a_session_repeats_nothing_and_continues_the_quotas(
     engine: Engine, world: ServingSnapshot
 ) -> None:
     first = engine.run(query(5), None, world)
@@ -176,19 +178,19 @@ def test_the_next_page_of_a_session_repeats_nothing_and_goes_on_with_the_shares(
     assert sum("public-service" in item.labels for item in both) >= 3
 
 
-def test_a_dead_source_is_a_line_in_the_trace(
+def test_a_failing_source_is_recorded_in_the_trace(
     engine: Engine, world: ServingSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dead(ask: sources.RequestContext) -> np.ndarray:
+    def failing(context: sources.RequestContext) -> np.ndarray:
         raise RuntimeError("no index")
 
-    monkeypatch.setitem(sources.SOURCES, "popular", dead)
+    monkeypatch.setitem(sources.SOURCES, "popular", failing)
     page = engine.run(query(), None, world)
     assert {stage.name: stage.error for stage in page.trace if stage.error} == {"popular": "RuntimeError: no index"}
     assert len(page.items) == 10
 
 
-def test_a_dead_ranker_costs_the_ranking_not_the_page(world: ServingSnapshot) -> None:
+def test_without_its_ranker_the_page_comes_from_a_fallback(world: ServingSnapshot) -> None:
     def broken(*_: object) -> np.ndarray:
         raise ValueError("no such column")
 
@@ -204,10 +206,10 @@ def test_a_dead_ranker_costs_the_ranking_not_the_page(world: ServingSnapshot) ->
     regional=st.booleans(),
     guided=st.booleans(),
 )
-def test_probabilities_without_a_ranker_are_probabilities(
+def test_probabilities_without_a_ranker_are_valid(
     bench: Any, popularity: list[float], regional: bool, guided: bool
 ) -> None:
-    """However large or small counts are, and whether or not there is a model."""
+    """This holds for very large and very small counts, with and without a model."""
     world, plays = bench.world, np.array(popularity, np.float32)
     count = np.zeros((60, len(ACTIONS)), np.float32)
     stats = ItemStats(count, count[:, 0], {"cn.zj": plays} if regional else {})
@@ -217,13 +219,13 @@ def test_probabilities_without_a_ranker_are_probabilities(
         raise ValueError("no such column")
 
     for model in (None, replace(world.model, bundle=bundle)):
-        other = ServingSnapshot.of(world.catalog, stats, model, world.policy)
-        page = Engine(broken).run(query(12, guided=guided), None, other)
+        snapshot = ServingSnapshot.of(world.catalog, stats, model, world.policy)
+        page = Engine(broken).run(query(12, guided=guided), None, snapshot)
         assert_probabilities(page)
         assert all(slot.utility == slot.p["play"] for slot in page.items)
 
 
-def test_a_ranker_that_gives_no_number_costs_the_ranking_not_the_page(world: ServingSnapshot) -> None:
+def test_a_ranker_that_returns_nan_is_replaced_by_a_fallback(world: ServingSnapshot) -> None:
     engine = Engine(lambda row, *_: np.full((len(row), len(FEATURES)), np.nan, np.float32))
     page = engine.run(query(), viewer((1, "like")), world)
     [error] = [stage.error for stage in page.trace if stage.error]
@@ -233,18 +235,18 @@ def test_a_ranker_that_gives_no_number_costs_the_ranking_not_the_page(world: Ser
     assert_probabilities(page)
 
 
-def test_supply_for_floors_survives_the_surplus(world: ServingSnapshot) -> None:
-    equal = Engine(lambda row, *_: np.zeros((len(row), len(FEATURES)), np.float32), candidates=10)
-    page = equal.run(query(10), None, world)
+def test_supply_for_quotas_is_kept_when_candidates_are_truncated(world: ServingSnapshot) -> None:
+    engine = Engine(lambda row, *_: np.zeros((len(row), len(FEATURES)), np.float32), candidates=10)
+    page = engine.run(query(10), None, world)
     assert_no_stage_failed(page)
-    assert {line.id for line in page.receipt.controls if line.slack} <= {"one-topic"}
+    assert {line.id for line in page.receipt.controls if line.by} <= {"one-topic"}
     surplus = next(stage for stage in page.trace if stage.name == "surplus")
-    assert surplus.candidates_out == 10
+    assert surplus.left == 10
     assert surplus.dropped[DropReason.SURPLUS] > 0
 
 
-def test_without_a_lawful_page_the_editorial_page_answers(world: ServingSnapshot) -> None:
-    engine = Engine(columns)  # takes every candidate, so that histories differ in what they rule out only
+def test_if_no_page_meets_the_legal_controls_the_editorial_page_is_served(world: ServingSnapshot) -> None:
+    engine = Engine(columns)  # ranks every candidate, so that histories differ only in the items that they exclude
     law = """
 outlet: cn.zj
 controls: [{id: law, action: quota, where: {label: nowhere}, at_least: 2, enforcement: legal}]
@@ -261,46 +263,46 @@ controls: [{id: law, action: quota, where: {label: nowhere}, at_least: 2, enforc
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_a_legal_block_hits_stands_on_no_page_and_a_softer_one_lets_in_what_is_missing(
+def test_a_legal_block_holds_on_every_page_and_a_mandatory_block_yields_to_a_legal_quota(
     world: ServingSnapshot, seed: int
 ) -> None:
-    """A parent's floor asks for four items of a label of which a child's block leaves `left`; retrieval and all."""
+    """A parent's quota asks for four items of a label, of which a child's block leaves `left`."""
     rng = np.random.default_rng(seed)
     public = [item.id for item in world.catalog.items if "public-service" in item.labels]
     left = int(rng.integers(4))
-    free = set(rng.choice(public, left, replace=False).tolist())
-    blocked = set(public) - free
-    for floor, block, by in (("mandatory", "legal", 0), ("legal", "legal", 0), ("legal", "mandatory", 4 - left)):
-        said = [
-            "outlet: cn\ncontrols: [{id: floor, action: quota, where: {label: public-service}, at_least: 4, "
-            f"enforcement: {floor}}}]",
+    unblocked = set(rng.choice(public, left, replace=False).tolist())
+    blocked = set(public) - unblocked
+    for quota, block, by in (("mandatory", "legal", 0), ("legal", "legal", 0), ("legal", "mandatory", 4 - left)):
+        texts = [
+            "outlet: cn\ncontrols: [{id: minimum, action: quota, where: {label: public-service}, at_least: 4, "
+            f"enforcement: {quota}}}]",
             f"outlet: cn.zj\ncontrols: [{{id: court, action: block, where: {{item: [{', '.join(sorted(blocked))}]}}, "
             f"enforcement: {block}}}]",
         ]
-        policy = compile_policy([parse_policy(text) for text in said], world.catalog)
+        policy = compile_policy([parse_policy(text) for text in texts], world.catalog)
         page = Engine(columns).run(query(), None, replace(world, policy=policy))
         assert len({slot.item_id for slot in page.items} & blocked) == by
-        lines = {line.id: line.slack for line in page.receipt.controls}
-        assert lines == {"court": by, "floor": 0 if by else 4 - left}
-        assert page.receipt.legal_kept == (floor == "mandatory" or by > 0)
+        lines = {line.id: line.by for line in page.receipt.controls}
+        assert lines == {"court": by, "minimum": 0 if by else 4 - left}
+        assert page.receipt.legal_kept == (quota == "mandatory" or by > 0)
         if page.receipt.legal_kept:
             assert_no_stage_failed(page)
         else:
             assert page.fallback_level is FallbackLevel.EDITORIAL
 
 
-def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
+def test_a_fault_in_guidance_leads_to_the_editorial_page(
     engine: Engine, world: ServingSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values that no solver takes: the editorial page under the policy. No bounds: one without controls."""
+    """With invalid utilities the editorial page keeps the policy; without constraints it has no controls."""
 
     def broken(policy: CompiledPolicy, query: Query, rows: Any, slots: int, shown: Any) -> PageConstraints:
         if policy.controls:
-            raise OverflowError("of ours")
+            raise OverflowError("engine fault")
         return PageConstraints.free(rows, slots)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_rank", lambda self, ask, batch, rung, trace: batch.with_columns(
+        patch.setattr(Engine, "_rank", lambda self, context, batch, level, trace: batch.with_columns(
             p=np.full((len(batch), len(ACTIONS)), np.nan, np.float32), utility=np.full(len(batch), np.nan)
         ))  # fmt: skip
         page = engine.run(query(), viewer(), world)
@@ -315,18 +317,18 @@ def test_a_fault_in_guidance_costs_the_personal_page_not_the_page(
     assert not unbalanced_stages(page.trace)
 
 
-def test_what_was_begun_may_be_resumed(engine: Engine, world: ServingSnapshot) -> None:
-    begun = ViewerState("v", positions={"i30": Position(60, 600, NOW - 50, False), "i31": Position(9, 9, NOW, True)})
-    page = engine.run(query(30, guided=False), begun, world)
+def test_an_unfinished_item_can_be_resumed(engine: Engine, world: ServingSnapshot) -> None:
+    history = ViewerState("v", positions={"i30": Position(60, 600, NOW - 50, False), "i31": Position(9, 9, NOW, True)})
+    page = engine.run(query(30, guided=False), history, world)
     assert_no_stage_failed(page)
-    proposed = next(stage for stage in page.trace if stage.name == "resume")
-    assert proposed.candidates_out == 1
+    resume = next(stage for stage in page.trace if stage.name == "resume")
+    assert resume.left == 1
     assert [slot.item_id for slot in page.items if "resume" in slot.reasons] == ["i30"]
 
 
-def test_an_empty_catalogue_gives_an_empty_page(engine: Engine) -> None:
-    nothing = Catalog.empty()
-    world = ServingSnapshot.of(nothing, ItemStats.empty(0), None, compile_policy([], nothing))
+def test_an_empty_catalog_gives_an_empty_page(engine: Engine) -> None:
+    catalog = Catalog.empty()
+    world = ServingSnapshot.of(catalog, ItemStats.empty(0), None, compile_policy([], catalog))
     page = engine.run(query(), None, world)
     assert page.items == ()
     assert page.fallback_level is FallbackLevel.EDITORIAL

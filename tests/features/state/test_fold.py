@@ -335,7 +335,7 @@ def test_however_many_events_pass_by_what_counts_is_known_when_it_comes_again(ki
     log = placed(liked, shown, *between, liked, shown)
     state, once = fold_viewer(NONE, log), fold_viewer(NONE, log[:-2])
     assert (state.counts["like"], state.shown["a"][0]) == (1, 1)
-    assert (state.liked_at, state.session, state.counts) == (once.liked_at, once.session, once.counts)
+    assert (state.positive_feedback, state.session, state.counts) == (once.positive_feedback, once.session, once.counts)
 
 
 @pytest.mark.parametrize(("number", "times"), [(module.SEEN_MAX, 1), (module.SEEN_MAX + 1, 2)])

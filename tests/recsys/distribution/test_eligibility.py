@@ -1,4 +1,4 @@
-"""May it be shown? The columns agree with a reading of each item by itself, and every reason is seen."""
+"""Eligibility: the columns agree with a rule for single items, and drop reasons are counted."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOURS = [-48, -1, 0, 1, 48]
 
 
-def query(screen: Screen = Screen.MOBILE, region: str = "cn.zj.hz", age: int | None = None, **more: object) -> Query:
+def query(screen: Screen = Screen.MOBILE, region: str = "cn.zj.hz", age: int | None = None, **fields: object) -> Query:
     placement = Placement("cn.zj", screen, Surface.HOME)
-    return Query("r", "v", placement, region, NOW.timestamp(), 5, age=age, **more)  # type: ignore[arg-type]
+    return Query("r", "v", placement, region, NOW.timestamp(), 5, age=age, **fields)  # type: ignore[arg-type]
 
 
 @st.composite
 def items(draw: st.DrawFn) -> Item:
-    def moment() -> datetime:
+    def draw_time() -> datetime:
         return NOW + timedelta(hours=draw(st.sampled_from(HOURS)))
 
     windows = []
     for _ in range(draw(st.integers(0, 2))):
         start = draw(st.sampled_from([None, *HOURS]))
         length = draw(st.sampled_from([None, 1, 47, 49]))
-        begins = NOW + timedelta(hours=start) if start is not None else None
+        start_at = NOW + timedelta(hours=start) if start is not None else None
         windows.append(
             {
-                "start": begins,
-                "until": (begins or NOW) + timedelta(hours=length) if length else None,
+                "start": start_at,
+                "until": (start_at or NOW) + timedelta(hours=length) if length else None,
                 "regions": draw(st.sampled_from([[], ["cn.zj"], ["cn.sh"]])),
                 "screens": draw(st.sampled_from([[], ["tv"], ["mobile", "car"]])),
             }
@@ -55,13 +55,13 @@ def items(draw: st.DrawFn) -> Item:
             "formats": draw(st.sampled_from([["landscape"], ["audio"], ["portrait", "text"]])),
             "status": draw(st.sampled_from(["published", "published", "review", "withdrawn"])),
             "age_rating": draw(st.sampled_from([0, 12, 18])),
-            "published_at": moment(),
+            "published_at": draw_time(),
         }
     )
 
 
 def may_be_shown(item: Item, q: Query) -> bool:
-    """The rule in plain words, one item at a time."""
+    """Return whether the item is eligible, by the rule for a single item."""
     open_windows = [
         w
         for w in item.rights
@@ -85,8 +85,10 @@ def may_be_shown(item: Item, q: Query) -> bool:
     st.sampled_from(["cn.zj.hz", "cn.sh", "cn.zjx"]),
     st.sampled_from([None, 8, 30]),
 )
-def test_columns_agree_with_plain_words(said: list[Item], screen: Screen, region: str, age: int | None) -> None:
-    catalog, q = Catalog.of(said), query(screen, region, age)
+def test_columns_agree_with_the_rule_for_single_items(
+    listed: list[Item], screen: Screen, region: str, age: int | None
+) -> None:
+    catalog, q = Catalog.of(listed), query(screen, region, age)
     rows = np.arange(len(catalog), dtype=np.int32)
     keep, counts = first_match(ineligible(catalog, rows, q, None))
     assert keep.tolist() == [may_be_shown(item, q) for item in catalog.items]
@@ -97,17 +99,17 @@ def plain(item_id: str) -> Item:
     return Item(id=item_id, title={"zh": "甲"}, outlet="cn", published_at=NOW)
 
 
-def test_what_was_seen_finished_or_hidden_is_not_offered_again() -> None:
-    catalog = Catalog.of(map(plain, ["shown", "finished", "liked", "hidden", "begun", "new"]))
+def test_shown_finished_and_hidden_items_are_not_shown_again() -> None:
+    catalog = Catalog.of(map(plain, ["shown", "finished", "liked", "hidden", "started", "new"]))
     viewer = ViewerState(
         "v",
-        positions={"begun": Position(9, 100, 1.0, False)},
+        positions={"started": Position(9, 100, 1.0, False)},
         finished_at={"finished": 1.0, "liked": 2.0},
         hidden={"hidden": 1.0},
     )
     rows = np.arange(6, dtype=np.int32)
     keep, counts = first_match(ineligible(catalog, rows, query(shown=("shown", "unknown")), viewer))
-    assert [catalog.ids[row] for row in rows[keep]] == ["begun", "new"]
+    assert [catalog.ids[row] for row in rows[keep]] == ["started", "new"]
     assert counts == {DropReason.SEEN: 3, DropReason.HIDDEN: 1}
 
 
@@ -120,7 +122,7 @@ def test_a_live_channel_is_never_finished_but_can_be_hidden() -> None:
 
 
 @pytest.mark.parametrize("screen", list(Screen))
-def test_attention_falls_from_one(screen: Screen) -> None:
+def test_attention_starts_at_one_and_never_rises(screen: Screen) -> None:
     attention = LAYOUTS[screen].attention(SLOTS_MAX)
     assert attention[0] == 1.0
     assert (np.diff(attention) <= 0).all()

@@ -1,4 +1,4 @@
-"""The catalogue as columns: patching equals building anew, rows never move, and bad items are refused."""
+"""The catalog as columns: patching equals rebuilding, rows never move, and invalid items are refused."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def items(draw: st.DrawFn) -> Item:
     )
 
 
-def spoken(catalog: Catalog, row: int) -> dict[str, object]:
-    """What the columns say of one row, in names instead of codes."""
+def decode_row(catalog: Catalog, row: int) -> dict[str, object]:
+    """Return the columns of one row, with names instead of codes."""
 
-    def name(words: Vocabulary, code: int) -> str:
-        return words.names[code] if code >= 0 else ""
+    def name(vocabulary: Vocabulary, code: int) -> str:
+        return vocabulary.names[code] if code >= 0 else ""
 
     return {
         "labels": {catalog.labels.names[c] for c in np.flatnonzero(catalog.label[row])},
@@ -58,34 +58,34 @@ def spoken(catalog: Catalog, row: int) -> dict[str, object]:
 
 
 @given(st.lists(items(), max_size=12), st.integers(0, 12))
-def test_patching_equals_building_anew(said: list[Item], cut: int) -> None:
-    whole = Catalog.of(said)
-    grown = Catalog.of(said[:cut]).patched(said[cut:], revision=7)
+def test_patching_equals_rebuilding(listed: list[Item], cut: int) -> None:
+    whole = Catalog.of(listed)
+    grown = Catalog.of(listed[:cut]).patched(listed[cut:], revision=7)
     assert grown.ids == whole.ids
     for row in range(len(whole)):
         assert grown.items[row] == whole.items[row]
-        assert spoken(grown, row) == spoken(whole, row)
+        assert decode_row(grown, row) == decode_row(whole, row)
 
 
 @given(st.lists(items(), max_size=12), st.lists(items(), max_size=4))
-def test_rows_never_move_and_old_catalogues_do_not_change(said: list[Item], later: list[Item]) -> None:
-    before = Catalog.of(said)
-    was = [spoken(before, row) for row in range(len(before))]
+def test_rows_never_move_and_old_catalogs_do_not_change(listed: list[Item], later: list[Item]) -> None:
+    before = Catalog.of(listed)
+    expected = [decode_row(before, row) for row in range(len(before))]
     after = before.patched(later, revision=1)
     assert after.ids[: len(before)] == before.ids
-    assert [spoken(before, row) for row in range(len(before))] == was
+    assert [decode_row(before, row) for row in range(len(before))] == expected
 
 
 @given(st.lists(items(), max_size=12), st.sampled_from(["news", "news/local", "film", "new"]))
-def test_a_label_means_its_subtree(said: list[Item], root: str) -> None:
-    catalog = Catalog.of(said)
+def test_a_label_includes_its_subtree(listed: list[Item], root: str) -> None:
+    catalog = Catalog.of(listed)
     expected = [any(x == root or x.startswith(root + "/") for x in item.labels) for item in catalog.items]
     assert catalog.label_subtree(root).tolist() == expected
 
 
 @given(st.lists(items(), max_size=12), st.sampled_from(["cn", "cn.zj", "cn.zj.hz", "c"]))
-def test_regions_and_outlets_mean_their_subtrees(said: list[Item], root: str) -> None:
-    catalog = Catalog.of(said)
+def test_regions_and_outlets_include_their_subtrees(listed: list[Item], root: str) -> None:
+    catalog = Catalog.of(listed)
     assert catalog.outlet_subtree(root).tolist() == [within(item.outlet, root) for item in catalog.items]
     assert catalog.region_subtree(root).tolist() == [
         item.region is not None and within(item.region, root) for item in catalog.items
@@ -93,7 +93,7 @@ def test_regions_and_outlets_mean_their_subtrees(said: list[Item], root: str) ->
 
 
 @pytest.mark.parametrize(
-    ("field", "wrong"),
+    ("field", "value"),
     [
         ("id", "has space"),
         ("title", {}),
@@ -105,9 +105,9 @@ def test_regions_and_outlets_mean_their_subtrees(said: list[Item], root: str) ->
         ("colour", "red"),
     ],
 )
-def test_a_bad_item_is_refused_at_its_field(field: str, wrong: object) -> None:
-    good = {"id": "i", "title": {"zh": "甲"}, "outlet": "cn", "published_at": "2026-01-01T00:00:00Z"}
-    Item.model_validate(good)
-    with pytest.raises(ValidationError) as refused:
-        Item.model_validate({**good, field: wrong})
-    assert refused.value.errors()[0]["loc"][0] == field
+def test_an_invalid_item_is_refused_with_the_name_of_its_field(field: str, value: object) -> None:
+    valid = {"id": "i", "title": {"zh": "甲"}, "outlet": "cn", "published_at": "2026-01-01T00:00:00Z"}
+    Item.model_validate(valid)
+    with pytest.raises(ValidationError) as error:
+        Item.model_validate({**valid, field: value})
+    assert error.value.errors()[0]["loc"][0] == field

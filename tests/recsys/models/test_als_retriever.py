@@ -1,4 +1,4 @@
-"""Folding a viewer into item factors, against the definition; nearest items, against sorting."""
+"""Fold-in of viewers against its definition, and nearest items against sorting."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from recsys.supply.stratify import stratified_top
 
 
 def test_fold_in_minimises_the_loss_of_implicit_als() -> None:
-    """Hu, Koren & Volinsky's weighted loss over all items, minimised numerically, has the same minimum."""
+    """Hu, Koren & Volinsky's weighted loss over all items has the same minimum when minimised numerically."""
     rng = np.random.default_rng(3)
     y = rng.normal(size=(12, 3)).astype(np.float32)
     rows, weight = np.array([2, 5, 9], np.int32), np.array([1.0, 3.0, 0.5], np.float32)
-    confidence, wanted = np.ones(12), np.zeros(12)
+    confidence, preference = np.ones(12), np.zeros(12)
     confidence[rows] += 4.0 * weight
-    wanted[rows] = 1.0
+    preference[rows] = 1.0
 
     def loss(x: np.ndarray) -> float:
-        return float(confidence @ (wanted - y @ x) ** 2 + 0.3 * x @ x)
+        return float(confidence @ (preference - y @ x) ** 2 + 0.3 * x @ x)
 
     x = fold_in(y, y.T @ y, rows, weight, regularization=0.3, alpha=4.0)
     np.testing.assert_allclose(x, minimize(loss, np.zeros(3), tol=1e-12).x, atol=1e-4)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.booleans())
-def test_nearest_is_sorting(seed: int, count: int, limited: bool) -> None:
+def test_nearest_equals_sorting_by_score(seed: int, count: int, limited: bool) -> None:
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(30, 4)).astype(np.float32)
     allowed = rng.random(30) < 0.5 if limited else np.ones(30, np.bool_)
     query = rng.normal(size=4).astype(np.float32)
-    found = AlsRetriever(tuple(map(str, range(30))), vectors, 0.1, 1.0).nearest(query, count, allowed)
+    nearest = AlsRetriever(tuple(map(str, range(30))), vectors, 0.1, 1.0).nearest(query, count, allowed)
     rows = np.flatnonzero(allowed)
-    worth = vectors[rows] @ query
-    assert len(found) == min(count, len(rows))
-    np.testing.assert_allclose(vectors[found] @ query, np.sort(worth)[::-1][: len(found)], rtol=1e-5, atol=1e-6)
-    assert allowed[found].all()
+    scores = vectors[rows] @ query
+    assert len(nearest) == min(count, len(rows))
+    np.testing.assert_allclose(vectors[nearest] @ query, np.sort(scores)[::-1][: len(nearest)], rtol=1e-5, atol=1e-6)
+    assert allowed[nearest].all()
 
 
 def viewer(*actions: tuple[str, str]) -> ViewerState:
     return ViewerState("v", tuple(Recent(item, kind, float(at)) for at, (item, kind) in enumerate(actions)))
 
 
-def test_the_strongest_action_counts_and_a_dislike_takes_it_back() -> None:
+def test_history_keeps_the_strongest_action_and_a_hide_resets_it() -> None:
     assert history(viewer(("a", "play"), ("a", "like"), ("b", "like"), ("b", "hide"), ("c", "open"))) == {
         "a": 3.0,
         "b": pytest.approx(0.1),
     }
 
 
-def test_who_did_nothing_known_has_no_vector() -> None:
+def test_a_viewer_without_items_of_the_model_has_no_vector() -> None:
     retriever = AlsRetriever(("a",), np.ones((1, 2), np.float32), 0.1, 1.0)
     assert retriever.viewer_vector(viewer()) is None
     assert retriever.viewer_vector(viewer(("unknown", "like"))) is None

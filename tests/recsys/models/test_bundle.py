@@ -1,4 +1,4 @@
-"""A bundle survives the trip through bytes, and nothing damaged gets past `unpack` or `Model.load`."""
+"""Bundles survive a round trip through bytes; `unpack` and `ServedModel.load` reject damaged ones."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def bundle() -> Bundle:
     )
 
 
-def test_a_bundle_survives_the_trip_through_bytes() -> None:
+def test_a_bundle_survives_a_round_trip_through_bytes() -> None:
     sent = bundle()
-    got = unpack(pack(sent))
-    assert replace(got, network={}, **dict.fromkeys(ARRAYS)) == replace(sent, network={}, **dict.fromkeys(ARRAYS))  # type: ignore[arg-type]
+    received = unpack(pack(sent))
+    assert replace(received, network={}, **dict.fromkeys(ARRAYS)) == replace(sent, network={}, **dict.fromkeys(ARRAYS))  # type: ignore[arg-type]
     for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
-    assert got.network.keys() == sent.network.keys()
-    assert ServedModel.load(got, FEATURES).predictor.p(sent.probe_features).tolist() == sent.probe_p.tolist()
+        np.testing.assert_array_equal(getattr(received, name), getattr(sent, name))
+    assert received.network.keys() == sent.network.keys()
+    assert ServedModel.load(received, FEATURES).predictor.p(sent.probe_features).tolist() == sent.probe_p.tolist()
 
 
-def test_a_model_of_an_engine_with_fewer_features_hears_no_others() -> None:
+def test_a_model_trained_on_fewer_features_ignores_the_additional_ones() -> None:
     sent = bundle()
     model = ServedModel.load(sent, (*FEATURES, "new", "newer"))
     table = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
@@ -66,13 +66,13 @@ def test_text_vectors_of_another_encoder_are_refused() -> None:
     trained = unpack(pack(replace(bundle(), encoder="usem3@1")))
     assert trained.encoder == "usem3@1"
     ServedModel.load(trained, FEATURES, "usem3@1")
-    for other in ("usem3@2", "ngrams@1", ""):
-        with pytest.raises(BundleError, match=f"usem3@1; this engine's are of {other or 'none'}"):
-            ServedModel.load(trained, FEATURES, other)
-    ServedModel.load(bundle(), FEATURES, "usem3@1")  # learned nothing from any
+    for encoder in ("usem3@2", "ngrams@1", ""):
+        with pytest.raises(BundleError, match=f"usem3@1; this engine uses {encoder or 'no encoder'}"):
+            ServedModel.load(trained, FEATURES, encoder)
+    ServedModel.load(bundle(), FEATURES, "usem3@1")  # trained without text vectors
 
 
-def test_a_bundle_from_before_there_were_text_vectors_is_read() -> None:
+def test_a_bundle_without_an_encoder_in_its_manifest_is_read() -> None:
     manifest = json.loads(GOOD[MANIFEST])
     del manifest["encoder"]
     assert unpack({**GOOD, MANIFEST: json.dumps(manifest).encode()}).encoder == ""
@@ -80,13 +80,13 @@ def test_a_bundle_from_before_there_were_text_vectors_is_read() -> None:
 
 def test_a_retrieval_model_of_an_unknown_kind_is_refused() -> None:
     sent = unpack(pack(replace(bundle(), model_kind="two_tower")))
-    with pytest.raises(BundleError, match="of kind 'two_tower'; this engine serves als"):
+    with pytest.raises(BundleError, match="of kind 'two_tower'; this engine supports als"):
         ServedModel.load(sent, FEATURES)
 
 
-def test_a_second_kind_is_served_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_model_kind_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     class Doubled(AlsRetriever):
-        """Another kind of model: vectors of twice the length."""
+        """A second model kind, with vectors of twice the length."""
 
     monkeypatch.setitem(KINDS, "doubled", lambda b: Doubled(b.item_ids, 2 * b.item_vectors, 0.1, 1.0))
     model = ServedModel.load(unpack(pack(replace(bundle(), model_kind="doubled"))), FEATURES)
@@ -95,7 +95,7 @@ def test_a_second_kind_is_served_once_it_is_registered(monkeypatch: pytest.Monke
 
 
 def test_a_missing_parameter_of_the_retrieval_model_is_named() -> None:
-    with pytest.raises(BundleError, match="lacks the parameter 'alpha' of a retrieval model 'als'"):
+    with pytest.raises(BundleError, match="lacks parameter 'alpha' of its retrieval model of kind 'als'"):
         ServedModel.load(replace(bundle(), retriever_params={"regularization": 0.1}), FEATURES)
 
 
@@ -104,23 +104,23 @@ GOOD = pack(bundle())
 
 
 @given(st.sampled_from([TENSORS, MANIFEST]), st.integers(0, 10_000), st.integers(1, 255))
-def test_a_flipped_byte_is_refused_or_harmless(name: str, place: int, flip: int) -> None:
+def test_a_flipped_byte_is_refused_or_harmless(name: str, index: int, flip: int) -> None:
     body = bytearray(GOOD[name])
-    body[place % len(body)] ^= flip
+    body[index % len(body)] ^= flip
     try:
-        got = unpack({**GOOD, name: bytes(body)})
+        received = unpack({**GOOD, name: bytes(body)})
     except BundleError:
         return
     assert name == MANIFEST, "altered tensors must not pass"
-    np.testing.assert_array_equal(got.item_vectors, bundle().item_vectors)
+    np.testing.assert_array_equal(received.item_vectors, bundle().item_vectors)
 
 
 @pytest.mark.parametrize("name", [TENSORS, MANIFEST])
-def test_a_cut_or_missing_file_is_refused(name: str) -> None:
+def test_a_truncated_or_missing_file_is_refused(name: str) -> None:
     with pytest.raises(BundleError):
         unpack({**GOOD, name: GOOD[name][:-9]})
     with pytest.raises(BundleError):
-        unpack({other: body for other, body in GOOD.items() if other != name})
+        unpack({file: body for file, body in GOOD.items() if file != name})
 
 
 def test_a_pickle_is_refused() -> None:
@@ -134,7 +134,7 @@ def test_a_pickle_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ('"like": NaN', "the weight of like is nan"),
         ('"like": 1e999', "the weight of like is inf"),
@@ -145,14 +145,14 @@ def test_a_pickle_is_refused() -> None:
         ('"share": 1.0', "a weight for share"),
     ],
 )
-def test_a_manifest_with_unsound_action_weights_is_refused(change: str, said: str) -> None:
+def test_a_manifest_with_invalid_action_weights_is_refused(change: str, message: str) -> None:
     manifest = json.loads(GOOD[MANIFEST])
     manifest["action_weights"] |= json.loads(f"{{{change}}}")
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         unpack({**GOOD, MANIFEST: json.dumps(manifest).encode()})
 
 
-def test_a_manifest_without_a_weight_of_each_action_is_refused() -> None:
+def test_a_manifest_that_lacks_an_action_weight_is_refused() -> None:
     for action in ACTIONS:
         manifest = json.loads(GOOD[MANIFEST])
         del manifest["action_weights"][action]
@@ -170,11 +170,11 @@ def _nan(b: Bundle) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (_nan, "not finite"),
         (lambda b: replace(b, popularity=b.popularity[:1]), "popularity has shape"),
-        (lambda b: replace(b, popularity=-b.popularity), "popularity holds a number below 0"),
+        (lambda b: replace(b, popularity=-b.popularity), "popularity holds a negative value"),
         (lambda b: replace(b, item_ids=("i1", "i1")), "twice"),
         (lambda b: replace(b, probe_features=b.probe_features[:0], probe_p=b.probe_p[:0]), "no probe"),
         (lambda b: replace(b, popularity=b.popularity.astype(np.float64)), "float64"),
@@ -182,12 +182,12 @@ def _nan(b: Bundle) -> Bundle:
         (lambda b: replace(b, action_weights={"play": 1.0}), "no weight for complete"),
     ],
 )
-def test_an_unsound_bundle_is_refused(damage, said: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(BundleError, match=said):
+def test_an_invalid_bundle_is_refused(damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BundleError, match=message):
         pack(damage(bundle()))
 
 
-def _of_two(b: Bundle, names: tuple[str, str]) -> Bundle:
+def _with_two_features(b: Bundle, names: tuple[str, str]) -> Bundle:
     network = tensors(Ranker(2, len(ACTIONS), hidden=4))
     probe = b.probe_features[:, :2]
     return replace(
@@ -196,16 +196,16 @@ def _of_two(b: Bundle, names: tuple[str, str]) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda b: replace(b, feature_names=("a", "c", "b")), "another order"),
-        (lambda b: replace(b, feature_names=("a", "e", "d")), "other features: d, e"),
-        (lambda b: _of_two(b, ("b", "c")), "another order"),
+        (lambda b: replace(b, feature_names=("a", "e", "d")), "features that this engine lacks: d, e"),
+        (lambda b: _with_two_features(b, ("b", "c")), "another order"),
         (lambda b: replace(b, probe_p=b.probe_p + np.float32(0.01)), "probe"),
         (lambda b: replace(b, actions=("play", "like", "complete", "dislike")), "predicts"),
         (lambda b: replace(b, network={"head.weight": b.network["head.weight"]}), "not a ranker"),
     ],
 )
-def test_a_model_that_would_answer_otherwise_is_refused(damage, said: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(BundleError, match=said):
+def test_a_model_that_does_not_fit_the_engine_is_refused(damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BundleError, match=message):
         ServedModel.load(damage(bundle()), FEATURES)

@@ -1,4 +1,4 @@
-"""The ranker answers in its own order, never extrapolates, and is deaf to what it has never seen vary."""
+"""The ranker: clipping, calibration, coherent probabilities; and the action weights of utility."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recsys.domain.errors import BundleError
 from recsys.domain.types import ACTIONS
 from recsys.models.probabilities import COMPLETE, PLAY, coherent
-from recsys.models.ranker import EXCLUDED_VALUE, WITHIN, Predictor, Ranker, tensors
+from recsys.models.ranker import EXCLUDED_VALUE, MAX_DEVIATIONS, Predictor, Ranker, tensors
 from recsys.utility import DEFAULT_WEIGHTS, utility, weight_faults, weight_vector
 
 F, A = 3, 4
@@ -28,29 +28,31 @@ def network() -> dict[str, np.ndarray]:
 
 
 @given(st.lists(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * F), min_size=1, max_size=5))
-def test_beyond_what_was_learned_the_nearest_answers(network: dict[str, np.ndarray], rows: list[tuple[float]]) -> None:
+def test_features_outside_the_training_range_are_clipped(
+    network: dict[str, np.ndarray], rows: list[tuple[float]]
+) -> None:
     features = np.array(rows, np.float32)
     mean, std = network["mean"], network["std"]
-    held = np.clip(features, mean - WITHIN * std, mean + WITHIN * std).astype(np.float32)
+    clipped = np.clip(features, mean - MAX_DEVIATIONS * std, mean + MAX_DEVIATIONS * std).astype(np.float32)
     predictor = Predictor.load(network)
-    np.testing.assert_allclose(predictor.p(features), predictor.p(held), atol=1e-5)
+    np.testing.assert_allclose(predictor.p(features), predictor.p(clipped), atol=1e-5)
 
 
-def test_a_feature_that_never_varied_says_nothing(network: dict[str, np.ndarray]) -> None:
+def test_a_feature_that_was_constant_in_training_has_no_effect(network: dict[str, np.ndarray]) -> None:
     predictor = Predictor.load(network)
-    other = np.array([[1.0, -2.0, 5.0], [1.0, -2.0, 900.0]], np.float32)
-    np.testing.assert_allclose(*predictor.p(other), atol=1e-5)
+    features = np.array([[1.0, -2.0, 5.0], [1.0, -2.0, 900.0]], np.float32)
+    np.testing.assert_allclose(*predictor.p(features), atol=1e-5)
 
 
 def test_calibration_scales_and_shifts_logits(network: dict[str, np.ndarray]) -> None:
     features = np.zeros((1, F), np.float32)
-    moved = Predictor.load({**network, "shift": network["shift"] + 1, "scale": network["scale"] * 2}).p(features)
+    p = Predictor.load({**network, "shift": network["shift"] + 1, "scale": network["scale"] * 2}).p(features)
     logit = raw_logits(network, features)
-    np.testing.assert_allclose(moved, coherent(1 / (1 + np.exp(-(2 * logit + 1)))), rtol=1e-4)
+    np.testing.assert_allclose(p, coherent(1 / (1 + np.exp(-(2 * logit + 1)))), rtol=1e-4)
 
 
 def raw_logits(network: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """[N, A] what the network says before calibration."""
+    """Return [N, A] the network's logits before calibration."""
     ranker = Ranker(F, A, hidden=6)
     ranker.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in network.items()})
     with torch.inference_mode():
@@ -62,16 +64,16 @@ calibration = st.lists(st.floats(-20, 20, width=32), min_size=A, max_size=A).map
 
 
 @given(st.lists(st.tuples(*[st.floats(-9, 9, width=32)] * F), min_size=1, max_size=5), calibration, calibration)
-def test_no_calibration_makes_completions_likelier_than_plays(
+def test_p_complete_never_exceeds_p_play(
     network: dict[str, np.ndarray], rows: list[tuple[float]], scale: np.ndarray, shift: np.ndarray
 ) -> None:
     features = np.array(rows, np.float32)
     p = Predictor.load({**network, "scale": np.abs(scale), "shift": shift}).p(features)
     assert ((p >= 0) & (p <= 1)).all()
     assert (p[:, COMPLETE] <= p[:, PLAY]).all()
-    alone = 1 / (1 + np.exp(-(raw_logits(network, features).astype(np.float64) * np.abs(scale) + shift)))
-    expected = alone.copy()
-    expected[:, COMPLETE] = np.minimum(alone[:, COMPLETE], alone[:, PLAY])
+    independent = 1 / (1 + np.exp(-(raw_logits(network, features).astype(np.float64) * np.abs(scale) + shift)))
+    expected = independent.copy()
+    expected[:, COMPLETE] = np.minimum(independent[:, COMPLETE], independent[:, PLAY])
     np.testing.assert_allclose(p, expected, atol=1e-5)  # nothing else is changed
 
 
@@ -80,7 +82,7 @@ def test_an_estimate_that_is_not_a_number_is_refused(network: dict[str, np.ndarr
         Predictor.load(network).p(np.full((1, F), np.nan, np.float32))
 
 
-def test_a_ranker_of_other_actions_is_refused() -> None:
+def test_a_ranker_with_other_actions_is_refused() -> None:
     with pytest.raises(BundleError, match="predicts 2 actions, expected 4: play, complete"):
         Predictor.load(tensors(Ranker(F, 2, hidden=6)))
 
@@ -90,7 +92,7 @@ def test_tensors_of_another_shape_are_refused(network: dict[str, np.ndarray]) ->
         Predictor.load({**network, "mean": np.zeros(F + 1, np.float32)})
 
 
-def test_a_certain_action_has_the_utility_of_its_weight() -> None:
+def test_the_utility_of_a_certain_action_is_its_weight() -> None:
     weight = weight_vector({"dislike": -5.0, "like": 0.25, "complete": 3.0, "play": 1.0})
     assert weight.tolist() == [1.0, 3.0, 0.25, -5.0]
     np.testing.assert_array_equal(utility(np.eye(A, dtype=np.float32), weight), weight)
@@ -105,12 +107,10 @@ vectors = st.lists(st.floats(-100, 100), min_size=A, max_size=A).map(np.array)
     vectors,
     st.floats(-10, 10),
 )
-def test_utility_is_linear_in_the_weights(
-    rows: list[list[float]], one: np.ndarray, two: np.ndarray, factor: float
-) -> None:
+def test_utility_is_linear_in_the_weights(rows: list[list[float]], a: np.ndarray, b: np.ndarray, factor: float) -> None:
     p = np.array(rows, np.float32)
-    both = utility(p, one) + factor * utility(p, two)
-    np.testing.assert_allclose(utility(p, one + factor * two), both, atol=1e-9)
+    expected = utility(p, a) + factor * utility(p, b)
+    np.testing.assert_allclose(utility(p, a + factor * b), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_utility_is_linear_in_the_weights(
         ({"play": 4.0}, "divide all weights by 4"),
     ],
 )
-def test_weights_that_cannot_be_used_are_named(change: dict[str, object], fault: str) -> None:
+def test_invalid_weights_are_reported(change: dict[str, object], fault: str) -> None:
     assert weight_faults(DEFAULT_WEIGHTS) == []
-    [said] = weight_faults({**DEFAULT_WEIGHTS, **change})
-    assert fault in said
+    [message] = weight_faults({**DEFAULT_WEIGHTS, **change})
+    assert fault in message
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_an_action_without_a_weight_is_named(action: str) -> None:
-    rest = {name: weight for name, weight in DEFAULT_WEIGHTS.items() if name != action}
-    assert weight_faults(rest) == [f"no weight for {action}"]
+def test_an_action_without_a_weight_is_reported(action: str) -> None:
+    weights = {name: weight for name, weight in DEFAULT_WEIGHTS.items() if name != action}
+    assert weight_faults(weights) == [f"no weight for {action}"]

@@ -1,0 +1,119 @@
+"""The last stages of a page: constrain, solve and explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recsys.batch import Candidates
+from recsys.candidates.context import RequestContext
+from recsys.candidates.sources import SOURCES
+from recsys.distribution.layouts import screen_layout
+from recsys.domain.trace import FallbackLevel
+from recsys.domain.types import ACTIONS, F64
+from recsys.explanations import explain
+from recsys.guidance.compilation.compile import CompiledPolicy
+from recsys.guidance.receipt.receipt import write_receipt
+from recsys.guidance.solver.infeasibility import ConflictCache
+from recsys.guidance.solver.page_constraints import PageConstraints, Solution
+from recsys.guidance.solver.relaxation_cache import RelaxationCache
+from recsys.guidance.solver.solve import is_late_after, solve
+from recsys.pacing.on_page import deliveries, price_bonus, with_targets
+from recsys.page import Page, PageItem
+
+
+@dataclass(frozen=True)
+class SolvedPage:
+    """The solver's result, with the candidates and constraints that it solved for.
+
+    attention  [K]  chance that each slot is looked at
+    """
+
+    batch: Candidates
+    attention: F64
+    constraints: PageConstraints
+    solution: Solution
+
+    def relaxes_hard_control(self, policy: CompiledPolicy) -> bool:
+        """Return whether a control is relaxed whose enforcement is stricter than `preferred`."""
+        relaxed = np.flatnonzero(self.solution.relaxed).tolist()
+        return any(policy.controls[c].control.enforcement != "preferred" for c in relaxed)
+
+
+@dataclass(frozen=True)
+class PageSolver:
+    """Selects the items of a page and writes its receipt.
+
+    solve_s  time limit of one call of the solver in seconds, measured by `clock`
+    """
+
+    solve_s: float
+    clock: Callable[[], float] | None = None
+    relaxation_cache: RelaxationCache = field(default_factory=RelaxationCache)
+    conflict_cache: ConflictCache = field(default_factory=ConflictCache)
+
+    def constraints(self, context: RequestContext, policy: CompiledPolicy, batch: Candidates) -> PageConstraints:
+        """Return the constraints on a page of these candidates."""
+        query = context.query
+        constraints = policy.bounds(query, batch.row, query.slots, context.catalog.rows(query.shown))
+        return with_targets(constraints, policy, batch.row, query, context.viewer, context.prices)
+
+    def solve(
+        self, context: RequestContext, policy: CompiledPolicy, batch: Candidates, deadline_s: float | None = None
+    ) -> SolvedPage:
+        """Select the candidates with the highest utility plus bonus that meet the constraints, slot by slot."""
+        query = context.query
+        attention = screen_layout(query.placement.screen).attention(query.slots)
+        prices = price_bonus(policy, batch.row, query, context.prices)
+        batch = batch.with_columns(bonus=policy.bonus(batch.row, query) + prices)
+        constraints, value = self.constraints(context, policy, batch), batch.utility + batch.bonus
+        deadline_s = self.solve_s if deadline_s is None else deadline_s
+        solution = solve(
+            value, attention, constraints, deadline_s=deadline_s, clock=self.clock, memory=self.relaxation_cache
+        )
+        return SolvedPage(batch, attention, constraints, solution)
+
+    def page(self, context: RequestContext, policy: CompiledPolicy, solved: SolvedPage, level: FallbackLevel) -> Page:
+        """Return the page with its explanations and its receipt. Its trace is empty."""
+        query, batch, attention = context.query, solved.batch, solved.attention
+        constraints, solution = solved.constraints, solved.solution
+        late = is_late_after(2.0 * self.solve_s, self.clock)
+        causes = self.conflict_cache.of(constraints, solution.relaxed, solution.minimal_proven, late)
+        page = batch.take(solution.chosen)
+        reasons = explain(context, page)
+        items = tuple(
+            PageItem(
+                slot=k + 1,
+                row=int(page.row[k]),
+                item_id=context.catalog.ids[page.row[k]],
+                utility=float(page.utility[k]),
+                bonus=float(page.bonus[k]),
+                p=dict(zip(ACTIONS, page.p[k].tolist(), strict=True)),
+                sources=tuple(name for bit, name in enumerate(SOURCES) if page.source[k] >> bit & 1),
+                reasons=reasons[k],
+                control_ids=policy.serving(constraints, solution.chosen, k),
+            )
+            for k in range(len(page))
+        )
+        return Page(
+            items=items,
+            fallback_level=level,
+            receipt=write_receipt(policy, constraints, solution, batch, attention, context.catalog, causes),
+            trace=(),
+            features=page.features,
+            model_version=context.model.bundle.version if context.model else "none",
+            policy_version=policy.version,
+            delivered=deliveries(policy, page.row, attention, query, context.prices),
+            engagement=float(attention[: len(page)] @ page.utility),
+            unguided=float(attention[: len(page)] @ np.sort(batch.utility)[::-1][: len(page)]),
+        )
+
+
+def stopwatch(clock: Callable[[], float] | None) -> Callable[[], float]:
+    """Return a function that gives the seconds since this call; always 0 without a clock."""
+    if clock is None:
+        return lambda: 0.0
+    start = clock()
+    return lambda: clock() - start
