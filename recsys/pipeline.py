@@ -326,7 +326,7 @@ class Engine:
         batch = batch.with_columns(bonus=policy.bonus(batch.row, query) + prices)
         bounds, value = self._bounds(ask, policy, batch), batch.utility + batch.bonus
         deadline_s = self.solve_s if deadline_s is None else deadline_s
-        solution = solve(value, attention, bounds, deadline_s=deadline_s, clock=self.clock, memory=self.memory)
+        solution = solve(value, attention, bounds, deadline_s=deadline_s, clock=self.clock, cache=self.memory)
         return _SolvedPage(batch, attention, bounds, solution)
 
     def _page(self, ask: RequestContext, policy: CompiledPolicy, solved: _SolvedPage, rung: FallbackLevel) -> Page:

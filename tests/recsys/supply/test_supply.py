@@ -102,7 +102,7 @@ def exists(world: ServingSnapshot, policy: CompiledPolicy, asked: Query, rows: I
     """Whether some page of these catalogue rows keeps everything, by an integer programme."""
     bounds = policy.bounds(asked, rows, asked.slots, world.catalog.rows(asked.shown))
     answer = any_page(presolve(np.zeros(len(rows)), np.ones(asked.slots), bounds))
-    assert answer.settled
+    assert answer.proven
     return answer.page is not None
 
 
