@@ -75,7 +75,7 @@ class PagePath:
         """Solve it and note how that went."""
         gc.disable()
         began = time.thread_time()
-        solution = solve(*instance, deadline_s=DEADLINE_S, clock=time.thread_time, memory=self.memory)
+        solution = solve(*instance, deadline_s=DEADLINE_S, clock=time.thread_time, cache=self.memory)
         self.took_ms.append(1e3 * (time.thread_time() - began))
         gc.enable()
         assert (instance.bounds.violated_by(solution.chosen) == solution.relaxed).all(), "more gave way than is said"
@@ -203,7 +203,7 @@ def _exact(
     problem = presolve(*instance)
     found = solve_optimal(problem, limit_s=limit_s)
     value = None if found.page is None else float(problem.attention @ problem.value[found.page])
-    answer = found.bound, value, time.thread_time() - began, found.settled
+    answer = found.bound, value, time.thread_time() - began, found.proven
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(pickle.dumps(answer))

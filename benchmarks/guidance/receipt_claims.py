@@ -87,7 +87,7 @@ def lexicographic(value: F64, attention: F64, bounds: PageConstraints) -> I32:
     by, accepted = np.zeros(bounds.controls, np.int32), np.zeros(bounds.controls, np.bool_)
     for c in np.flatnonzero(bounds.active):
         accepted[c] = True
-        while any_page(presolve(value, attention, bounds.with_slack(by).only(accepted))).page is None:
+        while any_page(presolve(value, attention, bounds.with_slack(by).restricted_to(accepted))).page is None:
             by[c] += 1
     return by
 
@@ -128,7 +128,7 @@ def attributions(count: int) -> dict[str, Any]:
 def _decisive(instance: Instance, controls: list[int], item: int, up: bool) -> bool:
     keep = np.ones(instance.bounds.controls, np.bool_)
     keep[controls] = False
-    without = solve(instance.value, instance.attention, instance.bounds.only(keep))
+    without = solve(instance.value, instance.attention, instance.bounds.restricted_to(keep))
     return (item in without.chosen) != up
 
 

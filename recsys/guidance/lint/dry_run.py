@@ -110,7 +110,7 @@ def _try_page(
         effort="fast",
         deadline_s=PAGE_S,
         clock=known.clock,
-        memory=known.relaxations,
+        cache=known.relaxations,
     )
     late = is_late_after(2.0 * PAGE_S, known.clock)
     causes = known.causes.of(bounds, solution.relaxed, solution.minimal_proven, late)

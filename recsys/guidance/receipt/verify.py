@@ -277,7 +277,7 @@ def _causes(
     def page(c: int, less: int, others: tuple[int, ...] = ()) -> bool | None:
         keep, loose = np.zeros(bounds.controls, np.bool_), by.copy()
         keep[[c, *others]], loose[c] = True, less
-        asked = bounds.with_slack(loose).only(keep)
+        asked = bounds.with_slack(loose).restricted_to(keep)
         if not exact:
             return exists(asked)
         return any_page(presolve(np.zeros(len(bounds)), np.ones(bounds.slots), asked)).page is not None
@@ -321,7 +321,7 @@ def _optimum(
         if by[c] and receipt.controls[place].minimal_proven:
             less = by.copy()
             less[c] -= 1
-            if any_page(presolve(value, attention, bounds.with_slack(less).only(kept))).page is not None:
+            if any_page(presolve(value, attention, bounds.with_slack(less).restricted_to(kept))).page is not None:
                 yield Finding(f"controls[{place}].by", f"need not have given way by {by[c]}")
     number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
     for place, price in enumerate(receipt.price):

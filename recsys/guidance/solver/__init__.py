@@ -1,1 +1,1 @@
-"""Finds the best page under constraints, relaxing controls by priority where no page is feasible."""
+"""The page solver: finds the best page under constraints and relaxes controls by priority if no page is feasible."""

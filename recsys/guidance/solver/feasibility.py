@@ -1,4 +1,4 @@
-"""Does any page keep all bounds? Quick where one is easily found, certain where there is none."""
+"""Feasibility: find a page that satisfies all constraints, or prove that none exists."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ import numpy as np
 from recsys.domain.types import F64, I32
 from recsys.guidance.solver.kernels.dfs import DONE, depth_first
 from recsys.guidance.solver.kernels.instance import Instance, build_instance
-from recsys.guidance.solver.kernels.page_search import State, refine, start, step_size
+from recsys.guidance.solver.kernels.page_search import initial_state, refine, step_size
+from recsys.guidance.solver.kernels.search_state import State
 from recsys.guidance.solver.milp import any_page
 from recsys.guidance.solver.page_constraints import I64, PageConstraints
 from recsys.guidance.solver.presolve import ReducedProblem, presolve
 
 DEPTH_FIRST_NODES = 20_000
-"""Of the search that remembers dead ends, before HiGHS is asked."""
+"""Node limit of the depth-first search, before HiGHS is run."""
 
 HIGHS_NODES = 20_000
-"""Of HiGHS, before a question of feasibility is left open (and reported so)."""
+"""Node limit of HiGHS, before feasibility is reported as unknown."""
 
 
-_LIE: tuple[Literal["C"], Literal["W"]] = ("C", "W")  # in rows, writeable: what kernels are compiled for
+_ARRAY_FLAGS: tuple[Literal["C"], Literal["W"]] = (
+    "C",
+    "W",
+)  # C-contiguous and writeable, as the kernels are compiled for
 
 
 @dataclass(frozen=True)
 class SearchBudget:
-    """What the question may cost beyond prices, which take about a millisecond.
+    """Limits on a feasibility search beyond the pricing search, which takes about a millisecond.
 
-    depth_first, highs  nodes of the two searches; 0 = not asked
-    late                whether it is too late for anything but prices
+    depth_first, highs  node limits of the depth-first search and of HiGHS; 0 = skip
+    expired             returns whether the deadline has passed; if so, only the pricing search is run
     """
 
     depth_first: int = DEPTH_FIRST_NODES
     highs: int = HIGHS_NODES
-    late: Callable[[], bool] = lambda: False
+    expired: Callable[[], bool] = lambda: False
 
 
 UNLIMITED = SearchBudget()
@@ -44,120 +48,126 @@ UNLIMITED = SearchBudget()
 
 @dataclass(frozen=True)
 class FeasibilityResult:
-    """page [K] candidates, or None: there is none, proven if `settled`, else none was found within the effort."""
+    """A feasible page [K] of candidates, or None; `proven` is False if the search ended without an answer."""
 
     page: I32 | None
-    settled: bool
+    proven: bool
 
 
-NONE = FeasibilityResult(None, settled=False)
-"""None was looked for."""
+NOT_SEARCHED = FeasibilityResult(None, proven=False)
+"""The result if no search was run."""
 
 
 def find_feasible(
-    value: F64, attention: F64, bounds: PageConstraints, haste: SearchBudget = UNLIMITED
+    value: F64, attention: F64, constraints: PageConstraints, budget: SearchBudget = UNLIMITED
 ) -> FeasibilityResult:
-    """Some page that keeps all bounds, a good one if that is easy, or the proof that there is none; neither in haste.
+    """Find a feasible page or prove that none exists; return neither if the budget runs out.
 
-    value [N], attention [K]
+    value [N], attention [K]: the page tends to have a high value, but is not optimised
     """
-    order: I64 = np.lexsort((bounds.tie, -value))
-    page, possible = by_prices(value, attention, bounds, order, turns=((3, 8), (6, 32)))
-    if page is not None or not possible:
-        return FeasibilityResult(page, settled=True)
-    if not haste.depth_first or haste.late():
-        return FeasibilityResult(None, settled=False)
-    problem = presolve(value, attention, bounds)
-    if not problem.possible:
-        return FeasibilityResult(None, settled=True)
-    state, page = search_depth_first(problem, haste.depth_first)
+    order: I64 = np.lexsort((constraints.tie, -value))
+    page, feasible = find_by_pricing(value, attention, constraints, order, rounds=((3, 8), (6, 32)))
+    if page is not None or not feasible:
+        return FeasibilityResult(page, proven=True)
+    if not budget.depth_first or budget.expired():
+        return FeasibilityResult(None, proven=False)
+    problem = presolve(value, attention, constraints)
+    if not problem.feasible:
+        return FeasibilityResult(None, proven=True)
+    state, page = search_depth_first(problem, budget.depth_first)
     if page is not None:
-        return FeasibilityResult(problem.item[page], settled=True)
+        return FeasibilityResult(problem.item[page], proven=True)
     if state == DONE:
-        return FeasibilityResult(None, settled=True)
-    if not haste.highs:
-        return FeasibilityResult(None, settled=False)
-    if _dual_infeasible(bounds, order):
-        return FeasibilityResult(None, settled=True)
-    answer = any_page(problem, haste.highs)
+        return FeasibilityResult(None, proven=True)
+    if not budget.highs:
+        return FeasibilityResult(None, proven=False)
+    if is_infeasible_by_dual(constraints, order):
+        return FeasibilityResult(None, proven=True)
+    answer = any_page(problem, budget.highs)
     return FeasibilityResult(
-        None if answer.page is None else problem.item[answer.page], answer.settled or answer.page is not None
+        None if answer.page is None else problem.item[answer.page], answer.proven or answer.page is not None
     )
 
 
-def by_prices(
-    value: F64, attention: F64, bounds: PageConstraints, order: I64, turns: tuple[tuple[int, int], ...]
+def find_by_pricing(
+    value: F64, attention: F64, constraints: PageConstraints, order: I64, rounds: tuple[tuple[int, int], ...]
 ) -> tuple[I32 | None, bool]:
-    """A page by prices and partial pages; False where the bounds contradict each other."""
-    possible, layout = build_ordered(value, attention, bounds, order)
-    if not possible:
-        return None, False
-    state = _by_dual(layout, turns)
-    return (order[state.page].astype(np.int32) if bounds.slots and state.page[0] >= 0 else None), True
+    """Search for a page by Lagrangian pricing and beam search; the flag is False if the limits contradict each other.
 
-
-def nearly_feasible(value: F64, attention: F64, bounds: PageConstraints) -> I32 | None:
-    """A page [K] that breaks few bounds, and these by little: the assignment by the prices on them.
-
-    None for bounds that contradict each other.
+    rounds: (Polyak steps, beam width) of each round
     """
-    order: I64 = np.lexsort((bounds.tie, -value))
-    possible, layout = build_ordered(value, attention, bounds, order)
-    if not possible or not bounds.slots:
+    feasible, instance = build_ordered(value, attention, constraints, order)
+    if not feasible:
+        return None, False
+    state = _search_by_pricing(instance, rounds)
+    return (order[state.incumbent].astype(np.int32) if constraints.slots and state.incumbent[0] >= 0 else None), True
+
+
+def nearly_feasible(value: F64, attention: F64, constraints: PageConstraints) -> I32 | None:
+    """Return a page [K] with few and small violations, the assignment at the Lagrangian prices.
+
+    Returns None if the limits contradict each other.
+    """
+    order: I64 = np.lexsort((constraints.tie, -value))
+    feasible, instance = build_ordered(value, attention, constraints, order)
+    if not feasible or not constraints.slots:
         return None
-    state = _by_dual(layout, ((8, 0),))
-    items = layout.pin.copy()
-    items[layout.pin < 0] = state.polyak_level
-    page: I32 = order[state.page if state.page[0] >= 0 else items].astype(np.int32)
+    state = _search_by_pricing(instance, ((8, 0),))
+    items = instance.pin.copy()
+    items[instance.pin < 0] = state.assigned_items
+    page: I32 = order[state.incumbent if state.incumbent[0] >= 0 else items].astype(np.int32)
     return page
 
 
-def _by_dual(layout: Instance, turns: tuple[tuple[int, int], ...]) -> State:
-    """Prices and what they found, turn by turn until there is a page."""
-    slots = len(layout.pin)
-    state = start(layout, 24 + 3 * slots, most := 24 + 2 * slots, 15, 15, 0.25)
-    for steps, width in turns:
-        if state.page[0] >= 0:
+def _search_by_pricing(instance: Instance, rounds: tuple[tuple[int, int], ...]) -> State:
+    """Run rounds of pricing and beam search until there is an incumbent; return the search state."""
+    slots = len(instance.pin)
+    state = initial_state(instance, 24 + 3 * slots, working_set_size := 24 + 2 * slots, 15, 15, 0.25)
+    for steps, width in rounds:
+        if state.incumbent[0] >= 0:
             break
-        refine(layout, state, step_size(layout, 0.25), most, steps, width, 1, 0, False)
+        refine(instance, state, step_size(instance, 0.25), working_set_size, steps, width, 1, 0, False)
     return state
 
 
-def build_ordered(value: F64, attention: F64, bounds: PageConstraints, order: I64) -> tuple[bool, Instance]:
-    """`lay_out` of bounds, whatever way their arrays lie in memory: kernels are compiled for one way only."""
-    b = bounds
+def build_ordered(value: F64, attention: F64, constraints: PageConstraints, order: I64) -> tuple[bool, Instance]:
+    """Build the instance from constraints, converting arrays to the one memory layout that kernels are compiled for."""
+    b = constraints
     numbers = (b.lower, b.upper, b.row_control, b.code, b.at_most, b.within, b.before, b.space_control, b.pin_item)
     lower, upper, row_control, code, at_most, within, before, space_control, pin_item = (
-        np.require(part, np.int32, _LIE) for part in numbers
+        np.require(part, np.int32, _ARRAY_FLAGS) for part in numbers
     )
     return build_instance(
-        np.require(value, np.float64, _LIE), np.require(attention, np.float64, _LIE), np.require(order, np.int64, _LIE),
-        np.require(b.member, np.bool_, _LIE), lower, upper, row_control, code, at_most, within, before, space_control,
-        pin_item, np.require(b.pin_slot, np.int32, _LIE),
+        np.require(value, np.float64, _ARRAY_FLAGS),
+        np.require(attention, np.float64, _ARRAY_FLAGS),
+        np.require(order, np.int64, _ARRAY_FLAGS),
+        np.require(b.member, np.bool_, _ARRAY_FLAGS),
+        lower, upper, row_control, code, at_most, within, before, space_control, pin_item,
+        np.require(b.pin_slot, np.int32, _ARRAY_FLAGS),
     )  # fmt: skip
 
 
 def search_depth_first(problem: ReducedProblem, nodes: int = DEPTH_FIRST_NODES) -> tuple[int, I32 | None]:
-    """The search that remembers dead ends: whether it was complete, and a page of the problem's items."""
-    family = np.arange(len(problem.twin), dtype=np.int32)
-    for i, twin in enumerate(problem.twin):
+    """Run the depth-first search with nogoods; return its status and a page [K] of the problem's items, or None."""
+    family = np.arange(len(problem.duplicate_of), dtype=np.int32)
+    for i, twin in enumerate(problem.duplicate_of):
         if twin >= 0:
             family[i] = family[twin]
     size = np.bincount(family, minlength=len(family)).astype(np.int32)
     page = np.full(len(problem.attention), -1, np.int32)
     if not len(page):
-        return DONE, page if problem.possible else None
-    state, found = depth_first(
-        problem.member, problem.lower, problem.upper, problem.run_most, problem.run_within, problem.pin, problem.twin,
-        family, size, page, nodes,
+        return DONE, page if problem.feasible else None
+    status, is_found = depth_first(
+        problem.member, problem.lower, problem.upper, problem.window_limit, problem.window_length, problem.pin,
+        problem.duplicate_of, family, size, page, nodes,
     )  # fmt: skip
-    return state, page if found else None
+    return status, page if is_found else None
 
 
-def _dual_infeasible(bounds: PageConstraints, order: I64) -> bool:
-    """Whether prices alone prove that there is no page: with all values 0, a bound below 0."""
+def is_infeasible_by_dual(constraints: PageConstraints, order: I64) -> bool:
+    """Return whether pricing proves infeasibility: with all values 0, a dual bound below 0."""
     n = len(order)
-    _, layout = build_ordered(np.zeros(n), np.ones(bounds.slots), bounds, order)
-    state = start(layout, n, n, 10, 0, 1e6)  # values of 0 have no size: the stride is 1e6 x its least, 1
-    refine(layout, state, 1.0, n, 60, 0, 0, 0, False)
-    return bool(state.page[0] < 0 and state.known[1] < -1e-6)
+    _, instance = build_ordered(np.zeros(n), np.ones(constraints.slots), constraints, order)
+    state = initial_state(instance, n, n, 10, 0, 1e6)  # for values of 0 this gives a step length of 1
+    refine(instance, state, 1.0, n, 60, 0, 0, 0, False)
+    return bool(state.incumbent[0] < 0 and state.bounds[1] < -1e-6)

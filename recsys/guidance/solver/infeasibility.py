@@ -1,8 +1,8 @@
-"""Why a control gave way: for want of candidates or slots, or since more important controls leave no room, and which.
+"""Explains each relaxed control: too few candidates or slots, or a conflict with named more important controls.
 
-A cause is a proof in small: no page keeps the controls it names, as far as this page keeps them, and lets this one give
-way less. It is found by asking whether pages exist under fewer controls, with bounded effort: where that is not enough,
-more controls are named than are needed, or none, and the cause says so.
+The explanation is a proof: no page satisfies the named controls, as far as this page satisfies them, and needs less
+relaxation of this control. It is found by feasibility queries on subsets of the controls, with bounded effort. If the
+effort is exceeded, the conflict set may be larger than necessary or missing, and says so.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recsys.domain.types import I32, Bool
-from recsys.guidance.solver.feasibility import _dual_infeasible, by_prices, search_depth_first
+from recsys.guidance.solver.feasibility import find_by_pricing, is_infeasible_by_dual, search_depth_first
 from recsys.guidance.solver.kernels.dfs import DONE
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.presolve import ReducedProblem, presolve
 from recsys.guidance.solver.relaxation_cache import cache_key
 
-QUESTIONS = 40
-"""Asked for one page at most."""
+MAX_QUERIES = 40
+"""Maximum number of feasibility queries per page."""
 
-FIRST, MORE = 300, 1000
-"""Partial pages looked at for one question, before and after prices were asked: some milliseconds."""
+FIRST_NODES, RETRY_NODES = 300, 1000
+"""Node limits of the depth-first search for one query, before and after pricing: a few milliseconds."""
 
 
 @dataclass(frozen=True)
 class ConflictSet:
-    """Why one control gave way.
+    """Why one control was relaxed: its conflict set, comparable to an irreducible infeasible subsystem (IIS).
 
-    alone      by how many slots it gives way even where no other control is in force
-    controls   numbers of the more important controls that, as far as they are kept, leave it no room for one slot less
-    narrowed   each of these is needed for that
+    violated_alone_by  slots by which the control must be relaxed even if no other control is in force
+    controls           more important controls that, as far as they are satisfied, rule out one slot less of
+                       relaxation
+    irreducible        each of these controls is necessary for the conflict
     """
 
     violated_alone_by: int = 0
@@ -40,95 +41,100 @@ class ConflictSet:
     irreducible: bool = False
 
     @property
-    def known(self) -> bool:
-        """Whether it is proven that the control could not have given way less."""
+    def proven(self) -> bool:
+        """Whether it is proven that the control could not have been relaxed less."""
         return self.violated_alone_by > 0 or bool(self.controls)
 
 
 Causes = dict[int, ConflictSet]
-"""Cause by the number of the control that gave way."""
+"""Conflict set by the number of the relaxed control."""
 
 
 @dataclass
 class _Oracle:
-    """Asks whether pages exist: True, False (proven), None where the effort did not tell."""
+    """Answers feasibility queries: True, False (proven), or None if the effort was not enough."""
 
-    bounds: PageConstraints
-    by: I32
-    late: Callable[[], bool]
-    left: int = QUESTIONS
+    constraints: PageConstraints
+    slack: I32
+    expired: Callable[[], bool]
+    queries_left: int = MAX_QUERIES
 
-    def page(self, c: int, by: int, others: tuple[int, ...] = ()) -> bool | None:
-        """Under control c giving way by so much, and others as far as they are kept."""
-        if self.left <= 0 or self.late():
-            self.left = 0  # what is found out late is not found out
+    def is_feasible(self, c: int, slack: int, controls: tuple[int, ...] = ()) -> bool | None:
+        """Return whether a page exists with control c relaxed by `slack` and `controls` relaxed as on this page."""
+        if self.queries_left <= 0 or self.expired():
+            self.queries_left = 0  # no further queries after the deadline
             return None
-        self.left -= 1
-        keep = np.zeros(self.bounds.controls, np.bool_)
-        keep[[c, *others]] = True
-        less = self.by.copy()
-        less[c] = by
-        return exists(self.bounds.with_slack(less).only(keep))
+        self.queries_left -= 1
+        mask = np.zeros(self.constraints.controls, np.bool_)
+        mask[[c, *controls]] = True
+        trial = self.slack.copy()
+        trial[c] = slack
+        return exists(self.constraints.with_slack(trial).restricted_to(mask))
 
 
-def exists(bounds: PageConstraints) -> bool | None:
-    """Whether any page keeps the bounds; None where a bounded effort does not tell."""
-    value, attention = np.zeros(len(bounds)), np.ones(bounds.slots)
-    problem = presolve(value, attention, bounds)
-    if not problem.possible or not bounds.slots:
-        return problem.possible
-    if (told := _searched(problem, FIRST)) is not None:
-        return told
-    order = np.argsort(bounds.tie)
-    page, possible = by_prices(value, attention, bounds, order, turns=((3, 8),))
-    if page is not None or not possible:
-        return possible
-    return False if _dual_infeasible(bounds, order) else _searched(problem, MORE)
+def exists(constraints: PageConstraints) -> bool | None:
+    """Return whether any page satisfies the constraints; None if a bounded effort does not decide it."""
+    value, attention = np.zeros(len(constraints)), np.ones(constraints.slots)
+    problem = presolve(value, attention, constraints)
+    if not problem.feasible or not constraints.slots:
+        return problem.feasible
+    if (feasible := _search(problem, FIRST_NODES)) is not None:
+        return feasible
+    order = np.argsort(constraints.tie)
+    page, consistent = find_by_pricing(value, attention, constraints, order, rounds=((3, 8),))
+    if page is not None or not consistent:
+        return consistent
+    return False if is_infeasible_by_dual(constraints, order) else _search(problem, RETRY_NODES)
 
 
-def _searched(problem: ReducedProblem, nodes: int) -> bool | None:
-    done, page = search_depth_first(problem, nodes)
-    return True if page is not None else False if done == DONE else None
+def _search(problem: ReducedProblem, nodes: int) -> bool | None:
+    """Return whether the depth-first search finds a page; None if it reaches the node limit."""
+    status, page = search_depth_first(problem, nodes)
+    return True if page is not None else False if status == DONE else None
 
 
-def _never() -> bool:
+def _no_deadline() -> bool:
+    """Return False: the deadline never expires."""
     return False
 
 
-def explain(bounds: PageConstraints, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
-    """The cause of each control that gave way.
+def explain(
+    constraints: PageConstraints, slack: I32, minimal_proven: Bool, expired: Callable[[], bool] = _no_deadline
+) -> Causes:
+    """Return the conflict set of each relaxed control.
 
-    by       [C]  slots that each control gave way
-    settled  [C]  where it is known that less was not possible
-    late          whether it is too late to find out more
+    slack           [C]  slots by which each control was relaxed
+    minimal_proven  [C]  whether the slack is proven to be minimal
+    expired              returns whether the deadline has passed
     """
-    asker = _Oracle(bounds, by, late)
-    gave_way = np.setdiff1d(np.flatnonzero(by > 0), bounds.block_control)  # whom blocks serve, their items tell
-    return {c: _cause(asker, c, int(by[c]), bool(settled[c])) for c in gave_way.tolist()}
+    oracle = _Oracle(constraints, slack, expired)
+    relaxed = np.setdiff1d(np.flatnonzero(slack > 0), constraints.block_control)  # blocks are explained by their items
+    return {c: _conflict_set(oracle, c, int(slack[c]), bool(minimal_proven[c])) for c in relaxed.tolist()}
 
 
-def _cause(asker: _Oracle, c: int, by: int, settled: bool) -> ConflictSet:
-    one_less = asker.page(c, by - 1)
-    if one_less is False:
-        return ConflictSet(violated_alone_by=by, irreducible=True)
-    alone = _smallest(by - 1, lambda less: asker.page(c, less))
-    above = tuple(np.flatnonzero(asker.bounds.active[:c]).tolist())
-    if not settled and asker.page(c, by - 1, above) is not False:
+def _conflict_set(oracle: _Oracle, c: int, slack: int, minimal_proven: bool) -> ConflictSet:
+    """Return the conflict set of control c."""
+    tighter = oracle.is_feasible(c, slack - 1)
+    if tighter is False:
+        return ConflictSet(violated_alone_by=slack, irreducible=True)
+    alone = _minimum_slack(slack - 1, lambda trial: oracle.is_feasible(c, trial))
+    above = tuple(np.flatnonzero(oracle.constraints.active[:c]).tolist())
+    if not minimal_proven and oracle.is_feasible(c, slack - 1, above) is not False:
         return ConflictSet(alone)
     if not above:
-        return ConflictSet(alone) if one_less else ConflictSet(violated_alone_by=by, irreducible=True)
-    controls, narrowed = _minimal_conflict(above, lambda others: asker.page(c, by - 1, others))
-    return ConflictSet(alone, controls, narrowed)
+        return ConflictSet(alone) if tighter else ConflictSet(violated_alone_by=slack, irreducible=True)
+    controls, irreducible = _minimal_conflict(above, lambda subset: oracle.is_feasible(c, slack - 1, subset))
+    return ConflictSet(alone, controls, irreducible)
 
 
-def _smallest(most: int, page: Callable[[int], bool | None]) -> int:
-    """The least number up to `most` for which a page is not disproven; 0 first, since that is the rule."""
-    if most <= 0 or page(0) is not False:
+def _minimum_slack(upper: int, is_feasible: Callable[[int], bool | None]) -> int:
+    """Return the smallest slack up to `upper` that is not proven infeasible; tries 0 first, the usual result."""
+    if upper <= 0 or is_feasible(0) is not False:
         return 0
-    low, high = 1, most
+    low, high = 1, upper
     while low < high:
         middle = (low + high) // 2
-        if page(middle) is False:
+        if is_feasible(middle) is False:
             low = middle + 1
         else:
             high = middle
@@ -136,48 +142,51 @@ def _smallest(most: int, page: Callable[[int], bool | None]) -> int:
 
 
 def _minimal_conflict(
-    above: tuple[int, ...], page: Callable[[tuple[int, ...]], bool | None]
+    candidates: tuple[int, ...], is_feasible: Callable[[tuple[int, ...]], bool | None]
 ) -> tuple[tuple[int, ...], bool]:
-    """Of controls that together leave no room, some that do and each of which is needed; False: more than are needed.
+    """Reduce conflicting candidates to an irreducible conflict; the flag is False if it may be reducible.
 
-    The last one needed is the one with which the first so many leave no room any more; then, beside it, the one before.
+    Bisects for the last control necessary, the one that completes a conflict when controls are added in order, and
+    repeats with the controls before it.
     """
-    named: tuple[int, ...] = ()
-    sure = True
+    conflict: tuple[int, ...] = ()
+    irreducible = True
     while True:
-        told = page(named)
-        sure &= told is not None
-        if told is False or not above:
-            return tuple(sorted(named)), sure
-        low, high = 1, len(above)
+        feasible = is_feasible(conflict)
+        irreducible &= feasible is not None
+        if feasible is False or not candidates:
+            return tuple(sorted(conflict)), irreducible
+        low, high = 1, len(candidates)
         while low < high:
             middle = (low + high) // 2
-            told = page((*above[:middle], *named))
-            sure &= told is not None
-            low, high = (low, middle) if told is False else (middle + 1, high)
-        named, above = (*named, above[low - 1]), above[: low - 1]
+            feasible = is_feasible((*candidates[:middle], *conflict))
+            irreducible &= feasible is not None
+            low, high = (low, middle) if feasible is False else (middle + 1, high)
+        conflict, candidates = (*conflict, candidates[low - 1]), candidates[: low - 1]
 
 
 @dataclass
 class ConflictCache:
-    """Causes found before: the same limits and supply have the same causes. Safe to share between threads."""
+    """A bounded cache of conflict sets, keyed by limits and supply. Safe to share between threads."""
 
-    most: int = 4096
-    _known: dict[bytes, Causes] = field(default_factory=dict)
+    max_entries: int = 4096
+    _entries: dict[bytes, Causes] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
-    def of(self, bounds: PageConstraints, by: I32, settled: Bool, late: Callable[[], bool] = _never) -> Causes:
-        """As `causes_of`, from memory where it is there; what was found in haste is not remembered."""
-        if not by.any():
+    def of(
+        self, constraints: PageConstraints, slack: I32, minimal_proven: Bool, expired: Callable[[], bool] = _no_deadline
+    ) -> Causes:
+        """Return the conflict sets as `explain` does, cached; results of an expired search are not stored."""
+        if not slack.any():
             return {}
-        key = cache_key(bounds) + by.tobytes() + settled.tobytes()
-        known = self._known.get(key)
-        if known is None:
-            known = explain(bounds, by, settled, late)
-            if not late():
-                if len(self._known) >= self.most:
-                    self._known = {}
-                self._known[key] = known
-        return known
+        key = cache_key(constraints) + slack.tobytes() + minimal_proven.tobytes()
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = explain(constraints, slack, minimal_proven, expired)
+            if not expired():
+                if len(self._entries) >= self.max_entries:
+                    self._entries = {}
+                self._entries[key] = entry
+        return entry

@@ -1,6 +1,6 @@
-"""The slow, sure road: the page as an integer programme for HiGHS. It settles what the search leaves open, and audits.
+"""The page as a mixed-integer program, solved by HiGHS. Used when the search is inconclusive, and for audits.
 
-Without a limit on time HiGHS is deterministic; effort is counted in nodes, not in seconds.
+The effort limit is a number of nodes; without a time limit HiGHS is deterministic.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds as Box  # type: ignore[import-untyped]
+from scipy.optimize import Bounds as VariableBounds  # type: ignore[import-untyped]
 from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import coo_array  # type: ignore[import-untyped]
 
@@ -20,65 +20,65 @@ _INFEASIBLE = 2  # status of scipy.optimize.milp
 
 @dataclass(frozen=True)
 class MilpResult:
-    """page [K] items of the problem, or None; `bound` no page is worth more (-inf: there is none); settled = proven."""
+    """page [K] of the problem's items, or None; dual bound (-inf = infeasible); whether the result is proven."""
 
     page: I32 | None
     bound: float
-    settled: bool
+    proven: bool
 
 
 def solve_optimal(problem: ReducedProblem, nodes: int | None = None, limit_s: float | None = None) -> MilpResult:
-    """The best page, or the proof that there is none; `nodes` or, for benchmarks, seconds limit the effort."""
+    """Return the best page or prove that none exists. `nodes` or, for benchmarks, `limit_s` limit the effort."""
     return _milp(problem, np.outer(problem.value, problem.attention), nodes, limit_s)
 
 
 def any_page(problem: ReducedProblem, nodes: int | None = None) -> MilpResult:
-    """Some page, or the proof that there is none."""
+    """Return any feasible page or prove that none exists."""
     return _milp(problem, np.zeros((len(problem.value), len(problem.attention))), nodes)
 
 
-def _milp(problem: ReducedProblem, worth: F64, nodes: int | None, limit_s: float | None = None) -> MilpResult:
-    """Maximise sum worth[i, k] x[i, k] over binary x, one item a slot, one slot an item, within all limits."""
-    if not problem.possible:
+def _milp(problem: ReducedProblem, objective: F64, nodes: int | None, limit_s: float | None = None) -> MilpResult:
+    """Maximise sum objective[i, k] x[i, k] over binary x, with one item per slot and at most one slot per item."""
+    if not problem.feasible:
         return MilpResult(None, -np.inf, True)
-    items, slots = worth.shape
+    items, slots = objective.shape
     if not slots:
         return MilpResult(np.zeros(0, np.int32), 0.0, True)
-    matrix, least, most = _rows(problem)
-    top = np.ones((items, slots))
-    floor = np.zeros((items, slots))
+    matrix, lower, upper = _rows(problem)
+    variable_upper = np.ones((items, slots))
+    variable_lower = np.zeros((items, slots))
     for k in np.flatnonzero(problem.pin >= 0):
-        floor[problem.pin[k], k] = 1.0
+        variable_lower[problem.pin[k], k] = 1.0
     options: dict[str, float | int] = {"mip_rel_gap": 0.0}
     if nodes is not None:
         options["node_limit"] = nodes
     if limit_s is not None:
         options["time_limit"] = limit_s
-    found = milp(
-        -worth.ravel(),
+    result = milp(
+        -objective.ravel(),
         integrality=np.ones(items * slots),
-        bounds=Box(floor.ravel(), top.ravel()),
-        constraints=LinearConstraint(matrix, least, most),
+        bounds=VariableBounds(variable_lower.ravel(), variable_upper.ravel()),
+        constraints=LinearConstraint(matrix, lower, upper),
         options=options,
     )
-    if found.x is None:
-        return MilpResult(None, -np.inf if found.status == _INFEASIBLE else np.inf, found.status == _INFEASIBLE)
-    page = found.x.reshape(items, slots).argmax(axis=0).astype(np.int32)
-    bound = -found.mip_dual_bound if found.mip_dual_bound is not None else np.inf
-    return MilpResult(page, float(bound), found.status == 0)
+    if result.x is None:
+        return MilpResult(None, -np.inf if result.status == _INFEASIBLE else np.inf, result.status == _INFEASIBLE)
+    page = result.x.reshape(items, slots).argmax(axis=0).astype(np.int32)
+    bound = -result.mip_dual_bound if result.mip_dual_bound is not None else np.inf
+    return MilpResult(page, float(bound), result.status == 0)
 
 
 def _rows(problem: ReducedProblem) -> tuple[coo_array, F64, F64]:
-    """Constraint matrix over x[i, k] flattened, with the least and the most of each row."""
+    """Return the constraint matrix over the flattened x[i, k], and the lower and upper limit of each row."""
     items, slots = len(problem.value), len(problem.attention)
-    across: list[I32] = []
-    least: list[float] = []
-    most: list[float] = []
+    row_columns: list[I32] = []
+    lower: list[float] = []
+    upper: list[float] = []
 
-    def row(columns: I32, at_least: float, at_most: float) -> None:
-        across.append(columns)
-        least.append(at_least)
-        most.append(at_most)
+    def row(columns: I32, minimum: float, maximum: float) -> None:
+        row_columns.append(columns)
+        lower.append(minimum)
+        upper.append(maximum)
 
     number = np.arange(items * slots, dtype=np.int32).reshape(items, slots)
     for k in range(slots):
@@ -91,10 +91,10 @@ def _rows(problem: ReducedProblem) -> tuple[coo_array, F64, F64]:
             low, high = problem.lower[g, k], problem.upper[g, k]
             if low > 0 or high < min(k + 1, len(columns)):
                 row(columns[:, : k + 1].ravel(), low, high)
-        width = int(problem.run_within[g])
+        width = int(problem.window_length[g])
         for start in range(slots - width + 1 if width > 1 else 0):
-            row(columns[:, start : start + width].ravel(), 0, problem.run_most[g])
-    place = np.repeat(np.arange(len(across)), [len(columns) for columns in across])
-    ones = np.ones(len(place))
-    matrix = coo_array((ones, (place, np.concatenate(across))), shape=(len(across), items * slots))
-    return matrix, np.array(least), np.array(most)
+            row(columns[:, start : start + width].ravel(), 0, problem.window_limit[g])
+    row_index = np.repeat(np.arange(len(row_columns)), [len(columns) for columns in row_columns])
+    ones = np.ones(len(row_index))
+    matrix = coo_array((ones, (row_index, np.concatenate(row_columns))), shape=(len(row_columns), items * slots))
+    return matrix, np.array(lower), np.array(upper)

@@ -1,8 +1,9 @@
-"""Bounds reduced to what a search needs: fewer items, tighter limits, one kind of row.
+"""Presolve: reduce page constraints to fewer items, tighter limits and a single kind of row.
 
-Three sound reductions. *Signature dominance*: items with the same memberships are interchangeable, so only the best K
-of each signature can matter. *Closure*: a count rises by at most one a slot, so a floor of 3 at slot 5 is one of 2 at
-slot 4; pinned slots tighten further. *Silence*: rows that no page can break are left out.
+Three reductions preserve feasibility and the optimal value. *Signature dominance*: items with the same memberships are
+interchangeable, so only the best K of each signature are kept. *Closure*: a count grows by at most one per slot, so a
+minimum of 3 at slot 5 implies a minimum of 2 at slot 4; pins tighten limits further. *Redundancy*: rows that no page
+can violate are dropped.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from recsys.guidance.solver.page_constraints import PageConstraints
 
 @dataclass(frozen=True)
 class ReducedProblem:
-    """n items in order of value (ties by `Bounds.tie`), K slots, G groups of items.
+    """A presolved problem: n items by descending value (ties by `PageConstraints.tie`), K slots, G groups of items.
 
-    item      [n]     candidate that the item is
-    value     [n]     play equivalents, falling
-    attention [K]
+    item      [n]     candidate of the item
+    value     [n]     play equivalents, descending
+    attention [K]     weight of each slot
     member    [G, n]  bool
-    lower, upper [G, K]  limits of members in the first k + 1 slots
-    run_most, run_within [G]  at most so many members in so many neighbouring slots; run_within 1 = no such limit
-    owner     [G]     control that the group serves
-    pin       [K]     item that must stand in the slot, -1 = any
-    twin      [n]     the next better item with the same signature, -1 = none
-    possible          False: limits contradict each other, no page exists
+    lower, upper [G, K]  limits on the number of members in the first k + 1 slots
+    window_limit, window_length [G]  at most `window_limit` members in `window_length` consecutive slots; length 1
+                      means no such limit
+    owner     [G]     control that owns the group
+    pin       [K]     item pinned to the slot, -1 = none
+    duplicate_of [n]  next better item with the same signature, -1 = none
+    feasible          False: the limits contradict each other, so no page exists
     """
 
     item: I32
@@ -37,120 +39,135 @@ class ReducedProblem:
     member: Bool
     lower: I32
     upper: I32
-    run_most: I32
-    run_within: I32
+    window_limit: I32
+    window_length: I32
     owner: I32
     pin: I32
-    twin: I32
-    possible: bool
+    duplicate_of: I32
+    feasible: bool
 
 
-def presolve(value: F64, attention: F64, bounds: PageConstraints) -> ReducedProblem:
-    """The same question with all that cannot matter taken out; same best pages, same feasibility.
+def presolve(value: F64, attention: F64, constraints: PageConstraints) -> ReducedProblem:
+    """Return an equivalent problem without redundant items and rows.
 
-    value [N], attention [K]: K = `bounds.slots`.
+    value [N], attention [K] with K = `constraints.slots`
     """
-    order = np.lexsort((bounds.tie, -value)).astype(np.int32)
-    member, lower, upper, most, within, owner = _groups(bounds)
-    place = np.empty(len(order), np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
-    pin, possible = _pins(bounds, place)
+    order = np.lexsort((constraints.tie, -value)).astype(np.int32)
+    member, lower, upper, window_limit, window_length, owner = _groups(constraints)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    pin, feasible = _pins_by_slot(constraints, rank)
     member = member[:, order]
-    keep, twin = _signatures(member, pin, bounds.slots)
+    keep, duplicate_of = _signatures(member, pin, constraints.slots)
     renumber = np.cumsum(keep, dtype=np.int32) - 1
     pin = np.where(pin >= 0, renumber[pin], -1).astype(np.int32)
-    twin = np.where(twin >= 0, renumber[twin], -1)[keep].astype(np.int32)
+    duplicate_of = np.where(duplicate_of >= 0, renumber[duplicate_of], -1)[keep].astype(np.int32)
     member, order = np.ascontiguousarray(member[:, keep]), order[keep]
-    if possible:
+    if feasible:
         lower, upper = tighten_bounds(lower, upper, member, pin)
-        possible = bool((lower <= upper).all() and (lower.max(axis=1, initial=0) <= member.sum(axis=1)).all())
+        feasible = bool((lower <= upper).all() and (lower.max(axis=1, initial=0) <= member.sum(axis=1)).all())
     return ReducedProblem(
-        order, value[order], attention, member, lower, upper, most, within, owner, pin, twin, possible
+        order,
+        value[order],
+        attention,
+        member,
+        lower,
+        upper,
+        window_limit,
+        window_length,
+        owner,
+        pin,
+        duplicate_of,
+        feasible,
     )
 
 
-def _groups(bounds: PageConstraints) -> tuple[Bool, I32, I32, I32, I32, I32]:
-    """Rows and crowded values of spacings as groups, without those that no page can break."""
-    k, slots = bounds.slots, np.arange(1, bounds.slots + 1)
-    size = bounds.member.sum(axis=1)
+def _groups(constraints: PageConstraints) -> tuple[Bool, I32, I32, I32, I32, I32]:
+    """Return count rows and restricted spacing values as groups, without those that no page can violate."""
+    k, slots = constraints.slots, np.arange(1, constraints.slots + 1)
+    size = constraints.member.sum(axis=1)
     reach = np.minimum(slots[None, :], size[:, None])
-    speaks = ((bounds.lower > 0) | (bounds.upper < reach)).any(axis=1)
-    member, lower, upper = [bounds.member[speaks]], [bounds.lower[speaks]], [bounds.upper[speaks]]
-    owner = [bounds.row_control[speaks]]
-    most, within = [np.zeros(int(speaks.sum()), np.int32)], [np.ones(int(speaks.sum()), np.int32)]
-    for s in range(len(bounds.at_most)):
-        code, limit, width = bounds.code[s], int(bounds.at_most[s]), int(bounds.within[s])
-        seam = bounds.before[s][len(bounds.before[s]) - (width - 1) :]
+    restricts = ((constraints.lower > 0) | (constraints.upper < reach)).any(axis=1)
+    member, lower, upper = (
+        [constraints.member[restricts]],
+        [constraints.lower[restricts]],
+        [constraints.upper[restricts]],
+    )
+    owner = [constraints.row_control[restricts]]
+    window_limit, window_length = [np.zeros(int(restricts.sum()), np.int32)], [np.ones(int(restricts.sum()), np.int32)]
+    for s in range(len(constraints.at_most)):
+        code, limit, width = constraints.code[s], int(constraints.at_most[s]), int(constraints.within[s])
+        history = constraints.before[s][len(constraints.before[s]) - (width - 1) :]
         values, counts = np.unique(code[code >= 0], return_counts=True)
-        for one, count in zip(values, counts, strict=True):
-            if count + int((seam == one).sum()) <= limit or limit >= width:
+        for value, count in zip(values, counts, strict=True):
+            if count + int((history == value).sum()) <= limit or limit >= width:
                 continue
-            most_so_far = slots.astype(np.int32)
-            for end in range(min(width - 1, k)):  # windows that begin before the page
-                most_so_far[end] = min(end + 1, max(0, limit - int((seam[end:] == one).sum())))
-            member.append((code == one)[None, :])
+            cumulative_limit = slots.astype(np.int32)
+            for end in range(min(width - 1, k)):  # windows that start before the page
+                cumulative_limit[end] = min(end + 1, max(0, limit - int((history[end:] == value).sum())))
+            member.append((code == value)[None, :])
             lower.append(np.zeros((1, k), np.int32))
-            upper.append(most_so_far[None, :])
-            most.append(np.array([limit], np.int32))
-            within.append(np.array([width], np.int32))
-            owner.append(bounds.space_control[s : s + 1])
+            upper.append(cumulative_limit[None, :])
+            window_limit.append(np.array([limit], np.int32))
+            window_length.append(np.array([width], np.int32))
+            owner.append(constraints.space_control[s : s + 1])
     return (
         np.concatenate(member),
         np.concatenate(lower),
         np.concatenate(upper),
-        np.concatenate(most),
-        np.concatenate(within),
+        np.concatenate(window_limit),
+        np.concatenate(window_length),
         np.concatenate(owner),
     )
 
 
-def _pins(bounds: PageConstraints, place: I32) -> tuple[I32, bool]:
-    """[K] pinned item per slot; whether the pins can all stand."""
-    pin = np.full(bounds.slots, -1, np.int32)
-    possible = True
-    for item, slot in zip(bounds.pin_item.tolist(), bounds.pin_slot.tolist(), strict=True):
-        if item < 0 or slot >= bounds.slots:
-            possible = False
+def _pins_by_slot(constraints: PageConstraints, rank: I32) -> tuple[I32, bool]:
+    """Return the pinned item of each slot [K], and whether all pins can be satisfied together."""
+    pin = np.full(constraints.slots, -1, np.int32)
+    feasible = True
+    for item, slot in zip(constraints.pin_item.tolist(), constraints.pin_slot.tolist(), strict=True):
+        if item < 0 or slot >= constraints.slots:
+            feasible = False
             continue
-        wanted = place[item]
-        possible &= pin[slot] in (-1, wanted) and not (pin[np.arange(len(pin)) != slot] == wanted).any()
-        pin[slot] = wanted
-    return pin, bool(possible)
+        index = rank[item]
+        feasible &= pin[slot] in (-1, index) and not (pin[np.arange(len(pin)) != slot] == index).any()
+        pin[slot] = index
+    return pin, bool(feasible)
 
 
 def _signatures(member: Bool, pin: I32, slots: int) -> tuple[Bool, I32]:
-    """[N] which items to keep, and each one's next better twin. Pinned items are like no other."""
-    keep, twin = np.ones(member.shape[1], np.bool_), np.full(member.shape[1], -1, np.int32)
+    """Return which items to keep [N], and the next better duplicate of each. Pinned items have no duplicates."""
+    keep, duplicate_of = np.ones(member.shape[1], np.bool_), np.full(member.shape[1], -1, np.int32)
     packed = np.packbits(member, axis=0).T.copy()
     width, raw = packed.shape[1], packed.tobytes()
     pinned = set(pin[pin >= 0].tolist())
     last: dict[bytes, int] = {}
-    taken: dict[bytes, int] = {}
+    counts: dict[bytes, int] = {}
     for i in range(member.shape[1]):
         if i in pinned:
             continue
         signature = raw[i * width : (i + 1) * width]
-        count = taken.get(signature, 0)
+        count = counts.get(signature, 0)
         if count == slots:
             keep[i] = False
             continue
-        twin[i] = last.get(signature, -1)
-        taken[signature], last[signature] = count + 1, i
-    return keep, twin
+        duplicate_of[i] = last.get(signature, -1)
+        counts[signature], last[signature] = count + 1, i
+    return keep, duplicate_of
 
 
 def tighten_bounds(lower: I32, upper: I32, member: Bool, pin: I32) -> tuple[I32, I32]:
-    """The tightest limits that say the same, given that a slot adds one member or none, and pins."""
+    """Return the tightest equivalent limits, given the pins and at most one new member per slot."""
     groups, slots = lower.shape
-    least, most = np.zeros((groups, slots), np.int32), np.ones((groups, slots), np.int32)
+    added_min, added_max = np.zeros((groups, slots), np.int32), np.ones((groups, slots), np.int32)
     for k in np.flatnonzero(pin >= 0).tolist():
-        least[:, k] = most[:, k] = member[:, pin[k]]
+        added_min[:, k] = added_max[:, k] = member[:, pin[k]]
     lower, upper = np.maximum(lower, 0), upper.copy()
     for k in range(slots):
-        before = slice(max(k - 1, 0), k)  # nothing stands before the first slot
-        lower[:, k] = np.maximum(lower[:, k], least[:, k] + lower[:, before].sum(axis=1))
-        upper[:, k] = np.minimum(upper[:, k], most[:, k] + upper[:, before].sum(axis=1))
+        previous = slice(max(k - 1, 0), k)  # empty before the first slot
+        lower[:, k] = np.maximum(lower[:, k], added_min[:, k] + lower[:, previous].sum(axis=1))
+        upper[:, k] = np.minimum(upper[:, k], added_max[:, k] + upper[:, previous].sum(axis=1))
     for k in range(slots - 2, -1, -1):
-        lower[:, k] = np.maximum(lower[:, k], lower[:, k + 1] - most[:, k + 1])
-        upper[:, k] = np.minimum(upper[:, k], upper[:, k + 1] - least[:, k + 1])
+        lower[:, k] = np.maximum(lower[:, k], lower[:, k + 1] - added_max[:, k + 1])
+        upper[:, k] = np.minimum(upper[:, k], upper[:, k + 1] - added_min[:, k + 1])
     return lower, upper

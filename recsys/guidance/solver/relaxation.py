@@ -1,4 +1,4 @@
-"""Who gives way where no page keeps everything: lexicographically, each control by as little as can be found out."""
+"""Lexicographic relaxation: if no page is feasible, relax each control in turn by as little as possible."""
 
 from __future__ import annotations
 
@@ -14,102 +14,115 @@ from recsys.guidance.solver.relaxation_cache import RelaxationCache, cache_key, 
 
 @dataclass(frozen=True)
 class Relaxation:
-    """by [C] slots that each control gives way, `settled` [C] where that is proven to be the least, `page` [K] so."""
+    """The result of a relaxation.
 
-    by: I32
-    settled: Bool
+    slack [C]: slots by which each control is relaxed; minimal_proven [C]: proven to be the minimum; page [K]: a page
+    that is feasible with this slack (empty if unknown)
+    """
+
+    slack: I32
+    minimal_proven: Bool
     page: I32
 
 
-def relaxation(
-    value: F64, attention: F64, bounds: PageConstraints, memory: RelaxationCache | None, haste: SearchBudget
+def cached_relaxation(
+    value: F64, attention: F64, constraints: PageConstraints, cache: RelaxationCache | None, budget: SearchBudget
 ) -> Relaxation:
-    """What gives way, remembered (then without a page) or found out."""
-    key = cache_key(bounds) if memory is not None else b""
-    if memory is not None and (known := memory.get(key)) is not None:
-        return Relaxation(*known, np.zeros(0, np.int32))
-    if memory is None or haste is UNLIMITED:
-        kept = relax(value, attention, bounds, haste)
+    """Return the relaxation from the cache (without a page) or compute it."""
+    key = cache_key(constraints) if cache is not None else b""
+    if cache is not None and (entry := cache.get(key)) is not None:
+        return Relaxation(*entry, np.zeros(0, np.int32))
+    if cache is None or budget is UNLIMITED:
+        result = relax(value, attention, constraints, budget)
     else:
-        limits = limits_of(bounds)
-        kept = relax(value, attention, bounds, haste, memory.hint(limits))
-        memory.suggest(limits, kept.by)
-    if memory is not None and kept.settled.all():
-        memory.put(key, kept.by, kept.settled)
-    return kept
+        limits = limits_of(constraints)
+        result = relax(value, attention, constraints, budget, cache.hint(limits))
+        cache.suggest(limits, result.slack)
+    if cache is not None and result.minimal_proven.all():
+        cache.put(key, result.slack, result.minimal_proven)
+    return result
 
 
 def relax(
-    value: F64, attention: F64, bounds: PageConstraints, haste: SearchBudget = UNLIMITED, hint: I32 | None = None
+    value: F64, attention: F64, constraints: PageConstraints, budget: SearchBudget = UNLIMITED, hint: I32 | None = None
 ) -> Relaxation:
-    """Each control in order of importance gives way by the least that the more important ones allow.
+    """Relax each control, in order of importance, by the minimum that the more important ones allow.
 
-    In haste no search but that by prices is asked, so the least that it finds may not be the least there is. When it
-    gets late meanwhile, what gives way is what a page breaks that was made to break little of any control first.
-    `hint`: by [C] slots that controls gave way on a page like this, where it begins.
+    With a limited budget only the pricing search is used, so the slack found may not be minimal. If the deadline
+    expires, the slack is what the fallback page violates; that page was improved for the most important controls first.
+    hint: slack [C] of a similar page, used as a warm start
     """
-    quick = haste if haste is UNLIMITED else SearchBudget(0, 0, haste.late)
-    settled = np.ones(bounds.controls, np.bool_)
-    by = np.zeros(bounds.controls, np.int32)
-    accepted = np.zeros(bounds.controls, np.bool_)
-    page = _warm_start(value, attention, bounds, hint, quick)  # keeps all that is accepted so far
-    if haste is not UNLIMITED:
-        page = near = _improve(value, attention, bounds, page, quick)
-    for c in np.flatnonzero(bounds.active).tolist():
+    pricing_only = budget if budget is UNLIMITED else SearchBudget(0, 0, budget.expired)
+    minimal_proven = np.ones(constraints.controls, np.bool_)
+    slack = np.zeros(constraints.controls, np.int32)
+    accepted = np.zeros(constraints.controls, np.bool_)
+    page = _warm_start(value, attention, constraints, hint, pricing_only)  # satisfies all controls accepted so far
+    if budget is not UNLIMITED:
+        page = fallback = _improve(value, attention, constraints, page, pricing_only)
+    for c in np.flatnonzero(constraints.active).tolist():
         accepted[c] = True
-        most = int(bounds.violated_by(page)[c])
-        least = min(_violation(bounds, c), most)
-        while least < most and not haste.late():  # `most` is known to be possible; halve what is between
-            middle = (least + most) // 2
-            by[c] = middle
-            found = find_feasible(value, attention, bounds.with_slack(by).only(accepted), quick)
-            if found.page is None:
-                least = middle + 1
-                settled[c] &= found.settled
+        upper = int(constraints.violated_by(page)[c])
+        lower = min(_minimum_violation(constraints, c), upper)
+        while lower < upper and not budget.expired():  # `upper` is feasible: bisect
+            middle = (lower + upper) // 2
+            slack[c] = middle
+            result = find_feasible(
+                value, attention, constraints.with_slack(slack).restricted_to(accepted), pricing_only
+            )
+            if result.page is None:
+                lower = middle + 1
+                minimal_proven[c] &= result.proven
             else:
-                page = found.page
-                most = middle
-        if least < most:  # late
-            by = bounds.violated_by(near)
-            return Relaxation(by, by <= violations(bounds, by), near)
-        by[c] = most
-    return Relaxation(by, settled, page)
+                page = result.page
+                upper = middle
+        if lower < upper:  # the deadline expired
+            slack = constraints.violated_by(fallback)
+            return Relaxation(slack, slack <= violations(constraints, slack), fallback)
+        slack[c] = upper
+    return Relaxation(slack, minimal_proven, page)
 
 
-def _improve(value: F64, attention: F64, bounds: PageConstraints, page: I32, haste: SearchBudget) -> I32:
-    """A page that breaks no control more than this one does, and the more important ones less where one is found."""
-    for c in np.flatnonzero(bounds.active).tolist():
-        by = bounds.violated_by(page)
-        least, most = _violation(bounds, c), int(by[c])
-        while least < most and not haste.late():
-            by[c] = (least + most) // 2
-            found = find_feasible(value, attention, bounds.with_slack(by), haste).page
-            if found is None:
-                least = int(by[c]) + 1
+def _improve(value: F64, attention: F64, constraints: PageConstraints, page: I32, budget: SearchBudget) -> I32:
+    """Return a page that reduces violations in order of importance where one is found, and increases none of them."""
+    for c in np.flatnonzero(constraints.active).tolist():
+        violation = constraints.violated_by(page)
+        lower, upper = _minimum_violation(constraints, c), int(violation[c])
+        while lower < upper and not budget.expired():
+            violation[c] = (lower + upper) // 2
+            improved = find_feasible(value, attention, constraints.with_slack(violation), budget).page
+            if improved is None:
+                lower = int(violation[c]) + 1
             else:
-                page, by = found, bounds.violated_by(found)
-                most = int(by[c])
+                page, violation = improved, constraints.violated_by(improved)
+                upper = int(violation[c])
     return page
 
 
-def violations(bounds: PageConstraints, by: I32) -> I32:
-    """[C] `_shortage` of the controls that gave way."""
-    return np.array([_violation(bounds, c) if by[c] else 0 for c in range(bounds.controls)], np.int32)
+def violations(constraints: PageConstraints, slack: I32) -> I32:
+    """Return the minimum violation [C] of each relaxed control, from supply and slots alone; 0 for the others."""
+    return np.array(
+        [_minimum_violation(constraints, c) if slack[c] else 0 for c in range(constraints.controls)], np.int32
+    )
 
 
-def _warm_start(value: F64, attention: F64, bounds: PageConstraints, hint: I32 | None, haste: SearchBudget) -> I32:
-    """A page that breaks the more important controls little."""
-    pages = [np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)]
-    if (near := nearly_feasible(value, attention, bounds)) is not None:
-        pages.append(near)
-    if hint is not None and (found := find_feasible(value, attention, bounds.with_slack(hint), haste).page) is not None:
-        pages.append(found)
-    return min(pages, key=lambda page: tuple(bounds.violated_by(page)))
+def _warm_start(
+    value: F64, attention: F64, constraints: PageConstraints, hint: I32 | None, budget: SearchBudget
+) -> I32:
+    """Return a page with small violations of the more important controls."""
+    pages = [np.lexsort((constraints.tie, -value))[: constraints.slots].astype(np.int32)]
+    if (approximate := nearly_feasible(value, attention, constraints)) is not None:
+        pages.append(approximate)
+    if (
+        hint is not None
+        and (hinted := find_feasible(value, attention, constraints.with_slack(hint), budget).page) is not None
+    ):
+        pages.append(hinted)
+    return min(pages, key=lambda page: tuple(constraints.violated_by(page)))
 
 
-def _violation(bounds: PageConstraints, c: int) -> int:
-    """By how many slots control c must give way for want of candidates or slots alone."""
-    rows = bounds.row_control == c
-    supply = bounds.member[rows].sum(axis=1)
-    reach = np.minimum(np.arange(1, bounds.slots + 1), supply[:, None])
-    return int((bounds.lower[rows] - reach).max(initial=0))
+def _minimum_violation(constraints: PageConstraints, c: int) -> int:
+    """Return by how many slots control c must be relaxed because of supply and slots alone."""
+    rows = constraints.row_control == c
+    supply = constraints.member[rows].sum(axis=1)
+    reach = np.minimum(np.arange(1, constraints.slots + 1), supply[:, None])
+    return int((constraints.lower[rows] - reach).max(initial=0))

@@ -1,16 +1,15 @@
-"""The best page under bounds. Arrays in, arrays out; everything else about guidance lives elsewhere.
+"""The page solver: the best page under constraints, with arrays in and arrays out.
 
 maximise   sum_k attention[k] * value[chosen[k]]
-subject to all that `Bounds` say
+subject to `PageConstraints`
 
-The road: prices on the limits (`kernels.prices`) make a page fall apart into an assignment, whose worth no page can
-exceed; partial pages are then built slot by slot in order of what they lose against that bound (`kernels.layers`), made
-better by small moves (`kernels.polish`), and prices, bound and page improve in turns (`kernels.page`) until the page is
-proven to be the best one or the effort is spent.
+Lagrangian prices on the limits reduce the problem to an assignment, which gives a dual bound. Beam search builds pages
+slot by slot in order of their loss against that bound, and local search improves them. Rounds alternate between prices
+and pages until the incumbent is proven optimal or the effort is spent.
 
-When no page keeps everything, controls give way lexicographically: in order of importance each one keeps as much as
-the more important ones leave possible, by the least number of slots. Nothing gives way silently: `Solution.relaxed`.
-Under a deadline there may be no time to find the least, or to be sure that there is no page: `Solution.settled`.
+If no page is feasible, controls are relaxed lexicographically: in order of importance, each one by the minimum number
+of slots that the more important ones allow. `Solution.relaxed` reports every relaxation. Under a deadline the
+relaxation may be larger than the minimum or the infeasibility unproven; see `Solution.minimal_proven`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import numpy as np
 
 from recsys.domain.types import F64, I32
 from recsys.guidance.solver.feasibility import (
-    NONE,
+    NOT_SEARCHED,
     UNLIMITED,
     SearchBudget,
     build_ordered,
@@ -32,13 +31,14 @@ from recsys.guidance.solver.feasibility import (
     search_depth_first,
 )
 from recsys.guidance.solver.kernels.instance import Instance
-from recsys.guidance.solver.kernels.page_search import State, is_optimal, refine, solve_without_rows, start, step_size
+from recsys.guidance.solver.kernels.page_search import initial_state, refine, step_size
+from recsys.guidance.solver.kernels.search_state import State, is_greedy_feasible, is_optimal
 from recsys.guidance.solver.kernels.sensitivity import leave_one_out, price_report
 from recsys.guidance.solver.milp import solve_optimal
 from recsys.guidance.solver.page_constraints import I64, PageConstraints, Solution
-from recsys.guidance.solver.pin_prices import pin_prices, pins_alone
+from recsys.guidance.solver.pin_prices import pin_prices, standalone_pin_prices
 from recsys.guidance.solver.presolve import presolve
-from recsys.guidance.solver.relaxation import Relaxation, relax, relaxation, violations
+from recsys.guidance.solver.relaxation import Relaxation, cached_relaxation, relax, violations
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 
 __all__ = ["EFFORTS", "Effort", "PageConstraints", "Solution", "is_late_after", "solve", "warm"]
@@ -46,137 +46,142 @@ __all__ = ["EFFORTS", "Effort", "PageConstraints", "Solution", "is_late_after", 
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to try. Counted in steps and partial pages, so that the answer does not depend on how busy a machine is.
+    """Search effort, counted in steps and nodes, so that the result does not depend on the load of the machine.
 
-    rough, fine  steps of the first prices, on the first working set and on the promising items
-    turns        exact steps of the prices, and partial pages kept, of each turn; `short` the same for pages of at most
-                 SHORT slots, where partial pages cost less and are worth more
-    last         the same for pages of at most LONG slots within a relative gap, where it is likely to end in a proof
-    enough       relative gap at which a page is good enough
-    tries        small moves looked at on the page that a turn finds
-    explain      find out who would be on the page without each control
-    certain      let HiGHS finish the proof
+    coarse_steps, fine_steps  AdaGrad steps for the first prices, on the first and on the second working set
+    rounds         (Polyak steps, beam width) of each round
+    short_rounds   the same for pages of at most SHORT_PAGE slots, for which a wide beam is cheaper and more useful
+    final_rounds   (Polyak steps, beam width, gap): extra rounds for pages of at most LONG_PAGE slots whose relative gap
+                   is within `gap`, so that a proof is likely
+    gap_tolerance  relative gap at which the search stops
+    max_moves      local search moves evaluated on the page found in a round
+    explain        estimate which candidates would be on the page without each control
+    prove          let HiGHS complete the proof of optimality
     """
 
-    rough: int
-    fine: int
-    turns: tuple[tuple[int, int], ...]
-    short: tuple[tuple[int, int], ...]
-    last: tuple[tuple[int, int, float], ...] = ()
-    enough: float = 0.0
-    tries: int = 300
+    coarse_steps: int
+    fine_steps: int
+    rounds: tuple[tuple[int, int], ...]
+    short_rounds: tuple[tuple[int, int], ...]
+    final_rounds: tuple[tuple[int, int, float], ...] = ()
+    gap_tolerance: float = 0.0
+    max_moves: int = 300
     explain: bool = True
-    certain: bool = False
+    prove: bool = False
 
 
 EFFORTS: dict[str, Effort] = {
     "fast": Effort(
-        rough=20,
-        fine=20,
-        turns=((4, 4), (8, 12), (10, 24)),
-        short=((4, 12), (8, 36), (10, 72)),
-        enough=4e-3,
-        tries=100,
+        coarse_steps=20,
+        fine_steps=20,
+        rounds=((4, 4), (8, 12), (10, 24)),
+        short_rounds=((4, 12), (8, 36), (10, 72)),
+        gap_tolerance=4e-3,
+        max_moves=100,
         explain=False,
     ),
     "adaptive": Effort(
-        rough=20,
-        fine=25,
-        turns=((3, 5), (10, 16), (12, 50), (15, 250)),
-        short=((3, 15), (10, 48), (12, 150), (15, 6000)),
-        last=((15, 1000, 2e-4), (20, 4000, 1e-4)),
+        coarse_steps=20,
+        fine_steps=25,
+        rounds=((3, 5), (10, 16), (12, 50), (15, 250)),
+        short_rounds=((3, 15), (10, 48), (12, 150), (15, 6000)),
+        final_rounds=((15, 1000, 2e-4), (20, 4000, 1e-4)),
     ),
     "exact": Effort(
-        rough=20,
-        fine=25,
-        turns=((3, 5), (10, 16), (12, 50), (20, 250), (30, 2000)),
-        short=((3, 15), (10, 48), (12, 150), (15, 6000)),
-        certain=True,
+        coarse_steps=20,
+        fine_steps=25,
+        rounds=((3, 5), (10, 16), (12, 50), (20, 250), (30, 2000)),
+        short_rounds=((3, 15), (10, 48), (12, 150), (15, 6000)),
+        prove=True,
     ),
 }
 
-STRIDE = 0.2  # of the first price steps, relative to the value of the first item that has no slot
-HUGE = 1e12  # play equivalents: beyond this, sums lose what pages differ by
-SHORT, LONG = 18, 36  # slots
-RETRY_FACTOR = 2.0  # times as long as the turn before it a turn takes, about: it is begun only if so much time is left
-DEADLINE_FACTOR = 5.0  # deadlines that a page may take where it is not known whether one exists
-SEARCHED = 300  # nodes of the search for a page then: some 10 ms
+RELATIVE_STEP = 0.2  # length of the first price steps, relative to the value of the first item below the page
+MAX_ABS_VALUE = 1e12  # play equivalents: beyond this, rounding of sums hides the differences between pages
+SHORT_PAGE, LONG_PAGE = 18, 36  # maximum slots
+RETRY_FACTOR = 2.0  # expected duration of a round relative to the last one; without this much time left, it is skipped
+DEADLINE_FACTOR = 5.0  # multiple of the deadline that the search for a feasible page may take
+SEARCH_NODES = 300  # node limit of the depth-first search under a deadline, about 10 ms
 
 
 def solve(
     value: F64,
     attention: F64,
-    bounds: PageConstraints,
+    constraints: PageConstraints,
     *,
     effort: Literal["fast", "adaptive", "exact"] = "adaptive",
     deadline_s: float | None = None,
     clock: Callable[[], float] | None = None,
-    memory: RelaxationCache | None = None,
+    cache: RelaxationCache | None = None,
 ) -> Solution:
-    """The best page found, what gave way for it, and what is proven.
+    """Return the best page found, the relaxation it needed, and what is proven about it.
 
     value      [N]     play equivalents, finite
-    attention  [>= K]  weight of each slot, > 0 and falling
-    deadline_s, clock  after so many seconds of `clock` no better page is looked for. Where none was found that keeps
-                       all bounds, one is looked for within PATIENCE deadlines; after that, controls give way unproven
-                       (`settled`). Without a clock all is settled and the answer a function of the other inputs.
-    memory             relaxations of earlier pages, so that the same want is not looked into twice
+    attention  [>= K]  weight of each slot, > 0 and descending
+    deadline_s, clock  after this many seconds of `clock`, the page is not improved further. If no feasible page has
+                       been found by then, the search for one continues for up to DEADLINE_FACTOR deadlines; after
+                       that, controls are relaxed without proof (`minimal_proven`). Without a clock there is no
+                       deadline, and the result depends only on the other inputs
+    cache              relaxations of earlier pages
 
-    Raises ValueError for values or attention that are not finite, or of the wrong length.
+    Raises ValueError if value or attention is not finite or has the wrong length.
     """
-    n, slots = len(bounds), bounds.slots
+    n, slots = len(constraints), constraints.slots
     value, attention = np.asarray(value, np.float64), np.asarray(attention, np.float64)[:slots]
     if value.shape != (n,) or attention.shape != (slots,):
         raise ValueError(
-            f"value {value.shape} and attention {attention.shape} do not fit {n} candidates, {slots} slots"
+            f"value {value.shape} and attention {attention.shape} do not fit {n} candidates and {slots} slots"
         )
-    if not (np.abs(value) < HUGE).all() or not (np.abs(attention) < HUGE).all():
-        raise ValueError(f"value and attention must be finite, and below {HUGE:g}")
-    work = _SolveState(
-        value, attention, EFFORTS[effort], remaining(deadline_s, clock), _search_budget(deadline_s, clock)
+    if not (np.abs(value) < MAX_ABS_VALUE).all() or not (np.abs(attention) < MAX_ABS_VALUE).all():
+        raise ValueError(f"value and attention must be finite and smaller than {MAX_ABS_VALUE:g} in magnitude")
+    search = _SolveState(
+        value, attention, EFFORTS[effort], seconds_left(deadline_s, clock), _search_budget(deadline_s, clock)
     )
-    nothing = np.zeros(bounds.controls, np.int32)
-    solution = work.solve(bounds, Relaxation(nothing, nothing == 0, nothing[:0]))
+    no_slack = np.zeros(constraints.controls, np.int32)
+    solution = search.solve(constraints, Relaxation(no_slack, no_slack == 0, no_slack[:0]))
     if solution is None:
-        kept = relaxation(value, attention, bounds, memory, work.haste)
-        work = replace(work, left=remaining(deadline_s, clock))  # a page that gave way is still to be a good one
-        # where the effort is too small to find a page again, the one that the relaxation left stands
-        solution = work.solve(bounds.with_slack(kept.by), kept, by_prices_only=len(kept.page) > 0)
+        relaxation = cached_relaxation(value, attention, constraints, cache, search.budget)
+        # a new deadline to optimise the relaxed page
+        search = replace(search, seconds_left=seconds_left(deadline_s, clock))
+        # if pricing does not find a feasible page again, the page of the relaxation is used
+        solution = search.solve(
+            constraints.with_slack(relaxation.slack), relaxation, pricing_only=len(relaxation.page) > 0
+        )
         if solution is None:
-            kept = kept if len(kept.page) else relax(value, attention, bounds, work.haste)
-            solution = _unoptimised(value, attention, kept)
-            for control, price in pins_alone(value, attention, bounds.with_slack(kept.by)):
+            relaxation = relaxation if len(relaxation.page) else relax(value, attention, constraints, search.budget)
+            solution = _unoptimised(value, attention, relaxation)
+            for control, price in standalone_pin_prices(value, attention, constraints.with_slack(relaxation.slack)):
                 solution.price[control] = price
-        if not kept.settled.all():
-            solution = _with_counts(bounds, solution)
-    return _with_status(value, attention, bounds, solution) if effort == "exact" else solution
+        if not relaxation.minimal_proven.all():
+            solution = _with_counts(constraints, solution)
+    return _with_exact_prices(value, attention, constraints, solution) if effort == "exact" else solution
 
 
 def warm() -> None:
-    """Compile the kernels (or load them from their cache), so that no page waits for it."""
-    crowd = np.array([[True, True, False, False]])
-    bounds = replace(
+    """Compile the kernels or load them from the numba cache, so that the first page is not delayed."""
+    member = np.array([[True, True, False, False]])
+    constraints = replace(
         PageConstraints.free(np.arange(4, dtype=np.int64), 2),
         active=np.ones(1, np.bool_),
-        member=crowd,
+        member=member,
         lower=np.array([[0, 0]], np.int32),
         upper=np.array([[0, 1]], np.int32),
         row_control=np.zeros(1, np.int32),
     )
     value, attention = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 0.5])
-    solve(value, attention, bounds)
-    find_feasible(value, attention, bounds)
-    search_depth_first(presolve(value, attention, bounds))
+    solve(value, attention, constraints)
+    find_feasible(value, attention, constraints)
+    search_depth_first(presolve(value, attention, constraints))
 
 
 def is_late_after(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], bool]:
-    """Whether so many seconds from now have passed, by a clock; never without one."""
-    left = remaining(seconds, clock)
-    return lambda: left() <= 0.0
+    """Return a function that tells whether the given seconds have passed from now; without a clock, they never do."""
+    time_left = seconds_left(seconds, clock)
+    return lambda: time_left() <= 0.0
 
 
-def remaining(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], float]:
-    """How much is left of so many seconds from now, by a clock; without end without one."""
+def seconds_left(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], float]:
+    """Return a function for the remaining seconds of a deadline that starts now; infinite without a clock."""
     if seconds is None or clock is None:
         return lambda: math.inf
     end = clock() + seconds
@@ -184,150 +189,179 @@ def remaining(seconds: float | None, clock: Callable[[], float] | None) -> Calla
 
 
 def _search_budget(deadline_s: float | None, clock: Callable[[], float] | None) -> SearchBudget:
-    """What may be spent on finding out whether there is any page."""
+    """Return the budget for feasibility searches under this deadline."""
     if deadline_s is None or clock is None:
         return UNLIMITED
-    return SearchBudget(SEARCHED, 0, is_late_after(DEADLINE_FACTOR * deadline_s, clock))
+    return SearchBudget(SEARCH_NODES, 0, is_late_after(DEADLINE_FACTOR * deadline_s, clock))
 
 
 @dataclass(frozen=True)
 class _SolveState:
-    """One question: what is best, how hard to try, and how many seconds are left."""
+    """One problem with its search effort and deadline."""
 
     value: F64
     attention: F64
     effort: Effort
-    left: Callable[[], float]
-    haste: SearchBudget = UNLIMITED
+    seconds_left: Callable[[], float]
+    budget: SearchBudget = UNLIMITED
 
-    def solve(self, bounds: PageConstraints, kept: Relaxation, by_prices_only: bool = False) -> Solution | None:
-        """The best page under bounds that were relaxed so far; None where none was found."""
-        order: I64 = np.lexsort((bounds.tie, -self.value))
-        possible, layout = build_ordered(self.value, self.attention, bounds, order)
-        if not possible:
+    def solve(
+        self, constraints: PageConstraints, relaxation: Relaxation, pricing_only: bool = False
+    ) -> Solution | None:
+        """Return the best page under constraints that were relaxed so far, or None if none was found."""
+        order: I64 = np.lexsort((constraints.tie, -self.value))
+        feasible, instance = build_ordered(self.value, self.attention, constraints, order)
+        if not feasible:
             return None
-        falling = bool((self.attention[1:] <= self.attention[:-1]).all())
-        if falling and solve_without_rows(layout):
-            page = order[: bounds.slots].astype(np.int32)
-            return _unoptimised(self.value, self.attention, replace(kept, page=page))
-        state = self._page(layout, bounds, order, falling, by_prices_only)
+        attention_falls = bool((self.attention[1:] <= self.attention[:-1]).all())
+        if attention_falls and is_greedy_feasible(instance):
+            page = order[: constraints.slots].astype(np.int32)
+            return _unoptimised(self.value, self.attention, replace(relaxation, page=page))
+        state = self._search(instance, constraints, order, attention_falls, pricing_only)
         if state is None:
             return None
-        if self.effort.certain and not is_optimal(state):
-            self._prove(bounds, order, state)
-        return self._solution(layout, state, bounds, order, kept)
+        if self.effort.prove and not is_optimal(state):
+            self._prove(constraints, order, state)
+        return self._solution(instance, state, constraints, order, relaxation)
 
-    def _page(
-        self, layout: Instance, bounds: PageConstraints, order: I64, falling: bool, by_prices_only: bool
+    def _search(
+        self, instance: Instance, constraints: PageConstraints, order: I64, attention_falls: bool, pricing_only: bool
     ) -> State | None:
-        """Turn by turn, until proven, good enough, or late."""
-        effort, slots = self.effort, bounds.slots
-        state = start(layout, 24 + 3 * slots, most := 24 + 8 * slots // 5, effort.rough, effort.fine, STRIDE)
-        turns = effort.short if slots <= SHORT else effort.turns
-        last = effort.last if slots <= LONG else ()
-        left, took = self.left(), 0.0
-        for number, (steps, width, gap) in enumerate((*((*one, 0.0) for one in turns), *last)):
-            enough = _is_close(state, effort.enough) or (number >= len(turns) and not _is_close(state, gap))
-            if state.page[0] >= 0 and (enough or left <= RETRY_FACTOR * took):
+        """Run rounds until the incumbent is proven optimal, within the gap tolerance, or the deadline is near."""
+        effort, slots = self.effort, constraints.slots
+        state = initial_state(
+            instance,
+            24 + 3 * slots,
+            working_set_size := 24 + 8 * slots // 5,
+            effort.coarse_steps,
+            effort.fine_steps,
+            RELATIVE_STEP,
+        )
+        rounds = effort.short_rounds if slots <= SHORT_PAGE else effort.rounds
+        final_rounds = effort.final_rounds if slots <= LONG_PAGE else ()
+        time_left, elapsed = self.seconds_left(), 0.0
+        for number, (steps, width, gap) in enumerate((*((*r, 0.0) for r in rounds), *final_rounds)):
+            stop = _is_within_gap(state, effort.gap_tolerance) or (
+                number >= len(rounds) and not _is_within_gap(state, gap)
+            )
+            if state.incumbent[0] >= 0 and (stop or time_left <= RETRY_FACTOR * elapsed):
                 break
-            refine(layout, state, step_size(layout, STRIDE), most, steps, width, 1, effort.tries, falling)
-            before, left = left, self.left()
-            took = before - left if left < math.inf else 0.0
-        if state.page[0] < 0:
-            some = NONE if by_prices_only else find_feasible(self.value, self.attention, bounds, self.haste)
-            if some.page is None:
+            refine(
+                instance,
+                state,
+                step_size(instance, RELATIVE_STEP),
+                working_set_size,
+                steps,
+                width,
+                1,
+                effort.max_moves,
+                attention_falls,
+            )
+            previous, time_left = time_left, self.seconds_left()
+            elapsed = previous - time_left if time_left < math.inf else 0.0
+        if state.incumbent[0] < 0:
+            result = (
+                NOT_SEARCHED if pricing_only else find_feasible(self.value, self.attention, constraints, self.budget)
+            )
+            if result.page is None:
                 return None
-            self._take(bounds, order, state, some.page)
+            self._offer(constraints, order, state, result.page)
         return state
 
-    def _prove(self, bounds: PageConstraints, order: I64, state: State) -> None:
-        """The proof by HiGHS, however long it takes."""
-        problem = presolve(self.value, self.attention, bounds)
+    def _prove(self, constraints: PageConstraints, order: I64, state: State) -> None:
+        """Complete the proof of optimality with HiGHS, without a time limit."""
+        problem = presolve(self.value, self.attention, constraints)
         answer = solve_optimal(problem)
         if answer.page is not None:
-            self._take(bounds, order, state, problem.item[answer.page])
-        bound = state.known[0] if answer.settled else answer.bound
-        state.known[1] = max(state.known[0], min(state.known[1], bound))
+            self._offer(constraints, order, state, problem.item[answer.page])
+        bound = state.bounds[0] if answer.proven else answer.bound
+        state.bounds[1] = max(state.bounds[0], min(state.bounds[1], bound))
 
-    def _take(self, bounds: PageConstraints, order: I64, state: State, chosen: I32) -> None:
-        """Another page [K] of candidates, if it is better."""
-        worth = float(self.attention @ self.value[chosen])
-        if worth > state.known[0]:
-            place = np.empty(len(order), np.int64)
-            place[order] = np.arange(len(order))
-            state.page[:], state.known[0] = place[chosen], worth
-            state.known[1] = max(state.known[1], worth)
+    def _offer(self, constraints: PageConstraints, order: I64, state: State, chosen: I32) -> None:
+        """Make a page [K] of candidates the incumbent if its value is higher."""
+        page_value = float(self.attention @ self.value[chosen])
+        if page_value > state.bounds[0]:
+            index = np.empty(len(order), np.int64)
+            index[order] = np.arange(len(order))
+            state.incumbent[:], state.bounds[0] = index[chosen], page_value
+            state.bounds[1] = max(state.bounds[1], page_value)
 
     def _solution(
-        self, layout: Instance, state: State, bounds: PageConstraints, order: I64, kept: Relaxation
+        self, instance: Instance, state: State, constraints: PageConstraints, order: I64, relaxation: Relaxation
     ) -> Solution:
-        chosen = order[state.page].astype(np.int32)
-        controls, proven = bounds.controls, is_optimal(state)
+        """Return the solution for the incumbent, with prices and sensitivities."""
+        chosen = order[state.incumbent].astype(np.int32)
+        controls, proven = constraints.controls, is_optimal(state)
         price, credit = np.zeros(controls), np.zeros((controls, len(order)))
-        price_report(layout, state, order, price, credit)
-        stays = np.zeros((controls, len(order)), np.bool_)
-        stays[:, chosen] = True
-        pair = np.full((len(order), 2), -1, np.int32)
+        price_report(instance, state, order, price, credit)
+        on_page_without = np.zeros((controls, len(order)), np.bool_)
+        on_page_without[:, chosen] = True
+        joint_cause = np.full((len(order), 2), -1, np.int32)
         if self.effort.explain:
-            leave_one_out(layout, state, order, price, credit, stays, pair)
-        for control, estimate in pin_prices(layout, state, bounds, order):
+            leave_one_out(instance, state, order, price, credit, on_page_without, joint_cause)
+        for control, estimate in pin_prices(instance, state, constraints, order):
             price[control] = estimate
-        worth = math.fsum(self.attention * self.value[chosen])
+        page_value = math.fsum(self.attention * self.value[chosen])
         return Solution(
             chosen=chosen,
-            relaxed=kept.by,
-            minimal_proven=kept.settled,
+            relaxed=relaxation.slack,
+            minimal_proven=relaxation.minimal_proven,
             price=price,
             resolved=np.zeros(controls, np.bool_),
             credit=credit,
-            on_page_without=stays,
-            joint_cause=pair,
-            value=worth,
-            bound=worth if proven else max(worth, float(state.known[1])),
+            on_page_without=on_page_without,
+            joint_cause=joint_cause,
+            value=page_value,
+            bound=page_value if proven else max(page_value, float(state.bounds[1])),
             proven=proven,
         )
 
 
-def _is_close(state: State, enough: float) -> bool:
-    best, bound = state.known
-    return is_optimal(state) or bool(bound - best <= enough * abs(best))
+def _is_within_gap(state: State, tolerance: float) -> bool:
+    """Return whether the incumbent is proven optimal or within the relative gap."""
+    best, bound = state.bounds
+    return is_optimal(state) or bool(bound - best <= tolerance * abs(best))
 
 
-def _with_counts(bounds: PageConstraints, solution: Solution) -> Solution:
-    """What was relaxed in haste by more than the page breaks is not said to have given way so far."""
-    by = bounds.violated_by(solution.chosen)
-    settled = (solution.minimal_proven & (by == solution.relaxed)) | (by <= violations(bounds, by))
-    return replace(solution, relaxed=by, minimal_proven=settled)
+def _with_counts(constraints: PageConstraints, solution: Solution) -> Solution:
+    """Lower the reported relaxation to what the page violates; an unproven relaxation may have been larger."""
+    violation = constraints.violated_by(solution.chosen)
+    minimal_proven = (solution.minimal_proven & (violation == solution.relaxed)) | (
+        violation <= violations(constraints, violation)
+    )
+    return replace(solution, relaxed=violation, minimal_proven=minimal_proven)
 
 
-def _unoptimised(value: F64, attention: F64, kept: Relaxation) -> Solution:
-    """The page of a relaxation, without prices; the best values in the best slots are its bound."""
-    none = np.zeros(len(kept.by))
-    worth = math.fsum(attention * value[kept.page])
-    top = math.fsum(np.sort(attention) * np.sort(value)[len(value) - len(attention) :])
+def _unoptimised(value: F64, attention: F64, result: Relaxation) -> Solution:
+    """Return a solution for the page of a relaxation, without prices; its bound ignores all constraints."""
+    zeros = np.zeros(len(result.slack))
+    page_value = math.fsum(attention * value[result.page])
+    upper_bound = math.fsum(np.sort(attention) * np.sort(value)[len(value) - len(attention) :])
     return Solution(
-        chosen=kept.page,
-        relaxed=kept.by,
-        minimal_proven=kept.settled,
-        price=none,
-        resolved=np.full(len(none), worth >= top),
-        credit=np.zeros((len(none), len(value))),
-        on_page_without=np.isin(np.arange(len(value)), kept.page)[None, :].repeat(len(none), axis=0),
+        chosen=result.page,
+        relaxed=result.slack,
+        minimal_proven=result.minimal_proven,
+        price=zeros,
+        resolved=np.full(len(zeros), page_value >= upper_bound),
+        credit=np.zeros((len(zeros), len(value))),
+        on_page_without=np.isin(np.arange(len(value)), result.page)[None, :].repeat(len(zeros), axis=0),
         joint_cause=np.full((len(value), 2), -1, np.int32),
-        value=worth,
-        bound=max(worth, top),
-        proven=worth >= top,
+        value=page_value,
+        bound=max(page_value, upper_bound),
+        proven=page_value >= upper_bound,
     )
 
 
-def _with_status(value: F64, attention: F64, bounds: PageConstraints, solution: Solution) -> Solution:
-    """Exact prices: solve again with each control one unit looser."""
+def _with_exact_prices(value: F64, attention: F64, constraints: PageConstraints, solution: Solution) -> Solution:
+    """Replace the dual estimates of the prices by exact ones: solve again with one unit of slack for each control."""
     price, resolved = solution.price.copy(), solution.resolved.copy()
-    work = _SolveState(value, attention, EFFORTS["exact"], lambda: math.inf)
-    for c in np.flatnonzero(bounds.active).tolist():
-        looser = solution.relaxed.copy()
-        looser[c] += 1
-        other = work.solve(bounds.with_slack(looser), Relaxation(looser, solution.minimal_proven, solution.chosen))
-        if other is not None:
-            price[c], resolved[c] = max(0.0, other.value - solution.value), other.proven and solution.proven
+    search = _SolveState(value, attention, EFFORTS["exact"], lambda: math.inf)
+    for c in np.flatnonzero(constraints.active).tolist():
+        slack = solution.relaxed.copy()
+        slack[c] += 1
+        loosened = search.solve(
+            constraints.with_slack(slack), Relaxation(slack, solution.minimal_proven, solution.chosen)
+        )
+        if loosened is not None:
+            price[c], resolved[c] = max(0.0, loosened.value - solution.value), loosened.proven and solution.proven
     return replace(solution, price=price, resolved=resolved)

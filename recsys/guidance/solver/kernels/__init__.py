@@ -1,12 +1,14 @@
-"""The compiled road to a page. `kernel` compiles; every kernel's cache is void when any kernel's source changes.
+"""Numba kernels of the page solver.
 
-numba caches a compiled function under its own file's time stamp, though other files' kernels are compiled into it: a
-stale cache would answer with yesterday's mathematics. So each cache carries the digest of all sources here.
+Decorate every kernel with `kernel`. Numba invalidates a cached function by the time stamp of the file that defines it,
+although kernels from other files are compiled into it; a stale cache would then run outdated code. The cache stamp of
+every kernel is therefore a digest of all sources in this package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -24,8 +26,18 @@ def _digest() -> str:
 DIGEST = _digest()
 
 
+def _load_index(load: Callable[[], dict[Any, str]]) -> dict[Any, str]:
+    """Load a numba cache index; return an empty one if it was written by sources with other class or module names."""
+    try:
+        return load()
+    except (AttributeError, ImportError):
+        return {}
+
+
 def kernel(function: F) -> F:
-    """Compile for numba, without the interpreter's lock; sums may be reordered, infinities are kept."""
+    """Compile a function with numba, without the GIL. Sums may be reordered; infinities are preserved."""
     compiled: Any = njit(function, cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-    compiled._cache._cache_file._source_stamp = DIGEST
+    cache_file = compiled._cache._cache_file
+    cache_file._source_stamp = DIGEST
+    cache_file._load_index = partial(_load_index, cache_file._load_index)
     return compiled  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The most profitable assignment of items to slots, from wherever the last one stood."""
+"""Maximum-profit assignment of items to slots, warm-started from a previous solution."""
 
 from __future__ import annotations
 
@@ -11,121 +11,123 @@ FAR = 1e30
 
 
 @kernel
-def assign(profit: F64, page: np.ndarray, rent: F64, wage: F64) -> None:
-    """The most profitable items for the rows of profit [F, M], F <= M (Jonker and Volgenant 1987), from a good start.
+def assign(profit: F64, page: np.ndarray, slot_price: F64, item_price: F64) -> None:
+    """Solve the assignment problem for profit [F, M], F <= M (Jonker and Volgenant 1987), from a warm start.
 
-    page [F], wage [M] >= 0: any start (-1 and 0 for none), the nearer to the answer the quicker. Fills page, rent [F]
-    and wage with profit[f, a] <= rent[f] + wage[a], equal on the page; wage is 0 for items left over. So
-    sum(rent) + sum(wage) is the profit of the page.
+    page [F] and item_price [M] >= 0 are the warm start (-1 and 0 for none); the closer to the optimum, the faster.
+    Fills page, slot_price [F] and item_price with an optimal primal and dual solution:
+    profit[f, a] <= slot_price[f] + item_price[a], with equality on the page, and item_price 0 for unassigned items. The
+    profit of the page is sum(slot_price) + sum(item_price).
     """
     rows, m = profit.shape
-    holder = np.full(m, -1, np.int64)
-    for f in range(rows):  # whoever still has the best of it keeps it
+    row_of = np.full(m, -1, np.int64)
+    for f in range(rows):  # keep assignments that are still optimal at these prices
         best = -FAR
         for a in range(m):
-            best = max(best, profit[f, a] - wage[a])
-        rent[f] = best
+            best = max(best, profit[f, a] - item_price[a])
+        slot_price[f] = best
         a = page[f]
         if a >= 0:
-            if profit[f, a] - wage[a] >= best - 1e-12 * (1.0 + abs(best)) and holder[a] < 0:
-                holder[a] = f
+            if profit[f, a] - item_price[a] >= best - 1e-12 * (1.0 + abs(best)) and row_of[a] < 0:
+                row_of[a] = f
             else:
                 page[f] = -1
     for a in range(m):
-        if holder[a] < 0 and wage[a] > 0.0:
-            _release(profit, page, rent, wage, holder, a)
+        if row_of[a] < 0 and item_price[a] > 0.0:
+            _release(profit, page, slot_price, item_price, row_of, a)
     for f in range(rows):
         if page[f] < 0:
             for a in range(m):
-                if holder[a] < 0 and profit[f, a] >= rent[f]:
-                    holder[a], page[f] = f, a
+                if row_of[a] < 0 and profit[f, a] >= slot_price[f]:
+                    row_of[a], page[f] = f, a
                     break
-    reach, via, done = np.empty(m), np.empty(m, np.int64), np.empty(m)
-    seen = np.empty(m, np.int64)
+    distance, predecessor, closed = np.empty(m), np.empty(m, np.int64), np.empty(m)
+    scanned = np.empty(m, np.int64)
     for f in range(rows):
         if page[f] >= 0:
             continue
         for a in range(m):
-            reach[a], via[a], done[a] = FAR, -1, 0.0
-        here, spent, settled = f, 0.0, 0
+            distance[a], predecessor[a], closed[a] = FAR, -1, 0.0
+        row, shortest, scan_count = f, 0.0, 0
         while True:
-            base = spent + rent[here]
-            low = FAR
+            base = shortest + slot_price[row]
+            minimum = FAR
             for a in range(m):
-                cost = base + wage[a] - profit[here, a]
-                closer = cost < reach[a] and done[a] == 0.0
-                reach[a] = cost if closer else reach[a]
-                via[a] = here if closer else via[a]
-                open_reach = reach[a] + done[a]
-                low = open_reach if open_reach < low else low
+                cost = base + item_price[a] - profit[row, a]
+                closer = cost < distance[a] and closed[a] == 0.0
+                distance[a] = cost if closer else distance[a]
+                predecessor[a] = row if closer else predecessor[a]
+                open_reach = distance[a] + closed[a]
+                minimum = open_reach if open_reach < minimum else minimum
             nearest = -1
             for a in range(m):
-                if done[a] == 0.0 and reach[a] == low:
-                    if nearest < 0 or holder[a] < 0:
+                if closed[a] == 0.0 and distance[a] == minimum:
+                    if nearest < 0 or row_of[a] < 0:
                         nearest = a
-                    if holder[a] < 0:
+                    if row_of[a] < 0:
                         break
-            spent, done[nearest] = low, FAR
-            seen[settled] = nearest
-            settled += 1
-            if holder[nearest] < 0:
+            shortest, closed[nearest] = minimum, FAR
+            scanned[scan_count] = nearest
+            scan_count += 1
+            if row_of[nearest] < 0:
                 break
-            here = holder[nearest]
-        rent[f] -= spent
-        for s in range(settled - 1):
-            a = seen[s]
-            rent[holder[a]] -= spent - reach[a]
-            wage[a] += spent - reach[a]
-        a = seen[settled - 1]
+            row = row_of[nearest]
+        slot_price[f] -= shortest
+        for s in range(scan_count - 1):
+            a = scanned[s]
+            slot_price[row_of[a]] -= shortest - distance[a]
+            item_price[a] += shortest - distance[a]
+        a = scanned[scan_count - 1]
         while True:
-            g = via[a]
-            holder[a] = g
+            g = predecessor[a]
+            row_of[a] = g
             a, page[g] = page[g], a
             if g == f:
                 break
 
 
 @kernel
-def _release(profit: F64, page: np.ndarray, rent: F64, wage: F64, holder: np.ndarray, item: int) -> None:
-    """Nobody pays for an item that nobody holds: its wage sinks until a row wants it, or it or another's reaches 0.
+def _release(profit: F64, page: np.ndarray, slot_price: F64, item_price: F64, row_of: np.ndarray, item: int) -> None:
+    """Restore complementary slackness for an unassigned item with a positive price.
 
-    The shortest way over rows that would rather have an item of the way and the items that they leave.
+    Lowers the price until a row takes the item, or until its price or that of another item on the path reaches 0. Uses
+    the shortest augmenting path over rows that would swap their item for another.
     """
     rows = len(page)
-    reach, via, done = np.full(rows, FAR), np.full(rows, -1, np.int64), np.zeros(rows, np.bool_)
-    at, spent = item, 0.0
-    end, cheapest = item, wage[item]
+    distance, predecessor, done = np.full(rows, FAR), np.full(rows, -1, np.int64), np.zeros(rows, np.bool_)
+    current, shortest = item, 0.0
+    end, cheapest = item, item_price[item]
     while True:
-        near = -1
+        nearest = -1
         for f in range(rows):
             if not done[f]:
-                way = spent + rent[f] + wage[at] - profit[f, at]
-                if way < reach[f]:
-                    reach[f], via[f] = way, at
-                if near < 0 or reach[f] < reach[near]:
-                    near = f
-        if near < 0 or cheapest <= reach[near]:
-            spent, near = cheapest, -1
+                cost = shortest + slot_price[f] + item_price[current] - profit[f, current]
+                if cost < distance[f]:
+                    distance[f], predecessor[f] = cost, current
+                if nearest < 0 or distance[f] < distance[nearest]:
+                    nearest = f
+        if nearest < 0 or cheapest <= distance[nearest]:
+            shortest, nearest = cheapest, -1
             break
-        spent = max(spent, reach[near])
-        if page[near] < 0:
+        shortest = max(shortest, distance[nearest])
+        if page[nearest] < 0:
             break
-        done[near] = True
-        at = page[near]
-        if spent + wage[at] < cheapest:
-            end, cheapest = at, spent + wage[at]
+        done[nearest] = True
+        current = page[nearest]
+        if shortest + item_price[current] < cheapest:
+            end, cheapest = current, shortest + item_price[current]
     for f in range(rows):
-        if done[f] and reach[f] < spent:
-            rent[f] += spent - reach[f]
-            wage[page[f]] = max(0.0, wage[page[f]] - (spent - reach[f]))
-    wage[item] = max(0.0, wage[item] - spent)
-    if near < 0:
+        if done[f] and distance[f] < shortest:
+            slot_price[f] += shortest - distance[f]
+            item_price[page[f]] = max(0.0, item_price[page[f]] - (shortest - distance[f]))
+    item_price[item] = max(0.0, item_price[item] - shortest)
+    if nearest < 0:
         if end == item:
             return
-        near = holder[end]
-        holder[end], wage[end] = -1, 0.0
+        nearest = row_of[end]
+        row_of[end], item_price[end] = -1, 0.0
     while True:
-        a = via[near]
-        page[near], holder[a], near = a, near, holder[a]
+        a = predecessor[nearest]
+        page[nearest], row_of[a], nearest = a, nearest, row_of[a]
         if a == item:
             return

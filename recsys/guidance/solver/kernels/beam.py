@@ -1,11 +1,11 @@
-"""The page built slot by slot, many partial pages side by side, by *loss*: what a page forgoes against the bound.
+"""Beam search over partial pages, slot by slot, ordered by *loss* against the dual bound.
 
-    value(page) = bound - sum_k loss[k, page[k]] - sum_{unused} wage - sum price * slack        (every term >= 0)
+    value(page) = bound - sum_k loss[k, page[k]] - sum_{unused} item_price - sum price * slack      (every term >= 0)
 
-A partial page that has lost more than `bound - best` cannot become a better page. Where no slot had to drop a partial
-page within that budget, the search was complete and the best page is proven; otherwise the least loss dropped tells how
-good a better page could be. Two things make few partial pages enough: slack of floors is charged when a member too many
-is placed, not when the limit is reached; and `ahead` knows the least loss of the slots to come.
+A partial page whose loss exceeds `bound - primal bound` cannot improve on the incumbent. If no partial page within this
+budget is pruned, the search is complete and proves optimality; otherwise the smallest pruned loss tightens the dual
+bound. Two devices keep the beam narrow: slack of lower limits is charged when a surplus member is placed rather than
+when the limit is reached, and `lookahead` bounds the loss of the remaining slots.
 """
 
 from __future__ import annotations
@@ -17,226 +17,257 @@ from recsys.guidance.solver.kernels import kernel
 from recsys.guidance.solver.kernels.assignment import FAR
 from recsys.guidance.solver.kernels.beam_state import (
     Beam,
-    SlotRooms,
+    SlotDemands,
     commit,
-    find,
+    find_entry,
     is_used,
     item_prices_of,
+    new_beam,
     prune,
-    room_for,
     state_hash,
 )
 from recsys.guidance.solver.kernels.instance import Instance, is_member
 from recsys.guidance.solver.kernels.lagrangian import Prices
-from recsys.guidance.solver.kernels.lookahead import LISTED, Lookahead, in_order, look_ahead
+from recsys.guidance.solver.kernels.lookahead import SHORTLIST_SIZE, Lookahead, build_lookahead, shortlist_by_loss
 
 
 @kernel
 def slot_demands(
-    layout: Instance,
-    column: np.ndarray,
+    instance: Instance,
+    working_set: np.ndarray,
     prices: Prices,
-    to_come: Lookahead,
-    spaced: np.ndarray,
-    partial: Beam,
-    now: int,
+    lookahead: Lookahead,
+    window_groups: np.ndarray,
+    beam: Beam,
+    half: int,
     s: int,
     k: int,
-    slot: SlotRooms,
+    demands: SlotDemands,
 ) -> tuple[float, float]:
-    """Fills `slot` for partial page s in slot k.
+    """Fill `demands` for partial page s in slot k.
 
-    Results: what it has lost if the item here is in no priced group, and the largest loss to come by any one group.
+    Returns the accrued loss if the item placed here is in no priced group, and the largest lower bound on the remaining
+    loss by any single group.
     """
-    need, full, count, page = slot.need, slot.full, partial.members[now, s], partial.page[now, s]
-    lower, upper, mask = layout.lower, layout.upper, layout.mask
-    for word in range(len(need)):
-        need[word] = full[word] = np.uint64(0)
+    required, forbidden, count, page = demands.required, demands.forbidden, beam.members[half, s], beam.page[half, s]
+    lower, upper, mask = instance.lower, instance.upper, instance.mask
+    for word in range(len(required)):
+        required[word] = forbidden[word] = np.uint64(0)
     for g in range(len(lower)):
-        need[g >> 6] |= np.uint64(count[g] < lower[g, k]) << np.uint64(g & 63)
-        full[g >> 6] |= np.uint64(count[g] >= upper[g, k]) << np.uint64(g & 63)
-    lost = partial.lost[now, s]
-    for g in spaced:
-        within = layout.run_within[g]
-        near = 0
-        for q in range(max(0, k - within + 1), k):
-            near += is_member(mask, layout.pin[q] if page[q] < 0 else column[page[q]], g)
-        if near >= layout.run_most[g]:
-            full[g >> 6] |= np.uint64(1) << np.uint64(g & 63)
-        if k - within + 1 >= 0:  # slack of the window that ends here, if no member is placed
-            lost += prices.run[g, k - within + 1] * (layout.run_most[g] - near)
-    rest = 0.0
-    group, cap, least, stays, joins = to_come.group, to_come.cap, to_come.least, slot.stays, slot.joins
+        required[g >> 6] |= np.uint64(count[g] < lower[g, k]) << np.uint64(g & 63)
+        forbidden[g >> 6] |= np.uint64(count[g] >= upper[g, k]) << np.uint64(g & 63)
+    accrued_loss = beam.loss[half, s]
+    for g in window_groups:
+        window = instance.window_length[g]
+        members = 0
+        for q in range(max(0, k - window + 1), k):
+            members += is_member(mask, instance.pin[q] if page[q] < 0 else working_set[page[q]], g)
+        if members >= instance.window_limit[g]:
+            forbidden[g >> 6] |= np.uint64(1) << np.uint64(g & 63)
+        if k - window + 1 >= 0:  # slack of the window that ends in slot k, if no member is placed
+            accrued_loss += prices.window[g, k - window + 1] * (instance.window_limit[g] - members)
+    future_loss = 0.0
+    group, upper_price, loss_to_go, loss_without, loss_with = (
+        lookahead.group,
+        lookahead.upper_price,
+        lookahead.loss_to_go,
+        demands.loss_without,
+        demands.loss_with,
+    )
     for x in range(len(group)):
         c = np.int64(count[group[x]])
-        lost += cap[x, k] * (upper[group[x], k] - c)
-        stays[x], joins[x] = least[x, k + 1, c], least[x, k + 1, c + 1]
-        rest = max(rest, min(stays[x], joins[x]))
-    return lost, rest
+        accrued_loss += upper_price[x, k] * (upper[group[x], k] - c)
+        loss_without[x], loss_with[x] = loss_to_go[x, k + 1, c], loss_to_go[x, k + 1, c + 1]
+        future_loss = max(future_loss, min(loss_without[x], loss_with[x]))
+    return accrued_loss, future_loss
 
 
 @kernel
 def penalty(
     groups_of: np.ndarray,
     item: int,
-    run_within: np.ndarray,
-    run: F64,
-    which: np.ndarray,
-    over: F64,
-    cap: F64,
+    window_length: np.ndarray,
+    window: F64,
+    position: np.ndarray,
+    surplus_price: F64,
+    upper_price: F64,
     members: np.ndarray,
-    now: int,
+    half: int,
     s: int,
     k: int,
 ) -> float:
-    """What an item in slot k loses in slack of floors, less the slack of caps and windows that it takes up.
+    """Return the slack price of lower limits for an item in slot k, minus the slack it uses up elsewhere.
 
-    s: the partial page, of half `now`; arrays as in `Layout`, `Prices`, `Ahead` and `Partial`
+    Upper and window limits are charged in advance, as if no member were placed, so a member is credited that charge.
+
+
+    s: index of the partial page in the given half; arrays as in `Instance`, `Prices`, `Lookahead` and `Beam`
     """
     total = 0.0
     for d in range(groups_of.shape[1]):
         g = groups_of[item, d]
         if g < 0:
             break
-        x = which[g]
+        x = position[g]
         if x >= 0:
-            total += over[x, members[now, s, g], k] - cap[x, k]
-        if run_within[g] and k - run_within[g] + 1 >= 0:
-            total -= run[g, k - run_within[g] + 1]
+            total += surplus_price[x, members[half, s, g], k] - upper_price[x, k]
+        if window_length[g] and k - window_length[g] + 1 >= 0:
+            total -= window[g, k - window_length[g] + 1]
     return total
 
 
 @kernel
 def beam_search(
-    layout: Instance,
-    column: np.ndarray,
-    twin: np.ndarray,
+    instance: Instance,
+    working_set: np.ndarray,
+    duplicate_of: np.ndarray,
     prices: Prices,
     loss: F64,
-    wage: F64,
+    item_price: F64,
     budget: float,
     width: int,
     pages: np.ndarray,
 ) -> tuple[int, float]:
-    """Pages that lose at most `budget`, from the `width` best partial pages of each slot.
+    """Search for pages that lose at most `budget`, keeping the `width` best partial pages per slot.
 
-    loss [K, M], wage [M] of the columns; twin [M] the better column alike that must stand first, -1 = none
-    pages [P, K]: filled with the best pages found, by loss (columns, -1 at pins); how many
-    second result: no page that was dropped loses less than this; more than `budget` if none was dropped
+    loss [K, M], item_price [M] of the columns; duplicate_of [M] better duplicate that must be placed first, -1 = none
+    pages [P, K]: filled with the best pages found, by ascending loss (columns, -1 at pins)
+
+    Returns the number of pages found and the minimum loss of any pruned partial page (FAR = none pruned).
     """
-    slots, m, words = len(layout.pin), len(column), layout.mask.shape[1]
-    listed, lists, beyond = np.empty((slots, LISTED), np.int64), np.zeros(slots, np.int64), np.zeros(slots)
+    slots, m, words = len(instance.pin), len(working_set), instance.mask.shape[1]
+    shortlist, shortlist_size, omitted_loss = (
+        np.empty((slots, SHORTLIST_SIZE), np.int64),
+        np.zeros(slots, np.int64),
+        np.zeros(slots),
+    )
     for k in range(slots):
-        if layout.pin[k] < 0:
-            lists[k], beyond[k] = in_order(loss, k, budget, listed[k])
-    to_come = look_ahead(layout, column, prices, loss, listed, lists, beyond)
-    known = len(to_come.group)
-    wages = item_prices_of(layout, loss, wage)
-    spaced = np.flatnonzero(layout.run_within > 0)
-    reach = max(0, layout.run_within.max() - 1) if len(spaced) else 0
-    back = np.zeros(slots)  # the most that an item takes back of what a slot is charged in advance
+        if instance.pin[k] < 0:
+            shortlist_size[k], omitted_loss[k] = shortlist_by_loss(loss, k, budget, shortlist[k])
+    lookahead = build_lookahead(instance, working_set, prices, loss, shortlist, shortlist_size, omitted_loss)
+    priced_groups = len(lookahead.group)
+    item_prices = item_prices_of(instance, loss, item_price)
+    window_groups = np.flatnonzero(instance.window_length > 0)
+    order_depth = max(0, instance.window_length.max() - 1) if len(window_groups) else 0
+    refund = np.zeros(slots)  # upper bound on how much of the slack charged in advance an item can offset
     for k in range(slots):
-        back[k] = to_come.cap[:, k].sum()
-        for g in spaced:
-            if k - layout.run_within[g] + 1 >= 0:
-                back[k] += prices.run[g, k - layout.run_within[g] + 1]
-    partial = room_for(layout, m, width)
-    count, used, page, lost_of, key_of, names, parent, placed, table, stamps = partial
-    mask, groups_of, over, cap, run = layout.mask, layout.groups_of, to_come.over, to_come.cap, prices.run
-    which, group, run_within = to_come.which, to_come.group, layout.run_within
-    need, full = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
-    stays, joins = np.zeros(known), np.zeros(known)
-    slot = SlotRooms(need, full, stays, joins)
-    states, now, dropped, stamp = 1, 0, FAR, 0
+        refund[k] = lookahead.upper_price[:, k].sum()
+        for g in window_groups:
+            if k - instance.window_length[g] + 1 >= 0:
+                refund[k] += prices.window[g, k - instance.window_length[g] + 1]
+    beam = new_beam(instance, m, width)
+    members, used, page, loss_of, key_of, digests, parent, added_column, table, stamps = beam
+    mask, groups_of, surplus_price, upper_price, window = (
+        instance.mask,
+        instance.groups_of,
+        lookahead.surplus_price,
+        lookahead.upper_price,
+        prices.window,
+    )
+    position, group, window_length = lookahead.position, lookahead.group, instance.window_length
+    required, forbidden = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
+    loss_without, loss_with = np.zeros(priced_groups), np.zeros(priced_groups)
+    demands = SlotDemands(required, forbidden, loss_without, loss_with)
+    state_count, half, dropped_loss, stamp = 1, 0, FAR, 0
     for k in range(slots):
-        after, pinned = 1 - now, layout.pin[k] >= 0
-        children, bar = 0, FAR  # bar: key of the worst child worth keeping
+        next_half, pinned = 1 - half, instance.pin[k] >= 0
+        children, cutoff = 0, FAR  # cutoff: key of the worst child to keep
         stamp += 1
-        for s in range(states):
-            before = lost_of[now, s]
-            base, rest = slot_demands(layout, column, prices, to_come, spaced, partial, now, s, k, slot)
-            unpaid = 0.0
-            for z in range(len(wages.column)):
-                if not is_used(used, now, s, wages.column[z]):
-                    unpaid += wages.late[k + 1, z]
-            born, widened, y = 0, False, -1
-            tries = 1 if pinned else lists[k]
+        for s in range(state_count):
+            parent_loss = loss_of[half, s]
+            base, rest = slot_demands(
+                instance, working_set, prices, lookahead, window_groups, beam, half, s, k, demands
+            )
+            unused_loss = 0.0
+            for z in range(len(item_prices.column)):
+                if not is_used(used, half, s, item_prices.column[z]):
+                    unused_loss += item_prices.future_loss[k + 1, z]
+            expanded, widened, y = 0, False, -1
+            candidates = 1 if pinned else shortlist_size[k]
             while True:
                 y += 1
-                if y >= tries:
-                    if pinned or widened or born or beyond[k] > budget:
+                if y >= candidates:
+                    if pinned or widened or expanded or omitted_loss[k] > budget:
                         break
-                    widened, y, tries = True, 0, m  # nothing listed fits: look at every column
-                a, i, r = -1, layout.pin[k], 0.0
+                    widened, y, candidates = True, 0, m  # no column of the shortlist fits: try all columns
+                a, i, r = -1, instance.pin[k], 0.0
                 if not pinned:
-                    a = y if widened else listed[k, y]
-                    i, r = column[a], loss[k, a]
+                    a = y if widened else shortlist[k, y]
+                    i, r = working_set[a], loss[k, a]
                     if not widened:
-                        lowest = max(before + r, base + r - back[k]) + rest
-                        if lowest > budget:
+                        lower_bound = max(parent_loss + r, base + r - refund[k]) + rest
+                        if lower_bound > budget:
                             break
-                        if lowest >= bar:
-                            dropped = min(dropped, lowest)
+                        if lower_bound >= cutoff:
+                            dropped_loss = min(dropped_loss, lower_bound)
                             break
-                    if is_used(used, now, s, a) or (twin[a] >= 0 and not is_used(used, now, s, twin[a])):
+                    if is_used(used, half, s, a) or (
+                        duplicate_of[a] >= 0 and not is_used(used, half, s, duplicate_of[a])
+                    ):
                         continue
                 fits = True
                 for word in range(words):
-                    fits &= (need[word] & ~mask[i, word]) == 0 and (full[word] & mask[i, word]) == 0
+                    fits &= (required[word] & ~mask[i, word]) == 0 and (forbidden[word] & mask[i, word]) == 0
                 if not fits:
                     continue
-                lost = base + r + penalty(groups_of, i, run_within, run, which, over, cap, count, now, s, k)
-                if lost > budget:
+                child_loss = (
+                    base
+                    + r
+                    + penalty(
+                        groups_of, i, window_length, window, position, surplus_price, upper_price, members, half, s, k
+                    )
+                )
+                if child_loss > budget:
                     continue
-                ahead_of = unpaid
-                if a >= 0 and wages.place[a] >= 0:
-                    ahead_of -= wages.late[k + 1, wages.place[a]]
-                for x in range(known):
-                    ahead_of = max(ahead_of, joins[x] if is_member(mask, i, group[x]) else stays[x])
-                key = lost + ahead_of
+                future_loss = unused_loss
+                if a >= 0 and item_prices.position[a] >= 0:
+                    future_loss -= item_prices.future_loss[k + 1, item_prices.position[a]]
+                for x in range(priced_groups):
+                    future_loss = max(future_loss, loss_with[x] if is_member(mask, i, group[x]) else loss_without[x])
+                key = child_loss + future_loss
                 if key > budget:
                     continue
-                if key >= bar:
-                    dropped = min(dropped, key)
+                if key >= cutoff:
+                    dropped_loss = min(dropped_loss, key)
                     continue
-                born += 1
-                # the same items in another order, with the same last ones: only the better goes on
-                name = state_hash(names[now, s], page, now, s, a, k, reach)
-                same, at = find(table, stamps, names, after, name, stamp)
-                if same >= 0:
-                    if lost < lost_of[after, same]:
-                        lost_of[after, same], key_of[after, same] = lost, key
-                        parent[same], placed[same] = s, a
+                expanded += 1
+                # same columns in a different order, with the same most recent ones: keep only the better page
+                digest = state_hash(digests[half, s], page, half, s, a, k, order_depth)
+                duplicate, entry = find_entry(table, stamps, digests, next_half, digest, stamp)
+                if duplicate >= 0:
+                    if child_loss < loss_of[next_half, duplicate]:
+                        loss_of[next_half, duplicate], key_of[next_half, duplicate] = child_loss, key
+                        parent[duplicate], added_column[duplicate] = s, a
                     continue
                 if children == len(parent):
-                    children, bar, dropped = prune(partial, after, children, width, dropped)
+                    children, cutoff, dropped_loss = prune(beam, next_half, children, width, dropped_loss)
                     stamp += 1
                     for z in range(children):
-                        _, at = find(table, stamps, names, after, names[after, z], stamp)
-                        table[at], stamps[at] = z, stamp
-                    if key >= bar:
-                        dropped = min(dropped, key)
+                        _, entry = find_entry(table, stamps, digests, next_half, digests[next_half, z], stamp)
+                        table[entry], stamps[entry] = z, stamp
+                    if key >= cutoff:
+                        dropped_loss = min(dropped_loss, key)
                         continue
-                    _, at = find(table, stamps, names, after, name, stamp)
-                table[at], stamps[at] = children, stamp
-                lost_of[after, children], key_of[after, children] = lost, key
-                names[after, children] = name
-                parent[children], placed[children] = s, a
+                    _, entry = find_entry(table, stamps, digests, next_half, digest, stamp)
+                table[entry], stamps[entry] = children, stamp
+                loss_of[next_half, children], key_of[next_half, children] = child_loss, key
+                digests[next_half, children] = digest
+                parent[children], added_column[children] = s, a
                 children += 1
-            if not pinned and not widened and before + beyond[k] <= budget:
-                dropped = min(dropped, before + beyond[k])
+            if not pinned and not widened and parent_loss + omitted_loss[k] <= budget:
+                dropped_loss = min(dropped_loss, parent_loss + omitted_loss[k])
         if children > width:
-            children, bar, dropped = prune(partial, after, children, width, dropped)
+            children, cutoff, dropped_loss = prune(beam, next_half, children, width, dropped_loss)
         if children == 0:
-            return 0, dropped
-        commit(layout, column, partial, now, children, k)
-        states, now = children, after
-    for s in range(states):
-        for z in range(len(wages.column)):
-            if not is_used(used, now, s, wages.column[z]):
-                lost_of[now, s] += wage[wages.column[z]]
-    found = min(len(pages), states)
-    by_loss = np.argsort(lost_of[now, :states])
-    for p in range(found):
-        pages[p] = page[now, by_loss[p]]
-    return found, dropped
+            return 0, dropped_loss
+        commit(instance, working_set, beam, half, children, k)
+        state_count, half = children, next_half
+    for s in range(state_count):
+        for z in range(len(item_prices.column)):
+            if not is_used(used, half, s, item_prices.column[z]):
+                loss_of[half, s] += item_price[item_prices.column[z]]
+    page_count = min(len(pages), state_count)
+    by_loss = np.argsort(loss_of[half, :state_count])
+    for p in range(page_count):
+        pages[p] = page[half, by_loss[p]]
+    return page_count, dropped_loss

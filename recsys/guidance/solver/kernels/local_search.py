@@ -1,7 +1,8 @@
-"""A page made better by small moves: replace, swap, chain, cycle, and two replacements at once.
+"""Local search on a feasible page: replace, swap, 3-cycle, and two replacements at once.
 
-Most moves need no look at the limits: a better page loses less than `bound - value`, and what it loses in its slots
-alone is the sum of their losses (see `layers`), so a move whose losses add up to more cannot be one that fits.
+Most moves are rejected without checking the limits. A page better than the current one loses less than `bound - value`
+against the dual bound, and its loss is at least the sum of its slot losses (see the loss identity in `beam`); a move
+whose slot losses sum to more cannot be both feasible and better.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import numpy as np
 from recsys.domain.types import F64
 from recsys.guidance.solver.kernels import kernel
 from recsys.guidance.solver.kernels.instance import Instance, is_member
-from recsys.guidance.solver.kernels.lookahead import in_order
+from recsys.guidance.solver.kernels.lookahead import shortlist_by_loss
 
-NEAR = 16
-"""Columns tried in a slot at most."""
+MAX_CANDIDATES = 16
+"""Maximum number of columns tried per slot."""
 
 
 @kernel
 def is_feasible_swap(
-    layout: Instance,
+    instance: Instance,
     count: np.ndarray,
     item: np.ndarray,
     slot: np.ndarray,
@@ -27,212 +28,227 @@ def is_feasible_swap(
     changes: int,
     delta: np.ndarray,
 ) -> bool:
-    """Whether a page keeps all limits after changes: `new` items in `slot`s, both [changes], slots rising.
+    """Return whether a feasible page stays feasible after changes: items `new` in slots `slot`, both [changes].
 
-    item [K] of the page as it is and count [G, K + 1] of it; delta [G] zeros, left as zeros
+    The slots are ascending. item [K] and count [G, K + 1] describe the current page; delta [G] is scratch space, all
+    zeros on entry and on exit.
     """
-    slots, depth = len(item), layout.groups_of.shape[1]
+    slots, depth = len(item), instance.groups_of.shape[1]
     touched = np.empty(2 * changes * depth, np.int64)
-    touches, at, ok = 0, 0, True
+    touch_count, change, feasible = 0, 0, True
     for k in range(slot[0], slots):
-        if at < changes and slot[at] == k:
+        if change < changes and slot[change] == k:
             for sign in (-1, 1):
-                i = item[k] if sign < 0 else new[at]
+                i = item[k] if sign < 0 else new[change]
                 for d in range(depth):
-                    g = layout.groups_of[i, d]
+                    g = instance.groups_of[i, d]
                     if g < 0:
                         break
                     delta[g] += sign
-                    touched[touches] = g
-                    touches += 1
-            at += 1
-        for t in range(touches):
+                    touched[touch_count] = g
+                    touch_count += 1
+            change += 1
+        for t in range(touch_count):
             g = touched[t]
             if delta[g] != 0:
                 c = count[g, k + 1] + delta[g]
-                if c < layout.lower[g, k] or c > layout.upper[g, k]:
-                    ok = False
+                if c < instance.lower[g, k] or c > instance.upper[g, k]:
+                    feasible = False
                     break
-        if not ok:
+        if not feasible:
             break
-    for t in range(touches):
+    for t in range(touch_count):
         delta[touched[t]] = 0
-    if not ok:
+    if not feasible:
         return False
     for c in range(changes):
         for d in range(depth):
-            g = layout.groups_of[new[c], d]
+            g = instance.groups_of[new[c], d]
             if g < 0:
                 break
-            within = layout.run_within[g]
-            if within:
-                for start in range(max(0, slot[c] - within + 1), min(slot[c], slots - within) + 1):
-                    near = 0
-                    for k in range(start, start + within):
+            window = instance.window_length[g]
+            if window:
+                for start in range(max(0, slot[c] - window + 1), min(slot[c], slots - window) + 1):
+                    members = 0
+                    for k in range(start, start + window):
                         i = item[k]
                         for e in range(changes):
                             if slot[e] == k:
                                 i = new[e]
-                        near += is_member(layout.mask, i, g)
-                    if near > layout.run_most[g]:
+                        members += is_member(instance.mask, i, g)
+                    if members > instance.window_limit[g]:
                         return False
     return True
 
 
 @kernel
 def swap_search(
-    layout: Instance,
-    column: np.ndarray,
+    instance: Instance,
+    working_set: np.ndarray,
     loss: F64,
     bound: float,
     page: np.ndarray,
     item: np.ndarray,
     count: np.ndarray,
-    tries: int,
+    max_moves: int,
 ) -> int:
-    """Improves a page that keeps all limits, in place, until no move helps or `tries` were looked at; how many it made.
+    """Improve a feasible page in place until no move helps or `max_moves` were evaluated; return the moves made.
 
-    page [K] columns (-1 at pins and for items that are no column), item [K] the same as items, count [G, K + 1] of it
+    page [K] columns (-1 at pins and for items outside the working set), item [K] the same as items, count [G, K + 1]
     """
     slots = len(page)
-    m = len(column)
-    holder = np.full(m, -1, np.int64)
-    lost, value = 0.0, 0.0
+    m = len(working_set)
+    slot_of = np.full(m, -1, np.int64)
+    total_loss, value = 0.0, 0.0
     for k in range(slots):
-        value += layout.attention[k] * layout.value[item[k]]
+        value += instance.attention[k] * instance.value[item[k]]
         if page[k] >= 0:
-            holder[page[k]] = k
-            lost += loss[k, page[k]]
-    listed, lists = np.empty((slots, NEAR), np.int64), np.zeros(slots, np.int64)
+            slot_of[page[k]] = k
+            total_loss += loss[k, page[k]]
+    shortlist, shortlist_size = np.empty((slots, MAX_CANDIDATES), np.int64), np.zeros(slots, np.int64)
     gap = bound - value
     for k in range(slots):
         if page[k] >= 0:
-            lists[k], _ = in_order(loss, k, gap, listed[k])
+            shortlist_size[k], _ = shortlist_by_loss(loss, k, gap, shortlist[k])
     slot, new = np.empty(3, np.int64), np.empty(3, np.int64)
     delta = np.zeros(len(count), np.int64)
-    made, looked = 0, 0
-    again = True
-    while again and looked < tries:
-        again = False
+    moves, evaluated = 0, 0
+    improved = True
+    while improved and evaluated < max_moves:
+        improved = False
         for a in range(slots):
             x = page[a]
             if x < 0:
                 continue
-            for y1 in range(lists[a]):
-                j = listed[a, y1]
+            for y1 in range(shortlist_size[a]):
+                j = shortlist[a, y1]
                 if j == x:
                     continue
-                spare = gap - (lost - loss[a, x] + loss[a, j])  # what the other changes may add
-                gain = layout.attention[a] * (layout.value[column[j]] - layout.value[column[x]])
-                b = holder[j]
+                loss_budget = gap - (total_loss - loss[a, x] + loss[a, j])  # slot loss that the other changes may add
+                gain = instance.attention[a] * (instance.value[working_set[j]] - instance.value[working_set[x]])
+                b = slot_of[j]
                 changes = 0
-                if b < 0:  # j comes from outside
-                    slot[0], new[0] = a, column[j]
-                    looked += 1
-                    if spare >= 0.0 and gain > 1e-12 and is_feasible_swap(layout, count, item, slot, new, 1, delta):
+                if b < 0:  # j is not on the page
+                    slot[0], new[0] = a, working_set[j]
+                    evaluated += 1
+                    if (
+                        loss_budget >= 0.0
+                        and gain > 1e-12
+                        and is_feasible_swap(instance, count, item, slot, new, 1, delta)
+                    ):
                         changes = 1
-                    else:  # and another one, in another slot
-                        for other in range(slots):
-                            z = page[other]
-                            if z < 0 or other == a or changes:
+                    else:  # combine with a replacement in another slot
+                        for other_slot in range(slots):
+                            z = page[other_slot]
+                            if z < 0 or other_slot == a or changes:
                                 continue
-                            for y2 in range(lists[other]):
-                                q = listed[other, y2]
-                                if spare + loss[other, z] - loss[other, q] < 0.0:
+                            for y2 in range(shortlist_size[other_slot]):
+                                q = shortlist[other_slot, y2]
+                                if loss_budget + loss[other_slot, z] - loss[other_slot, q] < 0.0:
                                     break
-                                if q == j or holder[q] >= 0:
+                                if q == j or slot_of[q] >= 0:
                                     continue
-                                more = layout.attention[other] * (layout.value[column[q]] - layout.value[column[z]])
-                                if gain + more <= 1e-12:
+                                move_gain = instance.attention[other_slot] * (
+                                    instance.value[working_set[q]] - instance.value[working_set[z]]
+                                )
+                                if gain + move_gain <= 1e-12:
                                     continue
-                                first = min(a, other)
-                                slot[0], slot[1] = first, max(a, other)
-                                new[0] = column[j] if first == a else column[q]
-                                new[1] = column[q] if first == a else column[j]
-                                looked += 1
-                                if is_feasible_swap(layout, count, item, slot, new, 2, delta):
+                                first = min(a, other_slot)
+                                slot[0], slot[1] = first, max(a, other_slot)
+                                new[0] = working_set[j] if first == a else working_set[q]
+                                new[1] = working_set[q] if first == a else working_set[j]
+                                evaluated += 1
+                                if is_feasible_swap(instance, count, item, slot, new, 2, delta):
                                     changes = 2
                                     break
-                else:  # j leaves slot b, which needs a filler: x, one from outside, or one whose slot takes x
+                else:  # j leaves slot b: fill b with x, with a column off the page, or with one whose slot takes x
                     if page[b] < 0:
                         continue
-                    spare += loss[b, j]
-                    for y2 in range(-1, lists[b]):
-                        q = x if y2 < 0 else listed[b, y2]
+                    loss_budget += loss[b, j]
+                    for y2 in range(-1, shortlist_size[b]):
+                        q = x if y2 < 0 else shortlist[b, y2]
                         if q == j or (y2 >= 0 and q == x):
                             continue
-                        if spare - loss[b, q] < 0.0:
+                        if loss_budget - loss[b, q] < 0.0:
                             if y2 < 0:
                                 continue
                             break
-                        more = gain + layout.attention[b] * (layout.value[column[q]] - layout.value[column[j]])
-                        c = -1 if y2 < 0 else holder[q]
+                        move_gain = gain + instance.attention[b] * (
+                            instance.value[working_set[q]] - instance.value[working_set[j]]
+                        )
+                        c = -1 if y2 < 0 else slot_of[q]
                         if c < 0:
-                            if more <= 1e-12:
+                            if move_gain <= 1e-12:
                                 continue
                             first = min(a, b)
                             slot[0], slot[1] = first, max(a, b)
-                            new[0] = column[j] if first == a else column[q]
-                            new[1] = column[q] if first == a else column[j]
-                            looked += 1
-                            if is_feasible_swap(layout, count, item, slot, new, 2, delta):
+                            new[0] = working_set[j] if first == a else working_set[q]
+                            new[1] = working_set[q] if first == a else working_set[j]
+                            evaluated += 1
+                            if is_feasible_swap(instance, count, item, slot, new, 2, delta):
                                 changes = 2
                                 break
                         else:
-                            if page[c] < 0 or c == a or spare - loss[b, q] + loss[c, q] - loss[c, x] < 0.0:
+                            if page[c] < 0 or c == a or loss_budget - loss[b, q] + loss[c, q] - loss[c, x] < 0.0:
                                 continue
-                            more += layout.attention[c] * (layout.value[column[x]] - layout.value[column[q]])
-                            if more <= 1e-12:
+                            move_gain += instance.attention[c] * (
+                                instance.value[working_set[x]] - instance.value[working_set[q]]
+                            )
+                            if move_gain <= 1e-12:
                                 continue
                             first, last = min(a, min(b, c)), max(a, max(b, c))
                             slot[0], slot[1], slot[2] = first, a + b + c - first - last, last
                             for e in range(3):
-                                new[e] = column[j] if slot[e] == a else (column[q] if slot[e] == b else column[x])
-                            looked += 1
-                            if is_feasible_swap(layout, count, item, slot, new, 3, delta):
+                                new[e] = (
+                                    working_set[j]
+                                    if slot[e] == a
+                                    else (working_set[q] if slot[e] == b else working_set[x])
+                                )
+                            evaluated += 1
+                            if is_feasible_swap(instance, count, item, slot, new, 3, delta):
                                 changes = 3
                                 break
                 if changes:
-                    _apply_swap(layout, column, page, item, count, holder, slot, new, changes)
-                    lost, value = 0.0, 0.0
+                    _apply_swap(instance, working_set, page, item, count, slot_of, slot, new, changes)
+                    total_loss, value = 0.0, 0.0
                     for k in range(slots):
-                        value += layout.attention[k] * layout.value[item[k]]
+                        value += instance.attention[k] * instance.value[item[k]]
                         if page[k] >= 0:
-                            lost += loss[k, page[k]]
+                            total_loss += loss[k, page[k]]
                     gap = bound - value
-                    made += 1
-                    again = True
+                    moves += 1
+                    improved = True
                     x = page[a]
-                if looked >= tries:
-                    return made
-    return made
+                if evaluated >= max_moves:
+                    return moves
+    return moves
 
 
 @kernel
 def _apply_swap(
-    layout: Instance,
-    column: np.ndarray,
+    instance: Instance,
+    working_set: np.ndarray,
     page: np.ndarray,
     item: np.ndarray,
     count: np.ndarray,
-    holder: np.ndarray,
+    slot_of: np.ndarray,
     slot: np.ndarray,
     new: np.ndarray,
     changes: int,
 ) -> None:
-    """Carry the changes out."""
+    """Apply the changes to page, item, count and slot_of."""
     slots = len(page)
     for c in range(changes):
-        holder[page[slot[c]]] = -1
+        slot_of[page[slot[c]]] = -1
         for sign in (-1, 1):
             i = item[slot[c]] if sign < 0 else new[c]
-            for d in range(layout.groups_of.shape[1]):
-                g = layout.groups_of[i, d]
+            for d in range(instance.groups_of.shape[1]):
+                g = instance.groups_of[i, d]
                 if g < 0:
                     break
                 for k in range(slot[c], slots):
                     count[g, k + 1] += sign
         item[slot[c]] = new[c]
     for c in range(changes):
-        page[slot[c]] = np.searchsorted(column, new[c])
-        holder[page[slot[c]]] = slot[c]
+        page[slot[c]] = np.searchsorted(working_set, new[c])
+        slot_of[page[slot[c]]] = slot[c]

@@ -1,8 +1,8 @@
-"""What prices say of the slots to come: the least that a partial page will lose, group by group.
+"""Lookahead bounds for beam search: the minimum loss that a partial page still incurs, per priced group.
 
-For each priced group a dynamic programme over the slots knows the least loss given how many members stand so far, by
-the group's own limits and the losses of the best member and the best other item in each slot. The largest of these is a
-bound on what is to come, since each leaves out only limits and losses that are >= 0.
+For each priced group, a dynamic program over the slots computes the minimum remaining loss given the number of
+members placed so far. It uses only the limits of the group and, in each slot, the loss of the best member and of the
+best item outside the group. The terms left out are >= 0, so the maximum over groups is a valid lower bound.
 """
 
 from __future__ import annotations
@@ -17,126 +17,141 @@ from recsys.guidance.solver.kernels.assignment import FAR
 from recsys.guidance.solver.kernels.instance import Instance, is_member
 from recsys.guidance.solver.kernels.lagrangian import Prices
 
-LISTED = 48
-"""Columns kept in order of loss for each slot; the others are looked at only where none of these fits."""
+SHORTLIST_SIZE = 48
+"""Columns per slot that the beam search tries first, by ascending loss; it tries the rest only if none of them fits."""
 
 
 @kernel
-def surplus(layout: Instance, prices: Prices, group: int, out: F64) -> None:
-    """Fills out[c, k]: what placing the (c + 1)-th member of a group in slot k costs in slack of the floors to come."""
-    slots = out.shape[1]
-    out[:] = 0.0
-    for r in range(len(prices.row)):
-        if layout.row_group[r] == group and layout.row_sign[r] > 0 and prices.row[r] > 0.0:
-            for c in range(layout.row_limit[r], slots):
-                for k in range(layout.row_slot[r] + 1):
-                    out[c, k] += prices.row[r]
-
-
-@kernel
-def short_of_cap(layout: Instance, prices: Prices, group: int, price: F64) -> None:
-    """Fills price[k]: what each member too few in the first k + 1 slots costs in slack of the cap there."""
+def fill_surplus_price(instance: Instance, prices: Prices, group: int, price: F64) -> None:
+    """Fill price[c, k]: the slack price of lower limits paid for placing the (c + 1)-th member of a group in slot k."""
+    slots = price.shape[1]
     price[:] = 0.0
     for r in range(len(prices.row)):
-        if layout.row_group[r] == group and layout.row_sign[r] < 0:
-            price[layout.row_slot[r]] += prices.row[r]
+        if instance.row_group[r] == group and instance.row_sign[r] > 0 and prices.row[r] > 0.0:
+            for c in range(instance.row_limit[r], slots):
+                for k in range(instance.row_slot[r] + 1):
+                    price[c, k] += prices.row[r]
+
+
+@kernel
+def fill_upper_price(instance: Instance, prices: Prices, group: int, price: F64) -> None:
+    """Fill price[k]: the slack price of the upper limit at slot k, per member below the limit."""
+    price[:] = 0.0
+    for r in range(len(prices.row)):
+        if instance.row_group[r] == group and instance.row_sign[r] < 0:
+            price[instance.row_slot[r]] += prices.row[r]
 
 
 @kernel
 def cost_to_go(
-    layout: Instance, group: int, over: F64, cap_price: F64, with_member: F64, without: F64, least: F64
+    instance: Instance,
+    group: int,
+    surplus_price: F64,
+    upper_price: F64,
+    member_loss: F64,
+    other_loss: F64,
+    loss_to_go: F64,
 ) -> None:
-    """Fills least[k, c]: the least loss of slots k.. when c members stand before k, by this group's limits alone.
+    """Fill loss_to_go[k, c]: the minimum loss of slots k.. with c members before k, by this group's limits alone.
 
-    with_member, without [K]: least loss of any column in the group, or outside it, in each slot
+    member_loss, other_loss [K]: minimum loss in each slot of any column in the group, and of any column outside it
     """
-    slots = len(with_member)
-    least[slots, :] = 0.0
+    slots = len(member_loss)
+    loss_to_go[slots, :] = 0.0
     for k in range(slots - 1, -1, -1):
-        pinned = layout.pin[k]
+        pinned = instance.pin[k]
         for c in range(k + 1):
             best = FAR
             for member in range(2):
                 count = c + member
-                if count < layout.lower[group, k] or count > layout.upper[group, k]:
+                if count < instance.lower[group, k] or count > instance.upper[group, k]:
                     continue
                 if pinned >= 0:
-                    if is_member(layout.mask, pinned, group) != member:
+                    if is_member(instance.mask, pinned, group) != member:
                         continue
-                    here = 0.0
+                    loss = 0.0
                 else:
-                    here = with_member[k] if member else without[k]
+                    loss = member_loss[k] if member else other_loss[k]
                 if member:
-                    here += over[c, k]
-                if cap_price[k] > 0.0:
-                    here += cap_price[k] * (layout.upper[group, k] - count)
-                best = min(best, here + least[k + 1, count])
-            least[k, c] = best
+                    loss += surplus_price[c, k]
+                if upper_price[k] > 0.0:
+                    loss += upper_price[k] * (instance.upper[group, k] - count)
+                best = min(best, loss + loss_to_go[k + 1, count])
+            loss_to_go[k, c] = best
 
 
 @kernel
-def in_order(loss: F64, k: int, limit: float, listed: np.ndarray) -> tuple[int, float]:
-    """Fills listed with the columns of slot k that lose <= limit, least first; how many, and the least left out."""
-    count, beyond = 0, FAR
+def shortlist_by_loss(loss: F64, k: int, limit: float, shortlist: np.ndarray) -> tuple[int, float]:
+    """Fill shortlist with the columns of slot k whose loss is <= limit, in ascending order of loss.
+
+    Returns the length of the list and the minimum loss of the columns that are not on it.
+    """
+    count, omitted_loss = 0, FAR
     for a in range(loss.shape[1]):
         x = loss[k, a]
-        if x > limit or (count == len(listed) and x >= loss[k, listed[count - 1]]):
-            beyond = min(beyond, x)
+        if x > limit or (count == len(shortlist) and x >= loss[k, shortlist[count - 1]]):
+            omitted_loss = min(omitted_loss, x)
             continue
-        if count == len(listed):
-            beyond = min(beyond, loss[k, listed[count - 1]])
+        if count == len(shortlist):
+            omitted_loss = min(omitted_loss, loss[k, shortlist[count - 1]])
             count -= 1
         j = count
-        while j > 0 and loss[k, listed[j - 1]] > x:
-            listed[j] = listed[j - 1]
+        while j > 0 and loss[k, shortlist[j - 1]] > x:
+            shortlist[j] = shortlist[j - 1]
             j -= 1
-        listed[j] = a
+        shortlist[j] = a
         count += 1
-    return count, beyond
+    return count, omitted_loss
 
 
 class Lookahead(NamedTuple):
-    """What prices say of the slots to come, group by group; X priced groups.
+    """Lookahead tables for X priced groups.
 
-    group [X], which [G]  the priced groups, and the place of each group among them (-1 = not priced)
-    over [X, K, K]   slack of floors that the (c + 1)-th member in slot k costs at once
-    cap [X, K]       price of each member too few in the first k + 1 slots
-    least [X, K + 1, K + 2]  least loss of slots k.. when c members stand before k
+    group [X], position [G]  the priced groups, and the index of each group in this list (-1 = not priced)
+    surplus_price [X, K, K]  slack price of lower limits, charged when the (c + 1)-th member is placed in slot k
+    upper_price [X, K]       slack price of the upper limit at slot k, per member below the limit
+    loss_to_go [X, K + 1, K + 2]  minimum loss of slots k.. with c members placed before k
     """
 
     group: np.ndarray
-    which: np.ndarray
-    over: F64
-    cap: F64
-    least: F64
+    position: np.ndarray
+    surplus_price: F64
+    upper_price: F64
+    loss_to_go: F64
 
 
 @kernel
-def look_ahead(
-    layout: Instance, column: np.ndarray, prices: Prices, loss: F64, listed: np.ndarray, lists: np.ndarray, beyond: F64
+def build_lookahead(
+    instance: Instance,
+    working_set: np.ndarray,
+    prices: Prices,
+    loss: F64,
+    shortlist: np.ndarray,
+    shortlist_size: np.ndarray,
+    omitted_loss: F64,
 ) -> Lookahead:
-    """The tables of `Ahead` for columns whose loss beyond the lists is at least `beyond` [K]."""
-    groups, slots = layout.lower.shape
+    """Build the lookahead tables; columns off the shortlists lose at least omitted_loss [K]."""
+    groups, slots = instance.lower.shape
     priced = np.zeros(groups, np.bool_)
     for r in range(len(prices.row)):
-        priced[layout.row_group[r]] |= prices.row[r] > 0.0
+        priced[instance.row_group[r]] |= prices.row[r] > 0.0
     group = np.flatnonzero(priced)
-    which = np.full(groups, -1, np.int64)
-    over, cap = np.zeros((len(group), slots, slots)), np.zeros((len(group), slots))
-    least = np.zeros((len(group), slots + 1, slots + 2))
-    inside, outside = np.empty(slots), np.empty(slots)
+    position = np.full(groups, -1, np.int64)
+    surplus_price, upper_price = np.zeros((len(group), slots, slots)), np.zeros((len(group), slots))
+    loss_to_go = np.zeros((len(group), slots + 1, slots + 2))
+    member_loss, other_loss = np.empty(slots), np.empty(slots)
     for x in range(len(group)):
         g = group[x]
-        which[g] = x
-        surplus(layout, prices, g, over[x])
-        short_of_cap(layout, prices, g, cap[x])
+        position[g] = x
+        fill_surplus_price(instance, prices, g, surplus_price[x])
+        fill_upper_price(instance, prices, g, upper_price[x])
         for k in range(slots):
-            inside[k] = outside[k] = beyond[k]
-            for y in range(lists[k] - 1, -1, -1):
-                a = listed[k, y]
-                if is_member(layout.mask, column[a], g):
-                    inside[k] = loss[k, a]
+            member_loss[k] = other_loss[k] = omitted_loss[k]
+            for y in range(shortlist_size[k] - 1, -1, -1):
+                a = shortlist[k, y]
+                if is_member(instance.mask, working_set[a], g):
+                    member_loss[k] = loss[k, a]
                 else:
-                    outside[k] = loss[k, a]
-        cost_to_go(layout, g, over[x], cap[x], inside, outside, least[x])
-    return Lookahead(group, which, over, cap, least)
+                    other_loss[k] = loss[k, a]
+        cost_to_go(instance, g, surplus_price[x], upper_price[x], member_loss, other_loss, loss_to_go[x])
+    return Lookahead(group, position, surplus_price, upper_price, loss_to_go)

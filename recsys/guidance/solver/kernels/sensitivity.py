@@ -1,4 +1,4 @@
-"""What prices say of controls and candidates once the page stands."""
+"""Sensitivity analysis of a solved page: prices of controls, and the effect of each control on each candidate."""
 
 from __future__ import annotations
 
@@ -10,225 +10,262 @@ from recsys.domain.types import F64
 from recsys.guidance.solver.kernels import kernel
 from recsys.guidance.solver.kernels.assignment import FAR, assign
 from recsys.guidance.solver.kernels.instance import Instance
-from recsys.guidance.solver.kernels.lagrangian import Prices, profits
-from recsys.guidance.solver.kernels.page_search import State
+from recsys.guidance.solver.kernels.lagrangian import Prices, fill_profit
+from recsys.guidance.solver.kernels.search_state import State
 from recsys.guidance.solver.kernels.working_set import best_columns
 
-MOST = 8
-"""Pairs of controls looked into for one page."""
-CLEAR = 0.07
-"""Of a slot's mean worth: by so much a control clearly decides about an item; below it prices are often wrong."""
+MAX_PAIRS = 8
+"""Maximum number of control pairs evaluated per page."""
+CLEAR_MARGIN = 0.07
+"""Margin, relative to the mean value of a slot, from which a control counts as decisive for an item.
+
+Below it, dual estimates are often wrong.
+"""
 
 
 @kernel
-def adders(layout: Instance, prices: Prices) -> tuple[F64, F64]:
-    """What the prices of rows add to a member of a group in each slot [G, K], and what those of windows do [G, K]."""
-    groups, slots = layout.lower.shape
-    rows, runs = np.zeros((groups, slots)), np.zeros((groups, slots))
+def price_adjustments(instance: Instance, prices: Prices) -> tuple[F64, F64]:
+    """Return the sum of row prices on a member of each group per slot [G, K], and the sum of window prices [G, K]."""
+    groups, slots = instance.lower.shape
+    row_adjustment, window_adjustment = np.zeros((groups, slots)), np.zeros((groups, slots))
     for r in range(len(prices.row)):
         if prices.row[r] > 0.0:
-            for k in range(layout.row_slot[r] + 1):
-                rows[layout.row_group[r], k] += layout.row_sign[r] * prices.row[r]
+            for k in range(instance.row_slot[r] + 1):
+                row_adjustment[instance.row_group[r], k] += instance.row_sign[r] * prices.row[r]
     for g in range(groups):
-        within = layout.run_within[g]
-        if within:
-            for q in range(slots - within + 1):
-                for k in range(q, q + within):
-                    runs[g, k] -= prices.run[g, q]
-    return rows, runs
+        window = instance.window_length[g]
+        if window:
+            for q in range(slots - window + 1):
+                for k in range(q, q + window):
+                    window_adjustment[g, k] -= prices.window[g, q]
+    return row_adjustment, window_adjustment
 
 
 @kernel
-def price_report(layout: Instance, state: State, order: np.ndarray, price: F64, credit: F64) -> None:
-    """Fills price [C] of one unit of each control and credit [C, N]: what prices add to each candidate in its slot.
+def price_report(instance: Instance, state: State, order: np.ndarray, price: F64, credit: F64) -> None:
+    """Fill price [C] per unit of each control, and credit [C, N]: the price adjustment of each candidate in its slot.
 
-    A candidate's slot is its own on the page, else the one that its value would give it. order [N] as in `lay_out`.
+    The slot of a candidate is its slot on the page or, off the page, its rank by value (at most
+    the last slot). order [N] as in `build_instance`.
     """
-    n, (groups, slots) = len(layout.value), layout.lower.shape
+    n, (groups, slots) = len(instance.value), instance.lower.shape
     for r in range(len(state.prices.row)):
-        price[layout.row_owner[layout.row_group[r]]] += state.prices.row[r]
+        price[instance.row_owner[instance.row_group[r]]] += state.prices.row[r]
     for g in range(groups):
-        if layout.run_within[g]:
-            for q in range(slots - layout.run_within[g] + 1):
-                price[layout.run_owner[g]] += state.prices.run[g, q]
-    rows, runs = adders(layout, state.prices)
+        if instance.window_length[g]:
+            for q in range(slots - instance.window_length[g] + 1):
+                price[instance.window_owner[g]] += state.prices.window[g, q]
+    row_adjustment, window_adjustment = price_adjustments(instance, state.prices)
     slot = np.minimum(np.arange(n), slots - 1)
     for k in range(slots):
-        slot[state.page[k]] = k
+        slot[state.incumbent[k]] = k
     for a in range(n):
-        for d in range(layout.groups_of.shape[1]):
-            g = layout.groups_of[a, d]
+        for d in range(instance.groups_of.shape[1]):
+            g = instance.groups_of[a, d]
             if g < 0:
                 break
-            if rows[g, slot[a]] != 0.0:
-                credit[layout.row_owner[g], order[a]] += rows[g, slot[a]]
-            if layout.run_within[g] and runs[g, slot[a]] != 0.0:
-                credit[layout.run_owner[g], order[a]] += runs[g, slot[a]]
+            if row_adjustment[g, slot[a]] != 0.0:
+                credit[instance.row_owner[g], order[a]] += row_adjustment[g, slot[a]]
+            if instance.window_length[g] and window_adjustment[g, slot[a]] != 0.0:
+                credit[instance.window_owner[g], order[a]] += window_adjustment[g, slot[a]]
 
 
 class LeaveOneOutWorkspace(NamedTuple):
-    """Where pages under fewer prices are made: the few items that might stand on one, and room for their assignment.
+    """Buffers for solving the assignment without the prices of some controls.
 
-    column [M], free [F] slots; rows, runs [G, K]: what prices add; whole [F, M]: profits under all prices
-    flat [F, M], page [F] columns, rent [F], wage [M] of an assignment; stood [F], earned [M]: page and wage of `whole`
+    working_set [M]  items that may be assigned; free [F] free slots
+    row_adjustment, window_adjustment [G, K]  price adjustments
+    full_profit [F, M]  Lagrangian profits under all prices
+    profit [F, M], page [F] columns, slot_price [F], item_price [M]  of the current assignment
+    full_page [F], full_item_price [M]  page and item prices under all prices
     """
 
-    column: np.ndarray
+    working_set: np.ndarray
     free: np.ndarray
-    rows: F64
-    runs: F64
-    whole: F64
-    flat: F64
+    row_adjustment: F64
+    window_adjustment: F64
+    full_profit: F64
+    profit: F64
     page: np.ndarray
-    rent: F64
-    wage: F64
-    stood: np.ndarray
-    earned: F64
+    slot_price: F64
+    item_price: F64
+    full_page: np.ndarray
+    full_item_price: F64
 
 
 @kernel
-def workspace_of(layout: Instance, state: State) -> LeaveOneOutWorkspace:
-    """The items of the page, the best by value, and those that prices rate nearest; from where prices last stood."""
-    n, slots = len(layout.value), len(layout.pin)
-    free = np.flatnonzero(layout.pin < 0)
-    taken = np.zeros(n, np.bool_)
+def new_workspace(instance: Instance, state: State) -> LeaveOneOutWorkspace:
+    """Build the workspace from the items of the page, the best by value, and those with the highest reduced value.
+
+    The last assignment is the warm start.
+    """
+    n, slots = len(instance.value), len(instance.pin)
+    free = np.flatnonzero(instance.pin < 0)
+    selected = np.zeros(n, np.bool_)
     for k in range(slots):
-        taken[state.page[k]] = True
+        selected[state.incumbent[k]] = True
     for a in range(min(n, slots)):
-        taken[a] = True
-    for a in best_columns(state.reduced_value, min(n, slots), state.polyak_level):
-        taken[a] = True
+        selected[a] = True
+    for a in best_columns(state.reduced_value, min(n, slots), state.assigned_items):
+        selected[a] = True
     for k in range(slots):
-        if layout.pin[k] >= 0:
-            taken[layout.pin[k]] = False
-    column = np.flatnonzero(taken)
-    m = len(column)
-    wage, page = np.zeros(m), np.full(len(free), -1, np.int64)
+        if instance.pin[k] >= 0:
+            selected[instance.pin[k]] = False
+    working_set = np.flatnonzero(selected)
+    m = len(working_set)
+    item_price, page = np.zeros(m), np.full(len(free), -1, np.int64)
     for a in range(m):
-        wage[a] = state.item_price[column[a]]
+        item_price[a] = state.item_price[working_set[a]]
     for f in range(len(free)):
-        a = np.searchsorted(column, state.polyak_level[f])
-        page[f] = a if a < m and column[a] == state.polyak_level[f] else -1
-    rows, runs = adders(layout, state.prices)
-    profit, whole = np.empty((m, slots)), np.empty((len(free), m))
-    profits(layout, column, rows + runs, np.ones(len(rows), np.bool_), profit)
+        a = np.searchsorted(working_set, state.assigned_items[f])
+        page[f] = a if a < m and working_set[a] == state.assigned_items[f] else -1
+    row_adjustment, window_adjustment = price_adjustments(instance, state.prices)
+    profit, full_profit = np.empty((m, slots)), np.empty((len(free), m))
+    fill_profit(
+        instance, working_set, row_adjustment + window_adjustment, np.ones(len(row_adjustment), np.bool_), profit
+    )
     for f in range(len(free)):
-        whole[f] = profit[:, free[f]]
+        full_profit[f] = profit[:, free[f]]
     return LeaveOneOutWorkspace(
-        column, free, rows, runs, whole, whole.copy(), page, np.empty(len(free)), wage, page.copy(), wage.copy()
+        working_set,
+        free,
+        row_adjustment,
+        window_adjustment,
+        full_profit,
+        full_profit.copy(),
+        page,
+        np.empty(len(free)),
+        item_price,
+        page.copy(),
+        item_price.copy(),
     )
 
 
 @kernel
-def without(layout: Instance, bench: LeaveOneOutWorkspace, one: int, other: int) -> None:
-    """Fills the bench's page: the assignment under all prices but those of two controls (or one, twice)."""
-    free, flat = bench.free, bench.flat
-    flat[:] = bench.whole
-    for a in range(len(bench.column)):
-        for d in range(layout.groups_of.shape[1]):
-            g = layout.groups_of[bench.column[a], d]
+def assign_without(instance: Instance, workspace: LeaveOneOutWorkspace, first: int, second: int) -> None:
+    """Solve the assignment without the prices of two controls (or of a single control, passed twice)."""
+    free, profit = workspace.free, workspace.profit
+    profit[:] = workspace.full_profit
+    for a in range(len(workspace.working_set)):
+        for d in range(instance.groups_of.shape[1]):
+            g = instance.groups_of[workspace.working_set[a], d]
             if g < 0:
                 break
-            owner = layout.row_owner[g]
-            if owner in (one, other):
+            owner = instance.row_owner[g]
+            if owner in (first, second):
                 for f in range(len(free)):
-                    flat[f, a] -= bench.rows[g, free[f]]
-            owner = layout.run_owner[g]
-            if layout.run_within[g] and owner in (one, other):
+                    profit[f, a] -= workspace.row_adjustment[g, free[f]]
+            owner = instance.window_owner[g]
+            if instance.window_length[g] and owner in (first, second):
                 for f in range(len(free)):
-                    flat[f, a] -= bench.runs[g, free[f]]
-    bench.page[:] = bench.stood
-    bench.wage[:] = bench.earned
-    assign(flat, bench.page, bench.rent, bench.wage)
+                    profit[f, a] -= workspace.window_adjustment[g, free[f]]
+    workspace.page[:] = workspace.full_page
+    workspace.item_price[:] = workspace.full_item_price
+    assign(profit, workspace.page, workspace.slot_price, workspace.item_price)
 
 
 @kernel
-def lead(bench: LeaveOneOutWorkspace, a: int, there: bool) -> float:
-    """By how much column a stands on the bench's page, or stays off it: what its worth there could change."""
-    if there:
-        return float(bench.wage[a])
+def decision_margin(workspace: LeaveOneOutWorkspace, a: int, assigned: bool) -> float:
+    """Return how much the value of column a can change before it enters or leaves the assignment."""
+    if assigned:
+        return float(workspace.item_price[a])
     nearest = -FAR
-    for f in range(len(bench.free)):
-        nearest = max(nearest, bench.flat[f, a] - bench.rent[f])
+    for f in range(len(workspace.free)):
+        nearest = max(nearest, workspace.profit[f, a] - workspace.slot_price[f])
     return float(-nearest)
 
 
 @kernel
 def leave_one_out(
-    layout: Instance, state: State, order: np.ndarray, price: F64, credit: F64, stays: np.ndarray, pair: np.ndarray
+    instance: Instance,
+    state: State,
+    order: np.ndarray,
+    price: F64,
+    credit: F64,
+    on_page_without: np.ndarray,
+    joint_cause: np.ndarray,
 ) -> None:
-    """Fills stays [C, N]: whether a candidate would be on the page without a control, as far as other prices tell.
+    """Fill on_page_without [C, N]: whether a candidate would be on the page without a control, by the dual estimate.
 
-    Under prices the page falls apart into an assignment: without one control's prices, another assignment is the page.
-    Only priced controls are looked into; for the others stays says who is on the page.
-    pair [N, 2]: for candidates that no control alone clearly put on the page or keeps off it, two that do together, by
-    more than the one; else -1.
+    Under Lagrangian prices the page is an assignment; dropping the prices of a control yields the assignment without
+    it. Only priced controls are evaluated; for the others, on_page_without marks the candidates on the page.
+
+    joint_cause [N, 2]: for candidates that no single control clearly puts on or keeps off the page, two controls that
+    do so together with a larger margin; else -1
     """
-    n, slots = len(layout.value), len(layout.pin)
-    on = np.zeros(n, np.bool_)
+    n, slots = len(instance.value), len(instance.pin)
+    on_page = np.zeros(n, np.bool_)
     for k in range(slots):
-        on[state.page[k]] = True
-        stays[:, order[state.page[k]]] = True
-    bench = workspace_of(layout, state)
-    column, m = bench.column, len(bench.column)
-    if m < len(bench.free):
+        on_page[state.incumbent[k]] = True
+        on_page_without[:, order[state.incumbent[k]]] = True
+    workspace = new_workspace(instance, state)
+    working_set, m = workspace.working_set, len(workspace.working_set)
+    if m < len(workspace.free):
         return
-    clear = CLEAR * abs(state.known[0]) / slots
-    strength, by, there = np.zeros(m), np.full(m, -1, np.int64), np.zeros(m, np.bool_)
+    clear = CLEAR_MARGIN * abs(state.bounds[0]) / slots
+    strength, cause, assigned = np.zeros(m), np.full(m, -1, np.int64), np.zeros(m, np.bool_)
     for c in np.flatnonzero(price > 0.0):
-        without(layout, bench, int(c), int(c))
-        there[:] = False
-        for f in range(len(bench.free)):
-            there[bench.page[f]] = True
+        assign_without(instance, workspace, int(c), int(c))
+        assigned[:] = False
+        for f in range(len(workspace.free)):
+            assigned[workspace.page[f]] = True
         for a in range(m):
-            stays[c, order[column[a]]] = there[a]
-            if there[a] != on[column[a]]:
-                strong = lead(bench, a, there[a])
-                if by[a] < 0 or strong > strength[a]:
-                    strength[a], by[a] = strong, c
-    open_ = np.array([a for a in range(m) if strength[a] < clear and on[column[a]] != (column[a] < slots)])
-    ways, tried, told = np.empty((len(open_), 3), np.int64), np.zeros((MOST, 2), np.int64), 0
-    for z in range(len(open_)):
-        i = column[open_[z]]
-        _dearest(price, credit[:, order[i]], 1.0 if on[i] else -1.0, by[open_[z]], ways[z])
-    for z in range(len(open_)):
+            on_page_without[c, order[working_set[a]]] = assigned[a]
+            if assigned[a] != on_page[working_set[a]]:
+                margin = decision_margin(workspace, a, assigned[a])
+                if cause[a] < 0 or margin > strength[a]:
+                    strength[a], cause[a] = margin, c
+    unexplained = np.array(
+        [a for a in range(m) if strength[a] < clear and on_page[working_set[a]] != (working_set[a] < slots)]
+    )
+    candidates, tried_pairs, tried_count = (
+        np.empty((len(unexplained), 3), np.int64),
+        np.zeros((MAX_PAIRS, 2), np.int64),
+        0,
+    )
+    for z in range(len(unexplained)):
+        i = working_set[unexplained[z]]
+        _top_controls(price, credit[:, order[i]], 1.0 if on_page[i] else -1.0, cause[unexplained[z]], candidates[z])
+    for z in range(len(unexplained)):
         for w in range(3):
-            one, other = ways[z, w // 2], ways[z, 1 + (w + 1) // 2]
-            if strength[open_[z]] >= clear or other < 0 or told == MOST:
+            control, partner = candidates[z, w // 2], candidates[z, 1 + (w + 1) // 2]
+            if strength[unexplained[z]] >= clear or partner < 0 or tried_count == MAX_PAIRS:
                 break
-            known = False
-            for t in range(told):
-                known |= (tried[t, 0] == one and tried[t, 1] == other) or (tried[t, 0] == other and tried[t, 1] == one)
-            if known:
+            already_tried = False
+            for t in range(tried_count):
+                already_tried |= (tried_pairs[t, 0] == control and tried_pairs[t, 1] == partner) or (
+                    tried_pairs[t, 0] == partner and tried_pairs[t, 1] == control
+                )
+            if already_tried:
                 continue
-            tried[told, 0], tried[told, 1] = one, other
-            told += 1
-            without(layout, bench, int(one), int(other))
-            there[:] = False
-            for f in range(len(bench.free)):
-                there[bench.page[f]] = True
-            for y in range(len(open_)):  # whoever this pair answers for
-                a, mine = open_[y], False
+            tried_pairs[tried_count, 0], tried_pairs[tried_count, 1] = control, partner
+            tried_count += 1
+            assign_without(instance, workspace, int(control), int(partner))
+            assigned[:] = False
+            for f in range(len(workspace.free)):
+                assigned[workspace.page[f]] = True
+            for y in range(len(unexplained)):  # all candidates that list this pair
+                a, applies = unexplained[y], False
                 for v in range(3):
-                    first, second = ways[y, v // 2], ways[y, 1 + (v + 1) // 2]
-                    mine |= (first == one and second == other) or (first == other and second == one)
-                if mine and there[a] != on[column[a]]:
-                    strong = lead(bench, a, there[a])
-                    if strong > strength[a]:
-                        strength[a] = strong
-                        pair[order[column[a]], 0], pair[order[column[a]], 1] = one, other
+                    first, second = candidates[y, v // 2], candidates[y, 1 + (v + 1) // 2]
+                    applies |= (first == control and second == partner) or (first == partner and second == control)
+                if applies and assigned[a] != on_page[working_set[a]]:
+                    margin = decision_margin(workspace, a, assigned[a])
+                    if margin > strength[a]:
+                        strength[a] = margin
+                        joint_cause[order[working_set[a]], 0], joint_cause[order[working_set[a]], 1] = control, partner
 
 
 @kernel
-def _dearest(price: F64, credit: F64, sign: float, first: int, three: np.ndarray) -> None:
-    """Fills `three` with the priced controls of the most credit, then price, behind `first` if >= 0; -1 for none."""
+def _top_controls(price: F64, credit: F64, sign: float, first: int, top: np.ndarray) -> None:
+    """Fill `top` with three priced controls: `first` if >= 0, then by credit and price; -1 for none."""
     for z in range(3):
         best = first if z == 0 else -1
         for c in range(len(price)):
             if z == 0 and first >= 0:
                 break
-            if price[c] <= 0.0 or (z > 0 and c == three[0]) or (z > 1 and c == three[1]):
+            if price[c] <= 0.0 or (z > 0 and c == top[0]) or (z > 1 and c == top[1]):
                 continue
             if best < 0 or (sign * credit[c], price[c]) > (sign * credit[best], price[best]):
                 best = c
-        three[z] = best
+        top[z] = best

@@ -1,4 +1,7 @@
-"""Working sets: the few items worth looking at, first by value and supply, later by what prices say of all items."""
+"""Working sets of items for column generation, chosen by value and supply at first and by reduced value later.
+
+A *column* is the position of an item in the working set.
+"""
 
 from __future__ import annotations
 
@@ -11,135 +14,142 @@ from recsys.guidance.solver.kernels.instance import Instance, is_member
 
 
 @kernel
-def initial_working_set(layout: Instance, count: int) -> np.ndarray:
-    """A first working set of about `count` items: the best that caps admit, and supply for each floor."""
-    n = len(layout.value)
-    groups, slots = layout.lower.shape
-    taken = np.zeros(n, np.bool_)
+def initial_working_set(instance: Instance, count: int) -> np.ndarray:
+    """Return a first working set of about `count` items: the best that caps admit, and supply for each minimum."""
+    n = len(instance.value)
+    groups, slots = instance.lower.shape
+    selected = np.zeros(n, np.bool_)
     for k in range(slots):
-        if layout.pin[k] >= 0:
-            taken[layout.pin[k]] = True
+        if instance.pin[k] >= 0:
+            selected[instance.pin[k]] = True
     members = np.zeros(groups, np.int64)
-    chosen, top = 0, min(n, slots + slots // 2 + 4)
+    selected_count, top_count = 0, min(n, slots + slots // 2 + 4)
     for i in range(n):
-        if chosen >= top:
+        if selected_count >= top_count:
             break
-        if taken[i]:
+        if selected[i]:
             continue
         crowded = False
-        for d in range(layout.groups_of.shape[1]):
-            g = layout.groups_of[i, d]
+        for d in range(instance.groups_of.shape[1]):
+            g = instance.groups_of[i, d]
             if g < 0:
                 break
-            crowded |= members[g] > layout.upper[g, slots - 1]
+            crowded |= members[g] > instance.upper[g, slots - 1]
         if crowded:
             continue
-        for d in range(layout.groups_of.shape[1]):
-            g = layout.groups_of[i, d]
+        for d in range(instance.groups_of.shape[1]):
+            g = instance.groups_of[i, d]
             if g < 0:
                 break
             members[g] += 1
-        taken[i] = True
-        chosen += 1
+        selected[i] = True
+        selected_count += 1
     for g in range(groups):
-        floor = layout.lower[g, slots - 1]
-        if floor > 0:
-            wanted = floor + 5
+        minimum = instance.lower[g, slots - 1]
+        if minimum > 0:
+            needed = minimum + 5
             for i in range(n):
-                if wanted == 0:
+                if needed == 0:
                     break
-                if is_member(layout.mask, i, g):
-                    wanted -= 1
-                    if not taken[i]:
-                        taken[i] = True
-                        chosen += 1
+                if is_member(instance.mask, i, g):
+                    needed -= 1
+                    if not selected[i]:
+                        selected[i] = True
+                        selected_count += 1
     for i in range(n):
-        if chosen >= count:
+        if selected_count >= count:
             break
-        if not taken[i]:
-            taken[i] = True
-            chosen += 1
+        if not selected[i]:
+            selected[i] = True
+            selected_count += 1
     for k in range(slots):
-        if layout.pin[k] >= 0:
-            taken[layout.pin[k]] = False
-    return np.flatnonzero(taken)
+        if instance.pin[k] >= 0:
+            selected[instance.pin[k]] = False
+    return np.flatnonzero(selected)
 
 
 @kernel
-def best_columns(margin: F64, count: int, keep: np.ndarray) -> np.ndarray:
-    """The `count` items with the largest margins, and those of `keep`; in order of the layout."""
-    n = len(margin)
+def best_columns(reduced_value: F64, count: int, required: np.ndarray) -> np.ndarray:
+    """Return the `count` items with the highest reduced value and those in `required`, in instance order."""
+    n = len(reduced_value)
     if count >= n:
-        return np.flatnonzero(margin > -FAR)
-    bar = np.partition(margin, n - count)[n - count]
-    taken = margin > bar
-    equals = count - taken.sum()  # so many of those at the bar
+        return np.flatnonzero(reduced_value > -FAR)
+    threshold = np.partition(reduced_value, n - count)[n - count]
+    selected = reduced_value > threshold
+    ties = count - selected.sum()  # number of items at the threshold to include
     for i in range(n):
-        if equals == 0:
+        if ties == 0:
             break
-        if margin[i] == bar:
-            taken[i] = True
-            equals -= 1
-    for i in keep:
-        taken[i] = True
-    return np.flatnonzero(taken & (margin > -FAR))
+        if reduced_value[i] == threshold:
+            selected[i] = True
+            ties -= 1
+    for i in required:
+        selected[i] = True
+    return np.flatnonzero(selected & (reduced_value > -FAR))
 
 
 @kernel
 def select_within_bound(
-    margin: F64, wage: F64, inside: np.ndarray, budget: float, most: int
+    reduced_value: F64, item_price: F64, in_working_set: np.ndarray, budget: float, max_added: int
 ) -> tuple[np.ndarray, float]:
-    """Items that a page may hold without losing more than `budget`, in order of the layout; the least that others lose.
+    """Return the items that a page may contain without losing more than `budget`, in instance order.
 
-    margin, wage [N]: as in `State`; at most `most` of those not `inside` are taken, the ones that lose least
+    reduced_value, item_price [N]: as in `State`. At most `max_added` items outside the working set are returned, those
+    with the smallest loss. The second result is the minimum loss of any page that uses an omitted item.
     """
-    n, reach, count = len(margin), -budget, 0
+    n, threshold, count = len(reduced_value), -budget, 0
     for i in range(n):
-        count += not inside[i] and margin[i] >= reach
-    if count > most:
-        left = np.where(inside, -FAR, margin)
-        reach = np.partition(left, n - most)[n - most]
-    taken, outside = np.zeros(n, np.bool_), FAR
+        count += not in_working_set[i] and reduced_value[i] >= threshold
+    if count > max_added:
+        outside_value = np.where(in_working_set, -FAR, reduced_value)
+        threshold = np.partition(outside_value, n - max_added)[n - max_added]
+    selected, omitted_loss = np.zeros(n, np.bool_), FAR
     for i in range(n):
-        if margin[i] > -FAR:  # else pinned
-            taken[i] = wage[i] > 0.0 or margin[i] >= -budget if inside[i] else margin[i] >= reach
-            if not taken[i]:
-                outside = min(outside, -margin[i])
-    return np.flatnonzero(taken), outside
+        if reduced_value[i] > -FAR:  # otherwise pinned
+            selected[i] = (
+                item_price[i] > 0.0 or reduced_value[i] >= -budget
+                if in_working_set[i]
+                else reduced_value[i] >= threshold
+            )
+            if not selected[i]:
+                omitted_loss = min(omitted_loss, -reduced_value[i])
+    return np.flatnonzero(selected), omitted_loss
 
 
 @kernel
-def place(layout: Instance, column: np.ndarray, items: np.ndarray, page: np.ndarray, used: np.ndarray) -> None:
-    """Fills page [K] with the columns of `items` [K]; the best columns left stand where an item is not a column."""
+def warm_start_page(
+    instance: Instance, working_set: np.ndarray, items: np.ndarray, page: np.ndarray, used: np.ndarray
+) -> None:
+    """Fill page [K] with the columns of `items` [K]; items outside the working set get the best unused columns."""
     slots = len(page)
     used[:] = False
     for k in range(slots):
         page[k] = -1
-        if layout.pin[k] < 0 and items[k] >= 0:
-            at = np.searchsorted(column, items[k])
-            if at < len(column) and column[at] == items[k] and not used[at]:
-                page[k], used[at] = at, True
+        if instance.pin[k] < 0 and items[k] >= 0:
+            position = np.searchsorted(working_set, items[k])
+            if position < len(working_set) and working_set[position] == items[k] and not used[position]:
+                page[k], used[position] = position, True
     free = 0
     for k in range(slots):
-        if layout.pin[k] < 0 and page[k] < 0:
+        if instance.pin[k] < 0 and page[k] < 0:
             while used[free]:
                 free += 1
             page[k], used[free] = free, True
 
 
 @kernel
-def duplicates(layout: Instance, column: np.ndarray) -> np.ndarray:
-    """[M] the next better column in the same groups, -1 = none."""
-    m, words = len(column), layout.mask.shape[1]
-    twin = np.full(m, -1, np.int64)
+def duplicates(instance: Instance, working_set: np.ndarray) -> np.ndarray:
+    """Return for each column the next better column with the same groups [M], -1 = none."""
+    m, words = len(working_set), instance.mask.shape[1]
+    duplicate_of = np.full(m, -1, np.int64)
     for a in range(m):
         for b in range(a - 1, -1, -1):
             same = True
             for word in range(words):
-                if layout.mask[column[a], word] != layout.mask[column[b], word]:
+                if instance.mask[working_set[a], word] != instance.mask[working_set[b], word]:
                     same = False
                     break
             if same:
-                twin[a] = b
+                duplicate_of[a] = b
                 break
-    return twin
+    return duplicate_of

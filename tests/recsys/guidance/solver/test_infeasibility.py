@@ -1,4 +1,4 @@
-"""Why controls give way: the cause told is the cause there is, by a look at every page."""
+"""Conflict sets of relaxed controls, checked against exhaustive enumeration of pages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from recsys.guidance.solver.infeasibility import ConflictCache, ConflictSet, exp
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.solve import solve
 
-FEW = (
-    "{id: few, action: block, where: {not: {any: [{item: [i0, i7, i14, i21, i28, i35]}, {item: [i1, i8, i15, i22]}]}}}"
+ALLOWLIST = (
+    "{id: allowlist, action: block, "
+    "where: {not: {any: [{item: [i0, i7, i14, i21, i28, i35]}, {item: [i1, i8, i15, i22]}]}}}"
 )
-ONE_PROVIDER = "{id: few, action: block, where: {not: {provider: p0}}}"
-RIVALS = """
+ONE_PROVIDER = "{id: one-provider, action: block, where: {not: {provider: p0}}}"
+COMPETING_QUOTAS = """
 outlet: cn
 controls:
   - {id: sport, action: quota, where: {label: sport}, at_least: 0.5, priority: 9}
@@ -33,16 +34,16 @@ controls:
 """
 
 
-def check(made: Any, receipt: Any = None, exact: bool = True) -> tuple[Any, ...]:
-    receipt = made.receipt if receipt is None else receipt
-    parts = (made.policy, made.bounds, made.batch, made.attention, made.catalog)
-    return verify(receipt, made.solution.chosen, *parts, exact=exact)
+def verify_receipt(guided: Any, receipt: Any = None, exact: bool = True) -> tuple[Any, ...]:
+    receipt = guided.receipt if receipt is None else receipt
+    parts = (guided.policy, guided.bounds, guided.batch, guided.attention, guided.catalog)
+    return verify(receipt, guided.solution.chosen, *parts, exact=exact)
 
 
 @pytest.mark.parametrize(
     ("control", "kind", "missing", "words"),
     [
-        (f"{{id: a, action: cap, attribute: topic, at_most: 4}}, {FEW}", "supply", 2,
+        (f"{{id: a, action: cap, attribute: topic, at_most: 4}}, {ALLOWLIST}", "supply", 2,
          "at most 4 on the page: 6; 2 values of topic x 4 = 8 of 10 slots: 2 more items of other values needed"),
         (f"{{id: a, action: spacing, attribute: provider, at_most: 1, within: 2}}, {ONE_PROVIDER}", "supply", 0,
          "1 value of provider: too few for at most 1 of one in any 2 of 12 neighbouring slots"),
@@ -58,20 +59,20 @@ def check(made: Any, receipt: Any = None, exact: bool = True) -> tuple[Any, ...]
          "supply", 1, "slot 2: the item may not be shown here now"),
     ],
 )  # fmt: skip
-def test_a_control_that_cannot_be_kept_alone_says_what_it_lacks(
+def test_a_control_infeasible_on_its_own_reports_what_is_missing(
     make: Any, control: str, kind: str, missing: int, words: str
 ) -> None:
-    made = make(f"outlet: cn\ncontrols: [{control}]")
-    [line] = [line for line in made.receipt.controls if line.action != "block"]
+    guided = make(f"outlet: cn\ncontrols: [{control}]")
+    [line] = [line for line in guided.receipt.controls if line.action != "block"]
     assert (line.status, line.cause.kind, line.shortfall) == ("infeasible", kind, missing)
     assert (line.cause.violated_alone_by, line.cause.control_ids) == (line.slack, ())
     assert words in str(line.reason)
     assert "more important" not in str(line.reason)
-    assert check(made) == ()
+    assert verify_receipt(guided) == ()
 
 
-def test_the_stock_policy_of_few_topics_is_told_so_by_lint() -> None:
-    from benchmarks.guidance.receipt_claims import _item  # items of seven topics, of which five are kept
+def test_lint_reports_a_catalog_with_too_few_topics_for_a_cap() -> None:
+    from benchmarks.guidance.receipt_claims import _item  # items of seven topics; five are used
 
     rng = np.random.default_rng(0)
     items = [item for item in (_item(n, rng) for n in range(200)) if item.topic in {f"t{n}" for n in range(5)}]
@@ -80,96 +81,102 @@ def test_the_stock_policy_of_few_topics_is_told_so_by_lint() -> None:
     assert "5 values of topic x 4 = 20 of 24 slots" in finding.message
 
 
-def test_a_conflict_names_those_that_leave_no_room_and_no_others(make: Any) -> None:
-    made = make(RIVALS, slots=12)
-    lines = {line.id: line for line in made.receipt.controls}
+def test_a_conflict_names_exactly_the_controls_in_it(make: Any) -> None:
+    guided = make(COMPETING_QUOTAS, slots=12)
+    lines = {line.id: line for line in guided.receipt.controls}
     assert lines["news"].status == "relaxed"
     assert lines["news"].cause.control_ids == ("sport", "culture")
     assert "beside the more important 'sport', 'culture' there is no room for more among the candidates" in str(
         lines["news"].reason
     )
-    assert check(made) == ()
+    assert verify_receipt(guided) == ()
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_a_false_cause_is_found_out_however_well_it_is_told(make: Any, exact: bool) -> None:
-    made = make(RIVALS, slots=12)
-    number = {origin.control.id: c for c, origin in enumerate(made.policy.controls)}
-    news, by = number["news"], int(made.solution.relaxed[number["news"]])
-    sport, topics, culture = (number[one] for one in ("sport", "topics", "culture"))
-    honest = explain(made.bounds, made.solution.relaxed, made.solution.minimal_proven)
-    assert honest[news] == ConflictSet(0, (sport, culture), True)
-    for lie in (
-        ConflictSet(by, (), True),
+def test_verification_rejects_a_wrong_conflict_set(make: Any, exact: bool) -> None:
+    guided = make(COMPETING_QUOTAS, slots=12)
+    index = {origin.control.id: c for c, origin in enumerate(guided.policy.controls)}
+    news, slack = index["news"], int(guided.solution.relaxed[index["news"]])
+    sport, topics, culture = (index[name] for name in ("sport", "topics", "culture"))
+    causes = explain(guided.bounds, guided.solution.relaxed, guided.solution.minimal_proven)
+    assert causes[news] == ConflictSet(0, (sport, culture), True)
+    for wrong_cause in (
+        ConflictSet(slack, (), True),
         ConflictSet(0, (sport,), True),
         ConflictSet(0, (sport, topics), True),
         ConflictSet(0, (sport, topics, culture), True),
-        ConflictSet(0, (sport, culture, number["ads"]), True),
+        ConflictSet(0, (sport, culture, index["ads"]), True),
         ConflictSet(1, (sport, culture), True),
         ConflictSet(),
     ):
-        parts = (made.policy, made.bounds, made.solution, made.batch, made.attention, made.catalog)
-        receipt = write_receipt(*parts, honest | {news: lie})
-        assert check(made, receipt, exact), lie
-    assert not check(made, write_receipt(*parts, honest), exact)
+        parts = (guided.policy, guided.bounds, guided.solution, guided.batch, guided.attention, guided.catalog)
+        receipt = write_receipt(*parts, causes | {news: wrong_cause})
+        assert verify_receipt(guided, receipt, exact), wrong_cause
+    assert not verify_receipt(guided, write_receipt(*parts, causes), exact)
 
 
-def every_cause(
-    bounds: PageConstraints, by: Any, count_broken: Callable[[PageConstraints, tuple[int, ...]], tuple[int, ...]]
+def feasibility_oracle(
+    constraints: PageConstraints,
+    slack: Any,
+    count_broken: Callable[[PageConstraints, tuple[int, ...]], tuple[int, ...]],
 ) -> Any:
-    """(control, one slot less, others) -> whether any page is there, by looking at all of them."""
-    pages = [np.array(count_broken(bounds, page)) for page in permutations(range(len(bounds)), bounds.slots)]
+    """Return an oracle (control, slack, kept controls) -> whether a page exists, by enumeration of all pages."""
+    pages = [
+        np.array(count_broken(constraints, page)) for page in permutations(range(len(constraints)), constraints.slots)
+    ]
 
-    def page(c: int, less: int, others: tuple[int, ...] = ()) -> bool:
-        return any(broken[c] <= less and all(broken[o] <= by[o] for o in others) for broken in pages)
+    def is_feasible(c: int, slack_c: int, kept_controls: tuple[int, ...] = ()) -> bool:
+        return any(
+            violation[c] <= slack_c and all(violation[k] <= slack[k] for k in kept_controls) for violation in pages
+        )
 
-    return page
+    return is_feasible
 
 
-def test_causes_are_those_that_a_look_at_every_page_finds(instance_of: Any, count_broken: Any) -> None:
-    """Named controls leave no room, each of them is needed, and `alone` is what the control lacks by itself."""
+def test_conflict_sets_match_enumeration(instance_of: Any, count_broken: Any) -> None:
+    """The conflict set is infeasible and irreducible; `violated_alone_by` is the slack without other controls."""
     alone, conflicts = 0, 0
     for seed in range(300):
-        value, attention, bounds = instance_of(seed, 6, 4)
-        solution = solve(value, attention, bounds)
-        by = solution.relaxed
-        if not by.any():
+        value, attention, constraints = instance_of(seed, 6, 4)
+        solution = solve(value, attention, constraints)
+        slack = solution.relaxed
+        if not slack.any():
             continue
-        page = every_cause(bounds, by, count_broken)
-        for c, cause in explain(bounds, by, solution.minimal_proven).items():
-            least = next(less for less in range(by[c] + 1) if page(c, less))
-            assert cause.violated_alone_by == least, seed
-            alone += least > 0
-            if least == by[c]:
+        is_feasible = feasibility_oracle(constraints, slack, count_broken)
+        for c, cause in explain(constraints, slack, solution.minimal_proven).items():
+            minimum = next(slack_c for slack_c in range(slack[c] + 1) if is_feasible(c, slack_c))
+            assert cause.violated_alone_by == minimum, seed
+            alone += minimum > 0
+            if minimum == slack[c]:
                 assert cause.controls == (), seed
                 continue
             conflicts += 1
             assert cause.irreducible
             assert cause.controls
             assert max(cause.controls) < c
-            assert not page(c, by[c] - 1, cause.controls), seed
-            for one in cause.controls:
-                assert page(c, by[c] - 1, tuple(o for o in cause.controls if o != one)), seed
+            assert not is_feasible(c, slack[c] - 1, cause.controls), seed
+            for member in cause.controls:
+                assert is_feasible(c, slack[c] - 1, tuple(other for other in cause.controls if other != member)), seed
     assert min(alone, conflicts) > 30
 
 
-def test_the_same_want_is_looked_into_once(make: Any) -> None:
-    memory = ConflictCache()
+def test_conflict_sets_are_cached_by_limits_and_supply(make: Any) -> None:
+    cache = ConflictCache()
     for seed in range(3):
-        made = make(RIVALS, seed=seed)
-        by, settled = made.solution.relaxed, made.solution.minimal_proven
-        assert memory.of(made.bounds, by, settled) == explain(made.bounds, by, settled)
-    assert len(memory) == 1
-    assert memory.of(made.bounds, by * 0, settled) == {}
-    assert len(memory) == 1
+        guided = make(COMPETING_QUOTAS, seed=seed)
+        slack, minimal_proven = guided.solution.relaxed, guided.solution.minimal_proven
+        assert cache.of(guided.bounds, slack, minimal_proven) == explain(guided.bounds, slack, minimal_proven)
+    assert len(cache) == 1
+    assert cache.of(guided.bounds, slack * 0, minimal_proven) == {}
+    assert len(cache) == 1
 
 
-def test_what_is_asked_too_late_is_neither_found_out_nor_remembered(make: Any) -> None:
-    memory, made = ConflictCache(), make(RIVALS, seed=0)
-    by, settled = made.solution.relaxed, np.zeros(made.bounds.controls, np.bool_)
-    in_time = explain(made.bounds, by, settled)
-    assert any(cause.known for cause in in_time.values())
-    hasty = memory.of(made.bounds, by, settled, lambda: True)
-    assert not any(cause.known for cause in hasty.values())
-    assert len(memory) == 0
-    assert memory.of(made.bounds, by, settled) == in_time
+def test_results_after_the_deadline_are_neither_proven_nor_cached(make: Any) -> None:
+    cache, guided = ConflictCache(), make(COMPETING_QUOTAS, seed=0)
+    slack, minimal_proven = guided.solution.relaxed, np.zeros(guided.bounds.controls, np.bool_)
+    complete = explain(guided.bounds, slack, minimal_proven)
+    assert any(cause.proven for cause in complete.values())
+    expired = cache.of(guided.bounds, slack, minimal_proven, lambda: True)
+    assert not any(cause.proven for cause in expired.values())
+    assert len(cache) == 0
+    assert cache.of(guided.bounds, slack, minimal_proven) == complete

@@ -1,7 +1,7 @@
-"""What a page is worth against the integer programme (HiGHS), where there are too many pages to look at each of them.
+"""The value of solver pages against the integer program (HiGHS), on instances too large to enumerate.
 
-A law of bounds alone holds for the worst page too, so these are about values: the optimum where it is proven, no
-further below it than the stated gap where it is not, and hardly ever not.
+Feasibility alone would also hold for the worst page, so these tests compare values: a proven page is optimal, an
+unproven one is within its reported gap, and nearly all pages are proven.
 """
 
 from __future__ import annotations
@@ -22,87 +22,87 @@ from recsys.guidance.solver.solve import solve
 Instance = tuple[F64, F64, PageConstraints]
 Make = Callable[[int, int, int, int], Instance]
 
-SLACK = 1e-5  # HiGHS proves to 1e-6
+TOLERANCE = 1e-5  # HiGHS proves to 1e-6
 
 seeds = st.integers(0, 2**32)
-few = settings(max_examples=80)
+sampled = settings(max_examples=80)
 
 
-def drawn(instance_of: Make, seed: int) -> Instance:
+def draw_instance(instance_of: Make, seed: int) -> Instance:
     """15 to 40 candidates for up to 10 slots."""
     return instance_of(seed, 40, 10, 15)
 
 
-def stated(solution: Solution) -> float:
-    """Play equivalents that a page may be below the best one: nothing where it is proven."""
-    return (0.0 if solution.proven else solution.gap * max(abs(solution.value), 1e-9)) + SLACK
+def max_shortfall(solution: Solution) -> float:
+    """Play equivalents by which a page may fall short of the optimum: 0 if it is proven optimal."""
+    return (0.0 if solution.proven else solution.gap * max(abs(solution.value), 1e-9)) + TOLERANCE
 
 
-def optimum(value: F64, attention: F64, bounds: PageConstraints, solution: Solution) -> float:
-    """Worth of the best page under the bounds that a solution was left with, by HiGHS."""
-    problem = presolve(value, attention, bounds.with_slack(solution.relaxed))
-    answer = solve_optimal(problem)
-    assert answer.minimal_proven
-    assert answer.page is not None
-    return float(attention @ value[problem.item[answer.page]])
+def optimal_value(value: F64, attention: F64, constraints: PageConstraints, solution: Solution) -> float:
+    """Value of the best page under the relaxed constraints of a solution, by HiGHS."""
+    problem = presolve(value, attention, constraints.with_slack(solution.relaxed))
+    result = solve_optimal(problem)
+    assert result.proven
+    assert result.page is not None
+    return float(attention @ value[problem.item[result.page]])
 
 
-@few
+@sampled
 @given(seeds)
 def test_the_optimum_lies_between_value_and_bound(instance_of: Make, seed: int) -> None:
-    value, attention, bounds = drawn(instance_of, seed)
-    solution = solve(value, attention, bounds)
-    best = optimum(value, attention, bounds, solution)
+    value, attention, constraints = draw_instance(instance_of, seed)
+    solution = solve(value, attention, constraints)
+    best = optimal_value(value, attention, constraints, solution)
     assert abs(solution.value - attention @ value[solution.chosen]) <= 1e-9
-    assert solution.value <= best + SLACK
-    assert solution.bound >= best - SLACK
-    assert solution.value >= best - stated(solution)
+    assert solution.value <= best + TOLERANCE
+    assert solution.bound >= best - TOLERANCE
+    assert solution.value >= best - max_shortfall(solution)
 
 
-def test_nearly_every_page_is_the_best_one_and_proven(instance_of: Make) -> None:
+def test_nearly_every_page_is_optimal_and_proven(instance_of: Make) -> None:
     below, proven, relaxed = [], 0, 0
     for seed in range(200):
-        value, attention, bounds = drawn(instance_of, seed)
-        solution = solve(value, attention, bounds)
-        below.append(optimum(value, attention, bounds, solution) - solution.value)
+        value, attention, constraints = draw_instance(instance_of, seed)
+        solution = solve(value, attention, constraints)
+        below.append(optimal_value(value, attention, constraints, solution) - solution.value)
         proven += solution.proven
         relaxed += bool(solution.relaxed.any())
-    assert np.mean(np.array(below) > SLACK) <= 0.01
+    assert np.mean(np.array(below) > TOLERANCE) <= 0.01
     assert proven >= 0.95 * len(below)
-    assert 40 <= relaxed <= 160, "of both kinds there are many"
+    assert 40 <= relaxed <= 160, "the sample needs both relaxed and unrelaxed pages"
 
 
-@few
+@sampled
 @given(seeds)
-def test_without_one_of_its_controls_a_page_is_worth_no_less(instance_of: Make, seed: int) -> None:
-    value, attention, bounds = drawn(instance_of, seed)
-    kept = solve(value, attention, bounds)
-    assume(bounds.controls and not kept.relaxed.any())
-    for c in range(bounds.controls):
-        freer = bounds.only(np.arange(bounds.controls) != c)
-        assert_worth_no_less((value, attention, freer), kept)
+def test_removing_a_control_never_lowers_the_value(instance_of: Make, seed: int) -> None:
+    value, attention, constraints = draw_instance(instance_of, seed)
+    constrained = solve(value, attention, constraints)
+    assume(constraints.controls and not constrained.relaxed.any())
+    for c in range(constraints.controls):
+        fewer = constraints.restricted_to(np.arange(constraints.controls) != c)
+        assert_value_not_lower((value, attention, fewer), constrained)
 
 
-@few
+@sampled
 @given(seeds, st.floats(-1, 2))
-def test_with_another_candidate_a_page_is_worth_no_less(instance_of: Make, seed: int, worth: float) -> None:
-    value, attention, bounds = drawn(instance_of, seed)
-    kept = solve(value, attention, bounds)
-    assume(not kept.relaxed.any())
+def test_adding_a_candidate_never_lowers_the_value(instance_of: Make, seed: int, added_value: float) -> None:
+    value, attention, constraints = draw_instance(instance_of, seed)
+    constrained = solve(value, attention, constraints)
+    assume(not constrained.relaxed.any())
     rng = np.random.default_rng(seed)
-    more = replace(
-        bounds,
-        tie=np.append(bounds.tie, 10**6),
-        member=np.hstack([bounds.member, rng.random((len(bounds.member), 1)) < 0.5]),
-        code=np.hstack([bounds.code, rng.integers(-1, 4, (len(bounds.code), 1), np.int32)]),
+    extended = replace(
+        constraints,
+        tie=np.append(constraints.tie, 10**6),
+        member=np.hstack([constraints.member, rng.random((len(constraints.member), 1)) < 0.5]),
+        code=np.hstack([constraints.code, rng.integers(-1, 4, (len(constraints.code), 1), np.int32)]),
     )
-    assert_worth_no_less((np.append(value, worth), attention, more), kept)
+    assert_value_not_lower((np.append(value, added_value), attention, extended), constrained)
 
 
-def assert_worth_no_less(freer: Instance, kept: Solution) -> None:
-    """Where every page that was possible still is one: to the last digit if it is proven, else within its gap."""
-    solution = solve(*freer)
+def assert_value_not_lower(larger_instance: Instance, constrained: Solution) -> None:
+    """Assert that a solution of a larger feasible set has no lower value: exactly if proven, else within its gap."""
+    solution = solve(*larger_instance)
     assert not solution.relaxed.any()
-    assert solution.value >= kept.value - stated(solution)
+    assert solution.value >= constrained.value - max_shortfall(solution)
     if not solution.proven:
-        assert optimum(*freer, solution) >= kept.value - SLACK
+        assert optimal_value(*larger_instance, solution) >= constrained.value - TOLERANCE

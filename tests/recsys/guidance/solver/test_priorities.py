@@ -1,4 +1,4 @@
-"""Which control gives way to which, where a page cannot keep them all."""
+"""The order in which controls are relaxed if a page cannot satisfy them all."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from recsys.guidance.policy.controls import ENFORCEMENT_ORDER
 
 
 @given(seed=st.integers(0, 2**32))
-def test_of_one_outlet_what_is_harder_gives_way_last_then_what_has_priority(make: Any, seed: int) -> None:
-    """Against every way to fill twelve slots with items of three kinds, of which there are enough of each."""
+def test_controls_of_an_outlet_are_relaxed_by_enforcement_then_priority(make: Any, seed: int) -> None:
+    """Compare with every way to fill twelve slots with items of three kinds, each in sufficient supply."""
     rng = np.random.default_rng(seed)
     kinds, slots = ("public-service", "commercial", "plain"), 12
-    asked = [
+    quotas = [
         (str(rng.choice(ENFORCEMENT_ORDER)), int(priority), tuple(rng.permutation(3)[: rng.integers(1, 3)].tolist()),
          str(rng.choice(["at_least", "at_most"])), int(rng.integers(0, slots + 1)))
         for priority in rng.permutation(1001)[: rng.integers(2, 7)]
     ]  # fmt: skip
-    said = [
-        f"{{id: c{n}, action: quota, where: {{label: [{', '.join(kinds[kind] for kind in among)}]}}, "
+    controls = [
+        f"{{id: c{n}, action: quota, where: {{label: [{', '.join(kinds[kind] for kind in kinds_in)}]}}, "
         f"{bound}: {amount}, enforcement: {enforcement}, priority: {priority}}}"
-        for n, (enforcement, priority, among, bound, amount) in enumerate(asked)
+        for n, (enforcement, priority, kinds_in, bound, amount) in enumerate(quotas)
     ]
-    ranked = sorted(range(len(asked)), key=lambda n: (ENFORCEMENT_ORDER.index(asked[n][0]), -asked[n][1]))
+    ranked = sorted(range(len(quotas)), key=lambda n: (ENFORCEMENT_ORDER.index(quotas[n][0]), -quotas[n][1]))
 
     def broken(page: tuple[int, ...]) -> list[int]:
-        by = []
+        violation = []
         for n in ranked:
-            _, _, among, bound, amount = asked[n]
-            count = sum(page[kind] for kind in among)
-            by.append(max(0, amount - count if bound == "at_least" else count - amount))
-        return by
+            _, _, kinds_in, bound, amount = quotas[n]
+            count = sum(page[kind] for kind in kinds_in)
+            violation.append(max(0, amount - count if bound == "at_least" else count - amount))
+        return violation
 
-    made = make(f"outlet: cn\ncontrols: [{', '.join(said)}]", slots=slots, seed=seed)
+    guided = make(f"outlet: cn\ncontrols: [{', '.join(controls)}]", slots=slots, seed=seed)
     pages = [(a, b, slots - a - b) for a in range(slots + 1) for b in range(slots + 1 - a)]
-    assert [origin.control.id for origin in made.policy.controls] == [f"c{n}" for n in ranked]
-    assert made.solution.relaxed.tolist() == min(map(broken, pages))
-    assert [line.slack for line in made.receipt.controls] == made.solution.relaxed.tolist()
+    assert [origin.control.id for origin in guided.policy.controls] == [f"c{n}" for n in ranked]
+    assert guided.solution.relaxed.tolist() == min(map(broken, pages))
+    assert [line.slack for line in guided.receipt.controls] == guided.solution.relaxed.tolist()
