@@ -71,7 +71,7 @@ class PageSolver:
         constraints, value = self.constraints(context, policy, batch), batch.utility + batch.bonus
         deadline_s = self.solve_s if deadline_s is None else deadline_s
         solution = solve(
-            value, attention, constraints, deadline_s=deadline_s, clock=self.clock, memory=self.relaxation_cache
+            value, attention, constraints, deadline_s=deadline_s, clock=self.clock, cache=self.relaxation_cache
         )
         return SolvedPage(batch, attention, constraints, solution)
 

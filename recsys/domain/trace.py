@@ -37,13 +37,13 @@ class StageTrace:
     """The candidates that entered a stage, left it, and were dropped: `entered == left + sum(dropped.values())`."""
 
     name: str
-    entered: int
-    left: int
+    candidates_in: int
+    candidates_out: int
     dropped: Mapping[DropReason, int] = field(default_factory=dict)
     error: str | None = None
 
 
 def unbalanced_stages(trace: tuple[StageTrace, ...]) -> Mapping[str, int]:
     """Return the stages for which `entered - left - dropped` is not 0, with the difference; empty for a sound trace."""
-    missing = {stage.name: stage.entered - stage.left - sum(stage.dropped.values()) for stage in trace}
+    missing = {stage.name: stage.candidates_in - stage.candidates_out - sum(stage.dropped.values()) for stage in trace}
     return {name: count for name, count in missing.items() if count}

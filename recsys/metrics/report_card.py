@@ -30,7 +30,7 @@ class ControlOutcome:
 
     control_id: str
     status: str
-    by: int = 0
+    slack: int = 0
     price: float = 0.0
 
 
@@ -125,7 +125,7 @@ def _outcome_metrics(outcomes: Sequence[ControlOutcome]) -> dict[str, float]:
     status = [outcome.status for outcome in outcomes]
     return {
         "pages": float(len(outcomes)),
-        "satisfied": float(np.mean([outcome.by == 0 for outcome in outcomes])),
+        "satisfied": float(np.mean([outcome.slack == 0 for outcome in outcomes])),
         "relaxed": status.count("relaxed") / len(outcomes),
         "infeasible": status.count("infeasible") / len(outcomes),
         "price": float(np.mean([outcome.price for outcome in outcomes])),

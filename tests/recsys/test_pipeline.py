@@ -89,7 +89,7 @@ def test_every_page_meets_its_invariants(
     if guided:
         labels = Counter(label for item in items for label in item.labels)
         assert labels["commercial"] == 0
-        relaxed = {line.id: line.by for line in page.receipt.controls if line.by}
+        relaxed = {line.id: line.slack for line in page.receipt.controls if line.slack}
         assert labels["public-service"] >= np.ceil(0.3 * len(ids) - 1e-9) - relaxed.get("public", 0)
         assert max((Counter(item.topic for item in items)).values(), default=0) <= 4 + relaxed.get("one-topic", 0)
     else:
@@ -239,9 +239,9 @@ def test_supply_for_quotas_is_kept_when_candidates_are_truncated(world: ServingS
     engine = Engine(lambda row, *_: np.zeros((len(row), len(FEATURES)), np.float32), candidates=10)
     page = engine.run(query(10), None, world)
     assert_no_stage_failed(page)
-    assert {line.id for line in page.receipt.controls if line.by} <= {"one-topic"}
+    assert {line.id for line in page.receipt.controls if line.slack} <= {"one-topic"}
     surplus = next(stage for stage in page.trace if stage.name == "surplus")
-    assert surplus.left == 10
+    assert surplus.candidates_out == 10
     assert surplus.dropped[DropReason.SURPLUS] > 0
 
 
@@ -282,7 +282,7 @@ def test_a_legal_block_holds_on_every_page_and_a_mandatory_block_yields_to_a_leg
         policy = compile_policy([parse_policy(text) for text in texts], world.catalog)
         page = Engine(columns).run(query(), None, replace(world, policy=policy))
         assert len({slot.item_id for slot in page.items} & blocked) == by
-        lines = {line.id: line.by for line in page.receipt.controls}
+        lines = {line.id: line.slack for line in page.receipt.controls}
         assert lines == {"court": by, "minimum": 0 if by else 4 - left}
         assert page.receipt.legal_kept == (quota == "mandatory" or by > 0)
         if page.receipt.legal_kept:
@@ -322,7 +322,7 @@ def test_an_unfinished_item_can_be_resumed(engine: Engine, world: ServingSnapsho
     page = engine.run(query(30, guided=False), history, world)
     assert_no_stage_failed(page)
     resume = next(stage for stage in page.trace if stage.name == "resume")
-    assert resume.left == 1
+    assert resume.candidates_out == 1
     assert [slot.item_id for slot in page.items if "resume" in slot.reasons] == ["i30"]
 
 

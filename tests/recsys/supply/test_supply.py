@@ -107,7 +107,7 @@ def is_feasible(snapshot: ServingSnapshot, policy: CompiledPolicy, request: Quer
     """Return whether a page of these catalog rows meets all constraints, by an integer programme."""
     bounds = policy.bounds(request, rows, request.slots, snapshot.catalog.rows(request.shown))
     answer = any_page(presolve(np.zeros(len(rows)), np.ones(request.slots), bounds))
-    assert answer.settled
+    assert answer.proven
     return answer.page is not None
 
 
@@ -135,7 +135,7 @@ def test_no_control_is_relaxed_if_the_catalog_admits_a_page(cases: list[tuple[Se
         assert not [stage.error for stage in page.trace if stage.error]
         feasible += 1
         expanded += any(stage.name == EXPANDED_SUPPLY for stage in page.trace)
-        relaxed += [(n, line.id, line.by) for line in page.receipt.controls if line.by]
+        relaxed += [(n, line.id, line.slack) for line in page.receipt.controls if line.slack]
     assert relaxed == []
     assert feasible >= 15  # enough cases
     assert expanded >= 3  # ... and retrieval alone does not suffice for all of them
@@ -181,14 +181,14 @@ def dispersed(at_least: int, providers: int) -> ServingSnapshot:
 
 def test_supply_for_a_quota_is_spread_over_capped_attributes() -> None:
     page = Engine(columns).run(query(12), None, dispersed(6, providers=30))
-    assert [line.by for line in page.receipt.controls] == [0, 0]
+    assert [line.slack for line in page.receipt.controls] == [0, 0]
     assert EXPANDED_SUPPLY not in stages(page)  # retrieval sufficed: the page was solved once
 
 
 def test_if_the_catalog_lacks_items_a_control_is_relaxed_by_the_minimum() -> None:
     """Of ten films that the quota asks for, six have providers of their own, and two more fit the cap."""
     page = Engine(columns).run(query(12), None, dispersed(10, providers=6))
-    assert [(line.id, line.by) for line in page.receipt.controls if line.by] == [("pc", 2)]
+    assert [(line.id, line.slack) for line in page.receipt.controls if line.slack] == [("pc", 2)]
 
 
 def test_if_the_catalog_lacks_items_candidates_are_ranked_once() -> None:
@@ -200,7 +200,7 @@ def test_if_the_catalog_lacks_items_candidates_are_ranked_once() -> None:
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 2}
     snapshot = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([quota, cap], catalog))
     page = Engine(columns, candidates=40).run(query(10), None, snapshot)
-    assert [line.by for line in page.receipt.controls] == [3, 0]
+    assert [line.slack for line in page.receipt.controls] == [3, 0]
     assert stages(page).count(EXPANDED_SUPPLY) == 1
     assert stages(page).count("rank") == 1
 
@@ -213,7 +213,7 @@ def test_too_similar_candidates_are_detected_before_the_solver_runs() -> None:
     cap = {"id": "pc", "action": "cap", "attribute": "provider", "at_most": 1, "enforcement": "mandatory"}
     snapshot = ServingSnapshot.of(catalog, ItemStats.empty(300), None, policy_of([cap], catalog))
     page = Engine(columns).run(query(10), None, snapshot)
-    assert [line.by for line in page.receipt.controls] == [0]
+    assert [line.slack for line in page.receipt.controls] == [0]
     assert stages(page).count(EXPANDED_SUPPLY) == stages(page).count("rank") == 1
     assert stages(page).index(EXPANDED_SUPPLY) < stages(page).index("rank")
     preferred = ServingSnapshot.of(
