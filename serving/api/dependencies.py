@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from features.control import ControlPlane
-from features.state.corrupt_state import CorruptStateCounter
 from features.state.online.port import OnlineStore
+from features.state.quarantine import CorruptStateCounter
 from recsys.guidance.policy.profiles import Profile
 from serving.api.pagination import Pagination
 from serving.editorial.policy_service import PolicyService

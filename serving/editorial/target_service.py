@@ -122,7 +122,7 @@ class TargetService:
                 raise InvalidInput(f"target {key} was stopped, which is for good: clone it to go on")
             return replace(order, **changes)
 
-        return self.control.orders.update(key, change, said.author, action, {"note": said.note})
+        return self.control.target_overrides.update(key, change, said.author, action, {"note": said.note})
 
     def _running(self, outlet: str, target_id: str) -> TrackedTarget:
         one = self.loop.running.get(f"{outlet}/{target_id}")

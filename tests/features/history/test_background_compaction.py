@@ -32,7 +32,7 @@ def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
         if name == fails:
             raise fault
 
-    monkeypatch.setattr("features.worker.commands.compact", lambda log, least: work("compact"))
+    monkeypatch.setattr("features.worker.commands.compact", lambda log, min_files: work("compact"))
     with background_compaction(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
         assert twice.wait(10.0), ran
     told = [one for one in caplog.records if one.name == "features.worker.commands" and str(fault) in _whole(one)]

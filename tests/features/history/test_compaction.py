@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from features.events.decode import ViewerEvent
 from features.history import compaction as module
 from features.history import files
-from features.history.compaction import Compacted, compact, purge
-from features.history.erasures import NAME, ErasureList, hashed
+from features.history.compaction import CompactionResult, compact, purge
+from features.history.erasures import FILE_NAME, ErasureList, viewer_hash
 from features.history.event_log import REWRITING, WRITING, EventLog
 from features.state.fold import LoggedEvent
 from features.state.online.memory import MemoryStore
@@ -88,7 +88,7 @@ def stopped_at(step: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(files, "write", fragile(files.write))
         patched.setattr(files, "sync", fragile(files.sync))
-        patched.setattr(module, "_fill", fragile(module._fill))
+        patched.setattr(module, "_fill", fragile(module._write_day))
         patched.setattr(Path, "unlink", fragile(Path.unlink))
         with suppress(Stopped):
             yield
@@ -114,7 +114,7 @@ def test_a_compaction_stopped_anywhere_changes_nothing_that_is_read(
     assert len(names) == len({name.parent for name in names})  # one file a day
     for name in names:
         assert name.stem.rpartition(files.UNTIL)[2] == name.parent.name.removeprefix("day=")
-    assert compact(log) == Compacted()
+    assert compact(log) == CompactionResult()
 
 
 @settings(
@@ -132,7 +132,7 @@ def test_an_erased_viewer_is_in_no_byte_of_the_log_and_others_are_as_they_were(
     places = told(log)[1]
     at, viewer = START + quarter * DAY_S / 4, "viewer-0-1"
     left = [[p for p in one if p.event.viewer_id != viewer or p.event.at > at] for one in places]
-    log.erased.add(hashed(viewer), at)
+    log.erasures.add(viewer_hash(viewer), at)
     assert told(log)[1] == [one for one in left if one]  # at once, before any file is written anew
     purge(log, viewer)
     assert told(log)[1] == [one for one in left if one]
@@ -193,7 +193,7 @@ def test_one_works_at_a_time_and_an_erasure_waits_for_who_is_writing(tmp_path: P
     log.append("t/0", 0, 0, [LoggedEvent("t/0", 0, _event("e", "v", 0))])
     with files.locked(tmp_path, REWRITING):
         assert compact(log).busy
-    log.erased.add(hashed("v"), START + DAY_S)
+    log.erasures.add(viewer_hash("v"), START + DAY_S)
     with files.locked(tmp_path, WRITING, shared=True):  # a worker in the middle of a file
         eraser = threading.Thread(target=purge, args=(log, "v"))
         eraser.start()
@@ -208,22 +208,22 @@ def test_one_works_at_a_time_and_an_erasure_waits_for_who_is_writing(tmp_path: P
 
 def test_erasures_survive_the_loss_of_either_copy_and_a_torn_line(tmp_path: Path) -> None:
     here, online = ErasureList(tmp_path), MemoryStore()
-    here.add(hashed("v"), 5.0)
-    here.add(hashed("v"), 3.0)
-    with (tmp_path / NAME).open("ab") as file:
+    here.add(viewer_hash("v"), 5.0)
+    here.add(viewer_hash("v"), 3.0)
+    with (tmp_path / FILE_NAME).open("ab") as file:
         file.write(b'{"who": "torn')
-    here.add(hashed("v"), 5.5, held=False)
-    here.add(hashed("w"), 4.0)
-    here.add(hashed("x"), 4.5, held=False)
-    known = {hashed("v"): 5.5, hashed("w"): 4.0, hashed("x"): 4.5}
+    here.add(viewer_hash("v"), 5.5, held=False)
+    here.add(viewer_hash("w"), 4.0)
+    here.add(viewer_hash("x"), 4.5, held=False)
+    known = {viewer_hash("v"): 5.5, viewer_hash("w"): 4.0, viewer_hash("x"): 4.5}
     assert here.all() == known
-    assert here.pending() == {hashed("v"): 5.0, hashed("w"): 4.0}
-    here.agree_with(online)
-    (tmp_path / NAME).unlink()
+    assert here.with_data() == {viewer_hash("v"): 5.0, viewer_hash("w"): 4.0}
+    here.sync_with(online)
+    (tmp_path / FILE_NAME).unlink()
     assert here.all() == {}
     again = ErasureList(tmp_path)
-    again.agree_with(online)
+    again.sync_with(online)
     assert again.all() == known
-    assert again.pending().keys() == {hashed("v"), hashed("w")}
-    again.agree_with(other := MemoryStore())
+    assert again.with_data().keys() == {viewer_hash("v"), viewer_hash("w")}
+    again.sync_with(other := MemoryStore())
     assert dict(other.scan("")) == dict(online.scan(""))

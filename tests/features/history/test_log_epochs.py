@@ -14,7 +14,7 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.compaction import compact
 from features.history.event_log import EventLog
-from features.history.log_epochs import NAME, LogEpoch, LogEpochs, epoch_partitions
+from features.history.log_epochs import FILE_NAME, LogEpoch, LogEpochs, epoch_partitions
 from features.state.codec import decode_viewer, viewer_key
 from features.state.exposure_counts import read_counts
 from features.state.keys import COUNTS, LOG_EPOCHS
@@ -128,7 +128,7 @@ def test_states_from_before_logs_were_told_apart_go_on(tmp_path: Path) -> None:
     stream.publish(TOPIC, [played(f"e{n}") for n in range(600)])  # more than a state remembers ids of
     folded(stream, store, log)
     store.delete([LOG_EPOCHS + TOPIC])
-    (tmp_path / NAME).unlink()
+    (tmp_path / FILE_NAME).unlink()
     expected = held(store)
     with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as again:
         while again.step(wait_s=0):
@@ -167,7 +167,7 @@ def test_files_and_store_of_different_pasts_are_not_mixed_until_a_rebuild(tmp_pa
     store = MemoryStore()
     LogEpochs(tmp_path).name(MemoryStore(), TOPIC, LogEpoch("one", 1))
     LogEpochs(tmp_path / "elsewhere").name(store, TOPIC, LogEpoch("two", 1))
-    with pytest.raises(Conflict, match=r"different logs of topic t \(one; two\)"):
+    with pytest.raises(Conflict, match=r"different log epochs of topic t \(one; two\)"):
         LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("two", 1))
     LogEpochs(tmp_path).restore(store, TOPIC)
     assert LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("two", 1)) == "t~001"

@@ -29,7 +29,7 @@ from recsys.domain.errors import InvalidInput
 from recsys.domain.types import Screen
 from recsys.domain.viewer import FAST_HALF_LIFE_S, HALF_LIFE_S, LANDMARK, RECENT_MAX, ItemState, ViewerState
 from recsys.models.als import AlsRetriever
-from tests.oracles.point_in_time import by_replay
+from tests.oracles.point_in_time import replay_features
 
 IDS = [f"i{n}" for n in range(6)]
 CATALOG = Catalog.of(
@@ -137,7 +137,7 @@ def test_features_are_those_of_a_replay_of_all_before(
     ttl_s = span_s / 8 if forgets else FOREVER
     found = get_historical_features(log, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER)
     assert np.isfinite(found).all()
-    assert_same(found, by_replay(placed, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER))
+    assert_same(found, replay_features(placed, CATALOG, asked, ttl_s=ttl_s, retriever=RETRIEVER))
 
 
 def test_busy_viewers_count_less_here_as_there(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_busy_viewers_count_less_here_as_there(tmp_path: Path) -> None:
     placed.append(LoggedEvent("t/0", 900, ViewerEvent(id="z", kind="play", viewer_id="v", at=end, item_id="i1")))
     asked = EntityRows(["v", "w"], ["i1", "i1"], np.array([end, end + 1.0]), ["", ""], ["", ""])
     found = get_historical_features(written(tmp_path, placed), CATALOG, asked)
-    assert_same(found, by_replay(placed, CATALOG, asked))
+    assert_same(found, replay_features(placed, CATALOG, asked))
     before, after = found[:, AT["log_popularity"]]
     assert before == 0
     assert 0 < after < 0.01
@@ -197,7 +197,7 @@ def test_what_cannot_be_asked_is_named(tmp_path: Path) -> None:
     asked = EntityRows(["v", "v"], ["i0", "gone"], np.array([np.nan, 1.0]), ["", ""], ["", ""])
     with pytest.raises(InvalidInput, match=r"item_id\[1\]: no item 'gone'; at\[0\]: not a time"):
         get_historical_features(EventLog(tmp_path), CATALOG, asked)
-    with pytest.raises(InvalidInput, match=r"screen\[0\]: no screen 'watch': tv, "):
+    with pytest.raises(InvalidInput, match=r"screen\[0\]: unknown screen 'watch', expected one of tv, "):
         get_historical_features(EventLog(tmp_path), CATALOG, EntityRows(["v"], ["i0"], np.ones(1), [""], ["watch"]))
     with pytest.raises(InvalidInput, match="unix seconds"):
         EntityRows(["v"], ["i0"], ["noon"], [""], [""])  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.features.served import ITEMS, _item, _model, run
-from features.history.erasures import hashed
+from features.history.erasures import viewer_hash
 from features.history.event_log import EventLog
 from features.measurement.main import EXIT_INCONCLUSIVE, main
 from features.measurement.skew import SkewReport, audit_skew
@@ -88,7 +88,7 @@ def test_pages_that_record_no_features_are_an_error(tmp_path: Path, capsys: pyte
 
 
 def test_differences_after_an_erasure_are_inconclusive(audit: Audit, home: Path, tmp_path: Path) -> None:
-    EventLog(home / "log").erased.add(hashed("viewer-1"), 4e9, held=True)
+    EventLog(home / "log").erasures.add(viewer_hash("viewer-1"), 4e9, had_data=True)
     try:
         code, out = audit()
     finally:

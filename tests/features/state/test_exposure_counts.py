@@ -21,9 +21,9 @@ from features.state.exposure_counts import (
     MAX_TARGETS_PER_VIEWER,
     DeliveryCount,
     TrafficDay,
-    credits_of,
     read_counts,
     read_traffic,
+    target_credits,
 )
 from features.state.keys import COUNTS, ITEMS, TRAFFIC
 from features.state.online.connect import open_online
@@ -79,7 +79,7 @@ def replayed(records: list[Record]) -> tuple[dict[str, tuple[float, float, int, 
         if (event.viewer_id, event.id) in seen:
             continue
         seen.add((event.viewer_id, event.id))
-        for key, (won, served, impressions) in credits_of(event).items():
+        for key, (won, served, impressions) in target_credits(event).items():
             for place, more in enumerate((won, served, 1, impressions)):
                 counts[key][place] += more
         hour = traffic[event.region, int(event.at // 3600)]
@@ -140,7 +140,7 @@ def test_the_counts_are_the_same_in_every_store(
         pass
     count = read_counts(store, [key], [f"{unique}/0", f"{unique}/1"])[key]
     assert (count.pages, count.delivered, count.impressions) == (15, 7.5, 15), "five events come twice"
-    assert count.until_offset == LANDMARK + 14
+    assert count.newest_at == LANDMARK + 14
     store.close()
 
 
@@ -180,7 +180,7 @@ def test_only_the_engine_credits() -> None:
 def test_a_context_of_another_engine_credits_nothing(said: Any) -> None:
     context = {} if said is None else {"targets": said}
     event = ViewerEvent(id="e", kind="impression", viewer_id="v", at=1.0, items=("x",), context=context)
-    assert credits_of(event) == {}
+    assert target_credits(event) == {}
 
 
 def test_shards_say_what_they_are() -> None:

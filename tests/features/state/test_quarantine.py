@@ -21,7 +21,6 @@ from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer, export_viewer
 from features.state.codec import VERSION, VERSIONS, NewerState, StateError, item_at, viewer_at, viewer_key
-from features.state.corrupt_state import LOG_EVERY_S, CorruptStateCounter
 from features.state.exposure_counts import count_at, read_traffic, traffic_at
 from features.state.item_columns import read_stats
 from features.state.keys import COUNTS, ITEMS, LOG_EPOCHS, QUARANTINE, TRAFFIC, VIEWERS
@@ -29,7 +28,15 @@ from features.state.online.connect import open_online
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.online.sqlite import SqliteStore
-from features.state.quarantine import QUARANTINE_TTL_S, CorruptState, discard, quarantine, quarantined
+from features.state.quarantine import (
+    LOG_EVERY_S,
+    QUARANTINE_TTL_S,
+    CorruptState,
+    CorruptStateCounter,
+    discard,
+    quarantine,
+    quarantined,
+)
 from features.worker import repair as mend
 from features.worker.main import main
 from features.worker.worker import Worker
@@ -189,7 +196,7 @@ def test_an_erasure_takes_what_was_set_aside_and_nobody_elses(tmp_path: Path) ->
     keys = [viewer_key(viewer) for viewer in ("a", "a}:b", "b")]
     quarantine(online, [CorruptState(key, "why", 1.0, True, key.encode()) for key in keys])
     lines = [json.loads(line) for line in export_viewer(log, online, "a")]
-    assert lines[1:] == [{"damaged": {"cause": "why", "at": 1.0, "raw": b64encode(keys[0].encode()).decode()}}]
+    assert lines[1:] == [{"corrupt_state": {"cause": "why", "at": 1.0, "raw": b64encode(keys[0].encode()).decode()}}]
     erase_viewer(log, online, "a", END)
     assert sorted(one.key for one in quarantined(online)) == sorted(keys[1:])
 
@@ -218,7 +225,7 @@ class ErasedMeanwhile(MemoryStore):
         self._log, self._dies = log, dies
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        meanwhile = any(key.startswith(QUARANTINE) for key in entries) and self._log.erased.of("v") < 0
+        meanwhile = any(key.startswith(QUARANTINE) for key in entries) and self._log.erasures.erased_at("v") < 0
         if meanwhile:
             erase_viewer(self._log, self, "v", LANDMARK + 1)
         super().put(entries, ttl_s)
@@ -255,7 +262,7 @@ def test_the_export_hands_out_what_nobody_can_read(tmp_path: Path) -> None:
         online.put({viewer_key("v"): raw})
         state, unread = [json.loads(line) for line in export_viewer(EventLog(tmp_path), online, "v")]
         assert state == {"state": None}
-        assert unread["damaged"]["raw"] == b64encode(raw).decode()
+        assert unread["corrupt_state"]["raw"] == b64encode(raw).decode()
 
 
 def test_readers_leave_out_what_is_damaged_and_count_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -34,9 +34,9 @@ from features.state.exposure_counts import (
     DeliveryCount,
     TrafficDay,
     count_key,
-    credits_of,
     fold_count,
     fold_traffic,
+    target_credits,
     traffic_key,
 )
 from features.state.fold import FOREVER, LoggedEvent, deduplicate_and_fold, fold_item, items_of
@@ -113,7 +113,7 @@ def replayed(stream: MemoryStream, ttl_s: float = FOREVER) -> dict[str, bytes]:
                 for item in items_of(event):
                     go_on(item_key(item, source), ItemState(item), decode_item, encode_item,
                           lambda state, one=one: fold_item(state, [one]))  # fmt: skip
-                for target in credits_of(event):
+                for target in target_credits(event):
                     go_on(count_key(target, source), DeliveryCount(target), _reader(DeliveryCount), encode_state,
                           lambda state, one=one: fold_count(state, [one]))  # fmt: skip
                 if event.kind == "impression" and event.context and event.placement and event.attention:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from features.events.decode import ViewerEvent
 from features.state import vote_history as voted
-from features.state.fold import REMEMBERED, LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
+from features.state.fold import RECENT_KINDS, LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
 from features.state.item_columns import ItemColumns
 from features.state.viewer_fold import SHOWN_TIMES
-from features.state.votes import COUNTS, MIN_COMPLETION_SHARE, REPEAT_WINDOW_S, TRUST_HISTORY_MAX, contributions
+from features.state.votes import COUNTS, FULL_TRUST_ITEMS, MAX_PLAYBACK_SPEED, REPEAT_DISCOUNT, contributions
 from recsys.domain.catalog import Catalog, Item
 from recsys.domain.viewer import DAY_S, LANDMARK, RECENT_MAX, ItemState, Recent, ViewerState, forward_weight
 
@@ -76,14 +76,14 @@ def test_votes_are_those_of_a_plain_count(said: list[tuple[str, str, str, int]])
     tried: dict[str, set[str]] = defaultdict(set)
     for one in events:
         item = one.item_id or one.items[0]
-        if one.kind in REMEMBERED:
+        if one.kind in RECENT_KINDS:
             tried[one.viewer_id].add(item)
-        share = 1.0 if one.kind == "impression" else min(1.0, len(tried[one.viewer_id] | {item}) / TRUST_HISTORY_MAX)
+        share = 1.0 if one.kind == "impression" else min(1.0, len(tried[one.viewer_id] | {item}) / FULL_TRUST_ITEMS)
         for action in ("impression",) if one.kind == "impression" else COUNTS.get(one.kind, ()):
             times = history[one.viewer_id, item, action]
             days = {at // DAY_S for at in times}
             if one.at // DAY_S not in days:
-                expected[item, action] += forward_weight(one.at) * share * REPEAT_WINDOW_S ** len(days)  # type: ignore[assignment]
+                expected[item, action] += forward_weight(one.at) * share * REPEAT_DISCOUNT ** len(days)  # type: ignore[assignment]
             times.append(one.at)
             if action == "impression":  # of which only the newest few are remembered
                 history[one.viewer_id, item, action] = sorted(times)[-SHOWN_TIMES:]
@@ -104,7 +104,7 @@ def test_whatever_a_viewer_does_an_item_gains_little_more_than_a_vote(hours: lis
             worth[action] += vote  # type: ignore[assignment]
     if kind != "impression":  # of impressions only the newest few times are remembered
         assert max(worth.values()) < 4 / 3
-    assert max(worth.values()) >= (1.0 if kind == "impression" else 1 / TRUST_HISTORY_MAX)
+    assert max(worth.values()) >= (1.0 if kind == "impression" else 1 / FULL_TRUST_ITEMS)
 
 
 def plainly(events: list[ViewerEvent]) -> list[dict[str, float]]:
@@ -116,7 +116,7 @@ def plainly(events: list[ViewerEvent]) -> list[dict[str, float]]:
         for action in COUNTS.get(one.kind, ()):
             before = days[one.item_id, action]
             if today not in before:
-                worth[action] = REPEAT_WINDOW_S ** len(before)
+                worth[action] = REPEAT_DISCOUNT ** len(before)
             before.add(today)
         worths.append(worth)
     return worths
@@ -127,7 +127,7 @@ def test_what_a_viewer_does_in_between_changes_no_vote(seed: int) -> None:
     """Thousands of actions of a busy viewer, against a count that forgets none: a vote never counts twice."""
     chance = random.Random(seed)
     step_s = DAY_S / (RECENT_MAX - 2)  # as much as a viewer may do before votes are worth less
-    kinds = [kind for kind in KINDS if kind in REMEMBERED and kind != "complete"]
+    kinds = [kind for kind in KINDS if kind in RECENT_KINDS and kind != "complete"]
     said, at = [], LANDMARK
     for n in range(2200):
         at += step_s * chance.uniform(1.0, 1.2)
@@ -136,7 +136,7 @@ def test_what_a_viewer_does_in_between_changes_no_vote(seed: int) -> None:
         said.append(event(f"e{n}", chance.choice(kinds), at - late * chance.uniform(0, DAY_S), item))
     found = counted(said)
     assert len(found) == len(said)
-    for one, expected in list(zip(found, plainly(said), strict=True))[TRUST_HISTORY_MAX:]:
+    for one, expected in list(zip(found, plainly(said), strict=True))[FULL_TRUST_ITEMS:]:
         votes = {action: worth for _, action, worth in one.votes}
         assert votes.keys() == expected.keys(), one
         for action, worth in votes.items():
@@ -166,16 +166,16 @@ def test_beyond_what_is_remembered_there_is_no_vote_rather_than_a_second(
             for day in given[item_id, action]:
                 assert day != today, (item_id, action)
                 if today == newest and today - day < voted.WINDOW_D:
-                    assert worth <= REPEAT_WINDOW_S
+                    assert worth <= REPEAT_DISCOUNT
             given[item_id, action].append(today)
     assert given
 
 
 def test_what_is_remembered_of_votes_is_bounded_and_dated() -> None:
-    busy = [event(f"e{n}", "click", LANDMARK + n, f"i{n}") for n in range(voted.VOTED_MAX + RECENT_MAX + 50)]
+    busy = [event(f"e{n}", "click", LANDMARK + n, f"i{n}") for n in range(voted.RECORDS_MAX + RECENT_MAX + 50)]
     full = deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(busy)])
-    assert len(full.state.vote_history) == voted.RECORD * voted.VOTED_MAX
-    assert full.new_events[voted.VOTED_MAX + RECENT_MAX - 1].votes
+    assert len(full.state.vote_history) == voted.RECORD_BYTES * voted.RECORDS_MAX
+    assert full.new_events[voted.RECORDS_MAX + RECENT_MAX - 1].votes
     assert not full.new_events[-1].votes, "who is out of memory votes no more"
     later = [
         LoggedEvent("t/0", 9999 + n, event(f"l{n}", "click", LANDMARK + voted.WINDOW_D * DAY_S + n * 900, f"l{n}"))
@@ -183,7 +183,7 @@ def test_what_is_remembered_of_votes_is_bounded_and_dated() -> None:
     ]
     after = deduplicate_and_fold(full.state, later)
     assert len(after.new_events[-1].votes) == 2, "until that is old"
-    assert len(after.state.vote_history) == voted.RECORD
+    assert len(after.state.vote_history) == voted.RECORD_BYTES
     few = deduplicate_and_fold(
         ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(busy[:RECENT_MAX])]
     )
@@ -204,7 +204,7 @@ def test_what_comes_so_late_that_its_day_is_forgotten_has_no_vote() -> None:
 def test_what_is_remembered_of_votes_does_not_depend_on_the_order_in_which_events_come(seed: int) -> None:
     chance = random.Random(seed)
     said = [
-        event(f"e{n}", chance.choice(sorted(REMEMBERED)), LANDMARK + chance.uniform(0, 60) * DAY_S, f"i{n % 90}")
+        event(f"e{n}", chance.choice(sorted(RECENT_KINDS)), LANDMARK + chance.uniform(0, 60) * DAY_S, f"i{n % 90}")
         for n in range(800)
     ]
     states = []
@@ -221,23 +221,23 @@ def test_what_is_remembered_of_votes_does_not_depend_on_the_order_in_which_event
     }
     recent = [one.id for one in sorted(said, key=lambda one: one.at)][-RECENT_MAX:]
     gone = {(one.at // DAY_S, one.item_id) for one in said if one.id not in recent} & kept
-    assert len(states[0].voted) == voted.RECORD * len(gone)
+    assert len(states[0].voted) == voted.RECORD_BYTES * len(gone)
 
 
 def test_every_kind_that_counts_has_its_place_in_a_record() -> None:
     memory = bytearray()
     for kind in sorted(COUNTS):
         voted.append(memory, Recent("a", kind, LANDMARK), LANDMARK)
-    assert len(memory) == voted.RECORD
+    assert len(memory) == voted.RECORD_BYTES
     assert list(voted.voted_days(memory, "a", LANDMARK)) == [(LANDMARK // DAY_S, voted.kind_mask(COUNTS))]
     assert list(voted.voted_days(memory, "a", LANDMARK + voted.WINDOW_D * DAY_S)) == []
-    assert set(COUNTS) == REMEMBERED
+    assert set(COUNTS) == RECENT_KINDS
 
 
 def test_the_hyperactive_weigh_as_much_as_the_busiest_of_people() -> None:
     """However many actions a day: after the first RECENT_MAX they weigh RECENT_MAX a day together, as long as the
     viewer's votes can be remembered."""
-    for a_day in (10 * RECENT_MAX, voted.VOTED_MAX):
+    for a_day in (10 * RECENT_MAX, voted.RECORDS_MAX):
         times = [LANDMARK + n * DAY_S / a_day for n in range(a_day)]
         actions = [event(f"e{n}", "click", at, f"i{n}") for n, at in enumerate(times)]
         worth = sum(vote for one in counted(actions) for _, action, vote in one.votes if action == "click")
@@ -254,7 +254,7 @@ def test_a_film_is_not_over_five_seconds_after_it_began() -> None:
     begun = event("1", "play", LANDMARK, duration_s=3600.0)
     assert "complete" not in actions(begun, event("2", "complete", LANDMARK + 5, duration_s=3600.0))
     assert "complete" in actions(
-        begun, event("2", "complete", LANDMARK + 3600.0 / MIN_COMPLETION_SHARE, duration_s=3600.0)
+        begun, event("2", "complete", LANDMARK + 3600.0 / MAX_PLAYBACK_SPEED, duration_s=3600.0)
     )
     assert "complete" in actions(begun, event("2", "complete", LANDMARK + 5)), "its length is not known"
     assert "complete" in actions(begun, event("2", "complete", LANDMARK - 5, duration_s=3600.0)), "its start is not"
@@ -270,11 +270,11 @@ def test_a_film_is_not_over_five_seconds_after_it_began() -> None:
 def test_votes_depend_on_nothing_but_the_state_before() -> None:
     recent = (Recent("a", "play", LANDMARK),)
     one = event("e", "complete", LANDMARK + HOUR_S)
-    assert contributions(one, recent, {}, {}) == (("a", "complete", 1 / TRUST_HISTORY_MAX),)
+    assert contributions(one, recent, {}, {}) == (("a", "complete", 1 / FULL_TRUST_ITEMS),)
     assert contributions(event("e", "complete", LANDMARK + DAY_S), recent, {}, {}) == (
-        ("a", "visit", REPEAT_WINDOW_S / TRUST_HISTORY_MAX),
-        ("a", "play", REPEAT_WINDOW_S / TRUST_HISTORY_MAX),
-        ("a", "complete", 1 / TRUST_HISTORY_MAX),
+        ("a", "visit", REPEAT_DISCOUNT / FULL_TRUST_ITEMS),
+        ("a", "play", REPEAT_DISCOUNT / FULL_TRUST_ITEMS),
+        ("a", "complete", 1 / FULL_TRUST_ITEMS),
     )
     known = tuple(Recent(item, "click", LANDMARK) for item in "bcd")
     assert contributions(event("e", "hide", LANDMARK), known, {}, {}) == (("a", "hide", 1.0),)
