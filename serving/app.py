@@ -24,12 +24,12 @@ from features.events.stream.watchdog import LogWatchdog
 from features.history.event_log import EventLog
 from features.history.log_epochs import epoch_partitions
 from features.settings import Settings
-from features.state.corrupt_state import CorruptStateCounter
 from features.state.online.connect import open_online
 from features.state.online.guarded import BreakerStore
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
-from recsys.domain.decay import DAY_S
+from features.state.quarantine import CorruptStateCounter
+from recsys.domain.viewer import DAY_S
 from recsys.pipeline import Engine
 from serving.api.routes import (
     events,

@@ -11,9 +11,9 @@ from features.events.stream.port import Stream
 from features.events.stream.watchdog import LogWatchdog
 from features.history.event_log import EventLog
 from features.settings import Settings
-from features.state.corrupt_state import CorruptStateCounter
 from features.state.online.guarded import BreakerStore
 from features.state.online.port import OnlineStore
+from features.state.quarantine import CorruptStateCounter
 from recsys.guidance.policy.profiles import Profile
 from serving.editorial.pacing_loop import PacingLoop
 from serving.editorial.policy_service import PolicyService

@@ -64,16 +64,16 @@ class ViewerData:
             )
             retention = self.stream.retention
             held = (
-                retention.backlog(self.topic, float("inf"), [self.group], viewer_id) if retention and did.left else {}
+                retention.backlog(self.topic, float("inf"), [self.group], viewer_id) if retention and did.messages_left else {}
             )
         finally:
             self._erasing.release()
         for forget in self.forget:
             forget(viewer_id)
         return Erased(
-            state=did.state,
+            state=did.had_state,
             events=did.events,
             files=did.files,
-            left=did.left,
+            left=did.messages_left,
             held_by={name: backlog.messages for name, backlog in held.items()},
         )

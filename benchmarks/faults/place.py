@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.servers import broker, valkey
 from features.events.stream.connect import open_stream
 from features.events.stream.port import Stream
-from features.state.keys import LOG_EPOCHS, REBUILT
+from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
 from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
 
@@ -70,7 +70,7 @@ class Place:
 
 def held(store: OnlineStore) -> dict[str, bytes]:
     """Every live key of a store, but for the lists of logs that it knows."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILD_STARTED and not key.startswith(LOG_EPOCHS)}
 
 
 class Places:

@@ -39,7 +39,7 @@ def write_log(file: Path, home: Path, most: int) -> EventLog:
                 params={"day": day},
             ).to_arrow_table()
             date = files.day_of(day * 86_400.0)
-            name = f"{files.FILE_SUFFIX}clicks{files.UNTIL}{date}.parquet"
+            name = f"{files.COMPACTED_PREFIX}clicks{files.UNTIL}{date}.parquet"
             table = with_all_columns(rows)
             files.write(
                 files.folder_of(home, date) / name,

@@ -92,7 +92,7 @@ def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
     return {
         "rows": len(off),
         "pages": len(pages),
-        "pages_of_known_viewers": sum(bool(page.knew.viewer) for page in pages),
+        "pages_of_known_viewers": sum(bool(page.lineage.viewer) for page in pages),
         "events": sum(len(list(log.by_offset(source))) for source in log.sources()),
         "largest_difference": float((off / scale).max()),
         "rows_that_differ": int((off / scale > 1e-6).any(axis=1).sum()),

@@ -1,9 +1,9 @@
-"""The control plane: the catalogue, the policies and the audit trail that every serving process follows.
+"""The control plane: the catalog, the policies and the audit trail that every serving process follows.
 
-Laws (`tests/contracts/test_control.py`, over SQLite and PostgreSQL): `revision` grows with every change and a reader
-that follows it misses nothing; policy versions are only ever appended; of two writers that start from the same version
-one loses with Conflict; every change leaves one audit row, and a row altered, put in or taken out of the middle breaks
-the chain (cutting off its end can only be seen by whoever kept a later hash).
+Laws (`tests/contracts/test_control.py`, over SQLite and PostgreSQL): `revision` increases with every change, and a
+reader that follows it misses nothing; policy versions are append-only; of two writers that start from the same version
+one gets Conflict; every change adds one audit row, and altering, inserting or removing a row in the middle breaks the
+chain (a truncated end can only be detected with a later hash stored elsewhere).
 """
 
 from features.control.connect import open_control

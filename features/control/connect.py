@@ -1,4 +1,4 @@
-"""From a URL to a control plane whose tables are up to date."""
+"""Open the control plane by URL, creating or migrating its tables."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from features.sqlite import use_wal
 from recsys.domain.errors import InvalidInput
 
 HEAD = "0002"
-"""The newest migration: a database that already stands there is opened without loading Alembic."""
+"""The newest migration. A database at this revision is opened without loading Alembic."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK = 0x6D61696E  # any fixed number: processes that start together migrate one after the other
-_alembic = threading.Lock()  # Alembic keeps its context in globals, so threads take turns too
+_LOCK_KEY = 0x6D61696E  # an arbitrary key of the advisory lock under which processes migrate one after the other
+_alembic_lock = threading.Lock()  # Alembic keeps its context in globals, so threads migrate one after the other, too
 
 
 def open_control(url: str, clock: Callable[[], float] = time.time) -> ControlPlane:
-    """The control plane at `sqlite:///PATH` or `postgresql://...`; creates or migrates its tables.
+    """Open the control plane at `sqlite:///PATH` or `postgresql://...`, creating or migrating its tables.
 
-    Raises InvalidInput for any other URL and Unavailable when the database does not answer.
+    Raises InvalidInput for any other URL and Unavailable if the database does not answer.
     """
     engine = connect(url)
     with map_db_errors():
@@ -37,10 +37,10 @@ def open_control(url: str, clock: Callable[[], float] = time.time) -> ControlPla
 
 
 def connect(url: str) -> Engine:
-    """An engine that writes safely from several processes; nothing is created but a SQLite file's directory.
+    """Return a database engine for concurrent writers. It creates only the directory of an SQLite file.
 
-    `postgresql://…?schema=NAME` keeps all tables in that schema, so that several engines can share one database;
-    `migrate` creates it.
+    `postgresql://…?schema=NAME` puts all tables into that schema, so that several engines can share one database;
+    `migrate` creates the schema. Raises InvalidInput for an invalid URL.
     """
     try:
         parsed = make_url(url)
@@ -60,18 +60,18 @@ def connect(url: str) -> Engine:
 def _postgres(url: URL) -> Engine:
     schema = url.query.get("schema", "")
     if not isinstance(schema, str) or not re.fullmatch(r"[a-z_][a-z0-9_]*|", schema):
-        raise InvalidInput(f"control plane schema {schema!r}: lower-case letters, digits and _ are wanted")
+        raise InvalidInput(f"control plane schema {schema!r}: use only lower-case letters, digits and _")
     options = {"options": f"-csearch_path={schema}"} if schema else {}
     return create_engine(
         url.difference_update_query(["schema"]).set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_timeout=5,
-        connect_args={"connect_timeout": 2, **options},  # 2 s: dead must show as dead, not as a hanging editor
+        connect_args={"connect_timeout": 2, **options},  # 2 s: an unreachable database must fail quickly
     )
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late for a write lock
+    connection.isolation_level = None  # `_begin_sqlite` issues BEGIN: the driver's comes too late for a write lock
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 10000")
     use_wal(cursor)
@@ -85,7 +85,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables to `HEAD`, once, whoever comes first."""
+    """Migrate the tables to `HEAD`. Of several processes and threads, the first one does it."""
     if _at_head(engine):
         return
     from alembic import command
@@ -93,22 +93,22 @@ def migrate(engine: Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    with _alembic, engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with _alembic_lock, engine.connect().execution_options(writes=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
             _create_schema(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def _create_schema(connection: Connection) -> None:
-    """The schema that a URL asked for; one that is there already needs no right to create any."""
-    wanted = connection.execute(text("SHOW search_path")).scalar_one()
+    """Create the schema of the URL if it is missing; an existing schema needs no CREATE privilege."""
+    schema = connection.execute(text("SHOW search_path")).scalar_one()
     if (
-        re.fullmatch(r"[a-z_][a-z0-9_]*", wanted)
+        re.fullmatch(r"[a-z_][a-z0-9_]*", schema)
         and connection.execute(text("SELECT current_schema()")).scalar() is None
     ):
-        connection.execute(text(f"CREATE SCHEMA {wanted}"))
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
 
 
 def _at_head(engine: Engine) -> bool:

@@ -1,4 +1,4 @@
-"""What editors and outlets write, and what every serving process follows. See the laws in the package docstring."""
+"""The control plane: what editors and outlets write and every serving process reads. See the laws of the package."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ _CHUNK = 500  # ids per IN list: SQLite takes at most 32,766 parameters, and sho
 
 
 class ControlPlane:
-    """Catalogue, outlets, policies and audit behind one growing revision. Safe for threads and for several processes.
+    """The catalog, outlets, policies and audit trail behind one growing revision. Safe for threads and processes.
 
-    Every method raises Unavailable when the database does not answer.
+    Every method raises Unavailable if the database does not answer.
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine = engine
         self._clock = clock
-        self.orders = TargetOverrides(engine, clock)  # to exposure targets
+        self.target_overrides = TargetOverrides(engine, clock)
 
     def close(self) -> None:
-        """Let go of all connections; idempotent."""
+        """Close all connections; idempotent."""
         self._engine.dispose()
 
     def revision(self) -> int:
-        """The number of the newest change: cheap enough to ask several times a second."""
+        """Return the number of the newest change: cheap enough to poll several times a second."""
         with read_tx(self._engine) as connection:
             return int(connection.execute(select(tables.revision.c.value)).scalar_one())
 
-    # -- catalogue
+    # -- catalog
 
     def upsert_items(self, items: Sequence[Item], by: str) -> list[Change]:
-        """Put items in, all or none; says for each what became of it. Of an id that comes twice the last form stays."""
+        """Insert or update items, all or none; return the change of each. Of a repeated id the last item is stored."""
         bodies = {item.id: item.model_dump_json() for item in items}
         outlet_of = {item.id: item.outlet for item in items}
-        with write_tx(self._engine, self._clock()) as ledger:
-            known: dict[str, str] = {}
+        with write_tx(self._engine, self._clock()) as tx:
+            stored: dict[str, str] = {}
             for ids in _chunks(list(bodies)):
-                rows = ledger.connection.execute(select(tables.items).where(tables.items.c.id.in_(ids)))
-                known.update((row.id, row.body) for row in rows)
+                rows = tx.connection.execute(select(tables.items).where(tables.items.c.id.in_(ids)))
+                stored.update((row.id, row.body) for row in rows)
             change: dict[str, Change] = {
-                id_: "created" if id_ not in known else "unchanged" if known[id_] == body else "updated"
+                id_: "created" if id_ not in stored else "unchanged" if stored[id_] == body else "updated"
                 for id_, body in bodies.items()
             }
             changed = [id_ for id_, kind in change.items() if kind != "unchanged"]
             if changed:
-                self._register(ledger, {outlet_of[id_] for id_ in changed})
-                self._write_items(ledger, changed, change, bodies, outlet_of)
+                self._register(tx, {outlet_of[id_] for id_ in changed})
+                self._write_items(tx, changed, change, bodies, outlet_of)
                 detail = {"items": len(changed), "first": changed[:20]}
-                ledger.record(by, "items.upsert", changed[0] if len(changed) == 1 else "", detail)
+                tx.record(by, "items.upsert", changed[0] if len(changed) == 1 else "", detail)
         return [change[item.id] for item in items]
 
     @staticmethod
     def _write_items(
-        ledger: WriteTransaction,
+        tx: WriteTransaction,
         changed: Sequence[str],
         change: Mapping[str, Change],
         bodies: Mapping[str, str],
@@ -73,29 +73,29 @@ class ControlPlane:
         created: list[dict[str, object]] = []
         updated: list[dict[str, object]] = []
         for id_ in changed:
-            row: dict[str, object] = {"revision": ledger.next(), "outlet": outlet_of[id_], "body": bodies[id_]}
+            row: dict[str, object] = {"revision": tx.next(), "outlet": outlet_of[id_], "body": bodies[id_]}
             if change[id_] == "created":
                 created.append({"id": id_, **row})
             else:
                 updated.append({"key": id_, **row})
         if created:
-            ledger.connection.execute(insert(tables.items), created)
+            tx.connection.execute(insert(tables.items), created)
         if updated:
-            ledger.connection.execute(update(tables.items).where(tables.items.c.id == bindparam("key")), updated)
+            tx.connection.execute(update(tables.items).where(tables.items.c.id == bindparam("key")), updated)
 
     def items_since(self, revision: int, limit: int = 1000) -> list[StoredItem]:
-        """At most `limit` items that changed after `revision`, in the order of their last change."""
-        wanted = (
+        """Return at most `limit` items that changed after `revision`, in the order of their last change."""
+        query = (
             select(tables.items.c.revision, tables.items.c.body)
             .where(tables.items.c.revision > revision)
             .order_by(tables.items.c.revision)
             .limit(limit)
         )
         with read_tx(self._engine) as connection:
-            return [StoredItem.read(row.revision, row.body) for row in connection.execute(wanted)]
+            return [StoredItem.read(row.revision, row.body) for row in connection.execute(query)]
 
     def item(self, item_id: str) -> StoredItem:
-        """One item; raises NotFound."""
+        """Return one item. Raises NotFound."""
         with read_tx(self._engine) as connection:
             row = connection.execute(select(tables.items).where(tables.items.c.id == item_id)).first()
         if row is None:
@@ -105,99 +105,100 @@ class ControlPlane:
     # -- outlets
 
     def put_outlet(self, code: str, name: Mapping[str, str], by: str) -> Outlet:
-        """Name an outlet (language -> text); it and its ancestors exist from then on."""
-        with write_tx(self._engine, self._clock()) as ledger:
-            self._register(ledger, {code})
-            revision, text = ledger.next(), json.dumps(dict(name), ensure_ascii=False)
-            ledger.connection.execute(
+        """Set the name of an outlet (language -> text), creating the outlet and its ancestors if needed."""
+        with write_tx(self._engine, self._clock()) as tx:
+            self._register(tx, {code})
+            revision, text = tx.next(), json.dumps(dict(name), ensure_ascii=False)
+            tx.connection.execute(
                 update(tables.outlets).where(tables.outlets.c.code == code).values(revision=revision, name=text)
             )
-            ledger.record(by, "outlet.put", code, {"name": dict(name)})
+            tx.record(by, "outlet.put", code, {"name": dict(name)})
             return Outlet(code, dict(name), revision)
 
     def outlets(self, since: int = 0) -> list[Outlet]:
-        """Outlets that changed after a revision, parents before children."""
-        wanted = select(tables.outlets).where(tables.outlets.c.revision > since).order_by(tables.outlets.c.code)
+        """Return the outlets that changed after a revision, parents before children."""
+        query = select(tables.outlets).where(tables.outlets.c.revision > since).order_by(tables.outlets.c.code)
         with read_tx(self._engine) as connection:
-            return [Outlet(row.code, json.loads(row.name), row.revision) for row in connection.execute(wanted)]
+            return [Outlet(row.code, json.loads(row.name), row.revision) for row in connection.execute(query)]
 
     @staticmethod
-    def _register(ledger: WriteTransaction, codes: Iterable[str]) -> None:
-        """An outlet that somebody speaks of exists, and so do its ancestors."""
-        wanted = {lineage for code in codes for lineage in ancestry(code)}
-        known: set[str] = set()
-        for some in _chunks(sorted(wanted)):
-            known.update(
-                ledger.connection.execute(
-                    select(tables.outlets.c.code).where(tables.outlets.c.code.in_(some))
-                ).scalars()
+    def _register(tx: WriteTransaction, codes: Iterable[str]) -> None:
+        """Create these outlets and their ancestors where they are missing."""
+        query = {lineage for code in codes for lineage in ancestry(code)}
+        existing: set[str] = set()
+        for batch in _chunks(sorted(query)):
+            existing.update(
+                tx.connection.execute(select(tables.outlets.c.code).where(tables.outlets.c.code.in_(batch))).scalars()
             )
-        missing = [{"code": code, "revision": ledger.next(), "name": "{}"} for code in sorted(wanted - known)]
+        missing = [{"code": code, "revision": tx.next(), "name": "{}"} for code in sorted(query - existing)]
         if missing:
-            ledger.connection.execute(insert(tables.outlets), missing)
+            tx.connection.execute(insert(tables.outlets), missing)
 
     # -- policies
 
     def draft(self, outlet: str, text: str, author: str, note: str, base_version: int) -> PolicyVersion:
-        """Append a version. `base_version` is the newest the author has seen (0: none).
+        """Append a version. `base_version` is the newest version that the author has seen (0: none).
 
-        Raises Conflict when somebody else saved one since.
+        Raises Conflict if there is a newer version.
         """
-        with write_tx(self._engine, self._clock()) as ledger:
-            newest = self._newest(ledger.connection, outlet)
+        with write_tx(self._engine, self._clock()) as tx:
+            newest = self._newest(tx.connection, outlet)
             if base_version != newest:
-                raise Conflict(message("version_outdated", outlet=outlet, newest=newest, base=base_version))
-            self._register(ledger, {outlet})
-            version = PolicyVersion(outlet, newest + 1, text, author, note, ledger.at)
+                raise Conflict(
+                    f"policy of {outlet}: version {newest} is newer than {base_version}, on which this is based"
+                )
+            self._register(tx, {outlet})
+            version = PolicyVersion(outlet, newest + 1, text, author, note, tx.at)
             columns = {c.name: getattr(version, c.name) for c in tables.policies.columns}
-            ledger.connection.execute(insert(tables.policies).values(**columns))
-            ledger.next()
-            ledger.record(author, "policy.draft", outlet, {"version": version.version, "note": note})
+            tx.connection.execute(insert(tables.policies).values(**columns))
+            tx.next()
+            tx.record(author, "policy.draft", outlet, {"version": version.version, "note": note})
             return version
 
     def publish(
         self, outlet: str, version: int, author: str, base_version: int | None = None, action: str = "policy.publish"
     ) -> PublishedPolicy:
-        """Put a version in force. `base_version`, when given, is the one the author believes in force (0: none).
+        """Put a version in force. `base_version`, if given, is the version that the author believes in force (0: none).
 
-        Raises NotFound for a version that was never saved, Conflict when another is in force or this one already is.
+        Raises NotFound for a version that does not exist. Raises Conflict if `base_version` is not the version in
+        force, or if `version` already is.
         """
-        with write_tx(self._engine, self._clock()) as ledger:
-            saved = self._saved(ledger.connection, outlet, version)
-            active = self._active_version(ledger.connection, outlet)
+        with write_tx(self._engine, self._clock()) as tx:
+            saved = self._saved(tx.connection, outlet, version)
+            active = self._active_version(tx.connection, outlet)
             if base_version is not None and base_version != active:
                 raise Conflict(message("version_not_active", outlet=outlet, active=active, expected=base_version))
             if active == version:
-                raise Conflict(message("version_already_active", outlet=outlet, version=version))
-            revision = ledger.next()
-            ledger.connection.execute(
+                raise Conflict(f"policy of {outlet}: version {version} is in force already")
+            revision = tx.next()
+            tx.connection.execute(
                 insert(tables.publications).values(
-                    revision=revision, outlet=outlet, version=version, author=author, at=ledger.at
+                    revision=revision, outlet=outlet, version=version, author=author, at=tx.at
                 )
             )
-            ledger.record(author, action, outlet, {"version": version, "instead_of": active})
+            tx.record(author, action, outlet, {"version": version, "instead_of": active})
             return PublishedPolicy(outlet, version, str(saved["text"]), str(saved["author"]), revision)
 
     def rollback(self, outlet: str, version: int, author: str, base_version: int | None = None) -> PublishedPolicy:
-        """Put a version in force that was in force before; raises InvalidInput for one that never was."""
+        """Put a version in force that was in force before. Raises InvalidInput for a version that never was."""
         with read_tx(self._engine) as connection:
             self._saved(connection, outlet, version)
-            was = select(func.count()).where(
+            published = select(func.count()).where(
                 tables.publications.c.outlet == outlet, tables.publications.c.version == version
             )
-            if not connection.execute(was).scalar_one():
-                raise InvalidInput(message("version_never_active", outlet=outlet, version=version))
+            if not connection.execute(published).scalar_one():
+                raise InvalidInput(f"policy of {outlet}: version {version} was never in force; publish it instead")
         return self.publish(outlet, version, author, base_version, action="policy.rollback")
 
     def version(self, outlet: str, version: int) -> PolicyVersion:
-        """One saved version; raises NotFound."""
-        found = [kept for kept in self.history(outlet) if kept.version == version]
-        if not found:
-            raise NotFound(message("version_not_found", outlet=outlet, version=version))
-        return found[0]
+        """Return one saved version. Raises NotFound."""
+        matches = [saved for saved in self.history(outlet) if saved.version == version]
+        if not matches:
+            raise NotFound(f"policy of {outlet}: no version {version}")
+        return matches[0]
 
     def history(self, outlet: str) -> list[PolicyVersion]:
-        """Every version ever saved, newest first; empty for an outlet that never had one."""
+        """Return every saved version, newest first; empty for an outlet without versions."""
         saved = select(tables.policies).where(tables.policies.c.outlet == outlet)
         published = select(tables.publications).where(tables.publications.c.outlet == outlet)
         with read_tx(self._engine) as connection:
@@ -214,9 +215,9 @@ class ControlPlane:
         ]
 
     def policies_since(self, revision: int) -> list[PublishedPolicy]:
-        """The versions in force of all outlets whose policy changed after `revision`."""
+        """Return the versions in force of all outlets whose policy changed after `revision`."""
         with read_tx(self._engine) as connection:
-            rows = connection.execute(_in_force().where(tables.publications.c.revision > revision)).mappings()
+            rows = connection.execute(_active_policies().where(tables.publications.c.revision > revision)).mappings()
             return [PublishedPolicy(**row) for row in rows]
 
     @staticmethod
@@ -231,8 +232,8 @@ class ControlPlane:
 
     @staticmethod
     def _saved(connection: Connection, outlet: str, version: int) -> RowMapping:
-        wanted = select(tables.policies).where(tables.policies.c.outlet == outlet, tables.policies.c.version == version)
-        row = connection.execute(wanted).mappings().first()
+        query = select(tables.policies).where(tables.policies.c.outlet == outlet, tables.policies.c.version == version)
+        row = connection.execute(query).mappings().first()
         if row is None:
             raise NotFound(message("version_not_found", outlet=outlet, version=version))
         return row
@@ -242,17 +243,20 @@ class ControlPlane:
     def audit(
         self, after: int = 0, limit: int = 100, before: int | None = None, newest_first: bool = False
     ) -> list[AuditRow]:
-        """At most `limit` audit rows between two sequence numbers, neither included; oldest first unless said."""
+        """Return at most `limit` audit rows between two sequence numbers, both exclusive.
+
+        Rows are oldest first unless `newest_first` is set.
+        """
         seq = tables.audit.c.seq
-        wanted = select(tables.audit).where(seq > after).order_by(desc(seq) if newest_first else seq).limit(limit)
+        query = select(tables.audit).where(seq > after).order_by(desc(seq) if newest_first else seq).limit(limit)
         if before is not None:
-            wanted = wanted.where(seq < before)
+            query = query.where(seq < before)
         with read_tx(self._engine) as connection:
-            rows = connection.execute(wanted).mappings().all()
+            rows = connection.execute(query).mappings().all()
         return [AuditRow(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
 
     def audit_break(self) -> int | None:
-        """The first sequence number whose row is missing, altered or out of the chain; None when all of it holds."""
+        """Return the first sequence number whose row is missing, altered or misplaced; None for an intact chain."""
         expected, previous = 1, ""
         while rows := self.audit(after=expected - 1, limit=1000):
             for row in rows:
@@ -262,8 +266,18 @@ class ControlPlane:
         return None
 
 
-def _in_force() -> Select[tuple[str, int, str, str, int]]:
-    """Of each outlet its newest publication, with the policy's text."""
+def ancestry(code: str) -> tuple[str, ...]:
+    """Return the outlet codes from the root down to this one.
+
+    >>> ancestry("cn.zj.hz")
+    ('cn', 'cn.zj', 'cn.zj.hz')
+    """
+    parts = code.split(".")
+    return tuple(".".join(parts[: depth + 1]) for depth in range(len(parts)))
+
+
+def _active_policies() -> Select[tuple[str, int, str, str, int]]:
+    """Select the newest publication of each outlet, with the policy's text."""
     newest = select(func.max(tables.publications.c.revision)).group_by(tables.publications.c.outlet)
     return (
         select(

@@ -1,4 +1,4 @@
-"""What the control plane hands out: one frozen row type for each thing it keeps."""
+"""The row types that the control plane returns."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class PolicyVersion:
 
     @property
     def state(self) -> Literal["draft", "published"]:
-        """`published` once it was ever in force."""
+        """Return `published` for a version that was ever in force, else `draft`."""
         return "published" if self.published_at else "draft"
 
 
 @dataclass(frozen=True)
 class PublishedPolicy:
-    """The version that is in force for an outlet, and the revision that made it so."""
+    """The version in force for an outlet, and the revision of its publication."""
 
     outlet: str
     version: int
@@ -70,7 +70,7 @@ class PublishedPolicy:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """Who did what when. `hash` covers all other fields; `previous` is the hash of the row before, "" for the first."""
+    """An entry of the audit trail. `hash` covers all other fields; `previous` is that of the previous row, or ""."""
 
     seq: int
     at: float
@@ -82,6 +82,6 @@ class AuditRow:
     hash: str
 
     def computed_hash(self) -> str:
-        """SHA-256 over everything but `hash`, in one canonical form."""
+        """Return the SHA-256 of all fields but `hash`, in a canonical form."""
         fields = [self.seq, self.at, self.actor, self.action, self.subject, self.detail, self.previous]
         return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The control plane's tables, the same for SQLite and PostgreSQL. Migrations create them; nothing else does."""
+"""The tables of the control plane, the same for SQLite and PostgreSQL. Only migrations create them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ metadata = MetaData()
 revision = Table(
     "revision",
     metadata,
-    Column(
-        "id", Integer, primary_key=True, autoincrement=False
-    ),  # always 1: its row lock puts all writers in one order
+    Column("id", Integer, primary_key=True, autoincrement=False),  # always 1: its row lock serialises all writers
     Column("value", BigInteger, nullable=False),
 )
 
@@ -32,7 +30,7 @@ outlets = Table(
     Column("name", Text, nullable=False),  # JSON: language -> text
 )
 
-policies = Table(  # append-only: what an editor once saved is never altered
+policies = Table(  # append-only: a saved version never changes
     "policies",
     metadata,
     Column("outlet", String(100), primary_key=True),
@@ -43,7 +41,7 @@ policies = Table(  # append-only: what an editor once saved is never altered
     Column("at", Float, nullable=False),
 )
 
-publications = Table(  # append-only: the newest one of an outlet says which version is in force
+publications = Table(  # append-only: the newest row of an outlet names the version in force
     "publications",
     metadata,
     Column("revision", BigInteger, primary_key=True, autoincrement=False),
@@ -53,7 +51,7 @@ publications = Table(  # append-only: the newest one of an outlet says which ver
     Column("at", Float, nullable=False),
 )
 
-target_orders = Table(  # what editors told running exposure targets, beyond their policies
+target_orders = Table(  # editors' overrides of running exposure targets
     "target_orders",
     metadata,
     Column("target", String(300), primary_key=True),  # outlet/control
@@ -61,7 +59,7 @@ target_orders = Table(  # what editors told running exposure targets, beyond the
     Column("body", Text, nullable=False),  # JSON: paused, stopped, amount
 )
 
-audit = Table(  # append-only, each row signed over the one before
+audit = Table(  # append-only; the hash of each row covers the previous row
     "audit",
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),

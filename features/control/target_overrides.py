@@ -1,4 +1,4 @@
-"""What editors tell exposure targets that run: one row each, numbered and on the record like every other change."""
+"""Editors' overrides of running exposure targets: one row per target, with a revision and an audit row per change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recsys.pacing.tracker import TargetOverride
 
 
 class TargetOverrides:
-    """The orders of all targets. Every method raises Unavailable when the database does not answer."""
+    """The overrides of all targets. Every method raises Unavailable if the database does not answer."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine = engine
@@ -28,25 +28,23 @@ class TargetOverrides:
         action: str,
         detail: Mapping[str, object],
     ) -> TargetOverride:
-        """Change the order of a target (`outlet/control`); two changes at once both count, one after the other."""
-        with write_tx(self._engine, self._clock()) as ledger:
-            row = ledger.connection.execute(
+        """Change the override of a target (`outlet/control`). Concurrent changes apply one after the other."""
+        with write_tx(self._engine, self._clock()) as tx:
+            row = tx.connection.execute(
                 select(tables.target_orders.c.body).where(tables.target_orders.c.target == target)
             ).first()
-            order = change(_read(row.body) if row else TargetOverride())
-            ledger.connection.execute(delete(tables.target_orders).where(tables.target_orders.c.target == target))
-            body = json.dumps(asdict(order))
-            ledger.connection.execute(
-                insert(tables.target_orders).values(target=target, revision=ledger.next(), body=body)
-            )
-            ledger.record(author, action, target, {**detail, "order": asdict(order)})
-            return order
+            override = change(_read(row.body) if row else TargetOverride())
+            tx.connection.execute(delete(tables.target_orders).where(tables.target_orders.c.target == target))
+            body = json.dumps(asdict(override))
+            tx.connection.execute(insert(tables.target_orders).values(target=target, revision=tx.next(), body=body))
+            tx.record(author, action, target, {**detail, "order": asdict(override)})
+            return override
 
     def since(self, revision: int = 0) -> dict[str, TargetOverride]:
-        """The orders that changed after a revision, by target."""
-        wanted = select(tables.target_orders).where(tables.target_orders.c.revision > revision)
+        """Return the overrides that changed after a revision, by target."""
+        query = select(tables.target_orders).where(tables.target_orders.c.revision > revision)
         with read_tx(self._engine) as connection:
-            return {row.target: _read(row.body) for row in connection.execute(wanted)}
+            return {row.target: _read(row.body) for row in connection.execute(query)}
 
 
 def _read(body: str) -> TargetOverride:

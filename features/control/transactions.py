@@ -1,4 +1,4 @@
-"""One write transaction: all writers in one order, every change numbered, every change on the record."""
+"""Transactions of the control plane. Writes are serialised; every change gets a revision and an audit row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsys.domain.errors import Unavailable
 
 
 class WriteTransaction:
-    """An open write transaction that holds the revision's row lock, so no other writer is between its changes."""
+    """An open write transaction. It holds the row lock of the revision, so no other writer interleaves with it."""
 
     def __init__(self, connection: Connection, at: float) -> None:
         self.connection = connection
@@ -25,12 +25,12 @@ class WriteTransaction:
         self._value = self._first = int(locked.scalar_one())
 
     def next(self) -> int:
-        """The revision of the next change: each changed row gets its own, so readers can page by it."""
+        """Return a new revision. Each changed row gets its own, so that readers can page by revision."""
         self._value += 1
         return self._value
 
     def record(self, actor: str, action: str, subject: str, detail: Mapping[str, object]) -> None:
-        """Append one audit row, chained to the last."""
+        """Append an audit row that is chained to the previous one."""
         newest = self.connection.execute(
             select(tables.audit.c.seq, tables.audit.c.hash).order_by(desc(tables.audit.c.seq)).limit(1)
         ).first()
@@ -41,30 +41,30 @@ class WriteTransaction:
         self.connection.execute(insert(tables.audit).values(**{**vars(row), "detail": text}))
 
     def close(self) -> None:
-        """Write the revision reached, if anything changed."""
+        """Store the last revision, if anything changed."""
         if self._value != self._first:
             self.connection.execute(update(tables.revision).values(value=self._value))
 
 
 @contextmanager
 def write_tx(engine: Engine, at: float) -> Iterator[WriteTransaction]:
-    """A write transaction: commits as a whole or leaves nothing. Raises Unavailable when nobody answers."""
+    """Open a write transaction, which commits as a whole or not at all. Raises Unavailable if there is no answer."""
     with map_db_errors(), engine.connect().execution_options(writes=True) as connection, connection.begin():
-        ledger = WriteTransaction(connection, at)
-        yield ledger
-        ledger.close()
+        tx = WriteTransaction(connection, at)
+        yield tx
+        tx.close()
 
 
 @contextmanager
 def read_tx(engine: Engine) -> Iterator[Connection]:
-    """A read transaction. Raises Unavailable when the database does not answer."""
+    """Open a read transaction. Raises Unavailable if the database does not answer."""
     with map_db_errors(), engine.connect() as connection, connection.begin():
         yield connection
 
 
 @contextmanager
 def map_db_errors() -> Iterator[None]:
-    """Turns whatever a driver says of a dead or overloaded database into Unavailable."""
+    """Turn the driver's errors about an unreachable or overloaded database into Unavailable."""
     try:
         yield
     except (DBAPIError, TimeoutError) as error:

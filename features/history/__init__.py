@@ -1,1 +1,1 @@
-"""The offline store: every event that was folded, as Parquet files, for training and replay."""
+"""The offline store: every folded event in Parquet files, for training and replay."""

@@ -1,4 +1,4 @@
-"""Events as rows of a table and back: the columns that every file of the log has."""
+"""The schema of the log's files, and the conversion of events to rows and back."""
 
 from __future__ import annotations
 
@@ -44,37 +44,37 @@ _SIMPLE_COLUMNS = [name for name in SCHEMA.names if name not in _OFFSET_COLUMNS 
 _SCREENS = {screen.value: screen for screen in Screen}
 
 
-def table_of(placed: Sequence[LoggedEvent]) -> pa.Table:
-    """Events as columns."""
-    events = [one.event for one in placed]
+def table_of(logged: Sequence[LoggedEvent]) -> pa.Table:
+    """Return the events as a table with the columns of `SCHEMA`."""
+    events = [entry.event for entry in logged]
     columns: dict[str, list[object]] = {name: [getattr(event, name) for event in events] for name in _SIMPLE_COLUMNS}
-    columns["source"] = [one.source for one in placed]
-    columns["offset"] = [one.offset for one in placed]
+    columns["source"] = [entry.source for entry in logged]
+    columns["offset"] = [entry.offset for entry in logged]
     columns["context"] = [msgspec.json.encode(event.context).decode() if event.context else "" for event in events]
     return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
 
 
-def with_all_columns(found: pa.Table) -> pa.Table:
-    """The columns of `SCHEMA`; one that no file has yet, because all are older than it, is empty."""
+def with_all_columns(table: pa.Table) -> pa.Table:
+    """Return the table with all columns of `SCHEMA`; columns that no file has yet are null."""
     for field in SCHEMA:
-        if field.name not in found.column_names:
-            found = found.append_column(field, pa.nulls(len(found), field.type))
-    return found.select(SCHEMA.names).cast(SCHEMA)
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(SCHEMA.names).cast(SCHEMA)
 
 
 def logged_events(rows: pa.RecordBatch | pa.Table) -> Iterator[LoggedEvent]:
-    """Yield the events in these rows, in their order. Columns are those of `SCHEMA`; any may be left out."""
-    size, there = len(rows), set(rows.schema.names)
+    """Yield the events in these rows, in their order. Columns are those of `SCHEMA`; any may be missing."""
+    size, names = len(rows), set(rows.schema.names)
 
-    def column(name: str, otherwise: object = None) -> Iterable[Any]:
-        """Its entries; `otherwise` where nothing is said, decided at once for a column that says nothing at all."""
-        if name not in there or (column := rows.column(name)).null_count == size:
-            return repeat(otherwise, size)
+    def column(name: str, default: object = None) -> Iterable[Any]:
+        """Return the values of a column with `default` for nulls; a column without values takes no per-row work."""
+        if name not in names or (column := rows.column(name)).null_count == size:
+            return repeat(default, size)
         entries = column.to_pylist()
-        return [otherwise if one is None else one for one in entries] if column.null_count else entries
+        return [default if value is None else value for value in entries] if column.null_count else entries
 
-    screens = [_SCREENS[one] if one is not None else None for one in column("screen")]
-    contexts = (msgspec.json.decode(one) if one else {} for one in column("context"))
+    screens = [_SCREENS[value] if value is not None else None for value in column("screen")]
+    contexts = (msgspec.json.decode(value) if value else {} for value in column("context"))
     texts = [column(name, "") for name in ("session_id", "device_id", "region", "placement", "request_id")]
     for (source, offset, screen, context, at, id_, kind, viewer_id, client_at, session_id, device_id, region, placement,
          request_id, item_id, slot, position_s, duration_s, percent, rating, items, attention) in zip(

@@ -1,8 +1,9 @@
-"""Compaction: the many small files of a day become one, and no reader or crash ever notices.
+"""Compaction: merges the small files of a day into one, unnoticed by readers and safe against crashes.
 
-The whole file is written and durable before the first of its parts goes. A crash in between leaves both, and since
-reading takes each place of the stream once, nothing is doubled; the next compaction clears it up. A reader that has a
-part open goes on with it; one that has only its name looks again (`EventLog.query`). Erased events are left out.
+The merged file is durable before the first of its parts is deleted. A crash in between leaves both; since readers
+return each offset of a source once, nothing is counted twice, and the next compaction removes the parts. A reader that
+has a part open can finish reading it; a reader that only has its name lists the files again (`EventLog.query`). Erased
+events are left out.
 """
 
 from __future__ import annotations
@@ -20,101 +21,104 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from features.history import files
 from features.history.arrow_schema import SCHEMA, with_all_columns
-from features.history.event_log import REWRITING, WRITING, EventLog, view
+from features.history.event_log import REWRITING, WRITING, EventLog, create_view
 from recsys.domain.errors import Unavailable
 
 ROWS = 100_000
-"""Rows of a row group, about; within a file events stand in the order of time."""
+"""Approximate rows per row group. Within a file, events are in time order."""
 
 
 @dataclass(frozen=True)
-class Compacted:
-    """What a compaction did: files before and after, of the days that it touched; `busy` when another was at work."""
+class CompactionResult:
+    """The result of a compaction: files before and after in the days it changed; `busy` if another one was running."""
 
     before: int = 0
     after: int = 0
     busy: bool = False
 
 
-def compact(log: EventLog, least: int = 2, wait: bool = False) -> Compacted:
-    """Make one file of the files in each day's folder that holds at least `least`, or events of other days.
+def compact(log: EventLog, min_files: int = 2, wait: bool = False) -> CompactionResult:
+    """Merge the files of each day whose folder has at least `min_files` files or contains events of other days.
 
-    Safe beside any number of readers and writers; one compaction or erasure works at a time. Raises Unavailable.
+    This is safe with any number of concurrent readers and writers; one compaction or erasure runs at a time. With
+    `wait`, wait for a running one; otherwise return a result with `busy` set. Raises Unavailable.
     """
     before = after = 0
     try:
-        with files.locked(log.directory, REWRITING, wait=wait) as mine:
-            if not mine:
-                return Compacted(busy=True)
+        with files.locked(log.directory, REWRITING, wait=wait) as acquired:
+            if not acquired:
+                return CompactionResult(busy=True)
             done: set[Path] = set()
-            while folder := next((one for one in files.days(log.directory) if one not in done), None):
-                done.add(folder)  # a merge puts strays into folders of later days, which come later
+            while folder := next((day for day in files.days(log.directory) if day not in done), None):
+                done.add(
+                    folder
+                )  # a merge moves events of other days into folders of later days, which are visited later
                 parts = sorted(folder.glob("*.parquet"))
-                if len(parts) >= max(least, 2) or (len(parts) == 1 and _unmerged_files(parts[0])):
+                if len(parts) >= max(min_files, 2) or (len(parts) == 1 and _spans_days(parts[0])):
                     before += len(parts)
                     after += len(_merge(log, parts))
     except (OSError, duckdb.Error, pa.ArrowException) as error:
         raise Unavailable(f"event log {log.directory}: {error}") from error
-    return Compacted(before, after)
+    return CompactionResult(before, after)
 
 
-def _unmerged_files(part: Path) -> bool:
-    """Whether a file holds events of a later day than its folder's."""
+def _spans_days(part: Path) -> bool:
+    """Return whether a file contains events of a later day than that of its folder."""
     return part.stem.rpartition(files.UNTIL)[2] != part.parent.name.removeprefix("day=")
 
 
 def _merge(log: EventLog, parts: Sequence[Path]) -> list[Path]:
-    """Write the rows of these files into one file for each day they are of, then take the files away."""
-    mark = hashlib.blake2b("\n".join(part.name for part in parts).encode(), digest_size=8).hexdigest()
-    made = []
+    """Write the rows of these files into one file per day, then delete the files."""
+    digest = hashlib.blake2b("\n".join(part.name for part in parts).encode(), digest_size=8).hexdigest()
+    written = []
     with duckdb.connect() as database:
-        view(database, [str(part) for part in parts], log.erased.all())
+        create_view(database, [str(part) for part in parts], log.erasures.all())
         for day in _days(database):
-            name = f"{files.FILE_SUFFIX}{mark}-{parts[0].parent.name[4:]}{files.UNTIL}{day}.parquet"
+            name = f"{files.COMPACTED_PREFIX}{digest}-{parts[0].parent.name[4:]}{files.UNTIL}{day}.parquet"
             file = files.folder_of(log.directory, day) / name
-            files.write(file, lambda out, day=day: _fill(out, database, day))  # type: ignore[misc]
-            made.append(file)
+            files.write(file, lambda out, day=day: _write_day(out, database, day))  # type: ignore[misc]
+            written.append(file)
     files.sync(log.directory)
     for part in parts:
-        if part not in made:
+        if part not in written:
             part.unlink()
     files.sync(parts[0].parent)
-    return made
+    return written
 
 
 def _days(database: duckdb.DuckDBPyConnection) -> list[date]:
-    found = database.sql('SELECT DISTINCT floor("at" / 86400)::BIGINT AS day FROM log ORDER BY day').fetchall()
-    return [date(1970, 1, 1) + timedelta(days=day) for (day,) in found]
+    rows = database.sql('SELECT DISTINCT floor("at" / 86400)::BIGINT AS day FROM log ORDER BY day').fetchall()
+    return [date(1970, 1, 1) + timedelta(days=day) for (day,) in rows]
 
 
-def _fill(out: IO[bytes], database: duckdb.DuckDBPyConnection, day: date) -> None:
+def _write_day(out: IO[bytes], database: duckdb.DuckDBPyConnection, day: date) -> None:
     since = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
     query = """
         SELECT * FROM log WHERE "at" >= $since AND "at" < $until
         QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY "at", source, "offset"
     """
-    found = database.sql(query, params={"since": since, "until": since + 86_400.0})
+    rows = database.sql(query, params={"since": since, "until": since + 86_400.0})
     with pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer:
-        for batch in found.to_arrow_reader(ROWS):
+        for batch in rows.to_arrow_reader(ROWS):
             writer.write_table(with_all_columns(pa.Table.from_batches([batch])), row_group_size=ROWS)
 
 
 def purge(log: EventLog, viewer_id: str) -> int:
-    """Write every file anew that holds erased events of this viewer; returns how many there were.
+    """Rewrite every file that contains erased events of this viewer; return the number of these files.
 
-    The erasure must stand in `log.erased`. On return no byte of the viewer's id is left in any file of the log, but for
-    what the viewer did after the erasure. Raises Unavailable.
+    `log.erasures` must contain the erasure. On return no file of the log contains the viewer's id, except in events
+    after the erasure. Raises Unavailable.
     """
     try:
-        with files.locked(log.directory, WRITING):  # whoever was writing is done; whoever comes now knows
+        with files.locked(log.directory, WRITING):  # earlier writers are done, and later ones see the erasure
             for draft in log.directory.glob(f"day=*/.*{files.DRAFT}"):
-                if not draft.name.startswith(f".{files.FILE_SUFFIX}"):
-                    draft.unlink(missing_ok=True)  # of a writer that died
+                if not draft.name.startswith(f".{files.COMPACTED_PREFIX}"):
+                    draft.unlink(missing_ok=True)  # of a writer that crashed
         with files.locked(log.directory, REWRITING):
-            for draft in log.directory.glob(f"day=*/.{files.FILE_SUFFIX}*{files.DRAFT}"):
+            for draft in log.directory.glob(f"day=*/.{files.COMPACTED_PREFIX}*{files.DRAFT}"):
                 draft.unlink(missing_ok=True)
-            upto = log.erased.of(viewer_id)
-            parts = [part for part in files.list_files(log.directory) if _holds(part, viewer_id, upto)]
+            erased_at = log.erasures.erased_at(viewer_id)
+            parts = [part for part in files.list_files(log.directory) if _has_erased_events(part, viewer_id, erased_at)]
             for part in parts:
                 _merge(log, [Path(part)])
     except (OSError, duckdb.Error, pa.ArrowException) as error:
@@ -122,8 +126,8 @@ def purge(log: EventLog, viewer_id: str) -> int:
     return len(parts)
 
 
-def _holds(part: str, viewer_id: str, upto: float) -> bool:
+def _has_erased_events(part: str, viewer_id: str, erased_at: float) -> bool:
     with duckdb.connect() as database:
-        query = 'SELECT 1 FROM read_parquet($file) WHERE viewer_id = $viewer AND "at" <= $upto LIMIT 1'
-        said = {"file": part, "viewer": viewer_id, "upto": upto}
-        return bool(database.sql(query, params=said).fetchall())
+        query = 'SELECT 1 FROM read_parquet($file) WHERE viewer_id = $viewer AND "at" <= $erased_at LIMIT 1'
+        parameters = {"file": part, "viewer": viewer_id, "erased_at": erased_at}
+        return bool(database.sql(query, params=parameters).fetchall())

@@ -1,14 +1,14 @@
-"""The event log: Parquet files in folders by day, never half visible, queried with DuckDB.
+"""The event log: Parquet files in one folder per day, written atomically and queried with DuckDB.
 
-The worker writes a file for each batch of a source, named by offsets, so that appending a range twice changes nothing;
-`features.history.compaction` makes one of the many. After a crash ranges may overlap, a file may stand beside the one
-it became part of, and a client may have sent an event twice. Two ways to read:
+The worker writes a file per batch of a source, named by its offsets, so appending a range twice changes nothing;
+`features.history.compaction` merges the files of a day. After a crash, offset ranges may overlap, and a file may exist
+next to the compacted file that contains it. A client may also have sent an event twice. There are two ways to read:
 
-* `events`, `replay`: an event once, where it came first, in the order of time (for training and measures);
-* `by_offset`: each place of the stream once, in the order of the stream, repeats included (for the fold, which leaves
-  them out itself, and remembers their offsets).
+* `events` and `replay` return each event once, at its first occurrence, in time order (for training and metrics).
+* `by_offset` returns each offset of a source once, in offset order, with duplicate events (for the fold, which drops
+  duplicates itself and records their offsets).
 
-Neither shows what was erased (`features.history.erasures`).
+Neither returns erased events (`features.history.erasures`).
 """
 
 from __future__ import annotations
@@ -32,54 +32,56 @@ from recsys.domain.errors import Unavailable
 
 _DAY_S = 86_400
 FOREVER = LATEST + 1.0
-MARGIN = timedelta(days=1)  # before the days asked for, of which files are read as well
+MARGIN = timedelta(days=1)  # files of the day before the requested days are read as well
 TRIES = 20
 CHUNK = 20_000
 
-_ONCE = """
+_DEDUPLICATED = """
     SELECT * FROM (
       SELECT * FROM log QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
     ) WHERE "at" >= $since AND "at" < $until ORDER BY "at", source, "offset"
 """
-_ONCE_SINCE = """
-    WITH mine AS MATERIALIZED (
+_DEDUPLICATED_SINCE = """
+    WITH matching AS MATERIALIZED (
       SELECT * FROM log WHERE "at" >= $since AND "at" < $until
       QUALIFY row_number() OVER (PARTITION BY viewer_id, id ORDER BY source, "offset") = 1
-    ), other AS (
-      SELECT viewer_id, id, source, "offset" FROM log SEMI JOIN mine USING (viewer_id, id)
+    ), outside AS (
+      SELECT viewer_id, id, source, "offset" FROM log SEMI JOIN matching USING (viewer_id, id)
       WHERE NOT ("at" >= $since AND "at" < $until)
     )
-    SELECT * FROM mine WHERE NOT EXISTS (
-      SELECT 1 FROM other WHERE other.viewer_id = mine.viewer_id AND other.id = mine.id
-        AND (other.source < mine.source OR (other.source = mine.source AND other."offset" < mine."offset"))
+    SELECT * FROM matching WHERE NOT EXISTS (
+      SELECT 1 FROM outside WHERE outside.viewer_id = matching.viewer_id AND outside.id = matching.id
+        AND (outside.source < matching.source
+          OR (outside.source = matching.source AND outside."offset" < matching."offset"))
     ) ORDER BY "at", source, "offset"
-"""  # the same, without sorting the whole log
+"""  # the same result, without sorting the whole log
 
 WRITING, REWRITING = "writing", "rewriting"
-"""Locks: whoever appends shares the first, an erasure holds it for a moment; one at a time holds the second."""
+"""Lock names. Appends share the first lock, and an erasure briefly takes it alone; the second is always exclusive."""
 
 
 class EventLog:
-    """Events as Parquet files below one directory."""
+    """A log of events in Parquet files below one directory."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self.erased, self.lives = ErasureList(self.directory), LogEpochs(self.directory)
+        self.erasures, self.epochs = ErasureList(self.directory), LogEpochs(self.directory)
 
-    def append(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> None:
+    def append(self, source: str, first: int, last: int, events: Sequence[LoggedEvent]) -> None:
         """Write the events of one source (`features.history.log_epochs`) whose batch covered offsets `first`..`last`.
 
-        On the disk on return; a file that exists is left alone, and erased events are left out. Raises Unavailable.
+        The file is durable on return. An existing file is not rewritten, and erased events are left out. Raises
+        Unavailable.
         """
-        if not placed:
+        if not events:
             return
         try:
             with files.locked(self.directory, WRITING, shared=True):
-                placed = self.erased.without_erased(placed)  # read under the lock: no erasure is half done meanwhile
-                if placed:
-                    file = self._file(source, first, last, placed)
+                events = self.erasures.without_erased(events)  # under the lock, so that no erasure is in progress
+                if events:
+                    file = self._file(source, first, last, events)
                     if not file.exists():
-                        table = table_of(placed)
+                        table = table_of(events)
                         files.write(file, lambda out: pq.write_table(table, out, compression="zstd"))
                     files.sync(file.parent)
                     files.sync(self.directory)
@@ -89,26 +91,28 @@ class EventLog:
     def events(self, since: float = 0.0, until: float = FOREVER) -> pa.Table:
         """Events with `since <= at < until` (unix seconds), each once, sorted by (at, source, offset).
 
-        Columns of `SCHEMA`: those of `ViewerEvent` and the place in the log. An event that was sent before `since` as
-        well, however long, stands there: of all earlier files the ids are read. Raises Unavailable.
+        Columns are those of `SCHEMA`: the fields of `ViewerEvent` plus source and offset. An event that was also sent
+        before `since` counts at that earlier time and is left out, so the ids in all earlier files are read. Raises
+        Unavailable.
         """
         return with_all_columns(
-            self.query(_ONCE if since <= 0 else _ONCE_SINCE, {"since": since, "until": until}, 0.0, until)
+            self.query(
+                _DEDUPLICATED if since <= 0 else _DEDUPLICATED_SINCE, {"since": since, "until": until}, 0.0, until
+            )
         )
 
     def replay(self, since: float = 0.0, until: float = FOREVER) -> Iterator[LoggedEvent]:
-        """The same events as objects, in the same order."""
+        """Yield the events that `events` returns, as objects in the same order."""
         for batch in self.events(since, until).to_batches(max_chunksize=CHUNK):
             yield from logged_events(batch)
 
     def sources(self) -> list[str]:
-        """The partitions of the stream that the log has events of, those of older lives of the stream first. Raises
-        Unavailable."""
-        found = self.query("SELECT DISTINCT source FROM log ORDER BY source", {})
-        return [str(source) for source in found["source"].to_pylist()]
+        """Return the sources of the logged events, those of older log epochs first. Raises Unavailable."""
+        table = self.query("SELECT DISTINCT source FROM log ORDER BY source", {})
+        return [str(source) for source in table["source"].to_pylist()]
 
     def by_offset(self, source: str) -> Iterator[LoggedEvent]:
-        """All events of a source in offset order, each offset once. Raises Unavailable."""
+        """Yield all events of a source in offset order, each offset once. Raises Unavailable."""
         query = """
             SELECT * FROM log WHERE source = $source
             QUALIFY row_number() OVER (PARTITION BY "offset") = 1 ORDER BY "offset"
@@ -116,69 +120,77 @@ class EventLog:
         for batch in with_all_columns(self.query(query, {"source": source})).to_batches(max_chunksize=CHUNK):
             yield from logged_events(batch)
 
-    def query(self, query: str, said: Mapping[str, object], since: float = 0.0, until: float = FOREVER) -> pa.Table:
-        """What a query over the view `log` finds: the rows of all files that may hold events of the days asked for, or
-        of the day before them, without what was erased; repeats may be among them. Raises Unavailable.
+    def query(
+        self, query: str, parameters: Mapping[str, object], since: float = 0.0, until: float = FOREVER
+    ) -> pa.Table:
+        """Return the result of a query over the view `log`. Raises Unavailable.
+
+        The view holds the rows of all files that may contain events of the requested days or of the day before them,
+        without erased events; it may contain an offset or an event more than once.
         """
-        return self.queries((query,), said, since, until)[0]
+        return self.queries((query,), parameters, since, until)[0]
 
     def queries(
         self,
         queries: Sequence[str],
-        said: Mapping[str, object],
+        parameters: Mapping[str, object],
         since: float = 0.0,
         until: float = FOREVER,
-        made: Sequence[str] = (),
+        setup: Sequence[str] = (),
     ) -> list[pa.Table]:
-        """What each of several queries finds in one and the same log, as `query`. Raises Unavailable.
+        """Return the results of several queries over one consistent view `log`, as `query` does. Raises Unavailable.
 
-        made  statements before them, for temporary tables that the queries share
+        setup  statements that run first, for temporary tables that the queries share
 
-        A file that a compaction took away before DuckDB came to it is looked for in its new place.
+        If a compaction removes a file before DuckDB reads it, the files are listed again.
         """
         for _ in range(TRIES):
             paths = self.files(since, until)
             try:
                 with duckdb.connect() as database:
                     if paths:
-                        view(database, paths, self.erased.all())
+                        create_view(database, paths, self.erasures.all())
                     else:
                         database.register("log", SCHEMA.empty_table())
-                    for statement in made:
-                        database.execute(statement, _used(statement, said))
-                    return [database.sql(query, params=_used(query, said)).to_arrow_table() for query in queries]
+                    for statement in setup:
+                        database.execute(statement, _parameters_of(statement, parameters))
+                    return [
+                        database.sql(query, params=_parameters_of(query, parameters)).to_arrow_table()
+                        for query in queries
+                    ]
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 if all(Path(path).exists() for path in paths):
                     raise Unavailable(f"event log {self.directory}: {error}") from error
-        raise Unavailable(f"event log {self.directory}: its files change faster than they can be read")
+        raise Unavailable(f"event log {self.directory}: files changed during each of {TRIES} read attempts")
 
     def files(self, since: float = 0.0, until: float = FOREVER) -> list[str]:
-        """Paths of the files that may hold events of the days asked for, or of the day before them."""
+        """Return the paths of files that may contain events of the requested days or of the day before them."""
         earliest = str(files.day_of(min(max(since, _DAY_S), FOREVER)) - MARGIN)
         return files.list_files(self.directory, earliest, "~" if until >= FOREVER else str(files.day_of(until)))
 
-    def _file(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> Path:
-        times = [one.event.at for one in placed]
-        where = quote(source, safe="").replace("%2F", "-")
-        name = f"{where}-{first:020}-{last:020}{files.UNTIL}{files.day_of(max(times))}.parquet"
+    def _file(self, source: str, first: int, last: int, events: Sequence[LoggedEvent]) -> Path:
+        times = [event.event.at for event in events]
+        source_name = quote(source, safe="").replace("%2F", "-")
+        name = f"{source_name}-{first:020}-{last:020}{files.UNTIL}{files.day_of(max(times))}.parquet"
         return files.folder_of(self.directory, files.day_of(min(times))) / name
 
 
-def view(database: duckdb.DuckDBPyConnection, paths: Sequence[str], erased: Mapping[str, float]) -> None:
-    """The view `log` over these files."""
+def create_view(database: duckdb.DuckDBPyConnection, paths: Sequence[str], erased: Mapping[str, float]) -> None:
+    """Create the view `log` over these files, without erased events."""
     names = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     columns = f"SELECT * FROM read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
-    database.register("log_names", SCHEMA.empty_table())  # so that a column which all files lack is there
+    database.register("log_names", SCHEMA.empty_table())  # adds columns that no file has yet
     columns = f"SELECT * FROM log_names UNION ALL BY NAME {columns}"
     if erased:
-        database.register("gone", pa.table({"who": list(erased), "upto": list(erased.values())}))
+        database.register("erased", pa.table({"viewer_hash": list(erased), "erased_at": list(erased.values())}))
         columns = f"""
-            SELECT one.* FROM ({columns}) one LEFT JOIN gone ON gone.who = sha256(one.viewer_id)
-            WHERE gone.who IS NULL OR one."at" > gone.upto
+            SELECT events.* FROM ({columns}) events
+            LEFT JOIN erased ON erased.viewer_hash = sha256(events.viewer_id)
+            WHERE erased.viewer_hash IS NULL OR events."at" > erased.erased_at
         """
     database.execute(f"CREATE TEMP VIEW log AS {columns}")
 
 
-def _used(query: str, said: Mapping[str, object]) -> dict[str, object]:
-    """DuckDB refuses parameters that a query does not name."""
-    return {name: entry for name, entry in said.items() if f"${name}" in query}
+def _parameters_of(query: str, parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return the parameters that the query names, since DuckDB rejects unused ones."""
+    return {name: value for name, value in parameters.items() if f"${name}" in query}

@@ -1,8 +1,8 @@
-"""The files of the event log: how they are named, listed, written so that none is ever half visible, and locked.
+"""The files of the event log: names, listing, atomic writes and locks.
 
-`day=2026-01-31/viewer-events-0-…100-…199-until-2026-01-31.parquet` holds one batch of one source; its name says the
-days of its oldest and newest event and its offsets. `day=2026-01-31/whole-….parquet` is what a compaction made of many.
-Locks are `flock` on files below the directory: they go with the process that held them.
+`day=2026-01-31/viewer-events-0-…100-…199-until-2026-01-31.parquet` holds one batch of one source; its folder and name
+give the days of its oldest and newest event, and its offsets. `day=2026-01-31/whole-….parquet` is a compacted file.
+Locks are `flock` locks on files in the directory; they end with the process that holds them.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from pathlib import Path
 from typing import IO
 
 UNTIL = "-until-"
-FILE_SUFFIX = "whole-"
+COMPACTED_PREFIX = "whole-"
 DRAFT = ".tmp"
 
 
 def day_of(at: float) -> date:
-    """The day (UTC) of a unix second."""
+    """Return the day (UTC) of a unix second."""
     return datetime.fromtimestamp(at, UTC).date()
 
 
 def folder_of(directory: Path, day: date) -> Path:
-    """Where the files of a day are."""
+    """Return the folder for the files of a day."""
     return directory / f"day={day}"
 
 
 def days(directory: Path) -> Iterator[Path]:
-    """The folders of days, oldest first."""
+    """Yield the folders of all days, oldest first."""
     yield from sorted(directory.glob("day=*"))
 
 
 def list_files(directory: Path, earliest: str = "", latest: str = "~") -> list[str]:
-    """Paths of the files that may hold events of days from `earliest` to `latest` (ISO dates).
+    """Return the paths of files that may contain events of days from `earliest` to `latest` (ISO dates).
 
-    A directory that changes while it is read may show neither an old file nor the whole one that took its place. The
-    old one then stood there all through the reading before; so it is read again until nothing that was seen is gone.
+    A directory listing during a compaction may show neither the old file nor the compacted file that replaced it. Such
+    an old file existed during the previous listing, so the directory is listed again until no listed file disappears.
     """
     before = _scan(directory, earliest, latest)
     while True:
@@ -60,7 +60,7 @@ def _scan(directory: Path, earliest: str, latest: str) -> set[str]:
 
 
 def write(file: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Under another name first, so that a reader sees the whole file or none; on the disk on return."""
+    """Write a file atomically: `fill` writes a draft, which is then renamed. The file is durable on return."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}{DRAFT}")
     try:
@@ -85,7 +85,7 @@ def sync(folder: Path) -> None:
 
 @contextmanager
 def locked(directory: Path, name: str, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock while the block runs; False when it is held elsewhere and `wait` is not wanted."""
+    """Hold a lock while the block runs. Yields False if another process holds it and `wait` is False."""
     directory.mkdir(parents=True, exist_ok=True)
     handle = os.open(directory / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:

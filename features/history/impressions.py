@@ -1,4 +1,4 @@
-"""Impressions of the log as `recsys.metrics` takes them, each with what its viewer had done before."""
+"""Logged impressions in the form that `recsys.metrics` takes, each with its viewer's earlier actions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from recsys.domain.catalog import Catalog
 from recsys.metrics.report_card import ControlOutcome, PageView
 
 HISTORY = 100
-"""Actions of a viewer that count as history, the latest ones."""
+"""Number of a viewer's latest actions that form the history."""
 
-WANTED = frozenset({"play", "complete", "like"})
+POSITIVE_ACTIONS = frozenset({"play", "complete", "like"})
 
 
 class ImpressionContext(msgspec.Struct):
-    """What the measures read of an impression's context; older engines wrote less."""
+    """The part of an impression's context that the metrics read; older engines wrote fewer fields."""
 
     controls: list[tuple[str, str, int, float]] = []
     engagement: float = float("nan")
@@ -28,8 +28,11 @@ class ImpressionContext(msgspec.Struct):
 
 
 def iter_impressions(events: Iterable[ViewerEvent], catalog: Catalog) -> Iterator[PageView]:
-    """One entry for each guided page of the engine's, in order. `events` in time order, those of before the first
-    impression of interest included: histories are made of them. Items that the catalogue does not know are left out."""
+    """Yield a `PageView` for each guided page of the engine, in order.
+
+    `events` are in time order and include those before the first impression of interest, since they form the
+    histories. Items outside the catalog are left out.
+    """
     history: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=HISTORY))
     for event in events:
         if event.kind == "impression":
@@ -38,7 +41,7 @@ def iter_impressions(events: Iterable[ViewerEvent], catalog: Catalog) -> Iterato
                 and (page := _page(event, history.get(event.viewer_id, ()), catalog)) is not None
             ):
                 yield page
-        elif (row := catalog.row_of.get(event.item_id or "")) is not None and WANTED & set(actions_of(event)):
+        elif (row := catalog.row_of.get(event.item_id or "")) is not None and POSITIVE_ACTIONS & set(actions_of(event)):
             history[event.viewer_id].append(row)
 
 
@@ -47,8 +50,8 @@ def _page(event: ViewerEvent, history: Iterable[int], catalog: Catalog) -> PageV
         context = msgspec.convert(event.context, ImpressionContext)
     except msgspec.ValidationError:
         return None  # a context of another engine
-    known = [n for n, item_id in enumerate(event.items) if item_id in catalog.row_of]
-    if not context.guided or not known:
+    in_catalog = [n for n, item_id in enumerate(event.items) if item_id in catalog.row_of]
+    if not context.guided or not in_catalog:
         return None
     attention = np.array(event.attention or [1.0] * len(event.items))
     return PageView(
@@ -57,9 +60,9 @@ def _page(event: ViewerEvent, history: Iterable[int], catalog: Catalog) -> PageV
         placement=event.placement,
         region=event.region,
         row=catalog.rows(event.items),
-        attention=attention[known],
+        attention=attention[in_catalog],
         history=np.array(list(history), np.int32),
-        outcomes=tuple(ControlOutcome(*said) for said in context.controls),
+        outcomes=tuple(ControlOutcome(*values) for values in context.controls),
         engagement=context.engagement,
         unguided=context.unguided,
     )

@@ -1,12 +1,11 @@
-"""The lives of a log: which logs have stood under a topic's name, oldest first.
+"""Log epochs of a topic, oldest first. A recreated log restarts at offset 0, so stored offsets name their epoch.
 
-A broker that was wiped gives its offsets out again, under another identity. States remember offsets by source, so a
-source names the log as well: partitions of the first log are "topic/0", those of the second "topic~001/0", and so on,
-which is the order of time when they are sorted as text. The first has no number: what was written before lives were
-told apart goes on as it is.
+A broker that was wiped assigns its offsets again, under a new identity. States store offsets by source, so a source
+names the epoch as well: partitions of the first log are "topic/0", those of the second "topic~001/0", and so on, which
+sorts by time as text. The first epoch has no number, so sources from before there were epochs stay valid.
 
-The list stands in the online store, beside the offsets that it explains, and in a file of the event log, whose sources
-it names. What one of them has lost it is told by the other.
+The list is stored in the online store, next to the offsets that it explains, and in a file of the event log, whose
+sources it names. If one of the two loses the list, it is restored from the other.
 """
 
 from __future__ import annotations
@@ -22,35 +21,35 @@ from features.state.keys import LOG_EPOCHS
 from features.state.online.port import OnlineStore
 from recsys.domain.errors import Conflict, Unavailable
 
-NAME = "lives.json"
+FILE_NAME = "log_epochs.json"
 
 TRIES = 10
-_LOCK = "lives"
+_LOCK_NAME = "log_epochs"
 
 
 class LogEpoch(msgspec.Struct, frozen=True):
-    """One log. `identity` as `features.events.stream.port.Stream.identity` says it."""
+    """One log of a topic. `identity` is that of `features.events.stream.port.Stream.identity`."""
 
     identity: str
     partitions: int
 
 
-_lives = msgspec.json.Decoder(tuple[LogEpoch, ...])
-_file = msgspec.json.Decoder(dict[str, tuple[LogEpoch, ...]])
+_decoder = msgspec.json.Decoder(tuple[LogEpoch, ...])
+_file_decoder = msgspec.json.Decoder(dict[str, tuple[LogEpoch, ...]])
 
 
-def log_name(topic: str, life: int) -> str:
-    """What the log of a topic is called in sources; `life` counts from 0.
+def log_name(topic: str, number: int) -> str:
+    """Return the name of a topic's log in sources; `number` is that of the epoch, from 0.
 
     >>> log_name("t", 0), log_name("t", 1)
     ('t', 't~001')
     """
-    return f"{topic}~{life:03}" if life else topic
+    return f"{topic}~{number:03}" if number else topic
 
 
 @lru_cache(maxsize=10_000)
 def epoch_partition(log: str, partition: int) -> str:
-    """What states call a partition of a log.
+    """Return the source of a log's partition, by which states store offsets.
 
     >>> epoch_partition("t~001", 3)
     't~001/3'
@@ -59,92 +58,95 @@ def epoch_partition(log: str, partition: int) -> str:
 
 
 def epoch_partitions(online: OnlineStore, topic: str, partitions: int) -> list[str]:
-    """Every source that states in this store may name; `partitions`: of the log there is now. Raises Unavailable."""
-    lives = _there(online, topic)[1] or (LogEpoch("", partitions),)
+    """Return every source that states in this store may name. Raises Unavailable.
+
+    `partitions` is the number of partitions of the current log.
+    """
+    epochs = _read_store(online, topic)[1] or (LogEpoch("", partitions),)
     return [
         epoch_partition(log_name(topic, number), partition)
-        for number, life in enumerate(lives)
-        for partition in range(max(life.partitions, partitions))
+        for number, epoch in enumerate(epochs)
+        for partition in range(max(epoch.partitions, partitions))
     ]
 
 
 class LogEpochs:
-    """The lives of the topics of one event log."""
+    """The log epochs of the topics of one event log."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._known: dict[str, tuple[LogEpoch, ...]] = {}
+        self._epochs: dict[str, tuple[LogEpoch, ...]] = {}
 
-    def name(self, online: OnlineStore, topic: str, life: LogEpoch) -> str:
-        """What this log is called. A log that was not known yet is noted, on the disk and in the store on return.
+    def name(self, online: OnlineStore, topic: str, epoch: LogEpoch) -> str:
+        """Return the name of this log in sources. A new log is durable in the file and in the store on return.
 
-        Raises Unavailable, and Conflict when event log and store remember different logs: only a rebuild helps then.
+        Raises Unavailable, and Conflict if event log and store have different epochs, which only a rebuild resolves.
         """
-        if not life.identity:
-            return topic  # it cannot be told from others
-        if (number := _epoch_number(self._known.get(topic, ()), life)) is None:
-            self._known[topic] = lives = self._record(online, topic, life)
-            number = _epoch_number(lives, life)
+        if not epoch.identity:
+            return topic  # a log without identity cannot be distinguished from others
+        if (number := _epoch_number(self._epochs.get(topic, ()), epoch)) is None:
+            self._epochs[topic] = epochs = self._record(online, topic, epoch)
+            number = _epoch_number(epochs, epoch)
             assert number is not None
         return log_name(topic, number)
 
     def restore(self, online: OnlineStore, topic: str) -> None:
-        """Let the store remember what the event log does: for a store that is made anew from it. Raises Unavailable."""
-        here = self._stored_locally().get(topic)
-        if here:
-            online.put({LOG_EPOCHS + topic: msgspec.json.encode(here)})
+        """Copy the epochs from the event log to a store that is being rebuilt. Raises Unavailable."""
+        local = self._read_file().get(topic)
+        if local:
+            online.put({LOG_EPOCHS + topic: msgspec.json.encode(local)})
 
-    def _record(self, online: OnlineStore, topic: str, life: LogEpoch) -> tuple[LogEpoch, ...]:
-        """The list with this life in it, in store and file; the store decides between workers that note one at once."""
-        here = self._stored_locally().get(topic, ())
+    def _record(self, online: OnlineStore, topic: str, epoch: LogEpoch) -> tuple[LogEpoch, ...]:
+        """Add this epoch to the list in store and file; return the list. The store resolves concurrent additions."""
+        local = self._read_file().get(topic, ())
         for _ in range(TRIES):
-            raw, there = _there(online, topic)
-            lives = _longer(topic, here, there)
-            if _epoch_number(lives, life) is None:
-                lives = (*lives, life)
-            if lives == there or not online.compare_and_set({LOG_EPOCHS + topic: (raw, msgspec.json.encode(lives))}):
-                self._write(topic, lives)
-                return lives
-        raise Unavailable(f"{LOG_EPOCHS}{topic}: another worker keeps changing it")
+            raw, stored = _read_store(online, topic)
+            epochs = _merge(topic, local, stored)
+            if _epoch_number(epochs, epoch) is None:
+                epochs = (*epochs, epoch)
+            if epochs == stored or not online.compare_and_set({LOG_EPOCHS + topic: (raw, msgspec.json.encode(epochs))}):
+                self._write(topic, epochs)
+                return epochs
+        raise Unavailable(f"{LOG_EPOCHS}{topic}: still changed by another writer after {TRIES} attempts")
 
-    def _write(self, topic: str, lives: tuple[LogEpoch, ...]) -> None:
-        """Into the file, unless another worker has written more."""
+    def _write(self, topic: str, epochs: tuple[LogEpoch, ...]) -> None:
+        """Write the list to the file, unless the file already has a list at least as long."""
         try:
-            with files.locked(self._directory, _LOCK):
-                here = self._stored_locally()
-                if len(lives) > len(here.get(topic, ())):
-                    told = msgspec.json.encode({**here, topic: lives})
-                    files.write(self._directory / NAME, lambda out: out.write(told))
+            with files.locked(self._directory, _LOCK_NAME):
+                local = self._read_file()
+                if len(epochs) > len(local.get(topic, ())):
+                    content = msgspec.json.encode({**local, topic: epochs})
+                    files.write(self._directory / FILE_NAME, lambda out: out.write(content))
         except OSError as error:
-            raise Unavailable(f"{self._directory / NAME}: {error}") from error
+            raise Unavailable(f"{self._directory / FILE_NAME}: {error}") from error
 
-    def _stored_locally(self) -> dict[str, tuple[LogEpoch, ...]]:
+    def _read_file(self) -> dict[str, tuple[LogEpoch, ...]]:
         try:
-            return _file.decode((self._directory / NAME).read_bytes())
+            return _file_decoder.decode((self._directory / FILE_NAME).read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError) as error:
-            raise Unavailable(f"{self._directory / NAME}: {error}") from error
+            raise Unavailable(f"{self._directory / FILE_NAME}: {error}") from error
 
 
-def _there(online: OnlineStore, topic: str) -> tuple[bytes | None, tuple[LogEpoch, ...]]:
+def _read_store(online: OnlineStore, topic: str) -> tuple[bytes | None, tuple[LogEpoch, ...]]:
     raw = online.get([LOG_EPOCHS + topic])[0]
     try:
-        return raw, () if raw is None else _lives.decode(raw)
+        return raw, () if raw is None else _decoder.decode(raw)
     except msgspec.DecodeError as error:
         raise Unavailable(f"{LOG_EPOCHS}{topic}: {error}") from error
 
 
-def _epoch_number(lives: Sequence[LogEpoch], life: LogEpoch) -> int | None:
-    return next((n for n, one in enumerate(lives) if one.identity == life.identity), None)
+def _epoch_number(epochs: Sequence[LogEpoch], epoch: LogEpoch) -> int | None:
+    return next((n for n, candidate in enumerate(epochs) if candidate.identity == epoch.identity), None)
 
 
-def _longer(topic: str, here: tuple[LogEpoch, ...], there: tuple[LogEpoch, ...]) -> tuple[LogEpoch, ...]:
-    """The list of which the other is the beginning. Raises Conflict when neither is."""
-    ids, others = [one.identity for one in here], [one.identity for one in there]
-    if ids[: len(others)] == others[: len(ids)]:
-        return here if len(here) > len(there) else there
+def _merge(topic: str, local: tuple[LogEpoch, ...], stored: tuple[LogEpoch, ...]) -> tuple[LogEpoch, ...]:
+    """Return the longer list if the shorter one is a prefix of it; otherwise raise Conflict."""
+    local_ids, stored_ids = [epoch.identity for epoch in local], [epoch.identity for epoch in stored]
+    if local_ids[: len(stored_ids)] == stored_ids[: len(local_ids)]:
+        return local if len(local) > len(stored) else stored
     raise Conflict(
-        f"event log and online store remember different logs of topic {topic} ({', '.join(ids)}; {', '.join(others)}): "
-        "say `recsys-worker rebuild`"
+        f"event log and online store have different log epochs of topic {topic} "
+        f"({', '.join(local_ids)}; {', '.join(stored_ids)}): run `recsys-worker rebuild`"
     )

@@ -1,25 +1,27 @@
-"""All that is held of one viewer: written out for whoever asks, and erased for good.
+"""The data of one viewer: export on request, and permanent erasure.
 
-Erasing, step by step, each of which may be interrupted and done again:
+An erasure has the following steps. Each step can be interrupted and repeated.
 
-1. the erasure is remembered, by hash, in the log and in the online store (`features.history.erasures`): from now on no
-   reader of the log shows the viewer, no worker folds or appends what the viewer did before, nor does a rebuild;
-2. the viewer's state leaves the online store, and whatever damaged state of the viewer was set aside there. A worker
-   that had it in hand sees after writing it that the viewer was erased meanwhile, takes it away and folds its batch
-   again (`features.worker.worker`);
-3. every file of the log that names the viewer is written anew without those events.
+1. The erasure is recorded, by hash, in the log and in the online store (`features.history.erasures`). From then on no
+   reader of the log returns the viewer's earlier events, and no worker and no rebuild folds or appends them.
+2. The viewer's state and quarantined states are deleted from the online store. A worker that was folding the viewer
+   notices the erasure after its write, deletes the state and refolds its batch (`features.worker.worker`).
+3. Every file of the log that contains events of the viewer is rewritten without them.
+4. The viewer's messages are deleted from the stream, with their dead letters, where the stream supports it (SQLite) and
+   as far as every consumer group has processed them. A message about the viewer under another key is found by its dead
+   letter. A message that is not folded yet leaves no dead letter when it is processed.
 
-4. the viewer's messages leave the stream and its dead letters, where the stream can (the SQLite one), as far as every
-   group is done with them. A message that names the viewer and bears another's key is found by its dead letter; what
-   was not folded yet leaves no letter when its turn comes.
+The following data remain:
 
-What is left: in counts of items, which name nobody, what the viewer added, until it has decayed or the store is
-rebuilt; in a broker, and of what was not folded yet in the SQLite stream, the messages themselves, until their
-retention ends (`--stream-days`), read by nobody; so long a dead letter whose message did not say whose it was, and a
-message under another's key that was not folded yet or whose letter has left; and in the spool's files, for a day, what
-it has delivered.
-Training sets are made from the log each time and are not kept; a bundle holds factors of items and a probe of features,
-and no ids of viewers. A Redis that writes an append-only file forgets in it at its next rewrite (`BGREWRITEAOF`).
+* in item counts, which name no viewer, the viewer's contributions until they decay or the store is rebuilt
+* in a broker, and for unprocessed messages in the SQLite stream, the messages until their retention ends
+  (`--stream-days`); nothing reads them
+* for the same time, a dead letter whose message did not name its viewer, and a message under another key that is not
+  folded yet or whose dead letter has expired
+* in the files of the spool, for a day, delivered messages
+
+Training sets are built from the log each time and not stored. A model bundle holds item factors and sample features,
+but no viewer ids. A Redis with an append-only file removes deleted data from it at the next rewrite (`BGREWRITEAOF`).
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ from features.events.digests import MARK
 from features.events.stream.port import Stream
 from features.history.arrow_schema import logged_events, with_all_columns
 from features.history.compaction import purge
-from features.history.erasures import hashed
+from features.history.erasures import viewer_hash
 from features.history.event_log import EventLog
 from features.state.codec import StateError, viewer_at, viewer_key
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard, quarantined
-from features.state.vote_history import RECORD
+from features.state.vote_history import RECORD_BYTES
 
-_STATE_PREFIXES = """
+_VIEWER_EVENTS = """
     SELECT * FROM log WHERE viewer_id = $viewer
     QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY "at", source, "offset"
 """
@@ -50,44 +52,55 @@ _STATE_PREFIXES = """
 
 @dataclass(frozen=True)
 class ErasureReport:
-    """What an erasure did: whether there was a state online, events in the log, files that were written anew, and
-    messages left in the stream (None: the stream keeps all until its retention ends)."""
+    """The result of an erasure.
 
-    state: bool
+    had_state      whether the online store had a state
+    events         number of events in the log
+    files          number of files of the log that were rewritten
+    messages_left  number of messages left in the stream; None if the stream keeps all until their retention ends
+    """
+
+    had_state: bool
     events: int
     files: int
-    left: int | None = None
+    messages_left: int | None = None
 
 
 def export_viewer(
     log: EventLog, online: OnlineStore, viewer_id: str, *, stream: Stream | None = None, topic: str = ""
 ) -> Iterator[bytes]:
-    """JSON objects, one a line: the state (`{"state": ...}`, null when there is none), what is held in its place
-    though nobody can read it (`{"damaged": ...}`, its bytes in base64), messages of the viewer that were set aside
-    (`{"dead": ...}`; of this topic, if the stream is given), then each event of the log (`{"event": ...}`, a
-    CloudEvent, with its `source` and `offset`). Raises Unavailable."""
+    """Yield the data of a viewer as JSON objects, one per line. Raises Unavailable.
+
+    {"state": ...}          the viewer's state, null if there is none
+    {"corrupt_state": ...}  bytes of a corrupt state, in base64, with the cause
+    {"dead_letter": ...}    a dead letter of the viewer in this topic, if the stream is given
+    {"event": ...}          an event of the log as a CloudEvent, with its `source` and `offset`
+    """
     key = viewer_key(viewer_id)
     raw = online.get([key])[0]
-    state, unread = None, [{"cause": one.cause, "at": one.at, "raw": one.raw} for one in quarantined(online, key)]
+    state, corrupt = (
+        None,
+        [{"cause": entry.cause, "at": entry.at, "raw": entry.raw} for entry in quarantined(online, key)],
+    )
     try:
         state = None if raw is None else msgspec.structs.asdict(viewer_at(key, raw))
     except StateError as error:
-        unread.append({"cause": str(error), "raw": raw})
+        corrupt.append({"cause": str(error), "raw": raw})
     if state is not None:
-        for ids in ("seen_ids", "passed_ids"):
-            state[ids] = len(state[ids]) // MARK  # hashes of ids of events that follow
-        state["voted"] = len(state["voted"]) // RECORD  # days and items of the same events
-    dead = (
+        for field in ("seen_ids", "seen_event_ring"):
+            state[field] = len(state[field]) // MARK  # the number of digests; the events follow
+        state["vote_history"] = len(state["vote_history"]) // RECORD_BYTES  # the number of records of the same events
+    dead_letters = (
         []
         if stream is None
-        else [one for one in read_dead_letters(stream, topic) if viewer_of_letter(one) == viewer_id]
+        else [entry for entry in read_dead_letters(stream, topic) if viewer_of_letter(entry) == viewer_id]
     )
     yield msgspec.json.encode({"state": state}) + b"\n"
-    yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
-    yield from (msgspec.json.encode({"dead": one}) + b"\n" for one in dead)
-    for one in logged_events(with_all_columns(log.query(_STATE_PREFIXES, {"viewer": viewer_id}))):
-        event = msgspec.Raw(encode(one.event, checked=True))  # as it was taken, whatever is taken today
-        yield msgspec.json.encode({"event": event, "source": one.source, "offset": one.offset}) + b"\n"
+    yield from (msgspec.json.encode({"corrupt_state": entry}) + b"\n" for entry in corrupt)
+    yield from (msgspec.json.encode({"dead_letter": entry}) + b"\n" for entry in dead_letters)
+    for entry in logged_events(with_all_columns(log.query(_VIEWER_EVENTS, {"viewer": viewer_id}))):
+        event = msgspec.Raw(encode(entry.event, checked=True))  # accepted once, so not validated against today's rules
+        yield msgspec.json.encode({"event": event, "source": entry.source, "offset": entry.offset}) + b"\n"
 
 
 def erase_viewer(
@@ -100,21 +113,23 @@ def erase_viewer(
     topic: str = "",
     group: str = "",
 ) -> ErasureReport:
-    """Forget all that the viewer did up to unix second `now`, in this topic's messages as well if the stream is given;
-    `group`: of the workers. Raises Unavailable; then it must be said again."""
+    """Erase the viewer's data up to unix second `now`, including the messages of this topic if the stream is given.
+
+    `group` is the consumer group of the workers. Raises Unavailable, in which case the call must be repeated.
+    """
     key = viewer_key(viewer_id)
-    held = online.get([key])[0] is not None
-    found = log.query('SELECT count(*) AS n FROM log WHERE viewer_id = $viewer AND "at" <= $now',
+    was_online = online.get([key])[0] is not None
+    table = log.query('SELECT count(*) AS n FROM log WHERE viewer_id = $viewer AND "at" <= $now',
                       {"viewer": viewer_id, "now": now})  # fmt: skip
-    events = int(found["n"][0].as_py())
-    log.erased.add(hashed(viewer_id), now, held=held or events > 0)
-    log.erased.agree_with(online)
+    events = int(table["n"][0].as_py())
+    log.erasures.add(viewer_hash(viewer_id), now, had_data=was_online or events > 0)
+    log.erasures.sync_with(online)
     online.delete([key])
     discard(online, [key])
-    files, left = purge(log, viewer_id), None
-    if files and not (held or events):  # what was folded while this began
-        log.erased.add(hashed(viewer_id), now)
+    files, messages_left = purge(log, viewer_id), None
+    if files and not (was_online or events):  # events that were folded since the check above
+        log.erasures.add(viewer_hash(viewer_id), now)
     if stream is not None and (retention := stream.retention) is not None:
-        left = retention.delete_key(topic, viewer_id, [group])
-        left += delete_letters(stream, retention, topic, viewer_id, [group])
-    return ErasureReport(held, events, files, left)
+        messages_left = retention.delete_key(topic, viewer_id, [group])
+        messages_left += delete_letters(stream, retention, topic, viewer_id, [group])
+    return ErasureReport(was_online, events, files, messages_left)

@@ -1,4 +1,4 @@
-"""Requests as the log remembers them: the newest impressions of an outlet, ready to be asked again."""
+"""Logged requests: the newest impressions of an outlet, as queries that can be replayed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from recsys.domain.placement import Placement
 from recsys.domain.query import Query
 from recsys.domain.regions import region_of
 
-FIRST_LOOK_S = 3_600.0
-"""How far back is looked first; then four times as far, until enough is found."""
+FIRST_WINDOW_S = 3_600.0
+"""The first time window to search. Each next window is four times as long, until enough requests are found."""
 
 
 class RequestContextRecord(msgspec.Struct):
-    """What a replay reads of an impression's context. Impressions of older engines lack some of it."""
+    """The part of an impression's context that a replay reads. Impressions of older engines lack some fields."""
 
     seed: int = 0
     personalised: bool = True
@@ -30,9 +30,9 @@ class RequestContextRecord(msgspec.Struct):
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One impression: the query that asked for it, what was shown, and with what chance.
+    """A logged impression: its query, the items shown, and their propensities.
 
-    attention, propensity  one number per item; 1 where the page was a function of its inputs
+    attention, propensity  one number per item; propensity is 1 for a deterministic page
     """
 
     query: Query
@@ -44,88 +44,92 @@ class LoggedRequest:
 _decoder = msgspec.json.Decoder(RequestContextRecord)
 
 
-def newest_requests(log: EventLog, outlet: str, limit: int, until: float, reach_s: float) -> list[LoggedRequest]:
-    """At most `limit` guided requests for pages of the outlet or one below it, newest first.
+def newest_requests(log: EventLog, outlet: str, limit: int, until: float, lookback_s: float) -> list[LoggedRequest]:
+    """Return at most `limit` guided requests for pages of the outlet or its descendants, newest first.
 
-    until, reach_s  unix second before which, and for how long back, is looked. Raises Unavailable.
+    until       only requests before this unix second
+    lookback_s  how far back before `until` to search
+    Raises Unavailable.
     """
-    found: list[LoggedRequest] = []
-    look_s = min(FIRST_LOOK_S, reach_s)
+    requests: list[LoggedRequest] = []
+    window_s = min(FIRST_WINDOW_S, lookback_s)
     while True:
-        found = _query_window(log, outlet, limit, until - look_s, until)
-        if len(found) >= limit or look_s >= reach_s:
-            return found
-        look_s = min(4.0 * look_s, reach_s)
+        requests = _query_window(log, outlet, limit, until - window_s, until)
+        if len(requests) >= limit or window_s >= lookback_s:
+            return requests
+        window_s = min(4.0 * window_s, lookback_s)
 
 
 def plays_from(log: EventLog, request_ids: list[str], since: float, until: float) -> set[tuple[str, str]]:
-    """(request id, item id) of all that was played from these pages in the time given. Raises Unavailable."""
-    wanted = """
+    """Return (request id, item id) of items played from these pages in `since <= at < until`. Raises Unavailable."""
+    query = """
         SELECT DISTINCT request_id, item_id FROM log
         WHERE kind IN ('play', 'complete', 'like') AND item_id IS NOT NULL AND request_id IN (SELECT unnest($ids))
           AND "at" >= $since AND "at" < $until
     """
     return {
         (str(request), str(item))
-        for request, item in _rows(log, since, until, wanted, {"ids": request_ids, "since": since, "until": until})
+        for request, item in _rows(log, since, until, query, {"ids": request_ids, "since": since, "until": until})
     }
 
 
 def _query_window(log: EventLog, outlet: str, limit: int, since: float, until: float) -> list[LoggedRequest]:
     columns = ("at", "viewer_id", "region", "placement", "request_id", "items", "attention", "context")
-    wanted = f"""
+    query = f"""
         SELECT {", ".join(f'"{name}"' for name in columns)} FROM log
         WHERE kind = 'impression' AND context != '' AND "at" >= $since AND "at" < $until
-          AND (placement LIKE $here ESCAPE '!' OR placement LIKE $below ESCAPE '!')
+          AND (placement LIKE $outlet ESCAPE '!' OR placement LIKE $descendants ESCAPE '!')
         QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY "at") = 1
-        ORDER BY "at" DESC, request_id LIMIT $most
+        ORDER BY "at" DESC, request_id LIMIT $limit
     """
-    said = outlet.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    bounds = {
+    escaped = outlet.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    parameters = {
         "since": since,
         "until": until,
-        "here": f"{said}-%",
-        "below": f"{said}.%",
-        "most": 2 * limit + 20,
-    }  # some may be unguided
-    found = []
-    for row in _rows(log, since, until, wanted, bounds):
-        said_ = dict(zip(columns, row, strict=True))
+        "outlet": f"{escaped}-%",
+        "descendants": f"{escaped}.%",
+        "limit": 2 * limit + 20,  # some may be unguided
+    }
+    requests = []
+    for row in _rows(log, since, until, query, parameters):
+        fields = dict(zip(columns, row, strict=True))
         try:
-            request = _request(said_, str(said_["context"] or "{}").encode())
+            request = _request(fields, str(fields["context"] or "{}").encode())
         except msgspec.MsgspecError:
-            continue  # a context of another engine: not ours to guess at
+            continue  # a context of another engine
         if request is not None:
-            found.append(request)
-    return found[:limit]
+            requests.append(request)
+    return requests[:limit]
 
 
-def _rows(log: EventLog, since: float, until: float, query: str, said: dict[str, object]) -> list[tuple[object, ...]]:
-    found = log.query(query, said, since, until)
-    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+def _rows(
+    log: EventLog, since: float, until: float, query: str, parameters: dict[str, object]
+) -> list[tuple[object, ...]]:
+    table = log.query(query, parameters, since, until)
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def _request(said: dict[str, object], context: bytes) -> LoggedRequest | None:
-    known = _decoder.decode(context)
-    items, attention = tuple(said["items"] or ()), tuple(said["attention"] or ())  # type: ignore[arg-type, var-annotated]
+def _request(fields: dict[str, object], context: bytes) -> LoggedRequest | None:
+    record = _decoder.decode(context)
+    items, attention = tuple(fields["items"] or ()), tuple(fields["attention"] or ())  # type: ignore[arg-type, var-annotated]
     try:
-        placement = Placement.parse(str(said["placement"]))
+        placement = Placement.parse(str(fields["placement"]))
     except NotFound:
         return None
-    if not known.guided or not items:
+    if not record.guided or not items:
         return None
-    propensity = known.propensity
+    propensity = record.propensity
     query = Query(
-        request_id=str(said["request_id"]),
-        viewer_id=str(said["viewer_id"]),
+        request_id=str(fields["request_id"]),
+        viewer_id=str(fields["viewer_id"]),
         placement=placement,
-        region=str(said["region"] or region_of(placement.outlet)),
-        now=float(str(said["at"])),
-        slots=known.slots or len(items),
-        seed=known.seed,
-        age=known.age,
-        personalised=known.personalised,
-        shown=tuple(known.shown),
+        region=str(fields["region"] or region_of(placement.outlet)),
+        now=float(str(fields["at"])),
+        slots=record.slots or len(items),
+        seed=record.seed,
+        age=record.age,
+        personalised=record.personalised,
+        shown=tuple(record.shown),
     )
     return LoggedRequest(
         query,

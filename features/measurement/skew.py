@@ -95,7 +95,7 @@ def audit_skew(
         rows=int(in_catalog.sum()),
         unknown=int((~in_catalog).sum()),
         unmodelled=sum(page.model_version not in (*retrievers, "", "none") for page in pages),
-        erased=sum(at >= oldest for at in log.erased.pending().values()),
+        erased=sum(at >= oldest for at in log.erasures.with_data().values()),
         columns=tuple(_column(name, off[:, n], behind[:, n]) for n, name in enumerate(FEATURES)),
     )
 

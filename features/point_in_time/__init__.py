@@ -1,1 +1,1 @@
-"""Features as they were at given times, read from the event log."""
+"""Point-in-time features: features as of given times, computed from the event log."""

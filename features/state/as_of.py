@@ -1,9 +1,9 @@
-"""A viewer's state wound back: what was remembered of the viewer before a moment, from what is remembered now.
+"""A viewer's state as of an earlier time, computed from the current state.
 
-For replays of recent requests, where a page must not know what the viewer did on seeing it. Exact for what the state
-dates; two things a state does not hold come back only in part: what has fallen out of its bounds since (older actions,
-positions that later ones replaced), and the dates of all but the newest few impressions of an item. What is summed up
-without dates (counts, screens, outlets, hours, satisfaction, the session) is left out.
+Replays of recent requests use it, since a page must not know what the viewer did after seeing it. The result is exact
+for everything that the state dates, with two exceptions: entries that the state's limits have dropped since (older
+actions, replaced positions), and all but the newest few impression times of an item. Sums without dates (counts,
+screens, outlets, hours, satisfaction, the session) are left out.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from recsys.domain.viewer import ImpressionTimes, ViewerState
 
 
 def as_of(state: ViewerState, at: float) -> ViewerState:
-    """The state without anything that happened at unix second `at` or later, counts and guards of the fold left out.
+    """Return the state without anything that happened at unix second `at` or later.
+
+    Counts and the guards of the fold (offsets, event ids) are left out.
 
     >>> from recsys.domain.viewer import Recent
-    >>> then = as_of(ViewerState("v", (Recent("a", "play", 1.0), Recent("b", "like", 5.0)), finished_at={"b": 5.0}), at=5.0)
-    >>> [action.item_id for action in then.recent], then.finished_at
+    >>> state = ViewerState("v", (Recent("a", "play", 1.0), Recent("b", "like", 5.0)), finished_at={"b": 5.0})
+    >>> earlier = as_of(state, at=5.0)
+    >>> [action.item_id for action in earlier.recent], earlier.finished_at
     (['a'], {})
     """
-    shown = {item_id: earlier for item_id, known in state.shown.items() if (earlier := _impressions_before(known, at))}
+    shown = {
+        item_id: earlier
+        for item_id, impressions in state.shown.items()
+        if (earlier := _impressions_before(impressions, at))
+    }
     return ViewerState(
         state.viewer_id,
         recent=tuple(action for action in state.recent if action.at < at),
@@ -34,12 +41,12 @@ def as_of(state: ViewerState, at: float) -> ViewerState:
     )
 
 
-def _impressions_before(known: ImpressionTimes, at: float) -> ImpressionTimes | None:
-    """Impressions before a moment; those whose times are not known are the oldest."""
-    number, times = known
+def _impressions_before(impressions: ImpressionTimes, at: float) -> ImpressionTimes | None:
+    """Return the impressions before unix second `at`. Impressions without a stored time are the oldest."""
+    number, times = impressions
     before = _before(times, at)
-    left = number - len(times) + len(before)
-    return (left, before) if left else None
+    remaining = number - len(times) + len(before)
+    return (remaining, before) if remaining else None
 
 
 def _before(times: tuple[float, ...], at: float) -> tuple[float, ...]:

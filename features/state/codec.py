@@ -1,8 +1,8 @@
-"""State <-> bytes: one version byte, then MessagePack; and the keys under which the online store holds it.
+"""State <-> bytes: one version byte, then MessagePack; and the keys of states in the online store.
 
-Bytes that are not a state are *damaged* (StateError) and may be set aside (`features.state.quarantine`). A state of a
-*newer* version (NewerState), found after a deployment was rolled back, must be left as it is. To tell the two apart,
-bytes under a newer version number that are exactly what this engine writes count as damaged in their first byte.
+Bytes that do not decode are *corrupt* (StateError) and may be quarantined (`features.state.quarantine`). A state of a
+*newer* version (NewerState), found after a deployment was rolled back, must be left unchanged. To distinguish the two,
+bytes with a newer version number whose body is exactly what this engine writes count as corrupt in their first byte.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
 
 VERSION = 1
-"""Version of all states. It goes up whenever the form of the bytes changes, and only then."""
+"""Version of all states. It increases whenever the byte format changes, and only then."""
 
 VERSIONS = 32
-"""All versions, present and future, are below this number; a larger first byte is damage."""
+"""All versions, present and future, are below this number; a larger first byte means corruption."""
 
 _MARK = bytes([VERSION])
 _encoder = msgspec.msgpack.Encoder()
@@ -30,20 +30,20 @@ S = TypeVar("S")
 
 
 class StateError(MainstayError):
-    """Bytes in the online store that are not a state of the version this engine reads."""
+    """Bytes in the online store do not decode as a state of the version that this engine reads."""
 
 
 class NewerState(StateError):
-    """A state that a newer version of this engine wrote."""
+    """A state was written by a newer version of this engine."""
 
 
 def viewer_key(viewer_id: str) -> str:
-    """Where a viewer's state lives. The braces keep all keys of one viewer on one Redis Cluster node."""
+    """Return the key of a viewer's state. The braces keep all keys of one viewer on one Redis Cluster node."""
     return f"{VIEWERS}{{{viewer_id}}}"
 
 
 def item_key(item_id: str, source: str) -> str:
-    """Where an item's counts of one log partition live (`source` = "topic/partition")."""
+    """Return the key of an item's counts of one log partition (`source` = "topic/partition")."""
     return f"{ITEMS}{{{item_id}}}:{source}"
 
 
@@ -77,33 +77,33 @@ def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
     if raw[:1] != _MARK:
         if _MARK < raw[:1] < bytes([VERSIONS]):
             if _is_written_by_us(raw[1:], decoder):
-                raise StateError(f"state of version {VERSION} under the number {raw[0]}")
+                raise StateError(f"corrupt version byte {raw[0]}: the body is a state of version {VERSION}")
             raise NewerState(f"state of version {raw[0]}: this engine reads version {VERSION}")
         raise StateError(f"state of version {raw[:1].hex() or 'none'}: this engine reads version {VERSION}")
     try:
         return decoder.decode(memoryview(raw)[1:])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise StateError(f"broken state: {error}") from error
+        raise StateError(f"state does not decode: {error}") from error
 
 
 def viewer_at(key: str, raw: bytes) -> ViewerState:
-    """The viewer's state that was read at this key. Raises StateError, also when it is another viewer's."""
+    """Return the viewer's state that was read at this key. Raises StateError, also for the state of another viewer."""
     state = decode_viewer(raw)
     if viewer_key(state.viewer_id) != key:
-        raise StateError("the state is another viewer's")
+        raise StateError("the state belongs to another viewer")
     return state
 
 
 def item_at(key: str, raw: bytes) -> ItemState:
-    """The item's state that was read at this key. Raises StateError, also when it is another item's."""
+    """Return the item's state that was read at this key. Raises StateError, also for the state of another item."""
     state = decode_item(raw)
     if not key.startswith(item_key(state.item_id, "")):
-        raise StateError("the state is another item's")
+        raise StateError("the state belongs to another item")
     return state
 
 
 def _is_written_by_us(body: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> bool:
-    """Whether these bytes are exactly what this engine writes for the state that the decoder reads from them."""
+    """Return whether these bytes are exactly what this engine writes for the state that the decoder reads from them."""
     try:
         return _encoder.encode(decoder.decode(body)) == body
     except (msgspec.DecodeError, RecursionError):

@@ -1,16 +1,16 @@
-"""The fold: (state, events) -> state. Pure, the same in the worker, in a replay and in tests, and idempotent.
+"""The fold: (state, events) -> state. It is pure, idempotent, and the same in the worker, in a replay and in tests.
 
 At-least-once delivery plus this fold gives an exactly-once effect. Two guards make it idempotent:
 
-* *redelivery* (the worker died before it committed): a state carries the last offset it has folded of each source,
-  and an event at or below it is skipped;
-* *duplicates* (a client sent the same event twice, so it stands in the log twice): a viewer carries hashes of recent
-  event ids; the same id at a larger offset is a duplicate, on any replay. Ids of pings and the like have a ring of
-  their own, so that a day of watching does not push out what was liked. How far this reaches: docs/decisions/0005.
+* *Redelivery* (the worker crashed before it committed): a state stores the last folded offset of each source, and an
+  event at or below that offset is skipped.
+* *Duplicates* (a client sent an event twice, so the log contains it twice): a viewer's state stores digests of recent
+  event ids, and an event with a known id is a duplicate, on any replay. Pings and similar events have a separate ring,
+  so that a day of watching does not push out the ids of likes. docs/decisions/0005 gives the limits.
 
-Whether an event counts for its items, and how much (`features.state.votes`), is decided from the viewer's state
-(`sift`). So a worker must make the item states durable *before* the viewer states: as long as a viewer's state is old,
-every retry decides as the first try did.
+The viewer's state decides whether an event counts for its items, and how much (`features.state.votes`). So a worker
+must make the item states durable *before* the viewer states: while the viewer's state is unchanged, every retry makes
+the same decisions as the first attempt.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from features.events.digests import PASSED_MAX, SEEN_MAX
-from features.state.item_fold import ItemFold
-from features.state.viewer_fold import DONE_MAX, HIDDEN_MAX, POSITIONS_MAX, REMEMBERED, SHOWN_MAX, ViewerFold
+from features.state.item_fold import ItemFold, roll_up
+from features.state.viewer_fold import DONE_MAX, HIDDEN_MAX, POSITIONS_MAX, RECENT_KINDS, SHOWN_MAX, ViewerFold
 from features.state.votes import LoggedEvent, Vote, WeightedEvent, items_of
 from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
@@ -30,7 +30,7 @@ __all__ = [
     "HIDDEN_MAX",
     "PASSED_MAX",
     "POSITIONS_MAX",
-    "REMEMBERED",
+    "RECENT_KINDS",
     "SEEN_MAX",
     "SHOWN_MAX",
     "Folded",
@@ -49,30 +49,31 @@ FOREVER = float("inf")
 
 
 class Folded(NamedTuple):
-    """What is new to a viewer: the events that count, with their votes, and the viewer's state after them."""
+    """The new events of a viewer, with their votes, and the viewer's state after them."""
 
     new_events: list[WeightedEvent]
     state: ViewerState
 
 
 def deduplicate_and_fold(state: ViewerState, events: Sequence[LoggedEvent], ttl_s: float = FOREVER) -> Folded:
-    """Leave out what this viewer's state has folded before and what was sent twice; fold the rest.
+    """Drop redelivered and duplicate events, and fold the rest into the viewer's state.
 
-    `events` are all of this viewer, in offset order per source. A viewer idle for longer than `ttl_s` between two of
-    them is forgotten in between.
+    `events` all belong to this viewer and are in offset order per source. If the viewer is idle for longer than
+    `ttl_s` between two events, the state expires and the fold starts again from an empty state.
     """
     fold = ViewerFold(state, ttl_s)
-    return Folded([fresh for one in events if (fresh := fold.apply(one)) is not None], fold.finalize())
+    new_events = [weighted for event in events if (weighted := fold.apply(event)) is not None]
+    return Folded(new_events, fold.finalize())
 
 
 def fold_viewer(state: ViewerState, events: Sequence[LoggedEvent], ttl_s: float = FOREVER) -> ViewerState:
-    """The viewer's state after these events (all of this viewer, in offset order per source)."""
+    """Return the viewer's state after these events, all of this viewer and in offset order per source."""
     return deduplicate_and_fold(state, events, ttl_s).state
 
 
 def fold_item(state: ItemState, events: Sequence[WeightedEvent], ttl_s: float = FOREVER) -> ItemState:
-    """The item's state after these events: `sift`ed, all naming the item, in offset order per source."""
+    """Return the item's state after these deduplicated events, which all name the item, in offset order per source."""
     fold = ItemFold(state, ttl_s)
-    for one in events:
-        fold.apply(one, [vote for vote in one.votes if vote[0] == state.item_id])
+    for event in events:
+        fold.apply(event, [vote for vote in event.votes if vote[0] == state.item_id])
     return fold.state()

@@ -1,33 +1,34 @@
-"""Key prefixes of the online store, all in one module: what is stored under each, and what serving scans."""
+"""Key prefixes of the online store, with what is stored under each and which prefixes serving scans."""
 
 from __future__ import annotations
 
 VIEWERS = "viewer:"
-"""States of viewers, one each."""
+"""Viewer states, one key per viewer."""
 
 ITEMS = "item:"
-"""Counts of items, one for each item and log partition."""
+"""Item states, one key per item and log partition."""
 
 COUNTS = "count:"
-"""Counts of exposure targets, one for each target and log partition."""
+"""Delivery counts of exposure targets, one key per target and log partition."""
 
 TRAFFIC = "traffic:"
-"""Attention by hour, one for each placement, region, day and log partition."""
+"""Attention by hour, one key per placement, region, day and log partition."""
 
-QUARANTINE = "damaged:"
-"""Corrupt states that were quarantined."""
+QUARANTINE = "quarantine:"
+"""Corrupt states in quarantine."""
 
 ERASURES = "erased:"
-"""Erased viewers by hash, a copy of the event log's list."""
+"""Erasures by hash of the viewer id: a copy of the event log's list."""
 
-LOG_EPOCHS = "lives:"
-"""Log epochs of a topic, a copy of the event log's list."""
+LOG_EPOCHS = "epochs:"
+"""Log epochs of a topic: a copy of the event log's list."""
 
-UNFINISHED, REBUILT = "rebuild:unfinished", "rebuild:begun"
-"""The token of a rebuild in progress, and when the last one started."""
+REBUILD_IN_PROGRESS, REBUILD_STARTED = "rebuild:in-progress", "rebuild:started"
+"""Markers of rebuilds: present while one is in progress, and the time at which the last one started."""
 
 VECTORS = "vector:"
-"""Text vectors of items."""
+"""Text embeddings of items."""
 
 INDEXED = (ITEMS, TRAFFIC, QUARANTINE)
-"""Prefixes that serving scans while it makes pages, every second to every minute: these scans pass no other keys."""
+"""Prefixes that serving scans every second to every minute. The Redis store indexes them, so that these scans do not
+visit other keys."""

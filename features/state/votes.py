@@ -1,20 +1,20 @@
-"""What an event is worth to its items: votes of people, so that a few busy accounts cannot make an item popular.
+"""How much an event counts for its items: weighted votes, so that a few busy accounts cannot make an item popular.
 
-* An action of one viewer on one item counts once a day; on further days a quarter as much each time: 1, 1/4, 1/16, ...
-  So whatever a viewer does in between, an item gains at most 4/3 votes of an action as long as none of them is
-  forgotten, which takes `features.state.vote_history.WINDOW_D` days without that action. Who does so much that older
-  votes would have to be forgotten sooner has no vote until they are that old. (Impressions are remembered apart,
-  `ViewerState.shown`: of the newest items, and the newest days of each.)
-* A viewer of whom fewer than KNOWN items are known has a share of a vote: an account that has only ever pushed one
-  item says little. (Of impressions each counts in full, if the engine itself reports it; what clients say was shown
-  counts for nothing, `features.events.schema.by_engine`.)
-* A viewer with more than RECENT_MAX remembered actions a day is hyperactive; the votes are worth so much less that all
-  of them together weigh RECENT_MAX a day.
-* A completion that came sooner after the first known play than FASTEST times normal speed allows is not believed.
+* An action of one viewer on one item counts once a day; each further day counts a quarter as much: 1, 1/4, 1/16, ...
+  Whatever else a viewer does, an item gains at most 4/3 votes of an action as long as none of them expires, which takes
+  `features.state.vote_history.WINDOW_D` days without that action. A viewer whose history is full has no vote until the
+  oldest votes are that old. (Impressions are stored separately, in `ViewerState.shown`: those of the newest items, and
+  the newest days of each.)
+* A viewer with actions on fewer than FULL_TRUST_ITEMS items has a fraction of a vote: an account that has only ever
+  promoted one item is weak evidence. (Each impression that the engine itself reports counts in full; impressions that
+  clients report count for nothing, see `features.events.schema.is_engine_impression`.)
+* A viewer with more than RECENT_MAX actions a day is hyperactive; the votes are discounted so that all of them together
+  weigh RECENT_MAX a day.
+* A completion does not count if it comes sooner after the first play than MAX_PLAYBACK_SPEED times normal speed allows.
 
-So an item's count needs no trimming of its most active viewers: each is trimmed to one vote a window beforehand.
+So an item's count needs no trimming of its most active viewers: each viewer is limited to one vote per window already.
 
-All of it is decided from the viewer's state as it was before the event, and from nothing else: a replay decides alike.
+All of this is decided from the viewer's state before the event and from nothing else, so a replay decides the same.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from features.state.vote_history import day_of, is_saturated, kind_mask, voted_d
 from recsys.domain.decay import DAY_S
 from recsys.domain.viewer import RECENT_MAX, ImpressionTimes, Position, Recent
 
-MIN_COMPLETION_SHARE = 3.0
-"""Times normal speed: faster than this nobody watches to the end."""
+MAX_PLAYBACK_SPEED = 3.0
+"""Fastest plausible playback, as a multiple of normal speed."""
 
-REPEAT_WINDOW_S = 0.25
-"""What a vote is worth against the one of the day before, of the same viewer, item and action."""
+REPEAT_DISCOUNT = 0.25
+"""Weight of a vote relative to the previous day's vote of the same viewer, item and action."""
 
-TRUST_HISTORY_MAX = 4
-"""From so many different items on a viewer has a whole vote."""
+FULL_TRUST_ITEMS = 4
+"""Number of different items in a viewer's history from which a vote counts in full."""
 
 VISIT = "visit"
 IMPRESSION = "impression"
@@ -45,7 +45,7 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
     **{kind: ((VISIT, *actions) if "play" in actions else actions) for kind, actions in IMPLIED_ACTIONS.items()},
     **{kind: (kind,) for kind in ("hide", "share", "comment", "favourite")},
 }
-"""Event kind -> what it counts for in the state of its item; other kinds count for nothing, but for impressions."""
+"""Event kind -> actions that it counts for in the state of its item. Of all other kinds only impressions count."""
 
 _COUNTING = {
     action: kind_mask(kind for kind, counted in COUNTS.items() if action in counted)
@@ -54,11 +54,11 @@ _COUNTING = {
 
 
 Vote: TypeAlias = tuple[str, str, float]
-"""What one event adds to one count of one item, before decay: item id, action, worth in (0, 1]."""
+"""What one event adds to one count of one item, before decay: item id, action, value in (0, 1]."""
 
 
 class LoggedEvent(NamedTuple):
-    """An event and its place in the log: `source` names log and partition (`features.history.log_epochs`)."""
+    """An event with its offset in the log. `source` names log and partition (`features.history.log_epochs`)."""
 
     source: str
     offset: int
@@ -66,7 +66,7 @@ class LoggedEvent(NamedTuple):
 
 
 class WeightedEvent(NamedTuple):
-    """An event that counts, with its votes: what `sift` lets through."""
+    """An event that counts, with its votes: an element of `Folded.new_events`."""
 
     source: str
     offset: int
@@ -75,7 +75,7 @@ class WeightedEvent(NamedTuple):
 
 
 def items_of(event: ViewerEvent) -> tuple[str, ...]:
-    """Ids of the items whose state this event changes."""
+    """Return the ids of the items whose state this event changes."""
     if event.kind == IMPRESSION:
         return event.items if is_engine_impression(event) else ()
     return (event.item_id,) if event.item_id is not None and event.kind in COUNTS else ()
@@ -86,32 +86,32 @@ def contributions(
     recent: Sequence[Recent],
     shown: Mapping[str, ImpressionTimes],
     positions: Mapping[str, Position],
-    voted: bytes | bytearray = b"",
+    vote_history: bytes | bytearray = b"",
 ) -> tuple[Vote, ...]:
-    """The votes of an event, given what its viewer's state remembered before it."""
+    """Return the votes of an event, given its viewer's state before the event."""
     if event.kind == IMPRESSION:
         return _impression_votes(event, shown) if is_engine_impression(event) else ()
-    item_id, actions = event.item_id, COUNTS.get(event.kind)
-    if item_id is None or actions is None:
+    item_id, counted_actions = event.item_id, COUNTS.get(event.kind)
+    if item_id is None or counted_actions is None:
         return ()
-    worth = activity_discount(recent) * trust_weight(recent, item_id)
-    if worth <= 0.0 or is_saturated(voted, recent, event.at):
+    value = activity_discount(recent) * trust_weight(recent, item_id)
+    if value <= 0.0 or is_saturated(vote_history, recent, event.at):
         return ()
-    before = [one for one in recent if one.item_id == item_id]
-    earlier = voted_days(voted, item_id, event.at) if voted else []
+    before = [action for action in recent if action.item_id == item_id]
+    earlier = voted_days(vote_history, item_id, event.at) if vote_history else []
     if not before and not earlier:
-        return tuple([(item_id, action, worth) for action in actions])
+        return tuple([(item_id, counted, value) for counted in counted_actions])
     today, votes = day_of(event.at), []
-    for action in actions:
-        days = {day_of(one.at) for one in before if action in COUNTS.get(one.kind, ())}
-        days.update(day for day, kinds in earlier if kinds & _COUNTING[action])
-        if today not in days and (action != "complete" or is_plausible_completion(event, before, positions)):
-            votes.append((item_id, action, worth * REPEAT_WINDOW_S ** len(days)))
+    for counted in counted_actions:
+        days = {day_of(action.at) for action in before if counted in COUNTS.get(action.kind, ())}
+        days.update(day for day, kinds in earlier if kinds & _COUNTING[counted])
+        if today not in days and (counted != "complete" or is_plausible_completion(event, before, positions)):
+            votes.append((item_id, counted, value * REPEAT_DISCOUNT ** len(days)))
     return tuple(votes)
 
 
 def activity_discount(recent: Sequence[Recent]) -> float:
-    """What a vote of this viewer is worth, in [0, 1]: below 1 when the remembered actions fill less than a day.
+    """Return the weight of a viewer's votes, in [0, 1]: below 1 if RECENT_MAX actions took less than a day.
 
     >>> activity_discount([Recent("a", "play", 600.0 * n) for n in range(RECENT_MAX)]) == 99 * 600 / DAY_S
     True
@@ -122,35 +122,35 @@ def activity_discount(recent: Sequence[Recent]) -> float:
 
 
 def trust_weight(recent: Sequence[Recent], item_id: str) -> float:
-    """What a vote of this viewer on this item is worth, in (0, 1], by how many items the viewer is known to have tried.
+    """Return the weight of a viewer's vote on this item, in (0, 1], by the number of items in the viewer's history.
 
     >>> trust_weight([Recent("a", "play", 0.0), Recent("a", "like", 1.0)], "b")
     0.5
     """
     items = {item_id}
-    for one in reversed(recent):
-        items.add(one.item_id)
-        if len(items) == TRUST_HISTORY_MAX:
+    for action in reversed(recent):
+        items.add(action.item_id)
+        if len(items) == FULL_TRUST_ITEMS:
             return 1.0
-    return len(items) / TRUST_HISTORY_MAX
+    return len(items) / FULL_TRUST_ITEMS
 
 
 def _impression_votes(event: ViewerEvent, shown: Mapping[str, ImpressionTimes]) -> tuple[Vote, ...]:
     today, votes = event.at // DAY_S, []
     for item_id in event.items:
-        known = shown.get(item_id)
-        if known is None:
+        impressions = shown.get(item_id)
+        if impressions is None:
             votes.append((item_id, IMPRESSION, 1.0))
             continue
-        days = {at // DAY_S for at in known[1]}
+        days = {at // DAY_S for at in impressions[1]}
         if today not in days:
-            votes.append((item_id, IMPRESSION, REPEAT_WINDOW_S ** len(days)))
+            votes.append((item_id, IMPRESSION, REPEAT_DISCOUNT ** len(days)))
     return tuple(votes)
 
 
 def is_plausible_completion(event: ViewerEvent, before: Sequence[Recent], positions: Mapping[str, Position]) -> bool:
-    """Whether there was time to watch the item to its end; yes where its length or its beginning is not known."""
-    known = positions.get(str(event.item_id))
-    duration_s = event.duration_s or (known.duration_s if known is not None else 0.0)
-    begun = min((one.at for one in before if one.kind == "play" and one.at <= event.at), default=None)
-    return begun is None or event.at - begun >= duration_s / MIN_COMPLETION_SHARE
+    """Return whether there was time to watch the item to its end; True if its duration or its start is unknown."""
+    position = positions.get(str(event.item_id))
+    duration_s = event.duration_s or (position.duration_s if position is not None else 0.0)
+    started_at = min((action.at for action in before if action.kind == "play" and action.at <= event.at), default=None)
+    return started_at is None or event.at - started_at >= duration_s / MAX_PLAYBACK_SPEED

@@ -117,8 +117,8 @@ def _rebuild(kept: CommandContext, said: argparse.Namespace) -> int:
         nonlocal unreadable
         unreadable += 1
 
-    kept.log.erased.agree_with(kept.online)
-    kept.log.lives.restore(kept.online, kept.settings.topic)
+    kept.log.erasures.sync_with(kept.online)
+    kept.log.epochs.restore(kept.online, kept.settings.topic)
     worker = kept.worker(kept.online)
     sources = (
         from_log(kept.log)
@@ -160,7 +160,7 @@ def _verify(kept: CommandContext, _: argparse.Namespace) -> int:
     anew = {one.key: one.at for one in quarantined(kept.online) if not one.repaired}
     events = replay_log(kept.log, kept.worker(into), into, now, kept.ttl_s, kept.item_ttl_s)
     since = rebuild_started_at(kept.online)
-    erased, found, sums = sum(at >= since for at in kept.log.erased.pending().values()), 0, 0
+    erased, found, sums = sum(at >= since for at in kept.log.erasures.with_data().values()), 0, 0
     for key, what in find_differences(kept.online, into, now, kept.ttl_s, kept.item_ttl_s):
         found += 1
         sums += not key.startswith(VIEWERS) and key not in anew
@@ -196,14 +196,14 @@ def _erase(kept: CommandContext, said: argparse.Namespace) -> int:
     did = erase_viewer(
         kept.log, kept.online, said.viewer, time.time(), stream=kept.stream, topic=settings.topic, group=settings.group
     )
-    state = "the state" if did.state else "no state"
+    state = "the state" if did.had_state else "no state"
     print(f"erased {state} and {did.events:,} events; {did.files:,} files of the log were written anew")
-    if did.left is None:
+    if did.messages_left is None:
         print("the stream keeps its messages until its retention ends; nobody reads the viewer's any more")
-    elif did.left and kept.stream.retention is not None:
+    elif did.messages_left and kept.stream.retention is not None:
         now = time.time()
         held = kept.stream.retention.backlog(settings.topic, float("inf"), [settings.group], said.viewer)
-        print(f"{did.left:,} messages of the viewer stay in the stream until these groups have passed them: "
+        print(f"{did.messages_left:,} messages of the viewer stay in the stream until these groups have passed them: "
               f"{describe(held, now)}. The workers fold none of them. Once passed they leave with another erasure, or "
               f"when they are {settings.stream_days:,} days old. A group that is gone for good: "
               f"{DELETE_HINT}")  # fmt: skip

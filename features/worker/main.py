@@ -82,7 +82,7 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
         if is_rebuild_in_progress(online):
             raise Conflict("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")
         log = EventLog(Path(settings.event_log_dir))
-        log.erased.agree_with(online)
+        log.erasures.sync_with(online)
         worker = Worker(
             stream,
             online,

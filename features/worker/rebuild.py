@@ -15,8 +15,8 @@ from features.events.stream.port import Message, Stream
 from features.history.event_log import EventLog
 from features.state.codec import decode_item, decode_viewer
 from features.state.exposure_counts import is_stale
-from features.state.fold import FOREVER
-from features.state.keys import COUNTS, ITEMS, REBUILT, TRAFFIC, UNFINISHED, VIEWERS
+from features.state.fold import FOREVER, LoggedEvent
+from features.state.keys import COUNTS, ITEMS, REBUILD_IN_PROGRESS, REBUILD_STARTED, TRAFFIC, VIEWERS
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
 from features.state.votes import LoggedEvent
@@ -45,13 +45,13 @@ def rebuild(
     `ttl_s` at unix second `now` are not remembered, as online, nor items for longer than `item_ttl_s`. `report` is told
     how many events are done. Raises Unavailable; then it must be done again.
     """
-    online.put({UNFINISHED: b"1"})
+    online.put({REBUILD_IN_PROGRESS: b"1"})
     clear_store(online)
     events = refold(worker, sources, report)
     expire_idle(online, now, ttl_s, item_ttl_s)
     discard(online)
-    online.put({REBUILT: repr(now).encode()})
-    online.delete([UNFINISHED])
+    online.put({REBUILD_STARTED: repr(now).encode()})
+    online.delete([REBUILD_IN_PROGRESS])
     return events
 
 
@@ -101,7 +101,7 @@ def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], N
         dead(one)
     if placed:
         log.append(placed[0].source, messages[0].offset, messages[-1].offset, placed)
-    return log.erased.without_erased(placed)
+    return log.erasures.without_erased(placed)
 
 
 def clear_store(online: OnlineStore) -> None:

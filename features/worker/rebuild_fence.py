@@ -13,19 +13,19 @@ its swap after the wipe: its state may lack its history, a batch its items. Two 
 
 from __future__ import annotations
 
-from features.state.keys import REBUILT, UNFINISHED
+from features.state.keys import REBUILD_IN_PROGRESS, REBUILD_STARTED
 from features.state.online.port import OnlineStore
 from recsys.domain.errors import Unavailable
 
 
 def is_rebuild_in_progress(online: OnlineStore) -> bool:
     """Whether a rebuild of this store was begun and did not end. Raises Unavailable."""
-    return online.get([UNFINISHED])[0] is not None
+    return online.get([REBUILD_IN_PROGRESS])[0] is not None
 
 
 def rebuild_started_at(online: OnlineStore) -> float:
     """When the last rebuild of this store that ended had begun, unix seconds; -inf for never. Raises Unavailable."""
-    said = online.get([REBUILT])[0]
+    said = online.get([REBUILD_STARTED])[0]
     return float("-inf") if said is None else float(said)
 
 
@@ -42,7 +42,7 @@ class RebuildFence:
             raise Unavailable("the online store was made anew meanwhile: the batch is folded again")
 
     def _look(self) -> bytes | None:
-        begun, rebuilt = self._online.get([UNFINISHED, REBUILT])
+        begun, rebuilt = self._online.get([REBUILD_IN_PROGRESS, REBUILD_STARTED])
         if begun is not None:
             raise Unavailable("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")
         return rebuilt

@@ -163,7 +163,7 @@ class StateRepairer:
 
     def _erased(self, key: str) -> bool:
         """Whether the key is of a viewer who was erased: of those nothing may be kept."""
-        return key.startswith(VIEWERS) and self._log.erased.of(_parts(key)[0]) >= 0
+        return key.startswith(VIEWERS) and self._log.erasures.erased_at(_parts(key)[0]) >= 0
 
     def _refold(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """What the event log says of these keys, all in one fold; without those for which that would take too long."""
@@ -178,7 +178,7 @@ class StateRepairer:
         fitting, events = self._log.queries(
             ("SELECT key, events FROM fitting", _EVENTS),
             _requested(keys) | {"most": self._left},
-            made=(_ASKED, f"CREATE TEMP TABLE who AS SELECT DISTINCT key, viewer_id FROM ({who})", _FITTING),
+            setup=(_ASKED, f"CREATE TEMP TABLE who AS SELECT DISTINCT key, viewer_id FROM ({who})", _FITTING),
         )
         into = MemoryStore()
         fold = self._folding(into)

@@ -30,7 +30,7 @@ from features.events.decode import decode
 from features.events.partial_parse import received_at
 from features.events.stream.port import Consumer, Message, Stream
 from features.gc_pause import paused_gc
-from features.history.erasures import hashed
+from features.history.erasures import viewer_hash
 from features.history.event_log import EventLog
 from features.history.log_epochs import LogEpoch, epoch_partition
 from features.state.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
@@ -165,7 +165,7 @@ class Worker:
 
     def _named(self, identity: str) -> str:
         life = LogEpoch(identity, self._stream.partitions(self._topic))
-        return self._log.lives.name(self._online, self._topic, life)
+        return self._log.epochs.name(self._online, self._topic, life)
 
     def _process(self, consumer: Consumer, messages: Sequence[Message]) -> None:
         self._undisturbed = RebuildFence(self._online)
@@ -174,8 +174,8 @@ class Worker:
         if dead:
             self._stream.publish(dead_topic(self._topic), [as_record(one) for one in dead])
             self._report(dead)
-        erased = self._log.erased.all()
-        living = self._log.erased.without_erased(placed)
+        erased = self._log.erasures.all()
+        living = self._log.erasures.without_erased(placed)
         first = {source: span[0] for source, span in self._spans(messages).items()}
         last = {one.source: one.offset for one in living}
         self._mender.begin(RepairBatch(first, last, lambda: self._append(messages, living)))
@@ -211,7 +211,7 @@ class Worker:
     def _store_dead_letters(self, placed: Iterable[LoggedEvent], erased: Mapping[str, float]) -> None:
         """States of erased viewers that a worker wrote which died before it knew, and damaged ones it set aside."""
         viewers = {one.event.viewer_id for one in placed}
-        upto = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(hashed(viewer))) is not None}
+        upto = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(viewer_hash(viewer))) is not None}
         found = {key: raw for key, raw in zip(upto, self._online.get(list(upto)), strict=True) if raw is not None}
         states = self._read(found, viewer_at)
         self._online.delete([key for key, state in states.items() if state is None or state.at <= upto[key]])
@@ -219,11 +219,11 @@ class Worker:
 
     def _delete_erased(self, placed: Iterable[LoggedEvent], erased: Mapping[str, float]) -> None:
         """Take away the states of viewers who were erased since `erased` was read, and try again without them."""
-        now = self._log.erased.all()
+        now = self._log.erasures.all()
         if now is erased or now == erased:
             return
         viewers = {one.event.viewer_id for one in placed}
-        gone = [viewer for viewer in viewers if now.get(hashed(viewer)) != erased.get(hashed(viewer))]
+        gone = [viewer for viewer in viewers if now.get(viewer_hash(viewer)) != erased.get(viewer_hash(viewer))]
         if gone:
             self._online.delete([viewer_key(viewer) for viewer in gone])
             discard(self._online, [viewer_key(viewer) for viewer in gone])
@@ -231,7 +231,7 @@ class Worker:
 
     def _is_erased(self, one: DeadLetter) -> bool:
         """Whether this is of a viewer who was erased since the server received it."""
-        at = self._log.erased.of(viewer_of_letter(one))
+        at = self._log.erasures.erased_at(viewer_of_letter(one))
         return at >= 0 and received_at(one.value) <= at
 
     def _report(self, dead: Sequence[DeadLetter]) -> None:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from features.control.plane import ControlPlane
-from features.state.corrupt_state import CorruptStateCounter
+from features.control import ControlPlane
 from features.state.online.port import OnlineStore
+from features.state.quarantine import CorruptStateCounter
 from recsys.guidance.policy.profiles import Profile
 from serving.api.pagination import Pagination
 from serving.editorial.policy_service import PolicyService

@@ -147,7 +147,7 @@ class Demo:
             closing(open_stream(s.stream_url, partitions=s.partitions)) as stream,
             closing(open_online(s.online_url, timeout_s=place.TIMEOUT_S)) as online,
         ):
-            erased = EventLog(Path(s.event_log_dir)).erased
+            erased = EventLog(Path(s.event_log_dir)).erasures
             events, ratings = movielens.events(), movielens.ratings
             return steps.replay(stream, online, s, events, ratings, erased, self._household, kept.sent, note)
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from features.events.decode import encode
 from features.events.schema import ViewerEvent
 from features.events.stream.port import Record, Stream
-from features.history.erasures import ErasureList, hashed
+from features.history.erasures import ErasureList, viewer_hash
 from features.settings import Settings
 from features.state.codec import decode_viewer, viewer_key
 from features.state.online.port import OnlineStore
@@ -115,7 +115,7 @@ def replay(
 
     def owed_and_known() -> tuple[int, int]:
         gone = erased.all()
-        living = [viewer for viewer in ratings if not gone or hashed(viewer) not in gone]
+        living = [viewer for viewer in ratings if not gone or viewer_hash(viewer) not in gone]
         return sum(ratings[viewer] for viewer in living), wait_until_folded(online, living)
 
     owed, known = owed_and_known()

@@ -239,7 +239,7 @@ class PacingLoop:
 
 def delivery_counts(counted: DeliveryCount) -> DeliveryCounts:
     """What was counted, as the controller takes it."""
-    return DeliveryCounts(counted.delivered, counted.available, counted.until_offset)
+    return DeliveryCounts(counted.delivered, counted.available, counted.newest_at)
 
 
 def target_controls(snapshot: Snapshot) -> dict[str, SourcedControl]:

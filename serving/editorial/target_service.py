@@ -121,7 +121,7 @@ class TargetService:
                 raise InvalidInput(message("target_was_stopped", key=key))
             return replace(order, **changes)
 
-        return self.control.orders.update(key, change, said.author, action, {"note": said.note})
+        return self.control.target_overrides.update(key, change, said.author, action, {"note": said.note})
 
     def _running(self, outlet: str, target_id: str) -> TrackedTarget:
         one = self.loop.running.get(f"{outlet}/{target_id}")

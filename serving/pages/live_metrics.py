@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from prometheus_client import Gauge
 
-from features.history.impressions import WANTED
+from features.history.impressions import POSITIVE_ACTIONS
 from recsys.distribution.layouts import screen_layout
 from recsys.domain.query import Query
 from recsys.domain.viewer import ViewerState
@@ -100,7 +100,7 @@ class LiveMetrics:
 
     def _seen(self, query: Query, page: Page, viewer: ViewerState | None) -> PageView:
         price = {one.control_id: one.play_equivalents for one in page.receipt.price}
-        liked = (action.item_id for action in (viewer.recent if viewer else ()) if action.kind in WANTED)
+        liked = (action.item_id for action in (viewer.recent if viewer else ()) if action.kind in POSITIVE_ACTIONS)
         return PageView(
             viewer_id=query.viewer_id,
             outlet=query.placement.outlet,

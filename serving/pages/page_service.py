@@ -20,8 +20,8 @@ from features.events.schema import ViewerEvent
 from features.events.stream.port import Record
 from features.lineage import FeatureLineage, lineage_of
 from features.state.codec import StateError, viewer_at, viewer_key
-from features.state.corrupt_state import CorruptStateCounter
 from features.state.online.port import OnlineStore
+from features.state.quarantine import CorruptStateCounter
 from recsys.distribution.layouts import default_slots, screen_layout
 from recsys.domain.decay import TTL_S
 from recsys.domain.errors import NotFound, Unavailable

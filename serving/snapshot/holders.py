@@ -10,11 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from features.control.plane import ControlPlane
-from features.control.rows import Outlet
-from features.state.corrupt_state import CorruptStateCounter
+from features.control import ControlPlane, Outlet
 from features.state.item_columns import read_stats
 from features.state.online.port import OnlineStore
+from features.state.quarantine import CorruptStateCounter
 from recsys.domain.catalog import Catalog
 from recsys.domain.embeddings import Content
 from recsys.domain.item_statistics import ItemStats
@@ -98,7 +97,7 @@ class SnapshotHolder:
         outlets.update((outlet.code, outlet) for outlet in self._control.outlets(before.revision))
         for published in self._control.policies_since(before.revision):
             self.shelf.put(published)
-        orders = {**before.target_overrides, **self._control.orders.since(before.revision)}
+        orders = {**before.target_overrides, **self._control.target_overrides.since(before.revision)}
         with self._swapping:
             catalog = replace(catalog, content=self.current.catalog.content)  # it may have grown meanwhile
             parts = replace(self.current, revision=revision, catalog=catalog, outlets=outlets, target_overrides=orders)

@@ -29,15 +29,15 @@ def replay_features(
     """Return [N, F] as `get_historical_features`, from events in offset order per source, each offset once."""
     rows = entities.rows(catalog)
     out = np.zeros((len(entities), len(FEATURES)), np.float32)
-    voted = _folded(events, ttl_s)[1]
+    weighted_events = _folded(events, ttl_s)[1]
     for n, at in enumerate(entities.at.tolist()):
-        folds, _ = _folded([one for one in events if one.event.at < at], ttl_s)
+        folds, _ = _folded([event for event in events if event.event.at < at], ttl_s)
         counts = ItemColumns(catalog)
-        for counted in voted:
-            if counted.event.at < at:
-                counts.add(counted)
-        mine = folds.get(entities.viewer_id[n])
-        viewer = unexpired(mine.state() if mine is not None else None, at, ttl_s)
+        for weighted in weighted_events:
+            if weighted.event.at < at:
+                counts.add(weighted)
+        fold = folds.get(entities.viewer_id[n])
+        viewer = unexpired(fold.state() if fold is not None else None, at, ttl_s)
         row, affinity = rows[n : n + 1], np.zeros(1, np.float32)
         vector = retriever.viewer_vector(viewer) if retriever is not None and viewer is not None else None
         if retriever is not None and vector is not None and entities.item_id[n] in retriever.position_of:
@@ -47,12 +47,12 @@ def replay_features(
 
 
 def _folded(events: Sequence[LoggedEvent], ttl_s: float) -> tuple[dict[str, ViewerFold], list[WeightedEvent]]:
-    """All viewers after these events, and the events that counted with their votes."""
+    """Return the folds of all viewers after these events, and the counted events with their votes."""
     folds: dict[str, ViewerFold] = {}
-    voted = []
-    for one in events:
-        viewer_id = one.event.viewer_id
+    weighted_events = []
+    for event in events:
+        viewer_id = event.event.viewer_id
         fold = folds.setdefault(viewer_id, ViewerFold(ViewerState(viewer_id), ttl_s))
-        if (counted := fold.apply(one)) is not None:
-            voted.append(counted)
-    return folds, voted
+        if (weighted := fold.apply(event)) is not None:
+            weighted_events.append(weighted)
+    return folds, weighted_events

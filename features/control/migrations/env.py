@@ -5,7 +5,7 @@ from alembic import context
 from features.control.tables import metadata
 
 config = getattr(context, "config", None)
-if config is not None:  # else this file is only being looked at, by a test collector or a documentation tool
+if config is not None:  # otherwise the file is only imported, by a test collector or a documentation tool
     context.configure(
         connection=config.attributes["connection"],
         target_metadata=metadata,

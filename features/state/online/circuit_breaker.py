@@ -1,10 +1,10 @@
-"""A circuit breaker: after a few bad answers nobody waits for the server any more, until a probe finds it well.
+"""Circuit breaker: after repeated failures, calls fail fast until a probe succeeds.
 
-    closed --(`failure_threshold` of the last `window` answers were bad)--> open --(a probe after `rest_s`)--> half open
-    half open --(the probe went well)--> closed, all forgotten          half open --(it did not)--> open, rests again
+    closed --(`failure_threshold` of the last `window` calls failed)--> open --(a probe after `open_s`)--> half open
+    half open --(the probe succeeds)--> closed, history cleared     half open --(it fails)--> open for another `open_s`
 
-`Circuit` is a value and a pure machine: it is handed the clock and never asks a server itself (Nygard, *Release It!*,
-2nd ed. 2018, ch. 5). `features.state.online.guarded` holds one for a store.
+`CircuitBreaker` is an immutable value and a pure state machine: the caller passes the time and makes the calls (Nygard,
+*Release It!*, 2nd ed. 2018, ch. 5). `features.state.online.guarded` uses it for a store.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class CircuitBreaker:
-    """What is known of a server's health.
+    """The state of a circuit breaker.
 
-    failure_threshold, window  opens once so many of the last `window` answers were bad
-    rest_s         seconds from opening to the first probe, and between probes
-    bad            the last answers, newest first: True for a failure or a slow one
-    opened_at      when it opened or a probe last failed, by the caller's clock; None while closed
-    probing        whether a probe is under way
+    failure_threshold, window  it opens when this many of the last `window` calls have failed
+    open_s     seconds from opening to the first probe, and between probes
+    failures   the last results, newest first: True for a failed or slow call
+    opened_at  when it opened or a probe last failed, by the caller's clock; None while closed
+    probing    whether a probe is in progress
     """
 
     failure_threshold: int = 3
@@ -32,31 +32,33 @@ class CircuitBreaker:
 
     @property
     def closed(self) -> bool:
-        """Whether calls may be made; while it is not, only the probe may."""
+        """Return whether calls are allowed; otherwise only the probe is."""
         return self.opened_at is None
 
     def probe_due(self, now: float) -> bool:
-        """Whether somebody should probe now."""
+        """Return whether it is time for a probe."""
         return self.opened_at is not None and not self.probing and now >= self.opened_at + self.open_s
 
-    def record_result(self, well: bool, now: float) -> CircuitBreaker:
-        """After one call's answer. Answers that come when it is open, from calls begun before, change nothing.
+    def record_result(self, ok: bool, now: float) -> CircuitBreaker:
+        """Return the breaker after the result of a call; `ok` is False for a failed or slow call.
 
-        >>> breaker = CircuitBreaker(failure_threshold=2).record_result(False, 1.0).record_result(True, 2.0)
-        >>> breaker.record_result(False, 3.0).closed
+        While it is open, results of calls that started earlier change nothing.
+
+        >>> breaker = CircuitBreaker(failure_threshold=2).record_result(False, 1.0)
+        >>> breaker.record_result(True, 2.0).record_result(False, 3.0).closed
         False
         """
         if not self.closed:
             return self
-        bad = (not well, *self.failures)[: self.window]
-        if sum(bad) < self.failure_threshold:
-            return replace(self, failures=bad)
+        failures = (not ok, *self.failures)[: self.window]
+        if sum(failures) < self.failure_threshold:
+            return replace(self, failures=failures)
         return replace(self, failures=(), opened_at=now, probing=False)
 
     def begin_probe(self) -> CircuitBreaker:
-        """Half open: one probe is under way, no other begins."""
+        """Return the breaker in state half open: one probe is in progress, and no second one starts."""
         return replace(self, probing=True)
 
-    def record_probe(self, well: bool, now: float) -> CircuitBreaker:
-        """After the probe's answer: closed with nothing held against the server, or open and resting again."""
-        return replace(self, failures=(), opened_at=None if well else now, probing=False)
+    def record_probe(self, ok: bool, now: float) -> CircuitBreaker:
+        """Return the breaker after a probe: closed with an empty history, or open for another `open_s`."""
+        return replace(self, failures=(), opened_at=None if ok else now, probing=False)

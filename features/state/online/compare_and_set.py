@@ -1,8 +1,8 @@
-"""Read, fold, write back: again for whatever another writer changed meanwhile, so that no state goes backwards.
+"""Read, fold, and write back with compare-and-set; repeat for keys that another writer changed in between.
 
-A worker that was stopped in the middle of a step (SIGSTOP, a long pause of its machine) wakes up with states that it
-read before its partitions moved. Written blindly, they would undo what the new owner folded, and an erased viewer would
-come back. So states are only ever swapped for the ones they were folded from.
+A worker that was paused in the middle of a step (SIGSTOP, a suspended machine) resumes with states that it read before
+its partitions moved. A blind write would undo what the new owner folded and bring back erased viewers. So a state is
+only ever written in place of the state from which it was folded.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ S = TypeVar("S")
 
 
 class Reader(Protocol):
-    """Makes states of what was found at keys (None: missing)."""
+    """A function that decodes the values that were read at keys (None: missing)."""
 
     def __call__(
-        self, found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S], /
+        self, values: Mapping[str, bytes | None], decode: Callable[[str, bytes], S], /
     ) -> Mapping[str, S | None]:
-        """By key; `decode(key, value)` raises StateError for what is no state."""
+        """Return the states by key; `decode(key, value)` raises StateError for a corrupt value."""
 
 
-def decode_or_raise(found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
-    """A reader that raises StateError for a value that is no state."""
-    return {key: None if raw is None else decode(key, raw) for key, raw in found.items()}
+def decode_or_raise(values: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
+    """Return the decoded states by key. Raises StateError for a corrupt value."""
+    return {key: None if raw is None else decode(key, raw) for key, raw in values.items()}
 
 
 def update(
@@ -39,17 +39,17 @@ def update(
     ttl_s: float | None = None,
     read: Reader = decode_or_raise,
 ) -> None:
-    """Put `fold(key, state)` in the place of each key's state (None: missing).
+    """Replace each key's state (None: missing) by `fold(key, state)`.
 
-    `fold` is called again with the new state when another writer was faster, so it must be idempotent. Raises
-    Unavailable, also when a key kept changing for `TRIES` rounds, and what `read` raises.
+    If another writer changes a key in between, `fold` is called again with the new state, so it must be idempotent.
+    Raises Unavailable, also if a key still changes after `TRIES` rounds, and whatever `read` raises.
     """
-    left = list(keys)
+    pending = list(keys)
     for _ in range(TRIES):
-        if not left:
+        if not pending:
             return
-        found = dict(zip(left, online.get(left), strict=True))
-        states = read(found, decode)
-        left = online.compare_and_set({key: (raw, fold(key, states[key])) for key, raw in found.items()}, ttl_s)
-    if left:
-        raise Unavailable(f"{left[0]}: another worker keeps changing it")
+        values = dict(zip(pending, online.get(pending), strict=True))
+        states = read(values, decode)
+        pending = online.compare_and_set({key: (raw, fold(key, states[key])) for key, raw in values.items()}, ttl_s)
+    if pending:
+        raise Unavailable(f"{pending[0]}: still changed by another writer after {TRIES} attempts")

@@ -1,4 +1,4 @@
-"""From a URL to an online store: the only place that knows the adapters by name."""
+"""Open an online store by URL: the only module that names the adapters."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from recsys.domain.errors import InvalidInput
 
 
 def open_online(url: str, timeout_s: float = 0.05) -> OnlineStore:
-    """`sqlite:///PATH`, `redis://HOST:PORT/DB` (also `rediss://`, `valkey://`) or `memory://`.
+    """Open the online store at `sqlite:///PATH`, `redis://HOST:PORT/DB` (also `rediss://`, `valkey://`) or `memory://`.
 
-    `redis://…?prefix=NAME` keeps to keys that begin with `NAME:`, so that several engines can share one server;
-    `redis://…?cluster=1` is any node of a Redis Cluster.
-    `timeout_s` bounds each call; the default is for the page path, a worker passes more. Raises InvalidInput for
-    another URL, or for Redis without the `redis` extra; Unavailable when an SQLite file cannot be opened.
+    `redis://…?prefix=NAME` restricts the store to keys that begin with `NAME:`, so that several engines can share one
+    server; `redis://…?cluster=1` names any node of a Redis Cluster.
+    `timeout_s` limits each call; the default suits the page path, workers pass a larger value. Raises InvalidInput for
+    any other URL, or for Redis without the `redis` extra; raises Unavailable if an SQLite file cannot be opened.
     """
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return SqliteStore(rest[1:], timeout_s)
     if scheme in ("redis", "rediss", "valkey") and rest:
         try:
-            from features.state.online.redis import RedisStore  # here: an optional dependency
+            from features.state.online.redis import RedisStore  # optional dependency
         except ModuleNotFoundError as error:
             raise InvalidInput(
                 f"online store {url.rpartition('@')[2]!r} needs: pip install mainstay-recsys[redis]"
             ) from error
-        place, _, query = rest.partition("?")
+        address, _, query = rest.partition("?")
         options = dict(parse_qsl(query))
         prefix, cluster = options.pop("prefix", ""), options.pop("cluster", "")
         if cluster not in ("", "0", "1"):
-            raise InvalidInput(f"online store {url.rpartition('@')[2]!r}: cluster={cluster!r}, expected 1 or 0")
-        place += f"?{urlencode(options)}" if options else ""
+            raise InvalidInput(
+                f"online store {url.rpartition('@')[2]!r}: cluster={cluster!r} is invalid, expected 1 or 0"
+            )
+        address += f"?{urlencode(options)}" if options else ""
         scheme = "redis" if scheme == "valkey" else scheme
         return RedisStore(
-            f"{scheme}://{place}",
+            f"{scheme}://{address}",
             timeout_s,
             f"{prefix}:" if prefix else "",
             cluster=cluster == "1",

@@ -1,4 +1,4 @@
-"""The online store in memory: for tests and for one process."""
+"""An online store in memory, for tests and for a single process."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from features.state.online.port import CasEntry
 
 
 class MemoryStore:
-    """A dictionary under a lock."""
+    """An online store in a dictionary, guarded by a lock."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: dict[str, tuple[bytes, float]] = {}  # key -> value, until when (unix seconds)
+        self._entries: dict[str, tuple[bytes, float]] = {}  # key -> value, expiry (unix seconds)
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Values in the order of keys, None for what is missing or expired."""
+        """Return the values in the order of the keys, None for missing or expired keys."""
         now = self._clock()
         with self._lock:
-            found = [self._kept.get(key) for key in keys]
-        return [entry[0] if entry is not None and entry[1] > now else None for entry in found]
+            entries = [self._entries.get(key) for key in keys]
+        return [entry[0] if entry is not None and entry[1] > now else None for entry in entries]
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        """Write all."""
+        """Write all entries."""
         until = float("inf") if ttl_s is None else self._clock() + ttl_s
         with self._lock:
-            self._kept.update({key: (value, until) for key, value in entries.items()})
+            self._entries.update({key: (value, until) for key, value in entries.items()})
 
     def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
-        """Write what is still as it was read; returns the keys that are not."""
+        """Write the entries whose stored value is still the one that was read; return the other keys."""
         now = self._clock()
         until = float("inf") if ttl_s is None else now + ttl_s
         refused = []
         with self._lock:
-            for key, (was, value) in entries.items():
-                held, expires = self._kept.get(key, (None, 0.0))
-                if (held if expires > now else None) != was:
+            for key, (expected, value) in entries.items():
+                current, expires = self._entries.get(key, (None, 0.0))
+                if (current if expires > now else None) != expected:
                     refused.append(key)
                 else:
-                    self._kept[key] = (value, until)
+                    self._entries[key] = (value, until)
         return refused
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forget."""
+        """Delete these keys."""
         with self._lock:
             for key in keys:
-                self._kept.pop(key, None)
+                self._entries.pop(key, None)
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """Every live key under the prefix, as of now."""
+        """Return every live key under the prefix, as of the call."""
         now = self._clock()
         with self._lock:
-            live = [(k, v) for k, (v, until) in self._kept.items() if k.startswith(prefix) and until > now]
+            live = [(k, v) for k, (v, until) in self._entries.items() if k.startswith(prefix) and until > now]
         return iter(live)
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Do nothing: there is nothing to release."""

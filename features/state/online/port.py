@@ -1,8 +1,8 @@
-"""The online store: state by key, read once per page. One port, three adapters, one law suite.
+"""The online store: state by key, read once per page. One port, three adapters, one contract suite.
 
-Laws (`tests/contracts/test_online.py`): a put is seen by every later get of any process; a batch is returned in the
-order asked, None for what is missing; an expired key is missing; `scan` lists each live key under a prefix once; of
-several writers that swap what they read, one succeeds.
+Laws (`tests/contracts/test_online.py`): every later read by any process sees a write; a batch is returned in the order
+of the requested keys, with None for missing ones; an expired key is missing; `scan` lists each live key under a prefix
+once; of several concurrent writers that compare-and-set the same value, one succeeds.
 """
 
 from __future__ import annotations
@@ -11,38 +11,41 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 CasEntry: TypeAlias = tuple[bytes | None, bytes]
-"""A value as it was read (None: missing) and the one to stand in its place."""
+"""The value that was read (None: missing) and the value that replaces it."""
 
 
 class OnlineStore(Protocol):
-    """Bytes by key. Keys look like `viewer:{id}` and `item:{id}:partition`; the braces are Redis Cluster hash tags."""
+    """A store of bytes by key.
+
+    Keys look like `viewer:{id}` and `item:{id}:partition`; the braces are Redis Cluster hash tags.
+    """
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Values in the order of keys. Raises Unavailable within the store's time-out; no retries."""
+        """Return the values in the order of the keys. Raises Unavailable within the store's timeout; does not retry."""
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        """Write all; each key is atomic. `ttl_s` counts from now; None keeps for ever."""
+        """Write all entries; each key is atomic. `ttl_s` counts from now; with None, entries never expire."""
 
     def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
-        """Write each entry whose value is still the one that was read; returns the keys of the others, in their order.
+        """Write each entry whose stored value is still the one that was read; return the other keys, in their order.
 
-        Each key is atomic: whoever slept between reading and writing overwrites nothing newer. `ttl_s` as in `put`.
-        Raises Unavailable; some may be written then.
+        Each key is atomic, so a writer that paused between reading and writing overwrites nothing newer. `ttl_s` is as
+        in `put`. Raises Unavailable, in which case some entries may be written.
         """
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forget; keys that do not exist are fine."""
+        """Delete these keys; missing keys are ignored."""
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """Every live key under the prefix with its value, in no particular order."""
+        """Return every live key under the prefix with its value, in no particular order."""
 
     def close(self) -> None:
-        """Let go; idempotent."""
+        """Release all resources; idempotent."""
 
 
 @runtime_checkable
 class Sharded(Protocol):
-    """What an online store says besides when several nodes hold its keys."""
+    """An online store whose keys are spread over several nodes."""
 
     def node_of(self, key: str) -> str:
-        """The node that holds this key, as far as it is known without asking; empty when it is not, or there is one."""
+        """Return the node that holds this key, without a request; empty if unknown or if there is only one node."""

@@ -1,13 +1,13 @@
-"""The online store in Redis or Valkey, one server or a cluster. Time-outs are short and nothing is tried again: a page
-cannot wait.
+"""An online store in Redis or Valkey, a single server or a cluster.
 
-Each command names one key (a swap on a single server: some), in pipelines without transactions, so keys may live on
-any node of a cluster. A server that must not forget needs `appendonly yes`.
+Timeouts are short and nothing is retried, since a page cannot wait. Each command names one key (a compare-and-set on a
+single server names several), in pipelines without transactions, so keys may be on any node of a cluster. A server that
+must not lose data needs `appendonly yes`.
 
-SCAN walks past every key there is, millions of viewers for a few thousand items. So what is scanned all the time (the
-prefixes in `indexed`) is also named in a sorted set of its own, by the moment it expires: `index:{PREFIX}`. A key
-stands in the index before it is written. The empty name in it says that it is whole; where that is missing, after an
-upgrade or because the server forgot, the next scan builds it with one SCAN.
+SCAN visits every key, millions of viewers for a few thousand items. So prefixes that are scanned often (`indexed`) also
+have an index: a sorted set `index:{PREFIX}` of their keys by expiry time. A key is added to the index before it is
+written. The empty member marks the index as complete; if it is missing, after an upgrade or because the server lost
+data, the next scan builds the index with one SCAN.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from features.state.online.port import CasEntry
 from recsys.domain.errors import Unavailable
 
 INDEX = "index:"
-INDEX_PRUNE_S = 86_400.0  # an index names what expired this long ago no more: clocks of several machines may differ
+INDEX_PRUNE_S = 86_400.0  # keys leave the index this long after they expire, since the clocks of machines may differ
 _BATCH_KEYS = 500  # keys per round trip
-_SWAPPED_AT_ONCE = 100  # keys that the server swaps before it answers anybody else: a fraction of a millisecond
-_SWAP = """
+_CAS_BATCH_KEYS = 100  # keys per script call, which blocks the server for a fraction of a millisecond
+_CAS_SCRIPT = """
 local refused, px = {}, ARGV[1]
 for n, key in ipairs(KEYS) do
   local was = ARGV[3 * n - 1] == '1' and ARGV[3 * n]
@@ -40,14 +40,14 @@ for n, key in ipairs(KEYS) do
   else redis.call('SET', key, ARGV[3 * n + 1], 'PX', px) end
 end
 return refused
-"""  # sent as text, not by hash: it survives a server that forgot its scripts, and pipelines to a cluster take it
-_COMPLETE = ""
+"""  # sent as text, not by hash: this works after a server restart, and in pipelines to a cluster
+_COMPLETE_MARKER = ""
 
 Command = tuple[Any, ...]
 
 
 class RedisStore:
-    """Keys of one Redis database or cluster; each thread uses a connection of the pool."""
+    """An online store in one Redis database or cluster; each thread uses a connection of the pool."""
 
     def __init__(
         self,
@@ -58,177 +58,195 @@ class RedisStore:
         cluster: bool = False,
         indexed: Sequence[str] = (),
     ) -> None:
-        """`timeout_s` bounds every round trip, connecting included; `prefix` stands before every key in the server.
+        """Create a store without connecting to the server yet.
 
-        cluster  the server is a node of a Redis Cluster; the others are asked of it
-        indexed  prefixes such as `item:` whose scans shall not walk past other keys
-
-        Nothing is connected yet.
+        timeout_s  limit of every round trip, including the connection
+        prefix     prepended to every key in the server
+        cluster    the server is a node of a Redis Cluster; it names the other nodes
+        indexed    prefixes such as `item:` whose scans must not visit other keys
         """
         self._url, self._prefix, self._timeout_s, self._cluster = url, prefix, timeout_s, cluster
         self._indexed = tuple(indexed)
-        self._opened: Any = None
-        self._opening = threading.Lock()
+        self._cached_client: Any = None
+        self._connect_lock = threading.Lock()
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Values in the order of keys, None for what is missing or expired. Raises Unavailable."""
-        return [value for some in _batched(keys) for value in self._run([("GET", self._prefix + key) for key in some])]
+        """Return the values in the order of the keys, None for missing or expired keys. Raises Unavailable."""
+        return [
+            value for batch in _batched(keys) for value in self._run([("GET", self._prefix + key) for key in batch])
+        ]
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        """Write all, in their order. Raises Unavailable; some may be written then."""
+        """Write all entries, in their order. Raises Unavailable, in which case some entries may be written."""
         ttl = () if ttl_s is None else ("PX", _milliseconds(ttl_s))
         until = float("inf") if ttl_s is None else time.time() + ttl_s
-        for some in _batched(list(entries)):
-            named = self._add_to_index(dict.fromkeys(some, until))
-            written: list[Command] = [("SET", self._prefix + key, entries[key], *ttl) for key in some]
-            if self._cluster and named:
-                self._run(named)  # nodes keep no order among themselves: the index first, by itself
-                named = []
-            self._run([*named, *written])
+        for batch in _batched(list(entries)):
+            index_commands = self._add_to_index(dict.fromkeys(batch, until))
+            set_commands: list[Command] = [("SET", self._prefix + key, entries[key], *ttl) for key in batch]
+            if self._cluster and index_commands:
+                self._run(index_commands)  # nodes run commands in any order, so the index is written first
+                index_commands = []
+            self._run([*index_commands, *set_commands])
 
     def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
-        """Write what is still as it was read; returns the keys that are not. Raises Unavailable; some may be in."""
+        """Write the entries whose stored value is still the one that was read; return the other keys.
+
+        Raises Unavailable, in which case some entries may be written.
+        """
         px, refused = "" if ttl_s is None else _milliseconds(ttl_s), list[str]()
         until = float("inf") if ttl_s is None else time.time() + ttl_s
-        for some in _batched(list(entries)):
-            self._run(self._add_to_index(dict.fromkeys(some, until)))
-            groups = list(_batched(some, 1 if self._cluster else _SWAPPED_AT_ONCE))  # one script, one node
+        for batch in _batched(list(entries)):
+            self._run(self._add_to_index(dict.fromkeys(batch, until)))
+            groups = list(_batched(batch, 1 if self._cluster else _CAS_BATCH_KEYS))  # a script runs on one node
             answers = self._run([self._cas_commands(group, entries, px) for group in groups])
-            refused += [group[n - 1] for group, late in zip(groups, answers, strict=True) for n in late]
+            refused += [
+                group[n - 1] for group, refused_numbers in zip(groups, answers, strict=True) for n in refused_numbers
+            ]
         return refused
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forget. Raises Unavailable."""
-        for some in _batched(keys):
-            gone = [(index, key) for key in some if (index := self._index_of(key))]
-            self._run([("DEL", self._prefix + key) for key in some])
-            self._run([("ZREM", index, key) for index, key in gone])
+        """Delete these keys. Raises Unavailable."""
+        for batch in _batched(keys):
+            index_entries = [(index, key) for key in batch if (index := self._index_of(key))]
+            self._run([("DEL", self._prefix + key) for key in batch])
+            self._run([("ZREM", index, key) for index, key in index_entries])
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """Every live key under the prefix once. Raises Unavailable."""
+        """Return every live key under the prefix, once. Raises Unavailable."""
         index = self._index_of(prefix)
-        listed = self._scan_index(index, prefix) if index and self._is_index_complete(index) else self._scan_all(prefix)
-        yielded: set[str] = set()  # a cursor may name a key twice while the table grows
-        for some in listed:
-            keys = [key for key in dict.fromkeys(some) if key not in yielded]
+        batches = (
+            self._scan_index(index, prefix) if index and self._is_index_complete(index) else self._scan_all(prefix)
+        )
+        yielded: set[str] = set()  # a cursor may return a key twice while the table grows
+        for batch in batches:
+            keys = [key for key in dict.fromkeys(batch) if key not in yielded]
             yielded.update(keys)
             yield from ((k, v) for k, v in zip(keys, self.get(keys), strict=True) if v is not None)
 
     def node_of(self, key: str) -> str:
-        """`HOST:PORT` of the node of a cluster that holds this key, by what is known of the cluster; asks nobody. Empty
-        for a single server, before the cluster was asked for its nodes, and where no node has the key's slot."""
-        if not self._cluster or self._opened is None:
+        """Return `HOST:PORT` of the cluster node that holds this key, without a request.
+
+        The result is empty for a single server, before the first connection to the cluster, and if no node has the
+        key's slot.
+        """
+        if not self._cluster or self._cached_client is None:
             return ""
         with suppress(redis.RedisError, RedisClusterException):
-            return str(self._opened.get_node_from_key(self._prefix + key).name)
+            return str(self._cached_client.get_node_from_key(self._prefix + key).name)
         return ""
 
     def close(self) -> None:
         """Disconnect; idempotent."""
-        if self._opened is None:
+        if self._cached_client is None:
             return
-        if self._cluster:  # redis-py 8 leaves the connections of a cluster that was opened by URL to the collector
-            for node in self._opened.get_nodes():
+        if self._cluster:  # redis-py 8 does not close the connections of a cluster that was opened by URL
+            for node in self._cached_client.get_nodes():
                 if node.redis_connection is not None:
                     node.redis_connection.connection_pool.disconnect()
-        self._opened.close()
+        self._cached_client.close()
 
     def _cas_commands(self, keys: Sequence[str], entries: Mapping[str, CasEntry], px: int | str) -> Command:
-        said: list[Any] = [px]
+        arguments: list[Any] = [px]
         for key in keys:
-            was, value = entries[key]
-            said += (int(was is not None), b"" if was is None else was, value)
-        return ("EVAL", _SWAP, len(keys), *(self._prefix + key for key in keys), *said)
+            expected, value = entries[key]
+            arguments += (int(expected is not None), b"" if expected is None else expected, value)
+        return ("EVAL", _CAS_SCRIPT, len(keys), *(self._prefix + key for key in keys), *arguments)
 
     def _scan_all(self, prefix: str) -> Iterator[list[str]]:
-        """Keys under the prefix, by walking past all keys of every node; some perhaps twice."""
+        """Yield the keys under the prefix by visiting all keys of every node; a key may occur twice."""
         pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in self._prefix + prefix) + "*"
-        more: dict[str, Any] = {"match": pattern, "count": _BATCH_KEYS, "_type": "string"}  # so indices are no keys
+        options: dict[str, Any] = {
+            "match": pattern,
+            "count": _BATCH_KEYS,
+            "_type": "string",
+        }  # strings only, so that indexes are excluded
         for node in self._nodes():
             cursor: int | str = 0
             while True:
-                with self._faults():
-                    answer = self._client.scan(cursor, **more, **node)
-                # a cluster answers with a cursor for each node asked
+                with self._map_errors():
+                    answer = self._client.scan(cursor, **options, **node)
+                # a cluster returns a cursor per node
                 cursor = next(iter(answer[0].values())) if isinstance(answer[0], dict) else answer[0]
                 yield [key.decode().removeprefix(self._prefix) for key in answer[1]]
                 if int(cursor) == 0:
                     break
 
     def _scan_index(self, index: str, prefix: str) -> Iterator[list[str]]:
-        """Keys under the prefix that the index names; expired ones may be among them."""
+        """Yield the keys of the index under the prefix; expired keys may be among them."""
         now, cursor = time.time(), 0
         while True:
-            with self._faults():
+            with self._map_errors():
                 cursor, pairs = self._client.zscan(index, cursor, count=_BATCH_KEYS)
-            named = [(bytes(key).decode(), until) for key, until in pairs]
+            entries = [(bytes(key).decode(), until) for key, until in pairs]
             yield [
                 key
-                for key, until in named
-                if key != _COMPLETE and until > now - INDEX_PRUNE_S and key.startswith(prefix)
+                for key, until in entries
+                if key != _COMPLETE_MARKER and until > now - INDEX_PRUNE_S and key.startswith(prefix)
             ]
             if int(cursor) == 0:
                 break
-        with self._faults(), suppress(redis.ResponseError):  # a replica or a full server keeps them a little longer
+        with self._map_errors(), suppress(redis.ResponseError):  # a replica or a full server keeps them longer
             self._client.zremrangebyscore(index, "-inf", now - INDEX_PRUNE_S)
 
     def _is_index_complete(self, index: str) -> bool:
-        """Whether the index names every key of its prefix. Makes it so where the server lets us; else False."""
-        with self._faults():
-            if self._client.zscore(index, _COMPLETE) is not None:
+        """Return whether the index contains every key of its prefix, after building it if the server accepts writes."""
+        with self._map_errors():
+            if self._client.zscore(index, _COMPLETE_MARKER) is not None:
                 return True
         try:
-            self._build(index)
+            self._build_index(index)
         except Unavailable as error:
             if isinstance(error.__cause__, redis.ResponseError):
                 return False
             raise
         return True
 
-    def _build(self, index: str) -> None:
-        """Name in the index whatever is there by now; what is put meanwhile names itself. Raises Unavailable."""
-        prefix = next(one for one in self._indexed if index == self._index_of(one))
+    def _build_index(self, index: str) -> None:
+        """Add all existing keys to the index; keys that are written meanwhile add themselves. Raises Unavailable."""
+        prefix = next(indexed for indexed in self._indexed if index == self._index_of(indexed))
         for keys in self._scan_all(prefix):
-            left_ms = self._run([("PTTL", self._prefix + key) for key in keys])
+            ttl_ms = self._run([("PTTL", self._prefix + key) for key in keys])
             now, until = time.time(), dict[str, float]()
-            for key, ms in zip(keys, left_ms, strict=True):
+            for key, ms in zip(keys, ttl_ms, strict=True):
                 until[key] = now + ms / 1000 if ms >= 0 else float("inf")
-            self._run(self._add_to_index(until, "NX"))  # what was put meanwhile knows better
-        with self._faults():
-            self._client.zadd(index, {_COMPLETE: float("inf")})
+            self._run(self._add_to_index(until, "NX"))  # NX: concurrent writes have a newer expiry
+        with self._map_errors():
+            self._client.zadd(index, {_COMPLETE_MARKER: float("inf")})
 
-    def _add_to_index(self, until: Mapping[str, float], *how: str) -> list[Command]:
-        """Commands that put these keys into their indices, by when they expire."""
+    def _add_to_index(self, until: Mapping[str, float], *flags: str) -> list[Command]:
+        """Return the commands that add these keys to their indexes with their expiry times."""
         pairs: dict[str, list[Any]] = {}
         for key, at in until.items():
             if index := self._index_of(key):
                 pairs.setdefault(index, []).extend((at, key))
-        return [("ZADD", index, *how, *some) for index, some in pairs.items()]
+        return [("ZADD", index, *flags, *members) for index, members in pairs.items()]
 
     def _index_of(self, key: str) -> str:
-        """The index that names this key; empty where there is none."""
-        return next((f"{self._prefix}{INDEX}{{{one}}}" for one in self._indexed if key.startswith(one)), "")
+        """Return the index of this key; empty if there is none."""
+        return next((f"{self._prefix}{INDEX}{{{indexed}}}" for indexed in self._indexed if key.startswith(indexed)), "")
 
     def _nodes(self) -> Iterable[dict[str, Any]]:
-        """What to say with a command that concerns all keys: nothing, or each node of a cluster that has some."""
+        """Return the options of a command on all keys: one set per primary node of a cluster, else one empty set."""
         if not self._cluster:
             return [{}]
-        with self._faults():
+        with self._map_errors():
             return [{"target_nodes": node} for node in self._client.get_primaries()]
 
     @property
     def _client(self) -> Any:
-        """The client, made when it is first needed: a cluster's asks its node for the others at once. While one thread
-        does, others wait for it no longer than for an answer."""
-        if self._opened is None:
-            if not self._opening.acquire(timeout=self._timeout_s):
-                raise TimeoutError("still being connected")
+        """Return the client, created on first use. A cluster client connects at once to discover the nodes.
+
+        Other threads wait for the connecting thread no longer than `timeout_s`.
+        """
+        if self._cached_client is None:
+            if not self._connect_lock.acquire(timeout=self._timeout_s):
+                raise TimeoutError("connection still in progress")
             try:
-                if self._opened is None:
-                    self._opened = self._connect()
+                if self._cached_client is None:
+                    self._cached_client = self._connect()
             finally:
-                self._opening.release()
-        return self._opened
+                self._connect_lock.release()
+        return self._cached_client
 
     def _connect(self) -> Any:
         options: dict[str, Any] = {
@@ -237,28 +255,28 @@ class RedisStore:
             "retry": Retry(NoBackoff(), 0),
             "decode_responses": False,
         }
-        if self._cluster:  # a part of the cluster that is down costs its own viewers only
+        if self._cluster:  # nodes that are down affect only their own viewers
             return RedisCluster.from_url(self._url, require_full_coverage=False, **options)
         return redis.Redis.from_url(self._url, **options)
 
     def _run(self, commands: Sequence[Command]) -> list[Any]:
-        """All commands in one round trip."""
+        """Run all commands in one round trip and return their results."""
         if not commands:
             return []
-        with self._faults(), self._client.pipeline(transaction=False) as pipeline:
+        with self._map_errors(), self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
             answers: list[Any] = pipeline.execute()
         return answers
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def _map_errors(self) -> Iterator[None]:
         try:
             yield
-        except (redis.RedisError, RedisClusterException, OSError) as error:  # the second is no kind of the first
-            where = self._url.partition("://")[2].rpartition("@")[2]  # without the password
-            what = "redis cluster of" if self._cluster else "redis"
-            raise Unavailable(f"{what} {where}: {type(error).__name__}: {error}") from error
+        except (redis.RedisError, RedisClusterException, OSError) as error:  # the second does not derive from the first
+            address = self._url.partition("://")[2].rpartition("@")[2]  # without the password
+            server = "redis cluster at" if self._cluster else "redis"
+            raise Unavailable(f"{server} {address}: {type(error).__name__}: {error}") from error
 
 
 def _milliseconds(ttl_s: float) -> int:

@@ -1,4 +1,4 @@
-"""The online store in an SQLite file: the embedded default, shared by several processes."""
+"""An online store in an SQLite file: the embedded default, which several processes can share."""
 
 from __future__ import annotations
 
@@ -12,46 +12,49 @@ from features.sqlite import map_sqlite_errors, open_database, transaction
 from features.state.online.port import CasEntry
 
 _SCHEMA = """
-PRAGMA secure_delete = ON;  -- what was overwritten or deleted is not left behind in the file
+PRAGMA secure_delete = ON;  -- overwritten and deleted values do not stay in the file
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL);
 """
-SWEEP_EVERY_S = 3600.0  # what has expired leaves the file within this long of the next write
+SWEEP_EVERY_S = 3600.0  # a write deletes expired keys if the last sweep is older than this
 _BATCH_KEYS = 500  # keys per statement
-_PAGE = 1000  # rows per step of a scan, so that no reader holds the file for long
+_PAGE = 1000  # rows per step of a scan, so that no read transaction is long
 
 
 class SqliteStore:
-    """A table of keys. One connection under a lock: a read takes some tens of microseconds."""
+    """An online store in an SQLite table, with one connection under a lock: a read takes some tens of microseconds."""
 
     def __init__(self, path: str, timeout_s: float = 0.05, clock: Callable[[], float] = time.time) -> None:
-        """`timeout_s`: how long a write waits for another process's write."""
+        """Open the file. `timeout_s` is how long a write waits for a write of another process."""
         self._path, self._timeout_s, self._clock = path, timeout_s, clock
         self._lock = threading.Lock()
         self._db = open_database(path, _SCHEMA, timeout_s)
         self._swept = 0.0
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Values in the order of keys, None for what is missing or expired. Raises Unavailable."""
+        """Return the values in the order of the keys, None for missing or expired keys. Raises Unavailable."""
         with self._lock, map_sqlite_errors(self._path):
-            found = self._select(keys)
-        return [found.get(key) for key in keys]
+            values = self._select(keys)
+        return [values.get(key) for key in keys]
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        """Write all or nothing; on the disk on return. Raises Unavailable."""
+        """Write all entries or none; they are durable on return. Raises Unavailable."""
         with self._lock, map_sqlite_errors(self._path), transaction(self._db):
             self._write(entries, ttl_s)
 
     def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
-        """Write what is still as it was read, durably; returns the keys that are not. Raises Unavailable."""
+        """Write, durably, the entries whose stored value is still the one that was read; return the other keys.
+
+        Raises Unavailable.
+        """
         with self._lock, map_sqlite_errors(self._path), transaction(self._db):
-            found = self._select(list(entries))
-            refused = [key for key, (was, _) in entries.items() if found.get(key) != was]
-            left_out = set(refused)
-            self._write({key: value for key, (_, value) in entries.items() if key not in left_out}, ttl_s)
+            values = self._select(list(entries))
+            refused = [key for key, (expected, _) in entries.items() if values.get(key) != expected]
+            refused_keys = set(refused)
+            self._write({key: value for key, (_, value) in entries.items() if key not in refused_keys}, ttl_s)
         return refused
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forget, in the write-ahead log as well unless a reader is busy with it just then. Raises Unavailable."""
+        """Delete these keys, also from the write-ahead log unless a reader is using it. Raises Unavailable."""
         with self._lock, map_sqlite_errors(self._path):
             with transaction(self._db):
                 self._db.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in keys])
@@ -59,27 +62,27 @@ class SqliteStore:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """Every live key under the prefix, read page by page beside the page requests. Raises Unavailable."""
+        """Return every live key under the prefix, read in steps on a separate connection. Raises Unavailable."""
         with map_sqlite_errors(self._path), closing(open_database(self._path, _SCHEMA, self._timeout_s)) as db:
             after, now = prefix, self._clock()
             while rows := _page(db, prefix, after, now):
                 yield from rows
-                after = rows[-1][0] + "\0"  # the very next key there can be
+                after = rows[-1][0] + "\0"  # the next possible key
 
     def close(self) -> None:
-        """Let go of the file; idempotent."""
+        """Close the file; idempotent."""
         with self._lock:
             self._db.close()
 
     def _select(self, keys: Sequence[str]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
+        values: dict[str, bytes] = {}
         now = self._clock()
         for start in range(0, len(keys), _BATCH_KEYS):
-            some = keys[start : start + _BATCH_KEYS]
-            marks = ",".join("?" * len(some))
-            sql = f"SELECT key, value FROM state WHERE key IN ({marks}) AND (until IS NULL OR until > ?)"
-            found.update(self._db.execute(sql, (*some, now)))
-        return found
+            batch = keys[start : start + _BATCH_KEYS]
+            placeholders = ",".join("?" * len(batch))
+            sql = f"SELECT key, value FROM state WHERE key IN ({placeholders}) AND (until IS NULL OR until > ?)"
+            values.update(self._db.execute(sql, (*batch, now)))
+        return values
 
     def _write(self, entries: Mapping[str, bytes], ttl_s: float | None) -> None:
         until = None if ttl_s is None else self._clock() + ttl_s
@@ -94,7 +97,7 @@ class SqliteStore:
 
 
 def _page(db: sqlite3.Connection, prefix: str, after: str, now: float) -> list[tuple[str, bytes]]:
-    """Some live rows from key `after` on, in key order."""
+    """Return at most `_PAGE` live rows from key `after` on, in key order."""
     rows: list[tuple[str, bytes]] = db.execute(
         "SELECT key, value FROM state WHERE key >= ? AND key < ? AND (until IS NULL OR until > ?) ORDER BY key LIMIT ?",
         (after, prefix + "\U0010ffff", now, _PAGE),

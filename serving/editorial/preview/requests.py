@@ -15,9 +15,9 @@ from features.history.event_log import EventLog
 from features.history.requests import LoggedRequest, newest_requests, plays_from
 from features.state.as_of import as_of
 from features.state.codec import viewer_at, viewer_key
-from features.state.corrupt_state import CorruptStateCounter
 from features.state.keys import VIEWERS
 from features.state.online.port import OnlineStore
+from features.state.quarantine import CorruptStateCounter
 from recsys.distribution.layouts import default_slots
 from recsys.domain.errors import Unavailable
 from recsys.domain.placement import Placement, Screen, Surface

@@ -51,11 +51,11 @@ def test_a_message_under_anothers_key_is_its_viewers_all_the_same(tmp_path: Path
             patched.setattr("features.worker.worker.as_record", lambda one: Record(one.key, msgspec.json.encode(one)))
         folded(stream, online, log)
     exported = [json.loads(line) for line in export_viewer(log, online, "victim", stream=stream, topic=TOPIC)]
-    assert [b64decode(line["dead"]["raw"]) for line in exported[1:]] == bad
+    assert [b64decode(line["dead_letter"]["raw"]) for line in exported[1:]] == bad
     device = [json.loads(line) for line in export_viewer(log, online, "device-9", stream=stream, topic=TOPIC)]
-    assert [b64decode(line["dead"]["raw"]) for line in device[1:]] == [b"?"]
+    assert [b64decode(line["dead_letter"]["raw"]) for line in device[1:]] == [b"?"]
     before = [one for one in held_in(stream) if b"victim" not in b64_or_plain(one.value)]
-    assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").left == 0
+    assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").messages_left == 0
     left = held_in(stream)
     assert left == before
     assert sorted(one.value for one in read_dead_letters(stream, TOPIC)) == sorted([other, b"?"])
@@ -79,7 +79,7 @@ def test_a_message_under_anothers_key_that_a_group_needs_is_told(tmp_path: Path)
     slow.commit({0: -1})
     stream.publish(TOPIC, [Record("device-9", event)])
     folded(stream, online, log)
-    assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").left == 1
+    assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").messages_left == 1
     assert len(held_in(stream)) == 1
 
 

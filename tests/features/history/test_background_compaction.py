@@ -1,4 +1,4 @@
-"""What a worker's tidying thread does beside the fold, and what becomes of it when something fails."""
+"""The background compaction of a worker continues after failures and logs them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from features.worker.commands import background_compaction
 from recsys.domain.errors import Unavailable
 
 
-def _whole(record: logging.LogRecord) -> str:
-    """What was logged, the error that came with it included; other threads of the process may log meanwhile."""
+def _text(record: logging.LogRecord) -> str:
+    """Return the message and the exception of a log record; other threads may log concurrently."""
     return f"{record.getMessage()} {record.exc_info[1] if record.exc_info else ''}"
 
 
 @pytest.mark.parametrize("fault", [Unavailable("a file is no Parquet"), ZeroDivisionError("a bug")])
 @pytest.mark.parametrize("fails", ["compact", "also"])
-def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
+def test_failures_in_background_compaction_are_logged_and_isolated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str, fault: Exception
 ) -> None:
     ran, twice = dict.fromkeys(("compact", "also"), 0), threading.Event()
@@ -32,8 +32,10 @@ def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
         if name == fails:
             raise fault
 
-    monkeypatch.setattr("features.worker.commands.compact", lambda log, least: work("compact"))
+    monkeypatch.setattr("features.worker.commands.compact", lambda log, min_files: work("compact"))
     with background_compaction(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
         assert twice.wait(10.0), ran
-    told = [one for one in caplog.records if one.name == "features.worker.commands" and str(fault) in _whole(one)]
-    assert told[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")
+    logged = [
+        record for record in caplog.records if record.name == "features.worker.commands" and str(fault) in _text(record)
+    ]
+    assert logged[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")

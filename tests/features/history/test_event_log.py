@@ -1,4 +1,4 @@
-"""The event log: what went in comes out once, in the order of time, and half a file is never seen."""
+"""The event log: each event is read once, in time order, and readers never see a partial file."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def _a_fast_disk() -> Iterator[None]:
         yield
 
 
-def event(id: str, at: float, **said: Any) -> ViewerEvent:
-    return ViewerEvent(id=id, kind="play", viewer_id="v", at=at, item_id="a", **said)
+def event(id: str, at: float, **fields: Any) -> ViewerEvent:
+    return ViewerEvent(id=id, kind="play", viewer_id="v", at=at, item_id="a", **fields)
 
 
-def test_every_field_comes_back(tmp_path: Path) -> None:
+def test_events_round_trip_with_every_field(tmp_path: Path) -> None:
     full = ViewerEvent(
         id="e1",
         kind="ping",
@@ -66,9 +66,9 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         context={"seed": 7, "versions": {"policy": "cn@1", "模型": None}, "propensity": [0.25, 1]},
     )
     log = EventLog(tmp_path / "new" / "events")
-    placed = [LoggedEvent("viewer-events/0", 5, full), LoggedEvent("viewer-events/0", 6, page)]
-    log.append("viewer-events/0", 5, 6, placed)
-    assert list(log.replay()) == placed
+    logged = [LoggedEvent("viewer-events/0", 5, full), LoggedEvent("viewer-events/0", 6, page)]
+    log.append("viewer-events/0", 5, 6, logged)
+    assert list(log.replay()) == logged
     table = log.events()
     assert table.schema == SCHEMA
     assert set(ViewerEvent.__struct_fields__) | {"source", "offset"} == set(table.column_names)
@@ -83,29 +83,29 @@ def test_a_log_with_overlaps_and_repeats_yields_each_event_once_in_order(
     expected: list[LoggedEvent] = []
     for partition in range(2):
         source, viewer = f"t/{partition}", f"v{partition}"
-        placed: list[LoggedEvent] = []
+        logged: list[LoggedEvent] = []
         for offset in range(data.draw(st.integers(0, 8))):
-            id = f"e{data.draw(st.integers(0, offset))}"  # sometimes sent twice
+            id = f"e{data.draw(st.integers(0, offset))}"  # sometimes a duplicate
             days = data.draw(st.integers(0, 3)) / 4 + offset / 4
-            made = ViewerEvent(id=id, kind="play", viewer_id=viewer, at=START + days * DAY_S, item_id="a")
-            placed.append(LoggedEvent(source, offset, made))
+            play = ViewerEvent(id=id, kind="play", viewer_id=viewer, at=START + days * DAY_S, item_id="a")
+            logged.append(LoggedEvent(source, offset, play))
         position = 0
-        while position < len(placed):
-            again = data.draw(st.integers(0, position))  # redelivered with other bounds after a crash
-            position = data.draw(st.integers(position + 1, len(placed)))
+        while position < len(logged):
+            start = data.draw(st.integers(0, position))  # redelivered in a different range after a crash
+            position = data.draw(st.integers(position + 1, len(logged)))
             for _ in range(data.draw(st.integers(1, 2))):
-                log.append(source, again, position - 1, placed[again:position])
+                log.append(source, start, position - 1, logged[start:position])
         first: dict[str, LoggedEvent] = {}
-        for one in placed:
-            first.setdefault(one.event.id, one)
+        for entry in logged:
+            first.setdefault(entry.event.id, entry)
         expected += first.values()
-    expected.sort(key=lambda one: (one.event.at, one.source, one.offset))
+    expected.sort(key=lambda entry: (entry.event.at, entry.source, entry.offset))
     assert list(log.replay()) == expected
     since, until = START + DAY_S * 0.5, START + DAY_S * 1.5
-    assert list(log.replay(since, until)) == [one for one in expected if since <= one.event.at < until]
+    assert list(log.replay(since, until)) == [entry for entry in expected if since <= entry.event.at < until]
 
 
-def test_only_files_of_the_days_asked_for_are_opened(tmp_path: Path) -> None:
+def test_only_files_of_the_requested_days_are_opened(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     for day in range(10):
         log.append("t/0", day, day, [LoggedEvent("t/0", day, event(f"e{day}", START + day * DAY_S))])
@@ -117,30 +117,32 @@ def test_only_files_of_the_days_asked_for_are_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_event_sent_again_after_any_time_is_none_of_the_later_days(tmp_path: Path, seed: int) -> None:
-    """The oracle takes the first copy in the order of the stream, then the days asked for."""
+def test_a_late_duplicate_does_not_appear_in_later_days(tmp_path: Path, seed: int) -> None:
+    """The oracle selects the first copy in stream order, then the requested days."""
     log, chance, first = EventLog(tmp_path), random.Random(seed), dict[tuple[str, str], LoggedEvent]()
     for offset in range(60):
-        one = event(f"e{chance.randrange(30)}", START + (offset // 2 + chance.choice([0, 0.5, -0.5])) * DAY_S)
-        placed = LoggedEvent(f"t/{chance.randrange(2)}", offset, one)
-        log.append(placed.source, offset, offset, [placed])
-        known = first.setdefault((one.viewer_id, one.id), placed)
-        if (placed.source, offset) < (known.source, known.offset):
-            first[one.viewer_id, one.id] = placed
+        play = event(f"e{chance.randrange(30)}", START + (offset // 2 + chance.choice([0, 0.5, -0.5])) * DAY_S)
+        logged = LoggedEvent(f"t/{chance.randrange(2)}", offset, play)
+        log.append(logged.source, offset, offset, [logged])
+        earliest = first.setdefault((play.viewer_id, play.id), logged)
+        if (logged.source, offset) < (earliest.source, earliest.offset):
+            first[play.viewer_id, play.id] = logged
     for since in (0.0, START + 5 * DAY_S, START + 12 * DAY_S, START + 25 * DAY_S):
-        due = [one for one in first.values() if since <= one.event.at]
-        assert list(log.replay(since)) == sorted(due, key=lambda one: (one.event.at, one.source, one.offset))
+        expected_events = [play for play in first.values() if since <= play.event.at]
+        assert list(log.replay(since)) == sorted(
+            expected_events, key=lambda play: (play.event.at, play.source, play.offset)
+        )
 
 
-def test_the_ends_of_time_are_inside(tmp_path: Path) -> None:
+def test_the_earliest_and_latest_times_are_included(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     log.append("t/0", 0, 1, [LoggedEvent("t/0", 0, event("a", 0.0)), LoggedEvent("t/0", 1, event("z", LATEST))])
-    assert [one.event.id for one in log.replay()] == ["a", "z"]
+    assert [logged.event.id for logged in log.replay()] == ["a", "z"]
     assert EventLog(tmp_path / "none").events().num_rows == 0
 
 
-def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer is stopped in the middle of a file: nothing of it shows, then all of it."""
+def test_readers_never_see_a_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer pauses in the middle of a file: readers see nothing of it, then all of it."""
     log = EventLog(tmp_path)
     half, go_on = threading.Event(), threading.Event()
     write_table = pq.write_table

@@ -1,4 +1,4 @@
-"""A log that was wiped gives out its offsets again; what comes then is new all the same."""
+"""A recreated log assigns its offsets again; its events still count as new."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.compaction import compact
 from features.history.event_log import EventLog
-from features.history.log_epochs import NAME, LogEpoch, LogEpochs, epoch_partitions
+from features.history.log_epochs import FILE_NAME, LogEpoch, LogEpochs, epoch_partitions
 from features.state.codec import decode_viewer, viewer_key
 from features.state.exposure_counts import read_counts
 from features.state.keys import COUNTS, LOG_EPOCHS
@@ -37,8 +37,8 @@ def worker(stream: MemoryStream, store: OnlineStore, log: EventLog) -> Worker:
 
 
 def folded(stream: MemoryStream, store: OnlineStore, log: EventLog) -> None:
-    with closing(worker(stream, store, log)) as one:
-        while one.step(wait_s=0):
+    with closing(worker(stream, store, log)) as worker_:
+        while worker_.step(wait_s=0):
             pass
 
 
@@ -47,74 +47,74 @@ def plays(store: OnlineStore, viewer: str = "v") -> int:
     return 0 if raw is None else decode_viewer(raw).counts["play"]
 
 
-def test_events_of_a_log_that_begins_anew_are_folded(tmp_path: Path) -> None:
+def test_events_of_a_recreated_log_are_folded(tmp_path: Path) -> None:
     store, log = MemoryStore(), EventLog(tmp_path)
-    for life in ("before", "after"):  # the second log is another one, of the same name
+    for name in ("before", "after"):  # the second log is a new one with the same name
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [played(f"{life}{n}") for n in range(5)])
+        stream.publish(TOPIC, [played(f"{name}{n}") for n in range(5)])
         folded(stream, store, log)
     assert plays(store) == 10
     assert log.events().num_rows == 10
     assert log.sources() == ["t/0", "t~001/0"]
 
 
-def test_a_file_that_was_taken_away_beneath_a_running_worker_is_another_log(tmp_path: Path) -> None:
+def test_a_replaced_stream_file_is_a_new_log_epoch(tmp_path: Path) -> None:
     store, log, url = MemoryStore(), EventLog(tmp_path / "events"), f"sqlite:///{tmp_path}/log/stream.db"
     with closing(open_stream(url, partitions=1)) as stream:
-        one = Worker(stream, store, log, topic=TOPIC, group="g")
+        worker_ = Worker(stream, store, log, topic=TOPIC, group="g")
         stream.publish(TOPIC, [played(f"before{n}") for n in range(5)])
-        assert one.step(wait_s=0) == 5
+        assert worker_.step(wait_s=0) == 5
         stream.publish(TOPIC, [played("unread")])
         for file in (tmp_path / "log").iterdir():
             file.unlink()
-        with closing(open_stream(url, partitions=1)) as another:
-            another.publish(TOPIC, [played(f"after{n}") for n in range(4)])
-        with pytest.raises(Unavailable, match="made anew"):  # and what it read of the old one is of no name by now
-            one.step(wait_s=0)
-        one.close()
+        with closing(open_stream(url, partitions=1)) as recreated:
+            recreated.publish(TOPIC, [played(f"after{n}") for n in range(4)])
+        with pytest.raises(Unavailable, match="made anew"):  # events read from the old log have no epoch
+            worker_.step(wait_s=0)
+        worker_.close()
     with closing(open_stream(url, partitions=1)) as stream:
         folded(stream, store, log)  # type: ignore[arg-type]
     assert plays(store) == 9
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_several_logs_said_is_told_once_and_rebuilt_in_their_order(tmp_path: Path, seed: int) -> None:
-    """Three logs of one name, of more or fewer partitions; what the spool still held is in two of them."""
+def test_several_log_epochs_are_counted_once_and_rebuilt_in_order(tmp_path: Path, seed: int) -> None:
+    """There are three logs of one topic with different numbers of partitions; some events are in two of them."""
     chance, store, log = random.Random(seed), MemoryStore(), EventLog(tmp_path)
     sent: list[Record] = []
-    won, now = 0.0, LANDMARK
+    delivered, now = 0.0, LANDMARK
     for partitions in (2, 4, 1):
         stream = MemoryStream(partitions)
-        fresh = []
+        records = []
         for _ in range(40):
             now += chance.choice([1.0, 20.0, 600.0])
-            event = happened(chance, len(sent) + len(fresh), now)
-            won += event.context["targets"]["cn/a"][0] if event.context else 0.0  # type: ignore[index, call-overload]
-            fresh.append(Record(event.viewer_id, encode(event)))
-        stream.publish(TOPIC, [*sent[-15:], *fresh])
-        sent += fresh
+            event = happened(chance, len(sent) + len(records), now)
+            delivered += event.context["targets"]["cn/a"][0] if event.context else 0.0  # type: ignore[index, call-overload]
+            records.append(Record(event.viewer_id, encode(event)))
+        stream.publish(TOPIC, [*sent[-15:], *records])
+        sent += records
         folded(stream, store, log)
     count = read_counts(store, ["cn/a"], epoch_partitions(store, TOPIC, 1))["cn/a"]
-    assert count.delivered == pytest.approx(won)
+    assert count.delivered == pytest.approx(delivered)
     assert {key.rpartition(":")[2] for key, _ in store.scan(COUNTS)} <= set(epoch_partitions(store, TOPIC, 1))
     assert log.events().num_rows == len(sent)
 
     if seed % 2:
         compact(log)
-    again = MemoryStore()
-    rebuild(worker(stream, again, log), again, from_log(log), LANDMARK, YEAR_S)
-    assert held(again) == held(store)
-    assert not list(find_differences(store, again, LANDMARK, YEAR_S))
+    rebuilt = MemoryStore()
+    rebuild(worker(stream, rebuilt, log), rebuilt, from_log(log), LANDMARK, YEAR_S)
+    assert held(rebuilt) == held(store)
+    assert not list(find_differences(store, rebuilt, LANDMARK, YEAR_S))
 
 
-def test_a_rebuild_from_the_newest_log_calls_it_by_its_name(tmp_path: Path) -> None:
+def test_a_rebuild_from_the_stream_uses_the_current_epoch(tmp_path: Path) -> None:
     store, log = MemoryStore(), EventLog(tmp_path)
-    for life in ("before", "after"):
+    for name in ("before", "after"):
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [played(f"{life}{n}") for n in range(5)])
+        stream.publish(TOPIC, [played(f"{name}{n}") for n in range(5)])
         folded(stream, store, log)
-    one = worker(stream, store, log)
-    rebuild(one, store, from_stream(stream, log, TOPIC, print, one.log_name()), LANDMARK, YEAR_S)
+    worker_ = worker(stream, store, log)
+    rebuild(worker_, store, from_stream(stream, log, TOPIC, print, worker_.log_name()), LANDMARK, YEAR_S)
     assert plays(store) == 5
     assert log.events().num_rows == 10
     stream.publish(TOPIC, [played("more")])
@@ -122,16 +122,16 @@ def test_a_rebuild_from_the_newest_log_calls_it_by_its_name(tmp_path: Path) -> N
     assert plays(store) == 6
 
 
-def test_states_from_before_logs_were_told_apart_go_on(tmp_path: Path) -> None:
-    """Nothing is counted again after an upgrade, though the worker died before it committed."""
+def test_states_from_before_log_epochs_stay_valid(tmp_path: Path) -> None:
+    """Nothing is counted twice after an upgrade, even if the worker crashed before it committed."""
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
-    stream.publish(TOPIC, [played(f"e{n}") for n in range(600)])  # more than a state remembers ids of
+    stream.publish(TOPIC, [played(f"e{n}") for n in range(600)])  # more than the ids in a state
     folded(stream, store, log)
     store.delete([LOG_EPOCHS + TOPIC])
-    (tmp_path / NAME).unlink()
+    (tmp_path / FILE_NAME).unlink()
     expected = held(store)
-    with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as again:
-        while again.step(wait_s=0):
+    with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as worker_:
+        while worker_.step(wait_s=0):
             pass
     assert held(store) == expected
 
@@ -141,7 +141,7 @@ def online(request: pytest.FixtureRequest, tmp_path: Path) -> OnlineStore:
     return open_online({"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/online.db"}[request.param])
 
 
-def test_event_log_and_store_tell_each_other_what_they_have_lost(tmp_path: Path, online: OnlineStore) -> None:
+def test_event_log_and_store_restore_epochs_from_each_other(tmp_path: Path, online: OnlineStore) -> None:
     with closing(online):
         first, second = LogEpoch("one", 4), LogEpoch("two", 2)
         assert LogEpochs(tmp_path / "a").name(online, TOPIC, first) == "t"
@@ -157,17 +157,17 @@ def test_event_log_and_store_tell_each_other_what_they_have_lost(tmp_path: Path,
         ]  # fmt: skip
 
 
-def test_a_log_that_cannot_be_told_from_others_goes_by_its_topic(tmp_path: Path) -> None:
+def test_a_log_without_identity_has_the_name_of_its_topic(tmp_path: Path) -> None:
     store = MemoryStore()
     assert LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("", 3)) == TOPIC
     assert not list(store.scan(""))
 
 
-def test_files_and_store_of_different_pasts_are_not_mixed_until_a_rebuild(tmp_path: Path) -> None:
+def test_conflicting_epochs_require_a_rebuild(tmp_path: Path) -> None:
     store = MemoryStore()
     LogEpochs(tmp_path).name(MemoryStore(), TOPIC, LogEpoch("one", 1))
     LogEpochs(tmp_path / "elsewhere").name(store, TOPIC, LogEpoch("two", 1))
-    with pytest.raises(Conflict, match=r"different logs of topic t \(one; two\)"):
+    with pytest.raises(Conflict, match=r"different log epochs of topic t \(one; two\)"):
         LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("two", 1))
     LogEpochs(tmp_path).restore(store, TOPIC)
     assert LogEpochs(tmp_path).name(store, TOPIC, LogEpoch("two", 1)) == "t~001"

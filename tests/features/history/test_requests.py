@@ -1,4 +1,4 @@
-"""Requests read back from the log are the queries that were asked; viewers are wound back to the moment before."""
+"""Requests read from the log equal the original queries; `as_of` restores a viewer's earlier state."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def logged(home: Path, events: Sequence[ViewerEvent]) -> EventLog:
     return log
 
 
-def test_a_request_comes_back_as_it_was_asked(tmp_path: Path) -> None:
+def test_logged_requests_equal_the_original_queries(tmp_path: Path) -> None:
     log = logged(tmp_path, [impression(7, NOON, slots=24, age=12, shown=["x", "y"], personalised=False)])
-    [one] = newest_requests(log, "cn", 10, NOON + 1, 3600)
-    query = one.query
+    [request] = newest_requests(log, "cn", 10, NOON + 1, 3600)
+    query = request.query
     assert (query.request_id, query.viewer_id, query.region, query.now) == ("r7", "v1", "cn.zj.hz", NOON)
     assert query.placement.id == "cn.zj-tv-home"
     assert (query.seed, query.slots, query.age, query.shown, query.personalised) == (7, 24, 12, ("x", "y"), False)
-    assert one.item_ids == ("a", "b")
-    assert (one.attention, one.propensity) == ((1.0, 0.5), (1.0, 1.0))
+    assert request.item_ids == ("a", "b")
+    assert (request.attention, request.propensity) == ((1.0, 0.5), (1.0, 1.0))
 
 
-def test_impressions_of_older_engines_are_asked_as_well_as_can_be(tmp_path: Path) -> None:
-    [one] = newest_requests(logged(tmp_path, [impression(1, NOON)]), "cn.zj", 10, NOON + 1, 3600)
-    assert (one.query.slots, one.query.age, one.query.shown) == (2, None, ())
+def test_requests_of_older_engines_use_defaults(tmp_path: Path) -> None:
+    [request] = newest_requests(logged(tmp_path, [impression(1, NOON)]), "cn.zj", 10, NOON + 1, 3600)
+    assert (request.query.slots, request.query.age, request.query.shown) == (2, None, ())
 
 
-def test_only_guided_pages_of_the_outlet_and_below_come_the_newest_first(tmp_path: Path) -> None:
+def test_newest_requests_returns_guided_pages_of_the_subtree_newest_first(tmp_path: Path) -> None:
     log = logged(
         tmp_path,
         [
@@ -71,17 +71,17 @@ def test_only_guided_pages_of_the_outlet_and_below_come_the_newest_first(tmp_pat
         ],
     )
 
-    def found(outlet: str, limit: int = 10, reach_s: float = 7 * 86_400.0) -> list[str]:
-        return [one.query.request_id for one in newest_requests(log, outlet, limit, NOON, reach_s)]
+    def request_ids(outlet: str, limit: int = 10, lookback_s: float = 7 * 86_400.0) -> list[str]:
+        return [request.query.request_id for request in newest_requests(log, outlet, limit, NOON, lookback_s)]
 
-    assert found("cn.zj") == ["r3", "r2"]
-    assert found("cn.zj", limit=1) == ["r3"]
-    assert found("cn", reach_s=60 * 86_400.0) == ["r5", "r4", "r3", "r2", "r1"]
-    assert found("cn_zj") == []
+    assert request_ids("cn.zj") == ["r3", "r2"]
+    assert request_ids("cn.zj", limit=1) == ["r3"]
+    assert request_ids("cn", lookback_s=60 * 86_400.0) == ["r5", "r4", "r3", "r2", "r1"]
+    assert request_ids("cn_zj") == []
     assert newest_requests(EventLog(tmp_path / "none"), "cn", 5, NOON, 3600) == []
 
 
-def test_plays_are_found_by_the_page_they_came_from(tmp_path: Path) -> None:
+def test_plays_are_attributed_to_their_page(tmp_path: Path) -> None:
     def act(n: int, kind: str, request: str) -> ViewerEvent:
         return ViewerEvent(id=f"e{n}", kind=kind, viewer_id="v1", at=NOON + n, item_id=f"i{n}", request_id=request)  # type: ignore[arg-type]
 
@@ -95,32 +95,32 @@ histories = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 4)), max_s
 
 
 @given(histories, st.integers(0, 26))
-def test_winding_back_is_folding_only_what_came_before(said: list[tuple[str, int]], cut: int) -> None:
-    """The oracle is the fold itself. Each item is shown at most once after the cut, so dates of impressions suffice."""
-    placed, shown_late = [], set()
-    for n, (kind, item) in enumerate(said):
+def test_as_of_equals_a_fold_of_earlier_events(actions: list[tuple[str, int]], cut: int) -> None:
+    """The oracle is the fold. Each item is shown at most once after the cut, so stored impression times suffice."""
+    logged, shown_after_cut = [], set()
+    for n, (kind, item) in enumerate(actions):
         if kind == "impression":
-            if n >= cut and item in shown_late:
+            if n >= cut and item in shown_after_cut:
                 continue
-            shown_late |= {item} if n >= cut else set()
+            shown_after_cut |= {item} if n >= cut else set()
             event = ViewerEvent(id=f"e{n}", kind="impression", viewer_id="v", at=NOON + n, items=(f"i{item}",))
         else:
-            if n >= cut and any(e.item_id == f"i{item}" and e.at < NOON + cut for _, _, e in placed):
-                continue  # what a later event replaced in the state cannot come back: see the module's words
+            if n >= cut and any(e.item_id == f"i{item}" and e.at < NOON + cut for _, _, e in logged):
+                continue  # `as_of` cannot restore what a later event replaced, as its module documents
             event = ViewerEvent(id=f"e{n}", kind=kind, viewer_id="v", at=NOON + n, item_id=f"i{item}")  # type: ignore[arg-type]
-        placed.append(LoggedEvent("t/0", n, event))
-    now = fold_viewer(ViewerState("v"), placed)
-    then = fold_viewer(ViewerState("v"), [one for one in placed if one.event.at < NOON + cut])
-    back = as_of(now, NOON + cut)
-    assert back.recent == then.recent
-    assert back.finished_at == then.finished_at
-    assert back.hidden == then.hidden
-    assert back.positions == then.positions
-    assert {item: times for item, (times, _) in back.shown.items()} == {i: n for i, (n, _) in then.shown.items()}
+        logged.append(LoggedEvent("t/0", n, event))
+    now = fold_viewer(ViewerState("v"), logged)
+    expected = fold_viewer(ViewerState("v"), [entry for entry in logged if entry.event.at < NOON + cut])
+    earlier = as_of(now, NOON + cut)
+    assert earlier.recent == expected.recent
+    assert earlier.finished_at == expected.finished_at
+    assert earlier.hidden == expected.hidden
+    assert earlier.positions == expected.positions
+    assert {item: times for item, (times, _) in earlier.shown.items()} == {i: n for i, (n, _) in expected.shown.items()}
 
 
-def test_winding_back_keeps_what_a_frequency_cap_had_counted_by_then() -> None:
+def test_as_of_keeps_earlier_impressions_of_capped_targets() -> None:
     now = ViewerState("v", counts={"play": 3}, target_impressions={"drama": (1.0, 4.0, 5.0), "late": (6.0,)})
-    back = as_of(now, 5.0)
-    assert back.target_impressions == {"drama": (1.0, 4.0)}
-    assert back.counts == {}, "how much of it came later is not known"
+    earlier = as_of(now, 5.0)
+    assert earlier.target_impressions == {"drama": (1.0, 4.0)}
+    assert earlier.counts == {}, "counts have no dates"

@@ -1,4 +1,4 @@
-"""The skew audit passes what serving logged, and names each feature that the log does not give."""
+"""The skew audit passes for served pages, and reports each feature that the log does not reproduce."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.features.served import ITEMS, _item, _model, run
-from features.history.erasures import hashed
+from features.history.erasures import viewer_hash
 from features.history.event_log import EventLog
 from features.measurement.main import EXIT_INCONCLUSIVE, main
 from features.measurement.skew import SkewReport, audit_skew
@@ -23,7 +23,7 @@ Audit = Callable[..., tuple[int, str]]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log of served pages, with the bundle that served them."""
+    """Create a log of served pages, with the model bundle that served them."""
     home = tmp_path_factory.mktemp("served")
     run(home, rows=400, seed=SEED)
     (home / "bundle").mkdir()
@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def audit(home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Audit:
-    """Runs the command; returns its exit code and what it printed."""
+    """Return a function that runs the command and returns its exit code and output."""
 
     def command(*arguments: str, items: list[Item] | None = None) -> tuple[int, str]:
         catalog = tmp_path / "items.jsonl"
@@ -46,7 +46,7 @@ def audit(home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Aud
     return command
 
 
-def test_served_features_are_those_of_the_log(audit: Audit, home: Path) -> None:
+def test_audit_passes_for_served_features(audit: Audit, home: Path) -> None:
     code, out = audit("--bundle", str(home / "bundle"))
     report = json.loads(out.splitlines()[-1])
     assert code == 0
@@ -63,8 +63,8 @@ def test_affinity_is_not_compared_without_its_model(audit: Audit) -> None:
     assert compared["affinity"] < compared["log_popularity"]
 
 
-def test_skew_is_named_by_feature(audit: Audit) -> None:
-    """A catalogue whose durations changed after the pages were served."""
+def test_skew_is_reported_by_feature(audit: Audit) -> None:
+    """The durations in the catalog changed after the pages were served."""
     items = [_item(n).model_copy(update={"duration_s": 77_777.0}) for n in range(ITEMS)]
     code, out = audit(items=items)
     report = json.loads(out.splitlines()[-1])
@@ -72,11 +72,11 @@ def test_skew_is_named_by_feature(audit: Audit) -> None:
     assert {column["feature"] for column in report["columns"] if column["differing"]} == {"log_duration_min"}
 
 
-def test_an_item_without_catalogue_entry_is_counted(audit: Audit) -> None:
+def test_an_item_without_catalog_entry_is_counted(audit: Audit) -> None:
     code, out = audit(items=[_item(n) for n in range(ITEMS // 2)])
     report = json.loads(out.splitlines()[-1])
     assert report["unknown"] > 0
-    assert "no longer in the catalogue" in out
+    assert "no longer in the catalog" in out
     assert code in (0, 1)  # histories lack the removed items, too
 
 
@@ -89,7 +89,7 @@ def test_pages_that_record_no_features_are_an_error(tmp_path: Path, capsys: pyte
 
 
 def test_differences_after_an_erasure_are_inconclusive(audit: Audit, home: Path, tmp_path: Path) -> None:
-    EventLog(home / "log").erased.add(hashed("viewer-1"), 4e9, held=True)
+    EventLog(home / "log").erasures.add(viewer_hash("viewer-1"), 4e9, had_data=True)
     try:
         code, out = audit()
     finally:
@@ -100,7 +100,7 @@ def test_differences_after_an_erasure_are_inconclusive(audit: Audit, home: Path,
     assert "inconclusive: 1 viewers were erased" in out
 
 
-def test_the_report_of_the_function_is_that_of_the_command(home: Path) -> None:
+def test_audit_function_and_command_agree(home: Path) -> None:
     catalog = Catalog.of([_item(n) for n in range(ITEMS)])
     report = audit_skew(EventLog(home / "log"), catalog, {}, ttl_s=86_400.0)
     assert isinstance(report, SkewReport)

@@ -1,4 +1,4 @@
-"""Features: each row by itself, finite for anything, and saying what their names say."""
+"""Features: rows are independent, values are finite for any input, and each feature has its documented value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IDS = [f"i{n}" for n in range(8)]
 
 
 def catalog() -> Catalog:
-    """Eight items; the last two came after the text vectors."""
+    """Return eight items, the last two without embeddings."""
     vectors = np.random.default_rng(4).normal(size=(6, 48)).astype(np.float32)
     content = Content("test@1", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     return replace(items(), content=content)
@@ -64,10 +64,10 @@ def stats(seed: int = 0) -> ItemStats:
 viewers = st.none() | st.lists(
     st.tuples(st.sampled_from([*IDS, "gone"]), st.sampled_from(["play", "like", "dislike", "hide"]), st.floats(0, NOW)),
     max_size=12,
-).map(lambda said: ViewerState("v", tuple(Recent(*one) for one in said), shown={"i1": (3, (1.0,))}))
+).map(lambda actions: ViewerState("v", tuple(Recent(*action) for action in actions), shown={"i1": (3, (1.0,))}))
 
 
-def of(rows: list[int], viewer: ViewerState | None, affinity: float = 0.5, seed: int = 0) -> np.ndarray:
+def features_of(rows: list[int], viewer: ViewerState | None, affinity: float = 0.5, seed: int = 0) -> np.ndarray:
     row = np.array(rows, np.int32)
     match = np.full(len(rows), affinity, np.float32)
     return columns(row, match, viewer, catalog(), stats(seed), NOW, "cn.zj.hz", "tv")
@@ -79,84 +79,89 @@ def column(table: np.ndarray, name: str) -> list[float]:
 
 @given(viewers, st.lists(st.integers(0, len(IDS) - 1), max_size=8))
 def test_each_row_depends_on_its_own_item_only(viewer: ViewerState | None, rows: list[int]) -> None:
-    together = of(rows, viewer)
+    together = features_of(rows, viewer)
     assert together.shape == (len(rows), len(FEATURES))
     assert np.isfinite(together).all()
     for n, row in enumerate(rows):
-        np.testing.assert_array_equal(together[n], of([row], viewer)[0])
+        np.testing.assert_array_equal(together[n], features_of([row], viewer)[0])
 
 
-def test_labels_of_what_was_liked_match_and_fade() -> None:
+def test_label_match_decays_with_age() -> None:
     liked = ViewerState("v", (Recent("i0", "like", NOW),))
-    assert column(of([0, 1, 3], liked), "label_match") == [1.0, 0.0, 1.0]
+    assert column(features_of([0, 1, 3], liked), "label_match") == [1.0, 0.0, 1.0]
     both = ViewerState("v", (Recent("i0", "like", NOW - 2 * HALF_LIFE_S), Recent("i1", "like", NOW)))
-    assert column(of([0, 1], both), "label_match") == [0.25, 1.0]
+    assert column(features_of([0, 1], both), "label_match") == [0.25, 1.0]
 
 
-def test_a_dislike_speaks_against_its_labels_and_outlets_are_shares() -> None:
+def test_dislikes_count_by_label_and_outlets_as_shares() -> None:
     viewer = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i1", "like", NOW), Recent("i3", "play", NOW)))
-    assert column(of([0, 3, 1], viewer), "label_dislike") == [1.0, 1.0, 0.0]
-    assert column(of([1, 2], viewer), "same_outlet") == [1.0, 0.0]
-    assert column(of([1, 2], viewer), "same_series") == [1.0, 0.0]
+    assert column(features_of([0, 3, 1], viewer), "label_dislike") == [1.0, 1.0, 0.0]
+    assert column(features_of([1, 2], viewer), "same_outlet") == [1.0, 0.0]
+    assert column(features_of([1, 2], viewer), "same_series") == [1.0, 0.0]
 
 
-def test_values_kinds_and_formats_of_what_was_liked() -> None:
-    one = ViewerState("v", (Recent("i0", "play", NOW),))
-    assert column(of([0, 1, 2, 3], one), "axis_match") == [1.0, 0.6, 0.0, 1.0]
-    unsaid = ViewerState("v", (Recent("i2", "play", NOW),))
-    assert not any(column(of([0, 1, 2], unsaid), "axis_match"))
+def test_axis_kind_and_format_match_liked_items() -> None:
+    single = ViewerState("v", (Recent("i0", "play", NOW),))
+    assert column(features_of([0, 1, 2, 3], single), "axis_match") == [1.0, 0.6, 0.0, 1.0]
+    without_axes = ViewerState("v", (Recent("i2", "play", NOW),))
+    assert not any(column(features_of([0, 1, 2], without_axes), "axis_match"))
 
-    both = ViewerState("v", (Recent("i0", "like", NOW - HALF_LIFE_S), Recent("i7", "like", NOW)))  # a third, two thirds
+    both = ViewerState("v", (Recent("i0", "like", NOW - HALF_LIFE_S), Recent("i7", "like", NOW)))  # weights 1/3 and 2/3
     mean = np.array([0.6 + 2 * 0.5, 0.8]) / 3
-    wanted = [float(axes @ mean / np.linalg.norm(mean)) for axes in (np.array([0.6, 0.8]), np.array([1.0, 0.0]))]
-    assert column(of([0, 1], both), "axis_match") == [round(cosine, 4) for cosine in wanted]
-    assert column(of([0, 1, 2], both), "same_kind") == [0.3333, 0.6667, 0.3333]
-    assert column(of([0, 1, 2, 3], both), "format_match") == [0.3333, 0.3333, 0.0, 0.6667]
-    fresh = structs.replace(both, recent=(*both.recent, Recent("i5", "like", NOW)))  # landscape and upright
-    assert column(of([0, 1, 3], fresh), "format_match") == [0.6, 0.6, 0.4]  # the more frequent one counts, once
+    expected = [float(axes @ mean / np.linalg.norm(mean)) for axes in (np.array([0.6, 0.8]), np.array([1.0, 0.0]))]
+    assert column(features_of([0, 1], both), "axis_match") == [round(cosine, 4) for cosine in expected]
+    assert column(features_of([0, 1, 2], both), "same_kind") == [0.3333, 0.6667, 0.3333]
+    assert column(features_of([0, 1, 2, 3], both), "format_match") == [0.3333, 0.3333, 0.0, 0.6667]
+    extended = structs.replace(both, recent=(*both.recent, Recent("i5", "like", NOW)))  # landscape and portrait
+    assert column(features_of([0, 1, 3], extended), "format_match") == [
+        0.6,
+        0.6,
+        0.4,
+    ]  # the most frequent format counts
 
-    against = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i3", "play", NOW)))
-    assert column(of([0, 1], against), "same_kind") == [0.0, 1.0]
-    assert column(of([0, 3], against), "format_match") == [0.0, 1.0]
+    disliked = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i3", "play", NOW)))
+    assert column(features_of([0, 1], disliked), "same_kind") == [0.0, 1.0]
+    assert column(features_of([0, 3], disliked), "format_match") == [0.0, 1.0]
     for name in ("axis_match", "same_kind", "format_match"):
-        assert not any(column(of([0, 1, 2], None), name))
-        assert not any(column(of([0, 1, 2], ViewerState("v", (Recent("i0", "dislike", NOW),))), name))
+        assert not any(column(features_of([0, 1, 2], None), name))
+        assert not any(column(features_of([0, 1, 2], ViewerState("v", (Recent("i0", "dislike", NOW),))), name))
 
 
-def test_the_last_word_on_an_item_counts() -> None:
-    then = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i0", "like", NOW)))
-    again = ViewerState("v", (Recent("i0", "like", NOW), Recent("i0", "dislike", NOW)))
+def test_the_latest_rating_of_an_item_counts() -> None:
+    liked_last = ViewerState("v", (Recent("i0", "dislike", NOW), Recent("i0", "like", NOW)))
+    disliked_last = ViewerState("v", (Recent("i0", "like", NOW), Recent("i0", "dislike", NOW)))
+    first, last = features_of([0], liked_last), features_of([0], disliked_last)
     for name in ("label_match", "same_outlet", "axis_match", "same_kind", "format_match"):
-        assert (column(of([0], then), name), column(of([0], again), name)) == ([1.0], [0.0]), name
-    assert (column(of([0], then), "label_dislike"), column(of([0], again), "label_dislike")) == ([0.0], [1.0])
+        assert (column(first, name), column(last, name)) == ([1.0], [0.0]), name
+    assert (column(first, "label_dislike"), column(last, "label_dislike")) == ([0.0], [1.0])
 
 
 def test_columns_are_only_ever_added_at_the_end() -> None:
-    """Older engines' pages and models are read by these places and names. Add a new name here too; change none."""
-    known = """\
+    """Recorded pages and models of older engines depend on these positions and names. Append new names here as well."""
+    expected = """\
 affinity log_popularity relative_popularity like_rate complete_rate dislike_rate hide_rate visit_rate trend
 log_local_popularity screen_share label_match label_dislike label_skipped same_outlet same_series outlet_affinity
 log_age_d log_duration_min shown_before progress history satisfaction screen_affinity hour_affinity
 session_actions skip_rate is_live is_local on_tv on_mobile content_match
 axis_match same_kind format_match
 """
-    assert " ".join(FEATURES) == " ".join(known.split())
+    assert " ".join(FEATURES) == " ".join(expected.split())
 
 
-def test_content_matches_what_was_liked_and_is_nought_without_vectors() -> None:
+def test_content_match_is_zero_without_embeddings() -> None:
     liked = ViewerState("v", (Recent("i0", "like", NOW), Recent("i1", "dislike", NOW), Recent("i7", "like", NOW)))
     vectors = catalog().content.vectors
-    assert column(of([0, 1, 5, 7], liked), "content_match") == [
+    assert column(features_of([0, 1, 5, 7], liked), "content_match") == [
         round(float(x), 4) for x in [1.0, *vectors[[1, 5]] @ vectors[0], 0.0]
     ]
-    assert not any(column(of([0, 5], None), "content_match"))
+    assert not any(column(features_of([0, 5], None), "content_match"))
     rows = np.arange(8, dtype=np.int32)
-    blind = columns(rows, np.zeros(8, np.float32), liked, items(), stats(), NOW, "cn", "tv")
-    assert not any(column(blind, "content_match"))
+    without_vectors = columns(rows, np.zeros(8, np.float32), liked, items(), stats(), NOW, "cn", "tv")
+    assert not any(column(without_vectors, "content_match"))
 
 
 def test_context_and_locality() -> None:
-    table = of([0, 1, 2], None)
+    table = features_of([0, 1, 2], None)
     assert column(table, "on_tv") == [1, 1, 1]
     assert column(table, "on_mobile") == [0, 0, 0]
     assert column(table, "is_local") == [0, 1, 0]
@@ -164,10 +169,10 @@ def test_context_and_locality() -> None:
 
 
 def test_rates_are_shrunk_towards_the_mean() -> None:
-    some = ItemStats(np.zeros((len(IDS), len(ACTIONS)), np.float32), np.zeros(len(IDS), np.float32))
-    some.count[0] = [1, 0, 1, 0]
-    some.count[1] = [100, 0, 0, 0]
-    rate = columns(np.array([0, 1, 2], np.int32), np.zeros(3, np.float32), None, catalog(), some, NOW, "cn", "tv")
+    counts = ItemStats(np.zeros((len(IDS), len(ACTIONS)), np.float32), np.zeros(len(IDS), np.float32))
+    counts.count[0] = [1, 0, 1, 0]
+    counts.count[1] = [100, 0, 0, 0]
+    rate = columns(np.array([0, 1, 2], np.int32), np.zeros(3, np.float32), None, catalog(), counts, NOW, "cn", "tv")
     lucky, proven, unknown = column(rate, "like_rate")
     assert proven < unknown < lucky < 0.06
 
@@ -188,7 +193,7 @@ def any_event(chance: random.Random, id: str) -> ViewerEvent:
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, NOW, NOW + 60.0, NOW + 10**9]))
-def test_every_column_is_finite_for_whatever_was_folded(seed: int, now: float) -> None:
+def test_every_column_is_finite_for_any_folded_events(seed: int, now: float) -> None:
     chance = random.Random(seed)
     events = [LoggedEvent("t/0", n, any_event(chance, f"e{n}")) for n in range(chance.randrange(12))]
     viewer = fold_viewer(ViewerState("v"), events)
@@ -210,7 +215,7 @@ def test_every_column_is_finite_for_whatever_was_folded(seed: int, now: float) -
         assert (table[:, FEATURES.index(share)] <= 1).all()
 
 
-def test_what_is_remembered_by_now_says_what_its_name_says() -> None:
+def test_viewer_features_have_their_documented_values() -> None:
     weight = {"tv": 3.0, "web": 1.0}
     viewer = ViewerState(
         "v",
@@ -220,7 +225,7 @@ def test_what_is_remembered_by_now_says_what_its_name_says() -> None:
         outlets={"cn": 1.0, "cn.zj": 4.0, "elsewhere": 5.0},
         session=Session("s", NOW - 60, NOW - 5, 6, "i1", NOW, skipped=("i0",), watched=("i1", "i2", "i4")),
     )
-    table = of([0, 1], viewer)
+    table = features_of([0, 1], viewer)
     assert column(table, "screen_affinity") == [0.75, 0.75]
     assert column(table, "hour_affinity") == [0.25, 0.25]
     assert column(table, "outlet_affinity") == [0.1, 0.4]
@@ -228,11 +233,12 @@ def test_what_is_remembered_by_now_says_what_its_name_says() -> None:
     assert column(table, "skip_rate") == [0.125, 0.125]
     assert column(table, "label_skipped") == [1.0, 0.0]
     assert column(table, "session_actions") == [round(float(np.log(7)), 4)] * 2
-    assert column(of([0], structs.replace(viewer, session=Session(at=NOW - 7200, actions=6))), "session_actions") == [0]
+    old_session = structs.replace(viewer, session=Session(at=NOW - 7200, actions=6))
+    assert column(features_of([0], old_session), "session_actions") == [0]
 
 
-def test_a_rising_item_shows_and_a_hidden_one_too() -> None:
-    some = replace(
+def test_trend_and_hide_rate_reflect_visits_and_hides() -> None:
+    statistics = replace(
         stats(),
         visits=np.full(len(IDS), 100.0, np.float32),
         recent=np.array([50.0, 100 * FAST_HALF_LIFE_S / HALF_LIFE_S, 0, 0, 0, 0, 0, 0], np.float32),
@@ -240,7 +246,7 @@ def test_a_rising_item_shows_and_a_hidden_one_too() -> None:
         hides=np.array([100.0, *[0.0] * (len(IDS) - 1)], np.float32),
     )
     rows = np.array([0, 1, 2], np.int32)
-    table = columns(rows, np.zeros(3, np.float32), None, catalog(), some, NOW, "cn", "tv")
+    table = columns(rows, np.zeros(3, np.float32), None, catalog(), statistics, NOW, "cn", "tv")
     rising, steady, resting = column(table, "trend")
     assert rising > steady == 0 > resting
     hidden, shown, _ = column(table, "hide_rate")

@@ -1,4 +1,4 @@
-"""Counts of targets and traffic: those of a pure replay, whatever is sent twice, delivered again or cut off."""
+"""Delivery counts and traffic equal those of a pure replay under duplicates, redelivery and crashes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from features.state.exposure_counts import (
     MAX_TARGETS_PER_VIEWER,
     DeliveryCount,
     TrafficDay,
-    credits_of,
     read_counts,
     read_traffic,
+    target_credits,
 )
 from features.state.keys import COUNTS, ITEMS, TRAFFIC
 from features.state.online.connect import open_online
@@ -56,14 +56,14 @@ def shown(id: str, viewer: str, at: float, credits: dict[str, list[float]], regi
 
 @st.composite
 def pages(draw: st.DrawFn) -> list[Record]:
-    """Pages of three viewers over two days, some sent twice, some crediting nothing."""
+    """Draw pages of three viewers over two days, some duplicated, some without credits."""
     records = []
     for number in range(draw(st.integers(1, 25))):
         viewer, id = f"v{draw(st.integers(0, 2))}", f"e{draw(st.integers(max(0, number - 3), number))}"
         chance = st.tuples(st.sampled_from([0.0, 0.5, 1.0, 1.5]), st.integers(0, 2))
         credits = {
-            key: [won, 1.5, impressions]
-            for key, (won, impressions) in draw(st.dictionaries(st.sampled_from(TARGETS), chance)).items()
+            key: [delivered, 1.5, impressions]
+            for key, (delivered, impressions) in draw(st.dictionaries(st.sampled_from(TARGETS), chance)).items()
         }
         at = LANDMARK + draw(st.floats(0, 2 * 86_400, exclude_max=True)) // 1
         records.append(shown(id, viewer, at, credits, draw(st.sampled_from(["cn.zj", "cn.zj.hz"]))))
@@ -71,18 +71,18 @@ def pages(draw: st.DrawFn) -> list[Record]:
 
 
 def replayed(records: list[Record]) -> tuple[dict[str, tuple[float, float, int, int]], dict[Any, tuple[float, int]]]:
-    """The oracle: the first of each (viewer, id) counts, nothing else does."""
-    seen: set[tuple[str, str]] = set()
+    """Return the counts of the oracle: only the first event of each (viewer, id) counts."""
+    seen_ids: set[tuple[str, str]] = set()
     counts: dict[str, list[Any]] = defaultdict(lambda: [0.0, 0.0, 0, 0])
     traffic: dict[Any, list[Any]] = defaultdict(lambda: [0.0, 0])
     for record in records:
         event = decode(record.value)
-        if (event.viewer_id, event.id) in seen:
+        if (event.viewer_id, event.id) in seen_ids:
             continue
-        seen.add((event.viewer_id, event.id))
-        for key, (won, served, impressions) in credits_of(event).items():
-            for place, more in enumerate((won, served, 1, impressions)):
-                counts[key][place] += more
+        seen_ids.add((event.viewer_id, event.id))
+        for key, (delivered, available, impressions) in target_credits(event).items():
+            for index, amount in enumerate((delivered, available, 1, impressions)):
+                counts[key][index] += amount
         hour = traffic[event.region, int(event.at // 3600)]
         hour[0], hour[1] = hour[0] + 1.5, hour[1] + 1
     return {k: tuple(v) for k, v in counts.items()}, {k: tuple(v) for k, v in traffic.items()}
@@ -105,14 +105,12 @@ def stored(store: Any) -> tuple[dict[str, tuple[float, float, int, int]], dict[A
 
 @settings(max_examples=60, deadline=None)
 @given(pages(), st.lists(st.tuples(st.integers(0, 12), st.integers(1, 8)), max_size=6))
-def test_crashes_anywhere_leave_the_counts_of_a_pure_replay(
-    records: list[Record], lives: list[tuple[int, int]]
-) -> None:
-    """Each life of the worker has its own batch size and dies at another step; the last one finishes."""
+def test_crashes_anywhere_leave_the_counts_of_a_pure_replay(records: list[Record], runs: list[tuple[int, int]]) -> None:
+    """Each run of the worker has its own batch size and crashes at some step; the last run finishes."""
     stream, store = MemoryStream(partitions=2), MemoryStore()
     stream.publish(TOPIC, records)
     with tempfile.TemporaryDirectory() as directory:
-        for fuse_length, batch in [*lives, (10**6, 3)]:
+        for fuse_length, batch in [*runs, (10**6, 3)]:
             fuse = Fuse(fuse_length)
             log = FragileLog(directory)
             log.fuse = fuse
@@ -128,8 +126,8 @@ def test_crashes_anywhere_leave_the_counts_of_a_pure_replay(
 def test_the_counts_are_the_same_in_every_store(
     url: str, request: pytest.FixtureRequest, tmp_path: Any, unique: str
 ) -> None:
-    where = str(request.getfixturevalue("redis_url")) if url == "redis" else f"sqlite:///{tmp_path}/online.db"
-    stream, store = MemoryStream(partitions=2), open_online(where, 5.0)
+    store_url = str(request.getfixturevalue("redis_url")) if url == "redis" else f"sqlite:///{tmp_path}/online.db"
+    stream, store = MemoryStream(partitions=2), open_online(store_url, 5.0)
     key = f"cn/{unique}"
     records = [shown(f"e{n % 15}", f"{unique}{n % 3}", LANDMARK + n, {key: [0.5, 1.5, 1]}) for n in range(20)]
     stream.publish(unique, records)
@@ -140,12 +138,12 @@ def test_the_counts_are_the_same_in_every_store(
     while worker.step(wait_s=0):
         pass
     count = read_counts(store, [key], [f"{unique}/0", f"{unique}/1"])[key]
-    assert (count.pages, count.delivered, count.impressions) == (15, 7.5, 15), "five events come twice"
-    assert count.until_offset == LANDMARK + 14
+    assert (count.pages, count.delivered, count.impressions) == (15, 7.5, 15), "five events are duplicates"
+    assert count.newest_at == LANDMARK + 14
     store.close()
 
 
-def test_a_viewer_remembers_when_capped_targets_were_shown(tmp_path: Any) -> None:
+def test_viewer_state_records_impressions_of_capped_targets(tmp_path: Any) -> None:
     stream, store = MemoryStream(partitions=1), MemoryStore()
     stream.publish(
         TOPIC,
@@ -161,12 +159,12 @@ def test_a_viewer_remembers_when_capped_targets_were_shown(tmp_path: Any) -> Non
     Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g").step(wait_s=0)
     raw = store.get([viewer_key("v")])[0]
     assert raw is not None
-    exposed = decode_viewer(raw).target_impressions
-    assert exposed.keys() == {"cn/a"}
-    assert exposed["cn/a"] == (LANDMARK + 9, *(LANDMARK + 10 + n for n in range(MAX_TARGETS_PER_VIEWER - 1)))
+    impressions = decode_viewer(raw).target_impressions
+    assert impressions.keys() == {"cn/a"}
+    assert impressions["cn/a"] == (LANDMARK + 9, *(LANDMARK + 10 + n for n in range(MAX_TARGETS_PER_VIEWER - 1)))
 
 
-def test_only_the_engine_credits() -> None:
+def test_only_the_engine_can_credit_targets() -> None:
     sent = {
         "specversion": "1.0", "id": "e", "source": "/app", "type": "mainstay.viewer.impression", "subject": "v",
         "data": {"items": ["x"], "context": {"targets": {"cn/a": [5.0, 5.0, 0]}}},
@@ -176,21 +174,24 @@ def test_only_the_engine_credits() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [None, 3, {"cn/a": 5}, {"cn/a": [1.0, 2.0]}, {"cn/a": [True, 1, 1]}, {"cn/a": [-1, 1, 1]}]
+    "targets", [None, 3, {"cn/a": 5}, {"cn/a": [1.0, 2.0]}, {"cn/a": [True, 1, 1]}, {"cn/a": [-1, 1, 1]}]
 )
-def test_a_context_of_another_engine_credits_nothing(said: Any) -> None:
-    context = {} if said is None else {"targets": said}
+def test_invalid_target_credits_are_ignored(targets: Any) -> None:
+    context = {} if targets is None else {"targets": targets}
     event = ViewerEvent(id="e", kind="impression", viewer_id="v", at=1.0, items=("x",), context=context)
-    assert credits_of(event) == {}
+    assert target_credits(event) == {}
 
 
-def test_shards_say_what_they_are() -> None:
+def test_new_shards_have_no_offset() -> None:
     assert DeliveryCount("cn/a").offset == TrafficDay("p", "r", 0).offset == -1
 
 
-def test_only_what_the_engine_wrote_counts_for_everybody(tmp_path: Any) -> None:
-    """Clients' impressions of every sort among the engine's: items, targets and traffic are as if nobody had sent any,
-    and so are viewers' impressions where the client only confirms a page; a page of the app's own is its viewer's."""
+def test_only_engine_impressions_count_for_items_targets_and_traffic(tmp_path: Any) -> None:
+    """Impressions that clients report do not change items, targets and traffic.
+
+    They do not change a viewer's impressions either if they confirm a page of the engine; an impression without a
+    request id counts for its viewer only.
+    """
     chance = random.Random(2)
     dumps, shown_to = [], []
     for clients in (False, True):
@@ -198,15 +199,15 @@ def test_only_what_the_engine_wrote_counts_for_everybody(tmp_path: Any) -> None:
         for n in range(200):
             viewer, at = f"v{n % 7}", LANDMARK + 3600.0 * n
             if n % 2:
-                made = shown(f"e{n}", viewer, at, {"cn/a": [0.5, 1.5, 1]})
+                record = shown(f"e{n}", viewer, at, {"cn/a": [0.5, 1.5, 1]})
             elif not clients:
-                made = Record(viewer, encode(ViewerEvent(id=f"e{n}", kind="search", viewer_id=viewer, at=at)))
+                record = Record(viewer, encode(ViewerEvent(id=f"e{n}", kind="search", viewer_id=viewer, at=at)))
             else:
                 sent = {"specversion": "1.0", "id": f"e{n}", "source": "/app", "type": "mainstay.viewer.impression",
                         "subject": viewer, "data": {"items": chance.sample("xyz", 2), "attention": [1.0, 1.0],
                         "placement": "cn.zj-mobile-home", "region": "invented", "request_id": "r"}}  # fmt: skip
-                made = Record(viewer, encode(accept(sent, at)))
-            stream.publish(TOPIC, [made])
+                record = Record(viewer, encode(accept(sent, at)))
+            stream.publish(TOPIC, [record])
         with closing(Worker(stream, store, log, topic=TOPIC, group="g")) as worker:
             worker.step(wait_s=0)
         dumps.append({k: raw for k, raw in store.scan("") if k.startswith((ITEMS, COUNTS, TRAFFIC))})

@@ -121,7 +121,7 @@ def test_an_event_counts_once_however_often_it_was_sent(log: list[LoggedEvent]) 
 @given(logs())
 def test_recent_actions_stand_in_the_order_of_time(log: list[LoggedEvent]) -> None:
     remembered = [
-        one.event for one in deduplicate_and_fold(NONE, log).new_events if one.event.kind in module.REMEMBERED
+        one.event for one in deduplicate_and_fold(NONE, log).new_events if one.event.kind in module.RECENT_KINDS
     ]
     recent = fold_viewer(NONE, log).recent
     assert [one.at for one in recent] == sorted(one.at for one in remembered)

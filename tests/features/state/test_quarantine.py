@@ -1,4 +1,4 @@
-"""Bytes that are no state cost nothing but themselves: set aside, made again from the log, named until all is well."""
+"""Corrupt states are quarantined, refolded from the event log, and reported until they are repaired."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer, export_viewer
 from features.state.codec import VERSION, VERSIONS, NewerState, StateError, item_at, viewer_at, viewer_key
-from features.state.corrupt_state import LOG_EVERY_S, CorruptStateCounter
 from features.state.exposure_counts import count_at, read_traffic, traffic_at
 from features.state.item_columns import read_stats
 from features.state.keys import COUNTS, ITEMS, LOG_EPOCHS, QUARANTINE, TRAFFIC, VIEWERS
@@ -29,8 +28,16 @@ from features.state.online.connect import open_online
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.online.sqlite import SqliteStore
-from features.state.quarantine import QUARANTINE_TTL_S, CorruptState, discard, quarantine, quarantined
-from features.worker import repair as mend
+from features.state.quarantine import (
+    LOG_EVERY_S,
+    QUARANTINE_TTL_S,
+    CorruptState,
+    CorruptStateCounter,
+    discard,
+    quarantine,
+    quarantined,
+)
+from features.worker import repair
 from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.domain.catalog import Catalog
@@ -62,23 +69,23 @@ def is_state(key: str, raw: bytes) -> bool:
     return True
 
 
-def spoilt(chance: random.Random, raw: bytes, others: bytes) -> bytes:
-    """Cut short, overwritten, longer, of no version, another's, empty."""
+def corrupted(chance: random.Random, raw: bytes, other_state: bytes) -> bytes:
+    """Return the bytes truncated, overwritten, extended, with an invalid version, replaced or empty."""
     at = chance.randrange(len(raw))
-    return chance.choice([raw[:at], raw[:at] + bytes(9) + raw[at:], raw + b"?", b"\xff" + raw[1:], others, b""])
+    return chance.choice([raw[:at], raw[:at] + bytes(9) + raw[at:], raw + b"?", b"\xff" + raw[1:], other_state, b""])
 
 
-def spoil(chance: random.Random, store: OnlineStore, count: int) -> dict[str, bytes]:
-    """Damage some values of each kind; those that are states still (or of a newer version) are left alone."""
-    there, bad = dump(store), {}
+def corrupt_some(chance: random.Random, store: OnlineStore, count: int) -> dict[str, bytes]:
+    """Corrupt some values of each kind; skip a change that still decodes or has a newer version number."""
+    states, corrupt = dump(store), {}
     for prefix in READ:
-        keys = sorted(key for key in there if key.startswith(prefix) and is_state(key, there[key]))
+        keys = sorted(key for key in states if key.startswith(prefix) and is_state(key, states[key]))
         for key in chance.sample(keys, min(count, len(keys))):
-            raw = spoilt(chance, there[key], there[chance.choice(keys)])
+            raw = corrupted(chance, states[key], states[chance.choice(keys)])
             if not is_state(key, raw):
-                bad[key] = raw
-    store.put(bad)
-    return bad
+                corrupt[key] = raw
+    store.put(corrupt)
+    return corrupt
 
 
 @settings(
@@ -87,55 +94,55 @@ def spoil(chance: random.Random, store: OnlineStore, count: int) -> dict[str, by
     phases=[Phase.explicit, Phase.generate],
 )
 @given(st.integers(0, 10**6))
-def test_damage_met_by_the_fold_is_mended_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    """Two lives of the log, workers that come and go, damage between any two batches."""
-    chance, everything = random.Random(seed), happened(random.Random(seed), 100)
-    sound, hurt = MemoryStore(), MemoryStore()
+def test_corrupt_states_are_refolded_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    """There are two log epochs, a new worker every few batches, and corruption between batches."""
+    chance, events = random.Random(seed), happened(random.Random(seed), 100)
+    intact, damaged_store = MemoryStore(), MemoryStore()
     logs = [EventLog(tmp_path_factory.mktemp(name)) for name in ("sound", "hurt")]
-    bad: dict[str, bytes] = {}
-    met = set()
-    for half in (everything[:50], everything[50:]):  # each in a log of its own: the second broker was wiped
+    corrupt: dict[str, bytes] = {}
+    quarantined_pairs = set()
+    for half in (events[:50], events[50:]):  # each in a log epoch of its own, as after a wiped broker
         stream = MemoryStream(partitions=2)
         published(stream, half)
-        folded(stream, sound, logs[0], batch=chance.choice([5, 40]))
+        folded(stream, intact, logs[0], batch=chance.choice([5, 40]))
         stream = MemoryStream(partitions=2)
         published(stream, half)
         while True:
-            with closing(worker(stream, hurt, logs[1], batch=chance.choice([5, 11, 40]))) as one:
-                steps = [one.step(wait_s=0) for _ in range(chance.randrange(1, 3))]
-            now = dump(hurt)
-            met |= {(key, raw) for key, raw in bad.items() if now.get(key) != raw}
-            bad = {key: raw for key, raw in bad.items() if now.get(key) == raw}
+            with closing(worker(stream, damaged_store, logs[1], batch=chance.choice([5, 11, 40]))) as worker_:
+                steps = [worker_.step(wait_s=0) for _ in range(chance.randrange(1, 3))]
+            now = dump(damaged_store)
+            quarantined_pairs |= {(key, raw) for key, raw in corrupt.items() if now.get(key) != raw}
+            corrupt = {key: raw for key, raw in corrupt.items() if now.get(key) == raw}
             if not steps[-1]:
                 break
-            bad |= spoil(chance, hurt, 1)
-    expected, found = dump(sound), dump(hurt)
-    assert expected.keys() == found.keys()
-    assert {key for key in expected if expected[key] != found[key]} == bad.keys()
-    assert {(one.key, one.raw) for one in quarantined(hurt)} == met
-    assert all(one.repaired for one in quarantined(hurt))
+            corrupt |= corrupt_some(chance, damaged_store, 1)
+    expected, actual = dump(intact), dump(damaged_store)
+    assert expected.keys() == actual.keys()
+    assert {key for key in expected if expected[key] != actual[key]} == corrupt.keys()
+    assert {(worker_.key, worker_.raw) for worker_ in quarantined(damaged_store)} == quarantined_pairs
+    assert all(worker_.repaired for worker_ in quarantined(damaged_store))
 
 
 @pytest.mark.parametrize("prefix", [VIEWERS, ITEMS, COUNTS, TRAFFIC])
-def test_a_state_of_a_newer_engine_stops_the_worker_and_is_left_alone(tmp_path: Path, prefix: str) -> None:
+def test_a_state_of_a_newer_version_stops_the_worker_and_stays_unchanged(tmp_path: Path, prefix: str) -> None:
     stream, online, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     events = happened(random.Random(4), 80)
     published(stream, events[:60])
     folded(stream, online, log)
-    newer = {key: bytes([VERSION + 1]) + b"what nobody knows yet" for key in dump(online) if key.startswith(prefix)}
+    newer = {key: bytes([VERSION + 1]) + b"an unknown format" for key in dump(online) if key.startswith(prefix)}
     online.put(newer)
     published(stream, events[60:])
-    with closing(worker(stream, online, log)) as one, pytest.raises(NewerState) as told:
-        one.run(Event(), until_idle_s=0.0)
-    assert f"{prefix}{{" in str(told.value)
-    assert f"version {VERSION + 1}" in str(told.value)
-    assert "recsys-worker rebuild" in str(told.value)
+    with closing(worker(stream, online, log)) as worker_, pytest.raises(NewerState) as error:
+        worker_.run(Event(), until_idle_s=0.0)
+    assert f"{prefix}{{" in str(error.value)
+    assert f"version {VERSION + 1}" in str(error.value)
+    assert "recsys-worker rebuild" in str(error.value)
     assert {k: dump(online)[k] for k in newer} == newer
     assert list(quarantined(online)) == []
 
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(READ)))
-def test_whatever_the_bytes_they_are_a_state_or_a_state_error(raw: bytes, prefix: str) -> None:
+def test_any_bytes_decode_or_raise_state_error(raw: bytes, prefix: str) -> None:
     for mark in (b"", bytes([VERSION]), bytes([VERSION + 1])):
         try:
             READ[prefix](f"{prefix}{{x}}", mark + raw)
@@ -153,146 +160,146 @@ def home(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_what_begins_anew_is_named_until_a_rebuild(
+def test_incomplete_states_are_reported_until_a_rebuild(
     home: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def said(*command: str) -> tuple[int, str]:
+    def run(*command: str) -> tuple[int, str]:
         capsys.readouterr()
         return main(["--home", home, "--viewer-ttl-days", "100000", *command]), capsys.readouterr().out
 
-    assert said("damaged") == (0, "")
-    assert said("erase", "viewer-3")[0] == 0  # from now on differences of items may be its doing
+    assert run("damaged") == (0, "")
+    assert run("erase", "viewer-3")[0] == 0  # from now on differences of items may result from the erasure
     with closing(SqliteStore(f"{home}/online.db")) as online:
         keys = [key for key in dump(online) if key.startswith(ITEMS)]
         online.put(dict.fromkeys(keys, b"no state"))
     with closing(SqliteStream(f"{home}/stream.db", 2)) as stream:
-        late = [event for event in happened(random.Random(10), 30) if event.viewer_id != "viewer-3"]
-        published(stream, late, "viewer-events")
-    monkeypatch.setattr(mend, "EVENTS_MAX", 0)
+        late_events = [event for event in happened(random.Random(10), 30) if event.viewer_id != "viewer-3"]
+        published(stream, late_events, "viewer-events")
+    monkeypatch.setattr(repair, "EVENTS_MAX", 0)
     assert main(["--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
-    code, told = said("verify")
+    code, output = run("verify")
     assert code == 1
-    assert "damaged, and begun anew at 20" in told
-    code, told = said("damaged")
-    listed = [line.partition("\t")[0] for line in told.splitlines()]
+    assert "damaged, and begun anew at 20" in output
+    code, output = run("damaged")
+    listed = [line.partition("\t")[0] for line in output.splitlines()]
     assert len(set(listed)) == len(listed) > 0
     assert set(listed) <= set(keys)
-    assert told.count("begun anew: say `recsys-worker rebuild`") == len(listed)
-    assert b64encode(b"no state").decode() in said("damaged", listed[0])[1]
-    assert said("rebuild")[0] == 0
-    assert said("damaged") == (0, "")
-    assert said("verify")[0] == 0
+    assert output.count("begun anew: say `recsys-worker rebuild`") == len(listed)
+    assert b64encode(b"no state").decode() in run("damaged", listed[0])[1]
+    assert run("rebuild")[0] == 0
+    assert run("damaged") == (0, "")
+    assert run("verify")[0] == 0
 
 
-def test_an_erasure_takes_what_was_set_aside_and_nobody_elses(tmp_path: Path) -> None:
+def test_erasure_discards_only_the_viewers_quarantined_states(tmp_path: Path) -> None:
     online, log = MemoryStore(), EventLog(tmp_path)
     keys = [viewer_key(viewer) for viewer in ("a", "a}:b", "b")]
-    quarantine(online, [CorruptState(key, "why", 1.0, True, key.encode()) for key in keys])
+    quarantine(online, [CorruptState(key, "cause", 1.0, True, key.encode()) for key in keys])
     lines = [json.loads(line) for line in export_viewer(log, online, "a")]
-    assert lines[1:] == [{"damaged": {"cause": "why", "at": 1.0, "raw": b64encode(keys[0].encode()).decode()}}]
+    assert lines[1:] == [{"corrupt_state": {"cause": "cause", "at": 1.0, "raw": b64encode(keys[0].encode()).decode()}}]
     erase_viewer(log, online, "a", END)
-    assert sorted(one.key for one in quarantined(online)) == sorted(keys[1:])
+    assert sorted(state.key for state in quarantined(online)) == sorted(keys[1:])
 
 
-def test_a_damaged_state_of_an_erased_viewer_is_kept_nowhere(tmp_path: Path) -> None:
+def test_corrupt_states_of_erased_viewers_are_not_quarantined(tmp_path: Path) -> None:
     stream, online, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     published(stream, [ViewerEvent(id="e", kind="play", viewer_id="v", at=LANDMARK, item_id="i")])
     folded(stream, online, log)
     erase_viewer(log, online, "v", LANDMARK + 1)
-    for at in (LANDMARK, LANDMARK + 2):  # one of before, one of the stranger who came back
-        online.put({viewer_key("v"): b"a worker wrote it that died"})
+    for at in (LANDMARK, LANDMARK + 2):  # an event before the erasure, and one of the viewer who returned
+        online.put({viewer_key("v"): b"written by a crashed worker"})
         published(stream, [ViewerEvent(id=f"e{at}", kind="play", viewer_id="v", at=at, item_id="i")])
         folded(stream, online, log)
         assert list(quarantined(online)) == []
-        assert not [raw for _, raw in online.scan("") if b"a worker wrote it" in raw]
+        assert not [raw for _, raw in online.scan("") if b"written by a crashed worker" in raw]
     raw = online.get([viewer_key("v")])[0]
     assert raw is not None
     assert viewer_at(viewer_key("v"), raw).counts == {"play": 1}
 
 
-class ErasedMeanwhile(MemoryStore):
-    """A store in which viewer `v` is erased just before damaged bytes are set aside; the worker may die after that."""
+class ErasingStore(MemoryStore):
+    """A store that erases viewer `v` just before corrupt bytes are quarantined; the worker may crash after that."""
 
-    def __init__(self, log: EventLog, dies: bool) -> None:
+    def __init__(self, log: EventLog, crashes: bool) -> None:
         super().__init__()
-        self._log, self._dies = log, dies
+        self._log, self._crashes = log, crashes
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        meanwhile = any(key.startswith(QUARANTINE) for key in entries) and self._log.erased.of("v") < 0
-        if meanwhile:
+        erases_now = any(key.startswith(QUARANTINE) for key in entries) and self._log.erasures.erased_at("v") < 0
+        if erases_now:
             erase_viewer(self._log, self, "v", LANDMARK + 1)
         super().put(entries, ttl_s)
-        if meanwhile and self._dies:
-            raise Unavailable("the worker dies here")
+        if erases_now and self._crashes:
+            raise Unavailable("the worker crashes")
 
 
-@pytest.mark.parametrize("dies", [False, True])
-def test_damaged_bytes_of_a_viewer_who_is_erased_meanwhile_are_kept_nowhere(tmp_path: Path, dies: bool) -> None:
+@pytest.mark.parametrize("crashes", [False, True])
+def test_corrupt_states_are_not_kept_when_the_viewer_is_erased_concurrently(tmp_path: Path, crashes: bool) -> None:
     stream, log = MemoryStream(partitions=1), EventLog(tmp_path)
-    online = ErasedMeanwhile(log, dies)
+    online = ErasingStore(log, crashes)
     online.put({viewer_key("v"): b"no state"})
     published(stream, [ViewerEvent(id="e", kind="play", viewer_id="v", at=LANDMARK, item_id="i")])
-    with pytest.raises(Unavailable), closing(worker(stream, online, log)) as one:
-        one.step(wait_s=0)
-    assert len(list(quarantined(online))) == (1 if dies else 0)
+    with pytest.raises(Unavailable), closing(worker(stream, online, log)) as worker_:
+        worker_.step(wait_s=0)
+    assert len(list(quarantined(online))) == (1 if crashes else 0)
     folded(stream, online, log)
     assert list(quarantined(online)) == []
     assert viewer_key("v") not in dump(online)
 
 
-def test_letting_go_takes_what_was_found_at_these_keys(tmp_path: Path) -> None:
+def test_discard_deletes_only_the_given_keys(tmp_path: Path) -> None:
     online = MemoryStore()
     keys = [viewer_key(viewer) for viewer in "abcd"]
-    quarantine(online, [CorruptState(key, "why", 1.0, True, key.encode()) for key in keys])
-    assert [discard(online, some) for some in ([], keys[:1], keys[:3])] == [0, 1, 2]
-    assert [one.key for one in quarantined(online)] == keys[3:]
+    quarantine(online, [CorruptState(key, "cause", 1.0, True, key.encode()) for key in keys])
+    assert [discard(online, part) for part in ([], keys[:1], keys[:3])] == [0, 1, 2]
+    assert [state.key for state in quarantined(online)] == keys[3:]
     assert discard(online) == 1
 
 
-def test_the_export_hands_out_what_nobody_can_read(tmp_path: Path) -> None:
+def test_export_contains_corrupt_states(tmp_path: Path) -> None:
     online = MemoryStore()
     for raw in (b"?", bytes([VERSION + 1]) + b"new"):
         online.put({viewer_key("v"): raw})
-        state, unread = [json.loads(line) for line in export_viewer(EventLog(tmp_path), online, "v")]
+        state, corrupt = [json.loads(line) for line in export_viewer(EventLog(tmp_path), online, "v")]
         assert state == {"state": None}
-        assert unread["damaged"]["raw"] == b64encode(raw).decode()
+        assert corrupt["corrupt_state"]["raw"] == b64encode(raw).decode()
 
 
-def test_readers_leave_out_what_is_damaged_and_count_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_readers_skip_and_count_corrupt_states(caplog: pytest.LogCaptureFixture) -> None:
     now, skipped = [0.0], list[str]()
-    unreadable = CorruptStateCounter(skipped.append, lambda: now[0])
+    corrupt_states = CorruptStateCounter(skipped.append, lambda: now[0])
     store = MemoryStore()
     store.put({"item:{a}:t/0": b"?", "traffic:{p|r}:3:t/0": b"\x01junk", "item:{b}:t/0": b""})
     with caplog.at_level(logging.WARNING):
-        read_stats(store, Catalog.empty(), 0.0, unreadable)
-        assert read_traffic(store, unreadable) == []
+        read_stats(store, Catalog.empty(), 0.0, corrupt_states)
+        assert read_traffic(store, corrupt_states) == []
         assert skipped == ["item", "item", "traffic"]
         assert len(caplog.records) == 1
         now[0] = LOG_EVERY_S
-        read_stats(store, Catalog.empty(), 0.0, unreadable)
+        read_stats(store, Catalog.empty(), 0.0, corrupt_states)
     assert len(caplog.records) == 2
-    assert "3 time(s)" in caplog.text
+    assert "3 corrupt state(s) skipped" in caplog.text
 
 
 @pytest.mark.parametrize("adapter", ["sqlite", "redis"])
-def test_what_is_set_aside_is_found_and_let_go_in_every_store(
+def test_quarantine_works_in_every_store(
     adapter: str, request: pytest.FixtureRequest, tmp_path: Path, unique: str
 ) -> None:
-    where = f"sqlite:///{tmp_path}/online.db"
+    url = f"sqlite:///{tmp_path}/online.db"
     if adapter == "redis":
-        where = f"{request.getfixturevalue('redis_url')}?prefix={unique}"
-    with closing(open_online(where, 5.0)) as online:
-        one = CorruptState(viewer_key("v"), "why", 1.0, False, b"\x00\xff")
-        quarantine(online, [one, one])
-        assert list(quarantined(online)) == list(quarantined(online, viewer_key("v"))) == [one]
+        url = f"{request.getfixturevalue('redis_url')}?prefix={unique}"
+    with closing(open_online(url, 5.0)) as online:
+        state = CorruptState(viewer_key("v"), "cause", 1.0, False, b"\x00\xff")
+        quarantine(online, [state, state])
+        assert list(quarantined(online)) == list(quarantined(online, viewer_key("v"))) == [state]
         assert list(quarantined(online, viewer_key("w"))) == []
         stream, log = MemoryStream(partitions=1), EventLog(tmp_path / "events")
         published(stream, [ViewerEvent(id="e", kind="play", viewer_id="w", at=LANDMARK, item_id="i")])
         online.put({viewer_key("w"): b"?"})
-        with closing(Worker(stream, online, log, topic=TOPIC, group="g", viewer_ttl_s=1e9)) as made:
-            made.step(wait_s=0)
-        assert {one.key for one in quarantined(online)} == {viewer_key("v"), viewer_key("w")}
+        with closing(Worker(stream, online, log, topic=TOPIC, group="g", viewer_ttl_s=1e9)) as worker_:
+            worker_.step(wait_s=0)
+        assert {state.key for state in quarantined(online)} == {viewer_key("v"), viewer_key("w")}
         erase_viewer(log, online, "v", END)
         assert {key.partition(":")[0] + ":" for key, _ in online.scan("")} >= {VIEWERS, QUARANTINE, LOG_EPOCHS}
-        assert {one.key for one in quarantined(online)} == {viewer_key("w")}
+        assert {state.key for state in quarantined(online)} == {viewer_key("w")}
     assert QUARANTINE_TTL_S > 0

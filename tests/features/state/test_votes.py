@@ -1,4 +1,4 @@
-"""Votes of people, not of clicks: one a day for each viewer, item and action, and little for the hyperactive."""
+"""Votes: one per day, viewer, item and action, discounted for repetitions and for hyperactive viewers."""
 
 from __future__ import annotations
 
@@ -12,26 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.schema import ViewerEvent
-from features.state import vote_history as voted
-from features.state.fold import deduplicate_and_fold, fold_item
+from features.events.decode import ViewerEvent
+from features.state import vote_history
+from features.state.fold import RECENT_KINDS, LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
 from features.state.item_columns import ItemColumns
-from features.state.viewer_fold import REMEMBERED, SHOWN_TIMES
-from features.state.votes import (
-    COUNTS,
-    MIN_COMPLETION_SHARE,
-    REPEAT_WINDOW_S,
-    TRUST_HISTORY_MAX,
-    LoggedEvent,
-    WeightedEvent,
-    contributions,
-    items_of,
-)
-from recsys.domain.catalog import Catalog
-from recsys.domain.decay import DAY_S, LANDMARK, forward_weight
-from recsys.domain.item import Item
-from recsys.domain.item_statistics import ItemState
-from recsys.domain.viewer import RECENT_MAX, Recent, ViewerState
+from features.state.viewer_fold import SHOWN_TIMES
+from features.state.votes import COUNTS, FULL_TRUST_ITEMS, MAX_PLAYBACK_SPEED, REPEAT_DISCOUNT, contributions
+from recsys.domain.catalog import Catalog, Item
+from recsys.domain.viewer import DAY_S, LANDMARK, RECENT_MAX, ItemState, Recent, ViewerState, forward_weight
 
 HOUR_S = 3600.0
 KINDS = (
@@ -50,24 +38,22 @@ KINDS = (
 )
 
 
-def event(id: str, kind: str, at: float, item: str = "a", viewer: str = "v", **said: Any) -> ViewerEvent:
-    about: dict[str, Any] = {"items": (item,), "context": {"seed": 1}} if kind == "impression" else {"item_id": item}
+def event(id: str, kind: str, at: float, item: str = "a", viewer: str = "v", **fields: Any) -> ViewerEvent:
+    subject: dict[str, Any] = {"items": (item,), "context": {"seed": 1}} if kind == "impression" else {"item_id": item}
     if kind == "ping":
-        about["position_s"] = 5.0
-    return ViewerEvent(id=id, kind=kind, viewer_id=viewer, at=at, **about, **said)  # type: ignore[arg-type]
+        subject["position_s"] = 5.0
+    return ViewerEvent(id=id, kind=kind, viewer_id=viewer, at=at, **subject, **fields)  # type: ignore[arg-type]
 
 
 def counted(events: list[ViewerEvent]) -> list[WeightedEvent]:
-    """Everything that counts, in the order it was sent."""
+    """Return all events that count, in the order in which they were sent."""
     by_viewer: dict[str, list[LoggedEvent]] = defaultdict(list)
-    for offset, one in enumerate(events):
-        by_viewer[one.viewer_id].append(LoggedEvent("t/0", offset, one))
-    fresh = [
-        one
-        for viewer, placed in by_viewer.items()
-        for one in deduplicate_and_fold(ViewerState(viewer), placed).new_events
+    for offset, e in enumerate(events):
+        by_viewer[e.viewer_id].append(LoggedEvent("t/0", offset, e))
+    weighted = [
+        e for viewer, logged in by_viewer.items() for e in deduplicate_and_fold(ViewerState(viewer), logged).new_events
     ]
-    return sorted(fresh, key=lambda one: one.offset)
+    return sorted(weighted, key=lambda e: e.offset)
 
 
 @settings(max_examples=150, deadline=None)
@@ -77,219 +63,220 @@ def counted(events: list[ViewerEvent]) -> list[WeightedEvent]:
         max_size=40,
     )
 )
-def test_votes_are_those_of_a_plain_count(said: list[tuple[str, str, str, int]]) -> None:
-    """The oracle keeps every action there ever was, and applies the rule word by word."""
+def test_votes_equal_a_naive_count(actions: list[tuple[str, str, str, int]]) -> None:
+    """The oracle stores every action and applies the rule literally."""
     events = [
         event(f"e{n}", kind, LANDMARK + hours * HOUR_S, item, viewer)
-        for n, (kind, item, viewer, hours) in enumerate(said)
+        for n, (kind, item, viewer, hours) in enumerate(actions)
     ]
-    history: dict[tuple[str, str, str], list[float]] = defaultdict(list)  # viewer, item, action -> when
+    history: dict[tuple[str, str, str], list[float]] = defaultdict(list)  # viewer, item, action -> times
     expected: Counter[tuple[str, str]] = Counter()
     tried: dict[str, set[str]] = defaultdict(set)
-    for one in events:
-        item = one.item_id or one.items[0]
-        if one.kind in REMEMBERED:
-            tried[one.viewer_id].add(item)
-        share = 1.0 if one.kind == "impression" else min(1.0, len(tried[one.viewer_id] | {item}) / TRUST_HISTORY_MAX)
-        for action in ("impression",) if one.kind == "impression" else COUNTS.get(one.kind, ()):
-            times = history[one.viewer_id, item, action]
+    for e in events:
+        item = e.item_id or e.items[0]
+        if e.kind in RECENT_KINDS:
+            tried[e.viewer_id].add(item)
+        trust = 1.0 if e.kind == "impression" else min(1.0, len(tried[e.viewer_id] | {item}) / FULL_TRUST_ITEMS)
+        for action in ("impression",) if e.kind == "impression" else COUNTS.get(e.kind, ()):
+            times = history[e.viewer_id, item, action]
             days = {at // DAY_S for at in times}
-            if one.at // DAY_S not in days:
-                expected[item, action] += forward_weight(one.at) * share * REPEAT_WINDOW_S ** len(days)  # type: ignore[assignment]
-            times.append(one.at)
-            if action == "impression":  # of which only the newest few are remembered
-                history[one.viewer_id, item, action] = sorted(times)[-SHOWN_TIMES:]
+            if e.at // DAY_S not in days:
+                expected[item, action] += forward_weight(e.at) * trust * REPEAT_DISCOUNT ** len(days)  # type: ignore[assignment]
+            times.append(e.at)
+            if action == "impression":  # the state stores only the newest few times
+                history[e.viewer_id, item, action] = sorted(times)[-SHOWN_TIMES:]
     for item in "abcde":
-        state = fold_item(ItemState(item), [one for one in counted(events) if item in items_of(one.event)])
-        found = {**state.counts, "visit": state.visits, "impression": state.impressions}
-        for action in {*found, *(action for known, action in expected if known == item)}:
-            assert found.get(action, 0.0) == pytest.approx(expected[item, action]), (item, action)
+        state = fold_item(ItemState(item), [e for e in counted(events) if item in items_of(e.event)])
+        counts = {**state.counts, "visit": state.visits, "impression": state.impressions}
+        for action in {*counts, *(action for item_id, action in expected if item_id == item)}:
+            assert counts.get(action, 0.0) == pytest.approx(expected[item, action]), (item, action)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 24 * 30), min_size=1, max_size=90), st.sampled_from(["play", "hide", "impression"]))
-def test_whatever_a_viewer_does_an_item_gains_little_more_than_a_vote(hours: list[int], kind: str) -> None:
+def test_one_viewer_adds_at_most_four_thirds_votes_to_an_item(hours: list[int], kind: str) -> None:
     events = [event(f"e{n}", kind, LANDMARK + hour * HOUR_S) for n, hour in enumerate(hours)]
-    worth: Counter[str] = Counter()
-    for one in counted(events):
-        for _, action, vote in one.votes:
-            worth[action] += vote  # type: ignore[assignment]
-    if kind != "impression":  # of impressions only the newest few times are remembered
-        assert max(worth.values()) < 4 / 3
-    assert max(worth.values()) >= (1.0 if kind == "impression" else 1 / TRUST_HISTORY_MAX)
+    totals: Counter[str] = Counter()
+    for weighted in counted(events):
+        for _, action, value in weighted.votes:
+            totals[action] += value  # type: ignore[assignment]
+    if kind != "impression":  # the state stores only the newest few impression times
+        assert max(totals.values()) < 4 / 3
+    assert max(totals.values()) >= (1.0 if kind == "impression" else 1 / FULL_TRUST_ITEMS)
 
 
-def plainly(events: list[ViewerEvent]) -> list[dict[str, float]]:
-    """What each event of one viewer is worth for its item by day and action, when nothing is ever forgotten."""
-    days: dict[tuple[str | None, str], set[float]] = defaultdict(set)
-    worths = []
-    for one in events:
-        today, worth = one.at // DAY_S, {}
-        for action in COUNTS.get(one.kind, ()):
-            before = days[one.item_id, action]
+def expected_votes(events: list[ViewerEvent]) -> list[dict[str, float]]:
+    """Return the votes of each event of one viewer by action, for an unlimited history."""
+    voted_on: dict[tuple[str | None, str], set[float]] = defaultdict(set)
+    expected = []
+    for e in events:
+        today, values = e.at // DAY_S, {}
+        for action in COUNTS.get(e.kind, ()):
+            before = voted_on[e.item_id, action]
             if today not in before:
-                worth[action] = REPEAT_WINDOW_S ** len(before)
+                values[action] = REPEAT_DISCOUNT ** len(before)
             before.add(today)
-        worths.append(worth)
-    return worths
+        expected.append(values)
+    return expected
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_a_viewer_does_in_between_changes_no_vote(seed: int) -> None:
-    """Thousands of actions of a busy viewer, against a count that forgets none: a vote never counts twice."""
+def test_other_actions_between_votes_do_not_change_votes(seed: int) -> None:
+    """Compare thousands of actions of a busy viewer with a count of unlimited history: a vote never counts twice."""
     chance = random.Random(seed)
-    step_s = DAY_S / (RECENT_MAX - 2)  # as much as a viewer may do before votes are worth less
-    kinds = [kind for kind in KINDS if kind in REMEMBERED and kind != "complete"]
-    said, at = [], LANDMARK
+    step_s = DAY_S / (RECENT_MAX - 2)  # the highest rate of actions without a discount
+    kinds = [kind for kind in KINDS if kind in RECENT_KINDS and kind != "complete"]
+    events, at = [], LANDMARK
     for n in range(2200):
         at += step_s * chance.uniform(1.0, 1.2)
-        late = chance.random() < 0.1
+        is_late = chance.random() < 0.1
         item = chance.choice("ab") if chance.random() < 0.05 else f"i{chance.randrange(1500)}"
-        said.append(event(f"e{n}", chance.choice(kinds), at - late * chance.uniform(0, DAY_S), item))
-    found = counted(said)
-    assert len(found) == len(said)
-    for one, expected in list(zip(found, plainly(said), strict=True))[TRUST_HISTORY_MAX:]:
-        votes = {action: worth for _, action, worth in one.votes}
-        assert votes.keys() == expected.keys(), one
-        for action, worth in votes.items():
-            assert 0.95 * expected[action] < worth <= expected[action]
+        events.append(event(f"e{n}", chance.choice(kinds), at - is_late * chance.uniform(0, DAY_S), item))
+    weighted = counted(events)
+    assert len(weighted) == len(events)
+    for e, expected in list(zip(weighted, expected_votes(events), strict=True))[FULL_TRUST_ITEMS:]:
+        votes = {action: value for _, action, value in e.votes}
+        assert votes.keys() == expected.keys(), e
+        for action, value in votes.items():
+            assert 0.95 * expected[action] < value <= expected[action]
 
 
-@pytest.mark.parametrize("most", [1, 5, 40])
+@pytest.mark.parametrize("max_records", [1, 5, 40])
 @pytest.mark.parametrize("seed", range(4))
-def test_beyond_what_is_remembered_there_is_no_vote_rather_than_a_second(
-    seed: int, most: int, monkeypatch: pytest.MonkeyPatch
+def test_a_vote_never_counts_twice_when_the_history_is_full(
+    seed: int, max_records: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No day counts twice for an item and action and, but for late events, none of WINDOW_D days whole again."""
-    monkeypatch.setattr(voted, "VOTED_MAX", most)
+    """No day counts twice for an item and action; unless late, repetitions within WINDOW_D are discounted."""
+    monkeypatch.setattr(vote_history, "RECORDS_MAX", max_records)
     chance = random.Random(seed)
-    said, at = [], LANDMARK
+    events, at = [], LANDMARK
     for n in range(2500):
-        at += chance.choice([0.0, 60.0, 600.0, 1800.0]) if n % 500 else voted.WINDOW_D * DAY_S
-        late = chance.choice([0.0, 0.0, 0.0, 1.0, 40.0]) * chance.random() * DAY_S
+        at += chance.choice([0.0, 60.0, 600.0, 1800.0]) if n % 500 else vote_history.WINDOW_D * DAY_S
+        lateness_s = chance.choice([0.0, 0.0, 0.0, 1.0, 40.0]) * chance.random() * DAY_S
         item = chance.choice("ab") if n % 130 == 0 else f"i{chance.randrange(300)}"
-        said.append(event(f"e{n}", chance.choice(["play", "like", "hide"]), at - late, item))
-    given: dict[tuple[str, str], list[float]] = defaultdict(list)
+        events.append(event(f"e{n}", chance.choice(["play", "like", "hide"]), at - lateness_s, item))
+    days_of: dict[tuple[str, str], list[float]] = defaultdict(list)
     newest = 0.0
-    for one in counted(said):
-        today = one.event.at // DAY_S
+    for weighted in counted(events):
+        today = weighted.event.at // DAY_S
         newest = max(newest, today)
-        for item_id, action, worth in one.votes:
-            for day in given[item_id, action]:
+        for item_id, action, value in weighted.votes:
+            for day in days_of[item_id, action]:
                 assert day != today, (item_id, action)
-                if today == newest and today - day < voted.WINDOW_D:
-                    assert worth <= REPEAT_WINDOW_S
-            given[item_id, action].append(today)
-    assert given
+                if today == newest and today - day < vote_history.WINDOW_D:
+                    assert value <= REPEAT_DISCOUNT
+            days_of[item_id, action].append(today)
+    assert days_of
 
 
-def test_what_is_remembered_of_votes_is_bounded_and_dated() -> None:
-    busy = [event(f"e{n}", "click", LANDMARK + n, f"i{n}") for n in range(voted.VOTED_MAX + RECENT_MAX + 50)]
-    full = deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(busy)])
-    assert len(full.state.vote_history) == voted.RECORD * voted.VOTED_MAX
-    assert full.new_events[voted.VOTED_MAX + RECENT_MAX - 1].votes
-    assert not full.new_events[-1].votes, "who is out of memory votes no more"
+def test_vote_history_is_bounded_and_expires() -> None:
+    events = [event(f"e{n}", "click", LANDMARK + n, f"i{n}") for n in range(vote_history.RECORDS_MAX + RECENT_MAX + 50)]
+    full = deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, e) for n, e in enumerate(events)])
+    assert len(full.state.vote_history) == vote_history.RECORD_BYTES * vote_history.RECORDS_MAX
+    assert full.new_events[vote_history.RECORDS_MAX + RECENT_MAX - 1].votes
+    assert not full.new_events[-1].votes, "a viewer with a full history has no votes"
+    expired = LANDMARK + vote_history.WINDOW_D * DAY_S
     later = [
-        LoggedEvent("t/0", 9999 + n, event(f"l{n}", "click", LANDMARK + voted.WINDOW_D * DAY_S + n * 900, f"l{n}"))
-        for n in range(RECENT_MAX + 1)
+        LoggedEvent("t/0", 9999 + n, event(f"l{n}", "click", expired + n * 900, f"l{n}")) for n in range(RECENT_MAX + 1)
     ]
     after = deduplicate_and_fold(full.state, later)
-    assert len(after.new_events[-1].votes) == 2, "until that is old"
-    assert len(after.state.vote_history) == voted.RECORD
-    few = deduplicate_and_fold(
-        ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(busy[:RECENT_MAX])]
+    assert len(after.new_events[-1].votes) == 2, "until the history expires"
+    assert len(after.state.vote_history) == vote_history.RECORD_BYTES
+    short = deduplicate_and_fold(
+        ViewerState("v"), [LoggedEvent("t/0", n, e) for n, e in enumerate(events[:RECENT_MAX])]
     )
-    assert few.state.vote_history == b"", "most viewers never did so much"
+    assert short.state.vote_history == b"", "the history is empty for most viewers"
 
 
-def test_what_comes_so_late_that_its_day_is_forgotten_has_no_vote() -> None:
+def test_events_older_than_the_vote_history_have_no_votes() -> None:
     first = event("first", "play", LANDMARK)
-    others = [event(f"o{n}", "click", LANDMARK + n * DAY_S / 2, f"o{n}") for n in range(2 * RECENT_MAX)]
-    again = event("again", "play", LANDMARK + 1)
-    found = counted([first, *others, again])
-    assert found[0].votes
-    assert found[-1].event == again
-    assert found[-1].votes == ()
+    between = [event(f"o{n}", "click", LANDMARK + n * DAY_S / 2, f"o{n}") for n in range(2 * RECENT_MAX)]
+    late = event("again", "play", LANDMARK + 1)
+    weighted = counted([first, *between, late])
+    assert weighted[0].votes
+    assert weighted[-1].event == late
+    assert weighted[-1].votes == ()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_remembered_of_votes_does_not_depend_on_the_order_in_which_events_come(seed: int) -> None:
+def test_vote_history_does_not_depend_on_event_order(seed: int) -> None:
     chance = random.Random(seed)
-    said = [
-        event(f"e{n}", chance.choice(sorted(REMEMBERED)), LANDMARK + chance.uniform(0, 60) * DAY_S, f"i{n % 90}")
+    events = [
+        event(f"e{n}", chance.choice(sorted(RECENT_KINDS)), LANDMARK + chance.uniform(0, 60) * DAY_S, f"i{n % 90}")
         for n in range(800)
     ]
     states = []
     for _ in range(3):
-        chance.shuffle(said)
+        chance.shuffle(events)
         states.append(
-            deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, one) for n, one in enumerate(said)]).state
+            deduplicate_and_fold(ViewerState("v"), [LoggedEvent("t/0", n, e) for n, e in enumerate(events)]).state
         )
-    assert len({state.voted for state in states}) == 1
-    kept = {
-        (one.at // DAY_S, one.item_id)
-        for one in said
-        if one.at // DAY_S > states[0].recent[-1].at // DAY_S - voted.WINDOW_D
+    assert len({state.vote_history for state in states}) == 1
+    in_window = {
+        (e.at // DAY_S, e.item_id)
+        for e in events
+        if e.at // DAY_S > states[0].recent[-1].at // DAY_S - vote_history.WINDOW_D
     }
-    recent = [one.id for one in sorted(said, key=lambda one: one.at)][-RECENT_MAX:]
-    gone = {(one.at // DAY_S, one.item_id) for one in said if one.id not in recent} & kept
-    assert len(states[0].voted) == voted.RECORD * len(gone)
+    recent = [e.id for e in sorted(events, key=lambda e: e.at)][-RECENT_MAX:]
+    expected = {(e.at // DAY_S, e.item_id) for e in events if e.id not in recent} & in_window
+    assert len(states[0].vote_history) == vote_history.RECORD_BYTES * len(expected)
 
 
-def test_every_kind_that_counts_has_its_place_in_a_record() -> None:
-    memory = bytearray()
+def test_every_counted_kind_has_a_bit_in_a_record() -> None:
+    history = bytearray()
     for kind in sorted(COUNTS):
-        voted.append(memory, Recent("a", kind, LANDMARK), LANDMARK)
-    assert len(memory) == voted.RECORD
-    assert list(voted.voted_days(memory, "a", LANDMARK)) == [(LANDMARK // DAY_S, voted.kind_mask(COUNTS))]
-    assert list(voted.voted_days(memory, "a", LANDMARK + voted.WINDOW_D * DAY_S)) == []
-    assert set(COUNTS) == REMEMBERED
+        vote_history.append(history, Recent("a", kind, LANDMARK), LANDMARK)
+    assert len(history) == vote_history.RECORD_BYTES
+    expected = [(LANDMARK // DAY_S, vote_history.kind_mask(COUNTS))]
+    assert list(vote_history.voted_days(history, "a", LANDMARK)) == expected
+    assert list(vote_history.voted_days(history, "a", LANDMARK + vote_history.WINDOW_D * DAY_S)) == []
+    assert set(COUNTS) == RECENT_KINDS
 
 
-def test_the_hyperactive_weigh_as_much_as_the_busiest_of_people() -> None:
-    """However many actions a day: after the first RECENT_MAX they weigh RECENT_MAX a day together, as long as the
-    viewer's votes can be remembered."""
-    for a_day in (10 * RECENT_MAX, voted.VOTED_MAX):
-        times = [LANDMARK + n * DAY_S / a_day for n in range(a_day)]
+def test_votes_of_hyperactive_viewers_are_capped_per_day() -> None:
+    """After the first RECENT_MAX actions, votes weigh RECENT_MAX a day together, until the history is full."""
+    for per_day in (10 * RECENT_MAX, vote_history.RECORDS_MAX):
+        times = [LANDMARK + n * DAY_S / per_day for n in range(per_day)]
         actions = [event(f"e{n}", "click", at, f"i{n}") for n, at in enumerate(times)]
-        worth = sum(vote for one in counted(actions) for _, action, vote in one.votes if action == "click")
-        assert 1.8 * RECENT_MAX < worth <= 2 * RECENT_MAX
+        total = sum(value for weighted in counted(actions) for _, action, value in weighted.votes if action == "click")
+        assert 1.8 * RECENT_MAX < total <= 2 * RECENT_MAX
     times = [LANDMARK + n * DAY_S / (100 * RECENT_MAX) for n in range(100 * RECENT_MAX)]
     votes = counted([event(f"e{n}", "click", at, f"i{n}") for n, at in enumerate(times)])
-    assert RECENT_MAX < sum(vote for one in votes for _, action, vote in one.votes if action == "click") < worth
+    capped = sum(value for weighted in votes for _, action, value in weighted.votes if action == "click")
+    assert RECENT_MAX < capped < total
 
 
-def test_a_film_is_not_over_five_seconds_after_it_began() -> None:
+def test_implausibly_fast_completions_do_not_count() -> None:
     def actions(*events: ViewerEvent) -> set[str]:
-        return {action for one in counted(list(events))[1:] for _, action, _ in one.votes}
+        return {action for weighted in counted(list(events))[1:] for _, action, _ in weighted.votes}
 
-    begun = event("1", "play", LANDMARK, duration_s=3600.0)
-    assert "complete" not in actions(begun, event("2", "complete", LANDMARK + 5, duration_s=3600.0))
+    started = event("1", "play", LANDMARK, duration_s=3600.0)
+    assert "complete" not in actions(started, event("2", "complete", LANDMARK + 5, duration_s=3600.0))
     assert "complete" in actions(
-        begun, event("2", "complete", LANDMARK + 3600.0 / MIN_COMPLETION_SHARE, duration_s=3600.0)
+        started, event("2", "complete", LANDMARK + 3600.0 / MAX_PLAYBACK_SPEED, duration_s=3600.0)
     )
-    assert "complete" in actions(begun, event("2", "complete", LANDMARK + 5)), "its length is not known"
-    assert "complete" in actions(begun, event("2", "complete", LANDMARK - 5, duration_s=3600.0)), "its start is not"
+    assert "complete" in actions(started, event("2", "complete", LANDMARK + 5)), "unknown duration"
+    assert "complete" in actions(started, event("2", "complete", LANDMARK - 5, duration_s=3600.0)), "unknown start"
     pinged = event("2", "ping", LANDMARK + 1, duration_s=3600.0)
-    assert "complete" not in actions(begun, pinged, event("3", "complete", LANDMARK + 5)), "a ping told the length"
+    assert "complete" not in actions(started, pinged, event("3", "complete", LANDMARK + 5)), "duration from a ping"
     resumed = event("2", "play", LANDMARK + 3000)
-    assert "complete" in actions(begun, resumed, event("3", "complete", LANDMARK + 3400, duration_s=3600.0))
-    liked = actions(begun, event("2", "like", LANDMARK + 5, duration_s=3600.0))
+    assert "complete" in actions(started, resumed, event("3", "complete", LANDMARK + 3400, duration_s=3600.0))
+    liked = actions(started, event("2", "like", LANDMARK + 5, duration_s=3600.0))
     assert "like" in liked
     assert "complete" not in liked
 
 
-def test_votes_depend_on_nothing_but_the_state_before() -> None:
+def test_votes_depend_only_on_the_previous_state() -> None:
     recent = (Recent("a", "play", LANDMARK),)
-    one = event("e", "complete", LANDMARK + HOUR_S)
-    assert contributions(one, recent, {}, {}) == (("a", "complete", 1 / TRUST_HISTORY_MAX),)
+    completion = event("e", "complete", LANDMARK + HOUR_S)
+    assert contributions(completion, recent, {}, {}) == (("a", "complete", 1 / FULL_TRUST_ITEMS),)
     assert contributions(event("e", "complete", LANDMARK + DAY_S), recent, {}, {}) == (
-        ("a", "visit", REPEAT_WINDOW_S / TRUST_HISTORY_MAX),
-        ("a", "play", REPEAT_WINDOW_S / TRUST_HISTORY_MAX),
-        ("a", "complete", 1 / TRUST_HISTORY_MAX),
+        ("a", "visit", REPEAT_DISCOUNT / FULL_TRUST_ITEMS),
+        ("a", "play", REPEAT_DISCOUNT / FULL_TRUST_ITEMS),
+        ("a", "complete", 1 / FULL_TRUST_ITEMS),
     )
-    known = tuple(Recent(item, "click", LANDMARK) for item in "bcd")
-    assert contributions(event("e", "hide", LANDMARK), known, {}, {}) == (("a", "hide", 1.0),)
+    history = tuple(Recent(item, "click", LANDMARK) for item in "bcd")
+    assert contributions(event("e", "hide", LANDMARK), history, {}, {}) == (("a", "hide", 1.0),)
 
 
 ITEMS = 200
@@ -299,20 +286,20 @@ CATALOG = Catalog.of(
 )
 
 
-def popularity(counted_: list[WeightedEvent], now: float) -> np.ndarray:
+def popularity(weighted_events: list[WeightedEvent], now: float) -> np.ndarray:
     columns = ItemColumns(CATALOG)
-    for one in counted_:
-        columns.add(one)
+    for weighted in weighted_events:
+        columns.add(weighted)
     return columns.at(now).popularity()
 
 
-def places(popularity: np.ndarray) -> np.ndarray:
-    """[N] place of each item in the popular list, 0 first."""
+def ranks(popularity: np.ndarray) -> np.ndarray:
+    """Return [N] the rank of each item by popularity, from 0."""
     return np.argsort(np.argsort(-popularity, kind="stable"), kind="stable")
 
 
-def test_s1_bots_that_make_half_of_an_items_events_lift_it_three_places_at_most() -> None:
-    """1 % bot accounts make as many events of one item as everybody else together. Goal S1."""
+def test_s1_bots_that_send_half_of_an_items_events_lift_it_at_most_three_ranks() -> None:
+    """Goal S1: 1 % of all accounts are bots, which send as many events on one item as all other accounts together."""
     chance = random.Random(1)
     viewers, days = 2000, 14
     now = LANDMARK + days * DAY_S
@@ -326,31 +313,32 @@ def test_s1_bots_that_make_half_of_an_items_events_lift_it_three_places_at_most(
         )
         for n in range(20_000)
     ]
-    honest.sort(key=lambda one: one.at)
-    votes = counted(honest)  # what bots do changes nothing of what others' votes are worth
-    before = places(popularity(votes, now))
-    plain = np.bincount([int(str(one.item_id)[1:]) for one in honest], minlength=ITEMS)
-    lifted = []
-    for target in (5, 10, 20):  # of the popular list
-        own = int(plain[target])
-        naive = places(plain)[target] - places(plain + own * np.eye(ITEMS, dtype=int)[target])[target]
-        lifted.append(int(naive))
-        for manner in ("in an hour", "day by day", "busily", "forgotten"):
-            span_s = HOUR_S if manner == "in an hour" else days * DAY_S
+    honest.sort(key=lambda e: e.at)
+    votes = counted(honest)  # bots do not change the votes of other viewers
+    before = ranks(popularity(votes, now))
+    event_counts = np.bincount([int(str(e.item_id)[1:]) for e in honest], minlength=ITEMS)
+    naive_lifts = []
+    for target in (5, 10, 20):  # ranks by popularity
+        n_events = int(event_counts[target])
+        boosted = event_counts + n_events * np.eye(ITEMS, dtype=int)[target]
+        naive_lift = ranks(event_counts)[target] - ranks(boosted)[target]
+        naive_lifts.append(int(naive_lift))
+        for strategy in ("one_hour", "spread_over_days", "hidden_among_clicks", "overflowing_history"):
+            span_s = HOUR_S if strategy == "one_hour" else days * DAY_S
             bots = [
-                event(f"b{n}", chance.choice(["play", "complete", "like"]), now - span_s * (own - n) / own,
+                event(f"b{n}", chance.choice(["play", "complete", "like"]), now - span_s * (n_events - n) / n_events,
                       f"i{target}", f"bot{n % (viewers // 100)}")
-                for n in range(own)
+                for n in range(n_events)
             ]  # fmt: skip
-            if manner == "busily":  # they hide what they do among other clicks
+            if strategy == "hidden_among_clicks":  # bots hide their events among other clicks
                 bots += [
                     event(
                         f"o{n}", "click", now - chance.uniform(0, DAY_S), f"i{chance.randrange(ITEMS)}", f"bot{n % 20}"
                     )
                     for n in range(8000)
                 ]
-                bots.sort(key=lambda one: one.at)
-            if manner == "forgotten":  # each plays the item daily, and enough else for `recent` to forget it
+                bots.sort(key=lambda e: e.at)
+            if strategy == "overflowing_history":  # each bot plays the item daily, and pushes it out of `recent`
                 bots = [
                     event(
                         f"f{bot} {day} {n}", "click" if n else "play", now - (days - day - n / 101) * DAY_S,
@@ -360,7 +348,7 @@ def test_s1_bots_that_make_half_of_an_items_events_lift_it_three_places_at_most(
                     for day in range(days)
                     for n in range(101)
                 ]  # fmt: skip
-                bots.sort(key=lambda one: one.at)
-            after = places(popularity(votes + counted(bots), now))
-            assert before[target] - after[target] <= 3, (target, manner, int(before[target]), int(after[target]))
-    assert max(lifted) > 6, "a count of clicks would have been fooled"
+                bots.sort(key=lambda e: e.at)
+            after = ranks(popularity(votes + counted(bots), now))
+            assert before[target] - after[target] <= 3, (target, strategy, int(before[target]), int(after[target]))
+    assert max(naive_lifts) > 6, "a naive event count would be fooled"

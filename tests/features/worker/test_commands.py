@@ -24,13 +24,14 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.events.stream.sqlite import SqliteStream
 from features.history.compaction import compact
-from features.history.erasures import NAME
+from features.history.erasures import FILE_NAME
 from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer, export_viewer
 from features.settings import Settings
 from features.state.codec import decode_item, encode_item, viewer_key
 from features.state.exposure_counts import TRAFFIC_TTL_S
-from features.state.keys import ITEMS, LOG_EPOCHS, REBUILT, TRAFFIC, VIEWERS
+from features.state.fold import LoggedEvent
+from features.state.keys import ERASURES, ITEMS, LOG_EPOCHS, REBUILD_STARTED, TRAFFIC, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.online.sqlite import SqliteStore
@@ -91,7 +92,7 @@ def folded(stream: MemoryStream, online: OnlineStore, log: EventLog, batch: int 
 
 
 def dump(store: OnlineStore) -> dict[str, bytes]:
-    return {key: raw for key, raw in store.scan("") if not key.startswith(("erased:", LOG_EPOCHS))}
+    return {key: raw for key, raw in store.scan("") if not key.startswith((ERASURES, LOG_EPOCHS))}
 
 
 @settings(
@@ -119,7 +120,7 @@ def test_a_rebuilt_store_has_the_bytes_of_the_one_it_replaces(
         sources = from_stream(stream, log, TOPIC, unreadable.append)
     online.put({viewer_key("stray"): b"?", "other:key": b"kept"})
     assert rebuild(worker(stream, online, log), online, sources, LANDMARK, TTL_S) == 150
-    assert dump(online) == expected | {"other:key": b"kept", REBUILT: repr(LANDMARK).encode()}
+    assert dump(online) == expected | {"other:key": b"kept", REBUILD_STARTED: repr(LANDMARK).encode()}
     assert len({(p.source, p.offset) for source in log.sources() for p in log.by_offset(source)}) == 150
     now = END + TTL_S / 2
     assert rebuild(worker(stream, online, log), online, from_log(log), now, TTL_S) == 150
@@ -178,7 +179,7 @@ def test_an_export_holds_what_was_set_aside_of_the_viewer_and_of_nobody_else(tmp
     stream.publish(TOPIC, [Record(one.viewer_id, encode(one)) for one in (early, other)] + [Record("viewer-1", b"?")])
     folded(stream, online, log)
     lines = [json.loads(line) for line in export_viewer(log, online, "viewer-1", stream=stream, topic=TOPIC)]
-    assert sorted(b64decode(line["dead"]["raw"]) for line in lines[1:]) == sorted([encode(early), b"?"])
+    assert sorted(b64decode(line["dead_letter"]["raw"]) for line in lines[1:]) == sorted([encode(early), b"?"])
     erase_viewer(log, online, "viewer-1", END, stream=stream, topic=TOPIC)
     assert len([*export_viewer(log, online, "viewer-1", stream=stream, topic=TOPIC)]) == 1
 
@@ -314,7 +315,7 @@ def test_the_commands_keep_and_forget(home: str, capsys: pytest.CaptureFixture[s
     code, told = said("verify")
     assert code == 1
     assert told.startswith("viewer:{viewer-2}\tstate of version 3f")
-    Path(home, "events", NAME).unlink()  # the log has lost its erasures, the store has not
+    Path(home, "events", FILE_NAME).unlink()  # the log has lost its erasures, the store has not
     assert said("rebuild", "--from", "stream")[0] == 0
     assert said("export", "viewer-1") == (0, '{"state":null}\n')
 

@@ -255,7 +255,7 @@ def test_a_newer_form_that_begins_as_ours_is_newer() -> None:
         number = VERSION + 1
         ours = msgspec.msgpack.decode(msgspec.msgpack.encode(state), strict=False)
         key = viewer_key("v") if at is viewer_at else item_key("i", "t/0")
-        with pytest.raises(StateError, match=f"under the number {number}") as told:
+        with pytest.raises(StateError, match=f"corrupt version byte {number}") as told:
             at(key, bytes([number]) + msgspec.msgpack.encode(state))
         assert not isinstance(told.value, NewerState)
         for newer in (msgspec.msgpack.encode([*ours, 1]), b"", b"?", msgspec.msgpack.encode(state) + b"?"):

@@ -21,7 +21,7 @@ TTL_S = 50_000.0
 @pytest.mark.parametrize("batch", [1, 3, 4, 100])
 def test_no_event_is_left_out_between_two_batches(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     log, online, replay = EventLog(tmp_path), MemoryStore(), MemoryStore()
-    log.lives.restore(online, "t")
+    log.epochs.restore(online, "t")
     for partition in range(2):
         source = f"t/{partition}"
         placed = [

@@ -22,8 +22,8 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.state.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
-from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
-from features.state.keys import LOG_EPOCHS, REBUILT
+from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fold_viewer, items_of
+from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.votes import LoggedEvent, items_of
@@ -93,7 +93,7 @@ class FragileLog(EventLog):
 
 def held(store: OnlineStore) -> dict[str, bytes]:
     """All that the store holds, but for the names of the logs that it knows and the moment of a rebuild."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILD_STARTED and not key.startswith(LOG_EPOCHS)}
 
 
 def replayed(stream: MemoryStream) -> dict[str, bytes]:

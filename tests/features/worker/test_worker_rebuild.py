@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
-from features.state.keys import UNFINISHED, VIEWERS
+from features.state.fold import LoggedEvent
+from features.state.keys import REBUILD_IN_PROGRESS, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.online.sqlite import SqliteStore
@@ -134,13 +135,13 @@ def test_a_worker_waits_as_long_as_the_store_is_made_anew(tmp_path: Any) -> None
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
     stream.publish(TOPIC, [played("e1")])
-    store.put({UNFINISHED: b"1"})
+    store.put({REBUILD_IN_PROGRESS: b"1"})
     with pytest.raises(Unavailable, match=r"being made anew.*recsys-worker rebuild"):
         worker.step(wait_s=0)
     worker.close()
     assert stream.committed(TOPIC, "g") == {}
     assert dict(store.scan("viewer:")) == {}
-    store.delete([UNFINISHED])
+    store.delete([REBUILD_IN_PROGRESS])
     folded(stream, store, log)
     assert held(store) == replayed(stream)
 
@@ -148,7 +149,7 @@ def test_a_worker_waits_as_long_as_the_store_is_made_anew(tmp_path: Any) -> None
 def test_a_worker_does_not_start_on_half_a_store(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     home = str(tmp_path)
     with closing(SqliteStore(f"{home}/online.db")) as online:
-        online.put({UNFINISHED: b"1"})
+        online.put({REBUILD_IN_PROGRESS: b"1"})
     assert main(["--home", home, "--until-idle", "0"]) == 1
     assert "recsys-worker rebuild" in capsys.readouterr().err
     assert main(["--home", home, "rebuild"]) == 0

@@ -26,7 +26,7 @@ def test_no_answer_breaks_on_damaged_states(serve) -> None:
             assert "online" in service.page(viewer)["degraded_parts"]
             lines = http.get(f"/v1/viewers/{viewer}/export").text.splitlines()
             assert json.loads(lines[0]) == {"state": None}
-            assert "damaged" in json.loads(lines[1])
+            assert "corrupt_state" in json.loads(lines[1])
         assert http.get("/console/choices").json()["viewers"] == []
         told = http.get("/metrics").text
         assert 'mainstay_unreadable_states_total{kind="item"}' in told

@@ -76,14 +76,14 @@ def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path
     log = EventLog(tmp_path)
     worker = Worker(stream, online, log, topic=settings.topic, group=settings.group)
     with pytest.raises(KeyboardInterrupt):
-        steps.replay(stream, online, settings, events, {"v": total}, log.erased, household, sent, note)
+        steps.replay(stream, online, settings, events, {"v": total}, log.erasures, household, sent, note)
     while worker.step(wait_s=0):
         pass
     folding = threading.Thread(target=worker.run, args=(stop,))
     folding.start()
     try:
-        assert steps.replay(stream, online, settings, events, {"v": total}, log.erased, household, sent, note)
-        assert not steps.replay(stream, online, settings, events, {"v": total}, log.erased, household, sent, note)
+        assert steps.replay(stream, online, settings, events, {"v": total}, log.erasures, household, sent, note)
+        assert not steps.replay(stream, online, settings, events, {"v": total}, log.erasures, household, sent, note)
     finally:
         stop.set()
         folding.join()
@@ -105,7 +105,7 @@ def test_a_replay_waits_for_nobody_who_was_erased(tmp_path: Path) -> None:
     worker = Worker(stream, online, log, topic=settings.topic, group=settings.group)
 
     def again(note: Callable[[int], None] = lambda sent: None, sent: int = 0) -> bool:
-        return steps.replay(stream, online, settings, events, ratings, log.erased, household, sent, note)
+        return steps.replay(stream, online, settings, events, ratings, log.erasures, household, sent, note)
 
     def erase(viewer: str) -> None:
         erase_viewer(log, online, viewer, LANDMARK + 1e9)  # as if every event had been received before

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create everything, and the one row that counts revisions."""
+    """Create all tables, and the row that counts revisions."""
     counter = op.create_table(
         "revision",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -63,6 +63,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop everything."""
+    """Drop all tables."""
     for table in ("audit", "publications", "policies", "outlets", "items", "revision"):
         op.drop_table(table)

@@ -1,4 +1,4 @@
-"""Orders to exposure targets: pause, resume, stop, another amount."""
+"""Overrides of exposure targets: pause, resume, stop, a different amount."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """One row for each target that was ever told something."""
+    """Create the table of overrides, one row per target."""
     op.create_table(
         "target_orders",
         sa.Column("target", sa.String(300), primary_key=True),
@@ -22,5 +22,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Forget the orders."""
+    """Drop the table."""
     op.drop_table("target_orders")
