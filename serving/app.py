@@ -29,7 +29,7 @@ from features.state.online.guarded import BreakerStore
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptStateCounter
-from recsys.domain.viewer import DAY_S
+from recsys.domain.decay import DAY_S
 from recsys.pipeline import Engine
 from serving.api.routes import (
     events,

@@ -21,10 +21,9 @@ from features.gc_pause import paused_gc
 from features.history.arrow_schema import logged_events
 from features.history.event_log import EventLog
 from features.item_counts import MEASURES
-from features.state.fold import LoggedEvent, ViewerFold
 from features.state.item_fold import event_screen
-from features.state.viewer_fold import RECENT_KINDS
-from features.state.votes import COUNTS, IMPRESSION, VISIT, contributions
+from features.state.viewer_fold import RECENT_KINDS, ViewerFold
+from features.state.votes import COUNTS, IMPRESSION, VISIT, LoggedEvent, contributions
 from recsys.domain.catalog import Catalog
 from recsys.domain.types import F64, I64
 from recsys.domain.viewer import RECENT_MAX, Recent, ViewerState

@@ -23,7 +23,7 @@ from features.state.keys import COUNTS, TRAFFIC
 from features.state.online.compare_and_set import Reader, decode_or_raise, update
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptStateCounter
-from recsys.domain.viewer import DAY_S
+from recsys.domain.decay import DAY_S
 
 if TYPE_CHECKING:
     from features.state.votes import WeightedEvent

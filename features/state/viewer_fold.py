@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import insort
 from operator import attrgetter
 
-from features.events.decode import ViewerEvent, is_engine_impression
 from features.events.digests import MARK, PASSED_MAX, SEEN_MAX, event_digest, ring_index
+from features.events.schema import ViewerEvent, is_engine_impression
 from features.state.exposure_counts import record_impression
 from features.state.item_fold import event_screen, split_placement
 from features.state.vote_history import append

@@ -15,7 +15,7 @@ from features.events.stream.port import Message, Stream
 from features.history.event_log import EventLog
 from features.state.codec import decode_item, decode_viewer
 from features.state.exposure_counts import is_stale
-from features.state.fold import FOREVER, LoggedEvent
+from features.state.fold import FOREVER
 from features.state.keys import COUNTS, ITEMS, REBUILD_IN_PROGRESS, REBUILD_STARTED, TRAFFIC, VIEWERS
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard

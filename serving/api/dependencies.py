@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from features.control import ControlPlane
+from features.control.plane import ControlPlane
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptStateCounter
 from recsys.guidance.policy.profiles import Profile

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from features.control import ControlPlane, Outlet
+from features.control.plane import ControlPlane
+from features.control.rows import Outlet
 from features.state.item_columns import read_stats
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptStateCounter

@@ -12,14 +12,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state import vote_history
-from features.state.fold import RECENT_KINDS, LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
+from features.state.fold import deduplicate_and_fold, fold_item
 from features.state.item_columns import ItemColumns
-from features.state.viewer_fold import SHOWN_TIMES
-from features.state.votes import COUNTS, FULL_TRUST_ITEMS, MAX_PLAYBACK_SPEED, REPEAT_DISCOUNT, contributions
-from recsys.domain.catalog import Catalog, Item
-from recsys.domain.viewer import DAY_S, LANDMARK, RECENT_MAX, ItemState, Recent, ViewerState, forward_weight
+from features.state.viewer_fold import RECENT_KINDS, SHOWN_TIMES
+from features.state.votes import (
+    COUNTS,
+    FULL_TRUST_ITEMS,
+    MAX_PLAYBACK_SPEED,
+    REPEAT_DISCOUNT,
+    LoggedEvent,
+    WeightedEvent,
+    contributions,
+    items_of,
+)
+from recsys.domain.catalog import Catalog
+from recsys.domain.decay import DAY_S, LANDMARK, forward_weight
+from recsys.domain.item import Item
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import RECENT_MAX, Recent, ViewerState
 
 HOUR_S = 3600.0
 KINDS = (

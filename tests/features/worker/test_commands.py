@@ -30,7 +30,6 @@ from features.history.privacy import erase_viewer, export_viewer
 from features.settings import Settings
 from features.state.codec import decode_item, encode_item, viewer_key
 from features.state.exposure_counts import TRAFFIC_TTL_S
-from features.state.fold import LoggedEvent
 from features.state.keys import ERASURES, ITEMS, LOG_EPOCHS, REBUILD_STARTED, TRAFFIC, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore

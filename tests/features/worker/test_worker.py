@@ -22,7 +22,7 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.state.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
-from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fold_viewer, items_of
+from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
 from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore

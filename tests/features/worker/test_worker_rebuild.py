@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
-from features.state.fold import LoggedEvent
 from features.state.keys import REBUILD_IN_PROGRESS, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore

@@ -21,8 +21,9 @@ from recsys.domain.types import ACTIONS, I32
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import parse_policy
 from recsys.guidance.solver.milp import any_page
+from recsys.guidance.solver.page_constraints import Solution
 from recsys.guidance.solver.presolve import presolve
-from recsys.guidance.solver.solve import DEADLINE_FACTOR, Solution, solve
+from recsys.guidance.solver.solve import DEADLINE_FACTOR, solve
 from recsys.page import Page
 from recsys.pipeline import EXPANDED_SUPPLY, Engine
 from recsys.snapshot import ServingSnapshot
