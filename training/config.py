@@ -69,7 +69,7 @@ class Network(_Section):
         0.15, gt=0, lt=0.5, description="share of the moments, the newest, held out for calibration"
     )
 
-    @field_validator("silent")
+    @field_validator("excluded_features")
     @classmethod
     def _check_excluded(cls, silent: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(silent).difference(FEATURES):

@@ -23,7 +23,7 @@ class DecisionPoint:
 
     index: int
     event: ViewerEvent  # the first of the moment: who, when, where, on what screen
-    done: Mapping[int, int]
+    actions: Mapping[int, int]
 
 
 def iter_decision_points(

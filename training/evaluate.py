@@ -39,8 +39,8 @@ class Case:
     event: ViewerEvent  # the first of the newer half: who, when, where, on what screen
     viewer: ViewerState | None
     stats: ItemStats
-    known_rows: I32
-    targets: frozenset[int]
+    acted_rows: I32
+    relevant: frozenset[int]
 
 
 Recommender = Callable[[Case, int], I32]
@@ -57,7 +57,7 @@ class Result:
     coverage: float
 
 
-def cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
+def build_cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
     """The viewers who acted after the split and want something new in their newer half.
 
     Raises InvalidInput when there are none.
@@ -85,7 +85,7 @@ def cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
 
 def by_popularity(case: Case, k: int) -> I32:
     """The baseline: what was most popular at the split."""
-    return top_k(case.stats.popularity(), case.known_rows, k)
+    return top_k(case.stats.popularity(), case.acted_rows, k)
 
 
 def by_retrieval(catalog: Catalog, retriever: Retriever) -> Recommender:
@@ -98,7 +98,7 @@ def by_retrieval(catalog: Catalog, retriever: Retriever) -> Recommender:
             return by_popularity(case, k)
         affinity = np.full(len(catalog), -np.inf, np.float32)
         affinity[rows] = retriever.vectors @ vector
-        return top_k(affinity, case.known_rows, k)
+        return top_k(affinity, case.acted_rows, k)
 
     return listed
 
@@ -111,7 +111,7 @@ def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor, weig
     proposer = CandidateGenerator(catalog, retriever)
 
     def listed(case: Case, k: int) -> I32:
-        proposals = proposer.generate(case.event, case.event.at, case.viewer, case.stats, case.known_rows)
+        proposals = proposer.generate(case.event, case.event.at, case.viewer, case.stats, case.acted_rows)
         value = utility(predictor.p(proposals.features), weight)
         order: I32 = proposals.row[np.argsort(-value, kind="stable")[:k]]
         return order
@@ -141,8 +141,8 @@ def evaluate(
     lists = [lister(case, k).tolist() for case in asked]
     return Result(
         name,
-        np.array([ndcg(rows, case.targets, config.ndcg_at) for rows, case in zip(lists, at, strict=True)]),
-        np.array([recall(rows, case.targets, config.recall_at) for rows, case in zip(lists, at, strict=True)]),
+        np.array([ndcg(rows, case.relevant, config.ndcg_at) for rows, case in zip(lists, at, strict=True)]),
+        np.array([recall(rows, case.relevant, config.recall_at) for rows, case in zip(lists, at, strict=True)]),
         coverage((rows[: config.ndcg_at] for rows in lists), items),
     )
 

@@ -32,11 +32,11 @@ class Rows:
     features: F32
     label: F32
     weight: F32
-    moment: I32
+    point: I32
 
     def take(self, keep: Bool) -> Rows:
         """The rows under a mask [R]."""
-        return Rows(self.features[keep], self.label[keep], self.weight[keep], self.moment[keep])
+        return Rows(self.features[keep], self.label[keep], self.weight[keep], self.point[keep])
 
 
 def build_rows(
@@ -62,9 +62,9 @@ def build_rows(
         viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
         proposals = proposer.generate(event, event.at, viewer, stats, replay.acted(event.viewer_id))
         bits = np.zeros(len(proposals.row), np.int32)
-        for row, taken in moment.done.items():
+        for row, taken in moment.actions.items():
             bits[proposals.row == row] = taken
-        kept, weight = _draw(bits > 0, negatives, np.random.default_rng([seed, moment.index]))
+        kept, weight = _sample(bits > 0, negatives, np.random.default_rng([seed, moment.index]))
         features.append(proposals.features[kept])
         labels.append((bits[kept, None] >> np.arange(len(ACTIONS))) & 1)
         weights.append(weight)
@@ -79,7 +79,7 @@ def build_rows(
     )
 
 
-def _draw(acted: Bool, negatives: int, chance: np.random.Generator) -> tuple[I32, F32]:
+def _sample(acted: Bool, negatives: int, chance: np.random.Generator) -> tuple[I32, F32]:
     """Indices of all rows acted on and of some others, and how many rows each stands for (Horvitz & Thompson 1952)."""
     others = np.flatnonzero(~acted)
     drawn = chance.choice(others, min(negatives, len(others)), replace=False)

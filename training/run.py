@@ -28,7 +28,7 @@ from recsys.models.retriever import Retriever
 from recsys.utility import weight_vector
 from training.config import Config
 from training.decision_points import iter_decision_points
-from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, cases, compare, evaluate
+from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, build_cases, compare, evaluate
 from training.examples import build_rows
 from training.models import als as retrieval
 from training.models.ranker import TrainedRanker, quality, train
@@ -75,7 +75,7 @@ def run(
     report(f"learning from {timeline.index(t2):,} events up to {_day(t2)}")
     models = fit(timeline, catalog, config, t1, t2, progress)
 
-    at = cases(timeline, catalog, t2)
+    at = build_cases(timeline, catalog, t2)
     report(f"evaluating on {len(at):,} viewers from {_day(t2)} on")
     predictor = Predictor(models.ranker.network)
     listers = {

@@ -57,15 +57,15 @@ def train(rows: Rows, config: Network, seed: int, progress: bool = False) -> Tra
 
 def _by_time(rows: Rows, config: Network) -> tuple[Rows, Rows, Rows]:
     """Whole moments, oldest to learn from, then to stop by, then to calibrate on."""
-    moments = int(rows.moment[-1]) + 1
+    moments = int(rows.point[-1]) + 1
     first_stop = int(moments * (1.0 - config.stop - config.calibrate))
     first_calibrate = int(moments * (1.0 - config.calibrate))
     if not 0 < first_stop < first_calibrate < moments:
         raise InvalidInput(f"{moments} moments are too few to learn from, to stop by and to calibrate on")
     return (
-        rows.take(rows.moment < first_stop),
-        rows.take((rows.moment >= first_stop) & (rows.moment < first_calibrate)),
-        rows.take(rows.moment >= first_calibrate),
+        rows.take(rows.point < first_stop),
+        rows.take((rows.point >= first_stop) & (rows.point < first_calibrate)),
+        rows.take(rows.point >= first_calibrate),
     )
 
 

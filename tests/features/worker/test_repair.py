@@ -198,7 +198,7 @@ class Stuck(MemoryStore):
 
     stuck = False
 
-    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         if self.stuck:
             raise Unavailable("the worker died")
         return super().compare_and_set(entries, ttl_s)

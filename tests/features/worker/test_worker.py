@@ -62,7 +62,7 @@ class FragileStore:
     def __init__(self, store: OnlineStore, fuse: Fuse) -> None:
         self._store, self._fuse = store, fuse
 
-    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
         if self._fuse.burn():
             half = dict(list(entries.items())[: len(entries) // 2])
             self._store.compare_and_set(half, ttl_s)
@@ -236,7 +236,7 @@ def test_a_partition_of_poison_at_its_beginning_its_end_and_five_hundred_in_a_ro
     raw = store.get([viewer_key("v")])[0]
     assert raw is not None
     assert decode_viewer(raw).counts == {"play": len(records) - len(bad)}
-    assert worker.dead == len(bad) == 503
+    assert worker.n_dead_letters == len(bad) == 503
     assert DeadLetterCounter(stream, TOPIC).refresh() == len(bad)
 
 
@@ -291,7 +291,7 @@ def test_poison_is_one_line_of_the_log_for_a_batch(tmp_path: Any, caplog: pytest
     worker = Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g", batch=4)
     worker.step(wait_s=0)
     worker.step(wait_s=0)
-    assert worker.dead == 5
+    assert worker.n_dead_letters == 5
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(" ")[0] for line in lines] == ["3", "2"]
     assert "the first, t/0@1: not JSON" in lines[0]
@@ -336,7 +336,7 @@ def test_a_store_that_does_not_answer_is_waited_for(tmp_path: Any, monkeypatch: 
     class Moody(MemoryStore):
         failures = 3
 
-        def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+        def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
             if self.failures:
                 self.failures -= 1
                 raise Unavailable("store is away")

@@ -35,7 +35,7 @@ class SleepyStore:
         self._store, self._fuse, self._meanwhile = store, fuse, meanwhile
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("get", "swap", "put") and self._fuse.burn():
+        if name in ("get", "compare_and_set", "put") and self._fuse.burn():
             self._meanwhile()
         return getattr(self._store, name)
 

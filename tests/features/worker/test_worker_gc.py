@@ -22,7 +22,7 @@ def test_circles_are_looked_for_again_after_a_step_also_after_one_that_failed(tm
     searching: list[bool] = []
 
     class Watching(MemoryStore):
-        def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+        def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
             if not any(key.startswith(LOG_EPOCHS) for key in entries):  # noted when a log is joined, before the step
                 searching.append(gc.isenabled())
             return super().compare_and_set(entries, ttl_s)

@@ -42,9 +42,9 @@ def _a_fast_disk() -> Iterator[None]:
 class PausedStore(SleepyStore):
     """Pauses before the n-th read or write, but for that of viewers (`features.worker.rebuild_fence` says why)."""
 
-    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
-        swap = self._store.swap if all(key.startswith(VIEWERS) for key in entries) else self.__getattr__("swap")
-        return swap(entries, ttl_s)  # type: ignore[no-any-return]
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+        write = self._store.compare_and_set if all(key.startswith(VIEWERS) for key in entries) else self.__getattr__("compare_and_set")
+        return write(entries, ttl_s)  # type: ignore[no-any-return]
 
 
 class PausedLog(EventLog):
