@@ -43,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines, solved, broken = compare_guided(GUIDED_SCENARIO, asked.seeds[0])
     print(f"{GUIDED_SCENARIO.name}: {solved:,} pages by the real page solver, {broken} of them break a hard control")
     _table([[line] for line in lines])
-    said["worlds"][GUIDED_SCENARIO.name] = {"pages": solved, "broken": broken, "ways": {x.way: asdict(x) for x in lines}}
+    said["worlds"][GUIDED_SCENARIO.name] = {
+        "pages": solved,
+        "broken": broken,
+        "ways": {x.way: asdict(x) for x in lines},
+    }
     said["goals"] = _goals(said["worlds"], broken)
     for goal, reached in said["goals"].items():
         print(f"{'reached' if reached else 'MISSED ':8} {goal}")

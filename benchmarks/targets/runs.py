@@ -9,13 +9,20 @@ import numpy as np
 from recsys.domain.types import F64
 from training.simulation.day import Disturbance, Strategy, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.measure import recovery_time, measure
+from training.simulation.measure import measure, recovery_time
 from training.simulation.offline_optimum import OfflineOptimum, optimum, smooth_optimum
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
 from training.simulation.scenario import make_scenario
-from training.simulation.strategies import ConstantPrices, PriceController, Greedy, learn_prices, planned_delivery, uninformed_prices
-from training.simulation.world import ScenarioConfig, Scenario
+from training.simulation.strategies import (
+    ConstantPrices,
+    Greedy,
+    PriceController,
+    learn_prices,
+    planned_delivery,
+    uninformed_prices,
+)
+from training.simulation.world import Scenario, ScenarioConfig
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5
@@ -87,7 +94,11 @@ def compare_guided(recipe: ScenarioConfig, seed: int) -> tuple[list[Line], int, 
         ("fixed boost of 0.05", ConstantPrices(day, none + 0.05), None),
         ("greedy: top slots when behind", Greedy(day), None),
         (OURS[1], PriceController(day, cold), None),
-        ("ours, outage 10 %, restart", PriceController(day, cold), Disturbance(delay_pages=10, outage=OUTAGE, restart_after=RESTART)),
+        (
+            "ours, outage 10 %, restart",
+            PriceController(day, cold),
+            Disturbance(delay_pages=10, outage=OUTAGE, restart_after=RESTART),
+        ),
     ]
     for way, steer, trouble in ways:
         pages = GuidedPages(day)

@@ -352,7 +352,10 @@ def next_batch_size(requested: int, maximum: int, count: int, took_s: float) -> 
 
 
 def decode_messages(messages: Iterable[Message], log: str) -> tuple[list[LoggedEvent], list[DeadLetter]]:
-    """Return the events with their source and offset in the log of this name, and dead letters for the other messages."""
+    """Decode messages of the log with this name.
+
+    Returns the events with their source and offset, and a dead letter for each message that could not be read.
+    """
     events, dead_letters = [], []
     for message in messages:
         try:

@@ -48,7 +48,9 @@ class Greedy:
         wanted = day.amount.copy()
         if not self._front:
             wanted *= [planned_fraction(day, c, float(seen.served[c]), seen.counted_until) for c in range(len(wanted))]
-        over = day.amount * [planned_fraction(day, c, float(seen.served[c]), seen.counted_until) for c in range(len(wanted))]
+        over = day.amount * [
+            planned_fraction(day, c, float(seen.served[c]), seen.counted_until) for c in range(len(wanted))
+        ]
         behind = np.where(day.sign > 0, seen.delivered < wanted, seen.delivered > over)
         begun = seen.now >= day.start
         self.push = np.where(behind & begun, 10.0, 0.0)

@@ -60,10 +60,22 @@ SCENARIOS: tuple[ScenarioConfig, ...] = (
     ScenarioConfig(),
     ScenarioConfig("breaking news", event_factor=3.0, event_quarters=8, event_mix=0.7, noise=0.2),
     ScenarioConfig("wrong forecast", traffic_ratio=0.7, morning_factor=0.6, event_factor=1.0, noise=0.25),
-    ScenarioConfig("shared items", shared_items=True, n_item_targets=6, n_outlet_targets=3, items=200, slots=12, pages=50_000),
+    ScenarioConfig(
+        "shared items", shared_items=True, n_item_targets=6, n_outlet_targets=3, items=200, slots=12, pages=50_000
+    ),
 )
 
-GUIDED_SCENARIO = ScenarioConfig("hard controls", pages=4_000, items=120, viewers=800, slots=12, n_item_targets=2, n_outlet_targets=2, min_share=0.04, hard_controls=True)
+GUIDED_SCENARIO = ScenarioConfig(
+    "hard controls",
+    pages=4_000,
+    items=120,
+    viewers=800,
+    slots=12,
+    n_item_targets=2,
+    n_outlet_targets=2,
+    min_share=0.04,
+    hard_controls=True,
+)
 """A smaller day whose every page keeps hard controls."""
 
 

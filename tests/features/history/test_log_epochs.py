@@ -27,7 +27,7 @@ from features.worker.worker import Worker
 from recsys.domain.errors import Conflict, Unavailable
 from recsys.domain.viewer import LANDMARK
 from tests.features.state.test_replay_oracle import happened
-from tests.features.worker.test_worker import TOPIC, held, played
+from tests.features.worker.test_worker import TOPIC, play_record, store_contents
 
 YEAR_S = 365 * 86_400.0
 
@@ -51,7 +51,7 @@ def test_events_of_a_log_that_begins_anew_are_folded(tmp_path: Path) -> None:
     store, log = MemoryStore(), EventLog(tmp_path)
     for life in ("before", "after"):  # the second log is another one, of the same name
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [played(f"{life}{n}") for n in range(5)])
+        stream.publish(TOPIC, [play_record(f"{life}{n}") for n in range(5)])
         folded(stream, store, log)
     assert plays(store) == 10
     assert log.events().num_rows == 10
@@ -62,14 +62,14 @@ def test_a_file_that_was_taken_away_beneath_a_running_worker_is_another_log(tmp_
     store, log, url = MemoryStore(), EventLog(tmp_path / "events"), f"sqlite:///{tmp_path}/log/stream.db"
     with closing(open_stream(url, partitions=1)) as stream:
         one = Worker(stream, store, log, topic=TOPIC, group="g")
-        stream.publish(TOPIC, [played(f"before{n}") for n in range(5)])
+        stream.publish(TOPIC, [play_record(f"before{n}") for n in range(5)])
         assert one.step(wait_s=0) == 5
-        stream.publish(TOPIC, [played("unread")])
+        stream.publish(TOPIC, [play_record("unread")])
         for file in (tmp_path / "log").iterdir():
             file.unlink()
         with closing(open_stream(url, partitions=1)) as another:
-            another.publish(TOPIC, [played(f"after{n}") for n in range(4)])
-        with pytest.raises(Unavailable, match="made anew"):  # and what it read of the old one is of no name by now
+            another.publish(TOPIC, [play_record(f"after{n}") for n in range(4)])
+        with pytest.raises(Unavailable, match="recreated"):  # and what it read of the old one is of no name by now
             one.step(wait_s=0)
         one.close()
     with closing(open_stream(url, partitions=1)) as stream:
@@ -103,7 +103,7 @@ def test_what_several_logs_said_is_told_once_and_rebuilt_in_their_order(tmp_path
         compact(log)
     again = MemoryStore()
     rebuild(worker(stream, again, log), again, from_log(log), LANDMARK, YEAR_S)
-    assert held(again) == held(store)
+    assert store_contents(again) == store_contents(store)
     assert not list(find_differences(store, again, LANDMARK, YEAR_S))
 
 
@@ -111,13 +111,13 @@ def test_a_rebuild_from_the_newest_log_calls_it_by_its_name(tmp_path: Path) -> N
     store, log = MemoryStore(), EventLog(tmp_path)
     for life in ("before", "after"):
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [played(f"{life}{n}") for n in range(5)])
+        stream.publish(TOPIC, [play_record(f"{life}{n}") for n in range(5)])
         folded(stream, store, log)
     one = worker(stream, store, log)
     rebuild(one, store, from_stream(stream, log, TOPIC, print, one.log_name()), LANDMARK, YEAR_S)
     assert plays(store) == 5
     assert log.events().num_rows == 10
-    stream.publish(TOPIC, [played("more")])
+    stream.publish(TOPIC, [play_record("more")])
     folded(stream, store, log)
     assert plays(store) == 6
 
@@ -125,15 +125,15 @@ def test_a_rebuild_from_the_newest_log_calls_it_by_its_name(tmp_path: Path) -> N
 def test_states_from_before_logs_were_told_apart_go_on(tmp_path: Path) -> None:
     """Nothing is counted again after an upgrade, though the worker died before it committed."""
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
-    stream.publish(TOPIC, [played(f"e{n}") for n in range(600)])  # more than a state remembers ids of
+    stream.publish(TOPIC, [play_record(f"e{n}") for n in range(600)])  # more than a state remembers ids of
     folded(stream, store, log)
     store.delete([LOG_EPOCHS + TOPIC])
     (tmp_path / NAME).unlink()
-    expected = held(store)
+    expected = store_contents(store)
     with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as again:
         while again.step(wait_s=0):
             pass
-    assert held(store) == expected
+    assert store_contents(store) == expected
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -45,7 +45,7 @@ from features.state.online.port import OnlineStore
 from features.worker.worker import Worker
 from recsys.domain.types import Screen
 from recsys.domain.viewer import DAY_S, LANDMARK, ItemState, ViewerState, unexpired
-from tests.features.worker.test_worker import held
+from tests.features.worker.test_worker import store_contents
 
 TOPIC = "t"
 KINDS = ("impression", "impression", "click", "open", "play", "play", "ping", "complete", "like", "dislike", "hide",
@@ -175,7 +175,7 @@ def test_the_stores_hold_what_a_plain_replay_gives(
     with tempfile.TemporaryDirectory() as directory:
         for fuse, batch in [*cut, (10**6, 1 + seed % 30)]:
             run(stream, store, directory, [fuse], batch, ttl_s)
-        assert held(store) == replayed(stream, ttl_s)
+        assert store_contents(store) == replayed(stream, ttl_s)
         logged = [(one.event.viewer_id, one.event.id) for one in EventLog(directory).replay()]
     assert sorted(logged) == sorted({(record.key, decode(record.value).id) for record in records})
 
@@ -192,7 +192,7 @@ def test_going_back_to_an_older_commit_changes_nothing(seed: int, back: Sequence
             records = records[size:]
             run(stream, store, directory, [10**6], 7, FOREVER, group=f"g{number % 3}")
         run(stream, store, directory, [10**6], 7, FOREVER, group="g0")
-    assert held(store) == replayed(stream)
+    assert store_contents(store) == replayed(stream)
 
 
 @settings(max_examples=40, deadline=None)
