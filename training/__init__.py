@@ -1,1 +1,1 @@
-"""Floor 3: learn. From the event log to a registered bundle; never imports serving."""
+"""Training: from the event log to a registered bundle. Layer 3 of the architecture; it never imports serving."""

@@ -1,4 +1,4 @@
-"""What the ranker is given to rank: proposals of serving's own sources, features from serving's own columns."""
+"""Generate candidate sets for the ranker with the same sources and feature columns that serving uses."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ from recsys.models.ranker import Predictor, Ranker, tensors
 from recsys.models.retriever import Retriever
 from recsys.models.served_model import ServedModel
 
-REFRESH = 50
-"""The orders of popular and new items are derived again after so many pages; serving does it every second or so."""
+REFRESH_PAGES = 50
+"""Number of pages after which the index of popular and new items is rebuilt; serving rebuilds it about every second."""
 
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Candidates of one page, N of them.
+    """The N candidates of a page.
 
-    row [N] catalogue rows, rising · affinity [N] match of viewer and item · features [N, F] as in FEATURES
+    row       [N]     catalog rows, ascending
+    affinity  [N]     match of viewer and item
+    features  [N, F]  as in `features.columns.FEATURES`
     """
 
     row: I32
@@ -42,27 +44,29 @@ class CandidateSet:
 
 
 class CandidateGenerator:
-    """Asks serving's sources, without any policy, and keeps what may be shown."""
+    """A generator that runs the candidate sources of serving, without a policy, and keeps the eligible items."""
 
     def __init__(self, catalog: Catalog, retriever: Retriever) -> None:
-        self._catalog, self._model = catalog, _unranked(retriever)
+        self._catalog, self._model = catalog, _retrieval_only_model(retriever)
         self._policy = compile_policy((), catalog)
         self._index: CandidateIndex | None = None
         self._pages = 0
 
     def generate(
-        self, event: ViewerEvent, at: float, viewer: ViewerState | None, stats: ItemStats, without: I32
+        self, event: ViewerEvent, at: float, viewer: ViewerState | None, stats: ItemStats, excluded: I32
     ) -> CandidateSet:
-        """Candidates for the viewer of `event`, where and on what the event happened, at unix second `at`.
+        """Return the candidates for a request by the viewer of `event`, from its placement and region, at time `at`.
 
-        `without` [M] rows are not proposed. `stats` must be as of `at` or before.
+        at        unix seconds
+        stats     item statistics as of `at` or earlier
+        excluded  [M] catalog rows that are not proposed
         """
-        if self._index is None or self._pages % REFRESH == 0:
+        if self._index is None or self._pages % REFRESH_PAGES == 0:
             self._index = CandidateIndex.of(self._catalog, stats, self._model)
         self._pages += 1
         query, retriever = _query(event, at), self._model.retriever
         vector = retriever.viewer_vector(viewer) if viewer is not None else None
-        ask = RequestContext(
+        context = RequestContext(
             query,
             viewer,
             self._catalog,
@@ -73,12 +77,12 @@ class CandidateGenerator:
             vector,
             content_profile=content_profile(viewer, self._catalog, at),
         )
-        named = np.zeros(len(self._catalog), np.bool_)
+        is_proposed = np.zeros(len(self._catalog), np.bool_)
         for source in SOURCES.values():
-            rows = source(ask)
-            named[rows[rows >= 0]] = True
-        named[without] = False
-        proposed = np.flatnonzero(named).astype(np.int32)
+            rows = source(context)
+            is_proposed[rows[rows >= 0]] = True
+        is_proposed[excluded] = False
+        proposed = np.flatnonzero(is_proposed).astype(np.int32)
         allowed, _ = first_match(ineligible(self._catalog, proposed, query, viewer))
         row: I32 = proposed[allowed]
         affinity = np.zeros(len(row), np.float32)
@@ -91,7 +95,7 @@ class CandidateGenerator:
 
 
 def _query(event: ViewerEvent, at: float) -> Query:
-    """The request that this event's viewer would have made; the web's home page where the event does not say."""
+    """Return the request that the event's viewer would have made; it defaults to the home page on the web."""
     if event.placement:
         placement = Placement.parse(event.placement)
     else:
@@ -99,8 +103,8 @@ def _query(event: ViewerEvent, at: float) -> Query:
     return Query(event.id, event.viewer_id, placement, event.region, at, slots=1, guided=False)
 
 
-def _unranked(retriever: Retriever) -> ServedModel:
-    """A model of which only retrieval has been learned, as the sources want one; its ranker is never asked."""
+def _retrieval_only_model(retriever: Retriever) -> ServedModel:
+    """Return a served model for the sources, with a fitted retriever and an untrained ranker that is never called."""
     items = len(retriever.item_ids)
     network = Ranker(len(FEATURES), len(ACTIONS), hidden=1)
     bundle = Bundle(

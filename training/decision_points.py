@@ -1,4 +1,4 @@
-"""Moments: times at which a viewer could have been given a page, and what the viewer did until the next one."""
+"""Decision points: times when a viewer could have requested a page, with the viewer's actions until the next."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ from training.timeline import Timeline, positive_row
 
 @dataclass(frozen=True)
 class DecisionPoint:
-    """One viewer at one time. Everything before `index` in the timeline is known then, nothing from `index` on.
+    """A viewer at a point in time. Examples may use the events before `index` in the timeline, and none from it on.
 
-    done  catalogue row -> which of `recsys.domain.types.ACTIONS` the viewer took on it, as bits, until the
-          moment was over
+    index    position of `event` in the timeline
+    event    the first event of the decision point; gives the viewer, time, placement and screen
+    actions  catalog row -> bit mask over `recsys.domain.types.ACTIONS`: the viewer's actions on the item until the
+             next decision point
     """
 
     index: int
-    event: ViewerEvent  # the first of the moment: who, when, where, on what screen
-    done: Mapping[int, int]
+    event: ViewerEvent
+    actions: Mapping[int, int]
 
 
 def iter_decision_points(
     timeline: Timeline, catalog: Catalog, since: float, until: float, config: Examples
 ) -> list[DecisionPoint]:
-    """The moments that begin and end in [since, until), in time order; sampled down evenly to `max_moments`.
+    """Return the decision points within [since, until), in time order, evenly sampled down to `max_moments`.
 
-    A moment is over after `session_actions` actions, or when the viewer pauses for `session_gap_s`.
+    A new decision point begins after `session_actions` actions of the viewer, or after a pause of `session_gap_s`.
     """
-    bit = {action: 1 << place for place, action in enumerate(ACTIONS)}
-    found: list[DecisionPoint] = []
-    open_: dict[str, tuple[dict[int, int], list[float]]] = {}  # viewer -> labels, [actions so far, time of the last]
+    bit = {action: 1 << i for i, action in enumerate(ACTIONS)}
+    points: list[DecisionPoint] = []
+    current: dict[str, tuple[dict[int, int], list[float]]] = {}  # viewer -> actions, [number of actions, last time]
     for index in range(timeline.index(since), timeline.index(until)):
         event = timeline.events[index]
         row = positive_row(event, catalog)
         if row is None:
             continue
-        done, progress = open_.get(event.viewer_id, ({}, [np.inf, -np.inf]))
+        actions, progress = current.get(event.viewer_id, ({}, [np.inf, -np.inf]))
         if progress[0] >= config.session_actions or event.at - progress[1] > config.session_gap_s:
-            done, progress = open_[event.viewer_id] = {}, [0.0, event.at]
-            found.append(DecisionPoint(index, event, done))
-        done[row] = done.get(row, 0) | sum(bit[action] for action in actions_of(event))
+            actions, progress = current[event.viewer_id] = {}, [0.0, event.at]
+            points.append(DecisionPoint(index, event, actions))
+        actions[row] = actions.get(row, 0) | sum(bit[action] for action in actions_of(event))
         progress[:] = progress[0] + 1, event.at
-    if len(found) <= config.max_moments:
-        return found
-    kept = np.linspace(0, len(found) - 1, config.max_moments).round().astype(int)
-    return [found[place] for place in kept]
+    if len(points) <= config.max_moments:
+        return points
+    sampled = np.linspace(0, len(points) - 1, config.max_moments).round().astype(int)
+    return [points[i] for i in sampled]

@@ -1,8 +1,8 @@
-"""Does it help? Every model against popularity, on a split by time.
+"""Offline evaluation of models against popularity, on held-out events after a temporal split.
 
-Models know what was before the split. Each viewer with events after it is one case: the older half of those events is
-history when the page is asked for, and the page should hold what the viewer wanted in the newer half. Any item of the
-catalogue that the viewer has not acted on may be listed; item counts stay as they were at the split.
+Models are fitted on the events before the split. Each viewer with events after it is one test case: the older half of
+those events extends the viewer's history, and the newer half holds the relevant items. Any item of the catalog that the
+viewer has not acted on may be recommended; item counts stay as they were at the split.
 """
 
 from __future__ import annotations
@@ -30,28 +30,35 @@ from training.config import Evaluation
 from training.state_replay import StateReplay, replay_events
 from training.timeline import Timeline, positive_row
 
-WANTED = frozenset({"play", "complete", "like"})
-"""Kinds of event that make an item a target: the viewer wanted it."""
+POSITIVE_KINDS = frozenset({"play", "complete", "like"})
+"""Kinds of event that make an item relevant."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One viewer asking for a page after the split: what is known then, and what should be on the page."""
+    """A request by a viewer after the split.
 
-    event: ViewerEvent  # the first of the newer half: who, when, where, on what screen
+    event       the first event of the newer half; gives the viewer, time, placement and screen
+    viewer      the viewer's state at the request; None for a viewer without history
+    stats       item statistics as of the split
+    acted_rows  [M] catalog rows that the viewer has acted on; they are not recommended
+    relevant    catalog rows of the held-out items that a recommender should find
+    """
+
+    event: ViewerEvent
     viewer: ViewerState | None
     stats: ItemStats
-    known_rows: I32
-    targets: frozenset[int]
+    acted_rows: I32
+    relevant: frozenset[int]
 
 
 Recommender = Callable[[Case, int], I32]
-"""A model under test: (case, k) -> at most k catalogue rows, best first, none of them in `case.acted`."""
+"""A model under test: (case, k) -> at most k catalog rows, best first, none of them in `case.acted_rows`."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one model; `ndcg` and `recall` per case [V]."""
+    """The metrics of a model; `ndcg` and `recall` are per test case [V], `coverage` is a share of the catalog."""
 
     name: str
     ndcg: F64
@@ -59,8 +66,8 @@ class Result:
     coverage: float
 
 
-def cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
-    """The viewers who acted after the split and want something new in their newer half.
+def build_cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
+    """Return a test case for each viewer with relevant new items in the newer half of the events after the split.
 
     Raises InvalidInput when there are none.
     """
@@ -71,84 +78,94 @@ def cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
     for event in timeline.events[first:]:
         if positive_row(event, catalog) is not None:
             after[event.viewer_id].append(event)
-    found = []
+    test_cases = []
     for viewer_id, events in after.items():
         older, newer = events[: len(events) // 2], events[len(events) // 2 :]
         replay_events(replay, older, first)
         acted = replay.acted(viewer_id)
-        wanted = {row for e in newer if e.kind in WANTED and (row := positive_row(e, catalog)) is not None}
-        if targets := wanted.difference(acted.tolist()):
+        positive = {row for e in newer if e.kind in POSITIVE_KINDS and (row := positive_row(e, catalog)) is not None}
+        if relevant := positive.difference(acted.tolist()):
             now = newer[0].at
-            found.append(Case(newer[0], replay.viewer(viewer_id, now), replay.stats(now), acted, frozenset(targets)))
-    if not found:
-        raise InvalidInput("nobody wanted anything new after the split: there is nothing to evaluate on")
-    return found
+            test_cases.append(
+                Case(newer[0], replay.viewer(viewer_id, now), replay.stats(now), acted, frozenset(relevant))
+            )
+    if not test_cases:
+        raise InvalidInput("no viewer has a relevant new item after the split: there is nothing to evaluate on")
+    return test_cases
 
 
 def by_popularity(case: Case, k: int) -> I32:
-    """The baseline: what was most popular at the split."""
-    return top_k(case.stats.popularity(), case.known_rows, k)
+    """Recommend the most popular items as of the split: the baseline."""
+    return top_k(case.stats.popularity(), case.acted_rows, k)
 
 
 def by_retrieval(catalog: Catalog, retriever: Retriever) -> Recommender:
-    """What is nearest to the viewer's history; who has none that the model knows gets what is popular."""
+    """Return a recommender of the items closest to the viewer's history.
+
+    It falls back to popularity for viewers without history on items of the model.
+    """
     rows = catalog.rows(retriever.item_ids)
 
-    def listed(case: Case, k: int) -> I32:
+    def recommend(case: Case, k: int) -> I32:
         vector = retriever.viewer_vector(case.viewer) if case.viewer is not None else None
         if vector is None:
             return by_popularity(case, k)
         affinity = np.full(len(catalog), -np.inf, np.float32)
         affinity[rows] = retriever.vectors @ vector
-        return top_k(affinity, case.known_rows, k)
+        return top_k(affinity, case.acted_rows, k)
 
-    return listed
+    return recommend
 
 
 def by_ranker(catalog: Catalog, retriever: Retriever, predictor: Predictor, weight: F64) -> Recommender:
-    """What serving would list without any policy: proposals of its sources, by utility.
+    """Return a recommender that works like serving without a policy: candidates of its sources, sorted by utility.
 
     weight  [A]  of each action, in play equivalents
     """
-    proposer = CandidateGenerator(catalog, retriever)
+    generator = CandidateGenerator(catalog, retriever)
 
-    def listed(case: Case, k: int) -> I32:
-        proposals = proposer.generate(case.event, case.event.at, case.viewer, case.stats, case.known_rows)
-        value = utility(predictor.p(proposals.features), weight)
-        order: I32 = proposals.row[np.argsort(-value, kind="stable")[:k]]
+    def recommend(case: Case, k: int) -> I32:
+        candidates = generator.generate(case.event, case.event.at, case.viewer, case.stats, case.acted_rows)
+        value = utility(predictor.p(candidates.features), weight)
+        order: I32 = candidates.row[np.argsort(-value, kind="stable")[:k]]
         return order
 
-    return listed
+    return recommend
 
 
-def top_k(worth: F64 | np.ndarray[tuple[int], np.dtype[np.float32]], without: I32, k: int) -> I32:
-    """The k rows of largest finite worth except `without`, best first, ties by row.
+def top_k(score: F64 | np.ndarray[tuple[int], np.dtype[np.float32]], excluded: I32, k: int) -> I32:
+    """Return the k rows with the highest finite score, except `excluded`, best first, ties by row.
 
     >>> top_k(np.array([3.0, 9.0, 5.0, 3.0]), np.array([1], np.int32), k=2)
     array([2, 0], dtype=int32)
     """
-    worth = worth.copy()
-    worth[without] = -np.inf
-    order = np.argsort(-worth, kind="stable")[:k]
-    rows: I32 = order[np.isfinite(worth[order])].astype(np.int32)
+    score = score.copy()
+    score[excluded] = -np.inf
+    order = np.argsort(-score, kind="stable")[:k]
+    rows: I32 = order[np.isfinite(score[order])].astype(np.int32)
     return rows
 
 
 def evaluate(
-    name: str, lister: Recommender, at: Sequence[Case], items: int, config: Evaluation, progress: bool = False
+    name: str,
+    recommender: Recommender,
+    test_cases: Sequence[Case],
+    n_items: int,
+    config: Evaluation,
+    progress: bool = False,
 ) -> Result:
-    """One model over all cases; `items` is the size of the catalogue, for coverage."""
+    """Evaluate a model on all test cases; `n_items` is the size of the catalog, for coverage."""
     k = max(config.ndcg_at, config.recall_at)
-    asked = tqdm(at, desc=name, unit="viewer", leave=False, disable=not progress)
-    lists = [lister(case, k).tolist() for case in asked]
+    cases = tqdm(test_cases, desc=name, unit="viewer", leave=False, disable=not progress)
+    lists = [recommender(case, k).tolist() for case in cases]
     return Result(
         name,
-        np.array([ndcg(rows, case.targets, config.ndcg_at) for rows, case in zip(lists, at, strict=True)]),
-        np.array([recall(rows, case.targets, config.recall_at) for rows, case in zip(lists, at, strict=True)]),
-        coverage((rows[: config.ndcg_at] for rows in lists), items),
+        np.array([ndcg(rows, case.relevant, config.ndcg_at) for rows, case in zip(lists, test_cases, strict=True)]),
+        np.array([recall(rows, case.relevant, config.recall_at) for rows, case in zip(lists, test_cases, strict=True)]),
+        coverage((rows[: config.ndcg_at] for rows in lists), n_items),
     )
 
 
-def compare(result: Result, over: Result, config: Evaluation, seed: int) -> Interval:
-    """How much better in nDCG, viewer by viewer, with the interval that other viewers might give."""
-    return bootstrap(result.ndcg - over.ndcg, config.rounds, seed)
+def compare(result: Result, baseline: Result, config: Evaluation, seed: int) -> Interval:
+    """Return the mean gain in nDCG over the baseline, paired by viewer, with its bootstrap interval."""
+    return bootstrap(result.ndcg - baseline.ndcg, config.rounds, seed)

@@ -1,4 +1,4 @@
-"""Rows for the ranker: at each moment, what retrieval proposed and what came of it, with serving's own features."""
+"""Training rows for the ranker: the candidates of each decision point with their features and the viewer's actions."""
 
 from __future__ import annotations
 
@@ -21,56 +21,56 @@ from training.timeline import Timeline
 
 @dataclass(frozen=True)
 class Rows:
-    """R rows in time order.
+    """R training rows in time order.
 
     features  [R, F]  as in `features.columns.FEATURES`
     label     [R, A]  1 where the viewer took the action of `recsys.domain.types.ACTIONS`, else 0
-    weight    [R]     how many candidates the row stands for: 1 if acted on, else 1 / sampling rate of its moment
-    moment    [R]     number of the moment it belongs to, rising
+    weight    [R]     number of candidates the row represents: 1 for a positive, 1 / sampling rate for a negative
+    point     [R]     number of the row's decision point, ascending
     """
 
     features: F32
     label: F32
     weight: F32
-    moment: I32
+    point: I32
 
     def take(self, keep: Bool) -> Rows:
-        """The rows under a mask [R]."""
-        return Rows(self.features[keep], self.label[keep], self.weight[keep], self.moment[keep])
+        """Return the rows selected by a mask [R]."""
+        return Rows(self.features[keep], self.label[keep], self.weight[keep], self.point[keep])
 
 
 def build_rows(
     timeline: Timeline,
     catalog: Catalog,
     retriever: Retriever,
-    at: Sequence[DecisionPoint],
+    points: Sequence[DecisionPoint],
     negatives: int,
     seed: int,
     progress: bool = False,
 ) -> Rows:
-    """Every candidate that was acted on, and `negatives` of the others, of every moment, replayed in time order.
+    """Return all positives and `negatives` sampled negatives of each decision point.
 
-    The retriever must have been fitted on what was before the first moment. Which candidates are drawn depends on the
-    seed and the moment alone, so later events change no row. Raises InvalidInput when retrieval proposed nothing that
-    anybody acted on.
+    The timeline is replayed in time order, so no row uses an event from its decision point on. The retriever must have
+    been fitted on the events before the first decision point. The sample depends only on the seed and the decision
+    point, so later events change no row. Raises InvalidInput when no candidate was acted on.
     """
-    replay, proposer = StateReplay(timeline, catalog), CandidateGenerator(catalog, retriever)
+    replay, generator = StateReplay(timeline, catalog), CandidateGenerator(catalog, retriever)
     features, labels, weights, numbers = [], [], [], []
-    for number, moment in enumerate(tqdm(at, desc="examples", unit="page", leave=False, disable=not progress)):
-        replay.advance(moment.index)
-        event = moment.event
+    for number, point in enumerate(tqdm(points, desc="examples", unit="page", leave=False, disable=not progress)):
+        replay.advance(point.index)
+        event = point.event
         viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
-        proposals = proposer.generate(event, event.at, viewer, stats, replay.acted(event.viewer_id))
-        bits = np.zeros(len(proposals.row), np.int32)
-        for row, taken in moment.done.items():
-            bits[proposals.row == row] = taken
-        kept, weight = _draw(bits > 0, negatives, np.random.default_rng([seed, moment.index]))
-        features.append(proposals.features[kept])
-        labels.append((bits[kept, None] >> np.arange(len(ACTIONS))) & 1)
+        candidates = generator.generate(event, event.at, viewer, stats, replay.acted(event.viewer_id))
+        bits = np.zeros(len(candidates.row), np.int32)
+        for row, actions in point.actions.items():
+            bits[candidates.row == row] = actions
+        sampled, weight = _sample(bits > 0, negatives, np.random.default_rng([seed, point.index]))
+        features.append(candidates.features[sampled])
+        labels.append((bits[sampled, None] >> np.arange(len(ACTIONS))) & 1)
         weights.append(weight)
-        numbers.append(np.full(len(kept), number))
+        numbers.append(np.full(len(sampled), number))
     if not any(label.any() for label in labels):
-        raise InvalidInput("nothing that retrieval proposed was acted on: there is nothing to train a ranker with")
+        raise InvalidInput("no candidate that retrieval proposed was acted on: there is nothing to train a ranker on")
     return Rows(
         np.concatenate(features).reshape(-1, len(FEATURES)),
         np.concatenate(labels).astype(np.float32),
@@ -79,11 +79,11 @@ def build_rows(
     )
 
 
-def _draw(acted: Bool, negatives: int, chance: np.random.Generator) -> tuple[I32, F32]:
-    """Indices of all rows acted on and of some others, and how many rows each stands for (Horvitz & Thompson 1952)."""
-    others = np.flatnonzero(~acted)
-    drawn = chance.choice(others, min(negatives, len(others)), replace=False)
-    kept = np.concatenate([np.flatnonzero(acted), drawn]).astype(np.int32)
-    stands_for = np.ones(len(kept), np.float32)
-    stands_for[int(acted.sum()) :] = len(others) / max(len(drawn), 1)
-    return kept, stands_for
+def _sample(is_positive: Bool, negatives: int, rng: np.random.Generator) -> tuple[I32, F32]:
+    """Return the indices of all positives and of sampled negatives, and their weights (Horvitz & Thompson 1952)."""
+    negative_rows = np.flatnonzero(~is_positive)
+    drawn = rng.choice(negative_rows, min(negatives, len(negative_rows)), replace=False)
+    sampled = np.concatenate([np.flatnonzero(is_positive), drawn]).astype(np.int32)
+    weight = np.ones(len(sampled), np.float32)
+    weight[int(is_positive.sum()) :] = len(negative_rows) / max(len(drawn), 1)
+    return sampled, weight

@@ -1,4 +1,4 @@
-"""Where bundles go: an MLflow run with parameters, figures and the bundle's files, a registered version, an alias."""
+"""Register bundles in MLflow: a run with parameters, metrics and the bundle's files, a model version and an alias."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from recsys.domain.errors import Unavailable
 from recsys.models.bundle import Bundle, pack
 
 BUNDLE = "bundle"
-"""Artifact directory of a run that holds the bundle's files."""
+"""Artifact directory of a run with the bundle's files."""
 
 EXPERIMENT = "mainstay"
-"""MLflow experiment that all runs belong to."""
+"""MLflow experiment of all runs."""
 
 
 class Registry:
-    """Writes to one MLflow server or local database; serving reads the alias there."""
+    """A client of an MLflow server or local database, from which serving loads the version with the alias."""
 
     def __init__(self, uri: str, artifacts: Path) -> None:
-        """`artifacts` is where files go when `uri` is a local database; a server decides for itself."""
+        """`artifacts` is the directory for files if `uri` is a local database; a server uses its own location."""
         self._uri, self._artifacts = uri, artifacts
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        with _quiet(uri):
+        with _mlflow_calls(uri):
             self._client = MlflowClient(uri, uri)
             self._experiment = self._open_experiment()
 
     def register(self, bundle: Bundle, params: Mapping[str, object], model: str, alias: str) -> str:
-        """Record the run, register its bundle as the model's next version and move the alias there.
+        """Record the run, register its bundle as the model's next version, and move the alias to it.
 
-        The alias moves last, so that who follows it never meets half a version. Returns the version's number; raises
-        BundleError for a bundle that must not be served, Unavailable when the registry does not answer.
+        The alias moves last, so that serving never loads an incomplete version. Returns the version number. Raises
+        BundleError for a bundle that must not be served, and Unavailable when the registry does not answer.
         """
         files = pack(bundle)
-        with _quiet(self._uri):
+        with _mlflow_calls(self._uri):
             run = self._client.create_run(self._experiment, run_name=bundle.version)
             run_id = run.info.run_id
             now_ms = int(time.time() * 1000)
             self._client.log_batch(
                 run_id,
-                metrics=[Metric(name, figure, now_ms, 0) for name, figure in bundle.metrics.items()],
-                params=[Param(name, str(setting)) for name, setting in params.items()],
+                metrics=[Metric(name, value, now_ms, 0) for name, value in bundle.metrics.items()],
+                params=[Param(name, str(value)) for name, value in params.items()],
             )
             with tempfile.TemporaryDirectory() as directory:
                 for name, body in files.items():
@@ -66,28 +66,28 @@ class Registry:
         return str(version.version)
 
     def _open_experiment(self) -> str:
-        known = self._client.get_experiment_by_name(EXPERIMENT)
-        if known is not None:
-            return str(known.experiment_id)
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         local = self._uri.startswith("sqlite:///")
         location = self._artifacts.resolve().as_uri() if local else None
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
 @contextmanager
-def _quiet(uri: str) -> Iterator[None]:
-    """Without MLflow's chatter, and with its errors in the words of this engine."""
-    chatty = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in chatty]
-    for logger in chatty:
+def _mlflow_calls(uri: str) -> Iterator[None]:
+    """Silence the logs of MLflow below the level of errors, and raise Unavailable for its exceptions."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # MLflow's own use of SQLAlchemy, nothing we could write otherwise.
+            # caused by MLflow's own use of SQLAlchemy
             warnings.filterwarnings("ignore", message=r"(?s).*noload.*", category=DeprecationWarning)
             yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise Unavailable(f"the model registry at {uri}: {error}") from error
+        raise Unavailable(f"model registry at {uri}: {error}") from error
     finally:
-        for logger, level in zip(chatty, levels, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -1,11 +1,11 @@
-"""One training run, from a timeline to a bundle, on one page.
+"""A training run, from a timeline to a bundle.
 
-    |------- retrieval fitted -------|--- the ranker's moments ---|--- test ---|      evaluation
-                                     T1                           T2           end
-    |------------ retrieval fitted ---------------|--- the ranker's moments ---|      refit, shipped
+    |------- retrieval fitted -------|--- ranker's decision points ---|--- test ---|      evaluation
+                                     T1                               T2           end
+    |-------------- retrieval fitted ---------------|--- ranker's decision points -|      refit, registered
 
-The ranker learns from pages that retrieval could have proposed at their time, knowing nothing later. What is evaluated
-after T2 is retrieval fitted up to T2 under that ranker; what is shipped was made the same way, all windows moved to the
+The ranker is fitted on candidates of a retriever fitted on earlier events only. The evaluation after T2 combines this
+ranker with a retriever fitted up to T2. The registered models are fitted in the same way, with all windows moved to the
 end of the log.
 """
 
@@ -28,7 +28,7 @@ from recsys.utility import weight_vector
 from training.confidence import Interval
 from training.config import Config
 from training.decision_points import iter_decision_points
-from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, cases, compare, evaluate
+from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, build_cases, compare, evaluate
 from training.examples import build_rows
 from training.models import als as retrieval
 from training.models.ranker import TrainedRanker, quality, train
@@ -36,12 +36,12 @@ from training.state_replay import StateReplay
 from training.timeline import Timeline
 
 PROBE = 64
-"""Rows of the bundle's probe at most."""
+"""Number of rows of the bundle's probe."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Retrieval as of `until`, and a ranker whose moments lie between `since` and `until`."""
+    """A retriever fitted on the events before `until`, and a ranker on decision points between `since` and `until`."""
 
     since: float
     until: float
@@ -51,7 +51,7 @@ class Models:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run leaves behind: the bundle, each model's result and its gain over popularity."""
+    """The result of a run: the bundle, and each model's evaluation and its gain over popularity."""
 
     bundle: Bundle
     results: tuple[Result, ...]
@@ -60,50 +60,52 @@ class TrainingResult:
 
 
 Report = Callable[[str], None]
-"""Told what the run is about to do, in one line."""
+"""A function that is called with a line of text before each stage of the run."""
 
 
 def run(
     timeline: Timeline, catalog: Catalog, config: Config, now: float, report: Report, progress: bool = False
 ) -> TrainingResult:
-    """Train, evaluate, refit and pack. Same log, catalogue, configuration: same figures. `now` dates the bundle.
+    """Train, evaluate, refit and pack a bundle that is dated `now` (unix seconds).
 
-    Raises InvalidInput when the log is too small for any of the steps.
+    The same log, catalog and configuration give the same metrics. Raises InvalidInput when the log is too small for any
+    of the stages.
     """
-    share = config.split
-    t1, t2 = timeline.cut(share.ranker + share.test), timeline.cut(share.test)
-    report(f"learning from {timeline.index(t2):,} events up to {_day(t2)}")
+    split = config.split
+    t1, t2 = timeline.cut(split.ranker + split.test), timeline.cut(split.test)
+    report(f"training on {timeline.index(t2):,} events up to {_day(t2)}")
     models = fit(timeline, catalog, config, t1, t2, progress)
 
-    at = cases(timeline, catalog, t2)
-    report(f"evaluating on {len(at):,} viewers from {_day(t2)} on")
+    test_cases = build_cases(timeline, catalog, t2)
+    report(f"evaluating on {len(test_cases):,} viewers from {_day(t2)} on")
     predictor = Predictor(models.ranker.network)
-    listers = {
+    recommenders = {
         "popularity": by_popularity,
         "als": by_retrieval(catalog, models.retriever),
         "ranker": by_ranker(catalog, models.retriever, predictor, weight_vector(config.action_weights)),
     }
     results = tuple(
-        evaluate(name, lister, at, len(catalog), config.evaluation, progress) for name, lister in listers.items()
+        evaluate(name, recommender, test_cases, len(catalog), config.evaluation, progress)
+        for name, recommender in recommenders.items()
     )
     gains = tuple(compare(result, results[0], config.evaluation, config.seed) for result in results)
-    metrics = summary_metrics(results, gains, len(at), config) | _calibration(
+    metrics = summary_metrics(results, gains, len(test_cases), config) | _calibration(
         timeline, catalog, config, models, progress
     )
 
     if config.refit:
-        report(f"learning again from all {len(timeline.events):,} events")
-        models = fit(timeline, catalog, config, timeline.cut(share.ranker), timeline.end, progress)
-    return TrainingResult(_bundle(timeline, catalog, config, models, metrics, now), results, gains, len(at))
+        report(f"refitting on all {len(timeline.events):,} events")
+        models = fit(timeline, catalog, config, timeline.cut(split.ranker), timeline.end, progress)
+    return TrainingResult(_bundle(timeline, catalog, config, models, metrics, now), results, gains, len(test_cases))
 
 
 def fit(
     timeline: Timeline, catalog: Catalog, config: Config, since: float, until: float, progress: bool = False
 ) -> Models:
-    """A ranker on moments in [since, until) over retrieval as of `since`, then retrieval as of `until` for it."""
-    before = retrieval.fit(retrieval.interactions(timeline.before(since), catalog), config.als, config.seed)
-    at = iter_decision_points(timeline, catalog, since, until, config.examples)
-    rows = build_rows(timeline, catalog, before, at, config.examples.negatives, config.seed, progress)
+    """Fit a ranker on decision points in [since, until) with a retriever as of `since`, then a retriever as of `until`."""
+    earlier = retrieval.fit(retrieval.interactions(timeline.before(since), catalog), config.als, config.seed)
+    points = iter_decision_points(timeline, catalog, since, until, config.examples)
+    rows = build_rows(timeline, catalog, earlier, points, config.examples.negatives, config.seed, progress)
     ranker = train(rows, config.network, config.seed, progress)
     retriever = retrieval.fit(retrieval.interactions(timeline.before(until), catalog), config.als, config.seed)
     return Models(since, until, retriever, ranker)
@@ -112,32 +114,32 @@ def fit(
 def summary_metrics(
     results: tuple[Result, ...], gains: tuple[Interval, ...], viewers: int, config: Config
 ) -> dict[str, float]:
-    """All figures of the evaluation by name, as bundle and registry keep them."""
-    named = {"test_viewers": float(viewers)}
+    """Return all metrics of the evaluation by name, as stored in the bundle and in the registry."""
+    metrics = {"test_viewers": float(viewers)}
     for result, over in zip(results, gains, strict=True):
-        named[f"{result.name}_ndcg_at_{config.evaluation.ndcg_at}"] = float(result.ndcg.mean())
-        named[f"{result.name}_recall_at_{config.evaluation.recall_at}"] = float(result.recall.mean())
-        named[f"{result.name}_coverage"] = result.coverage
+        metrics[f"{result.name}_ndcg_at_{config.evaluation.ndcg_at}"] = float(result.ndcg.mean())
+        metrics[f"{result.name}_recall_at_{config.evaluation.recall_at}"] = float(result.recall.mean())
+        metrics[f"{result.name}_coverage"] = result.coverage
         if result is not results[0]:
-            named[f"{result.name}_gain"], named[f"{result.name}_gain_low"] = over.mean, over.low
-            named[f"{result.name}_gain_high"] = over.high
-    return named
+            metrics[f"{result.name}_gain"], metrics[f"{result.name}_gain_low"] = over.mean, over.low
+            metrics[f"{result.name}_gain_high"] = over.high
+    return metrics
 
 
 def _calibration(
     timeline: Timeline, catalog: Catalog, config: Config, models: Models, progress: bool
 ) -> dict[str, float]:
-    """How well the evaluated ranker's probabilities hold on moments after the split."""
-    sizes = config.examples.model_copy(update={"max_moments": config.evaluation.calibration_moments})
-    at = iter_decision_points(timeline, catalog, models.until, timeline.end, sizes)
-    rows = build_rows(timeline, catalog, models.retriever, at, config.examples.negatives, config.seed, progress)
+    """Return the calibration metrics of the evaluated ranker on decision points after the split."""
+    limits = config.examples.model_copy(update={"max_moments": config.evaluation.calibration_moments})
+    points = iter_decision_points(timeline, catalog, models.until, timeline.end, limits)
+    rows = build_rows(timeline, catalog, models.retriever, points, config.examples.negatives, config.seed, progress)
     return quality(models.ranker.network, rows)
 
 
 def _bundle(
     timeline: Timeline, catalog: Catalog, config: Config, models: Models, metrics: dict[str, float], now: float
 ) -> Bundle:
-    """Everything serving needs, with a probe of rows that no weight was learned from."""
+    """Pack all that serving needs, with a probe of rows that the network was not fitted on."""
     replay = StateReplay(timeline, catalog)
     replay.advance(timeline.index(models.until))
     retriever, held_out = models.retriever, models.ranker.held_out
@@ -154,7 +156,7 @@ def _bundle(
         feature_names=FEATURES,
         probe_features=probe,
         probe_p=Predictor(models.ranker.network).p(probe),
-        metrics={name: figure for name, figure in metrics.items() if math.isfinite(figure)},
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
         encoder=catalog.content.encoder,
         action_weights=dict(config.action_weights),
         model_kind=ALS,

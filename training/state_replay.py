@@ -1,4 +1,4 @@
-"""The log played again: at any point of it, what serving would have remembered then, by the same folds."""
+"""Replay the event log: at any point of it, the state that serving would have had, computed by the same folds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from training.timeline import Timeline, positive_row
 
 
 class StateReplay:
-    """A cursor that only moves forward. What an event counts for its item is decided from its viewer's state
-    (`features.state.votes`), so every viewer is folded, as the worker does."""
+    """A cursor over the timeline that only moves forward.
+
+    The weight of an event for its item depends on the viewer's state (`features.state.votes`), so every viewer is
+    folded, as in the worker.
+    """
 
     def __init__(self, timeline: Timeline, catalog: Catalog) -> None:
         self._events, self._catalog, self._next, self._ttl_s = timeline.events, catalog, 0, timeline.ttl_s
@@ -29,22 +32,22 @@ class StateReplay:
         self._acted: dict[str, set[int]] = defaultdict(set)
 
     def advance(self, index: int) -> None:
-        """Remember every event before position `index` of the timeline, and nothing from it on."""
+        """Fold all events before position `index` of the timeline."""
         for offset in range(self._next, index):
-            if (fresh := self._take(self._events[offset], offset)) is not None:
-                self._stats.add(fresh)
+            if (weighted := self._fold_viewer(self._events[offset], offset)) is not None:
+                self._stats.add(weighted)
         self._next = max(self._next, index)
 
     def register(self, event: ViewerEvent, offset: int) -> None:
-        """Let the viewer's own state, but no item's, go on by one event."""
-        self._take(event, offset)
+        """Fold an event into the viewer's own state, without counting it for items."""
+        self._fold_viewer(event, offset)
 
     def viewer(self, viewer_id: str, now: float) -> ViewerState | None:
-        """The viewer's state at `now`; None for who has not come before, or not for so long as to be forgotten."""
+        """Return the viewer's state at unix second `now`; None for a new viewer or one whose state has expired."""
         fold = self._folds.get(viewer_id)
         return None if fold is None else unexpired(fold.state(), now, self._ttl_s)
 
-    def _take(self, event: ViewerEvent, offset: int) -> WeightedEvent | None:
+    def _fold_viewer(self, event: ViewerEvent, offset: int) -> WeightedEvent | None:
         if (row := positive_row(event, self._catalog)) is not None:
             self._acted[event.viewer_id].add(row)
         fold = self._folds.get(event.viewer_id)
@@ -53,15 +56,15 @@ class StateReplay:
         return fold.apply(LoggedEvent("replay", offset, event))
 
     def acted(self, viewer_id: str) -> I32:
-        """[M] catalogue rows the viewer has acted on, ever: a state remembers only the latest."""
+        """Return the catalog rows [M] that the viewer has ever acted on; a state holds only the latest."""
         return np.array(sorted(self._acted.get(viewer_id, ())), np.int32)
 
     def stats(self, now: float) -> ItemStats:
-        """Item counts as they weigh at `now`."""
+        """Return the item statistics, decayed to unix second `now`."""
         return self._stats.at(now)
 
 
 def replay_events(replay: StateReplay, events: Iterable[ViewerEvent], offset: int) -> None:
-    """Let the viewers' own states go on by these events, placed from `offset` on; item counts stay as they are."""
-    for place, event in enumerate(events, start=offset):
-        replay.register(event, place)
+    """Fold events into the viewers' own states, with offsets from `offset` on, without counting them for items."""
+    for event_offset, event in enumerate(events, start=offset):
+        replay.register(event, event_offset)

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.targets.runs import OURS, Line, Result, compare, compare_guided
-from training.simulation.world import GUIDED, RECIPES
+from training.simulation.world import GUIDED_SCENARIO, SCENARIOS
 
 HELD_OUT = (51, 52, 53)
 COLUMNS = ("lost", "short_mean", "short_worst", "pacing_few", "pacing", "over", "back")
@@ -37,13 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("pace: mean distance from the plan, targets on few items and all; over: beyond the amount; back: part of the")
     print("day's rest until an outage was made up for. Mean over seeds, worst and back: the worst of them.\n")
     said: dict[str, Any] = {"seeds": asked.seeds, "worlds": {}}
-    for recipe in RECIPES:
+    for recipe in SCENARIOS:
         results = [compare(recipe, seed) for seed in asked.seeds]
         said["worlds"][recipe.name] = _world(recipe.name, results)
-    lines, solved, broken = compare_guided(GUIDED, asked.seeds[0])
-    print(f"{GUIDED.name}: {solved:,} pages by the real page solver, {broken} of them break a hard control")
+    lines, solved, broken = compare_guided(GUIDED_SCENARIO, asked.seeds[0])
+    print(f"{GUIDED_SCENARIO.name}: {solved:,} pages by the real page solver, {broken} of them break a hard control")
     _table([[line] for line in lines])
-    said["worlds"][GUIDED.name] = {"pages": solved, "broken": broken, "ways": {x.way: asdict(x) for x in lines}}
+    said["worlds"][GUIDED_SCENARIO.name] = {
+        "pages": solved,
+        "broken": broken,
+        "ways": {x.way: asdict(x) for x in lines},
+    }
     said["goals"] = _goals(said["worlds"], broken)
     for goal, reached in said["goals"].items():
         print(f"{'reached' if reached else 'MISSED ':8} {goal}")

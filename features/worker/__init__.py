@@ -1,1 +1,1 @@
-"""The worker: from the stream into the stores, exactly once in effect."""
+"""The worker: reads events from the stream and folds them into the stores, exactly once in effect."""

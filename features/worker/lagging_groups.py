@@ -1,7 +1,7 @@
-"""Groups that keep messages in the embedded stream: told by name, and let go of when they are gone for good.
+"""Report and delete consumer groups that hold back retention in the embedded stream.
 
-What a group that ever committed has not passed stays, however old, and an erased viewer's messages with it: only people
-know whether such a group comes back.
+A message stays in the stream until every group that ever committed has passed it, however old the message is; messages
+of an erased viewer stay with it. Whether a group will return is for an operator to decide.
 """
 
 from __future__ import annotations
@@ -24,62 +24,70 @@ logger = logging.getLogger(__name__)
 
 
 class LagReporter:
-    """Says now and then which groups keep messages that are too old."""
+    """A periodic check that logs the groups that hold back messages beyond the retention period."""
 
     def __init__(
         self, retention: Retention | None, settings: Settings, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """retention  of the stream; None for a broker, which retains messages for no group"""
+        """Report on this stream.
+
+        retention  of the stream; None for a broker, which retains messages for no group
+        """
         self._retention, self._settings, self._clock = retention, settings, clock
-        self._said_at = float("-inf")
+        self._logged_at = float("-inf")
 
     def report(self, now: float) -> None:
-        """A warning for each topic where there are any, once an hour at most; `now`: unix seconds. Raises
-        Unavailable."""
-        if self._retention is None or self._clock() - self._said_at < LOG_EVERY_S:
+        """Log a warning for each topic with lagging groups, at most once an hour; `now` in unix seconds.
+
+        Raises Unavailable.
+        """
+        if self._retention is None or self._clock() - self._logged_at < LOG_EVERY_S:
             return
         days = self._settings.stream_days
         for topic, groups in _topics(self._settings).items():
-            if found := self._retention.backlog(topic, now - days * DAY_S, groups):
-                self._said_at = self._clock()
+            if backlogs := self._retention.backlog(topic, now - days * DAY_S, groups):
+                self._logged_at = self._clock()
                 logger.warning(
-                    "%s keeps messages of more than %d days for groups that have not passed them: %s. One that is gone "
-                    "for good: %s",
+                    "retention of %s is held back: messages older than %d days wait for consumer groups %s. To delete "
+                    "a group that will not return: %s",
                     topic,
                     days,
-                    describe(found, now),
+                    describe(backlogs, now),
                     DELETE_HINT,
                 )
 
 
-def describe(found: Mapping[str, Backlog], now: float) -> str:
-    """Groups in words.
+def describe(backlogs: Mapping[str, Backlog], now: float) -> str:
+    """Return the groups and their backlogs as text; `now` in unix seconds.
 
     >>> describe({"old": Backlog(1200, 0.0)}, 40 * DAY_S)
     'old (1,200 messages, the oldest 40 days old)'
     """
     return ", ".join(
-        f"{group} ({one.messages:,} messages, the oldest {(now - one.since) / DAY_S:.0f} days old)"
-        for group, one in found.items()
+        f"{group} ({backlog.messages:,} messages, the oldest {(now - backlog.since) / DAY_S:.0f} days old)"
+        for group, backlog in backlogs.items()
     )
 
 
 def list_groups(retention: Retention, settings: Settings, now: float) -> None:
-    """A line for each group that has not passed all of a topic. Raises Unavailable."""
+    """Print a line for each group that has not read all messages of a topic. Raises Unavailable."""
     for topic, groups in _topics(settings).items():
-        for group, one in retention.backlog(topic, float("inf"), groups).items():
-            print(f"{topic}\t{group}\t{one.messages:,} not passed\tthe oldest {(now - one.since) / DAY_S:.1f} days old")
+        for group, backlog in retention.backlog(topic, float("inf"), groups).items():
+            age_days = (now - backlog.since) / DAY_S
+            print(f"{topic}\t{group}\t{backlog.messages:,} unread\tthe oldest {age_days:.1f} days old")
 
 
 def delete_group(retention: Retention, settings: Settings, group: str) -> bool:
-    """Let go of a group in all topics; whether there was one. Raises Conflict for the workers' own and for one that
-    reads at this moment, Unavailable."""
+    """Delete a consumer group from all topics and return whether it existed.
+
+    Raises Conflict for the workers' own group and for a group with an active member, and Unavailable.
+    """
     if group == settings.group:
-        raise Conflict(f"{group} is the group of the workers: without its place they would read all again")
-    dropped = [retention.delete_group(topic, group) for topic in _topics(settings)]
-    return any(dropped)
+        raise Conflict(f"{group} is the group of the workers: without its offsets they would read every message again")
+    deleted = [retention.delete_group(topic, group) for topic in _topics(settings)]
+    return any(deleted)
 
 
 def _topics(settings: Settings) -> dict[str, list[str]]:
-    """Those of ours, with the groups that read them whether or not they have begun."""
+    """Return the topics of this engine, each with the groups that count even before their first commit."""
     return {settings.topic: [settings.group], changes_topic(settings.topic): [], dead_topic(settings.topic): []}

@@ -100,7 +100,7 @@ def _run(stream: Stream, settings: Settings, until_idle_s: float | None) -> int:
 
         with closing(worker), _asked_to_stop() as stop, background_compaction(log, retain):
             taken = worker.run(stop, until_idle_s, ready=lambda: print("worker ready", flush=True))
-    aside = f", {worker.dead:,} of them unreadable (recsys-worker dlq list)" if worker.dead else ""
+    aside = f", {worker.n_dead_letters:,} of them unreadable (recsys-worker dlq list)" if worker.n_dead_letters else ""
     print(f"worker stopped after {taken:,} messages{aside}", flush=True)
     return 0
 

@@ -1,8 +1,8 @@
-"""The online store made anew from what is remembered: from the event log, or from the stream itself.
+"""Rebuild the online store from the event log or from the stream itself.
 
-The worker's own fold does it, in the order of the log and guarded by the same offsets, so the store is what it was,
-byte for byte. A mark stands in the store until it is done: workers that run wait (`features.worker.rebuild_fence`), and
-none starts on a store that was rebuilt by half.
+The worker's own fold does the work, in log order and guarded by the same offsets, so the result equals the original
+store byte for byte. A marker stays in the store until the rebuild has finished: running workers wait for it
+(`features.worker.rebuild_fence`), and no worker starts on a partially rebuilt store.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from features.state.fold import FOREVER
 from features.state.keys import COUNTS, ITEMS, REBUILD_IN_PROGRESS, REBUILD_STARTED, TRAFFIC, VIEWERS
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
-from features.state.votes import LoggedEvent
-from features.worker.worker import Worker, read
-from recsys.domain.decay import is_expired
+from features.worker.worker import Worker, decode_messages
+from recsys.domain.viewer import is_expired
 
 STATE_PREFIXES = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
-"""Prefixes of the keys that are made from events."""
+"""Prefixes of the keys whose values are derived from events."""
 
 BATCH = 20_000
-_AT_ONCE = 2_000
+_DELETE_BATCH = 2_000
 
 
 def rebuild(
@@ -39,11 +38,11 @@ def rebuild(
     report: Callable[[int], None] = lambda events: None,
     item_ttl_s: float = FOREVER,
 ) -> int:
-    """Wipe the store and fold these sources into it, each in offset order; returns how many events there were.
+    """Wipe the store, fold the sources into it, each in offset order, and return the number of events.
 
-    Damaged states that were set aside are mended by that, and forgotten with it. Viewers who are idle for longer than
-    `ttl_s` at unix second `now` are not remembered, as online, nor items for longer than `item_ttl_s`. `report` is told
-    how many events are done. Raises Unavailable; then it must be done again.
+    This repairs quarantined states and clears the quarantine. As online, viewers who have been idle for longer than
+    `ttl_s` at unix second `now` are removed, and items that have been idle for longer than `item_ttl_s`. `report` is
+    called with the number of events folded so far. Raises Unavailable; the rebuild must then be run again.
     """
     online.put({REBUILD_IN_PROGRESS: b"1"})
     clear_store(online)
@@ -58,7 +57,7 @@ def rebuild(
 def refold(
     worker: Worker, sources: Iterable[Iterator[LoggedEvent]], report: Callable[[int], None] = lambda events: None
 ) -> int:
-    """Fold all of these sources, each in offset order; returns how many events there were."""
+    """Fold all sources, each in offset order, and return the number of events."""
     events = 0
     for source in sources:
         while batch := list(islice(source, BATCH)):
@@ -68,57 +67,70 @@ def refold(
 
 
 def from_log(log: EventLog) -> Iterator[Iterator[LoggedEvent]]:
-    """The sources of an event log, listed when the first is asked for: after the mark, or one that a worker began
-    meanwhile would be missing. Raises Unavailable."""
+    """Yield the sources of an event log.
+
+    Sources are listed when the first is requested: that is after the rebuild marker was set, so a source that a
+    running worker has just begun is included. Raises Unavailable.
+    """
     for source in log.sources():
         yield log.by_offset(source)
 
 
 def from_stream(
-    stream: Stream, log: EventLog, topic: str, dead: Callable[[DeadLetter], None], name: str | None = None
+    stream: Stream,
+    log: EventLog,
+    topic: str,
+    on_dead_letter: Callable[[DeadLetter], None],
+    name: str | None = None,
 ) -> Iterator[Iterator[LoggedEvent]]:
-    """The partitions of a stream, from their first message to the last there is now; what cannot be read goes to
-    `dead`, and what the log has lost is appended to it. `name` as `Worker.log_name` says it, else the
-    topic's."""
+    """Yield the partitions of a stream, each from its first message to its current end.
+
+    Unreadable messages go to `on_dead_letter`, and events that the event log lacks are appended to it. `name` is the
+    result of `Worker.log_name`; the default is the topic.
+    """
     partitions = range(stream.partitions(topic))
-    return (_partition(stream, log, topic, number, dead, name or topic) for number in partitions)
+    return (_read_partition(stream, log, topic, number, on_dead_letter, name or topic) for number in partitions)
 
 
-def _partition(
-    stream: Stream, log: EventLog, topic: str, number: int, dead: Callable[[DeadLetter], None], name: str
+def _read_partition(
+    stream: Stream, log: EventLog, topic: str, number: int, on_dead_letter: Callable[[DeadLetter], None], name: str
 ) -> Iterator[LoggedEvent]:
     offset = 0
     while messages := stream.read(topic, number, offset, BATCH):
         offset = messages[-1].offset + 1
-        yield from _read(messages, log, dead, name)
-        if len(messages) < BATCH:  # its end: a broker would be waited for once more, to say that nothing came
+        yield from _decode_and_append(messages, log, on_dead_letter, name)
+        if len(messages) < BATCH:  # the end of the partition: another read would wait for the broker to return nothing
             break
 
 
-def _read(messages: list[Message], log: EventLog, dead: Callable[[DeadLetter], None], name: str) -> list[LoggedEvent]:
-    placed, letters = read(messages, name)
-    for one in letters:
-        dead(one)
-    if placed:
-        log.append(placed[0].source, messages[0].offset, messages[-1].offset, placed)
-    return log.erasures.without_erased(placed)
+def _decode_and_append(
+    messages: list[Message], log: EventLog, on_dead_letter: Callable[[DeadLetter], None], name: str
+) -> list[LoggedEvent]:
+    events, dead_letters = decode_messages(messages, name)
+    for dead_letter in dead_letters:
+        on_dead_letter(dead_letter)
+    if events:
+        log.append(events[0].source, messages[0].offset, messages[-1].offset, events)
+    return log.erased.without_erased(events)
 
 
 def clear_store(online: OnlineStore) -> None:
-    """Forget all that is made from events. Raises Unavailable."""
+    """Delete all state derived from events. Raises Unavailable."""
     for prefix in STATE_PREFIXES:
         _delete(online, (key for key, _ in online.scan(prefix)))
 
 
 def expire_idle(online: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER) -> None:
-    """Let go of viewers whom a page at unix second `now` would not remember, of items likewise, and of traffic that is
-    too old for a forecast. Raises Unavailable, StateError."""
+    """Delete viewers and items that have expired at unix second `now`, and traffic too old to forecast from.
+
+    Raises Unavailable, StateError.
+    """
     for prefix in (VIEWERS, ITEMS, TRAFFIC):
         _delete(online, (key for key, raw in online.scan(prefix) if is_idle(prefix, raw, now, ttl_s, item_ttl_s)))
 
 
 def is_idle(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float) -> bool:
-    """Whether the online store may have let go of a state of this kind by unix second `now`. Raises StateError."""
+    """Return whether the online store may have dropped this state by unix second `now`. Raises StateError."""
     if prefix == VIEWERS:
         return is_expired(decode_viewer(raw).at, now, ttl_s)
     if prefix == ITEMS:
@@ -127,5 +139,5 @@ def is_idle(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: float
 
 
 def _delete(online: OnlineStore, keys: Iterator[str]) -> None:
-    for some in iter(lambda: list(islice(keys, _AT_ONCE)), []):
-        online.delete(some)
+    while batch := list(islice(keys, _DELETE_BATCH)):
+        online.delete(batch)

@@ -1,14 +1,16 @@
-"""Marks in the online store that a rebuild leaves, so that workers that run meanwhile wait and lose nothing.
+"""Markers in the online store that make running workers wait for a rebuild, so that no event is lost.
 
-`Undisturbed` tells a worker that no rebuild began since its step did. It must look *after* each reading of states: what
-was read before the mark was set is from before the store was wiped, so a swap of it is refused by the wiped store, and
-the state is read again, and the mark seen. It must look between items and viewers, or viewers would know events that
-their items have lost. And it must look after it wrote to the event log, before the commit: a rebuild may have read the
-log before. The batch is then delivered again, and what the store has of it counts once.
+`RebuildFence` checks that no rebuild has begun since a worker's step did. A worker must check at three points:
 
-What is left: a rebuild that begins between a look and the writing that follows it. A key that was missing then passes
-its swap after the wipe: its state may lack its history, a batch its items. Two rebuilds at once are not told apart.
-`recsys-worker verify` compares with the log, and another rebuild, alone, mends it.
+* After each read of states. States read before the marker was set predate the wipe. The wiped store refuses their
+  compare-and-set, the worker reads again, and this time it finds the marker.
+* Between items and viewers. Otherwise viewers could record events that their items have lost.
+* After it wrote to the event log, before it commits: the rebuild may have read the log earlier. The batch is then
+  delivered again, and events that the store already holds count once.
+
+A gap remains when a rebuild begins between a check and the write that follows it. A key that was missing before the
+wipe then passes its compare-and-set: the state may lack its history, or a batch its items. Two concurrent rebuilds are
+not distinguished either. `recsys-worker verify` compares the store with the log; a rebuild that runs alone repairs it.
 """
 
 from __future__ import annotations
@@ -19,30 +21,37 @@ from recsys.domain.errors import Unavailable
 
 
 def is_rebuild_in_progress(online: OnlineStore) -> bool:
-    """Whether a rebuild of this store was begun and did not end. Raises Unavailable."""
-    return online.get([REBUILD_IN_PROGRESS])[0] is not None
+    """Return whether a rebuild of this store began and did not finish. Raises Unavailable."""
+    return online.get([UNFINISHED])[0] is not None
 
 
 def rebuild_started_at(online: OnlineStore) -> float:
-    """When the last rebuild of this store that ended had begun, unix seconds; -inf for never. Raises Unavailable."""
-    said = online.get([REBUILD_STARTED])[0]
-    return float("-inf") if said is None else float(said)
+    """Return when the last finished rebuild of this store began, in unix seconds; -inf for never.
+
+    Raises Unavailable.
+    """
+    raw = online.get([REBUILT])[0]
+    return float("-inf") if raw is None else float(raw)
 
 
 class RebuildFence:
-    """That the store has not been made anew since this was made. Raises Unavailable when it is at that moment."""
+    """A check that the store has not been rebuilt since the fence was created.
+
+    Creating one raises Unavailable while a rebuild is in progress.
+    """
 
     def __init__(self, online: OnlineStore) -> None:
         self._online = online
-        self._rebuilt = self._look()
+        self._initial = self._last_rebuild()
 
     def check(self) -> None:
-        """Raises Unavailable when a rebuild began meanwhile, even if it ended."""
-        if self._look() != self._rebuilt:
-            raise Unavailable("the online store was made anew meanwhile: the batch is folded again")
+        """Raise Unavailable if a rebuild has begun since the fence was created, even if it has finished."""
+        if self._last_rebuild() != self._initial:
+            raise Unavailable("the online store was rebuilt during this step; the batch will be processed again")
 
-    def _look(self) -> bytes | None:
-        begun, rebuilt = self._online.get([REBUILD_IN_PROGRESS, REBUILD_STARTED])
-        if begun is not None:
-            raise Unavailable("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")
+    def _last_rebuild(self) -> bytes | None:
+        """Return the marker of the last finished rebuild; raise Unavailable while a rebuild is in progress."""
+        unfinished, rebuilt = self._online.get([UNFINISHED, REBUILT])
+        if unfinished is not None:
+            raise Unavailable("online store rebuild in progress; if it was abandoned, rerun `recsys-worker rebuild`")
         return rebuilt

@@ -1,13 +1,15 @@
-"""Damaged states, mended as they are met: set aside, and made again from the event log by the fold that made them.
+"""Repair damaged states when the worker reads them: quarantine the bytes and refold the state from the event log.
 
-The log holds whatever was committed, since a worker appends before it commits. A batch that is delivered again, because
-a worker died between its viewers and the log, is not there, though viewers know it and it counts no more. So
+The log holds every committed event, since a worker appends before it commits. After a crash an uncommitted batch is
+delivered again. It may be missing from the log although viewers' states contain it already and would treat its events
+as duplicates. Therefore:
 
-* items, counts and traffic are made again when the batch at hand is in the log: then they hold it, and whatever of it
-  is fresh is left out at their offsets;
-* viewers are made again without the batch at hand: it is folded into them next, and counts again for items, whose
-  offsets say what they hold;
-* where the end of such a batch may be delivered later still, what was made again is not called mended.
+* Items, counts and traffic are refolded after the current batch was appended to the log. The refolded states include
+  the batch, and their offsets keep its events from counting twice.
+* Viewers are refolded without the current batch. It is folded into them next and counts for items again, whose offsets
+  keep its events from counting twice.
+* If the end of such a batch may still be delivered in a later step, the refolded item, count or traffic state is not
+  marked as repaired.
 
 A state of a newer version is not touched: the worker stops.
 """
@@ -32,55 +34,62 @@ from features.state.votes import LoggedEvent
 from recsys.domain.viewer import ViewerState
 
 EVENTS_MAX = 200_000
-"""In one step of the worker no more events than this are folded again: some ten seconds."""
+"""Maximum number of events refolded in one step of the worker; they take about ten seconds."""
 
 SECONDS_MAX = 20.0
-"""Nor is there begun, so long after a step's first damaged state was met, another look into the log or batch of it."""
+"""Time limit for repairs in one step, from its first damaged state. No query or refold batch starts after it."""
 
 logger = logging.getLogger(__name__)
 S = TypeVar("S")
 
-_ASKED = """
-    CREATE TEMP TABLE asked AS SELECT unnest($keys) AS key, unnest($names) AS name, unnest($sources) AS source,
+_REQUESTED = """
+    CREATE TEMP TABLE requested AS SELECT unnest($keys) AS key, unnest($names) AS name, unnest($sources) AS source,
       unnest($days) AS day, unnest($quoted) AS quoted
 """
-_WHO = {
-    VIEWERS: "SELECT key, name AS viewer_id FROM asked",
-    ITEMS: """SELECT key, viewer_id FROM asked JOIN (
+_CONTRIBUTORS = {
+    VIEWERS: "SELECT key, name AS viewer_id FROM requested",
+    ITEMS: """SELECT key, viewer_id FROM requested JOIN (
         SELECT source, viewer_id, unnest(list_append(coalesce("items", []), item_id)) AS name FROM log
       ) USING (source, name)""",
-    COUNTS: """SELECT key, viewer_id FROM asked JOIN log USING (source)
+    COUNTS: """SELECT key, viewer_id FROM requested JOIN log USING (source)
       WHERE kind = 'impression' AND contains(context, quoted)""",
-    TRAFFIC: """SELECT key, viewer_id FROM asked JOIN (
+    TRAFFIC: """SELECT key, viewer_id FROM requested JOIN (
         SELECT source, viewer_id, placement || '|' || coalesce(region, '') AS name,
           floor("at" / 86400)::BIGINT AS day FROM log WHERE kind = 'impression' AND context != ''
       ) USING (source, name, day)""",
 }
-"""The viewers whose events a state was made of."""
+"""Queries for the viewers whose events contributed to a state, by key prefix."""
 
-_FITTING = """
-    CREATE TEMP TABLE fitting AS
-    WITH busy AS (SELECT viewer_id, count(*) AS n FROM log SEMI JOIN who USING (viewer_id) GROUP BY viewer_id),
-    alone AS (SELECT key, coalesce(sum(n), 0) AS n FROM asked LEFT JOIN who USING (key) LEFT JOIN busy USING (viewer_id)
-      GROUP BY key),
-    ranked AS (SELECT key, row_number() OVER (ORDER BY n, key) AS place FROM alone),
-    early AS (SELECT viewer_id, min(place) AS place FROM who JOIN ranked USING (key) GROUP BY viewer_id),
-    more AS (SELECT place, sum(n) AS n FROM early JOIN busy USING (viewer_id) GROUP BY place),
-    summed AS (SELECT key, coalesce(sum(n) OVER (ORDER BY place), 0)::BIGINT AS events
-      FROM ranked LEFT JOIN more USING (place))
-    SELECT key, events FROM summed WHERE events <= $most
-"""  # the states that need the fewest events first, those of a viewer counted once
+_AFFORDABLE = """
+    CREATE TEMP TABLE affordable AS
+    WITH event_counts AS (SELECT viewer_id, count(*) AS n FROM log SEMI JOIN contributors USING (viewer_id)
+      GROUP BY viewer_id),
+    costs AS (SELECT key, coalesce(sum(n), 0) AS n FROM requested LEFT JOIN contributors USING (key)
+      LEFT JOIN event_counts USING (viewer_id) GROUP BY key),
+    ranked AS (SELECT key, row_number() OVER (ORDER BY n, key) AS priority FROM costs),
+    first_uses AS (SELECT viewer_id, min(priority) AS priority FROM contributors JOIN ranked USING (key)
+      GROUP BY viewer_id),
+    added AS (SELECT priority, sum(n) AS n FROM first_uses JOIN event_counts USING (viewer_id) GROUP BY priority),
+    summed AS (SELECT key, coalesce(sum(n) OVER (ORDER BY priority), 0)::BIGINT AS events
+      FROM ranked LEFT JOIN added USING (priority))
+    SELECT key, events FROM summed WHERE events <= $max_events
+"""  # states that need the fewest events come first; a viewer's events are counted once
 _EVENTS = """
     SELECT * REPLACE (CASE WHEN coalesce(context, '') = '' THEN ''
-      ELSE json_object('mended', true, 'targets', nullif(context, '') -> '$.targets')::VARCHAR END AS context)
-    FROM log SEMI JOIN (SELECT viewer_id FROM who SEMI JOIN fitting USING (key)) USING (viewer_id)
+      ELSE json_object('repaired', true, 'targets', nullif(context, '') -> '$.targets')::VARCHAR END AS context)
+    FROM log SEMI JOIN (SELECT viewer_id FROM contributors SEMI JOIN affordable USING (key)) USING (viewer_id)
     QUALIFY row_number() OVER (PARTITION BY source, "offset") = 1 ORDER BY source, "offset"
-"""  # of a context only what the fold reads of it: features would fill the memory
+"""  # only the part of a context that the fold reads: features would fill the memory
 _BATCH = 20_000
 
 
 class RepairBatch(NamedTuple):
-    """What a step has at hand, by source: the first offset, and the last of an event; `append` puts it into the log."""
+    """The batch of the current step.
+
+    first   by source: the first offset of the batch
+    last    by source: the last offset of an event in the batch
+    append  writes the batch to the event log
+    """
 
     first: Mapping[str, int]
     last: Mapping[str, int]
@@ -88,145 +97,163 @@ class RepairBatch(NamedTuple):
 
 
 class StateRepairer:
-    """Reads states for a worker."""
+    """A reader of states that repairs the damaged ones, within a budget of events and seconds per step."""
 
     def __init__(
         self,
         online: OnlineStore,
         log: EventLog,
-        folding: Callable[[OnlineStore], Callable[[Sequence[LoggedEvent]], None]],
+        make_fold: Callable[[OnlineStore], Callable[[Sequence[LoggedEvent]], None]],
         clock: Callable[[], float] = time.time,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`folding`: makes a fold, as the worker's, into another store; `elapsed`: seconds since whenever."""
-        self._online, self._log, self._folding, self._clock, self._elapsed = online, log, folding, clock, elapsed
+        """Repair states of `online` from `log`.
+
+        make_fold  returns a fold like the worker's that writes to the given store
+        clock      unix seconds, for the quarantine
+        elapsed    monotonic seconds, for the time limit
+        """
+        self._online, self._log, self._make_fold, self._clock, self._elapsed = online, log, make_fold, clock, elapsed
         self.begin()
 
     def begin(self, batch: RepairBatch | None = None) -> None:
-        """A step begins, with this batch: what it may spend on damaged states is whole again."""
-        self._left = EVENTS_MAX
-        self._until: float | None = None
+        """Start a step with this batch and reset the budget for repairs."""
+        self._events_left = EVENTS_MAX
+        self._deadline: float | None = None
         self._batch, self._appended = batch, batch is None
-        self._ahead: dict[str, int] = {}
-        self._doubtful: frozenset[str] = frozenset()
+        self._offsets_ahead: dict[str, int] = {}
+        self._incomplete_sources: frozenset[str] = frozenset()
 
     def register(self, viewers: Iterable[ViewerState | None]) -> None:
-        """The states of the batch's viewers as they were before it: how far they know the sources."""
+        """Record by source the offsets that viewers' states had reached before the batch, if at its end or beyond."""
         last = self._batch.last if self._batch else {}
         for state in viewers:
             for source, offset in state.offsets.items() if state else ():
                 if offset >= last.get(source, offset + 1):
-                    self._ahead[source] = max(offset, self._ahead.get(source, -1))
+                    self._offsets_ahead[source] = max(offset, self._offsets_ahead.get(source, -1))
 
-    def read(self, found: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
-        """States by key, mended ones in the place of damaged ones (None: nothing was known).
+    def read(self, values: Mapping[str, bytes | None], decode: Callable[[str, bytes], S]) -> Mapping[str, S | None]:
+        """Return states by key, with damaged ones replaced by refolded ones (None: the key has no state).
 
-        The damaged bytes are set aside before that. Raises Unavailable, and NewerState naming the key.
+        Damaged bytes are quarantined first. Raises Unavailable, and NewerState naming the key.
         """
         states: dict[str, S | None] = {}
-        damaged: dict[str, StateError] = {}
-        for key, raw in found.items():
+        errors: dict[str, StateError] = {}
+        for key, raw in values.items():
             try:
                 states[key] = None if raw is None else decode(key, raw)
             except NewerState as error:
                 raise NewerState(
-                    f"{key}: {error}. A newer engine wrote it: start that one again, or, to go on with this one, stop "
-                    "all workers and say `recsys-worker rebuild`, which makes the store anew"
+                    f"{key}: {error}. It was written by a newer version: start that version again or, to continue with "
+                    "this one, stop all workers and run `recsys-worker rebuild`, which rebuilds the online store"
                 ) from error
             except StateError as error:
-                damaged[key] = error
-        if damaged:
-            again = self._refold(list(damaged))
-            self._quarantine(found, damaged, again)
-            states |= {key: None if (raw := again.get(key)) is None else decode(key, raw) for key in damaged}
-        return {key: states[key] for key in found}
+                errors[key] = error
+        if errors:
+            refolded = self._refold(list(errors))
+            self._quarantine(values, errors, refolded)
+            states |= {key: None if (raw := refolded.get(key)) is None else decode(key, raw) for key in errors}
+        return {key: states[key] for key in values}
 
     def _quarantine(
-        self, found: Mapping[str, bytes | None], damaged: Mapping[str, StateError], again: Mapping[str, bytes | None]
+        self, values: Mapping[str, bytes | None], errors: Mapping[str, StateError], refolded: Mapping[str, bytes | None]
     ) -> None:
         now = self._clock()
-        mended = {key for key in again if key.startswith(VIEWERS) or _source(key) not in self._doubtful}
-        aside = [CorruptState(key, str(error), now, key in mended, found[key] or b"") for key, error in damaged.items()]
-        kept = [one for one in aside if not self._erased(one.key)]
-        quarantine(self._online, kept)
-        if gone := [one.key for one in kept if self._erased(one.key)]:  # erased meanwhile
-            discard(self._online, gone)
+        repaired = {key for key in refolded if key.startswith(VIEWERS) or _source(key) not in self._incomplete_sources}
+        corrupt = [
+            CorruptState(key, str(error), now, key in repaired, values[key] or b"") for key, error in errors.items()
+        ]
+        retained = [state for state in corrupt if not self._is_erased(state.key)]
+        quarantine(self._online, retained)
+        if erased := [state.key for state in retained if self._is_erased(state.key)]:  # erased in the meantime
+            discard(self._online, erased)
         logger.error(
-            "%d damaged state(s) set aside, %d of them made again from the event log; the first, %s: %s. See: "
-            "recsys-worker damaged%s",
-            len(aside),
-            len(mended),
-            aside[0].key,
-            aside[0].cause,
-            "" if len(mended) == len(aside) else "; the others lack events: recsys-worker rebuild mends them",
+            "online store: %d corrupt state(s) quarantined, %d of them repaired from the event log; first %s: %s. To "
+            "list them: recsys-worker damaged%s",
+            len(corrupt),
+            len(repaired),
+            corrupt[0].key,
+            corrupt[0].cause,
+            "" if len(repaired) == len(corrupt) else "; the others lack events: recsys-worker rebuild repairs them",
         )
 
-    def _erased(self, key: str) -> bool:
-        """Whether the key is of a viewer who was erased: of those nothing may be kept."""
-        return key.startswith(VIEWERS) and self._log.erasures.erased_at(_parts(key)[0]) >= 0
+    def _is_erased(self, key: str) -> bool:
+        """Return whether the key belongs to an erased viewer, whose data must not be retained."""
+        return key.startswith(VIEWERS) and self._log.erased.of(_parts(key)[0]) >= 0
 
     def _refold(self, keys: Sequence[str]) -> dict[str, bytes | None]:
-        """What the event log says of these keys, all in one fold; without those for which that would take too long."""
-        if self._until is None:
-            self._until = self._elapsed() + SECONDS_MAX
-        if self._elapsed() >= self._until:
+        """Refold these keys from the event log in one pass; keys beyond the budget are left out."""
+        if self._deadline is None:
+            self._deadline = self._elapsed() + SECONDS_MAX
+        if self._elapsed() >= self._deadline:
             return {}
         if not keys[0].startswith(VIEWERS):
             self._append()
-        kinds = [prefix for prefix in _WHO if any(key.startswith(prefix) for key in keys)]
-        who = " UNION ".join(_WHO[kind] for kind in kinds)
-        fitting, events = self._log.queries(
-            ("SELECT key, events FROM fitting", _EVENTS),
-            _requested(keys) | {"most": self._left},
-            setup=(_ASKED, f"CREATE TEMP TABLE who AS SELECT DISTINCT key, viewer_id FROM ({who})", _FITTING),
+        kinds = [prefix for prefix in _CONTRIBUTORS if any(key.startswith(prefix) for key in keys)]
+        contributors = " UNION ".join(_CONTRIBUTORS[kind] for kind in kinds)
+        affordable, events = self._log.queries(
+            ("SELECT key, events FROM affordable", _EVENTS),
+            _query_parameters(keys) | {"max_events": self._events_left},
+            made=(
+                _REQUESTED,
+                f"CREATE TEMP TABLE contributors AS SELECT DISTINCT key, viewer_id FROM ({contributors})",
+                _AFFORDABLE,
+            ),
         )
-        into = MemoryStore()
-        fold = self._folding(into)
-        for some in events.to_batches(max_chunksize=_BATCH):
-            if self._elapsed() >= self._until:
+        store = MemoryStore()
+        fold = self._make_fold(store)
+        for batch in events.to_batches(max_chunksize=_BATCH):
+            if self._elapsed() >= self._deadline:
                 return {}
-            fold([one for one in logged_events(some) if not keys[0].startswith(VIEWERS) or self._older(one)])
-        self._left -= max(fitting["events"].to_pylist(), default=0)
-        again = fitting["key"].to_pylist()
-        return dict(zip(again, into.get(again), strict=True))
+            fold([e for e in logged_events(batch) if not keys[0].startswith(VIEWERS) or self._precedes_batch(e)])
+        self._events_left -= max(affordable["events"].to_pylist(), default=0)
+        refolded = affordable["key"].to_pylist()
+        return dict(zip(refolded, store.get(refolded), strict=True))
 
-    def _older(self, one: LoggedEvent) -> bool:
-        """Whether an event was delivered before the batch at hand."""
-        return self._batch is None or one.offset < self._batch.first.get(one.source, one.offset + 1)
+    def _precedes_batch(self, event: LoggedEvent) -> bool:
+        """Return whether the event was delivered before the current batch."""
+        return self._batch is None or event.offset < self._batch.first.get(event.source, event.offset + 1)
 
     def _append(self) -> None:
-        """The batch at hand, once, and before it: which sources' viewers know its end or more, and the log does not."""
+        """Append the current batch to the log, once.
+
+        Before that, find the sources whose viewers' states reach the end of the batch, or beyond, and the end of the
+        log does not.
+        """
         if self._batch is None or self._appended:
             return
-        if self._ahead:
+        if self._offsets_ahead:
             tails = self._log.query('SELECT source, max("offset") AS tail FROM log GROUP BY source', {})
             tail = dict(zip(tails["source"].to_pylist(), tails["tail"].to_pylist(), strict=True))
-            self._doubtful = frozenset(one for one, offset in self._ahead.items() if offset > tail.get(one, -1))
+            self._incomplete_sources = frozenset(
+                source for source, offset in self._offsets_ahead.items() if offset > tail.get(source, -1)
+            )
         self._batch.append()
         self._appended = True
 
 
-def _requested(keys: Sequence[str]) -> dict[str, object]:
-    """What `_ASKED` is told of these keys."""
-    names, places = zip(*map(_parts, keys), strict=True)
+def _query_parameters(keys: Sequence[str]) -> dict[str, object]:
+    """Return the parameters of `_REQUESTED` for these keys."""
+    names, suffixes = zip(*map(_parts, keys), strict=True)
     sources = [_source(key) for key in keys]
     days = [
-        int(place.partition(":")[0]) if key.startswith(TRAFFIC) else 0 for key, place in zip(keys, places, strict=True)
+        int(suffix.partition(":")[0]) if key.startswith(TRAFFIC) else 0
+        for key, suffix in zip(keys, suffixes, strict=True)
     ]
     quoted = [msgspec.json.encode(name).decode() for name in names]
     return {"keys": list(keys), "names": list(names), "sources": sources, "days": days, "quoted": quoted}
 
 
 def _source(key: str) -> str:
-    """The source that a key's state is made of; empty for a viewer's."""
-    place = _parts(key)[1]
-    return place.partition(":")[2] if key.startswith(TRAFFIC) else place
+    """Return the source that a key's state is derived from; empty for a viewer's."""
+    suffix = _parts(key)[1]
+    return suffix.partition(":")[2] if key.startswith(TRAFFIC) else suffix
 
 
 def _parts(key: str) -> tuple[str, str]:
-    """The name between the braces of a key, and what comes behind them."""
+    """Return the name between the braces of a key, and the text after them."""
     rest = key.partition(":{")[2]
     if key.startswith(VIEWERS):
         return rest.removesuffix("}"), ""
-    name, _, place = rest.rpartition("}:")
-    return name, place
+    name, _, suffix = rest.rpartition("}:")
+    return name, suffix

@@ -1,6 +1,6 @@
-"""The online store against a replay of the log: each difference by name.
+"""Compare the online store with a replay of the event log and report each difference by key.
 
-A worker that runs meanwhile makes differences of its own: verify when none does, or when all is folded.
+A running worker causes differences of its own: verify while no worker runs, or after all messages have been folded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _DECODE = {VIEWERS: decode_viewer, ITEMS: decode_item, COUNTS: decode_count, TRA
 def replay_log(
     log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
 ) -> int:
-    """Fold the whole log by a worker that writes into a store in memory; how many events there were."""
+    """Fold the whole log into `into`, the in-memory store that `worker` writes to; return the number of events.
+
+    States that have been idle for longer than their TTL at unix second `now` are removed afterwards.
+    """
     events = refold(worker, from_log(log))
     expire_idle(into, now, ttl_s, item_ttl_s)
     return events
@@ -35,19 +38,21 @@ def replay_log(
 def find_differences(
     online: OnlineStore, replay: OnlineStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
 ) -> Iterator[tuple[str, str]]:
-    """(key, what differs) for all that is made from events; viewers and items that are forgotten at `now` count as
-    missing."""
+    """Yield (key, difference) for all state derived from events.
+
+    An idle state that has expired at unix second `now` may be in the online store or missing from it.
+    """
     for prefix in STATE_PREFIXES:
-        expected = dict(replay.scan(prefix))
+        missing = dict(replay.scan(prefix))
         for key, raw in online.scan(prefix):
-            wanted = expected.pop(key, None)
-            if raw == wanted:
+            expected = missing.pop(key, None)
+            if raw == expected:
                 continue
-            if wanted is not None:
-                yield key, _differs(prefix, raw, wanted)
+            if expected is not None:
+                yield key, _difference(prefix, raw, expected)
             elif not _is_expired(prefix, raw, now, ttl_s, item_ttl_s):
                 yield key, "is not in the replay"
-        for key in sorted(expected):
+        for key in sorted(missing):
             yield key, "is missing online"
 
 
@@ -58,12 +63,12 @@ def _is_expired(prefix: str, raw: bytes, now: float, ttl_s: float, item_ttl_s: f
         return False
 
 
-def _differs(prefix: str, raw: bytes, wanted: bytes) -> str:
-    """The fields that differ, of states that can be read."""
+def _difference(prefix: str, raw: bytes, expected: bytes) -> str:
+    """Return the names of the fields that differ, or the error if a state cannot be decoded."""
     decode: Callable[[bytes], Any] = _DECODE[prefix]
     try:
-        one, other = msgspec.structs.asdict(decode(raw)), msgspec.structs.asdict(decode(wanted))
+        actual_fields, expected_fields = (msgspec.structs.asdict(decode(state)) for state in (raw, expected))
     except StateError as error:
         return str(error)
-    fields = [name for name in one if one[name] != other[name]]
-    return "differs in " + ", ".join(fields) if fields else "is the same state in other bytes"
+    fields = [name for name in actual_fields if actual_fields[name] != expected_fields[name]]
+    return "differs in " + ", ".join(fields) if fields else "is the same state with a different encoding"

@@ -19,7 +19,7 @@ from recsys.domain.viewer import ViewerState
 from recsys.models.ranker import Predictor, Ranker
 from recsys.utility import weight_vector
 from training.config import Als, Evaluation
-from training.evaluate import Case, by_popularity, by_ranker, by_retrieval, cases, compare, evaluate, top_k
+from training.evaluate import Case, by_popularity, by_ranker, by_retrieval, build_cases, compare, evaluate, top_k
 from training.models.als import fit, interactions
 from training.timeline import Timeline
 
@@ -38,7 +38,7 @@ def split(timeline: Timeline) -> float:
 
 @pytest.fixture(scope="module")
 def found(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
-    return cases(timeline, catalog, split)
+    return build_cases(timeline, catalog, split)
 
 
 def test_a_case_knows_the_older_half_and_seeks_what_was_wanted_in_the_newer(
@@ -53,9 +53,9 @@ def test_a_case_knows_the_older_half_and_seeks_what_was_wanted_in_the_newer(
         placed = [LoggedEvent("any", n, event) for n, event in enumerate(known)]
         expected = fold_viewer(ViewerState(viewer_id), placed) if placed else None
         assert (case.viewer and case.viewer.recent) == (expected and expected.recent)
-        assert case.known_rows.tolist() == sorted({catalog.row_of[str(event.item_id)] for event in known})
+        assert case.acted_rows.tolist() == sorted({catalog.row_of[str(event.item_id)] for event in known})
         wanted = {catalog.row_of[str(event.item_id)] for event in sought if event.kind != "dislike"}
-        assert case.targets == wanted - set(case.known_rows.tolist())
+        assert case.relevant == wanted - set(case.acted_rows.tolist())
         assert case.event is sought[0]
 
 
@@ -80,7 +80,7 @@ def test_no_list_repeats_an_item_or_holds_one_the_viewer_acted_on(
         for case in found:
             listed = lister(case, 50).tolist()
             assert len(set(listed)) == len(listed) == 50
-            assert not set(listed) & set(case.known_rows.tolist())
+            assert not set(listed) & set(case.acted_rows.tolist())
 
 
 def test_retrieval_gives_who_is_unknown_what_is_popular(
@@ -102,7 +102,7 @@ def test_best_leaves_out_what_has_no_worth(found: list[Case]) -> None:
 
 def test_knowing_the_answer_gives_full_marks_and_the_gain_is_paired(found: list[Case]) -> None:
     config = Evaluation(ndcg_at=5, recall_at=10, rounds=100)
-    oracle = evaluate("oracle", lambda case, k: np.array(sorted(case.targets)[:k], np.int32), found, 160, config)
+    oracle = evaluate("oracle", lambda case, k: np.array(sorted(case.relevant)[:k], np.int32), found, 160, config)
     assert oracle.ndcg.tolist() == pytest.approx([1.0] * len(found))
     assert oracle.recall.tolist() == pytest.approx([1.0] * len(found))
     popularity = evaluate("popularity", by_popularity, found, 160, config)
@@ -113,4 +113,4 @@ def test_knowing_the_answer_gives_full_marks_and_the_gain_is_paired(found: list[
 
 def test_a_split_after_which_nobody_came_is_refused(timeline: Timeline, catalog: Catalog) -> None:
     with pytest.raises(InvalidInput, match="nothing to evaluate on"):
-        cases(timeline, catalog, timeline.end)
+        build_cases(timeline, catalog, timeline.end)

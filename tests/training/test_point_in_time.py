@@ -126,7 +126,7 @@ def test_a_moment_holds_exactly_what_its_viewer_did_until_the_next(
     for viewer_id in {event.viewer_id for event in inside}:
         own = [moment for moment in found if moment.event.viewer_id == viewer_id]
         did = [event for event in inside if event.viewer_id == viewer_id]
-        assert [row for moment in own for row in moment.done] == [positive_row(event, catalog) for event in did]
+        assert [row for moment in own for row in moment.actions] == [positive_row(event, catalog) for event in did]
         expected: list[list[ViewerEvent]] = [[]]
         for event in did:
             is_full = len(expected[-1]) == small.examples.session_actions
@@ -135,14 +135,14 @@ def test_a_moment_holds_exactly_what_its_viewer_did_until_the_next(
                 ends["full" if is_full else "pause"] += 1
                 expected.append([])
             expected[-1].append(event)
-        assert [(moment.event, list(moment.done)) for moment in own] == [
+        assert [(moment.event, list(moment.actions)) for moment in own] == [
             (events[0], [positive_row(event, catalog) for event in events]) for events in expected
         ]
     assert min(ends.values()) > 0, "moments end in both ways"
     assert all(timeline.events[moment.index] is moment.event for moment in found)
     bits = {0b0111: "like", 0b0011: "complete", 0b1000: "dislike"}
     first = found[0]
-    assert bits[first.done[catalog.row_of[str(first.event.item_id)]]] == first.event.kind
+    assert bits[first.actions[catalog.row_of[str(first.event.item_id)]]] == first.event.kind
 
 
 def test_labels_are_what_the_viewer_did_with_what_was_proposed(
@@ -157,10 +157,10 @@ def test_labels_are_what_the_viewer_did_with_what_was_proposed(
         event = moment.event
         viewer, stats = replay.viewer(event.viewer_id, event.at), replay.stats(event.at)
         proposed = proposer.generate(event, event.at, viewer, stats, replay.acted(event.viewer_id)).row
-        labels = rows.label[rows.moment == number]
+        labels = rows.label[rows.point == number]
         assert len(labels) == len(proposed)
         expected = np.zeros(len(ACTIONS))
-        for row, bits in moment.done.items():
+        for row, bits in moment.actions.items():
             if row in proposed:
                 expected += [bool(bits >> action & 1) for action in range(len(ACTIONS))]
         assert labels.sum(axis=0).tolist() == expected.tolist()

@@ -9,17 +9,17 @@ import pytest
 from scipy.optimize import linprog
 
 from recsys.domain.types import F64
-from training.simulation.day import Disturbance, Record, run_day
+from training.simulation.day import Disturbance, DayRecord, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.measure import PUSHED, back_within, errors, measure
-from training.simulation.offline_optimum import optimum, smooth
+from training.simulation.measure import PUSH_THRESHOLD, recovery_time, pacing_errors, measure
+from training.simulation.offline_optimum import optimum, smooth_optimum
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
 from training.simulation.scenario import make_scenario
-from training.simulation.strategies import Constant, Controlled, Greedy, plan_of, uninformed_prices
-from training.simulation.world import GUIDED, RECIPES, Scenario
+from training.simulation.strategies import ConstantPrices, PriceController, Greedy, planned_delivery, uninformed_prices
+from training.simulation.world import GUIDED_SCENARIO, SCENARIOS, Scenario
 
-SMALL = replace(RECIPES[0], pages=6_000, items=80, viewers=300, slots=10, few=2, floors=2, least=0.03)
+SMALL = replace(SCENARIOS[0], pages=6_000, items=80, viewers=300, slots=10, few=2, floors=2, least=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def day() -> Scenario:
 
 
 @pytest.fixture(scope="module")
-def controlled(day: Scenario) -> Record:
-    return run_day(day, Controlled(day, uninformed_prices(day)))
+def controlled(day: Scenario) -> DayRecord:
+    return run_day(day, PriceController(day, uninformed_prices(day)))
 
 
 def test_pages_are_the_best_items_in_order_and_credit_what_they_show(day: Scenario) -> None:
@@ -44,14 +44,14 @@ def test_pages_are_the_best_items_in_order_and_credit_what_they_show(day: Scenar
         credit += day.attention @ day.member[page]
     assert served.utility == pytest.approx(worth)
     assert served.credit == pytest.approx(credit)
-    assert served.priced == pytest.approx(served.utility + float((day.sign * price) @ served.credit))
+    assert served.priced_utility == pytest.approx(served.utility + float((day.sign * price) @ served.credit))
 
 
 def test_a_frequency_cap_holds_for_every_viewer(day: Scenario) -> None:
-    cap = np.where(day.few, 3, 0)
+    cap = np.where(day.is_item_target, 3, 0)
     pages = Pages(day, cap)
-    pages.under(np.full(len(cap), 0.3))
-    assert pages.shown[:, day.few].max() <= 3 + 1  # two items of a target may share the last page
+    pages.serve_day(np.full(len(cap), 0.3))
+    assert pages.shown[:, day.is_item_target].max() <= 3 + 1  # two items of a target may share the last page
 
 
 def test_hindsight_is_the_optimum_of_the_whole_linear_programme() -> None:
@@ -61,7 +61,7 @@ def test_hindsight_is_the_optimum_of_the_whole_linear_programme() -> None:
     best = optimum(tiny, tiny.amount, blocks=4, rounds=300, gap=1e-5)
     assert best.value == pytest.approx(_whole(tiny), rel=2e-4)
     assert best.value <= best.bound * (1 + 1e-9)
-    assert best.short == pytest.approx(np.zeros(4), abs=1e-6)
+    assert best.shortfall == pytest.approx(np.zeros(4), abs=1e-6)
 
 
 def _whole(day: Scenario) -> float:
@@ -81,35 +81,35 @@ def _whole(day: Scenario) -> float:
 def test_an_amount_nobody_could_reach_is_named_by_hindsight(day: Scenario) -> None:
     amount = day.amount.copy()
     amount[0] = day.attention.sum() * len(day.at)
-    assert optimum(day, amount, rounds=6).short[0] > 0
+    assert optimum(day, amount, rounds=6).shortfall[0] > 0
 
 
 def test_keeping_the_plan_costs_more_than_any_timing(day: Scenario) -> None:
-    free = Pages(day).under(np.zeros(len(day.amount))).utility
+    free = Pages(day).serve_day(np.zeros(len(day.amount))).utility
     best = optimum(day, day.amount)
-    even = smooth(day, plan_of(day, np.linspace(0, len(day.at), 7).astype(int)), first=best.price)
+    even = smooth_optimum(day, planned_delivery(day, np.linspace(0, len(day.at), 7).astype(int)), first=best.price)
     assert even <= best.bound * 1.0005 <= free * 1.0005
 
 
-def test_prices_reach_every_target_for_a_fraction_of_what_force_costs(day: Scenario, controlled: Record) -> None:
-    free = Pages(day).under(np.zeros(len(day.amount))).utility
+def test_prices_reach_every_target_for_a_fraction_of_what_force_costs(day: Scenario, controlled: DayRecord) -> None:
+    free = Pages(day).serve_day(np.zeros(len(day.amount))).utility
     ours = measure(day, controlled, free)
     greedy = measure(day, run_day(day, Greedy(day)), free)
-    fixed = measure(day, run_day(day, Constant(day, np.full(len(day.amount), 0.05))), free)
+    fixed = measure(day, run_day(day, ConstantPrices(day, np.full(len(day.amount), 0.05))), free)
     pid = measure(day, run_day(day, RankPid(day, TUNED), pages=RankPages(day)), free)
-    assert ours.short.max() < 3
+    assert ours.shortfall.max() < 3
     assert ours.pacing.mean() < 1.5
-    assert ours.lost < 0.5 * greedy.lost
-    assert fixed.short.max() > 20
-    assert ours.short.max() < pid.short.max()
+    assert ours.utility_loss < 0.5 * greedy.utility_loss
+    assert fixed.shortfall.max() > 20
+    assert ours.shortfall.max() < pid.shortfall.max()
 
 
-@pytest.mark.parametrize("trouble", [Disturbance(late=200), Disturbance(outage=(0.45, 0.55), restart=0.5)])
+@pytest.mark.parametrize("trouble", [Disturbance(delay_pages=200), Disturbance(outage=(0.45, 0.55), restart_after=0.5)])
 def test_trouble_is_got_over(day: Scenario, trouble: Disturbance) -> None:
-    record = run_day(day, Controlled(day, uninformed_prices(day)), trouble)
-    assert measure(day, record, 1.0).short.max() < 6
+    record = run_day(day, PriceController(day, uninformed_prices(day)), trouble)
+    assert measure(day, record, 1.0).shortfall.max() < 6
     if trouble.outage:
-        assert back_within(day, record, 0.55, tolerance=0.05) < 0.5
+        assert recovery_time(day, record, 0.55, tolerance=0.05) < 0.5
 
 
 def test_the_same_seed_is_the_same_day_and_yesterday_is_another(day: Scenario) -> None:
@@ -119,15 +119,15 @@ def test_the_same_seed_is_the_same_day_and_yesterday_is_another(day: Scenario) -
     assert not np.array_equal(yesterday.utility[:100], day.utility[:100])
 
 
-def test_being_ahead_counts_only_while_pushed(day: Scenario, controlled: Record) -> None:
+def test_being_ahead_counts_only_while_pushed(day: Scenario, controlled: DayRecord) -> None:
     idle: F64 = np.zeros_like(controlled.push)
-    assert (errors(day, replace(controlled, push=idle)) <= errors(day, controlled) + 1e-12).all()
-    assert PUSHED > 0
+    assert (pacing_errors(day, replace(controlled, push=idle)) <= pacing_errors(day, controlled) + 1e-12).all()
+    assert PUSH_THRESHOLD > 0
 
 
 def test_guided_days_keep_every_hard_control() -> None:
-    small = make_scenario(replace(GUIDED, pages=300, viewers=100), seed=3)
+    small = make_scenario(replace(GUIDED_SCENARIO, pages=300, viewers=100), seed=3)
     pages = GuidedPages(small)
-    run_day(small, Controlled(small, uninformed_prices(small)), Disturbance(late=10), pages=pages, every=10)
-    assert pages.solved >= 250
-    assert pages.broken == 0
+    run_day(small, PriceController(small, uninformed_prices(small)), Disturbance(delay_pages=10), pages=pages, every=10)
+    assert pages.n_solved >= 250
+    assert pages.n_violating == 0

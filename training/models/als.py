@@ -1,4 +1,4 @@
-"""Personal retrieval learned: implicit ALS over what viewers did, weighed as serving weighs a viewer's history."""
+"""Fit the ALS retriever on viewers' actions, weighted as serving weights a viewer's history."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ from training.config import Als
 
 @dataclass(frozen=True)
 class Interactions:
-    """Who did what, up to one moment: V viewers (rows) x M items, weights of `recsys.models.als.WEIGHT`."""
+    """A matrix of V viewers (rows) x M items (columns), with the weights of `recsys.models.history.WEIGHT`."""
 
     item_ids: tuple[str, ...]
     weight: csr_matrix
 
 
 def interactions(events: Sequence[ViewerEvent], catalog: Catalog) -> Interactions:
-    """The matrix of these events; items that the catalogue does not know, and viewers without actions, are left out.
+    """Return the interaction matrix of these events.
 
-    Raises InvalidInput when nothing is left: there is nothing to learn from.
+    Items that are missing from the catalog and viewers without actions are left out. Raises InvalidInput when the matrix would be empty.
     """
-    done: dict[str, list[Recent]] = defaultdict(list)
+    actions_of_viewer: dict[str, list[Recent]] = defaultdict(list)
     for event in events:
         if event.item_id in catalog.row_of and (event.kind in WEIGHT or event.kind == "hide"):
-            done[event.viewer_id].append(Recent(str(event.item_id), event.kind, event.at))
+            actions_of_viewer[event.viewer_id].append(Recent(str(event.item_id), event.kind, event.at))
     column: dict[str, int] = {}
     rows, columns, weights = [], [], []
-    for row, (viewer_id, actions) in enumerate(done.items()):
+    for row, (viewer_id, actions) in enumerate(actions_of_viewer.items()):
         for item_id, weight in history(ViewerState(viewer_id, recent=tuple(actions))).items():
             rows.append(row)
             columns.append(column.setdefault(item_id, len(column)))
             weights.append(weight)
     if not column:
-        raise InvalidInput("the event log holds no action on an item of the catalogue in this stretch of time")
-    shape = (len(done), len(column))
+        raise InvalidInput("the event log holds no action on an item of the catalog in the training window")
+    shape = (len(actions_of_viewer), len(column))
     return Interactions(tuple(column), csr_matrix((np.array(weights, np.float32), (rows, columns)), shape=shape))
 
 
 def fit(data: Interactions, config: Als, seed: int) -> AlsRetriever:
-    """Item factors, ready to fold viewers in. The same data, configuration and seed give the same factors."""
+    """Fit the item factors of a retriever; the same data, configuration and seed give the same factors."""
     confidence = data.weight.copy()
-    confidence.data = 1.0 + config.alpha * confidence.data  # implicit takes confidences c; serving's are 1 + alpha * w
-    with threadpool_limits(1, "blas"):  # implicit has its own threads; BLAS threads below them slow each other down
+    confidence.data = (
+        1.0 + config.alpha * confidence.data
+    )  # implicit expects confidences; serving uses 1 + alpha * weight
+    with threadpool_limits(1, "blas"):  # BLAS threads compete with implicit's own threads
         model = AlternatingLeastSquares(
             factors=config.factors,
             regularization=config.regularization,

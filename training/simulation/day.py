@@ -30,7 +30,7 @@ class Counters:
     now: float
     delivered: F64
     served: F64
-    until_offset: float
+    counted_until: float
 
 
 class Strategy(Protocol):
@@ -50,13 +50,13 @@ class Disturbance:
     """What goes wrong. late: pages until an impression is counted; outage: first and last part of the day during which
     counters stand still; restart: part of the day after which every process is restarted (None = never)."""
 
-    late: int = 50
+    delay_pages: int = 50
     outage: tuple[float, float] | None = None
-    restart: float | None = None
+    restart_after: float | None = None
 
 
 @dataclass(frozen=True)
-class Record:
+class DayRecord:
     """What happened. P = 200 moments spread evenly over pages.
 
     utility          play equivalents x attention of all pages
@@ -77,7 +77,7 @@ class Record:
 
 def run_day(
     day: Scenario, steer: Strategy, trouble: Disturbance | None = None, *, every: int = 50, pages: Pages | None = None
-) -> Record:
+) -> DayRecord:
     """Serve the day. `every`: pages between two looks at the counters."""
     trouble, pages = trouble or Disturbance(), pages or Pages(day)
     t, c = len(day.at), len(day.amount)
@@ -90,14 +90,14 @@ def run_day(
     per_page = float(day.attention.sum())
     for b, first in enumerate(firsts.tolist()):
         last = min(first + every, t)
-        if trouble.restart is not None and first >= trouble.restart * t and not restarted:
+        if trouble.restart_after is not None and first >= trouble.restart_after * t and not restarted:
             steer.restart()
             restarted = True
         known = _known(first, trouble, t)
         served = np.maximum(known - begin, 0) * per_page
         upto = float(day.at[known - 1]) if known else day.start_at
         bonus = steer.bonus(Counters(first, float(day.at[first]), history[known // every], served, upto))
-        batch = pages.boosted(first, last, bonus)
+        batch = pages.serve_with_bonus(first, last, bonus)
         utility, won = utility + batch.utility, won + batch.credit
         history.append(won)
         if b in marks:
@@ -105,7 +105,7 @@ def run_day(
             record["won"].append(won)
             record["served"].append(np.maximum(last - begin, 0) * per_page)
             record["push"].append(np.abs(steer.push))
-    return Record(
+    return DayRecord(
         utility,
         won,
         np.array(record["page"]),
@@ -121,4 +121,4 @@ def _known(page: int, trouble: Disturbance, pages: int) -> int:
         first, last = (int(part * pages) for part in trouble.outage)
         if first <= page < last:
             page = first
-    return max(page - trouble.late, 0)
+    return max(page - trouble.delay_pages, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from recsys.domain.types import F64, I32
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.solve import solve
-from training.simulation.pages import Pages, Served
+from training.simulation.pages import Pages, ServedPages
 from training.simulation.world import Scenario
 
 FLOOR, COMMERCIAL, WITHIN = 0.3, 0.5, 4
@@ -23,9 +23,9 @@ class GuidedPages(Pages):
 
     def __init__(self, day: Scenario) -> None:
         super().__init__(day)
-        self.solved = self.broken = 0
+        self.n_solved = self.n_violating = 0
 
-    def boosted(self, first: int, last: int, bonus: F64) -> Served:
+    def serve_with_bonus(self, first: int, last: int, bonus: F64) -> ServedPages:
         """Pages `first` up to `last`."""
         day, credit, worth, priced = self.day, np.zeros(self.day.member.shape[1]), 0.0, 0.0
         for t in range(first, last):
@@ -33,13 +33,13 @@ class GuidedPages(Pages):
             bounds = _bounds(day, rows)
             utility = day.utility[t, rows].astype(np.float64)
             solution = solve(utility + bonus[rows], day.attention, bounds, effort="fast")
-            self.solved += 1
-            self.broken += bool(bounds.violated_by(solution.chosen).any())
+            self.n_solved += 1
+            self.n_violating += bool(bounds.violated_by(solution.chosen).any())
             page = rows[solution.chosen]
             worth += float(day.attention @ utility[solution.chosen])
             priced += float(day.attention @ (utility + bonus[rows])[solution.chosen])
             credit += day.attention @ day.member[page]
-        return Served(worth, priced, credit)
+        return ServedPages(worth, priced, credit)
 
 
 def _bounds(day: Scenario, rows: I32) -> PageConstraints:

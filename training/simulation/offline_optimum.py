@@ -33,7 +33,7 @@ class OfflineOptimum:
     value: float
     bound: float
     price: F64
-    short: F64
+    shortfall: F64
 
     @property
     def gap(self) -> float:
@@ -58,7 +58,7 @@ def optimum(
             served = pages.serve(int(edges[b]), int(edges[b + 1]), price)
             worth[b].append(served.utility)
             won[b].append(served.credit)
-            priced += served.priced
+            priced += served.priced_utility
         dual = priced - float((day.sign * price * amount).sum())
         if dual < bound:
             bound, best_price = dual, price
@@ -93,7 +93,7 @@ def _master(
     return float(-solved.fun * scale), -np.asarray(solved.ineqlin.marginals), short
 
 
-def smooth(day: Scenario, plan: F64, first: F64 | None = None) -> float:
+def smooth_optimum(day: Scenario, plan: F64, first: F64 | None = None) -> float:
     """Utility of the optimum that keeps the plan in every block.
 
     plan  [B + 1, C]  attention that each target should have at the edges of B blocks of equally many pages

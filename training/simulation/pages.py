@@ -16,12 +16,12 @@ from training.simulation.world import I64, Scenario
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedPages:
     """Of some pages: `utility` in play equivalents x attention, `priced` the same plus bonuses, `credit` [C]
     attention won."""
 
     utility: float
-    priced: float
+    priced_utility: float
     credit: F64
 
 
@@ -32,24 +32,24 @@ class Pages:
         """`cap` [C]: impressions of a target's items per viewer and day, 0 = no cap."""
         self.day = day
         self.cap = np.zeros(day.member.shape[1], np.int64) if cap is None else cap
-        self.shown = np.zeros((day.recipe.viewers, day.member.shape[1]), np.int32)
+        self.shown = np.zeros((day.config.viewers, day.member.shape[1]), np.int32)
         self._weight = np.ascontiguousarray((day.member * day.sign).astype(np.float64))
 
-    def serve(self, first: int, last: int, price: F64) -> Served:
+    def serve(self, first: int, last: int, price: F64) -> ServedPages:
         """Pages `first` up to `last` under prices ([C], play equivalents per attention, >= 0; at-most
         targets push down)."""
-        return self.boosted(first, last, self._weight @ price)
+        return self.serve_with_bonus(first, last, self._weight @ price)
 
-    def boosted(self, first: int, last: int, bonus: F64) -> Served:
+    def serve_with_bonus(self, first: int, last: int, bonus: F64) -> ServedPages:
         """The same with a bonus per item ([I], play equivalents)."""
         day, credit = self.day, np.zeros(self.day.member.shape[1])
         worth, priced = _serve(
             day.utility, bonus, day.at, day.embargo, day.attention, day.member, day.viewer, self.cap, self.shown,
             first, last, credit,
         )  # fmt: skip
-        return Served(worth, priced, credit)
+        return ServedPages(worth, priced, credit)
 
-    def under(self, price: F64) -> Served:
+    def serve_day(self, price: F64) -> ServedPages:
         """The whole day under constant prices; targets that have not begun are not credited (their items wait)."""
         return self.serve(0, len(self.day.at), price)
 

@@ -26,7 +26,7 @@ from numba import njit
 
 from recsys.domain.types import F32, F64, Bool
 from training.simulation.day import Counters
-from training.simulation.pages import Pages, Served
+from training.simulation.pages import Pages, ServedPages
 from training.simulation.world import Scenario
 
 WINDOW_S = 30.0
@@ -86,11 +86,11 @@ class RankPid:
 class RankPages(Pages):
     """Pages by shifted ranks: `boosted` takes the [C] outputs of `RankPid`."""
 
-    def boosted(self, first: int, last: int, bonus: F64) -> Served:
+    def serve_with_bonus(self, first: int, last: int, bonus: F64) -> ServedPages:
         """Pages `first` up to `last`."""
         day, credit = self.day, np.zeros(self.day.member.shape[1])
         worth = _shifted(day.utility, bonus, day.at, day.embargo, day.attention, day.member, first, last, credit)
-        return Served(worth, worth, credit)
+        return ServedPages(worth, worth, credit)
 
 
 @njit(cache=True)

@@ -8,7 +8,7 @@ from recsys.domain.types import F64
 from recsys.pacing.controller import HOURS, ControllerState, Gains, Measurement, update
 from recsys.pacing.delivery_curve import planned, progress, total
 from recsys.pacing.tracker import SLOPE
-from training.simulation.day import Counters, Record, run_day
+from training.simulation.day import Counters, DayRecord, run_day
 from training.simulation.world import Scenario
 
 MAX_PRICE = 0.6
@@ -18,7 +18,7 @@ UNKNOWN_SLOPE = SLOPE / MAX_PRICE
 """What serving presumes of every target."""
 
 
-class Constant:
+class ConstantPrices:
     """The same bonus all day: nothing, a fixed boost, or yesterday's best prices."""
 
     def __init__(self, day: Scenario, price: F64) -> None:
@@ -47,8 +47,10 @@ class Greedy:
         day = self._day
         wanted = day.amount.copy()
         if not self._front:
-            wanted *= [plan_part(day, c, float(seen.served[c]), seen.until_offset) for c in range(len(wanted))]
-        over = day.amount * [plan_part(day, c, float(seen.served[c]), seen.until_offset) for c in range(len(wanted))]
+            wanted *= [planned_fraction(day, c, float(seen.served[c]), seen.counted_until) for c in range(len(wanted))]
+        over = day.amount * [
+            planned_fraction(day, c, float(seen.served[c]), seen.counted_until) for c in range(len(wanted))
+        ]
         behind = np.where(day.sign > 0, seen.delivered < wanted, seen.delivered > over)
         begun = seen.now >= day.start
         self.push = np.where(behind & begun, 10.0, 0.0)
@@ -64,7 +66,7 @@ def uninformed_prices(day: Scenario) -> F64:
     return np.zeros((len(day.amount), HOURS))
 
 
-class Controlled:
+class PriceController:
     """The real controller, one price per target, as every serving process runs it."""
 
     def __init__(self, day: Scenario, usual: F64, gains: Gains | None = None) -> None:
@@ -77,11 +79,11 @@ class Controlled:
         """[I]"""
         day = self._day
         for c, state in enumerate(self.states):
-            if seen.now < day.start[c] or seen.until_offset < day.start[c]:
+            if seen.now < day.start[c] or seen.counted_until < day.start[c]:
                 continue
             self.states[c] = update(
                 state,
-                reading(day, c, seen),
+                measurement(day, c, seen),
                 sign=int(day.sign[c]),
                 max_price=MAX_PRICE,
                 slope=UNKNOWN_SLOPE,
@@ -95,23 +97,23 @@ class Controlled:
         """What is remembered is in the store, not in the process."""
 
 
-def reading(day: Scenario, c: int, seen: Counters) -> Measurement:
+def measurement(day: Scenario, c: int, seen: Counters) -> Measurement:
     """The counters of target c against its plan."""
     served, start = float(seen.served[c]), float(day.start[c])
-    done = progress(served, start, seen.until_offset, day.end, day.forecast)
-    whole = total(served, start, seen.until_offset, day.end, day.forecast)
-    late = day.forecast.mass(max(seen.until_offset, start), seen.now) / max(whole, 1e-9)
+    done = progress(served, start, seen.counted_until, day.end, day.forecast)
+    whole = total(served, start, seen.counted_until, day.end, day.forecast)
+    late = day.forecast.mass(max(seen.counted_until, start), seen.now) / max(whole, 1e-9)
     return Measurement(done, planned("even", done), float(seen.delivered[c] / day.amount[c]), late, seen.now)
 
 
-def plan_part(day: Scenario, c: int, served: float, at: float) -> float:
+def planned_fraction(day: Scenario, c: int, served: float, at: float) -> float:
     """Part of its amount that target c should have after `served` attention since its start."""
     if at < day.start[c]:
         return 0.0
     return planned("even", progress(served, float(day.start[c]), at, day.end, day.forecast))
 
 
-def plan_of(day: Scenario, page: F64 | None = None, record: Record | None = None) -> F64:
+def planned_delivery(day: Scenario, page: F64 | None = None, record: DayRecord | None = None) -> F64:
     """[P, C] attention each target should have after so many pages ([P], or those of a record)."""
     at_page = record.page if record is not None else np.asarray(page, np.int64)
     per_page, begin = float(day.attention.sum()), np.searchsorted(day.at, day.start)
@@ -119,13 +121,13 @@ def plan_of(day: Scenario, page: F64 | None = None, record: Record | None = None
     for p, n in enumerate(at_page.tolist()):
         at = day.end if n >= len(day.at) else float(day.at[n - 1]) if n else day.start_at
         for c in range(len(day.amount)):
-            plan[p, c] = day.amount[c] * plan_part(day, c, max(n - int(begin[c]), 0) * per_page, at)
+            plan[p, c] = day.amount[c] * planned_fraction(day, c, max(n - int(begin[c]), 0) * per_page, at)
     return plan
 
 
-def learn(yesterday: Scenario, price: F64) -> F64:
+def learn_prices(yesterday: Scenario, price: F64) -> F64:
     """[C, 24] prices by hour that a day teaches: it is served under the controller, from first prices [C]."""
-    steer = Controlled(yesterday, np.repeat(price[:, None], HOURS, axis=1))
+    steer = PriceController(yesterday, np.repeat(price[:, None], HOURS, axis=1))
     run_day(yesterday, steer)
     total = np.array([state.today for state in steer.states])
     weight = np.array([state.weight for state in steer.states])

@@ -23,7 +23,7 @@ QUARTERS = 96
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ScenarioConfig:
     """What kind of world. The defaults are the reference day; other worlds are differences from it.
 
     pages, items, viewers, slots   size
@@ -43,27 +43,39 @@ class Recipe:
     items: int = 300
     viewers: int = 6_000
     slots: int = 20
-    few: int = 4
-    floors: int = 4
-    event: float = 2.0
+    n_item_targets: int = 4
+    n_outlet_targets: int = 4
+    event_factor: float = 2.0
     event_quarters: int = 5
     event_mix: float = 0.5
     noise: float = 0.10
-    misjudged: float = 1.0
-    late_start: float = 1.0
-    shared: bool = False
-    least: float = 0.008
-    hard: bool = False
+    traffic_ratio: float = 1.0
+    morning_factor: float = 1.0
+    shared_items: bool = False
+    min_share: float = 0.008
+    hard_controls: bool = False
 
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe(),
-    Recipe("breaking news", event=3.0, event_quarters=8, event_mix=0.7, noise=0.2),
-    Recipe("wrong forecast", misjudged=0.7, late_start=0.6, event=1.0, noise=0.25),
-    Recipe("shared items", shared=True, few=6, floors=3, items=200, slots=12, pages=50_000),
+SCENARIOS: tuple[ScenarioConfig, ...] = (
+    ScenarioConfig(),
+    ScenarioConfig("breaking news", event_factor=3.0, event_quarters=8, event_mix=0.7, noise=0.2),
+    ScenarioConfig("wrong forecast", traffic_ratio=0.7, morning_factor=0.6, event_factor=1.0, noise=0.25),
+    ScenarioConfig(
+        "shared items", shared_items=True, n_item_targets=6, n_outlet_targets=3, items=200, slots=12, pages=50_000
+    ),
 )
 
-GUIDED = Recipe("hard controls", pages=4_000, items=120, viewers=800, slots=12, few=2, floors=2, least=0.04, hard=True)
+GUIDED_SCENARIO = ScenarioConfig(
+    "hard controls",
+    pages=4_000,
+    items=120,
+    viewers=800,
+    slots=12,
+    n_item_targets=2,
+    n_outlet_targets=2,
+    min_share=0.04,
+    hard_controls=True,
+)
 """A smaller day whose every page keeps hard controls."""
 
 
@@ -85,14 +97,14 @@ class Scenario:
     forecast           attention per second, as known before the day
     """
 
-    recipe: Recipe
+    config: ScenarioConfig
     utility: F32
     member: Bool
     sign: F64
     amount: F64
     start: F64
     embargo: F64
-    few: Bool
+    is_item_target: Bool
     outlet: I64
     attention: F64
     at: F64

@@ -27,7 +27,7 @@ from features.worker.worker import Worker
 from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Conflict, Unavailable
 from tests.features.state.test_replay_oracle import happened
-from tests.features.worker.test_worker import TOPIC, held, played
+from tests.features.worker.test_worker import TOPIC, play_record, store_contents
 
 YEAR_S = 365 * 86_400.0
 
@@ -51,7 +51,7 @@ def test_events_of_a_recreated_log_are_folded(tmp_path: Path) -> None:
     store, log = MemoryStore(), EventLog(tmp_path)
     for name in ("before", "after"):  # the second log is a new one with the same name
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [played(f"{name}{n}") for n in range(5)])
+        stream.publish(TOPIC, [play_record(f"{life}{n}") for n in range(5)])
         folded(stream, store, log)
     assert plays(store) == 10
     assert log.events().num_rows == 10
@@ -61,17 +61,17 @@ def test_events_of_a_recreated_log_are_folded(tmp_path: Path) -> None:
 def test_a_replaced_stream_file_is_a_new_log_epoch(tmp_path: Path) -> None:
     store, log, url = MemoryStore(), EventLog(tmp_path / "events"), f"sqlite:///{tmp_path}/log/stream.db"
     with closing(open_stream(url, partitions=1)) as stream:
-        worker_ = Worker(stream, store, log, topic=TOPIC, group="g")
-        stream.publish(TOPIC, [played(f"before{n}") for n in range(5)])
-        assert worker_.step(wait_s=0) == 5
-        stream.publish(TOPIC, [played("unread")])
+        one = Worker(stream, store, log, topic=TOPIC, group="g")
+        stream.publish(TOPIC, [play_record(f"before{n}") for n in range(5)])
+        assert one.step(wait_s=0) == 5
+        stream.publish(TOPIC, [play_record("unread")])
         for file in (tmp_path / "log").iterdir():
             file.unlink()
-        with closing(open_stream(url, partitions=1)) as recreated:
-            recreated.publish(TOPIC, [played(f"after{n}") for n in range(4)])
-        with pytest.raises(Unavailable, match="made anew"):  # events read from the old log have no epoch
-            worker_.step(wait_s=0)
-        worker_.close()
+        with closing(open_stream(url, partitions=1)) as another:
+            another.publish(TOPIC, [play_record(f"after{n}") for n in range(4)])
+        with pytest.raises(Unavailable, match="recreated"):  # and what it read of the old one is of no name by now
+            one.step(wait_s=0)
+        one.close()
     with closing(open_stream(url, partitions=1)) as stream:
         folded(stream, store, log)  # type: ignore[arg-type]
     assert plays(store) == 9
@@ -101,23 +101,23 @@ def test_several_log_epochs_are_counted_once_and_rebuilt_in_order(tmp_path: Path
 
     if seed % 2:
         compact(log)
-    rebuilt = MemoryStore()
-    rebuild(worker(stream, rebuilt, log), rebuilt, from_log(log), LANDMARK, YEAR_S)
-    assert held(rebuilt) == held(store)
-    assert not list(find_differences(store, rebuilt, LANDMARK, YEAR_S))
+    again = MemoryStore()
+    rebuild(worker(stream, again, log), again, from_log(log), LANDMARK, YEAR_S)
+    assert store_contents(again) == store_contents(store)
+    assert not list(find_differences(store, again, LANDMARK, YEAR_S))
 
 
 def test_a_rebuild_from_the_stream_uses_the_current_epoch(tmp_path: Path) -> None:
     store, log = MemoryStore(), EventLog(tmp_path)
     for name in ("before", "after"):
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [played(f"{name}{n}") for n in range(5)])
+        stream.publish(TOPIC, [play_record(f"{life}{n}") for n in range(5)])
         folded(stream, store, log)
     worker_ = worker(stream, store, log)
     rebuild(worker_, store, from_stream(stream, log, TOPIC, print, worker_.log_name()), LANDMARK, YEAR_S)
     assert plays(store) == 5
     assert log.events().num_rows == 10
-    stream.publish(TOPIC, [played("more")])
+    stream.publish(TOPIC, [play_record("more")])
     folded(stream, store, log)
     assert plays(store) == 6
 
@@ -125,15 +125,15 @@ def test_a_rebuild_from_the_stream_uses_the_current_epoch(tmp_path: Path) -> Non
 def test_states_from_before_log_epochs_stay_valid(tmp_path: Path) -> None:
     """Nothing is counted twice after an upgrade, even if the worker crashed before it committed."""
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
-    stream.publish(TOPIC, [played(f"e{n}") for n in range(600)])  # more than the ids in a state
+    stream.publish(TOPIC, [play_record(f"e{n}") for n in range(600)])  # more than a state remembers ids of
     folded(stream, store, log)
     store.delete([LOG_EPOCHS + TOPIC])
-    (tmp_path / FILE_NAME).unlink()
-    expected = held(store)
-    with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as worker_:
-        while worker_.step(wait_s=0):
+    (tmp_path / NAME).unlink()
+    expected = store_contents(store)
+    with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as again:
+        while again.step(wait_s=0):
             pass
-    assert held(store) == expected
+    assert store_contents(store) == expected
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -45,11 +45,9 @@ from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.votes import LoggedEvent, items_of
 from features.worker.worker import Worker
-from recsys.domain.decay import DAY_S, LANDMARK
-from recsys.domain.item_statistics import ItemState
-from recsys.domain.placement import Screen
-from recsys.domain.viewer import ViewerState, unexpired
-from tests.features.worker.test_worker import held
+from recsys.domain.types import Screen
+from recsys.domain.viewer import DAY_S, LANDMARK, ItemState, ViewerState, unexpired
+from tests.features.worker.test_worker import store_contents
 
 TOPIC = "t"
 KINDS = ("impression", "impression", "click", "open", "play", "play", "ping", "complete", "like", "dislike", "hide",
@@ -181,8 +179,8 @@ def test_stores_equal_a_naive_replay(
     with tempfile.TemporaryDirectory() as directory:
         for fuse, batch in [*runs, (10**6, 1 + seed % 30)]:
             run(stream, store, directory, [fuse], batch, ttl_s)
-        assert held(store) == replayed(stream, ttl_s)
-        logged = [(entry.event.viewer_id, entry.event.id) for entry in EventLog(directory).replay()]
+        assert store_contents(store) == replayed(stream, ttl_s)
+        logged = [(one.event.viewer_id, one.event.id) for one in EventLog(directory).replay()]
     assert sorted(logged) == sorted({(record.key, decode(record.value).id) for record in records})
 
 
@@ -198,7 +196,7 @@ def test_redelivery_from_an_older_commit_changes_nothing(seed: int, batch_sizes:
             records = records[size:]
             run(stream, store, directory, [10**6], 7, FOREVER, group=f"g{number % 3}")
         run(stream, store, directory, [10**6], 7, FOREVER, group="g0")
-    assert held(store) == replayed(stream)
+    assert store_contents(store) == replayed(stream)
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,4 +1,4 @@
-"""A group that is gone for good keeps messages: it is told by name, and can be let go of."""
+"""Consumer groups that hold back messages are reported by name and can be deleted."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from features.worker.main import main
 from recsys.domain.decay import DAY_S
 
 
-def passed(stream: SqliteStream, topic: str, group: str, count: int) -> None:
-    """A group that took so many of the one partition, and left."""
+def commit_offset(stream: SqliteStream, topic: str, group: str, count: int) -> None:
+    """Let a group read and commit `count` messages of the only partition, then leave."""
     with closing(stream.consumer(topic, group)) as member:
         member.commit({0: member.poll(count, 0)[-1].offset})
 
 
-def test_retired_groups_are_named_once_an_hour_until_they_are_dropped(
+def test_lagging_groups_are_logged_once_an_hour_until_they_are_deleted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, now, clock = Settings(home=str(tmp_path), partitions=1), [0.0], [0.0]
     topic, command = settings.topic, ["--home", str(tmp_path), "--partitions", "1"]
     with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
         stream.publish(topic, [Record("v", b"?") for _ in range(5)])
-        passed(stream, topic, "old", 1)
-        passed(stream, topic, settings.group, 5)
-        holders = LagReporter(stream.retention, settings, lambda: clock[0])
-        holders.report(now[0])
-        assert not caplog.records, "nothing is too old yet"
+        commit_offset(stream, topic, "old", 1)
+        commit_offset(stream, topic, settings.group, 5)
+        reporter = LagReporter(stream.retention, settings, lambda: clock[0])
+        reporter.report(now[0])
+        assert not caplog.records, "no message is past the retention period yet"
         now[0] = 40 * DAY_S
         with caplog.at_level(logging.WARNING):
             for clock[0] in (1.0, 2.0, LOG_EVERY_S, LOG_EVERY_S + 1.0):
                 apply_retention(stream, settings, now[0])
-                holders.report(now[0])
+                reporter.report(now[0])
         assert [record.getMessage() for record in caplog.records] == [
-            f"{topic} keeps messages of more than 30 days for groups that have not passed them: old (4 messages, the "
-            "oldest 40 days old). One that is gone for good: recsys-worker groups --drop NAME"
+            f"retention of {topic} is held back: messages older than 30 days wait for consumer groups old (4 messages, "
+            "the oldest 40 days old). To delete a group that will not return: recsys-worker groups --drop NAME"
         ] * 2
         assert main([*command, "groups"]) == 0
-        assert capsys.readouterr().out.startswith(f"{topic}\told\t4 not passed\tthe oldest ")
+        assert capsys.readouterr().out.startswith(f"{topic}\\output\t4 unread\tthe oldest ")
         assert main([*command, "erase", "v"]) == 0
-        told = capsys.readouterr().out
+        output = capsys.readouterr().out
         assert (
-            "4 messages of the viewer stay in the stream until these groups have passed them: old (4 messages" in told
+            "4 messages of the viewer stay in the stream until these groups have passed them: old (4 messages" in output
         )
         assert main([*command, "groups", "--drop", settings.group]) == 1
         assert "the group of the workers" in capsys.readouterr().err
@@ -71,5 +71,5 @@ def test_a_broker_manages_its_consumer_groups_itself(
         assert "with the broker's own tools" in capsys.readouterr().err
     stream = KafkaStream(kafka_url.removeprefix("kafka://"))
     LagReporter(stream.retention, Settings()).report(40 * DAY_S)
-    apply_retention(stream, Settings(), 40 * DAY_S)  # a stream without retention is left alone: no connection is made
+    apply_retention(stream, Settings(), 40 * DAY_S)  # a stream without retention: no connection is made
     assert not [record for record in caplog.records if record.name.startswith("features")]

@@ -1,4 +1,4 @@
-"""A worker that slept through the loss of its partitions (SIGSTOP, a paused machine) undoes nothing on waking up."""
+"""A worker that was suspended during a rebalance (SIGSTOP, a paused machine) overwrites nothing when it resumes."""
 
 from __future__ import annotations
 
@@ -18,64 +18,64 @@ from features.state.codec import decode_viewer, viewer_key
 from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.worker.worker import Worker
-from tests.features.worker.test_worker import TOPIC, Fuse, held, played, replayed, sent
+from tests.features.worker.test_worker import TOPIC, Fuse, event_records, expected_contents, play_record, store_contents
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _a_fast_disk() -> Iterator[None]:
+def _no_fsync() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("os.fsync", lambda handle: None)
         yield
 
 
-class SleepyStore:
-    """A store whose process sleeps before its n-th read or write, while `meanwhile` happens."""
+class SuspendingStore:
+    """A store that runs `meanwhile` before its n-th read or write, as if the process had been suspended."""
 
     def __init__(self, store: OnlineStore, fuse: Fuse, meanwhile: Callable[[], None]) -> None:
         self._store, self._fuse, self._meanwhile = store, fuse, meanwhile
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("get", "swap", "put") and self._fuse.burn():
+        if name in ("get", "compare_and_set", "put") and self._fuse.trip():
             self._meanwhile()
         return getattr(self._store, name)
 
 
 @settings(max_examples=60, deadline=None)
-@given(sent(), sent(), st.integers(0, 14), st.integers(1, 30), st.integers(1, 30))
-def test_a_worker_that_slept_while_another_went_on_undoes_nothing(
-    before: list[Record], after: list[Record], asleep_at: int, batch: int, others: int
+@given(event_records(), event_records(), st.integers(0, 14), st.integers(1, 30), st.integers(1, 30))
+def test_a_suspended_worker_does_not_overwrite_what_another_worker_wrote(
+    before: list[Record], after: list[Record], suspend_at: int, batch: int, peer_batch: int
 ) -> None:
-    """It sleeps before any of its reads and writes; the other one folds the same messages, and more, to the end."""
+    """It is suspended before any of its reads and writes; its peer folds the same messages, and more, to the end."""
     stream, store = MemoryStream(partitions=2), MemoryStore()
     stream.publish(TOPIC, before)
-    slept = Event()
+    suspended = Event()
 
     def meanwhile() -> None:
-        slept.set()
+        suspended.set()
         stream.publish(TOPIC, after)
-        other = Worker(stream, store, EventLog(directory), topic=TOPIC, group="the same partitions", batch=others)
-        while other.step(wait_s=0):
+        peer = Worker(stream, store, EventLog(directory), topic=TOPIC, group="the same partitions", batch=peer_batch)
+        while peer.step(wait_s=0):
             pass
 
     with tempfile.TemporaryDirectory() as directory:
-        sleepy = SleepyStore(store, Fuse(asleep_at), meanwhile)
-        worker = Worker(stream, sleepy, EventLog(directory), topic=TOPIC, group="g", batch=batch)
-        while not slept.is_set() and worker.step(wait_s=0):
-            pass  # after the step in which it slept, the log refuses its commit
-        assert held(store) == replayed(stream)
+        suspending = SuspendingStore(store, Fuse(suspend_at), meanwhile)
+        worker = Worker(stream, suspending, EventLog(directory), topic=TOPIC, group="g", batch=batch)
+        while not suspended.is_set() and worker.step(wait_s=0):
+            pass  # after the step in which it was suspended, the stream refuses its commit
+        assert store_contents(store) == expected_contents(stream)
 
 
-def test_an_erased_viewer_does_not_come_back_by_a_worker_that_slept(tmp_path: Any) -> None:
+def test_a_suspended_worker_does_not_restore_an_erased_viewer(tmp_path: Any) -> None:
     stream, store = MemoryStream(partitions=1), MemoryStore()
     log = EventLog(tmp_path)
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
-    stream.publish(TOPIC, [played("e1"), played("e2")])
+    stream.publish(TOPIC, [play_record("e1"), play_record("e2")])
     worker.step(wait_s=0)
     worker.close()
-    for asleep_at in (2, 3, 4, 5, 6):  # after it has read the viewer
-        stream.publish(TOPIC, [played(f"later{asleep_at}")])
-        sleepy = SleepyStore(store, Fuse(asleep_at), lambda: store.delete([viewer_key("v")]))
-        worker = Worker(stream, sleepy, log, topic=TOPIC, group="g")
+    for suspend_at in (2, 3, 4, 5, 6):  # after it read the viewer
+        stream.publish(TOPIC, [play_record(f"later{suspend_at}")])
+        suspending = SuspendingStore(store, Fuse(suspend_at), lambda: store.delete([viewer_key("v")]))
+        worker = Worker(stream, suspending, log, topic=TOPIC, group="g")
         worker.step(wait_s=0)
         worker.close()
         raw = store.get([viewer_key("v")])[0]

@@ -1,4 +1,4 @@
-"""`kill -9` of a real worker process in the middle of the stream, then another one: the state of a pure replay."""
+"""After `kill -9` of a real worker process mid-stream, its successor reaches the state of a pure replay."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[3]
 PARTITIONS = 3
 
 
-def happened(count: int, prefix: str, seed: int) -> list[ViewerEvent]:
-    """Events of 200 viewers on 300 items; one in twenty is sent again some time later."""
+def make_events(count: int, prefix: str, seed: int) -> list[ViewerEvent]:
+    """Return events of 200 viewers on 300 items; one in twenty is a later duplicate."""
     chance = random.Random(seed)
     events: list[ViewerEvent] = []
     for number in range(count):
@@ -42,47 +42,49 @@ def happened(count: int, prefix: str, seed: int) -> list[ViewerEvent]:
             continue
         kind = chance.choice(["play", "complete", "like", "click", "impression", "ping"])
         items = tuple(f"{prefix}i{i}" for i in chance.sample(range(300), 5))
-        about: dict[str, Any] = (
+        fields: dict[str, Any] = (
             {"items": items, "context": {"seed": 1}}
             if kind == "impression"
             else {"item_id": items[0], "position_s": 3.0}
         )
         viewer = f"{prefix}v{int(chance.paretovariate(0.7)) % 200}"
         events.append(
-            ViewerEvent(id=f"e{number}", kind=kind, viewer_id=viewer, at=LANDMARK + number, region="cn.zj", **about)
+            ViewerEvent(id=f"e{number}", kind=kind, viewer_id=viewer, at=LANDMARK + number, region="cn.zj", **fields)
         )
     return events
 
 
-def replayed(stream: Stream, topic: str, events: list[ViewerEvent]) -> dict[str, bytes]:
-    """The whole log folded at once; also checks that all that was sent is in it."""
+def expected_contents(stream: Stream, topic: str, events: list[ViewerEvent]) -> dict[str, bytes]:
+    """Fold the whole log at once; also check that it holds every published event."""
     viewers: dict[str, list[LoggedEvent]] = {}
     shards: dict[tuple[str, str], list[LoggedEvent]] = {}
     total = 0
     for partition in range(stream.partitions(topic)):
-        placed: list[LoggedEvent] = []
-        while page := stream.read(topic, partition, len(placed), 5000):
-            placed += [LoggedEvent(f"{topic}/{partition}", one.offset, decode(one.value)) for one in page]
-        total += len(placed)
-        for one in placed:
-            viewers.setdefault(one.event.viewer_id, []).append(one)
+        logged_events: list[LoggedEvent] = []
+        while messages := stream.read(topic, partition, len(logged_events), 5000):
+            logged_events += [
+                LoggedEvent(f"{topic}/{partition}", message.offset, decode(message.value)) for message in messages
+            ]
+        total += len(logged_events)
+        for logged in logged_events:
+            viewers.setdefault(logged.event.viewer_id, []).append(logged)
     assert total == len(events)
     dump = {}
-    for viewer_id, their in viewers.items():
-        nobody = ViewerState(viewer_id)
-        dump[viewer_key(viewer_id)] = encode_viewer(fold_viewer(nobody, their))
-        for one in deduplicate_and_fold(nobody, their).new_events:
-            for item_id in items_of(one.event):
-                shards.setdefault((item_id, one.source), []).append(one)
-    for (item_id, source), about in shards.items():
-        about.sort(key=lambda one: one.offset)
-        dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), about))
+    for viewer_id, viewer_events in viewers.items():
+        new_viewer = ViewerState(viewer_id)
+        dump[viewer_key(viewer_id)] = encode_viewer(fold_viewer(new_viewer, viewer_events))
+        for weighted in deduplicate_and_fold(new_viewer, viewer_events).new_events:
+            for item_id in items_of(weighted.event):
+                shards.setdefault((item_id, weighted.source), []).append(weighted)
+    for (item_id, source), item_events in shards.items():
+        item_events.sort(key=lambda weighted: weighted.offset)
+        dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), item_events))
     return dump
 
 
 @contextmanager
 def worker(*flags: str) -> Iterator[subprocess.Popen[str]]:
-    """A worker process that polls; killed at the end when it still runs."""
+    """Run a worker process and wait until it polls; kill it at the end if it is still running."""
     command = [sys.executable, "-m", "features.worker.main", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
@@ -113,32 +115,32 @@ def assert_logged_once(log: EventLog, events: list[ViewerEvent]) -> None:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_killed_again_and_again_on_the_embedded_stores(tmp_path: Path, seed: int) -> None:
-    chance, events = random.Random(seed), happened(10_000, "", seed)
+def test_repeated_kills_lose_nothing_on_the_embedded_stores(tmp_path: Path, seed: int) -> None:
+    chance, events = random.Random(seed), make_events(10_000, "", seed)
     flags = ["--home", str(tmp_path), "--partitions", str(PARTITIONS)]
     with (
         closing(open_stream(f"sqlite:///{tmp_path}/stream.db", partitions=PARTITIONS)) as stream,
         closing(open_online(f"sqlite:///{tmp_path}/online.db", timeout_s=10.0)) as online,
     ):
         publish(stream, "viewer-events", events)
-        died_with_work_left = 0
+        n_unfinished = 0
         for _ in range(3):
             with worker(*flags) as process:
                 time.sleep(chance.uniform(0.05, 0.3))
                 process.kill()
             with closing(stream.consumer("viewer-events", "features")) as successor:
-                died_with_work_left += bool(successor.poll(1, 0))
-        assert died_with_work_left >= 1
+                n_unfinished += bool(successor.poll(1, 0))
+        assert n_unfinished >= 1
         with worker(*flags, "--until-idle", "0.5") as process:
             assert process.wait(60) == 0
-        assert dump(online, "") == replayed(stream, "viewer-events", events)
+        assert dump(online, "") == expected_contents(stream, "viewer-events", events)
     assert_logged_once(EventLog(tmp_path / "events"), events)
 
 
-def test_killed_on_a_broker_and_a_redis_then_stopped_politely(
+def test_a_kill_and_a_graceful_stop_lose_nothing_on_kafka_and_redis(
     tmp_path: Path, kafka_url: str, redis_url: str, unique: str
 ) -> None:
-    events = happened(4_000, unique, seed=2)
+    events = make_events(4_000, unique, seed=2)
     flags = [
         "--home",
         str(tmp_path),
@@ -159,18 +161,18 @@ def test_killed_on_a_broker_and_a_redis_then_stopped_politely(
         with worker(*flags) as process:
             wait_until(lambda: bool(dump(online, unique)))
             process.kill()
-        expected = replayed(stream, unique, events)
+        expected = expected_contents(stream, unique, events)
         with worker(*flags) as process:
             wait_until(lambda: dump(online, unique) == expected)
-            owed = {(event.viewer_id, event.id) for event in events}  # some by the dead one
-            wait_until(lambda: len(EventLog(tmp_path / "events").events()) == len(owed))
+            expected_ids = {(event.viewer_id, event.id) for event in events}  # some were written by the killed worker
+            wait_until(lambda: len(EventLog(tmp_path / "events").events()) == len(expected_ids))
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
     assert_logged_once(EventLog(tmp_path / "events"), events)
 
 
-def wait_until(true: Any, within_s: float = 40.0) -> None:
+def wait_until(condition: Any, within_s: float = 40.0) -> None:
     deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
+    while not condition():
+        assert time.monotonic() < deadline, f"condition not met within {within_s:.0f} s"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A step of the worker looks for no circles of objects, and leaves the search as it found it."""
+"""The garbage collector is paused during a step of the worker and restored to its earlier state afterwards."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from features.state.keys import LOG_EPOCHS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry
 from features.worker.worker import Worker
-from tests.features.worker.test_worker import TOPIC, Crash, FragileStore, Fuse, played
+from tests.features.worker.test_worker import TOPIC, Crash, FragileStore, Fuse, play_record
 
 
-def test_circles_are_looked_for_again_after_a_step_also_after_one_that_failed(tmp_path: Any) -> None:
+def test_gc_is_enabled_again_after_a_step_even_if_the_step_failed(tmp_path: Any) -> None:
     stream = MemoryStream(partitions=1)
-    stream.publish(TOPIC, [played("e1"), played("e2")])
-    searching: list[bool] = []
+    stream.publish(TOPIC, [play_record("e1"), play_record("e2")])
+    gc_enabled: list[bool] = []
 
-    class Watching(MemoryStore):
-        def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
-            if not any(key.startswith(LOG_EPOCHS) for key in entries):  # noted when a log is joined, before the step
-                searching.append(gc.isenabled())
+    class GcRecordingStore(MemoryStore):
+        def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+            if not any(key.startswith(LOG_EPOCHS) for key in entries):  # written when the worker joins, before the step
+                gc_enabled.append(gc.isenabled())
             return super().compare_and_set(entries, ttl_s)
 
-    for store in (FragileStore(Watching(), Fuse(2)), Watching()):
+    for store in (FragileStore(GcRecordingStore(), Fuse(2)), GcRecordingStore()):
         worker = Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="g", batch=1)
         with suppress(Crash):
             worker.step(wait_s=0)
         worker.close()
         assert gc.isenabled()
-    assert searching
-    assert not any(searching)
+    assert gc_enabled
+    assert not any(gc_enabled)
     gc.disable()
     try:
         Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g", batch=1).step(wait_s=0)
-        assert not gc.isenabled(), "who had switched it off wants it off"
+        assert not gc.isenabled(), "a collector that was disabled before the step stays disabled"
     finally:
         gc.enable()

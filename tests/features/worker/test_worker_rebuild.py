@@ -1,4 +1,4 @@
-"""A worker that runs while the online store is made anew waits, and nothing is missing from the store afterwards."""
+"""A worker that runs during a rebuild of the online store waits, and the rebuilt store lacks nothing."""
 
 from __future__ import annotations
 
@@ -25,44 +25,49 @@ from features.worker.rebuild import from_log, rebuild
 from features.worker.worker import Worker
 from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from tests.features.worker.test_worker import TOPIC, Fuse, held, played, replayed, sent
-from tests.features.worker.test_worker_asleep import SleepyStore
+from recsys.domain.viewer import LANDMARK
+from tests.features.worker.test_worker import TOPIC, Fuse, event_records, expected_contents, play_record, store_contents
+from tests.features.worker.test_worker_asleep import SuspendingStore
 
 YEAR_S = 3.2e7
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _a_fast_disk() -> Iterator[None]:
+def _no_fsync() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("os.fsync", lambda handle: None)
         yield
 
 
-class PausedStore(SleepyStore):
-    """Pauses before the n-th read or write, but for that of viewers (`features.worker.rebuild_fence` says why)."""
+class PausedStore(SuspendingStore):
+    """A store that pauses before the n-th read or write, except for writes of viewers (see `rebuild_fence`)."""
 
-    def swap(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
-        swap = self._store.swap if all(key.startswith(VIEWERS) for key in entries) else self.__getattr__("swap")
-        return swap(entries, ttl_s)  # type: ignore[no-any-return]
+    def compare_and_set(self, entries: Mapping[str, CasEntry], ttl_s: float | None = None) -> list[str]:
+        write = (
+            self._store.compare_and_set
+            if all(key.startswith(VIEWERS) for key in entries)
+            else self.__getattr__("compare_and_set")
+        )
+        return write(entries, ttl_s)  # type: ignore[no-any-return]
 
 
 class PausedLog(EventLog):
-    """The same before and after it is written to."""
+    """An event log that pauses before or after an append."""
 
     fuse = Fuse(-1)
     pause: Callable[[], None]
 
     def append(self, source: str, first: int, last: int, placed: Sequence[LoggedEvent]) -> None:
-        if self.fuse.burn():
+        if self.fuse.trip():
             self.pause()
         super().append(source, first, last, placed)
-        if self.fuse.burn():
+        if self.fuse.trip():
             self.pause()
 
 
-def folded(stream: MemoryStream, store: OnlineStore, log: EventLog) -> None:
-    """Everything, by a worker that nobody disturbs."""
+def run_worker(stream: MemoryStream, store: OnlineStore, log: EventLog) -> None:
+    """Fold everything by an undisturbed worker."""
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
     while worker.step(wait_s=0):
         pass
@@ -70,35 +75,40 @@ def folded(stream: MemoryStream, store: OnlineStore, log: EventLog) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(sent(), sent(), st.integers(0, 16), st.sampled_from(["it was wiped", "the log was read", "all is done"]))
-def test_whenever_a_rebuild_begins_and_however_far_it_gets_nothing_is_missing(
-    before: list[Record], after: list[Record], paused_at: int, until: str
+@given(
+    event_records(),
+    event_records(),
+    st.integers(0, 16),
+    st.sampled_from(["store wiped", "log read", "rebuild finished"]),
+)
+def test_nothing_is_lost_whenever_a_rebuild_begins_and_the_worker_resumes(
+    before: list[Record], after: list[Record], pause_at: int, until: str
 ) -> None:
-    """The worker pauses anywhere in its step, a rebuild begins, and the worker goes on after one of its stages."""
+    """The worker pauses anywhere in its step, a rebuild begins, and the worker resumes after one of its stages."""
     stream, store = MemoryStream(partitions=2), MemoryStore()
-    paused, go_on, stepped = threading.Event(), threading.Event(), threading.Event()
+    paused, resume, stepped = threading.Event(), threading.Event(), threading.Event()
 
     def pause() -> None:
         paused.set()
-        assert go_on.wait(PATIENCE_S)
+        assert resume.wait(TIMEOUT_S)
 
     def sources() -> Iterator[Iterator[LoggedEvent]]:
-        if until == "it was wiped":
-            go_on.set()
-            assert stepped.wait(PATIENCE_S)
-        had = [list(source) for source in from_log(log)]
-        if until == "the log was read":
-            go_on.set()
-            assert stepped.wait(PATIENCE_S)
-        yield from map(iter, had)
+        if until == "store wiped":
+            resume.set()
+            assert stepped.wait(TIMEOUT_S)
+        sources_read = [list(source) for source in from_log(log)]
+        if until == "log read":
+            resume.set()
+            assert stepped.wait(TIMEOUT_S)
+        yield from map(iter, sources_read)
 
     with tempfile.TemporaryDirectory() as directory:
-        log, theirs = EventLog(directory), PausedLog(directory)
+        log, paused_log = EventLog(directory), PausedLog(directory)
         stream.publish(TOPIC, before)
-        folded(stream, store, log)
+        run_worker(stream, store, log)
         stream.publish(TOPIC, after)
-        theirs.fuse, theirs.pause = Fuse(paused_at), pause  # type: ignore[method-assign]
-        worker = Worker(stream, PausedStore(store, theirs.fuse, pause), theirs, topic=TOPIC, group="g")
+        paused_log.fuse, paused_log.pause = Fuse(pause_at), pause  # type: ignore[method-assign]
+        worker = Worker(stream, PausedStore(store, paused_log.fuse, pause), paused_log, topic=TOPIC, group="g")
 
         def step() -> None:
             with suppress(Unavailable):
@@ -109,43 +119,45 @@ def test_whenever_a_rebuild_begins_and_however_far_it_gets_nothing_is_missing(
 
         running = threading.Thread(target=step)
         running.start()
-        assert paused.wait(PATIENCE_S)
+        assert paused.wait(TIMEOUT_S)
         if not stepped.is_set():
-            again = Worker(stream, store, log, topic=TOPIC, group="none")
-            rebuild(again, store, sources(), LANDMARK, YEAR_S)
-        go_on.set()
-        running.join(PATIENCE_S)
+            rebuilder = Worker(stream, store, log, topic=TOPIC, group="none")
+            rebuild(rebuilder, store, sources(), LANDMARK, YEAR_S)
+        resume.set()
+        running.join(TIMEOUT_S)
         assert stepped.is_set()
-        folded(stream, store, EventLog(directory))
-        assert held(store) == replayed(stream)
+        run_worker(stream, store, EventLog(directory))
+        assert store_contents(store) == expected_contents(stream)
 
 
-def test_a_source_that_begins_right_before_a_rebuild_is_in_it(tmp_path: Any) -> None:
+def test_a_rebuild_includes_a_source_that_began_right_before_it(tmp_path: Any) -> None:
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     sources = from_log(log)
-    stream.publish(TOPIC, [played("e1")])
-    folded(stream, store, log)
-    again = Worker(stream, store, log, topic=TOPIC, group="none")
-    assert rebuild(again, store, sources, LANDMARK, YEAR_S) == 1
-    assert held(store) == replayed(stream)
+    stream.publish(TOPIC, [play_record("e1")])
+    run_worker(stream, store, log)
+    rebuilder = Worker(stream, store, log, topic=TOPIC, group="none")
+    assert rebuild(rebuilder, store, sources, LANDMARK, YEAR_S) == 1
+    assert store_contents(store) == expected_contents(stream)
 
 
-def test_a_worker_waits_as_long_as_the_store_is_made_anew(tmp_path: Any) -> None:
+def test_a_worker_waits_while_a_rebuild_is_in_progress(tmp_path: Any) -> None:
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
-    stream.publish(TOPIC, [played("e1")])
-    store.put({REBUILD_IN_PROGRESS: b"1"})
-    with pytest.raises(Unavailable, match=r"being made anew.*recsys-worker rebuild"):
+    stream.publish(TOPIC, [play_record("e1")])
+    store.put({UNFINISHED: b"1"})
+    with pytest.raises(Unavailable, match=r"rebuild in progress.*recsys-worker rebuild"):
         worker.step(wait_s=0)
     worker.close()
     assert stream.committed(TOPIC, "g") == {}
     assert dict(store.scan("viewer:")) == {}
-    store.delete([REBUILD_IN_PROGRESS])
-    folded(stream, store, log)
-    assert held(store) == replayed(stream)
+    store.delete([UNFINISHED])
+    run_worker(stream, store, log)
+    assert store_contents(store) == expected_contents(stream)
 
 
-def test_a_worker_does_not_start_on_half_a_store(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_does_not_start_on_a_partially_rebuilt_store(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     home = str(tmp_path)
     with closing(SqliteStore(f"{home}/online.db")) as online:
         online.put({REBUILD_IN_PROGRESS: b"1"})

@@ -13,7 +13,7 @@ from recsys.domain.errors import InvalidInput
 from recsys.domain.types import ACTIONS, F32, F64
 from recsys.models.ranker import EXCLUDED_VALUE, Predictor, Ranker, tensors
 from training.config import Network
-from training.examples import Rows, _draw
+from training.examples import Rows, _sample
 from training.models.ranker import _standardise, platt, quality, train
 
 NETWORK = Network(hidden=16, epochs=20, batch=512, learning_rate=3e-3)
@@ -42,10 +42,10 @@ def planted(moments: int = 400, per_moment: int = 40, seed: int = 1) -> Rows:
 def thinned(rows: Rows, negatives: int) -> Rows:
     """The rows as if they had been sampled by `build_rows`."""
     parts = []
-    for moment in range(int(rows.moment[-1]) + 1):
-        whole = rows.take(rows.moment == moment)
-        kept, weight = _draw(whole.label.any(axis=1), negatives, np.random.default_rng(moment))
-        parts.append(Rows(whole.features[kept], whole.label[kept], weight, whole.moment[kept]))
+    for moment in range(int(rows.point[-1]) + 1):
+        whole = rows.take(rows.point == moment)
+        kept, weight = _sample(whole.label.any(axis=1), negatives, np.random.default_rng(moment))
+        parts.append(Rows(whole.features[kept], whole.label[kept], weight, whole.point[kept]))
     return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in Rows.__annotations__))
 
 
@@ -67,7 +67,7 @@ def test_probabilities_are_those_of_all_candidates_even_when_few_were_sampled(ne
 def test_the_weights_of_a_moment_add_up_to_its_candidates() -> None:
     whole = planted(moments=30)
     sample = thinned(whole, 5)
-    assert np.bincount(sample.moment, sample.weight) == pytest.approx(np.bincount(whole.moment))
+    assert np.bincount(sample.point, sample.weight) == pytest.approx(np.bincount(whole.point))
     acted = sample.label.any(axis=1)
     assert acted.sum() == whole.label.any(axis=1).sum()
     assert (sample.weight[acted] == 1.0).all()
@@ -84,8 +84,8 @@ def test_the_same_rows_and_seed_give_the_same_network() -> None:
 
 def test_the_newest_moments_change_calibration_and_nothing_else() -> None:
     rows = planted(moments=100)
-    newest = rows.moment >= 85
-    flipped = Rows(rows.features, np.where(newest[:, None], 1 - rows.label, rows.label), rows.weight, rows.moment)
+    newest = rows.point >= 85
+    flipped = Rows(rows.features, np.where(newest[:, None], 1 - rows.label, rows.label), rows.weight, rows.point)
     one, other = (tensors(train(data, NETWORK, seed=1).network) for data in (rows, flipped))
     assert {name for name in one if not np.array_equal(one[name], other[name])} == {"scale", "shift"}
 
