@@ -28,7 +28,7 @@ from recsys.utility import weight_vector
 from training.confidence import Interval
 from training.config import Config
 from training.decision_points import iter_decision_points
-from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, build_cases, compare, evaluate
+from training.evaluate import Result, build_cases, by_popularity, by_ranker, by_retrieval, compare, evaluate
 from training.examples import build_rows
 from training.models import als as retrieval
 from training.models.ranker import TrainedRanker, quality, train

@@ -20,7 +20,7 @@ from features.state.keys import COUNTS, ITEMS, REBUILD_IN_PROGRESS, REBUILD_STAR
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
 from features.worker.worker import Worker, decode_messages
-from recsys.domain.viewer import is_expired
+from recsys.domain.decay import is_expired
 
 STATE_PREFIXES = (VIEWERS, ITEMS, COUNTS, TRAFFIC)
 """Prefixes of the keys whose values are derived from events."""

@@ -15,7 +15,6 @@ not distinguished either. `recsys-worker verify` compares the store with the log
 
 from __future__ import annotations
 
-from features.state.keys import REBUILD_IN_PROGRESS, REBUILD_STARTED
 from features.state.online.port import OnlineStore
 from recsys.domain.errors import Unavailable
 

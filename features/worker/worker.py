@@ -33,7 +33,6 @@ from features.events.decode import decode
 from features.events.partial_parse import received_at
 from features.events.stream.port import Consumer, Message, Stream
 from features.gc_pause import paused_gc
-from features.history.erasures import viewer_hash
 from features.history.event_log import EventLog
 from features.history.log_epochs import LogEpoch, epoch_partition
 from features.state.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key

@@ -9,14 +9,14 @@ import pytest
 from scipy.optimize import linprog
 
 from recsys.domain.types import F64
-from training.simulation.day import Disturbance, DayRecord, run_day
+from training.simulation.day import DayRecord, Disturbance, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.measure import PUSH_THRESHOLD, recovery_time, pacing_errors, measure
+from training.simulation.measure import PUSH_THRESHOLD, measure, pacing_errors, recovery_time
 from training.simulation.offline_optimum import optimum, smooth_optimum
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
 from training.simulation.scenario import make_scenario
-from training.simulation.strategies import ConstantPrices, PriceController, Greedy, planned_delivery, uninformed_prices
+from training.simulation.strategies import ConstantPrices, Greedy, PriceController, planned_delivery, uninformed_prices
 from training.simulation.world import GUIDED_SCENARIO, SCENARIOS, Scenario
 
 SMALL = replace(SCENARIOS[0], pages=6_000, items=80, viewers=300, slots=10, few=2, floors=2, least=0.03)

@@ -10,7 +10,7 @@ from recsys.domain.types import F64, Bool
 from recsys.pacing.forecast import MONDAY, Forecast
 from training.simulation.guided import GuidedPages
 from training.simulation.pages import Pages
-from training.simulation.world import DAY_S, I64, QUARTERS, ScenarioConfig, Scenario
+from training.simulation.world import DAY_S, I64, QUARTERS, Scenario, ScenarioConfig
 
 
 def make_scenario(recipe: ScenarioConfig, seed: int, day: int = 1) -> Scenario:

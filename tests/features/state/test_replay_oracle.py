@@ -45,8 +45,10 @@ from features.state.online.memory import MemoryStore
 from features.state.online.port import OnlineStore
 from features.state.votes import LoggedEvent, items_of
 from features.worker.worker import Worker
-from recsys.domain.types import Screen
-from recsys.domain.viewer import DAY_S, LANDMARK, ItemState, ViewerState, unexpired
+from recsys.domain.decay import DAY_S, LANDMARK
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.placement import Screen
+from recsys.domain.viewer import ViewerState, unexpired
 from tests.features.worker.test_worker import store_contents
 
 TOPIC = "t"

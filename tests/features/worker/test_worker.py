@@ -23,7 +23,7 @@ from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.state.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
-from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
+from features.state.keys import LOG_EPOCHS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.votes import LoggedEvent, items_of

@@ -25,7 +25,6 @@ from features.worker.rebuild import from_log, rebuild
 from features.worker.worker import Worker
 from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from recsys.domain.viewer import LANDMARK
 from tests.features.worker.test_worker import TOPIC, Fuse, event_records, expected_contents, play_record, store_contents
 from tests.features.worker.test_worker_asleep import SuspendingStore
 
