@@ -239,7 +239,7 @@ class Engine:
                 batch = solved.batch
                 editorial = without_ranker(context, batch, FallbackLevel.EDITORIAL)
             if not page.receipt.legal_kept:
-                violated = [line.id for line in page.receipt.controls if line.enforcement == "legal" and line.by]
+                violated = [line.id for line in page.receipt.controls if line.enforcement == "legal" and line.slack]
                 error = f"no page meets the legal controls {', '.join(violated)}; serving the editorial page"
                 solved = solver.solve(context, policy, editorial)
                 page = solver.page(context, policy, solved, FallbackLevel.EDITORIAL)

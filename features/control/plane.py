@@ -266,16 +266,6 @@ class ControlPlane:
         return None
 
 
-def ancestry(code: str) -> tuple[str, ...]:
-    """Return the outlet codes from the root down to this one.
-
-    >>> ancestry("cn.zj.hz")
-    ('cn', 'cn.zj', 'cn.zj.hz')
-    """
-    parts = code.split(".")
-    return tuple(".".join(parts[: depth + 1]) for depth in range(len(parts)))
-
-
 def _active_policies() -> Select[tuple[str, int, str, str, int]]:
     """Select the newest publication of each outlet, with the policy's text."""
     newest = select(func.max(tables.publications.c.revision)).group_by(tables.publications.c.outlet)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from features.state.codec import item_at
-from features.state.item_fold import event_screen, roll_up, update_fast_decay
+from features.state.item_fold import event_screen, update_fast_decay
 from features.state.keys import ITEMS
 from features.state.online.port import OnlineStore
 from features.state.quarantine import CorruptStateCounter

@@ -119,17 +119,6 @@ def update_fast_decay(count: float, count_at: float, value: float, at: float) ->
     return count + value * 2.0 ** ((at - count_at) / FAST_HALF_LIFE_S), count_at
 
 
-@lru_cache(maxsize=10_000)
-def roll_up(region: str) -> tuple[str, ...]:
-    """Return a region and all regions that contain it, smallest first.
-
-    >>> roll_up("cn.zj.hz")
-    ('cn.zj.hz', 'cn.zj', 'cn')
-    """
-    parts = region.split(".") if region else []
-    return tuple(".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
-
-
 def event_screen(screen: str | None, placement: str) -> str:
     """Return the event's screen, or else the screen of its placement; empty if the event names neither.
 

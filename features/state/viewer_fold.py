@@ -45,7 +45,7 @@ class ViewerFold:
     __slots__ = (
         "_at",
         "_counts",
-        "_disliked_at",
+        "_negative_feedback",
         "_finished_at",
         "_hidden",
         "_hours",
@@ -108,7 +108,7 @@ class ViewerFold:
         return ViewerState(
             self._viewer_id, tuple(self._recent), self._positions, self._finished_at, self._hidden, self._shown,
             self._counts, self._offsets, self._target_impressions, bytes(self._seen_ids), self._at, self._screens,
-            self._outlets, self._hours, self._session, self._liked_at, self._disliked_at, bytes(self._vote_history),
+            self._outlets, self._hours, self._session, self._liked_at, self._negative_feedback, bytes(self._vote_history),
             bytes(self._seen_event_ring),
         )  # fmt: skip
 
@@ -119,7 +119,7 @@ class ViewerFold:
         self._positions, self._finished_at, self._hidden = state.positions, state.finished_at, state.hidden
         self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
         self._target_impressions, self._screens, self._outlets = state.target_impressions, state.screens, state.outlets
-        self._hours, self._liked_at, self._disliked_at = state.hours, state.liked_at, state.disliked_at
+        self._hours, self._liked_at, self._negative_feedback = state.hours, state.positive_feedback, state.negative_feedback
 
     def _fold(self, event: ViewerEvent) -> None:
         kind, item_id, at = event.kind, event.item_id, event.at
@@ -142,7 +142,7 @@ class ViewerFold:
                 if kind in POSITIVE_KINDS:
                     self._liked_at += forward_weight(at)
                 elif kind in NEGATIVE_KINDS:
-                    self._disliked_at += forward_weight(at)
+                    self._negative_feedback += forward_weight(at)
             if kind in _PLAYBACK_KINDS:
                 _update_position(self._positions, item_id, event)
             position = self._positions.get(item_id)
@@ -177,7 +177,7 @@ class ViewerFold:
     def _on_rating(self, event: ViewerEvent) -> None:
         if (rating := event.rating) is not None:  # in [0, 1]
             self._liked_at += rating * forward_weight(event.at)
-            self._disliked_at += (1.0 - rating) * forward_weight(event.at)
+            self._negative_feedback += (1.0 - rating) * forward_weight(event.at)
 
     def _append_action(self, action: Recent) -> None:
         """Insert an action in time order, which is nearly always at the end."""
@@ -220,8 +220,8 @@ def _copy_state(state: ViewerState) -> ViewerState:
     return ViewerState(
         state.viewer_id, state.recent, state.positions.copy(), state.finished_at.copy(), state.hidden.copy(),
         state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.target_impressions.copy(), state.seen_ids,
-        state.at, state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.liked_at,
-        state.disliked_at, state.vote_history, state.seen_event_ring,
+        state.at, state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.positive_feedback,
+        state.negative_feedback, state.vote_history, state.seen_event_ring,
     )  # fmt: skip
 
 

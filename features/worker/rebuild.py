@@ -19,6 +19,7 @@ from features.state.fold import FOREVER
 from features.state.keys import COUNTS, ITEMS, REBUILD_IN_PROGRESS, REBUILD_STARTED, TRAFFIC, VIEWERS
 from features.state.online.port import OnlineStore
 from features.state.quarantine import discard
+from features.state.votes import LoggedEvent
 from features.worker.worker import Worker, decode_messages
 from recsys.domain.decay import is_expired
 
@@ -111,7 +112,7 @@ def _decode_and_append(
         on_dead_letter(dead_letter)
     if events:
         log.append(events[0].source, messages[0].offset, messages[-1].offset, events)
-    return log.erased.without_erased(events)
+    return log.erasures.without_erased(events)
 
 
 def clear_store(online: OnlineStore) -> None:

@@ -15,13 +15,14 @@ not distinguished either. `recsys-worker verify` compares the store with the log
 
 from __future__ import annotations
 
+from features.state.keys import REBUILD_IN_PROGRESS, REBUILD_STARTED
 from features.state.online.port import OnlineStore
 from recsys.domain.errors import Unavailable
 
 
 def is_rebuild_in_progress(online: OnlineStore) -> bool:
     """Return whether a rebuild of this store began and did not finish. Raises Unavailable."""
-    return online.get([UNFINISHED])[0] is not None
+    return online.get([REBUILD_IN_PROGRESS])[0] is not None
 
 
 def rebuild_started_at(online: OnlineStore) -> float:
@@ -29,7 +30,7 @@ def rebuild_started_at(online: OnlineStore) -> float:
 
     Raises Unavailable.
     """
-    raw = online.get([REBUILT])[0]
+    raw = online.get([REBUILD_STARTED])[0]
     return float("-inf") if raw is None else float(raw)
 
 
@@ -50,7 +51,7 @@ class RebuildFence:
 
     def _last_rebuild(self) -> bytes | None:
         """Return the marker of the last finished rebuild; raise Unavailable while a rebuild is in progress."""
-        unfinished, rebuilt = self._online.get([UNFINISHED, REBUILT])
+        unfinished, rebuilt = self._online.get([REBUILD_IN_PROGRESS, REBUILD_STARTED])
         if unfinished is not None:
             raise Unavailable("online store rebuild in progress; if it was abandoned, rerun `recsys-worker rebuild`")
         return rebuilt

@@ -179,7 +179,7 @@ class StateRepairer:
 
     def _is_erased(self, key: str) -> bool:
         """Return whether the key belongs to an erased viewer, whose data must not be retained."""
-        return key.startswith(VIEWERS) and self._log.erased.of(_parts(key)[0]) >= 0
+        return key.startswith(VIEWERS) and self._log.erasures.erased_at(_parts(key)[0]) >= 0
 
     def _refold(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """Refold these keys from the event log in one pass; keys beyond the budget are left out."""
@@ -194,7 +194,7 @@ class StateRepairer:
         affordable, events = self._log.queries(
             ("SELECT key, events FROM affordable", _EVENTS),
             _query_parameters(keys) | {"max_events": self._events_left},
-            made=(
+            setup=(
                 _REQUESTED,
                 f"CREATE TEMP TABLE contributors AS SELECT DISTINCT key, viewer_id FROM ({contributors})",
                 _AFFORDABLE,

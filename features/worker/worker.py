@@ -33,6 +33,7 @@ from features.events.decode import decode
 from features.events.partial_parse import received_at
 from features.events.stream.port import Consumer, Message, Stream
 from features.gc_pause import paused_gc
+from features.history.erasures import viewer_hash
 from features.history.event_log import EventLog
 from features.history.log_epochs import LogEpoch, epoch_partition
 from features.state.codec import encode_item, encode_viewer, item_at, item_key, viewer_at, viewer_key
@@ -173,7 +174,7 @@ class Worker:
 
     def _epoch_name(self, identity: str) -> str:
         epoch = LogEpoch(identity, self._stream.partitions(self._topic))
-        return self._log.lives.name(self._online, self._topic, epoch)
+        return self._log.epochs.name(self._online, self._topic, epoch)
 
     def _process(self, consumer: Consumer, messages: Sequence[Message]) -> None:
         self._fence = RebuildFence(self._online)
@@ -182,8 +183,8 @@ class Worker:
         if dead_letters:
             self._stream.publish(dead_topic(self._topic), [as_record(dead_letter) for dead_letter in dead_letters])
             self._log_dead_letters(dead_letters)
-        erased = self._log.erased.all()
-        events = self._log.erased.without_erased(decoded)
+        erased = self._log.erasures.all()
+        events = self._log.erasures.without_erased(decoded)
         first = {source: span[0] for source, span in self._spans(messages).items()}
         last = {logged.source: logged.offset for logged in events}
         self._repairer.begin(RepairBatch(first, last, lambda: self._append(messages, events)))
@@ -218,7 +219,7 @@ class Worker:
     def _delete_erased_states(self, events: Iterable[LoggedEvent], erased: Mapping[str, float]) -> None:
         """Delete states of erased viewers, and their quarantine, that a crashed worker wrote unaware of the erasure."""
         viewers = {logged.event.viewer_id for logged in events}
-        erased_at = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(hashed(viewer))) is not None}
+        erased_at = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(viewer_hash(viewer))) is not None}
         values = zip(erased_at, self._online.get(list(erased_at)), strict=True)
         states = self._read({key: raw for key, raw in values if raw is not None}, viewer_at)
         self._online.delete([key for key, state in states.items() if state is None or state.at <= erased_at[key]])
@@ -226,11 +227,11 @@ class Worker:
 
     def _check_erasures(self, events: Iterable[LoggedEvent], erased: Mapping[str, float]) -> None:
         """Delete the states of viewers who were erased since `erased` was read; raise Unavailable if there are any."""
-        now = self._log.erased.all()
+        now = self._log.erasures.all()
         if now is erased or now == erased:
             return
         viewers = {logged.event.viewer_id for logged in events}
-        keys = [viewer_key(viewer) for viewer in viewers if now.get(hashed(viewer)) != erased.get(hashed(viewer))]
+        keys = [viewer_key(viewer) for viewer in viewers if now.get(viewer_hash(viewer)) != erased.get(viewer_hash(viewer))]
         if keys:
             self._online.delete(keys)
             discard(self._online, keys)
@@ -238,7 +239,7 @@ class Worker:
 
     def _is_erased(self, dead_letter: DeadLetter) -> bool:
         """Return whether the dead letter belongs to a viewer who was erased after the server received it."""
-        at = self._log.erased.of(viewer_of_letter(dead_letter))
+        at = self._log.erasures.erased_at(viewer_of_letter(dead_letter))
         return at >= 0 and received_at(dead_letter.value) <= at
 
     def _log_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:
