@@ -29,7 +29,7 @@ check: $(VENV)/.dev     ## format, lint, types, architecture
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench-preview: $(VENV)/.dev $(KERNELS)   ## a preview of a thousand requests: time to first figures, to all, and what pages feel
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview.run
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview
 
 format: $(VENV)/.dev    ## let ruff put the layout in order
 	@$(BIN)/ruff check --fix .

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-STARTS_WITHIN_S = 30.0
-ENDS_WITHIN_S = 10.0
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
 
 
 class Server:
@@ -31,7 +31,7 @@ class Server:
         """`command`: port -> command line; `user`: as whom it runs; `ready`: of a port, whether it answers there."""
         home.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        self._command, self._home, self._user, self._ready = command(self.port), home, user, ready or listens
+        self._command, self._home, self._user, self._ready = command(self.port), home, user, ready or is_listening
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
@@ -41,7 +41,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command, stdout=output, stderr=output, cwd=self._home, user=self._user
             )
-        give_up = time.monotonic() + STARTS_WITHIN_S
+        give_up = time.monotonic() + START_TIMEOUT_S
         while not self._ready(self.port):
             if self._process.poll() is not None or time.monotonic() > give_up:
                 self.kill()
@@ -62,13 +62,13 @@ class Server:
 
     close = kill
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Ask it to end, and kill it when it does not."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGINT)  # PostgreSQL: do not wait for clients
         try:
-            self._process.wait(ENDS_WITHIN_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -79,7 +79,7 @@ def running(server: Server) -> Iterator[int]:
     try:
         yield server.start().port
     finally:
-        server.end()
+        server.stop()
 
 
 def broker(home: Path) -> Server:
@@ -113,7 +113,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Whether somebody listens on it by now."""
     with closing(socket.socket()) as probe:
         probe.settimeout(0.2)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.faults.place import KINDS, places
+from benchmarks.faults.harness.environment import KINDS, environments
 from benchmarks.faults.registry import BENCHES
 from benchmarks.faults.report import summary, table
 
@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(asked.names) - BENCHES.keys():
         parser.error(f"no bench {', '.join(sorted(unknown))}")
     began, lines = time.perf_counter(), []
-    with tempfile.TemporaryDirectory(prefix="faults-") as root, places(Path(root)) as ground:
+    with tempfile.TemporaryDirectory(prefix="faults-") as root, environments(Path(root)) as ground:
         for name in asked.names or BENCHES:
             bench = BENCHES[name]
-            print(f"{name}: {bench.what}", file=sys.stderr, flush=True)
+            print(f"{name}: {bench.description}", file=sys.stderr, flush=True)
             for kind in bench.kinds if asked.on == "both" else [k for k in bench.kinds if k == asked.on]:
                 lines += bench.run(ground, kind, asked.short, asked.seed)
     print(table(lines))

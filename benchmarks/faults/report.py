@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from benchmarks.faults.place import KINDS
+from benchmarks.faults.harness.environment import KINDS
 
 
 @dataclass(frozen=True)
@@ -12,17 +12,17 @@ class Line:
     """One measured figure and its criterion."""
 
     goal: str
-    on: str  # kind of place
+    environment: str  # kind of env
     fault: str
     measured: str
-    passes: str  # the criterion in words
+    criterion: str  # the criterion in words
     ok: bool
 
 
 def table(lines: list[Line]) -> str:
     """Markdown, so that it can be pasted."""
     rows = [("goal", "on", "fault", "measured", "pass", ""), ("---",) * 6]
-    rows += [(x.goal, KINDS.get(x.on, x.on), x.fault, x.measured, x.passes, "yes" if x.ok else "**NO**") for x in lines]
+    rows += [(x.goal, KINDS.get(x.environment, x.environment), x.fault, x.measured, x.criterion, "yes" if x.ok else "**NO**") for x in lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

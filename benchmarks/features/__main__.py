@@ -27,8 +27,8 @@ from benchmarks.features.synthetic import write_clicks
 CLICKS = {False: 1_000_000, True: 60_000}
 """How many are made up, in full and in short."""
 
-OF_CLICKS = frozenset({"fold", "points", "rebuild"})
-SHORT: dict[str, tuple[str, ...]] = {
+NEEDS_CLICKS = frozenset({"fold", "points", "rebuild"})
+SHORT_FLAGS: dict[str, tuple[str, ...]] = {
     "fold": ("--events", "60000", "--kafka-events", "40000"),
     "ingest": ("--seconds", "1", "--single", "5"),
     "points": ("--events", "60000", "--rows", "5000", "--check", "50"),
@@ -45,21 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bench-features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHORT)}; all when left out")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHORT_FLAGS)}; all when left out")
     parser.add_argument("--clicks", type=Path)
     parser.add_argument("--titles", type=Path, nargs="+", default=[])
     parser.add_argument("--short", action="store_true", help="small counts, for a first look")
     parser.add_argument("--seed", type=int, default=1)
     said = parser.parse_args(argv)
-    if unknown := set(said.names) - SHORT.keys():
+    if unknown := set(said.names) - SHORT_FLAGS.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
     if missing := [str(path) for path in (said.clicks, *said.titles) if path is not None and not path.is_file()]:
         parser.error(f"no file {', '.join(missing)}")
-    names = said.names or list(SHORT)
+    names = said.names or list(SHORT_FLAGS)
     figures: dict[str, Any] = {"benchmark": "features", "short": said.short, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="features-") as home:
         clicks = said.clicks
-        if OF_CLICKS.intersection(names):
+        if NEEDS_CLICKS.intersection(names):
             figures["clicks"] = str(clicks) if clicks else f"{CLICKS[said.short]:,} made up by seed {said.seed}"
             clicks = clicks or write_clicks(Path(home) / "clicks.parquet", CLICKS[said.short], said.seed)
         for name in names:
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(name: str, clicks: Path | None, said: argparse.Namespace) -> list[str]:
-    arguments = list(SHORT[name]) if said.short else []
-    if name in OF_CLICKS:
+    arguments = list(SHORT_FLAGS[name]) if said.short else []
+    if name in NEEDS_CLICKS:
         arguments += ["--clicks", str(clicks)]
     if name in ("served", "regions"):
         arguments += ["--seed", str(said.seed)]

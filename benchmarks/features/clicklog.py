@@ -47,7 +47,7 @@ def write_log(file: Path, home: Path, most: int) -> EventLog:
     return EventLog(home)
 
 
-def catalogue(log: EventLog) -> Catalog:
+def build_catalog(log: EventLog) -> Catalog:
     """An item for each article. The clicks say nothing of articles: labels are made up of their numbers, and an article
     is taken to be published when it was first clicked."""
     found = log.query('SELECT item_id, min("at") AS since FROM log GROUP BY item_id ORDER BY item_id', {})

@@ -102,7 +102,7 @@ def compare(titles: Titles, encoders: dict[str, Encoder]) -> dict[str, float]:
     return {name: round(figure, 4) for name, figure in figures.items()}
 
 
-def catalogue(titles: Sequence[str]) -> Catalog:
+def build_catalog(titles: Sequence[str]) -> Catalog:
     """One item for each title."""
     at = datetime(2026, 3, 1, tzinfo=UTC)
     return Catalog.of(
@@ -114,7 +114,7 @@ def speeds(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
     """Titles a second with everything counted, and what a title costs that is kept already."""
     with tempfile.TemporaryDirectory() as home, closing(SqliteStore(f"{home}/vectors.db", 5.0)) as kept:
         encoder.encode(["once, so that it is loaded"])
-        catalog = catalogue(titles)
+        catalog = build_catalog(titles)
         began = time.perf_counter()
         EmbeddingRefresher(encoder, kept).complete(catalog)
         made_s = time.perf_counter() - began
@@ -217,7 +217,7 @@ def request_cost(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
     from recsys.candidates.content_based import content_profile, content_similarity
     from recsys.domain.viewer import Recent, ViewerState
 
-    catalog = catalogue(titles)
+    catalog = build_catalog(titles)
     catalog = replace(catalog, content=EmbeddingRefresher(encoder, MemoryStore()).complete(catalog))
     now = time.time()
     viewer = ViewerState("v", tuple(Recent(f"t{n}", "like", now) for n in range(30)))

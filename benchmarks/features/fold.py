@@ -33,7 +33,7 @@ from features.worker.worker import BATCH, Worker
 TOPIC, GROUP, PARTITIONS = "viewer-events", "features", 4
 RUNS = ("sqlite+sqlite", "sqlite+valkey", "kafka+valkey")
 TTL_S = 180 * 86_400.0
-LEAST = 2 * BATCH
+MIN_EVENTS = 2 * BATCH
 BARE = {"bare kafka-python": "alone", "bare kafka-python, crc32c": "crc32c"}
 
 
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--kafka-events", type=int, default=500_000, help="at most so many on the broker (in memory)")
     parser.add_argument("--only", nargs="*", choices=RUNS, default=RUNS)
     asked = parser.parse_args()
-    if min(asked.events or LEAST, asked.kafka_events) < LEAST:
-        parser.error(f"at least {LEAST:,} events: the first batch is not measured")
+    if min(asked.events or MIN_EVENTS, asked.kafka_events) < MIN_EVENTS:
+        parser.error(f"at least {MIN_EVENTS:,} events: the first batch is not measured")
     with tempfile.TemporaryDirectory() as directory:
         figures = measure(asked.clicks, asked.events, asked.kafka_events, asked.only, Path(directory))
     show(figures)
@@ -142,7 +142,7 @@ def _worker(log_url: str, store_url: str, events: str, event_log: str, group: st
         while taken < total:
             taken += worker.step()
             if not early_mb and taken >= total / 5:
-                early_mb = _rss_mb()
+                early_mb = rss_mb()
         seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
         worker.close()
     return _figures(total - first, seconds, cpu_s, early_mb)
@@ -169,7 +169,7 @@ def _bare(log_url: str, events: str, sums: str) -> dict[str, Any]:
         if taken and not began:
             first, cpu, began = taken, time.process_time(), time.perf_counter()
         if not early_mb and taken >= total / 5:
-            early_mb = _rss_mb()
+            early_mb = rss_mb()
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     consumer.close(autocommit=False)
     return _figures(total - first, seconds, cpu_s, early_mb)
@@ -177,10 +177,10 @@ def _bare(log_url: str, events: str, sums: str) -> dict[str, Any]:
 
 def _figures(events: int, seconds: float, cpu_s: float, early_mb: float) -> dict[str, Any]:
     return {"events": events, "seconds": round(seconds, 2), "per_s": round(events / seconds),
-            "cpu_us": round(cpu_s / events * 1e6, 1), "early_mb": early_mb, "late_mb": _rss_mb()}  # fmt: skip
+            "cpu_us": round(cpu_s / events * 1e6, 1), "early_mb": early_mb, "late_mb": rss_mb()}  # fmt: skip
 
 
-def _rss_mb() -> float:
+def rss_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
-from benchmarks.servers import broker, free_port, listens, running
+from benchmarks.servers import broker, free_port, is_listening, running
 from features.events.decode import accept_json, decode, encode
 from features.state.codec import decode_viewer, viewer_key
 from features.state.online.connect import open_online
@@ -49,7 +49,7 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
 """
 
 
-def event(number: int) -> dict[str, object]:
+def make_event(number: int) -> dict[str, object]:
     """One click as an app sends it."""
     return {
         "specversion": "1.0",
@@ -62,7 +62,7 @@ def event(number: int) -> dict[str, object]:
     }
 
 
-def request(body: bytes) -> bytes:
+def http_request(body: bytes) -> bytes:
     """A whole HTTP request."""
     head = (
         f"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -70,7 +70,7 @@ def request(body: bytes) -> bytes:
     return head.encode() + body
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def read_response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Status and body of the next response."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(
@@ -79,10 +79,10 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head[9:12]), await reader.readexactly(length)
 
 
-async def pound(port: int, seconds: float, batch: int = BATCH) -> dict[str, float]:
+async def send_load(port: int, seconds: float, batch: int = BATCH) -> dict[str, float]:
     """As many batches as the server takes; what was accepted each second, and how long a batch took."""
-    bodies = [[event(n) for n in range(k * batch, (k + 1) * batch)] for k in range(400)]
-    wire = [request(json.dumps(body).encode()) for body in bodies]
+    bodies = [[make_event(n) for n in range(k * batch, (k + 1) * batch)] for k in range(400)]
+    wire = [http_request(json.dumps(body).encode()) for body in bodies]
     took: list[float] = []
     counts = {"accepted": 0, "refused": 0}
     began = time.perf_counter()
@@ -93,7 +93,7 @@ async def pound(port: int, seconds: float, batch: int = BATCH) -> dict[str, floa
         while time.perf_counter() - began < seconds:
             sent = time.perf_counter()
             writer.write(wire[number % len(wire)])
-            status, body = await answer(reader)
+            status, body = await read_response(reader)
             took.append(time.perf_counter() - sent)
             if status < 300:
                 counts["accepted"] += json.loads(body)["accepted"]
@@ -118,10 +118,10 @@ def single(port: int, online_url: str, times: int) -> dict[str, float]:
     answered, visible = [], []
     for number in range(times):
         viewer = f"single-{number}"
-        body = json.dumps([event(number) | {"subject": viewer}]).encode()
+        body = json.dumps([make_event(number) | {"subject": viewer}]).encode()
         began = time.perf_counter()
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(request(body))
+            connection.sendall(http_request(body))
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 202"), "refused"
         answered.append(time.perf_counter() - began)
         while True:
@@ -162,7 +162,7 @@ def process(command: Sequence[str], ready: Callable[[], bool], log: Path) -> Ite
             child.wait()
 
 
-def serve(home: Path, stream: str) -> tuple[list[str], int]:
+def serve_command(home: Path, stream: str) -> tuple[list[str], int]:
     """The command of `recsys-serve`, and its port."""
     port = free_port()
     command = [sys.executable, "-m", "serving.main", "--home", str(home), "--port", str(port), "--stream", stream]
@@ -184,7 +184,7 @@ def fsyncs(directory: Path, size: int, seconds: float = 2.0) -> float:
 def codec() -> dict[str, float]:
     """Microseconds of one event in each part of the codec, the least of several runs."""
     now = time.time()
-    raw = json.dumps(event(1)).encode()
+    raw = json.dumps(make_event(1)).encode()
     accepted = accept_json(raw, now).event
     written = encode(accepted)
     parts: dict[str, Callable[[], object]] = {
@@ -193,10 +193,10 @@ def codec() -> dict[str, float]:
         "decode_us": lambda: decode(written),
         "json_loads_us": lambda: json.loads(raw),
     }
-    return {name: _least(part) for name, part in parts.items()}
+    return {name: _best_us(part) for name, part in parts.items()}
 
 
-def _least(part: Callable[[], object], times: int = 5_000) -> float:
+def _best_us(part: Callable[[], object], times: int = 5_000) -> float:
     best = float("inf")
     for _ in range(7):
         began = time.perf_counter()
@@ -219,26 +219,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         log = home / "log"
         out["fsyncs_s"] = fsyncs(home, 20_000)
         port = free_port()
-        with process([sys.executable, "-c", BARE, str(port)], partial(listens, port), log):
-            out["bare"] = asyncio.run(pound(port, said.seconds))
+        with process([sys.executable, "-c", BARE, str(port)], partial(is_listening, port), log):
+            out["bare"] = asyncio.run(send_load(port, said.seconds))
         server = broker(home / "broker")
         kafka = f"kafka://127.0.0.1:{server.port}"
-        command, port = serve(home / "away", kafka)
-        with process(command, partial(listens, port), log):
-            out["broker_away"] = away = asyncio.run(pound(port, said.seconds))
+        command, port = serve_command(home / "away", kafka)
+        with process(command, partial(is_listening, port), log):
+            out["broker_away"] = away = asyncio.run(send_load(port, said.seconds))
         stack.enter_context(running(server))
-        command, port = serve(home / "kafka", kafka)
-        with process(command, partial(listens, port), log):
-            asyncio.run(pound(port, 1.0))
-            out["kafka"] = with_kafka = asyncio.run(pound(port, said.seconds))
+        command, port = serve_command(home / "kafka", kafka)
+        with process(command, partial(is_listening, port), log):
+            asyncio.run(send_load(port, 1.0))
+            out["kafka"] = with_kafka = asyncio.run(send_load(port, said.seconds))
             flags = ["--home", str(home / "kafka"), "--stream", kafka]
             worker = [sys.executable, "-m", "features.worker.main", *flags]
             with process(worker, lambda: b"worker ready" in log.read_bytes(), log):
-                _caught_up(port, f"sqlite:///{home}/kafka/online.db")
+                _wait_until_caught_up(port, f"sqlite:///{home}/kafka/online.db")
                 out["single_kafka"] = alone = single(port, f"sqlite:///{home}/kafka/online.db", said.single)
-        command, port = serve(home / "sqlite", "")
-        with process(command, partial(listens, port), log):
-            out["sqlite"] = asyncio.run(pound(port, said.seconds))
+        command, port = serve_command(home / "sqlite", "")
+        with process(command, partial(is_listening, port), log):
+            out["sqlite"] = asyncio.run(send_load(port, said.seconds))
     for name in ("bare", "sqlite", "kafka", "broker_away"):
         row = out[name]
         assert isinstance(row, dict)
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(floors) else 1
 
 
-def _caught_up(port: int, online_url: str) -> None:
+def _wait_until_caught_up(port: int, online_url: str) -> None:
     """Returns when an event that is sent now comes through: the worker has joined and has no backlog."""
     give_up = time.monotonic() + 120
     while time.monotonic() < give_up:

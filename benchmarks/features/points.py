@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from benchmarks.features.clicklog import catalogue, write_log
+from benchmarks.features.clicklog import build_catalog, write_log
 from features.columns import AT, FEATURES, columns
 from features.history.event_log import EventLog
 from features.point_in_time.query import EntityRows, get_historical_features
@@ -48,8 +48,8 @@ def main() -> None:
 
 def measure(log: EventLog, rows: int, check: int) -> dict[str, Any]:
     """Seconds of each, and how far the checked rows are off at most."""
-    catalog = catalogue(log)
-    asked = questions(log, catalog, rows)
+    catalog = build_catalog(log)
+    asked = draw_entity_rows(log, catalog, rows)
     began, cpu = time.perf_counter(), time.process_time()
     found = get_historical_features(log, catalog, asked)
     took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
@@ -59,7 +59,7 @@ def measure(log: EventLog, rows: int, check: int) -> dict[str, Any]:
     bare_s = time.perf_counter() - began
     chosen = np.sort(np.random.default_rng(7).choice(len(asked), min(check, len(asked)), replace=False))
     began = time.perf_counter()
-    expected = replayed(log, catalog, asked, chosen)
+    expected = replay_features(log, catalog, asked, chosen)
     return {
         "events": int(log.query("SELECT count(*) AS n FROM log", {})["n"][0].as_py()),
         "viewers_asked": len(set(asked.viewer_id)),
@@ -79,7 +79,7 @@ def measure(log: EventLog, rows: int, check: int) -> dict[str, Any]:
     }
 
 
-def questions(log: EventLog, catalog: Catalog, rows: int) -> EntityRows:
+def draw_entity_rows(log: EventLog, catalog: Catalog, rows: int) -> EntityRows:
     """At clicks drawn from the whole log, by a seed."""
     query = f"""
         SELECT viewer_id, item_id, "at", region, screen FROM log USING SAMPLE reservoir({rows} ROWS) REPEATABLE (11)
@@ -120,7 +120,7 @@ def _table(asked: EntityRows) -> Any:
     return pa.table({"n": np.arange(len(asked)), "item_id": list(asked.item_id), "at": asked.at})
 
 
-def replayed(log: EventLog, catalog: Catalog, asked: EntityRows, chosen: np.ndarray[Any, Any]) -> F32:
+def replay_features(log: EventLog, catalog: Catalog, asked: EntityRows, chosen: np.ndarray[Any, Any]) -> F32:
     """The features of some rows by a replay of all events in the order of time, every viewer folded."""
     out = np.zeros((len(chosen), len(FEATURES)), np.float32)
     rows, order = asked.rows(catalog), np.argsort(asked.at[chosen], kind="stable")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.features.fold import _rss_mb
+from benchmarks.features.fold import rss_mb
 from features.events.schema import ViewerEvent
 from features.state.codec import encode_item, item_key
 from features.state.fold import fold_item
@@ -93,12 +93,12 @@ def _read(places: list[str], chance: np.random.Generator, share: F64, items: int
         raw = encode_item(ItemState(f"i{number}", {"play": visits}, regions, visits=visits, offsets={"t/0": 1}, at=AT))
         store.put({item_key(f"i{number}", "t/0"): raw})
         entries, bytes_ = entries + len(regions), bytes_ + len(raw)
-    before = _rss_mb()
+    before = rss_mb()
     began = time.perf_counter()
     stats = read_stats(store, catalog, AT)
-    took, held = time.perf_counter() - began, _rss_mb() - before
+    took, held = time.perf_counter() - began, rss_mb() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 - before
-    asked = {name: _asked(stats, name, catalog) for name in ("cn", "cn.p3", places[0], places[-1])}
+    asked = {name: _page_costs_us(stats, name, catalog) for name in ("cn", "cn.p3", places[0], places[-1])}
     print(f"{items:,} items, {entries:,} counts by region in states of {bytes_ / 1e6:,.0f} MB: read in {took:.1f} s, "
           f"{peak:,.0f} MB at most, {held:,.0f} MB held, {len(stats.by_region):,} regions")  # fmt: skip
     for name, us in asked.items():
@@ -108,7 +108,7 @@ def _read(places: list[str], chance: np.random.Generator, share: F64, items: int
             "states MB": round(bytes_ / 1e6)}  # fmt: skip
 
 
-def _asked(stats: ItemStats, region: str, catalog: Catalog) -> list[int]:
+def _page_costs_us(stats: ItemStats, region: str, catalog: Catalog) -> list[int]:
     """Microseconds of a page's two looks into the regions; none for a region that is not told apart."""
     if region not in stats.by_region:
         return []

@@ -69,7 +69,7 @@ def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
         services.control.upsert_items([_item(n) for n in range(ITEMS)], "benchmark")
         services.holders.poll_control()
         services.holders.set_model(model)
-        _live(services, log, clock, rows, random.Random(seed))
+        _simulate(services, log, clock, rows, random.Random(seed))
         catalog = services.holders.current.catalog
     served_s, began = time.perf_counter() - began, time.perf_counter()
     pages = list(served_pages(log))
@@ -130,7 +130,7 @@ def serving(home: Path) -> Iterator[tuple[Services, Clock]]:
         services.control.close()
 
 
-def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: random.Random) -> None:
+def _simulate(services: Services, log: EventLog, clock: Clock, rows: int, chance: random.Random) -> None:
     """Viewers act and ask for pages; the worker and the statistics follow when they get to it."""
     topic = services.settings.topic
     worker = Worker(
@@ -145,7 +145,7 @@ def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: ra
             zaps = ("play", "play") if what > 0.4 else (chance.choice(KINDS),)  # what is left for another was skipped
             for kind in zaps:
                 number, clock.now = number + 1, clock.now + 5
-                services.stream.publish(topic, [_happened(viewer, f"e{number}", kind, clock.now, chance)])
+                services.stream.publish(topic, [_event_record(viewer, f"e{number}", kind, clock.now, chance)])
         elif what < 0.75:
             placement = f"{chance.choice(('cn.zj', 'cn.sh'))}-{chance.choice(SCREENS)}-home"
             asked = PageRequest(viewer_id=viewer, region=chance.choice(REGIONS), slots=10)
@@ -160,7 +160,7 @@ def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: ra
     worker.close()
 
 
-def _happened(viewer: str, id: str, kind: str, at: float, chance: random.Random) -> Record:
+def _event_record(viewer: str, id: str, kind: str, at: float, chance: random.Random) -> Record:
     about: dict[str, Any] = {
         "item_id": f"item-{int(chance.paretovariate(0.5)) % ITEMS}",
         "position_s": 9.0,

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.guidance.baselines import RIVALS
+from benchmarks.guidance.baselines import BASELINES
 from benchmarks.guidance.instances import FAMILIES, Instance, draw
 from benchmarks.guidance.real import REAL, real_instances
 from recsys.guidance.solver.milp import solve_optimal
@@ -37,24 +37,24 @@ DEADLINE_S = 0.010
 
 
 @dataclass
-class Tally:
+class EffortStats:
     """One effort on one family."""
 
     took_ms: list[float] = field(default_factory=list)
-    off: list[float] = field(default_factory=list)  # per cent below the optimum
-    stated: list[float] = field(default_factory=list)  # per cent that the bound stands above the optimum
+    gap_pct: list[float] = field(default_factory=list)  # per cent below the optimum
+    bound_excess: list[float] = field(default_factory=list)  # per cent that the bound stands above the optimum
     proven: int = 0
     missed: int = 0  # relaxed although a page exists
 
     def figures(self) -> dict[str, float]:
         """What is reported."""
-        off, took, stated = (np.array(a or [np.nan]) for a in (self.off, self.took_ms, self.stated))
+        off, took, stated = (np.array(a or [np.nan]) for a in (self.gap_pct, self.took_ms, self.bound_excess))
         return {
             "off_mean_pct": round(float(off.mean()), 5),
             "off_p99_pct": round(float(np.percentile(off, 99)), 4),
             "off_max_pct": round(float(off.max()), 4),
             "bound_above_p99_pct": round(float(np.percentile(stated, 99)), 4),
-            "proven": round(self.proven / max(len(self.off), 1), 4),
+            "proven": round(self.proven / max(len(self.gap_pct), 1), 4),
             "missed": self.missed,
             "p50_ms": round(float(np.median(took)), 3),
             "p99_ms": round(float(np.percentile(took, 99)), 3),
@@ -62,12 +62,12 @@ class Tally:
 
 
 @dataclass
-class PagePath:
+class ServingPath:
     """Pages as serving makes them: with a deadline and one memory of what gave way, infeasible ones among them."""
 
     memory: RelaxationCache = field(default_factory=RelaxationCache)
     took_ms: list[float] = field(default_factory=list)
-    gave_way_ms: list[float] = field(default_factory=list)
+    relaxed_ms: list[float] = field(default_factory=list)
     missed: int = 0  # relaxed although a page exists
     open: int = 0  # relaxed, and not proven to be the least
 
@@ -80,13 +80,13 @@ class PagePath:
         gc.enable()
         assert (instance.bounds.violated_by(solution.chosen) == solution.relaxed).all(), "more gave way than is said"
         if solution.relaxed.any():
-            self.gave_way_ms.append(self.took_ms[-1])
+            self.relaxed_ms.append(self.took_ms[-1])
             self.missed += feasible
             self.open += not solution.minimal_proven.all()
 
     def figures(self) -> dict[str, float | None]:
         """What is reported."""
-        gave_way = self.gave_way_ms
+        gave_way = self.relaxed_ms
         return {
             "p50_ms": round(float(np.median(self.took_ms)), 3),
             "p99_ms": round(float(np.percentile(self.took_ms, 99)), 3),
@@ -130,9 +130,9 @@ def _drawn(name: str, count: int) -> Callable[[], Iterator[Instance]]:
 
 
 def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path | None) -> dict[str, Any]:
-    tallies = {effort: Tally() for effort in EFFORTS}
-    rivals: dict[str, list[float | None]] = {rival: [] for rival in RIVALS}
-    exact_took, infeasible, undecided, path = [], 0, 0, PagePath()
+    tallies = {effort: EffortStats() for effort in EFFORTS}
+    rivals: dict[str, list[float | None]] = {rival: [] for rival in BASELINES}
+    exact_took, infeasible, undecided, path = [], 0, 0, ServingPath()
     for number, instance in enumerate(instances):
         bound, value, took_s, settled = _exact(name, number, instance, exact_s, keep)
         path.take(instance, value is not None)
@@ -147,8 +147,8 @@ def _family(name: str, instances: Iterator[Instance], exact_s: float, keep: Path
             undecided += 1
             bound = max(value, min(bound, solve(*instance).bound))
         for effort, tally in tallies.items():
-            _one(instance, effort, value if settled else bound, value, tally)
-        for rival, answer in RIVALS.items():
+            _solve_and_record(instance, effort, value if settled else bound, value, tally)
+        for rival, answer in BASELINES.items():
             page = answer(instance)
             kept = not instance.bounds.violated_by(page).any()
             worth = float(instance.attention @ instance.value[page])
@@ -175,7 +175,7 @@ def _mean(numbers: list[float]) -> float | None:
     return round(float(np.mean(numbers)), 3) if numbers else None
 
 
-def _one(instance: Instance, effort: Any, optimum: float, least: float, tally: Tally) -> None:
+def _solve_and_record(instance: Instance, effort: Any, optimum: float, least: float, tally: EffortStats) -> None:
     gc.disable()
     began = time.thread_time()
     solution = solve(*instance, effort=effort)
@@ -186,8 +186,8 @@ def _one(instance: Instance, effort: Any, optimum: float, least: float, tally: T
         return
     assert not instance.bounds.violated_by(solution.chosen).any(), "a page broke its bounds without saying so"
     assert solution.bound >= least - FEASIBLE, "a stated bound lies below a page that exists"
-    tally.off.append(max(0.0, 100 * (1 - solution.value / optimum)))
-    tally.stated.append(max(0.0, 100 * (solution.bound / optimum - 1)))
+    tally.gap_pct.append(max(0.0, 100 * (1 - solution.value / optimum)))
+    tally.bound_excess.append(max(0.0, 100 * (solution.bound / optimum - 1)))
     tally.proven += solution.proven
 
 

@@ -106,7 +106,7 @@ def fixed_positions(instance: Instance) -> I32:
     return np.array(page, np.int32)
 
 
-RIVALS: dict[str, Callable[[Instance], I32]] = {
+BASELINES: dict[str, Callable[[Instance], I32]] = {
     "look-ahead greedy": look_ahead_greedy,
     "DetGreedy": det_greedy,
     "MMR with filters": mmr,

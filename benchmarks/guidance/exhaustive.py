@@ -23,7 +23,7 @@ from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.solve import solve
 
 Instance = tuple[F64, F64, PageConstraints]
-PRICED = 10  # every so many-th instance has its prices looked at
+PRICE_CHECK_EVERY = 10  # every so many-th instance has its prices looked at
 
 
 class Draft:
@@ -32,10 +32,10 @@ class Draft:
     def __init__(self, rng: np.random.Generator, n: int, k: int) -> None:
         self.rng, self.n, self.k = rng, n, k
         self.rows: list[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        self.spaces: list[tuple[int, NDArray[Any], int, int, NDArray[Any]]] = []
+        self.spacings: list[tuple[int, NDArray[Any], int, int, NDArray[Any]]] = []
         self.pins: list[tuple[int, int, int]] = []
 
-    def share(self, c: int, floor: bool, cap: bool) -> None:
+    def quota(self, c: int, floor: bool, cap: bool) -> None:
         rng, slots = self.rng, np.arange(1, self.k + 1)
         a = rng.random()
         b = min(1.0, a + rng.random() / 2) if floor else rng.random()
@@ -50,10 +50,10 @@ class Draft:
         for code in range(4):
             self.rows.append((c, codes == code, np.zeros(self.k), np.full(self.k, most)))
 
-    def space(self, c: int) -> None:
+    def spacing(self, c: int) -> None:
         within = int(self.rng.integers(2, 5))
         codes, seam = self.rng.integers(-1, 4, self.n), self.rng.integers(-1, 4, 3)
-        self.spaces.append((c, codes, int(self.rng.integers(1, within)), within, seam))
+        self.spacings.append((c, codes, int(self.rng.integers(1, within)), within, seam))
 
     def pin(self, c: int) -> None:
         item = -1 if self.rng.random() < 0.1 else int(self.rng.integers(self.n))
@@ -72,11 +72,11 @@ class Draft:
             lower=np.array([row[2] for row in self.rows], np.int32).reshape(-1, k),
             upper=np.array([row[3] for row in self.rows], np.int32).reshape(-1, k),
             row_control=ints([row[0] for row in self.rows]),
-            code=np.array([space[1] for space in self.spaces], np.int32).reshape(-1, n),
-            at_most=ints([space[2] for space in self.spaces]),
-            within=ints([space[3] for space in self.spaces]),
-            before=np.array([space[4] for space in self.spaces], np.int32).reshape(-1, 3),
-            space_control=ints([space[0] for space in self.spaces]),
+            code=np.array([space[1] for space in self.spacings], np.int32).reshape(-1, n),
+            at_most=ints([space[2] for space in self.spacings]),
+            within=ints([space[3] for space in self.spacings]),
+            before=np.array([space[4] for space in self.spacings], np.int32).reshape(-1, 3),
+            space_control=ints([space[0] for space in self.spacings]),
             pin_item=ints([pin[1] for pin in self.pins]),
             pin_slot=ints([pin[2] for pin in self.pins]),
             pin_control=ints([pin[0] for pin in self.pins]),
@@ -92,7 +92,7 @@ def random_instance(seed: int, n_max: int, k_max: int, n_min: int = 1) -> Instan
     for c in range(controls):
         kind = rng.choice(["floor", "cap", "both", "attribute", "space", "pin"], p=[0.3, 0.15, 0.15, 0.15, 0.15, 0.1])
         if kind in ("floor", "cap", "both"):
-            draft.share(c, kind != "cap", kind != "floor")
+            draft.quota(c, kind != "cap", kind != "floor")
         else:
             getattr(draft, kind)(c)
     value = rng.normal(0.3, 0.3, n) if rng.random() < 0.7 else rng.integers(0, 3, n) / 2.0
@@ -192,7 +192,7 @@ def disagreement(seed: int) -> str:
     instance = random_instance(seed, *size)
     value, attention, bounds = instance
     by, best = every_page(instance)
-    solution = solve(value, attention, bounds, effort="exact" if seed % PRICED == 0 else "adaptive")
+    solution = solve(value, attention, bounds, effort="exact" if seed % PRICE_CHECK_EVERY == 0 else "adaptive")
     if tuple(solution.relaxed.tolist()) != by:
         return f"relaxed {solution.relaxed.tolist()}, least possible {by}"
     if tuple(bounds.violated_by(solution.chosen).tolist()) != by:
@@ -201,7 +201,7 @@ def disagreement(seed: int) -> str:
         return f"value {solution.value}, best {best}, bound {solution.bound}, proven {solution.proven}"
     if solution.value < best - 1e-9:
         return f"value {solution.value} below the best {best}, unproven"
-    if seed % PRICED == 0:
+    if seed % PRICE_CHECK_EVERY == 0:
         for c in np.flatnonzero(bounds.active).tolist():
             looser = solution.relaxed.copy()
             looser[c] += 1

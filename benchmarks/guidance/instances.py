@@ -26,11 +26,11 @@ class Rule(NamedTuple):
     """What is asked of one label: a share from slot `since` on (of every prefix), or a number on the whole page."""
 
     label: int
-    floor: float = 0.0
-    cap: float = 1.0
-    since: int = 1
-    number: int = 0
-    early: int = 0  # so many slots hold at least one
+    minimum: float = 0.0
+    maximum: float = 1.0
+    from_slot: int = 1
+    count_on_page: int = 0
+    one_within: int = 0  # so many slots hold at least one
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 PREVALENCE = (0.25, 0.07, 0.35, 0.30, 0.12, 0.05, 0.18, 0.22)
-LEAN = (-0.35, -0.50, 0.45, 0.0, -0.20, -0.60, -0.10, 0.10)  # what carrying the label does to the log-odds of a click
+CLICK_LOG_ODDS = (-0.35, -0.50, 0.45, 0.0, -0.20, -0.60, -0.10, 0.10)  # what carrying the label does to the log-odds of a click
 
 
 def draw(name: str, seed: int) -> Instance:
@@ -90,7 +90,7 @@ def _draw(family: Family, rng: np.random.Generator) -> Instance:
         if label % 8 == 1:
             odds = odds + 0.8 * member[0]
         member[label] = rng.random(n) < 1 / (1 + np.exp(-odds))
-        log_odds += LEAN[label % 8] * member[label]
+        log_odds += CLICK_LOG_ODDS[label % 8] * member[label]
     value = 1 / (1 + np.exp(-log_odds)) + 0.05 * rng.random(n)
     rules = [_rule(label, family.tightness, k, rng) for label in range(labels)]
     return Instance(value, _attention(family), _bounds(family, rules, member, topic, source, rng))
@@ -113,27 +113,27 @@ def _rule(label: int, tight: float, k: int, rng: np.random.Generator) -> Rule:
     """What editors ask of a label, by the part it plays."""
     match label % 8:
         case 0:
-            return Rule(label, min(0.9, rng.uniform(0.25, 0.40) * tight), since=10, early=3)
+            return Rule(label, min(0.9, rng.uniform(0.25, 0.40) * tight), from_slot=10, one_within=3)
         case 1:
-            return Rule(label, number=round(rng.integers(2, 4) * tight), early=10 if rng.random() < 0.7 else 0)
+            return Rule(label, count_on_page=round(rng.integers(2, 4) * tight), one_within=10 if rng.random() < 0.7 else 0)
         case 2:
-            return Rule(label, cap=rng.uniform(0.15, 0.30) / tight, since=5)
+            return Rule(label, maximum=rng.uniform(0.15, 0.30) / tight, from_slot=5)
         case 3:
             return Rule(
                 label,
                 min(0.9, rng.uniform(0.15, 0.30) * tight),
                 rng.uniform(0.45, 0.6),
                 8,
-                early=5 if rng.random() < 0.5 else 0,
+                one_within=5 if rng.random() < 0.5 else 0,
             )
         case 4:
-            return Rule(label, rng.uniform(0.08, 0.16) * tight, since=15)
+            return Rule(label, rng.uniform(0.08, 0.16) * tight, from_slot=15)
         case 5:
-            return Rule(label, number=round(rng.integers(1, 4) * tight))
+            return Rule(label, count_on_page=round(rng.integers(1, 4) * tight))
         case 6:
-            return Rule(label, rng.uniform(0.10, 0.30) * tight, since=10)
+            return Rule(label, rng.uniform(0.10, 0.30) * tight, from_slot=10)
         case _:
-            return Rule(label, rng.uniform(0.15, 0.30) * tight, 0.6 if rng.random() < 0.3 else 1.0, 20, early=5)
+            return Rule(label, rng.uniform(0.15, 0.30) * tight, 0.6 if rng.random() < 0.3 else 1.0, 20, one_within=5)
 
 
 def _bounds(
@@ -145,12 +145,12 @@ def _bounds(
     for c, rule in enumerate(rules):
         low, high = np.zeros(k, np.int32), np.arange(1, k + 1, dtype=np.int32)
         for slots in range(1, k + 1):
-            if slots >= min(rule.since, k):
-                low[slots - 1] = ceil(rule.floor * slots - 1e-9)
-                high[slots - 1] = min(slots, floor(rule.cap * slots + 1e-9))
-            if rule.early and slots >= min(rule.early, k):
+            if slots >= min(rule.from_slot, k):
+                low[slots - 1] = ceil(rule.minimum * slots - 1e-9)
+                high[slots - 1] = min(slots, floor(rule.maximum * slots + 1e-9))
+            if rule.one_within and slots >= min(rule.one_within, k):
                 low[slots - 1] = max(low[slots - 1], 1)
-        low[-1] = max(low[-1], rule.number)
+        low[-1] = max(low[-1], rule.count_on_page)
         members.append(label[rule.label])
         lowers.append(low)
         uppers.append(high)

@@ -16,12 +16,12 @@ from benchmarks.guidance.instances import FAMILIES, Family, draw_from
 from recsys.domain.types import F64
 from recsys.guidance.solver.solve import solve
 
-ASKED: tuple[tuple[str, Literal["fast", "adaptive"]], ...] = (
+CASES: tuple[tuple[str, Literal["fast", "adaptive"]], ...] = (
     ("small", "fast"), ("small", "adaptive"), ("typical", "fast"), ("typical", "adaptive"),
 )  # fmt: skip
 
 
-def measured(family: Family, pages: int, effort: Literal["fast", "adaptive"]) -> tuple[F64, F64]:
+def compare_prices(family: Family, pages: int, effort: Literal["fast", "adaptive"]) -> tuple[F64, F64]:
     """Prices told and play equivalents won ([P] each) of the pins of so many pages on which all pins stand."""
     told, won, seed, seen = list[float](), list[float](), 0, 0
     while seen < pages:
@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=100, help="pages of each family and effort")
     pages = parser.parse_args().pages
     rows = []
-    for name, effort in ASKED:
-        told, won = measured(FAMILIES[name], pages, effort)
+    for name, effort in CASES:
+        told, won = compare_prices(FAMILIES[name], pages, effort)
         off = np.abs(told - won) / np.maximum(won, 1e-9)
         row = {"family": name, "effort": effort, "pins": len(told), "won_median": float(np.median(won)),
                "off_median": float(np.median(off)), "off_p90": float(np.quantile(off, 0.9)),

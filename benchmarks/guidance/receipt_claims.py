@@ -146,7 +146,7 @@ def forgeries(count: int) -> dict[str, Any]:
             halved += 1
             told += bool(verify(receipt.model_copy(update={"price": lower}), chosen, *rest, exact=False))
         for _ in range(50):
-            other, page = _forged(receipt, rng), chosen
+            other, page = _forge(receipt, rng), chosen
             if other is None:
                 page = chosen.copy()
                 one = rng.integers(len(page))
@@ -207,7 +207,7 @@ def _item(n: int, rng: np.random.Generator) -> Item:
     )
 
 
-def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
+def _forge(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
     """The receipt with one number, word or flag changed, that is no estimate; None: forge the page instead."""
     said = receipt.model_dump()
     fields = ["value", "utility", "utility_without", "gap", "proven", "legal_kept", "policy_version", "page", "bound"]
@@ -219,13 +219,13 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
             said["bound"] = max(said["value"], said["utility_without"]) * float(rng.choice([2.0, 100.0]))
             said["gap"], said["proven"] = relative_gap(said["bound"], said["value"]), False
         else:
-            said[what] = _changed(said[what], rng)
-    elif rng.random() < 0.2 and _mispriced(said, rng):
+            said[what] = _alter(said[what], rng)
+    elif rng.random() < 0.2 and _forge_prices(said, rng):
         pass
     elif rng.random() < 0.7 or not said["moved"]:
         line = said["controls"][rng.integers(len(said["controls"]))]
         if line["by"] and rng.random() < 0.5:
-            _blamed(line["why"], [one["id"] for one in said["controls"] if one["id"] != line["id"]], rng)
+            _forge_cause(line["why"], [one["id"] for one in said["controls"] if one["id"] != line["id"]], rng)
             return Receipt.model_validate(copy.deepcopy(said))
         what = str(
             rng.choice(
@@ -242,18 +242,18 @@ def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
                 rng.choice([s for s in ("met", "active", "relaxed", "infeasible") if s != line["status"]])
             )
         else:
-            line[what] = _changed(line[what], rng)
+            line[what] = _alter(line[what], rng)
     else:
         move = said["moved"][rng.integers(len(said["moved"]))]
         what = str(rng.choice(["item_id", "slot", "control_ids"]))
         if what == "control_ids":
             move["control_ids"] = [*move["control_ids"], "nobody"]
         else:
-            move[what] = _changed(move[what] or 0, rng)
+            move[what] = _alter(move[what] or 0, rng)
     return Receipt.model_validate(copy.deepcopy(said))
 
 
-def _blamed(why: dict[str, Any], others: list[str], rng: np.random.Generator) -> None:
+def _forge_cause(why: dict[str, Any], others: list[str], rng: np.random.Generator) -> None:
     """Another cause for a control that gave way."""
     what = str(rng.choice(["kind", "alone", "narrowed", "control_ids"]))
     if what == "kind":
@@ -264,10 +264,10 @@ def _blamed(why: dict[str, Any], others: list[str], rng: np.random.Generator) ->
         ids = why["control_ids"]
         why["control_ids"] = [i for i in ids if i != one] if one in ids else [*ids, one]
     else:
-        why[what] = _changed(why[what], rng)
+        why[what] = _alter(why[what], rng)
 
 
-def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:
+def _forge_prices(said: dict[str, Any], rng: np.random.Generator) -> bool:
     """One price, or all, beyond what can be; some left out, or none told. False: there are no prices to forge."""
     prices = said["price"]
     free = not any(line["action"] == "pin" and not line["by"] for line in said["controls"])
@@ -290,7 +290,7 @@ def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:
     return True
 
 
-def _changed(one: Any, rng: np.random.Generator) -> Any:
+def _alter(one: Any, rng: np.random.Generator) -> Any:
     if isinstance(one, bool):
         return not one
     if isinstance(one, str):

@@ -17,10 +17,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.targets.runs import OURS, Line, Result, compare, compare_guided
+from benchmarks.targets.runs import CONTROLLER_RUNS, Line, Result, compare, compare_guided
 from training.simulation.world import GUIDED, RECIPES
 
-HELD_OUT = (51, 52, 53)
+TEST_SEEDS = (51, 52, 53)
 COLUMNS = ("lost", "short_mean", "short_worst", "pacing_few", "pacing", "over", "back")
 HEAD = f"{'way':34} {'lost':>6} {'short':>6} {'worst':>6} {'pace few':>8} {'pace all':>8} {'over':>6} {'back':>6}"
 
@@ -28,7 +28,7 @@ HEAD = f"{'way':34} {'lost':>6} {'short':>6} {'worst':>6} {'pace few':>8} {'pace
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs everything; exit code 0 whatever the figures."""
     parser = argparse.ArgumentParser(prog="bench-targets", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(HELD_OUT))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(TEST_SEEDS))
     asked = parser.parse_args(argv)
     began = time.perf_counter()
     print(
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines, solved, broken = compare_guided(GUIDED, asked.seeds[0])
     print(f"{GUIDED.name}: {solved:,} pages by the real page solver, {broken} of them break a hard control")
     _table([[line] for line in lines])
-    said["worlds"][GUIDED.name] = {"pages": solved, "broken": broken, "ways": {x.way: asdict(x) for x in lines}}
+    said["worlds"][GUIDED.name] = {"pages": solved, "broken": broken, "ways": {x.strategy: asdict(x) for x in lines}}
     said["goals"] = _goals(said["worlds"], broken)
     for goal, reached in said["goals"].items():
         print(f"{'reached' if reached else 'MISSED ':8} {goal}")
@@ -53,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _world(name: str, results: list[Result]) -> dict[str, Any]:
-    free, even = float(np.mean([r.free for r in results])), float(np.mean([r.even for r in results]))
+    free, even = float(np.mean([r.loss_any_timing for r in results])), float(np.mean([r.loss_on_plan for r in results]))
     gap = max(r.gap for r in results)
     print(f"{name}: hindsight optimum loses {free:.2f} at any timing (proven to {gap:.3f}), {even:.2f} on plan")
     merged = _table([list(lines) for lines in zip(*(r.lines for r in results), strict=True)])
-    lost = {way: cast(float, merged[way]["lost"]) for way in OURS}
-    against = {way: {"above_even": lost[way] - even, "above_free": lost[way] - free} for way in OURS}
-    ours = against[OURS[0]]
+    lost = {way: cast(float, merged[way]["lost"]) for way in CONTROLLER_RUNS}
+    against = {way: {"above_even": lost[way] - even, "above_free": lost[way] - free} for way in CONTROLLER_RUNS}
+    ours = against[CONTROLLER_RUNS[0]]
     print(
         f"ours loses {ours['above_even']:+.2f} against the optimum on plan, {ours['above_free']:+.2f} at any timing\n"
     )
@@ -76,9 +76,9 @@ def _table(ways: list[list[Line]]) -> dict[str, dict[str, float | None]]:
         row = {name: [v for line in lines if (v := getattr(line, name)) is not None] for name in COLUMNS}
         worst = ("short_worst", "back")
         figures = {name: float(max(v) if name in worst else np.mean(v)) if v else None for name, v in row.items()}
-        merged[lines[0].way] = figures
+        merged[lines[0].strategy] = figures
         cells = [figures[name] for name in COLUMNS]
-        print(f"{lines[0].way:34} " + " ".join(_cell(v, w) for v, w in zip(cells, (6, 6, 6, 8, 8, 6, 6), strict=True)))
+        print(f"{lines[0].strategy:34} " + " ".join(_cell(v, w) for v, w in zip(cells, (6, 6, 6, 8, 8, 6, 6), strict=True)))
     print()
     return merged
 
@@ -93,11 +93,11 @@ def _goals(worlds: dict[str, Any], broken: int) -> dict[str, bool]:
     for name, world in worlds.items():
         if "against" not in world:
             continue
-        ways, ours = world["ways"], world["against"][OURS[0]]
-        late, outage = ways[OURS[2]], ways[OURS[3]]
+        ways, ours = world["ways"], world["against"][CONTROLLER_RUNS[0]]
+        late, outage = ways[CONTROLLER_RUNS[2]], ways[CONTROLLER_RUNS[3]]
         goals |= {
-            f"{name}: worst target at most 1.0 short": ways[OURS[0]]["short_worst"] <= 1.0,
-            f"{name}: pacing error at most 0.8": ways[OURS[0]]["pacing_few"] <= 0.8,
+            f"{name}: worst target at most 1.0 short": ways[CONTROLLER_RUNS[0]]["short_worst"] <= 1.0,
+            f"{name}: pacing error at most 0.8": ways[CONTROLLER_RUNS[0]]["pacing_few"] <= 0.8,
             f"{name}: at most 0.1 above the optimum on plan": ours["above_even"] <= 0.1,
             f"{name}: at most 0.8 above the optimum at any timing": ours["above_free"] <= 0.8,
             f"{name}: late counters, at most 3 short": late["short_worst"] <= 3.0,

@@ -19,21 +19,21 @@ from training.simulation.world import Recipe, Scenario
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5
-OURS = ("ours", "ours, cold start", "ours, counters 1,000 pages late", "ours, outage 10 %, restart")
+CONTROLLER_RUNS = ("ours", "ours, cold start", "ours, counters 1,000 pages late", "ours, outage 10 %, restart")
 
 
 @dataclass(frozen=True)
 class Line:
     """One way on one day. Per cent; `back`: part of the day's rest until an outage was made up for."""
 
-    way: str
+    strategy: str
     lost: float
     short_mean: float
     short_worst: float
-    pacing_few: float
+    pacing_narrow: float
     pacing: float
     over: float
-    back: float | None = None
+    recovery: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Result:
     """All ways on one day. `free`, `even`: utility lost by the two hindsight optima; `gap`: proven, of the free one."""
 
     lines: tuple[Line, ...]
-    free: float
-    even: float
+    loss_any_timing: float
+    loss_on_plan: float
     gap: float
     feasible: bool
 
@@ -63,15 +63,15 @@ def compare(recipe: Recipe, seed: int) -> Result:
         _run(day, "greedy: top slots until done", Greedy(day, front=True), free),
         _run(day, "greedy: top slots when behind", Greedy(day), free),
         _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
-        _run(day, OURS[0], Controlled(day, usual), free),
-        _run(day, OURS[1], Controlled(day, cold), free),
-        _run(day, OURS[2], Controlled(day, usual), free, Disturbance(late=1000)),
-        _run(day, OURS[3], Controlled(day, usual), free, outage),
+        _run(day, CONTROLLER_RUNS[0], Controlled(day, usual), free),
+        _run(day, CONTROLLER_RUNS[1], Controlled(day, cold), free),
+        _run(day, CONTROLLER_RUNS[2], Controlled(day, usual), free, Disturbance(late=1000)),
+        _run(day, CONTROLLER_RUNS[3], Controlled(day, usual), free, outage),
     ]
     best = optimum(day, day.amount, first=before.price)
     plan = plan_of(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))
     even = smooth(day, plan, first=best.price)
-    return Result(tuple(lines), _lost(best, free), 100.0 * (1.0 - even / free), 100.0 * best.gap, _feasible(best, day))
+    return Result(tuple(lines), _utility_lost(best, free), 100.0 * (1.0 - even / free), 100.0 * best.gap, _feasible(best, day))
 
 
 def compare_guided(recipe: Recipe, seed: int) -> tuple[list[Line], int, int]:
@@ -86,7 +86,7 @@ def compare_guided(recipe: Recipe, seed: int) -> tuple[list[Line], int, int]:
         ("no targets", Constant(day, none), None),
         ("fixed boost of 0.05", Constant(day, none + 0.05), None),
         ("greedy: top slots when behind", Greedy(day), None),
-        (OURS[1], Controlled(day, cold), None),
+        (CONTROLLER_RUNS[1], Controlled(day, cold), None),
         ("ours, outage 10 %, restart", Controlled(day, cold), Disturbance(late=10, outage=OUTAGE, restart=RESTART)),
     ]
     for way, steer, trouble in ways:
@@ -122,7 +122,7 @@ def _run(
     )
 
 
-def _lost(best: OfflineOptimum, free: float) -> float:
+def _utility_lost(best: OfflineOptimum, free: float) -> float:
     return 100.0 * (1.0 - best.bound / free)
 
 

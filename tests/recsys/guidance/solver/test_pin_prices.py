@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.guidance.instances import FAMILIES, draw_from
-from benchmarks.guidance.pins import measured
+from benchmarks.guidance.pins import compare_prices
 from recsys.guidance.receipt.verify import verify
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.pin_prices import pins_alone
@@ -18,7 +18,7 @@ PINNED = "outlet: cn\ncontrols: [{id: lead, action: pin, item: i7, slot: 2}, {id
 
 
 def test_the_price_of_a_pin_is_near_what_solving_again_wins() -> None:
-    told, won = measured(FAMILIES["small"], 25, "adaptive")
+    told, won = compare_prices(FAMILIES["small"], 25, "adaptive")
     off = np.abs(told - won) / np.maximum(won, 1e-9)
     assert np.median(off) < 0.25
     assert np.corrcoef(told, won)[0, 1] > 0.85

@@ -10,12 +10,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.faults.api import Api, Sender, cloud_event
-from benchmarks.faults.child import Child, commits, wait_until
-from benchmarks.faults.place import SESSION_S, Places
+from benchmarks.faults.harness.api import ApiProcess, Sender, cloud_event
+from benchmarks.faults.harness.worker_process import WorkerProcess, commits, wait_until
+from benchmarks.faults.harness.environment import SESSION_S, Environments
 from benchmarks.faults.report import Line
-from benchmarks.faults.scenario import Scene
-from benchmarks.faults.traffic import happened, records
+from benchmarks.faults.harness.scenario import Scenario
+from benchmarks.faults.harness.traffic import make_events, to_records
 from benchmarks.servers import broker
 
 DISK = "8m"
@@ -34,30 +34,30 @@ def small_disk(at: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(at)], check=False)
 
 
-def spool_full(places: Places, kind: str) -> list[Line]:
+def spool_disk_full(environments: Environments, kind: str) -> list[Line]:
     """The broker is away and the spool's disk runs full; then the broker comes."""
     what = "spool's disk of 8 MiB full, broker away; then the broker comes"
     passes = "no false 202, 503 with Retry-After, resumes by itself"
-    given = places.new(kind)
+    given = environments.new(kind)
     try:
         with ExitStack() as stack:
             stack.enter_context(small_disk(given.home / "spool"))
             server = stack.enter_context(closing(broker(given.home / "broker")))
-            place = replace(given, stream_url=f"kafka://127.0.0.1:{server.port}?session_s={SESSION_S}")
-            api = stack.enter_context(closing(Api(place))).ready()
+            env = replace(given, stream_url=f"kafka://127.0.0.1:{server.port}?session_s={SESSION_S}")
+            api = stack.enter_context(closing(ApiProcess(env))).wait_ready()
             sender = stack.enter_context(closing(Sender(api, "d5", size=200, every_s=0.0, padding=300)))
             sender.start()
-            filled_s = wait_until(lambda: sender.answers[503] >= 5, 120.0)
+            filled_s = wait_until(lambda: sender.statuses[503] >= 5, 120.0)
             polite = _retry_after(api)
             before = len(sender.ids)
             server.start()
             resumed_s = wait_until(lambda: len(sender.ids) > before + 1000, 60.0)
-            sender.end()
-            with closing(Scene(place)) as scene, closing(Child(place).ready()):
-                wait_until(lambda: sender.ids <= scene.hear(), 90.0, every_s=0.5)
-                false = len(sender.ids - scene.hear())
-                verdict = scene.judged(90.0)
-            bad = {status for status in sender.answers if status not in (202, 503)}
+            sender.stop()
+            with closing(Scenario(env)) as scenario, closing(WorkerProcess(env).wait_ready()):
+                wait_until(lambda: sender.ids <= scenario.read_new(), 90.0, every_s=0.5)
+                false = len(sender.ids - scenario.read_new())
+                verdict = scenario.wait_for_verdict(90.0)
+            bad = {status for status in sender.statuses if status not in (202, 503)}
     except PermissionError as error:
         return [Line("D5", kind, what, f"not run: {error}", passes, False)]
     return [
@@ -65,7 +65,7 @@ def spool_full(places: Places, kind: str) -> list[Line]:
             "D5",
             kind,
             what,
-            f"full after {filled_s:.0f} s and {before:,} events; {sender.answers[503]} x 503, Retry-After "
+            f"full after {filled_s:.0f} s and {before:,} events; {sender.statuses[503]} x 503, Retry-After "
             f"{'said' if polite else 'NOT said'}; taken again {resumed_s:.1f} s after the broker came; "
             f"{false} false 202; {verdict}",
             passes,
@@ -74,7 +74,7 @@ def spool_full(places: Places, kind: str) -> list[Line]:
     ]
 
 
-def _retry_after(api: Api) -> bool:
+def _retry_after(api: ApiProcess) -> bool:
     """Whether a refusal says when to come again; asked with batches until one is refused."""
     for number in range(50):
         answer = api.post([cloud_event(f"probe{number}-{n}", "probe", "i", pad="x" * 900) for n in range(500)])
@@ -83,29 +83,29 @@ def _retry_after(api: Api) -> bool:
     return False
 
 
-def log_full(places: Places, kind: str, seed: int) -> list[Line]:
+def event_log_disk_full(environments: Environments, kind: str, seed: int) -> list[Line]:
     """The event log's disk is full when events come; then there is room."""
     what, passes = (
         "event log's disk of 8 MiB full; then there is room",
         "nothing committed meanwhile, resumes by itself",
     )
-    place, chance = places.new(kind), random.Random(seed)
+    env, chance = environments.new(kind), random.Random(seed)
     try:
         with ExitStack() as stack:
-            stack.enter_context(small_disk(place.event_log))
-            scene = stack.enter_context(closing(Scene(place)))
-            worker = stack.enter_context(closing(Child(place).ready()))
-            scene.send(records(happened(chance, 100)))
-            begun = scene.judged()
-            done = len(commits(place))
-            filler = place.event_log / "filler"
+            stack.enter_context(small_disk(env.event_log))
+            scenario = stack.enter_context(closing(Scenario(env)))
+            worker = stack.enter_context(closing(WorkerProcess(env).wait_ready()))
+            scenario.send(to_records(make_events(chance, 100)))
+            begun = scenario.wait_for_verdict()
+            done = len(commits(env))
+            filler = env.event_log / "filler"
             fill(filler)
-            scene.send(records(happened(chance, 500, start=100)))
+            scenario.send(to_records(make_events(chance, 500, start=100)))
             time.sleep(6.0)
-            meanwhile, half = len(commits(place)) - done, scene.verdict().half
+            meanwhile, half = len(commits(env)) - done, scenario.verdict().truncated_files
             filler.unlink()
             freed = time.monotonic()
-            verdict = scene.judged(60.0)
+            verdict = scenario.wait_for_verdict(60.0)
             resumed_s = time.monotonic() - freed
             alive = worker.process.poll() is None
     except PermissionError as error:

@@ -11,19 +11,19 @@ from typing import Any
 
 import httpx
 
-from benchmarks.faults.api import Api, Sender
-from benchmarks.faults.child import Child, wait_until
-from benchmarks.faults.disks import fill, small_disk
-from benchmarks.faults.place import Places
+from benchmarks.faults.harness.api import ApiProcess, Sender
+from benchmarks.faults.harness.worker_process import WorkerProcess, wait_until
+from benchmarks.faults.scenarios.disks import fill, small_disk
+from benchmarks.faults.harness.environment import Environments
 from benchmarks.faults.report import Line
-from benchmarks.faults.scenario import Scene
+from benchmarks.faults.harness.scenario import Scenario
 from features.control.connect import open_control
 from features.control.rows import AuditRow
 
-WHAT = "control plane's disk of 8 MiB full, policies published, pages asked for, events sent; then there is room"
-PASSES = "no false 2xx, policy writes alone stop, with 503 and a reason; resumes by itself, the audit trail is whole"
+FAULT = "control plane's disk of 8 MiB full, policies published, pages asked for, events sent; then there is room"
+CRITERION = "no false 2xx, policy writes alone stop, with 503 and a reason; resumes by itself, the audit trail is whole"
 OUTLET, ITEMS, SLOTS = "cn", 60, 10
-WRITES_AT_MOST = 400  # a database may have room of its own for some
+MAX_WRITES = 400  # a database may have room of its own for some
 
 
 @dataclass
@@ -31,13 +31,13 @@ class Editor:
     """Publishes policies, each under a note of its own, and keeps count of what became of them."""
 
     http: httpx.Client
-    taken: list[str] = field(default_factory=list)  # notes of policies answered with 2xx
+    published: list[str] = field(default_factory=list)  # notes of policies answered with 2xx
     refused: list[httpx.Response] = field(default_factory=list)
     version: int = 0  # newest that was answered with 2xx
 
     def publish(self) -> bool:
         """One more; whether it was taken."""
-        note = f"n{len(self.taken) + len(self.refused)}"
+        note = f"n{len(self.published) + len(self.refused)}"
         words = "".join(f"# {note} {line:03} {'x' * 60}\n" for line in range(100))  # long: so that it needs room
         answer = self.http.post(
             f"/v1/policies/{OUTLET}/publish",
@@ -48,11 +48,11 @@ class Editor:
         if not answer.is_success:
             self.refused.append(answer)
             return False
-        self.taken.append(note)
+        self.published.append(note)
         self.version = answer.json()["version"]
         return True
 
-    def clear(self) -> bool:
+    def has_clear_refusals(self) -> bool:
         """Whether each refusal is a 503 that says what is wrong and when to come again."""
         return all(
             answer.status_code == 503 and "full" in answer.json()["detail"] and "retry-after" in answer.headers
@@ -60,15 +60,15 @@ class Editor:
         )
 
 
-def control_full(places: Places, kind: str, seconds: float) -> list[Line]:
+def control_disk_full(environments: Environments, kind: str, seconds: float) -> list[Line]:
     """One line: the audit trail stands in the control plane's database, here of SQLite, written in one transaction."""
-    place = places.new(kind)
-    disk = place.home / "control"
+    env = environments.new(kind)
+    disk = env.home / "control"
     url = f"sqlite:///{disk}/control.db"
     try:
         with ExitStack() as stack:
             stack.enter_context(small_disk(disk))
-            api = stack.enter_context(closing(Api(place, "--control", url))).ready()
+            api = stack.enter_context(closing(ApiProcess(env, "--control", url))).wait_ready()
             http = stack.enter_context(httpx.Client(base_url=api.address, timeout=30))
             editor = Editor(http)
             http.post("/v1/items", json={"items": [_item(n) for n in range(ITEMS)]}).raise_for_status()
@@ -76,40 +76,40 @@ def control_full(places: Places, kind: str, seconds: float) -> list[Line]:
             sender = stack.enter_context(closing(Sender(api, "d5a")))
             sender.start()
             fill(disk / "filler")
-            for _ in range(WRITES_AT_MOST):
+            for _ in range(MAX_WRITES):
                 if len(editor.refused) >= 5:
                     break
                 editor.publish()
             in_time_s = wait_until(lambda: _page(http)[1] == editor.version, 5.0)  # of writes that found room
-            pages, during = _asked(http, editor, seconds)
+            pages, during = _request_pages(http, editor, seconds)
             reads = http.get(f"/v1/policies/{OUTLET}/history").status_code
-            answers = Counter(sender.answers)
+            answers = Counter(sender.statuses)
             (disk / "filler").unlink()
             resumed_s = wait_until(editor.publish, 30.0, every_s=0.1)
             follows_s = wait_until(lambda: _page(http)[1] == editor.version, 10.0)
-            sender.end()
-            with closing(Scene(place)) as scene, closing(Child(place).ready()):
-                wait_until(lambda: sender.ids <= scene.hear(), 60.0)
-                lost, verdict = len(sender.ids - scene.hear()), scene.judged()
+            sender.stop()
+            with closing(Scenario(env)) as scenario, closing(WorkerProcess(env).wait_ready()):
+                wait_until(lambda: sender.ids <= scenario.read_new(), 60.0)
+                lost, verdict = len(sender.ids - scenario.read_new()), scenario.wait_for_verdict()
             api.close()
-            trail = _trail(url, editor)
+            trail = _audit_problem(url, editor)
     except PermissionError as error:
-        return [Line("D5", kind, WHAT, f"not run: {error}", PASSES, False)]
+        return [Line("D5", kind, FAULT, f"not run: {error}", CRITERION, False)]
     good = pages[200]
     return [
         Line(
             "D5",
             kind,
-            WHAT,
-            f"{len(editor.refused)} policies refused, each with its reason: {'yes' if editor.clear() else 'NO'}; "
-            f"{len(editor.taken)} taken; {good} of {pages.total()} pages 200, {len(during)} policy versions on them; "
+            FAULT,
+            f"{len(editor.refused)} policies refused, each with its reason: {'yes' if editor.has_clear_refusals() else 'NO'}; "
+            f"{len(editor.published)} taken; {good} of {pages.total()} pages 200, {len(during)} policy versions on them; "
             f"events answered {', '.join(f'{n} x {status}' for status, n in sorted(answers.items()))}, {lost} lost; "
             f"history {reads}; a policy taken again {resumed_s:.1f} s after there was room, on pages {follows_s:.1f} s "
             f"later; {trail or 'audit trail whole'}; {verdict}",
-            PASSES,
+            CRITERION,
             begun
             and len(editor.refused) >= 5
-            and editor.clear()
+            and editor.has_clear_refusals()
             and good == pages.total() > 0
             and len(during) == 1
             and set(answers) == {202}
@@ -136,7 +136,7 @@ def _page(http: httpx.Client) -> tuple[int, int]:
     return answer.status_code, int(version) if version.isdecimal() else 0
 
 
-def _asked(http: httpx.Client, editor: Editor, seconds: float) -> tuple[Counter[int], set[int]]:
+def _request_pages(http: httpx.Client, editor: Editor, seconds: float) -> tuple[Counter[int], set[int]]:
     """Statuses and policy versions of pages while an editor goes on trying."""
     statuses, versions, give_up = Counter[int](), set[int](), time.monotonic() + seconds
     while time.monotonic() < give_up:
@@ -149,7 +149,7 @@ def _asked(http: httpx.Client, editor: Editor, seconds: float) -> tuple[Counter[
     return statuses, versions
 
 
-def _trail(url: str, editor: Editor) -> str:
+def _audit_problem(url: str, editor: Editor) -> str:
     """What is wrong with the audit trail, read from the file: nothing, or in words."""
     control = open_control(url)
     with closing(control):
@@ -162,6 +162,6 @@ def _trail(url: str, editor: Editor) -> str:
     drafted = [row.detail["note"] for row in rows if row.action == "policy.draft"]
     if broken is not None:
         return f"audit trail broken at {broken}"
-    if published != editor.taken:
-        return f"{len(published)} publications on the trail, {len(editor.taken)} were taken"
+    if published != editor.published:
+        return f"{len(published)} publications on the trail, {len(editor.published)} were taken"
     return "" if len(drafted) == len(set(drafted)) == len(notes) else "drafts without a row, or twice"

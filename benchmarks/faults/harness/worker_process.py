@@ -11,45 +11,45 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.faults.place import Place
+from benchmarks.faults.harness.environment import Environment
 
-ROOT = Path(__file__).parents[2]
-READY_WITHIN_S = 60.0
-_number = itertools.count()
+ROOT = Path(__file__).parents[3]
+READY_TIMEOUT_S = 60.0
+_log_numbers = itertools.count()
 
 
-class Child:
-    """One watched `recsys-worker` (`benchmarks.faults.instrumented_worker`)."""
+class WorkerProcess:
+    """One watched `recsys-worker` (`benchmarks.faults.harness.instrumented_worker`)."""
 
-    def __init__(self, place: Place, *watched: str, flags: tuple[str, ...] = ()) -> None:
+    def __init__(self, env: Environment, *watched: str, flags: tuple[str, ...] = ()) -> None:
         """`watched`: flags of the watcher; `flags`: further ones of the worker."""
-        self.journal = place.home / "commits"
-        self._log = place.home / f"worker-{next(_number)}.log"
+        self.journal = env.home / "commits"
+        self._log = env.home / f"worker-{next(_log_numbers)}.log"
         command = [
             sys.executable,
             "-m",
-            "benchmarks.faults.instrumented_worker",
+            "benchmarks.faults.harness.instrumented_worker",
             "--journal",
             str(self.journal),
             *watched,
         ]
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*command, "--", *place.flags, *flags],
+                [*command, "--", *env.flags, *flags],
                 stdout=output,
                 stderr=output,
                 cwd=ROOT,
-                env=environment(place.home.parent),
+                env=process_env(env.home.parent),
             )
 
-    def ready(self) -> Child:
+    def wait_ready(self) -> WorkerProcess:
         """Wait until it polls."""
-        wait_until(lambda: "worker ready" in self.said() or self.process.poll() is not None, READY_WITHIN_S)
+        wait_until(lambda: "worker ready" in self.output() or self.process.poll() is not None, READY_TIMEOUT_S)
         if self.process.poll() is not None:
-            raise RuntimeError(f"the worker ended:\n{self.said()[-2000:]}")
+            raise RuntimeError(f"the worker ended:\n{self.output()[-2000:]}")
         return self
 
-    def said(self) -> str:
+    def output(self) -> str:
         """All that it printed."""
         return self._log.read_text(errors="replace")
 
@@ -66,11 +66,11 @@ class Child:
         self.process.kill()
         self.process.wait()
 
-    def stopped(self) -> bool:
+    def is_stopped(self) -> bool:
         """Whether it is stopped (SIGSTOP)."""
         return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
-    def died(self, within_s: float) -> bool:
+    def exits(self, within_s: float) -> bool:
         """Whether it ended by itself in time."""
         try:
             self.process.wait(within_s)
@@ -83,15 +83,15 @@ class Child:
         self.kill()
 
 
-def environment(root: Path) -> dict[str, str]:
+def process_env(root: Path) -> dict[str, str]:
     """As on a host that keeps byte code; it goes below `root`."""
     env = {name: said for name, said in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {"PYTHONPYCACHEPREFIX": str(root / "bytecode"), **env}
 
 
-def commits(place: Place) -> list[tuple[float, int, int]]:
+def commits(env: Environment) -> list[tuple[float, int, int]]:
     """(unix seconds, partition, offset) of every commit so far; a line cut off by a kill is left out."""
-    file = place.home / "commits"
+    file = env.home / "commits"
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
     return [(float(at), int(p), int(o)) for at, p, o in (line.split() for line in lines if line.count(" ") == 2)]
 

@@ -7,17 +7,17 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.faults.child import ROOT
-from benchmarks.faults.redis import GOALS
+from benchmarks.faults.harness.worker_process import ROOT
+from benchmarks.faults.scenarios.online_store import GOALS
 from benchmarks.faults.report import Line
 
-EQUAL_TO = 1e-6
+TOLERANCE = 1e-6
 
 
-def served(kind: str, rows: int, seed: int) -> list[Line]:
+def serving_skew(kind: str, rows: int, seed: int) -> list[Line]:
     """E8: features as logged when serving against those that the log gives."""
     more = rows + rows // 10 + 20  # some pages are an editors' list, made without features
-    found = _last("benchmarks.features.served", "--rows", str(more), "--seed", str(seed))
+    found = _run_module("benchmarks.features.served", "--rows", str(more), "--seed", str(seed))
     return [
         Line(
             "E8",
@@ -25,15 +25,15 @@ def served(kind: str, rows: int, seed: int) -> list[Line]:
             f"features of {found['rows']:,} rows of {found['pages']:,} served pages made again from the log, "
             f"{found['events']:,} events",
             f"{found['rows_that_differ']} rows differ; largest difference {found['largest_difference']:.1e}",
-            f"equal to {EQUAL_TO:.0e}",
-            found["rows"] >= rows and not found["rows_that_differ"] and found["largest_difference"] <= EQUAL_TO,
+            f"equal to {TOLERANCE:.0e}",
+            found["rows"] >= rows and not found["rows_that_differ"] and found["largest_difference"] <= TOLERANCE,
         )
     ]
 
 
-def away(kind: str, seconds: float, rate: float) -> list[Line]:
+def online_store_outage(kind: str, seconds: float, rate: float) -> list[Line]:
     """D1: the online store killed, stopped, full and read-only, under pages at a steady rate."""
-    found = _last("benchmarks.faults.redis", "--seconds", str(seconds), "--rate", str(rate))
+    found = _run_module("benchmarks.faults.scenarios.online_store", "--seconds", str(seconds), "--rate", str(rate))
     return [
         Line(
             "D1",
@@ -50,7 +50,7 @@ def away(kind: str, seconds: float, rate: float) -> list[Line]:
     ]
 
 
-def _last(module: str, *said: str) -> Any:
+def _run_module(module: str, *said: str) -> Any:
     """The JSON object of a program's last line. Raises RuntimeError when it printed none."""
     done = subprocess.run([sys.executable, "-m", module, *said], capture_output=True, text=True, cwd=ROOT, check=False)
     lines = done.stdout.strip().splitlines()

@@ -22,7 +22,7 @@ KINDS = {"embedded": "SQLite log, SQLite store", "servers": "Kafka (Tansu), Valk
 
 
 @dataclass(frozen=True)
-class Place:
+class Environment:
     """One engine's stream and stores; nobody else uses them."""
 
     kind: str  # of KINDS
@@ -65,32 +65,32 @@ class Place:
     def dump(self) -> dict[str, bytes]:
         """Every live key of the online store, but for the lists of logs that it knows."""
         with closing(self.online()) as store:
-            return held(store)
+            return live_entries(store)
 
 
-def held(store: OnlineStore) -> dict[str, bytes]:
+def live_entries(store: OnlineStore) -> dict[str, bytes]:
     """Every live key of a store, but for the lists of logs that it knows."""
     return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
 
 
-class Places:
-    """Hands out places, none twice, on servers that are started when first needed or that run already."""
+class Environments:
+    """Hands out environments, none twice, on servers that are started when first needed or that run already."""
 
     def __init__(self, root: Path, stack: ExitStack, *, kafka: str = "", redis: str = "") -> None:
         """`kafka` (`kafka://HOST:PORT`) and `redis` (`redis://HOST:PORT/DB`): servers to use instead of own ones."""
         self._root, self._stack, self._kafka, self._redis = root, stack, kafka, redis
         self._lock = threading.Lock()
 
-    def new(self, kind: str) -> Place:
-        """A fresh place of this kind."""
+    def new(self, kind: str) -> Environment:
+        """A fresh env of this kind."""
         name = f"f{uuid.uuid4().hex[:10]}"
         home = self._root / name
         home.mkdir(parents=True)
         if kind == "embedded":
-            return Place(kind, home, f"sqlite:///{home}/stream.db", f"sqlite:///{home}/online.db", name)
+            return Environment(kind, home, f"sqlite:///{home}/stream.db", f"sqlite:///{home}/online.db", name)
         with self._lock:
             self._start()
-        return Place(kind, home, f"{self._kafka}?session_s={SESSION_S}", f"{self._redis}?prefix={name}", name)
+        return Environment(kind, home, f"{self._kafka}?session_s={SESSION_S}", f"{self._redis}?prefix={name}", name)
 
     def _start(self) -> None:
         if not self._kafka:
@@ -102,7 +102,7 @@ class Places:
 
 
 @contextmanager
-def places(root: Path, *, kafka: str = "", redis: str = "") -> Iterator[Places]:
-    """Places whose own servers end with the block."""
+def environments(root: Path, *, kafka: str = "", redis: str = "") -> Iterator[Environments]:
+    """Environments whose own servers end with the block."""
     with ExitStack() as stack:
-        yield Places(root, stack, kafka=kafka, redis=redis)
+        yield Environments(root, stack, kafka=kafka, redis=redis)

@@ -6,11 +6,11 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
-from benchmarks.faults.api import APP, Api, cloud_event
-from benchmarks.faults.child import Child, wait_until
-from benchmarks.faults.place import Places
+from benchmarks.faults.harness.api import APP, ApiProcess, cloud_event
+from benchmarks.faults.harness.worker_process import WorkerProcess, wait_until
+from benchmarks.faults.harness.environment import Environments
 from benchmarks.faults.report import Line
-from benchmarks.faults.scenario import Scene
+from benchmarks.faults.harness.scenario import Scenario
 from features.events.identity import event_key
 
 NOW = "now"
@@ -36,15 +36,15 @@ CLOCKS: tuple[tuple[str, str | float | None, str], ...] = (
 """What the client's clock says, how an event carries it, and what must become of the event."""
 
 
-def clocks(places: Places, kind: str, rounds: int) -> list[Line]:
+def client_clocks(environments: Environments, kind: str, rounds: int) -> list[Line]:
     """One line: each clock, `rounds` times, each batch ending with an event whose clock is right."""
-    place, wrong, last = places.new(kind), list[str](), ""
-    with closing(Scene(place)) as scene, closing(Child(place).ready()), closing(Api(place)) as api:
-        api.ready()
+    env, wrong, last = environments.new(kind), list[str](), ""
+    with closing(Scenario(env)) as scenario, closing(WorkerProcess(env).wait_ready()), closing(ApiProcess(env)) as api:
+        api.wait_ready()
         began, accepted = time.time(), set[tuple[str, str]]()
         for number in range(rounds):
             batch = [
-                cloud_event(f"{number}-{n}", f"v{n}", "i", time=_said(said)) for n, (_, said, _) in enumerate(CLOCKS)
+                cloud_event(f"{number}-{n}", f"v{n}", "i", time=_timestamp(said)) for n, (_, said, _) in enumerate(CLOCKS)
             ]
             for event in batch:
                 if event["time"] is None:
@@ -56,12 +56,12 @@ def clocks(places: Places, kind: str, rounds: int) -> list[Line]:
                 if due == "accepted":
                     accepted.add((f"v{n}", event_key(APP, f"{number}-{n}")))
             last = event_key(APP, f"{number}-1")
-        arrived = wait_until(lambda: accepted <= scene.hear(), 60.0)
-        verdict = scene.judged()
-        times = [one.event.at for some in scene.oracle.events.values() for one in some]
+        arrived = wait_until(lambda: accepted <= scenario.read_new(), 60.0)
+        verdict = scenario.wait_for_verdict()
+        times = [one.event.at for some in scenario.oracle.events.values() for one in some]
         odd = sum(not began - 1 <= at <= time.time() + 1 for at in times)
-        aside, due_aside = len(scene.oracle.dead), rounds * sum(due == "quarantined" for *_, due in CLOCKS)
-        behind = ("v1", last) not in scene.oracle.applied()
+        aside, due_aside = len(scenario.oracle.dead), rounds * sum(due == "quarantined" for *_, due in CLOCKS)
+        behind = ("v1", last) not in scenario.oracle.counted_events()
     return [
         Line(
             "E4",
@@ -69,13 +69,13 @@ def clocks(places: Places, kind: str, rounds: int) -> list[Line]:
             f"{len(CLOCKS)} kinds of clock: {', '.join(name for name, *_ in CLOCKS)}; {rounds} times each",
             f"{len(wrong)} wrong verdicts{''.join(f' ({w})' for w in wrong[:2])}; "
             f"{aside} of {due_aside} in quarantine; {odd} events dated by a client; {verdict}",
-            "over 5 min ahead quarantined; unreadable refused by name; the server's clock counts; nothing is held up",
+            "over 5 min ahead quarantined; unreadable refused by name; the server's clock counts; nothing is live_entries up",
             not wrong and not odd and not behind and aside == due_aside and verdict.ok and arrived < float("inf"),
         )
     ]
 
 
-def _said(said: str | float | None) -> str | float | None:
+def _timestamp(said: str | float | None) -> str | float | None:
     if not isinstance(said, str) or (said != NOW and said[0] not in "+-"):
         return said
     words = said.split() if said != NOW else ["0", "days"]

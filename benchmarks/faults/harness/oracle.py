@@ -54,11 +54,11 @@ class Oracle:
     dead: set[tuple[int, int]] = field(default_factory=set)  # (partition, offset) of what cannot be read
     refused_kind: str = ""  # of the release that reads now; what it set aside stays aside
     events: dict[str, list[LoggedEvent]] = field(default_factory=lambda: defaultdict(list))
-    _fresh: dict[str, list[WeightedEvent]] = field(default_factory=dict)
-    _about: dict[tuple[Any, ...], list[WeightedEvent]] = field(default_factory=lambda: defaultdict(list))
+    _counted: dict[str, list[WeightedEvent]] = field(default_factory=dict)
+    _by_shard: dict[tuple[Any, ...], list[WeightedEvent]] = field(default_factory=lambda: defaultdict(list))
     _dump: dict[str, bytes] = field(default_factory=dict)
 
-    def take(self, messages: Iterable[Message]) -> Mapping[str, bytes]:
+    def apply(self, messages: Iterable[Message]) -> Mapping[str, bytes]:
         """Add messages; returns the dump the store must have now."""
         viewers = set()
         for message in messages:
@@ -73,44 +73,44 @@ class Oracle:
                 LoggedEvent(f"{message.topic}/{message.partition}", message.offset, event)
             )
             viewers.add(event.viewer_id)
-        changed = [one for viewer_id in viewers for one in self._viewer(viewer_id)]
-        self._items(changed)
-        self._exposure(changed)
+        changed = [one for viewer_id in viewers for one in self._fold_viewer(viewer_id)]
+        self._fold_items(changed)
+        self._fold_exposure(changed)
         return self._dump
 
-    def applied(self) -> set[tuple[str, str]]:
+    def counted_events(self) -> set[tuple[str, str]]:
         """(viewer, event id) of every event that counts, once."""
-        return {(one.event.viewer_id, one.event.id) for some in self._fresh.values() for one in some}
+        return {(one.event.viewer_id, one.event.id) for some in self._counted.values() for one in some}
 
-    def _viewer(self, viewer_id: str) -> list[WeightedEvent]:
+    def _fold_viewer(self, viewer_id: str) -> list[WeightedEvent]:
         """Folds the viewer's whole history; returns what counts and did not before."""
         fresh, state = deduplicate_and_fold(ViewerState(viewer_id), self.events[viewer_id], VIEWER_TTL_S)
         self._dump[viewer_key(viewer_id)] = encode_viewer(state)
-        before, self._fresh[viewer_id] = len(self._fresh.get(viewer_id, ())), fresh
-        return self._fresh[viewer_id][before:]
+        before, self._counted[viewer_id] = len(self._counted.get(viewer_id, ())), fresh
+        return self._counted[viewer_id][before:]
 
-    def _items(self, changed: list[WeightedEvent]) -> None:
-        for item_id, source in self._told(changed, lambda one: [(item, one.source) for item in items_of(one.event)]):
-            about = self._about[item_id, source]
+    def _fold_items(self, changed: list[WeightedEvent]) -> None:
+        for item_id, source in self._group(changed, lambda one: [(item, one.source) for item in items_of(one.event)]):
+            about = self._by_shard[item_id, source]
             self._dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), about))
 
-    def _exposure(self, changed: list[WeightedEvent]) -> None:
-        for at in self._told(changed, lambda one: [("count", key, one.source) for key in credits_of(one.event)]):
-            self._dump[count_key(*at[1:])] = encode_state(fold_count(DeliveryCount(at[1]), self._about[at]))
-        for at in self._told(changed, _traffic):
-            self._dump[traffic_key(*at[1:])] = encode_state(fold_traffic(TrafficDay(*at[1:4]), self._about[at]))
+    def _fold_exposure(self, changed: list[WeightedEvent]) -> None:
+        for at in self._group(changed, lambda one: [("count", key, one.source) for key in credits_of(one.event)]):
+            self._dump[count_key(*at[1:])] = encode_state(fold_count(DeliveryCount(at[1]), self._by_shard[at]))
+        for at in self._group(changed, _traffic):
+            self._dump[traffic_key(*at[1:])] = encode_state(fold_traffic(TrafficDay(*at[1:4]), self._by_shard[at]))
 
-    def _told(
+    def _group(
         self, changed: list[WeightedEvent], shards: Callable[[WeightedEvent], Iterable[tuple[Any, ...]]]
     ) -> set[tuple[Any, ...]]:
         """The shards these events concern; their events are put in log order."""
         touched: set[tuple[Any, ...]] = set()
         for one in changed:
             for shard in shards(one):
-                self._about[shard].append(one)
+                self._by_shard[shard].append(one)
                 touched.add(shard)
         for shard in touched:
-            self._about[shard].sort(key=lambda one: one.offset)
+            self._by_shard[shard].sort(key=lambda one: one.offset)
         return touched
 
 
@@ -128,10 +128,10 @@ class Ledger:
     ids: set[tuple[str, str]] = field(default_factory=set)
     repeats: int = 0
     viewers: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
-    won: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    delivered: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     pages: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def take(self, messages: Iterable[Message], dead: set[tuple[int, int]]) -> None:
+    def apply(self, messages: Iterable[Message], dead: set[tuple[int, int]]) -> None:
         """Add messages, `dead` ones left out."""
         for message in messages:
             if (message.partition, message.offset) in dead:
@@ -144,11 +144,11 @@ class Ledger:
             self.ids.add((viewer, said["id"]))
             self.viewers[viewer][kind] += 1
             for target, (won, _, _) in data.get("context", {}).get("targets", {}).items():
-                self.won[target] += won
+                self.delivered[target] += won
             if data.get("attention") and data.get("placement"):
                 self.pages[data["placement"]] += 1
 
-    def disagreements(self, dump: Mapping[str, bytes]) -> int:
+    def mismatches(self, dump: Mapping[str, bytes]) -> int:
         """Viewers, targets and placements of which the store says something else."""
         viewers: dict[str, dict[str, int]] = {}
         won: dict[str, float] = defaultdict(float)
@@ -165,7 +165,7 @@ class Ledger:
                 pages[day.placement] += sum(day.pages)
         return (
             sum(viewers.get(v) != dict(self.viewers.get(v, {})) for v in viewers.keys() | self.viewers.keys())
-            + sum(abs(won[t] - self.won[t]) > 1e-6 for t in won.keys() | self.won.keys())
+            + sum(abs(won[t] - self.delivered[t]) > 1e-6 for t in won.keys() | self.delivered.keys())
             + sum(pages[p] != self.pages[p] for p in pages.keys() | self.pages.keys())
         )
 
@@ -182,9 +182,9 @@ class Verdict:
     different: int  # keys with other bytes
     ledger: int  # viewers, targets and placements whose sums differ
     unlogged: int  # events that count and are not in the event log
-    invented: int  # events in the event log that were never accepted
-    unburied: int  # unreadable messages without a dead letter, or letters without a message
-    half: int  # Parquet files that cannot be read
+    unexpected: int  # events in the event log that were never accepted
+    dead_letter_mismatches: int  # unreadable messages without a dead letter, or letters without a message
+    truncated_files: int  # Parquet files that cannot be read
 
     @property
     def ok(self) -> bool:
@@ -207,21 +207,21 @@ def compare(
 ) -> Verdict:
     """The stores against the oracle."""
     logged, half = logged_events(event_log, known)
-    buried = {_grave(message) for message in letters}
+    buried = {_position(message) for message in letters}
     return Verdict(
         missing=len(expected.keys() - found.keys()),
         extra=len(found.keys() - expected.keys()),
         different=sum(found[key] != raw for key, raw in expected.items() if key in found),
-        ledger=ledger.disagreements(found),
-        unlogged=len(oracle.applied() - logged),
-        invented=len(logged - ledger.ids),
-        unburied=len(buried ^ oracle.dead),
-        half=half,
+        ledger=ledger.mismatches(found),
+        unlogged=len(oracle.counted_events() - logged),
+        unexpected=len(logged - ledger.ids),
+        dead_letter_mismatches=len(buried ^ oracle.dead),
+        truncated_files=half,
     )
 
 
-def _grave(message: Message) -> tuple[int, int]:
-    """Place of the message that a dead letter is about; a letter keeps its first bytes."""
+def _position(message: Message) -> tuple[int, int]:
+    """Environment of the message that a dead letter is about; a letter keeps its first bytes."""
     said = json.loads(message.value)
     b64decode(said["raw"], validate=True)
     return said["partition"], said["offset"]

@@ -1,6 +1,6 @@
 """Goal D1: the online store killed, stopped, full and read-only, each for a while, under an open loop of page requests.
 
-    python -m benchmarks.faults.redis [--seconds 30] [--rate 60]
+    python -m benchmarks.faults.scenarios.online_store [--seconds 30] [--rate 60]
 
 A real Valkey server from its wheel and a serving process of its own; the load generator, this process, shares the
 machine. Every page is checked by counting its own slots: the legal floor on every beginning, the cap, and what its
@@ -35,18 +35,18 @@ import redis
 from benchmarks.servers import Server, valkey
 
 ITEMS, VIEWERS, SLOTS = 1000, 500, 12
-FLOOR, CAP = 0.3, 4
+MINIMUM, CAP = 0.3, 4
 PLACEMENT = "cn.zj-mobile-home"
 POLICY = f"""
 outlet: cn
 controls:
-  - {{id: floor, action: quota, where: {{label: public-service}}, at_least: {FLOOR}, prefixes: every, enforcement: legal}}
+  - {{id: floor, action: quota, where: {{label: public-service}}, at_least: {MINIMUM}, prefixes: every, enforcement: legal}}
   - {{id: one-topic, action: cap, attribute: topic, at_most: {CAP}}}
 """
 GOALS = {"ok_share": 0.999, "p99_ms": 150.0, "personal_again_s": 5.0}
 
 
-def tell(server: Server, *command: object) -> None:
+def send_command(server: Server, *command: object) -> None:
     """One command from an operator."""
     with closing(redis.Redis(port=server.port)) as operator:
         operator.execute_command(*command)
@@ -58,26 +58,26 @@ FAULTS: Mapping[str, Fault] = {
     "killed": (Server.kill, Server.start),
     "stopped": (lambda server: server.signal(signal.SIGSTOP), lambda server: server.signal(signal.SIGCONT)),
     "full": (
-        lambda server: tell(server, "CONFIG", "SET", "maxmemory", "1mb"),
-        lambda server: tell(server, "CONFIG", "SET", "maxmemory", "0"),
+        lambda server: send_command(server, "CONFIG", "SET", "maxmemory", "1mb"),
+        lambda server: send_command(server, "CONFIG", "SET", "maxmemory", "0"),
     ),
     "read-only": (
-        lambda server: tell(server, "REPLICAOF", "127.0.0.1", "1"),
-        lambda server: tell(server, "REPLICAOF", "NO", "ONE"),
+        lambda server: send_command(server, "REPLICAOF", "127.0.0.1", "1"),
+        lambda server: send_command(server, "REPLICAOF", "NO", "ONE"),
     ),
 }
 """Fault -> how it begins and how it ends."""
 
 
-def broken(page: Mapping[str, Any]) -> list[str]:
+def policy_violations(page: Mapping[str, Any]) -> list[str]:
     """What is wrong with a page under POLICY, counted slot by slot, and where its receipt says otherwise."""
     items = [slot["item"] for slot in page["items"]]
     public = np.cumsum(["public-service" in item["labels"] for item in items])
     topics = [item["topic"] for item in items]
     most = max((topics.count(topic) for topic in topics), default=0)
     wrong = [] if len(items) == SLOTS else [f"{len(items)} of {SLOTS} slots"]
-    wrong += [f"floor on the first {k + 1}" for k, n in enumerate(public[:-1]) if n < int(FLOOR * (k + 1) + 1e-9)]
-    wrong += ["floor on the page"] if items and public[-1] < FLOOR * len(items) else []
+    wrong += [f"floor on the first {k + 1}" for k, n in enumerate(public[:-1]) if n < int(MINIMUM * (k + 1) + 1e-9)]
+    wrong += ["floor on the page"] if items and public[-1] < MINIMUM * len(items) else []
     wrong += ["cap"] if most > CAP else []
     lines = {line["id"]: line for line in page["receipt"]["controls"]}
     wrong += [f"receipt without {name}" for name in ("floor", "one-topic") if name not in lines]
@@ -88,7 +88,7 @@ def broken(page: Mapping[str, Any]) -> list[str]:
 
 
 @dataclass
-class Answer:
+class PageResponse:
     """One page: when it was due and answered (monotonic), its HTTP status (0: none), and what became of it."""
 
     due: float
@@ -99,7 +99,7 @@ class Answer:
     wrong: list[str]
 
 
-async def load(address: str, rate: float, until: Callable[[], bool], answers: list[Answer]) -> None:
+async def send_load(address: str, rate: float, until: Callable[[], bool], answers: list[PageResponse]) -> None:
     """Ask for pages at a steady rate whatever becomes of them; a late answer counts from when it was due."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200, keepalive_expiry=3)  # uvicorn's is 5 s
     async with httpx.AsyncClient(base_url=address, timeout=10, limits=limits) as client:
@@ -107,34 +107,34 @@ async def load(address: str, rate: float, until: Callable[[], bool], answers: li
         while not until():
             due = began + n / rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            task = asyncio.create_task(_ask(client, f"v{n % VIEWERS}", due, answers))
+            task = asyncio.create_task(_request_page(client, f"v{n % VIEWERS}", due, answers))
             asked.add(task)
             task.add_done_callback(asked.discard)
             n += 1
         await asyncio.gather(*asked)
 
 
-async def _ask(client: httpx.AsyncClient, viewer: str, due: float, answers: list[Answer]) -> None:
+async def _request_page(client: httpx.AsyncClient, viewer: str, due: float, answers: list[PageResponse]) -> None:
     body = {"viewer_id": viewer, "slots": SLOTS}
     try:
         answer = await client.post(f"/v1/placements/{PLACEMENT}:recommend", json=body)
         took_s, page = time.monotonic() - due, answer.json()
         good = answer.status_code == 200
         answers.append(
-            Answer(
+            PageResponse(
                 due,
                 took_s,
                 answer.status_code,
                 page["fallback_level"] if good else "",
                 "online" in page["degraded_parts"] if good else True,
-                broken(page) if good else [],
+                policy_violations(page) if good else [],
             )
         )
     except (httpx.HTTPError, ValueError) as error:
-        answers.append(Answer(due, time.monotonic() - due, 0, "", True, [repr(error)]))
+        answers.append(PageResponse(due, time.monotonic() - due, 0, "", True, [repr(error)]))
 
 
-def waited_s(processes: Sequence[int]) -> float:
+def cpu_wait_s(processes: Sequence[int]) -> float:
     """Seconds in which threads of these processes that live by now could have run and no core was free; 0 where Linux
     does not say. What threads waited that have ended is not known any more, so differences are at least this much."""
     total = 0.0
@@ -144,21 +144,21 @@ def waited_s(processes: Sequence[int]) -> float:
     return total
 
 
-def trial(
+def run_fault(
     server: Server, address: str, fault: str, seconds: float, rate: float, processes: Sequence[int]
 ) -> dict[str, Any]:
     """The figures of one fault that lasts so long, watched until six seconds after its end.
 
     processes  those that make the load and the pages: what they wait for a core is the machine's and not the fault's
     """
-    waited_before_s = waited_s(processes)
-    answers: list[Answer] = []
+    waited_before_s = cpu_wait_s(processes)
+    answers: list[PageResponse] = []
     ended: list[float] = []
     begin, end = FAULTS[fault]
 
     async def play() -> None:
         finish = [float("inf")]
-        pages = asyncio.create_task(load(address, rate, lambda: time.monotonic() > finish[0], answers))
+        pages = asyncio.create_task(send_load(address, rate, lambda: time.monotonic() > finish[0], answers))
         await asyncio.to_thread(begin, server)
         await asyncio.sleep(seconds)
         await asyncio.to_thread(end, server)
@@ -183,11 +183,11 @@ def trial(
         "broken": sum(bool(one.wrong) for one in answers),
         "fallback_levels": {level or "none": sum(one.fallback_level == level for one in during) for level in levels},
         "personal_again_s": round(max(0.0, max(lower, default=0.0) - ended[0]), 2),
-        "waited_for_a_core_s": round(max(0.0, waited_s(processes) - waited_before_s), 1),
+        "waited_for_a_core_s": round(max(0.0, cpu_wait_s(processes) - waited_before_s), 1),
     }
 
 
-def missed(figures: Mapping[str, Any]) -> list[str]:
+def missed_goals(figures: Mapping[str, Any]) -> list[str]:
     """The goals that a fault's figures miss."""
     wrong = [] if figures["ok_share"] >= GOALS["ok_share"] else ["2xx"]
     wrong += [] if figures["p99_ms"] <= GOALS["p99_ms"] else ["p99"]
@@ -197,7 +197,7 @@ def missed(figures: Mapping[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when every goal is met."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.redis", description="Goal D1.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.scenarios.online_store", description="Goal D1.")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each fault lasts")
     parser.add_argument("--rate", type=float, default=60.0, help="pages asked for per second")
     parser.add_argument("--serve", nargs=2, metavar=("HOME", "URL"), help=argparse.SUPPRESS)  # the child
@@ -208,20 +208,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as home:
         server = valkey(Path(home) / "valkey").start()
         url = f"redis://127.0.0.1:{server.port}/0"
-        command = [sys.executable, "-m", "benchmarks.faults.redis", "--serve", home, url]
+        command = [sys.executable, "-m", "benchmarks.faults.scenarios.online_store", "--serve", home, url]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert child.stdout is not None
             address = child.stdout.readline().strip()
             rows = [
-                trial(server, address, fault, asked.seconds, asked.rate, (os.getpid(), child.pid))
+                run_fault(server, address, fault, asked.seconds, asked.rate, (os.getpid(), child.pid))
                 for fault in asked.faults
             ]
         finally:
             server.kill()
             child.send_signal(signal.SIGTERM)
             child.wait(20)
-    goals = {row["fault"]: missed(row) for row in rows}
+    goals = {row["fault"]: missed_goals(row) for row in rows}
     print(
         f"{'fault':<10} {'pages':>6} {'2xx':>8} {'p50 ms':>7} {'p99 ms':>7} {'max ms':>7} {'broken':>6}  again s "
         " no core s  fallback levels"

@@ -12,10 +12,10 @@ from recsys.domain.viewer import LANDMARK
 
 KINDS = ("play", "play", "complete", "like", "click", "ping", "hide", "share", "impression", "impression")
 DAY_S = 86_400.0
-AT_ONCE = 1000
+BATCH_SIZE = 1000
 
 
-def happened(
+def make_events(
     chance: random.Random, count: int, *, start: int = 0, viewers: int = 60, items: int = 60
 ) -> list[ViewerEvent]:
     """`count` events, one a minute, ids `e{start}` and on; few viewers do most, as everywhere."""
@@ -44,14 +44,14 @@ def _event(chance: random.Random, number: int, viewers: int, items: int) -> View
     )
 
 
-def records(events: Sequence[ViewerEvent]) -> list[Record]:
+def to_records(events: Sequence[ViewerEvent]) -> list[Record]:
     """As the engine publishes them."""
     return [Record(event.viewer_id, encode(event)) for event in events]
 
 
 def publish(stream: Stream, topic: str, sent: Sequence[Record]) -> None:
     """In batches."""
-    for batch in batches(sent, AT_ONCE):
+    for batch in batches(sent, BATCH_SIZE):
         stream.publish(topic, batch)
 
 
@@ -60,11 +60,11 @@ def batches(sent: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
     return (sent[start : start + size] for start in range(0, len(sent), size))
 
 
-def repeated(chance: random.Random, sent: Sequence[Record], most: int, within: int) -> list[Record]:
+def with_duplicates(chance: random.Random, sent: Sequence[Record], most: int, within: int) -> list[Record]:
     """Each record 1 to `most` times; a copy follows up to `within` records later, after the first of its kind."""
     keyed = [
-        (place + (chance.uniform(0, within) if copy else 0.0), copy, place)
-        for place in range(len(sent))
+        (index + (chance.uniform(0, within) if copy else 0.0), copy, index)
+        for index in range(len(sent))
         for copy in range(chance.randint(1, most))
     ]
-    return [sent[place] for _, _, place in sorted(keyed)]
+    return [sent[index] for _, _, index in sorted(keyed)]

@@ -32,7 +32,7 @@ OUTLETS = ("cn", "cn.zj", "cn.zj.hz")
 
 
 @dataclass(frozen=True)
-class Ground:
+class PreviewData:
     """What pages are made from, before any policy is compiled."""
 
     catalog: Catalog
@@ -42,7 +42,7 @@ class Ground:
     policies: tuple[Policy, ...]
 
 
-def ground(seed: int = 7) -> Ground:
+def load_data(seed: int = 7) -> PreviewData:
     """Everything, in a few seconds."""
     movielens = MovieLens.read(ANCHOR)
     catalog = Catalog.of(movielens.items() + newsroom_items(ANCHOR))
@@ -56,7 +56,7 @@ def ground(seed: int = 7) -> Ground:
         for counted in one.new_events:
             columns.add(counted)
     viewers = {viewer: one.state for viewer, one in sifted.items()}
-    return Ground(catalog, columns.at(ANCHOR), _bundle(catalog, np.array(pairs), seed), viewers, policies())
+    return PreviewData(catalog, columns.at(ANCHOR), _bundle(catalog, np.array(pairs), seed), viewers, policies())
 
 
 def policies() -> tuple[Policy, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.preview.world import ANCHOR, Ground, ground
+from benchmarks.preview.data import ANCHOR, PreviewData, load_data
 from features.columns import FEATURES, columns
 from recsys.domain.types import Placement, Query, Screen, Surface
 from recsys.guidance.compilation.compile import compile_policy
@@ -29,8 +29,8 @@ from recsys.preview.study import ReplayRequest, Study
 from serving.editorial.preview.worker_pool import PreviewPool
 
 REQUESTS = 1000
-FIRST_AT = 10
-ALONE = 100
+FIRST_REPORT_AT = 10
+SINGLE_PROCESS_TASKS = 100
 OUTLET = "cn.zj.hz"
 DRAFT = """
 outlet: cn.zj.hz
@@ -41,23 +41,23 @@ controls:
   - {id: one-topic, action: cap, attribute: topic, at_most: 4}
   - {id: dispersal, action: spacing, attribute: provider, at_most: 2, within: 3}
 """
-UNMET = DRAFT + "  - {id: too-much, action: quota, where: {all: [{label: culture}, {kind: live}]}, at_least: 0.4}\n"
+UNMET_DRAFT = DRAFT + "  - {id: too-much, action: quota, where: {all: [{label: culture}, {kind: live}]}, at_least: 0.4}\n"
 
 
 def main() -> None:
     """Print the table and, as the last line, one JSON object."""
-    world_of = ground()
+    world_of = load_data()
     warm()
-    study, unmet = study_of(world_of, DRAFT), study_of(world_of, UNMET)
+    study, unmet = make_study(world_of, DRAFT), make_study(world_of, UNMET_DRAFT)
     crew = PreviewPool()
     told: dict[str, object] = {"cores": os.cpu_count(), "items": len(world_of.catalog), "requests": REQUESTS}
     told["load_before"] = round(os.getloadavg()[0], 2)
     try:
-        told["cold"] = run(study, crew)
-        told["warm"] = run(study, crew)
-        told["warm_unmet"] = run(unmet, crew)
-        told["alone"] = alone(study)
-        told["pages_ms"] = beside(study, crew)
+        told["cold"] = time_study(study, crew)
+        told["warm"] = time_study(study, crew)
+        told["warm_unmet"] = time_study(unmet, crew)
+        told["alone"] = time_single_process(study)
+        told["pages_ms"] = page_latency_under_load(study, crew)
     finally:
         crew.stop()
     for name, figures in told.items():
@@ -65,7 +65,7 @@ def main() -> None:
     print(json.dumps(told))
 
 
-def study_of(made: Ground, draft: str) -> Study:
+def make_study(made: PreviewData, draft: str) -> Study:
     """A thousand requests of viewers who rated, on tv and mobile by turns, under the demo's policies and a draft."""
     none = compile_policy((), made.catalog)
     world = ServingSnapshot.of(made.catalog, made.stats, ServedModel.load(made.bundle, FEATURES), none)
@@ -81,12 +81,12 @@ def study_of(made: Ground, draft: str) -> Study:
     return Study(Engine(columns), world, before, after, tuple(asked))
 
 
-def run(study: Study, crew: PreviewPool) -> dict[str, float]:
+def time_study(study: Study, crew: PreviewPool) -> dict[str, float]:
     """Seconds to the first figures, all pairs, the complete report; and its main figure, to see it is the same."""
     began, first, pairs, spent = time.perf_counter(), 0.0, 0.0, processor_s(crew)
     tally: Aggregate | None = None
     for tally in replay(study, 0, lambda tasks: crew.run(study, tasks, threading.Event())):
-        if not first and tally.requests >= FIRST_AT:
+        if not first and tally.requests >= FIRST_REPORT_AT:
             tally.report()
             first = time.perf_counter() - began
         if not pairs and tally.requests == REQUESTS:
@@ -115,29 +115,29 @@ def processor_s(crew: PreviewPool) -> float:
     return spent
 
 
-def alone(study: Study) -> dict[str, float]:
+def time_single_process(study: Study) -> dict[str, float]:
     """Per page of a pair in one process, without any of this: time by the clock and of the processor."""
     began, busy = time.perf_counter(), time.process_time()
-    for task in list(study.tasks())[:ALONE]:
+    for task in list(study.tasks())[:SINGLE_PROCESS_TASKS]:
         study.do(task)
     clock, processor = time.perf_counter() - began, time.process_time() - busy
-    return {"clock_ms": round(1000 * clock / (3 * ALONE), 2), "processor_ms": round(1000 * processor / (3 * ALONE), 2)}
+    return {"clock_ms": round(1000 * clock / (3 * SINGLE_PROCESS_TASKS), 2), "processor_ms": round(1000 * processor / (3 * SINGLE_PROCESS_TASKS), 2)}
 
 
-def beside(study: Study, crew: PreviewPool) -> dict[str, float]:
+def page_latency_under_load(study: Study, crew: PreviewPool) -> dict[str, float]:
     """p50 and p99 of pages in this process, alone and while the crew works on a preview whose figures it collects."""
     stopped = threading.Event()
-    still = pages(study)
+    still = page_latency(study)
     collect = threading.Thread(target=lambda: [None for _ in replay(study, 0, lambda t: crew.run(study, t, stopped))])
     collect.start()
     time.sleep(1.0)
-    busy = pages(study)
+    busy = page_latency(study)
     stopped.set()
     collect.join()
     return {"alone_p50": still[0], "alone_p99": still[1], "beside_p50": busy[0], "beside_p99": busy[1]}
 
 
-def pages(study: Study) -> tuple[float, float]:
+def page_latency(study: Study) -> tuple[float, float]:
     """p50 and p99 of two hundred guided pages, in milliseconds."""
     took = []
     for task in list(study.tasks())[:200]:

@@ -1,6 +1,6 @@
 """`recsys-worker`, watched: the real main with its adapters wrapped, so that it dies or stops at a named point.
 
-    python -m benchmarks.faults.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--refusing KIND] -- FLAGS OF recsys-worker
+    python -m benchmarks.faults.harness.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--refusing KIND] -- FLAGS OF recsys-worker
 
 Points are counted from SIGUSR1 on, or from the start with `--armed`. At the N-th time that the worker passes POINT it
 sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every
@@ -30,22 +30,22 @@ commit."""
 class Trigger:
     """Fires at the n-th passing of a point, once it is armed."""
 
-    def __init__(self, said: str, armed: bool) -> None:
+    def __init__(self, spec: str, armed: bool) -> None:
         """`said`: POINT:N:kill|stop, or empty for never."""
         self.point, n, action = said.split(":") if said else ("", "0", "kill")
-        self._left, self.armed = int(n), armed
+        self._remaining, self.armed = int(n), armed
         self._signal = signal.SIGKILL if action == "kill" else signal.SIGSTOP
 
-    def due(self, point: str) -> bool:
+    def matches(self, point: str) -> bool:
         """Whether this passing is the one."""
         if not self.armed or point != self.point:
             return False
-        self._left -= 1
-        return self._left == 0
+        self._remaining -= 1
+        return self._remaining == 0
 
-    def passed(self, point: str) -> None:
+    def reach(self, point: str) -> None:
         """Fire if it is time."""
-        if self.due(point):
+        if self.matches(point):
             self.fire()
 
     def fire(self) -> None:
@@ -53,7 +53,7 @@ class Trigger:
         os.kill(os.getpid(), self._signal)
 
 
-class Wrapped:
+class Instrumented:
     """Everything else as the wrapped adapter does it."""
 
     def __init__(self, inner: Any, trigger: Trigger, journal: Path | None = None) -> None:
@@ -63,12 +63,12 @@ class Wrapped:
         return getattr(self._inner, name)
 
 
-class WatchedStore(Wrapped):
+class InstrumentedStore(Instrumented):
     """An online store."""
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = self._inner.get(keys)
-        self._trigger.passed("read")
+        self._trigger.reach("read")
         return found
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
@@ -78,51 +78,51 @@ class WatchedStore(Wrapped):
         return self._halved(self._inner.swap, entries, ttl_s)
 
     def _halved(self, write: Any, entries: Mapping[str, Any], ttl_s: float | None) -> Any:
-        if self._trigger.due("writing"):
+        if self._trigger.matches("writing"):
             write(dict(list(entries.items())[: len(entries) // 2]), ttl_s)
             self._trigger.fire()
         answer = write(entries, ttl_s)
-        self._trigger.passed("written")
+        self._trigger.reach("written")
         return answer
 
 
-class WatchedStream(Wrapped):
+class InstrumentedStream(Instrumented):
     """A log."""
 
     def publish(self, topic: str, records: Any) -> None:
         self._inner.publish(topic, records)
-        self._trigger.passed("letters")
+        self._trigger.reach("letters")
 
     def consumer(self, topic: str, group: str) -> Any:
-        return WatchedConsumer(self._inner.consumer(topic, group), self._trigger, self._journal)
+        return InstrumentedConsumer(self._inner.consumer(topic, group), self._trigger, self._journal)
 
 
-class WatchedConsumer(Wrapped):
+class InstrumentedConsumer(Instrumented):
     """A member of the group."""
 
     def poll(self, limit: int, timeout_s: float) -> Any:
         messages = self._inner.poll(limit, timeout_s)
         if messages:
-            self._trigger.passed("polled")
+            self._trigger.reach("polled")
         return messages
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        self._trigger.passed("committing")
+        self._trigger.reach("committing")
         self._inner.commit(offsets)
         if self._journal is not None:
             with self._journal.open("a") as journal:
                 journal.writelines(f"{time.time()} {partition} {offset}\n" for partition, offset in offsets.items())
-        self._trigger.passed("committed")
+        self._trigger.reach("committed")
 
 
-def _watch_files(trigger: Trigger) -> None:
+def _instrument_files(trigger: Trigger) -> None:
     """Parquet files are written through pyarrow and made durable through `os.fsync`, whoever calls them."""
     import pyarrow.parquet as pq
 
     write_table, fsync, rename = pq.write_table, os.fsync, os.rename
 
     def writing(table: Any, where: Any, **options: Any) -> None:
-        if trigger.due("appending"):
+        if trigger.matches("appending"):
             write_table(table.slice(0, table.num_rows // 2), where, **options)
             if hasattr(where, "flush"):
                 where.flush()
@@ -133,12 +133,12 @@ def _watch_files(trigger: Trigger) -> None:
     def syncing(handle: int) -> None:
         fsync(handle)
         if os.readlink(f"/proc/self/fd/{handle}").endswith(".tmp"):
-            trigger.passed("synced")
+            trigger.reach("synced")
 
     pq.write_table, os.fsync, os.rename = writing, syncing, rename
 
 
-def _refuse(kind: str) -> None:
+def _reject_kind(kind: str) -> None:
     """Do not know an event kind, as an older release would not."""
     from features.events import decode as events
     from recsys.domain.errors import EventError
@@ -166,8 +166,8 @@ def main(argv: Sequence[str]) -> int:
     trigger = Trigger(asked.at, asked.armed)
     signal.signal(signal.SIGUSR1, lambda *_: setattr(trigger, "armed", True))
     if asked.refusing:
-        _refuse(asked.refusing)
-    _watch_files(trigger)
+        _reject_kind(asked.refusing)
+    _instrument_files(trigger)
 
     from features.worker import main as worker
     from features.worker import worker as steps
@@ -176,11 +176,11 @@ def main(argv: Sequence[str]) -> int:
 
     def appended(self: Any, *said: Any, **more: Any) -> Any:
         answer = append(self, *said, **more)
-        trigger.passed("appended")
+        trigger.reach("appended")
         return answer
 
-    worker.open_stream = lambda *a, **k: WatchedStream(open_stream(*a, **k), trigger, asked.journal)
-    worker.open_online = lambda *a, **k: WatchedStore(open_online(*a, **k), trigger)
+    worker.open_stream = lambda *a, **k: InstrumentedStream(open_stream(*a, **k), trigger, asked.journal)
+    worker.open_online = lambda *a, **k: InstrumentedStore(open_online(*a, **k), trigger)
     steps.EventLog.append = appended
     return worker.main(asked.flags)
 

@@ -1,4 +1,4 @@
-"""E6: messages that are no events, at the worst places; nothing stops for them, nothing of them is lost."""
+"""E6: messages that are no events, at the worst environments; nothing stops for them, nothing of them is lost."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from benchmarks.faults.child import ROOT, Child, commits
-from benchmarks.faults.place import Place, Places
+from benchmarks.faults.harness.worker_process import ROOT, WorkerProcess, commits
+from benchmarks.faults.harness.environment import Environment, Environments
 from benchmarks.faults.report import Line
-from benchmarks.faults.scenario import Scene
-from benchmarks.faults.traffic import happened, records
+from benchmarks.faults.harness.scenario import Scenario
+from benchmarks.faults.harness.traffic import make_events, to_records
 from features.events.stream.port import Record
 
-STALLS_AT_MOST_S = 2.0
-IN_A_ROW = 500
-UNKNOWN_BEFORE = "share"  # the kind that the older release of this bench does not know
+MAX_STALL_S = 2.0
+BURST = 500
+NEW_KIND = "share"  # the kind that the older release of this bench does not know
 
 
-def poisoned(good: bytes, chance: random.Random) -> dict[str, bytes]:
+def corrupt_variants(good: bytes, chance: random.Random) -> dict[str, bytes]:
     """One message of every sort that cannot be read, made of one that can."""
     said: dict[str, Any] = json.loads(good)
 
@@ -45,40 +45,40 @@ def poisoned(good: bytes, chance: random.Random) -> dict[str, bytes]:
     }
 
 
-def poison(places: Places, kind: str, events: int, seed: int) -> list[Line]:
+def poison_messages(environments: Environments, kind: str, events: int, seed: int) -> list[Line]:
     """Two lines: poison among events; what an older release did not know, sent again after the upgrade."""
-    chance, place = random.Random(seed), places.new(kind)
-    good = records(happened(chance, events))
-    sent = _mixed(good, chance)
-    with closing(Scene(place)) as scene, closing(Child(place).ready()) as worker:
-        scene.send(records(happened(chance, 20, start=events)))
-        scene.judged()
+    chance, env = random.Random(seed), environments.new(kind)
+    good = to_records(make_events(chance, events))
+    sent = _insert_poison(good, chance)
+    with closing(Scenario(env)) as scenario, closing(WorkerProcess(env).wait_ready()) as worker:
+        scenario.send(to_records(make_events(chance, 20, start=events)))
+        scenario.wait_for_verdict()
         sends = []
         for start in range(0, len(sent), 250):
-            scene.send_raw(sent[start : start + 250])
-            sends.append((time.time(), scene.sent))
-        verdict = scene.judged(120.0)
-        stall_s = _longest_stall(sends, commits(place))
-        letters, dead = scene.letters(), len(scene.oracle.dead)
-        vague = [one for one in letters if not one["cause"] or one["topic"] != place.topic or one["offset"] < 0]
+            scenario.send_raw(sent[start : start + 250])
+            sends.append((time.time(), scenario.sent))
+        verdict = scenario.wait_for_verdict(120.0)
+        stall_s = _longest_stall(sends, commits(env))
+        letters, dead = scenario.dead_letters(), len(scenario.oracle.dead)
+        vague = [one for one in letters if not one["cause"] or one["topic"] != env.topic or one["offset"] < 0]
         alive = worker.process.poll() is None
     first = Line(
         "E6",
         kind,
-        f"{dead:,} of {len(sent):,} messages poison: first and last of a partition, {IN_A_ROW} in a row, of 10 sorts",
-        f"{verdict}; {len(letters):,} dead letters, {len(vague)} without cause or place; longest stall {stall_s:.1f} s",
-        f"all aside with cause and offset, the good applied, no stall over {STALLS_AT_MOST_S:.0f} s",
-        verdict.ok and not vague and stall_s <= STALLS_AT_MOST_S and alive and dead >= IN_A_ROW,
+        f"{dead:,} of {len(sent):,} messages poison: first and last of a partition, {BURST} in a row, of 10 sorts",
+        f"{verdict}; {len(letters):,} dead letters, {len(vague)} without cause or env; longest stall {stall_s:.1f} s",
+        f"all aside with cause and offset, the good applied, no stall over {MAX_STALL_S:.0f} s",
+        verdict.ok and not vague and stall_s <= MAX_STALL_S and alive and dead >= BURST,
     )
-    return [first, _replayed(places.new(kind), random.Random(seed + 1), max(200, events // 10))]
+    return [first, _replay_after_upgrade(environments.new(kind), random.Random(seed + 1), max(200, events // 10))]
 
 
-def _mixed(good: list[Record], chance: random.Random) -> list[Record]:
+def _insert_poison(good: list[Record], chance: random.Random) -> list[Record]:
     """One in a hundred is poison; so are the first and the last message of every partition, and a row of 500."""
     sent: list[Record] = []
 
     def bad(like: Record) -> Record:
-        return Record(like.key, chance.choice(list(poisoned(like.value, chance).values())))
+        return Record(like.key, chance.choice(list(corrupt_variants(like.value, chance).values())))
 
     few = list({record.key: record for record in good}.values())[:12]  # enough keys to reach every partition
     small: list[Callable[[Record], Record]] = [lambda like: Record(like.key, like.value[:20])]
@@ -88,7 +88,7 @@ def _mixed(good: list[Record], chance: random.Random) -> list[Record]:
             sent.append(bad(record))
         sent.append(record)
         if number == len(good) // 2:
-            sent += [(bad if chance.random() < 0.1 else small[0])(record) for _ in range(IN_A_ROW)]
+            sent += [(bad if chance.random() < 0.1 else small[0])(record) for _ in range(BURST)]
     return [*sent, *(bad(record) for record in few)]
 
 
@@ -114,30 +114,30 @@ def _longest_stall(sends: list[tuple[float, int]], committed: list[tuple[float, 
     return longest if since == float("inf") else float("inf")
 
 
-def _replayed(place: Place, chance: random.Random, events: int) -> Line:
+def _replay_after_upgrade(env: Environment, chance: random.Random, events: int) -> Line:
     """An older release sets a kind aside; after the upgrade `dlq replay`, twice, and one by name: all count once."""
-    good = records(happened(chance, events))
-    theirs = sum(f"viewer.{UNKNOWN_BEFORE}".encode() in record.value for record in good)
-    with closing(Scene(place)) as scene:
-        with closing(Child(place, "--refusing", UNKNOWN_BEFORE).ready()) as older:
-            scene.oracle.refused_kind = UNKNOWN_BEFORE
-            scene.send(good)
-            before = scene.judged()
-            scene.oracle.refused_kind = ""
+    good = to_records(make_events(chance, events))
+    theirs = sum(f"viewer.{NEW_KIND}".encode() in record.value for record in good)
+    with closing(Scenario(env)) as scenario:
+        with closing(WorkerProcess(env, "--refusing", NEW_KIND).wait_ready()) as older:
+            scenario.oracle.refused_kind = NEW_KIND
+            scenario.send(good)
+            before = scenario.wait_for_verdict()
+            scenario.oracle.refused_kind = ""
             older.signal(signal.SIGTERM)  # it finishes its batch: whatever it has not committed, the new one would read
-            stopped = older.died(30.0)
-        with closing(Child(place).ready()):
-            one = scene.letters()[0]
+            stopped = older.exits(30.0)
+        with closing(WorkerProcess(env).wait_ready()):
+            one = scenario.dead_letters()[0]
             named = [f"{one['topic']}/{one['partition']}@{one['offset']}"]
             for words, sends in (([], theirs), ([], 0), (named, 1)):  # unnamed, each letter goes once
-                command = [sys.executable, "-m", "features.worker.main", *place.flags, "dlq", "replay", *words]
+                command = [sys.executable, "-m", "features.worker.main", *env.flags, "dlq", "replay", *words]
                 subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-                scene.sent += sends
-            verdict = scene.judged()
+                scenario.sent += sends
+            verdict = scenario.wait_for_verdict()
     return Line(
         "E6",
-        place.kind,
-        f"a release that knows no `{UNKNOWN_BEFORE}` set {theirs:,} of {events:,} aside; upgrade; dlq replay twice, "
+        env.kind,
+        f"a release that knows no `{NEW_KIND}` set {theirs:,} of {events:,} aside; upgrade; dlq replay twice, "
         "and of one by name",
         f"before: {before}; after: {verdict}",
         "exactly once",
