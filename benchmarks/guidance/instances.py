@@ -1,5 +1,5 @@
-"""Random pages to solve, family by family: overlapping labels with floors and caps on every prefix, topic and source
-caps, spacing, pins. Every instance is a function of its family and seed."""
+"""Random instances of the page problem, in families: overlapping labels with minimums and maximums on prefixes, caps on
+topics and sources, spacing, and pins. An instance is a function of its family and seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recsys.guidance.solver.page_constraints import PageConstraints
 
 
 class Instance(NamedTuple):
-    """One page to solve; `utility` is `value` before editors' values were added."""
+    """A page to solve: [N] value of the items, [K] attention of the slots, and the constraints."""
 
     value: F64
     attention: F64
@@ -23,26 +23,26 @@ class Instance(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What is asked of one label: a share from slot `since` on (of every prefix), or a number on the whole page."""
+    """A quota of a label: fractions of every prefix from slot `from_slot` on, and a minimum count on the page."""
 
     label: int
     minimum: float = 0.0
     maximum: float = 1.0
     from_slot: int = 1
     count_on_page: int = 0
-    one_within: int = 0  # so many slots hold at least one
+    one_within: int = 0  # the first so many slots hold at least one
 
 
 @dataclass(frozen=True)
 class Family:
-    """tightness  1 = typical; more asks more of the inventory; from 1.6 on, many pages cannot keep everything"""
+    """Parameters of a family. `tightness`: 1 = typical; from 1.6 on, many instances are infeasible."""
 
     items: int = 500
     slots: int = 30
     tightness: float = 1.0
     labels: tuple[int, int] = (4, 8)
     pins: float = 0.4
-    rows: int = 0  # a tv page: blocks of so many slots, attention falls from row to row and along each
+    rows: int = 0  # slots in a row of a TV page, whose attention falls from row to row and along each row; 0: a list
 
 
 FAMILIES: dict[str, Family] = {
@@ -56,16 +56,25 @@ FAMILIES: dict[str, Family] = {
 }
 
 PREVALENCE = (0.25, 0.07, 0.35, 0.30, 0.12, 0.05, 0.18, 0.22)
-CLICK_LOG_ODDS = (-0.35, -0.50, 0.45, 0.0, -0.20, -0.60, -0.10, 0.10)  # what carrying the label does to the log-odds of a click
+CLICK_LOG_ODDS = (
+    -0.35,
+    -0.50,
+    0.45,
+    0.0,
+    -0.20,
+    -0.60,
+    -0.10,
+    0.10,
+)  # effect of each label on the log-odds of a click
 
 
 def draw(name: str, seed: int) -> Instance:
-    """The instance of a family with a seed."""
+    """Return the instance of a named family for a seed."""
     return _draw(FAMILIES[name], np.random.default_rng([seed, *name.encode()]))
 
 
 def draw_from(family: Family, seed: int) -> Instance:
-    """An instance of a family that is not among the named ones."""
+    """Return the instance of any family for a seed."""
     return _draw(family, np.random.default_rng(seed))
 
 
@@ -80,11 +89,11 @@ def _draw(family: Family, rng: np.random.Generator) -> Instance:
     source = rng.choice(sources, n, p=_zipf(sources, 0.9))
     taste = rng.normal(0, 0.8, topics)[topic] + rng.normal(0, 0.4, sources)[source]
     log_odds = rng.normal(-2.0, 0.8, n) + taste
-    near_topic, near_source = rng.normal(0, 0.6, (labels, topics)), rng.normal(0, 0.6, (labels, sources))
+    topic_affinity, source_affinity = rng.normal(0, 0.6, (labels, topics)), rng.normal(0, 0.6, (labels, sources))
     member = np.zeros((labels, n), np.bool_)
     for label in range(labels):
         share = PREVALENCE[label % 8]
-        odds = np.log(share / (1 - share)) + near_topic[label][topic] + near_source[label][source]
+        odds = np.log(share / (1 - share)) + topic_affinity[label][topic] + source_affinity[label][source]
         if label % 8 == 2:
             odds = odds - 2.0 * member[0]  # commercial items are rarely public service
         if label % 8 == 1:
@@ -105,17 +114,19 @@ def _attention(family: Family) -> F64:
     slot = np.arange(family.slots)
     if not family.rows:
         return np.asarray(1 / np.log2(slot + 2))
-    row, place = np.divmod(slot, family.rows)
-    return np.asarray(np.sort(0.85**row * 0.93**place)[::-1])
+    row, column = np.divmod(slot, family.rows)
+    return np.asarray(np.sort(0.85**row * 0.93**column)[::-1])
 
 
 def _rule(label: int, tight: float, k: int, rng: np.random.Generator) -> Rule:
-    """What editors ask of a label, by the part it plays."""
+    """Return the quota of a label; its kind depends on the label's number."""
     match label % 8:
         case 0:
             return Rule(label, min(0.9, rng.uniform(0.25, 0.40) * tight), from_slot=10, one_within=3)
         case 1:
-            return Rule(label, count_on_page=round(rng.integers(2, 4) * tight), one_within=10 if rng.random() < 0.7 else 0)
+            return Rule(
+                label, count_on_page=round(rng.integers(2, 4) * tight), one_within=10 if rng.random() < 0.7 else 0
+            )
         case 2:
             return Rule(label, maximum=rng.uniform(0.15, 0.30) / tight, from_slot=5)
         case 3:
@@ -157,11 +168,14 @@ def _bounds(
         owners.append(int(order[c]))
     control = len(rules)
     first_ten = int(rng.integers(3, 5))
-    for values, share, early in ((topic, rng.uniform(0.2, 0.3), first_ten), (source, rng.uniform(0.12, 0.2), 0)):
+    for values, share, first_ten_max in (
+        (topic, rng.uniform(0.2, 0.3), first_ten),
+        (source, rng.uniform(0.12, 0.2), 0),
+    ):
         for code in range(int(values.max()) + 1):
             high = np.full(k, ceil(k * share), np.int32)
-            if early and k >= 10:
-                high[:10] = np.minimum(high[:10], early)
+            if first_ten_max and k >= 10:
+                high[:10] = np.minimum(high[:10], first_ten_max)
             members.append(values == code)
             lowers.append(np.zeros(k, np.int32))
             uppers.append(high)
@@ -169,9 +183,9 @@ def _bounds(
         control += 1
     pins = list[tuple[int, int]]()
     if rng.random() < family.pins:
-        places = rng.choice(min(8, k), int(rng.integers(1, 3)), replace=False)
-        pinned = rng.choice(n, len(places), replace=False)
-        pins = [(int(item), int(slot)) for item, slot in zip(pinned, places, strict=True)]
+        pin_slots = rng.choice(min(8, k), int(rng.integers(1, 3)), replace=False)
+        pinned = rng.choice(n, len(pin_slots), replace=False)
+        pins = [(int(item), int(slot)) for item, slot in zip(pinned, pin_slots, strict=True)]
 
     def ints(numbers: Sequence[int]) -> I32:
         return np.array(numbers, np.int32)
@@ -183,7 +197,7 @@ def _bounds(
         lower=np.array(lowers, np.int32),
         upper=np.array(uppers, np.int32),
         row_control=ints(owners),
-        code=ints([topic]),
+        code=np.array([topic], np.int32),
         at_most=ints([2]),
         within=ints([3]),
         before=np.full((1, 2), -1, np.int32),

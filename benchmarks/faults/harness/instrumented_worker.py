@@ -1,10 +1,11 @@
-"""`recsys-worker`, watched: the real main with its adapters wrapped, so that it dies or stops at a named point.
+"""The real `recsys-worker` with wrapped adapters, which kills or stops itself at a named point of its step.
 
-    python -m benchmarks.faults.harness.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--refusing KIND] -- FLAGS OF recsys-worker
+    python -m benchmarks.faults.harness.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--reject-kind KIND]
+        -- FLAGS OF recsys-worker
 
-Points are counted from SIGUSR1 on, or from the start with `--armed`. At the N-th time that the worker passes POINT it
-sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every
-commit. `--refusing KIND` makes it an older release that does not know an event kind.
+Points are counted from SIGUSR1 on, or from the start with `--armed`. When the worker reaches POINT for the N-th time,
+it sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every
+commit. `--reject-kind KIND` simulates an older release that does not know an event kind.
 """
 
 # mypy: disable-error-code="attr-defined, assignment"
@@ -20,41 +21,42 @@ from pathlib import Path
 from typing import Any
 
 POINTS = (
-    "polled", "read", "writing", "written", "letters", "appending", "synced", "appended", "committing", "committed",
+    "polled", "read", "writing", "written", "dead_letters",
+    "appending", "synced", "appended", "committing", "committed",
 )  # fmt: skip
-"""In the order of a step: after a poll, after reading states, half-way through writing states, after it, after dead
-letters, half-way through a Parquet file, after its fsync and before its rename, after appending, before and after the
-commit."""
+"""In the order of a step: after a poll, after reading states, half-way through writing states, after writing them,
+after publishing dead letters, half-way through a Parquet file, after its fsync and before its rename, after the append
+to the event log, before the commit, after the commit."""
 
 
 class Trigger:
-    """Fires at the n-th passing of a point, once it is armed."""
+    """A trigger that kills or stops this process when a point is reached for the n-th time after arming."""
 
     def __init__(self, spec: str, armed: bool) -> None:
-        """`said`: POINT:N:kill|stop, or empty for never."""
-        self.point, n, action = said.split(":") if said else ("", "0", "kill")
+        """`spec`: POINT:N:kill or POINT:N:stop; empty: never."""
+        self.point, n, action = spec.split(":") if spec else ("", "0", "kill")
         self._remaining, self.armed = int(n), armed
         self._signal = signal.SIGKILL if action == "kill" else signal.SIGSTOP
 
     def matches(self, point: str) -> bool:
-        """Whether this passing is the one."""
+        """Count the point; returns whether the trigger must fire now."""
         if not self.armed or point != self.point:
             return False
         self._remaining -= 1
         return self._remaining == 0
 
     def reach(self, point: str) -> None:
-        """Fire if it is time."""
+        """Count the point and fire if this is the n-th time."""
         if self.matches(point):
             self.fire()
 
     def fire(self) -> None:
-        """Hurt this process."""
+        """Send the signal to this process."""
         os.kill(os.getpid(), self._signal)
 
 
 class Instrumented:
-    """Everything else as the wrapped adapter does it."""
+    """A wrapper that delegates everything else to the wrapped adapter."""
 
     def __init__(self, inner: Any, trigger: Trigger, journal: Path | None = None) -> None:
         self._inner, self._trigger, self._journal = inner, trigger, journal
@@ -64,41 +66,41 @@ class Instrumented:
 
 
 class InstrumentedStore(Instrumented):
-    """An online store."""
+    """An online store with the points of reading and writing states."""
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        found: list[bytes | None] = self._inner.get(keys)
+        values: list[bytes | None] = self._inner.get(keys)
         self._trigger.reach("read")
-        return found
+        return values
 
     def put(self, entries: Mapping[str, bytes], ttl_s: float | None = None) -> None:
-        self._halved(self._inner.put, entries, ttl_s)
+        self._write(self._inner.put, entries, ttl_s)
 
-    def swap(self, entries: Mapping[str, Any], ttl_s: float | None = None) -> Any:
-        return self._halved(self._inner.swap, entries, ttl_s)
+    def compare_and_set(self, entries: Mapping[str, Any], ttl_s: float | None = None) -> Any:
+        return self._write(self._inner.compare_and_set, entries, ttl_s)
 
-    def _halved(self, write: Any, entries: Mapping[str, Any], ttl_s: float | None) -> Any:
+    def _write(self, write: Any, entries: Mapping[str, Any], ttl_s: float | None) -> Any:
         if self._trigger.matches("writing"):
             write(dict(list(entries.items())[: len(entries) // 2]), ttl_s)
             self._trigger.fire()
-        answer = write(entries, ttl_s)
+        result = write(entries, ttl_s)
         self._trigger.reach("written")
-        return answer
+        return result
 
 
 class InstrumentedStream(Instrumented):
-    """A log."""
+    """A stream whose publishing of dead letters is a point."""
 
     def publish(self, topic: str, records: Any) -> None:
         self._inner.publish(topic, records)
-        self._trigger.reach("letters")
+        self._trigger.reach("dead_letters")
 
     def consumer(self, topic: str, group: str) -> Any:
         return InstrumentedConsumer(self._inner.consumer(topic, group), self._trigger, self._journal)
 
 
 class InstrumentedConsumer(Instrumented):
-    """A member of the group."""
+    """A consumer with the points of polling and committing; writes commits to the journal."""
 
     def poll(self, limit: int, timeout_s: float) -> Any:
         messages = self._inner.poll(limit, timeout_s)
@@ -116,57 +118,57 @@ class InstrumentedConsumer(Instrumented):
 
 
 def _instrument_files(trigger: Trigger) -> None:
-    """Parquet files are written through pyarrow and made durable through `os.fsync`, whoever calls them."""
+    """Patch `pyarrow.parquet.write_table` and `os.fsync`, through which all Parquet files are written."""
     import pyarrow.parquet as pq
 
     write_table, fsync, rename = pq.write_table, os.fsync, os.rename
 
-    def writing(table: Any, where: Any, **options: Any) -> None:
+    def write_table_or_half(table: Any, file: Any, **options: Any) -> None:
         if trigger.matches("appending"):
-            write_table(table.slice(0, table.num_rows // 2), where, **options)
-            if hasattr(where, "flush"):
-                where.flush()
-                where.truncate(where.tell() // 2)
+            write_table(table.slice(0, table.num_rows // 2), file, **options)
+            if hasattr(file, "flush"):
+                file.flush()
+                file.truncate(file.tell() // 2)
             trigger.fire()
-        write_table(table, where, **options)
+        write_table(table, file, **options)
 
-    def syncing(handle: int) -> None:
+    def fsync_and_reach(handle: int) -> None:
         fsync(handle)
         if os.readlink(f"/proc/self/fd/{handle}").endswith(".tmp"):
             trigger.reach("synced")
 
-    pq.write_table, os.fsync, os.rename = writing, syncing, rename
+    pq.write_table, os.fsync, os.rename = write_table_or_half, fsync_and_reach, rename
 
 
 def _reject_kind(kind: str) -> None:
-    """Do not know an event kind, as an older release would not."""
+    """Patch the decoder to reject an event kind, as an older release would."""
     from features.events import decode as events
     from recsys.domain.errors import EventError
 
     decode = events.decode
 
-    def older(raw: bytes) -> events.ViewerEvent:
+    def decode_as_older_release(raw: bytes) -> events.ViewerEvent:
         event = decode(raw)
         if event.kind == kind:
             raise EventError(f"unknown kind {kind}")
         return event
 
-    events.decode = older
+    events.decode = decode_as_older_release
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the worker."""
-    parser = argparse.ArgumentParser(prog="watched")
+    """Run the worker with the instrumentation."""
+    parser = argparse.ArgumentParser(prog="instrumented_worker")
     parser.add_argument("--journal", type=Path)
     parser.add_argument("--at", default="")
     parser.add_argument("--armed", action="store_true")
-    parser.add_argument("--refusing", default="")
+    parser.add_argument("--reject-kind", default="")
     parser.add_argument("flags", nargs="*")
-    asked = parser.parse_args(argv)
-    trigger = Trigger(asked.at, asked.armed)
+    args = parser.parse_args(argv)
+    trigger = Trigger(args.at, args.armed)
     signal.signal(signal.SIGUSR1, lambda *_: setattr(trigger, "armed", True))
-    if asked.refusing:
-        _reject_kind(asked.refusing)
+    if args.reject_kind:
+        _reject_kind(args.reject_kind)
     _instrument_files(trigger)
 
     from features.worker import main as worker
@@ -174,15 +176,15 @@ def main(argv: Sequence[str]) -> int:
 
     open_stream, open_online, append = worker.open_stream, worker.open_online, steps.EventLog.append
 
-    def appended(self: Any, *said: Any, **more: Any) -> Any:
-        answer = append(self, *said, **more)
+    def append_and_reach(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        result = append(self, *arguments, **keywords)
         trigger.reach("appended")
-        return answer
+        return result
 
-    worker.open_stream = lambda *a, **k: InstrumentedStream(open_stream(*a, **k), trigger, asked.journal)
+    worker.open_stream = lambda *a, **k: InstrumentedStream(open_stream(*a, **k), trigger, args.journal)
     worker.open_online = lambda *a, **k: InstrumentedStore(open_online(*a, **k), trigger)
-    steps.EventLog.append = appended
-    return worker.main(asked.flags)
+    steps.EventLog.append = append_and_reach
+    return worker.main(args.flags)
 
 
 if __name__ == "__main__":

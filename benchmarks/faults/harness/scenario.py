@@ -1,4 +1,4 @@
-"""A env with its log, its oracle and its ledger: send, wait, compare."""
+"""An environment with its oracle and ledger: send events, wait for the worker, compare the stores."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.harness.oracle import Ledger, Oracle, Verdict, compare, logged_events
 from benchmarks.faults.harness.environment import Environment, live_entries
+from benchmarks.faults.harness.oracle import Ledger, Oracle, Verdict, compare, logged_events
 from benchmarks.faults.harness.tail import Tail
 from benchmarks.faults.harness.traffic import publish
 from features.events.dead_letters import dead_topic, decode_replay_note
@@ -21,7 +21,7 @@ POLL_INTERVAL_S = 0.1
 
 
 class Scenario:
-    """Everything that is sent here is accepted: `publish` raises otherwise."""
+    """Sends events to an environment and compares its stores with the oracle. Every event sent is accepted."""
 
     def __init__(self, env: Environment) -> None:
         self.env, self.oracle, self.ledger = env, Oracle(), Ledger()
@@ -35,12 +35,12 @@ class Scenario:
         self._files: dict[Path, set[tuple[str, str]]] = {}
 
     def send(self, records: Sequence[Record]) -> None:
-        """Publish; raises Unavailable when the log did not take all of them."""
+        """Publish records. Raises Unavailable if the stream does not accept all of them."""
         publish(self._stream, self.env.topic, records)
         self.sent += len(records)
 
     def send_raw(self, records: Sequence[Record]) -> None:
-        """The same past the engine, by a producer that also sends what is too large for it."""
+        """Publish without the engine's producer, whose size limit would reject large messages."""
         if self.env.kind == "embedded":
             self.send(records)
             return
@@ -50,19 +50,19 @@ class Scenario:
                 from kafka import KafkaProducer
             servers = self.env.servers
             self._producer = KafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=8 << 20)
-        sent = [self._producer.send(self.env.topic, one.value, one.key.encode()) for one in records]
-        for one in sent:
-            one.get(timeout=30)
+        futures = [self._producer.send(self.env.topic, record.value, record.key.encode()) for record in records]
+        for future in futures:
+            future.get(timeout=30)
         self.sent += len(records)
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """The dead letters so far, each env once."""
+        """Return the dead letters so far, one for each offset."""
         self._read_dead_letters()
-        said = [json.loads(message.value) for message in self._dead_letters]
-        return list({(one["partition"], one["offset"]): one for one in said}.values())
+        dead_letters = [json.loads(message.value) for message in self._dead_letters]
+        return list({(letter["partition"], letter["offset"]): letter for letter in dead_letters}.values())
 
     def read_new(self) -> set[tuple[str, str]]:
-        """Take in whatever others have sent; returns (viewer, id) of all events in the log."""
+        """Read what other producers have sent; returns (viewer, id) of all events in the stream."""
         new = self._tail.read_available()
         self.oracle.apply(new)
         self.ledger.apply(new, self.oracle.dead)
@@ -70,7 +70,7 @@ class Scenario:
         return self.ledger.ids
 
     def expected(self) -> Mapping[str, bytes]:
-        """What the store must hold once everything sent so far is folded."""
+        """Return what the store must hold once all messages sent so far are folded."""
         if self._tail.count < self.sent:
             new = self._tail.read(self.sent)
             self.oracle.apply(new)
@@ -78,17 +78,17 @@ class Scenario:
         return self.oracle.apply(())
 
     def wait_for_verdict(self, within_s: float = 60.0) -> Verdict:
-        """The verdict as soon as it is good, or as it stands at the end of the time."""
-        give_up, expected = time.monotonic() + within_s, self.expected()
+        """Return the verdict as soon as it is good, else the last one after `within_s`."""
+        deadline, expected = time.monotonic() + within_s, self.expected()
         with closing(self.env.online()) as store:
-            while live_entries(store) != expected and time.monotonic() < give_up:
+            while live_entries(store) != expected and time.monotonic() < deadline:
                 time.sleep(POLL_INTERVAL_S)
-        while not (verdict := self.verdict()).ok and time.monotonic() < give_up:
+        while not (verdict := self.verdict()).ok and time.monotonic() < deadline:
             time.sleep(POLL_INTERVAL_S)
         return verdict
 
     def verdict(self) -> Verdict:
-        """Stores, event log and dead letters against the oracle, as they are now."""
+        """Compare stores, event log and dead letters with the oracle now."""
         expected = self.expected()
         if self.oracle.dead:
             self._read_dead_letters()
@@ -98,17 +98,19 @@ class Scenario:
             oracle=self.oracle,
             ledger=self.ledger,
             event_log=self.env.event_log,
-            known=self._files,
-            letters=self._dead_letters,
+            read_files=self._files,
+            dead_letters=self._dead_letters,
         )
 
     def logged(self) -> set[tuple[str, str]]:
-        """(viewer, id) of all events in the offline log."""
+        """Return (viewer, id) of all events in the event log."""
         return logged_events(self.env.event_log, self._files)[0]
 
     def _read_dead_letters(self) -> None:
-        """Take in the letters that have come; notes of their replay are none."""
-        self._dead_letters += [message for message in self._dead_letter_tail.read_available() if decode_replay_note(message.value) is None]
+        """Read new dead letters; replay notes on the same topic are skipped."""
+        self._dead_letters += [
+            message for message in self._dead_letter_tail.read_available() if decode_replay_note(message.value) is None
+        ]
 
     def close(self) -> None:
         """Disconnect."""

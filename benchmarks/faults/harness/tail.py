@@ -1,4 +1,4 @@
-"""The accepted messages, read past the engine: straight from the SQLite file or from Kafka, without any group."""
+"""Reads a topic without the engine: directly from the SQLite file or from Kafka, outside any consumer group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READ_TIMEOUT_S = 60.0
 
 
 class Tail:
-    """All messages of a topic, in log order per partition; each call returns those that came since the last."""
+    """A reader of a topic, in offset order per partition. Each call returns the messages since the last call."""
 
     def __init__(self, env: Environment, topic: str = "") -> None:
         self._env, self._topic = env, topic or env.topic
@@ -24,21 +24,21 @@ class Tail:
         self.count = 0
 
     def read(self, total: int) -> list[Message]:
-        """What is new; waits until `total` messages are in the log in all. Raises RuntimeError if they never are."""
-        found: list[Message] = []
-        give_up = time.monotonic() + READ_TIMEOUT_S
+        """Return new messages, once the topic has `total` messages. Raises RuntimeError after READ_TIMEOUT_S."""
+        messages: list[Message] = []
+        deadline = time.monotonic() + READ_TIMEOUT_S
         while self.count < total:
-            found += self._poll()
-            if self.count < total and time.monotonic() > give_up:
-                raise RuntimeError(f"the log holds {self.count:,} messages, {total:,} were sent")
-        return found
+            messages += self._poll()
+            if self.count < total and time.monotonic() > deadline:
+                raise RuntimeError(f"the topic has {self.count:,} messages, but {total:,} were sent")
+        return messages
 
     def read_available(self) -> list[Message]:
-        """What is new, until nothing comes any more; for topics of which nobody knows how much they hold."""
-        found: list[Message] = []
-        while more := self._poll():
-            found += more
-        return found
+        """Return new messages until a poll returns none, for topics of unknown length."""
+        messages: list[Message] = []
+        while batch := self._poll():
+            messages += batch
+        return messages
 
     def close(self) -> None:
         """Disconnect."""
@@ -46,13 +46,13 @@ class Tail:
             self._consumer.close()
 
     def _poll(self) -> list[Message]:
-        more = self._embedded() if self._env.kind == "embedded" else self._kafka()
-        for message in more:
+        messages = self._embedded() if self._env.kind == "embedded" else self._kafka()
+        for message in messages:
             if message.offset != self._next_offset[message.partition]:
-                raise RuntimeError(f"offset {message.offset} where {self._next_offset[message.partition]} was due")
+                raise RuntimeError(f"offset {message.offset}, expected {self._next_offset[message.partition]}")
             self._next_offset[message.partition] += 1
-        self.count += len(more)
-        return more
+        self.count += len(messages)
+        return messages
 
     def _embedded(self) -> list[Message]:
         sql = 'SELECT "offset", key, value FROM message WHERE topic = ? AND partition = ? AND "offset" >= ? ORDER BY 1'
@@ -70,13 +70,15 @@ class Tail:
         if self._consumer is None:
             servers = self._env.servers
             self._consumer = KafkaConsumer(bootstrap_servers=servers, group_id=None, enable_auto_commit=False)
-            at = [TopicPartition(self._topic, partition) for partition in self._next_offset]
-            self._consumer.assign(at)
-            for one in at:
-                self._consumer.seek(one, self._next_offset[one.partition])
+            partitions = [TopicPartition(self._topic, partition) for partition in self._next_offset]
+            self._consumer.assign(partitions)
+            for topic_partition in partitions:
+                self._consumer.seek(topic_partition, self._next_offset[topic_partition.partition])
         polled = self._consumer.poll(timeout_ms=300, max_records=5000)
         return [
-            Message(self._topic, at.partition, r.offset, (r.key or b"").decode(errors="replace"), r.value or b"")
-            for at, records in polled.items()
+            Message(
+                self._topic, partitions.partition, r.offset, (r.key or b"").decode(errors="replace"), r.value or b""
+            )
+            for partitions, records in polled.items()
             for r in records
         ]

@@ -1,4 +1,4 @@
-"""Worker processes as the benches handle them: started, killed, stopped, waited for."""
+"""Worker processes that a benchmark starts, stops, kills and waits for."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _log_numbers = itertools.count()
 
 
 class WorkerProcess:
-    """One watched `recsys-worker` (`benchmarks.faults.harness.instrumented_worker`)."""
+    """An instrumented `recsys-worker` process (`benchmarks.faults.harness.instrumented_worker`)."""
 
-    def __init__(self, env: Environment, *watched: str, flags: tuple[str, ...] = ()) -> None:
-        """`watched`: flags of the watcher; `flags`: further ones of the worker."""
+    def __init__(self, env: Environment, *trigger_flags: str, flags: tuple[str, ...] = ()) -> None:
+        """`trigger_flags`: flags of the instrumentation; `flags`: additional flags of the worker."""
         self.journal = env.home / "commits"
         self._log = env.home / f"worker-{next(_log_numbers)}.log"
         command = [
@@ -31,7 +31,7 @@ class WorkerProcess:
             "benchmarks.faults.harness.instrumented_worker",
             "--journal",
             str(self.journal),
-            *watched,
+            *trigger_flags,
         ]
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -43,35 +43,35 @@ class WorkerProcess:
             )
 
     def wait_ready(self) -> WorkerProcess:
-        """Wait until it polls."""
+        """Wait until the worker polls. Raises RuntimeError if it exits."""
         wait_until(lambda: "worker ready" in self.output() or self.process.poll() is not None, READY_TIMEOUT_S)
         if self.process.poll() is not None:
-            raise RuntimeError(f"the worker ended:\n{self.output()[-2000:]}")
+            raise RuntimeError(f"the worker exited:\n{self.output()[-2000:]}")
         return self
 
     def output(self) -> str:
-        """All that it printed."""
+        """Return everything that the worker printed."""
         return self._log.read_text(errors="replace")
 
     def arm(self) -> None:
-        """From now on the points of its trigger count."""
+        """Arm the trigger: from now on it counts how often its point is reached."""
         self.signal(signal.SIGUSR1)
 
-    def signal(self, which: signal.Signals) -> None:
-        """SIGSTOP, SIGCONT, SIGTERM."""
-        self.process.send_signal(which)
+    def signal(self, number: signal.Signals) -> None:
+        """Send SIGSTOP, SIGCONT or SIGTERM."""
+        self.process.send_signal(number)
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kill the process with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def is_stopped(self) -> bool:
-        """Whether it is stopped (SIGSTOP)."""
+        """Return whether the process is stopped (SIGSTOP)."""
         return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def exits(self, within_s: float) -> bool:
-        """Whether it ended by itself in time."""
+        """Return whether the process exits by itself within `within_s`."""
         try:
             self.process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -79,28 +79,28 @@ class WorkerProcess:
         return True
 
     def close(self) -> None:
-        """No process stays behind."""
+        """Kill the process, so that none is left running."""
         self.kill()
 
 
 def process_env(root: Path) -> dict[str, str]:
-    """As on a host that keeps byte code; it goes below `root`."""
-    env = {name: said for name, said in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    """Return environment variables for a child process, with byte code cached below `root`."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {"PYTHONPYCACHEPREFIX": str(root / "bytecode"), **env}
 
 
 def commits(env: Environment) -> list[tuple[float, int, int]]:
-    """(unix seconds, partition, offset) of every commit so far; a line cut off by a kill is left out."""
+    """Return (Unix seconds, partition, offset) of every commit so far; skips a line truncated by a kill."""
     file = env.home / "commits"
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
     return [(float(at), int(p), int(o)) for at, p, o in (line.split() for line in lines if line.count(" ") == 2)]
 
 
-def wait_until(true: Callable[[], bool], within_s: float, every_s: float = 0.05) -> float:
-    """Seconds until it held; infinite when it did not in time."""
-    began = time.monotonic()
-    while not true():
-        if time.monotonic() - began > within_s:
+def wait_until(condition: Callable[[], bool], within_s: float, every_s: float = 0.05) -> float:
+    """Return the seconds until `condition` is true; infinity if it is not within `within_s`."""
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > within_s:
             return float("inf")
         time.sleep(every_s)
-    return time.monotonic() - began
+    return time.monotonic() - start

@@ -1,4 +1,4 @@
-"""D5: the disk of the control plane, and so of the audit trail, is full: no policy can be written, all else goes on."""
+"""D5: the disk of the control plane is full. Policy writes fail, pages and events continue, the audit trail is kept."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from typing import Any
 import httpx
 
 from benchmarks.faults.harness.api import ApiProcess, Sender
-from benchmarks.faults.harness.worker_process import WorkerProcess, wait_until
-from benchmarks.faults.scenarios.disks import fill, small_disk
-from benchmarks.faults.harness.environment import Environments
-from benchmarks.faults.report import Line
+from benchmarks.faults.harness.environment import EnvironmentFactory
 from benchmarks.faults.harness.scenario import Scenario
+from benchmarks.faults.harness.worker_process import WorkerProcess, wait_until
+from benchmarks.faults.report import Line
+from benchmarks.faults.scenarios.disks import fill, small_disk
 from features.control.connect import open_control
 from features.control.rows import AuditRow
 
-FAULT = "control plane's disk of 8 MiB full, policies published, pages asked for, events sent; then there is room"
-CRITERION = "no false 2xx, policy writes alone stop, with 503 and a reason; resumes by itself, the audit trail is whole"
+FAULT = "8 MiB disk of the control plane full while policies, page requests and events arrive; then space is freed"
+CRITERION = "no false 2xx; only policy writes fail, with 503 and a reason; resumes by itself; audit trail complete"
 OUTLET, ITEMS, SLOTS = "cn", 60, 10
-MAX_WRITES = 400  # a database may have room of its own for some
+MAX_WRITES = 400  # a database may have allocated space for some
 
 
 @dataclass
 class Editor:
-    """Publishes policies, each under a note of its own, and keeps count of what became of them."""
+    """An editor who publishes policies, each with its own note, and records the results."""
 
     http: httpx.Client
     published: list[str] = field(default_factory=list)  # notes of policies answered with 2xx
     refused: list[httpx.Response] = field(default_factory=list)
-    version: int = 0  # newest that was answered with 2xx
+    version: int = 0  # newest version answered with 2xx
 
     def publish(self) -> bool:
-        """One more; whether it was taken."""
+        """Publish another policy; returns whether it was accepted."""
         note = f"n{len(self.published) + len(self.refused)}"
-        words = "".join(f"# {note} {line:03} {'x' * 60}\n" for line in range(100))  # long: so that it needs room
+        comment = "".join(
+            f"# {note} {line:03} {'x' * 60}\n" for line in range(100)
+        )  # long, so that it needs disk space
         answer = self.http.post(
             f"/v1/policies/{OUTLET}/publish",
             params={"note": note},
-            content=f"{words}outlet: {OUTLET}\ncontrols:\n  - {{id: c, action: cap, attribute: topic, at_most: 4}}\n",
+            content=f"{comment}outlet: {OUTLET}\ncontrols:\n  - {{id: c, action: cap, attribute: topic, at_most: 4}}\n",
             headers={"content-type": "application/yaml"},
         )
         if not answer.is_success:
@@ -53,15 +55,15 @@ class Editor:
         return True
 
     def has_clear_refusals(self) -> bool:
-        """Whether each refusal is a 503 that says what is wrong and when to come again."""
+        """Return whether each refusal is a 503 with the reason and a Retry-After header."""
         return all(
             answer.status_code == 503 and "full" in answer.json()["detail"] and "retry-after" in answer.headers
             for answer in self.refused
         )
 
 
-def control_disk_full(environments: Environments, kind: str, seconds: float) -> list[Line]:
-    """One line: the audit trail stands in the control plane's database, here of SQLite, written in one transaction."""
+def control_disk_full(environments: EnvironmentFactory, kind: str, seconds: float) -> list[Line]:
+    """Fill the disk of the control plane's SQLite database, which also holds the audit trail; returns one result."""
     env = environments.new(kind)
     disk = env.home / "control"
     url = f"sqlite:///{disk}/control.db"
@@ -72,7 +74,7 @@ def control_disk_full(environments: Environments, kind: str, seconds: float) -> 
             http = stack.enter_context(httpx.Client(base_url=api.address, timeout=30))
             editor = Editor(http)
             http.post("/v1/items", json={"items": [_item(n) for n in range(ITEMS)]}).raise_for_status()
-            begun = editor.publish() and wait_until(lambda: _page(http)[1] == editor.version, 30.0) < float("inf")
+            started = editor.publish() and wait_until(lambda: _page(http)[1] == editor.version, 30.0) < float("inf")
             sender = stack.enter_context(closing(Sender(api, "d5a")))
             sender.start()
             fill(disk / "filler")
@@ -80,7 +82,7 @@ def control_disk_full(environments: Environments, kind: str, seconds: float) -> 
                 if len(editor.refused) >= 5:
                     break
                 editor.publish()
-            in_time_s = wait_until(lambda: _page(http)[1] == editor.version, 5.0)  # of writes that found room
+            settled_s = wait_until(lambda: _page(http)[1] == editor.version, 5.0)  # for writes that still had space
             pages, during = _request_pages(http, editor, seconds)
             reads = http.get(f"/v1/policies/{OUTLET}/history").status_code
             answers = Counter(sender.statuses)
@@ -101,13 +103,14 @@ def control_disk_full(environments: Environments, kind: str, seconds: float) -> 
             "D5",
             kind,
             FAULT,
-            f"{len(editor.refused)} policies refused, each with its reason: {'yes' if editor.has_clear_refusals() else 'NO'}; "
-            f"{len(editor.published)} taken; {good} of {pages.total()} pages 200, {len(during)} policy versions on them; "
+            f"{len(editor.refused)} policies refused, each with a reason: "
+            f"{'yes' if editor.has_clear_refusals() else 'NO'}; {len(editor.published)} published; "
+            f"{good} of {pages.total()} pages 200, with {len(during)} policy versions; "
             f"events answered {', '.join(f'{n} x {status}' for status, n in sorted(answers.items()))}, {lost} lost; "
-            f"history {reads}; a policy taken again {resumed_s:.1f} s after there was room, on pages {follows_s:.1f} s "
-            f"later; {trail or 'audit trail whole'}; {verdict}",
+            f"history {reads}; first policy published {resumed_s:.1f} s after space was freed, "
+            f"on pages {follows_s:.1f} s later; {trail or 'audit trail complete'}; {verdict}",
             CRITERION,
-            begun
+            started
             and len(editor.refused) >= 5
             and editor.has_clear_refusals()
             and good == pages.total() > 0
@@ -115,7 +118,7 @@ def control_disk_full(environments: Environments, kind: str, seconds: float) -> 
             and set(answers) == {202}
             and not lost
             and reads == 200
-            and max(in_time_s, resumed_s, follows_s) < float("inf")
+            and max(settled_s, resumed_s, follows_s) < float("inf")
             and not trail
             and verdict.ok,
         )
@@ -129,15 +132,15 @@ def _item(n: int) -> dict[str, Any]:
 
 
 def _page(http: httpx.Client) -> tuple[int, int]:
-    """Status of a page, and the version of the outlet's policy that it names; 0 while it follows none."""
+    """Request a page; returns its status and the version of the outlet's policy that it names, 0 if none."""
     answer = http.post(f"/v1/placements/{OUTLET}-mobile-home:recommend", json={"viewer_id": "v", "slots": SLOTS})
-    said = answer.json().get("policy_version") or ""
-    version = said.rpartition("@")[2]  # the API answers "none" until it has read a policy
+    policy_version = answer.json().get("policy_version") or ""
+    version = policy_version.rpartition("@")[2]  # the API returns "none" until it has read a policy
     return answer.status_code, int(version) if version.isdecimal() else 0
 
 
 def _request_pages(http: httpx.Client, editor: Editor, seconds: float) -> tuple[Counter[int], set[int]]:
-    """Statuses and policy versions of pages while an editor goes on trying."""
+    """Return statuses and policy versions of pages requested while an editor keeps publishing."""
     statuses, versions, give_up = Counter[int](), set[int](), time.monotonic() + seconds
     while time.monotonic() < give_up:
         for _ in range(10):
@@ -150,18 +153,18 @@ def _request_pages(http: httpx.Client, editor: Editor, seconds: float) -> tuple[
 
 
 def _audit_problem(url: str, editor: Editor) -> str:
-    """What is wrong with the audit trail, read from the file: nothing, or in words."""
+    """Read the audit trail from the database file; returns what is wrong with it, or an empty string."""
     control = open_control(url)
     with closing(control):
         broken = control.audit_break()
-        rows, after = list[AuditRow](), 0
-        while more := control.audit(after, 1000):
-            rows, after = [*rows, *more], more[-1].seq
+        rows, last_seq = list[AuditRow](), 0
+        while batch := control.audit(last_seq, 1000):
+            rows, last_seq = [*rows, *batch], batch[-1].seq
         notes = {version.version: version.note for version in control.history(OUTLET)}
     published = [notes[row.detail["version"]] for row in rows if row.action == "policy.publish"]  # type: ignore[index]
     drafted = [row.detail["note"] for row in rows if row.action == "policy.draft"]
     if broken is not None:
         return f"audit trail broken at {broken}"
     if published != editor.published:
-        return f"{len(published)} publications on the trail, {len(editor.published)} were taken"
-    return "" if len(drafted) == len(set(drafted)) == len(notes) else "drafts without a row, or twice"
+        return f"{len(published)} publications on the trail, {len(editor.published)} were accepted"
+    return "" if len(drafted) == len(set(drafted)) == len(notes) else "drafts without a row, or with two"

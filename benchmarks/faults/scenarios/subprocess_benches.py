@@ -1,4 +1,4 @@
-"""E8 and D1, which are programs of their own: run in a process each, and their last line read."""
+"""E8 and D1, which run as separate processes; results are read from the last line of their output."""
 
 from __future__ import annotations
 
@@ -8,52 +8,54 @@ import sys
 from typing import Any
 
 from benchmarks.faults.harness.worker_process import ROOT
-from benchmarks.faults.scenarios.online_store import GOALS
 from benchmarks.faults.report import Line
+from benchmarks.faults.scenarios.online_store import GOALS
 
 TOLERANCE = 1e-6
 
 
 def serving_skew(kind: str, rows: int, seed: int) -> list[Line]:
-    """E8: features as logged when serving against those that the log gives."""
-    more = rows + rows // 10 + 20  # some pages are an editors' list, made without features
-    found = _run_module("benchmarks.features.served", "--rows", str(more), "--seed", str(seed))
+    """E8: compare features logged while serving with features recomputed from the event log."""
+    requested_rows = rows + rows // 10 + 20  # some pages are editorial lists, made without features
+    report = _run_module("benchmarks.features.served", "--rows", str(requested_rows), "--seed", str(seed))
     return [
         Line(
             "E8",
             kind,
-            f"features of {found['rows']:,} rows of {found['pages']:,} served pages made again from the log, "
-            f"{found['events']:,} events",
-            f"{found['rows_that_differ']} rows differ; largest difference {found['largest_difference']:.1e}",
+            f"features of {report['rows']:,} rows of {report['pages']:,} served pages recomputed from the log, "
+            f"{report['events']:,} events",
+            f"{report['rows_that_differ']} rows differ; largest difference {report['largest_difference']:.1e}",
             f"equal to {TOLERANCE:.0e}",
-            found["rows"] >= rows and not found["rows_that_differ"] and found["largest_difference"] <= TOLERANCE,
+            report["rows"] >= rows and not report["rows_that_differ"] and report["largest_difference"] <= TOLERANCE,
         )
     ]
 
 
 def online_store_outage(kind: str, seconds: float, rate: float) -> list[Line]:
-    """D1: the online store killed, stopped, full and read-only, under pages at a steady rate."""
-    found = _run_module("benchmarks.faults.scenarios.online_store", "--seconds", str(seconds), "--rate", str(rate))
+    """D1: kill, stop, fill and make read-only the online store while pages are requested at a steady rate."""
+    report = _run_module("benchmarks.faults.scenarios.online_store", "--seconds", str(seconds), "--rate", str(rate))
     return [
         Line(
             "D1",
             kind,
-            f"online store {one['fault'] if one['fault'] != 'none' else 'well'} for {seconds:.0f} s, "
-            f"{one['pages']:,} pages at {rate:.0f} a second",
-            f"{one['ok_share']:.2%} 2xx, p99 {one['p99_ms']:.0f} ms, {one['broken']} break the policy, personal again "
-            f"after {one['personal_again_s']:.1f} s; at least {one['waited_for_a_core_s']:.1f} s waited for a core",
-            f"at least {GOALS['ok_share']:.1%} 2xx, p99 {GOALS['p99_ms']:.0f} ms, none breaks it, within "
-            f"{GOALS['personal_again_s']:.0f} s",
-            not found["missed"][one["fault"]],
+            f"online store {row['fault'] if row['fault'] != 'none' else 'healthy'} for {seconds:.0f} s, "
+            f"{row['pages']:,} pages at {rate:.0f} a second",
+            f"{row['ok_share']:.2%} 2xx, p99 {row['p99_ms']:.0f} ms, {row['violating_pages']} violate the policy, "
+            f"personal again after {row['recovery_s']:.1f} s; waited at least {row['cpu_wait_s']:.1f} s for a core",
+            f"at least {GOALS['ok_share']:.1%} 2xx, p99 {GOALS['p99_ms']:.0f} ms, no violation, personal within "
+            f"{GOALS['recovery_s']:.0f} s",
+            not report["missed"][row["fault"]],
         )
-        for one in found["faults"]
+        for row in report["faults"]
     ]
 
 
-def _run_module(module: str, *said: str) -> Any:
-    """The JSON object of a program's last line. Raises RuntimeError when it printed none."""
-    done = subprocess.run([sys.executable, "-m", module, *said], capture_output=True, text=True, cwd=ROOT, check=False)
-    lines = done.stdout.strip().splitlines()
+def _run_module(module: str, *arguments: str) -> Any:
+    """Run a module; returns the JSON object of its last line. Raises RuntimeError if it prints none."""
+    completed = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    lines = completed.stdout.strip().splitlines()
     if not lines or not lines[-1].startswith("{"):
-        raise RuntimeError(f"{module} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{module} failed with exit code {completed.returncode}:\n{completed.stderr[-2000:]}")
     return json.loads(lines[-1])
