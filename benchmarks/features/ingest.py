@@ -1,9 +1,9 @@
 """Measures event intake over HTTP: `python -m benchmarks.features.ingest [--seconds 10] [--single 100]`.
 
 A real `recsys-serve` process accepts batches of 50 synthetic events over several connections; the load generator runs
-on the same machine. For comparison, the run measures a FastAPI route that only parses the same JSON, the fsync rate of the disk,
-and the parts of the codec. Then it sends single events to an idle system and measures the time from the request to the
-viewer's state. Prints a table and, as the last line, one JSON object.
+on the same machine. For comparison, the run measures a FastAPI route that only parses the same JSON, the fsync rate of
+the disk, and the parts of the codec. Then it sends single events to an idle system and measures the time from the
+request to the viewer's state. Prints a table and, as the last line, one JSON object.
 """
 
 from __future__ import annotations

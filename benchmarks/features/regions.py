@@ -103,8 +103,8 @@ def _read(counties: list[str], rng: np.random.Generator, share: F64, items: int,
           f"peak {peak_mb:,.0f} MB, retained {retained_mb:,.0f} MB, {len(stats.by_region):,} regions")  # fmt: skip
     for name, us in costs_us.items():
         print(f"  a page in {name}: microseconds for visits and for local plays: {us}")
-    return {"entries": entries, "read s": round(read_s, 2), "peak MB": round(peak_mb), "retained MB": round(retained_mb),
-            "regions": len(stats.by_region), "page us": costs_us,
+    return {"entries": entries, "read s": round(read_s, 2), "peak MB": round(peak_mb),
+            "retained MB": round(retained_mb), "regions": len(stats.by_region), "page us": costs_us,
             "states MB": round(bytes_ / 1e6)}  # fmt: skip
 
 

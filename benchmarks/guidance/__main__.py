@@ -131,7 +131,7 @@ def _drawn(name: str, count: int) -> Callable[[], Iterator[Instance]]:
 
 
 def _family(name: str, instances: Iterator[Instance], exact_s: float, cache_dir: Path | None) -> dict[str, Any]:
-    tallies = {effort: EffortStats() for effort in EFFORTS}
+    stats_by_effort = {effort: EffortStats() for effort in EFFORTS}
     baseline_gaps: dict[str, list[float | None]] = {baseline: [] for baseline in BASELINES}
     exact_took, infeasible, undecided, serving_path = [], 0, 0, ServingPath()
     for number, instance in enumerate(instances):
@@ -147,14 +147,14 @@ def _family(name: str, instances: Iterator[Instance], exact_s: float, cache_dir:
         if not finished:  # the lower of two proven bounds replaces the optimum
             undecided += 1
             bound = max(value, min(bound, solve(*instance).bound))
-        for effort, tally in tallies.items():
-            _solve_and_record(instance, effort, value if finished else bound, value, tally)
+        for effort, stats in stats_by_effort.items():
+            _solve_and_record(instance, effort, value if finished else bound, value, stats)
         for baseline, make_page in BASELINES.items():
             page = make_page(instance)
             feasible = not instance.bounds.violated_by(page).any()
             page_value = float(instance.attention @ instance.value[page])
             baseline_gaps[baseline].append(100 * (1 - page_value / value) if feasible else None)
-    figures: dict[str, Any] = {effort: tally.figures() for effort, tally in tallies.items()}
+    figures: dict[str, Any] = {effort: stats.figures() for effort, stats in stats_by_effort.items()}
     figures["page_path"] = serving_path.figures()
     figures |= {"feasible": len(exact_took), "infeasible": infeasible, "exact_undecided": undecided}
     figures["exact_p50_ms"] = round(float(np.median(exact_took)), 1) if exact_took else None
@@ -176,22 +176,22 @@ def _mean(numbers: list[float]) -> float | None:
     return round(float(np.mean(numbers)), 3) if numbers else None
 
 
-def _solve_and_record(instance: Instance, effort: Any, optimum: float, best_known: float, tally: EffortStats) -> None:
+def _solve_and_record(instance: Instance, effort: Any, optimum: float, best_known: float, stats: EffortStats) -> None:
     gc.disable()
     began = time.thread_time()
     solution = solve(*instance, effort=effort)
-    tally.took_ms.append(1e3 * (time.thread_time() - began))
+    stats.took_ms.append(1e3 * (time.thread_time() - began))
     gc.enable()
     if solution.relaxed.any():
-        tally.missed += 1
+        stats.missed += 1
         return
     assert not instance.bounds.violated_by(solution.chosen).any(), (
         "a page violates its constraints, but no relaxation is reported"
     )
     assert solution.bound >= best_known - FEASIBLE, "the bound is below the value of a known page"
-    tally.gap_pct.append(max(0.0, 100 * (1 - solution.value / optimum)))
-    tally.bound_excess.append(max(0.0, 100 * (solution.bound / optimum - 1)))
-    tally.proven += solution.proven
+    stats.gap_pct.append(max(0.0, 100 * (1 - solution.value / optimum)))
+    stats.bound_excess.append(max(0.0, 100 * (solution.bound / optimum - 1)))
+    stats.proven += solution.proven
 
 
 def _exact(

@@ -72,11 +72,11 @@ class Draft:
             lower=np.array([row[2] for row in self.rows], np.int32).reshape(-1, k),
             upper=np.array([row[3] for row in self.rows], np.int32).reshape(-1, k),
             row_control=ints([row[0] for row in self.rows]),
-            code=np.array([space[1] for space in self.spacings], np.int32).reshape(-1, n),
-            at_most=ints([space[2] for space in self.spacings]),
-            within=ints([space[3] for space in self.spacings]),
-            before=np.array([space[4] for space in self.spacings], np.int32).reshape(-1, 3),
-            space_control=ints([space[0] for space in self.spacings]),
+            code=np.array([spacing[1] for spacing in self.spacings], np.int32).reshape(-1, n),
+            at_most=ints([spacing[2] for spacing in self.spacings]),
+            within=ints([spacing[3] for spacing in self.spacings]),
+            before=np.array([spacing[4] for spacing in self.spacings], np.int32).reshape(-1, 3),
+            space_control=ints([spacing[0] for spacing in self.spacings]),
             pin_item=ints([pin[1] for pin in self.pins]),
             pin_slot=ints([pin[2] for pin in self.pins]),
             pin_control=ints([pin[0] for pin in self.pins]),
@@ -105,41 +105,41 @@ def random_instance(seed: int, n_max: int, k_max: int, n_min: int = 1) -> Instan
 def every_page(instance: Instance) -> tuple[tuple[int, ...], float]:
     """Return the lexicographically minimal relaxation over all pages, and the best value of a page with it."""
     value, attention, b = instance
-    by, best = _every_page(
+    slack, best = _every_page(
         value, attention, b.controls, b.member, b.lower, b.upper, b.row_control, b.code, b.at_most, b.within, b.before,
         b.space_control, b.pin_item, b.pin_slot, b.pin_control,
     )  # fmt: skip
-    return tuple(int(x) for x in by), float(best)
+    return tuple(int(x) for x in slack), float(best)
 
 
 @njit(cache=True)
 def _relax(  # type: ignore[no-untyped-def]
-    by, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
+    slack, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
     pin_item, pin_slot, pin_control,
 ):  # fmt: skip
-    """Set `by` to the amount by which the page violates each control."""
-    by[:] = 0
+    """Set `slack` to the amount by which the page violates each control."""
+    slack[:] = 0
     for r in range(len(member)):
         count = 0
         for s in range(k):
             count += member[r, page[s]]
-            by[row_control[r]] = max(by[row_control[r]], lower[r, s] - count, count - upper[r, s])
+            slack[row_control[r]] = max(slack[row_control[r]], lower[r, s] - count, count - upper[r, s])
     seam = before.shape[1]
     for x in range(len(code)):
         for s in range(k):
             value_code, count_near = code[x, page[s]], 0
             if value_code < 0:
                 continue
-            for back in range(within[x]):
-                neighbour = s - back
+            for distance in range(within[x]):
+                neighbour = s - distance
                 if neighbour >= 0:
                     count_near += code[x, page[neighbour]] == value_code
                 elif seam + neighbour >= 0:
                     count_near += before[x, seam + neighbour] == value_code
-            by[space_control[x]] = max(by[space_control[x]], count_near - at_most[x])
+            slack[space_control[x]] = max(slack[space_control[x]], count_near - at_most[x])
     for p in range(len(pin_item)):
         if pin_item[p] < 0 or pin_slot[p] >= k or page[pin_slot[p]] != pin_item[p]:
-            by[pin_control[p]] = max(by[pin_control[p]], 1)
+            slack[pin_control[p]] = max(slack[pin_control[p]], 1)
 
 
 @njit(cache=True)
@@ -148,11 +148,11 @@ def _every_page(  # type: ignore[no-untyped-def]
     pin_item, pin_slot, pin_control,
 ):  # fmt: skip
     n, k = len(value), len(attention)
-    best_by, best = np.full(controls, 1 << 30, np.int64), -np.inf
-    by = np.zeros(controls, np.int64)
+    best_slack, best = np.full(controls, 1 << 30, np.int64), -np.inf
+    slack = np.zeros(controls, np.int64)
     page, used, depth = np.zeros(max(k, 1), np.int64), np.zeros(n, np.bool_), 0
     if k == 0:
-        return by, 0.0
+        return slack, 0.0
     page[0] = -1
     while depth >= 0:  # all sequences of k different items, in order
         if page[depth] >= 0:
@@ -169,13 +169,13 @@ def _every_page(  # type: ignore[no-untyped-def]
             page[depth] = -1
             continue
         _relax(
-            by, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
+            slack, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
             pin_item, pin_slot, pin_control,
         )  # fmt: skip
         order = 0
         for c in range(controls):
-            if by[c] != best_by[c]:
-                order = -1 if by[c] < best_by[c] else 1
+            if slack[c] != best_slack[c]:
+                order = -1 if slack[c] < best_slack[c] else 1
                 break
         if order > 0:
             continue
@@ -183,9 +183,9 @@ def _every_page(  # type: ignore[no-untyped-def]
         for s in range(k):
             page_value += attention[s] * value[page[s]]
         if order < 0 or page_value > best:
-            best_by[:] = by
+            best_slack[:] = slack
             best = page_value
-    return best_by, best
+    return best_slack, best
 
 
 def disagreement(seed: int) -> str:
@@ -193,12 +193,12 @@ def disagreement(seed: int) -> str:
     size = (12, 6) if seed % 50 == 0 else (9, 5) if seed % 5 == 0 else (8, 4)
     instance = random_instance(seed, *size)
     value, attention, bounds = instance
-    by, best = every_page(instance)
+    slack, best = every_page(instance)
     solution = solve(value, attention, bounds, effort="exact" if seed % PRICE_CHECK_EVERY == 0 else "adaptive")
-    if tuple(solution.relaxed.tolist()) != by:
-        return f"relaxed {solution.relaxed.tolist()}, minimum {by}"
-    if tuple(bounds.violated_by(solution.chosen).tolist()) != by:
-        return f"the page breaks {bounds.violated_by(solution.chosen).tolist()}, not {by}"
+    if tuple(solution.relaxed.tolist()) != slack:
+        return f"relaxed {solution.relaxed.tolist()}, minimum {slack}"
+    if tuple(bounds.violated_by(solution.chosen).tolist()) != slack:
+        return f"the page breaks {bounds.violated_by(solution.chosen).tolist()}, not {slack}"
     if abs(solution.value - best) > 1e-9 and (solution.proven or solution.bound < best - 1e-9):
         return f"value {solution.value}, best {best}, bound {solution.bound}, proven {solution.proven}"
     if solution.value < best - 1e-9:

@@ -21,7 +21,7 @@ from benchmarks.targets.runs import CONTROLLER_RUNS, Line, Result, compare, comp
 from training.simulation.world import GUIDED, RECIPES
 
 TEST_SEEDS = (51, 52, 53)
-COLUMNS = ("lost", "short_mean", "short_worst", "pacing_few", "pacing", "over", "back")
+COLUMNS = ("lost", "short_mean", "short_worst", "pacing_narrow", "pacing", "over", "recovery")
 HEAD = f"{'strategy':34} {'lost':>6} {'short':>6} {'worst':>6} {'pace nar':>8} {'pace all':>8} {'over':>6} {'recov':>6}"
 
 
@@ -37,19 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print("beyond the amount; recov: part of the remaining day until an outage is compensated. Means over seeds; worst")
     print("and recov: maximum over seeds.\n")
-    report: dict[str, Any] = {"seeds": args.seeds, "worlds": {}}
+    report: dict[str, Any] = {"seeds": args.seeds, "scenarios": {}}
     for recipe in RECIPES:
         results = [compare(recipe, seed) for seed in args.seeds]
-        report["worlds"][recipe.name] = _world(recipe.name, results)
+        report["scenarios"][recipe.name] = _scenario(recipe.name, results)
     lines, solved, broken = compare_guided(GUIDED, args.seeds[0])
     print(f"{GUIDED.name}: {solved:,} pages by the real page solver, {broken} of them violate a hard control")
     _table([[line] for line in lines])
-    report["worlds"][GUIDED.name] = {
+    report["scenarios"][GUIDED.name] = {
         "pages": solved,
         "broken": broken,
         "strategies": {x.strategy: asdict(x) for x in lines},
     }
-    report["goals"] = _goals(report["worlds"], broken)
+    report["goals"] = _goals(report["scenarios"], broken)
     for goal, reached in report["goals"].items():
         print(f"{'reached' if reached else 'MISSED ':8} {goal}")
     report["seconds"] = round(time.perf_counter() - began, 1)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _world(name: str, results: list[Result]) -> dict[str, Any]:
+def _scenario(name: str, results: list[Result]) -> dict[str, Any]:
     any_timing, on_plan = (
         float(np.mean([r.loss_any_timing for r in results])),
         float(np.mean([r.loss_on_plan for r in results])),
@@ -88,7 +88,7 @@ def _table(strategies: list[list[Line]]) -> dict[str, dict[str, float | None]]:
     merged: dict[str, dict[str, float | None]] = {}
     for lines in strategies:
         row = {name: [v for line in lines if (v := getattr(line, name)) is not None] for name in COLUMNS}
-        worst = ("short_worst", "back")
+        worst = ("short_worst", "recovery")
         figures = {name: float(max(v) if name in worst else np.mean(v)) if v else None for name, v in row.items()}
         merged[lines[0].strategy] = figures
         cells = [figures[name] for name in COLUMNS]
@@ -104,21 +104,21 @@ def _cell(figure: float | None, width: int) -> str:
     return " " * width if figure is None else f"{figure:{width}.2f}"
 
 
-def _goals(worlds: dict[str, Any], broken: int) -> dict[str, bool]:
+def _goals(scenarios: dict[str, Any], broken: int) -> dict[str, bool]:
     """Return the goals of each scenario and whether they are reached."""
     goals: dict[str, bool] = {}
-    for name, world in worlds.items():
-        if "above_optimum" not in world:
+    for name, scenario in scenarios.items():
+        if "above_optimum" not in scenario:
             continue
-        ways, above_optimum = world["strategies"], world["above_optimum"][CONTROLLER_RUNS[0]]
-        delayed, outage = ways[CONTROLLER_RUNS[2]], ways[CONTROLLER_RUNS[3]]
+        runs, above_optimum = scenario["strategies"], scenario["above_optimum"][CONTROLLER_RUNS[0]]
+        delayed, outage = runs[CONTROLLER_RUNS[2]], runs[CONTROLLER_RUNS[3]]
         goals |= {
-            f"{name}: worst target at most 1.0 short": ways[CONTROLLER_RUNS[0]]["short_worst"] <= 1.0,
-            f"{name}: pacing error at most 0.8": ways[CONTROLLER_RUNS[0]]["pacing_few"] <= 0.8,
+            f"{name}: worst target at most 1.0 short": runs[CONTROLLER_RUNS[0]]["short_worst"] <= 1.0,
+            f"{name}: pacing error at most 0.8": runs[CONTROLLER_RUNS[0]]["pacing_narrow"] <= 0.8,
             f"{name}: at most 0.1 above the optimum on plan": above_optimum["on_plan"] <= 0.1,
             f"{name}: at most 0.8 above the optimum at any timing": above_optimum["any_timing"] <= 0.8,
             f"{name}: delayed counters, at most 3 short": delayed["short_worst"] <= 3.0,
-            f"{name}: delayed counters, pacing error at most 2": delayed["pacing_few"] <= 2.0,
+            f"{name}: delayed counters, pacing error at most 2": delayed["pacing_narrow"] <= 2.0,
             f"{name}: outage compensated within 10 % of the remaining day": outage["recovery"] <= 10.0,
         }
     return goals | {"no hard control violated on any page": broken == 0}

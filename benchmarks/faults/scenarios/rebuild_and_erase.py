@@ -108,7 +108,8 @@ def erase_viewers(environments: EnvironmentFactory, kind: str, viewers: int, see
             "events sent again, the store rebuilt from the stream",
             f"{n_after_worker} restored by the worker, {n_after_rebuild} by the rebuild, {n_in_files} in files of the "
             f"event log; states of {len(expected)} other viewers "
-            f"{'equal' if states_before == states_after == expected else 'differ'}; {failed + bool(status)} commands failed",
+            f"{'equal' if states_before == states_after == expected else 'differ'}; "
+            f"{failed + bool(status)} commands failed",
             "no viewer is restored or left in the files; no other viewer is changed",
             not (n_after_worker or n_after_rebuild or n_in_files or failed or status)
             and states_before == states_after == expected,

@@ -29,7 +29,7 @@ def test_features_of_served_pages_are_those_that_the_log_gives(tmp_path: Path, s
     assert set(found["constant_features"]) <= {"content_match", "label_skipped", "skip_rate", "progress"}, (
         "no encoder here, and what is rare may not come up; all others are put to the test"
     )
-    assert found["rows_plain_points_in_time_see_otherwise"] > 0  # there was a lag
+    assert found["rows_that_differ_from_plain_point_in_time"] > 0  # there was a lag
 
 
 def test_a_page_of_an_engine_with_fewer_features_is_read(tmp_path: Path) -> None:
