@@ -3,9 +3,9 @@
     python -m benchmarks.features.fold --clicks FILE [--events N] [--kafka-events M] [--only NAME ...]
 
 Each run is a separate process that folds the whole stream into empty stores. The bare client runs before and after the
-worker, and its better result counts. It runs as installed, and with the package `crc32c`, which the worker uses to
-verify checksums in C. "cpu us/event" is processor time; on a shared machine it is more reliable than events/s. The
-last line is one JSON object.
+worker, and its better result counts. It runs without and with the package `crc32c`, which verifies checksums in C and
+which the worker uses. "cpu us/event" is processor time; on a shared machine it is more reliable than events/s. The last
+line is one JSON object.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOPIC, GROUP, PARTITIONS = "viewer-events", "features", 4
 RUNS = ("sqlite+sqlite", "sqlite+valkey", "kafka+valkey")
 TTL_S = 180 * 86_400.0
 MIN_EVENTS = 2 * BATCH
-BARE = {"bare kafka-python": "alone", "bare kafka-python, crc32c": "crc32c"}
+BARE = {"bare kafka-python": "python", "bare kafka-python, crc32c": "crc32c"}
 
 
 def main() -> None:
@@ -153,8 +153,8 @@ def _worker(log_url: str, store_url: str, events: str, event_log: str, group: st
 
 
 def _bare(log_url: str, events: str, checksums: str) -> dict[str, Any]:
-    """Poll with kafka-python and parse with json only; without the package `crc32c` if `checksums` is "alone"."""
-    if checksums == "alone":
+    """Poll with kafka-python and parse with json only. `checksums`: "crc32c", or "python" for no such package."""
+    if checksums == "python":
         sys.modules["crc32c"] = None  # type: ignore[assignment]  # as if it were not installed
     from kafka import KafkaConsumer  # type: ignore[import-untyped]
 

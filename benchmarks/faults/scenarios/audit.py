@@ -82,7 +82,7 @@ def control_disk_full(environments: EnvironmentFactory, kind: str, seconds: floa
                 if len(editor.refused) >= 5:
                     break
                 editor.publish()
-            settled_s = wait_until(lambda: _page(http)[1] == editor.version, 5.0)  # for writes that still had space
+            caught_up_s = wait_until(lambda: _page(http)[1] == editor.version, 5.0)  # for writes that still had space
             pages, during = _request_pages(http, editor, seconds)
             reads = http.get(f"/v1/policies/{OUTLET}/history").status_code
             answers = Counter(sender.statuses)
@@ -118,7 +118,7 @@ def control_disk_full(environments: EnvironmentFactory, kind: str, seconds: floa
             and set(answers) == {202}
             and not lost
             and reads == 200
-            and max(settled_s, resumed_s, follows_s) < float("inf")
+            and max(caught_up_s, resumed_s, follows_s) < float("inf")
             and not trail
             and verdict.ok,
         )
