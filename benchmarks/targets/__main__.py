@@ -22,7 +22,7 @@ from training.simulation.world import GUIDED, RECIPES
 
 TEST_SEEDS = (51, 52, 53)
 COLUMNS = ("lost", "short_mean", "short_worst", "pacing_narrow", "pacing", "over", "recovery")
-HEAD = f"{'strategy':34} {'lost':>6} {'short':>6} {'worst':>6} {'pace nar':>8} {'pace all':>8} {'over':>6} {'recov':>6}"
+HEAD = f"{'strategy':37} {'lost':>6} {'short':>6} {'worst':>6} {'pace nar':>8} {'pace all':>8} {'over':>6} {'recov':>6}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +93,7 @@ def _table(strategies: list[list[Line]]) -> dict[str, dict[str, float | None]]:
         merged[lines[0].strategy] = figures
         cells = [figures[name] for name in COLUMNS]
         print(
-            f"{lines[0].strategy:34} "
+            f"{lines[0].strategy:37} "
             + " ".join(_cell(v, w) for v, w in zip(cells, (6, 6, 6, 8, 8, 6, 6), strict=True))
         )
     print()
