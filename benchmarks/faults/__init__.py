@@ -1,4 +1,5 @@
-"""Faults injected for real: processes killed and stopped, brokers wiped, disks full, poison in the log.
+"""Fault injection with real processes: kills and stops, wiped brokers, full disks, poison messages.
 
-`make bench-faults`, or `python -m benchmarks.faults [NAME ...] [--short]`; docs/faults.md says what each does.
+Run `make bench-faults`, or `python -m benchmarks.faults [NAME ...] [--short]`. docs/faults.md describes each benchmark.
+`scenarios/` holds the benchmarks, `harness/` what they share: processes, traffic and the oracle.
 """

@@ -1,110 +1,112 @@
-"""The benches by name, with their full and short counts."""
+"""The fault benchmarks by name, with their full and short counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.faults.audit import control_full
-from benchmarks.faults.brokers import stopped, wiped
-from benchmarks.faults.clocks import clocks
-from benchmarks.faults.disks import log_full, spool_full
-from benchmarks.faults.kill_points import killed
-from benchmarks.faults.order import alone, repeats, shuffled
-from benchmarks.faults.place import Places
-from benchmarks.faults.poison import poison
-from benchmarks.faults.rebalance import STOPS, rebalanced, stale
-from benchmarks.faults.rebuild_and_erase import erased, rebuilt
+from benchmarks.faults.harness.environment import EnvironmentFactory
 from benchmarks.faults.report import Line
-from benchmarks.faults.subprocess_benches import away, served
+from benchmarks.faults.scenarios.audit import control_disk_full
+from benchmarks.faults.scenarios.brokers import broker_stopped, broker_wiped
+from benchmarks.faults.scenarios.clocks import client_clocks
+from benchmarks.faults.scenarios.disks import event_log_disk_full, spool_disk_full
+from benchmarks.faults.scenarios.kill_points import kill_worker
+from benchmarks.faults.scenarios.order import duplicate_events, out_of_order, single_event
+from benchmarks.faults.scenarios.poison import poison_messages
+from benchmarks.faults.scenarios.rebalance import STOPS, rebalance_workers, stale_worker
+from benchmarks.faults.scenarios.rebuild_and_erase import erase_viewers, rebuild_stores
+from benchmarks.faults.scenarios.subprocess_benches import online_store_outage, serving_skew
 
 BOTH = ("embedded", "servers")
 LANES = 1
-"""Places that E5 works on side by side: a worker is to be back in time on a machine that has a core for it, and two are
-taken by one worker with its servers and the oracle beside it."""
+"""Environments that E5 uses in parallel. One lane keeps two cores busy (worker, servers and oracle); with more lanes,
+recovery times would measure the machine."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One goal's injection; `run` takes the ground, the kind of place, whether short, and a seed."""
+    """The benchmark of a goal. `run` takes environments, a key of KINDS, whether to use short counts, and a seed."""
 
-    what: str
-    run: Callable[[Places, str, bool, int], list[Line]]
+    description: str
+    run: Callable[[EnvironmentFactory, str, bool, int], list[Line]]
     kinds: tuple[str, ...] = BOTH
 
 
 BENCHES: dict[str, Bench] = {
     "E1": Bench(
-        "one single event on an idle system",
-        lambda places, kind, short, seed: alone(places, kind, 5 if short else 100, seed),
+        "a single event on an idle system",
+        lambda environments, kind, short, seed: single_event(environments, kind, 5 if short else 100, seed),
     ),
     "E2": Bench(
         "every event sent 1 to 5 times",
-        lambda places, kind, short, seed: repeats(places, kind, 600 if short else 10_000, seed),
+        lambda environments, kind, short, seed: duplicate_events(environments, kind, 600 if short else 10_000, seed),
     ),
     "E3": Bench(
-        "every event out of order, some of them days late",
-        lambda places, kind, short, seed: shuffled(places, kind, 600 if short else 20_000, seed),
+        "events out of order, some of them days late",
+        lambda environments, kind, short, seed: out_of_order(environments, kind, 600 if short else 20_000, seed),
     ),
     "E4": Bench(
-        "clients whose clocks are wrong",
-        lambda places, kind, short, seed: clocks(places, kind, 3 if short else 100),
+        "clients with wrong clocks",
+        lambda environments, kind, short, seed: client_clocks(environments, kind, 3 if short else 100),
     ),
     "E5": Bench(
-        "workers killed at random moments and at every point of a step",
-        lambda places, kind, short, seed: killed(places, kind, 6 if short else 200, LANES, seed),
+        "workers killed at random times and at every point of a step",
+        lambda environments, kind, short, seed: kill_worker(environments, kind, 6 if short else 200, LANES, seed),
     ),
     "E6": Bench(
-        "poison in the log",
-        lambda places, kind, short, seed: poison(places, kind, 2_000 if short else 50_000, seed),
+        "poison messages in the stream",
+        lambda environments, kind, short, seed: poison_messages(environments, kind, 2_000 if short else 50_000, seed),
     ),
     "E7": Bench(
-        "the online store, then the event log as well, wiped and rebuilt",
-        lambda places, kind, short, seed: rebuilt(places, kind, 2_000 if short else 200_000, seed),
+        "the online store, then also the event log, wiped and rebuilt",
+        lambda environments, kind, short, seed: rebuild_stores(environments, kind, 2_000 if short else 200_000, seed),
     ),
     "E8": Bench(
-        "features as served against features from the log",
-        lambda places, kind, short, seed: served(kind, 500 if short else 10_000, seed),
+        "features logged while serving against features recomputed from the log",
+        lambda environments, kind, short, seed: serving_skew(kind, 500 if short else 10_000, seed),
         ("embedded",),
     ),
     "E9": Bench(
         "workers 1 -> 4 -> 1, one killed every 3 s",
-        lambda places, kind, short, seed: rebalanced(places, kind, 12.0 if short else 120.0, seed),
+        lambda environments, kind, short, seed: rebalance_workers(environments, kind, 12.0 if short else 120.0, seed),
     ),
     "E9-stale": Bench(
-        "a worker stopped in a step wakes up after its partitions moved",
-        lambda places, kind, short, seed: stale(places, kind, STOPS[1:3] if short else STOPS, seed),
+        "a worker stopped inside a step resumes after its partitions moved",
+        lambda environments, kind, short, seed: stale_worker(environments, kind, STOPS[1:3] if short else STOPS, seed),
         ("servers",),
     ),
     "P3": Bench(
-        "viewers erased beside a worker, their events sent again",
-        lambda places, kind, short, seed: erased(places, kind, 8 if short else 60, seed),
+        "viewers erased while a worker runs, their events sent again",
+        lambda environments, kind, short, seed: erase_viewers(environments, kind, 8 if short else 60, seed),
     ),
     "D1": Bench(
-        "the online store killed, stopped, full, read-only",
-        lambda places, kind, short, seed: away(kind, 4.0 if short else 30.0, 20.0 if short else 60.0),
+        "the online store killed, stopped, full and read-only",
+        lambda environments, kind, short, seed: online_store_outage(
+            kind, 4.0 if short else 30.0, 20.0 if short else 60.0
+        ),
         ("servers",),
     ),
     "D2": Bench(
-        "the broker stopped, then killed with its log",
-        lambda places, kind, short, seed: [
-            *stopped(places, kind, 6.0 if short else 60.0),
-            *wiped(places, kind, 3.0),
+        "the broker stopped, then killed and its log lost",
+        lambda environments, kind, short, seed: [
+            *broker_stopped(environments, kind, 6.0 if short else 60.0),
+            *broker_wiped(environments, kind, 3.0),
         ],
         ("servers",),
     ),
     "D5-spool": Bench(
-        "the spool's disk is full",
-        lambda places, kind, short, seed: spool_full(places, kind),
+        "the disk of the spool is full",
+        lambda environments, kind, short, seed: spool_disk_full(environments, kind),
         ("servers",),
     ),
     "D5-log": Bench(
-        "the event log's disk is full",
-        lambda places, kind, short, seed: log_full(places, kind, seed),
+        "the disk of the event log is full",
+        lambda environments, kind, short, seed: event_log_disk_full(environments, kind, seed),
     ),
     "D5-audit": Bench(
         "the disk of the control plane and its audit trail is full",
-        lambda places, kind, short, seed: control_full(places, kind, 3.0 if short else 20.0),
+        lambda environments, kind, short, seed: control_disk_full(environments, kind, 3.0 if short else 20.0),
         ("embedded",),
     ),
 }

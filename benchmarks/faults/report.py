@@ -1,31 +1,34 @@
-"""What a bench found, beside what was promised."""
+"""Measured results beside their criteria, as a Markdown table and as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from benchmarks.faults.place import KINDS
+from benchmarks.faults.harness.environment import KINDS
 
 
 @dataclass(frozen=True)
 class Line:
-    """One measured figure and its criterion."""
+    """A measured result and its criterion."""
 
     goal: str
-    on: str  # kind of place
+    environment: str  # a key of KINDS
     fault: str
     measured: str
-    passes: str  # the criterion in words
+    criterion: str
     ok: bool
 
 
 def table(lines: list[Line]) -> str:
-    """Markdown, so that it can be pasted."""
-    rows = [("goal", "on", "fault", "measured", "pass", ""), ("---",) * 6]
-    rows += [(x.goal, KINDS.get(x.on, x.on), x.fault, x.measured, x.passes, "yes" if x.ok else "**NO**") for x in lines]
+    """Return the results as a Markdown table."""
+    rows = [("goal", "environment", "fault", "measured", "criterion", "met"), ("---",) * 6]
+    rows += [
+        (x.goal, KINDS.get(x.environment, x.environment), x.fault, x.measured, x.criterion, "yes" if x.ok else "**NO**")
+        for x in lines
+    ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def summary(lines: list[Line]) -> dict[str, object]:
-    """For the JSON line."""
+    """Return the failed goals and all results, for the JSON line."""
     return {"failed": sorted({x.goal for x in lines if not x.ok}), "lines": [asdict(x) for x in lines]}

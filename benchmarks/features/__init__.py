@@ -1,1 +1,1 @@
-"""Benchmarks of the road of an event; each takes its data by argument."""
+"""Benchmarks of event intake, folding, features and embeddings; data files are arguments."""

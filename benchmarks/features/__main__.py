@@ -1,12 +1,12 @@
-"""`make bench-features`: every benchmark of events and features, or the ones named, each in a process of its own.
+"""Runs all benchmarks of events and features, or those named, each in its own process.
 
     python -m benchmarks.features [NAME ...] [--clicks FILE] [--titles FILE ...] [--short] [--seed S]
 
---clicks  clicks.parquet of the Globo.com / G1 news portal; without it, clicks are made up by the seed
---titles  files of titles with a category; without them, the demo's titles
+--clicks  clicks.parquet of the Globo.com / G1 news portal; default: synthetic clicks by the seed
+--titles  files of titles with a category; default: the demo's titles
 
-Prints the table of each; the last line is one JSON object with all figures. Exit code 1 when one failed
-or, but for --short, missed the speeds it asks for.
+Prints the table of each; the last line is one JSON object with all figures. The exit code is 1 if a benchmark fails or,
+without --short, misses its speed goals.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 from benchmarks.features.synthetic import write_clicks
 
 CLICKS = {False: 1_000_000, True: 60_000}
-"""How many are made up, in full and in short."""
+"""Number of synthetic clicks, by `--short`."""
 
-OF_CLICKS = frozenset({"fold", "points", "rebuild"})
-SHORT: dict[str, tuple[str, ...]] = {
+NEEDS_CLICKS = frozenset({"fold", "points", "rebuild"})
+SHORT_FLAGS: dict[str, tuple[str, ...]] = {
     "fold": ("--events", "60000", "--kafka-events", "40000"),
     "ingest": ("--seconds", "1", "--single", "5"),
     "points": ("--events", "60000", "--rows", "5000", "--check", "50"),
@@ -37,52 +37,54 @@ SHORT: dict[str, tuple[str, ...]] = {
     "content": ("--short",),
     "regions": ("--items", "2000"),
 }
-"""Benchmark -> what makes it short."""
+"""Benchmark -> its flags for a short run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs them one after the other."""
+    """Run the benchmarks one after the other."""
     parser = argparse.ArgumentParser(
         prog="bench-features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHORT)}; all when left out")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(SHORT_FLAGS)}; default: all")
     parser.add_argument("--clicks", type=Path)
     parser.add_argument("--titles", type=Path, nargs="+", default=[])
-    parser.add_argument("--short", action="store_true", help="small counts, for a first look")
+    parser.add_argument("--short", action="store_true", help="small counts, for a quick check")
     parser.add_argument("--seed", type=int, default=1)
-    said = parser.parse_args(argv)
-    if unknown := set(said.names) - SHORT.keys():
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}")
-    if missing := [str(path) for path in (said.clicks, *said.titles) if path is not None and not path.is_file()]:
-        parser.error(f"no file {', '.join(missing)}")
-    names = said.names or list(SHORT)
-    figures: dict[str, Any] = {"benchmark": "features", "short": said.short, "cores": os.cpu_count()}
+    args = parser.parse_args(argv)
+    if unknown := set(args.names) - SHORT_FLAGS.keys():
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
+    if missing := [str(path) for path in (args.clicks, *args.titles) if path is not None and not path.is_file()]:
+        parser.error(f"file not found: {', '.join(missing)}")
+    names = args.names or list(SHORT_FLAGS)
+    figures: dict[str, Any] = {"benchmark": "features", "short": args.short, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="features-") as home:
-        clicks = said.clicks
-        if OF_CLICKS.intersection(names):
-            figures["clicks"] = str(clicks) if clicks else f"{CLICKS[said.short]:,} made up by seed {said.seed}"
-            clicks = clicks or write_clicks(Path(home) / "clicks.parquet", CLICKS[said.short], said.seed)
+        clicks = args.clicks
+        if NEEDS_CLICKS.intersection(names):
+            figures["clicks"] = str(clicks) if clicks else f"{CLICKS[args.short]:,} synthetic, seed {args.seed}"
+            clicks = clicks or write_clicks(Path(home) / "clicks.parquet", CLICKS[args.short], args.seed)
         for name in names:
-            figures[name] = _run(name, _arguments(name, clicks, said))
+            figures[name] = _run(name, _arguments(name, clicks, args))
     print(json.dumps(figures))
-    wrong = {"failed"} if said.short else {"failed", "missed"}
-    return 1 if any(wrong & found.keys() for found in figures.values() if isinstance(found, dict)) else 0
+    failures = {"failed"} if args.short else {"failed", "missed"}
+    return 1 if any(failures & result.keys() for result in figures.values() if isinstance(result, dict)) else 0
 
 
-def _arguments(name: str, clicks: Path | None, said: argparse.Namespace) -> list[str]:
-    arguments = list(SHORT[name]) if said.short else []
-    if name in OF_CLICKS:
+def _arguments(name: str, clicks: Path | None, args: argparse.Namespace) -> list[str]:
+    arguments = list(SHORT_FLAGS[name]) if args.short else []
+    if name in NEEDS_CLICKS:
         arguments += ["--clicks", str(clicks)]
     if name in ("served", "regions"):
-        arguments += ["--seed", str(said.seed)]
-    if name == "content" and said.titles:
-        arguments += ["--titles", *map(str, said.titles)]
+        arguments += ["--seed", str(args.seed)]
+    if name == "content" and args.titles:
+        arguments += ["--titles", *map(str, args.titles)]
     return arguments
 
 
 def _run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The figures of one benchmark, whose table is printed; `failed` says why there are none, `missed` that it found
-    its own floors missed."""
+    """Run one benchmark and print its table; returns its figures.
+
+    `failed` gives the reason if there are no figures; `missed` is set if the benchmark missed its goals.
+    """
     print(f"\n== {name}", flush=True)
     began, last = time.perf_counter(), ""
     command = [sys.executable, "-m", f"benchmarks.features.{name}", *arguments]
@@ -101,7 +103,7 @@ def _run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
         print(f"{name} failed: {figures['failed']}", file=sys.stderr, flush=True)
     elif process.returncode:
         figures["missed"] = True
-    return {**figures, "seconds_in_all": took_s}
+    return {**figures, "total_seconds": took_s}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real clicks of a news portal as an event log and a catalogue, for what reads the log (data: see `clicks`)."""
+"""Clicks of a news portal as an event log and a catalog, for benchmarks that read the log (data: see `clicks`)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _CLICKS = f"""
         CASE click_deviceGroup WHEN 3 THEN 'mobile' WHEN 4 THEN 'tablet' WHEN 5 THEN 'tv' ELSE 'web' END AS screen,
         'c' || click_country || '.r' || click_region AS region, 'g1-' || screen || '-home' AS placement,
         '' AS device_id, '' AS request_id, '' AS context
-      FROM read_parquet($file) ORDER BY click_timestamp LIMIT $most
+      FROM read_parquet($file) ORDER BY click_timestamp LIMIT $max_clicks
     )
 """
 
 
-def write_log(file: Path, home: Path, most: int) -> EventLog:
-    """The first `most` clicks by time as the compacted log of four partitions: a file a day."""
+def write_log(file: Path, home: Path, max_clicks: int) -> EventLog:
+    """Write the first `max_clicks` clicks by time as a compacted event log of four partitions, one file a day."""
     with duckdb.connect() as database:
-        database.sql(_CLICKS, params={"file": str(file), "most": most}).create("clicks")
+        database.sql(_CLICKS, params={"file": str(file), "max_clicks": max_clicks}).create("clicks")
         for (day,) in database.sql('SELECT DISTINCT floor("at" / 86400)::BIGINT FROM clicks ORDER BY 1').fetchall():
             rows = database.sql(
                 'SELECT * FROM clicks WHERE floor("at" / 86400)::BIGINT = $day ORDER BY "at", source, "offset"',
@@ -48,17 +48,21 @@ def write_log(file: Path, home: Path, most: int) -> EventLog:
     return EventLog(home)
 
 
-def catalogue(log: EventLog) -> Catalog:
-    """An item for each article. The clicks say nothing of articles: labels are made up of their numbers, and an article
-    is taken to be published when it was first clicked."""
-    found = log.query('SELECT item_id, min("at") AS since FROM log GROUP BY item_id ORDER BY item_id', {})
+def build_catalog(log: EventLog) -> Catalog:
+    """Return a catalog with an item for each article of the log.
+
+    The data has no article metadata: labels derive from article numbers, and the publication time is the first click.
+    """
+    articles = log.query('SELECT item_id, min("at") AS first_click FROM log GROUP BY item_id ORDER BY item_id', {})
     return Catalog.of(
         Item(
             id=item_id,
             title={"pt": item_id},
             outlet="g1",
             labels=(f"topic/{int(item_id[1:]) % 40}",),
-            published_at=datetime.fromtimestamp(since, UTC),
+            published_at=datetime.fromtimestamp(first_click, UTC),
         )
-        for item_id, since in zip(found["item_id"].to_pylist(), found["since"].to_pylist(), strict=True)
+        for item_id, first_click in zip(
+            articles["item_id"].to_pylist(), articles["first_click"].to_pylist(), strict=True
+        )
     )

@@ -1,7 +1,7 @@
-"""Real clicks of a news portal as viewer events on the wire.
+"""Clicks of a news portal as encoded viewer events.
 
 Reads the Parquet form of the Globo.com / G1 clicks (columns user_id, session_id, click_article_id, click_timestamp in
-milliseconds, click_deviceGroup, click_country, click_region). The data are for academic use and do not come with this
+milliseconds, click_deviceGroup, click_country, click_region). The data is for academic use and not part of this
 project.
 """
 
@@ -24,7 +24,7 @@ _COLUMNS = ["user_id", "session_id", "click_article_id", "click_timestamp", "cli
 
 
 def records(file: Path, count: int | None) -> Iterator[list[Record]]:
-    """The first `count` clicks in their order, in lists of some thousands, as the engine writes them."""
+    """Yield the first `count` clicks in order, in lists of up to 5,000 records, encoded as the engine does."""
     number = 0
     for batch in pq.ParquetFile(file).iter_batches(5000, columns=_COLUMNS):
         rows = list(zip(*(batch.column(name).to_pylist() for name in _COLUMNS), strict=True))
@@ -55,5 +55,5 @@ def _record(number: int, row: tuple[int, ...]) -> Record:
     }
     value = msgspec.json.encode(envelope)
     if number % 100_000 == 0:
-        assert encode(decode(value)) == value, "this is not how the engine writes an event"
+        assert encode(decode(value)) == value, "the encoding differs from the engine's"
     return Record(f"u{viewer}", value)

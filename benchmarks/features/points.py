@@ -1,10 +1,10 @@
-"""How long point-in-time features take for many (viewer, item, time), beside a bare ASOF join of the same rows.
+"""Measures point-in-time features for many (viewer, item, time) rows, against a bare ASOF join of the same rows.
 
     python -m benchmarks.features.points --clicks FILE [--rows N] [--events N] [--check K]
 
-Questions are asked at moments just before real clicks, half of them of the item that was clicked, half of another one.
-The bare join is what DuckDB alone needs for one number a row: how often the item had been clicked before. As many rows
-as `--check` says are compared with a brute-force replay of the whole log. The last line is one JSON object.
+Rows are taken just before clicks, half of them with the clicked item, half with a random item. The bare join is the
+time of DuckDB alone for a single value: the number of earlier clicks on the item. `--check` rows are compared with a
+brute-force replay of the whole log. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from benchmarks.features.clicklog import catalogue, write_log
+from benchmarks.features.clicklog import build_catalog, write_log
 from features.columns import AT, FEATURES, columns
 from features.history.event_log import EventLog
 from features.point_in_time.query import EntityRows, get_historical_features
@@ -33,62 +33,62 @@ from recsys.domain.viewer import ViewerState
 
 
 def main() -> None:
-    """Prepares the log, measures, checks, prints."""
+    """Prepare the log, measure, check and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clicks", type=Path, required=True, help="clicks.parquet of the Globo.com / G1 news portal")
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--events", type=int, default=10**9, help="the first so many clicks; all when left out")
-    parser.add_argument("--check", type=int, default=200, help="rows that are replayed by brute force")
-    said = parser.parse_args()
+    parser.add_argument("--events", type=int, default=10**9, help="number of clicks from the start; default: all")
+    parser.add_argument("--check", type=int, default=200, help="rows to compare with a brute-force replay")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        figures = measure(write_log(said.clicks, Path(home), said.events), said.rows, said.check)
+        figures = measure(write_log(args.clicks, Path(home), args.events), args.rows, args.check)
     for name, figure in figures.items():
         print(f"{name.replace('_', ' '):<34} {figure:>14,.6g}")
     print(json.dumps(figures))
 
 
 def measure(log: EventLog, rows: int, check: int) -> dict[str, Any]:
-    """Seconds of each, and how far the checked rows are off at most."""
-    catalog = catalogue(log)
-    asked = questions(log, catalog, rows)
+    """Return the times, and the largest difference of the checked rows."""
+    catalog = build_catalog(log)
+    entities = draw_entity_rows(log, catalog, rows)
     began, cpu = time.perf_counter(), time.process_time()
-    found = get_historical_features(log, catalog, asked)
+    features = get_historical_features(log, catalog, entities)
     took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     began = time.perf_counter()
-    bare = _bare_join(log, asked)
+    bare = _bare_join(log, entities)
     bare_s = time.perf_counter() - began
-    chosen = np.sort(np.random.default_rng(7).choice(len(asked), min(check, len(asked)), replace=False))
+    checked = np.sort(np.random.default_rng(7).choice(len(entities), min(check, len(entities)), replace=False))
     began = time.perf_counter()
-    expected = replayed(log, catalog, asked, chosen)
+    expected = replay_features(log, catalog, entities, checked)
     return {
         "events": int(log.query("SELECT count(*) AS n FROM log", {})["n"][0].as_py()),
-        "viewers_asked": len(set(asked.viewer_id)),
-        "rows": len(asked),
+        "viewers": len(set(entities.viewer_id)),
+        "rows": len(entities),
         "features": len(FEATURES),
         "seconds": round(took_s, 2),
         "cpu_seconds": round(cpu_s, 2),
-        "rows_per_second": round(len(asked) / took_s),
+        "rows_per_second": round(len(entities) / took_s),
         "bare_asof_join_seconds": round(bare_s, 2),
         "times_the_bare_join": round(took_s / bare_s, 1),
         "peak_memory_mb": peak_mb,
-        "rows_checked_by_brute_force": len(chosen),
+        "rows_checked_by_brute_force": len(checked),
         "brute_force_seconds": round(time.perf_counter() - began, 1),
-        "largest_difference": float(np.abs(found[chosen] - expected).max(initial=0.0)),
+        "largest_difference": float(np.abs(features[checked] - expected).max(initial=0.0)),
         "rows_clicked_before": int((bare > 0).sum()),
-        "rows_with_popularity": int((found[:, AT["log_popularity"]] > 0).sum()),
+        "rows_with_popularity": int((features[:, AT["log_popularity"]] > 0).sum()),
     }
 
 
-def questions(log: EventLog, catalog: Catalog, rows: int) -> EntityRows:
-    """At clicks drawn from the whole log, by a seed."""
+def draw_entity_rows(log: EventLog, catalog: Catalog, rows: int) -> EntityRows:
+    """Draw rows at random clicks of the whole log, with a fixed seed."""
     query = f"""
         SELECT viewer_id, item_id, "at", region, screen FROM log USING SAMPLE reservoir({rows} ROWS) REPEATABLE (11)
     """
     drawn = log.query(query, {})
-    chance = np.random.default_rng(11)
+    rng = np.random.default_rng(11)
     items = drawn["item_id"].to_pylist()
-    items[::2] = [catalog.ids[n] for n in chance.integers(0, len(catalog), len(items[::2]))]
+    items[::2] = [catalog.ids[n] for n in rng.integers(0, len(catalog), len(items[::2]))]
     return EntityRows(
         drawn["viewer_id"].to_pylist(),
         items,
@@ -98,49 +98,49 @@ def questions(log: EventLog, catalog: Catalog, rows: int) -> EntityRows:
     )
 
 
-def _bare_join(log: EventLog, asked: EntityRows) -> np.ndarray[Any, Any]:
-    """DuckDB alone: clicks of the item strictly before the time asked, for each row."""
+def _bare_join(log: EventLog, entities: EntityRows) -> np.ndarray[Any, Any]:
+    """Return [N] the clicks on the item strictly before the time of each row, by DuckDB alone."""
     with duckdb.connect() as database:
-        database.register("asked", _table(asked))
-        found = database.sql(
+        database.register("entities", _table(entities))
+        result = database.sql(
             """
-            WITH counted AS (
+            WITH click_counts AS (
               SELECT item_id, "at", row_number() OVER (PARTITION BY item_id ORDER BY "at") AS clicks
               FROM read_parquet($files))
-            SELECT coalesce(counted.clicks, 0) AS clicks FROM asked ASOF LEFT JOIN counted
-            ON asked.item_id = counted.item_id AND asked."at" > counted."at" ORDER BY asked.n
+            SELECT coalesce(c.clicks, 0) AS clicks FROM entities AS e ASOF LEFT JOIN click_counts AS c
+            ON e.item_id = c.item_id AND e."at" > c."at" ORDER BY e.n
             """,
             params={"files": log.files()},
         )
-        return np.asarray(found.to_arrow_table()["clicks"].to_numpy())
+        return np.asarray(result.to_arrow_table()["clicks"].to_numpy())
 
 
-def _table(asked: EntityRows) -> Any:
+def _table(entities: EntityRows) -> Any:
     import pyarrow as pa  # type: ignore[import-untyped]
 
-    return pa.table({"n": np.arange(len(asked)), "item_id": list(asked.item_id), "at": asked.at})
+    return pa.table({"n": np.arange(len(entities)), "item_id": list(entities.item_id), "at": entities.at})
 
 
-def replayed(log: EventLog, catalog: Catalog, asked: EntityRows, chosen: np.ndarray[Any, Any]) -> F32:
-    """The features of some rows by a replay of all events in the order of time, every viewer folded."""
-    out = np.zeros((len(chosen), len(FEATURES)), np.float32)
-    rows, order = asked.rows(catalog), np.argsort(asked.at[chosen], kind="stable")
+def replay_features(log: EventLog, catalog: Catalog, entities: EntityRows, checked: np.ndarray[Any, Any]) -> F32:
+    """Return [N, F] features of the checked rows by a replay of all events in time order."""
+    out = np.zeros((len(checked), len(FEATURES)), np.float32)
+    rows, order = entities.rows(catalog), np.argsort(entities.at[checked], kind="stable")
     folds: dict[str, ViewerFold] = {}
     counts = ItemColumns(catalog)
     events = iter(log.replay())
-    one: LoggedEvent | None = next(events, None)
-    for place in order.tolist():
-        n = int(chosen[place])
-        at = float(asked.at[n])
-        while one is not None and one.event.at < at:
-            fold = folds.setdefault(one.event.viewer_id, ViewerFold(ViewerState(one.event.viewer_id), float("inf")))
-            if (counted := fold.apply(one)) is not None:
-                counts.add(counted)
-            one = next(events, None)
-        mine = folds.get(asked.viewer_id[n])
-        viewer = mine.state() if mine is not None else None
-        out[place] = columns(rows[n : n + 1], np.zeros(1, np.float32), viewer, catalog, counts.at(at), at,
-                             asked.region[n], asked.screen[n])[0]  # fmt: skip
+    event: LoggedEvent | None = next(events, None)
+    for index in order.tolist():
+        n = int(checked[index])
+        at = float(entities.at[n])
+        while event is not None and event.event.at < at:
+            fold = folds.setdefault(event.event.viewer_id, ViewerFold(ViewerState(event.event.viewer_id), float("inf")))
+            if (weighted := fold.apply(event)) is not None:
+                counts.add(weighted)
+            event = next(events, None)
+        viewer_fold = folds.get(entities.viewer_id[n])
+        viewer = viewer_fold.state() if viewer_fold is not None else None
+        out[index] = columns(rows[n : n + 1], np.zeros(1, np.float32), viewer, catalog, counts.at(at), at,
+                             entities.region[n], entities.screen[n])[0]  # fmt: skip
     return out
 
 

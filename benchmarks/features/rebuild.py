@@ -1,9 +1,9 @@
-"""Goal E7: the online store wiped and made anew, from the event log and from the stream: the same bytes, and how fast.
+"""E7: rebuilds a wiped online store from the event log and from the stream; checks equality and measures speed.
 
     python -m benchmarks.features.rebuild --clicks FILE [--events N]
 
-A worker folds real clicks from an SQLite stream into an SQLite store; the store is then rebuilt from the Parquet log,
-and, with the Parquet files lost as well, from the stream. The last line is one JSON object.
+A worker folds clicks from an SQLite stream into an SQLite store. The store is then rebuilt from the Parquet log and,
+with an empty log, from the stream. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ TOPIC, TTL_S = "clicks", 180 * 86_400.0
 
 
 def main() -> None:
-    """Folds, rebuilds twice, compares, prints."""
+    """Fold, rebuild twice, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clicks", type=Path, required=True, help="clicks.parquet of the Globo.com / G1 news portal")
-    parser.add_argument("--events", type=int, default=500_000, help="the first so many clicks")
-    said = parser.parse_args()
+    parser.add_argument("--events", type=int, default=500_000, help="number of clicks from the start")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        figures = run(Path(home), said.clicks, said.events)
+        figures = run(Path(home), args.clicks, args.events)
     for name, figure in figures.items():
         print(f"{name.replace('_', ' '):<36} {figure!s:>14}")
     print(json.dumps(figures))
 
 
 def run(home: Path, file: Path, events: int) -> dict[str, Any]:
-    """Events a second of each way, and whether the bytes are those of before."""
+    """Return events per second of the worker and of each rebuild, and whether the store is equal byte for byte."""
     figures: dict[str, Any] = {"events": events}
     with (
         closing(SqliteStream(f"{home}/stream.db", 4)) as stream,
@@ -56,14 +56,14 @@ def run(home: Path, file: Path, events: int) -> dict[str, Any]:
             while worker.step(wait_s=0):
                 pass
         figures["folded_by_the_worker_per_second"] = round(events / (time.perf_counter() - began))
-        before, now = _digest(online), 1_507_000_000.0  # in the days of these clicks
+        expected_digest, now = _digest(online), 1_507_000_000.0  # the time of these clicks
         for name, directory in (("log", "events"), ("stream", "lost")):
             log = EventLog(home / directory)
-            sources = from_log(log) if name == "log" else from_stream(stream, log, TOPIC, lambda letter: None)
+            sources = from_log(log) if name == "log" else from_stream(stream, log, TOPIC, lambda dead_letter: None)
             began = time.perf_counter()
             done = rebuild(_worker(stream, online, log), online, sources, now, TTL_S)
             figures[f"rebuilt_from_{name}_per_second"] = round(done / (time.perf_counter() - began))
-            figures[f"rebuilt_from_{name}_byte_equal"] = done == events and _digest(online) == before
+            figures[f"rebuilt_from_{name}_byte_equal"] = done == events and _digest(online) == expected_digest
     return figures
 
 

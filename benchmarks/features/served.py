@@ -1,11 +1,11 @@
-"""Goal E8: features as logged when pages were served against those that the event log gives afterwards.
+"""E8: compares features logged while serving with features recomputed from the event log.
 
     python -m benchmarks.features.served [--rows N] [--seed S]
 
-The real service and the real worker in one process, on the embedded log, with made-up viewers. The worker folds, the
-service reads its statistics, and pages are asked for, each at moments of chance: so pages lag behind the log by
-anything from nothing to some hundred events. The same pages are also compared with plain point-in-time features
-(everything before the page), to show what the lag is worth. The last line is one JSON object.
+The real service and worker run in one process, on the embedded stream, with synthetic viewers. Events, folds, polls of
+statistics and page requests happen at random times, so that pages lag behind the stream by zero to some hundred events.
+The same pages are also compared with plain point-in-time features (all events before the page), to show the effect of
+the lag. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ KINDS = ("play", "complete", "like", "dislike", "hide", "click", "open", "ping",
 
 
 def main() -> None:
-    """Serves, folds, compares, prints."""
+    """Serve, fold, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    said = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        figures = run(Path(home), said.rows, said.seed)
+        figures = run(Path(home), args.rows, args.seed)
     for name, figure in figures.items():
         shown = f"{figure:>12,.6g}" if isinstance(figure, int | float) else ", ".join(figure) or "none"
         print(f"{name.replace('_', ' '):<44} {shown:>12}")
@@ -62,50 +62,50 @@ def main() -> None:
 
 
 def run(home: Path, rows: int, seed: int) -> dict[str, Any]:
-    """Serve pages until they have `rows` items, and compare."""
+    """Serve pages until they contain `rows` items, then compare; returns the figures."""
     began = time.perf_counter()
     with serving(home) as (services, clock):
         model, log = _model(seed), EventLog(home / "log")
-        services.holders.poll_control()  # migrates
+        services.holders.poll_control()  # migrates the database
         services.control.upsert_items([_item(n) for n in range(ITEMS)], "benchmark")
         services.holders.poll_control()
         services.holders.set_model(model)
-        _live(services, log, clock, rows, random.Random(seed))
+        _simulate(services, log, clock, rows, random.Random(seed))
         catalog = services.holders.current.catalog
     served_s, began = time.perf_counter() - began, time.perf_counter()
     pages = list(served_pages(log))
     ttl_s = TTL_DAYS * 86_400.0
     features = np.concatenate([page.features for page in pages])
-    again = recompute_features(log, catalog, pages, {model.bundle.version: model.retriever}, ttl_s=ttl_s)
-    off, scale = np.abs(features - np.concatenate(again)), np.maximum(np.abs(features), 1.0)
+    recomputed = recompute_features(log, catalog, pages, {model.bundle.version: model.retriever}, ttl_s=ttl_s)
+    difference, scale = np.abs(features - np.concatenate(recomputed)), np.maximum(np.abs(features), 1.0)
     took_s = time.perf_counter() - began
-    asked = EntityRows(
+    entities = EntityRows(
         [page.event.viewer_id for page in pages for _ in page.event.items],
         [item for page in pages for item in page.event.items],
         np.array([page.event.at for page in pages for _ in page.event.items]),
         [page.event.region for page in pages for _ in page.event.items],
         [page.event.placement.split("-")[1] for page in pages for _ in page.event.items],
     )
-    plain = get_historical_features(log, catalog, asked, ttl_s=ttl_s, retriever=model.retriever)
+    plain = get_historical_features(log, catalog, entities, ttl_s=ttl_s, retriever=model.retriever)
     lag = np.abs(features - plain)
-    worst = np.unravel_index(np.argmax(off / scale), off.shape)[1]
+    worst = np.unravel_index(np.argmax(difference / scale), difference.shape)[1]
     return {
-        "rows": len(off),
+        "rows": len(difference),
         "pages": len(pages),
         "pages_of_known_viewers": sum(bool(page.lineage.viewer) for page in pages),
         "events": sum(len(list(log.by_offset(source))) for source in log.sources()),
-        "largest_difference": float((off / scale).max()),
-        "rows_that_differ": int((off / scale > 1e-6).any(axis=1).sum()),
-        "rows_plain_points_in_time_see_otherwise": int((lag > 1e-6).any(axis=1).sum()),
-        "worst_feature": len(FEATURES) if off.max() == 0 else int(worst),
+        "largest_difference": float((difference / scale).max()),
+        "rows_that_differ": int((difference / scale > 1e-6).any(axis=1).sum()),
+        "rows_that_differ_from_plain_point_in_time": int((lag > 1e-6).any(axis=1).sum()),
+        "worst_feature": len(FEATURES) if difference.max() == 0 else int(worst),
         "constant_features": [FEATURES[n] for n in np.flatnonzero(np.ptp(features, axis=0) == 0)],
         "seconds_serving": round(served_s, 1),
-        "seconds_again": round(took_s, 1),
+        "seconds_recomputing": round(took_s, 1),
     }
 
 
 class Clock:
-    """The time of this little world."""
+    """A clock that the benchmark advances."""
 
     def __init__(self) -> None:
         self.now = START
@@ -116,10 +116,10 @@ class Clock:
 
 @contextmanager
 def serving(home: Path) -> Iterator[tuple[Services, Clock]]:
-    """The services of an app, wired as in production; its followers are stepped by hand."""
+    """Yield the services of an app, wired as in production, and their clock. Pollers are run by the caller."""
     clock = Clock()
-    said = {"home": str(home), "stream": "memory://", "online": "memory://", "viewer_ttl_days": TTL_DAYS}
-    services = build(Settings.model_validate(said), clock=clock).state.services
+    settings = {"home": str(home), "stream": "memory://", "online": "memory://", "viewer_ttl_days": TTL_DAYS}
+    services = build(Settings.model_validate(settings), clock=clock).state.services
     services.spool.start()
     services.publisher.start()
     try:
@@ -131,8 +131,8 @@ def serving(home: Path) -> Iterator[tuple[Services, Clock]]:
         services.control.close()
 
 
-def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: random.Random) -> None:
-    """Viewers act and ask for pages; the worker and the statistics follow when they get to it."""
+def _simulate(services: Services, log: EventLog, clock: Clock, rows: int, rng: random.Random) -> None:
+    """Let viewers act and request pages; the worker and the statistics follow at random times."""
     topic = services.settings.topic
     worker = Worker(
         services.stream, services.online, log, topic=topic, group="g", viewer_ttl_s=TTL_DAYS * 86_400.0, batch=50
@@ -140,18 +140,20 @@ def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: ra
     served = number = 0
     services.holders.poll_stats()
     while served < rows:
-        clock.now += round(chance.expovariate(1 / 300), 3)
-        viewer, what = f"viewer-{int(chance.paretovariate(0.6)) % VIEWERS}", chance.random()
-        if what < 0.6:
-            zaps = ("play", "play") if what > 0.4 else (chance.choice(KINDS),)  # what is left for another was skipped
-            for kind in zaps:
+        clock.now += round(rng.expovariate(1 / 300), 3)
+        viewer, dice = f"viewer-{int(rng.paretovariate(0.6)) % VIEWERS}", rng.random()
+        if dice < 0.6:
+            kinds = (
+                ("play", "play") if dice > 0.4 else (rng.choice(KINDS),)
+            )  # an item left for another one counts as skipped
+            for kind in kinds:
                 number, clock.now = number + 1, clock.now + 5
-                services.stream.publish(topic, [_happened(viewer, f"e{number}", kind, clock.now, chance)])
-        elif what < 0.75:
-            placement = f"{chance.choice(('cn.zj', 'cn.sh'))}-{chance.choice(SCREENS)}-home"
-            asked = PageRequest(viewer_id=viewer, region=chance.choice(REGIONS), slots=10)
-            served += len(services.pages.recommend(placement, asked).items)
-        elif what < 0.9:
+                services.stream.publish(topic, [_event_record(viewer, f"e{number}", kind, clock.now, rng)])
+        elif dice < 0.75:
+            placement = f"{rng.choice(('cn.zj', 'cn.sh'))}-{rng.choice(SCREENS)}-home"
+            request = PageRequest(viewer_id=viewer, region=rng.choice(REGIONS), slots=10)
+            served += len(services.pages.recommend(placement, request).items)
+        elif dice < 0.9:
             worker.step(wait_s=0)
         else:
             services.holders.poll_stats()
@@ -161,22 +163,22 @@ def _live(services: Services, log: EventLog, clock: Clock, rows: int, chance: ra
     worker.close()
 
 
-def _happened(viewer: str, id: str, kind: str, at: float, chance: random.Random) -> Record:
-    about: dict[str, Any] = {
-        "item_id": f"item-{int(chance.paretovariate(0.5)) % ITEMS}",
+def _event_record(viewer: str, id: str, kind: str, at: float, rng: random.Random) -> Record:
+    details: dict[str, Any] = {
+        "item_id": f"item-{int(rng.paretovariate(0.5)) % ITEMS}",
         "position_s": 9.0,
-        "duration_s": chance.choice((None, 60.0)),
+        "duration_s": rng.choice((None, 60.0)),
     }
-    about = {"rating": chance.random()} if kind == "survey" else about
-    screen = chance.choice(SCREENS)
+    details = {"rating": rng.random()} if kind == "survey" else details
+    screen = rng.choice(SCREENS)
     event = ViewerEvent(
         id=id,
         kind=cast(Kind, kind),
         viewer_id=viewer,
         at=at,
-        region=chance.choice(REGIONS),
+        region=rng.choice(REGIONS),
         placement=f"cn.zj-{screen}-home",
-        **about,
+        **details,
     )
     return Record(viewer, encode(event))
 
@@ -200,15 +202,15 @@ def _item(n: int) -> Item:
 
 
 def _model(seed: int) -> ServedModel:
-    """Any model: its factors and weights are chance."""
-    chance = np.random.default_rng(seed)
+    """Return a model with random factors and weights."""
+    rng = np.random.default_rng(seed)
     network = Ranker(len(FEATURES), len(ACTIONS), hidden=8)
-    probe = chance.normal(size=(3, len(FEATURES))).astype(np.float32)
+    probe = rng.normal(size=(3, len(FEATURES))).astype(np.float32)
     bundle = Bundle(
-        version="chance",
+        version="random",
         created_at=0.0,
         item_ids=tuple(f"item-{n}" for n in range(ITEMS - 20)),
-        item_vectors=chance.normal(size=(ITEMS - 20, 8)).astype(np.float32),
+        item_vectors=rng.normal(size=(ITEMS - 20, 8)).astype(np.float32),
         retriever_params={"regularization": 0.1, "alpha": 10.0},
         popularity=np.zeros(ITEMS - 20, np.float32),
         network=tensors(network),

@@ -1,4 +1,4 @@
-"""A Kafka-protocol broker and a Valkey server for one run, out of wheels; or those of KAFKA_BOOTSTRAP and REDIS_URL."""
+"""A Kafka-protocol broker and a Valkey server for one run, or running ones given by KAFKA_BOOTSTRAP and REDIS_URL."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmarks import servers
 
 @contextmanager
 def broker(home: Path) -> Iterator[str]:
-    """`kafka://host:port`."""
-    if said := os.environ.get("KAFKA_BOOTSTRAP"):
-        yield f"kafka://{said}"
+    """Yield `kafka://host:port`."""
+    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP"):
+        yield f"kafka://{bootstrap}"
         return
     with servers.running(servers.broker(home)) as port:
         yield f"kafka://127.0.0.1:{port}"
@@ -22,9 +22,9 @@ def broker(home: Path) -> Iterator[str]:
 
 @contextmanager
 def valkey(home: Path) -> Iterator[str]:
-    """`redis://host:port/0` of a server that writes its changes down once a second."""
-    if said := os.environ.get("REDIS_URL"):
-        yield said
+    """Yield `redis://host:port/0` of a server that persists its changes once a second."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url
         return
     with servers.running(servers.valkey(home)) as port:
         yield f"redis://127.0.0.1:{port}/0"

@@ -1,7 +1,7 @@
-"""Clicks made up by a seed, in the form of the Globo.com / G1 clicks: for whoever does not have those (see `clicks`).
+"""Synthetic clicks in the format of the Globo.com / G1 clicks, for use without that data set (see `clicks`).
 
-Few articles are clicked by many and most by few, each is of interest for a day or so, most viewers come once and some
-come all the time: what the speed of a fold depends on. They say nothing of what people like.
+Popularity of articles and activity of viewers are skewed, and articles are popular for about a day, as the speed of a
+fold depends on this. Preferences are not modelled.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ REGIONS = 28
 
 
 def write_clicks(file: Path, count: int, seed: int) -> Path:
-    """A Parquet file of `count` clicks in the order of time; its path."""
-    chance = np.random.default_rng(seed)
+    """Write `count` clicks in time order to a Parquet file; returns its path."""
+    rng = np.random.default_rng(seed)
     viewers, articles = max(count // 9, 1), max(count // 65, 1)
-    at = np.sort(chance.integers(BEGIN_MS, BEGIN_MS + SPAN_MS, count))
-    viewer = (viewers * chance.random(count) ** 1.7).astype(np.int64)
-    age_ms = chance.exponential(HALF_DAY_MS, count)
+    at = np.sort(rng.integers(BEGIN_MS, BEGIN_MS + SPAN_MS, count))
+    viewer = (viewers * rng.random(count) ** 1.7).astype(np.int64)
+    age_ms = rng.exponential(HALF_DAY_MS, count)
     newest = (articles * np.clip((at - age_ms - BEGIN_MS) / SPAN_MS, 0, 1)).astype(np.int64)
-    article = np.minimum(newest // 40 * 40 + (40 * chance.random(count) ** 3).astype(np.int64), articles - 1)
-    region_of, device_of = chance.integers(1, REGIONS, viewers), chance.choice([1, 1, 3, 3, 4, 5], viewers)
+    article = np.minimum(newest // 40 * 40 + (40 * rng.random(count) ** 3).astype(np.int64), articles - 1)
+    region_of, device_of = rng.integers(1, REGIONS, viewers), rng.choice([1, 1, 3, 3, 4, 5], viewers)
     columns = {
         "user_id": viewer,
         "session_id": at // 1_800_000 * viewers + viewer,

@@ -1,1 +1,1 @@
-"""The page solver beside an exact integer programme and what others do: `make bench-guidance`."""
+"""Benchmarks of the page solver against an exact solver (HiGHS) and baselines from the literature."""

@@ -1,4 +1,4 @@
-"""Pages of real ratings: a trained model's values, with genres, decades and popularity as labels."""
+"""Instances from real ratings: values of a trained model, with genres and decades as labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 
 def real_instances(ratings: Path, count: int) -> Iterator[Instance]:
-    """One page for each of `count` viewers with the most ratings; `ratings` holds movies.dat and ratings.dat."""
+    """Yield a page for each of `count` viewers with the most ratings; `ratings` holds movies.dat and ratings.dat."""
     genres, year = _movies(ratings / "movies.dat")
     lines = [line.split("::") for line in (ratings / "ratings.dat").read_text("utf-8", "replace").splitlines()]
     viewers = {v: n for n, v in enumerate(dict.fromkeys(line[0] for line in lines))}
@@ -40,16 +40,16 @@ def real_instances(ratings: Path, count: int) -> Iterator[Instance]:
     prime = np.array([hash_of(genres.get(film, ("none",))[0]) for film in films], np.int32)
     likes = np.asarray(matrix.sum(axis=1)).ravel()
     for row in np.argsort(-likes, kind="stable")[:count]:
-        worth = model.item_factors @ model.user_factors[row]
-        worth[matrix[[row]].indices] = -np.inf
-        top = np.argsort(-worth)[:ITEMS]
-        value = 1 / (1 + np.exp(2.0 - 4.0 * worth[top].astype(np.float64)))
+        scores = model.item_factors @ model.user_factors[row]
+        scores[matrix[[row]].indices] = -np.inf
+        top = np.argsort(-scores)[:ITEMS]
+        value = 1 / (1 + np.exp(2.0 - 4.0 * scores[top].astype(np.float64)))
         yield _page(value, label[:, top], decade[top], prime[top], names, int(row))
 
 
 def hash_of(word: str) -> int:
-    """A small number for a word, the same in every process."""
-    return sum(ord(letter) * 31**place for place, letter in enumerate(word[:6])) % 10_007
+    """Return a small hash of a word, the same in every process."""
+    return sum(ord(character) * 31**position for position, character in enumerate(word[:6])) % 10_007
 
 
 def _movies(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
@@ -57,19 +57,19 @@ def _movies(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
     for line in path.read_text("utf-8", "replace").splitlines():
         film, title, tags = [*line.split("::"), "", ""][:3]
         genres[film] = tuple(tag for tag in tags.split("|") if tag) or ("none",)
-        if found := _YEAR.search(title):
-            year[film] = int(found[1])
+        if match := _YEAR.search(title):
+            year[film] = int(match[1])
     return genres, year
 
 
 def _page(value, label, decade, prime, names, seed) -> Instance:  # type: ignore[no-untyped-def]
-    """A floor on documentaries or drama, on films before 2000; caps on the two commonest genres, decades and topics."""
+    """Return a page with minimums on documentaries and films before 2000, and maximums on the commonest genres."""
     rng, k = np.random.default_rng(seed), SLOTS
     members, lowers, uppers, owners = [], [], [], list[int]()
 
-    def row(member, at_least: float, at_most: float, since: int) -> None:  # type: ignore[no-untyped-def]
-        low = [ceil(at_least * s - 1e-9) if s >= since else 0 for s in range(1, k + 1)]
-        high = [floor(at_most * s + 1e-9) if s >= since else s for s in range(1, k + 1)]
+    def row(member, at_least: float, at_most: float, from_slot: int) -> None:  # type: ignore[no-untyped-def]
+        low = [ceil(at_least * s - 1e-9) if s >= from_slot else 0 for s in range(1, k + 1)]
+        high = [floor(at_most * s + 1e-9) if s >= from_slot else s for s in range(1, k + 1)]
         available = int(member.sum())
         members.append(member)
         lowers.append(np.minimum(low, available))
@@ -83,8 +83,8 @@ def _page(value, label, decade, prime, names, seed) -> Instance:  # type: ignore
         row(label[g], 0, float(rng.uniform(0.3, 0.45)), 5)
     for g in by_size[3:6]:
         row(label[g], float(rng.uniform(0.05, 0.15)), 1, 12)
-    for one in np.unique(prime):
-        row(prime == one, 0, 0.3, 10)
+    for genre in np.unique(prime):
+        row(prime == genre, 0, 0.3, 10)
     bounds = replace(
         PageConstraints.free(np.arange(len(value)), k),
         active=np.ones(len(owners) + 1, np.bool_),

@@ -1,10 +1,10 @@
-"""What receipts claim, put to the test on many pages.
+"""Checks the claims of receipts on many pages.
 
     python -m benchmarks.guidance.receipt_claims [--relaxations 1000] [--attributions 60] [--forged 10000]
 
-Relaxations must be those of an exact lexicographic answer (HiGHS at every step). Controls named for an item that was
-promoted or held back must be decisive: without them the item is gone, or back. Every forged receipt must be rejected.
-The last line is one JSON object.
+Relaxations must equal those of an exact lexicographic solution (HiGHS at every step). Controls named for an item that
+was promoted or held back should be decisive: without them, the item leaves the page or returns to it. Every forged
+receipt must be rejected. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -38,52 +38,52 @@ SCARCE = Family(items=60, slots=12, tightness=1.6, labels=(4, 7))
 
 
 def main() -> None:
-    """Run all three and print what held."""
+    """Run all three checks and print their figures."""
     parser = argparse.ArgumentParser(prog="bench-guidance-claims", description=__doc__)
     parser.add_argument("--relaxations", type=int, default=1000)
     parser.add_argument("--attributions", type=int, default=60)
     parser.add_argument("--forged", type=int, default=10_000)
-    said = parser.parse_args()
+    args = parser.parse_args()
     warm()
-    told = {
-        "relaxation": relaxations(said.relaxations),
-        "attribution": attributions(said.attributions),
-        "forged": forgeries(said.forged),
+    results = {
+        "relaxation": relaxations(args.relaxations),
+        "attribution": attributions(args.attributions),
+        "forged": forgeries(args.forged),
     }
-    for name, figures in told.items():
+    for name, figures in results.items():
         print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {figure}" for key, figure in figures.items()))
-    print(json.dumps({"benchmark": "guidance-claims", **told}))
+    print(json.dumps({"benchmark": "guidance-claims", **results}))
 
 
 def relaxations(count: int) -> dict[str, Any]:
-    """The same controls give way by the same number of slots as when HiGHS answers every question of feasibility."""
-    same, settled, looked, seed, took, exact_took = 0, 0, 0, 0, [], []
-    while looked < count:
+    """Count pages whose relaxations equal those found with HiGHS as the feasibility test."""
+    n_equal, n_minimal, n_relaxed, seed, times_ms, exact_times_ms = 0, 0, 0, 0, [], []
+    while n_relaxed < count:
         instance = draw_from(SCARCE, seed)
         seed += 1
         began = time.thread_time()
         solution = solve(*instance)
-        took.append(1e3 * (time.thread_time() - began))
+        times_ms.append(1e3 * (time.thread_time() - began))
         if not solution.relaxed.any():
-            took.pop()
+            times_ms.pop()
             continue
-        looked += 1
+        n_relaxed += 1
         began = time.thread_time()
-        by = lexicographic(*instance)
-        exact_took.append(1e3 * (time.thread_time() - began))
-        same += bool((by == solution.relaxed).all())
-        settled += bool(solution.minimal_proven.all())
+        slack = lexicographic(*instance)
+        exact_times_ms.append(1e3 * (time.thread_time() - began))
+        n_equal += bool((slack == solution.relaxed).all())
+        n_minimal += bool(solution.minimal_proven.all())
     return {
-        "instances": looked,
-        "same": same,
-        "minimal_proven": settled,
-        "median_ms": round(float(np.median(took)), 1),
-        "exact_median_ms": round(float(np.median(exact_took)), 1),
+        "instances": n_relaxed,
+        "equal": n_equal,
+        "proven_minimal": n_minimal,
+        "median_ms": round(float(np.median(times_ms)), 1),
+        "exact_median_ms": round(float(np.median(exact_times_ms)), 1),
     }
 
 
 def lexicographic(value: F64, attention: F64, bounds: PageConstraints) -> I32:
-    """[C] the least that each control gives way, in order of importance, by HiGHS alone."""
+    """Return [C] the minimal relaxation of each control, in order of importance, by HiGHS alone."""
     by, accepted = np.zeros(bounds.controls, np.int32), np.zeros(bounds.controls, np.bool_)
     for c in np.flatnonzero(bounds.active):
         accepted[c] = True
@@ -93,7 +93,7 @@ def lexicographic(value: F64, attention: F64, bounds: PageConstraints) -> I32:
 
 
 def attributions(count: int) -> dict[str, Any]:
-    """Pages solved again without the controls that are named for an item; and, for comparison, without others."""
+    """Solve pages without the controls named for an item and, for comparison, without random other controls."""
     tally = {"promoted": [0, 0, 0], "held_back": [0, 0, 0]}
     for seed in range(count):
         instance = draw("typical", 5000 + seed)
@@ -110,17 +110,19 @@ def attributions(count: int) -> dict[str, Any]:
                     tally[kind][0] += 1
                     continue
                 priced = [c for c in np.flatnonzero(solution.price > 0).tolist() if c not in named]
-                other = rng.choice(priced, min(len(named), len(priced)), replace=False).tolist() if priced else []
+                random_controls = (
+                    rng.choice(priced, min(len(named), len(priced)), replace=False).tolist() if priced else []
+                )
                 tally[kind][0] += 1
                 tally[kind][1] += _decisive(instance, named, i, up)
-                tally[kind][2] += _decisive(instance, other, i, up)
+                tally[kind][2] += _decisive(instance, random_controls, i, up)
     return {
-        f"{kind}_{what}": figure
-        for kind, (items, named, others) in tally.items()
-        for what, figure in (
+        f"{kind}_{figure_name}": figure
+        for kind, (items, by_named, by_random) in tally.items()
+        for figure_name, figure in (
             ("items", items),
-            ("decisive_pct", round(100 * named / max(items, 1), 1)),
-            ("others_pct", round(100 * others / max(items, 1), 1)),
+            ("decisive_pct", round(100 * by_named / max(items, 1), 1)),
+            ("random_controls_pct", round(100 * by_random / max(items, 1), 1)),
         )
     }
 
@@ -128,43 +130,43 @@ def attributions(count: int) -> dict[str, Any]:
 def _decisive(instance: Instance, controls: list[int], item: int, up: bool) -> bool:
     keep = np.ones(instance.bounds.controls, np.bool_)
     keep[controls] = False
-    without = solve(instance.value, instance.attention, instance.bounds.restricted_to(keep))
-    return (item in without.chosen) != up
+    solution = solve(instance.value, instance.attention, instance.bounds.only(keep))
+    return (item in solution.chosen) != up
 
 
 def forgeries(count: int) -> dict[str, Any]:
-    """Honest receipts with one thing changed in the receipt or the page; and with estimates changed within limits.
+    """Verify genuine receipts, and receipts with one change in the receipt or the page.
 
-    The latter nobody can tell without the solver: they are reported, and not counted among the forgeries.
+    Halved price estimates cannot be detected without the solver: they are reported, but do not count as forgeries.
     """
-    rng, rejected, made, honest, halved, told = np.random.default_rng(0), 0, 0, 0, 0, 0
-    while made < count:
+    rng, n_rejected, n_forged, n_genuine, n_halved, n_halved_detected = np.random.default_rng(0), 0, 0, 0, 0, 0
+    while n_forged < count:
         case = _case(int(rng.integers(2**31)))
-        honest += not verify(*case, exact=False)
+        n_genuine += not verify(*case, exact=False)
         receipt, chosen, *rest = case
         if any(price.play_equivalents for price in receipt.price):
             lower = [
                 price.model_copy(update={"play_equivalents": price.play_equivalents / 2}) for price in receipt.price
             ]
-            halved += 1
-            told += bool(verify(receipt.model_copy(update={"price": lower}), chosen, *rest, exact=False))
+            n_halved += 1
+            n_halved_detected += bool(verify(receipt.model_copy(update={"price": lower}), chosen, *rest, exact=False))
         for _ in range(50):
-            other, page = _forged(receipt, rng), chosen
-            if other is None:
+            forged, page = _forge(receipt, rng), chosen
+            if forged is None:
                 page = chosen.copy()
-                one = rng.integers(len(page))
-                page[one] = rng.choice([i for i in range(len(rest[2])) if i != page[one]])
-                other = receipt
-            made += 1
-            rejected += bool(verify(other, page, *rest, exact=False))
+                slot = rng.integers(len(page))
+                page[slot] = rng.choice([i for i in range(len(rest[2])) if i != page[slot]])
+                forged = receipt
+            n_forged += 1
+            n_rejected += bool(verify(forged, page, *rest, exact=False))
     return {
-        "receipts_and_pages": made, "rejected": rejected, "honest_ones_accepted": honest, "of": made // 50,
-        "all_estimates_halved": halved, "of_these_told": told,
+        "forged": n_forged, "rejected": n_rejected, "genuine_accepted": n_genuine, "genuine": n_forged // 50,
+        "halved_estimates": n_halved, "halved_estimates_rejected": n_halved_detected,
     }  # fmt: skip
 
 
 def _case(seed: int) -> Any:
-    """A receipt with all that `verify` takes."""
+    """Return a receipt with all arguments of `verify`."""
     rng = np.random.default_rng(seed)
     catalog = Catalog.of(_item(n, rng) for n in range(60))
     policy = compile_policy(
@@ -172,9 +174,9 @@ def _case(seed: int) -> Any:
             parse_policy(
                 f"""
 outlet: cn.zj
-weights: {{worth: {rng.choice([0.0, 0.1])}}}
+weights: {{quality: {rng.choice([0.0, 0.1])}}}
 controls:
-  - {{id: floor, action: quota, where: {{label: a}}, at_least: {rng.integers(1, 6) * 10}%, prefixes: every}}
+  - {{id: minimum, action: quota, where: {{label: a}}, at_least: {rng.integers(1, 6) * 10}%, prefixes: every}}
   - {{id: top, action: quota, where: {{label: b}}, at_least: {rng.integers(1, 3)}, prefixes: [4]}}
   - {{id: ads, action: quota, where: {{label: c}}, at_most: {rng.integers(1, 4) * 10}%, enforcement: legal}}
   - {{id: topics, action: cap, attribute: topic, at_most: {rng.integers(2, 5)}}}
@@ -205,104 +207,108 @@ def _item(n: int, rng: np.random.Generator) -> Item:
         provider=f"p{rng.integers(6)}",
         labels=labels,
         topic=f"t{rng.integers(7)}",
-        axes={"worth": float(rng.random())},
+        axes={"quality": float(rng.random())},
         published_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
 
 
-def _forged(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
-    """The receipt with one number, word or flag changed, that is no estimate; None: forge the page instead."""
-    said = receipt.model_dump()
-    fields = ["value", "utility", "utility_without", "gap", "proven", "legal_kept", "policy_version", "page", "bound"]
+def _forge(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
+    """Return the receipt with a changed number, word or flag other than an estimate; None: forge the page instead."""
+    receipt_fields = receipt.model_dump()
+    names = ["value", "utility", "utility_without", "gap", "proven", "legal_kept", "policy_version", "page", "bound"]
     if rng.random() < 0.4:
-        what = str(rng.choice(fields))
-        if what == "page":
+        name = str(rng.choice(names))
+        if name == "page":
             return None
-        if what == "bound":  # a proof of nothing, in itself consistent
-            said["bound"] = max(said["value"], said["utility_without"]) * float(rng.choice([2.0, 100.0]))
-            said["gap"], said["proven"] = relative_gap(said["bound"], said["value"]), False
+        if name == "bound":  # consistent with the gap, but not a valid bound
+            receipt_fields["bound"] = max(receipt_fields["value"], receipt_fields["utility_without"]) * float(
+                rng.choice([2.0, 100.0])
+            )
+            receipt_fields["gap"], receipt_fields["proven"] = (
+                relative_gap(receipt_fields["bound"], receipt_fields["value"]),
+                False,
+            )
         else:
-            said[what] = _changed(said[what], rng)
-    elif rng.random() < 0.2 and _mispriced(said, rng):
+            receipt_fields[name] = _alter(receipt_fields[name], rng)
+    elif rng.random() < 0.2 and _forge_prices(receipt_fields, rng):
         pass
-    elif rng.random() < 0.7 or not said["moved"]:
-        line = said["controls"][rng.integers(len(said["controls"]))]
-        if line["slack"] and rng.random() < 0.5:
-            _blamed(line["cause"], [one["id"] for one in said["controls"] if one["id"] != line["id"]], rng)
-            return Receipt.model_validate(copy.deepcopy(said))
-        what = str(
+    elif rng.random() < 0.7 or not receipt_fields["moved"]:
+        line = receipt_fields["controls"][rng.integers(len(receipt_fields["controls"]))]
+        if line["by"] and rng.random() < 0.5:
+            _forge_cause(
+                line["why"], [other["id"] for other in receipt_fields["controls"] if other["id"] != line["id"]], rng
+            )
+            return Receipt.model_validate(copy.deepcopy(receipt_fields))
+        name = str(
             rng.choice(
                 ["id", "origin", "achieved", "slack", "shortfall", "priority", "reason", "status", "required", "minimal_proven"]
             )
         )
-        if what == "minimal_proven" and line["slack"]:
-            what = "by"  # how sure the solver was of what gave way, only solving again can tell
-        if what == "required":
-            which = str(rng.choice(["at_least", "at_most", "within", "slot", "first_slots"]))
-            line["required"][which] = (line["required"][which] or 0) + int(rng.integers(1, 4))
-        elif what == "status":
+        if name == "settled" and line["by"]:
+            name = "by"  # only solving again can verify that a relaxation is proven minimal
+        if name == "required":
+            amount = str(rng.choice(["at_least", "at_most", "within", "slot", "first_slots"]))
+            line["required"][amount] = (line["required"][amount] or 0) + int(rng.integers(1, 4))
+        elif name == "status":
             line["status"] = str(
                 rng.choice([s for s in ("met", "active", "relaxed", "infeasible") if s != line["status"]])
             )
         else:
-            line[what] = _changed(line[what], rng)
+            line[name] = _alter(line[name], rng)
     else:
-        move = said["moved"][rng.integers(len(said["moved"]))]
-        what = str(rng.choice(["item_id", "slot", "control_ids"]))
-        if what == "control_ids":
-            move["control_ids"] = [*move["control_ids"], "nobody"]
+        move = receipt_fields["moved"][rng.integers(len(receipt_fields["moved"]))]
+        name = str(rng.choice(["item_id", "slot", "control_ids"]))
+        if name == "control_ids":
+            move["control_ids"] = [*move["control_ids"], "unknown-control"]
         else:
-            move[what] = _changed(move[what] or 0, rng)
-    return Receipt.model_validate(copy.deepcopy(said))
+            move[name] = _alter(move[name] or 0, rng)
+    return Receipt.model_validate(copy.deepcopy(receipt_fields))
 
 
-def _blamed(why: dict[str, Any], others: list[str], rng: np.random.Generator) -> None:
-    """Another cause for a control that gave way."""
-    what = str(rng.choice(["kind", "violated_alone_by", "irreducible", "control_ids"]))
-    if what == "kind":
+def _forge_cause(cause: dict[str, Any], control_ids: list[str], rng: np.random.Generator) -> None:
+    """Change the cause of a relaxation in place. `control_ids`: the other controls of the receipt."""
+    name = str(rng.choice(["kind", "alone", "narrowed", "control_ids"]))
+    if name == "kind":
         kinds = ["supply", "slots", "itself", "controls", "unknown"]
-        why["kind"] = str(rng.choice([kind for kind in kinds if kind != why["kind"]]))
-    elif what == "control_ids":
-        one = str(rng.choice(others))
-        ids = why["control_ids"]
-        why["control_ids"] = [i for i in ids if i != one] if one in ids else [*ids, one]
+        cause["kind"] = str(rng.choice([kind for kind in kinds if kind != cause["kind"]]))
+    elif name == "control_ids":
+        control_id = str(rng.choice(control_ids))
+        ids = cause["control_ids"]
+        cause["control_ids"] = [i for i in ids if i != control_id] if control_id in ids else [*ids, control_id]
     else:
-        why[what] = _changed(why[what], rng)
+        cause[name] = _alter(cause[name], rng)
 
 
-def _mispriced(said: dict[str, Any], rng: np.random.Generator) -> bool:
-    """One price, or all, beyond what can be; some left out, or none told. False: there are no prices to forge."""
-    prices = said["price"]
-    free = not any(line["action"] == "pin" and not line["slack"] for line in said["controls"])
-    ways = ["all gone", "one gone", "order", "all huge", "one huge", "one below", "one resolved"]
-    way = str(
-        rng.choice([*ways, "all nothing"] if free and any(price["play_equivalents"] for price in prices) else ways)
-    )
+def _forge_prices(receipt_fields: dict[str, Any], rng: np.random.Generator) -> bool:
+    """Change, reorder or remove prices in place. Returns False if there are no prices to forge."""
+    prices = receipt_fields["price"]
+    free = not any(line["action"] == "pin" and not line["by"] for line in receipt_fields["controls"])
+    changes = ["remove all", "remove one", "reorder", "all huge", "one huge", "one negative", "one resolved"]
+    has_price = free and any(price["play_equivalents"] for price in prices)
+    change = str(rng.choice([*changes, "all zero"] if has_price else changes))
     if len(prices) < 2:
         return False
-    one = int(rng.integers(len(prices)))
-    if way.endswith("gone"):
-        said["price"] = [] if way == "all gone" else prices[:one] + prices[one + 1 :]
-    elif way == "order":
-        said["price"] = prices[::-1]
-    elif way == "one resolved":
-        prices[one]["how"] = "resolved"
+    index = int(rng.integers(len(prices)))
+    if change.startswith("remove"):
+        receipt_fields["price"] = [] if change == "remove all" else prices[:index] + prices[index + 1 :]
+    elif change == "reorder":
+        receipt_fields["price"] = prices[::-1]
+    elif change == "one resolved":
+        prices[index]["how"] = "resolved"
     else:
-        for price in prices if way.startswith("all") else [prices[one]]:
-            price["play_equivalents"] = {"huge": 1e9, "nothing": 0.0, "below": -1e-3}[way.split()[1]]
+        for price in prices if change.startswith("all") else [prices[index]]:
+            price["play_equivalents"] = {"huge": 1e9, "zero": 0.0, "negative": -1e-3}[change.split()[1]]
     return True
 
 
-def _changed(one: Any, rng: np.random.Generator) -> Any:
-    if isinstance(one, bool):
-        return not one
-    if isinstance(one, str):
-        return one + "x"
-    if isinstance(one, dict):  # a message
-        return {**one, "params": {"changed": 1}}
-    if isinstance(one, int):
-        return one + int(rng.integers(1, 5))
-    return one + float(rng.choice([-1, 1]) * (0.001 + rng.random()))
+def _alter(value: Any, rng: np.random.Generator) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, int):
+        return value + int(rng.integers(1, 5))
+    return value + float(rng.choice([-1, 1]) * (0.001 + rng.random()))
 
 
 if __name__ == "__main__":

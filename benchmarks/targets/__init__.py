@@ -1,1 +1,1 @@
-"""Exposure targets on simulated days, against other ways to reach them and against hindsight."""
+"""Benchmark of exposure targets on simulated days, against other pacing strategies and the offline optimum."""

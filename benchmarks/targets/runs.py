@@ -1,4 +1,4 @@
-"""One world, every way to steer it."""
+"""Runs of one scenario with every pacing strategy."""
 
 from __future__ import annotations
 
@@ -26,115 +26,132 @@ from training.simulation.world import Scenario, ScenarioConfig
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5
-OURS = ("ours", "ours, cold start", "ours, counters 1,000 pages late", "ours, outage 10 %, restart")
+CONTROLLER_RUNS = (
+    "controller",
+    "controller, cold start",
+    "controller, counters 1,000 pages late",
+    "controller, outage 10 %, restart",
+)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One way on one day. Per cent; `back`: part of the day's rest until an outage was made up for."""
+    """Figures of a strategy on one day, in per cent; `recovery`: part of the remaining day to compensate an outage."""
 
-    way: str
+    strategy: str
     lost: float
     short_mean: float
     short_worst: float
-    pacing_few: float
+    pacing_narrow: float
     pacing: float
     over: float
-    back: float | None = None
+    recovery: float | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """All ways on one day. `free`, `even`: utility lost by the two hindsight optima; `gap`: proven, of the free one."""
+    """All strategies on one day.
+
+    loss_any_timing, loss_on_plan  per cent of utility that the hindsight optimum loses, with free timing and on plan
+    gap                            proven optimality gap of the optimum with free timing, in per cent
+    """
 
     lines: tuple[Line, ...]
-    free: float
-    even: float
+    loss_any_timing: float
+    loss_on_plan: float
     gap: float
     feasible: bool
 
 
-def compare(recipe: ScenarioConfig, seed: int) -> Result:
-    """Yesterday is served to learn from, then today in every way, then today in hindsight."""
+def compare(recipe: Recipe, seed: int) -> Result:
+    """Learn from yesterday, then run today with every strategy and compute the optimum in hindsight."""
     yesterday, day = make_scenario(recipe, seed, 0), make_scenario(recipe, seed, 1)
     none = np.zeros(len(day.amount))
-    free = Pages(day).serve_day(none).utility
-    before = optimum(yesterday, yesterday.amount)
-    usual = learn_prices(yesterday, before.price)
+    free_utility = Pages(day).under(none).utility
+    yesterday_optimum = optimum(yesterday, yesterday.amount)
+    learned = learn(yesterday, yesterday_optimum.price)
     cold = uninformed_prices(day)
     outage = Disturbance(outage=OUTAGE, restart_after=RESTART)
     lines = [
-        _run(day, "no targets", ConstantPrices(day, none), free),
-        _run(day, "fixed boost of 0.05", ConstantPrices(day, none + 0.05), free),
-        _run(day, "yesterday's best prices, fixed", ConstantPrices(day, before.price), free),
-        _run(day, "greedy: top slots until done", Greedy(day, front=True), free),
-        _run(day, "greedy: top slots when behind", Greedy(day), free),
-        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
-        _run(day, OURS[0], PriceController(day, usual), free),
-        _run(day, OURS[1], PriceController(day, cold), free),
-        _run(day, OURS[2], PriceController(day, usual), free, Disturbance(delay_pages=1000)),
-        _run(day, OURS[3], PriceController(day, usual), free, outage),
+        _run(day, "no targets", Constant(day, none), free_utility),
+        _run(day, "fixed boost of 0.05", Constant(day, none + 0.05), free_utility),
+        _run(day, "yesterday's best prices, fixed", Constant(day, yesterday_optimum.price), free_utility),
+        _run(day, "greedy: top slots until done", Greedy(day, front=True), free_utility),
+        _run(day, "greedy: top slots when behind", Greedy(day), free_utility),
+        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free_utility, pages=RankPages(day)),
+        _run(day, CONTROLLER_RUNS[0], Controlled(day, learned), free_utility),
+        _run(day, CONTROLLER_RUNS[1], Controlled(day, cold), free_utility),
+        _run(day, CONTROLLER_RUNS[2], Controlled(day, learned), free_utility, Disturbance(late=1000)),
+        _run(day, CONTROLLER_RUNS[3], Controlled(day, learned), free_utility, outage),
     ]
-    best = optimum(day, day.amount, first=before.price)
-    plan = planned_delivery(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))
-    even = smooth_optimum(day, plan, first=best.price)
-    return Result(tuple(lines), _lost(best, free), 100.0 * (1.0 - even / free), 100.0 * best.gap, _feasible(best, day))
+    hindsight = optimum(day, day.amount, first=yesterday_optimum.price)
+    plan = plan_of(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))
+    on_plan = smooth(day, plan, first=hindsight.price)
+    return Result(
+        tuple(lines),
+        _utility_lost(hindsight, free_utility),
+        100.0 * (1.0 - on_plan / free_utility),
+        100.0 * hindsight.gap,
+        _feasible(hindsight, day),
+    )
 
 
-def compare_guided(recipe: ScenarioConfig, seed: int) -> tuple[list[Line], int, int]:
-    """The day with hard controls, pages by the real solver: the lines, pages solved, and pages that break a control."""
+def compare_guided(recipe: Recipe, seed: int) -> tuple[list[Line], int, int]:
+    """Run a day with hard controls and the real solver; returns results, pages solved and pages in violation."""
     day = make_scenario(recipe, seed, 1)
     none = np.zeros(len(day.amount))
     cold = uninformed_prices(day)
     first = GuidedPages(day)
-    free = first.serve_day(none).utility
-    solved, broken, lines = first.n_solved, first.n_violating, []
-    ways: list[tuple[str, Strategy, Disturbance | None]] = [
-        ("no targets", ConstantPrices(day, none), None),
-        ("fixed boost of 0.05", ConstantPrices(day, none + 0.05), None),
+    free_utility = first.under(none).utility
+    solved, broken, lines = first.solved, first.broken, []
+    runs: list[tuple[str, Strategy, Disturbance | None]] = [
+        ("no targets", Constant(day, none), None),
+        ("fixed boost of 0.05", Constant(day, none + 0.05), None),
         ("greedy: top slots when behind", Greedy(day), None),
-        (OURS[1], PriceController(day, cold), None),
+        (CONTROLLER_RUNS[1], Controlled(day, cold), None),
         (
-            "ours, outage 10 %, restart",
-            PriceController(day, cold),
-            Disturbance(delay_pages=10, outage=OUTAGE, restart_after=RESTART),
+            "controller, outage 10 %, restart",
+            Controlled(day, cold),
+            Disturbance(late=10, outage=OUTAGE, restart=RESTART),
         ),
     ]
-    for way, steer, trouble in ways:
+    for name, strategy, disturbance in runs:
         pages = GuidedPages(day)
-        lines.append(_run(day, way, steer, free, trouble or Disturbance(delay_pages=10), pages=pages, every=10))
-        solved, broken = solved + pages.n_solved, broken + pages.n_violating
+        lines.append(
+            _run(day, name, strategy, free_utility, disturbance or Disturbance(late=10), pages=pages, every=10)
+        )
+        solved, broken = solved + pages.solved, broken + pages.broken
     return lines, solved, broken
 
 
 def _run(
     day: Scenario,
-    way: str,
-    steer: Strategy,
-    free: float,
-    trouble: Disturbance | None = None,
+    name: str,
+    strategy: Strategy,
+    free_utility: float,
+    disturbance: Disturbance | None = None,
     *,
     pages: Pages | None = None,
     every: int = 50,
 ) -> Line:
-    record = run_day(day, steer, trouble, pages=pages, every=every)
-    m = measure(day, record, free)
-    few: F64 = m.pacing[day.is_item_target]
-    back = recovery_time(day, record, trouble.outage[1]) if trouble and trouble.outage else None
+    record = run_day(day, strategy, disturbance, pages=pages, every=every)
+    m = measure(day, record, free_utility)
+    narrow_pacing: F64 = m.pacing[day.few]
+    recovery = back_within(day, record, disturbance.outage[1]) if disturbance and disturbance.outage else None
     return Line(
-        way,
-        m.utility_loss,
-        float(m.shortfall.mean()),
-        float(m.shortfall.max()),
-        float(few.mean()),
+        name,
+        m.lost,
+        float(m.short.mean()),
+        float(m.short.max()),
+        float(narrow_pacing.mean()),
         float(m.pacing.mean()),
-        float(m.excess.mean()),
-        None if back is None else 100.0 * back,
+        float(m.over.mean()),
+        None if recovery is None else 100.0 * recovery,
     )
 
 
-def _lost(best: OfflineOptimum, free: float) -> float:
-    return 100.0 * (1.0 - best.bound / free)
+def _utility_lost(best: OfflineOptimum, free_utility: float) -> float:
+    return 100.0 * (1.0 - best.bound / free_utility)
 
 
 def _feasible(best: OfflineOptimum, day: Scenario) -> bool:

@@ -1,6 +1,6 @@
 """Goal D1 in short: a real Valkey server killed, stopped, full and read-only while pages are asked for.
 
-The full form, with its times, is `python -m benchmarks.faults.redis`.
+The full form, with its times, is `python -m benchmarks.faults.scenarios.online_store`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import servers
-from benchmarks.faults.redis import FAULTS, PLACEMENT, POLICY, SLOTS, broken
+from benchmarks.faults.scenarios.online_store import FAULTS, PLACEMENT, POLICY, SLOTS, policy_violations
 from features.columns import FEATURES
 from features.state.codec import encode_viewer, viewer_key
 from recsys.domain.viewer import Recent, ViewerState
@@ -41,7 +41,7 @@ def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serv
             begin, end = FAULTS[fault]
             begin(valkey)
             pages = [service.page(placement=PLACEMENT, slots=SLOTS) for _ in range(12)]
-            assert [broken(page) for page in pages] == [[]] * len(pages), fault
+            assert [policy_violations(page) for page in pages] == [[]] * len(pages), fault
             answers = fault in ("full", "read-only")  # such a server is still read
             assert {page["fallback_level"] for page in pages[3:]} == {"personal" if answers else "popular"}, fault
             assert all(page["degraded_parts"] == ([] if answers else ["online"]) for page in pages[3:]), fault
@@ -54,7 +54,7 @@ def test_a_service_starts_while_its_store_is_down_or_hangs(serve, valkey) -> Non
     with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
         service.stock(60, POLICY)
         page = service.page(placement=PLACEMENT, slots=SLOTS)
-        assert (page["fallback_level"], broken(page)) == ("editorial", [])
+        assert (page["fallback_level"], policy_violations(page)) == ("editorial", [])
         assert "online" in page["degraded_parts"]
         ready = service.http.get("/health/ready").json()
         assert not ready["parts"]["online"]["ok"]

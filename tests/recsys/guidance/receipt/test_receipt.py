@@ -354,4 +354,4 @@ def test_named_controls_are_decisive_for_what_they_move() -> None:
     told = attributions(6)
     for kind, least in (("promoted", 75), ("held_back", 75)):
         assert told[f"{kind}_items"] > 50
-        assert told[f"{kind}_decisive_pct"] >= max(least, 3 * told[f"{kind}_others_pct"])
+        assert told[f"{kind}_decisive_pct"] >= max(least, 3 * told[f"{kind}_random_controls_pct"])

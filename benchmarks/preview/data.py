@@ -1,7 +1,7 @@
-"""The world that a preview is measured on: MovieLens films and the demo's desk, every viewer's real history.
+"""Data of the preview benchmark: MovieLens films, the demo's newsroom items, and every viewer's real history.
 
-Item factors are a truncated SVD of the ratings and the ranker is untrained: what a page costs does not depend on how
-well it was learned.
+Item factors are a truncated SVD of the ratings and the ranker is untrained: the cost of a page does not depend on the
+quality of the model.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ OUTLETS = ("cn", "cn.zj", "cn.zj.hz")
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What pages are made from, before any policy is compiled."""
+class PreviewData:
+    """The inputs of a snapshot, before a policy is compiled."""
 
     catalog: Catalog
     stats: ItemStats
@@ -44,25 +44,29 @@ class Ground:
     policies: tuple[Policy, ...]
 
 
-def ground(seed: int = 7) -> Ground:
-    """Everything, in a few seconds."""
+def load_data(seed: int = 7) -> PreviewData:
+    """Load the data and make a model; takes a few seconds."""
     movielens = MovieLens.read(ANCHOR)
     catalog = Catalog.of(movielens.items() + newsroom_items(ANCHOR))
-    columns, placed, pairs = ItemColumns(catalog), defaultdict[str, list[LoggedEvent]](list), list[tuple[int, int]]()
+    columns, events_by_viewer, pairs = (
+        ItemColumns(catalog),
+        defaultdict[str, list[LoggedEvent]](list),
+        list[tuple[int, int]](),
+    )
     names = {viewer: n for n, viewer in enumerate(movielens.viewers)}
     for offset, event in enumerate(movielens.events()):
-        placed[event.viewer_id].append(LoggedEvent("bench/0", offset, event))
+        events_by_viewer[event.viewer_id].append(LoggedEvent("bench/0", offset, event))
         pairs.append((names[event.viewer_id], catalog.row_of[event.item_id or ""]))
-    sifted = {viewer: deduplicate_and_fold(ViewerState(viewer), events) for viewer, events in placed.items()}
-    for one in sifted.values():
-        for counted in one.new_events:
-            columns.add(counted)
-    viewers = {viewer: one.state for viewer, one in sifted.items()}
-    return Ground(catalog, columns.at(ANCHOR), _bundle(catalog, np.array(pairs), seed), viewers, policies())
+    folded = {viewer: deduplicate_and_fold(ViewerState(viewer), events) for viewer, events in events_by_viewer.items()}
+    for result in folded.values():
+        for weighted in result.new_events:
+            columns.add(weighted)
+    viewers = {viewer: result.state for viewer, result in folded.items()}
+    return PreviewData(catalog, columns.at(ANCHOR), _bundle(catalog, np.array(pairs), seed), viewers, policies())
 
 
 def policies() -> tuple[Policy, ...]:
-    """The demo's three, root first."""
+    """Return the demo's three policies, root first."""
     folder = files("serving.demo").joinpath("policies")
     return tuple(parse_policy(folder.joinpath(f"{outlet}.yaml").read_text("utf-8")) for outlet in OUTLETS)
 

@@ -1,4 +1,4 @@
-"""Where a bench runs: a log, a store, an event log and a home of its own, embedded or on real servers."""
+"""Isolated environments for benchmarks: a stream, an online store, an event log and a home directory each."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ KINDS = {"embedded": "SQLite log, SQLite store", "servers": "Kafka (Tansu), Valk
 
 
 @dataclass(frozen=True)
-class Place:
-    """One engine's stream and stores; nobody else uses them."""
+class Environment:
+    """The stream, stores and home directory of one engine, not shared with any other."""
 
-    kind: str  # of KINDS
+    kind: str  # a key of KINDS
     home: Path
     stream_url: str
     online_url: str
@@ -33,7 +33,7 @@ class Place:
 
     @property
     def flags(self) -> list[str]:
-        """For `recsys-worker`."""
+        """Flags of `recsys-worker`."""
         return [
             "--home", str(self.home), "--stream", self.stream_url, "--online", self.online_url,
             "--topic", self.topic, "--group", self.topic, "--partitions", str(PARTITIONS),
@@ -46,7 +46,7 @@ class Place:
 
     @property
     def source(self) -> str:
-        """What the states call a partition, up to its number."""
+        """Prefix of a partition's name in the states; the partition number follows."""
         return f"{self.topic}/"
 
     @property
@@ -55,42 +55,42 @@ class Place:
         return self.home / "events"
 
     def stream(self) -> Stream:
-        """The log, as the engine opens it."""
+        """Open the stream as the engine does."""
         return open_stream(self.stream_url, partitions=PARTITIONS)
 
     def online(self) -> OnlineStore:
-        """The online store, with a patient time-out."""
+        """Open the online store with a timeout of 10 s."""
         return open_online(self.online_url, timeout_s=10.0)
 
     def dump(self) -> dict[str, bytes]:
-        """Every live key of the online store, but for the lists of logs that it knows."""
+        """Return all live entries of the online store, except its log epochs."""
         with closing(self.online()) as store:
-            return held(store)
+            return live_entries(store)
 
 
-def held(store: OnlineStore) -> dict[str, bytes]:
-    """Every live key of a store, but for the lists of logs that it knows."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILD_STARTED and not key.startswith(LOG_EPOCHS)}
+def live_entries(store: OnlineStore) -> dict[str, bytes]:
+    """Return all live entries of a store, except its log epochs and rebuild mark."""
+    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
 
 
-class Places:
-    """Hands out places, none twice, on servers that are started when first needed or that run already."""
+class EnvironmentFactory:
+    """A factory of environments. Servers are started on first use, unless running ones are given."""
 
     def __init__(self, root: Path, stack: ExitStack, *, kafka: str = "", redis: str = "") -> None:
-        """`kafka` (`kafka://HOST:PORT`) and `redis` (`redis://HOST:PORT/DB`): servers to use instead of own ones."""
+        """`kafka` (`kafka://HOST:PORT`) and `redis` (`redis://HOST:PORT/DB`): running servers to use."""
         self._root, self._stack, self._kafka, self._redis = root, stack, kafka, redis
         self._lock = threading.Lock()
 
-    def new(self, kind: str) -> Place:
-        """A fresh place of this kind."""
+    def new(self, kind: str) -> Environment:
+        """Return a new, empty environment of this kind."""
         name = f"f{uuid.uuid4().hex[:10]}"
         home = self._root / name
         home.mkdir(parents=True)
         if kind == "embedded":
-            return Place(kind, home, f"sqlite:///{home}/stream.db", f"sqlite:///{home}/online.db", name)
+            return Environment(kind, home, f"sqlite:///{home}/stream.db", f"sqlite:///{home}/online.db", name)
         with self._lock:
             self._start()
-        return Place(kind, home, f"{self._kafka}?session_s={SESSION_S}", f"{self._redis}?prefix={name}", name)
+        return Environment(kind, home, f"{self._kafka}?session_s={SESSION_S}", f"{self._redis}?prefix={name}", name)
 
     def _start(self) -> None:
         if not self._kafka:
@@ -102,7 +102,7 @@ class Places:
 
 
 @contextmanager
-def places(root: Path, *, kafka: str = "", redis: str = "") -> Iterator[Places]:
-    """Places whose own servers end with the block."""
+def open_environments(root: Path, *, kafka: str = "", redis: str = "") -> Iterator[EnvironmentFactory]:
+    """Yield a factory of environments; servers that it started are stopped at the end."""
     with ExitStack() as stack:
-        yield Places(root, stack, kafka=kafka, redis=redis)
+        yield EnvironmentFactory(root, stack, kafka=kafka, redis=redis)

@@ -1,0 +1,1 @@
+"""Shared parts of the fault benchmarks: processes, environments, traffic, and the oracle."""

@@ -1,0 +1,1 @@
+"""The fault benchmarks, one module for each group of goals."""

@@ -1,0 +1,1 @@
+"""Benchmark of previews: `make bench-preview`."""
