@@ -28,7 +28,7 @@ from recsys.models.retriever import Retriever
 from recsys.utility import weight_vector
 from training.config import Config
 from training.decision_points import iter_decision_points
-from training.evaluate import Result, by_popularity, by_ranker, by_retrieval, build_cases, compare, evaluate
+from training.evaluate import Result, build_cases, by_popularity, by_ranker, by_retrieval, compare, evaluate
 from training.examples import build_rows
 from training.models import als as retrieval
 from training.models.ranker import TrainedRanker, quality, train
@@ -102,7 +102,7 @@ def run(
 def fit(
     timeline: Timeline, catalog: Catalog, config: Config, since: float, until: float, progress: bool = False
 ) -> Models:
-    """Fit a ranker on decision points in [since, until) with a retriever as of `since`, then a retriever as of `until`."""
+    """Fit a ranker on decision points in [since, until) with a retriever as of `since`, then one as of `until`."""
     earlier = retrieval.fit(retrieval.interactions(timeline.before(since), catalog), config.als, config.seed)
     points = iter_decision_points(timeline, catalog, since, until, config.examples)
     rows = build_rows(timeline, catalog, earlier, points, config.examples.negatives, config.seed, progress)

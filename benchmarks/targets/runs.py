@@ -67,7 +67,7 @@ def compare(recipe: ScenarioConfig, seed: int) -> Result:
         _run(day, "no targets", ConstantPrices(day, none), free),
         _run(day, "fixed boost of 0.05", ConstantPrices(day, none + 0.05), free),
         _run(day, "yesterday's best prices, fixed", ConstantPrices(day, before.price), free),
-        _run(day, "greedy: top slots until done", Greedy(day, front=True), free),
+        _run(day, "greedy: top slots until done", Greedy(day, frontloaded=True), free),
         _run(day, "greedy: top slots when behind", Greedy(day), free),
         _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
         _run(day, OURS[0], PriceController(day, usual), free),
@@ -75,9 +75,9 @@ def compare(recipe: ScenarioConfig, seed: int) -> Result:
         _run(day, OURS[2], PriceController(day, usual), free, Disturbance(delay_pages=1000)),
         _run(day, OURS[3], PriceController(day, usual), free, outage),
     ]
-    best = optimum(day, day.amount, first=before.price)
+    best = optimum(day, day.amount, initial_price=before.price)
     plan = planned_delivery(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))
-    even = smooth_optimum(day, plan, first=best.price)
+    even = smooth_optimum(day, plan, initial_price=best.price)
     return Result(tuple(lines), _lost(best, free), 100.0 * (1.0 - even / free), 100.0 * best.gap, _feasible(best, day))
 
 

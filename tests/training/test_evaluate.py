@@ -18,7 +18,7 @@ from recsys.domain.viewer import ViewerState
 from recsys.models.ranker import Predictor, Ranker
 from recsys.utility import weight_vector
 from training.config import Als, Evaluation
-from training.evaluate import Case, by_popularity, by_ranker, by_retrieval, build_cases, compare, evaluate, top_k
+from training.evaluate import Case, build_cases, by_popularity, by_ranker, by_retrieval, compare, evaluate, top_k
 from training.models.als import fit, interactions
 from training.timeline import Timeline
 

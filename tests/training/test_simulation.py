@@ -9,14 +9,14 @@ import pytest
 from scipy.optimize import linprog
 
 from recsys.domain.types import F64
-from training.simulation.day import Disturbance, DayRecord, run_day
+from training.simulation.day import DayRecord, Disturbance, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.measure import PUSH_THRESHOLD, recovery_time, pacing_errors, measure
+from training.simulation.measure import PUSH_THRESHOLD, measure, pacing_errors, recovery_time
 from training.simulation.offline_optimum import optimum, smooth_optimum
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
 from training.simulation.scenario import make_scenario
-from training.simulation.strategies import ConstantPrices, PriceController, Greedy, planned_delivery, uninformed_prices
+from training.simulation.strategies import ConstantPrices, Greedy, PriceController, planned_delivery, uninformed_prices
 from training.simulation.world import GUIDED_SCENARIO, SCENARIOS, Scenario
 
 SMALL = replace(SCENARIOS[0], pages=6_000, items=80, viewers=300, slots=10, few=2, floors=2, least=0.03)
@@ -87,7 +87,9 @@ def test_an_amount_nobody_could_reach_is_named_by_hindsight(day: Scenario) -> No
 def test_keeping_the_plan_costs_more_than_any_timing(day: Scenario) -> None:
     free = Pages(day).serve_day(np.zeros(len(day.amount))).utility
     best = optimum(day, day.amount)
-    even = smooth_optimum(day, planned_delivery(day, np.linspace(0, len(day.at), 7).astype(int)), first=best.price)
+    even = smooth_optimum(
+        day, planned_delivery(day, np.linspace(0, len(day.at), 7).astype(int)), initial_price=best.price
+    )
     assert even <= best.bound * 1.0005 <= free * 1.0005
 
 
