@@ -2,8 +2,8 @@
 
 The solver is a thousand times slower than `training.simulation.pages` and therefore used for days of a few thousand
 pages. The controls are: public value on at least 30 % of the page and of each of its prefixes, no outlet twice within
-four neighbouring slots, and commercial items on at most half of the page. Each page is checked against the definition of
-its constraints.
+four neighbouring slots, and commercial items on at most half of the page. Each page is checked against the definition
+of its constraints.
 """
 
 from __future__ import annotations

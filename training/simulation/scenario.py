@@ -104,7 +104,7 @@ def _starts(config: ScenarioConfig, member: Bool) -> tuple[F64, F64]:
 
 
 def _amounts(day: Scenario) -> F64:
-    """Return the amounts [C] as multiples of organic delivery: 2.5 for item targets, 1.6 for small outlets, and so on."""
+    """Return the amounts [C], in multiples of organic delivery: 2.5 for item targets, 1.6 for small outlets, etc."""
     config, total = day.config, float(day.attention.sum() * len(day.at))
     pages = GuidedPages(day) if config.hard_controls else Pages(day)
     share = pages.serve_day(np.zeros(len(day.amount))).credit / total
