@@ -102,7 +102,7 @@ def run(
 def fit(
     timeline: Timeline, catalog: Catalog, config: Config, since: float, until: float, progress: bool = False
 ) -> Models:
-    """Fit a ranker on decision points in [since, until) with a retriever as of `since`, then a retriever as of `until`."""
+    """Fit a ranker on decision points in [since, until) with a retriever as of `since`, then one as of `until`."""
     earlier = retrieval.fit(retrieval.interactions(timeline.before(since), catalog), config.als, config.seed)
     points = iter_decision_points(timeline, catalog, since, until, config.examples)
     rows = build_rows(timeline, catalog, earlier, points, config.examples.negatives, config.seed, progress)

@@ -73,27 +73,21 @@ def compare(recipe: Recipe, seed: int) -> Result:
     cold = uninformed_prices(day)
     outage = Disturbance(outage=OUTAGE, restart_after=RESTART)
     lines = [
-        _run(day, "no targets", Constant(day, none), free_utility),
-        _run(day, "fixed boost of 0.05", Constant(day, none + 0.05), free_utility),
-        _run(day, "yesterday's best prices, fixed", Constant(day, yesterday_optimum.price), free_utility),
-        _run(day, "greedy: top slots until done", Greedy(day, front=True), free_utility),
-        _run(day, "greedy: top slots when behind", Greedy(day), free_utility),
-        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free_utility, pages=RankPages(day)),
-        _run(day, CONTROLLER_RUNS[0], Controlled(day, learned), free_utility),
-        _run(day, CONTROLLER_RUNS[1], Controlled(day, cold), free_utility),
-        _run(day, CONTROLLER_RUNS[2], Controlled(day, learned), free_utility, Disturbance(late=1000)),
-        _run(day, CONTROLLER_RUNS[3], Controlled(day, learned), free_utility, outage),
+        _run(day, "no targets", ConstantPrices(day, none), free),
+        _run(day, "fixed boost of 0.05", ConstantPrices(day, none + 0.05), free),
+        _run(day, "yesterday's best prices, fixed", ConstantPrices(day, before.price), free),
+        _run(day, "greedy: top slots until done", Greedy(day, frontloaded=True), free),
+        _run(day, "greedy: top slots when behind", Greedy(day), free),
+        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
+        _run(day, OURS[0], PriceController(day, usual), free),
+        _run(day, OURS[1], PriceController(day, cold), free),
+        _run(day, OURS[2], PriceController(day, usual), free, Disturbance(delay_pages=1000)),
+        _run(day, OURS[3], PriceController(day, usual), free, outage),
     ]
-    hindsight = optimum(day, day.amount, first=yesterday_optimum.price)
-    plan = plan_of(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))
-    on_plan = smooth(day, plan, first=hindsight.price)
-    return Result(
-        tuple(lines),
-        _utility_lost(hindsight, free_utility),
-        100.0 * (1.0 - on_plan / free_utility),
-        100.0 * hindsight.gap,
-        _feasible(hindsight, day),
-    )
+    best = optimum(day, day.amount, initial_price=before.price)
+    plan = planned_delivery(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))
+    even = smooth_optimum(day, plan, initial_price=best.price)
+    return Result(tuple(lines), _lost(best, free), 100.0 * (1.0 - even / free), 100.0 * best.gap, _feasible(best, day))
 
 
 def compare_guided(recipe: Recipe, seed: int) -> tuple[list[Line], int, int]:

@@ -1,4 +1,4 @@
-"""A small world with a planted truth: viewers keep to one of a few clusters of items, which labels also tell apart."""
+"""A small synthetic data set with known structure: each viewer prefers one of a few clusters of items."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeEvents = Callable[..., list[ViewerEvent]]
 
 @pytest.fixture(scope="session")
 def items() -> list[Item]:
-    """160 films; film `i` belongs to cluster `i % 4`, and so do its label and its topic."""
+    """Return 160 films; film `i` and its label belong to cluster `i % 4`."""
     published = datetime(2026, 1, 1, tzinfo=UTC)
     return [
         Item(
@@ -45,26 +45,27 @@ def catalog(items: list[Item]) -> Catalog:
 
 @pytest.fixture(scope="session")
 def make_events() -> MakeEvents:
-    """(viewers, actions, seed) -> events in time order.
+    """Return a function (viewers, actions, seed) -> events in time order.
 
-    Each viewer comes once, for an hour or so, and acts on `actions` different items, five sixths of them of the own
-    cluster, which are liked or completed; the others are mostly disliked. Low item numbers are popular in all clusters.
+    Each viewer has one session of about an hour and acts on `actions` different items. Five sixths of them are in the
+    viewer's own cluster and are liked or completed; the rest are mostly disliked. Low item numbers are popular in all
+    clusters.
     """
 
     def make(viewers: int = 120, actions: int = 30, seed: int = 1) -> list[ViewerEvent]:
-        chance = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         events = []
-        for viewer, arrival in enumerate(np.sort(chance.uniform(0.0, 30 * 86_400.0, viewers))):
-            own = int(chance.integers(CLUSTERS))
+        for viewer, arrival in enumerate(np.sort(rng.uniform(0.0, 30 * 86_400.0, viewers))):
+            own = int(rng.integers(CLUSTERS))
             fits = np.arange(CLUSTERS * PER_CLUSTER) % CLUSTERS == own
             fame = 1.0 / (5.0 + np.arange(CLUSTERS * PER_CLUSTER))
             odds = fame * np.where(fits, 5.0 / (fame * fits).sum(), 1.0 / (fame * ~fits).sum())
-            chosen = chance.choice(len(odds), actions, replace=False, p=odds / odds.sum())
+            chosen = rng.choice(len(odds), actions, replace=False, p=odds / odds.sum())
             for n, item in enumerate(chosen):
                 if fits[item]:
-                    kind = "like" if chance.random() < 0.5 else "complete"
+                    kind = "like" if rng.random() < 0.5 else "complete"
                 else:
-                    kind = "dislike" if chance.random() < 0.8 else "complete"
+                    kind = "dislike" if rng.random() < 0.8 else "complete"
                 events.append(
                     ViewerEvent(
                         id=f"e{viewer}-{n}",
@@ -83,7 +84,7 @@ def make_events() -> MakeEvents:
 
 @pytest.fixture(scope="session")
 def small() -> Config:
-    """A configuration for small logs."""
+    """Return a configuration for small logs."""
     return Config(
         examples=Examples(session_actions=6, negatives=30, max_moments=400),
         network=Network(epochs=15, batch=256),

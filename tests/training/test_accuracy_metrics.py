@@ -1,4 +1,4 @@
-"""Metrics against their definitions, written out slowly."""
+"""Accuracy metrics against direct implementations of their definitions."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ cutoffs = st.integers(1, 20)
 
 
 @given(ranked, targets, cutoffs)
-def test_ndcg_is_the_gain_over_the_best_gain(rows: list[int], wanted: set[int], k: int) -> None:
-    gain = sum(1 / math.log2(place + 1) for place, row in enumerate(rows[:k], start=1) if row in wanted)
-    ideal = sum(1 / math.log2(place + 1) for place in range(1, min(k, len(wanted)) + 1))
-    assert ndcg(rows, wanted, k) == pytest.approx(gain / ideal)
+def test_ndcg_is_the_discounted_gain_over_the_ideal_gain(rows: list[int], relevant: set[int], k: int) -> None:
+    gain = sum(1 / math.log2(position + 1) for position, row in enumerate(rows[:k], start=1) if row in relevant)
+    ideal = sum(1 / math.log2(position + 1) for position in range(1, min(k, len(relevant)) + 1))
+    assert ndcg(rows, relevant, k) == pytest.approx(gain / ideal)
 
 
 @given(ranked, targets, cutoffs)
-def test_ndcg_of_the_best_list_is_one_and_moving_a_hit_up_never_lowers_it(
-    rows: list[int], wanted: set[int], k: int
+def test_ndcg_of_an_ideal_list_is_one_and_moving_a_hit_up_never_lowers_it(
+    rows: list[int], relevant: set[int], k: int
 ) -> None:
-    assert ndcg(sorted(wanted), wanted, k) == pytest.approx(1.0)
-    hits_first = sorted(rows, key=lambda row: row not in wanted)
-    assert ndcg(hits_first, wanted, k) >= ndcg(rows, wanted, k) - 1e-12
+    assert ndcg(sorted(relevant), relevant, k) == pytest.approx(1.0)
+    hits_first = sorted(rows, key=lambda row: row not in relevant)
+    assert ndcg(hits_first, relevant, k) >= ndcg(rows, relevant, k) - 1e-12
 
 
 @given(ranked, targets, cutoffs)
-def test_recall_counts_targets_among_the_first_k(rows: list[int], wanted: set[int], k: int) -> None:
-    found = sum(1 for target in wanted if target in rows[:k])
-    assert recall(rows, wanted, k) == pytest.approx(found / min(k, len(wanted)))
+def test_recall_counts_relevant_items_among_the_first_k(rows: list[int], relevant: set[int], k: int) -> None:
+    hits = sum(1 for target in relevant if target in rows[:k])
+    assert recall(rows, relevant, k) == pytest.approx(hits / min(k, len(relevant)))
 
 
 @pytest.mark.parametrize("metric", [ndcg, recall])
-def test_a_viewer_without_targets_is_refused(metric: object) -> None:
+def test_an_empty_set_of_relevant_items_is_refused(metric: object) -> None:
     with pytest.raises(ValueError, match="target"):
         metric([1, 2], set(), 10)  # type: ignore[operator]
 
@@ -56,7 +56,7 @@ outcomes = st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans(), st.integers(
 
 
 @given(outcomes)
-def test_a_weight_of_three_is_the_same_row_three_times(cases: list[tuple[float, bool, int]]) -> None:
+def test_an_integer_weight_equals_repeated_rows(cases: list[tuple[float, bool, int]]) -> None:
     p, happened, weight = (np.array(column, float) for column in zip(*cases, strict=True))
     times = weight.astype(int)
     repeated = p.repeat(times), happened.repeat(times), np.ones(times.sum())
@@ -64,31 +64,31 @@ def test_a_weight_of_three_is_the_same_row_three_times(cases: list[tuple[float, 
     assert calibration_error(p, happened, weight, bins=1) == pytest.approx(calibration_error(*repeated, bins=1))
 
 
-def test_calibration_error_sees_what_is_off_and_where() -> None:
-    chance = np.random.default_rng(3)
-    p = chance.uniform(0.0, 1.0, 200_000)
-    happened = (chance.random(len(p)) < p).astype(float)
+def test_calibration_error_detects_global_and_local_miscalibration() -> None:
+    rng = np.random.default_rng(3)
+    p = rng.uniform(0.0, 1.0, 200_000)
+    happened = (rng.random(len(p)) < p).astype(float)
     assert calibration_error(p, happened, np.ones(len(p))) < 0.01
     assert calibration_error(np.clip(p + 0.1, 0, 1), happened, np.ones(len(p))) == pytest.approx(0.1, abs=0.01)
-    overconfident = np.where(p > 0.5, 1.0, 0.0)  # right on the whole, off by a quarter in each half
+    overconfident = np.where(p > 0.5, 1.0, 0.0)  # right on average, off by 0.25 in each half
     assert abs(float(np.mean(overconfident - happened))) < 0.01
     assert calibration_error(overconfident, happened, np.ones(len(p)), bins=2) == pytest.approx(0.25, abs=0.01)
 
 
-def test_entropy_has_no_answer_without_a_base_rate() -> None:
+def test_normalised_entropy_is_undefined_without_positives() -> None:
     assert math.isnan(normalised_entropy(np.array([0.2, 0.4]), np.zeros(2), np.ones(2)))
 
 
-def test_the_bootstrap_interval_holds_the_truth_about_as_often_as_it_says() -> None:
-    chance = np.random.default_rng(5)
-    held = 0
+def test_the_bootstrap_interval_has_about_its_nominal_coverage() -> None:
+    rng = np.random.default_rng(5)
+    covered = 0
     for trial in range(300):
-        interval = bootstrap(chance.normal(0.3, 1.0, 60), rounds=400, seed=trial)
-        held += interval.low <= 0.3 <= interval.high
-    assert 0.89 <= held / 300 <= 0.985
+        interval = bootstrap(rng.normal(0.3, 1.0, 60), rounds=400, seed=trial)
+        covered += interval.low <= 0.3 <= interval.high
+    assert 0.89 <= covered / 300 <= 0.985
 
 
-def test_the_bootstrap_repeats_with_its_seed() -> None:
+def test_the_bootstrap_is_reproducible_with_its_seed() -> None:
     difference = np.random.default_rng(1).normal(size=40)
     assert bootstrap(difference, 100, seed=2) == bootstrap(difference, 100, seed=2)
     with pytest.raises(ValueError, match="viewer"):

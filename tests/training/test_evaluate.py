@@ -1,4 +1,4 @@
-"""The evaluation: what a case may know, what it must find, and what a list may hold."""
+"""Offline evaluation: the history and the relevant items of a test case, and valid recommendations."""
 
 from __future__ import annotations
 
@@ -37,80 +37,80 @@ def split(timeline: Timeline) -> float:
 
 
 @pytest.fixture(scope="module")
-def found(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
+def eval_cases(timeline: Timeline, catalog: Catalog, split: float) -> list[Case]:
     return build_cases(timeline, catalog, split)
 
 
-def test_a_case_knows_the_older_half_and_seeks_what_was_wanted_in_the_newer(
-    timeline: Timeline, catalog: Catalog, split: float, found: list[Case]
+def test_a_case_has_the_older_half_as_history_and_positives_of_the_newer_half_as_relevant(
+    timeline: Timeline, catalog: Catalog, split: float, eval_cases: list[Case]
 ) -> None:
-    assert {case.event.viewer_id for case in found} == {event.viewer_id for event in timeline.since(split)}
-    for case in found:
+    assert {case.event.viewer_id for case in eval_cases} == {event.viewer_id for event in timeline.since(split)}
+    for case in eval_cases:
         viewer_id = case.event.viewer_id
         before = [event for event in timeline.before(split) if event.viewer_id == viewer_id]
         after = [event for event in timeline.since(split) if event.viewer_id == viewer_id]
-        known, sought = before + after[: len(after) // 2], after[len(after) // 2 :]
-        placed = [LoggedEvent("any", n, event) for n, event in enumerate(known)]
-        expected = fold_viewer(ViewerState(viewer_id), placed) if placed else None
+        history, held_out = before + after[: len(after) // 2], after[len(after) // 2 :]
+        logged = [LoggedEvent("any", n, event) for n, event in enumerate(history)]
+        expected = fold_viewer(ViewerState(viewer_id), logged) if logged else None
         assert (case.viewer and case.viewer.recent) == (expected and expected.recent)
-        assert case.acted_rows.tolist() == sorted({catalog.row_of[str(event.item_id)] for event in known})
-        wanted = {catalog.row_of[str(event.item_id)] for event in sought if event.kind != "dislike"}
-        assert case.relevant == wanted - set(case.acted_rows.tolist())
-        assert case.event is sought[0]
+        assert case.acted_rows.tolist() == sorted({catalog.row_of[str(event.item_id)] for event in history})
+        positive = {catalog.row_of[str(event.item_id)] for event in held_out if event.kind != "dislike"}
+        assert case.relevant == positive - set(case.acted_rows.tolist())
+        assert case.event is held_out[0]
 
 
 def test_item_counts_stay_as_they_were_at_the_split(
-    timeline: Timeline, catalog: Catalog, split: float, found: list[Case]
+    timeline: Timeline, catalog: Catalog, split: float, eval_cases: list[Case]
 ) -> None:
     played = Counter(event.item_id for event in timeline.before(split) if event.kind != "dislike")
-    for case in found:
+    for case in eval_cases:
         assert {catalog.ids[row] for row in np.flatnonzero(case.stats.count[:, 0])} == set(played)
 
 
-def test_no_list_repeats_an_item_or_holds_one_the_viewer_acted_on(
-    timeline: Timeline, catalog: Catalog, split: float, found: list[Case]
+def test_recommendations_hold_no_duplicates_and_no_items_acted_on(
+    timeline: Timeline, catalog: Catalog, split: float, eval_cases: list[Case]
 ) -> None:
     retriever = fit(interactions(timeline.before(split), catalog), Als(factors=8, iterations=3), seed=1)
     predictor = Predictor(Ranker(len(FEATURES), len(ACTIONS)))
-    for lister in (
+    for recommender in (
         by_popularity,
         by_retrieval(catalog, retriever),
         by_ranker(catalog, retriever, predictor, weight_vector()),
     ):
-        for case in found:
-            listed = lister(case, 50).tolist()
-            assert len(set(listed)) == len(listed) == 50
-            assert not set(listed) & set(case.acted_rows.tolist())
+        for case in eval_cases:
+            recommended = recommender(case, 50).tolist()
+            assert len(set(recommended)) == len(recommended) == 50
+            assert not set(recommended) & set(case.acted_rows.tolist())
 
 
-def test_retrieval_gives_who_is_unknown_what_is_popular(
-    timeline: Timeline, catalog: Catalog, split: float, found: list[Case]
+def test_retrieval_falls_back_to_popularity_for_new_viewers(
+    timeline: Timeline, catalog: Catalog, split: float, eval_cases: list[Case]
 ) -> None:
     retriever = fit(interactions(timeline.before(split), catalog), Als(factors=8, iterations=3), seed=1)
-    stranger = Case(found[0].event, None, found[0].stats, np.zeros(0, np.int32), frozenset({1}))
-    listed = by_retrieval(catalog, retriever)(stranger, 10)
-    assert listed.tolist() == by_popularity(stranger, 10).tolist()
-    popularity = stranger.stats.popularity()
-    assert popularity[listed].tolist() == sorted(popularity.tolist(), reverse=True)[:10]
+    new_viewer = Case(eval_cases[0].event, None, eval_cases[0].stats, np.zeros(0, np.int32), frozenset({1}))
+    recommended = by_retrieval(catalog, retriever)(new_viewer, 10)
+    assert recommended.tolist() == by_popularity(new_viewer, 10).tolist()
+    popularity = new_viewer.stats.popularity()
+    assert popularity[recommended].tolist() == sorted(popularity.tolist(), reverse=True)[:10]
 
 
-def test_best_leaves_out_what_has_no_worth(found: list[Case]) -> None:
-    worth = np.array([1.0, -np.inf, 3.0, 2.0], np.float32)
-    assert top_k(worth, np.array([2], np.int32), k=10).tolist() == [3, 0]
-    assert worth[2] == 3.0  # the caller's column is left alone
+def test_top_k_leaves_out_rows_without_a_finite_score(eval_cases: list[Case]) -> None:
+    score = np.array([1.0, -np.inf, 3.0, 2.0], np.float32)
+    assert top_k(score, np.array([2], np.int32), k=10).tolist() == [3, 0]
+    assert score[2] == 3.0  # the input is not modified
 
 
-def test_knowing_the_answer_gives_full_marks_and_the_gain_is_paired(found: list[Case]) -> None:
+def test_a_perfect_recommender_scores_one_and_gains_are_paired_by_viewer(eval_cases: list[Case]) -> None:
     config = Evaluation(ndcg_at=5, recall_at=10, rounds=100)
-    oracle = evaluate("oracle", lambda case, k: np.array(sorted(case.relevant)[:k], np.int32), found, 160, config)
-    assert oracle.ndcg.tolist() == pytest.approx([1.0] * len(found))
-    assert oracle.recall.tolist() == pytest.approx([1.0] * len(found))
-    popularity = evaluate("popularity", by_popularity, found, 160, config)
-    over = compare(oracle, popularity, config, seed=1)
-    assert over.mean == pytest.approx(1.0 - popularity.ndcg.mean())
-    assert over.low <= over.mean <= over.high
+    oracle = evaluate("oracle", lambda case, k: np.array(sorted(case.relevant)[:k], np.int32), eval_cases, 160, config)
+    assert oracle.ndcg.tolist() == pytest.approx([1.0] * len(eval_cases))
+    assert oracle.recall.tolist() == pytest.approx([1.0] * len(eval_cases))
+    popularity = evaluate("popularity", by_popularity, eval_cases, 160, config)
+    gain = compare(oracle, popularity, config, seed=1)
+    assert gain.mean == pytest.approx(1.0 - popularity.ndcg.mean())
+    assert gain.low <= gain.mean <= gain.high
 
 
-def test_a_split_after_which_nobody_came_is_refused(timeline: Timeline, catalog: Catalog) -> None:
+def test_a_split_without_later_events_is_refused(timeline: Timeline, catalog: Catalog) -> None:
     with pytest.raises(InvalidInput, match="nothing to evaluate on"):
         build_cases(timeline, catalog, timeline.end)

@@ -1,4 +1,4 @@
-"""`recsys-train` from end to end: event log and catalogue in, registered bundle and figures out."""
+"""`recsys-train` from end to end: event log and catalog in, registered bundle and metrics out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MakeEvents = Callable[..., list[ViewerEvent]]
 NOW = 1_790_000_000.0
 
 
-def silent(line: str) -> None:
+def report(line: str) -> None:
     assert line
 
 
@@ -47,14 +47,14 @@ def timeline(make_events: MakeEvents) -> Timeline:
 
 @pytest.fixture(scope="module")
 def outcome(timeline: Timeline, catalog: Catalog, small: Config) -> TrainingResult:
-    return run(timeline, catalog, small, NOW, silent)
+    return run(timeline, catalog, small, NOW, report)
 
 
-def test_als_and_the_ranker_find_the_planted_clusters_that_popularity_cannot_see(outcome: TrainingResult) -> None:
+def test_als_and_the_ranker_beat_popularity_on_clustered_data(outcome: TrainingResult) -> None:
     popularity, als, ranker = (float(result.ndcg.mean()) for result in outcome.results)
     assert als > 1.2 * popularity
     assert ranker > 1.2 * popularity
-    assert all(over.low > 0.0 for over in outcome.gains[1:])  # beyond chance
+    assert all(gain.low > 0.0 for gain in outcome.gains[1:])  # the bootstrap interval excludes 0
     assert outcome.gains[0].mean == 0.0
     metrics = outcome.bundle.metrics
     assert metrics["ranker_ndcg_at_10"] == pytest.approx(ranker)
@@ -62,7 +62,7 @@ def test_als_and_the_ranker_find_the_planted_clusters_that_popularity_cannot_see
     assert metrics["test_viewers"] == outcome.viewers == len(outcome.results[0].ndcg)
 
 
-def test_the_bundle_can_serve(outcome: TrainingResult, catalog: Catalog) -> None:
+def test_the_bundle_can_be_served(outcome: TrainingResult, catalog: Catalog) -> None:
     model = ServedModel.load(outcome.bundle, FEATURES)
     assert set(outcome.bundle.item_ids) <= set(catalog.ids)
     assert outcome.bundle.popularity.max() > 0.0
@@ -70,38 +70,38 @@ def test_the_bundle_can_serve(outcome: TrainingResult, catalog: Catalog) -> None
     assert ((model.bundle.probe_p > 0.0) & (model.bundle.probe_p < 1.0)).all()
 
 
-def test_the_same_log_gives_the_same_figures_and_the_same_network(
+def test_the_same_log_gives_the_same_metrics_and_the_same_network(
     outcome: TrainingResult, timeline: Timeline, catalog: Catalog, small: Config
 ) -> None:
-    again = run(timeline, catalog, small, NOW, silent)
-    assert again.bundle.metrics == outcome.bundle.metrics
-    assert np.array_equal(again.bundle.item_vectors, outcome.bundle.item_vectors)
+    second = run(timeline, catalog, small, NOW, report)
+    assert second.bundle.metrics == outcome.bundle.metrics
+    assert np.array_equal(second.bundle.item_vectors, outcome.bundle.item_vectors)
     for name, tensor in outcome.bundle.network.items():
-        assert np.array_equal(again.bundle.network[name], tensor), name
+        assert np.array_equal(second.bundle.network[name], tensor), name
 
 
-def test_a_refit_ships_what_the_test_period_taught_and_reports_what_was_evaluated(
+def test_a_refit_includes_the_test_period_and_keeps_the_metrics_of_the_evaluation(
     outcome: TrainingResult, timeline: Timeline, catalog: Catalog, small: Config
 ) -> None:
-    only = run(timeline, catalog, small.model_copy(update={"refit": False}), NOW, silent)
-    assert only.bundle.metrics == outcome.bundle.metrics
+    evaluated = run(timeline, catalog, small.model_copy(update={"refit": False}), NOW, report)
+    assert evaluated.bundle.metrics == outcome.bundle.metrics
     after = {str(e.item_id) for e in timeline.events} - {str(e.item_id) for e in timeline.before(timeline.cut(0.15))}
-    assert not after & set(only.bundle.item_ids)
+    assert not after & set(evaluated.bundle.item_ids)
     assert after <= set(outcome.bundle.item_ids)
-    assert not np.array_equal(only.bundle.network["head.weight"], outcome.bundle.network["head.weight"])
+    assert not np.array_equal(evaluated.bundle.network["head.weight"], outcome.bundle.network["head.weight"])
 
 
 @dataclass
-class Desk:
-    """A log and a catalogue on disk, and the command line that trains on them."""
+class TrainingHome:
+    """An event log and a catalog on disk, and the command line that trains on them."""
 
     home: Path
     config: Path
     catalog: Path
 
-    def train(self, *more: str) -> int:
+    def train(self, *options: str) -> int:
         arguments = ["--home", str(self.home), "--catalog", str(self.catalog), "--config", str(self.config), "--quiet"]
-        return main([*arguments, *more])
+        return main([*arguments, *options])
 
     def params(self, version: str) -> dict[str, str]:
         uri = f"sqlite:///{self.home}/mlflow.db"
@@ -119,24 +119,24 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, make_events: MakeEvents, items: list[Item]) -> Desk:
+def training_home(tmp_path: Path, make_events: MakeEvents, items: list[Item]) -> TrainingHome:
     home, config, catalog = tmp_path / "home", tmp_path / "small.toml", tmp_path / "items.jsonl"
-    placed = [LoggedEvent("viewer-events/0", n, event) for n, event in enumerate(make_events(viewers=60))]
-    EventLog(home / "events").append("viewer-events/0", 0, len(placed) - 1, placed)
+    events = [LoggedEvent("viewer-events/0", n, event) for n, event in enumerate(make_events(viewers=60))]
+    EventLog(home / "events").append("viewer-events/0", 0, len(events) - 1, events)
     config.write_text(
         "[examples]\nmax_moments = 200\n[network]\nepochs = 3\n[evaluation]\nrounds = 50\n"
         "[action_weights]\nlike = 6.5\n",
         "utf-8",
     )
     catalog.write_text("".join(item.model_dump_json(exclude_defaults=True) + "\n" for item in items), "utf-8")
-    return Desk(home, config, catalog)
+    return TrainingHome(home, config, catalog)
 
 
 def assert_page_uses_weights(bundle: Bundle, catalog: Catalog) -> None:
-    """A page of this bundle is ranked by it, and its utilities are made of the bundle's weights."""
+    """Assert that a page is ranked by the bundle's network, and that its utilities use the bundle's weights."""
     model = ServedModel.load(bundle, FEATURES)
-    world = ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), model, compile_policy((), catalog))
-    page = Engine(columns).run(Query("r", "v", Placement.parse("cn.zj-mobile-home"), "cn.zj", NOW, 8), None, world)
+    snapshot = ServingSnapshot.of(catalog, ItemStats.empty(len(catalog)), model, compile_policy((), catalog))
+    page = Engine(columns).run(Query("r", "v", Placement.parse("cn.zj-mobile-home"), "cn.zj", NOW, 8), None, snapshot)
     assert len(page.items) == 8
     assert [stage.error for stage in page.trace if stage.error] == []
     for slot in page.items:
@@ -144,55 +144,53 @@ def assert_page_uses_weights(bundle: Bundle, catalog: Catalog) -> None:
         assert slot.utility == pytest.approx(sum(bundle.action_weights[name] * slot.p[name] for name in ACTIONS))
 
 
-def test_the_command_registers_a_version_and_says_so(
-    desk: Desk, catalog: Catalog, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_the_command_registers_a_version_and_prints_its_metrics(
+    training_home: TrainingHome, catalog: Catalog, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert desk.train() == 0
+    assert training_home.train() == 0
     out, err = capfd.readouterr()
     assert err == ""
     lines = out.splitlines()
-    figures = json.loads(lines[-1])
+    summary = json.loads(lines[-1])
     assert next(line for line in lines if line.startswith("model")).split()[:3] == ["model", "nDCG@10", "recall@50"]
     for name in ("popularity", "als", "ranker"):
         row = next(line for line in lines if line.startswith(name)).split()
-        assert float(row[1]) == pytest.approx(figures["models"][name]["ndcg_at_10"], abs=5e-5)
-        assert float(row[2]) == pytest.approx(figures["models"][name]["recall_at_50"], abs=5e-5)
-    version, bundle = desk.champion(tmp_path / "first")
-    assert (version, bundle.version) == (figures["model_version"], figures["bundle"])
-    assert bundle.metrics == figures["metrics"]
+        assert float(row[1]) == pytest.approx(summary["models"][name]["ndcg_at_10"], abs=5e-5)
+        assert float(row[2]) == pytest.approx(summary["models"][name]["recall_at_50"], abs=5e-5)
+    version, bundle = training_home.champion(tmp_path / "first")
+    assert (version, bundle.version) == (summary["model_version"], summary["bundle"])
+    assert bundle.metrics == summary["metrics"]
     assert bundle.action_weights == {"play": 1.0, "complete": 1.0, "like": 6.5, "dislike": -3.0}
-    params = desk.params(version)
+    params = training_home.params(version)
     assert {name: float(params[f"action_weights.{name}"]) for name in ACTIONS} == bundle.action_weights
     assert_page_uses_weights(bundle, catalog)
     ServedModel.load(bundle, FEATURES)
 
-    assert desk.train("--until", str(read_timeline(EventLog(desk.home / "events")).cut(0.3))) == 0
+    assert training_home.train("--until", str(read_timeline(EventLog(training_home.home / "events")).cut(0.3))) == 0
     earlier = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert earlier["events"] < figures["events"]
-    assert desk.champion(tmp_path / "second")[0] == earlier["model_version"] == "2"
+    assert earlier["events"] < summary["events"]
+    assert training_home.champion(tmp_path / "second")[0] == earlier["model_version"] == "2"
 
 
-def test_what_cannot_be_trained_ends_with_a_plain_word(
-    desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_invalid_inputs_end_with_a_message_and_an_exit_code(
+    training_home: TrainingHome, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert desk.train("--event-log", str(tmp_path / "nothing-here")) == 1
-    assert "nothing to learn from yet" in capfd.readouterr().err
-    assert desk.train("--config", "no-such") == 2
+    assert training_home.train("--event-log", str(tmp_path / "nothing-here")) == 1
+    assert "nothing to train on yet" in capfd.readouterr().err
+    assert training_home.train("--config", "no-such") == 2
     assert "no training configuration 'no-such'" in capfd.readouterr().err
-    assert desk.train("--catalog", str(tmp_path / "missing.jsonl")) == 1
+    assert training_home.train("--catalog", str(tmp_path / "missing.jsonl")) == 1
     assert "missing.jsonl" in capfd.readouterr().err
-    assert not (desk.home / "mlflow.db").exists()
+    assert not (training_home.home / "mlflow.db").exists()
     with pytest.raises(SystemExit, match="2"):
         main(["--catalogue", "x"])
 
 
-def test_the_log_comes_back_as_it_was_written(desk: Desk, make_events: MakeEvents) -> None:
-    assert read_timeline(EventLog(desk.home / "events")).events == tuple(make_events(viewers=60))
+def test_the_timeline_equals_the_logged_events(training_home: TrainingHome, make_events: MakeEvents) -> None:
+    assert read_timeline(EventLog(training_home.home / "events")).events == tuple(make_events(viewers=60))
 
 
-def test_ctrl_c_ends_training_without_a_word(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_ends_training_silently(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The timeline: order, duplicates and cuts."""
+"""The timeline: order, duplicates and temporal splits."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from training.timeline import Timeline
 MakeEvents = Callable[..., list[ViewerEvent]]
 
 
-def test_order_of_arrival_does_not_matter_and_what_was_sent_twice_counts_once(make_events: MakeEvents) -> None:
+def test_order_of_arrival_does_not_matter_and_duplicates_count_once(make_events: MakeEvents) -> None:
     events = make_events(viewers=10)
-    late = [replace(event, at=event.at + 5.0) for event in events[::7]]  # the same ids, sent again
-    mixed = events + late
+    duplicates = [replace(event, at=event.at + 5.0) for event in events[::7]]  # the same ids at a later time
+    mixed = events + duplicates
     random.Random(4).shuffle(mixed)
     assert Timeline.of(mixed).events == tuple(events)
 
 
 def test_two_viewers_may_use_the_same_event_id(make_events: MakeEvents) -> None:
     first = make_events(viewers=1, actions=1)[0]
-    other = replace(first, viewer_id="somebody-else")
-    assert len(Timeline.of([first, other]).events) == 2
+    second = replace(first, viewer_id="somebody-else")
+    assert len(Timeline.of([first, second]).events) == 2
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
-def test_a_cut_leaves_its_share_of_the_actions_behind_it(make_events: MakeEvents, share: float) -> None:
+def test_a_split_has_its_share_of_the_actions_after_it(make_events: MakeEvents, share: float) -> None:
     timeline = Timeline.of(make_events())
     at = timeline.cut(share)
     before, since = timeline.before(at), timeline.since(at)
@@ -42,7 +42,7 @@ def test_a_cut_leaves_its_share_of_the_actions_behind_it(make_events: MakeEvents
     assert timeline.before(timeline.end) == timeline.events
 
 
-def test_a_log_too_small_to_cut_is_refused(make_events: MakeEvents) -> None:
+def test_a_log_too_small_to_split_is_refused(make_events: MakeEvents) -> None:
     with pytest.raises(InvalidInput, match="1 actions cannot be split"):
         Timeline.of(make_events(viewers=1, actions=1)).cut(0.2)
     with pytest.raises(InvalidInput, match="nothing to train on"):

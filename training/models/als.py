@@ -32,7 +32,8 @@ class Interactions:
 def interactions(events: Sequence[ViewerEvent], catalog: Catalog) -> Interactions:
     """Return the interaction matrix of these events.
 
-    Items that are missing from the catalog and viewers without actions are left out. Raises InvalidInput when the matrix would be empty.
+    Items that are missing from the catalog and viewers without actions are left out. Raises InvalidInput when the
+    matrix would be empty.
     """
     actions_of_viewer: dict[str, list[Recent]] = defaultdict(list)
     for event in events:
@@ -54,9 +55,7 @@ def interactions(events: Sequence[ViewerEvent], catalog: Catalog) -> Interaction
 def fit(data: Interactions, config: Als, seed: int) -> AlsRetriever:
     """Fit the item factors of a retriever; the same data, configuration and seed give the same factors."""
     confidence = data.weight.copy()
-    confidence.data = (
-        1.0 + config.alpha * confidence.data
-    )  # implicit expects confidences; serving uses 1 + alpha * weight
+    confidence.data = 1.0 + config.alpha * confidence.data  # as in serving; implicit expects confidences
     with threadpool_limits(1, "blas"):  # BLAS threads compete with implicit's own threads
         model = AlternatingLeastSquares(
             factors=config.factors,

@@ -51,7 +51,7 @@ def train(rows: Rows, config: Network, seed: int, progress: bool = False) -> Tra
     """
     training, stop, calibrate = _split_by_time(rows, config)
     threads, generator = torch.get_num_threads(), torch.Generator().manual_seed(seed)
-    torch.set_num_threads(1)  # a fixed order of summation makes results reproducible
+    torch.set_num_threads(1)  # a fixed order of summation, for the same results on machines with the same float formats
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -1,1 +1,1 @@
-"""A simulated day of traffic, to try exposure targets on before an audience is."""
+"""Simulated days of traffic for testing the pacing of exposure targets before they meet an audience."""

@@ -1,8 +1,7 @@
-"""A simulated day, page by page: who steers sees only what the counters show, as late as they show it."""
+"""Run a simulated day page by page; a strategy only sees what the delayed counters show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,18 +11,16 @@ from recsys.domain.types import F64
 from training.simulation.pages import Pages
 from training.simulation.world import I64, Scenario
 
-Plan = Callable[[int, float, float], float]
-"""(target, attention served since its start, unix second) -> attention it should have by then."""
-
 
 @dataclass(frozen=True)
 class Counters:
-    """What is known when a batch of pages is about to be served.
+    """The counters as shown to a strategy before a batch of pages.
 
-    page, now        number of the next page, and when it is asked for
-    credit [C]       attention won by each target, as counted
-    served [C]       attention of all pages since each target began, as counted
-    upto             unix second of the newest page counted
+    page           number of the next page
+    now            unix second of its request
+    delivered [C]  attention delivered to each target, as counted
+    served    [C]  attention of all pages since the start of each target, as counted
+    counted_until  unix second of the newest counted page
     """
 
     page: int
@@ -34,21 +31,25 @@ class Counters:
 
 
 class Strategy(Protocol):
-    """A way to steer. `push` [C]: how hard each target is pushed now, 0 = not at all."""
+    """A strategy for delivering the targets. `push` [C]: current strength of the push per target, 0 for none."""
 
     push: F64
 
-    def bonus(self, seen: Counters) -> F64:
-        """[I] what is added to each item's utility on the next pages, in play equivalents."""
+    def bonus(self, counters: Counters) -> F64:
+        """Return the bonus [I] added to the utility of each item on the next pages, in play equivalents."""
 
     def restart(self) -> None:
-        """Every process ends and another begins."""
+        """Simulate a restart of all serving processes."""
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What goes wrong. late: pages until an impression is counted; outage: first and last part of the day during which
-    counters stand still; restart: part of the day after which every process is restarted (None = never)."""
+    """Faults of a simulated day.
+
+    delay_pages    number of pages until an impression is counted
+    outage         first and last fraction of the day during which the counters stand still; None for no outage
+    restart_after  fraction of the day after which every process is restarted; None for no restart
+    """
 
     delay_pages: int = 50
     outage: tuple[float, float] | None = None
@@ -57,14 +58,14 @@ class Disturbance:
 
 @dataclass(frozen=True)
 class DayRecord:
-    """What happened. P = 200 moments spread evenly over pages.
+    """The outcome of a day. P = 200 points in time, spread evenly over the pages.
 
-    utility          play equivalents x attention of all pages
-    credit  [C]      attention won
-    page    [P]      pages served at each moment
-    won     [P, C]   attention won by then
-    served  [P, C]   attention of all pages since each target began
-    push    [P, C]   how hard each target was pushed: its price, where there is one
+    utility           sum of play equivalents x attention over all pages
+    credit     [C]    attention delivered to each target
+    page       [P]    number of pages served so far
+    delivered  [P, C] attention delivered so far
+    available  [P, C] attention of all pages since the start of each target
+    push       [P, C] strength of the push per target: its price, for strategies with prices
     """
 
     utility: float
@@ -76,49 +77,55 @@ class DayRecord:
 
 
 def run_day(
-    day: Scenario, steer: Strategy, trouble: Disturbance | None = None, *, every: int = 50, pages: Pages | None = None
+    day: Scenario,
+    strategy: Strategy,
+    disturbance: Disturbance | None = None,
+    *,
+    every: int = 50,
+    pages: Pages | None = None,
 ) -> DayRecord:
-    """Serve the day. `every`: pages between two looks at the counters."""
-    trouble, pages = trouble or Disturbance(), pages or Pages(day)
-    t, c = len(day.at), len(day.amount)
-    firsts = np.arange(0, t, every)
-    marks = set(np.unique(np.linspace(0, len(firsts) - 1, 200).astype(int)).tolist())
-    begin = np.searchsorted(day.at, day.start)
-    won, history = np.zeros(c), [np.zeros(c)]
+    """Serve all pages of the day. `every` is the number of pages between two reads of the counters."""
+    disturbance, pages = disturbance or Disturbance(), pages or Pages(day)
+    n_pages, n_targets = len(day.at), len(day.amount)
+    firsts = np.arange(0, n_pages, every)
+    sampled = set(np.unique(np.linspace(0, len(firsts) - 1, 200).astype(int)).tolist())
+    first_page = np.searchsorted(day.at, day.start)
+    delivered, history = np.zeros(n_targets), [np.zeros(n_targets)]
     utility, restarted = 0.0, False
-    record: dict[str, list[object]] = {"page": [], "won": [], "served": [], "push": []}
+    record: dict[str, list[object]] = {"page": [], "delivered": [], "available": [], "push": []}
     per_page = float(day.attention.sum())
     for b, first in enumerate(firsts.tolist()):
-        last = min(first + every, t)
-        if trouble.restart_after is not None and first >= trouble.restart_after * t and not restarted:
-            steer.restart()
+        last = min(first + every, n_pages)
+        if disturbance.restart_after is not None and first >= disturbance.restart_after * n_pages and not restarted:
+            strategy.restart()
             restarted = True
-        known = _known(first, trouble, t)
-        served = np.maximum(known - begin, 0) * per_page
-        upto = float(day.at[known - 1]) if known else day.start_at
-        bonus = steer.bonus(Counters(first, float(day.at[first]), history[known // every], served, upto))
+        counted = _counted_pages(first, disturbance, n_pages)
+        served = np.maximum(counted - first_page, 0) * per_page
+        counted_until = float(day.at[counted - 1]) if counted else day.start_at
+        now = float(day.at[first])
+        bonus = strategy.bonus(Counters(first, now, history[counted // every], served, counted_until))
         batch = pages.serve_with_bonus(first, last, bonus)
-        utility, won = utility + batch.utility, won + batch.credit
-        history.append(won)
-        if b in marks:
+        utility, delivered = utility + batch.utility, delivered + batch.credit
+        history.append(delivered)
+        if b in sampled:
             record["page"].append(last)
-            record["won"].append(won)
-            record["served"].append(np.maximum(last - begin, 0) * per_page)
-            record["push"].append(np.abs(steer.push))
+            record["delivered"].append(delivered)
+            record["available"].append(np.maximum(last - first_page, 0) * per_page)
+            record["push"].append(np.abs(strategy.push))
     return DayRecord(
         utility,
-        won,
+        delivered,
         np.array(record["page"]),
-        np.array(record["won"]),
-        np.array(record["served"]),
+        np.array(record["delivered"]),
+        np.array(record["available"]),
         np.array(record["push"]),
     )
 
 
-def _known(page: int, trouble: Disturbance, pages: int) -> int:
-    """How many pages the counters show when `page` pages are served."""
-    if trouble.outage is not None:
-        first, last = (int(part * pages) for part in trouble.outage)
+def _counted_pages(page: int, disturbance: Disturbance, n_pages: int) -> int:
+    """Return how many pages the counters include when `page` pages have been served."""
+    if disturbance.outage is not None:
+        first, last = (int(fraction * n_pages) for fraction in disturbance.outage)
         if first <= page < last:
             page = first
-    return max(page - trouble.delay_pages, 0)
+    return max(page - disturbance.delay_pages, 0)

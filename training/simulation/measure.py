@@ -1,4 +1,4 @@
-"""What a simulated day came to, in the figures of the benchmark."""
+"""Metrics of a simulated day, as reported by the benchmark."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from training.simulation.strategies import planned_delivery
 from training.simulation.world import Scenario
 
 PUSH_THRESHOLD = 0.01
-"""Play equivalents per unit of attention above which a target counts as pushed."""
+"""Price above which a target counts as pushed, in play equivalents per unit of attention."""
 
 
 @dataclass(frozen=True)
 class DeliveryErrors:
-    """All in per cent.
+    """Delivery metrics of a day, in per cent.
 
-    lost         utility lost against a day without targets
-    short        [C] of its amount that a target is short of (a cap: above) at the deadline
-    pacing       [C] mean distance from the plan over the day, as part of the amount
-    over         [C] delivered beyond the amount (of a cap: nothing)
+    utility_loss      utility lost compared with a day without targets
+    shortfall    [C]  missing part of the amount at the deadline (for a cap: the part above it)
+    pacing       [C]  mean distance from the plan over the day, relative to the amount
+    excess       [C]  delivery beyond the amount (0 for a cap)
     """
 
     utility_loss: float
@@ -32,33 +32,37 @@ class DeliveryErrors:
 
 
 def measure(day: Scenario, record: DayRecord, free: float) -> DeliveryErrors:
-    """The figures of a day. `free`: utility of the same day without targets."""
-    part = record.credit / day.amount
-    short = np.maximum(np.where(day.sign > 0, 1.0 - part, part - 1.0), 0.0)
-    over = np.where(day.sign > 0, np.maximum(part - 1.0, 0.0), 0.0)
-    lost = 100.0 * (1.0 - record.utility / free)
-    return DeliveryErrors(lost, 100.0 * short, 100.0 * pacing_errors(day, record).mean(axis=0), 100.0 * over)
+    """Return the metrics of a day. `free` is the utility of the same day without targets."""
+    delivered = record.credit / day.amount
+    shortfall = np.maximum(np.where(day.sign > 0, 1.0 - delivered, delivered - 1.0), 0.0)
+    excess = np.where(day.sign > 0, np.maximum(delivered - 1.0, 0.0), 0.0)
+    utility_loss = 100.0 * (1.0 - record.utility / free)
+    pacing = pacing_errors(day, record).mean(axis=0)
+    return DeliveryErrors(utility_loss, 100.0 * shortfall, 100.0 * pacing, 100.0 * excess)
 
 
 def pacing_errors(day: Scenario, record: DayRecord) -> F64:
-    """[P, C] distance from the plan at each moment, as part of the amount.
+    """Return the distance from the plan [P, C] at each recorded point in time, as a fraction of the amount.
 
-    Being ahead of the plan counts while the target is pushed: what comes by itself, at a price of nothing, is no error
-    of whoever steers, and a target is not there to hold it back. What was delivered beyond the amount is `over`.
+    Being ahead of the plan counts only while the target is pushed: organic delivery at a price of zero is not an error
+    of the strategy, and a minimum does not limit it. Delivery beyond the amount is reported as `excess`.
     """
     ahead = (record.delivered - planned_delivery(day, record=record)) / day.amount * day.sign
     return np.where(record.push > PUSH_THRESHOLD, np.abs(ahead), np.maximum(-ahead, 0.0))
 
 
 def recovery_time(day: Scenario, record: DayRecord, since: float, tolerance: float = 0.02) -> float:
-    """After an outage that ended when part `since` of the pages was served: part of the remaining pages until all
-    targets are within `tolerance` of their plan, and stay so for at least a tenth of the rest."""
-    off = pacing_errors(day, record).max(axis=1) > tolerance
+    """Return how long recovery from an outage takes, as a fraction of the pages that remain after it.
+
+    The outage ends when the fraction `since` of all pages has been served. Recovery is reached when all targets are
+    within `tolerance` of their plan and stay there for a tenth of the remaining pages; 1 means never.
+    """
+    is_off = pacing_errors(day, record).max(axis=1) > tolerance
     pages = len(day.at)
     after = record.page >= since * pages
-    rest = pages * (1.0 - since)
+    remaining = pages * (1.0 - since)
     for p in np.flatnonzero(after):
-        soon = (record.page >= record.page[p]) & (record.page <= record.page[p] + 0.1 * rest)
-        if not off[soon].any():
-            return float((record.page[p] - since * pages) / rest)
+        window = (record.page >= record.page[p]) & (record.page <= record.page[p] + 0.1 * remaining)
+        if not is_off[window].any():
+            return float((record.page[p] - since * pages) / remaining)
     return 1.0

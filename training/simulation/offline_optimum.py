@@ -1,14 +1,14 @@
-"""The best that could have been done, had the day been known: a linear programme, solved to a proven gap.
+"""The offline optimum of a day, with full knowledge of its traffic: a linear program, solved to a proven gap.
 
-    maximise   sum over pages of  attention x utility
-    subject to for each target:   attention won  >= (or <=) its amount
+    maximise    sum over pages of  attention x utility
+    subject to  for each target:   delivered attention >= (or <=) its amount
 
-where a page may be a mixture of pages (that is the relaxation, and with thousands of pages it gives nothing away). The
-programme has millions of variables, so it is solved by column generation (Dantzig and Wolfe, 1960): HiGHS mixes whole
-blocks of pages that were served under different prices; its dual prices serve the next ones. The mixture is feasible,
-so it bounds the optimum from below; the priced pages bound it from above (weak duality); both meet.
+A page may be a mixture of pages. This relaxation is negligible for thousands of pages. The program has millions of
+variables and is solved by column generation (Dantzig and Wolfe, 1960): HiGHS mixes blocks of pages that were served at
+different prices, and the next columns are served at its dual prices. The mixture is feasible and bounds the optimum
+from below; the pages served at prices bound it from above (weak duality). The bounds converge.
 
-Free: amounts by the end of the day, at any time. Smooth: in each of several blocks, what the plan asks of it.
+`optimum` requires the amounts by the end of the day, `smooth_optimum` the planned delivery in each of several blocks.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ from training.simulation.world import Scenario
 
 @dataclass(frozen=True)
 class OfflineOptimum:
-    """value: utility of the optimal mixture; bound: proven, no plan is worth more; price [C]: dual prices;
-    short [C]: attention that cannot be won at all, whatever the price (0 where the amount is feasible)."""
+    """The solution for a day.
+
+    value           utility of the best mixture found
+    bound           proven upper bound of the utility
+    price      [C]  dual prices, in play equivalents per unit of attention
+    shortfall  [C]  attention that cannot be delivered at any price; 0 for a feasible amount
+    """
 
     value: float
     bound: float
@@ -37,70 +42,87 @@ class OfflineOptimum:
 
     @property
     def gap(self) -> float:
-        """(bound - value) / value."""
+        """Return the relative gap, (bound - value) / value."""
         return (self.bound - self.value) / max(abs(self.value), 1e-9)
 
 
 def optimum(
-    day: Scenario, amount: F64, *, blocks: int = 16, rounds: int = 40, gap: float = 2e-4, first: F64 | None = None
+    day: Scenario,
+    amount: F64,
+    *,
+    blocks: int = 16,
+    rounds: int = 40,
+    gap: float = 2e-4,
+    initial_price: F64 | None = None,
 ) -> OfflineOptimum:
-    """The optimum over the pages of `day` for these amounts ([C], attention)."""
+    """Solve for the pages of `day` with these amounts ([C], attention), in at most `rounds` iterations.
+
+    blocks         number of blocks of pages that are mixed as a whole
+    gap            relative gap at which to stop
+    initial_price  [C] prices of the first iteration
+    """
     pages, c = Pages(day), len(amount)
     edges = np.linspace(0, len(day.at), blocks + 1).astype(int)
-    dear = 10.0  # play equivalents per attention: what missing attention costs; far above any price that makes sense
-    worth: list[list[float]] = [[] for _ in range(blocks)]
-    won: list[list[F64]] = [[] for _ in range(blocks)]
-    price = np.full(c, 0.02) if first is None else first.copy()
-    best_price, bound, answer = price, np.inf, None
-    for turn in range(rounds):
+    penalty = 10.0  # play equivalents per unit of missing attention; far above any sensible price
+    utility: list[list[float]] = [[] for _ in range(blocks)]
+    delivered: list[list[F64]] = [[] for _ in range(blocks)]
+    price = np.full(c, 0.02) if initial_price is None else initial_price.copy()
+    best_price, bound, value = price, np.inf, None
+    for iteration in range(rounds):
         priced = 0.0
         for b in range(blocks):
             served = pages.serve(int(edges[b]), int(edges[b + 1]), price)
-            worth[b].append(served.utility)
-            won[b].append(served.credit)
+            utility[b].append(served.utility)
+            delivered[b].append(served.credit)
             priced += served.priced_utility
         dual = priced - float((day.sign * price * amount).sum())
         if dual < bound:
             bound, best_price = dual, price
-        answer, master_price, short = _master(worth, won, day.sign, amount, dear)
-        if bound - answer <= gap * abs(bound):
+        value, master_price, shortfall = _master(utility, delivered, day.sign, amount, penalty)
+        if bound - value <= gap * abs(bound):
             break
-        # in between the master's wish and the best prices known: the master alone jumps about at first
-        mix = 0.5 if turn < 12 else 0.8
+        # between the best prices so far and those of the master, which oscillate at first
+        mix = 0.5 if iteration < 12 else 0.8
         price = (1 - mix) * best_price + mix * np.minimum(master_price, 1.0)
-    assert answer is not None
-    return OfflineOptimum(answer, float(bound), best_price, short)
+    assert value is not None
+    return OfflineOptimum(value, float(bound), best_price, shortfall)
 
 
 def _master(
-    worth: list[list[float]], won: list[list[F64]], sign: F64, amount: F64, dear: float
+    utility: list[list[float]], delivered: list[list[F64]], sign: F64, amount: F64, penalty: float
 ) -> tuple[float, F64, F64]:
-    """The best mixture of what was tried: its value, the prices, and what is missing."""
-    value = np.concatenate([np.array(w) for w in worth])
-    credit = np.concatenate([np.array(x) for x in won])
+    """Solve the master problem over the columns so far: value of the best mixture, dual prices [C], shortfall [C]."""
+    value = np.concatenate([np.array(w) for w in utility])
+    credit = np.concatenate([np.array(x) for x in delivered])
     c = len(amount)
     scale = max(float(np.abs(amount).max()), 1.0)
-    over = hstack([csr_matrix(-(credit * sign).T / scale), -csr_matrix(np.eye(c))])
-    mixes = block_diag([np.ones((1, len(w))) for w in worth])
-    one = hstack([mixes, csr_matrix((len(worth), c))])
-    cost = np.concatenate([-value / scale, np.full(c, dear)])
-    solved = linprog(
-        cost, A_ub=vstack([over]), b_ub=-sign * amount / scale, A_eq=one, b_eq=np.ones(len(worth)), method="highs"
+    amounts = hstack([csr_matrix(-(credit * sign).T / scale), -csr_matrix(np.eye(c))])
+    mixes = block_diag([np.ones((1, len(w))) for w in utility])
+    convexity = hstack([mixes, csr_matrix((len(utility), c))])
+    cost = np.concatenate([-value / scale, np.full(c, penalty)])
+    result = linprog(
+        cost,
+        A_ub=vstack([amounts]),
+        b_ub=-sign * amount / scale,
+        A_eq=convexity,
+        b_eq=np.ones(len(utility)),
+        method="highs",
     )
-    if not solved.success:
-        raise ValueError(f"the linear programme of {len(value)} columns failed: {solved.message}")
-    short = solved.x[-c:] * scale
-    return float(-solved.fun * scale), -np.asarray(solved.ineqlin.marginals), short
+    if not result.success:
+        raise ValueError(f"the linear program with {len(value)} columns failed: {result.message}")
+    shortfall = result.x[-c:] * scale
+    return float(-result.fun * scale), -np.asarray(result.ineqlin.marginals), shortfall
 
 
-def smooth_optimum(day: Scenario, plan: F64, first: F64 | None = None) -> float:
-    """Utility of the optimum that keeps the plan in every block.
+def smooth_optimum(day: Scenario, plan: F64, initial_price: F64 | None = None) -> float:
+    """Return the utility of the optimum that follows the plan in every block.
 
-    plan  [B + 1, C]  attention that each target should have at the edges of B blocks of equally many pages
+    plan           [B + 1, C]  planned attention of each target at the edges of B blocks with the same number of pages
+    initial_price  [C]         prices of the first iteration in each block
     """
     blocks = len(plan) - 1
     edges = np.linspace(0, len(day.at), blocks + 1).astype(int)
     return sum(
-        optimum(day.slice(int(a), int(b)), plan[n + 1] - plan[n], blocks=4, first=first).bound
+        optimum(day.slice(int(a), int(b)), plan[n + 1] - plan[n], blocks=4, initial_price=initial_price).bound
         for n, (a, b) in enumerate(pairwise(edges))
     )

@@ -1,7 +1,7 @@
-"""Pages under prices, fast: the best K items by utility plus bonus, for tens of thousands of pages in a second.
+"""Fast pages with target prices: the best K items by utility plus bonus, for tens of thousands of pages per second.
 
-This is the page solve without page controls (where the best page is simply the best items in order). Worlds with hard
-controls use the real solver instead (`training.simulation.guided`).
+Without page controls this is the optimal page. Scenarios with hard controls use the real page solver instead
+(`training.simulation.guided`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from training.simulation.world import I64, Scenario
 
 @dataclass(frozen=True)
 class ServedPages:
-    """Of some pages: `utility` in play equivalents x attention, `priced` the same plus bonuses, `credit` [C]
-    attention won."""
+    """The outcome of a batch of pages.
+
+    utility         sum of play equivalents x attention
+    priced_utility  the same with bonuses included
+    credit  [C]     attention delivered to each target
+    """
 
     utility: float
     priced_utility: float
@@ -26,31 +30,33 @@ class ServedPages:
 
 
 class Pages:
-    """Serves the pages of a world in order. Counts, per viewer and target, what was shown, for frequency caps."""
+    """A page server for a scenario; it counts impressions per viewer and target for frequency caps."""
 
     def __init__(self, day: Scenario, cap: I64 | None = None) -> None:
-        """`cap` [C]: impressions of a target's items per viewer and day, 0 = no cap."""
+        """`cap` [C]: maximum impressions of a target's items per viewer and day; 0 for no cap."""
         self.day = day
         self.cap = np.zeros(day.member.shape[1], np.int64) if cap is None else cap
         self.shown = np.zeros((day.config.viewers, day.member.shape[1]), np.int32)
         self._weight = np.ascontiguousarray((day.member * day.sign).astype(np.float64))
 
     def serve(self, first: int, last: int, price: F64) -> ServedPages:
-        """Pages `first` up to `last` under prices ([C], play equivalents per attention, >= 0; at-most
-        targets push down)."""
+        """Serve pages `first` up to `last` with target prices.
+
+        price  [C]  play equivalents per unit of attention, >= 0; caps push their items down
+        """
         return self.serve_with_bonus(first, last, self._weight @ price)
 
     def serve_with_bonus(self, first: int, last: int, bonus: F64) -> ServedPages:
-        """The same with a bonus per item ([I], play equivalents)."""
+        """Serve pages `first` up to `last` with a bonus per item ([I], play equivalents)."""
         day, credit = self.day, np.zeros(self.day.member.shape[1])
-        worth, priced = _serve(
+        utility_sum, priced_sum = _serve(
             day.utility, bonus, day.at, day.embargo, day.attention, day.member, day.viewer, self.cap, self.shown,
             first, last, credit,
         )  # fmt: skip
-        return ServedPages(worth, priced, credit)
+        return ServedPages(utility_sum, priced_sum, credit)
 
     def serve_day(self, price: F64) -> ServedPages:
-        """The whole day under constant prices; targets that have not begun are not credited (their items wait)."""
+        """Serve the whole day with constant prices; items of a target that has not started are embargoed."""
         return self.serve(0, len(self.day.at), price)
 
 
@@ -62,12 +68,12 @@ def _serve(
     items, targets, slots = utility.shape[1], member.shape[1], len(attention)
     capped = cap.max() > 0
     best, chosen = np.empty(slots), np.empty(slots, np.int64)
-    worth, priced = 0.0, 0.0
+    utility_sum, priced_sum = 0.0, 0.0
     for t in range(first, last):
-        n, least = 0, -1e30
+        n, threshold = 0, -1e30
         for i in range(items):
             x = utility[t, i] + bonus[i]
-            if (n == slots and x <= least) or at[t] < embargo[i]:
+            if (n == slots and x <= threshold) or at[t] < embargo[i]:
                 continue
             if capped:
                 full = False
@@ -82,12 +88,12 @@ def _serve(
                 z -= 1
             best[z], chosen[z] = x, i
             n = min(n + 1, slots)
-            least = best[n - 1] if n == slots else -1e30
+            threshold = best[n - 1] if n == slots else -1e30
         for k in range(n):
-            worth += attention[k] * utility[t, chosen[k]]
-            priced += attention[k] * best[k]
+            utility_sum += attention[k] * utility[t, chosen[k]]
+            priced_sum += attention[k] * best[k]
             for c in range(targets):
                 if member[chosen[k], c]:
                     credit[c] += attention[k]
                     shown[viewer[t], c] += 1
-    return worth, priced
+    return utility_sum, priced_sum

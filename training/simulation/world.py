@@ -1,8 +1,8 @@
-"""Made-up audiences: a day of page requests with all that makes pacing hard.
+"""Simulated scenarios: a day of page requests with the difficulties of pacing.
 
-A world has viewers whose activity is Pareto distributed, items with values that differ by viewer, traffic that follows
-the hour with noise on it, interests that drift through the day and items whose appeal differs from day to day. An event
-nobody forecast multiplies the traffic for a while and changes what viewers want. Seeds make everything repeatable.
+Viewers have Pareto distributed activity, and the value of items differs by viewer. Traffic follows the hour of day with
+noise, interests drift through the day, and the appeal of items differs from day to day. An unforecast event multiplies
+the traffic for a while and changes viewers' interests. Seeds make scenarios reproducible.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ I64 = npt.NDArray[np.int64]
 
 DAY_S = 86_400
 QUARTERS = 96
-"""Traffic is drawn by quarter hours."""
+"""Number of quarter hours of a day, the resolution of traffic."""
 
 
 @dataclass(frozen=True)
 class ScenarioConfig:
-    """What kind of world. The defaults are the reference day; other worlds are differences from it.
+    """The configuration of a scenario. The defaults are the reference day.
 
     pages, items, viewers, slots   size
-    few, floors        targets on two items each, of which the later ones begin at noon or so; targets on small outlets
-    event              traffic during the event, relative to usual (1 = no event); event_quarters, how long
-    event_mix          how far interests move during the event
-    noise              log-normal noise of each quarter's traffic
-    misjudged          how far the whole day's traffic is from its forecast (1 = as forecast)
-    late_start         traffic of the first half of the day, relative to forecast
-    shared             the targets on few items share an item with their neighbour
-    least              share of all attention that a target on few items asks at least
-    hard               pages keep hard controls, by the real page solver (`training.simulation.guided`)
+    n_item_targets     number of targets on two items each; later ones start during the morning
+    n_outlet_targets   number of targets on small outlets
+    event_factor       traffic during the event, relative to usual traffic; 1 for no event
+    event_quarters     duration of the event in quarter hours
+    event_mix          size of the change of interests during the event
+    noise              log-normal noise of the traffic in each quarter hour
+    traffic_ratio      traffic of the whole day, relative to its forecast
+    morning_factor     traffic of the first half of the day, relative to its forecast
+    shared_items       neighbouring item targets share an item
+    min_share          minimum amount of an item target, as a share of all attention
+    hard_controls      pages keep hard controls, by the real page solver (`training.simulation.guided`)
     """
 
     name: str = "reference day"
@@ -76,25 +78,25 @@ GUIDED_SCENARIO = ScenarioConfig(
     min_share=0.04,
     hard_controls=True,
 )
-"""A smaller day whose every page keeps hard controls."""
+"""A smaller day whose pages all keep hard controls."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One day. T pages, I items, C targets, K slots.
+    """A day with T pages, I items, C targets and K slots.
 
-    utility    [T, I]  utility of each item for the page's viewer, in play equivalents
-    member     [I, C]  the item counts for the target
-    sign       [C]     +1 at least, -1 at most
-    amount     [C]     attention to reach (or not to exceed) by the end of the day
-    start      [C]     unix second at which the target begins
-    embargo    [I]     unix second before which the item may not be shown
-    few        [C]     a target on a few items only
-    outlet     [I]     whose item it is
-    attention  [K]     of each slot
-    at         [T]     unix second of each page, rising
-    viewer     [T]     who asks
-    forecast           attention per second, as known before the day
+    utility        [T, I]  utility of each item for the page's viewer, in play equivalents
+    member         [I, C]  whether the item counts for the target
+    sign           [C]     +1 for a minimum, -1 for a cap
+    amount         [C]     attention to reach (or not to exceed) by the end of the day
+    start          [C]     unix second at which the target starts
+    embargo        [I]     unix second before which the item must not be shown
+    is_item_target [C]     whether the target covers only a few items
+    outlet         [I]     outlet of the item
+    attention      [K]     attention of each slot
+    at             [T]     unix second of each page, ascending
+    viewer         [T]     viewer of each page
+    forecast               attention per second, as forecast before the day
     """
 
     config: ScenarioConfig
@@ -113,15 +115,15 @@ class Scenario:
 
     @property
     def start_at(self) -> float:
-        """Unix second at which the day begins."""
+        """The unix second at which the day begins."""
         return float(MONDAY)
 
     @property
     def end(self) -> float:
-        """Unix second of every deadline."""
+        """The unix second of every deadline."""
         return float(MONDAY + DAY_S)
 
     def slice(self, first: int, last: int) -> Scenario:
-        """Pages `first` up to `last`; targets as they are."""
+        """Return a scenario with pages `first` up to `last` and the same targets."""
         cut = slice(first, last)
         return replace(self, utility=self.utility[cut], at=self.at[cut], viewer=self.viewer[cut])

@@ -46,7 +46,7 @@ def test_lagging_groups_are_logged_once_an_hour_until_they_are_deleted(
             "the oldest 40 days old). To delete a group that will not return: recsys-worker groups --drop NAME"
         ] * 2
         assert main([*command, "groups"]) == 0
-        assert capsys.readouterr().out.startswith(f"{topic}\\output\t4 unread\tthe oldest ")
+        assert capsys.readouterr().out.startswith(f"{topic}\told\t4 unread\tthe oldest ")
         assert main([*command, "erase", "v"]) == 0
         output = capsys.readouterr().out
         assert (

@@ -139,9 +139,7 @@ def event_records(draw: st.DrawFn) -> list[Record]:
 
 @settings(max_examples=40, deadline=None)
 @given(event_records(), st.lists(st.tuples(st.integers(0, 12), st.integers(1, 8)), max_size=6))
-def test_crashes_at_any_point_lead_to_the_state_of_a_pure_replay(
-    records: list[Record], runs: list[tuple[int, int]]
-) -> None:
+def test_crashes_at_any_point_lead_to_the_replayed_state(records: list[Record], runs: list[tuple[int, int]]) -> None:
     """Each run of the worker has its own batch size and crashes at a different operation; the last run finishes."""
     stream, store = MemoryStream(partitions=2), MemoryStore()
     stream.publish(TOPIC, records)
@@ -290,10 +288,8 @@ def test_foreign_records_in_the_dead_letter_topic_do_not_hide_dead_letters(tmp_p
     stream.publish(TOPIC, [Record("v", b"x")])
     stream.publish(dead_topic(TOPIC), [Record("v", b"not a dead letter")])
     Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g").step(wait_s=0)
-    assert [dead_letter.cause.partition(":")[0] for dead_letter in read_dead_letters(stream, TOPIC)] == [
-        "no dead letter",
-        "not JSON",
-    ]
+    causes = [dead_letter.cause.partition(":")[0] for dead_letter in read_dead_letters(stream, TOPIC)]
+    assert causes == ["no dead letter", "not JSON"]
 
 
 def test_unreadable_messages_are_logged_in_one_line_per_batch(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

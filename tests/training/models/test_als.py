@@ -1,4 +1,4 @@
-"""Retrieval: what is learned is what serving folds viewers into."""
+"""ALS: fitted factors agree with the way serving folds viewers in."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def state(events: list[ViewerEvent], viewer_id: str) -> ViewerState:
     return fold_viewer(ViewerState(viewer_id), [LoggedEvent("t/0", n, event) for n, event in enumerate(own)])
 
 
-def test_a_viewers_row_weighs_as_the_viewers_state_does(make_events: MakeEvents, catalog: Catalog) -> None:
+def test_interaction_weights_equal_those_of_the_viewers_state(make_events: MakeEvents, catalog: Catalog) -> None:
     events = make_events(viewers=20)
     data = interactions(events, catalog)
     for row, viewer_id in enumerate(dict.fromkeys(event.viewer_id for event in events)):
         line = data.weight[row]
-        found = {data.item_ids[column]: w for column, w in zip(line.indices, line.data, strict=True)}
-        assert found == pytest.approx(history(state(events, viewer_id)))
+        weights = {data.item_ids[column]: w for column, w in zip(line.indices, line.data, strict=True)}
+        assert weights == pytest.approx(history(state(events, viewer_id)))
 
 
-def test_serving_folds_a_viewer_to_where_the_fit_would_put_it(make_events: MakeEvents, catalog: Catalog) -> None:
-    """Oracle: implicit's own exact solution of one viewer, given the item factors."""
+def test_serving_folds_viewers_in_as_the_fit_does(make_events: MakeEvents, catalog: Catalog) -> None:
+    """Oracle: implicit's own exact solution for a viewer, given the item factors."""
     events = make_events(viewers=40)
     data = interactions(events, catalog)
     retriever = fit(data, ALS, seed=1)
@@ -54,21 +54,23 @@ def test_serving_folds_a_viewer_to_where_the_fit_would_put_it(make_events: MakeE
             assert vector == pytest.approx(peer.recalculate_user(0, confidence[row]), rel=2e-3, abs=2e-4)
 
 
-def test_the_factors_solve_the_problem_that_serving_poses(make_events: MakeEvents, catalog: Catalog) -> None:
-    """At the end of the fit, solving the items once more, for viewers as serving folds them in, hardly moves them."""
+def test_item_factors_are_a_fixed_point_for_viewers_folded_in_by_serving(
+    make_events: MakeEvents, catalog: Catalog
+) -> None:
+    """After the fit, another solve for the items, with viewers as folded in by serving, hardly changes them."""
     events = make_events(viewers=40)
     data = interactions(events, catalog)
     config = ALS.model_copy(update={"iterations": 200, "factors": 4})
     retriever = fit(data, config, seed=1)
     ids = dict.fromkeys(event.viewer_id for event in events)
     viewers = np.array([retriever.viewer_vector(state(events, viewer_id)) for viewer_id in ids], np.float64)
-    again = np.empty_like(retriever.vectors)
+    resolved = np.empty_like(retriever.vectors)
     for item, weight in enumerate(data.weight.toarray().T):
-        confidence, wanted = 1.0 + config.alpha * weight, weight > 0
-        left = (viewers.T * confidence) @ viewers + config.regularization * np.eye(config.factors)
-        again[item] = np.linalg.solve(left, viewers.T @ (confidence * wanted))
-    moved = np.linalg.norm(again - retriever.vectors) / np.linalg.norm(retriever.vectors)
-    assert moved < 0.02
+        confidence, positive = 1.0 + config.alpha * weight, weight > 0
+        gram = (viewers.T * confidence) @ viewers + config.regularization * np.eye(config.factors)
+        resolved[item] = np.linalg.solve(gram, viewers.T @ (confidence * positive))
+    change = np.linalg.norm(resolved - retriever.vectors) / np.linalg.norm(retriever.vectors)
+    assert change < 0.02
 
 
 def test_the_same_data_and_seed_give_the_same_factors(make_events: MakeEvents, catalog: Catalog) -> None:
@@ -77,9 +79,9 @@ def test_the_same_data_and_seed_give_the_same_factors(make_events: MakeEvents, c
     assert not np.array_equal(fit(data, ALS, seed=1).vectors, fit(data, ALS, seed=2).vectors)
 
 
-def test_items_the_catalogue_does_not_know_are_left_out(make_events: MakeEvents, catalog: Catalog) -> None:
+def test_items_missing_from_the_catalog_are_left_out(make_events: MakeEvents, catalog: Catalog) -> None:
     events = make_events(viewers=5)
-    strange = [replace(event, item_id=f"gone-{event.id}") for event in events]
-    assert set(interactions(events + strange, catalog).item_ids) <= set(catalog.ids)
-    with pytest.raises(InvalidInput, match="no action on an item of the catalogue"):
-        interactions(strange, catalog)
+    unknown = [replace(event, item_id=f"gone-{event.id}") for event in events]
+    assert set(interactions(events + unknown, catalog).item_ids) <= set(catalog.ids)
+    with pytest.raises(InvalidInput, match="no action on an item of the catalog"):
+        interactions(unknown, catalog)
