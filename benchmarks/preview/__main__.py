@@ -18,14 +18,16 @@ import numpy as np
 
 from benchmarks.preview.data import ANCHOR, PreviewData, load_data
 from features.columns import FEATURES, columns
-from recsys.domain.types import Placement, Query, Screen, Surface
+from recsys.domain.placement import Placement, Screen, Surface
+from recsys.domain.query import Query
 from recsys.guidance.compilation.compile import compile_policy
 from recsys.guidance.policy.policy import Policy, parse_policy
 from recsys.guidance.solver.solve import warm
 from recsys.models.served_model import ServedModel
-from recsys.pipeline import Engine, ServingSnapshot
+from recsys.pipeline import Engine
 from recsys.preview.aggregate import Aggregate, replay
 from recsys.preview.study import ReplayRequest, Study
+from recsys.snapshot import ServingSnapshot
 from serving.editorial.preview.worker_pool import PreviewPool
 
 REQUESTS = 1000

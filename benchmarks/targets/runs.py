@@ -9,7 +9,7 @@ import numpy as np
 from recsys.domain.types import F64
 from training.simulation.day import Disturbance, Strategy, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.measure import measure, recovery_time
+from training.simulation.measure import measure
 from training.simulation.offline_optimum import OfflineOptimum, optimum, smooth_optimum
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
@@ -18,11 +18,10 @@ from training.simulation.strategies import (
     ConstantPrices,
     Greedy,
     PriceController,
-    learn_prices,
     planned_delivery,
     uninformed_prices,
 )
-from training.simulation.world import Scenario, ScenarioConfig
+from training.simulation.world import Scenario
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5

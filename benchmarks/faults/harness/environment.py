@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.servers import broker, valkey
 from features.events.stream.connect import open_stream
 from features.events.stream.port import Stream
-from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
+from features.state.keys import LOG_EPOCHS
 from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
 

@@ -39,10 +39,12 @@ from features.state.exposure_counts import (
     fold_traffic,
     traffic_key,
 )
-from features.state.fold import LoggedEvent, WeightedEvent, deduplicate_and_fold, fold_item, items_of
+from features.state.fold import deduplicate_and_fold, fold_item
 from features.state.keys import COUNTS, TRAFFIC, VIEWERS
+from features.state.votes import LoggedEvent, WeightedEvent, items_of
 from recsys.domain.errors import EventError
-from recsys.domain.viewer import ItemState, ViewerState
+from recsys.domain.item_statistics import ItemState
+from recsys.domain.viewer import ViewerState
 
 VIEWER_TTL_S = 86_400.0 * Settings().viewer_ttl_days
 

@@ -6,9 +6,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from features.events.decode import Kind, ViewerEvent, encode
+from features.events.decode import encode
+from features.events.schema import Kind, ViewerEvent
 from features.events.stream.port import Record, Stream
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 KINDS = ("play", "play", "complete", "like", "click", "ping", "hide", "share", "impression", "impression")
 DAY_S = 86_400.0

@@ -16,7 +16,7 @@ from benchmarks.faults.harness.traffic import to_records
 from benchmarks.faults.harness.worker_process import WorkerProcess, wait_until
 from benchmarks.faults.report import Line
 from benchmarks.servers import Server, broker
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import decode_viewer
 from features.state.keys import VIEWERS
 

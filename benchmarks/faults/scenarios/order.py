@@ -13,9 +13,9 @@ from benchmarks.faults.harness.scenario import Scenario
 from benchmarks.faults.harness.traffic import DAY_S, batches, make_events, to_records, with_duplicates
 from benchmarks.faults.harness.worker_process import WorkerProcess, wait_until
 from benchmarks.faults.report import Line
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import decode_viewer, item_key, viewer_key
-from recsys.domain.viewer import LANDMARK
+from recsys.domain.decay import LANDMARK
 
 MAX_VISIBLE_S = 1.0
 LATE_FRACTION = 0.01  # of the events

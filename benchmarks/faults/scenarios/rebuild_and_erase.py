@@ -19,7 +19,7 @@ from benchmarks.faults.harness.scenario import Scenario
 from benchmarks.faults.harness.traffic import make_events, to_records
 from benchmarks.faults.harness.worker_process import ROOT, WorkerProcess, process_env
 from benchmarks.faults.report import Line
-from features.events.decode import ViewerEvent
+from features.events.schema import ViewerEvent
 from features.state.codec import viewer_key
 from features.state.keys import VIEWERS
 
