@@ -19,8 +19,10 @@ _LONGEST = 200  # an id has no more
 def viewer_of(value: bytes) -> str:
     """The viewer that these bytes of an event name; empty where they do not say.
 
-    >>> viewer_of(b'{"data":{"subject":"a"},"subject":"v1","time":"2026'), viewer_of(b'{"x":}, "subject": "v2"'), viewer_of(b"?")
-    ('v1', 'v2', '')
+    >>> viewer_of(b'{"data":{"subject":"a"},"subject":"v1","time":"2026')
+    'v1'
+    >>> viewer_of(b'{"x":}, "subject": "v2"'), viewer_of(b"?")
+    ('v2', '')
     """
     said = _object(value).get("subject")
     if said is None and (found := _SUBJECT.search(value)):

@@ -20,7 +20,7 @@ export function courseChart(target, width) {
     svg("polygon", { class: "cone", points: join([last, [plot.x(to), plot.y(high)], [plot.x(to), plot.y(target.forecast.low * target.amount)]]) }),
     svg("line", { class: "foreseen", x1: last[0], y1: last[1], x2: plot.x(to), y2: plot.y(target.forecast.expected * target.amount) }),
   ] : [];
-  return figure("course", say.told(target.says), plot, [
+  return figure("course", say.told(target.description), plot, [
     line("goal", [[plot.x(from), plot.y(target.amount)], [plot.x(to), plot.y(target.amount)]]), ...cone,
     line("planned", [start, ...at("planned")]), line("delivered", [start, ...at("delivered")]),
     svg("circle", { class: "delivered", cx: last[0], cy: last[1], r: 3.5 }),

@@ -74,7 +74,7 @@ function tiles(report) {
     [signed(plays.relative.mean), say.word("expected_plays"), between(plays.relative)],
     [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, say.word("cost"), say.word("against_unguided")],
     [percent(report.changed_slots, 0), say.word("changed_share"), `${percent(report.changed_pages, 0)} ${say.word("of_pages")}`],
-    [`${percent(report.gave_way_before, 0)} → ${percent(report.gave_way_after, 0)}`, say.word("gave_way"), say.word("of_pages")],
+    [`${percent(report.relaxed_before, 0)} → ${percent(report.relaxed_after, 0)}`, say.word("gave_way"), say.word("of_pages")],
     ...(worst_hit
       ? [[signed(worst_hit.mean_change), say.word("worst_hit"), `${worst_hit.viewers} ${say.word("viewers")}`]]
       : []), // of few viewers nothing is told
@@ -87,10 +87,10 @@ function controls(lines) {
   const rows = lines.map((line) => h(
     "tr", {},
     h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? say.one("action", line.action) : "", line.origin ? say.called(line.origin) : ""].filter(Boolean).join(" · "))),
-    h("td", { class: "number" }, kept(line.kept_before)),
-    h("td", { class: `number ${line.kept_after !== null && line.kept_after < 1 ? "out-text" : ""}` }, kept(line.kept_after)),
+    h("td", { class: "number" }, kept(line.met_before)),
+    h("td", { class: `number ${line.met_after !== null && line.met_after < 1 ? "out-text" : ""}` }, kept(line.met_after)),
     h("td", { class: "number" }, line.price ? equivalents(line.price) : "–"),
-    h("td", { class: "number" }, line.worth ? signed(line.worth.mean) : "–", line.worth ? h("small", {}, between(line.worth)) : null),
+    h("td", { class: "number" }, line.value ? signed(line.value.mean) : "–", line.value ? h("small", {}, between(line.value)) : null),
     h("td", {}, line.note ? h("div", {}, say.told(line.note)) : null, line.causes.slice(0, 2).map((cause) => h("div", {}, say.told(cause.reason), h("small", {}, `${cause.pages} × ${say.told(cause.where)}`)))),
   ));
   return table(["control", "kept_before", "kept_after", "price", "worth", "why"].map((head) => say.word(head)), rows);
@@ -105,7 +105,7 @@ function exposure(lines) {
     h("td", { class: "number" }, number(line.before, 0)),
     h("td", { class: "number" }, number(line.after, 0)),
     h("td", { class: `number ${way(line.difference.mean / Math.max(line.before, 1))}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
-    h("td", { class: "number muted" }, `+${number(line.won, 0)} −${number(line.lost, 0)}`),
+    h("td", { class: "number muted" }, `+${number(line.gained, 0)} −${number(line.lost, 0)}`),
   ));
   return table(["outlet", "before", "after", "difference", "won_lost"].map((head) => say.word(head)), rows);
 }
@@ -128,7 +128,7 @@ function slices(lines) {
     h("td", { class: `number ${way(line.utility.mean)}` }, signed(line.utility.mean)),
     h("td", { class: `number ${way(line.expected_plays.mean)}` }, signed(line.expected_plays.mean)),
     h("td", { class: "number" }, `${percent(line.guidance_cost_before)} → ${percent(line.guidance_cost_after)}`),
-    h("td", { class: "number" }, `${percent(line.gave_way_before, 0)} → ${percent(line.gave_way_after, 0)}`),
+    h("td", { class: "number" }, `${percent(line.relaxed_before, 0)} → ${percent(line.relaxed_after, 0)}`),
   ));
   return table(["where", "utility_change", "expected_plays", "cost", "gave_way"].map((head) => say.word(head)), rows);
 }
@@ -141,7 +141,7 @@ function frontier(points) {
     h("td", { class: "number" }, `× ${point.strength}`),
     h("td", { class: "number" }, percent(point.guidance_cost.mean)),
     h("td", { class: "bar" }, h("progress", { max: Math.max(0.01, ...points.map((one) => one.guidance_cost.mean)), value: Math.max(0, point.guidance_cost.mean) })),
-    h("td", { class: "number" }, percent(point.gave_way, 0)),
+    h("td", { class: "number" }, percent(point.relaxed, 0)),
     h("td", {}, Object.entries({ ...point.values, ...point.floors }).map(([name, share]) => h("span", { class: "chip" }, `${name} ${percent(share, 0)}`))),
   ));
   return table(["strength", "cost", "", "gave_way", "brings"].map((head) => (head ? say.word(head) : "")), rows);

@@ -32,7 +32,7 @@ function list() {
   const rows = all.map((target) => h(
     "tr", { class: named(target) === key ? "chosen" : null },
     h("td", {}, h("button", { type: "button", class: "link", onclick: trying(() => choose(target)) }, target.id), h("small", {}, outlet(target.outlet))),
-    h("td", { class: "why" }, pill(target.status), h("small", {}, say.told(target.says))),
+    h("td", { class: "why" }, pill(target.status), h("small", {}, say.told(target.description))),
     h("td", { class: "bar" }, progress(target), h("small", { class: "number" }, `${percent(part(target.delivered, target))} / ${percent(part(target.planned, target))}`)),
     h("td", { class: "number" }, asked(target)),
     h("td", { class: "number" }, foreseen(target), h("small", {}, interval(target))),
@@ -64,7 +64,7 @@ const asked = (target) => [
 function progress(target) {
   const x = (value) => 100 * Math.min(1, Math.max(0, part(value, target)));
   return svg(
-    "svg", { class: "progress", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": say.told(target.says) },
+    "svg", { class: "progress", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": say.told(target.description) },
     svg("rect", { class: "track", width: 100, height: 10 }), svg("rect", { class: "done", width: x(target.delivered), height: 10 }),
     svg("line", { class: "plan", x1: x(target.planned), x2: x(target.planned), y1: 0, y2: 10 }),
   );
@@ -72,7 +72,7 @@ function progress(target) {
 
 function report() {
   $("target-name").replaceChildren(one.id, " ", h("span", { class: "muted" }, outlet(one.outlet)), " ", pill(one.status));
-  $("target-says").textContent = say.told(one.says);
+  $("target-says").textContent = say.told(one.description);
   $("target-figures").replaceChildren(...figures().map(tile));
   $("target-actions").replaceChildren(...buttons());
   const width = Math.max(300, $("target-course").clientWidth);

@@ -156,7 +156,7 @@ def _out(one: TrackedTarget) -> dict[str, Any]:
         "id": target.id,
         "outlet": one.outlet,
         "status": status(s),
-        "says": describe(s),
+        "description": describe(s),
         "bound": target.bound,
         "amount": s.amount,
         "share": None if target.share is None else (one.override.amount or target.share),

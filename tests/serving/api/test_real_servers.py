@@ -24,7 +24,7 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
             service.stock()
             viewer = ViewerState(unique, tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3)))
             service.services.online.put({viewer_key(unique): encode_viewer(viewer)}, ttl_s=60)
-            service.services.holders.take_model(
+            service.services.holders.set_model(
                 ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES)
             )
             page = service.page(unique, slots=6)

@@ -60,7 +60,7 @@ def test_an_erasure_says_for_whose_sake_messages_stay(serve) -> None:
 def test_an_erased_viewer_leaves_the_process_that_made_the_pages(service) -> None:
     for viewer in ("v1", "v2", "v1"):
         service.page(viewer=viewer)
-    feed = service.services.feed
+    feed = service.services.pages
     pages = feed.watch.__self__._pages
     assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v1", "v2", "v1"]
     assert service.http.delete("/v1/viewers/v1").status_code == 200

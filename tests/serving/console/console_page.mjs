@@ -105,7 +105,7 @@ retell();
 said.chinese = $("findings").textContent;
 said.messages_in_chinese = [...messages, unknown].map((one) => say.told(one));
 
-const course = (until) => courseChart({ course: [], since: "2026-01-01T00:00:00Z", until, amount: 1, delivered: 0, planned: 0, progress: 0, says: null }, 900).textContent;
+const course = (until) => courseChart({ course: [], since: "2026-01-01T00:00:00Z", until, amount: 1, delivered: 0, planned: 0, progress: 0, description: null }, 900).textContent;
 said.time = zoned("2026-10-01T00:00:00Z");
 said.charts = [course("2026-06-01T00:00:00Z"), course("2030-01-01T00:00:00Z")];
 

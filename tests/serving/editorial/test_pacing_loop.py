@@ -53,7 +53,7 @@ class Process:
         item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": since})
         catalog = Catalog.of([item])
         world = SimpleNamespace(policy=compile_policy([policy], catalog))
-        self.current = SimpleNamespace(worlds={"cn": world}, orders={}, catalog=catalog, revision=1)
+        self.current = SimpleNamespace(serving_snapshots={"cn": world}, orders={}, catalog=catalog, revision=1)
         self.newest = 1
         self.steered = ActivePrices()
         self.key, self.policy = f"cn/{name}", policy
@@ -181,7 +181,7 @@ def test_gauges_of_a_target_end_with_it(unique: str) -> None:
     served(store, [process], clock, 1, 10)
     gauge = f'mainstay_target_price{{target="{process.key}"}}'
     assert gauge in process.loop.metrics.text().decode()
-    process.current.worlds = {}
+    process.current.serving_snapshots = {}
     process.loop.step()
     assert gauge not in process.loop.metrics.text().decode()
 
@@ -231,7 +231,7 @@ def test_a_forecast_that_cannot_be_read_stops_nothing_and_is_not_asked_for_every
 def test_one_value_that_cannot_be_decoded_stops_no_other_target(unique: str, kind: str) -> None:
     store, clock = open_online("memory://"), [START]
     good, bad = Process(store, f"{unique}a", clock), Process(store, f"{unique}b", clock)
-    good.current.worlds["other"] = bad.current.worlds["cn"]
+    good.current.serving_snapshots["other"] = bad.current.serving_snapshots["cn"]
     broken = pacing_key(bad.key) if kind == "state" else count_key(bad.key, SOURCES[0])
     store.put({broken: b"no state"})
     for minute in range(1, 100):
@@ -295,6 +295,6 @@ def test_a_target_that_a_child_says_too_is_pursued_for_each_of_both_and_under_it
         for outlet, line in (("cn", [high]), ("cn.zj", [high, low]))
     }
     for order in (["cn", "cn.zj"], ["cn.zj", "cn"]):
-        snapshot = SimpleNamespace(worlds={outlet: worlds[outlet] for outlet in order})
+        snapshot = SimpleNamespace(serving_snapshots={outlet: worlds[outlet] for outlet in order})
         found = {key: (o.outlet, o.control) for key, o in target_controls(snapshot).items()}  # type: ignore[arg-type]
         assert found == {"cn/hh": ("cn", high.controls[0]), "cn.zj/hh": ("cn.zj", low.controls[0])}

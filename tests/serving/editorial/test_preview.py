@@ -63,9 +63,9 @@ def test_without_log_and_memory_requests_are_made_up_and_said_to_be(here) -> Non
     assert (report["requests"], report["policy_before"], report["policy_after"]) == (8, ["cn@1"], ["cn@1+cn.zj@0"])
     assert "not causal" in report["caveat"]
     controls = {line["id"]: line for line in report["controls"]}
-    assert controls["none-such"]["kept_after"] == 0
+    assert controls["none-such"]["met_after"] == 0
     assert controls["none-such"]["infeasible_after"] == 8
-    assert report["gave_way_after"] == 1
+    assert report["relaxed_after"] == 1
     shares = {row["name"]: row for row in report["labels"]}
     assert shares["public-service"]["after"] > shares["public-service"]["before"]
 
@@ -86,7 +86,7 @@ def test_the_log_is_replayed_with_seed_slots_and_session(here) -> None:
     events = [event for event in here.published(2) if event.kind == "impression"]
     log = EventLog(here.services.settings.event_log_dir)
     log.append("t/0", 0, 1, [LoggedEvent("t/0", n, event) for n, event in enumerate(events)])
-    here.services.feed.asked.clear()
+    here.services.pages.queries.clear()
     last = preview(here, text="outlet: cn.zj\n", requests=2)[-1]
     assert last["sources"] == {"log": 2, "memory": 0, "made_up": 0}
     said = last["report"]["off_policy"]
@@ -161,7 +161,7 @@ def started(crew: PreviewPool, size: int) -> list[int]:
 
 def test_processes_give_the_same_figures(here, bundle) -> None:
     """With a model, which travels as its bundle."""
-    here.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    here.services.holders.set_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     alone = asked(here)[-1]["report"]
     started(here.services.previews.crew, 2)
     assert preview(here, text=LIGHT)[-1]["report"] == alone
@@ -291,7 +291,7 @@ def test_a_preview_of_too_many_requests_is_refused(here) -> None:
 def test_the_world_of_a_closed_outlet_is_not_taken(service) -> None:
     """It has no model, and its pages are editorial ones: a preview of others would be of those."""
     snapshot = service.services.holders.current
-    (first, world), *others = snapshot.worlds.items()
+    (first, world), *others = snapshot.serving_snapshots.items()
     assert others
     none = compile_policy((), snapshot.catalog)
     bare = replace(ServingSnapshot.of(snapshot.catalog, snapshot.stats, None, none), prices=snapshot.steered)
