@@ -36,7 +36,7 @@ class Snapshot:
     """One moment of everything a page is made from.
 
     revision  of the control plane; -1 before it was ever read
-    worlds    outlet -> what its pages are made from
+    serving_snapshots  outlet -> what its pages are made from
     faults    outlet -> why its newest policy is not in service
     closed    outlets that get editorial pages only, since no policy published for them could ever be used
     """

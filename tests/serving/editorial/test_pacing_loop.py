@@ -53,9 +53,11 @@ class Process:
         item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": since})
         catalog = Catalog.of([item])
         world = SimpleNamespace(policy=compile_policy([policy], catalog))
-        self.current = SimpleNamespace(serving_snapshots={"cn": world}, orders={}, catalog=catalog, revision=1)
+        self.current = SimpleNamespace(
+            serving_snapshots={"cn": world}, target_overrides={}, catalog=catalog, revision=1
+        )
         self.newest = 1
-        self.steered = ActivePrices()
+        self.prices = ActivePrices()
         self.key, self.policy = f"cn/{name}", policy
         self.loop = PacingLoop(
             self,  # type: ignore[arg-type]
@@ -66,12 +68,12 @@ class Process:
             lambda: self.newest,
         )
 
-    def take_steered(self, steered: ActivePrices) -> None:
-        self.steered = steered
+    def set_prices(self, prices: ActivePrices) -> None:
+        self.prices = prices
 
     @property
     def price(self) -> float:
-        return self.steered.price.get(self.key, 0.0)
+        return self.prices.price.get(self.key, 0.0)
 
 
 def count(store: OnlineStore, key: str, won: float, served: float, upto: float) -> None:
@@ -118,14 +120,14 @@ def test_an_order_is_planned_once_however_late_some_process_hears_of_it(store: O
     clock = [START]
     early, late = Process(store, unique, clock), Process(store, unique, clock)
     served(store, [early, late], clock, 1, 100)
-    early.current.orders = {early.key: TargetOverride(amount=2000.0)}
+    early.current.target_overrides = {early.key: TargetOverride(amount=2000.0)}
     early.current.revision = early.newest = late.newest = 2
     served(store, [early], clock, 100, 101)
     planned = stored(store, early.key)
     assert (planned.amount, planned.revision) == (2000.0, 2)
     served(store, [late, early, late], clock, 101, 110)
     assert stored(store, early.key).base == planned.base, "whoever has not heard of the order plans nothing over again"
-    late.current.orders, late.current.revision = early.current.orders, 2
+    late.current.target_overrides, late.current.revision = early.current.target_overrides, 2
     served(store, [late], clock, 110, 111)
     assert (stored(store, early.key).base, late.price) == (planned.base, pytest.approx(early.price, abs=0.2))
 
@@ -247,9 +249,9 @@ def test_a_stop_reaches_every_page_with_the_next_step(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
     process = Process(store, unique, clock)
     served(store, [process], clock, 1, 100)
-    process.current.orders = {process.key: TargetOverride(stopped=True)}
+    process.current.target_overrides = {process.key: TargetOverride(stopped=True)}
     process.loop.step()
-    assert (process.price, process.steered.stopped) == (0.0, frozenset({process.key}))
+    assert (process.price, process.prices.stopped) == (0.0, frozenset({process.key}))
 
 
 def test_the_forecast_counts_the_pages_a_target_is_in_force_on(unique: str) -> None:

@@ -294,10 +294,10 @@ def test_the_world_of_a_closed_outlet_is_not_taken(service) -> None:
     (first, world), *others = snapshot.serving_snapshots.items()
     assert others
     none = compile_policy((), snapshot.catalog)
-    bare = replace(ServingSnapshot.of(snapshot.catalog, snapshot.stats, None, none), prices=snapshot.steered)
+    bare = replace(ServingSnapshot.of(snapshot.catalog, snapshot.stats, None, none), prices=snapshot.prices)
     shut = replace(snapshot, serving_snapshots={first: bare, **dict(others)}, closed=frozenset({first}))
     assert _world(shut, none) is others[0][1]
     rebuilt = _world(replace(shut, serving_snapshots={first: bare}), none)
     assert rebuilt.model is snapshot.model
-    assert rebuilt.prices is snapshot.steered
+    assert rebuilt.prices is snapshot.prices
     assert rebuilt.catalog is world.catalog

@@ -169,7 +169,7 @@ def test_a_clone_is_a_draft_that_begins_with_the_prices_of_the_first(service, au
     for _ in range(8):
         audience.asks(2)
     later = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
-    made = order(service, "clone", id="harvest-2", by=later, amount=50)
+    made = order(service, "clone", id="harvest-2", until=later, amount=50)
     assert made.status_code == 201, made.text
     version = made.json()["version"]["version"]
     service.http.post("/v1/policies/cn/publish", json={"version": version, "author": "Lin Yue"}).raise_for_status()
