@@ -10,14 +10,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
-from recsys.domain.errors import Finding, InvalidInput, describe_fault
+from recsys.domain.errors import Finding, SettingsError, describe_fault
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
 """The files that come with the package."""
 
 
-class ConfigError(InvalidInput):
+class ConfigError(SettingsError):
     """A training configuration that cannot be used."""
 
 
@@ -69,7 +69,7 @@ class Network(_Section):
         0.15, gt=0, lt=0.5, description="share of the moments, the newest, held out for calibration"
     )
 
-    @field_validator("silent")
+    @field_validator("excluded_features")
     @classmethod
     def _check_excluded(cls, silent: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(silent).difference(FEATURES):

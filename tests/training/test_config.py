@@ -42,7 +42,7 @@ def test_the_packages_own_files_are_sound(name: str) -> None:
     [
         ("[als]\nfactor = 8\n", r"als\.factor: unknown field"),
         ("[als]\nfactors = 0\n", r"als\.factors: .*greater than or equal to 1"),
-        ('[network]\nsilent = ["trend", "trent"]\n', r"network\.silent: .*no feature trent"),
+        ('[network]\nexcluded_features = ["trend", "trent"]\n', r"network\.excluded_features: .*no feature trent"),
         ("[split]\ntest = 1.0\n", r"split\.test: .*less than"),
         ("seed = [", "not TOML"),
         ('base = "nowhere"\n', "no training configuration 'nowhere'"),
