@@ -28,7 +28,7 @@ class Erased(BaseModel):
     held_by: dict[str, int] = Field(
         description="by consumer group, how many of these messages it has not read yet. Once it has, they leave with "
         "another erasure, or when the stream's retention ends",
-        examples=[{"recsys-worker": 2}],
+        examples=[{"analytics": 2}],
     )
 
 

@@ -1,4 +1,4 @@
-"""The door as the benches use it: a real `recsys-serve`, and senders who keep count of what they were promised."""
+"""The door as the benches use it: a real `mainstay serve`, and senders who keep count of what they were promised."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SAYS_WITHIN_S = 30.0
 
 
 class Api:
-    """One `recsys-serve` process on a free port."""
+    """One `mainstay serve` process on a free port."""
 
     def __init__(self, place: Place, *flags: str) -> None:
         self._log = place.home / "serve.log"
-        command = [sys.executable, "-m", "serving.main", *place.flags, "--port", "0", *flags]
+        command = [sys.executable, "-m", "features.cli", "serve", *place.flags, "--port", "0", *flags]
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=output, cwd=ROOT, env=environment(place.home.parent)
@@ -37,7 +37,7 @@ class Api:
         """Wait until it answers."""
         wait_until(lambda: "serving on " in self.said() or self.process.poll() is not None, READY_WITHIN_S)
         if self.process.poll() is not None:
-            raise RuntimeError(f"recsys-serve ended:\n{self.said()[-2000:]}")
+            raise RuntimeError(f"mainstay serve ended:\n{self.said()[-2000:]}")
         self.address = self.said().partition("serving on ")[2].split()[0]
         wait_until(self._alive, READY_WITHIN_S)
         return self

@@ -19,7 +19,7 @@ _number = itertools.count()
 
 
 class Child:
-    """One watched `recsys-worker` (`benchmarks.faults.instrumented_worker`)."""
+    """One watched `mainstay worker` (`benchmarks.faults.instrumented_worker`)."""
 
     def __init__(self, place: Place, *watched: str, flags: tuple[str, ...] = ()) -> None:
         """`watched`: flags of the watcher; `flags`: further ones of the worker."""

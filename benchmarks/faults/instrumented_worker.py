@@ -1,6 +1,6 @@
-"""`recsys-worker`, watched: the real main with its adapters wrapped, so that it dies or stops at a named point.
+"""`mainstay worker`, watched: the real main with its adapters wrapped, so that it dies or stops at a named point.
 
-    python -m benchmarks.faults.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--refusing KIND] -- FLAGS OF recsys-worker
+    python -m benchmarks.faults.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--refusing KIND] -- FLAGS
 
 Points are counted from SIGUSR1 on, or from the start with `--armed`. At the N-th time that the worker passes POINT it
 sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every
@@ -169,6 +169,7 @@ def main(argv: Sequence[str]) -> int:
         _refuse(asked.refusing)
     _watch_files(trigger)
 
+    from features import cli
     from features.worker import main as worker
     from features.worker import worker as steps
 
@@ -182,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
     worker.open_stream = lambda *a, **k: WatchedStream(open_stream(*a, **k), trigger, asked.journal)
     worker.open_online = lambda *a, **k: WatchedStore(open_online(*a, **k), trigger)
     steps.EventLog.append = appended
-    return worker.main(asked.flags)
+    return cli.main(["worker", *asked.flags])
 
 
 if __name__ == "__main__":

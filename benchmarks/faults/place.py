@@ -33,7 +33,7 @@ class Place:
 
     @property
     def flags(self) -> list[str]:
-        """For `recsys-worker`."""
+        """For `mainstay worker`."""
         return [
             "--home", str(self.home), "--stream", self.stream_url, "--online", self.online_url,
             "--topic", self.topic, "--group", self.topic, "--partitions", str(PARTITIONS),

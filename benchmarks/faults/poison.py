@@ -130,7 +130,7 @@ def _replayed(place: Place, chance: random.Random, events: int) -> Line:
             one = scene.letters()[0]
             named = [f"{one['topic']}/{one['partition']}@{one['offset']}"]
             for words, sends in (([], theirs), ([], 0), (named, 1)):  # unnamed, each letter goes once
-                command = [sys.executable, "-m", "features.worker.main", *place.flags, "dlq", "replay", *words]
+                command = [sys.executable, "-m", "features.cli", "dlq", "replay", *place.flags, *words]
                 subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
                 scene.sent += sends
             verdict = scene.judged()

@@ -84,7 +84,7 @@ def erased(places: Places, kind: str, viewers: int, seed: int) -> list[Line]:
             if number == len(gone) // 2:
                 scene.send(records(happenings[half:]))  # the worker is at work on some of them meanwhile
                 scene.expected()
-            failed += _command(place, "erase", viewer)[0] != 0
+            failed += _command(place, "viewers", "erase", viewer)[0] != 0
         scene.send(records([event for event in happenings if event.viewer_id in gone]))  # a spool, a dead letter
         left = _left(scene, place, gone)
         _ended(worker)
@@ -131,9 +131,9 @@ def _wipe(place: Place) -> None:
 
 
 def _command(place: Place, *said: str) -> tuple[int, str]:
-    """Status and output of a `recsys-worker` command."""
+    """Status and output of a `mainstay` command."""
     done = subprocess.run(
-        [sys.executable, "-m", "features.worker.main", *place.flags, *said],
+        [sys.executable, "-m", "features.cli", *said, *place.flags],
         capture_output=True,
         text=True,
         timeout=COMMAND_WITHIN_S,

@@ -1,6 +1,6 @@
 """HTTP ingest against the bare libraries: `python -m benchmarks.features.ingest [--seconds 10] [--single 100]`.
 
-The real `recsys-serve` in a process of its own takes batches of 50 made-up events over several connections; the load
+The real `mainstay serve` in a process of its own takes batches of 50 made-up events over several connections; the load
 generator shares the machine. In the same run: a FastAPI route that only parses the same JSON, the disk's own rate of
 fsyncs, and the three parts of the codec. Then single events on an idle system, from the request to the viewer's state.
 A table for people, and as the last line one JSON object.
@@ -163,9 +163,20 @@ def process(command: Sequence[str], ready: Callable[[], bool], log: Path) -> Ite
 
 
 def serve(home: Path, stream: str) -> tuple[list[str], int]:
-    """The command of `recsys-serve`, and its port."""
+    """The command of `mainstay serve`, and its port."""
     port = free_port()
-    command = [sys.executable, "-m", "serving.main", "--home", str(home), "--port", str(port), "--stream", stream]
+    command = [
+        sys.executable,
+        "-m",
+        "features.cli",
+        "serve",
+        "--home",
+        str(home),
+        "--port",
+        str(port),
+        "--stream",
+        stream,
+    ]
     return command, port
 
 
@@ -232,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             asyncio.run(pound(port, 1.0))
             out["kafka"] = with_kafka = asyncio.run(pound(port, said.seconds))
             flags = ["--home", str(home / "kafka"), "--stream", kafka]
-            worker = [sys.executable, "-m", "features.worker.main", *flags]
+            worker = [sys.executable, "-m", "features.cli", "worker", *flags]
             with process(worker, lambda: b"worker ready" in log.read_bytes(), log):
                 _caught_up(port, f"sqlite:///{home}/kafka/online.db")
                 out["single_kafka"] = alone = single(port, f"sqlite:///{home}/kafka/online.db", said.single)

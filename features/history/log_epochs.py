@@ -146,5 +146,5 @@ def _longer(topic: str, here: tuple[LogEpoch, ...], there: tuple[LogEpoch, ...])
         return here if len(here) > len(there) else there
     raise Conflict(
         f"event log and online store remember different logs of topic {topic} ({', '.join(ids)}; {', '.join(others)}): "
-        "say `recsys-worker rebuild`"
+        "run `mainstay rebuild`"
     )

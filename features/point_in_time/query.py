@@ -1,7 +1,7 @@
 """Point-in-time features: what a page could have known of (viewer, item) at a time, for any list of entity rows.
 
 `get_historical_features` is the function to call (Feast's name for it); `docs/for_data_scientists.md` has an example.
-`recsys-measure --skew` uses it to tell how far served features lagged behind the log.
+`mainstay measure --skew` uses it to tell how far served features lagged behind the log.
 
 Items are not forgotten here: what `--item-ttl-days` lets go weighs less than a millionth of what it did.
 

@@ -1,8 +1,8 @@
 """Damaged states set aside: bytes that were found in the place of a state and are none.
 
-Each is kept under a key of its own, `damaged:KEY:HASH`, for thirty days (`recsys-worker damaged`), or until the online
+Each is kept under a key of its own, `damaged:KEY:HASH`, for thirty days (`mainstay quarantine list`), or until the online
 store is rebuilt. The fold goes on from a state made again from the event log or, where that would take too long, from
-an empty one: then `recsys-worker verify` names it, and a rebuild mends it (`features.worker.repair`).
+an empty one: then `mainstay verify` names it, and a rebuild mends it (`features.worker.repair`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from recsys.domain.errors import Conflict
 from recsys.domain.viewer import DAY_S
 
 LOG_EVERY_S = 3600.0
-DELETE_HINT = "recsys-worker groups --drop NAME"
+DELETE_HINT = "mainstay consumer-groups delete NAME"
 
 logger = logging.getLogger(__name__)
 

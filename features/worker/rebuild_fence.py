@@ -8,7 +8,7 @@ log before. The batch is then delivered again, and what the store has of it coun
 
 What is left: a rebuild that begins between a look and the writing that follows it. A key that was missing then passes
 its swap after the wipe: its state may lack its history, a batch its items. Two rebuilds at once are not told apart.
-`recsys-worker verify` compares with the log, and another rebuild, alone, mends it.
+`mainstay verify` compares with the log, and another rebuild, alone, mends it.
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ class RebuildFence:
     def _look(self) -> bytes | None:
         begun, rebuilt = self._online.get([UNFINISHED, REBUILT])
         if begun is not None:
-            raise Unavailable("the online store is being made anew; if nobody does any more: `recsys-worker rebuild`")
+            raise Unavailable("online store rebuild in progress; if it was abandoned, run `mainstay rebuild` again")
         return rebuilt

@@ -131,7 +131,7 @@ class StateRepairer:
             except NewerState as error:
                 raise NewerState(
                     f"{key}: {error}. A newer engine wrote it: start that one again, or, to go on with this one, stop "
-                    "all workers and say `recsys-worker rebuild`, which makes the store anew"
+                    "all workers and run `mainstay rebuild`, which makes the store anew"
                 ) from error
             except StateError as error:
                 damaged[key] = error
@@ -153,12 +153,12 @@ class StateRepairer:
             discard(self._online, gone)
         logger.error(
             "%d damaged state(s) set aside, %d of them made again from the event log; the first, %s: %s. See: "
-            "recsys-worker damaged%s",
+            "mainstay quarantine list%s",
             len(aside),
             len(mended),
             aside[0].key,
             aside[0].cause,
-            "" if len(mended) == len(aside) else "; the others lack events: recsys-worker rebuild mends them",
+            "" if len(mended) == len(aside) else "; the others lack events: mainstay rebuild mends them",
         )
 
     def _erased(self, key: str) -> bool:

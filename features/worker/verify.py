@@ -24,10 +24,19 @@ _DECODE = {VIEWERS: decode_viewer, ITEMS: decode_item, COUNTS: decode_count, TRA
 
 
 def replay_log(
-    log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
+    log: EventLog,
+    worker: Worker,
+    into: MemoryStore,
+    now: float,
+    ttl_s: float,
+    item_ttl_s: float = FOREVER,
+    report: Callable[[int], None] = lambda events: None,
 ) -> int:
-    """Fold the whole log by a worker that writes into a store in memory; how many events there were."""
-    events = refold(worker, from_log(log))
+    """Fold the whole log with a worker that writes into a store in memory, and return the number of events.
+
+    report  receives the number of events so far
+    """
+    events = refold(worker, from_log(log), report)
     expire_idle(into, now, ttl_s, item_ttl_s)
     return events
 

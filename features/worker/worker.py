@@ -235,7 +235,7 @@ class Worker:
         """Count them, and say so once for a batch, however many there are."""
         self.dead += len(dead)
         logger.warning(
-            "%d unreadable message(s) set aside in %s; the first, %s: %s. See: recsys-worker dlq list",
+            "%d unreadable message(s) set aside in %s; the first, %s: %s. See: mainstay dlq list",
             len(dead),
             dead_topic(self._topic),
             dead[0].location,

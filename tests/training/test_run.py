@@ -1,4 +1,4 @@
-"""`recsys-train` from end to end: event log and catalogue in, registered bundle and figures out."""
+"""`mainstay train` from end to end: event log and catalogue in, registered bundle and figures out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from features.cli import main
 from features.columns import FEATURES, columns
 from features.events.decode import ViewerEvent
 from features.history.event_log import EventLog
@@ -23,7 +24,6 @@ from recsys.models.bundle import Bundle, unpack
 from recsys.models.served_model import ServedModel
 from recsys.pipeline import Engine, ServingSnapshot
 from training.config import Config
-from training.main import main
 from training.registry import BUNDLE
 from training.run import TrainingResult, run
 from training.timeline import Timeline, read_timeline
@@ -95,9 +95,11 @@ class Desk:
     config: Path
     catalog: Path
 
-    def train(self, *more: str) -> int:
-        arguments = ["--home", str(self.home), "--catalog", str(self.catalog), "--config", str(self.config), "--quiet"]
-        return main([*arguments, *more])
+    def train(self, **flags: str) -> int:
+        """Run `mainstay train` with these flags over those of the fixture."""
+        flags = {"catalog": str(self.catalog), "training-config": str(self.config), **flags}
+        arguments = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+        return main(["train", "--home", str(self.home), "--quiet", *arguments])
 
     def params(self, version: str) -> dict[str, str]:
         uri = f"sqlite:///{self.home}/mlflow.db"
@@ -162,7 +164,7 @@ def test_the_command_registers_a_version_and_says_so(
     assert_page_uses_weights(bundle, catalog)
     ServedModel.load(bundle, FEATURES)
 
-    assert desk.train("--until", str(read_timeline(EventLog(desk.home / "events")).cut(0.3))) == 0
+    assert desk.train(until=str(read_timeline(EventLog(desk.home / "events")).cut(0.3))) == 0
     earlier = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert earlier["events"] < figures["events"]
     assert desk.champion(tmp_path / "second")[0] == earlier["model_version"] == "2"
@@ -171,15 +173,14 @@ def test_the_command_registers_a_version_and_says_so(
 def test_what_cannot_be_trained_ends_with_a_plain_word(
     desk: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert desk.train("--event-log", str(tmp_path / "nothing-here")) == 1
+    assert desk.train(event_log=str(tmp_path / "nothing-here")) == 1
     assert "nothing to learn from yet" in capfd.readouterr().err
-    assert desk.train("--config", "no-such") == 2
+    assert desk.train(**{"training-config": "no-such"}) == 2
     assert "no training configuration 'no-such'" in capfd.readouterr().err
-    assert desk.train("--catalog", str(tmp_path / "missing.jsonl")) == 1
+    assert desk.train(catalog=str(tmp_path / "missing.jsonl")) == 1
     assert "missing.jsonl" in capfd.readouterr().err
     assert not (desk.home / "mlflow.db").exists()
-    with pytest.raises(SystemExit, match="2"):
-        main(["--catalogue", "x"])
+    assert main(["train", "--catalogue", "x"]) == 2
 
 
 def test_the_log_comes_back_as_it_was_written(desk: Desk, make_events: MakeEvents) -> None:
@@ -189,9 +190,9 @@ def test_the_log_comes_back_as_it_was_written(desk: Desk, make_events: MakeEvent
 def test_ctrl_c_ends_training_without_a_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(arguments: object) -> int:
+    def interrupted(*arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.main._train", interrupted)
-    assert main(["--catalog", "none.jsonl"]) == 130
+    monkeypatch.setattr("training.job.run_job", interrupted)
+    assert main(["train", "--catalog", "none.jsonl"]) == 130
     assert capsys.readouterr() == ("", "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from features.history.event_log import EventLog
-from features.worker.commands import background_compaction
+from features.worker.retention import background_compaction
 from recsys.domain.errors import Unavailable
 
 
@@ -32,8 +32,8 @@ def test_what_fails_while_tidying_up_is_told_and_costs_the_rest_nothing(
         if name == fails:
             raise fault
 
-    monkeypatch.setattr("features.worker.commands.compact", lambda log, least: work("compact"))
+    monkeypatch.setattr("features.worker.retention.compact", lambda log, least: work("compact"))
     with background_compaction(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
         assert twice.wait(10.0), ran
-    told = [one for one in caplog.records if one.name == "features.worker.commands" and str(fault) in _whole(one)]
+    told = [one for one in caplog.records if one.name == "features.worker.retention" and str(fault) in _whole(one)]
     assert told[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")

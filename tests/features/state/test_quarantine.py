@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from features.cli import main
 from features.events.decode import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.sqlite import SqliteStream
@@ -31,12 +32,11 @@ from features.state.online.port import OnlineStore
 from features.state.online.sqlite import SqliteStore
 from features.state.quarantine import QUARANTINE_TTL_S, CorruptState, discard, quarantine, quarantined
 from features.worker import repair as mend
-from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Unavailable
 from recsys.domain.viewer import LANDMARK
-from tests.features.worker.test_commands import END, TOPIC, folded, happened, published, worker
+from tests.features.worker.runs import END, TOPIC, folded, happened, published, worker
 
 READ = {VIEWERS: viewer_at, ITEMS: item_at, COUNTS: count_at, TRAFFIC: traffic_at}
 
@@ -129,7 +129,7 @@ def test_a_state_of_a_newer_engine_stops_the_worker_and_is_left_alone(tmp_path: 
         one.run(Event(), until_idle_s=0.0)
     assert f"{prefix}{{" in str(told.value)
     assert f"version {VERSION + 1}" in str(told.value)
-    assert "recsys-worker rebuild" in str(told.value)
+    assert "mainstay rebuild" in str(told.value)
     assert {k: dump(online)[k] for k in newer} == newer
     assert list(quarantined(online)) == []
 
@@ -149,7 +149,7 @@ def test_whatever_the_bytes_they_are_a_state_or_a_state_error(raw: bytes, prefix
 def home(tmp_path: Path) -> str:
     with closing(SqliteStream(f"{tmp_path}/stream.db", 2)) as stream:
         published(stream, happened(random.Random(9), 100), "viewer-events")
-    assert main(["--home", str(tmp_path), "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
+    assert main(["worker", "--home", str(tmp_path), "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
     return str(tmp_path)
 
 
@@ -158,10 +158,10 @@ def test_what_begins_anew_is_named_until_a_rebuild(
 ) -> None:
     def said(*command: str) -> tuple[int, str]:
         capsys.readouterr()
-        return main(["--home", home, "--viewer-ttl-days", "100000", *command]), capsys.readouterr().out
+        return main([*command, "--home", home, "--viewer-ttl-days", "100000"]), capsys.readouterr().out
 
-    assert said("damaged") == (0, "")
-    assert said("erase", "viewer-3")[0] == 0  # from now on differences of items may be its doing
+    assert said("quarantine", "list") == (0, "")
+    assert said("viewers", "erase", "viewer-3")[0] == 0  # from now on differences of items may be its doing
     with closing(SqliteStore(f"{home}/online.db")) as online:
         keys = [key for key in dump(online) if key.startswith(ITEMS)]
         online.put(dict.fromkeys(keys, b"no state"))
@@ -169,18 +169,18 @@ def test_what_begins_anew_is_named_until_a_rebuild(
         late = [event for event in happened(random.Random(10), 30) if event.viewer_id != "viewer-3"]
         published(stream, late, "viewer-events")
     monkeypatch.setattr(mend, "EVENTS_MAX", 0)
-    assert main(["--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
     code, told = said("verify")
     assert code == 1
-    assert "damaged, and begun anew at 20" in told
-    code, told = said("damaged")
+    assert "quarantined and restarted empty at 20" in told
+    code, told = said("quarantine", "list")
     listed = [line.partition("\t")[0] for line in told.splitlines()]
     assert len(set(listed)) == len(listed) > 0
     assert set(listed) <= set(keys)
-    assert told.count("begun anew: say `recsys-worker rebuild`") == len(listed)
-    assert b64encode(b"no state").decode() in said("damaged", listed[0])[1]
+    assert told.count("restarted empty: run `mainstay rebuild`") == len(listed)
+    assert b64encode(b"no state").decode() in said("quarantine", "show", listed[0])[1]
     assert said("rebuild")[0] == 0
-    assert said("damaged") == (0, "")
+    assert said("quarantine", "list") == (0, "")
     assert said("verify")[0] == 0
 
 

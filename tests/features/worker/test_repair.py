@@ -35,7 +35,7 @@ from features.worker import repair as mend
 from recsys.domain.errors import Unavailable
 from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
 from tests.features.state.test_quarantine import READ, dump, is_state, spoil
-from tests.features.worker.test_commands import folded, happened, published, worker
+from tests.features.worker.runs import folded, happened, published, worker
 
 READ_WITH_VIEWERS = (ITEMS, COUNTS, TRAFFIC)
 """What viewers' states decide about."""

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.cli import main
 from features.events.dead_letters import MAX_PAYLOAD_BYTES, DeadLetterCounter, dead_topic, read_dead_letters, replay
 from features.events.decode import ViewerEvent, decode, encode
 from features.events.stream.memory import MemoryStream
@@ -25,7 +26,6 @@ from features.state.fold import LoggedEvent, deduplicate_and_fold, fold_item, fo
 from features.state.keys import LOG_EPOCHS, REBUILT
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
-from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.domain.errors import EventError, Unavailable
 from recsys.domain.viewer import LANDMARK, ItemState, ViewerState
@@ -372,25 +372,25 @@ def home(tmp_path: Any) -> str:
 
 
 def test_the_command_folds_and_looks_after_dead_letters(home: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--home", home, "--until-idle", "0"]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "worker ready",
-        "worker stopped after 3 messages, 1 of them unreadable (recsys-worker dlq list)",
+        "worker stopped after 3 messages, 1 of them unreadable (mainstay dlq list)",
     ]
-    assert main(["--home", home, "dlq", "list"]) == 0
+    assert main(["dlq", "list", "--home", home]) == 0
     place, size, cause = capsys.readouterr().out.strip().split("\t")
     assert (place.partition("/")[0], size) == ("viewer-events", "9 bytes")
     assert cause.startswith("not JSON")
-    assert main(["--home", home, "dlq", "show", place]) == 0
+    assert main(["dlq", "show", place, "--home", home]) == 0
     assert "rubbish \\xff" in capsys.readouterr().out
-    assert main(["--home", home, "dlq", "replay"]) == 1
+    assert main(["dlq", "replay", "--home", home]) == 1
     assert "still unreadable" in capsys.readouterr().out
-    assert main(["--home", home, "dlq", "show", "viewer-events/0@99"]) == 1
+    assert main(["dlq", "show", "viewer-events/0@99", "--home", home]) == 1
     assert "no dead letter" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--stream", "ftp://x"]) == 1
+    assert main(["worker", "--stream", "ftp://x"]) == 1
     assert "ftp://x" in capsys.readouterr().err
-    assert main(["--partitions", "0"]) == 2
+    assert main(["worker", "--partitions", "0"]) == 2
     assert "partitions" in capsys.readouterr().err

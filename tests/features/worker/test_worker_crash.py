@@ -79,7 +79,7 @@ def replayed(stream: Stream, topic: str, events: list[ViewerEvent]) -> dict[str,
 @contextmanager
 def worker(*flags: str) -> Iterator[subprocess.Popen[str]]:
     """A worker process that polls; killed at the end when it still runs."""
-    command = [sys.executable, "-m", "features.worker.main", *flags]
+    command = [sys.executable, "-m", "features.cli", "worker", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.cli import main
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
@@ -20,7 +21,6 @@ from features.state.keys import UNFINISHED, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.online.sqlite import SqliteStore
-from features.worker.main import main
 from features.worker.rebuild import from_log, rebuild
 from features.worker.worker import Worker
 from recsys.domain.errors import Unavailable
@@ -135,7 +135,7 @@ def test_a_worker_waits_as_long_as_the_store_is_made_anew(tmp_path: Any) -> None
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
     stream.publish(TOPIC, [played("e1")])
     store.put({UNFINISHED: b"1"})
-    with pytest.raises(Unavailable, match=r"being made anew.*recsys-worker rebuild"):
+    with pytest.raises(Unavailable, match=r"rebuild in progress.*mainstay rebuild"):
         worker.step(wait_s=0)
     worker.close()
     assert stream.committed(TOPIC, "g") == {}
@@ -149,7 +149,7 @@ def test_a_worker_does_not_start_on_half_a_store(tmp_path: Any, capsys: pytest.C
     home = str(tmp_path)
     with closing(SqliteStore(f"{home}/online.db")) as online:
         online.put({UNFINISHED: b"1"})
-    assert main(["--home", home, "--until-idle", "0"]) == 1
-    assert "recsys-worker rebuild" in capsys.readouterr().err
-    assert main(["--home", home, "rebuild"]) == 0
-    assert main(["--home", home, "--until-idle", "0"]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0"]) == 1
+    assert "mainstay rebuild" in capsys.readouterr().err
+    assert main(["rebuild", "--home", home]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0"]) == 0
