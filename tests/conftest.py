@@ -23,8 +23,8 @@ from hypothesis import settings
 
 from benchmarks.servers import Server, broker, free_port, running, valkey
 
-NIGHTLY = os.environ.get("MAINSTAY_NIGHTLY") == "1"
-"""Set MAINSTAY_NIGHTLY=1 to run all random tests at their full size."""
+NIGHTLY = os.environ.get("NIGHTLY_TESTS") == "1"
+"""Set NIGHTLY_TESTS=1 to run all random tests at their full size."""
 
 settings.register_profile("house", deadline=None)  # benchmarks measure times: a test must not fail on a busy machine
 settings.register_profile("nightly", deadline=None, max_examples=1_000)

@@ -10,14 +10,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from features.columns import FEATURES
-from recsys.domain.errors import Finding, InvalidInput, schema_fault
+from recsys.domain.errors import Finding, SettingsError, schema_fault
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
 """The files that come with the package."""
 
 
-class ConfigError(InvalidInput):
+class ConfigError(SettingsError):
     """A training configuration that cannot be used."""
 
 

@@ -1,6 +1,6 @@
 """Measures event intake over HTTP: `python -m benchmarks.features.ingest [--seconds 10] [--single 100]`.
 
-A real `recsys-serve` process accepts batches of 50 synthetic events over several connections; the load generator runs
+A real `mainstay serve` process accepts batches of 50 synthetic events over several connections; the load generator runs
 on the same machine. For comparison, the run measures a FastAPI route that only parses the same JSON, the fsync rate of
 the disk, and the parts of the codec. Then it sends single events to an idle system and measures the time from the
 request to the viewer's state. Prints a table and, as the last line, one JSON object.
@@ -163,9 +163,20 @@ def process(command: Sequence[str], ready: Callable[[], bool], log: Path) -> Ite
 
 
 def serve_command(home: Path, stream: str) -> tuple[list[str], int]:
-    """Return the command line of `recsys-serve`, and its port."""
+    """Return the command line of `mainstay serve`, and its port."""
     port = free_port()
-    command = [sys.executable, "-m", "serving.main", "--home", str(home), "--port", str(port), "--stream", stream]
+    command = [
+        sys.executable,
+        "-m",
+        "features.cli",
+        "serve",
+        "--home",
+        str(home),
+        "--port",
+        str(port),
+        "--stream",
+        stream,
+    ]
     return command, port
 
 
@@ -232,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             asyncio.run(send_load(port, 1.0))
             figures["kafka"] = with_kafka = asyncio.run(send_load(port, args.seconds))
             flags = ["--home", str(home / "kafka"), "--stream", kafka]
-            worker = [sys.executable, "-m", "features.worker.main", *flags]
+            worker = [sys.executable, "-m", "features.cli", "worker", *flags]
             with process(worker, lambda: b"worker ready" in log.read_bytes(), log):
                 _wait_until_caught_up(port, f"sqlite:///{home}/kafka/online.db")
                 figures["single_kafka"] = single_figures = single(

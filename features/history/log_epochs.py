@@ -148,5 +148,5 @@ def _merge(topic: str, local: tuple[LogEpoch, ...], stored: tuple[LogEpoch, ...]
         return local if len(local) > len(stored) else stored
     raise Conflict(
         f"event log and online store have different log epochs of topic {topic} "
-        f"({', '.join(local_ids)}; {', '.join(stored_ids)}): run `recsys-worker rebuild`"
+        f"({', '.join(local_ids)}; {', '.join(stored_ids)}): run `mainstay rebuild`"
     )

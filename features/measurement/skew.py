@@ -1,9 +1,9 @@
-"""Training-serving skew: the features logged when pages were served against those that the event log gives.
+"""Training-serving skew: features logged with served pages, compared with features recomputed from the event log.
 
-Two questions, column by column. Skew: does the log, read up to the offsets that the impression records, give the values
-that were served? Any difference is a fault, or the catalogue or a model is not the one that served the page. Lag: does
-the log, read up to the time of the page, give them? A difference is no fault: it shows how many values the ranker sees
-fresher in training than in serving, since serving lags behind by what the worker had not folded yet.
+The audit answers two questions for each feature. Skew: does the log, read up to the offsets that the impression
+records, yield the served values? A difference is a fault, unless the catalog or a model is not the one that served the
+page. Lag: does the log, read up to the time of the page, yield them? A difference is no fault: it counts values that
+are more recent in training than in serving, because the worker had not folded the latest events yet.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from recsys.domain.types import F32, F64
 from recsys.models.retriever import Retriever
 
 TOLERANCE = 1e-5
-"""Values that differ by less, absolutely below 1 and relatively above, count as equal."""
+"""Differences up to this size count as equal: absolute for values below 1, relative above."""
 
 
 @dataclass(frozen=True)
 class ColumnSkew:
-    """One feature: how many values were compared, how many of them differ, by how much at most, and how many lag."""
+    """The skew of one feature: numbers of compared, differing and lagging values, and the largest difference."""
 
     feature: str
     compared: int
@@ -40,12 +40,12 @@ class ColumnSkew:
 
 @dataclass(frozen=True)
 class SkewReport:
-    """What the audit of some pages found.
+    """The result of an audit.
 
-    rows       items of these pages that are in the catalogue
-    unknown    items that are not: they cannot be compared
-    unmodelled pages of models that were not passed in: their `affinity` is not compared
-    erased     viewers erased since the oldest page: the log lacks their events, so the pages' counts may differ
+    rows        items of the audited pages that are in the catalog
+    unknown     items that are not in the catalog and cannot be compared
+    unmodelled  pages of models that were not passed in; their `affinity` is not compared
+    erased      viewers erased since the oldest page; the log lacks their events, so counts may differ
     """
 
     pages: int
@@ -57,7 +57,7 @@ class SkewReport:
 
     @property
     def differing(self) -> int:
-        """Values that differ, over all columns."""
+        """The number of differing values of all features."""
         return sum(column.differing for column in self.columns)
 
 
@@ -72,23 +72,23 @@ def audit_skew(
 ) -> SkewReport:
     """Compare the logged features of the pages served in [since, until).
 
-    retrievers  model version -> its retriever, for `affinity`
-    Raises InvalidInput when no page of this time records its features, Unavailable.
+    retrievers  the retriever of each model version, for `affinity`
+    Raises InvalidInput when no page of this period records its features, Unavailable.
     """
     pages = list(served_pages(log, since, until))
     if not pages:
-        raise InvalidInput("no impression of this time records the features of its page")
+        raise InvalidInput("no impression of this period records the features of its page")
     served = np.concatenate([_padded(page.features) for page in pages])
-    again = np.concatenate(recompute_features(log, catalog, pages, retrievers, ttl_s=ttl_s))
-    in_catalog = np.isfinite(again[:, AT["log_popularity"]])
+    recomputed = np.concatenate(recompute_features(log, catalog, pages, retrievers, ttl_s=ttl_s))
+    in_catalog = np.isfinite(recomputed[:, AT["log_popularity"]])
     modelled = np.repeat(
         [page.model_version in retrievers or page.model_version in ("", "none") for page in pages],
         [len(page.event.items) for page in pages],
     )
     served[~modelled, AT["affinity"]] = np.nan
-    fresh = _at_page_time(log, catalog, pages, in_catalog, ttl_s)
-    off, behind = _difference(served, again), _difference(served, fresh)
-    behind[:, AT["affinity"]] = np.nan  # every model would need its own pass over the log
+    current = _at_page_time(log, catalog, pages, in_catalog, ttl_s)
+    skew, lag = _difference(served, recomputed), _difference(served, current)
+    lag[:, AT["affinity"]] = np.nan  # it would take one pass over the log per model
     oldest = min(page.event.at for page in pages)
     return SkewReport(
         pages=len(pages),
@@ -96,12 +96,12 @@ def audit_skew(
         unknown=int((~in_catalog).sum()),
         unmodelled=sum(page.model_version not in (*retrievers, "", "none") for page in pages),
         erased=sum(at >= oldest for at in log.erasures.with_data().values()),
-        columns=tuple(_column(name, off[:, n], behind[:, n]) for n, name in enumerate(FEATURES)),
+        columns=tuple(_column(name, skew[:, n], lag[:, n]) for n, name in enumerate(FEATURES)),
     )
 
 
 def _padded(features: F32) -> F32:
-    """[K, F'] -> [K, F]: NaN for the columns that an older engine did not have."""
+    """[K, F'] -> [K, F]: the missing columns of older logs are NaN."""
     out = np.full((len(features), len(FEATURES)), np.nan, np.float32)
     out[:, : features.shape[1]] = features
     return out
@@ -111,9 +111,9 @@ def _at_page_time(
     log: EventLog, catalog: Catalog, pages: list[ServedPage], in_catalog: np.ndarray[tuple[int], np.dtype[np.bool_]],
     ttl_s: float,
 ) -> F32:  # fmt: skip
-    """[R, F] features from everything before each page; NaN for items that are not in the catalogue."""
+    """[R, F] features as of the time of each page; NaN for items that are not in the catalog."""
     rows = [(page.event, item) for page in pages for item in page.event.items]
-    rows = [row for row, known in zip(rows, in_catalog.tolist(), strict=True) if known]
+    rows = [row for row, is_item in zip(rows, in_catalog.tolist(), strict=True) if is_item]
     out = np.full((len(in_catalog), len(FEATURES)), np.nan, np.float32)
     out[in_catalog] = get_historical_features(
         log,
@@ -131,16 +131,16 @@ def _at_page_time(
 
 
 def _difference(a: F32, b: F32) -> F64:
-    """[R, F] absolute below 1, relative above; NaN where either is."""
+    """[R, F] -> [R, F] differences: absolute for values below 1, relative above; NaN where `a` or `b` is NaN."""
     return np.abs(a.astype(np.float64) - b) / np.maximum(np.abs(a.astype(np.float64)), 1.0)
 
 
-def _column(name: str, off: F64, behind: F64) -> ColumnSkew:
-    judged = off[np.isfinite(off)]
+def _column(name: str, skew: F64, lag: F64) -> ColumnSkew:
+    compared = skew[np.isfinite(skew)]
     return ColumnSkew(
         name,
-        compared=len(judged),
-        differing=int((judged > TOLERANCE).sum()),
-        largest=float(judged.max(initial=0.0)),
-        lagging=int((behind > TOLERANCE).sum()),
+        compared=len(compared),
+        differing=int((compared > TOLERANCE).sum()),
+        largest=float(compared.max(initial=0.0)),
+        lagging=int((lag > TOLERANCE).sum()),
     )

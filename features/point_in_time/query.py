@@ -1,6 +1,6 @@
 """Point-in-time features: the features of (viewer, item) pairs as of given times, for any list of entity rows.
 
-Call `get_historical_features` (named as in Feast); `docs/for_data_scientists.md` has an example. `recsys-measure
+Call `get_historical_features` (named as in Feast); `docs/for_data_scientists.md` has an example. `mainstay measure
 --skew` uses it to measure how far served features lagged behind the log.
 
 Rule: a row sees every event that the server received *strictly before* its time, and no event at that time or later. So

@@ -1,9 +1,9 @@
 """Corrupt states: values in the online store that do not decode as the state of their key.
 
 Readers skip and count them (`CorruptStateCounter`). Workers quarantine the bytes (`quarantine`) under the key
-`quarantine:KEY:HASH`, where they stay for thirty days (`recsys-worker damaged`) or until the online store is rebuilt.
-The fold continues from a state refolded from the event log or, if that would take too long, from an empty state;
-`recsys-worker verify` reports the latter, and a rebuild repairs it (`features.worker.repair`).
+`quarantine:KEY:HASH`, where they stay for thirty days (`mainstay quarantine list`) or until the online store is
+rebuilt. The fold continues from a state refolded from the event log or, if that would take too long, from an empty
+state; `mainstay verify` reports the latter, and a rebuild repairs it (`features.worker.repair`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from recsys.domain.decay import DAY_S
 from recsys.domain.errors import Conflict
 
 LOG_EVERY_S = 3600.0
-DELETE_HINT = "recsys-worker groups --drop NAME"
+DELETE_HINT = "mainstay consumer-groups delete NAME"
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@
 
 A gap remains when a rebuild begins between a check and the write that follows it. A key that was missing before the
 wipe then passes its compare-and-set: the state may lack its history, or a batch its items. Two concurrent rebuilds are
-not distinguished either. `recsys-worker verify` compares the store with the log; a rebuild that runs alone repairs it.
+not distinguished either. `mainstay verify` compares the store with the log; a rebuild that runs alone repairs it.
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ class RebuildFence:
         """Return the marker of the last finished rebuild; raise Unavailable while a rebuild is in progress."""
         unfinished, rebuilt = self._online.get([REBUILD_IN_PROGRESS, REBUILD_STARTED])
         if unfinished is not None:
-            raise Unavailable("online store rebuild in progress; if it was abandoned, rerun `recsys-worker rebuild`")
+            raise Unavailable("online store rebuild in progress; if it was abandoned, rerun `mainstay rebuild`")
         return rebuilt

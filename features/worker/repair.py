@@ -145,7 +145,7 @@ class StateRepairer:
             except NewerState as error:
                 raise NewerState(
                     f"{key}: {error}. It was written by a newer version: start that version again or, to continue with "
-                    "this one, stop all workers and run `recsys-worker rebuild`, which rebuilds the online store"
+                    "this one, stop all workers and run `mainstay rebuild`, which rebuilds the online store"
                 ) from error
             except StateError as error:
                 errors[key] = error
@@ -169,12 +169,12 @@ class StateRepairer:
             discard(self._online, erased)
         logger.error(
             "online store: %d corrupt state(s) quarantined, %d of them repaired from the event log; first %s: %s. To "
-            "list them: recsys-worker damaged%s",
+            "list them: mainstay quarantine list%s",
             len(corrupt),
             len(repaired),
             corrupt[0].key,
             corrupt[0].cause,
-            "" if len(repaired) == len(corrupt) else "; the others lack events: recsys-worker rebuild repairs them",
+            "" if len(repaired) == len(corrupt) else "; the others lack events: mainstay rebuild repairs them",
         )
 
     def _is_erased(self, key: str) -> bool:

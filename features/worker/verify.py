@@ -24,13 +24,20 @@ _DECODE = {VIEWERS: decode_viewer, ITEMS: decode_item, COUNTS: decode_count, TRA
 
 
 def replay_log(
-    log: EventLog, worker: Worker, into: MemoryStore, now: float, ttl_s: float, item_ttl_s: float = FOREVER
+    log: EventLog,
+    worker: Worker,
+    into: MemoryStore,
+    now: float,
+    ttl_s: float,
+    item_ttl_s: float = FOREVER,
+    report: Callable[[int], None] = lambda events: None,
 ) -> int:
     """Fold the whole log into `into`, the in-memory store that `worker` writes to; return the number of events.
 
     States that have been idle for longer than their TTL at unix second `now` are removed afterwards.
+    report  receives the number of events so far
     """
-    events = refold(worker, from_log(log))
+    events = refold(worker, from_log(log), report)
     expire_idle(into, now, ttl_s, item_ttl_s)
     return events
 

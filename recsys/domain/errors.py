@@ -6,7 +6,7 @@ MainstayError
  │    ├── EventError        an event that cannot be read
  │    ├── ItemError         a catalogue item that cannot be read
  │    ├── PageTokenError    a page token that is broken, altered or of another list or placement
- │    └── SettingsError     a flag or MAINSTAY_* variable that cannot be used
+ │    └── SettingsError     a flag, a MAINSTAY_* variable or a key of the TOML file that cannot be used
  ├── NotFound               an item, outlet, placement or policy version that does not exist
  ├── Conflict               a write that lost a race or repeats a version
  ├── BundleError            model bytes that must not be served (truncated, altered, wrong shape, NaN, pickled)

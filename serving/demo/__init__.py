@@ -1,1 +1,1 @@
-"""`recsys-demo`: the whole engine on one machine, from real interactions to guided pages."""
+"""`mainstay demo`: the whole engine on one machine, from real interactions to guided pages."""

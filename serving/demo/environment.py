@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import re
 import shlex
 import socket
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,18 +26,11 @@ ENCODER = (
 TIMEOUT_S = 5.0  # of one call to the online store: nobody waits for a page here
 
 
-def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Settings]:
-    """Flags over environment; the home exists afterwards and a free port is found when the usual one is taken.
+def prepare(settings: Settings) -> Settings:
+    """Create the home and return the settings with its absolute path and a free port.
 
-    Raises SettingsError.
+    Raises SettingsError when no port is free, OSError when the home cannot be created.
     """
-    parser = argparse.ArgumentParser(prog="recsys-demo", description=about)
-    parser.add_argument("--once", action="store_true", help="leave after the report; the last line is one JSON object")
-    for name in ("home", "stream", "online", "control", "host", "port"):
-        parser.add_argument(f"--{name}", help=Settings.help_of(name))
-    options = parser.parse_args(argv)
-    said = {name: worth for name, worth in vars(options).items() if name != "once"}
-    settings = Settings.read(os.environ, **said)
     home = Path(settings.home).resolve()
     home.mkdir(parents=True, exist_ok=True)
     port = _free(settings.host, settings.port)
@@ -47,8 +38,8 @@ def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Se
         print(
             f"port {settings.port} is taken, using {port}; PORT=... chooses another (make demo PORT=8090)", flush=True
         )
-    own_place = {"home": str(home), "port": port}
-    return options, settings.model_copy(update=own_place | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
+    changes = {"home": str(home), "port": port}
+    return settings.model_copy(update=changes | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
 
 
 class DemoHome:

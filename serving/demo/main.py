@@ -1,4 +1,4 @@
-"""`recsys-demo`: a real catalogue and real interactions go all the way to guided pages, on this machine.
+"""`mainstay demo`: a real catalogue and real interactions go all the way to guided pages, on this machine.
 
 It starts the worker and the API as child processes with the commands a user would type, stays until Ctrl-C and stops
 them in order. With --once it leaves after the report; its last line is then one JSON object.
@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
@@ -43,13 +43,13 @@ INTERRUPTED = 130
 T = TypeVar("T")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run_demo(settings: Settings, once: bool = False) -> int:
     """Run the demo; 0 when all went well, 1 with the reason on stderr, 2 for settings that cannot be used, 130 when
     it was interrupted before it was done."""
     try:
-        options, settings = place.read(argv, __doc__ or "")
+        settings = place.prepare(settings)
     except (SettingsError, OSError) as error:
-        print(f"recsys-demo: {error}", file=sys.stderr)
+        print(f"mainstay demo: {error}", file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
         signal.signal(number, _interrupt)
@@ -60,16 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = place.own_settings(settings, kept.world)
         place.check_servers(settings)
         with ProcessGroup(Path(settings.home) / "logs") as household:
-            told = Demo(settings, kept, household, console, stays=not options.once).run()
-            if not options.once:
+            told = Demo(settings, kept, household, console, stays=not once).run()
+            if not once:
                 _stay(console, household)
         console.print()
         print(json.dumps(told))
     except KeyboardInterrupt:
         console.print("\nStopped.", style="dim")
-        return INTERRUPTED if told is None or options.once else 0
+        return INTERRUPTED if told is None or once else 0
     except (MainstayError, RuntimeError, httpx.HTTPError) as error:
-        print(f"recsys-demo: {_words(error)}", file=sys.stderr)
+        print(f"mainstay demo: {_words(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -120,8 +120,8 @@ class Demo:
         fold = ["--event-log", s.event_log_dir, "--group", s.group]
         serve = ["--control", s.control_url, "--registry", s.registry_uri, "--host", s.host, "--port", str(s.port)]
         serve += ["--encoder", s.encoder]
-        self._household.start("worker", "features.worker.main", [*shared, *fold])
-        server = self._household.start("serve", "serving.main", [*shared, *serve])
+        self._household.start("worker", "features.cli", ["worker", *shared, *fold])
+        server = self._household.start("serve", "features.cli", ["serve", *shared, *serve])
         token = {"authorization": f"Bearer {s.admin_token}"} if s.admin_token else {}
         api = httpx.Client(base_url=self._address, timeout=30.0, headers=token)
 
@@ -218,7 +218,3 @@ def _stay(console: Console, household: ProcessGroup) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())

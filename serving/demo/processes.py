@@ -60,7 +60,7 @@ class ProcessGroup:
             yield last
         process.stdout.close()
         if process.wait():
-            raise RuntimeError(f"{module} failed with code {process.returncode}: {last}")
+            raise RuntimeError(f"{' '.join([module, *arguments[:1]])} failed with code {process.returncode}: {last}")
 
     def _run_child(self, module: str, arguments: Sequence[str], out: int, err: int | None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", module, *arguments]

@@ -143,16 +143,16 @@ def replay(
 
 
 def learn(settings: Settings, address: str, household: ProcessGroup) -> dict[str, Any]:
-    """Run `recsys-train` as a user would; its figures. Raises RuntimeError when it fails or finds no events."""
+    """Run `mainstay train` as a user would; its figures. Raises RuntimeError when it fails or finds no events."""
     if not any(Path(settings.event_log_dir).rglob("*.parquet")):
         raise RuntimeError(
             f"the event log {settings.event_log_dir} is empty, though all interactions were folded before: "
             f"delete {settings.home} (`make clean`) and the demo starts afresh, under new names on your servers"
         )
-    arguments = ["--config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
+    arguments = ["train", "--training-config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
     arguments += ["--registry", settings.registry_uri, "--home", settings.home, "--encoder", settings.encoder]
     last = ""
-    for line in household.run("training.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
+    for line in household.run("features.cli", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
         if last:
             print("   " + last, flush=True)
         last = line

@@ -1,4 +1,4 @@
-"""What `recsys-worker dlq` promises on every stream: a letter is sent again once, and oftener when it is named."""
+"""What `mainstay dlq` promises on every stream: a letter is sent again once, and oftener when it is named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from features.cli import main
 from features.events.dead_letters import (
     DeadLetter,
     DeadLetterCounter,
@@ -25,7 +26,6 @@ from features.events.decode import encode
 from features.events.schema import ViewerEvent
 from features.events.stream.connect import open_stream
 from features.events.stream.port import Message, Record, Stream
-from features.worker.main import main
 from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
 from tests.contracts.streams import ADAPTERS
@@ -49,7 +49,7 @@ def stream(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
     """Also what the command opens: what is in memory is only in this one."""
     with closing(open_stream(url, partitions=PARTITIONS)) as opened:
         if url == "memory://":
-            monkeypatch.setattr("features.worker.main.open_stream", lambda url, partitions: opened)
+            monkeypatch.setattr("features.commands.dlq.open_stream", lambda url, partitions: opened)
         yield opened
 
 
@@ -59,7 +59,7 @@ def dlq(url: str, unique: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     def said(*words: str) -> tuple[int, list[str]]:
         flags = ["--home", str(tmp_path), "--stream", url, "--topic", unique, "--partitions", str(PARTITIONS)]
-        code = main([*flags, "dlq", *words])
+        code = main(["dlq", *words, *flags])
         return code, sorted(capsys.readouterr().out.splitlines())
 
     return said
@@ -87,24 +87,24 @@ def test_a_letter_is_sent_again_once_and_oftener_when_it_is_named(stream: Stream
 
     code, lines = dlq("replay")
     assert (code, len(lines)) == (1, 3)
-    assert f"{first.location}\tsent again" in lines
+    assert f"{first.location}\treplayed" in lines
     assert sent(stream, unique) == readable
     code, lines = dlq("replay")
     assert code == 1, "what could not be read is tried each time"
-    assert any("2 letters were sent again before: name one to send it once more" in line for line in lines)
+    assert any("2 dead letters were replayed before; name a LOCATION to replay it again" in line for line in lines)
     assert sent(stream, unique) == readable, "nothing goes twice unless somebody says which"
 
     code, lines = dlq("list")
     assert len(lines) == 3
-    when = r"\tsent again 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
+    when = r"\treplayed 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$"
     assert [bool(re.search(when, line)) for line in lines] == [True, True, False]
-    assert any(line.startswith("sent      20") for line in dlq("show", second.location)[1])
-    assert not any(line.startswith("sent  ") for line in dlq("show", rubbish.location)[1])
+    assert any(line.startswith("replayed  20") for line in dlq("show", second.location)[1])
+    assert not any(line.startswith("replayed ") for line in dlq("show", rubbish.location)[1])
 
-    assert dlq("replay", second.location) == (0, [f"{second.location}\tsent again"])
+    assert dlq("replay", second.location) == (0, [f"{second.location}\treplayed"])
     assert sent(stream, unique) == sorted([*readable, readable[1]])
     (later,) = set_aside(stream, unique, play(2), first=9)
-    assert f"{later.location}\tsent again" in dlq("replay")[1]
+    assert f"{later.location}\treplayed" in dlq("replay")[1]
     assert sent(stream, unique) == sorted([*readable, readable[1], play(2)])
     assert DeadLetterCounter(stream, unique).refresh() == 2 * 4, "notes are no letters"
     assert sorted(one.location for one in read_dead_letters(stream, unique)) == sorted(
@@ -149,7 +149,7 @@ def test_what_others_write_beside_the_letters_is_not_sent_anywhere(stream: Strea
         code, (line,) = dlq("replay")
         assert (code, line) == (
             1,
-            f"{dead_topic(unique)}/0@0\tno letter of {unique}: whoever wrote it there must send it",
+            f"{dead_topic(unique)}/0@0\tnot a message of {unique}: its producer must send it again",
         )
     assert sent(stream, unique) == []
     assert len(sent(stream, dead_topic(unique))) == 1
@@ -168,6 +168,6 @@ def test_who_replays_what_a_fast_clock_wrote_is_told_how_to_take_it(stream: Stre
     code, (line,) = dlq("replay")
     assert code == 1
     assert line.startswith(f"{one.location}\tstill unreadable: an event from the future; time: ")
-    assert line.endswith("--without-client-time takes it at the time when it came")
-    assert dlq("replay", "--without-client-time") == (0, [f"{one.location}\tsent again"])
+    assert line.endswith("--without-client-time accepts it at its arrival time")
+    assert dlq("replay", "--without-client-time") == (0, [f"{one.location}\treplayed"])
     assert sent(stream, unique) == [encode(msgspec.structs.replace(early, client_at=None))]

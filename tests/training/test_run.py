@@ -1,4 +1,4 @@
-"""`recsys-train` from end to end: event log and catalog in, registered bundle and metrics out."""
+"""`mainstay train` from end to end: event log and catalog in, registered bundle and metrics out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from features.cli import main
 from features.columns import FEATURES, columns
 from features.events.schema import ViewerEvent
 from features.history.event_log import EventLog
@@ -27,7 +28,6 @@ from recsys.models.served_model import ServedModel
 from recsys.pipeline import Engine
 from recsys.snapshot import ServingSnapshot
 from training.config import Config
-from training.main import main
 from training.registry import BUNDLE
 from training.run import TrainingResult, run
 from training.timeline import Timeline, read_timeline
@@ -99,9 +99,11 @@ class TrainingHome:
     config: Path
     catalog: Path
 
-    def train(self, *options: str) -> int:
-        arguments = ["--home", str(self.home), "--catalog", str(self.catalog), "--config", str(self.config), "--quiet"]
-        return main([*arguments, *options])
+    def train(self, **flags: str) -> int:
+        """Run `mainstay train` with these flags over those of the fixture."""
+        flags = {"catalog": str(self.catalog), "training-config": str(self.config), **flags}
+        arguments = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+        return main(["train", "--home", str(self.home), "--quiet", *arguments])
 
     def params(self, version: str) -> dict[str, str]:
         uri = f"sqlite:///{self.home}/mlflow.db"
@@ -166,7 +168,7 @@ def test_the_command_registers_a_version_and_prints_its_metrics(
     assert_page_uses_weights(bundle, catalog)
     ServedModel.load(bundle, FEATURES)
 
-    assert training_home.train("--until", str(read_timeline(EventLog(training_home.home / "events")).cut(0.3))) == 0
+    assert training_home.train(until=str(read_timeline(EventLog(training_home.home / "events")).cut(0.3))) == 0
     earlier = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert earlier["events"] < summary["events"]
     assert training_home.champion(tmp_path / "second")[0] == earlier["model_version"] == "2"
@@ -175,15 +177,14 @@ def test_the_command_registers_a_version_and_prints_its_metrics(
 def test_invalid_inputs_end_with_a_message_and_an_exit_code(
     training_home: TrainingHome, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert training_home.train("--event-log", str(tmp_path / "nothing-here")) == 1
+    assert training_home.train(event_log=str(tmp_path / "nothing-here")) == 1
     assert "nothing to train on yet" in capfd.readouterr().err
-    assert training_home.train("--config", "no-such") == 2
+    assert training_home.train(**{"training-config": "no-such"}) == 2
     assert "no training configuration 'no-such'" in capfd.readouterr().err
-    assert training_home.train("--catalog", str(tmp_path / "missing.jsonl")) == 1
+    assert training_home.train(catalog=str(tmp_path / "missing.jsonl")) == 1
     assert "missing.jsonl" in capfd.readouterr().err
     assert not (training_home.home / "mlflow.db").exists()
-    with pytest.raises(SystemExit, match="2"):
-        main(["--catalogue", "x"])
+    assert main(["train", "--catalogue", "x"]) == 2
 
 
 def test_the_timeline_equals_the_logged_events(training_home: TrainingHome, make_events: MakeEvents) -> None:
@@ -191,9 +192,9 @@ def test_the_timeline_equals_the_logged_events(training_home: TrainingHome, make
 
 
 def test_ctrl_c_ends_training_silently(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(arguments: object) -> int:
+    def interrupted(*arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.main._train", interrupted)
-    assert main(["--catalog", "none.jsonl"]) == 130
+    monkeypatch.setattr("training.job.run_job", interrupted)
+    assert main(["train", "--catalog", "none.jsonl"]) == 130
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""A real `recsys-serve` process, and clients that record which events it accepted."""
+"""A real `mainstay serve` process, and clients that record which events it accepted."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RESPONSE_TIMEOUT_S = 30.0
 
 
 class ApiProcess:
-    """A `recsys-serve` process on a free port."""
+    """A `mainstay serve` process on a free port."""
 
     def __init__(self, env: Environment, *flags: str) -> None:
         self._log = env.home / "serve.log"
-        command = [sys.executable, "-m", "serving.main", *env.flags, "--port", "0", *flags]
+        command = [sys.executable, "-m", "features.cli", "serve", *env.flags, "--port", "0", *flags]
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=output, cwd=ROOT, env=process_env(env.home.parent)
@@ -37,7 +37,7 @@ class ApiProcess:
         """Wait until the API answers. Raises RuntimeError if the process exits."""
         wait_until(lambda: "serving on " in self.output() or self.process.poll() is not None, READY_TIMEOUT_S)
         if self.process.poll() is not None:
-            raise RuntimeError(f"recsys-serve exited:\n{self.output()[-2000:]}")
+            raise RuntimeError(f"mainstay serve exited:\n{self.output()[-2000:]}")
         self.address = self.output().partition("serving on ")[2].split()[0]
         wait_until(self._alive, READY_TIMEOUT_S)
         return self

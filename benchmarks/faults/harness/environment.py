@@ -33,7 +33,7 @@ class Environment:
 
     @property
     def flags(self) -> list[str]:
-        """Flags of `recsys-worker`."""
+        """Flags of `mainstay worker`."""
         return [
             "--home", str(self.home), "--stream", self.stream_url, "--online", self.online_url,
             "--topic", self.topic, "--group", self.topic, "--partitions", str(PARTITIONS),

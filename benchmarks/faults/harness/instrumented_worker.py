@@ -1,7 +1,7 @@
-"""The real `recsys-worker` with wrapped adapters, which kills or stops itself at a named point of its step.
+"""The real `mainstay worker` with wrapped adapters, which kills or stops itself at a named point of its step.
 
     python -m benchmarks.faults.harness.instrumented_worker [--journal FILE] [--at POINT:N:kill] [--reject-kind KIND]
-        -- FLAGS OF recsys-worker
+        -- FLAGS OF `mainstay worker`
 
 Points are counted from SIGUSR1 on, or from the start with `--armed`. When the worker reaches POINT for the N-th time,
 it sends itself SIGKILL (`kill`) or SIGSTOP (`stop`). The journal gets a line `unix-seconds partition offset` for every
@@ -171,6 +171,7 @@ def main(argv: Sequence[str]) -> int:
         _reject_kind(args.reject_kind)
     _instrument_files(trigger)
 
+    from features import cli
     from features.worker import main as worker
     from features.worker import worker as steps
 
@@ -184,7 +185,7 @@ def main(argv: Sequence[str]) -> int:
     worker.open_stream = lambda *a, **k: InstrumentedStream(open_stream(*a, **k), trigger, args.journal)
     worker.open_online = lambda *a, **k: InstrumentedStore(open_online(*a, **k), trigger)
     steps.EventLog.append = append_and_reach
-    return worker.main(args.flags)
+    return cli.main(["worker", *args.flags])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _log_numbers = itertools.count()
 
 
 class WorkerProcess:
-    """An instrumented `recsys-worker` process (`benchmarks.faults.harness.instrumented_worker`)."""
+    """An instrumented `mainstay worker` process (`benchmarks.faults.harness.instrumented_worker`)."""
 
     def __init__(self, env: Environment, *trigger_flags: str, flags: tuple[str, ...] = ()) -> None:
         """`trigger_flags`: flags of the instrumentation; `flags`: additional flags of the worker."""

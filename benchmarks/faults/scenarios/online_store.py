@@ -266,7 +266,7 @@ def _serve(home: str, url: str) -> int:
     services: Services = app.state.services
     holder, content = services.holders, services.content
     listening = socket.create_server(("127.0.0.1", 0))
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as recsys-serve does
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as mainstay serve does
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     runner = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
 

@@ -135,7 +135,7 @@ def _replay_after_upgrade(env: Environment, rng: random.Random, events: int) -> 
                 ([], 0),
                 (selection, 1),
             ):  # without a selection, each dead letter is replayed once
-                command = [sys.executable, "-m", "features.worker.main", *env.flags, "dlq", "replay", *arguments]
+                command = [sys.executable, "-m", "features.cli", "dlq", "replay", *env.flags, *arguments]
                 subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
                 scenario.sent += sends
             verdict = scenario.wait_for_verdict()

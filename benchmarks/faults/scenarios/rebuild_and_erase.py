@@ -85,7 +85,7 @@ def erase_viewers(environments: EnvironmentFactory, kind: str, viewers: int, see
             if number == len(erased) // 2:
                 scenario.send(to_records(events[middle:]))  # the worker folds some of them meanwhile
                 scenario.expected()
-            failed += _command(env, "erase", viewer)[0] != 0
+            failed += _command(env, "viewers", "erase", viewer)[0] != 0
         scenario.send(
             to_records([event for event in events if event.viewer_id in erased])
         )  # as a spool or a dead letter would
@@ -136,9 +136,9 @@ def _wipe(env: Environment) -> None:
 
 
 def _command(env: Environment, *arguments: str) -> tuple[int, str]:
-    """Run a `recsys-worker` command; returns its exit code and output."""
+    """Run a `mainstay` command; return its exit code and output."""
     done = subprocess.run(
-        [sys.executable, "-m", "features.worker.main", *env.flags, *arguments],
+        [sys.executable, "-m", "features.cli", *arguments, *env.flags],
         capture_output=True,
         text=True,
         timeout=COMMAND_TIMEOUT_S,

@@ -252,7 +252,10 @@ def _line(policy: CompiledPolicy, c: int, told: ControlOutcome, solution: Soluti
     if cause is not None:
         ids = tuple(policy.controls[other].control.id for other in cause.controls)
         why = RelaxationCause(
-            kind=told.kind_of_cause, violated_alone_by=cause.violated_alone_by, control_ids=ids, irreducible=cause.irreducible
+            kind=told.kind_of_cause,
+            violated_alone_by=cause.violated_alone_by,
+            control_ids=ids,
+            irreducible=cause.irreducible,
         )
     return ControlLine(
         id=control.id,

@@ -262,7 +262,9 @@ def _reported_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Cause
         why = said.get(policy.controls[c].control.id)
         ids = why.control_ids if why else ()
         causes[c] = (
-            ConflictSet(why.violated_alone_by, tuple(sorted({number[one] for one in ids if one in number})), why.irreducible)
+            ConflictSet(
+                why.violated_alone_by, tuple(sorted({number[one] for one in ids if one in number})), why.irreducible
+            )
             if why
             else ConflictSet()
         )

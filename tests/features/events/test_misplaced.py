@@ -19,7 +19,7 @@ from features.history.event_log import EventLog
 from features.history.privacy import erase_viewer, export_viewer
 from features.state.online.memory import MemoryStore
 from recsys.domain.decay import LANDMARK
-from tests.features.worker.test_commands import END, TOPIC, folded
+from tests.features.worker.runs import END, TOPIC, folded
 
 
 def held_in(stream: Stream) -> list[Message]:

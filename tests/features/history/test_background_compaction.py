@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from features.history.event_log import EventLog
-from features.worker.commands import background_compaction
+from features.worker.retention import background_compaction
 from recsys.domain.errors import Unavailable
 
 
@@ -32,10 +32,12 @@ def test_failures_in_background_compaction_are_logged_and_isolated(
         if name == fails:
             raise fault
 
-    monkeypatch.setattr("features.worker.commands.compact", lambda log, min_files: work("compact"))
+    monkeypatch.setattr("features.worker.retention.compact", lambda log, min_files: work("compact"))
     with background_compaction(EventLog(tmp_path), lambda: work("also"), every_s=0.001):
         assert twice.wait(10.0), ran
     logged = [
-        record for record in caplog.records if record.name == "features.worker.commands" and str(fault) in _text(record)
+        record
+        for record in caplog.records
+        if record.name == "features.worker.retention" and str(fault) in _text(record)
     ]
     assert logged[0].levelname == ("WARNING" if isinstance(fault, Unavailable) else "ERROR")

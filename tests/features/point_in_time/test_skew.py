@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.features.served import ITEMS, _item, _model, run
+from features.cli import main
 from features.history.erasures import viewer_hash
 from features.history.event_log import EventLog
-from features.measurement.main import EXIT_INCONCLUSIVE, main
+from features.measurement.report import EXIT_INCONCLUSIVE
 from features.measurement.skew import SkewReport, audit_skew
 from recsys.domain.catalog import Catalog
 from recsys.domain.item import Item
@@ -40,7 +41,7 @@ def audit(home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Aud
         catalog = tmp_path / "items.jsonl"
         catalog.write_text("\n".join(item.model_dump_json() for item in items or map(_item, range(ITEMS))))
         flags = ["--event-log", str(home / "log"), "--catalog", str(catalog), "--days", "4000", "--encoder", "none"]
-        code = main(["--skew", *flags, "--viewer-ttl-days", "1", *arguments])
+        code = main(["measure", "--skew", *flags, "--viewer-ttl-days", "1", *arguments])
         return code, capsys.readouterr().out
 
     return command
@@ -84,7 +85,7 @@ def test_pages_that_record_no_features_are_an_error(tmp_path: Path, capsys: pyte
     catalog = tmp_path / "items.jsonl"
     catalog.write_text(_item(0).model_dump_json())
     flags = ["--event-log", str(tmp_path / "log"), "--catalog", str(catalog), "--encoder", "none"]
-    assert main(["--skew", *flags]) == 1
+    assert main(["measure", "--skew", *flags]) == 1
     assert "no impression of this time records" in capsys.readouterr().err
 
 

@@ -23,7 +23,7 @@ from features.worker.verify import find_differences
 from features.worker.worker import TTL_SLACK_S, Worker
 from recsys.domain.decay import DAY_S, HALF_LIFE_S, LANDMARK
 from recsys.domain.item_statistics import ItemState
-from tests.features.worker.test_commands import TOPIC, dump, published
+from tests.features.worker.runs import TOPIC, dump, published
 
 TTL_S = 10 * DAY_S
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from features.cli import main
 from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.sqlite import SqliteStream
@@ -38,12 +39,11 @@ from features.state.quarantine import (
     quarantined,
 )
 from features.worker import repair
-from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.domain.catalog import Catalog
 from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
-from tests.features.worker.test_commands import END, TOPIC, folded, happened, published, worker
+from tests.features.worker.runs import END, TOPIC, folded, happened, published, worker
 
 READ = {VIEWERS: viewer_at, ITEMS: item_at, COUNTS: count_at, TRAFFIC: traffic_at}
 
@@ -136,7 +136,7 @@ def test_a_state_of_a_newer_version_stops_the_worker_and_stays_unchanged(tmp_pat
         worker_.run(Event(), until_idle_s=0.0)
     assert f"{prefix}{{" in str(error.value)
     assert f"version {VERSION + 1}" in str(error.value)
-    assert "recsys-worker rebuild" in str(error.value)
+    assert "mainstay rebuild" in str(error.value)
     assert {k: dump(online)[k] for k in newer} == newer
     assert list(quarantined(online)) == []
 
@@ -156,7 +156,7 @@ def test_any_bytes_decode_or_raise_state_error(raw: bytes, prefix: str) -> None:
 def home(tmp_path: Path) -> str:
     with closing(SqliteStream(f"{tmp_path}/stream.db", 2)) as stream:
         published(stream, happened(random.Random(9), 100), "viewer-events")
-    assert main(["--home", str(tmp_path), "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
+    assert main(["worker", "--home", str(tmp_path), "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
     return str(tmp_path)
 
 
@@ -165,10 +165,10 @@ def test_incomplete_states_are_reported_until_a_rebuild(
 ) -> None:
     def run(*command: str) -> tuple[int, str]:
         capsys.readouterr()
-        return main(["--home", home, "--viewer-ttl-days", "100000", *command]), capsys.readouterr().out
+        return main([*command, "--home", home, "--viewer-ttl-days", "100000"]), capsys.readouterr().out
 
-    assert run("damaged") == (0, "")
-    assert run("erase", "viewer-3")[0] == 0  # from now on differences of items may result from the erasure
+    assert run("quarantine", "list") == (0, "")
+    assert run("viewers", "erase", "viewer-3")[0] == 0  # from now on differences of items may result from the erasure
     with closing(SqliteStore(f"{home}/online.db")) as online:
         keys = [key for key in dump(online) if key.startswith(ITEMS)]
         online.put(dict.fromkeys(keys, b"no state"))
@@ -176,18 +176,18 @@ def test_incomplete_states_are_reported_until_a_rebuild(
         late_events = [event for event in happened(random.Random(10), 30) if event.viewer_id != "viewer-3"]
         published(stream, late_events, "viewer-events")
     monkeypatch.setattr(repair, "EVENTS_MAX", 0)
-    assert main(["--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
     code, output = run("verify")
     assert code == 1
-    assert "damaged, and begun anew at 20" in output
-    code, output = run("damaged")
+    assert "quarantined and restarted empty at 20" in output
+    code, output = run("quarantine", "list")
     listed = [line.partition("\t")[0] for line in output.splitlines()]
     assert len(set(listed)) == len(listed) > 0
     assert set(listed) <= set(keys)
-    assert output.count("begun anew: say `recsys-worker rebuild`") == len(listed)
-    assert b64encode(b"no state").decode() in run("damaged", listed[0])[1]
+    assert output.count("restarted empty: run `mainstay rebuild`") == len(listed)
+    assert b64encode(b"no state").decode() in run("quarantine", "show", listed[0])[1]
     assert run("rebuild")[0] == 0
-    assert run("damaged") == (0, "")
+    assert run("quarantine", "list") == (0, "")
     assert run("verify")[0] == 0
 
 

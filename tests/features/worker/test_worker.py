@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.cli import main
 from features.events.dead_letters import MAX_PAYLOAD_BYTES, DeadLetterCounter, dead_topic, read_dead_letters, replay
 from features.events.decode import decode, encode
 from features.events.schema import ViewerEvent
@@ -27,7 +28,6 @@ from features.state.keys import LOG_EPOCHS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.votes import LoggedEvent, items_of
-from features.worker.main import main
 from features.worker.worker import Worker
 from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import EventError, Unavailable
@@ -95,7 +95,7 @@ class FragileLog(EventLog):
 
 def store_contents(store: OnlineStore) -> dict[str, bytes]:
     """Return all entries of the store, except for log epochs and the time of the last rebuild."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILD_STARTED and not key.startswith(LOG_EPOCHS)}
 
 
 def expected_contents(stream: MemoryStream) -> dict[str, bytes]:
@@ -379,25 +379,25 @@ def home(tmp_path: Any) -> str:
 
 
 def test_the_command_folds_events_and_manages_dead_letters(home: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--home", home, "--until-idle", "0"]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "worker ready",
-        "worker stopped after 3 messages, 1 of them unreadable (recsys-worker dlq list)",
+        "worker stopped after 3 messages, 1 of them unreadable (mainstay dlq list)",
     ]
-    assert main(["--home", home, "dlq", "list"]) == 0
+    assert main(["dlq", "list", "--home", home]) == 0
     location, size, cause = capsys.readouterr().out.strip().split("\t")
     assert (location.partition("/")[0], size) == ("viewer-events", "9 bytes")
     assert cause.startswith("not JSON")
-    assert main(["--home", home, "dlq", "show", location]) == 0
+    assert main(["dlq", "show", location, "--home", home]) == 0
     assert "rubbish \\xff" in capsys.readouterr().out
-    assert main(["--home", home, "dlq", "replay"]) == 1
+    assert main(["dlq", "replay", "--home", home]) == 1
     assert "still unreadable" in capsys.readouterr().out
-    assert main(["--home", home, "dlq", "show", "viewer-events/0@99"]) == 1
+    assert main(["dlq", "show", "viewer-events/0@99", "--home", home]) == 1
     assert "no dead letter" in capsys.readouterr().err
 
 
 def test_the_command_reports_invalid_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--stream", "ftp://x"]) == 1
+    assert main(["worker", "--stream", "ftp://x"]) == 1
     assert "ftp://x" in capsys.readouterr().err
-    assert main(["--partitions", "0"]) == 2
+    assert main(["worker", "--partitions", "0"]) == 2
     assert "partitions" in capsys.readouterr().err

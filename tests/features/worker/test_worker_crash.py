@@ -85,7 +85,7 @@ def expected_contents(stream: Stream, topic: str, events: list[ViewerEvent]) -> 
 @contextmanager
 def worker(*flags: str) -> Iterator[subprocess.Popen[str]]:
     """Run a worker process and wait until it polls; kill it at the end if it is still running."""
-    command = [sys.executable, "-m", "features.worker.main", *flags]
+    command = [sys.executable, "-m", "features.cli", "worker", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.cli import main
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.event_log import EventLog
@@ -20,7 +21,6 @@ from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.online.sqlite import SqliteStore
 from features.state.votes import LoggedEvent
-from features.worker.main import main
 from features.worker.rebuild import from_log, rebuild
 from features.worker.worker import Worker
 from recsys.domain.decay import LANDMARK
@@ -143,13 +143,13 @@ def test_a_worker_waits_while_a_rebuild_is_in_progress(tmp_path: Any) -> None:
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
     stream.publish(TOPIC, [play_record("e1")])
-    store.put({UNFINISHED: b"1"})
-    with pytest.raises(Unavailable, match=r"rebuild in progress.*recsys-worker rebuild"):
+    store.put({REBUILD_IN_PROGRESS: b"1"})
+    with pytest.raises(Unavailable, match=r"rebuild in progress.*mainstay rebuild"):
         worker.step(wait_s=0)
     worker.close()
     assert stream.committed(TOPIC, "g") == {}
     assert dict(store.scan("viewer:")) == {}
-    store.delete([UNFINISHED])
+    store.delete([REBUILD_IN_PROGRESS])
     run_worker(stream, store, log)
     assert store_contents(store) == expected_contents(stream)
 
@@ -160,7 +160,7 @@ def test_a_worker_does_not_start_on_a_partially_rebuilt_store(
     home = str(tmp_path)
     with closing(SqliteStore(f"{home}/online.db")) as online:
         online.put({REBUILD_IN_PROGRESS: b"1"})
-    assert main(["--home", home, "--until-idle", "0"]) == 1
-    assert "recsys-worker rebuild" in capsys.readouterr().err
-    assert main(["--home", home, "rebuild"]) == 0
-    assert main(["--home", home, "--until-idle", "0"]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0"]) == 1
+    assert "mainstay rebuild" in capsys.readouterr().err
+    assert main(["rebuild", "--home", home]) == 0
+    assert main(["worker", "--home", home, "--until-idle", "0"]) == 0

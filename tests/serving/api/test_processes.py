@@ -1,4 +1,4 @@
-"""`recsys-serve` as users run it: several processes, one catalogue, a clean end."""
+"""`mainstay serve` as users run it: several processes, one catalogue, a clean end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLICY = "outlet: cn\ncontrols:\n  - {id: none, action: block, where: {label: fi
 def serving(home: Path, processes: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command on a free port, live when this begins; stopped, if it still runs, when it ends."""
     flags = ["--home", str(home), "--port", "0", "--processes", str(processes), "--online", "memory://"]
-    command = [sys.executable, "-m", "serving.main", *flags]
+    command = [sys.executable, "-m", "features.cli", "serve", *flags]
     with (home / "serve.log").open("w") as log:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
@@ -124,7 +124,7 @@ def test_a_clean_end_sends_every_impression(tmp_path: Path, item) -> None:
 
 
 def test_settings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "serving.main", "--home", str(tmp_path), "--processes", "zero"]
+    command = [sys.executable, "-m", "features.cli", "serve", "--home", str(tmp_path), "--processes", "zero"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--processes" in done.stderr

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def command(home: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "serving.demo.main", "--once", "--home", str(home), "--port", "0", *flags]
+    return [sys.executable, "-m", "features.cli", "demo", "--once", "--home", str(home), "--port", "0", *flags]
 
 
 def environ() -> dict[str, str]:
@@ -24,14 +24,14 @@ def environ() -> dict[str, str]:
 
 
 def run(home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """`recsys-demo --once`, to its end."""
+    """`mainstay demo --once`, to its end."""
     return subprocess.run(
         command(home, *flags), cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=600, check=False
     )
 
 
 def demo(home: Path, *flags: str) -> dict:  # type: ignore[type-arg]
-    """Run `recsys-demo --once`; its figures."""
+    """Run `mainstay demo --once`; its figures."""
     done = run(home, *flags)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     told: dict = json.loads(done.stdout.splitlines()[-1])  # type: ignore[type-arg]
@@ -85,7 +85,7 @@ def test_the_demo_on_real_servers_and_again_from_a_new_home(
 def test_a_server_that_is_down_is_named_in_one_line(tmp_path: Path, flag: str, named: str) -> None:
     done = run(tmp_path, flag)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"recsys-demo: {named}")
+    assert done.stderr.startswith(f"mainstay demo: {named}")
     assert done.stderr.count("\n") == 1
 
 

@@ -47,14 +47,13 @@ def test_embedded_parts_need_no_names(tmp_path: Path) -> None:
     assert place.describe_servers(Settings()) == ""
 
 
-def test_a_port_that_is_taken_is_told_with_the_one_used_instead(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.delenv("MAINSTAY_PORT", raising=False)
+def test_a_port_that_is_taken_is_told_with_the_one_used_instead(tmp_path: Path, capsys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        _, settings = place.read(["--home", str(tmp_path), "--port", str(port)], "")
+        settings = place.prepare(Settings(home=str(tmp_path), port=port))
     assert settings.port != port
     assert f"port {port} is taken, using {settings.port}; PORT=..." in capsys.readouterr().out
-    _, settings = place.read(["--home", str(tmp_path), "--port", str(port)], "")
+    settings = place.prepare(Settings(home=str(tmp_path), port=port))
     assert settings.port == port
     assert capsys.readouterr().out == ""
 

@@ -33,7 +33,7 @@ def event(id_: str, viewer: str) -> dict[str, object]:
 def served(home: Path, stream: str) -> tuple[subprocess.Popen[str], str]:
     flags = ["--home", str(home), "--port", "0", "--online", "memory://", "--stream", stream]
     with (home / "serve.log").open("a") as log:
-        command = [sys.executable, "-m", "serving.main", *flags]
+        command = [sys.executable, "-m", "features.cli", "serve", *flags]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert child.stdout is not None
     address = child.stdout.readline().split()[2]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from features.cli import main
 from features.events.schema import ViewerEvent
 from features.history.event_log import EventLog
-from features.measurement.main import main
 from features.state.votes import LoggedEvent
 from serving.pages.live_metrics import WINDOW_S
 
@@ -41,7 +41,7 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
     log.append("t/0", 0, 99, [LoggedEvent("t/0", n, event) for n, event in enumerate([play, *events])])
     items = tmp_path / "items.jsonl"
     items.write_text("\n".join(item.model_dump_json() for item in service.services.holders.current.catalog.items))
-    assert main(["--event-log", str(log.directory), "--catalog", str(items)]) == 0
+    assert main(["measure", "--event-log", str(log.directory), "--catalog", str(items)]) == 0
     printed = capsys.readouterr().out
     told = json.loads(printed.splitlines()[-1])
     groups = told["groups"]
@@ -86,5 +86,5 @@ def test_pages_older_than_the_window_are_let_go(service) -> None:
 
 
 def test_a_catalogue_that_cannot_be_read_is_told(tmp_path: Path, capsys) -> None:
-    assert main(["--home", str(tmp_path), "--catalog", str(tmp_path / "none.jsonl")]) == 1
-    assert "recsys-measure" in capsys.readouterr().err
+    assert main(["measure", "--home", str(tmp_path), "--catalog", str(tmp_path / "none.jsonl")]) == 1
+    assert "mainstay measure" in capsys.readouterr().err
