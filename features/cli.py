@@ -62,6 +62,7 @@ def build_app(commands: Iterable[EntryPoint], with_help: bool = False) -> App:
         help_epilogue=reflow(EPILOGUE),
         help_format="plaintext",
         version=lambda: version(DISTRIBUTION),
+        suppress_keyboard_interrupt=False,  # main() returns EXIT_INTERRUPTED itself
     )
     for command in sorted(commands, key=lambda command: command.name):
         help = {"help": _summary(command)} if with_help else {}

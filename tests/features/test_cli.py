@@ -110,7 +110,7 @@ def test_every_entry_point_is_a_command() -> None:
         (["verify", "--hoem", "x"], "mainstay verify: Unknown option: --hoem. Did you mean --home?"),
         (["worker", "--until-idle", "soon"], "mainstay worker: Invalid value for --until-idle"),
         (["serve", "--port", "abc"], "mainstay serve: Invalid value for --port"),
-        (["serve", "--port", "70000"], "mainstay serve: invalid settings; --port 70000: should be less than"),
+        (["serve", "--port", "70000"], "mainstay serve: invalid settings; --port 70000: must be at most"),
         (["train"], "mainstay train: "),
         (["audit", "list", "--limit", "0"], "mainstay audit: Invalid value"),
         (["viewers", "erase"], "mainstay viewers: "),

@@ -101,4 +101,4 @@ def test_every_command_reports_a_bad_setting_in_one_line(
     assert error.startswith(f"mainstay {arguments[0]}: ")
     assert error.count("\n") == 1
     assert "MAINSTAY_PORT 'abc'" in error
-    assert "valid integer" in error
+    assert "must be a whole number" in error

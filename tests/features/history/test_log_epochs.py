@@ -14,7 +14,7 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.compaction import compact
 from features.history.event_log import EventLog
-from features.history.log_epochs import LogEpoch, LogEpochs, epoch_partitions
+from features.history.log_epochs import FILE_NAME, LogEpoch, LogEpochs, epoch_partitions
 from features.state.codec import decode_viewer, viewer_key
 from features.state.exposure_counts import read_counts
 from features.state.keys import COUNTS, LOG_EPOCHS

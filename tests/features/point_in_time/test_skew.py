@@ -86,7 +86,7 @@ def test_pages_that_record_no_features_are_an_error(tmp_path: Path, capsys: pyte
     catalog.write_text(_item(0).model_dump_json())
     flags = ["--event-log", str(tmp_path / "log"), "--catalog", str(catalog), "--encoder", "none"]
     assert main(["measure", "--skew", *flags]) == 1
-    assert "no impression of this time records" in capsys.readouterr().err
+    assert "no impression of this period records" in capsys.readouterr().err
 
 
 def test_differences_after_an_erasure_are_inconclusive(audit: Audit, home: Path, tmp_path: Path) -> None:

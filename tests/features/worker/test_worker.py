@@ -21,10 +21,11 @@ from features.events.decode import decode, encode
 from features.events.schema import ViewerEvent
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
+from features.events.stream.sqlite import SqliteStream
 from features.history.event_log import EventLog
 from features.state.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
-from features.state.keys import LOG_EPOCHS
+from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.votes import LoggedEvent, items_of
@@ -370,8 +371,6 @@ def test_viewers_expire_after_their_ttl_and_items_do_not(tmp_path: Any) -> None:
 
 @pytest.fixture
 def home(tmp_path: Any) -> str:
-    from features.events.stream.sqlite import SqliteStream
-
     stream = SqliteStream(f"{tmp_path}/stream.db", 2)
     stream.publish("viewer-events", [play_record("e1"), Record("v", b"rubbish \xff"), play_record("e2")])
     stream.close()
@@ -380,10 +379,8 @@ def home(tmp_path: Any) -> str:
 
 def test_the_command_folds_events_and_manages_dead_letters(home: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["worker", "--home", home, "--until-idle", "0"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "worker ready",
-        "worker stopped after 3 messages, 1 of them unreadable (mainstay dlq list)",
-    ]
+    lines = ["worker ready", "worker stopped after 3 messages, 1 of them unreadable (mainstay dlq list)"]
+    assert capsys.readouterr().out.splitlines() == lines
     assert main(["dlq", "list", "--home", home]) == 0
     location, size, cause = capsys.readouterr().out.strip().split("\t")
     assert (location.partition("/")[0], size) == ("viewer-events", "9 bytes")
