@@ -11,7 +11,7 @@ DEMO_FLAGS := --home $(HOME_DIR) $(if $(ONCE),--once) $(if $(STREAM),--stream $(
 KERNELS := $(VENV)/.kernels
 WARM = $(BIN)/python -c 'from recsys.guidance.solver.solve import warm; warm()'
 
-.PHONY: demo test check format setup clean help lock bench-guidance bench-targets bench-faults bench-preview bench-features notebooks
+.PHONY: demo test test-fast nightly check format setup clean help lock bench-guidance bench-targets bench-faults bench-preview bench-features notebooks
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -19,14 +19,23 @@ help:           ## list the targets
 demo: $(VENV)/.demo $(KERNELS)     ## run the whole engine on this machine; ONCE=1 exits after the report
 	@$(BIN)/mainstay demo $(DEMO_FLAGS)
 
-test: $(VENV)/.dev $(KERNELS)      ## run all tests, including those against real Kafka, Valkey and PostgreSQL servers
-	@$(BIN)/python -m pytest -q
+# One BLAS thread for each test process: the processes themselves use the cores.
+PYTEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-check: $(VENV)/.dev     ## check format, lint, types and architecture
+test: $(VENV)/.dev $(KERNELS)      ## run all tests, including those against real Kafka, Valkey and PostgreSQL servers
+	@$(PYTEST) $(TEST_FLAGS)
+
+test-fast: $(VENV)/.dev $(KERNELS) ## run the tests that are not marked slow: no servers, no child processes (under two minutes)
+	@$(PYTEST) -m "not slow" $(TEST_FLAGS)
+
+nightly: $(VENV)/.dev $(KERNELS)   ## run all tests with full counts of random cases (hours)
+	@NIGHTLY_TESTS=1 $(PYTEST) $(TEST_FLAGS)
+
+check: $(VENV)/.dev     ## check format, lint, types, architecture and names
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_architecture.py
+	@$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_names.py
 
 bench-preview: $(VENV)/.dev $(KERNELS)   ## a preview of a thousand requests: time to first figures and to all, and page latency meanwhile
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.preview

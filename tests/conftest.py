@@ -26,7 +26,7 @@ from benchmarks.servers import Server, broker, free_port, running, valkey
 NIGHTLY = os.environ.get("NIGHTLY_TESTS") == "1"
 """Set NIGHTLY_TESTS=1 to run all random tests at their full size."""
 
-settings.register_profile("house", deadline=None)  # benchmarks measure times: a test must not fail on a busy machine
+settings.register_profile("house", deadline=None, max_examples=30)  # no deadline: tests must not fail on a busy machine
 settings.register_profile("nightly", deadline=None, max_examples=1_000)
 settings.load_profile("nightly" if NIGHTLY else "house")
 
@@ -34,6 +34,16 @@ settings.load_profile("nightly" if NIGHTLY else "house")
 def scaled(n: int, minimum: int = 20) -> int:
     """Return `n` in nightly runs, else 1 % of it, but at least `minimum` and at most `n`."""
     return n if NIGHTLY else min(n, max(minimum, n // 100))
+
+
+SERVER_FIXTURES = {"kafka_url", "redis_url", "start_valkey", "postgres_url"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that use a real server as slow."""
+    for item in items:
+        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(name="scaled", scope="session")
