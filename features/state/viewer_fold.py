@@ -45,11 +45,11 @@ class ViewerFold:
     __slots__ = (
         "_at",
         "_counts",
-        "_negative_feedback",
         "_finished_at",
         "_hidden",
         "_hours",
         "_liked_at",
+        "_negative_feedback",
         "_offsets",
         "_outlets",
         "_positions",
@@ -108,7 +108,8 @@ class ViewerFold:
         return ViewerState(
             self._viewer_id, tuple(self._recent), self._positions, self._finished_at, self._hidden, self._shown,
             self._counts, self._offsets, self._target_impressions, bytes(self._seen_ids), self._at, self._screens,
-            self._outlets, self._hours, self._session, self._liked_at, self._negative_feedback, bytes(self._vote_history),
+            self._outlets, self._hours, self._session, self._liked_at, self._negative_feedback,
+            bytes(self._vote_history),
             bytes(self._seen_event_ring),
         )  # fmt: skip
 
@@ -224,8 +225,8 @@ def _copy_state(state: ViewerState) -> ViewerState:
     return ViewerState(
         state.viewer_id, state.recent, state.positions.copy(), state.finished_at.copy(), state.hidden.copy(),
         state.shown.copy(), state.counts.copy(), state.offsets.copy(), state.target_impressions.copy(), state.seen_ids,
-        state.at, state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session, state.positive_feedback,
-        state.negative_feedback, state.vote_history, state.seen_event_ring,
+        state.at, state.screens.copy(), state.outlets.copy(), state.hours.copy(), state.session,
+        state.positive_feedback, state.negative_feedback, state.vote_history, state.seen_event_ring,
     )  # fmt: skip
 
 

@@ -220,11 +220,10 @@ def erase(context: CommandContext, viewer_id: str) -> int:
     elif report.messages_left and retention is not None:
         now = time.time()
         backlog = retention.backlog(settings.topic, float("inf"), [settings.group], viewer_id)
-        print(f"{report.messages_left:,} messages of the viewer stay in the stream until these consumer groups "
-              f"have read them: {describe(backlog, now)}. The workers ignore them. Erase again to delete them "
-              f"afterwards, or wait until they are {settings.stream_days:,} days old. Delete a group that no longer runs: "
-              f"{DELETE_HINT}"
-              )  # fmt: skip
+        print(f"{report.messages_left:,} messages of the viewer stay in the stream until these consumer groups have "
+              f"read them: {describe(backlog, now)}. The workers ignore them. Erase again to delete them afterwards, "
+              f"or wait until they are {settings.stream_days:,} days old. Delete a group that no longer runs: "
+              f"{DELETE_HINT}")  # fmt: skip
     return 0
 
 
