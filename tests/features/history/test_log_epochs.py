@@ -14,7 +14,7 @@ from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from features.history.compaction import compact
 from features.history.event_log import EventLog
-from features.history.log_epochs import LogEpoch, LogEpochs, epoch_partitions
+from features.history.log_epochs import FILE_NAME, LogEpoch, LogEpochs, epoch_partitions
 from features.state.codec import decode_viewer, viewer_key
 from features.state.exposure_counts import read_counts
 from features.state.keys import COUNTS, LOG_EPOCHS
@@ -51,7 +51,7 @@ def test_events_of_a_recreated_log_are_folded(tmp_path: Path) -> None:
     store, log = MemoryStore(), EventLog(tmp_path)
     for name in ("before", "after"):  # the second log is a new one with the same name
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [play_record(f"{life}{n}") for n in range(5)])
+        stream.publish(TOPIC, [play_record(f"{name}{n}") for n in range(5)])
         folded(stream, store, log)
     assert plays(store) == 10
     assert log.events().num_rows == 10
@@ -111,7 +111,7 @@ def test_a_rebuild_from_the_stream_uses_the_current_epoch(tmp_path: Path) -> Non
     store, log = MemoryStore(), EventLog(tmp_path)
     for name in ("before", "after"):
         stream = MemoryStream(partitions=1)
-        stream.publish(TOPIC, [play_record(f"{life}{n}") for n in range(5)])
+        stream.publish(TOPIC, [play_record(f"{name}{n}") for n in range(5)])
         folded(stream, store, log)
     worker_ = worker(stream, store, log)
     rebuild(worker_, store, from_stream(stream, log, TOPIC, print, worker_.log_name()), LANDMARK, YEAR_S)
@@ -128,7 +128,7 @@ def test_states_from_before_log_epochs_stay_valid(tmp_path: Path) -> None:
     stream.publish(TOPIC, [play_record(f"e{n}") for n in range(600)])  # more than a state remembers ids of
     folded(stream, store, log)
     store.delete([LOG_EPOCHS + TOPIC])
-    (tmp_path / NAME).unlink()
+    (tmp_path / FILE_NAME).unlink()
     expected = store_contents(store)
     with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as again:
         while again.step(wait_s=0):

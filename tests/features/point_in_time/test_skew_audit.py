@@ -30,7 +30,7 @@ def test_recomputed_features_equal_served_features(tmp_path: Path, seed: int) ->
     assert set(summary["constant_features"]) <= {"content_match", "label_skipped", "skip_rate", "progress"}, (
         "no encoder here, and rare features may be constant; all others must vary"
     )
-    assert found["rows_that_differ_from_plain_point_in_time"] > 0  # there was a lag
+    assert summary["rows_that_differ_from_plain_point_in_time"] > 0  # there was a lag
 
 
 def test_pages_with_fewer_features_are_audited_and_with_more_are_skipped(tmp_path: Path) -> None:

@@ -30,11 +30,13 @@ from features.state.keys import COUNTS, ITEMS, TRAFFIC, VIEWERS
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.quarantine import quarantined
+from features.state.votes import LoggedEvent
 from features.worker import repair
+from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
 from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
-from tests.features.state.test_quarantine import READ, dump, is_state, spoil
+from tests.features.state.test_quarantine import READ, dump, is_state, corrupt_some
 from tests.features.worker.test_commands import folded, happened, published, worker
 
 READ_WITH_VIEWERS = (ITEMS, COUNTS, TRAFFIC)
@@ -180,7 +182,7 @@ def test_repaired_states_lack_nothing_after_damage_between_crash_and_redelivery(
             with pytest.raises(Unavailable, match="crashed"):
                 member.step(wait_s=0)
             log.crash = ""
-        spoil(chance, broken, 3)
+        corrupt_some(chance, broken, 3)
         folded(stream, broken, log, batch)
         expected, actual = dump(intact), dump(broken)
         damaged = {state.key: state.repaired for state in quarantined(broken)}

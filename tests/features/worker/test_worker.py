@@ -23,7 +23,7 @@ from features.events.stream.port import Record
 from features.history.event_log import EventLog
 from features.state.codec import decode_viewer, encode_item, encode_viewer, item_key, viewer_key
 from features.state.fold import deduplicate_and_fold, fold_item, fold_viewer
-from features.state.keys import LOG_EPOCHS
+from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
 from features.state.online.memory import MemoryStore
 from features.state.online.port import CasEntry, OnlineStore
 from features.state.votes import LoggedEvent, items_of
@@ -95,7 +95,7 @@ class FragileLog(EventLog):
 
 def store_contents(store: OnlineStore) -> dict[str, bytes]:
     """Return all entries of the store, except for log epochs and the time of the last rebuild."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILD_STARTED and not key.startswith(LOG_EPOCHS)}
 
 
 def expected_contents(stream: MemoryStream) -> dict[str, bytes]:

@@ -143,13 +143,13 @@ def test_a_worker_waits_while_a_rebuild_is_in_progress(tmp_path: Any) -> None:
     stream, store, log = MemoryStream(partitions=1), MemoryStore(), EventLog(tmp_path)
     worker = Worker(stream, store, log, topic=TOPIC, group="g")
     stream.publish(TOPIC, [play_record("e1")])
-    store.put({UNFINISHED: b"1"})
+    store.put({REBUILD_IN_PROGRESS: b"1"})
     with pytest.raises(Unavailable, match=r"rebuild in progress.*recsys-worker rebuild"):
         worker.step(wait_s=0)
     worker.close()
     assert stream.committed(TOPIC, "g") == {}
     assert dict(store.scan("viewer:")) == {}
-    store.delete([UNFINISHED])
+    store.delete([REBUILD_IN_PROGRESS])
     run_worker(stream, store, log)
     assert store_contents(store) == expected_contents(stream)
 
