@@ -27,15 +27,15 @@ while True:
 DEMO = """
 import pathlib, signal, sys, time
 from serving.demo.main import _interrupt
-from serving.demo.processes import Household, until
+from serving.demo.processes import ProcessGroup, until
 home, takes, patience = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, _interrupt)
 try:
-    with Household(home, patience) as household:
+    with ProcessGroup(home, patience) as household:
         for name in ("worker", "serve"):
             household.start(name, "child", [str(home / name), takes])
-        for line in household.errand("child", [str(home / "train"), takes]):
+        for line in household.run("child", [str(home / "train"), takes]):
             until(lambda: all((home / name).exists() for name in ("worker", "serve")), 60)
             print(line, flush=True)
 except KeyboardInterrupt:
