@@ -74,7 +74,7 @@ class ServingPath:
         """Solve the instance and record the result."""
         gc.disable()
         began = time.thread_time()
-        solution = solve(*instance, deadline_s=DEADLINE_S, clock=time.thread_time, memory=self.cache)
+        solution = solve(*instance, deadline_s=DEADLINE_S, clock=time.thread_time, cache=self.cache)
         self.took_ms.append(1e3 * (time.thread_time() - began))
         gc.enable()
         assert (instance.bounds.violated_by(solution.chosen) == solution.relaxed).all(), (
@@ -206,7 +206,7 @@ def _exact(
     problem = presolve(*instance)
     result = solve_optimal(problem, limit_s=limit_s)
     value = None if result.page is None else float(problem.attention @ problem.value[result.page])
-    answer = result.bound, value, time.thread_time() - began, result.settled
+    answer = result.bound, value, time.thread_time() - began, result.proven
     if cached:
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.write_bytes(pickle.dumps(answer))

@@ -50,9 +50,9 @@ def _greedy(problem: ReducedProblem, lower: I32, upper: I32) -> I32:
             choice = int(problem.pin[k])
         else:
             need, full = count < lower[:, k], count >= upper[:, k]
-            for g in np.flatnonzero(problem.run_within > 1):
-                recent = page[max(0, k - int(problem.run_within[g]) + 1) :]
-                full[g] |= problem.member[g, recent].sum() >= problem.run_most[g]
+            for g in np.flatnonzero(problem.window_length > 1):
+                recent = page[max(0, k - int(problem.window_length[g]) + 1) :]
+                full[g] |= problem.member[g, recent].sum() >= problem.window_limit[g]
             short = need @ (1 - problem.member.astype(np.int64))  # due minimums that the item does not serve
             over = full @ problem.member.astype(np.int64)
             choice = int(np.lexsort((-problem.value, short, over + 10_000 * used))[0])

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.targets.runs import CONTROLLER_RUNS, Line, Result, compare, compare_guided
-from training.simulation.world import GUIDED, RECIPES
+from training.simulation.world import GUIDED_SCENARIO, SCENARIOS
 
 TEST_SEEDS = (51, 52, 53)
 COLUMNS = ("lost", "short_mean", "short_worst", "pacing_narrow", "pacing", "over", "recovery")
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("beyond the amount; recov: part of the remaining day until an outage is compensated. Means over seeds; worst")
     print("and recov: maximum over seeds.\n")
     report: dict[str, Any] = {"seeds": args.seeds, "scenarios": {}}
-    for recipe in RECIPES:
-        results = [compare(recipe, seed) for seed in args.seeds]
-        report["scenarios"][recipe.name] = _scenario(recipe.name, results)
-    lines, solved, broken = compare_guided(GUIDED, args.seeds[0])
-    print(f"{GUIDED.name}: {solved:,} pages by the real page solver, {broken} of them violate a hard control")
+    for config in SCENARIOS:
+        results = [compare(config, seed) for seed in args.seeds]
+        report["scenarios"][config.name] = _scenario(config.name, results)
+    lines, solved, broken = compare_guided(GUIDED_SCENARIO, args.seeds[0])
+    print(f"{GUIDED_SCENARIO.name}: {solved:,} pages by the real page solver, {broken} of them violate a hard control")
     _table([[line] for line in lines])
-    report["scenarios"][GUIDED.name] = {
+    report["scenarios"][GUIDED_SCENARIO.name] = {
         "pages": solved,
         "broken": broken,
         "strategies": {x.strategy: asdict(x) for x in lines},

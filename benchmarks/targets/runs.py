@@ -9,7 +9,7 @@ import numpy as np
 from recsys.domain.types import F64
 from training.simulation.day import Disturbance, Strategy, run_day
 from training.simulation.guided import GuidedPages
-from training.simulation.measure import measure
+from training.simulation.measure import measure, recovery_time
 from training.simulation.offline_optimum import OfflineOptimum, optimum, smooth_optimum
 from training.simulation.pages import Pages
 from training.simulation.pid import TUNED, RankPages, RankPid
@@ -18,10 +18,11 @@ from training.simulation.strategies import (
     ConstantPrices,
     Greedy,
     PriceController,
+    learn_prices,
     planned_delivery,
     uninformed_prices,
 )
-from training.simulation.world import Scenario
+from training.simulation.world import Scenario, ScenarioConfig
 
 BLOCKS = 12
 OUTAGE, RESTART = (0.45, 0.55), 0.5
@@ -62,58 +63,64 @@ class Result:
     feasible: bool
 
 
-def compare(recipe: Recipe, seed: int) -> Result:
+def compare(config: ScenarioConfig, seed: int) -> Result:
     """Learn from yesterday, then run today with every strategy and compute the optimum in hindsight."""
-    yesterday, day = make_scenario(recipe, seed, 0), make_scenario(recipe, seed, 1)
+    yesterday, day = make_scenario(config, seed, 0), make_scenario(config, seed, 1)
     none = np.zeros(len(day.amount))
-    free_utility = Pages(day).under(none).utility
+    free_utility = Pages(day).serve_day(none).utility
     yesterday_optimum = optimum(yesterday, yesterday.amount)
-    learned = learn(yesterday, yesterday_optimum.price)
+    learned = learn_prices(yesterday, yesterday_optimum.price)
     cold = uninformed_prices(day)
     outage = Disturbance(outage=OUTAGE, restart_after=RESTART)
     lines = [
-        _run(day, "no targets", ConstantPrices(day, none), free),
-        _run(day, "fixed boost of 0.05", ConstantPrices(day, none + 0.05), free),
-        _run(day, "yesterday's best prices, fixed", ConstantPrices(day, before.price), free),
-        _run(day, "greedy: top slots until done", Greedy(day, frontloaded=True), free),
-        _run(day, "greedy: top slots when behind", Greedy(day), free),
-        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free, pages=RankPages(day)),
-        _run(day, OURS[0], PriceController(day, usual), free),
-        _run(day, OURS[1], PriceController(day, cold), free),
-        _run(day, OURS[2], PriceController(day, usual), free, Disturbance(delay_pages=1000)),
-        _run(day, OURS[3], PriceController(day, usual), free, outage),
+        _run(day, "no targets", ConstantPrices(day, none), free_utility),
+        _run(day, "fixed boost of 0.05", ConstantPrices(day, none + 0.05), free_utility),
+        _run(day, "yesterday's best prices, fixed", ConstantPrices(day, yesterday_optimum.price), free_utility),
+        _run(day, "greedy: top slots until done", Greedy(day, frontloaded=True), free_utility),
+        _run(day, "greedy: top slots when behind", Greedy(day), free_utility),
+        _run(day, "PID on ranks (PAI-Rec)", RankPid(day, TUNED), free_utility, pages=RankPages(day)),
+        _run(day, CONTROLLER_RUNS[0], PriceController(day, learned), free_utility),
+        _run(day, CONTROLLER_RUNS[1], PriceController(day, cold), free_utility),
+        _run(day, CONTROLLER_RUNS[2], PriceController(day, learned), free_utility, Disturbance(delay_pages=1000)),
+        _run(day, CONTROLLER_RUNS[3], PriceController(day, learned), free_utility, outage),
     ]
-    best = optimum(day, day.amount, initial_price=before.price)
+    hindsight = optimum(day, day.amount, initial_price=yesterday_optimum.price)
     plan = planned_delivery(day, np.linspace(0, len(day.at), BLOCKS + 1).astype(int))
-    even = smooth_optimum(day, plan, initial_price=best.price)
-    return Result(tuple(lines), _lost(best, free), 100.0 * (1.0 - even / free), 100.0 * best.gap, _feasible(best, day))
+    on_plan = smooth_optimum(day, plan, initial_price=hindsight.price)
+    return Result(
+        tuple(lines),
+        _utility_lost(hindsight, free_utility),
+        100.0 * (1.0 - on_plan / free_utility),
+        100.0 * hindsight.gap,
+        _feasible(hindsight, day),
+    )
 
 
-def compare_guided(recipe: Recipe, seed: int) -> tuple[list[Line], int, int]:
+def compare_guided(config: ScenarioConfig, seed: int) -> tuple[list[Line], int, int]:
     """Run a day with hard controls and the real solver; returns results, pages solved and pages in violation."""
-    day = make_scenario(recipe, seed, 1)
+    day = make_scenario(config, seed, 1)
     none = np.zeros(len(day.amount))
     cold = uninformed_prices(day)
     first = GuidedPages(day)
-    free_utility = first.under(none).utility
-    solved, broken, lines = first.solved, first.broken, []
+    free_utility = first.serve_day(none).utility
+    solved, broken, lines = first.n_solved, first.n_violating, []
     runs: list[tuple[str, Strategy, Disturbance | None]] = [
-        ("no targets", Constant(day, none), None),
-        ("fixed boost of 0.05", Constant(day, none + 0.05), None),
+        ("no targets", ConstantPrices(day, none), None),
+        ("fixed boost of 0.05", ConstantPrices(day, none + 0.05), None),
         ("greedy: top slots when behind", Greedy(day), None),
-        (CONTROLLER_RUNS[1], Controlled(day, cold), None),
+        (CONTROLLER_RUNS[1], PriceController(day, cold), None),
         (
             "controller, outage 10 %, restart",
-            Controlled(day, cold),
-            Disturbance(late=10, outage=OUTAGE, restart=RESTART),
+            PriceController(day, cold),
+            Disturbance(delay_pages=10, outage=OUTAGE, restart_after=RESTART),
         ),
     ]
     for name, strategy, disturbance in runs:
         pages = GuidedPages(day)
         lines.append(
-            _run(day, name, strategy, free_utility, disturbance or Disturbance(late=10), pages=pages, every=10)
+            _run(day, name, strategy, free_utility, disturbance or Disturbance(delay_pages=10), pages=pages, every=10)
         )
-        solved, broken = solved + pages.solved, broken + pages.broken
+        solved, broken = solved + pages.n_solved, broken + pages.n_violating
     return lines, solved, broken
 
 
@@ -129,16 +136,16 @@ def _run(
 ) -> Line:
     record = run_day(day, strategy, disturbance, pages=pages, every=every)
     m = measure(day, record, free_utility)
-    narrow_pacing: F64 = m.pacing[day.few]
-    recovery = back_within(day, record, disturbance.outage[1]) if disturbance and disturbance.outage else None
+    narrow_pacing: F64 = m.pacing[day.is_item_target]
+    recovery = recovery_time(day, record, disturbance.outage[1]) if disturbance and disturbance.outage else None
     return Line(
         name,
-        m.lost,
-        float(m.short.mean()),
-        float(m.short.max()),
+        m.utility_loss,
+        float(m.shortfall.mean()),
+        float(m.shortfall.max()),
         float(narrow_pacing.mean()),
         float(m.pacing.mean()),
-        float(m.over.mean()),
+        float(m.excess.mean()),
         None if recovery is None else 100.0 * recovery,
     )
 

@@ -256,9 +256,6 @@ def test_another_process_sees_every_put_even_of_the_killed(store: OnlineStore, u
     program = f"""
 import os, signal
 from features.state.online.connect import open_online
-from features.state.online.guarded import beside
-from features.state.online.redis import RedisStore
-from features.state.online.sqlite import SWEEP_EVERY_S, SqliteStore
 store = open_online({url!r}, timeout_s=5.0)
 assert store.get(["{unique}:mine"]) == [b"from here"]
 store.put({{"{unique}:theirs": b"from afar"}})
@@ -367,7 +364,7 @@ def test_what_an_older_engine_wrote_is_indexed_and_expires(start_valkey: Callabl
 
 def test_an_index_lets_go_of_what_expired(start_valkey: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     address = start_valkey()
-    monkeypatch.setattr("features.state.online.redis.FORGET_S", 0.0)
+    monkeypatch.setattr("features.state.online.redis.INDEX_PRUNE_S", 0.0)
     with closing(redis.Redis.from_url(address)) as server, closing(open_online(address, 5.0)) as store:
         store.put({"traffic:{a}:1:t/0": b"1", "traffic:{b}:1:t/0": b"2"}, ttl_s=0.2)
         store.put({"traffic:{b}:1:t/0": b"2"}, ttl_s=1000)

@@ -163,14 +163,14 @@ def test_a_dead_stream_is_waited_for_and_gets_everything_in_order(tmp_path: Path
 
 PUT = """
 import sys, time
-from features.events.spool.durable import FileSpool
+from features.events.spool.durable import DurableSpool
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from recsys.domain.errors import Unavailable
 class Dead(MemoryStream):
     def publish(self, topic, records):
         raise Unavailable("dead")
-spool = FileSpool(sys.argv[1], Dead(), "t")
+spool = DurableSpool(sys.argv[1], Dead(), "t")
 spool.start()
 number = int(sys.argv[2])
 while True:
@@ -196,6 +196,7 @@ def test_what_was_taken_survives_kill_9_many_times(tmp_path: Path) -> None:
         child.wait()
         child.stdout.close()
         upto = said
+    assert upto >= 7 * (3 + 5 * life)
     stream = MemoryStream(2)
     spool = DurableSpool(tmp_path, stream, "t")
     spool.start()
@@ -228,13 +229,13 @@ def test_a_full_spool_refuses_and_takes_again_by_itself(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, signal, sys
-from features.events.spool.durable import FileSpool
+from features.events.spool.durable import DurableSpool
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from recsys.domain.errors import Unavailable
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 stream = MemoryStream(1)
-spool = FileSpool(sys.argv[1], stream, "t")
+spool = DurableSpool(sys.argv[1], stream, "t")
 spool.start()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
@@ -306,7 +307,7 @@ def test_a_record_damaged_while_it_waits_is_given_up_and_does_not_wait_forever(t
 def test_two_spools_of_one_home_share_nothing_and_the_living_deliver_for_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.events.spool.durable.ADOPT_EVERY_S", 0.05)
+    monkeypatch.setattr("features.events.spool.durable.ORPHAN_SCAN_S", 0.05)
     dead = Moody()
     dead.open.clear()
     first, second = DurableSpool(tmp_path, dead, "t"), DurableSpool(tmp_path, MemoryStream(1), "t")

@@ -74,7 +74,7 @@ def test_bytes_are_bytes_and_reach_a_member_that_waits(
 def test_embedded_streams_apply_retention_and_brokers_do_not(stream: Stream, url: str) -> None:
     assert (stream.retention is None) == url.startswith("kafka")
     methods = {name for name in vars(Retention) if not name.startswith("_")}
-    assert methods == {"trim", "forget", "held", "drop"}
+    assert methods == {"apply_retention", "delete_key", "backlog", "delete_group"}
     assert [hasattr(stream, name) for name in sorted(methods)] == [stream.retention is not None] * 4
 
 
@@ -210,7 +210,8 @@ def test_an_address_that_nobody_answers_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         open_stream(f"sqlite:///{tmp_path}/file/stream.db", partitions=1)
     program = """
-from features.events.stream.port import Record, kafka
+from features.events.stream import kafka
+from features.events.stream.port import Record
 from recsys.domain.errors import Unavailable
 kafka.BOOTSTRAP_WITHIN_S = 0.3
 try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.servers import broker, valkey
 from features.events.stream.connect import open_stream
 from features.events.stream.port import Stream
-from features.state.keys import LOG_EPOCHS
+from features.state.keys import LOG_EPOCHS, REBUILD_STARTED
 from features.state.online.connect import open_online
 from features.state.online.port import OnlineStore
 
@@ -70,7 +70,7 @@ class Environment:
 
 def live_entries(store: OnlineStore) -> dict[str, bytes]:
     """Return all live entries of a store, except its log epochs and rebuild mark."""
-    return {key: raw for key, raw in store.scan("") if key != REBUILT and not key.startswith(LOG_EPOCHS)}
+    return {key: raw for key, raw in store.scan("") if key != REBUILD_STARTED and not key.startswith(LOG_EPOCHS)}
 
 
 class EnvironmentFactory:

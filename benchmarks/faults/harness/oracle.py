@@ -34,9 +34,9 @@ from features.state.exposure_counts import (
     DeliveryCount,
     TrafficDay,
     count_key,
-    credits_of,
     fold_count,
     fold_traffic,
+    target_credits,
     traffic_key,
 )
 from features.state.fold import deduplicate_and_fold, fold_item
@@ -97,7 +97,7 @@ class Oracle:
             self._dump[item_key(item_id, source)] = encode_item(fold_item(ItemState(item_id), events))
 
     def _fold_exposure(self, changed: list[WeightedEvent]) -> None:
-        for at in self._group(changed, lambda e: [("count", key, e.source) for key in credits_of(e.event)]):
+        for at in self._group(changed, lambda e: [("count", key, e.source) for key in target_credits(e.event)]):
             self._dump[count_key(*at[1:])] = encode_state(fold_count(DeliveryCount(at[1]), self._by_shard[at]))
         for at in self._group(changed, _traffic):
             self._dump[traffic_key(*at[1:])] = encode_state(fold_traffic(TrafficDay(*at[1:4]), self._by_shard[at]))

