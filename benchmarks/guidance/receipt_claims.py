@@ -215,7 +215,7 @@ def _item(n: int, rng: np.random.Generator) -> Item:
 def _forge(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
     """Return the receipt with a changed number, word or flag other than an estimate; None: forge the page instead."""
     receipt_fields = receipt.model_dump()
-    names = ["value", "utility", "utility_without", "gap", "proven", "legal_kept", "policy_version", "page", "bound"]
+    names = ["value", "utility", "utility_without", "gap", "proven", "legal_met", "policy_version", "page", "bound"]
     if rng.random() < 0.4:
         name = str(rng.choice(names))
         if name == "page":
@@ -234,18 +234,29 @@ def _forge(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
         pass
     elif rng.random() < 0.7 or not receipt_fields["moved"]:
         line = receipt_fields["controls"][rng.integers(len(receipt_fields["controls"]))]
-        if line["by"] and rng.random() < 0.5:
+        if line["slack"] and rng.random() < 0.5:
             _forge_cause(
-                line["why"], [other["id"] for other in receipt_fields["controls"] if other["id"] != line["id"]], rng
+                line["cause"], [other["id"] for other in receipt_fields["controls"] if other["id"] != line["id"]], rng
             )
             return Receipt.model_validate(copy.deepcopy(receipt_fields))
         name = str(
             rng.choice(
-                ["id", "origin", "achieved", "slack", "shortfall", "priority", "reason", "status", "required", "minimal_proven"]
+                [
+                    "id",
+                    "origin",
+                    "achieved",
+                    "slack",
+                    "shortfall",
+                    "priority",
+                    "reason",
+                    "status",
+                    "required",
+                    "minimal_proven",
+                ]
             )
         )
-        if name == "settled" and line["by"]:
-            name = "by"  # only solving again can verify that a relaxation is proven minimal
+        if name == "minimal_proven" and line["slack"]:
+            name = "slack"  # only solving again can verify that a relaxation is proven minimal
         if name == "required":
             amount = str(rng.choice(["at_least", "at_most", "within", "slot", "first_slots"]))
             line["required"][amount] = (line["required"][amount] or 0) + int(rng.integers(1, 4))
@@ -267,7 +278,7 @@ def _forge(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
 
 def _forge_cause(cause: dict[str, Any], control_ids: list[str], rng: np.random.Generator) -> None:
     """Change the cause of a relaxation in place. `control_ids`: the other controls of the receipt."""
-    name = str(rng.choice(["kind", "alone", "narrowed", "control_ids"]))
+    name = str(rng.choice(["kind", "violated_alone_by", "irreducible", "control_ids"]))
     if name == "kind":
         kinds = ["supply", "slots", "itself", "controls", "unknown"]
         cause["kind"] = str(rng.choice([kind for kind in kinds if kind != cause["kind"]]))
@@ -282,7 +293,7 @@ def _forge_cause(cause: dict[str, Any], control_ids: list[str], rng: np.random.G
 def _forge_prices(receipt_fields: dict[str, Any], rng: np.random.Generator) -> bool:
     """Change, reorder or remove prices in place. Returns False if there are no prices to forge."""
     prices = receipt_fields["price"]
-    free = not any(line["action"] == "pin" and not line["by"] for line in receipt_fields["controls"])
+    free = not any(line["action"] == "pin" and not line["slack"] for line in receipt_fields["controls"])
     changes = ["remove all", "remove one", "reorder", "all huge", "one huge", "one negative", "one resolved"]
     has_price = free and any(price["play_equivalents"] for price in prices)
     change = str(rng.choice([*changes, "all zero"] if has_price else changes))

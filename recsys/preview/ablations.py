@@ -37,29 +37,29 @@ def at_strength(policy: CompiledPolicy, strength: float) -> CompiledPolicy:
 def _scaled(origin: SourcedControl, strength: float) -> SourcedControl | None:
     """None where nothing is left of a control that may change."""
     firm = origin.control.enforcement in HARD
-    control = _of(origin.control, strength)
+    control = _scaled_control(origin.control, strength)
     if control is None:
         return origin if firm and not isinstance(origin.control, Boost) else None
     return replace(origin, control=control)
 
 
-def _of(control: Control, strength: float) -> Control | None:
+def _scaled_control(control: Control, strength: float) -> Control | None:
     if isinstance(control, Boost):
         return control.model_copy(update={"bonus": control.bonus * strength})
     if isinstance(control, Quota):
-        least, most = _floor(control.at_least, strength), _cap(control.at_most, strength)
+        least, most = _scaled_minimum(control.at_least, strength), _scaled_maximum(control.at_most, strength)
         if least is None and most is None:
             return None
         return control.model_copy(update={"at_least": least, "at_most": most})
     if isinstance(control, Cap):
-        most = _cap(control.at_most, strength)
+        most = _scaled_maximum(control.at_most, strength)
         return None if most is None else control.model_copy(update={"at_most": most})
     if isinstance(control, Pin | Spacing):
         return control if strength >= 0.5 else None
     return control
 
 
-def _floor(amount: float | None, strength: float) -> float | None:
+def _scaled_minimum(amount: float | None, strength: float) -> float | None:
     """
     >>> _floor(0.3, 2.0), _floor(3, 0.5), _floor(0.6, 2.0), _floor(0.3, 0.0)
     (0.6, 2, 1.0, None)
@@ -71,7 +71,7 @@ def _floor(amount: float | None, strength: float) -> float | None:
     return min(amount * strength, 1.0)
 
 
-def _cap(amount: float | None, strength: float) -> float | None:
+def _scaled_maximum(amount: float | None, strength: float) -> float | None:
     """
     >>> _cap(0.8, 0.5), _cap(0.8, 0.0), _cap(4, 2.0)
     (0.9, None, 2)

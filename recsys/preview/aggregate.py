@@ -24,7 +24,7 @@ TaskRunner = Callable[[Iterable[Task]], Iterator[ReplayResult]]
 def replay(study: Study, seed: int = 0, work: TaskRunner | None = None) -> Iterator[Aggregate]:
     """The preview of a study: the same tally again and again, fuller after each task; `tally.report()` when wanted."""
     tally = Aggregate(study, seed)
-    for outcome in (work or study.each)(study.tasks()):
+    for outcome in (work or study.run_all)(study.tasks()):
         tally.add(outcome)
         yield tally
 
@@ -83,12 +83,12 @@ class Aggregate:
             policy_after=tuple(dict.fromkeys(self._study.after[outlet].version for outlet in outlets)),
             changed_pages=float(np.mean([share > 0 for share in changed])),
             changed_slots=float(np.mean(changed)),
-            utility=_worth(pairs.utility, w),
-            expected_plays=_worth(pairs.expected_plays, w),
-            page_value=_worth(pairs.column(lambda page: page.value), w),
+            utility=_utility_change(pairs.utility, w),
+            expected_plays=_utility_change(pairs.expected_plays, w),
+            page_value=_utility_change(pairs.column(lambda page: page.value), w),
             guidance_cost_before=ratio(free - before, free, w),
             guidance_cost_after=ratio(free - after, free, w),
-            actions={name: _worth(pairs.column(_expected(a)), w) for a, name in enumerate(ACTIONS)},
+            actions={name: _utility_change(pairs.column(_expected(a)), w) for a, name in enumerate(ACTIONS)},
             labels=shares(self._groups, "labels", pairs),
             outlets=shares(self._groups, "outlets", pairs),
             regions=shares(self._groups, "regions", pairs),
@@ -118,7 +118,7 @@ class Aggregate:
         )
 
 
-def _worth(side: F64, w: F64) -> told.UtilityChange:
+def _utility_change(side: F64, w: F64) -> told.UtilityChange:
     """side [3, n]: unguided, before, after."""
     free, before, after = side
     count = np.ones(len(before))

@@ -32,7 +32,7 @@ CAUSES_MAX = 3
 VIEWERS_MIN = 10
 """A group of fewer viewers is not told of."""
 
-MIN_PAGES = 1e-3
+MIN_DENOMINATOR = 1e-3
 """What is divided by is at least this part of its mean size: utility may be 0 or below."""
 
 HOUR_S = 3600.0
@@ -80,7 +80,7 @@ def slices(pairs: Pairs, of: Callable[[ReplayRequest], str], viewers_min: int = 
 def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
     free, before, after = pairs.utility[:, at]
     plays = pairs.expected_plays[:, at]
-    total = max(abs(float(free.sum())), MIN_PAGES * float(np.abs(free).sum()), 1e-9)
+    total = max(abs(float(free.sum())), MIN_DENOMINATOR * float(np.abs(free).sum()), 1e-9)
     gave = [float(np.mean([pairs.pages[side][i].has_relaxed for i in at])) for side in (BEFORE, AFTER)]
     return Slice(
         name=name,
@@ -108,8 +108,10 @@ def control_reports(
     lines = [_control(pairs, of, drops.get(control_id, {})) for (control_id, _), of in fates.items()]
     seen = {line.id for line in lines}
     said = {origin.control.id: origin for policy in study.after.values() for origin in policy.controls}
-    others = (_from_receipts(said[name], *_worth(pairs, pages)) for name, pages in drops.items() if name not in seen)
-    new = (_from_receipts(origin, None, 0, message("target_without_price")) for origin in study.unpriced().values())
+    others = (
+        _off_receipt(said[name], *_value_without(pairs, pages)) for name, pages in drops.items() if name not in seen
+    )
+    new = (_off_receipt(origin, None, 0, message("target_without_price")) for origin in study.unpriced().values())
     return (*lines, *others, *new)
 
 
@@ -119,7 +121,7 @@ def _control(
     first = (of[AFTER] or of[BEFORE])[0][0]
     after = [fate for fate, _ in of[AFTER]]
     status = Counter(fate.status for fate in after)
-    worth, tried = _worth(pairs, dropped) if after else (None, 0)
+    worth, tried = _value_without(pairs, dropped) if after else (None, 0)
     return ControlReport(
         id=first.control_id,
         origin=first.origin,
@@ -139,7 +141,7 @@ def _control(
     )
 
 
-def _from_receipts(
+def _off_receipt(
     origin: SourcedControl, worth: Estimate | None, tried: int, note: Message | None = None
 ) -> ControlReport:
     """A boost or target: it never stands on a receipt, so only what it costs is told."""
@@ -162,7 +164,7 @@ def _from_receipts(
     )
 
 
-def _worth(pairs: Pairs, dropped: Mapping[int, PageSummary]) -> tuple[Estimate | None, int]:
+def _value_without(pairs: Pairs, dropped: Mapping[int, PageSummary]) -> tuple[Estimate | None, int]:
     """Utility gained without the control, relative to the draft's, over the requests on which that was tried."""
     at = [i for i, n in enumerate(pairs.numbers) if n in dropped]
     if not at:
@@ -181,10 +183,10 @@ def _causes(pairs: Pairs, fates: list[tuple[ControlOutcome, int]]) -> tuple[Caus
     broken = [(fate, pairs.requests[i].query) for fate, i in fates if fate.slack]
     reasons = Counter(fate.reason for fate, _ in broken)
     first = {fate.reason: query for fate, query in reversed(broken)}
-    return tuple(Cause(reason=r, pages=n, where=_page(first[r])) for r, n in reasons.most_common(CAUSES_MAX))
+    return tuple(Cause(reason=r, pages=n, where=_page_text(first[r])) for r, n in reasons.most_common(CAUSES_MAX))
 
 
-def _page(query: Query) -> Message:
+def _page_text(query: Query) -> Message:
     page = query.placement
     return message("page_in_region", screen=page.screen, surface=page.surface, region=query.region)
 
@@ -226,7 +228,7 @@ def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: li
         guidance_cost=ratio(free - there, free, pairs.w[:, at]),
         relaxed=float(np.mean([page.has_relaxed for page in pages])),
         values=dict(values),
-        floors=dict(floors),
+        quotas=dict(floors),
     )
 
 
@@ -239,7 +241,7 @@ def worst_hit(pairs: Pairs) -> WorstHit | None:
     if len(viewers) // 10 < VIEWERS_MIN:
         return None
     size = np.abs(before)
-    change = (after - before) / np.maximum(size, max(MIN_PAGES * float(size.mean()), 1e-9))
+    change = (after - before) / np.maximum(size, max(MIN_DENOMINATOR * float(size.mean()), 1e-9))
     worst = np.argsort(change, kind="stable")[: len(viewers) // 10]
     hit = np.isin(place, worst)
     screens = Counter(asked.query.placement.screen.value for asked, h in zip(pairs.requests, hit, strict=True) if h)
@@ -255,13 +257,13 @@ def worst_hit(pairs: Pairs) -> WorstHit | None:
 def examples(pairs: Pairs, catalog: Catalog) -> tuple[Example, ...]:
     """Pages to look at: the one that changes most, one near the end of the order, a typical one."""
     loss = pairs.utility[BEFORE] - pairs.utility[AFTER]
-    moved = np.array([_moved(b, a) for b, a in zip(pairs.pages[BEFORE], pairs.pages[AFTER], strict=True)])
+    moved = np.array([_changed_slots(b, a) for b, a in zip(pairs.pages[BEFORE], pairs.pages[AFTER], strict=True)])
     order = np.lexsort((loss, moved))
     chosen = dict.fromkeys(int(order[round(at * (len(order) - 1))]) for _, at in EXAMPLES)
     return tuple(_example(pairs, i, int(moved[i]), catalog) for i in chosen)
 
 
-def _moved(before: PageSummary, after: PageSummary) -> int:
+def _changed_slots(before: PageSummary, after: PageSummary) -> int:
     size = min(len(before.row), len(after.row))
     return int((before.row[:size] != after.row[:size]).sum()) + abs(len(before.row) - len(after.row))
 

@@ -60,11 +60,11 @@ def off_policy(
         support=support,
         plays=mean(weighted, w[:, known]) if possible else None,
         observed=float(observed.mean()),
-        why=_why(chance, support),
+        reason=_reason(chance, support),
     )
 
 
-def _why(chance: bool, support: float) -> Message:
+def _reason(chance: bool, support: float) -> Message:
     if support >= SUPPORT_MIN:
         return message("off_policy_weighted") if chance else message("off_policy_as_logged")
     if chance:

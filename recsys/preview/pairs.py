@@ -16,7 +16,7 @@ from recsys.preview.report import Exposure
 from recsys.preview.study import ReplayRequest
 
 FREE, BEFORE, AFTER = 0, 1, 2
-PER = 1000.0
+PAGES = 1000.0
 """Exposure is told per so many pages."""
 
 
@@ -69,11 +69,11 @@ class Pairs:
         rows = [
             Exposure(
                 outlet=name,
-                before=PER * float(exposure[BEFORE, :, g].mean()),
-                after=PER * float(exposure[AFTER, :, g].mean()),
-                difference=ratio(PER * change[:, g], count, self.w),
-                gained=PER * float(np.maximum(change[:, g], 0.0).mean()),
-                lost=PER * float(np.maximum(-change[:, g], 0.0).mean()),
+                before=PAGES * float(exposure[BEFORE, :, g].mean()),
+                after=PAGES * float(exposure[AFTER, :, g].mean()),
+                difference=ratio(PAGES * change[:, g], count, self.w),
+                gained=PAGES * float(np.maximum(change[:, g], 0.0).mean()),
+                lost=PAGES * float(np.maximum(-change[:, g], 0.0).mean()),
             )
             for g, name in enumerate(groups.names("outlets"))
             if exposure[:, :, g].any()

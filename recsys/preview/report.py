@@ -116,7 +116,7 @@ class Point(Part):
     guidance_cost: Estimate
     relaxed: float
     values: dict[str, float]
-    floors: dict[str, float]
+    quotas: dict[str, float]
 
 
 class WorstHit(Part):
@@ -142,7 +142,7 @@ class OffPolicy(Part):
     support: float
     plays: Estimate | None
     observed: float
-    why: Message
+    reason: Message
 
 
 class PageOfItem(Part):

@@ -103,12 +103,14 @@ class Study:
 
         Without a price a target moves nothing, so pages with it and without it are the same.
         """
-        known = {target_key(origin) for policy in self.before.values() for origin in policy.controls if _aims(origin)}
+        known = {
+            target_key(origin) for policy in self.before.values() for origin in policy.controls if _is_target(origin)
+        }
         known |= self.world.prices.price.keys() | self.world.prices.last_resorts | self.world.prices.stopped
-        aims = {target_key(o): o for policy in self.after.values() for o in policy.controls if _aims(o)}
+        aims = {target_key(o): o for policy in self.after.values() for o in policy.controls if _is_target(o)}
         return {key: origin for key, origin in aims.items() if key not in known}
 
-    def do(self, task: Task) -> ReplayResult:
+    def run(self, task: Task) -> ReplayResult:
         """The pages of one task."""
         asked = self.requests[task.request]
         outlet = asked.query.placement.outlet
@@ -118,9 +120,9 @@ class Study:
             return ReplayResult(task, (free, *(self._page(asked.query, asked.viewer, world) for world in worlds)))
         return ReplayResult(task, (self._page(asked.query, asked.viewer, self._variant(outlet, task)),))
 
-    def each(self, tasks: Iterable[Task]) -> Iterator[ReplayResult]:
+    def run_all(self, tasks: Iterable[Task]) -> Iterator[ReplayResult]:
         """All tasks, one after another, here."""
-        return map(self.do, tasks)
+        return map(self.run, tasks)
 
     def _page(self, query: Query, viewer: ViewerState | None, world: ServingSnapshot) -> PageSummary:
         return summarise(query, self.engine.run(query, viewer, world))
@@ -135,5 +137,5 @@ class Study:
         return self._variants[key]
 
 
-def _aims(origin: SourcedControl) -> bool:
+def _is_target(origin: SourcedControl) -> bool:
     return isinstance(origin.control, ExposureTarget)

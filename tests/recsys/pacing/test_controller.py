@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from recsys.pacing.controller import (
     DAY_S,
-    MOMENTS,
+    IN_FLIGHT_MAX,
     ControllerState,
     Gains,
     Measurement,
-    _price_needed,
+    _lag_growth,
     bandwidth,
     update,
-    usual_at,
+    hourly_price_at,
 )
 
 MAX = 0.5
@@ -49,7 +49,7 @@ def test_the_price_stays_within_its_limits_and_moves_by_strides(
         after = update(state, seen, sign=sign, max_price=MAX, slope=slope)
         assert 0 <= after.price <= MAX
         if after.progress > state.progress:
-            assert abs(after.price - state.price) <= gains.move * MAX + 1e-12
+            assert abs(after.price - state.price) <= gains.max_move * MAX + 1e-12
         state = after
 
 
@@ -87,7 +87,7 @@ def test_counters_that_stop_neither_let_the_price_jump_nor_vanish(
     for wait_s in waits:
         at += wait_s
         state = update(state, replace(still, at=at), sign=sign, max_price=MAX, slope=8.0)
-        forecast = min(state.expected(at), MAX)
+        forecast = min(state.forecast_price(at), MAX)
         if at - state.moved_at <= gains.grace_s:
             assert state.price == frozen
         assert min(frozen, forecast) - 1e-12 <= state.price <= max(frozen, forecast) + 1e-12
@@ -147,7 +147,7 @@ def test_at_midnight_the_day_becomes_usual_and_the_price_does_not_notice() -> No
     )
     assert after.hourly_price != state.hourly_price
     assert after.price == pytest.approx(before, abs=0.01)
-    assert usual_at(after.hourly_price, 20 * 3600.0) > usual_at(after.hourly_price, 6 * 3600.0)
+    assert hourly_price_at(after.hourly_price, 20 * 3600.0) > hourly_price_at(after.hourly_price, 6 * 3600.0)
 
 
 @given(courses(), signs, firsts)
@@ -167,7 +167,7 @@ def test_however_late_counters_become_few_prices_are_kept() -> None:
     for n in range(1, 1000):
         seen = Measurement(0.5 + 1e-5 * n, 0.5, 0.4 + (n / 5000) ** 2, 1e-4 * n, 60.0 * n)
         state = update(state, seen, sign=1, max_price=MAX, slope=8.0)
-        assert len(state.in_flight) <= 2 * MOMENTS
+        assert len(state.in_flight) <= 2 * IN_FLIGHT_MAX
 
 
 @given(
@@ -188,7 +188,7 @@ def test_what_is_in_flight_is_foreseen_as_a_replay_counts_it(
         price = next((p for start, p in reversed(flight) if start <= at), flight[0][1])
         delivered = max(1.0 + sign * slope * (price - needed), 0.0)
         lag += sign * (1.0 - delivered) * more / steps
-    assert _price_needed(flight, since, since + more, needed, sign, slope) == pytest.approx(lag, abs=1e-3)
+    assert _lag_growth(flight, since, since + more, needed, sign, slope) == pytest.approx(lag, abs=1e-3)
 
 
 @given(st.floats(0, 0.002), st.floats(0.17, 0.195), st.floats(0.205, 0.23), signs)
@@ -221,7 +221,7 @@ def test_an_audience_that_changes_is_noticed_before_it_is_far_behind(sign: int, 
         seen = Measurement(known / steps, known / steps, seen_of[known], late / steps, n * DAY_S / steps)
         state = update(state, seen, sign=sign, max_price=MAX, slope=slope)
         behind = max(behind, sign * (n / steps - delivered))
-    assert behind <= 0.8 * (1 / Gains().notice + late / steps)
+    assert behind <= 0.8 * (1 / Gains().observer_rate + late / steps)
     assert abs(state.price - 0.3) <= 0.005
     assert abs(delivered - 1.0) <= 0.002
 

@@ -239,7 +239,7 @@ def test_a_pause_over_midnight_keeps_what_the_day_taught() -> None:
     day = Day(target(until=datetime.fromtimestamp(2 * DAY_S, UTC), impressions=200_000), AUDIENCE)
     day.until(DAY_S * 0.75)
     assert day.state is not None
-    learnt = day.state.controller.learnt()
+    learnt = day.state.controller.learned_prices()
     day.order = TargetOverride(paused=True)
     day.until(DAY_S * 1.1)
     assert day.state.controller.hourly_price == learnt
@@ -278,7 +278,7 @@ def test_two_processes_and_a_restart_are_as_one() -> None:
     again, standing = advance(day.target, day.state, counts, Forecast.flat(PER_S), now, TargetOverride())
     assert again == day.state
     assert standing == day.standing
-    later = replace(counts, delivered=counts.delivered + 50, available=counts.available + 600, until_offset=now + 60)
+    later = replace(counts, delivered=counts.delivered + 50, available=counts.available + 600, counted_until=now + 60)
     one, _ = advance(day.target, day.state, later, Forecast.flat(PER_S), now + 60, TargetOverride())
     two, _ = advance(day.target, one, later, Forecast.flat(PER_S), now + 60, TargetOverride())
     assert one == two

@@ -103,7 +103,7 @@ def test_a_deterministic_log_gives_no_estimate_and_says_why(catalog: Catalog) ->
     assert said is not None
     assert said.plays is None
     assert said.support == 0
-    assert "deterministic" in str(said.cause)
+    assert "deterministic" in str(said.reason)
     assert off_policy([ReplayRequest(asked[0].query, None)], after[:1], catalog, weights([0])) is None
 
 
@@ -125,4 +125,4 @@ def test_chance_in_a_few_slots_is_no_support_for_the_others(catalog: Catalog) ->
     said = off_policy(asked, after, catalog, weights(range(1000)))
     assert said is not None
     assert said.plays is None
-    assert "no estimate" in str(said.cause)
+    assert "no estimate" in str(said.reason)

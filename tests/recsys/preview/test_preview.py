@@ -75,7 +75,7 @@ def test_the_same_policy_twice_changes_nothing(study_of: Callable[..., Study]) -
 
 
 def test_figures_do_not_depend_on_the_order_in_which_results_come_in(study: Study, report: Report) -> None:
-    outcomes = list(study.each(study.tasks()))
+    outcomes = list(study.run_all(study.tasks()))
     random.Random(3).shuffle(outcomes)
     tally = Aggregate(study)
     for outcome in outcomes:
@@ -87,7 +87,7 @@ def test_figures_come_early_and_say_of_how_many(study: Study) -> None:
     tally = Aggregate(study)
     with pytest.raises(ValueError, match="nothing"):
         tally.report()
-    for outcome in study.each(list(study.tasks())[:7]):
+    for outcome in study.run_all(list(study.tasks())[:7]):
         tally.add(outcome)
     early = tally.report()
     assert (early.requests, early.of, early.complete) == (7, 40, False)
@@ -177,7 +177,7 @@ def test_the_frontier_goes_from_what_is_owed_to_twice_what_is_wanted(report: Rep
     assert costs[2] == pytest.approx(report.guidance_cost_after.mean), "at strength 1 on all forty requests"
     values = [point.values["public_value"] for point in report.frontier]
     assert values[0] < values[4]
-    assert all(point.floors["public"] >= 0.3 for point in report.frontier), "binding floors stand at every strength"
+    assert all(point.quotas["public"] >= 0.3 for point in report.frontier), "binding floors stand at every strength"
 
 
 def paired(before: list[float], after: list[float], free: list[float] | None = None) -> Pairs:

@@ -74,7 +74,12 @@ def test_a_block_says_what_stands_against_it_and_for_whose_sake(make: Any, seed:
 
 def test_a_block_that_held_is_met_and_one_that_had_to_yield_is_settled(make: Any) -> None:
     held = line_of(make(PARENT, child("{label: culture}")), "off")
-    assert (held.status, held.slack, held.cause, str(held.reason)) == ("met", 0, None, "none of its items is on the page")
+    assert (held.status, held.slack, held.cause, str(held.reason)) == (
+        "met",
+        0,
+        None,
+        "none of its items is on the page",
+    )
     lead = line_of(make(PARENT, child("{item: i7}")), "off")
     assert (lead.status, lead.slack, lead.minimal_proven, lead.cause.control_ids) == ("relaxed", 1, True, ("lead",))
     assert str(lead.reason) == "1 of its items on the page; relaxed for what the harder 'lead' of cn must have"
@@ -91,9 +96,13 @@ def test_a_block_does_not_give_way_to_a_pin_of_a_slot_that_the_page_has_not(make
 
 def test_a_legal_block_yields_to_nothing_and_a_pin_of_its_item_does_not_stand(make: Any) -> None:
     made = make(PARENT, child("{item: i7}", ", enforcement: legal"))
-    assert (line_of(made, "off").by, line_of(made, "lead").status, made.receipt.legal_kept) == (0, "infeasible", False)
-    assert make(PARENT, child("{label: culture}", ", enforcement: legal")).receipt.legal_kept
-    assert make(PARENT, child("{item: i7}")).receipt.legal_kept
+    assert (line_of(made, "off").slack, line_of(made, "lead").status, made.receipt.legal_met) == (
+        0,
+        "infeasible",
+        False,
+    )
+    assert make(PARENT, child("{label: culture}", ", enforcement: legal")).receipt.legal_met
+    assert make(PARENT, child("{item: i7}")).receipt.legal_met
 
 
 def test_a_block_that_let_items_in_has_a_price_and_is_named_for_what_it_keeps_off(make: Any) -> None:
