@@ -64,9 +64,7 @@ class ViewerData:
             )
             retention = self.stream.retention
             held = (
-                retention.backlog(self.topic, float("inf"), [self.group], viewer_id)
-                if retention and did.messages_left
-                else {}
+                retention.backlog(self.topic, float("inf"), [self.group], viewer_id) if retention and did.messages_left else {}
             )
         finally:
             self._erasing.release()

@@ -119,11 +119,7 @@ class ViewerFold:
         self._positions, self._finished_at, self._hidden = state.positions, state.finished_at, state.hidden
         self._shown, self._counts, self._offsets = state.shown, state.counts, state.offsets
         self._target_impressions, self._screens, self._outlets = state.target_impressions, state.screens, state.outlets
-        self._hours, self._liked_at, self._negative_feedback = (
-            state.hours,
-            state.positive_feedback,
-            state.negative_feedback,
-        )
+        self._hours, self._liked_at, self._negative_feedback = state.hours, state.positive_feedback, state.negative_feedback
 
     def _fold(self, event: ViewerEvent) -> None:
         kind, item_id, at = event.kind, event.item_id, event.at

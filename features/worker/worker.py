@@ -219,9 +219,7 @@ class Worker:
     def _delete_erased_states(self, events: Iterable[LoggedEvent], erased: Mapping[str, float]) -> None:
         """Delete states of erased viewers, and their quarantine, that a crashed worker wrote unaware of the erasure."""
         viewers = {logged.event.viewer_id for logged in events}
-        erased_at = {
-            viewer_key(viewer): at for viewer in viewers if (at := erased.get(viewer_hash(viewer))) is not None
-        }
+        erased_at = {viewer_key(viewer): at for viewer in viewers if (at := erased.get(viewer_hash(viewer))) is not None}
         values = zip(erased_at, self._online.get(list(erased_at)), strict=True)
         states = self._read({key: raw for key, raw in values if raw is not None}, viewer_at)
         self._online.delete([key for key, state in states.items() if state is None or state.at <= erased_at[key]])
@@ -233,9 +231,7 @@ class Worker:
         if now is erased or now == erased:
             return
         viewers = {logged.event.viewer_id for logged in events}
-        keys = [
-            viewer_key(viewer) for viewer in viewers if now.get(viewer_hash(viewer)) != erased.get(viewer_hash(viewer))
-        ]
+        keys = [viewer_key(viewer) for viewer in viewers if now.get(viewer_hash(viewer)) != erased.get(viewer_hash(viewer))]
         if keys:
             self._online.delete(keys)
             discard(self._online, keys)

@@ -30,7 +30,7 @@ def ndcg(ranked: Sequence[int], targets: Collection[int], k: int) -> float:
 
 
 def recall(ranked: Sequence[int], targets: Collection[int], k: int) -> float:
-    """Return the share of the targets among the first k, scaled so that a list of hits only scores 1 (Liang et al. 2018).
+    """Return the share of the targets among the first k, scaled so that k hits score 1 (Liang et al. 2018).
 
     recall@k = |first k and targets| / min(k, |targets|), in [0, 1]. Raises ValueError without targets.
 

@@ -162,9 +162,9 @@ def update(
     hourly = hourly_price_at(state.hourly_price, measurement.at)
     previous_needed = needed = hourly + state.integral
     if state.lag is not None:
-        expected = _lag_growth(state.in_flight, state.progress, measurement.progress, needed, sign, slope)
-        surprise = (lag - state.lag - expected) / (measurement.progress - state.progress)
-        needed += surprise / slope * -math.expm1(-_limited_rate(gains.observer_rate, measurement, gains) * step)
+        expected_growth = _lag_growth(state.in_flight, state.progress, measurement.progress, needed, sign, slope)
+        error = (lag - state.lag - expected_growth) / (measurement.progress - state.progress)
+        needed += error / slope * -math.expm1(-_limited_rate(gains.observer_rate, measurement, gains) * step)
     needed = min(max(needed, 0.0), max_price)
     expected_lag = lag + _lag_growth(
         state.in_flight, measurement.progress, measurement.progress + measurement.uncounted, needed, sign, slope
@@ -236,7 +236,8 @@ def _extended_flight(
 def hourly_price_at(prices: tuple[float, ...], at: float) -> float:
     """Return the price at a unix second, interpolated linearly between the middles of the hours.
 
-    >>> usual_at((0.0, 1.0) + (0.0,) * 22, 3600.0), usual_at((0.0, 1.0) + (0.0,) * 22, 5400.0)
+    >>> prices = (0.0, 1.0) + (0.0,) * 22
+    >>> hourly_price_at(prices, 3600.0), hourly_price_at(prices, 5400.0)
     (0.5, 1.0)
     """
     position = at % DAY_S / 3600.0 - 0.5
@@ -252,11 +253,11 @@ def _excess(lag: float, threshold: float) -> float:
 
 def _coast(state: ControllerState, measurement: Measurement, max_price: float, gains: Gains) -> ControllerState:
     """Freeze the price of idle counters, then let it drift to the forecast price, as a function of the clock alone."""
-    still_s = measurement.at - state.moved_at - gains.grace_s
-    if still_s <= 0:
+    idle_s = measurement.at - state.moved_at - gains.grace_s
+    if idle_s <= 0:
         return state
     forecast = min(state.forecast_price(measurement.at), max_price)
-    return replace(state, price=forecast + (state.limited_price - forecast) * math.exp2(-still_s / gains.half_life_s))
+    return replace(state, price=forecast + (state.limited_price - forecast) * math.exp2(-idle_s / gains.half_life_s))
 
 
 def _added(sums: tuple[float, ...], hour: int, amount: float) -> tuple[float, ...]:
@@ -269,7 +270,12 @@ def roll_over_day(state: ControllerState, at: float) -> ControllerState:
         return state
     prices = state.learned_prices()
     shift = hourly_price_at(prices, at) - hourly_price_at(state.hourly_price, at)
-    none = (0.0,) * HOURS
+    zeros = (0.0,) * HOURS
     return replace(
-        state, hourly_price=prices, today=none, weight=none, integral=state.integral - shift, level=state.level - shift
+        state,
+        hourly_price=prices,
+        today=zeros,
+        weight=zeros,
+        integral=state.integral - shift,
+        level=state.level - shift,
     )

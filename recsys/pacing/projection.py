@@ -63,9 +63,9 @@ def updated_rate(previous: DeliveryRate, progress: float, delivered: float) -> D
     if previous.rate < 0:
         return DeliveryRate(gained / step, 0.0, progress, delivered)
     weight = 1.0 - math.exp(-step / RATE_WINDOW)
-    surprise = (gained - previous.rate * step) ** 2 / step
+    squared_error = (gained - previous.rate * step) ** 2 / step
     new_rate = previous.rate + weight * (gained / step - previous.rate)
-    return DeliveryRate(new_rate, previous.noise + weight * (surprise - previous.noise), progress, delivered)
+    return DeliveryRate(new_rate, previous.noise + weight * (squared_error - previous.noise), progress, delivered)
 
 
 def project(
@@ -75,8 +75,8 @@ def project(
 
     slope  response of delivery to the price, in amounts per window and play equivalent
 
-    A price below its limit is assumed to adjust as needed, as far as `slope` allows; at the limit, delivery continues at
-    its current rate. `low` is never below what is already delivered.
+    A price below its limit is assumed to adjust as needed, as far as `slope` allows. At the limit, delivery continues
+    at its current rate. `low` is never below what is already delivered.
     """
     remaining = max(1.0 - progress, 0.0)
     rate = max(previous.rate, 0.0) if previous.rate >= 0 else 1.0

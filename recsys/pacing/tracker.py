@@ -67,7 +67,7 @@ class PacingState:
     error        sum over progress of |delivered - planned|, as parts of the amount
     trail        (unix second, planned, delivered, price), at most TRAIL_MAX points, for the report
     window       start and end of the window that progress refers to, in unix seconds; None in states from older versions
-    revision     revision of policies and overrides used by the last writer; -1 in states from older versions
+    revision     revision of policies and overrides of the last writer; -1 in states from older versions
     """
 
     start: float
@@ -199,8 +199,8 @@ def advance(
         price_limit=target.max_price,
         tolerance=target.tolerance, outlook=projection, late_s=max(min(now, end) - counted_until, 0.0),
         silent_s=_silent_s(max(controller.moved_at, state.start), now, forecast) if running else 0.0,
-        pacing_error=error / max(progress_now, 1e-9), paused=override.paused, stopped=override.stopped, ended=now >= end,
-        started=now >= state.start, last_resort=last_resort, cap=sign < 0,
+        pacing_error=error / max(progress_now, 1e-9), paused=override.paused, stopped=override.stopped,
+        ended=now >= end, started=now >= state.start, last_resort=last_resort, cap=sign < 0,
         share=requested if target.share is not None else None,
         share_so_far=count.delivered / count.available if target.share is not None and count.available > 0 else None,
     )  # fmt: skip

@@ -110,8 +110,7 @@ class LiveMetrics:
             attention=screen_layout(query.placement.screen).attention(query.slots)[: len(page.items)],
             history=self.holders.current.catalog.rows(liked),
             outcomes=tuple(
-                ControlOutcome(line.id, line.status, line.slack, price.get(line.id, 0.0))
-                for line in page.receipt.controls
+                ControlOutcome(line.id, line.status, line.slack, price.get(line.id, 0.0)) for line in page.receipt.controls
             ),
             engagement=page.engagement,
             unguided=page.unguided,

@@ -26,8 +26,8 @@ from recsys.guidance.receipt.receipt import (
     best_without,
     controls_touching,
     is_positive,
-    value_upper_bound,
     priced_controls,
+    value_upper_bound,
     write_receipt,
 )
 from recsys.guidance.solver.infeasibility import Causes, ConflictSet, exists
@@ -152,10 +152,10 @@ def _check_lines(
     c, n = constraints.controls, len(constraints)
     claimed = {line.id: line.minimal_proven for line in receipt.controls}
     minimal_proven = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
-    nothing = np.zeros((c, n))
+    zeros = np.zeros((c, n))
     recount = Solution(
-        chosen, slack, minimal_proven, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, np.full((n, 2), -1, np.int32),
-        0.0, 0.0, False,
+        chosen, slack, minimal_proven, np.zeros(c), np.zeros(c, np.bool_), zeros, zeros > 0,
+        np.full((n, 2), -1, np.int32), 0.0, 0.0, False,
     )  # fmt: skip
     causes = _reported_causes(receipt, slack, policy)
     expected = write_receipt(policy, constraints, recount, batch, attention, catalog, causes)

@@ -354,15 +354,5 @@ def test_pings_that_are_sent_again_change_nothing_but_their_number() -> None:
     before = fold_viewer(NONE, placed(*kept))
     after = fold_viewer(before, placed(*kept, source="t~001/0"))
     assert after.counts == {"ping": 2 * len(kept)}
-    for name in (
-        "positions",
-        "finished_at",
-        "session",
-        "recent",
-        "at",
-        "positive_feedback",
-        "screens",
-        "hours",
-        "vote_history",
-    ):
+    for name in ("positions", "finished_at", "session", "recent", "at", "positive_feedback", "screens", "hours", "vote_history"):
         assert getattr(after, name) == getattr(before, name)

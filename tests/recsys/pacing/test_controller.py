@@ -17,8 +17,8 @@ from recsys.pacing.controller import (
     Measurement,
     _lag_growth,
     bandwidth,
-    update,
     hourly_price_at,
+    update,
 )
 
 MAX = 0.5

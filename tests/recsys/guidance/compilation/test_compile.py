@@ -279,9 +279,7 @@ def test_what_is_soft_yields_to_other_controls_and_not_to_its_cost(make: Any) ->
     other = "{id: own, action: quota, where: {label: culture}, at_least: 0.5}"
     alone = make(policy("cn", soft, against)).receipt.controls[0]
     assert (alone.by, alone.achieved) == (0, 12)
-    beside = {
-        line.id: (line.slack, line.achieved) for line in make(policy("cn", soft, against, other)).receipt.controls
-    }
+    beside = {line.id: (line.slack, line.achieved) for line in make(policy("cn", soft, against, other)).receipt.controls}
     assert beside == {"own": (0, 6), "soft": (6, 6)}
 
 
