@@ -103,9 +103,9 @@ class Study:
                     yield Task("drop", n, name=origin.control.id)
 
     def unpriced(self) -> dict[str, SourcedControl]:
-        """Exposure targets of the draft, by `outlet/control`, that nobody has steered yet: their cost is not known.
+        """Return the exposure targets of the draft that have no price yet, by `outlet/control`.
 
-        Without a price a target moves nothing, so pages with it and without it are the same.
+        A target without a price has no effect on pages, so its cost cannot be determined.
         """
         priced = {
             target_key(origin) for policy in self.before.values() for origin in policy.controls if _is_target(origin)

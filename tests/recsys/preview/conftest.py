@@ -47,10 +47,10 @@ def study_of(catalog: Catalog, stats: ItemStats, model: ServedModel, engine: Eng
         none = compile_policy((), catalog)
         policies = [{"cn.zj": compile_policy([parse_policy(text)], catalog)} for text in (before, after)]
         return Study(
-            engine, ServingSnapshot.of(catalog, stats, model, none), *policies, tuple(map(_asked, range(requests)))
+            engine, ServingSnapshot.of(catalog, stats, model, none), *policies, tuple(map(_request, range(requests)))
         )
 
-    return made
+    return build
 
 
 @pytest.fixture(scope="session")
