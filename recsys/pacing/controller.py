@@ -252,7 +252,7 @@ def _excess(lag: float, threshold: float) -> float:
 
 
 def _coast(state: ControllerState, measurement: Measurement, max_price: float, gains: Gains) -> ControllerState:
-    """Freeze the price of idle counters, then let it drift to the forecast price, as a function of the clock alone."""
+    """Freeze the price while counters are idle, then let it drift to the forecast price; depends on the clock only."""
     idle_s = measurement.at - state.moved_at - gains.grace_s
     if idle_s <= 0:
         return state

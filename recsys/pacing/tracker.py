@@ -66,7 +66,7 @@ class PacingState:
     last_resort  whether its last resort is active
     error        sum over progress of |delivered - planned|, as parts of the amount
     trail        (unix second, planned, delivered, price), at most TRAIL_MAX points, for the report
-    window       start and end of the window that progress refers to, in unix seconds; None in states from older versions
+    window       (start, end) of the window of progress, in unix seconds; None in states from older versions
     revision     revision of policies and overrides of the last writer; -1 in states from older versions
     """
 

@@ -42,7 +42,7 @@ class Groups:
         return catalog.outlets.names if kind == "outlets" else (*catalog.regions.names, "-")
 
     def exposure(self, kind: str, shown: PageSummary) -> F64:
-        """Return [G] the attention of each group on a page; an item counts for all its labels, its outlet and its region."""
+        """Return [G] the attention of each group on a page; an item counts for its labels, outlet and region."""
         catalog, row, attention = self.catalog, shown.row, shown.attention
         if kind == "labels":
             return np.asarray(attention @ (catalog.label[row] @ self.above > 0), np.float64)

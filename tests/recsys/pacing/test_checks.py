@@ -1,4 +1,4 @@
-"""Wrong targets are refused at their field, odd ones are told before they are published; JSON and YAML are equal."""
+"""Invalid targets are rejected at their field, and suspicious ones are reported before they are published."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def policy(target: str, rest: str = "") -> Policy:
     return parse_policy(f"outlet: cn\ncontrols:\n  - {{id: t, action: exposure_target, {target}}}\n{rest}")
 
 
-def one(target: str) -> ExposureTarget:
+def target_of(target: str) -> ExposureTarget:
     (control,) = policy(target).controls
     assert isinstance(control, ExposureTarget)
     return control
@@ -116,7 +116,9 @@ def test_unreachable_target_is_reported_with_figures(catalog: Catalog) -> None:
     assert "required are 100,000" in finding.message
     assert unreachable("controls[0]", target, catalog, Forecast.flat(10.0), NOW) is None
     nearly = DeliveryCounts(delivered=99_990.0, available=2e6)
-    assert unreachable("controls[0]", target, catalog, Forecast.flat(0.1), NOW, nearly) is None, "ten are missing"
+    assert unreachable("controls[0]", target, catalog, Forecast.flat(0.1), NOW, nearly) is None, (
+        "only ten impressions are missing"
+    )
     halfway = unreachable(
         "controls[0]", target, catalog, Forecast.flat(0.1), NOW, DeliveryCounts(delivered=5e4, available=2e6)
     )
@@ -146,6 +148,6 @@ def test_target_in_addition_to_that_of_the_parent_is_reported(catalog: Catalog) 
     merged = {
         origin.control.id for origin in merge_policies([parent, Policy(outlet="cn.zj", controls=(own,))]).controls
     }
-    assert merged == {"t", "t@cn"}  # as it says
+    assert merged == {"t", "t@cn"}
     soft = Policy(outlet="cn", controls=(mandatory.model_copy(update={"enforcement": "editorial"}),))
     assert lint([soft, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW) == ()

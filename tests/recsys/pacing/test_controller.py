@@ -1,4 +1,4 @@
-"""Laws of the controller, whatever the counters say; and that it holds a plan on a simple plant."""
+"""Laws of the price controller for any counters, and its control quality on simulated audiences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ part = st.floats(0, 1)
 
 @st.composite
 def courses(draw: st.DrawFn) -> list[Measurement]:
-    """Counters that go on, stand still, jump, come late; time goes on in between."""
+    """Counters that advance, stand still, jump or are delayed, at increasing times."""
     at, progress, course = 0.0, 0.0, []
     for _ in range(draw(st.integers(1, 30))):
         at += draw(st.sampled_from([1.0, 60.0, 5000.0, 40_000.0]))
@@ -107,7 +107,7 @@ def test_delayed_counters_reduce_the_bandwidth(progress: float, delay: float, lo
 def test_linear_audience_is_delivered_on_plan(
     needed: float, slope: float, sign: int, offset: float, delay: int
 ) -> None:
-    """Delivery answers the price in a straight line; `needed` would do, it begins a little `off`; slope is guessed."""
+    """Delivery is linear in the price, which starts with an `offset` from `needed`; the slope is presumed."""
     state = ControllerState.first(needed + offset, 0.0)
     delivered, delivered_at, steps, worst = 0.0, [0.0], 2000, 0.0
     for n in range(1, steps + 1):
@@ -132,9 +132,9 @@ def test_unreachable_target_stays_at_the_price_limit_without_windup() -> None:
         )
     assert state.price == MAX
     integral = state.integral
-    for n in range(500, 560):  # the inventory comes after all: the price lets go at once
+    for n in range(500, 560):  # inventory becomes available: the price falls at once
         state = update(state, Measurement(n / 1000, n / 1000, 1.0, 0.0, n * 60.0), sign=1, max_price=MAX, slope=8.0)
-    assert integral < MAX / 2  # without anti-windup it would be all of it
+    assert integral < MAX / 2  # without anti-windup it would equal MAX
     assert state.price < 0.2
 
 
@@ -163,7 +163,7 @@ def test_in_flight_prices_are_ordered_and_few(
         state = update(state, measurement, sign=sign, max_price=MAX, slope=8.0)
         positions = [at for at, _ in state.in_flight]
         assert positions == sorted(positions)
-        assert sum(at <= state.progress for at in positions) <= 2  # of what is counted only the last, and now
+        assert sum(at <= state.progress for at in positions) <= 2  # only the latest counted price, and the current one
 
 
 def test_number_of_in_flight_prices_is_bounded_for_any_delay() -> None:
@@ -184,7 +184,7 @@ def test_number_of_in_flight_prices_is_bounded_for_any_delay() -> None:
 def test_predicted_lag_growth_equals_a_replay(
     entries: list[tuple[float, float]], since: float, length: float, needed: float, sign: int
 ) -> None:
-    """Oracle: an audience that answers in a straight line, and never by less than nothing, page by page."""
+    """Oracle: a page-by-page simulation of a linear audience without negative delivery."""
     in_flight, slope, steps = tuple(sorted(entries)), 8.0, 1000
     lag = 0.0
     for n in range(steps):
@@ -214,7 +214,7 @@ def test_lag_already_being_corrected_is_not_corrected_twice(lag: float, low: flo
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("delay", [1, 30])
 def test_change_of_audience_is_corrected_before_a_large_lag(sign: int, delay: int) -> None:
-    """Half-way the price that would do moves by 0.1, which is as much as nearly all delivery."""
+    """Halfway, the needed price rises by 0.1, which is equivalent to nearly all delivery."""
     state, steps, slope, worst_lag = ControllerState.first(0.2, 0.0), 2000, 8.0, 0.0
     delivered, delivered_at = 0.0, [0.0]
     for n in range(1, steps + 1):
@@ -234,7 +234,7 @@ def test_change_of_audience_is_corrected_before_a_large_lag(sign: int, delay: in
 
 @pytest.mark.parametrize("steep", [1.0, 2.0, 2.8])
 def test_steep_audience_with_delayed_counters_does_not_oscillate(steep: float) -> None:
-    """Nothing is delivered below a price, and then by the square: how pages really answer."""
+    """Delivery is zero below a price and quadratic above it, as on real pages."""
     state, steps, delay = ControllerState.first(0.2, 0.0), 3000, 50
     delivered, delivered_at, worst = 0.0, [0.0], 0.0
     for n in range(1, steps + 1):

@@ -1,4 +1,4 @@
-"""Forecast and plan: every forecast ends at its deadline, and only traffic moves a plan."""
+"""Forecasts and delivery curves: progress is 1 at the deadline, and plans follow traffic."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_progress_is_in_unit_interval_and_one_at_the_deadline(forecast: Forecast
 
 @given(st.floats(0.3, 4), st.floats(0, 1))
 def test_forecast_wrong_by_a_factor_is_corrected(factor: float, part: float) -> None:
-    """Traffic is `wrong` times as much all the time: by the middle the plan is nearly in step with it."""
+    """Traffic is always `factor` times the forecast; from the middle on, progress is nearly correct."""
     forecast, at = Forecast.flat(1.0), 500.0 + 500.0 * part
     done = progress(factor * at, 0.0, at, 1000.0, forecast)
     assert done == pytest.approx(at / 1000.0, abs=0.12)

@@ -1,4 +1,4 @@
-"""Targets on a page: prices add up, frequency caps hold on all screens, the last resort is a floor, credit is exact."""
+"""Targets on a page: price bonuses, frequency caps on all screens, last resorts and delivery."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_last_resort_is_a_minimum_on_the_page(world: ServingSnapshot) -> None:
 def test_frequency_cap_counts_impressions_within_its_period(
     world: ServingSnapshot, times: tuple[float, ...], remaining: int
 ) -> None:
-    """`times` before now; 1.0 stands for one that is older than a day."""
+    """`times` are seconds relative to now; 1.0 stands for an impression more than a day ago."""
     shown = tuple(NOW.timestamp() + at if at < 0 else NOW.timestamp() - 86_401.0 for at in times)
     viewer = ViewerState("v", target_impressions={MUSIC: shown})
     served = page(world, ActivePrices({MUSIC: 5.0}), viewer)
@@ -117,7 +117,7 @@ def test_frequency_cap_counts_impressions_within_its_period(
 def test_frequency_cap_counts_every_impression_exactly_once(
     world: ServingSnapshot, per: Literal["hour", "day"], seed: int
 ) -> None:
-    """The oracle knows when each impression was: those of other screens have arrived, of the session the older."""
+    """The oracle has all impression times. Those of other screens and the older ones of the session have arrived."""
     chance, now = random.Random(seed), QUERY.now
     music = sorted(members(world.policy, "music"))
     (target,) = (target for _, key, target in targets(world.policy, QUERY, ActivePrices()) if key == MUSIC)
@@ -146,7 +146,7 @@ def test_page_credits_exactly_the_targets_in_force(world: ServingSnapshot) -> No
         is_member = [slot.item_id in members(world.policy, label) for slot in served.items]
         assert served.delivered[key].delivered == pytest.approx(float(attention @ is_member))
         assert served.delivered[key].available == pytest.approx(float(attention.sum()))
-    assert served.delivered[SMALL].impressions == 0  # no frequency cap: nothing to remember of a viewer
+    assert served.delivered[SMALL].impressions == 0  # no frequency cap, so no impressions are counted
     rows = np.array([slot.row for slot in served.items], np.int32)
     assert deliveries(world.policy, rows, attention, QUERY, ActivePrices(stopped=frozenset({SMALL}))).keys() == {
         MUSIC,
@@ -178,7 +178,9 @@ controls:
         world = ServingSnapshot.of(catalog, stats, model, policy)
         viewer = ViewerState(viewer_id="v", target_impressions={"cn/hh": (NOW.timestamp() - 60,) * 2})
         assert ids(page(world, ActivePrices())) & members(policy, "music")
-        assert not ids(page(world, ActivePrices(), viewer)) & members(policy, "music"), "the parent's cap goes on"
+        assert not ids(page(world, ActivePrices(), viewer)) & members(policy, "music"), (
+            "the cap of the parent still applies"
+        )
         member = policy.member(policy.controls[0].control.where, "")[rows]
         assert price_bonus(policy, rows, QUERY, ActivePrices({"cn/hh": 0.2})) == pytest.approx(0.2 * member)
     soft = parse_policy(text.replace("OUTLET", "cn").replace("AMOUNT", "500").replace("mandatory", "editorial"))

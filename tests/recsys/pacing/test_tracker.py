@@ -1,4 +1,4 @@
-"""A target from definition to price and words, on audiences of straight lines."""
+"""Tracking of a target from definition to price and status, on linear audiences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHOLE = PER_S * DAY_S
 
 
 def words(delivery: DeliveryStatus) -> str:
-    """How a target stands, in English."""
+    """Return the status text of a target in English."""
     return str(describe(delivery))
 
 
@@ -45,7 +45,7 @@ def target(**changes: Any) -> ExposureTarget:
 
 @dataclass
 class Day:
-    """A day of even traffic whose items win `share(price)` of all attention."""
+    """A day of constant traffic on which the target's items win `share(price)` of all attention."""
 
     target: ExposureTarget
     share: Callable[[float], float]
@@ -59,7 +59,7 @@ class Day:
     course: list[DeliveryStatus] = field(default_factory=list)
 
     def until(self, at: float, step_s: float = 120.0, counting: bool = True) -> DeliveryStatus:
-        """Serve and pursue until second `at`."""
+        """Serve pages and advance the target until second `at`."""
         state = self.state or PacingState.begin(self.target, self.now)
         count = DeliveryCounts(self.won, self.served, self.now)
         while self.now < at:
@@ -93,10 +93,10 @@ def test_reachable_target_is_delivered_on_plan(more: dict[str, Any], traffic: fl
     half = day.until(DAY_S / 2)
     assert status(half) == "on plan"
     at_start = replace(half, delivered=0.0, planned=0.0, progress=0.001)
-    assert status(at_start) == "unknown yet", "nothing was seen that could be on plan"
+    assert status(at_start) == "unknown yet", "there is no delivery yet"
     assert status(replace(at_start, delivered=1.0)) == "on plan"
     end = day.until(DAY_S)
-    # frontloaded: what comes by itself in the end comes on top
+    # frontloaded: delivery at price 0 towards the end exceeds the amount
     over = 0.1 if more.get("pacing") == "frontloaded" else 0.02
     assert end.amount * 0.98 <= end.delivered <= end.amount * (1 + over)
     assert status(end) == "over"
@@ -133,7 +133,7 @@ def test_resumed_target_is_replanned_without_a_jump() -> None:
     assert (paused.price, status(paused)) == (0.0, "paused")
     day.order = TargetOverride()
     resumed = day.until(DAY_S / 2 + 120)
-    assert abs(resumed.lag) < 0.01  # no jump: the plan begins where it stands
+    assert abs(resumed.lag) < 0.01  # no jump: the plan restarts at the current delivery
     assert abs(resumed.price - before.price) < 0.1
     assert day.until(DAY_S).delivered == pytest.approx(100_000, rel=0.02)
 
@@ -214,11 +214,11 @@ def test_state_without_in_flight_prices_is_readable() -> None:
     "order", [TargetOverride(paused=True), TargetOverride(amount=60_000), TargetOverride(amount=160_000)]
 )
 def test_replanning_is_not_attributed_to_the_audience(order: TargetOverride) -> None:
-    """What happened to the lag by an order is not taken for what viewers did."""
+    """A change of the lag by an override is not attributed to viewers."""
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 2)
     assert day.state is not None
-    day.won -= 3000  # a lag that the new plan forgets
+    day.won -= 3000  # a lag that the new plan drops
     day.until(day.now + 120)
     before = day.state.controller
     day.order = order
@@ -270,12 +270,12 @@ def test_silent_counters_freeze_the_price_and_are_reported() -> None:
     assert prices[1:6] == [before] * 5
     assert max(abs(a - b) for a, b in pairwise(prices)) < 0.02
     assert min(prices) > 0.05
-    back = day.until(DAY_S * 0.64)  # a tenth of what is left
+    back = day.until(DAY_S * 0.64)  # a tenth of the remaining window
     assert status(back) == "on plan"
 
 
 def test_any_process_advances_the_state_identically() -> None:
-    """The state is all there is: with it, any process says the same; the second to update changes nothing."""
+    """The result depends only on the state, and a second update with the same counters changes nothing."""
     day = Day(target(), AUDIENCE)
     day.until(DAY_S / 3)
     assert day.state is not None
@@ -298,7 +298,7 @@ def test_day_parts_are_delivered_on_plan() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_projection_is_never_below_delivered(seed: int) -> None:
-    """However unsteady the pace was: what was reached is not at risk."""
+    """At any delivery rate and noise, delivered attention is not at risk."""
     random = np.random.default_rng(seed)
     rate, noise, progress, delivered, price = random.random(5) * (5.0, 3.0, 1.0, 1.5, 0.5)
     pace = DeliveryRate(rate, noise, progress, delivered)
@@ -317,14 +317,14 @@ def test_text_reports_ahead_and_behind(planned: float, side: str) -> None:
 
 
 def test_share_is_not_reached_before_the_deadline() -> None:
-    """Ten per cent are asked and forty come, until the items are taken away."""
+    """The target is 10 % and its share 40 %, until its items are no longer shown."""
     day = Day(target(impressions=None, share=0.1), lambda price: 0.4)
     early = day.until(0.27 * DAY_S)
-    assert early.delivered >= early.amount, "as far as the traffic is foreseen"
+    assert early.delivered >= early.amount, "according to the forecast traffic"
     assert status(early) == "ahead"
     assert words(early).endswith("; 40.0% of all attention so far")
     assert early.share_so_far == pytest.approx(0.4)
-    day.share, day.traffic = (lambda price: 0.0), 8.0  # an event, without a slot for them
+    day.share, day.traffic = (lambda price: 0.0), 8.0  # a traffic peak without slots for the items
     later = day.until(DAY_S - 600)
     assert (later.share_so_far or 0) < 0.1
     assert status(later) in ("behind", "cannot deliver")
@@ -348,7 +348,7 @@ def test_share_on_plan_reports_its_current_share() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_status_and_projection_are_consistent(seed: int) -> None:
-    """Days of every kind, looked at from before the first impression until after the deadline."""
+    """Random days are observed from before the first impression until after the deadline."""
     random = np.random.default_rng(seed)
     amount = {"impressions": None, "share": 0.12} if seed % 2 else {"impressions": int(random.integers(9_000, 150_000))}
     cap = {"bound": "at_most"} if seed % 4 > 1 else {}

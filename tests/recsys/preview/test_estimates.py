@@ -1,4 +1,4 @@
-"""Intervals against the drawn bootstrap, off-policy estimates against the truth of a simulation, scaled policies."""
+"""Intervals against a random bootstrap, off-policy estimates against simulated true values, and scaled policies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recsys.preview.study import LoggedPage, ReplayRequest, Study
 
 
 def drawn(difference: np.ndarray, rounds: int = 4000) -> np.ndarray:
-    """The interval of the ordinary bootstrap, with numpy's generator."""
+    """Return the interval of the ordinary bootstrap with a random generator."""
     rng = np.random.default_rng(1)
     picks = rng.integers(len(difference), size=(rounds, len(difference)))
     return np.quantile(difference[picks].mean(axis=1), [0.025, 0.975])
@@ -37,7 +37,7 @@ def test_interval_equals_that_of_a_random_bootstrap(seed: int) -> None:
 
 
 def test_repeated_requests_of_a_viewer_do_not_narrow_the_interval() -> None:
-    """Ten viewers with forty equal requests each tell as much as ten requests."""
+    """Ten viewers with forty equal requests each carry as much information as ten requests."""
     per_viewer = np.random.default_rng(2).normal(size=10)
     per_viewer_estimate = mean(per_viewer, weights(range(10), rounds=4000))
     repeated_estimate = mean(np.repeat(per_viewer, 40), weights(np.repeat(np.arange(10), 40).tolist(), rounds=4000))
@@ -75,7 +75,10 @@ def test_strength_leaves_hard_controls_unchanged(study: Study) -> None:
 
 
 def _logged_world(random: bool, n: int = 4000) -> tuple[list[ReplayRequest], list[PageSummary], float]:
-    """A logging policy that shows item a or b in the only slot; plays of b are likelier; the draft shows b."""
+    """Return logged requests, draft pages and the true plays per page.
+
+    The logging policy shows item 0 or 1 in the only slot, item 1 is played more often, and the draft shows item 1.
+    """
     rng = np.random.default_rng(4)
     played = {0: 0.2, 1: 0.5}
     requests, after = [], []
@@ -120,7 +123,7 @@ def test_unchanged_deterministic_pages_are_estimated_as_observed(catalog: Catalo
 
 
 def test_randomness_in_few_slots_does_not_support_the_rest(catalog: Catalog) -> None:
-    """One slot in a thousand was left to chance, the draft shows what the log never could: no estimate."""
+    """One of a thousand slots is random, and the log could not have shown the pages of the draft: no estimate."""
     requests, after, _ = _logged_world(chance=False, n=1000)
     assert requests[0].page is not None
     requests[0] = replace(requests[0], page=replace(requests[0].page, propensity=(0.5,)))

@@ -1,4 +1,4 @@
-"""Previews: pairs are real pages, nothing changes where nothing was changed, figures add up, order is nothing."""
+"""Previews: figures equal those of real pages, add up, and do not depend on the order of results."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_exposure_gains_and_losses_sum_to_the_difference(report: Report) -> None
 
 
 def test_infeasible_control_is_reported_with_causes(report: Report) -> None:
-    """Half a page of public-service news: of sixty items one is both, and that is not enough."""
+    """Half of the page must be public-service news, but only one of sixty items is both."""
     line = {control.id: control for control in report.controls}["too-much"]
     assert line.pages_after == 40
     assert line.met_after == 0
@@ -148,7 +148,7 @@ TARGET = "  - {id: aim, action: exposure_target, where: {label: commercial}, sha
 
 
 def test_new_target_without_price_has_a_note_instead_of_a_cost(study_of: Callable[..., Study]) -> None:
-    """What nobody has steered yet moves nothing: that it costs nothing would be a lie."""
+    """A target without a price has no effect, so a reported cost of 0 would be misleading."""
     *_, last = replay(study := study_of(after=ACTIVE + TARGET, requests=12))
     line = {control.id: control for control in last.report().controls}["aim"]
     assert (line.value, line.tried, line.action, line.origin) == (None, 0, "exposure_target", "cn.zj")
@@ -179,11 +179,11 @@ def test_frontier_costs_rise_with_strength(report: Report) -> None:
     assert costs[2] == pytest.approx(report.guidance_cost_after.mean), "at strength 1 on all forty requests"
     values = [point.values["public_value"] for point in report.frontier]
     assert values[0] < values[4]
-    assert all(point.quotas["public"] >= 0.3 for point in report.frontier), "binding floors stand at every strength"
+    assert all(point.quotas["public"] >= 0.3 for point in report.frontier), "mandatory minimums apply at every strength"
 
 
 def paired(before: list[float], after: list[float], unguided: list[float] | None = None) -> Pairs:
-    """One request of each of so many viewers, with pages of this worth."""
+    """Return pairs with one request per viewer and pages of the given utilities."""
     ones = np.ones(1)
 
     def side(utilities: list[float]) -> tuple[PageSummary, ...]:
@@ -217,7 +217,7 @@ def test_zero_or_negative_utility_gives_bounded_figures() -> None:
 
 
 def test_small_groups_of_viewers_are_not_reported(study: Study, report: Report) -> None:
-    """Ten viewers, five in each region: whoever knows one of them must not read that one off the report."""
+    """With ten viewers, five per region, the report must not reveal figures of an individual viewer."""
     assert report.worst_hit is None
     assert report.by_region == ()
     assert worst_hit(paired([1.0] * 99, [1.0] * 99)) is None

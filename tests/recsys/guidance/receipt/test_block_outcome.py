@@ -1,4 +1,4 @@
-"""A block stands on every receipt, and where it had to let items in, the receipt says how many and for whose sake."""
+"""Every receipt has a line for each block; if a block is relaxed, the line counts the items and names the controls."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ controls:
 REQUIRED = {"pub": "public-service", "city": "news/city"}
 
 
-def check(made: Any, receipt: Receipt | None = None, exact: bool = False) -> tuple[Any, ...]:
-    receipt = receipt or made.receipt
-    case = (made.solution.chosen, made.policy, made.bounds, made.batch, made.attention, made.catalog)
-    return verify(receipt, *case, exact=exact)
+def check(case: Any, receipt: Receipt | None = None, exact: bool = False) -> tuple[Any, ...]:
+    receipt = receipt or case.receipt
+    arguments = (case.solution.chosen, case.policy, case.bounds, case.batch, case.attention, case.catalog)
+    return verify(receipt, *arguments, exact=exact)
 
 
-def line_of(made: Any, name: str) -> Any:
-    return next(line for line in made.receipt.controls if line.id == name)
+def line_of(case: Any, name: str) -> Any:
+    return next(line for line in case.receipt.controls if line.id == name)
 
 
 def child(target: str, fields: str = "") -> str:
@@ -37,13 +37,13 @@ def child(target: str, fields: str = "") -> str:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_block_line_counts_blocked_items_and_names_the_stronger_controls(make: Any, seed: int) -> None:
-    """Counted from the catalogue: its items on the page, and those that each rule named asks for."""
+    """The oracle counts blocked items and the items required by each named control from the catalog."""
     rng = np.random.default_rng(seed)
     items = [f"i{n}" for n in rng.choice(60, int(rng.integers(1, 56)), replace=False)]
-    made = make(PARENT, child(f"{{item: [{', '.join(items)}]}}"), seed=seed)
-    page = [made.catalog.items[row] for row in made.batch.row[made.solution.chosen]]
+    case = make(PARENT, child(f"{{item: [{', '.join(items)}]}}"), seed=seed)
+    page = [case.catalog.items[row] for row in case.batch.row[case.solution.chosen]]
     blocked_on_page = [item for item in page if item.id in items]
-    line = line_of(made, "off")
+    line = line_of(case, "off")
     assert (line.achieved, line.slack, line.required.at_most) == (len(blocked_on_page), len(blocked_on_page), 0)
     assert line.status == ("relaxed" if blocked_on_page else "met")
     assert (line.cause is not None) == bool(blocked_on_page)
@@ -55,13 +55,13 @@ def test_block_line_counts_blocked_items_and_names_the_stronger_controls(make: A
     for item in blocked_on_page:
         assert served & {"lead" * (item.id == "i7"), *(n for n, label in REQUIRED.items() if label in item.labels)}
     assert all(repr(name) in str(line.reason) for name in served)
-    unblocked = [made.catalog.items[row] for row in made.batch.row if made.catalog.ids[row] not in items]
+    unblocked = [case.catalog.items[row] for row in case.batch.row if case.catalog.ids[row] not in items]
     lacking = [{"pub": 6, "city": 3}[n] - sum(REQUIRED[n] in i.labels for i in unblocked) for n in REQUIRED]
     assert line.minimal_proven
-    assert line.slack <= ("i7" in items) + sum(max(number, 0) for number in lacking), "no more than is missing"
-    assert check(made) == ()
-    assert check(made, exact=True) == ()
-    index = made.receipt.controls.index(line)
+    assert line.slack <= ("i7" in items) + sum(max(number, 0) for number in lacking), "no more items than are missing"
+    assert check(case) == ()
+    assert check(case, exact=True) == ()
+    index = case.receipt.controls.index(line)
     for forgery in (
         {"slack": line.slack + 1},
         {"slack": 0, "status": "met", "cause": None, "minimal_proven": True} if line.slack else {"slack": 1},
@@ -70,11 +70,11 @@ def test_block_line_counts_blocked_items_and_names_the_stronger_controls(make: A
     ):
         controls = [
             number.model_copy(update=forgery) if n == index else number
-            for n, number in enumerate(made.receipt.controls)
+            for n, number in enumerate(case.receipt.controls)
         ]
-        assert check(made, made.receipt.model_copy(update={"controls": tuple(controls)})), forgery
-    dropped = tuple(number for number in made.receipt.controls if number.id != "off")
-    assert check(made, made.receipt.model_copy(update={"controls": dropped}))
+        assert check(case, case.receipt.model_copy(update={"controls": tuple(controls)})), forgery
+    dropped = tuple(number for number in case.receipt.controls if number.id != "off")
+    assert check(case, case.receipt.model_copy(update={"controls": dropped}))
 
 
 def test_block_is_met_or_relaxed_for_a_named_control(make: Any) -> None:
@@ -105,8 +105,8 @@ def test_pin_beyond_the_page_does_not_relax_a_block(make: Any) -> None:
 
 
 def test_legal_block_is_never_relaxed_for_a_pin(make: Any) -> None:
-    made = make(PARENT, child("{item: i7}", ", enforcement: legal"))
-    assert (line_of(made, "off").slack, line_of(made, "lead").status, made.receipt.legal_met) == (
+    case = make(PARENT, child("{item: i7}", ", enforcement: legal"))
+    assert (line_of(case, "off").slack, line_of(case, "lead").status, case.receipt.legal_met) == (
         0,
         "infeasible",
         False,
@@ -116,11 +116,11 @@ def test_legal_block_is_never_relaxed_for_a_pin(make: Any) -> None:
 
 
 def test_only_a_relaxed_block_has_a_price(make: Any) -> None:
-    """Its items are candidates of that page like others, and the page would have more of them without it."""
-    made = make(PARENT, child("{label: public-service}"), effort="exact")
-    line = line_of(made, "off")
+    """The items of a relaxed block are candidates, and without the block the page would show more of them."""
+    case = make(PARENT, child("{label: public-service}"), effort="exact")
+    line = line_of(case, "off")
     assert (line.slack, line.status) == (6, "relaxed")
-    assert "off" in {price.control_id for price in made.receipt.price}
-    assert check(made, exact=True) == ()
+    assert "off" in {price.control_id for price in case.receipt.price}
+    assert check(case, exact=True) == ()
     met = make(PARENT, child("{label: culture}"), effort="exact")
     assert "off" not in {price.control_id for price in met.receipt.price}

@@ -1,4 +1,4 @@
-"""The receipt tells what was kept, moved and paid; `verify` believes nothing of it."""
+"""Receipts report status, moves and prices of controls; `verify` recomputes all of it and rejects altered receipts."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_prefix_minimum_reports_counts_of_prefix_and_page(make: Any) -> None:
         assert (line.required.first_slots, line.achieved_first, line.achieved) == (5, sum(sport[:5]), sum(sport))
         assert f"in the first 5 slots: {sum(sport[:5])} there, {sum(sport)} on the page" in str(line.reason)
         differ += line.achieved_first != line.achieved
-    assert differ, "no page tells the two counts apart"
+    assert differ, "the two counts differ on no page"
 
 
 def test_violated_legal_control_sets_legal_met_to_false(make: Any) -> None:
@@ -128,7 +128,7 @@ def test_moves_name_the_responsible_controls(make: Any) -> None:
 
 
 def tampered(receipt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every number, flag and name of a receipt that is not an estimate, each changed by itself."""
+    """Yield copies of a receipt with one number, flag or name changed, except for estimates."""
 
     def changed(path: tuple[Any, ...], change: Callable[[Any], Any]) -> tuple[str, dict[str, Any]]:
         forged = copy.deepcopy(receipt)
@@ -194,7 +194,7 @@ def test_every_altered_receipt_is_rejected(make: Any, text: str) -> None:
 
 
 def test_estimates_out_of_range_are_rejected(make: Any) -> None:
-    """Nobody can tell a good estimate from a fair one, but a bound, a gap or a price of any size is found out."""
+    """Estimates cannot be recomputed, but a bound, gap or price out of range is rejected."""
     text = "\n".join(line for line in POLICY.splitlines() if "pin" not in line)
     for seed in range(4):
         case = make(text, seed=seed)
@@ -242,7 +242,7 @@ def test_every_altered_page_is_rejected(make: Any, text: str) -> None:
 
 
 def test_bound_below_the_optimum_is_rejected(make: Any) -> None:
-    """The second best page, told as if it were the best one: only solving again can tell."""
+    """The second-best page is claimed to be the best; only solving again can detect it."""
     case = make("outlet: cn\ncontrols: [{id: a, action: quota, where: {kind: film}, at_least: 0.1}]", slots=6)
     value = case.batch.utility + case.batch.bonus
     worse = case.solution.chosen.copy()
@@ -280,9 +280,9 @@ def test_prefix_minimum_credits_only_the_items_it_needs(make: Any) -> None:
     assert credited == [bool(is_sport and sport[:k].sum() < 2) for k, is_sport in enumerate(sport)]
 
 
-@pytest.mark.parametrize("most", [2, 3, 9, 40, "0.9", "100%"])
+@pytest.mark.parametrize("limit", [2, 3, 9, 40, "0.9", "100%"])
 def test_cap_reports_the_count_of_its_most_frequent_value(make: Any, limit: Any) -> None:
-    """Three pins of one topic: the page holds three of it at least."""
+    """Three pins share a topic, so the page has at least three items of it."""
     pins = ", ".join(f"{{id: p{n}, action: pin, item: i{7 * n}, slot: {n}, priority: 9}}" for n in (1, 2, 3))
     text = f"outlet: cn\ncontrols: [{{id: cap, action: cap, attribute: topic, at_most: {limit}}}, {pins}]"
     for seed in range(3):
@@ -320,7 +320,7 @@ def test_cap_reports_the_count_of_its_most_frequent_value(make: Any, limit: Any)
     ],
 )  # fmt: skip
 def test_receipt_reports_how_the_session_changes_a_requirement(make: Any, control: str, words: str) -> None:
-    """Shares hold over all pages of a session, so a page may be asked for more, or less, than the editor wrote."""
+    """Shares apply over all pages of a session, so a page may require more or less than the policy states."""
     text = f"outlet: cn\ncontrols: [{{id: a, {control}}}]"
     alone, later = make(text), make(text, shown=12)
     assert "session" not in str(alone.receipt.controls[0].reason)
@@ -355,7 +355,7 @@ def test_moves_by_weights_alone_have_the_cause_weights(make: Any) -> None:
 
 
 def test_responsible_controls_are_decisive_for_their_moves() -> None:
-    """Solved again without them, the item is gone (or back): far more often than not, or than without others."""
+    """Without the named controls, most moves disappear, and far more than without random controls."""
     rates = attributions(6)
     for kind, minimum in (("promoted", 75), ("held_back", 75)):
         assert rates[f"{kind}_items"] > 50

@@ -1,4 +1,4 @@
-"""Where one page of a session ends and the next begins."""
+"""Spacing across the boundary between two pages of a session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recsys.guidance.solver.solve import solve
 
 @given(seed=st.integers(0, 2**32))
 def test_spacing_holds_across_the_boundary_of_two_pages(make: Any, seed: int) -> None:
-    """Whatever was shown last, and though what crowds it is worth the most: counted by hand on both pages in a row."""
+    """The values shown last have the highest utility; the oracle counts windows over both pages."""
     rng, base = np.random.default_rng(seed), make("outlet: cn", slots=1)
     catalog = base.catalog
     attributes = rng.permutation(["topic", "provider", "region", "kind"])[: rng.integers(1, 3)].tolist()
