@@ -238,7 +238,7 @@ class Engine:
             if solved.batch.row is not batch.row:
                 batch = solved.batch
                 editorial = without_ranker(context, batch, FallbackLevel.EDITORIAL)
-            if not page.receipt.legal_kept:
+            if not page.receipt.legal_met:
                 violated = [line.id for line in page.receipt.controls if line.enforcement == "legal" and line.slack]
                 error = f"no page meets the legal controls {', '.join(violated)}; serving the editorial page"
                 solved = solver.solve(context, policy, editorial)

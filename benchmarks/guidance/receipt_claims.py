@@ -215,7 +215,7 @@ def _item(n: int, rng: np.random.Generator) -> Item:
 def _forge(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
     """Return the receipt with a changed number, word or flag other than an estimate; None: forge the page instead."""
     receipt_fields = receipt.model_dump()
-    names = ["value", "utility", "utility_without", "gap", "proven", "legal_kept", "policy_version", "page", "bound"]
+    names = ["value", "utility", "utility_without", "gap", "proven", "legal_met", "policy_version", "page", "bound"]
     if rng.random() < 0.4:
         name = str(rng.choice(names))
         if name == "page":

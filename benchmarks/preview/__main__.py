@@ -123,7 +123,7 @@ def time_single_process(study: Study) -> dict[str, float]:
     """Return wall-clock and processor time of a page in a single process, without the pool."""
     began, busy = time.perf_counter(), time.process_time()
     for task in list(study.tasks())[:SINGLE_PROCESS_TASKS]:
-        study.do(task)
+        study.run(task)
     clock, processor = time.perf_counter() - began, time.process_time() - busy
     return {
         "clock_ms": round(1000 * clock / (3 * SINGLE_PROCESS_TASKS), 2),

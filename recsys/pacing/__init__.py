@@ -1,1 +1,1 @@
-"""Exposure targets: goals of the whole audience, reached by prices."""
+"""Pacing of exposure targets: audience-wide delivery goals, reached by adjusting a price per target."""

@@ -1,4 +1,4 @@
-"""How much attention the audience will give: by time of the week, from what was counted, corrected by today."""
+"""Forecast of the audience's attention by time of the week, fitted to counters and corrected by current traffic."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from recsys.domain.types import F64
 
 WEEK_S = 7 * 86_400
 HOUR_S = 3600
-MONDAY = 4 * 86_400  # 1970-01-05T00:00:00Z, a Monday: where the bins of a week begin
+MONDAY = 4 * 86_400  # 1970-01-05T00:00:00Z, a Monday: the start of the first bin
 HALF_LIFE_WEEKS = 4.0
-"""A week this old counts half in the forecast."""
+"""Age at which a week has half its weight in the forecast."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Attention per second over one week of equal bins, the first from Monday 00:00 UTC; the week repeats.
+    """A repeating week of attention per second, in equal bins that start on Monday 00:00 UTC.
 
     rate [B]  attention per second, >= 0; 168 bins are hours
     """
@@ -33,11 +33,11 @@ class Forecast:
 
     @classmethod
     def flat(cls, per_s: float = 1.0) -> Forecast:
-        """The same at all hours: where nothing was ever counted."""
+        """Return a constant forecast, for outlets without any counts."""
         return cls(np.full(168, per_s))
 
     def mass(self, since: float, until: float) -> float:
-        """Attention expected between two unix seconds; 0 when `until` is not later.
+        """Return the attention expected between two unix seconds; 0 if `until` is not later than `since`.
 
         >>> Forecast.flat(2.0).mass(1000.0, 1010.0)
         20.0
@@ -46,52 +46,52 @@ class Forecast:
 
     def _since_monday(self, at: float) -> float:
         weeks, rest_s = divmod(at - MONDAY, WEEK_S)
-        place = rest_s * len(self.rate) / WEEK_S
-        b = min(int(place), len(self.rate) - 1)
-        inside = self._sum[b] + (place - b) * (self._sum[b + 1] - self._sum[b])
+        position = rest_s * len(self.rate) / WEEK_S
+        b = min(int(position), len(self.rate) - 1)
+        inside = self._sum[b] + (position - b) * (self._sum[b + 1] - self._sum[b])
         return float(weeks * self._sum[-1] + inside)
 
     def weighted(self, weight: F64) -> Forecast:
-        """The same week with each bin's rate times `weight` ([B], >= 0)."""
+        """Return the forecast with the rate of each bin multiplied by `weight` ([B], >= 0)."""
         return Forecast(self.rate * weight)
 
     def scaled(self, by: float) -> Forecast:
-        """The same week, everything times `by`."""
+        """Return the forecast with every rate multiplied by `by`."""
         return Forecast(self.rate * by)
 
 
 def fit(attention_of_hour: Mapping[int, float], until: float) -> Forecast:
-    """The forecast from attention counted per full hour (hours since 1970 UTC), by hour and weekday.
+    """Fit a forecast by hour and weekday to the attention counted per full hour (hours since 1970 UTC).
 
-    until  unix seconds; the hour it lies in is not complete and is left out
+    until  unix seconds; the incomplete hour that contains it is excluded
 
-    Weeks count less the older they are. An hour of the week that was never counted takes the mean of that hour on
-    other days, and then the mean of all: a new outlet has a forecast from its second day on. A gap (no event at all in
-    an hour between counted ones) counts as an hour without attention.
+    Older weeks have less weight. An hour of the week without counts takes the mean of the same hour on other days, or
+    else the overall mean, so a new outlet has a forecast from its second day. An hour without events between counted
+    hours counts as zero attention.
     """
     last = int(until // HOUR_S) - 1
-    counted = {hour: worth for hour, worth in attention_of_hour.items() if hour <= last}
+    counted = {hour: attention for hour, attention in attention_of_hour.items() if hour <= last}
     if not counted:
         return Forecast.flat()
     hours = np.arange(min(counted), last + 1, dtype=np.int64)
-    worth = np.array([counted.get(int(hour), 0.0) for hour in hours])
+    attention = np.array([counted.get(int(hour), 0.0) for hour in hours])
     weight = 0.5 ** ((last - hours) / (168.0 * HALF_LIFE_WEEKS))
     bin_of = (hours - MONDAY // HOUR_S) % 168
-    mean = worth @ weight / weight.sum()
-    by_clock = _means(bin_of % 24, worth, weight, np.full(24, mean))
-    return Forecast(_means(bin_of, worth, weight, np.tile(by_clock, 7)) / HOUR_S)
+    mean = attention @ weight / weight.sum()
+    by_clock = _means(bin_of % 24, attention, weight, np.full(24, mean))
+    return Forecast(_means(bin_of, attention, weight, np.tile(by_clock, 7)) / HOUR_S)
 
 
-def _means(bins: npt.NDArray[np.int64], worth: F64, weight: F64, otherwise: F64) -> F64:
-    """Weighted mean per bin; `otherwise` where a bin has nothing."""
-    total, count = np.zeros(len(otherwise)), np.zeros(len(otherwise))
-    np.add.at(total, bins, worth * weight)
+def _means(bins: npt.NDArray[np.int64], attention: F64, weight: F64, default: F64) -> F64:
+    """Return the weighted mean per bin; `default` for an empty bin."""
+    total, count = np.zeros(len(default)), np.zeros(len(default))
+    np.add.at(total, bins, attention * weight)
     np.add.at(count, bins, weight)
-    return np.where(count > 0, total / np.maximum(count, 1e-300), otherwise)
+    return np.where(count > 0, total / np.maximum(count, 1e-300), default)
 
 
 def correction(seen: float, expected: float, prior: float) -> float:
-    """By how much traffic differs from its forecast so far, shrunk towards 1 by `prior` attention of good faith.
+    """Return the ratio of traffic to forecast so far, shrunk towards 1 by `prior` attention that matches the forecast.
 
     >>> correction(seen=300.0, expected=100.0, prior=100.0), correction(0.0, 0.0, 100.0)
     (2.0, 1.0)

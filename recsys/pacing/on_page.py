@@ -1,4 +1,4 @@
-"""Exposure targets on one page: what prices add, what viewers have had enough of, what each target is credited."""
+"""Exposure targets on one page: price bonuses, frequency caps, last resorts and delivery."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.solver.page_constraints import PageConstraints
 
 SESSION_S = 6 * 3600.0
-"""An item of the running session of which the viewer's state has an impression that is no older has arrived there."""
+"""Maximum age of an impression in the viewer's state that counts as an impression of the running session."""
 
 
 @dataclass(frozen=True)
 class ActivePrices:
-    """What the control loop says to every page.
+    """The output of the control loop for every page.
 
-    price    target -> play equivalents per unit of attention, >= 0; a target without one is not pushed
-    resorts  targets whose last resort is in force
-    stopped  targets that are over before their time: not pushed, not counted, no frequency cap
+    price         target -> play equivalents per unit of attention, >= 0; a target without a price has no effect
+    last_resorts  targets whose last resort is active
+    stopped       targets stopped before their deadline: no price, no delivery, no frequency cap
     """
 
     price: Mapping[str, float] = field(default_factory=dict)
@@ -35,12 +35,16 @@ class ActivePrices:
 
 
 NO_PRICES = ActivePrices()
-"""No target is pushed."""
+"""Prices without any target."""
 
 
 class Delivery(NamedTuple):
-    """What one page did for one target: attention its items won, attention of the whole page, and how many of its items
-    count towards a viewer's frequency cap (0 where there is no cap)."""
+    """The delivery of one page to one target.
+
+    delivered    attention of the target's items
+    available    attention of the whole page
+    impressions  items that count towards the viewer's frequency cap; 0 without a cap
+    """
 
     delivered: float
     available: float
@@ -48,123 +52,122 @@ class Delivery(NamedTuple):
 
 
 def target_key(origin: SourcedControl) -> str:
-    """The id of a target outside its policy: `outlet/control`, also where it stands beside a child's form."""
+    """Return the key of a target outside its policy, `outlet/control`; the same next to a child's version of it."""
     return f"{origin.outlet}/{origin.alias}"
 
 
-def targets(policy: CompiledPolicy, query: Query, steered: ActivePrices) -> Iterator[tuple[int, str, ExposureTarget]]:
-    """Number of the control, id and definition of the targets in force on this page."""
+def targets(policy: CompiledPolicy, query: Query, prices: ActivePrices) -> Iterator[tuple[int, str, ExposureTarget]]:
+    """Yield control index, key and definition of every target in force on this page."""
     if not query.guided:
         return
     for number, origin in enumerate(policy.controls):
         control = origin.control
         if isinstance(control, ExposureTarget) and control.holds(query) and control.runs(query.now):
             key = target_key(origin)
-            if key not in steered.stopped:
+            if key not in prices.stopped:
                 yield number, key, control
 
 
-def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, steered: ActivePrices) -> F64:
-    """[N] what the prices of all targets add to catalogue rows, in play equivalents: an item of several targets
-    gets the sum."""
+def price_bonus(policy: CompiledPolicy, rows: I32, query: Query, prices: ActivePrices) -> F64:
+    """Return [N] the sum of the prices of all targets for each catalog row, in play equivalents."""
     bonus = np.zeros(len(rows))
-    for _, key, target in targets(policy, query, steered):
-        price = steered.price.get(key, 0.0)
+    for _, key, target in targets(policy, query, prices):
+        price = prices.price.get(key, 0.0)
         if price > 0:
             sign = 1.0 if target.bound == "at_least" else -1.0
             bonus += sign * price * policy.member(target.where, query.region)[rows]
     return bonus
 
 
-def target_needs(policy: CompiledPolicy, query: Query, steered: ActivePrices) -> Iterator[SupplyRequest]:
-    """What retrieval must supply for targets that are pushed: a price moves nothing that is not a candidate.
+def target_needs(policy: CompiledPolicy, query: Query, prices: ActivePrices) -> Iterator[SupplyRequest]:
+    """Yield the supply that retrieval must provide for targets with a price, since a price affects only candidates.
 
-    As many items as the page has slots; of targets on few items, all.
+    Each request is for as many items as the page has slots, or for all items of a smaller target.
     """
-    for _, key, target in targets(policy, query, steered):
-        if target.bound == "at_least" and (steered.price.get(key, 0.0) > 0 or key in steered.last_resorts):
+    for _, key, target in targets(policy, query, prices):
+        if target.bound == "at_least" and (prices.price.get(key, 0.0) > 0 or key in prices.last_resorts):
             yield SupplyRequest(target.id, policy.member(target.where, query.region), query.slots)
 
 
 def frequency_capped(
-    policy: CompiledPolicy, rows: I32, query: Query, viewer: ViewerState | None, steered: ActivePrices
+    policy: CompiledPolicy, rows: I32, query: Query, viewer: ViewerState | None, prices: ActivePrices
 ) -> Bool:
-    """[N] rows of targets whose frequency cap the viewer has reached."""
-    enough = np.zeros(len(rows), np.bool_)
-    for _, key, target in targets(policy, query, steered):
+    """Return [N] whether each row belongs to a target whose frequency cap the viewer has reached."""
+    capped = np.zeros(len(rows), np.bool_)
+    for _, key, target in targets(policy, query, prices):
         if target.frequency_cap is not None and impressions_left(policy, key, target, query, viewer) <= 0:
-            enough |= policy.member(target.where, query.region)[rows]
-    return enough
+            capped |= policy.member(target.where, query.region)[rows]
+    return capped
 
 
 def impressions_left(
     policy: CompiledPolicy, key: str, target: ExposureTarget, query: Query, viewer: ViewerState | None
 ) -> int:
-    """How often the viewer may still see items of a target with a frequency cap; a stranger has seen nothing.
+    """Return the number of impressions left under a target's frequency cap; may be negative.
 
-    Impressions reach the viewer's state through the stream, some seconds late. Those of the running session are known
-    from the query: what of them the state has not yet is added, as of this moment. What two screens show at the same
-    moment may exceed the cap, and the target's report counts it. Of a page that is not personalised only its session is
-    known.
+    Impressions reach the viewer's state through the stream with a delay of some seconds. Impressions of the running
+    session that are missing from the state are taken from the query and count as current. Simultaneous pages on two
+    screens may exceed the cap; the report of the target counts such impressions. A page without personalisation counts
+    its session only.
     """
     assert target.frequency_cap is not None
     since = query.now - target.frequency_cap.period_s
     times: tuple[float, ...] = ()
-    coming = list(query.shown)
+    pending = list(query.shown)
     if viewer is not None:
         times = viewer.target_impressions.get(key, ())
-        coming = [one for one in coming if not viewer.impressions_since(one, query.now - SESSION_S)]
+        pending = [item_id for item_id in pending if not viewer.impressions_since(item_id, query.now - SESSION_S)]
     member = policy.member(target.where, query.region)
     return (
         target.frequency_cap.impressions
         - sum(at > since for at in times)
-        - int(member[policy.catalog.rows(coming)].sum())
+        - int(member[policy.catalog.rows(pending)].sum())
     )
 
 
 def with_targets(
-    bounds: PageConstraints,
+    constraints: PageConstraints,
     policy: CompiledPolicy,
     rows: I32,
     query: Query,
     viewer: ViewerState | None,
-    steered: ActivePrices,
+    prices: ActivePrices,
 ) -> PageConstraints:
-    """The bounds of a page with the rows that targets add: what frequency caps leave, and last resorts."""
+    """Return the constraints of a page with the rows of its targets: frequency caps and last resorts."""
     member, lower, upper, owner = [], [], [], []
-    k = bounds.slots
+    k = constraints.slots
     nothing, all_slots = np.zeros(k, np.int32), np.arange(1, k + 1, dtype=np.int32)
-    for number, key, target in targets(policy, query, steered):
-        mine = policy.member(target.where, query.region)[rows]
-        least = guaranteed_quota(target, k) if key in steered.last_resorts else 0
-        most = k
+    for number, key, target in targets(policy, query, prices):
+        members = policy.member(target.where, query.region)[rows]
+        minimum = guaranteed_quota(target, k) if key in prices.last_resorts else 0
+        maximum = k
         if target.frequency_cap is not None:
-            most = max(impressions_left(policy, key, target, query, viewer), 0)
-        least = min(least, most)
-        if not k or (least == 0 and min(int(mine.sum()), k) <= most):
+            maximum = max(impressions_left(policy, key, target, query, viewer), 0)
+        minimum = min(minimum, maximum)
+        if not k or (minimum == 0 and min(int(members.sum()), k) <= maximum):
             continue
-        floor = nothing.copy()
-        floor[-1] = least
-        member.append(mine)
-        lower.append(floor)
-        upper.append(np.minimum(all_slots, most).astype(np.int32))
+        lower_row = nothing.copy()
+        lower_row[-1] = minimum
+        member.append(members)
+        lower.append(lower_row)
+        upper.append(np.minimum(all_slots, maximum).astype(np.int32))
         owner.append(number)
     if not owner:
-        return bounds
-    active = bounds.active.copy()
+        return constraints
+    active = constraints.active.copy()
     active[owner] = True
     return replace(
-        bounds,
+        constraints,
         active=active,
-        member=np.vstack([bounds.member, np.array(member)]),
-        lower=np.vstack([bounds.lower, np.array(lower)]),
-        upper=np.vstack([bounds.upper, np.array(upper)]),
-        row_control=np.concatenate([bounds.row_control, np.array(owner, np.int32)]),
+        member=np.vstack([constraints.member, np.array(member)]),
+        lower=np.vstack([constraints.lower, np.array(lower)]),
+        upper=np.vstack([constraints.upper, np.array(upper)]),
+        row_control=np.concatenate([constraints.row_control, np.array(owner, np.int32)]),
     )
 
 
 def guaranteed_quota(target: ExposureTarget, slots: int) -> int:
-    """Least number of the target's items on a page of so many slots, once its last resort is in force.
+    """Return the minimum number of the target's items on a page once its last resort is active.
 
     A share is rounded up.
     """
@@ -175,17 +178,18 @@ def guaranteed_quota(target: ExposureTarget, slots: int) -> int:
 
 
 def deliveries(
-    policy: CompiledPolicy, rows: I32, attention: F64, query: Query, steered: ActivePrices
+    policy: CompiledPolicy, rows: I32, attention: F64, query: Query, prices: ActivePrices
 ) -> dict[str, Delivery]:
-    """What a page of these catalogue rows ([K], in slot order) is credited to each target in force on it.
+    """Return the delivery of a page to each target in force on it.
 
-    attention  [>= K] of each slot
+    rows       [K] catalog rows in slot order
+    attention  [>= K] attention of each slot
     """
     attention = attention[: len(rows)]
-    served = float(attention.sum())
-    answer = {}
-    for _, key, target in targets(policy, query, steered):
-        mine = policy.member(target.where, query.region)[rows]
-        counted = int(mine.sum()) if target.frequency_cap is not None else 0
-        answer[key] = Delivery(float(attention @ mine), served, counted)
-    return answer
+    available = float(attention.sum())
+    result = {}
+    for _, key, target in targets(policy, query, prices):
+        members = policy.member(target.where, query.region)[rows]
+        counted = int(members.sum()) if target.frequency_cap is not None else 0
+        result[key] = Delivery(float(attention @ members), available, counted)
+    return result

@@ -1,4 +1,4 @@
-"""How a target stands, in editors' words."""
+"""The status of a target, with a text for editors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Status = Literal[
 ]  # fmt: skip
 
 SILENT_S = 600.0
-"""Counters that have not moved for so long, although pages are expected, are reported."""
+"""Seconds without counter updates, while traffic is expected, after which the counters are reported as silent."""
 
 
-MIN_PACING_ERROR = 0.005
-"""Part of the window's traffic before which nothing can be said of a target that has won nothing."""
+MIN_PROGRESS = 0.005
+"""Progress below which the status of a target without delivery is unknown."""
 
 
-def status(standing: DeliveryStatus) -> Status:
-    """One word for a target; of several that fit, the one an editor must know first.
+def status(delivery: DeliveryStatus) -> Status:
+    """Return the status of a target; if several apply, the most urgent one.
 
-    Only a number of impressions is reached before the deadline: the rest of the window may still undo a share.
+    Only a number of impressions can be reached before the deadline; a share may still fall in the rest of the window.
     """
-    s = standing
+    s = delivery
     if s.stopped:
         return "stopped"
     if s.ended:
@@ -37,7 +37,7 @@ def status(standing: DeliveryStatus) -> Status:
         return "paused"
     if s.silent_s > SILENT_S:
         return "counters silent"
-    if not _delivered_text(s):
+    if not _has_evidence(s):
         return "unknown yet"
     if not s.cap and s.share is None and s.delivered >= s.amount:
         return "reached"
@@ -52,19 +52,19 @@ def status(standing: DeliveryStatus) -> Status:
     return "on plan"
 
 
-def projected(standing: DeliveryStatus) -> Projection | None:
-    """Where it will stand at the deadline; None before anything of it was seen, and once it has ended."""
-    s = standing
-    return s.outlook if s.started and _delivered_text(s) and not s.stopped and not s.ended else None
+def projected(delivery: DeliveryStatus) -> Projection | None:
+    """Return the projection at the deadline; None before the first delivery and once the target has ended."""
+    s = delivery
+    return s.outlook if s.started and _has_evidence(s) and not s.stopped and not s.ended else None
 
 
-def _delivered_text(s: DeliveryStatus) -> bool:
-    return s.delivered > 0 or s.progress >= MIN_PACING_ERROR
+def _has_evidence(s: DeliveryStatus) -> bool:
+    return s.delivered > 0 or s.progress >= MIN_PROGRESS
 
 
-def describe(standing: DeliveryStatus) -> Message:
-    """The status with its figures."""
-    s, word = standing, status(standing)
+def describe(delivery: DeliveryStatus) -> Message:
+    """Return the status with its figures, as a text for editors."""
+    s, word = delivery, status(delivery)
     share = s.delivered / max(s.amount, 1e-9)
     if word == "stopped":
         return message("target_stopped", share=share)
@@ -109,10 +109,12 @@ def _off_plan(s: DeliveryStatus) -> Message:
 
 
 def _ended(s: DeliveryStatus, share: float) -> Message:
-    missed = (share - 1.0) if s.cap else (1.0 - share)
-    if missed <= s.tolerance:
+    deviation = (share - 1.0) if s.cap else (1.0 - share)
+    if deviation <= s.tolerance:
         return message("target_over_met", share=share) if s.cap else message("target_over_reached", share=share)
-    return message("target_over_exceeded", missed=missed) if s.cap else message("target_over_short", missed=missed)
+    return (
+        message("target_over_exceeded", missed=deviation) if s.cap else message("target_over_short", missed=deviation)
+    )
 
 
 def _misses_target(s: DeliveryStatus) -> bool:

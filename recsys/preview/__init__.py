@@ -1,7 +1,6 @@
-"""What would change? Recent requests replayed through the real pipeline under the active and the draft policy, paired.
+"""Preview of a draft policy: recent requests replayed through the real pipeline under the active and the draft policy.
 
-`study` what is replayed and its tasks · `variants` a policy with one control less, or weaker and stronger · `shown` one
-page boiled down · `resample` intervals without chance · `offpolicy` what the log itself can say · `tally` sums as
-results come in · `report` the figures. Everything here is predicted by the model, not caused: viewers who see other
-pages will act, and be remembered, otherwise.
+`study` defines the requests and tasks, `ablations` the variants of a policy, `page_summary` the figures of one page,
+`aggregate` the sums over results, `bootstrap` the intervals, `offpolicy` the estimates from the log, and `report` the
+output. All figures are predictions of the model, not causal effects: viewers who see other pages act differently.
 """

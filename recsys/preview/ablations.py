@@ -1,4 +1,4 @@
-"""The same policy with one control less, or leaning and asking more or less strongly."""
+"""Variants of a policy: without one control, or at a different strength."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from recsys.guidance.policy.controls import Boost, Cap, Control, Pin, Quota, Spa
 from recsys.guidance.policy.inheritance import HARD, SourcedControl
 
 STRENGTHS: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
-"""Points of the frontier: 0 keeps only what is legal or mandatory, 1 is the policy as written."""
+"""Strengths of the frontier: 0 keeps only legal and mandatory controls, 1 is the policy as written."""
 
 
 def without(policy: CompiledPolicy, control_id: str) -> CompiledPolicy:
-    """The policy as if nobody had said this control."""
+    """Return the policy without a control."""
     rest = tuple(origin for origin in policy.controls if origin.control.id != control_id)
     return replace(policy, effective=replace(policy.effective, controls=rest))
 
 
 def at_strength(policy: CompiledPolicy, strength: float) -> CompiledPolicy:
-    """Weights and boosts times `strength`; editorial and soft controls ask `strength` times as much.
+    """Return the policy with weights, boosts, and editorial and preferred controls scaled by `strength`.
 
-    Floors are multiplied, the room that a cap takes away is (1 - cap) * strength; spacings and pins stand from one half
-    on. Legal and mandatory controls never change: they are not the editors' to trade.
+    Minimums are multiplied. For a maximum given as a share, the excluded part (1 - maximum) is multiplied. Spacings and
+    pins apply from strength 0.5. Legal and mandatory controls never change, because editors may not trade them.
     """
     controls = tuple(
         origin if origin.control.enforcement in HARD and not isinstance(origin.control, Boost) else changed
@@ -35,33 +35,34 @@ def at_strength(policy: CompiledPolicy, strength: float) -> CompiledPolicy:
 
 
 def _scaled(origin: SourcedControl, strength: float) -> SourcedControl | None:
-    """None where nothing is left of a control that may change."""
-    firm = origin.control.enforcement in HARD
-    control = _of(origin.control, strength)
+    """Return the scaled control; None if it is dropped at this strength."""
+    is_hard = origin.control.enforcement in HARD
+    control = _scaled_control(origin.control, strength)
     if control is None:
-        return origin if firm and not isinstance(origin.control, Boost) else None
+        return origin if is_hard and not isinstance(origin.control, Boost) else None
     return replace(origin, control=control)
 
 
-def _of(control: Control, strength: float) -> Control | None:
+def _scaled_control(control: Control, strength: float) -> Control | None:
     if isinstance(control, Boost):
         return control.model_copy(update={"bonus": control.bonus * strength})
     if isinstance(control, Quota):
-        least, most = _floor(control.at_least, strength), _cap(control.at_most, strength)
-        if least is None and most is None:
+        minimum, maximum = _scaled_minimum(control.at_least, strength), _scaled_maximum(control.at_most, strength)
+        if minimum is None and maximum is None:
             return None
-        return control.model_copy(update={"at_least": least, "at_most": most})
+        return control.model_copy(update={"at_least": minimum, "at_most": maximum})
     if isinstance(control, Cap):
-        most = _cap(control.at_most, strength)
-        return None if most is None else control.model_copy(update={"at_most": most})
+        maximum = _scaled_maximum(control.at_most, strength)
+        return None if maximum is None else control.model_copy(update={"at_most": maximum})
     if isinstance(control, Pin | Spacing):
         return control if strength >= 0.5 else None
     return control
 
 
-def _floor(amount: float | None, strength: float) -> float | None:
-    """
-    >>> _floor(0.3, 2.0), _floor(3, 0.5), _floor(0.6, 2.0), _floor(0.3, 0.0)
+def _scaled_minimum(amount: float | None, strength: float) -> float | None:
+    """Return a minimum scaled by `strength`; None if nothing is required.
+
+    >>> _scaled_minimum(0.3, 2.0), _scaled_minimum(3, 0.5), _scaled_minimum(0.6, 2.0), _scaled_minimum(0.3, 0.0)
     (0.6, 2, 1.0, None)
     """
     if amount is None or strength == 0:
@@ -71,9 +72,10 @@ def _floor(amount: float | None, strength: float) -> float | None:
     return min(amount * strength, 1.0)
 
 
-def _cap(amount: float | None, strength: float) -> float | None:
-    """
-    >>> _cap(0.8, 0.5), _cap(0.8, 0.0), _cap(4, 2.0)
+def _scaled_maximum(amount: float | None, strength: float) -> float | None:
+    """Return a maximum scaled by `strength`; None if nothing is limited.
+
+    >>> _scaled_maximum(0.8, 0.5), _scaled_maximum(0.8, 0.0), _scaled_maximum(4, 2.0)
     (0.9, None, 2)
     """
     if amount is None or strength == 0:

@@ -1,4 +1,4 @@
-"""Sums as results come in, in any order, and the report so far: a function of the results, not of their order."""
+"""Aggregation of replay results as they arrive. The report depends on the results, not on their order."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from recsys.domain.types import ACTIONS, F64
-from recsys.preview import report as told
 from recsys.preview.bootstrap import ratio, weights
 from recsys.preview.breakdown import VIEWERS_MIN, control_reports, examples, frontier, shares, slices, worst_hit
 from recsys.preview.groups import Groups
 from recsys.preview.offpolicy import off_policy
 from recsys.preview.page_summary import PageSummary
 from recsys.preview.pairs import AFTER, BEFORE, Pairs
-from recsys.preview.report import Report
+from recsys.preview.report import Report, UtilityChange
 from recsys.preview.study import ReplayResult, Study, Task
 
 TaskRunner = Callable[[Iterable[Task]], Iterator[ReplayResult]]
-"""Does tasks and hands over what came of them, in any order: `Study.each` here, or many processes."""
+"""Runs tasks and yields their results in any order: `Study.run_all`, or a pool of processes."""
 
 
 def replay(study: Study, seed: int = 0, work: TaskRunner | None = None) -> Iterator[Aggregate]:
-    """The preview of a study: the same tally again and again, fuller after each task; `tally.report()` when wanted."""
-    tally = Aggregate(study, seed)
-    for outcome in (work or study.each)(study.tasks()):
-        tally.add(outcome)
-        yield tally
+    """Replay a study: yield the same aggregate after each task; call `report()` on it at any time."""
+    aggregate = Aggregate(study, seed)
+    for result in (work or study.run_all)(study.tasks()):
+        aggregate.add(result)
+        yield aggregate
 
 
 class Aggregate:
-    """What has come in of one study. `seed` is that of the bootstrap."""
+    """The results of one study so far. `seed` is the seed of the bootstrap."""
 
     def __init__(self, study: Study, seed: int = 0) -> None:
         self._study, self._seed = study, seed
@@ -40,40 +39,40 @@ class Aggregate:
         self._strengths: dict[float, dict[int, PageSummary]] = {}
         self._expected = sum(1 for _ in study.tasks())
         self.tasks = 0
-        known: dict[str, int] = {}
-        self._unit = [known.setdefault(asked.query.viewer_id, len(known)) for asked in study.requests]
+        viewers: dict[str, int] = {}
+        self._unit = [viewers.setdefault(request.query.viewer_id, len(viewers)) for request in study.requests]
 
     @property
     def requests(self) -> int:
-        """Requests of which all three pages are there."""
+        """Number of requests with all three pages."""
         return len(self._pairs)
 
     @property
     def complete(self) -> bool:
-        """Whether every task has come in."""
+        """Whether the results of all tasks have been added."""
         return self.tasks == self._expected
 
-    def add(self, outcome: ReplayResult) -> None:
-        """Take in what came of one task."""
-        task = outcome.task
+    def add(self, result: ReplayResult) -> None:
+        """Add the result of one task."""
+        task = result.task
         self.tasks += 1
         if task.kind == "pair":
-            self._pairs[task.request] = outcome.pages
+            self._pairs[task.request] = result.pages
         elif task.kind == "drop":
-            self._drops.setdefault(task.name, {})[task.request] = outcome.pages[0]
+            self._drops.setdefault(task.name, {})[task.request] = result.pages[0]
         else:
-            self._strengths.setdefault(task.strength, {})[task.request] = outcome.pages[0]
+            self._strengths.setdefault(task.strength, {})[task.request] = result.pages[0]
 
     def report(self) -> Report:
-        """The figures so far. Raises ValueError before the first pair is there."""
+        """Return the report so far. Raises ValueError before the first pair is complete."""
         if not self._pairs:
-            raise ValueError("nothing was replayed yet")
+            raise ValueError("nothing has been replayed yet")
         pairs = self._paired()
-        outlets = dict.fromkeys(asked.query.placement.outlet for asked in pairs.requests)
+        outlets = dict.fromkeys(request.query.placement.outlet for request in pairs.requests)
         changed = [_changed(pairs.pages[BEFORE][i], pairs.pages[AFTER][i]) for i in range(len(pairs))]
         w = pairs.w
         free, before, after = pairs.utility
-        gave_way = [float(np.mean([page.has_relaxed for page in pairs.pages[side]])) for side in (BEFORE, AFTER)]
+        relaxed = [float(np.mean([page.has_relaxed for page in pairs.pages[side]])) for side in (BEFORE, AFTER)]
         return Report(
             requests=len(pairs),
             of=len(self._study.requests),
@@ -83,22 +82,22 @@ class Aggregate:
             policy_after=tuple(dict.fromkeys(self._study.after[outlet].version for outlet in outlets)),
             changed_pages=float(np.mean([share > 0 for share in changed])),
             changed_slots=float(np.mean(changed)),
-            utility=_worth(pairs.utility, w),
-            expected_plays=_worth(pairs.expected_plays, w),
-            page_value=_worth(pairs.column(lambda page: page.value), w),
+            utility=_utility_change(pairs.utility, w),
+            expected_plays=_utility_change(pairs.expected_plays, w),
+            page_value=_utility_change(pairs.column(lambda page: page.value), w),
             guidance_cost_before=ratio(free - before, free, w),
             guidance_cost_after=ratio(free - after, free, w),
-            actions={name: _worth(pairs.column(_expected(a)), w) for a, name in enumerate(ACTIONS)},
+            actions={name: _utility_change(pairs.column(_expected(a)), w) for a, name in enumerate(ACTIONS)},
             labels=shares(self._groups, "labels", pairs),
             outlets=shares(self._groups, "outlets", pairs),
             regions=shares(self._groups, "regions", pairs),
             axes=shares(self._groups, "axes", pairs),
             exposure=pairs.exposure_of_outlets(self._groups),
-            by_screen=slices(pairs, lambda asked: asked.query.placement.screen.value),
-            by_region=slices(pairs, lambda asked: asked.query.region, VIEWERS_MIN),
-            by_outlet=slices(pairs, lambda asked: asked.query.placement.outlet),
-            relaxed_before=gave_way[0],
-            relaxed_after=gave_way[1],
+            by_screen=slices(pairs, lambda request: request.query.placement.screen.value),
+            by_region=slices(pairs, lambda request: request.query.region, VIEWERS_MIN),
+            by_outlet=slices(pairs, lambda request: request.query.placement.outlet),
+            relaxed_before=relaxed[0],
+            relaxed_after=relaxed[1],
             controls=control_reports(self._study, pairs, self._drops),
             frontier=frontier(self._study, pairs, self._strengths),
             worst_hit=worst_hit(pairs),
@@ -118,11 +117,11 @@ class Aggregate:
         )
 
 
-def _worth(side: F64, w: F64) -> told.UtilityChange:
-    """side [3, n]: unguided, before, after."""
+def _utility_change(side: F64, w: F64) -> UtilityChange:
+    """Return the averages of a figure and its change. side [3, n]: unguided, before, after."""
     free, before, after = side
     count = np.ones(len(before))
-    return told.UtilityChange(
+    return UtilityChange(
         unguided=float(free.mean()),
         before=float(before.mean()),
         after=float(after.mean()),
@@ -136,7 +135,7 @@ def _expected(action: int) -> Callable[[PageSummary], float]:
 
 
 def _changed(before: PageSummary, after: PageSummary) -> float:
-    """Share of the slots that hold another item."""
+    """Return the share of slots with a different item."""
     size = max(len(before.row), len(after.row))
     same = int((before.row[: len(after.row)] == after.row[: len(before.row)]).sum())
     return 1.0 - same / size if size else 0.0

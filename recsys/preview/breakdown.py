@@ -1,4 +1,4 @@
-"""The tables of a report: shares, slices, controls, frontier, who is hit worst, pages to look at."""
+"""The tables of a report: shares, slices, controls, frontier, worst-hit viewers and example pages."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from recsys.preview.study import ReplayRequest, Study
 
 CAUSES_MAX = 3
 VIEWERS_MIN = 10
-"""A group of fewer viewers is not told of."""
+"""Minimum number of viewers of a reported group, for privacy."""
 
-MIN_PAGES = 1e-3
-"""What is divided by is at least this part of its mean size: utility may be 0 or below."""
+MIN_DENOMINATOR = 1e-3
+"""Minimum of a denominator, as a part of its mean magnitude, since utility may be 0 or negative."""
 
 HOUR_S = 3600.0
 EXAMPLES = (("most changed", 1.0), ("typical", 0.5), ("next", 0.9))
 
 
 def shares(groups: Groups, kind: str, pairs: Pairs) -> tuple[Share, ...]:
-    """Exposure share of each group, the largest changes first; for axes the exposure-weighted mean value."""
+    """Return the exposure share of each group, largest changes first; for axes, the exposure-weighted mean value."""
     exposure, attention = pairs.exposure(groups, kind), pairs.attention
     total = np.maximum(attention.sum(axis=1), 1e-9)
     share = exposure.sum(axis=1) / total[:, None]
@@ -51,11 +51,11 @@ def shares(groups: Groups, kind: str, pairs: Pairs) -> tuple[Share, ...]:
     for g in order.tolist():
         if not share[:, g].any():
             continue
-        with_, less = pairs.w @ exposure[AFTER, :, g], pairs.w @ exposure[BEFORE, :, g]
-        both = with_ / np.maximum(pairs.w @ attention[AFTER], 1e-9) - less / np.maximum(
+        after, before = pairs.w @ exposure[AFTER, :, g], pairs.w @ exposure[BEFORE, :, g]
+        difference = after / np.maximum(pairs.w @ attention[AFTER], 1e-9) - before / np.maximum(
             pairs.w @ attention[BEFORE], 1e-9
         )
-        low, high = np.quantile(both, [0.025, 0.975])
+        low, high = np.quantile(difference, [0.025, 0.975])
         rows.append(
             Share(
                 name=names[g],
@@ -68,81 +68,87 @@ def shares(groups: Groups, kind: str, pairs: Pairs) -> tuple[Share, ...]:
     return tuple(rows)
 
 
-def slices(pairs: Pairs, of: Callable[[ReplayRequest], str], viewers_min: int = 1) -> tuple[Slice, ...]:
-    """The same figures for parts of the requests with so many viewers at least, the most frequent first."""
+def slices(pairs: Pairs, key_of: Callable[[ReplayRequest], str], viewers_min: int = 1) -> tuple[Slice, ...]:
+    """Return the figures for each part of the requests with at least `viewers_min` viewers, largest parts first."""
     parts: dict[str, list[int]] = defaultdict(list)
-    for i, asked in enumerate(pairs.requests):
-        parts[of(asked)].append(i)
-    told = [part for part in parts.items() if len({pairs.unit[i] for i in part[1]}) >= viewers_min]
-    return tuple(_slice(pairs, name, at) for name, at in sorted(told, key=lambda p: (-len(p[1]), p[0])))
+    for i, request in enumerate(pairs.requests):
+        parts[key_of(request)].append(i)
+    reported = [part for part in parts.items() if len({pairs.unit[i] for i in part[1]}) >= viewers_min]
+    return tuple(_slice(pairs, name, indexes) for name, indexes in sorted(reported, key=lambda p: (-len(p[1]), p[0])))
 
 
-def _slice(pairs: Pairs, name: str, at: list[int]) -> Slice:
-    free, before, after = pairs.utility[:, at]
-    plays = pairs.expected_plays[:, at]
-    total = max(abs(float(free.sum())), MIN_PAGES * float(np.abs(free).sum()), 1e-9)
-    gave = [float(np.mean([pairs.pages[side][i].has_relaxed for i in at])) for side in (BEFORE, AFTER)]
+def _slice(pairs: Pairs, name: str, indexes: list[int]) -> Slice:
+    free, before, after = pairs.utility[:, indexes]
+    plays = pairs.expected_plays[:, indexes]
+    total = max(abs(float(free.sum())), MIN_DENOMINATOR * float(np.abs(free).sum()), 1e-9)
+    relaxed = [float(np.mean([pairs.pages[side][i].has_relaxed for i in indexes])) for side in (BEFORE, AFTER)]
     return Slice(
         name=name,
-        requests=len(at),
-        utility=ratio(after - before, before, pairs.w[:, at]),
-        expected_plays=ratio(plays[AFTER] - plays[BEFORE], plays[BEFORE], pairs.w[:, at]),
+        requests=len(indexes),
+        utility=ratio(after - before, before, pairs.w[:, indexes]),
+        expected_plays=ratio(plays[AFTER] - plays[BEFORE], plays[BEFORE], pairs.w[:, indexes]),
         guidance_cost_before=float((free - before).sum()) / total,
         guidance_cost_after=float((free - after).sum()) / total,
-        relaxed_before=gave[0],
-        relaxed_after=gave[1],
+        relaxed_before=relaxed[0],
+        relaxed_after=relaxed[1],
     )
 
 
 def control_reports(
     study: Study, pairs: Pairs, drops: Mapping[str, Mapping[int, PageSummary]]
 ) -> tuple[ControlReport, ...]:
-    """Every control in force on any page, those of the draft first, in the order of their importance; then targets
-    whose price is not known yet."""
-    fates: dict[tuple[str, str], dict[int, list[tuple[ControlOutcome, int]]]] = {}
+    """Return a report per control that is active on any page: those of the draft first, by importance.
+
+    Controls without a receipt line follow (boosts and targets), and then new targets without a price.
+    """
+    outcomes: dict[tuple[str, str], dict[int, list[tuple[ControlOutcome, int]]]] = {}
     for side in (AFTER, BEFORE):
         for i, page in enumerate(pairs.pages[side]):
-            for fate in page.outcomes:
-                of = fates.setdefault((fate.control_id, fate.origin), {AFTER: [], BEFORE: []})
-                of[side].append((fate, i))
-    lines = [_control(pairs, of, drops.get(control_id, {})) for (control_id, _), of in fates.items()]
-    seen = {line.id for line in lines}
-    said = {origin.control.id: origin for policy in study.after.values() for origin in policy.controls}
-    others = (_from_receipts(said[name], *_worth(pairs, pages)) for name, pages in drops.items() if name not in seen)
-    new = (_from_receipts(origin, None, 0, message("target_without_price")) for origin in study.unpriced().values())
-    return (*lines, *others, *new)
+            for outcome in page.outcomes:
+                by_side = outcomes.setdefault((outcome.control_id, outcome.origin), {AFTER: [], BEFORE: []})
+                by_side[side].append((outcome, i))
+    lines = [_control(pairs, by_side, drops.get(control_id, {})) for (control_id, _), by_side in outcomes.items()]
+    on_receipt = {line.id for line in lines}
+    controls = {origin.control.id: origin for policy in study.after.values() for origin in policy.controls}
+    off_receipt = (
+        _off_receipt(controls[name], *_value_without(pairs, pages))
+        for name, pages in drops.items()
+        if name not in on_receipt
+    )
+    unpriced = (_off_receipt(origin, None, 0, message("target_without_price")) for origin in study.unpriced().values())
+    return (*lines, *off_receipt, *unpriced)
 
 
 def _control(
-    pairs: Pairs, of: Mapping[int, list[tuple[ControlOutcome, int]]], dropped: Mapping[int, PageSummary]
+    pairs: Pairs, by_side: Mapping[int, list[tuple[ControlOutcome, int]]], dropped: Mapping[int, PageSummary]
 ) -> ControlReport:
-    first = (of[AFTER] or of[BEFORE])[0][0]
-    after = [fate for fate, _ in of[AFTER]]
-    status = Counter(fate.status for fate in after)
-    worth, tried = _worth(pairs, dropped) if after else (None, 0)
+    first = (by_side[AFTER] or by_side[BEFORE])[0][0]
+    after = [outcome for outcome, _ in by_side[AFTER]]
+    status = Counter(outcome.status for outcome in after)
+    value, tried = _value_without(pairs, dropped) if after else (None, 0)
     return ControlReport(
         id=first.control_id,
         origin=first.origin,
         action=first.action,
         enforcement=first.enforcement,
-        pages_before=len(of[BEFORE]),
+        pages_before=len(by_side[BEFORE]),
         pages_after=len(after),
-        met_before=_share_met([fate for fate, _ in of[BEFORE]]),
+        met_before=_share_met([outcome for outcome, _ in by_side[BEFORE]]),
         met_after=_share_met(after),
         active_after=status["active"] / len(after) if after else None,
         relaxed_after=status["relaxed"],
         infeasible_after=status["infeasible"],
-        price=float(np.mean([fate.price for fate in after])) if after else 0.0,
-        value=worth,
+        price=float(np.mean([outcome.price for outcome in after])) if after else 0.0,
+        value=value,
         tried=tried,
-        causes=_causes(pairs, of[AFTER]),
+        causes=_causes(pairs, by_side[AFTER]),
     )
 
 
-def _from_receipts(
-    origin: SourcedControl, worth: Estimate | None, tried: int, note: Message | None = None
+def _off_receipt(
+    origin: SourcedControl, value: Estimate | None, tried: int, note: Message | None = None
 ) -> ControlReport:
-    """A boost or target: it never stands on a receipt, so only what it costs is told."""
+    """Return the report of a boost or target. It has no receipt line, so only its cost is reported."""
     return ControlReport(
         id=origin.control.id,
         origin=origin.outlet,
@@ -156,112 +162,114 @@ def _from_receipts(
         relaxed_after=0,
         infeasible_after=0,
         price=0.0,
-        value=worth,
+        value=value,
         tried=tried,
         note=note,
     )
 
 
-def _worth(pairs: Pairs, dropped: Mapping[int, PageSummary]) -> tuple[Estimate | None, int]:
-    """Utility gained without the control, relative to the draft's, over the requests on which that was tried."""
-    at = [i for i, n in enumerate(pairs.numbers) if n in dropped]
-    if not at:
+def _value_without(pairs: Pairs, dropped: Mapping[int, PageSummary]) -> tuple[Estimate | None, int]:
+    """Return the relative gain in utility without a control, and the number of requests on which it was tried."""
+    indexes = [i for i, n in enumerate(pairs.numbers) if n in dropped]
+    if not indexes:
         return None, 0
-    free = np.array([dropped[pairs.numbers[i]].page_utility for i in at])
-    after = pairs.utility[AFTER, at]
-    return ratio(free - after, after, pairs.w[:, at]), len(at)
+    free = np.array([dropped[pairs.numbers[i]].page_utility for i in indexes])
+    after = pairs.utility[AFTER, indexes]
+    return ratio(free - after, after, pairs.w[:, indexes]), len(indexes)
 
 
-def _share_met(fates: list[ControlOutcome]) -> float | None:
-    return sum(fate.slack == 0 for fate in fates) / len(fates) if fates else None
+def _share_met(outcomes: list[ControlOutcome]) -> float | None:
+    return sum(outcome.slack == 0 for outcome in outcomes) / len(outcomes) if outcomes else None
 
 
-def _causes(pairs: Pairs, fates: list[tuple[ControlOutcome, int]]) -> tuple[Cause, ...]:
-    """Why it gave way: how often inventory was missing, how often more important controls left no room."""
-    broken = [(fate, pairs.requests[i].query) for fate, i in fates if fate.slack]
-    reasons = Counter(fate.reason for fate, _ in broken)
-    first = {fate.reason: query for fate, query in reversed(broken)}
-    return tuple(Cause(reason=r, pages=n, where=_page(first[r])) for r, n in reasons.most_common(CAUSES_MAX))
+def _causes(pairs: Pairs, outcomes: list[tuple[ControlOutcome, int]]) -> tuple[Cause, ...]:
+    """Return the most frequent causes of relaxation, with the number of pages."""
+    violated = [(outcome, pairs.requests[i].query) for outcome, i in outcomes if outcome.slack]
+    reasons = Counter(outcome.reason for outcome, _ in violated)
+    first = {outcome.reason: query for outcome, query in reversed(violated)}
+    return tuple(Cause(reason=r, pages=n, where=_page_text(first[r])) for r, n in reasons.most_common(CAUSES_MAX))
 
 
-def _page(query: Query) -> Message:
+def _page_text(query: Query) -> Message:
     page = query.placement
     return message("page_in_region", screen=page.screen, surface=page.surface, region=query.region)
 
 
 def frontier(study: Study, pairs: Pairs, strengths: Mapping[float, Mapping[int, PageSummary]]) -> tuple[Point, ...]:
-    """The draft at every strength that was tried, on the requests for which all of them are there."""
+    """Return the draft at every tried strength, over the requests with results at all strengths."""
     if not strengths:
         return ()
     common = set.intersection(*(set(pages) for pages in strengths.values()))
-    at = [i for i, n in enumerate(pairs.numbers) if n in common]
-    if not at:
+    indexes = [i for i, n in enumerate(pairs.numbers) if n in common]
+    if not indexes:
         return ()
-    points = {s: [pages[pairs.numbers[i]] for i in at] for s, pages in strengths.items()}
-    points[1.0] = [pairs.pages[AFTER][i] for i in at]
-    return tuple(_point(study, pairs, at, s, pages) for s, pages in sorted(points.items()))
+    points = {s: [pages[pairs.numbers[i]] for i in indexes] for s, pages in strengths.items()}
+    points[1.0] = [pairs.pages[AFTER][i] for i in indexes]
+    return tuple(_point(study, pairs, indexes, s, pages) for s, pages in sorted(points.items()))
 
 
-def _point(study: Study, pairs: Pairs, at: list[int], strength: float, pages: list[PageSummary]) -> Point:
-    catalog, free = study.world.catalog, pairs.utility[FREE, at]
-    there = np.array([page.page_utility for page in pages])
+def _point(study: Study, pairs: Pairs, indexes: list[int], strength: float, pages: list[PageSummary]) -> Point:
+    catalog, free = study.world.catalog, pairs.utility[FREE, indexes]
+    utility = np.array([page.page_utility for page in pages])
     total = max(sum(float(page.attention.sum()) for page in pages), 1e-9)
     values: dict[str, float] = defaultdict(float)
-    floors: dict[str, float] = defaultdict(float)
-    for i, page in zip(at, pages, strict=True):
+    quotas: dict[str, float] = defaultdict(float)
+    for i, page in zip(indexes, pages, strict=True):
         query = pairs.requests[i].query
         policy = study.after[query.placement.outlet]
         for axis in policy.effective.weights:
             if axis in catalog.axes.code:
-                worth = catalog.axis[page.row, catalog.axes.code[axis]]
-                values[axis] += float(page.attention @ worth) / total
+                axis_value = catalog.axis[page.row, catalog.axes.code[axis]]
+                values[axis] += float(page.attention @ axis_value) / total
         for origin in policy.controls:
             control = origin.control
             if isinstance(control, ShareControl) and control.at_least is not None and control.holds(query):
                 member = policy.member(control.where, query.region)[page.row]
-                floors[control.id] += float(page.attention @ member) / total
+                quotas[control.id] += float(page.attention @ member) / total
     return Point(
         strength=strength,
-        requests=len(at),
-        guidance_cost=ratio(free - there, free, pairs.w[:, at]),
+        requests=len(indexes),
+        guidance_cost=ratio(free - utility, free, pairs.w[:, indexes]),
         relaxed=float(np.mean([page.has_relaxed for page in pages])),
         values=dict(values),
-        floors=dict(floors),
+        quotas=dict(quotas),
     )
 
 
 def worst_hit(pairs: Pairs) -> WorstHit | None:
-    """The tenth of the viewers whose utility falls most, relative to before; None where these are few."""
+    """Return the tenth of the viewers with the largest relative loss of utility; None if they are too few to report."""
     unit = np.asarray(pairs.unit)
-    viewers, place = np.unique(unit, return_inverse=True)
-    before = np.bincount(place, pairs.utility[BEFORE])
-    after = np.bincount(place, pairs.utility[AFTER])
+    viewers, index = np.unique(unit, return_inverse=True)
+    before = np.bincount(index, pairs.utility[BEFORE])
+    after = np.bincount(index, pairs.utility[AFTER])
     if len(viewers) // 10 < VIEWERS_MIN:
         return None
     size = np.abs(before)
-    change = (after - before) / np.maximum(size, max(MIN_PAGES * float(size.mean()), 1e-9))
+    change = (after - before) / np.maximum(size, max(MIN_DENOMINATOR * float(size.mean()), 1e-9))
     worst = np.argsort(change, kind="stable")[: len(viewers) // 10]
-    hit = np.isin(place, worst)
-    screens = Counter(asked.query.placement.screen.value for asked, h in zip(pairs.requests, hit, strict=True) if h)
+    is_hit = np.isin(index, worst)
+    screens = Counter(
+        request.query.placement.screen.value for request, h in zip(pairs.requests, is_hit, strict=True) if h
+    )
     return WorstHit(
         viewers=len(worst),
         mean_change_all=float(change.mean()),
         mean_change=float(change[worst].mean()),
         threshold=float(change[worst].max()),
-        screens={name: n / max(int(hit.sum()), 1) for name, n in screens.most_common()},
+        screens={name: n / max(int(is_hit.sum()), 1) for name, n in screens.most_common()},
     )
 
 
 def examples(pairs: Pairs, catalog: Catalog) -> tuple[Example, ...]:
-    """Pages to look at: the one that changes most, one near the end of the order, a typical one."""
+    """Return example pages: the most changed one, a strongly changed one and a typical one."""
     loss = pairs.utility[BEFORE] - pairs.utility[AFTER]
-    moved = np.array([_moved(b, a) for b, a in zip(pairs.pages[BEFORE], pairs.pages[AFTER], strict=True)])
+    moved = np.array([_changed_slots(b, a) for b, a in zip(pairs.pages[BEFORE], pairs.pages[AFTER], strict=True)])
     order = np.lexsort((loss, moved))
     chosen = dict.fromkeys(int(order[round(at * (len(order) - 1))]) for _, at in EXAMPLES)
     return tuple(_example(pairs, i, int(moved[i]), catalog) for i in chosen)
 
 
-def _moved(before: PageSummary, after: PageSummary) -> int:
+def _changed_slots(before: PageSummary, after: PageSummary) -> int:
     size = min(len(before.row), len(after.row))
     return int((before.row[:size] != after.row[:size]).sum()) + abs(len(before.row) - len(after.row))
 

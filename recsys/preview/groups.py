@@ -1,4 +1,4 @@
-"""Which groups an item counts for in a preview: its labels with all above them, its outlet, its place, its values."""
+"""The groups that an item counts towards in a preview: labels with their ancestors, outlet, region and axes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from recsys.domain.types import F64, I32
 from recsys.preview.page_summary import PageSummary
 
 GROUPS_MAX = 40
-"""Groups of one kind that a report names: those whose share changes most, then the largest."""
+"""Maximum number of reported groups of a kind: those whose share changes most, then the largest."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Exposure per group as columns. `above` [L, G]: label l lies in the subtree of node g."""
+    """The groups of a catalog. `above` [L, G]: 1 if label l is in the subtree of node g."""
 
     catalog: Catalog
     nodes: tuple[str, ...]
@@ -24,7 +24,7 @@ class Groups:
 
     @classmethod
     def of(cls, catalog: Catalog) -> Groups:
-        """Derive the label nodes of a catalogue."""
+        """Return the groups of a catalog, with its label nodes."""
         names = catalog.labels.names
         nodes = sorted({"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 2)})
         above = np.zeros((len(names), len(nodes)))
@@ -33,7 +33,7 @@ class Groups:
         return cls(catalog, tuple(nodes), above)
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Names of the groups of a kind, in the order of `exposure`."""
+        """Return the names of the groups of a kind, in the order of `exposure`."""
         catalog = self.catalog
         if kind == "labels":
             return self.nodes
@@ -42,7 +42,7 @@ class Groups:
         return catalog.outlets.names if kind == "outlets" else (*catalog.regions.names, "-")
 
     def exposure(self, kind: str, shown: PageSummary) -> F64:
-        """[G] attention that each group gets on a page; an item counts for all its labels, for one outlet and place."""
+        """Return [G] the attention of each group on a page; an item counts for its labels, outlet and region."""
         catalog, row, attention = self.catalog, shown.row, shown.attention
         if kind == "labels":
             return np.asarray(attention @ (catalog.label[row] @ self.above > 0), np.float64)

@@ -1,12 +1,12 @@
-"""What the log itself can say of a policy that was not in force, and what it cannot.
+"""Off-policy estimate of plays per page under the draft policy, from logged pages alone.
 
 The item-position model (Li, Kim & Vassilvitskii 2018, "Offline evaluation of ranking policies with click models"):
 
     V = 1/n sum_i sum_k 1[draft's item at k = logged item at k] / q_ik * plays_ik
 
-with q the propensity with which the logging policy put its item there. It is unbiased only where every slot that the
-draft fills could have been filled so by the logging policy. Pages are deterministic, q = 1: then the formula counts the
-unchanged slots and nothing else, so no estimate is given, only how much of the draft the log has seen.
+where q is the propensity of the logging policy for its item in that slot. The estimate is unbiased only if the logging
+policy could have filled every slot as the draft does. Logged pages are usually deterministic, q = 1. The formula then
+counts only unchanged slots, so the result gives no estimate, only the part of the draft that the log covers.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ from recsys.preview.report import OffPolicy
 from recsys.preview.study import ReplayRequest
 
 SUPPORT_MIN = 0.95
-"""Least share of the draft's attention that the log could have shown for an estimate to be given.
+"""Minimum support for an estimate: the share of the draft's attention that the log could have shown.
 
-Estimated by the formula itself, with attention in place of plays; where q = 1 it is what the log has shown."""
+The support is estimated by the same formula, with attention instead of plays."""
 
 
 def off_policy(
-    asked: Sequence[ReplayRequest], after: Sequence[PageSummary], catalog: Catalog, w: F64
+    requests: Sequence[ReplayRequest], after: Sequence[PageSummary], catalog: Catalog, w: F64
 ) -> OffPolicy | None:
-    """The estimate over requests with a logged page; None without any.
+    """Return the estimate over the requests with a logged page; None if there are none.
 
-    asked, after  n requests and the draft's pages for them
-    w             [rounds, n] bootstrap weights
+    requests, after  n requests and the draft's pages for them
+    w                [rounds, n] bootstrap weights
     """
-    known = [i for i, one in enumerate(asked) if one.page is not None]
-    if not known:
+    logged_requests = [i for i, request in enumerate(requests) if request.page is not None]
+    if not logged_requests:
         return None
-    seen, total, weighted, observed, chance = 0.0, 0.0, np.zeros(len(known)), np.zeros(len(known)), False
-    for n, i in enumerate(known):
-        logged, page = asked[i].page, after[i]
+    supported, total, random = 0.0, 0.0, False
+    weighted, observed = np.zeros(len(logged_requests)), np.zeros(len(logged_requests))
+    for n, i in enumerate(logged_requests):
+        logged, page = requests[i].page, after[i]
         assert logged is not None
         ids = [catalog.ids[row] for row in page.row]
         observed[n] = sum(logged.plays)
@@ -50,23 +51,23 @@ def off_policy(
         for k, item_id in enumerate(ids[: len(logged.item_ids)]):
             if logged.item_ids[k] == item_id:
                 q = max(logged.propensity[k], 1e-9)
-                seen += float(page.attention[k]) / q
+                supported += float(page.attention[k]) / q
                 weighted[n] += logged.plays[k] / q
-        chance |= any(q < 1.0 for q in logged.propensity)
-    support = min(seen / max(total, 1e-9), 1.0)
-    possible = support >= SUPPORT_MIN
+        random |= any(q < 1.0 for q in logged.propensity)
+    support = min(supported / max(total, 1e-9), 1.0)
+    has_support = support >= SUPPORT_MIN
     return OffPolicy(
-        requests=len(known),
+        requests=len(logged_requests),
         support=support,
-        plays=mean(weighted, w[:, known]) if possible else None,
+        plays=mean(weighted, w[:, logged_requests]) if has_support else None,
         observed=float(observed.mean()),
-        why=_why(chance, support),
+        reason=_reason(random, support),
     )
 
 
-def _why(chance: bool, support: float) -> Message:
+def _reason(random: bool, support: float) -> Message:
     if support >= SUPPORT_MIN:
-        return message("off_policy_weighted") if chance else message("off_policy_as_logged")
-    if chance:
+        return message("off_policy_weighted") if random else message("off_policy_as_logged")
+    if random:
         return message("off_policy_low_support", support=support)
     return message("off_policy_deterministic", support=support)

@@ -1,4 +1,4 @@
-"""One page boiled down to what a preview counts; small enough to travel between processes by the thousand."""
+"""The figures of one page that a preview needs, small enough to send between processes by the thousand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsys.page import Page
 
 @dataclass(frozen=True)
 class ControlOutcome:
-    """What became of one control on one page. `price` in play equivalents per unit of it; 0 where it cost nothing."""
+    """The outcome of one control on one page. `price` is in play equivalents per unit; 0 if it costs nothing."""
 
     control_id: str
     origin: str
@@ -31,10 +31,10 @@ class ControlOutcome:
 
 @dataclass(frozen=True)
 class PageSummary:
-    """One page of K items.
+    """The summary of a page of K items.
 
-    row        [K]  catalogue rows in slot order
-    attention  [K]  chance that each slot is looked at
+    row        [K]  catalog rows in slot order
+    attention  [K]  probability that each slot is viewed
     utility    [K]  expected utility for the viewer, in play equivalents
     p          [A]  expected number of each action of `recsys.domain.types.ACTIONS` on the page: attention x probability
     value           sum of attention x (utility + bonus), in play equivalents: what the page solver maximised
@@ -54,18 +54,18 @@ class PageSummary:
 
     @property
     def expected_plays(self) -> float:
-        """How many plays the page is expected to bring: sum of attention x p(play)."""
+        """Expected number of plays from the page: sum of attention x p(play)."""
         return float(self.p[PLAY])
 
     @property
     def has_relaxed(self) -> bool:
         """Whether a control was relaxed or infeasible."""
-        return any(fate.slack for fate in self.outcomes)
+        return any(outcome.slack for outcome in self.outcomes)
 
 
 def summarise(query: Query, page: Page) -> PageSummary:
-    """What a preview counts of a page."""
-    price = {one.control_id: one.play_equivalents for one in page.receipt.price}
+    """Return the summary of a page."""
+    price = {item_price.control_id: item_price.play_equivalents for item_price in page.receipt.price}
     attention = screen_layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     p = np.array([[item.p[action] for action in ACTIONS] for item in page.items]).reshape(-1, len(ACTIONS))
     return PageSummary(

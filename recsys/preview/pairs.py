@@ -1,4 +1,4 @@
-"""The pairs that are there so far, as columns over n requests."""
+"""The completed pairs of a study, as columns over n requests."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from recsys.preview.report import Exposure
 from recsys.preview.study import ReplayRequest
 
 FREE, BEFORE, AFTER = 0, 1, 2
-PER = 1000.0
-"""Exposure is told per so many pages."""
+PAGES = 1000.0
+"""Number of pages to which exposure figures refer."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """n requests with three pages each.
+    """The pages of n requests, three for each.
 
-    numbers  n numbers of the requests in the study
-    shown    [3][n] pages: unguided, before, after
-    unit     n numbers of viewers
+    numbers  n indexes of the requests in the study
+    pages    [3][n] pages: unguided, before, after
+    unit     n indexes of viewers
     w        [rounds, n] bootstrap weights
     """
 
@@ -39,9 +39,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def column(self, of: Callable[[PageSummary], float]) -> F64:
-        """[3, n] one number of each page."""
-        return np.array([[of(page) for page in side] for side in self.pages], np.float64)
+    def column(self, value_of: Callable[[PageSummary], float]) -> F64:
+        """Return [3, n] a figure of each page."""
+        return np.array([[value_of(page) for page in side] for side in self.pages], np.float64)
 
     @cached_property
     def utility(self) -> F64:
@@ -50,30 +50,30 @@ class Pairs:
 
     @cached_property
     def expected_plays(self) -> F64:
-        """[3, n] plays that each page is expected to bring."""
+        """[3, n] expected plays of each page."""
         return self.column(lambda page: page.expected_plays)
 
     @cached_property
     def attention(self) -> F64:
-        """[3, n] attention of each page in all: short pages get less."""
+        """[3, n] total attention of each page; shorter pages have less."""
         return self.column(lambda page: float(page.attention.sum()))
 
     def exposure(self, groups: Groups, kind: str) -> F64:
-        """[3, n, G] attention per group and page."""
+        """Return [3, n, G] the attention per page and group."""
         return np.array([[groups.exposure(kind, page) for page in side] for side in self.pages])
 
     def exposure_of_outlets(self, groups: Groups) -> tuple[Exposure, ...]:
-        """Attention won and lost per outlet, those with the largest change first."""
+        """Return the attention gained and lost per outlet, largest changes first."""
         exposure, count = self.exposure(groups, "outlets"), np.ones(len(self))
         change = exposure[AFTER] - exposure[BEFORE]
         rows = [
             Exposure(
                 outlet=name,
-                before=PER * float(exposure[BEFORE, :, g].mean()),
-                after=PER * float(exposure[AFTER, :, g].mean()),
-                difference=ratio(PER * change[:, g], count, self.w),
-                gained=PER * float(np.maximum(change[:, g], 0.0).mean()),
-                lost=PER * float(np.maximum(-change[:, g], 0.0).mean()),
+                before=PAGES * float(exposure[BEFORE, :, g].mean()),
+                after=PAGES * float(exposure[AFTER, :, g].mean()),
+                difference=ratio(PAGES * change[:, g], count, self.w),
+                gained=PAGES * float(np.maximum(change[:, g], 0.0).mean()),
+                lost=PAGES * float(np.maximum(-change[:, g], 0.0).mean()),
             )
             for g, name in enumerate(groups.names("outlets"))
             if exposure[:, :, g].any()

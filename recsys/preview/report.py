@@ -1,6 +1,6 @@
-"""The figures of a preview. Before = the active policy, after = the draft; `difference` is always after minus before.
+"""The report of a preview. "Before" is the active policy, "after" the draft, and `difference` is after minus before.
 
-Exposure is counted by attention: an item in a slot that half the viewers look at counts one half.
+Exposure is weighted by attention: an item in a slot that half of the viewers look at counts as one half.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from recsys.messages import Message
 from recsys.preview.bootstrap import Estimate
 
 CAVEAT = (
-    "Predicted, not causal: pages are those the engine would have shown, utility and plays are what the model expects. "
-    "Viewers who see other pages will act, and be remembered, otherwise."
+    "Predicted, not causal: pages are those the engine would have shown; utility and plays are model predictions. "
+    "Viewers who see other pages will act differently, and their later pages will differ as well."
 )
 
 
@@ -23,9 +23,11 @@ class Part(BaseModel):
 
 
 class UtilityChange(Part):
-    """One figure of a page, on average.
+    """The average of one figure of a page.
 
-    relative  difference over before; what the intervals of both mean is the same viewers on both sides
+    relative  difference divided by before
+
+    The intervals of both are over viewers, with the same viewers on both sides.
     """
 
     unguided: float
@@ -36,7 +38,7 @@ class UtilityChange(Part):
 
 
 class Share(Part):
-    """A group of items (a label with all below it, an outlet, a region) in the exposure of all pages."""
+    """The share of a group of items (a label subtree, an outlet or a region) in the exposure of all pages."""
 
     name: str
     before: float
@@ -46,14 +48,14 @@ class Share(Part):
 
 
 class Exposure(Part):
-    """Attention that the items of an outlet get, per thousand pages; `won` minus `lost` is the difference."""
+    """The attention of the items of an outlet per thousand pages; `gained` minus `lost` is the difference."""
 
     outlet: str
     before: float
     after: float
     difference: Estimate
-    gained: float  # on pages where it got more than before
-    lost: float  # on pages where it got less
+    gained: float  # on pages where it has more than before
+    lost: float  # on pages where it has less than before
 
 
 class Slice(Part):
@@ -65,12 +67,12 @@ class Slice(Part):
     expected_plays: Estimate  # relative difference
     guidance_cost_before: float  # share of the unguided pages' utility
     guidance_cost_after: float
-    relaxed_before: float  # share of pages on which a control gave way
+    relaxed_before: float  # share of pages on which a control is relaxed or infeasible
     relaxed_after: float
 
 
 class Cause(Part):
-    """Why a control gave way, on how many pages, and where first."""
+    """A cause of relaxation of a control, the number of pages, and the first page."""
 
     reason: Message
     pages: int
@@ -78,11 +80,15 @@ class Cause(Part):
 
 
 class ControlReport(Part):
-    """One control. Kept = met or active, as a share of the pages where it was in force.
+    """The report of one control.
 
-    price    mean price per unit, in play equivalents, over the pages where it was in force, after
-    worth    by how much the page's utility would rise if this control alone were dropped, relative; None until it was
-             tried, and where it cannot be: `note` says why
+    pages_before, pages_after  number of pages where it is active
+    met_before, met_after      share of these pages where it is met, whether or not it shaped the page
+    active_after               share of these pages that it shaped
+    price                      mean price per unit over these pages, in play equivalents
+    value                      relative rise of the page's utility if this control alone is dropped; None before it is
+                               tried and if it cannot be, in which case `note` gives the reason
+    tried                      number of requests replayed without it
     """
 
     id: str
@@ -104,11 +110,11 @@ class ControlReport(Part):
 
 
 class Point(Part):
-    """The draft at one strength, on a sample: what it costs and what it brings.
+    """The cost and effect of the draft at one strength, on a sample.
 
     guidance_cost  share of the unguided pages' utility
     values         exposure-weighted mean of each weighted axis, 0 to 1
-    floors         exposure share of what each floor asks for, by control
+    quotas         control id -> exposure share of the items of each quota with a minimum
     """
 
     strength: float
@@ -116,11 +122,14 @@ class Point(Part):
     guidance_cost: Estimate
     relaxed: float
     values: dict[str, float]
-    floors: dict[str, float]
+    quotas: dict[str, float]
 
 
 class WorstHit(Part):
-    """The tenth of the viewers whose pages lose most; told of ten or more. `screens`: their requests by screen."""
+    """The tenth of the viewers whose pages lose most, reported for ten viewers or more.
+
+    screens  share of their requests by screen
+    """
 
     viewers: int
     mean_change_all: float
@@ -130,23 +139,24 @@ class WorstHit(Part):
 
 
 class OffPolicy(Part):
-    """What the log itself says of plays per page, by item and slot (Li, Kim & Vassilvitskii 2018).
+    """The off-policy estimate of plays per page, by item and slot (Li, Kim & Vassilvitskii 2018).
 
-    support     share of the draft's attention that falls on items which the log could have shown in that very slot of
-                that request, estimated; where pages are deterministic, what it has shown
-    plays       plays per page, inverse-propensity weighted; None where the log cannot say
-    observed    plays per logged page, as they happened
+    support   estimated share of the draft's attention on items that the log could have shown in the same slot of the
+              same request; for deterministic pages, the share that it did show
+    plays     plays per page, inverse-propensity weighted; None if the support is too low
+    observed  plays per logged page
+    reason    why there is or is not an estimate
     """
 
     requests: int
     support: float
     plays: Estimate | None
     observed: float
-    why: Message
+    reason: Message
 
 
 class PageOfItem(Part):
-    """One slot of an example: item and titles by language."""
+    """A slot of an example, with the item and its titles by language."""
 
     item_id: str
     title: dict[str, str]
@@ -154,7 +164,11 @@ class PageOfItem(Part):
 
 
 class Example(Part):
-    """One request, before and after; `changed` slots hold another item. `at` is the hour: it tells of no one viewer."""
+    """A request with its pages before and after.
+
+    at       start of the hour of the request, in unix seconds; the exact time could identify a viewer
+    changed  number of slots with a different item
+    """
 
     placement: str
     region: str
@@ -169,11 +183,11 @@ class Example(Part):
 
 
 class Report(Part):
-    """Everything a preview has to say so far, of `requests` out of `of`.
+    """The report of a preview so far, over `requests` out of `of` requests.
 
     utility         sum of attention x utility of a page, in play equivalents
     expected_plays  sum of attention x p(play) of a page; the same as `actions["play"]`
-    page_value      utility and what the policies add: what the pages were chosen for
+    page_value      utility plus policy bonuses: the value that the pages maximise
     """
 
     requests: int

@@ -1,4 +1,4 @@
-"""What is replayed, and the tasks it falls into: each one page or three, independent of all others."""
+"""The input of a preview and its tasks. Each task solves one or three pages, independently of all other tasks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from recsys.preview.page_summary import PageSummary, summarise
 from recsys.snapshot import ServingSnapshot
 
 DROPPED_PAGES = 240
-"""Pages solved again with one control less, over all controls; so many that a control is tried on ten pages or more."""
+"""Number of pages solved without one control, over all controls; every control is tried on at least ten requests."""
 
 FRONTIER_REQUESTS = 40
-"""Requests replayed at every other strength."""
+"""Number of requests replayed at each strength other than 1."""
 
 
 @dataclass(frozen=True)
 class LoggedPage:
-    """What the log says of a request: the page that was shown, its propensities, and what came of it.
+    """The logged page of a request.
 
     item_ids    K items in slot order
-    attention   K, chance that each slot is looked at
-    propensity  K, chance with which the logging policy put the item there; 1 where pages are deterministic
-    plays       K, 1 where the item was played from this page, else 0
+    attention   K probabilities that a slot is viewed
+    propensity  K probabilities with which the logging policy chose the item for its slot; 1 for deterministic pages
+    plays       K values, 1 if the item was played from this page, else 0
     """
 
     item_ids: tuple[str, ...]
@@ -42,7 +42,7 @@ class LoggedPage:
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """One request to replay: the query, the viewer as remembered then, and what the log knows of it, if anything."""
+    """A request to replay: the query, the viewer state at that time, and the logged page, if any."""
 
     query: Query
     viewer: ViewerState | None
@@ -51,8 +51,12 @@ class ReplayRequest:
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work. `pair`: unguided, before, after. `drop`: the draft without control `name`. `strength`: the
-    draft at `strength`."""
+    """A unit of work.
+
+    kind  pair      the unguided page, and those of the active policy and of the draft
+          drop      the page of the draft without control `name`
+          strength  the page of the draft at `strength`
+    """
 
     kind: Literal["pair", "drop", "strength"]
     request: int
@@ -62,7 +66,7 @@ class Task:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What came of a task: one page, or for a pair the unguided, the active policy's and the draft's."""
+    """The result of a task: one page, or for a pair the unguided page and those of the active policy and the draft."""
 
     task: Task
     pages: tuple[PageSummary, ...]
@@ -70,11 +74,11 @@ class ReplayResult:
 
 @dataclass(frozen=True)
 class Study:
-    """A preview's whole input; a function of nothing else.
+    """The complete input of a preview.
 
-    world          catalogue, statistics and model of the moment; its own policy is not used
-    before, after  outlet of a placement -> what is in force there, and what would be
-    requests       in the order in which they are replayed; any beginning is a fair sample of all
+    world          snapshot of catalog, statistics and model; its policy is not used
+    before, after  outlet of a placement -> active policy, and draft policy
+    requests       requests in replay order; every prefix must be a representative sample
     """
 
     engine: Engine
@@ -85,7 +89,7 @@ class Study:
     _variants: dict[tuple[str, str, float], ServingSnapshot] = field(default_factory=dict, repr=False, compare=False)
 
     def tasks(self) -> Iterator[Task]:
-        """All pairs, then for a sample of the requests what each control costs, and the frontier."""
+        """Yield all pairs, then on samples of requests the strengths of the frontier and the drops of each control."""
         yield from (Task("pair", n) for n in range(len(self.requests)))
         sample = range(min(FRONTIER_REQUESTS, len(self.requests)))
         yield from (Task("strength", n, strength=s) for n in sample for s in STRENGTHS if s != 1.0)
@@ -99,34 +103,36 @@ class Study:
                     yield Task("drop", n, name=origin.control.id)
 
     def unpriced(self) -> dict[str, SourcedControl]:
-        """Exposure targets of the draft, by `outlet/control`, that nobody has steered yet: their cost is not known.
+        """Return the exposure targets of the draft that have no price yet, by `outlet/control`.
 
-        Without a price a target moves nothing, so pages with it and without it are the same.
+        A target without a price has no effect on pages, so its cost cannot be determined.
         """
-        known = {target_key(origin) for policy in self.before.values() for origin in policy.controls if _aims(origin)}
-        known |= self.world.prices.price.keys() | self.world.prices.last_resorts | self.world.prices.stopped
-        aims = {target_key(o): o for policy in self.after.values() for o in policy.controls if _aims(o)}
-        return {key: origin for key, origin in aims.items() if key not in known}
+        priced = {
+            target_key(origin) for policy in self.before.values() for origin in policy.controls if _is_target(origin)
+        }
+        priced |= self.world.prices.price.keys() | self.world.prices.last_resorts | self.world.prices.stopped
+        targets = {target_key(o): o for policy in self.after.values() for o in policy.controls if _is_target(o)}
+        return {key: origin for key, origin in targets.items() if key not in priced}
 
-    def do(self, task: Task) -> ReplayResult:
-        """The pages of one task."""
-        asked = self.requests[task.request]
-        outlet = asked.query.placement.outlet
+    def run(self, task: Task) -> ReplayResult:
+        """Run one task."""
+        request = self.requests[task.request]
+        outlet = request.query.placement.outlet
         if task.kind == "pair":
             worlds = [replace(self.world, policy=policies[outlet]) for policies in (self.before, self.after)]
-            free = self._page(replace(asked.query, guided=False), asked.viewer, worlds[0])
-            return ReplayResult(task, (free, *(self._page(asked.query, asked.viewer, world) for world in worlds)))
-        return ReplayResult(task, (self._page(asked.query, asked.viewer, self._variant(outlet, task)),))
+            free = self._page(replace(request.query, guided=False), request.viewer, worlds[0])
+            return ReplayResult(task, (free, *(self._page(request.query, request.viewer, world) for world in worlds)))
+        return ReplayResult(task, (self._page(request.query, request.viewer, self._variant(outlet, task)),))
 
-    def each(self, tasks: Iterable[Task]) -> Iterator[ReplayResult]:
-        """All tasks, one after another, here."""
-        return map(self.do, tasks)
+    def run_all(self, tasks: Iterable[Task]) -> Iterator[ReplayResult]:
+        """Run tasks sequentially in this process."""
+        return map(self.run, tasks)
 
     def _page(self, query: Query, viewer: ViewerState | None, world: ServingSnapshot) -> PageSummary:
         return summarise(query, self.engine.run(query, viewer, world))
 
     def _variant(self, outlet: str, task: Task) -> ServingSnapshot:
-        """The draft's world with its policy changed; made once per outlet and change."""
+        """Return the snapshot with the changed draft policy, built once per outlet and change."""
         key = (outlet, task.name, task.strength)
         if key not in self._variants:
             draft = self.after[outlet]
@@ -135,5 +141,5 @@ class Study:
         return self._variants[key]
 
 
-def _aims(origin: SourcedControl) -> bool:
+def _is_target(origin: SourcedControl) -> bool:
     return isinstance(origin.control, ExposureTarget)

@@ -133,7 +133,7 @@ function slices(lines) {
   return table(["where", "utility_change", "expected_plays", "cost", "gave_way"].map((head) => say.word(head)), rows);
 }
 
-/** Cost of guidance over its strength, with what the floors and weights bring beside it. */
+/** Cost of guidance over its strength, with what the quotas and weights achieve. */
 function frontier(points) {
   if (!points.length) return h("p", { class: "empty" }, say.word("preview_later"));
   const rows = points.map((point) => h(
@@ -142,7 +142,7 @@ function frontier(points) {
     h("td", { class: "number" }, percent(point.guidance_cost.mean)),
     h("td", { class: "bar" }, h("progress", { max: Math.max(0.01, ...points.map((one) => one.guidance_cost.mean)), value: Math.max(0, point.guidance_cost.mean) })),
     h("td", { class: "number" }, percent(point.relaxed, 0)),
-    h("td", {}, Object.entries({ ...point.values, ...point.floors }).map(([name, share]) => h("span", { class: "chip" }, `${name} ${percent(share, 0)}`))),
+    h("td", {}, Object.entries({ ...point.values, ...point.quotas }).map(([name, share]) => h("span", { class: "chip" }, `${name} ${percent(share, 0)}`))),
   ));
   return table(["strength", "cost", "", "gave_way", "brings"].map((head) => (head ? say.word(head) : "")), rows);
 }
@@ -173,4 +173,4 @@ export function retell() {
   if (last && !$("preview-body").hidden) tell(last);
 }
 
-const offPolicy = (said) => (said ? `${say.word("log_says")} ${say.told(said.why)}${say.word("full_stop")}` : "");
+const offPolicy = (said) => (said ? `${say.word("log_says")} ${say.told(said.reason)}${say.word("full_stop")}` : "");

@@ -206,7 +206,7 @@ class PacingLoop:
         known = self._forecasts.get(key)
         if known is not None:
             return known
-        elapsed_s = count.until_offset - state.start
+        elapsed_s = count.counted_until - state.start
         return Forecast.flat(count.available / elapsed_s if elapsed_s > 0 and count.available > 0 else 1.0)
 
     def forecast_findings(self, policy: Policy) -> list[Finding]:
@@ -300,4 +300,4 @@ def _first_price(
     origin: SourcedControl, target: ExposureTarget, states: Mapping[str, PacingState]
 ) -> float | tuple[float, ...]:
     like = states.get(f"{origin.outlet}/{target.like}") if target.like else None
-    return like.controller.learnt() if like else 0.0
+    return like.controller.learned_prices() if like else 0.0

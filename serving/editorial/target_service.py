@@ -55,7 +55,7 @@ class TargetService:
                 )
                 for at, planned, delivered, price in one.state.trail
             ],
-            usual_prices=list(one.state.controller.learnt()),
+            usual_prices=list(one.state.controller.learned_prices()),
             capped_impressions=one.impressions,
             paused=one.override.paused,
             stopped=one.override.stopped,

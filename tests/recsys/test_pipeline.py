@@ -254,7 +254,7 @@ controls: [{id: law, action: quota, where: {label: nowhere}, at_least: 2, enforc
     strict = replace(world, policy=compile_policy([parse_policy(law)], world.catalog))
     page = engine.run(query(), viewer((1, "like")), strict)
     assert page.fallback_level is FallbackLevel.EDITORIAL
-    assert not page.receipt.legal_kept
+    assert not page.receipt.legal_met
     assert "law" in str(page.trace[-1].error)
     other = engine.run(query(), viewer((2, "like")), strict)
     assert [slot.item_id for slot in page.items if slot.item_id not in ("i1", "i2")][:5] == [
@@ -284,8 +284,8 @@ def test_a_legal_block_holds_on_every_page_and_a_mandatory_block_yields_to_a_leg
         assert len({slot.item_id for slot in page.items} & blocked) == by
         lines = {line.id: line.slack for line in page.receipt.controls}
         assert lines == {"court": by, "minimum": 0 if by else 4 - left}
-        assert page.receipt.legal_kept == (quota == "mandatory" or by > 0)
-        if page.receipt.legal_kept:
+        assert page.receipt.legal_met == (quota == "mandatory" or by > 0)
+        if page.receipt.legal_met:
             assert_no_stage_failed(page)
         else:
             assert page.fallback_level is FallbackLevel.EDITORIAL

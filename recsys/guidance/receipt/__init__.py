@@ -1,1 +1,1 @@
-"""Reports what each control did on a page, what it cost, and verifies that report."""
+"""The receipt of a page: what each control did and what it cost, and an independent check of both."""

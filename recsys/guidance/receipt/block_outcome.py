@@ -1,6 +1,6 @@
-"""What became of a block on a page: how many of its items stand there all the same, and for whose sake.
+"""The outcome of a block on a page: how many blocked items are shown, and which stronger controls require them.
 
-Items that a block hits and that are candidates were let in for harder floors and pins (`blocking`).
+A blocked item is a candidate only if a stronger minimum or pin needs it (see `compilation/exclusions.py`).
 """
 
 from __future__ import annotations
@@ -18,37 +18,39 @@ from recsys.guidance.solver.page_constraints import PageConstraints, Solution
 
 @dataclass(frozen=True)
 class BlockOutcome:
-    """By how many slots a block gave way, and the harder floors and pins that the items there serve.
+    """How far a block was relaxed, and for which controls.
 
-    narrowed  each of these has an item that no other has
+    slack        number of blocked items on the page
+    controls     indexes of the stronger quotas and pins that these items serve
+    irreducible  every one of these controls has a blocked item on the page that serves no other of them
     """
 
     slack: int
     controls: tuple[int, ...]
-    narrowed: bool
+    irreducible: bool
 
 
 def block_outcome(
-    controls: Sequence[SourcedControl], bounds: PageConstraints, solution: Solution, b: int
+    controls: Sequence[SourcedControl], constraints: PageConstraints, solution: Solution, row: int
 ) -> BlockOutcome:
-    """What the block of row `b` of `bounds.block_member` gave way to on the page."""
-    hit = bounds.block_member[b]
-    there = np.zeros(len(bounds), np.bool_)
-    there[solution.chosen] = True
-    there &= hit
-    by, block = int(there.sum()), controls[int(bounds.block_control[b])]
-    above = [c for c, origin in enumerate(controls) if bounds.active[c] and origin.outranks(block)]
-    serves = {c: mine for c in above if (mine := _required(controls[c], bounds, c) & there).any()}
-    alone = sum(serves.values(), np.zeros(len(bounds), np.int32)) == 1
-    narrowed = bool(serves) and all((mine & alone).any() for mine in serves.values())
-    return BlockOutcome(by, tuple(serves), narrowed)
+    """Return the outcome on the page of the block in row `row` of `constraints.block_member`."""
+    matching = constraints.block_member[row]
+    on_page = np.zeros(len(constraints), np.bool_)
+    on_page[solution.chosen] = True
+    on_page &= matching
+    slack, block = int(on_page.sum()), controls[int(constraints.block_control[row])]
+    stronger = [c for c, origin in enumerate(controls) if constraints.active[c] and origin.outranks(block)]
+    required_items = {c: items for c in stronger if (items := _required(controls[c], constraints, c) & on_page).any()}
+    exclusive = sum(required_items.values(), np.zeros(len(constraints), np.int32)) == 1
+    irreducible = bool(required_items) and all((items & exclusive).any() for items in required_items.values())
+    return BlockOutcome(slack, tuple(required_items), irreducible)
 
 
-def _required(origin: SourcedControl, bounds: PageConstraints, c: int) -> Bool:
-    """[N] candidates that a floor or a pin is about."""
-    mine = np.zeros(len(bounds), np.bool_)
+def _required(origin: SourcedControl, constraints: PageConstraints, c: int) -> Bool:
+    """Return [N] the candidates that count towards a minimum or are pinned by a pin."""
+    items = np.zeros(len(constraints), np.bool_)
     if isinstance(origin.control, Quota) and origin.control.at_least is not None:
-        mine |= bounds.member[bounds.row_control == c].any(axis=0)
+        items |= constraints.member[constraints.row_control == c].any(axis=0)
     elif isinstance(origin.control, Pin):
-        mine[[item for item in bounds.pin_item[bounds.pin_control == c].tolist() if item >= 0]] = True
-    return mine
+        items[[item for item in constraints.pin_item[constraints.pin_control == c].tolist() if item >= 0]] = True
+    return items

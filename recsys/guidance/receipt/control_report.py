@@ -1,4 +1,4 @@
-"""What one control asked of a page and what it got, read off the bounds, in editors' words."""
+"""The outcome of each control on a page: what it requires, what it achieved, and the reason in words for editors."""
 
 from __future__ import annotations
 
@@ -21,54 +21,57 @@ Status = Literal["met", "active", "relaxed", "infeasible"]
 
 @dataclass(frozen=True)
 class ControlOutcome:
-    """Of one control in force. `supply`: candidates that could have served it; `missing`: how many it lacked.
+    """The outcome of one active control.
 
-    cause, conflicts  why it gave way, and the more important controls that left no room, in words
+    supply     number of candidates that count towards the control
+    shortfall  number of candidates it lacks
+    cause      conflict set that explains why it was relaxed
+    shortage   what it lacks even without other controls
+    conflicts  names of the more important controls that leave no room, for editors
     """
 
-    kind: str  # "quota" | "cap" | "spacing" | "pin" | "block" | "free": nothing is asked of this page alone
+    kind: str  # "quota" | "cap" | "spacing" | "pin" | "block" | "free": nothing is required of this page
     slots: int  # of the page
     achieved: int
     supply: int
     shortfall: int
-    by_choice: bool  # the best page without controls would have broken it
+    shaped_page: bool  # the best page without controls violates it
     at_least: int | None = None
     at_most: int | None = None
     within: int | None = None
     slot: int | None = None
-    first_slots: int | None = None  # the floor is due in full so early
+    first_slots: int | None = None  # the full minimum is due within so many slots
     slack: int = 0
     cause: ConflictSet | None = None
     shortage: Shortfall | None = None
     conflicts: tuple[Message, ...] = ()
-    achieved_first: int | None = None  # of `achieved`, those in the first `first_slots`
-    session: tuple[int, int] | None = (
-        None  # counted in so many slots of earlier pages, where that changes what is asked
-    )
+    achieved_first: int | None = None  # members among the first `first_slots`
+    # (members, slots) of the session's earlier pages, if they change what is required of this page
+    session: tuple[int, int] | None = None
 
     @property
     def status(self) -> Status:
-        """Kept or not, and whether it could have been kept if no other control were in force."""
+        """Whether the control is met, and if not, whether it could be met as the only control."""
         if not self.slack:
-            return "active" if self.by_choice else "met"
+            return "active" if self.shaped_page else "met"
         return "infeasible" if self.shortage else "relaxed"
 
     @property
     def kind_of_cause(self) -> Literal["supply", "slots", "itself", "controls", "unknown"]:
-        """Why it gave way: what `want` says, else other controls."""
+        """Why the control was relaxed: a shortage, or a conflict with other controls."""
         if self.shortage:
             return self.shortage.kind
         return "controls" if self.conflicts else "unknown"
 
     def reason(self) -> Message:
-        """Why it stands as it does, in one sentence for editors."""
+        """Return one sentence for editors that explains the status."""
         if self.kind == "free":
             return message("nothing_required", achieved=self.achieved)
         if self.kind == "block":
-            return self._blocks()
+            return self._block_reason()
         if self.kind == "pin":
-            return self._pins()
-        counted = self._counted()
+            return self._pin_reason()
+        counted = self._count_text()
         if self.status == "met":
             return message("control_met", counted=counted)
         if self.status == "active":
@@ -80,7 +83,7 @@ class ControlOutcome:
             return message("control_relaxed_unexplained", counted=counted, by=self.slack)
         return message("control_relaxed", counted=counted, by=self.slack, conflict=self._conflict())
 
-    def _pins(self) -> Message:
+    def _pin_reason(self) -> Message:
         if self.status == "met":
             return message("pin_met", slot=self.slot)
         if self.status == "active":
@@ -91,7 +94,7 @@ class ControlOutcome:
             return message("pin_relaxed_unexplained", slot=self.slot)
         return message("pin_relaxed", slot=self.slot, conflict=self._conflict())
 
-    def _blocks(self) -> Message:
+    def _block_reason(self) -> Message:
         if not self.slack:
             return message("block_met")
         if not self.conflicts:
@@ -111,15 +114,15 @@ class ControlOutcome:
             return message("no_page_with_fewer", controls=controls)
         return message("no_room_for_more", controls=controls)
 
-    def _counted(self) -> Message:
+    def _count_text(self) -> Message:
         if not self.slots:
             return message("page_empty")
         limits, session = self._limits(), self._session()
         if self.within:
             return message("counted_nearby", limits=limits, within=self.within, achieved=self.achieved)
         if self.first_slots:
-            there = {"first": self.first_slots, "early": self.achieved_first, "achieved": self.achieved}
-            return message("counted_first", limits=limits, session=session, **there)
+            counts = {"first": self.first_slots, "early": self.achieved_first, "achieved": self.achieved}
+            return message("counted_first", limits=limits, session=session, **counts)
         if limits is None:
             return message("counted_prefixes_only", session=session, achieved=self.achieved)
         return message("counted_on_page", limits=limits, session=session, achieved=self.achieved)
@@ -141,113 +144,133 @@ class ControlOutcome:
 
 
 def evaluate(
-    controls: Sequence[SourcedControl], bounds: PageConstraints, solution: Solution, value: F64, causes: Causes
+    controls: Sequence[SourcedControl], constraints: PageConstraints, solution: Solution, value: F64, causes: Causes
 ) -> Iterator[ControlOutcome | None]:
-    """For each control in the order of their numbers; None where it is not in force.
+    """Yield the outcome of every control in policy order; None for a control that is not active.
 
-    causes  of what gave way (`causes_of`)
+    causes  control index -> cause, for the relaxed controls
     """
-    free = np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
-    shaped = bounds.violated_by(free) > 0
-    block_of = {c: b for b, c in enumerate(bounds.block_control.tolist())}
-    for c in range(bounds.controls):
+    unguided = np.lexsort((constraints.tie, -value))[: constraints.slots].astype(np.int32)
+    violated = constraints.violated_by(unguided) > 0
+    block_of = {c: b for b, c in enumerate(constraints.block_control.tolist())}
+    for c in range(constraints.controls):
         if c in block_of:
-            yield _block(controls, bounds, solution, c, block_of[c])
+            yield _block(controls, constraints, solution, c, block_of[c])
             continue
-        if not bounds.active[c]:
+        if not constraints.active[c]:
             yield None
             continue
-        told = _slot_counts(bounds, c, solution.chosen, bool(shaped[c]))
-        if len(bounds.session) and bounds.session[c] >= 0:
-            told = replace(told, session=(int(bounds.session[c]), bounds.shown))
-        yield _with_cause(told, controls, bounds, c, int(solution.relaxed[c]), causes[c]) if c in causes else told
+        outcome = _slot_counts(constraints, c, solution.chosen, bool(violated[c]))
+        if len(constraints.session) and constraints.session[c] >= 0:
+            outcome = replace(outcome, session=(int(constraints.session[c]), constraints.shown))
+        yield (
+            _with_cause(outcome, controls, constraints, c, int(solution.relaxed[c]), causes[c])
+            if c in causes
+            else outcome
+        )
 
 
-def _slot_counts(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
-    if (bounds.pin_control == c).any():
-        return _pin(bounds, c, chosen, shaped)
-    if (bounds.space_control == c).any():
-        return _space(bounds, c, chosen, shaped)
-    if (bounds.cap_control == c).any():
-        return _cap(bounds, c, chosen, shaped)
-    return _rows(bounds, c, chosen, shaped)
+def _slot_counts(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
+    if (constraints.pin_control == c).any():
+        return _pin(constraints, c, chosen, shaped)
+    if (constraints.space_control == c).any():
+        return _spacing(constraints, c, chosen, shaped)
+    if (constraints.cap_control == c).any():
+        return _cap(constraints, c, chosen, shaped)
+    return _quota(constraints, c, chosen, shaped)
 
 
 def _with_cause(
-    told: ControlOutcome,
+    outcome: ControlOutcome,
     controls: Sequence[SourcedControl],
-    bounds: PageConstraints,
+    constraints: PageConstraints,
     c: int,
-    by: int,
+    slack: int,
     cause: ConflictSet,
 ) -> ControlOutcome:
-    want = shortfall_of(bounds, c, controls[c].control) if cause.violated_alone_by else None
-    named = _control_names(controls, controls[c], cause)
-    return replace(told, slack=by, cause=cause, shortage=want, shortfall=want.count if want else 0, conflicts=named)
-
-
-def _control_names(controls: Sequence[SourcedControl], own: SourcedControl, cause: ConflictSet) -> tuple[Message, ...]:
-    """The other controls of a cause, with their outlet where it is another one."""
-    return tuple(controls[other].named(own.outlet) for other in cause.controls)
-
-
-def _block(
-    controls: Sequence[SourcedControl], bounds: PageConstraints, solution: Solution, c: int, b: int
-) -> ControlOutcome:
-    got = block_outcome(controls, bounds, solution, b)
-    told = ControlOutcome("block", bounds.slots, got.slack, 0, 0, False, at_most=0, slack=got.slack)
-    if not got.slack:
-        return told
-    cause = ConflictSet(0, got.controls, got.narrowed)
-    return replace(told, cause=cause, conflicts=_control_names(controls, controls[c], cause))
-
-
-def _pin(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
-    p = int(np.flatnonzero(bounds.pin_control == c)[0])
-    item, slot = int(bounds.pin_item[p]), int(bounds.pin_slot[p])
-    there = item >= 0 and slot < bounds.slots
-    stands = there and int(chosen[slot]) == item
-    return ControlOutcome("pin", bounds.slots, int(stands), int(there), 0, shaped, slot=slot + 1)
-
-
-def _space(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
-    s = int(np.flatnonzero(bounds.space_control == c)[0])
-    codes = np.concatenate([bounds.before[s], bounds.code[s, chosen]])
-    within = int(bounds.within[s])
-    most = max_in_window(codes, within, bounds.slots)
-    return ControlOutcome(
-        "spacing", bounds.slots, most, len(bounds), 0, shaped, at_most=int(bounds.at_most[s]), within=within
+    shortage = shortfall_of(constraints, c, controls[c].control) if cause.violated_alone_by else None
+    names = _control_names(controls, controls[c], cause)
+    return replace(
+        outcome,
+        slack=slack,
+        cause=cause,
+        shortage=shortage,
+        shortfall=shortage.count if shortage else 0,
+        conflicts=names,
     )
 
 
-def _cap(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
-    """Whether or not it could bind here, a cap tells how many of one value stand on the page."""
-    q = int(np.flatnonzero(bounds.cap_control == c)[0])
-    there = bounds.cap_code[q, chosen]
-    fullest = int(np.bincount(there[there >= 0]).max(initial=0))
-    return ControlOutcome("cap", bounds.slots, fullest, len(bounds), 0, shaped, at_most=int(bounds.cap_at_most[q]))
+def _control_names(controls: Sequence[SourcedControl], own: SourcedControl, cause: ConflictSet) -> tuple[Message, ...]:
+    """Return the names of the controls in a cause, with the outlet if it differs from that of `own`."""
+    return tuple(controls[c].named(own.outlet) for c in cause.controls)
 
 
-def _rows(bounds: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
-    """A share has one row."""
-    rows = np.flatnonzero(bounds.row_control == c)
-    if not len(rows) or not bounds.slots:
-        return ControlOutcome("quota", bounds.slots, 0, len(bounds), 0, shaped)
-    counts = bounds.member[rows][:, chosen].sum(axis=1)
-    supply = int(bounds.member[rows[0]].sum())
-    least, most = int(bounds.lower[rows[0]].max()), int(bounds.upper[rows[0], -1])
-    due = int((bounds.lower[rows[0]] == least).argmax()) + 1
-    early = due if least and due < bounds.slots else None
-    free = not least and bool((bounds.upper[rows[0]] >= np.arange(1, bounds.slots + 1)).all())
+def _block(
+    controls: Sequence[SourcedControl], constraints: PageConstraints, solution: Solution, c: int, b: int
+) -> ControlOutcome:
+    result = block_outcome(controls, constraints, solution, b)
+    outcome = ControlOutcome("block", constraints.slots, result.slack, 0, 0, False, at_most=0, slack=result.slack)
+    if not result.slack:
+        return outcome
+    cause = ConflictSet(0, result.controls, result.irreducible)
+    return replace(outcome, cause=cause, conflicts=_control_names(controls, controls[c], cause))
+
+
+def _pin(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
+    p = int(np.flatnonzero(constraints.pin_control == c)[0])
+    item, slot = int(constraints.pin_item[p]), int(constraints.pin_slot[p])
+    available = item >= 0 and slot < constraints.slots
+    achieved = available and int(chosen[slot]) == item
+    return ControlOutcome("pin", constraints.slots, int(achieved), int(available), 0, shaped, slot=slot + 1)
+
+
+def _spacing(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
+    s = int(np.flatnonzero(constraints.space_control == c)[0])
+    codes = np.concatenate([constraints.before[s], constraints.code[s, chosen]])
+    within = int(constraints.within[s])
+    largest = max_in_window(codes, within, constraints.slots)
+    return ControlOutcome(
+        "spacing",
+        constraints.slots,
+        largest,
+        len(constraints),
+        0,
+        shaped,
+        at_most=int(constraints.at_most[s]),
+        within=within,
+    )
+
+
+def _cap(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
+    """Return the outcome of a cap, with the count of its most frequent value even if the cap cannot be exceeded."""
+    q = int(np.flatnonzero(constraints.cap_control == c)[0])
+    codes = constraints.cap_code[q, chosen]
+    fullest = int(np.bincount(codes[codes >= 0]).max(initial=0))
+    return ControlOutcome(
+        "cap", constraints.slots, fullest, len(constraints), 0, shaped, at_most=int(constraints.cap_at_most[q])
+    )
+
+
+def _quota(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
+    """Return the outcome of a quota; it is described by its first row."""
+    rows = np.flatnonzero(constraints.row_control == c)
+    if not len(rows) or not constraints.slots:
+        return ControlOutcome("quota", constraints.slots, 0, len(constraints), 0, shaped)
+    counts = constraints.member[rows][:, chosen].sum(axis=1)
+    supply = int(constraints.member[rows[0]].sum())
+    minimum, maximum = int(constraints.lower[rows[0]].max()), int(constraints.upper[rows[0], -1])
+    deadline = int((constraints.lower[rows[0]] == minimum).argmax()) + 1
+    first_slots = deadline if minimum and deadline < constraints.slots else None
+    free = not minimum and bool((constraints.upper[rows[0]] >= np.arange(1, constraints.slots + 1)).all())
     return ControlOutcome(
         "free" if free and len(rows) == 1 else "quota",
-        bounds.slots,
+        constraints.slots,
         int(counts.max()),
         supply,
         0,
         shaped,
-        at_least=least or None,
-        at_most=most if most < bounds.slots else None,
-        first_slots=early,
-        achieved_first=None if early is None else int(bounds.member[rows[0], chosen[:early]].sum()),
+        at_least=minimum or None,
+        at_most=maximum if maximum < constraints.slots else None,
+        first_slots=first_slots,
+        achieved_first=None if first_slots is None else int(constraints.member[rows[0], chosen[:first_slots]].sum()),
     )

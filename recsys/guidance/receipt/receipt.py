@@ -1,6 +1,7 @@
-"""The receipt that comes with each page: every control met or not, what it cost, what it moved, what is proven.
+"""The receipt of a page: the status and price of every control, the items that guidance moved, and what is proven.
 
-Plain JSON in editors' words; `verify` recomputes it. A page without a policy gets one too: no controls, nothing moved.
+A receipt is plain JSON with texts for editors, and `verify` recomputes it independently. A page without a policy also
+has a receipt, without controls and moves.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from recsys.guidance.solver.page_constraints import PageConstraints, Solution, r
 from recsys.messages import Message
 from recsys.utility import expected_plays
 
-NEAR = 1e-8
-"""Worths that differ by less, relative to their size, are the same."""
+VALUE_TOLERANCE = 1e-8
+"""Relative difference below which two page values are equal."""
 
 
 class Part(BaseModel):
@@ -34,12 +35,13 @@ class Part(BaseModel):
 
 
 class Required(Part):
-    """What the control asks of the whole page, in items; for a pin `slot`, for a spacing `at_most` in any `within`, for
-    a block `at_most` 0 of its items.
+    """What a control requires of the page, in items.
 
-    first_slots   the floor is due in full in so many first slots; None = on the page
-    session       of these it counts so many items in so many slots of the session's earlier pages, where that changes
-                  what is asked of this page; of a cap of its fullest value
+    A pin has a `slot`, a spacing `at_most` within any `within` neighbouring slots, and a block `at_most` 0.
+
+    first_slots  number of leading slots within which the full minimum is due; None: the whole page
+    session      (items, slots) counted on the session's earlier pages, if they change what is required of this page;
+                 for a cap, the items of its most frequent value
     """
 
     at_least: int | None = None
@@ -51,16 +53,16 @@ class Required(Part):
 
 
 class RelaxationCause(Part):
-    """Why a control gave way: no page lets it give way less, proven, unless the kind is `unknown`.
+    """The cause of a relaxation. It is proven that no page relaxes the control less, unless the kind is `unknown`.
 
-    kind    supply    items are missing or too much alike, `missing` as far as they can be counted
-            slots     the page, or its beginning, is too short
-            itself    what it asks contradicts itself
+    kind    supply    too few items or too few different values; `shortfall` of the line gives the number, if countable
+            slots     the page, or a prefix of it, is too short
+            itself    the control contradicts itself
             controls  more important controls leave no room
-            unknown   not found out with the effort there was
-    alone   by how many slots it gives way even where no other control is in force
-    control_ids   the more important ones that, as far as they are kept here, leave it no room for one slot less
-    narrowed      each of these is needed for that; else some of them would do
+            unknown   not determined within the time limit
+    violated_alone_by  slots by which the control is violated even as the only control
+    control_ids        more important controls that, as far as they are met here, rule out a violation smaller by one
+    irreducible        every one of these controls is needed for the conflict; otherwise a subset may suffice
     """
 
     kind: Literal["supply", "slots", "itself", "controls", "unknown"]
@@ -70,17 +72,17 @@ class RelaxationCause(Part):
 
 
 class ControlLine(Part):
-    """One control in force.
+    """The line of one active control.
 
-    status   met         kept, and the page would have kept it anyway
-             active      kept, and the best page without controls would not have: it shaped this page
-             relaxed     gave way by `by` slots, because more important controls left no room; a block: to harder floors
-                         or pins
-             infeasible  gave way by `by` slots, because no page keeps it, even if it were the only control
-    why       it gave way
-    achieved  members on the page; of a cap or spacing the fullest value's; of a pin 1 or 0
-    achieved_first  members in the first `required.first_slots` of the page, for a floor that is due there
-    settled   proven that it could not have given way less, given all more important controls
+    status   met         satisfied, also by the best page without controls
+             active      satisfied, but not by the best page without controls: the control shaped this page
+             relaxed     violated by `slack` slots, because more important controls leave no room; for a block, stronger
+                         quotas or pins
+             infeasible  violated by `slack` slots, because no page satisfies it, even as the only control
+    achieved        members on the page; for a cap or spacing, those of the most frequent value; for a pin, 1 or 0
+    achieved_first  members in the first `required.first_slots` slots, for a minimum that is due there
+    minimal_proven  it is proven that no smaller `slack` is possible, given all more important controls
+    cause           why the control was relaxed
     """
 
     id: str
@@ -101,9 +103,12 @@ class ControlLine(Part):
 
 
 class Price(Part):
-    """Value lost for one unit of a control, in `play_equivalents`: exact where the page was solved again one unit
-    looser (`resolved`), else the dual's estimate (`dual`), which errs on the high side, but for a pin either way. One
-    word for all prices of a receipt.
+    """The value lost for one unit of a control, in play equivalents.
+
+    how  resolved  exact: the page was solved again with the control one unit looser
+         dual      estimate from the dual; too high rather than too low, but for a pin it may err either way
+
+    All prices of a receipt have the same `how`.
     """
 
     control_id: str
@@ -112,11 +117,11 @@ class Price(Part):
 
 
 class Move(Part):
-    """An item that guidance moved: its slot with and without weights and controls (None = not on the page).
+    """An item that guidance moved: its slot with and without weights and controls (None: not on the page).
 
-    cause   controls  those named hold it up or back
-            weights   editors' weights, boosts and targets alone would have moved it the same way
-            others    it made room for what moved, or took the room left, that of the controls named
+    cause   controls  the named controls moved it
+            weights   editors' weights, boosts and targets alone move it in the same direction
+            others    it made room for other moved items, or filled the room they left; the named controls moved those
     """
 
     item_id: str
@@ -127,19 +132,19 @@ class Move(Part):
 
 
 class Receipt(Part):
-    """What guidance did to one page. `value`, `bound`: sum of attention x (utility + bonus), in play
-    equivalents (docs/reference/utility.md).
+    """What guidance did to one page.
 
-    utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance: the
-            whole price of guidance is their difference
-    expected_plays, expected_plays_without   sum of attention x p(play) on the same two pages: how many plays they are
-            expected to bring. The page without guidance has the highest utility, not always the most expected plays
-    price   of every control in force, in their order, where the bound says that controls cost something; of blocks only
-            of those that had to let items in: the others act before a page is made. None is more than the best page
-            without controls is worth above this one
-    bound   no page that keeps what this page keeps is worth more; at most what the pins that stand leave possible
-    gap     (bound - value) / |value|; 0 when `proven` to be the best page
-    legal_kept  False: a legal control could not be kept; the page must not go out, the editorial page answers
+    value   sum of attention x (utility + bonus), in play equivalents (docs/reference/utility.md)
+    utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance; the
+            difference is the total price of guidance
+    expected_plays, expected_plays_without   sum of attention x p(play) on the same two pages. The page without guidance
+            has the highest utility, but not necessarily the most expected plays
+    price   price of every active control in policy order, if the bound shows that controls cost something. A block has
+            a price only if it was relaxed, since other blocks act before the page is solved. No price exceeds the
+            value difference between the best page without controls and this page
+    bound   upper bound on the value of any page that satisfies the controls as far as this page does
+    gap     (bound - value) / |value|; 0 if the page is `proven` to be the best
+    legal_met  False: a legal control is violated. The page must not be served; the editorial page is served instead
     """
 
     policy_version: str
@@ -154,105 +159,107 @@ class Receipt(Part):
     gap: float
     proven: bool
     moved: tuple[Move, ...] = ()
-    legal_kept: bool = True
+    legal_met: bool = True
 
 
 def write_receipt(
     policy: CompiledPolicy,
-    bounds: PageConstraints,
+    constraints: PageConstraints,
     solution: Solution,
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
     causes: Causes | None = None,
 ) -> Receipt:
-    """What the solution keeps, moves and costs.
+    """Return the receipt of a solved page.
 
     batch      the N candidates as solved, with utility and bonus
-    attention  [>= K] of each slot
-    causes     of what gave way, where they are known already (`Remembered`)
+    attention  [>= K] attention of each slot
+    causes     causes of the relaxations, if already computed (see `relaxation_cache.py`); else they are computed
     """
     value = batch.utility + batch.bonus
-    plain = best_without(batch.utility, bounds)
-    weight = attention[: bounds.slots]
-    most = most_worth(value, weight, bounds, solution.relaxed)
-    bound = max(solution.value, min(solution.bound, most))
+    unguided = best_without(batch.utility, constraints)
+    weight = attention[: constraints.slots]
+    upper = value_upper_bound(value, weight, constraints, solution.relaxed)
+    bound = max(solution.value, min(solution.bound, upper))
     if causes is None:
-        causes = explain(bounds, solution.relaxed, solution.minimal_proven)
-    told = evaluate(policy.controls, bounds, solution, value, causes)
-    controls = tuple(_line(policy, c, one, solution) for c, one in enumerate(told) if one is not None)
+        causes = explain(constraints, solution.relaxed, solution.minimal_proven)
+    outcomes = evaluate(policy.controls, constraints, solution, value, causes)
+    controls = tuple(_line(policy, c, outcome, solution) for c, outcome in enumerate(outcomes) if outcome is not None)
     return Receipt(
         policy_version=policy.version,
         controls=controls,
-        price=tuple(_prices(policy, bounds, solution, value, weight, bound)),
+        price=tuple(_prices(policy, constraints, solution, value, weight, bound)),
         value=solution.value,
         utility=math.fsum(weight * batch.utility[solution.chosen]),
-        utility_without=math.fsum(weight * batch.utility[plain]),
+        utility_without=math.fsum(weight * batch.utility[unguided]),
         expected_plays=expected_plays(batch.p[solution.chosen], weight),
-        expected_plays_without=expected_plays(batch.p[plain], weight),
+        expected_plays_without=expected_plays(batch.p[unguided], weight),
         bound=bound,
         gap=relative_gap(bound, solution.value),
-        proven=solution.proven or bound - solution.value <= NEAR * (1.0 + abs(bound)),
-        moved=tuple(_moves(policy, bounds, solution, batch, plain, catalog)),
-        legal_kept=not any(line.enforcement == "legal" and line.slack for line in controls),
+        proven=solution.proven or bound - solution.value <= VALUE_TOLERANCE * (1.0 + abs(bound)),
+        moved=tuple(_moves(policy, constraints, solution, batch, unguided, catalog)),
+        legal_met=not any(line.enforcement == "legal" and line.slack for line in controls),
     )
 
 
-def best_without(value: F64, bounds: PageConstraints) -> I32:
-    """[K] candidates of the best page without any control: the order of value, ties as the solver breaks them."""
-    return np.lexsort((bounds.tie, -value))[: bounds.slots].astype(np.int32)
+def best_without(value: F64, constraints: PageConstraints) -> I32:
+    """Return [K] the best page without any control: candidates by value, with ties broken as in the solver."""
+    return np.lexsort((constraints.tie, -value))[: constraints.slots].astype(np.int32)
 
 
-def most_worth(value: F64, attention: F64, bounds: PageConstraints, by: I32 | None = None) -> float:
-    """What no page is worth more than: the best values in the best slots; with `by` [C], around the pins that stand.
+def value_upper_bound(value: F64, attention: F64, constraints: PageConstraints, relaxed: I32 | None = None) -> float:
+    """Return an upper bound on the value of any page: the best values in the best slots.
 
-    value [N], attention [K]
+    value      [N] value of each candidate
+    attention  [K] attention of each slot
+    relaxed    [C] slack of each control; if given, the pins that are met keep their slots
     """
-    free, loose = np.ones(len(value), np.bool_), np.ones(len(attention), np.bool_)
-    worth = []
-    for item, slot, control in zip(bounds.pin_item, bounds.pin_slot, bounds.pin_control, strict=True):
-        if by is not None and by[control] == 0 and loose[slot]:
-            worth.append(attention[slot] * value[item])
-            free[item] = loose[slot] = False
-    left = int(loose.sum())
-    best = np.sort(value[free])
-    return math.fsum([*worth, *(np.sort(attention[loose]) * best[len(best) - left :])])
+    open_items, open_slots = np.ones(len(value), np.bool_), np.ones(len(attention), np.bool_)
+    pinned_values = []
+    for item, slot, control in zip(constraints.pin_item, constraints.pin_slot, constraints.pin_control, strict=True):
+        if relaxed is not None and relaxed[control] == 0 and open_slots[slot]:
+            pinned_values.append(attention[slot] * value[item])
+            open_items[item] = open_slots[slot] = False
+    slots_left = int(open_slots.sum())
+    best = np.sort(value[open_items])
+    return math.fsum([*pinned_values, *(np.sort(attention[open_slots]) * best[len(best) - slots_left :])])
 
 
 def _prices(
-    policy: CompiledPolicy, bounds: PageConstraints, solution: Solution, value: F64, attention: F64, bound: float
+    policy: CompiledPolicy, constraints: PageConstraints, solution: Solution, value: F64, attention: F64, bound: float
 ) -> Iterator[Price]:
-    """One price for each control that can have one."""
-    most = most_worth(value, attention, bounds)
-    if not is_positive(bound, most):
+    """Yield the price of every control that has one."""
+    upper = value_upper_bound(value, attention, constraints)
+    if not is_positive(bound, upper):
         return
-    resolved = bool(solution.resolved[bounds.active].all())
-    for c in priced(bounds):
-        price = min(float(solution.price[c]), most - solution.value)
+    resolved = bool(solution.resolved[constraints.active].all())
+    for c in priced_controls(constraints):
+        price = min(float(solution.price[c]), upper - solution.value)
         how: Literal["resolved", "dual"] = "resolved" if resolved else "dual"
         yield Price(control_id=policy.controls[c].control.id, play_equivalents=price, how=how)
 
 
-def is_positive(bound: float, most: float) -> bool:
-    """Whether a bound says that controls cost something, when pages without controls are worth `most`."""
-    return most - bound > NEAR * (1.0 + abs(most))
+def is_positive(bound: float, upper: float) -> bool:
+    """Whether `bound` shows that controls cost something; `upper` bounds the value of pages without controls."""
+    return upper - bound > VALUE_TOLERANCE * (1.0 + abs(upper))
 
 
-def priced(bounds: PageConstraints) -> list[int]:
-    """Numbers of the controls in force that have a price."""
-    numbers: list[int] = np.flatnonzero(bounds.active).tolist()
+def priced_controls(constraints: PageConstraints) -> list[int]:
+    """Return the indexes of the active controls."""
+    numbers: list[int] = np.flatnonzero(constraints.active).tolist()
     return numbers
 
 
-def _line(policy: CompiledPolicy, c: int, told: ControlOutcome, solution: Solution) -> ControlLine:
+def _line(policy: CompiledPolicy, c: int, outcome: ControlOutcome, solution: Solution) -> ControlLine:
     origin = policy.controls[c]
-    control, by, cause = origin.control, int(solution.relaxed[c]), told.cause
-    settled = by == 0 or bool(solution.minimal_proven[c])
-    why = None
+    control, slack, cause = origin.control, int(solution.relaxed[c]), outcome.cause
+    minimal_proven = slack == 0 or bool(solution.minimal_proven[c])
+    relaxation = None
     if cause is not None:
-        ids = tuple(policy.controls[other].control.id for other in cause.controls)
-        why = RelaxationCause(
-            kind=told.kind_of_cause,
+        ids = tuple(policy.controls[k].control.id for k in cause.controls)
+        relaxation = RelaxationCause(
+            kind=outcome.kind_of_cause,
             violated_alone_by=cause.violated_alone_by,
             control_ids=ids,
             irreducible=cause.irreducible,
@@ -264,78 +271,87 @@ def _line(policy: CompiledPolicy, c: int, told: ControlOutcome, solution: Soluti
         enforcement=control.enforcement,
         priority=control.priority,
         required=Required(
-            at_least=told.at_least,
-            first_slots=told.first_slots,
-            at_most=told.at_most,
-            within=told.within,
-            slot=told.slot,
-            session=told.session,
+            at_least=outcome.at_least,
+            first_slots=outcome.first_slots,
+            at_most=outcome.at_most,
+            within=outcome.within,
+            slot=outcome.slot,
+            session=outcome.session,
         ),
-        achieved=told.achieved,
-        achieved_first=told.achieved_first,
-        status=told.status,
-        slack=by,
-        shortfall=told.shortfall,
-        minimal_proven=settled,
-        cause=why,
-        reason=told.reason(),
+        achieved=outcome.achieved,
+        achieved_first=outcome.achieved_first,
+        status=outcome.status,
+        slack=slack,
+        shortfall=outcome.shortfall,
+        minimal_proven=minimal_proven,
+        cause=relaxation,
+        reason=outcome.reason(),
         legal_ref=control.legal_ref,
     )
 
 
 def _moves(
-    policy: CompiledPolicy, bounds: PageConstraints, solution: Solution, batch: Candidates, plain: I32, catalog: Catalog
+    policy: CompiledPolicy,
+    constraints: PageConstraints,
+    solution: Solution,
+    batch: Candidates,
+    unguided: I32,
+    catalog: Catalog,
 ) -> list[Move]:
-    last = bounds.slots + 1  # where an item stands that is not on the page
+    last = constraints.slots + 1  # stands for an item that is not on the page
     slot = {int(i): k + 1 for k, i in enumerate(solution.chosen)}
-    without = {int(i): k + 1 for k, i in enumerate(plain)}
-    weighed = {int(i): k + 1 for k, i in enumerate(best_without(batch.utility + batch.bonus, bounds))}
+    without = {int(i): k + 1 for k, i in enumerate(unguided)}
+    by_weights = {int(i): k + 1 for k, i in enumerate(best_without(batch.utility + batch.bonus, constraints))}
     moves = []
     for i in [*slot, *(i for i in without if i not in slot)]:
         if slot.get(i) == without.get(i):
             continue
         before = without.get(i, last)
         up = slot.get(i, last) < before
-        named = responsible_controls(bounds, solution, i, up)
-        about = [c for c in named if c in controls_touching(bounds, i)]
-        ids = tuple(policy.controls[c].control.id for c in about or named)
-        moved_by_weights = weighed.get(i, last) < before if up else weighed.get(i, last) > before
+        responsible = responsible_controls(constraints, solution, i, up)
+        touching = [c for c in responsible if c in controls_touching(constraints, i)]
+        ids = tuple(policy.controls[c].control.id for c in touching or responsible)
+        moved_by_weights = by_weights.get(i, last) < before if up else by_weights.get(i, last) > before
         moves.append(
             Move(
                 item_id=catalog.ids[batch.row[i]],
                 slot=slot.get(i),
                 slot_without=without.get(i),
                 control_ids=ids,
-                cause="controls" if about else "weights" if moved_by_weights else "others",
+                cause="controls" if touching else "weights" if moved_by_weights else "others",
             )
         )
     return moves
 
 
-def responsible_controls(bounds: PageConstraints, solution: Solution, candidate: int, up: bool) -> list[int]:
-    """At most two controls that lifted (or held back) a candidate, the more decisive first.
+def responsible_controls(constraints: PageConstraints, solution: Solution, candidate: int, up: bool) -> list[int]:
+    """Return at most two controls that raised (or lowered) a candidate, the more decisive first.
 
-    A pin answers for its item. Else those without which, as far as prices tell, the candidate would not be on the page
-    (or would be); among them those that speak about it, by credit. They may also have made room for it: then they speak
-    about others.
+    A pin is responsible for its item. Otherwise these are the controls without which, according to the prices, the
+    candidate would not be (or would be) on the page, ordered by credit. A responsible control need not count the
+    candidate: it may have made room for it by moving other items.
     """
-    pinned = bounds.pin_control[(bounds.pin_item == candidate) & (solution.relaxed[bounds.pin_control] == 0)]
+    pinned = constraints.pin_control[
+        (constraints.pin_item == candidate) & (solution.relaxed[constraints.pin_control] == 0)
+    ]
     if up and len(pinned):
         return [int(pinned[0])]
     credit = solution.credit[:, candidate] * (1.0 if up else -1.0)
-    priced = solution.price > 0
+    has_price = solution.price > 0
     on_page = bool((solution.chosen == candidate).any())
-    decisive = priced & (solution.on_page_without[:, candidate] != on_page) if up == on_page else np.zeros_like(priced)
+    decisive = (
+        has_price & (solution.on_page_without[:, candidate] != on_page) if up == on_page else np.zeros_like(has_price)
+    )
     if up == on_page and solution.joint_cause[candidate, 0] >= 0:
         return sorted(solution.joint_cause[candidate].tolist(), key=lambda c: (-credit[c], -solution.price[c]))
     order = np.lexsort((-solution.price, -credit, ~decisive))[:2]
-    return [int(c) for c in order if decisive[c] or credit[c] > 1e-9]  # where one alone is not enough, two together
+    return [int(c) for c in order if decisive[c] or credit[c] > 1e-9]  # two controls together if one is not enough
 
 
-def controls_touching(bounds: PageConstraints, candidate: int) -> set[int]:
-    """Controls whose limits count the candidate, or that pin it."""
+def controls_touching(constraints: PageConstraints, candidate: int) -> set[int]:
+    """Return the controls whose limits count the candidate or that pin it."""
     return {
-        *bounds.row_control[bounds.member[:, candidate]].tolist(),
-        *bounds.space_control[bounds.code[:, candidate] >= 0].tolist(),
-        *bounds.pin_control[bounds.pin_item == candidate].tolist(),
+        *constraints.row_control[constraints.member[:, candidate]].tolist(),
+        *constraints.space_control[constraints.code[:, candidate] >= 0].tolist(),
+        *constraints.pin_control[constraints.pin_item == candidate].tolist(),
     }

@@ -1,9 +1,9 @@
-"""A receipt recomputed without trusting the solver: plain counting, and HiGHS for what is claimed to be best or least.
+"""Verification of a receipt without trusting the solver: plain counting, and HiGHS for claims of optimality.
 
-What cannot be recomputed from the page alone are estimates. A bound must lie between the page's worth and that of the
-best values in the best slots; prices of the dual must name every control, be no more than what is to be won without
-controls, and not all be 0 where the bound says that controls cost something. Which estimate within these limits is the
-better one, nobody can tell without the solver. A control named as responsible for a move must speak about the item.
+Estimates cannot be recomputed from the page, so only their range is checked. The bound must lie between the value of
+the page and that of the best values in the best slots. Dual prices must cover every control, must not exceed the gain
+of a page without controls, and must not all be 0 if the bound shows that controls cost something. A control named as
+responsible for a move must count or pin the item.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from recsys.guidance.receipt.receipt import (
     best_without,
     controls_touching,
     is_positive,
-    most_worth,
-    priced,
+    priced_controls,
+    value_upper_bound,
     write_receipt,
 )
 from recsys.guidance.solver.infeasibility import Causes, ConflictSet, exists
@@ -41,303 +41,334 @@ def verify(
     receipt: Receipt,
     chosen: I32,
     policy: CompiledPolicy,
-    bounds: PageConstraints,
+    constraints: PageConstraints,
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
     *,
     exact: bool = True,
 ) -> tuple[Finding, ...]:
-    """What is wrong with a receipt or its page; empty when all holds.
+    """Return the errors in a receipt or its page; empty if everything holds.
 
-    chosen [K] candidates of the page in slot order; the others are what `write_receipt` was given. `exact=False` leaves
-    out what needs HiGHS (seconds on long pages): that no better page exists than claimed, and that no control gave way
-    further than it had to.
+    chosen  [K] candidates of the page in slot order
+    exact   False skips the checks that need HiGHS (seconds on long pages): that no better page exists than claimed, and
+            that no control is relaxed more than necessary
+
+    The other arguments are those of `write_receipt`.
     """
-    broken_page = tuple(_page(chosen, bounds))
+    broken_page = tuple(_check_page(chosen, constraints))
     if broken_page:
         return broken_page
-    by = find_excess(bounds, chosen)
-    value, weight = batch.utility + batch.bonus, attention[: bounds.slots]
-    findings = list(_numbers(receipt, chosen, batch, weight))
-    findings += _plays(receipt, chosen, bounds, batch, weight)
-    findings += _lines(receipt, chosen, by, policy, bounds, batch, attention, catalog)
-    findings += _prices(receipt, by, policy, bounds, value, weight)
+    slack = find_excess(constraints, chosen)
+    value, weight = batch.utility + batch.bonus, attention[: constraints.slots]
+    findings = list(_check_values(receipt, chosen, batch, weight))
+    findings += _check_plays(receipt, chosen, constraints, batch, weight)
+    findings += _check_lines(receipt, chosen, slack, policy, constraints, batch, attention, catalog)
+    findings += _check_prices(receipt, slack, policy, constraints, value, weight)
     if not findings:
-        findings += _causes(receipt, by, policy, bounds, exact)
-        findings += _optimum(receipt, by, policy, bounds, value, weight) if exact else ()
+        findings += _check_causes(receipt, slack, policy, constraints, exact)
+        findings += _check_optimum(receipt, slack, policy, constraints, value, weight) if exact else ()
     return tuple(findings)
 
 
-def find_excess(bounds: PageConstraints, chosen: I32) -> I32:
-    """[C] by how many slots the page breaks each control, counted slot by slot."""
-    by = [0] * bounds.controls
+def find_excess(constraints: PageConstraints, chosen: I32) -> I32:
+    """Return [C] the number of slots by which the page violates each control, counted slot by slot."""
+    excess = [0] * constraints.controls
     page = [int(i) for i in chosen]
-    for row, control in enumerate(bounds.row_control.tolist()):
+    for row, control in enumerate(constraints.row_control.tolist()):
         count = 0
         for slot, item in enumerate(page):
-            count += bool(bounds.member[row, item])
-            by[control] = max(by[control], int(bounds.lower[row, slot]) - count, count - int(bounds.upper[row, slot]))
-    for s, control in enumerate(bounds.space_control.tolist()):
-        width = int(bounds.within[s])
-        line = [*bounds.before[s].tolist(), *(int(bounds.code[s, item]) for item in page)]
-        for end in range(len(line) - len(page), len(line)):
-            window = line[max(0, end - width + 1) : end + 1]
-            crowd = window.count(line[end]) if line[end] >= 0 else 0
-            by[control] = max(by[control], crowd - int(bounds.at_most[s]))
-    for item, slot, control in zip(bounds.pin_item, bounds.pin_slot, bounds.pin_control.tolist(), strict=True):
-        stands = item >= 0 and slot < len(page) and page[slot] == item
-        by[control] = max(by[control], int(not stands))
-    return np.array(by, np.int32)
+            count += bool(constraints.member[row, item])
+            excess[control] = max(
+                excess[control], int(constraints.lower[row, slot]) - count, count - int(constraints.upper[row, slot])
+            )
+    for s, control in enumerate(constraints.space_control.tolist()):
+        width = int(constraints.within[s])
+        codes = [*constraints.before[s].tolist(), *(int(constraints.code[s, item]) for item in page)]
+        for end in range(len(codes) - len(page), len(codes)):
+            window = codes[max(0, end - width + 1) : end + 1]
+            crowd = window.count(codes[end]) if codes[end] >= 0 else 0
+            excess[control] = max(excess[control], crowd - int(constraints.at_most[s]))
+    for item, slot, control in zip(
+        constraints.pin_item, constraints.pin_slot, constraints.pin_control.tolist(), strict=True
+    ):
+        in_place = item >= 0 and slot < len(page) and page[slot] == item
+        excess[control] = max(excess[control], int(not in_place))
+    return np.array(excess, np.int32)
 
 
-def _page(chosen: I32, bounds: PageConstraints) -> Iterator[Finding]:
-    if len(chosen) != bounds.slots:
-        yield Finding("page", f"{len(chosen)} items in a page of {bounds.slots} slots")
+def _check_page(chosen: I32, constraints: PageConstraints) -> Iterator[Finding]:
+    if len(chosen) != constraints.slots:
+        yield Finding("page", f"{len(chosen)} items in a page of {constraints.slots} slots")
     if len(set(chosen.tolist())) != len(chosen):
-        yield Finding("page", "an item stands twice")
-    if any(not 0 <= item < len(bounds) for item in chosen.tolist()):
+        yield Finding("page", "an item appears twice")
+    if any(not 0 <= item < len(constraints) for item in chosen.tolist()):
         yield Finding("page", "an item was not among the candidates")
 
 
-def _numbers(receipt: Receipt, chosen: I32, batch: Candidates, attention: F64) -> Iterator[Finding]:
-    """Value, bound, gap and proof against each other and against the page."""
+def _check_values(receipt: Receipt, chosen: I32, batch: Candidates, attention: F64) -> Iterator[Finding]:
+    """Check value, bound, gap and proof against each other and against the page."""
     value = math.fsum(a * (batch.utility[i] + batch.bonus[i]) for a, i in zip(attention, chosen, strict=True))
     if not _close(receipt.value, value):
-        yield Finding("value", f"the page is worth {value:.9g}, not {receipt.value:.9g}")
+        yield Finding("value", f"the value of the page is {value:.9g}, not {receipt.value:.9g}")
     utility = math.fsum(a * batch.utility[i] for a, i in zip(attention, chosen, strict=True))
     without = math.fsum(np.sort(attention) * np.sort(batch.utility)[len(batch) - len(attention) :])
     if not _close(receipt.utility, utility):
-        yield Finding("utility", f"viewers get {utility:.9g}, not {receipt.utility:.9g}")
+        yield Finding("utility", f"the utility of the page is {utility:.9g}, not {receipt.utility:.9g}")
     if not _close(receipt.utility_without, without):
-        yield Finding("utility_without", f"without guidance viewers would get {without:.9g}")
+        yield Finding("utility_without", f"the utility without guidance is {without:.9g}")
     if not receipt.bound >= receipt.value - _tolerance(receipt.value):
-        yield Finding("bound", f"{receipt.bound:.9g} is below the page's own value")
+        yield Finding("bound", f"{receipt.bound:.9g} is below the value of the page")
     if not _close(receipt.gap, relative_gap(receipt.bound, receipt.value)):
         yield Finding("gap", f"should be {relative_gap(receipt.bound, receipt.value):.3g}")
     if receipt.proven and not _close(receipt.bound, receipt.value):
-        yield Finding("proven", "bound and value differ, so nothing is proven")
+        yield Finding("proven", "bound and value differ, so the page is not proven to be the best")
     if not receipt.proven and _close(receipt.bound, receipt.value):
-        yield Finding("proven", "bound and value agree, so the page is proven to be best")
+        yield Finding("proven", "bound and value are equal, so the page is proven to be the best")
 
 
-def _plays(
-    receipt: Receipt, chosen: I32, bounds: PageConstraints, batch: Candidates, attention: F64
+def _check_plays(
+    receipt: Receipt, chosen: I32, constraints: PageConstraints, batch: Candidates, attention: F64
 ) -> Iterator[Finding]:
-    """Expected plays of the page and of the best page without guidance, counted slot by slot."""
-    pages = {"expected_plays": chosen, "expected_plays_without": best_without(batch.utility, bounds)}
+    """Check the expected plays of the page and of the best page without guidance, summed slot by slot."""
+    pages = {"expected_plays": chosen, "expected_plays_without": best_without(batch.utility, constraints)}
     for field, page in pages.items():
         plays = math.fsum(a * float(batch.p[i, PLAY]) for a, i in zip(attention, page, strict=True))
         if not _close(getattr(receipt, field), plays):
             yield Finding(field, f"should be {plays:.9g}")
 
 
-def _lines(
+def _check_lines(
     receipt: Receipt,
     chosen: I32,
-    by: I32,
+    slack: I32,
     policy: CompiledPolicy,
-    bounds: PageConstraints,
+    constraints: PageConstraints,
     batch: Candidates,
     attention: F64,
     catalog: Catalog,
 ) -> Iterator[Finding]:
-    """Control lines and moves against those that the page itself gives."""
-    c, n = bounds.controls, len(bounds)
+    """Check control lines and moves against those recomputed from the page."""
+    c, n = constraints.controls, len(constraints)
     claimed = {line.id: line.minimal_proven for line in receipt.controls}
-    settled = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
-    nothing = np.zeros((c, n))
+    minimal_proven = np.array([claimed.get(origin.control.id, True) for origin in policy.controls], np.bool_)
+    zeros = np.zeros((c, n))
     recount = Solution(
-        chosen, by, settled, np.zeros(c), np.zeros(c, np.bool_), nothing, nothing > 0, np.full((n, 2), -1, np.int32),
-        0.0, 0.0, False,
+        chosen, slack, minimal_proven, np.zeros(c), np.zeros(c, np.bool_), zeros, zeros > 0,
+        np.full((n, 2), -1, np.int32), 0.0, 0.0, False,
     )  # fmt: skip
-    causes = _reported_causes(receipt, by, policy)
-    own = write_receipt(policy, bounds, recount, batch, attention, catalog, causes)
-    if receipt.policy_version != own.policy_version:
-        yield Finding("policy_version", f"should be {own.policy_version}")
-    if receipt.legal_kept != own.legal_kept:
-        yield Finding("legal_kept", f"should be {own.legal_kept}")
-    if [line.id for line in receipt.controls] != [line.id for line in own.controls]:
+    causes = _reported_causes(receipt, slack, policy)
+    expected = write_receipt(policy, constraints, recount, batch, attention, catalog, causes)
+    if receipt.policy_version != expected.policy_version:
+        yield Finding("policy_version", f"should be {expected.policy_version}")
+    if receipt.legal_met != expected.legal_met:
+        yield Finding("legal_met", f"should be {expected.legal_met}")
+    if [line.id for line in receipt.controls] != [line.id for line in expected.controls]:
         yield Finding(
-            "controls", f"in force are {', '.join(line.id for line in own.controls) or 'none'}, in this order"
+            "controls",
+            f"the active controls are {', '.join(line.id for line in expected.controls) or 'none'}, in this order",
         )
         return
-    for place, (said, counted) in enumerate(zip(receipt.controls, own.controls, strict=True)):
-        if not said.minimal_proven and not said.slack:
-            yield Finding(f"controls[{place}].settled", f"{said.id} did not give way, and less is not possible")
-        for field in type(said).model_fields:
-            if getattr(said, field) != getattr(counted, field):
-                yield Finding(f"controls[{place}].{field}", f"{said.id}: counted {getattr(counted, field)!r}")
-    yield from _capped(receipt, chosen, policy, batch, catalog)
-    moves = [(move.item_id, move.slot, move.slot_without) for move in own.moved]
+    for index, (claim, counted) in enumerate(zip(receipt.controls, expected.controls, strict=True)):
+        if not claim.minimal_proven and not claim.slack:
+            yield Finding(f"controls[{index}].minimal_proven", f"{claim.id} is not relaxed, so its slack is minimal")
+        for field in type(claim).model_fields:
+            if getattr(claim, field) != getattr(counted, field):
+                yield Finding(f"controls[{index}].{field}", f"{claim.id}: recomputed as {getattr(counted, field)!r}")
+    yield from _check_caps(receipt, chosen, policy, batch, catalog)
+    moves = [(move.item_id, move.slot, move.slot_without) for move in expected.moved]
     if [(move.item_id, move.slot, move.slot_without) for move in receipt.moved] != moves:
         yield Finding("moved", f"should be {moves}")
         return
     number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
     candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
-    for place, (move, counted_move) in enumerate(zip(receipt.moved, own.moved, strict=True)):
+    for index, (move, counted_move) in enumerate(zip(receipt.moved, expected.moved, strict=True)):
         i = candidate[move.item_id]
-        about = any(number.get(one, -1) in controls_touching(bounds, i) for one in move.control_ids)
-        cause = "controls" if about else counted_move.cause  # no control is named in the recount
+        touches = any(
+            number.get(control_id, -1) in controls_touching(constraints, i) for control_id in move.control_ids
+        )
+        cause = "controls" if touches else counted_move.cause  # the recomputed moves name no controls
         if move.cause != cause:
-            yield Finding(f"moved[{place}].cause", f"should be {cause}")
-    yield from _responsible(receipt, policy, bounds, batch, catalog)
+            yield Finding(f"moved[{index}].cause", f"should be {cause}")
+    yield from _check_responsible(receipt, policy, constraints, batch, catalog)
 
 
-def _capped(
+def _check_caps(
     receipt: Receipt, chosen: I32, policy: CompiledPolicy, batch: Candidates, catalog: Catalog
 ) -> Iterator[Finding]:
-    """Caps on an attribute, counted by what the catalogue says of each item."""
+    """Check caps on an attribute by counting the catalog values of the items."""
     controls = {origin.control.id: origin.control for origin in policy.controls}
     page = [catalog.items[row] for row in batch.row[chosen]]
-    for place, line in enumerate(receipt.controls):
+    for index, line in enumerate(receipt.controls):
         control = controls[line.id]
         if not isinstance(control, Cap):
             continue
-        named = Counter(value for item in page if (value := value_of(item, control.attribute)))
-        if line.achieved != (most := max(named.values(), default=0)):
-            yield Finding(f"controls[{place}].achieved", f"{line.id}: of one {control.attribute} there are {most}")
+        counts = Counter(value for item in page if (value := value_of(item, control.attribute)))
+        if line.achieved != (largest := max(counts.values(), default=0)):
+            yield Finding(f"controls[{index}].achieved", f"{line.id}: {largest} items share one {control.attribute}")
         amount = control.at_most
-        asked = min(amount, len(page)) if isinstance(amount, int) else math.floor(amount * len(page) + 1e-9)
-        if line.required.at_most != asked:
-            yield Finding(f"controls[{place}].required", f"{line.id}: allows {asked} of one {control.attribute}")
+        allowed = min(amount, len(page)) if isinstance(amount, int) else math.floor(amount * len(page) + 1e-9)
+        if line.required.at_most != allowed:
+            yield Finding(
+                f"controls[{index}].required", f"{line.id}: allows {allowed} items of one {control.attribute}"
+            )
 
 
 def value_of(item: Item, attribute: Attribute) -> str:
-    """What an item says of an attribute; "" = nothing, which never crowds."""
+    """Return the value of an attribute of an item; "" if it has none, which no cap counts."""
     if attribute == "topic":
         return item.topic or next((label.split("/")[0] for label in item.labels), "")
     if attribute == "provider":
         return item.provider or item.outlet
-    said: str | None = getattr(item, attribute)
-    return said or ""
+    value: str | None = getattr(item, attribute)
+    return value or ""
 
 
-def _responsible(
-    receipt: Receipt, policy: CompiledPolicy, bounds: PageConstraints, batch: Candidates, catalog: Catalog
+def _check_responsible(
+    receipt: Receipt, policy: CompiledPolicy, constraints: PageConstraints, batch: Candidates, catalog: Catalog
 ) -> Iterator[Finding]:
-    number = {origin.control.id: c for c, origin in enumerate(policy.controls) if bounds.active[c]}
+    number = {origin.control.id: c for c, origin in enumerate(policy.controls) if constraints.active[c]}
     candidate = {catalog.ids[row]: i for i, row in enumerate(batch.row)}
-    for place, move in enumerate(receipt.moved):
-        may = controls_touching(bounds, candidate[move.item_id]) if move.cause == "controls" else set(number.values())
+    for index, move in enumerate(receipt.moved):
+        allowed = (
+            controls_touching(constraints, candidate[move.item_id])
+            if move.cause == "controls"
+            else set(number.values())
+        )
         ids = move.control_ids
-        if len(ids) > 2 or len(set(ids)) < len(ids) or any(number.get(one, -1) not in may for one in ids):
-            yield Finding(f"moved[{place}].control_ids", f"{ids} are not one or two controls about {move.item_id}")
+        if (
+            len(ids) > 2
+            or len(set(ids)) < len(ids)
+            or any(number.get(control_id, -1) not in allowed for control_id in ids)
+        ):
+            yield Finding(
+                f"moved[{index}].control_ids", f"{ids} are not one or two controls that affect {move.item_id}"
+            )
 
 
-def _prices(
-    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: PageConstraints, value: F64, attention: F64
+def _check_prices(
+    receipt: Receipt, slack: I32, policy: CompiledPolicy, constraints: PageConstraints, value: F64, attention: F64
 ) -> Iterator[Finding]:
-    """Bound and prices against the best values in the best slots."""
-    free, pinned = most_worth(value, attention, bounds), most_worth(value, attention, bounds, by)
+    """Check the bound and the prices against the best values in the best slots."""
+    unpinned, pinned = (
+        value_upper_bound(value, attention, constraints),
+        value_upper_bound(value, attention, constraints, slack),
+    )
     if not receipt.bound <= pinned + _tolerance(pinned):
-        yield Finding("bound", f"the best values in the best slots are worth {pinned:.9g}, no more")
+        yield Finding("bound", f"exceeds {pinned:.9g}, the value of the best items in the best slots")
     hows = {price.how for price in receipt.price}
     if len(hows) > 1:
-        yield Finding("price", "either all prices were found by solving again, or none")
-    due = priced(bounds) if is_positive(receipt.bound, free) else []
+        yield Finding("price", "either all prices are `resolved` or all are `dual`")
+    due = priced_controls(constraints) if is_positive(receipt.bound, unpinned) else []
     ids = [policy.controls[c].control.id for c in due]
     if [price.control_id for price in receipt.price] != ids:
-        yield Finding("price", f"prices are due of {', '.join(ids) or 'none'}, in this order")
-    for place, price in enumerate(receipt.price):
-        if not 0 <= price.play_equivalents <= free - receipt.value + _tolerance(free):
+        yield Finding("price", f"prices are required for {', '.join(ids) or 'none'}, in this order")
+    for index, price in enumerate(receipt.price):
+        if not 0 <= price.play_equivalents <= unpinned - receipt.value + _tolerance(unpinned):
             yield Finding(
-                f"price[{place}].play_equivalents",
-                f"lies between 0 and the {free - receipt.value:.9g} that all controls cost",
+                f"price[{index}].play_equivalents",
+                f"must lie between 0 and {unpinned - receipt.value:.9g}, the cost of all controls",
             )
     if (
         hows == {"dual"}
         and is_positive(receipt.bound, pinned)
         and not any(price.play_equivalents > 0 for price in receipt.price)
     ):
-        yield Finding("price", f"without any price no bound below {pinned:.9g} can be told")
+        yield Finding("price", f"a bound below {pinned:.9g} needs at least one positive price")
 
 
-def _reported_causes(receipt: Receipt, by: I32, policy: CompiledPolicy) -> Causes:
-    """The causes as the receipt tells them, without controls that are not there, to be put to the test by `_causes`."""
+def _reported_causes(receipt: Receipt, slack: I32, policy: CompiledPolicy) -> Causes:
+    """Return the causes claimed by the receipt, without unknown controls; `_check_causes` checks them."""
     number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
-    said = {line.id: line.cause for line in receipt.controls if line.cause}
+    causes_by_id = {line.id: line.cause for line in receipt.controls if line.cause}
     causes = {}
-    for c in np.flatnonzero(by > 0).tolist():
-        why = said.get(policy.controls[c].control.id)
-        ids = why.control_ids if why else ()
+    for c in np.flatnonzero(slack > 0).tolist():
+        claim = causes_by_id.get(policy.controls[c].control.id)
+        ids = claim.control_ids if claim else ()
         causes[c] = (
             ConflictSet(
-                why.violated_alone_by, tuple(sorted({number[one] for one in ids if one in number})), why.irreducible
+                claim.violated_alone_by,
+                tuple(sorted({number[control_id] for control_id in ids if control_id in number})),
+                claim.irreducible,
             )
-            if why
+            if claim
             else ConflictSet()
         )
     return causes
 
 
-def _causes(
-    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: PageConstraints, exact: bool
+def _check_causes(
+    receipt: Receipt, slacks: I32, policy: CompiledPolicy, constraints: PageConstraints, exact: bool
 ) -> Iterator[Finding]:
-    """Every cause is asked for again: what is said to leave no room must leave none, and each part be needed."""
+    """Check every cause again: the named controls must leave no room, and each of them must be needed."""
 
-    def page(c: int, less: int, others: tuple[int, ...] = ()) -> bool | None:
-        keep, loose = np.zeros(bounds.controls, np.bool_), by.copy()
-        keep[[c, *others]], loose[c] = True, less
-        asked = bounds.with_slack(loose).restricted_to(keep)
+    def exists_page(c: int, slack: int, conflicts: tuple[int, ...] = ()) -> bool | None:
+        keep, relaxed_slack = np.zeros(constraints.controls, np.bool_), slacks.copy()
+        keep[[c, *conflicts]], relaxed_slack[c] = True, slack
+        relaxed = constraints.with_slack(relaxed_slack).restricted_to(keep)
         if not exact:
-            return exists(asked)
-        return any_page(presolve(np.zeros(len(bounds)), np.ones(bounds.slots), asked)).page is not None
+            return exists(relaxed)
+        return any_page(presolve(np.zeros(len(constraints)), np.ones(constraints.slots), relaxed)).page is not None
 
-    lines = {line.id: place for place, line in enumerate(receipt.controls)}
-    for c, cause in _reported_causes(receipt, by, policy).items():
-        if c in bounds.block_control:
-            continue  # counted from the page, in `_lines`
-        place, least = lines[policy.controls[c].control.id], int(by[c])
-        where, alone, others = f"controls[{place}].why", cause.violated_alone_by, cause.controls
-        if any(other >= c or not bounds.active[other] for other in others):
-            yield Finding(f"{where}.control_ids", "are not more important controls in force")
-        elif not 0 <= alone <= least or (alone and page(c, alone - 1)) or page(c, alone) is False:
-            yield Finding(f"{where}.alone", f"without other controls it would not give way by {alone}")
-        elif alone == least:
-            if others or not cause.irreducible:
-                yield Finding(where, "needs no other control to give way so far")
-        elif not others:
-            if receipt.controls[place].minimal_proven:
-                yield Finding(where, "is settled, so a cause is known")
-        elif page(c, least - 1, others):
-            yield Finding(f"{where}.control_ids", f"leave room to give way by {least - 1} only")
+    lines = {line.id: index for index, line in enumerate(receipt.controls)}
+    for c, cause in _reported_causes(receipt, slacks, policy).items():
+        if c in constraints.block_control:
+            continue  # counted from the page in `_check_lines`
+        index, slack = lines[policy.controls[c].control.id], int(slacks[c])
+        path, alone, conflicts = f"controls[{index}].cause", cause.violated_alone_by, cause.controls
+        if any(conflict >= c or not constraints.active[conflict] for conflict in conflicts):
+            yield Finding(f"{path}.control_ids", "are not active, more important controls")
+        elif not 0 <= alone <= slack or (alone and exists_page(c, alone - 1)) or exists_page(c, alone) is False:
+            yield Finding(f"{path}.violated_alone_by", f"as the only control it is not violated by {alone} slots")
+        elif alone == slack:
+            if conflicts or not cause.irreducible:
+                yield Finding(path, "other controls are not needed for this relaxation")
+        elif not conflicts:
+            if receipt.controls[index].minimal_proven:
+                yield Finding(path, "the slack is proven to be minimal, so a cause is required")
+        elif exists_page(c, slack - 1, conflicts):
+            yield Finding(f"{path}.control_ids", f"leave room for a violation of only {slack - 1}")
         elif cause.irreducible:
-            for one in others:
-                if page(c, least - 1, tuple(other for other in others if other != one)) is False:
-                    yield Finding(f"{where}.control_ids", f"{policy.controls[one].control.id} is not needed")
+            for conflict in conflicts:
+                if exists_page(c, slack - 1, tuple(k for k in conflicts if k != conflict)) is False:
+                    yield Finding(f"{path}.control_ids", f"{policy.controls[conflict].control.id} is not needed")
 
 
-def _optimum(
-    receipt: Receipt, by: I32, policy: CompiledPolicy, bounds: PageConstraints, value: F64, attention: F64
+def _check_optimum(
+    receipt: Receipt, slack: I32, policy: CompiledPolicy, constraints: PageConstraints, value: F64, attention: F64
 ) -> Iterator[Finding]:
-    """Claims about pages that were not chosen, settled by HiGHS."""
-    best = solve_optimal(presolve(value, attention, bounds.with_slack(by))).bound
+    """Check claims about other pages with HiGHS."""
+    best = solve_optimal(presolve(value, attention, constraints.with_slack(slack))).bound
     if receipt.bound < best - _tolerance(best):
-        yield Finding("bound", f"a page worth {best:.9g} exists")
-    kept = np.zeros(bounds.controls, np.bool_)
-    lines = {line.id: place for place, line in enumerate(receipt.controls)}
-    for c in np.flatnonzero(bounds.active).tolist():
-        kept[c] = True
-        place = lines[policy.controls[c].control.id]
-        if by[c] and receipt.controls[place].minimal_proven:
-            less = by.copy()
-            less[c] -= 1
-            if any_page(presolve(value, attention, bounds.with_slack(less).restricted_to(kept))).page is not None:
-                yield Finding(f"controls[{place}].by", f"need not have given way by {by[c]}")
+        yield Finding("bound", f"a page of value {best:.9g} exists")
+    enforced = np.zeros(constraints.controls, np.bool_)
+    lines = {line.id: index for index, line in enumerate(receipt.controls)}
+    for c in np.flatnonzero(constraints.active).tolist():
+        enforced[c] = True
+        index = lines[policy.controls[c].control.id]
+        if slack[c] and receipt.controls[index].minimal_proven:
+            tighter = slack.copy()
+            tighter[c] -= 1
+            if (
+                any_page(presolve(value, attention, constraints.with_slack(tighter).restricted_to(enforced))).page
+                is not None
+            ):
+                yield Finding(f"controls[{index}].slack", f"a slack of {slack[c]} is not necessary")
     number = {origin.control.id: c for c, origin in enumerate(policy.controls)}
-    for place, price in enumerate(receipt.price):
+    for index, price in enumerate(receipt.price):
         if price.how == "resolved":
-            looser = by.copy()
+            looser = slack.copy()
             looser[number[price.control_id]] += 1
-            worth = solve_optimal(presolve(value, attention, bounds.with_slack(looser))).bound - receipt.value
-            if not math.isclose(price.play_equivalents, worth, rel_tol=1e-6, abs_tol=1e-6):
-                yield Finding(f"price[{place}].play_equivalents", f"one unit looser the page would gain {worth:.9g}")
+            gain = solve_optimal(presolve(value, attention, constraints.with_slack(looser))).bound - receipt.value
+            if not math.isclose(price.play_equivalents, gain, rel_tol=1e-6, abs_tol=1e-6):
+                yield Finding(
+                    f"price[{index}].play_equivalents", f"with the control one unit looser, the page gains {gain:.9g}"
+                )
 
 
 def _tolerance(size: float) -> float:
     return 1e-6 * (1.0 + abs(size))
 
 
-def _close(one: float, other: float) -> bool:
-    return math.isfinite(one) and abs(one - other) <= 1e-8 * (1.0 + abs(other))
+def _close(a: float, b: float) -> bool:
+    return math.isfinite(a) and abs(a - b) <= 1e-8 * (1.0 + abs(b))

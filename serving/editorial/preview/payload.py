@@ -74,4 +74,4 @@ def work(file: str, tasks: Sequence[Task]) -> list[ReplayResult]:
     """Do tasks of the parcel in a file."""
     fetch(file)
     study = _open[file]
-    return [study.do(task) for task in tasks]
+    return [study.run(task) for task in tasks]

@@ -97,7 +97,7 @@ class PreviewPool:
                 and not stopped.is_set()
                 and (task := next(waiting, None)) is not None
             ):
-                yield study.do(task)
+                yield study.run(task)
             for _ in range(2 * self._size):
                 _submit_chunk(pool, file, waiting, under_way, lost)
             while under_way and not stopped.is_set():
@@ -137,7 +137,7 @@ def _run_in_process(study: Study, waiting: Iterator[Task], stopped: threading.Ev
     for task in waiting:
         if stopped.is_set():
             return
-        yield study.do(task)
+        yield study.run(task)
 
 
 def _submit_chunk(

@@ -1,4 +1,4 @@
-"""Wrong targets are refused at their field, odd ones are told before they are published; JSON and YAML are equal."""
+"""Invalid targets are rejected at their field, and suspicious ones are reported before they are published."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ BY = "until: 2026-10-08T00:00:00+08:00"
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    said = {"title": {"en": "x"}, "outlet": "cn", "published_at": "2026-09-01T00:00:00Z", "formats": ["landscape"]}
-    return Catalog.of(Item.model_validate({"id": f"i{n}", "labels": ["news"], **said}) for n in range(12))
+    fields = {"title": {"en": "x"}, "outlet": "cn", "published_at": "2026-09-01T00:00:00Z", "formats": ["landscape"]}
+    return Catalog.of(Item.model_validate({"id": f"i{n}", "labels": ["news"], **fields}) for n in range(12))
 
 
-def policy(target: str, more: str = "") -> Policy:
-    return parse_policy(f"outlet: cn\ncontrols:\n  - {{id: t, action: exposure_target, {target}}}\n{more}")
+def policy(target: str, rest: str = "") -> Policy:
+    return parse_policy(f"outlet: cn\ncontrols:\n  - {{id: t, action: exposure_target, {target}}}\n{rest}")
 
 
-def one(target: str) -> ExposureTarget:
+def target_of(target: str) -> ExposureTarget:
     (control,) = policy(target).controls
     assert isinstance(control, ExposureTarget)
     return control
 
 
 @pytest.mark.parametrize(
-    ("said", "where", "word"),
+    ("text", "field", "word"),
     [
         (f"where: {{label: news}}, share: 1.5, {BY}", "controls[0].share", "more than all attention"),
         (f"where: {{label: news}}, share: 150%, {BY}", "controls[0].share", "more than all attention"),
@@ -68,23 +68,23 @@ def one(target: str) -> ExposureTarget:
         ),
     ],
 )
-def test_what_is_wrong_is_named_at_its_field(said: str, where: str, word: str) -> None:
+def test_invalid_target_is_rejected_at_its_field(text: str, field: str, word: str) -> None:
     with pytest.raises(PolicyError) as error:
-        policy(said)
-    told = [(finding.where, finding.message) for finding in error.value.findings]
-    assert any(place == where and word in message for place, message in told), told
+        policy(text)
+    findings = [(finding.where, finding.message) for finding in error.value.findings]
+    assert any(path == field and word in message for path, message in findings), findings
 
 
-def test_json_and_yaml_are_equal() -> None:
-    said = policy(
+def test_json_and_yaml_targets_are_equal() -> None:
+    original = policy(
         f"where: {{label: news}}, share: 20%, bound: at_most, {BY}, frequency_cap: {{impressions: 3, per: week}}"
     )
-    again = parse_policy(json.dumps(said.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
-    assert again == said
+    parsed = parse_policy(json.dumps(original.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    assert parsed == original
 
 
 @pytest.mark.parametrize(
-    ("said", "where", "word"),
+    ("text", "field", "word"),
     [
         ("where: {label: news}, impressions: 5, until: 2026-09-01T00:00:00Z", "controls[0].until", "has passed"),
         ("where: {label: news}, impressions: 5, until: 2026-09-21T14:20:00Z", "controls[0].until", "too short"),
@@ -97,53 +97,57 @@ def test_json_and_yaml_are_equal() -> None:
         ),
     ],
 )
-def test_what_is_odd_is_told(catalog: Catalog, said: str, where: str, word: str) -> None:
-    found = lint([policy(said)], catalog, NOW)
-    assert any(one.where == where and word in one.message for one in found), found
+def test_suspicious_target_is_reported(catalog: Catalog, text: str, field: str, word: str) -> None:
+    findings = lint([policy(text)], catalog, NOW)
+    assert any(target_of.where == field and word in target_of.message for target_of in findings), findings
 
 
-def test_a_floor_above_a_cap_of_the_same_items_is_told_and_a_sound_target_is_not(catalog: Catalog) -> None:
+def test_minimum_above_a_maximum_of_the_same_items_is_reported(catalog: Catalog) -> None:
     cap = f"  - {{id: c, action: exposure_target, where: {{label: news}}, share: 0.2, bound: at_most, {BY}}}\n"
-    (found,) = lint([policy(f"where: {{label: news}}, share: 0.3, {BY}", cap)], catalog, NOW)
-    assert (found.where, "at most 0.2" in found.message) == ("controls[0].share", True)
+    (finding,) = lint([policy(f"where: {{label: news}}, share: 0.3, {BY}", cap)], catalog, NOW)
+    assert (finding.where, "at most 0.2" in finding.message) == ("controls[0].share", True)
     assert lint([policy(f"where: {{label: news}}, share: 0.1, {BY}", cap)], catalog, NOW) == ()
 
 
-def test_a_target_out_of_reach_is_told_with_the_figures(catalog: Catalog) -> None:
-    asked = one(f"where: {{item: i1}}, impressions: 100000, {BY}, on: {{screens: [mobile]}}")
-    finding = unreachable("controls[0]", asked, catalog, Forecast.flat(0.1), NOW)
+def test_unreachable_target_is_reported_with_figures(catalog: Catalog) -> None:
+    target = target_of(f"where: {{item: i1}}, impressions: 100000, {BY}, on: {{screens: [mobile]}}")
+    finding = unreachable("controls[0]", target, catalog, Forecast.flat(0.1), NOW)
     assert finding is not None
     assert "required are 100,000" in finding.message
-    assert unreachable("controls[0]", asked, catalog, Forecast.flat(10.0), NOW) is None
+    assert unreachable("controls[0]", target, catalog, Forecast.flat(10.0), NOW) is None
     nearly = DeliveryCounts(delivered=99_990.0, available=2e6)
-    assert unreachable("controls[0]", asked, catalog, Forecast.flat(0.1), NOW, nearly) is None, "ten are missing"
+    assert unreachable("controls[0]", target, catalog, Forecast.flat(0.1), NOW, nearly) is None, (
+        "only ten impressions are missing"
+    )
     halfway = unreachable(
-        "controls[0]", asked, catalog, Forecast.flat(0.1), NOW, DeliveryCounts(delivered=5e4, available=2e6)
+        "controls[0]", target, catalog, Forecast.flat(0.1), NOW, DeliveryCounts(delivered=5e4, available=2e6)
     )
     assert halfway is not None
     assert "still missing are 50,000" in halfway.message
-    cap = asked.model_copy(update={"bound": "at_most"})
+    cap = target.model_copy(update={"bound": "at_most"})
     assert unreachable("controls[0]", cap, catalog, Forecast.flat(0.1), NOW) is None
 
 
-def test_a_child_may_ask_more_of_a_firm_target_and_not_less() -> None:
-    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, enforcement: mandatory")
-    assert weakens(firm, firm.model_copy(update={"share": 0.3})) is None
-    assert "only tighten" in str(weakens(firm, firm.model_copy(update={"share": 0.1})))
-    assert "may change" in str(weakens(firm, firm.model_copy(update={"pacing": "frontloaded"})))
-    assert "must not be below" in str(weakens(firm, firm.model_copy(update={"max_price": 0.1})))
-    child = Policy(outlet="cn.zj", controls=(firm.model_copy(update={"share": 0.1}),))
-    kept = merge_policies([Policy(outlet="cn", controls=(firm,)), child]).controls
-    assert [origin.control for origin in kept] == [firm]
+def test_child_may_tighten_a_mandatory_target_but_not_loosen_it() -> None:
+    mandatory = target_of(f"where: {{label: news}}, share: 0.2, {BY}, enforcement: mandatory")
+    assert weakens(mandatory, mandatory.model_copy(update={"share": 0.3})) is None
+    assert "only tighten" in str(weakens(mandatory, mandatory.model_copy(update={"share": 0.1})))
+    assert "may change" in str(weakens(mandatory, mandatory.model_copy(update={"pacing": "frontloaded"})))
+    assert "must not be below" in str(weakens(mandatory, mandatory.model_copy(update={"max_price": 0.1})))
+    child = Policy(outlet="cn.zj", controls=(mandatory.model_copy(update={"share": 0.1}),))
+    merged = merge_policies([Policy(outlet="cn", controls=(mandatory,)), child]).controls
+    assert [origin.control for origin in merged] == [mandatory]
 
 
-def test_a_target_that_stands_beside_the_parents_is_told(catalog: Catalog) -> None:
-    firm = one(f"where: {{label: news}}, share: 0.2, {BY}, enforcement: mandatory")
-    parent, own = Policy(outlet="cn", controls=(firm,)), firm.model_copy(update={"share": 0.3})
-    (found,) = lint([parent, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW)
-    assert (found.where, found.level) == ("controls[0].id", "hint")
-    assert "continues here as t@cn" in found.message
-    kept = {origin.control.id for origin in merge_policies([parent, Policy(outlet="cn.zj", controls=(own,))]).controls}
-    assert kept == {"t", "t@cn"}  # as it says
-    soft = Policy(outlet="cn", controls=(firm.model_copy(update={"enforcement": "editorial"}),))
+def test_target_in_addition_to_that_of_the_parent_is_reported(catalog: Catalog) -> None:
+    mandatory = target_of(f"where: {{label: news}}, share: 0.2, {BY}, enforcement: mandatory")
+    parent, own = Policy(outlet="cn", controls=(mandatory,)), mandatory.model_copy(update={"share": 0.3})
+    (finding,) = lint([parent, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW)
+    assert (finding.where, finding.level) == ("controls[0].id", "hint")
+    assert "continues here as t@cn" in finding.message
+    merged = {
+        origin.control.id for origin in merge_policies([parent, Policy(outlet="cn.zj", controls=(own,))]).controls
+    }
+    assert merged == {"t", "t@cn"}
+    soft = Policy(outlet="cn", controls=(mandatory.model_copy(update={"enforcement": "editorial"}),))
     assert lint([soft, Policy(outlet="cn.zj", controls=(own,))], catalog, NOW) == ()

@@ -1,4 +1,4 @@
-"""Forecast and plan: every forecast ends at its deadline, and only traffic moves a plan."""
+"""Forecasts and delivery curves: progress is 1 at the deadline, and plans follow traffic."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ instants = st.floats(0, 4 * WEEK_S)
 
 
 @given(rates, instants, instants, instants)
-def test_mass_adds_up(forecast: Forecast, a: float, b: float, c: float) -> None:
+def test_forecast_mass_is_additive(forecast: Forecast, a: float, b: float, c: float) -> None:
     a, b, c = sorted((a, b, c))
     assert forecast.mass(a, b) + forecast.mass(b, c) == pytest.approx(forecast.mass(a, c), rel=1e-6, abs=1e-3)
 
 
 @given(rates, st.floats(0, 1000), st.floats(0, 100_000))
-def test_progress_is_a_part_and_whole_at_the_deadline(forecast: Forecast, served: float, at: float) -> None:
+def test_progress_is_in_unit_interval_and_one_at_the_deadline(forecast: Forecast, served: float, at: float) -> None:
     done = progress(served, 0.0, at, 100_000.0, forecast)
     assert 0 <= done <= 1
     assert progress(served, 0.0, 100_000.0, 100_000.0, forecast) == 1.0
-    more = progress(served + 1.0, 0.0, at, 100_000.0, forecast)
-    assert more >= done - 1e-9
+    after = progress(served + 1.0, 0.0, at, 100_000.0, forecast)
+    assert after >= done - 1e-9
 
 
 @given(st.floats(0.3, 4), st.floats(0, 1))
-def test_a_forecast_that_is_wrong_by_a_factor_is_found_out(wrong: float, part: float) -> None:
-    """Traffic is `wrong` times as much all the time: by the middle the plan is nearly in step with it."""
+def test_forecast_wrong_by_a_factor_is_corrected(factor: float, part: float) -> None:
+    """Traffic is always `factor` times the forecast; from the middle on, progress is nearly correct."""
     forecast, at = Forecast.flat(1.0), 500.0 + 500.0 * part
-    done = progress(wrong * at, 0.0, at, 1000.0, forecast)
+    done = progress(factor * at, 0.0, at, 1000.0, forecast)
     assert done == pytest.approx(at / 1000.0, abs=0.12)
 
 
-def test_the_forecast_by_hour_and_weekday_is_the_mean_of_what_was_counted() -> None:
+def test_forecast_is_the_mean_of_counts_by_hour_and_weekday() -> None:
     first = MONDAY // HOUR_S
     counted = {first + hour: float(hour % 24 + 100 * (hour // 24 % 7 == 5)) for hour in range(4 * 168)}
     forecast = fit(counted, (first + 4 * 168) * HOUR_S)
@@ -46,7 +46,7 @@ def test_the_forecast_by_hour_and_weekday_is_the_mean_of_what_was_counted() -> N
     assert forecast.mass(saturday + 7 * HOUR_S, saturday + 8 * HOUR_S) == pytest.approx(107.0)
 
 
-def test_a_new_outlet_is_forecast_from_its_second_day_and_the_running_hour_does_not_count() -> None:
+def test_forecast_starts_on_the_second_day_and_excludes_the_current_hour() -> None:
     first = MONDAY // HOUR_S
     counted = {first + hour: float(hour) for hour in range(24)} | {first + 24: 1000.0}
     forecast = fit(counted, (first + 24.5) * HOUR_S)
@@ -55,14 +55,14 @@ def test_a_new_outlet_is_forecast_from_its_second_day_and_the_running_hour_does_
 
 
 @given(st.sampled_from(["even", "frontloaded", "asap"]), st.floats(0, 1), st.floats(0, 1))
-def test_plans_never_fall_and_end_whole(shape: str, a: float, b: float) -> None:
+def test_delivery_curves_are_monotonic_and_end_at_one(shape: str, a: float, b: float) -> None:
     a, b = sorted((a, b))
     assert planned(shape, a) <= planned(shape, b)  # type: ignore[arg-type]
     assert planned(shape, 1.0) == 1.0  # type: ignore[arg-type]
     assert planned(shape, a) >= a - 1e-12  # type: ignore[arg-type]
 
 
-def test_day_parts_get_their_parts_of_every_day() -> None:
+def test_day_parts_get_their_share_of_every_day() -> None:
     forecast = Forecast(np.tile(np.arange(24.0) + 1, 7))
     weighted = forecast.weighted(day_part_weights({"06:00-18:00": 0.3, "22:00-02:00": 0.7}, 0.0, forecast))
     day = weighted.mass(MONDAY, MONDAY + 86_400)

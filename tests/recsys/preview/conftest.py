@@ -1,4 +1,4 @@
-"""A small study: forty requests of ten viewers on two screens, a policy in force and a draft."""
+"""A small study: forty requests of ten viewers on two screens, with an active and a draft policy."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ controls:
 
 @pytest.fixture(scope="session")
 def study_of(catalog: Catalog, stats: ItemStats, model: ServedModel, engine: Engine) -> Callable[..., Study]:
-    """`study_of(before, after, requests)`: a study of policies given as text."""
+    """Return a factory `study_of(before, after, requests)` of studies with policies as text."""
 
-    def made(before: str = ACTIVE, after: str = DRAFT, requests: int = 40) -> Study:
+    def build(before: str = ACTIVE, after: str = DRAFT, requests: int = 40) -> Study:
         none = compile_policy((), catalog)
         policies = [{"cn.zj": compile_policy([parse_policy(text)], catalog)} for text in (before, after)]
         return Study(
-            engine, ServingSnapshot.of(catalog, stats, model, none), *policies, tuple(map(_asked, range(requests)))
+            engine, ServingSnapshot.of(catalog, stats, model, none), *policies, tuple(map(_request, range(requests)))
         )
 
-    return made
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def study(study_of: Callable[..., Study]) -> Study:
     return study_of()
 
 
-def _asked(n: int) -> ReplayRequest:
+def _request(n: int) -> ReplayRequest:
     viewer = n % 10
     rng = np.random.default_rng(viewer)
     recent = tuple(Recent(f"i{i}", "like", NOW - 100.0 + k) for k, i in enumerate(rng.choice(60, 4, replace=False)))

@@ -100,7 +100,7 @@ def test_a_legal_control_is_kept_before_a_binding_one_whoever_says_it(make: Any)
     cap = "{id: law, action: quota, where: {label: public-service}, at_most: 2, enforcement: legal}"
     for texts in ([policy("cn", floor), policy("cn.zj", cap)], [policy("cn", floor, cap)]):
         made = make(*texts)
-        assert (line_of(made, "law").by, line_of(made, "pub").by, made.receipt.legal_kept) == (0, 4, True)
+        assert (line_of(made, "law").slack, line_of(made, "pub").slack, made.receipt.legal_met) == (0, 4, True)
         assert faults(made) == ()
     said = parse_policy(f"outlet: cn\nprofile: quiet\ncontrols: [{cap}]")
     ready = resolve_profiles(said, {"quiet": parse_profile(PROFILE)})
@@ -230,12 +230,12 @@ def test_a_legal_block_stands_and_the_binding_floor_above_it_gives_way(make: Any
     off = f"{{id: court, action: block, where: {{item: [{', '.join(public[5:])}]}}, enforcement: %s}}"
     law = make(policy("cn", floor % "mandatory"), policy("cn.zj", off % "legal"))
     assert not shown(law) & set(public[5:])
-    assert (line_of(law, "court").status, line_of(law, "pub").by, law.receipt.legal_kept) == ("met", 1, True)
+    assert (line_of(law, "court").status, line_of(law, "pub").slack, law.receipt.legal_met) == ("met", 1, True)
     own = make(policy("cn", floor % "mandatory", off % "legal"))
     assert not shown(own) & set(public[5:])
     equal = make(policy("cn", floor % "legal"), policy("cn.zj", off % "legal"))
     assert not shown(equal) & set(public[5:])
-    assert not equal.receipt.legal_kept, "the editorial page answers"
+    assert not equal.receipt.legal_met, "the editorial page answers"
     softer = make(policy("cn", floor % "legal"), policy("cn.zj", off % "mandatory"))
     assert len(shown(softer) & set(public[5:])) == 1, "one is missing, and one is let in"
     court = line_of(softer, "court")
@@ -243,7 +243,7 @@ def test_a_legal_block_stands_and_the_binding_floor_above_it_gives_way(make: Any
     for made in (law, own, equal, softer):
         assert faults(made) == ()
     few = make(policy("cn", floor % "legal"), policy("cn.zj", "{id: all, action: block, where: {not: {item: nobody}}}"))
-    assert (len(few.solution.chosen), line_of(few, "all").by, few.receipt.legal_kept) == (6, 6, True)
+    assert (len(few.solution.chosen), line_of(few, "all").slack, few.receipt.legal_met) == (6, 6, True)
     two = policy("cn", floor % "legal", (floor % "legal").replace("id: pub", "id: pub2").replace("6", "7"))
     few = make(two, policy("cn.zj", "{id: all, action: block, where: {not: {item: nobody}}}"))
     assert len(few.solution.chosen) == 7, "the same items serve both"
