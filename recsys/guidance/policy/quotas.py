@@ -1,4 +1,4 @@
-"""What shares and caps ask of a page, in items: rounding, prefixes, and earlier pages of the session."""
+"""Converts quotas and caps to counts of items per page prefix: rounding, prefixes, earlier pages of the session."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from recsys.guidance.policy.controls import Quota
 
 
 def min_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
-    """[slots] least number of members in the first k slots; 0 where nothing is asked.
+    """Return the [slots] minimum number of members in the first k slots; 0 without a minimum.
 
-    With `shown` slots of earlier pages of which `counted` were members, a share is also asked of all of them together,
-    as far as the first k slots can make up for it.
+    If earlier pages had `shown` slots, `counted` of them with members, a share must also be met over all pages
+    together, as far as the first k slots can compensate.
     """
     least = np.zeros(slots, np.int32)
     for k in _prefixes(share, slots):
@@ -29,7 +29,10 @@ def min_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I3
 
 
 def max_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
-    """[slots] largest number of members in the first k slots; k where nothing is asked. Sessions as in `floors`."""
+    """Return the [slots] maximum number of members in the first k slots; k without a maximum.
+
+    Earlier pages count as in `min_counts`.
+    """
     most = np.arange(1, slots + 1, dtype=np.int32)
     for k in _prefixes(share, slots):
         if share.at_most is not None:
@@ -39,7 +42,7 @@ def max_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I3
 
 
 def _prefixes(share: Quota, slots: int) -> Iterator[int]:
-    """Lengths on which the share is asked; the whole page is always one."""
+    """Yield the lengths of the prefixes to which the quota applies; the whole page is always the last."""
     named = range(1, slots) if share.prefixes == "every" else {k for k in share.prefixes if k < slots}
     yield from named
     if slots:
@@ -47,7 +50,10 @@ def _prefixes(share: Quota, slots: int) -> Iterator[int]:
 
 
 def count_of(amount: float, slots: int, up: bool, shown: int, counted: int) -> int:
-    """Items of which `slots` slots may hold so many (int) or such a share, after `counted` in `shown` slots before."""
+    """Return how many members `slots` slots may hold, given a maximum number (int) or share (float).
+
+    Earlier pages had `shown` slots, `counted` of them with members.
+    """
     if isinstance(amount, int):
         return min(amount, slots)
     overall = _rounded(amount * (shown + slots), up) - counted
@@ -55,5 +61,5 @@ def count_of(amount: float, slots: int, up: bool, shown: int, counted: int) -> i
 
 
 def _rounded(amount: float, up: bool) -> int:
-    """Rounded up or down, forgiving the last digits of a product: 0.07 x 100 is 7, not 7.000000000000001."""
+    """Round up or down, with a tolerance for floating-point products: 0.07 x 100 is 7, not 7.000000000000001."""
     return ceil(amount - 1e-9) if up else floor(amount + 1e-9)

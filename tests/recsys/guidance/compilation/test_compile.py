@@ -144,9 +144,9 @@ def test_no_block_gives_way_for_want_of_retrieval(make: Any) -> None:
     poor = np.flatnonzero(news | (every % 3 > 0)).astype(np.int32)  # of public service only what is blocked
     assert not made.policy.blocked(poor, made.query).any()
     everything = np.ones(60, np.bool_)
-    held = made.policy.blocked(poor, made.query, elsewhere=lambda: everything)
+    held = made.policy.blocked(poor, made.query, catalog_showable=lambda: everything)
     assert poor[held].tolist() == np.flatnonzero(news).tolist()
-    too_few = made.policy.blocked(poor, made.query, elsewhere=lambda: news | (every % 3 > 0))
+    too_few = made.policy.blocked(poor, made.query, catalog_showable=lambda: news | (every % 3 > 0))
     assert not too_few.any()
 
 
@@ -279,7 +279,9 @@ def test_what_is_soft_yields_to_other_controls_and_not_to_its_cost(make: Any) ->
     other = "{id: own, action: quota, where: {label: culture}, at_least: 0.5}"
     alone = make(policy("cn", soft, against)).receipt.controls[0]
     assert (alone.by, alone.achieved) == (0, 12)
-    beside = {line.id: (line.slack, line.achieved) for line in make(policy("cn", soft, against, other)).receipt.controls}
+    beside = {
+        line.id: (line.slack, line.achieved) for line in make(policy("cn", soft, against, other)).receipt.controls
+    }
     assert beside == {"own": (0, 6), "soft": (6, 6)}
 
 
