@@ -1,4 +1,4 @@
-"""Conditions: small trees of tests that select the items of a control, compiled to a boolean column over the catalog."""
+"""Conditions: small trees of tests that select the items of a control, compiled to a mask over the catalog."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from recsys.guidance.policy.yaml_text import Number, not_text
 from recsys.messages import InvalidValue, message
 
 
-def _as_tuple(said: object) -> object:
-    if isinstance(said, bool | int | float):
-        raise InvalidValue(not_text(said))
-    return (said,) if isinstance(said, str) else said
+def _as_tuple(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        raise InvalidValue(not_text(value))
+    return (value,) if isinstance(value, str) else value
 
 
 OneOrMore = BeforeValidator(_as_tuple)
@@ -30,15 +30,15 @@ LEVELS_MAX = 40
 """Maximum nesting of tests, lists and mappings: more than a policy needs, and low enough for recursive code."""
 
 
-def _not_deep(said: object) -> object:
+def _reject_deep_nesting(value: object) -> object:
     """Reject deep nesting before validation, because validation recurses once per level."""
-    inside, levels = [said], 0
-    while inside:
+    level_values, levels = [value], 0
+    while level_values:
         if (levels := levels + 1) > LEVELS_MAX:
             raise InvalidValue(message("tests_nested_too_deep", maximum=LEVELS_MAX))
-        parts = [part for part in inside if isinstance(part, dict | list | tuple)]
-        inside = [one for part in parts for one in (part.values() if isinstance(part, dict) else part)]
-    return said
+        parts = [part for part in level_values if isinstance(part, dict | list | tuple)]
+        level_values = [child for part in parts for child in (part.values() if isinstance(part, dict) else part)]
+    return value
 
 
 class Range(BaseModel):
@@ -89,7 +89,7 @@ class Condition(BaseModel):
     none_of: Condition | None = Field(None, alias="not")
 
     @model_validator(mode="after")
-    def _says_something(self) -> Condition:
+    def _has_a_test(self) -> Condition:
         if not any(getattr(self, name) for name in type(self).model_fields):
             raise InvalidValue(message("condition_empty"))
         return self
@@ -110,7 +110,7 @@ class Condition(BaseModel):
         return self.model_dump_json(exclude_defaults=True)
 
 
-Where = Annotated[Condition, BeforeValidator(_not_deep)]
+Where = Annotated[Condition, BeforeValidator(_reject_deep_nesting)]
 """The condition of a control. Nesting deeper than LEVELS_MAX is reported at the control's field."""
 
 
@@ -157,10 +157,10 @@ def _name_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
 
 def _number_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
     """Yield an [N] mask for each limit of an axis or of the age rating."""
-    for axis, least in condition.axis.items():
+    for axis, minimum in condition.axis.items():
         code = catalog.axes.code.get(axis)
         value = catalog.axis[:, code] if code is not None else np.zeros(len(catalog), np.float32)
-        yield value >= np.float32(least)
+        yield value >= np.float32(minimum)
     if condition.age_rating:
         if condition.age_rating.at_least is not None:
             yield catalog.age_rating >= condition.age_rating.at_least

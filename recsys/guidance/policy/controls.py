@@ -38,28 +38,28 @@ COUNT_MAX = 200
 _PER_CENT = re.compile(r"(\d{1,3}(?:\.\d+)?) ?[%％]")
 
 
-def _per_cent(said: object) -> object:
+def _parse_percent(value: object) -> object:
     """Return the fraction for a text such as "30%" or "30 %", and any other value unchanged.
 
-    >>> _per_cent("30 %"), _per_cent("2.5%"), _per_cent("many"), _per_cent(3)
+    >>> _parse_percent("30 %"), _parse_percent("2.5%"), _parse_percent("many"), _parse_percent(3)
     (0.3, 0.025, 'many', 3)
     """
-    written = _PER_CENT.fullmatch(said) if isinstance(said, str) else None
-    return float(written[1]) / 100.0 if written else said
+    match = _PER_CENT.fullmatch(value) if isinstance(value, str) else None
+    return float(match[1]) / 100.0 if match else value
 
 
-def _amount(said: object) -> object:
+def _amount(value: object) -> object:
     """Validate a number of items or a share; booleans are not amounts."""
-    said = _per_cent(said)
-    if isinstance(said, bool) or not isinstance(said, int | float):
+    value = _parse_percent(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidValue(message("amount_wrong"))
-    if isinstance(said, float) and not 0.0 <= said <= 1.0:
-        raise InvalidValue(message("share_out_of_range", share=display_value(said)))
-    if isinstance(said, int) and said < 0:
+    if isinstance(value, float) and not 0.0 <= value <= 1.0:
+        raise InvalidValue(message("share_out_of_range", share=display_value(value)))
+    if isinstance(value, int) and value < 0:
         raise InvalidValue(message("items_negative"))
-    if isinstance(said, int) and said > COUNT_MAX:
-        raise InvalidValue(message("items_too_many", maximum=COUNT_MAX, items=said))
-    return said
+    if isinstance(value, int) and value > COUNT_MAX:
+        raise InvalidValue(message("items_too_many", maximum=COUNT_MAX, items=value))
+    return value
 
 
 Amount = Annotated[int | float, BeforeValidator(_amount)]
@@ -82,12 +82,12 @@ class Scope(PolicyModel):
 
     def holds(self, query: Query) -> bool:
         """Return whether the scope includes the page of the query."""
-        here, region = query.placement, query.region
+        placement, region = query.placement, query.region
         return (
-            (not self.screens or here.screen in self.screens)
-            and (not self.surfaces or here.surface in self.surfaces)
+            (not self.screens or placement.screen in self.screens)
+            and (not self.surfaces or placement.surface in self.surfaces)
             and (not self.regions or any(within(region, root) for root in self.regions))
-            and (not self.outlets or any(within(here.outlet, root) for root in self.outlets))
+            and (not self.outlets or any(within(placement.outlet, root) for root in self.outlets))
         )
 
 
@@ -216,7 +216,7 @@ class ExposureTarget(ControlBase):
     action: Literal["exposure_target"]
     where: Where
     impressions: Annotated[Integer, Field(gt=0, le=10**12)] | None = None
-    share: Annotated[Number, Field(gt=0), BeforeValidator(_per_cent)] | None = None
+    share: Annotated[Number, Field(gt=0), BeforeValidator(_parse_percent)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"
     since: Moment | None = Field(None, alias="from")
     until: Moment
@@ -232,7 +232,7 @@ class ExposureTarget(ControlBase):
 
     @field_validator("share")
     @classmethod
-    def _a_part(cls, share: float | None) -> float | None:
+    def _is_share(cls, share: float | None) -> float | None:
         if share is not None and share > 1:
             raise InvalidValue(message("share_above_all_attention", share=display_value(share)))
         return share
@@ -247,7 +247,7 @@ class ExposureTarget(ControlBase):
         return parts
 
     @model_validator(mode="after")
-    def _sound(self) -> ExposureTarget:
+    def _consistent(self) -> ExposureTarget:
         if (self.impressions is None) == (self.share is None):
             raise InvalidValue(message("target_needs_amount"))
         if self.since and self.until <= self.since:

@@ -94,10 +94,10 @@ def resolve_profiles(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
     """Return the policy with its profiles. Raises PolicyError that names the field of each unknown profile."""
     unknown = [
         Finding(
-            _profile_field(policy.profile, place),
+            _profile_field(policy.profile, index),
             message("profile_unknown", name=name, options=list(profiles) or message("nothing")),
         )
-        for place, name in enumerate(policy.profile)
+        for index, name in enumerate(policy.profile)
         if name not in profiles
     ]
     if unknown:
@@ -105,8 +105,8 @@ def resolve_profiles(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
     return policy.with_profiles(tuple(profiles[name] for name in policy.profile))
 
 
-def _profile_field(names: Sequence[str], place: int) -> str:
-    return "profile" if len(names) == 1 else f"profile[{place}]"
+def _profile_field(names: Sequence[str], index: int) -> str:
+    return "profile" if len(names) == 1 else f"profile[{index}]"
 
 
 def ancestry(policies: Sequence[Policy]) -> list[Policy]:
@@ -122,97 +122,99 @@ def merge_policies(policies: Sequence[Policy]) -> EffectivePolicy:
     """Merge the policies of one line of outlets, in any order. Raises PolicyError as `ancestry` does."""
     line = ancestry(policies)
     weights: dict[str, float] = {}
-    said = _Merger()
+    merger = _Merger()
     for depth, policy in enumerate(line):
-        for ready in policy.resolved_profiles:
-            weights |= ready.weights
-            said.add(ready.controls, ready.origin, depth)
+        for profile in policy.resolved_profiles:
+            weights |= profile.weights
+            merger.add(profile.controls, profile.origin, depth)
         weights |= policy.weights
-        said.add(policy.controls, policy.outlet, depth)
-    version = "+".join(_named(policy) for policy in line) or "none"
-    return EffectivePolicy(version, weights, tuple(sorted(said.all(), key=lambda origin: origin.importance)))
+        merger.add(policy.controls, policy.outlet, depth)
+    version = "+".join(_version_of(policy) for policy in line) or "none"
+    return EffectivePolicy(version, weights, tuple(sorted(merger.all(), key=lambda origin: origin.importance)))
 
 
 class _Merger:
     """A merge in progress: profiles and policies are added one after another, the highest first."""
 
     def __init__(self) -> None:
-        self._heard = 0
+        self._n_controls = 0
         self._by_id: dict[str, SourcedControl] = {}
-        self._beside: list[SourcedControl] = []  # firm controls that a lower policy tightens
+        self._parent_versions: list[SourcedControl] = []  # firm controls that a lower policy tightens
 
-    def add(self, controls: Iterable[Control], by: str, depth: int) -> None:
-        """Add the controls of a profile or policy, which replace higher controls of the same id where permitted."""
+    def add(self, controls: Iterable[Control], outlet: str, depth: int) -> None:
+        """Add the controls of a profile or policy; they replace higher controls of the same id where permitted."""
         for control in controls:
-            above, said = self._by_id.get(control.id), SourcedControl(control, by, depth, self._heard)
-            self._heard += 1
+            above, sourced = self._by_id.get(control.id), SourcedControl(control, outlet, depth, self._n_controls)
+            self._n_controls += 1
             if above is None or not above.is_hard:
-                self._by_id[control.id] = said
+                self._by_id[control.id] = sourced
             elif not _may_replace(above.control, control):
                 continue
             elif isinstance(control, Boost) or (
-                _same(above.control, control) and not isinstance(control, ExposureTarget)
+                _is_same(above.control, control) and not isinstance(control, ExposureTarget)
             ):  # boosts have no outcome to compare; targets are counted for each outlet that defines them
-                self._by_id[control.id] = replace(said, depth=above.depth, index=above.index)
+                self._by_id[control.id] = replace(sourced, depth=above.depth, index=above.index)
             else:
-                self._by_id[control.id] = said
-                held = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})
-                self._beside.append(replace(above, control=held))
+                self._by_id[control.id] = sourced
+                parent_version = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})
+                self._parent_versions.append(replace(above, control=parent_version))
 
     def all(self) -> list[SourcedControl]:
-        return [*self._beside, *self._by_id.values()]
+        return [*self._parent_versions, *self._by_id.values()]
 
 
-def _same(one: Control, other: Control) -> bool:
+def _is_same(a: Control, b: Control) -> bool:
     """Return whether two controls differ in their notes at most."""
-    words = {"note", "legal_ref"}
-    return one.model_dump(exclude=words) == other.model_dump(exclude=words)
+    annotations = {"note", "legal_ref"}
+    return a.model_dump(exclude=annotations) == b.model_dump(exclude=annotations)
 
 
-def _named(policy: Policy) -> str:
+def _version_of(policy: Policy) -> str:
     return "+".join(
         [
-            *(f"{ready.origin}@{ready.version}" for ready in policy.resolved_profiles),
+            *(f"{profile.origin}@{profile.version}" for profile in policy.resolved_profiles),
             f"{policy.outlet}@{policy.version}",
         ]
     )
 
 
 def weakening_findings(policies: Sequence[Policy]) -> Iterator[Finding]:
-    """Yield a finding for each control of the last (lowest) policy that weakens a firm control of a parent, and for each
-    target that does not replace the parent's target."""
+    """Yield findings about controls of the last (lowest) policy that weaken a firm control of a parent.
+
+    Also yield a hint for each target that runs in addition to the parent's target of the same id.
+    """
     line = ancestry(policies)
     if not line:
         return
     policy = line[-1]
     bare = policy.model_copy(update={"controls": ()})  # its own profiles rank above its controls too
     above = {origin.control.id: origin for origin in merge_policies([*line[:-1], bare]).controls}
-    for place, control in enumerate(policy.controls):
+    for index, control in enumerate(policy.controls):
         parent = above.get(control.id)
         if parent is None or not parent.is_hard:
             continue
         if _may_replace(parent.control, control):
             if isinstance(control, ExposureTarget):
-                beside = message(
+                separate = message(
                     "target_beside_parent",
                     policy=_describe_source(parent.outlet),
                     id=control.id,
                     enforcement=parent.control.enforcement,
                     key=f"{control.id}@{parent.outlet}",
                 )
-                yield Finding(f"controls[{place}].id", beside, "hint")
+                yield Finding(f"controls[{index}].id", separate, "hint")
         else:
-            for how in _all_weakened(parent.control, control):
+            for reason in _all_weakened(parent.control, control):
                 loosened = message(
                     "control_loosened",
                     id=control.id,
                     enforcement=parent.control.enforcement,
                     policy=_describe_source(parent.outlet),
-                    reason=how,
+                    reason=reason,
                     outlet=parent.outlet,
-                    suggestion=_must_repeat(parent.control, control) if how == KEEP_SCOPE else None,
+                    suggestion=_must_repeat(parent.control, control) if reason == KEEP_SCOPE else None,
                 )
-                yield Finding(f"controls[{place}]", loosened)
+                yield Finding(f"controls[{index}]", loosened)
 
 
 def _describe_source(origin: str) -> Message:
@@ -234,8 +236,8 @@ def _all_weakened(parent: Control, child: Control) -> Iterator[Message]:
     if type(parent) is not type(child):
         yield message("must_keep_action", parent=parent.action, child=child.action)
         return
-    less = (_weakens_weight(parent, child), _weakens_slot(parent, child), _weakens_amounts(parent, child))
-    yield from (how for how in less if how)
+    reasons = (_weakens_weight(parent, child), _weakens_slot(parent, child), _weakens_amounts(parent, child))
+    yield from (reason for reason in reasons if reason)
 
 
 def _weakens_weight(parent: Control, child: Control) -> Message | None:
@@ -252,21 +254,23 @@ def _weakens_slot(parent: Control, child: Control) -> Message | None:
 
 def _must_repeat(parent: Control, child: Control) -> Message:
     """Return a suggestion for a child with another scope than its parent: the fields to repeat, as YAML."""
-    said = {name: getattr(parent, name) for name in ("on", "active") if getattr(parent, name) != getattr(child, name)}
-    again = (
-        f"{name}: {_inline_yaml(one.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
-        for name, one in said.items()
+    differing = {
+        name: getattr(parent, name) for name in ("on", "active") if getattr(parent, name) != getattr(child, name)
+    }
+    repeated = (
+        f"{name}: {_inline_yaml(value.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
+        for name, value in differing.items()
     )
-    return message("did_you_mean", word=", ".join(again))
+    return message("did_you_mean", word=", ".join(repeated))
 
 
-def _inline_yaml(said: object) -> str:
+def _inline_yaml(value: object) -> str:
     """Return plain data as YAML on one line."""
-    if isinstance(said, dict):
-        return "{" + ", ".join(f"{name}: {_inline_yaml(one)}" for name, one in said.items()) + "}"
-    if isinstance(said, list | tuple):
-        return "[" + ", ".join(map(_inline_yaml, said)) + "]"
-    return f'"{said}"' if ":" in str(said) else str(said)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_inline_yaml(member)}" for name, member in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_inline_yaml, value)) + "]"
+    return f'"{value}"' if ":" in str(value) else str(value)
 
 
 def _weakens_amounts(parent: Control, child: Control) -> Message | None:
@@ -321,15 +325,15 @@ def _contradicts(floor: float, cap: float) -> bool:
 
 def _weakens_target(parent: ExposureTarget, child: ExposureTarget) -> Message | None:
     """Compare two versions of a target, of which a child may tighten the amount only."""
-    free = {"id", "enforcement", "priority", "note", "impressions", "share", "max_price", "tolerance"}
-    if parent.model_dump(exclude=free) != child.model_dump(exclude=free):
+    adjustable = {"id", "enforcement", "priority", "note", "impressions", "share", "max_price", "tolerance"}
+    if parent.model_dump(exclude=adjustable) != child.model_dump(exclude=adjustable):
         return message("target_must_keep_rest")
-    asked, wanted = parent.impressions or parent.share, child.impressions or child.share
-    if (parent.share is None) != (child.share is None) or asked is None or wanted is None:
+    parent_amount, child_amount = parent.impressions or parent.share, child.impressions or child.share
+    if (parent.share is None) != (child.share is None) or parent_amount is None or child_amount is None:
         return message("target_must_keep_unit")
-    tighter = wanted >= asked if parent.bound == "at_least" else wanted <= asked
+    tighter = child_amount >= parent_amount if parent.bound == "at_least" else child_amount <= parent_amount
     if not tighter:
-        return message("target_must_not_be_eased", amount=asked)
+        return message("target_must_not_be_eased", amount=parent_amount)
     return None if child.max_price >= parent.max_price else message("target_must_keep_price", price=parent.max_price)
 
 

@@ -20,13 +20,13 @@ from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_
 from recsys.messages import InvalidValue, message
 
 CONTROLS_MAX = 300
-"""Maximum number of controls of a policy: a page takes milliseconds with dozens of controls, a second with a thousand."""
+"""Maximum number of controls of a policy: a page takes milliseconds with dozens, but a second with a thousand."""
 
 
-def _limit_controls(said: object) -> object:
-    if isinstance(said, list | tuple) and len(said) > CONTROLS_MAX:
-        raise InvalidValue(message("controls_too_many", maximum=CONTROLS_MAX, controls=len(said)))
-    return said
+def _limit_controls(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) > CONTROLS_MAX:
+        raise InvalidValue(message("controls_too_many", maximum=CONTROLS_MAX, controls=len(value)))
+    return value
 
 
 class Policy(PolicyModel):
@@ -62,11 +62,11 @@ class Policy(PolicyModel):
 
     @model_validator(mode="after")
     def _ids_once(self) -> Policy:
-        seen: dict[str, int] = {}
-        for place, control in enumerate(self.controls):
-            if control.id in seen:
-                raise InvalidValue(message("control_id_taken", place=place, id=control.id, other=seen[control.id]))
-            seen[control.id] = place
+        index_of: dict[str, int] = {}
+        for index, control in enumerate(self.controls):
+            if control.id in index_of:
+                raise InvalidValue(message("control_id_taken", place=index, id=control.id, other=index_of[control.id]))
+            index_of[control.id] = index
         return self
 
 

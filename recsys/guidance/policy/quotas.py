@@ -11,39 +11,39 @@ from recsys.domain.types import I32
 from recsys.guidance.policy.controls import Quota
 
 
-def min_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
+def min_counts(quota: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
     """Return the [slots] minimum number of members in the first k slots; 0 without a minimum.
 
     If earlier pages had `shown` slots, `counted` of them with members, a share must also be met over all pages
     together, as far as the first k slots can compensate.
     """
-    least = np.zeros(slots, np.int32)
-    for k in _prefixes(share, slots):
-        if isinstance(share.at_least, int):
-            least[k - 1] = share.at_least
-        elif share.at_least is not None:
-            up = k == slots or share.rounding == "strict"
-            overall = _rounded(share.at_least * (shown + k), up) - counted
-            least[k - 1] = max(_rounded(share.at_least * k, up), min(overall, k))
-    return least
+    minimum = np.zeros(slots, np.int32)
+    for k in _prefixes(quota, slots):
+        if isinstance(quota.at_least, int):
+            minimum[k - 1] = quota.at_least
+        elif quota.at_least is not None:
+            up = k == slots or quota.rounding == "strict"
+            overall = _rounded(quota.at_least * (shown + k), up) - counted
+            minimum[k - 1] = max(_rounded(quota.at_least * k, up), min(overall, k))
+    return minimum
 
 
-def max_counts(share: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
+def max_counts(quota: Quota, slots: int, shown: int = 0, counted: int = 0) -> I32:
     """Return the [slots] maximum number of members in the first k slots; k without a maximum.
 
     Earlier pages count as in `min_counts`.
     """
-    most = np.arange(1, slots + 1, dtype=np.int32)
-    for k in _prefixes(share, slots):
-        if share.at_most is not None:
-            up = not (k == slots or share.rounding == "strict")
-            most[k - 1] = count_of(share.at_most, k, up, shown, counted)
-    return most
+    maximum = np.arange(1, slots + 1, dtype=np.int32)
+    for k in _prefixes(quota, slots):
+        if quota.at_most is not None:
+            up = not (k == slots or quota.rounding == "strict")
+            maximum[k - 1] = count_of(quota.at_most, k, up, shown, counted)
+    return maximum
 
 
-def _prefixes(share: Quota, slots: int) -> Iterator[int]:
+def _prefixes(quota: Quota, slots: int) -> Iterator[int]:
     """Yield the lengths of the prefixes to which the quota applies; the whole page is always the last."""
-    named = range(1, slots) if share.prefixes == "every" else {k for k in share.prefixes if k < slots}
+    named = range(1, slots) if quota.prefixes == "every" else {k for k in quota.prefixes if k < slots}
     yield from named
     if slots:
         yield slots

@@ -86,7 +86,7 @@ class Active(BaseModel):
         return False
 
     def next(self, now: float) -> float | None:
-        """Return the first time from `now` on at which the schedule is in force, in unix seconds; None if there is none.
+        """Return the first time from `now` on, in unix seconds, at which the schedule is in force; None if never.
 
         >>> Active(daily=("06:00-24:00",)).next(0.0)
         21600.0

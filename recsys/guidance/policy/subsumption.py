@@ -23,9 +23,9 @@ def subsumes(wide: Condition, narrow: Condition) -> bool:
 
 def _tests(condition: Condition) -> list[Condition]:
     """Return the tests of a condition, each as a condition of its own."""
-    said = [name for name in type(condition).model_fields if getattr(condition, name)]
-    none = {name: field.default for name, field in type(condition).model_fields.items()}
-    return [condition.model_copy(update={**none, name: getattr(condition, name)}) for name in said]
+    fields = [name for name in type(condition).model_fields if getattr(condition, name)]
+    defaults = {name: field.default for name, field in type(condition).model_fields.items()}
+    return [condition.model_copy(update={**defaults, name: getattr(condition, name)}) for name in fields]
 
 
 def _is_implied(test: Condition, narrow: Condition) -> bool:
@@ -42,17 +42,17 @@ def _is_implied(test: Condition, narrow: Condition) -> bool:
 
 def _implies_directly(test: Condition, narrow: Condition) -> bool:
     """Return whether `narrow` has the same test with equal or narrower values."""
-    for field, parting in _TREES.items():
+    for field, separator in _TREES.items():
         if roots := getattr(test, field):
             names = getattr(narrow, field)
             return bool(names) and all(
-                any(name == root or name.startswith(root + parting) for root in roots) for name in names
+                any(name == root or name.startswith(root + separator) for root in roots) for name in names
             )
     for field in _NAMES:
         if allowed := getattr(test, field):
             return bool(getattr(narrow, field)) and set(getattr(narrow, field)) <= set(allowed)
     if test.axis:
-        return all(axis in narrow.axis and narrow.axis[axis] >= least for axis, least in test.axis.items())
+        return all(axis in narrow.axis and narrow.axis[axis] >= minimum for axis, minimum in test.axis.items())
     if test.age_rating:
         return narrow.age_rating is not None and _is_within(narrow.age_rating, test.age_rating)
     return test.locality is not None and test.locality == narrow.locality

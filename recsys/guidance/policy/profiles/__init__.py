@@ -49,9 +49,9 @@ class Profile(PolicyModel):
 
     @model_validator(mode="after")
     def _refers_to_law(self) -> Profile:
-        for place, control in enumerate(self.controls):
+        for index, control in enumerate(self.controls):
             if not control.legal_ref:
-                raise InvalidValue(message("legal_ref_missing", place=place, id=control.id))
+                raise InvalidValue(message("legal_ref_missing", place=index, id=control.id))
         return self
 
     @property

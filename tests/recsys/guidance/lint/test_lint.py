@@ -125,8 +125,8 @@ def test_a_floor_above_some_pages_only_blames_nobody_either(shop: Catalog) -> No
 def test_a_weight_above_the_worth_of_an_item_is_told(shop: Catalog) -> None:
     policy = parse_policy("outlet: cn.zj\nweights: {public_value: 0.2}\n")
     assert not lint([policy], shop, NOW)
-    assert not lint([policy], shop, NOW, worth=0.21)
-    [finding] = lint([policy], shop, NOW, worth=0.05)
+    assert not lint([policy], shop, NOW, item_utility=0.21)
+    [finding] = lint([policy], shop, NOW, item_utility=0.05)
     assert finding.where == "weights.public_value"
     assert (
         "adds up to 0.2 play equivalents to an item, and an item has a utility of about 0.05 play equivalents"
