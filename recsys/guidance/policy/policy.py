@@ -65,7 +65,7 @@ class Policy(PolicyModel):
         index_of: dict[str, int] = {}
         for index, control in enumerate(self.controls):
             if control.id in index_of:
-                raise InvalidValue(message("control_id_taken", place=index, id=control.id, other=index_of[control.id]))
+                raise InvalidValue(message("control_id_taken", index=index, id=control.id, other=index_of[control.id]))
             index_of[control.id] = index
         return self
 

@@ -257,7 +257,7 @@ def not_text(value: object) -> Message:
     """Return the message about a value where a text is required.
 
     >>> str(not_text(330100)), str(not_text([1]))
-    ("330100 is not a text: write it in quotes, '330100'", 'must be a text')
+    ("330100 is not text: write it in quotes, '330100'", 'must be text')
     """
     scalar = isinstance(value, bool | int | float)
     return message("text_needs_quotes", value=json.dumps(value)) if scalar else message("not_a_text")

@@ -51,7 +51,7 @@ class Profile(PolicyModel):
     def _refers_to_law(self) -> Profile:
         for index, control in enumerate(self.controls):
             if not control.legal_ref:
-                raise InvalidValue(message("legal_ref_missing", place=index, id=control.id))
+                raise InvalidValue(message("legal_ref_missing", index=index, id=control.id))
         return self
 
     @property
