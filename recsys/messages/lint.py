@@ -53,8 +53,8 @@ TEXTS: Mapping[str, str] = {
     "block_relaxed_for_floor": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
     "requires {minimum} on {page}: the block is relaxed there, by {by:item|items} at most",
     "block_defeats_floor": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
-    "requires {minimum} on {page}: the enforcement of that control is not stricter than the block's, so that control is "
-    "relaxed",
+    "requires {minimum} on {page}: the enforcement of that control is not stricter than the block's, so that "
+    "control is relaxed",
     "block_relaxed_for_pin": "removes {item}, which {control} ({enforcement:enforcement}) pins: the block is "
     "relaxed there",
     "block_defeats_pin": "removes {item}, which {control} ({enforcement:enforcement}) pins: the enforcement of that "

@@ -16,8 +16,8 @@ TEXTS: Mapping[str, str] = {
     "the deadline, of which {items:item|items} on top of every page would receive {most:count}; required are "
     "{required:count}",
     "target_unreachable_now": "cannot be reached: its pages are expected to receive {attention:count} of attention "
-    "until the deadline, of which {items:item|items} on top of every page would receive {most:count}; still missing are "
-    "{required:count}",
+    "until the deadline, of which {items:item|items} on top of every page would receive {most:count}; still missing "
+    "are {required:count}",
     # status
     "target_stopped": "stopped at {share:percent}",
     "target_over_met": "over: kept, {share:percent1}",

@@ -77,7 +77,7 @@ def test_a_block_that_held_is_met_and_one_that_had_to_yield_is_settled(make: Any
     assert (held.status, held.slack, held.cause, str(held.reason)) == ("met", 0, None, "none of its items is on the page")
     lead = line_of(make(PARENT, child("{item: i7}")), "off")
     assert (lead.status, lead.slack, lead.minimal_proven, lead.cause.control_ids) == ("relaxed", 1, True, ("lead",))
-    assert str(lead.reason) == "1 of its items on the page; relaxed for what the harder 'lead' of cn must have"
+    assert str(lead.reason) == "1 of its items on the page; relaxed for the stricter 'lead' of cn"
     bare = line_of(make(PARENT, child("{label: public-service}")), "off")
     assert bare.cause.kind == "controls"
     assert "pub" in bare.cause.control_ids
