@@ -76,9 +76,9 @@ class SourcedControl:
         enforcement = ENFORCEMENT_ORDER.index(self.control.enforcement)
         return enforcement, not isinstance(self.control, Block), self.depth, -self.control.priority, self.index
 
-    def outranks(self, other: SourcedControl) -> bool:
-        """Return whether the control has a stricter enforcement than `other`."""
-        return ENFORCEMENT_ORDER.index(self.control.enforcement) < ENFORCEMENT_ORDER.index(other.control.enforcement)
+    def outranks(self, rival: SourcedControl) -> bool:
+        """Return whether the control has a stricter enforcement than `rival`."""
+        return ENFORCEMENT_ORDER.index(self.control.enforcement) < ENFORCEMENT_ORDER.index(rival.control.enforcement)
 
 
 @dataclass(frozen=True)
