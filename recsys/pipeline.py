@@ -141,7 +141,7 @@ class Engine:
             capped = frequency_capped(context.policy, batch.row, context.query, context.viewer, context.prices)
             showable, _ = first_match({**masks, DropReason.FREQUENCY_CAPPED: capped})
             masks[DropReason.BLOCKED] = context.policy.blocked(
-                batch.row, context.query, showable, elsewhere=partial(_showable, context)
+                batch.row, context.query, showable, catalog_showable=partial(_showable, context)
             )
             masks[DropReason.FREQUENCY_CAPPED] = capped
         keep, dropped = first_match(masks)

@@ -1,4 +1,4 @@
-"""The catalogues of messages: the same codes and placeholders in both languages, all of them used, none missing."""
+"""Message texts: the same codes and placeholders in both languages, no code missing, none unused."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from recsys.messages import ENGLISH, PLACEHOLDER, TERMS, Message, message, rende
 
 ROOT = Path(__file__).parents[1]
 CHINESE = json.loads((ROOT / "serving/console/messages.zh.json").read_text("utf-8"))
-CATALOGUE = ROOT / "recsys/messages"
+MESSAGES = ROOT / "recsys/messages"
 FORMS = {"", "quoted", "percent", "percent1", "count", "brief", *TERMS}
 TREES = [
     (path, ast.parse(path.read_text("utf-8")))
     for package in ("recsys", "features", "training", "serving")
     for path in sorted((ROOT / package).rglob("*.py"))
-    if path.parent != CATALOGUE or path.name == "__init__.py"
+    if path.parent != MESSAGES or path.name == "__init__.py"
 ]
 
 
 def placeholders(text: str) -> set[str]:
-    """Names of the placeholders."""
+    """Return the names of the placeholders."""
     return {name for name, _ in PLACEHOLDER.findall(text)}
 
 
 def calls() -> Iterator[tuple[Path, ast.Call]]:
-    """Every call of `message` in the packages."""
+    """Yield every call of `message` in the packages."""
     for path, tree in TREES:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "message":
@@ -42,7 +42,7 @@ def test_both_languages_have_the_same_codes_and_placeholders() -> None:
         assert placeholders(CHINESE[code]) == placeholders(english), code
 
 
-def test_texts_use_known_forms_and_have_words() -> None:
+def test_texts_use_defined_formats_and_are_translated() -> None:
     for text in (*ENGLISH.values(), *CHINESE.values()):
         for _, form in PLACEHOLDER.findall(text):
             assert form in FORMS or re.fullmatch(r"[^|]+\|[^|]+", form), text
@@ -52,10 +52,10 @@ def test_texts_use_known_forms_and_have_words() -> None:
         assert not re.search("[A-Za-z]{2}", rest) or re.search("[一-鿿]", rest), text
 
 
-def test_every_code_that_is_sent_is_in_the_catalogue_with_its_parameters() -> None:
+def test_every_message_call_has_a_text_with_the_same_parameters() -> None:
     for path, call in calls():
         code = call.args[0]
-        assert isinstance(code, ast.Constant), f"{path}:{call.lineno}: the code is not written out"
+        assert isinstance(code, ast.Constant), f"{path}:{call.lineno}: the code is not a literal"
         names = {keyword.arg for keyword in call.keywords}
         if None in names:  # more parameters come from a dictionary
             assert names - {None} <= placeholders(ENGLISH[code.value]), code.value
@@ -63,7 +63,7 @@ def test_every_code_that_is_sent_is_in_the_catalogue_with_its_parameters() -> No
             assert names == placeholders(ENGLISH[code.value]), f"{path}:{call.lineno}: {code.value}"
 
 
-def test_every_message_of_the_catalogue_is_used() -> None:
+def test_every_message_text_is_used() -> None:
     used = {
         node.value
         for _, tree in TREES
@@ -73,19 +73,19 @@ def test_every_message_of_the_catalogue_is_used() -> None:
     assert not ENGLISH.keys() - used
 
 
-def test_a_message_is_the_same_after_json_and_in_both_languages() -> None:
+def test_a_message_survives_json_and_renders_in_both_languages() -> None:
     page = message("page_of_outlet", screen="tv", surface="home", outlet="cn.zj", region="cn")
     text = message(
         "nor_on_pages", pages=(message("page_amiss", page=page, amiss=message("items_missing", count=3)),), more=None
     )
-    again = Message.model_validate_json(text.model_dump_json())
-    assert again == text
-    assert str(again) == "; nor on tv home of cn.zj in cn (3 too few)"
-    assert render(again, CHINESE) == "；同样无法满足的还有 cn 的 cn.zj tvhome（少 3 条）"
+    parsed = Message.model_validate_json(text.model_dump_json())
+    assert parsed == text
+    assert str(parsed) == "; nor on tv home of cn.zj in cn (3 too few)"
+    assert render(parsed, CHINESE) == "；同样无法满足的还有 cn 的 cn.zj tvhome（少 3 条）"
     assert "message" not in text.model_dump()["params"]["pages"][0]
 
 
-def test_numbers_are_formatted_by_the_renderer() -> None:
+def test_the_renderer_formats_numbers() -> None:
     assert str(message("target_on_plan", share=0.421, planned=1)) == "on plan: 42% delivered, 100% planned by now"
     assert "1,234,568 of attention" in str(
         message("target_unreachable", attention=1234567.8, items=1, most=2.0, required=3.0)

@@ -1,16 +1,16 @@
-"""Every error of Mainstay in one tree; `serving/schemas/problems.py` maps it to HTTP in one table.
+"""The tree of all errors that Mainstay raises. `serving/schemas/problems.py` maps them to HTTP responses.
 
 MainstayError
- ├── InvalidInput           something said from outside is wrong; `.findings` name the places
+ ├── InvalidInput           an input is wrong; `.findings` name each field and its problem
  │    ├── PolicyError       a policy that cannot be published
  │    ├── EventError        an event that cannot be read
- │    ├── ItemError         a catalogue item that cannot be read
- │    ├── PageTokenError    a page token that is broken, altered or of another list or placement
- │    └── SettingsError     a flag, a MAINSTAY_* variable or a key of the TOML file that cannot be used
+ │    ├── ItemError         a catalog item that cannot be read
+ │    ├── PageTokenError    a page token that is broken, altered, or issued for another list or placement
+ │    └── SettingsError     a flag or MAINSTAY_* variable that cannot be used
  ├── NotFound               an item, outlet, placement or policy version that does not exist
- ├── Conflict               a write that lost a race or repeats a version
+ ├── Conflict               a write that lost a race or repeats a version number
  ├── BundleError            model bytes that must not be served (truncated, altered, wrong shape, NaN, pickled)
- └── Unavailable            a store, stream or registry that does not answer; the caller may try again later
+ └── Unavailable            a store, stream or registry that does not respond; the caller may retry later
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Level = Literal["error", "warning", "hint"]
 
 ID = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
 NAME = r"^[^\s\x00-\x1f\x7f-\x9f]*$"
-"""Names of things, one that must be there and one that may be empty: nothing in them that nobody sees."""
+"""Patterns of a required and an optional name: no white space and no control characters."""
 
 _PATTERNS = {
     r"^[a-z0-9_]+(\.[a-z0-9_]+)*$": "bad_code",
@@ -37,7 +37,7 @@ _PATTERNS = {
     r"^[^\s@]+$": "bad_control_id",
     r"^[a-z0-9]+(-[a-z0-9]+)*$": "bad_profile_name",
 }
-"""Pattern of a name -> code of the message about a name that does not match it."""
+"""Pattern of a name -> code of the message about a name that does not match."""
 
 _FAULTS = {
     "missing": "field_missing",
@@ -61,7 +61,7 @@ _FAULTS = {
     "datetime_from_date_parsing": "not_a_time",
     "timezone_aware": "time_without_offset",
 }
-"""Type of a pydantic error -> code of a message."""
+"""Type of a pydantic error -> code of the message."""
 
 _LIMITS = {
     "greater_than": ("number_not_greater", "gt", "limit"),
@@ -73,17 +73,19 @@ _LIMITS = {
     "string_too_short": ("text_too_short", "min_length", "minimum"),
     "string_too_long": ("text_too_long", "max_length", "maximum"),
 }
-"""Type of a pydantic error -> code of a message, the limit in the error's context and in the message's parameters."""
+"""Type of a pydantic error -> code of the message, key of the limit in the error's context, and the message parameter
+that holds it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong with an input: where (a path such as `controls[2].at_least`) and what, in its author's words.
+    """A problem in an input, described in the terms of its author.
 
-    text    the message; a plain text becomes one with the code `text`
-    level   error    it cannot be accepted as it is
-            warning  it can, but will not do what it says
-            hint     it does nothing, or nothing that shows
+    where   path of the field, such as `controls[2].at_least`; empty for the input as a whole
+    text    the message; plain text gets the code `text`
+    level   error    the input cannot be accepted
+            warning  the input is accepted, but will not work as written
+            hint     a part of the input has no visible effect
     """
 
     where: str
@@ -92,18 +94,18 @@ class Finding:
 
     @property
     def code(self) -> str:
-        """The stable code of the message."""
+        """Return the stable code of the message."""
         return as_message(self.text).code
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters of the message, as JSON."""
+        """Return the parameters of the message as JSON values."""
         params: dict[str, Any] = as_message(self.text).model_dump()["params"]
         return params
 
     @property
     def message(self) -> str:
-        """The message in English."""
+        """Return the message in English."""
         return str(self.text)
 
     def __str__(self) -> str:
@@ -111,9 +113,9 @@ class Finding:
 
 
 def schema_fault(fault: Mapping[str, Any], value: object = None) -> Message:
-    """Return the message about one fault that a schema found (an entry of pydantic's `errors()`).
+    """Return the message about a schema error (an entry of pydantic's `errors()`).
 
-    value  what was given instead, a text or number that the message may repeat; None: not to be repeated
+    value  the rejected text or number, which the message may repeat; None if it must not be repeated
 
     >>> str(schema_fault({"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}))
     'unknown field'
@@ -142,11 +144,14 @@ def schema_fault(fault: Mapping[str, Any], value: object = None) -> Message:
 
 
 class MainstayError(Exception):
-    """Root of all errors this engine raises on purpose; made with a `Message`, or a text where nobody translates it."""
+    """The root of all errors that this engine raises on purpose.
+
+    The argument is a `Message`, or plain text where the text is never translated.
+    """
 
 
 class InvalidInput(MainstayError):
-    """Input from outside that cannot be accepted; `findings` name every place, not only the first."""
+    """An input that cannot be accepted; `findings` list all its problems, not only the first."""
 
     def __init__(self, text: Message | str, findings: Iterable[Finding] = ()) -> None:
         self.findings = tuple(findings)
@@ -155,7 +160,7 @@ class InvalidInput(MainstayError):
 
     @property
     def message(self) -> str:
-        """The message in English, without the findings."""
+        """Return the message in English, without the findings."""
         return str(self.text)
 
 
@@ -168,11 +173,11 @@ class EventError(InvalidInput):
 
 
 class ItemError(InvalidInput):
-    """A catalogue item that cannot be read."""
+    """A catalog item that cannot be read."""
 
 
 class PageTokenError(InvalidInput):
-    """A page token that is broken, altered, or belongs to another list, placement or viewer."""
+    """A page token that is broken, altered, or issued for another list, placement or viewer."""
 
 
 class SettingsError(InvalidInput):
@@ -180,11 +185,11 @@ class SettingsError(InvalidInput):
 
 
 class NotFound(MainstayError):
-    """The item, outlet, placement or policy version asked for does not exist."""
+    """An item, outlet, placement or policy version that does not exist."""
 
 
 class Conflict(MainstayError):
-    """A write that lost a race, or repeats a version."""
+    """A write that lost a race or repeats a version number."""
 
 
 class BundleError(MainstayError):
@@ -192,4 +197,4 @@ class BundleError(MainstayError):
 
 
 class Unavailable(MainstayError):
-    """A store, stream or registry did not answer; trying again later may help."""
+    """A store, stream or registry that does not respond; a later retry may succeed."""

@@ -1,15 +1,15 @@
-"""Messages for people as data: a stable code and parameters, rendered from one catalogue of texts per language.
+"""Messages for people as data: a stable code and parameters, rendered from a table of texts per language.
 
-The English catalogue is `ENGLISH`; the Chinese one is `serving/console/messages.zh.json`. Both have the same codes with
-the same placeholders, and `serving/console/language.js` renders them as `render` does:
+`ENGLISH` holds the English texts, `serving/console/messages.zh.json` the Chinese ones. Both have the same codes and the
+same placeholders, and `serving/console/language.js` renders them as `render` does:
 
-{name}             a text or number as it is, a nested message in full, a list with separators, nothing for null
+{name}             a text or number unchanged, a nested message in full, a list with separators, nothing for null
 {name:quoted}      the same, a text in single quotes
 {name:percent}     a fraction in percent; `percent1` with one decimal
 {name:count}       a number without decimals and with thousands separators
 {name:brief}       two significant digits
 {name:item|items}  a number, followed by the word in singular or plural
-{name:screen}      a value of a set of names (see `TERMS`), which the console shows in its own words
+{name:screen}      a value from a set of terms (see `TERMS`), which the console translates
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ENGLISH: Mapping[str, str] = {
 }
 
 TERMS = ("action", "enforcement", "kind", "of", "screen", "surface")
-"""Sets of names; `of` has the attributes and fields that controls refer to."""
+"""Sets of terms that the console translates; `of` contains the attributes and fields that controls refer to."""
 
 PLACEHOLDER = re.compile(r"\{(\w+)(?::([^}]*))?\}")
 
 
 class Message(BaseModel):
-    """A text for people: `code` is stable, `params` are JSON values and nested messages."""
+    """A message for people: a stable `code`, and `params` of JSON values and nested messages."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,7 +59,7 @@ class Message(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def message(self) -> str:
-        """The text in English."""
+        """Return the text in English."""
         return render(self)
 
     def __str__(self) -> str:
@@ -79,12 +79,12 @@ def message(code: str, /, **params: Any) -> Message:
 
 
 def as_message(text: Message | str) -> Message:
-    """Return a message as it is, and a plain text as a message with the code `text`."""
+    """Return a message unchanged, and plain text as a message with the code `text`."""
     return text if isinstance(text, Message) else message("text", text=text)
 
 
 class InvalidValue(ValueError):
-    """A value that a validator rejects, with the message that says why."""
+    """The error of a validator that rejects a value, with a message about the reason."""
 
     def __init__(self, text: Message) -> None:
         super().__init__(str(text))
@@ -92,7 +92,7 @@ class InvalidValue(ValueError):
 
 
 def render(text: Message, texts: Mapping[str, str] = ENGLISH) -> str:
-    """Return the message as text, in the language of the catalogue `texts`."""
+    """Return the message as text, in the language of `texts`."""
 
     def value(match: re.Match[str]) -> str:
         return _formatted(text.params.get(match[1]), match[2] or "", texts)
@@ -101,14 +101,14 @@ def render(text: Message, texts: Mapping[str, str] = ENGLISH) -> str:
 
 
 def _read(value: Any) -> Any:
-    """The value of a parameter, its nested messages read from JSON."""
+    """Return the value of a parameter, with nested messages parsed from JSON."""
     if isinstance(value, list | tuple):
         return [_read(part) for part in value]
     return Message.model_validate(value) if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> Any:
-    """The value of a parameter as JSON, where nested messages have no English text of their own."""
+    """Return the value of a parameter as JSON, in which nested messages have no English text."""
     if isinstance(value, list):
         return [_plain(part) for part in value]
     if isinstance(value, Message):

@@ -1,4 +1,4 @@
-"""English texts of lint's dry run: what pages made under a policy show."""
+"""English texts about the test pages that lint solves under a policy."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TEXTS: Mapping[str, str] = {
     "floor_short_of_items": "it requires {minimum} of {slots} slots, and only {supply} may be shown there: "
     "{missing:more such item is|more such items are} needed",
     "floor_above_slots": "it requires {minimum} of {slots} slots",
-    "control_never_binds": "has no effect: no page of the items that may be shown now, on any screen, could break it",
-    "dry_run_pages_truncated": "tried on {tried:kind|kinds} of pages only, because each takes long",
-    "dry_run_regions_truncated": "tried in {tried} of {total} regions only, not in {left}",
-    "dry_run_outlets_truncated": "tried in {tried} of {total} outlets only, not in {left}",
+    "control_never_binds": "has no effect: no page of the items that may be shown now, on any screen, could violate it",
+    "dry_run_pages_truncated": "tested on {tried:kind|kinds} of pages only, because of the time limit",
+    "dry_run_regions_truncated": "tested in {tried} of {total} regions only, not in {left}",
+    "dry_run_outlets_truncated": "tested in {tried} of {total} outlets only, not in {left}",
     "outlets_out_of_reach": "none of them is {outlet} or lies below it",
 }

@@ -1,11 +1,11 @@
-"""English texts of lint: what is odd about a policy on the present catalogue and below its parents."""
+"""English texts of lint: problems of a policy with the current catalog and with the policies of its parents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 TEXTS: Mapping[str, str] = {
-    # names of other things inside messages
+    # names inside messages
     "did_you_mean": "; did you mean '{word}'?",
     "control": "'{id}'",
     "control_of_outlet": "'{id}' of {outlet}",
@@ -26,15 +26,14 @@ TEXTS: Mapping[str, str] = {
     "boost_zero": "a bonus of 0 has no effect",
     "floor_above_cap": "the minimum {minimum} is above the maximum {maximum}",
     "floor_zero": "a minimum of 0 has no effect",
-    "preferred_floor_large": "a preferred control yields to other controls, but not to cost: {share:percent} of "
-    "every page "
-    "goes to these items, whatever they are worth to viewers, wherever other controls leave room; a boost limits the "
-    "cost",
-    "condition_matches_nothing": "no item of the catalogue meets this condition",
+    "preferred_floor_large": "a preferred control is relaxed for other controls, but not because of its cost: "
+    "{share:percent} of every page goes to these items, whatever their utility to viewers, wherever other controls "
+    "leave room; to limit the cost, use a boost",
+    "condition_matches_nothing": "no item of the catalog meets this condition",
     "condition_matches_all": "every item meets this condition, so the bonus has no effect",
     "outlet_unknown": "no outlet '{outlet}' is known: it has no items, no policy and no name{suggestion}",
     "term_unknown": "no item has the {field:of} '{word}'{suggestion}",
-    "item_unknown": "item '{item}' is not in the catalogue",
+    "item_unknown": "item '{item}' is not in the catalog",
     # contradictions between controls
     "floor_above_page": "{items:item does|items do} not fit into {slots:slot|slots} on {page}{others}{suggestion}",
     "floor_above_other_pages": " (nor on {pages:other kind|other kinds} of pages)",
@@ -54,16 +53,16 @@ TEXTS: Mapping[str, str] = {
     "block_relaxed_for_floor": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
     "requires {minimum} on {page}: the block is relaxed there, by {by:item|items} at most",
     "block_defeats_floor": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
-    "requires {minimum} on {page}: that control is not harder than the block, so it is relaxed",
+    "requires {minimum} on {page}: the enforcement of that control is not stricter than the block's, so that "
+    "control is relaxed",
     "block_relaxed_for_pin": "removes {item}, which {control} ({enforcement:enforcement}) pins: the block is "
     "relaxed there",
-    "block_defeats_pin": "removes {item}, which {control} ({enforcement:enforcement}) pins: that control is not harder "
-    "than the block, so it is relaxed",
+    "block_defeats_pin": "removes {item}, which {control} ({enforcement:enforcement}) pins: the enforcement of that "
+    "control is not stricter than the block's, so that control is relaxed",
     # parents
     "policies_not_in_line": "the policies of {above} and {below} do not belong to one line of outlets",
     "target_beside_parent": "{policy} has a {enforcement:enforcement} target '{id}': it continues here as {key}, "
-    "and this "
-    "one is counted and steered separately",
+    "and this target is counted and priced separately",
     "control_loosened": "'{id}' is {enforcement:enforcement} in {policy}: {reason}; the control of {outlet} stays in "
     "force{suggestion}",
     "must_keep_action": "it must remain a {parent:action}, not become a {child:action}",

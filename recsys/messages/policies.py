@@ -1,4 +1,4 @@
-"""English texts of faults that a schema finds in any input, and of policies that cannot be read."""
+"""English texts of schema errors in any input, and of policies that cannot be read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS: Mapping[str, str] = {
     "not_a_number": "must be a number, such as 0.3{but}",
     "not_value": ", not {value:quoted}",
     "not_a_boolean": "must be true or false",
-    "not_a_text": "must be a text",
+    "not_a_text": "must be text",
     "not_a_list": "must be a list, such as [a, b]",
     "not_fields": "must be a group of fields",
     "not_a_time": "must be a time, such as 2026-10-01T00:00:00+08:00",
@@ -50,12 +50,12 @@ TEXTS: Mapping[str, str] = {
     "yaml_not_closed": "the {bracket} opened here is not closed, or a comma is missing",
     "yaml_colon_not_allowed": "a colon is not allowed here; write one 'name: value' per line, and texts with a colon "
     "in quotes",
-    "yaml_colon_missing": "a colon after a name is missing",
+    "yaml_colon_missing": "a colon is missing after a name",
     "yaml_character": "a text must not begin with {character}; write it in quotes",
     "yaml_quote_not_closed": "the quotes opened here are not closed",
     "nested_too_deep": "lists and mappings are nested more than {maximum} levels deep",
     "tests_nested_too_deep": "conditions are nested more than {maximum} levels deep",
-    "key_repeated": "{key:quoted} is given twice",
+    "key_repeated": "{key:quoted} is defined twice",
     "character_not_allowed": "the character {character} is not allowed in a policy",
     "control_character_not_allowed": "control characters are not allowed in a policy",
     # its fields
@@ -64,7 +64,7 @@ TEXTS: Mapping[str, str] = {
     "key_not_a_text": "{value:quoted} is not a name; a comma separates entries, so decimals are written with a "
     "point: 0.01",
     "decimal_comma": "decimals are written with a point: {number}, not {value}",
-    "text_needs_quotes": "{value} is not a text: write it in quotes, '{value}'",
+    "text_needs_quotes": "{value} is not text: write it in quotes, '{value}'",
     "time_not_written_out": "{value:quoted}: write a time as 2026-10-01T00:00:00+08:00",
     "amount_wrong": "must be a share (0.3 or 30%) or a number of items (3)",
     "share_out_of_range": "a share must be between 0 and 1, not {share}; a number of items has no decimal point",
@@ -81,10 +81,10 @@ TEXTS: Mapping[str, str] = {
     "target_last_resort": "last_resort requires commitment: guaranteed and bound: at_least",
     "target_about_viewer": "a target concerns the same items for all viewers, so locality: viewer is not allowed",
     "controls_too_many": "a policy has at most {maximum} controls: {controls} are more than a page can meet in time",
-    "profiles_not_loaded": "its profiles are not loaded",
+    "profiles_not_loaded": "the profiles of the policy are not loaded",
     "profile_unknown": "there is no profile {name:quoted}; profiles are {options:quoted}",
-    "control_id_taken": "controls[{place}]: id '{id}' is also the id of controls[{other}]",
-    "legal_ref_missing": "controls[{place}]: '{id}' needs a legal_ref",
+    "control_id_taken": "controls[{index}]: id '{id}' is also the id of controls[{other}]",
+    "legal_ref_missing": "controls[{index}]: '{id}' needs a legal_ref",
     "range_empty": "at_least, at_most or both are required",
     "range_reversed": "at_least is above at_most, so no value fits",
     "condition_empty": "a condition needs at least one test, such as label: news",
@@ -94,5 +94,5 @@ TEXTS: Mapping[str, str] = {
     "hours_empty": "{hours:quoted}: the range is empty; for the whole day write 00:00-24:00",
     "offset_wrong": "{offset:quoted}: write an offset from UTC as +08:00",
     "policy_of_other_outlet": "this is the policy of {outlet}, not of {expected}",
-    "policy_makes_no_page": "no page could be made under it ({problem})",
+    "policy_makes_no_page": "no page can be built under this policy ({problem})",
 }

@@ -1,4 +1,4 @@
-"""English texts of receipts and previews: what a control required of a page, what it got, and why."""
+"""English texts of receipts and previews: what a control required of a page, the outcome, and its cause."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 TEXTS: Mapping[str, str] = {
     # outcome of one control
     "nothing_required": "requires nothing of this page alone; {achieved} on the page",
-    "pin_met": "stands in slot {slot}; it would have stood there anyway",
-    "pin_active": "stands in slot {slot}",
+    "pin_met": "in slot {slot}; it would have been there anyway",
+    "pin_active": "in slot {slot}",
     "pin_infeasible": "slot {slot}: {cause}",
     "pin_relaxed": "slot {slot}; relaxed: {conflict}",
     "pin_relaxed_unexplained": "slot {slot}; relaxed; there was no time to determine whether this was necessary",
@@ -20,9 +20,8 @@ TEXTS: Mapping[str, str] = {
     "control_relaxed_unexplained": "{counted}; relaxed by {by}; there was no time to determine whether this was "
     "necessary",
     "block_met": "none of its items is on the page",
-    "block_relaxed": "{items} of its items on the page; relaxed for what the harder {controls} must have",
-    "block_relaxed_for_some": "{items} of its items on the page; relaxed for what some of the harder {controls} must "
-    "have",
+    "block_relaxed": "{items} of its items on the page; relaxed for the stricter {controls}",
+    "block_relaxed_for_some": "{items} of its items on the page; relaxed for some of the stricter {controls}",
     "block_relaxed_unexplained": "{items} of its items on the page; the cause of its relaxation was not found",
     # conflict with more important controls
     "no_room_for_more": "beside {controls} there is no room for more among the candidates",
@@ -52,13 +51,13 @@ TEXTS: Mapping[str, str] = {
     "item|more items} of other values needed",
     "items_without_value": " and {items:item|items} without one",
     "supply_short": "{missing} more would have to be available: only {supply} may be shown here now",
-    "other_supply_short": "{missing} more others would have to be available: only {supply} may be shown here now",
+    "other_supply_short": "{missing} more other items would have to be available: only {supply} may be shown here now",
     "prefix_too_short": "{minimum} do not fit into the first {slots:slot|slots}",
     "limits_contradict": "at least {minimum} and at most {maximum} of {slots} slots contradict each other",
     "prefixes_contradict": "what it requires of the first slots and of the page contradicts itself",
     # previews
     "target_without_price": "a new target has no price before it runs, so no page changes because of it: its cost is "
-    "not known yet",
+    "still unknown",
     "off_policy_weighted": "inverse-propensity weighted by item and slot; slots that the log could never have shown "
     "in this way count as zero",
     "off_policy_as_logged": "nearly every slot is as it was logged, so what happened there is what would have happened",

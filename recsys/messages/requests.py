@@ -1,4 +1,4 @@
-"""English texts of requests to the service that editors' tools send and that fail as a whole."""
+"""English texts of rejected requests to the service."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TEXTS: Mapping[str, str] = {
     "body_text_or_policy": "expected either `text` (YAML or JSON) or `policy` (an object)",
     "body_version_or_policy": "expected either `version` or a policy",
     "query_unknown": "there is no query parameter '{name}'; this request takes {options}{suggestion}",
-    "query_beside_json": "{name} belongs into the JSON body; it is read from the query only for a policy sent as YAML",
+    "query_beside_json": "{name} belongs in the JSON body; it is read from the query only for a policy sent as YAML",
     "nothing": "none",
     "token_required": "this needs the editors' token: Authorization: Bearer ...",
     "token_not_set": "this needs the editors' token, and none is set: start the service with MAINSTAY_ADMIN_TOKEN",
-    "service_failed": "the service failed; its log says why",
+    "service_failed": "internal error of the service; see its log for the cause",
     "item_not_found": "no item '{item}'",
     "outlet_not_found": "no outlet '{outlet}': it has no items, no policy and no name",
     "outlet_without_policy": "outlet '{outlet}' has no policy of its own in force",

@@ -1,4 +1,4 @@
-"""English texts of exposure targets: what is odd about one, and how one stands."""
+"""English texts about exposure targets: findings of lint, delivery status and requests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 TEXTS: Mapping[str, str] = {
     # lint
     "target_deadline_passed": "the deadline of '{id}' has passed: {at}",
-    "target_too_short": "'{id}' runs for {minutes:count} min: too short to be steered",
+    "target_too_short": "'{id}' runs for {minutes:count} min: too short for pacing",
     "target_ends_early": "'{id}' ends before its deadline, so it will fall short",
     "target_takes_all": "100% of all attention: nothing else could be shown",
     "target_allows_all": "a maximum of 100% of all attention has no effect",
     "target_above_cap": "requires {minimum}, and '{id}' allows at most {maximum} of the same items",
     "target_unreachable": "cannot be reached: its pages are expected to receive {attention:count} of attention until "
-    "the deadline, of which {items:item|items} on top of every page would win {most:count}; required are "
+    "the deadline, of which {items:item|items} on top of every page would receive {most:count}; required are "
     "{required:count}",
     "target_unreachable_now": "cannot be reached: its pages are expected to receive {attention:count} of attention "
-    "until the deadline, of which {items:item|items} on top of every page would win {most:count}; still missing are "
-    "{required:count}",
+    "until the deadline, of which {items:item|items} on top of every page would receive {most:count}; still missing "
+    "are {required:count}",
     # status
     "target_stopped": "stopped at {share:percent}",
     "target_over_met": "over: kept, {share:percent1}",

@@ -1,1 +1,1 @@
-"""Turns policies into arrays and constraints for the items and requests at hand."""
+"""Compiles policies into arrays over the catalog and into constraints on each page."""

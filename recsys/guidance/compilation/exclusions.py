@@ -1,10 +1,9 @@
-"""Which items blocks keep off a page, and which they must let in.
+"""Decides which items blocks keep off a page.
 
-A block yields to floors and pins that are harder than itself, and to nothing else: a legal one to nothing at all. It
-yields where, by count, it leaves such a floor fewer items than it asks for, or takes such a pin's item; then those
-items may be candidates. How many of them stand on the page the solver decides: to it the block is a cap of 0 that comes
-first within its enforcement and gives way, as all do, by the least number of slots. What a floor cannot get so it
-lacks, and it gives way itself.
+A block is relaxed only for minimums and pins of stricter enforcement, so a legal block is never relaxed. It is relaxed
+if it leaves such a minimum fewer items than required, or removes the item of such a pin; these items then become
+candidates. The solver decides how many of them are shown: it treats the block as a maximum of 0, first within its
+enforcement, and relaxes it by as few slots as possible. If supply is still short, the minimum is relaxed.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from recsys.guidance.policy.quotas import min_counts
 
 
 class Membership(Protocol):
-    """Which items a condition is about: what blocking needs of a compiled policy."""
+    """The part of a compiled policy that blocks need: the items that meet a condition."""
 
     @property
     def catalog(self) -> Catalog:
-        """The catalogue that the masks are over."""
+        """Return the catalog over which the masks are computed."""
 
     def member(self, where: Where, region: str) -> Bool:
-        """Return the [catalogue] mask of the items that meet the condition, for a viewer in this region."""
+        """Return the [catalog] mask of the items that meet the condition for viewers in a region."""
 
 
 Hit = tuple[SourcedControl, Bool]
-"""A block, and the rows that it is about."""
+"""A block and the mask of the rows that it matches."""
 
 
 def excluded(
@@ -45,44 +44,46 @@ def excluded(
     query: Query,
     showable: Bool | None,
     need: str | None,
-    elsewhere: Callable[[], Bool] | None,
+    catalog_showable: Callable[[], Bool] | None,
 ) -> Bool:
-    """[N] as `CompiledPolicy.blocked`; `active`: the controls in force, the most important first.
+    """Return the [N] mask of excluded rows, as `CompiledPolicy.blocked` does.
 
-    Where what is left does not fill the page, only as many items are let in as are missing (catalogue order), since all
-    that is let in would stand there.
+    If the remaining items do not fill the page, only the missing number of blocked items is readmitted, in catalog
+    order, because every readmitted item would be shown.
+
+    active  the controls in force, the most important first
     """
     blocks = _hits(policy, active, rows, query)
-    off = _any([hit for _, hit in blocks], len(rows))
-    if not off.any():
-        return off
-    here = np.ones(len(rows), np.bool_) if showable is None else showable
-    free, let = here & ~off, np.zeros(len(rows), np.bool_)
-    few = need is None and free.sum() < query.slots
+    blocked = _any([hit for _, hit in blocks], len(rows))
+    if not blocked.any():
+        return blocked
+    allowed = np.ones(len(rows), np.bool_) if showable is None else showable
+    unblocked, readmitted = allowed & ~blocked, np.zeros(len(rows), np.bool_)
+    page_underfilled = need is None and unblocked.sum() < query.slots
     for origin in active:
         if need not in (None, origin.control.id):
             continue
-        held = _any([hit for block, hit in blocks if not origin.outranks(block)], len(rows))
-        mine, least = required_count(policy, origin, rows, query)
-        may = here & mine & off & ~held
-        missing = least - int((mine & (free | let if few else free)).sum())
+        firmly_blocked = _any([hit for block, hit in blocks if not origin.outranks(block)], len(rows))
+        members, required = required_count(policy, origin, rows, query)
+        eligible = allowed & members & blocked & ~firmly_blocked
+        missing = required - int((members & (unblocked | readmitted if page_underfilled else unblocked)).sum())
         if (
             missing <= 0
-            or not may.any()
-            or (elsewhere is not None and not _shortfall(policy, active, origin, elsewhere(), query))
+            or not eligible.any()
+            or (catalog_showable is not None and not _shortfall(policy, active, origin, catalog_showable(), query))
         ):
             continue
-        let |= _first(may & ~let, missing) if few else may
-    return off & ~let
+        readmitted |= _first(eligible & ~readmitted, missing) if page_underfilled else eligible
+    return blocked & ~readmitted
 
 
 def required_count(policy: Membership, origin: SourcedControl, rows: I32, query: Query) -> tuple[Bool, int]:
-    """[N] the rows that a floor or pin is about, and how many of them it asks for on this page."""
+    """Return the [N] mask of the rows that a minimum or pin concerns, and how many of them it requires on this page."""
     control = origin.control
     if isinstance(control, Quota) and control.at_least is not None:
         member, shown = policy.member(control.where, query.region), policy.catalog.rows(query.shown)
-        least = min_counts(control, min(query.slots, len(rows)), len(shown), int(member[shown].sum()))
-        return member[rows], int(least.max(initial=0))
+        minimums = min_counts(control, min(query.slots, len(rows)), len(shown), int(member[shown].sum()))
+        return member[rows], int(minimums.max(initial=0))
     if isinstance(control, Pin) and 0 < control.slot - len(query.shown) <= query.slots:
         return rows == policy.catalog.row_of.get(control.item, -1), 1
     return np.zeros(len(rows), np.bool_), 0
@@ -91,11 +92,11 @@ def required_count(policy: Membership, origin: SourcedControl, rows: I32, query:
 def _shortfall(
     policy: Membership, active: Sequence[SourcedControl], origin: SourcedControl, showable: Bool, query: Query
 ) -> bool:
-    """Whether blocks leave fewer items of the whole catalogue than a floor or pin asks for."""
+    """Return whether blocks leave fewer items of the whole catalog than a minimum or pin requires."""
     rows = np.arange(len(policy.catalog), dtype=np.int32)
-    off = _any([hit for _, hit in _hits(policy, active, rows, query)], len(rows))
-    mine, least = required_count(policy, origin, rows, query)
-    return bool((showable & mine & ~off).sum() < least)
+    blocked = _any([hit for _, hit in _hits(policy, active, rows, query)], len(rows))
+    members, required = required_count(policy, origin, rows, query)
+    return bool((showable & members & ~blocked).sum() < required)
 
 
 def _hits(policy: Membership, active: Sequence[SourcedControl], rows: I32, query: Query) -> list[Hit]:
@@ -107,10 +108,10 @@ def _hits(policy: Membership, active: Sequence[SourcedControl], rows: I32, query
 
 
 def _first(mask: Bool, count: int) -> Bool:
-    """The mask's first `count`."""
+    """Return the mask limited to its first `count` rows."""
     return mask & (np.cumsum(mask) <= count)
 
 
 def _any(masks: list[Bool], size: int) -> Bool:
-    """[size] whether any of the masks holds."""
+    """Return the [size] union of the masks."""
     return np.logical_or.reduce(masks) if masks else np.zeros(size, np.bool_)

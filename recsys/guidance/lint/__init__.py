@@ -1,1 +1,1 @@
-"""Checks a policy before it is published and explains each finding at its field."""
+"""Checks a policy before publication and reports each problem with the path of its field."""

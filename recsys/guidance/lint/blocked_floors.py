@@ -1,6 +1,7 @@
-"""Blocks that take away what firm floors and pins ask for: one of both gives way there, and editors should know which.
+"""Finds blocks that remove items which firm minimums and pins require, and reports which of the two is relaxed.
 
-A block yields to what is harder than itself, by as few items as that needs (`blocking`); what is not harder gives way.
+A block is relaxed for controls of stricter enforcement, by as few items as they need (see `exclusions`); other controls
+are relaxed instead of the block.
 """
 
 from __future__ import annotations
@@ -21,45 +22,51 @@ from recsys.messages import Message, message
 
 
 def blocks_starving_minimums(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
-    """A finding at each block of the last policy that would leave a firm floor or pin, of whatever policy of the line,
-    without its items; a floor or pin of this policy that a block of this policy defeats, `contradictions` tells."""
+    """Yield a finding for each block of the last policy that leaves a firm minimum or pin short of items.
+
+    The minimum or pin may belong to any policy of the line. If both belong to the last policy and the block prevails,
+    `contradictions` reports it instead.
+    """
     policy = compile_policy(line, catalog)
-    place_of = {control.id: place for place, control in enumerate(line[-1].controls)}
+    index_of = {control.id: index for index, control in enumerate(line[-1].controls)}
     for origin in policy.controls:
         if isinstance(origin.control, Block) and origin.outlet == line[-1].outlet:
-            where = f"controls[{place_of[origin.control.id]}].where"
-            for other in policy.controls:
-                told = other.outranks(origin) or other.outlet != origin.outlet
-                if other.is_hard and told and overlap(other.control, origin.control):
-                    yield from (Finding(where, taken) for taken in _blocked_items(policy, origin, other))
+            field = f"controls[{index_of[origin.control.id]}].where"
+            for required in policy.controls:
+                reported_here = required.outranks(origin) or required.outlet != origin.outlet
+                if required.is_hard and reported_here and overlap(required.control, origin.control):
+                    yield from (Finding(field, text) for text in _blocked_items(policy, origin, required))
 
 
-def _blocked_items(policy: CompiledPolicy, block: SourcedControl, other: SourcedControl) -> Iterator[Message]:
-    control, said = other.control, block.control
-    harder, named = other.outranks(block), {"control": other.named(block.outlet), "enforcement": control.enforcement}
-    assert isinstance(said, Block)
-    gone = policy.member(said.where, block.outlet)
+def _blocked_items(policy: CompiledPolicy, block: SourcedControl, required: SourcedControl) -> Iterator[Message]:
+    control, blocking = required.control, block.control
+    is_stricter, common = (
+        required.outranks(block),
+        {"control": required.named(block.outlet), "enforcement": control.enforcement},
+    )
+    assert isinstance(blocking, Block)
+    blocked = policy.member(blocking.where, block.outlet)
     if isinstance(control, Pin):
         row = policy.catalog.row_of.get(control.item)
-        if row is not None and gone[row]:
-            pinned = {"item": control.item, **named}
-            yield message("block_relaxed_for_pin", **pinned) if harder else message("block_defeats_pin", **pinned)
+        if row is not None and blocked[row]:
+            pinned = {"item": control.item, **common}
+            yield message("block_relaxed_for_pin", **pinned) if is_stricter else message("block_defeats_pin", **pinned)
     if isinstance(control, Quota) and control.at_least is not None:
-        asked = policy.member(control.where, block.outlet)
-        for page, slots in _pages(control, said):
-            least, left = int(min_counts(control, slots).max(initial=0)), int((asked & ~gone).sum())
-            if (asked & gone).any() and left < least:
-                floor = {"left": left, "total": int(asked.sum()), "minimum": least, "page": page, **named}
+        members = policy.member(control.where, block.outlet)
+        for page, slots in _pages(control, blocking):
+            minimum, remaining = int(min_counts(control, slots).max(initial=0)), int((members & ~blocked).sum())
+            if (members & blocked).any() and remaining < minimum:
+                params = {"left": remaining, "total": int(members.sum()), "minimum": minimum, "page": page, **common}
                 yield (
-                    message("block_relaxed_for_floor", by=least - left, **floor)
-                    if harder
-                    else message("block_defeats_floor", **floor)
+                    message("block_relaxed_for_floor", by=minimum - remaining, **params)
+                    if is_stricter
+                    else message("block_defeats_floor", **params)
                 )
                 return
 
 
 def _pages(*controls: Quota | Block) -> Iterator[tuple[Message, int]]:
-    """Name and slots of the pages on which all the controls speak, as far as screens and surfaces tell."""
+    """Yield name and slots of the pages on which all controls may be in force, judged by screens and surfaces."""
     for screen in Screen:
         for surface in sorted({s for control in controls for s in control.on.surfaces} or {Surface.HOME}):
             if all(

@@ -1,8 +1,8 @@
-"""Controls that contradict each other: floors beyond the page, floors above caps, pins that collide or break caps.
+"""Finds controls that contradict each other: minimums beyond the page or above maximums, and colliding pins.
 
-Only what is wrong for any inventory of these kinds of items is told here; what the present inventory cannot supply is
-told by `rehearsal`. Findings stand at the controls of the last policy of the line; where both sides are a parent's or a
-profile's, its editors can do nothing about them here.
+These contradictions exist for any inventory; `dry_run` reports what the current inventory cannot supply. Findings refer
+to controls of the last policy of the line. Contradictions between controls of parents or profiles are not reported,
+because editors of this policy cannot resolve them.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from recsys.messages import Message, message
 
 
 def contradictions(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
-    """All contradictions in which a control of the last policy has a part."""
-    told = _PolicyMasks.of(line, catalog)
-    for origin in told.controls:
-        if told.own(origin):
-            yield from _of_one(told, origin)
+    """Yield all contradictions that involve a control of the last policy."""
+    view = _PolicyView.of(line, catalog)
+    for origin in view.controls:
+        if view.own(origin):
+            yield from _contradictions_of(view, origin)
 
 
 @dataclass(frozen=True)
-class _PolicyMasks:
-    """The effective controls, and where the last policy said its own."""
+class _PolicyView:
+    """The effective controls, their items, and the fields of the last policy that define its own controls."""
 
     policy: CompiledPolicy
     outlet: str
     index_of: Mapping[str, int]
 
     @classmethod
-    def of(cls, line: Sequence[Policy], catalog: Catalog) -> _PolicyMasks:
-        places = {control.id: place for place, control in enumerate(line[-1].controls)}
-        return cls(compile_policy(line, catalog), line[-1].outlet, places)
+    def of(cls, line: Sequence[Policy], catalog: Catalog) -> _PolicyView:
+        index_of = {control.id: index for index, control in enumerate(line[-1].controls)}
+        return cls(compile_policy(line, catalog), line[-1].outlet, index_of)
 
     @property
     def controls(self) -> tuple[SourcedControl, ...]:
@@ -63,142 +63,143 @@ class _PolicyMasks:
     def member(self, control: Quota | Block) -> Bool:
         return self.policy.member(control.where, self.outlet)
 
-    def others(self, origin: SourcedControl) -> Iterator[SourcedControl]:
-        """The other controls that may be in force on a page with this one."""
+    def overlapping(self, origin: SourcedControl) -> Iterator[SourcedControl]:
+        """Yield the controls that may be in force on the same page as this control."""
         return (o for o in self.controls if o is not origin and overlap(o.control, origin.control))
 
 
-def _of_one(said: _PolicyMasks, origin: SourcedControl) -> Iterator[Finding]:
+def _contradictions_of(view: _PolicyView, origin: SourcedControl) -> Iterator[Finding]:
     control = origin.control
     if isinstance(control, Quota) and control.at_least is not None:
-        yield from _combined(said, origin, control)
-        yield from _above_caps(said, origin, control)
+        yield from _above_page(view, origin, control)
+        yield from _above_caps(view, origin, control)
     if isinstance(control, Quota) and control.at_most is not None:
-        yield from _below_floors(said, origin, control)
+        yield from _below_minimums(view, origin, control)
     if isinstance(control, Pin):
-        yield from _pin(said, origin, control)
+        yield from _pin(view, origin, control)
 
 
-def _combined(said: _PolicyMasks, origin: SourcedControl, floor: Quota) -> Iterator[Finding]:
-    """Floors that no item serves two of, and that together ask for more than a page. Told at the least important."""
-    group, union = [origin], said.member(floor).copy()
+def _above_page(view: _PolicyView, origin: SourcedControl, quota: Quota) -> Iterator[Finding]:
+    """Report disjoint minimums whose sum exceeds the page, at the least important of the policy's own controls."""
+    group, union = [origin], view.member(quota).copy()
     if not union.any():
         return
-    others = [o for o in said.others(origin) if isinstance(o.control, Quota) and o.control.at_least]
-    for other in sorted(others, key=lambda o: -_requested_count(o.control)):
-        assert isinstance(other.control, Quota)
-        member = said.member(other.control)
-        if member.any() and not (member & union).any() and all(overlap(other.control, o.control) for o in group):
-            group.append(other)
+    quotas = [o for o in view.overlapping(origin) if isinstance(o.control, Quota) and o.control.at_least]
+    for quota_origin in sorted(quotas, key=lambda o: -_requested_count(o.control)):
+        assert isinstance(quota_origin.control, Quota)
+        member = view.member(quota_origin.control)
+        if member.any() and not (member & union).any() and all(overlap(quota_origin.control, o.control) for o in group):
+            group.append(quota_origin)
             union |= member
-    ours = [o for o in group if said.own(o)]
-    if max(ours, key=said.controls.index) is not origin:
+    own_origins = [o for o in group if view.own(o)]
+    if max(own_origins, key=view.controls.index) is not origin:
         return
     if len(group) == 1:
         return
     for page, slots in _pages(*(o.control for o in group)):
-        asked = {o.control.id: int(min_counts(o.control, slots)[-1]) for o in group if isinstance(o.control, Quota)}
-        if sum(asked.values()) > slots:
-            together = message(
+        required = {o.control.id: int(min_counts(o.control, slots)[-1]) for o in group if isinstance(o.control, Quota)}
+        if sum(required.values()) > slots:
+            text = message(
                 "floors_above_page",
-                total=sum(asked.values()),
+                total=sum(required.values()),
                 slots=slots,
                 page=page,
-                own=asked[floor.id],
+                own=required[quota.id],
                 others=[
-                    message("count_of_control", count=asked[o.control.id], control=said.named(o)) for o in group[1:]
+                    message("count_of_control", count=required[o.control.id], control=view.named(o)) for o in group[1:]
                 ],
             )
-            yield Finding(said.field(origin, "at_least"), together)
+            yield Finding(view.field(origin, "at_least"), text)
             return
 
 
-def _above_caps(said: _PolicyMasks, origin: SourcedControl, floor: Quota) -> Iterator[Finding]:
-    """A floor on items that another control allows fewer of."""
-    member = said.member(floor)
+def _above_caps(view: _PolicyView, origin: SourcedControl, quota: Quota) -> Iterator[Finding]:
+    """Report a minimum of items of which another control allows fewer."""
+    member = view.member(quota)
     if not member.any():
         return
-    for other in said.others(origin):
-        if isinstance(other.control, Block) and not (member & ~said.member(other.control)).any():
-            if not origin.outranks(other):  # else the block gives way: `defeats`
-                yield Finding(said.field(origin, "where"), message("floor_blocked", control=said.named(other)))
+    for limiting in view.overlapping(origin):
+        if isinstance(limiting.control, Block) and not (member & ~view.member(limiting.control)).any():
+            if not origin.outranks(limiting):  # else the block is relaxed: see `blocked_floors`
+                yield Finding(view.field(origin, "where"), message("floor_blocked", control=view.named(limiting)))
             continue
-        for page, slots in _pages(floor, other.control):
-            allowed = _allowed(said, other.control, member, slots)
-            asked = min_counts(floor, slots)
-            short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
+        for page, slots in _pages(quota, limiting.control):
+            allowed = _allowed(view, limiting.control, member, slots)
+            required = min_counts(quota, slots)
+            short = np.flatnonzero((required > allowed) & (allowed < np.arange(1, slots + 1)))
             if len(short):
                 k = int(short[-1])
-                limits = {"minimum": int(asked[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
-                above = message("floor_above_other_cap", control=said.named(other), **limits)
-                yield Finding(said.field(origin, "at_least"), above)
+                limits = {"minimum": int(required[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
+                text = message("floor_above_other_cap", control=view.named(limiting), **limits)
+                yield Finding(view.field(origin, "at_least"), text)
                 break
 
 
-def _below_floors(said: _PolicyMasks, origin: SourcedControl, cap: Quota) -> Iterator[Finding]:
-    """A cap on items that a parent's or profile's floor asks more of; an own floor has told it already."""
-    for other in said.others(origin):
-        floor = other.control
-        if said.own(other) or not isinstance(floor, Quota) or floor.at_least is None:
+def _below_minimums(view: _PolicyView, origin: SourcedControl, cap: Quota) -> Iterator[Finding]:
+    """Report a maximum below the minimum of a parent or profile; for own minimums, `_above_caps` reports it."""
+    for requiring in view.overlapping(origin):
+        requiring_quota = requiring.control
+        if view.own(requiring) or not isinstance(requiring_quota, Quota) or requiring_quota.at_least is None:
             continue
-        member = said.member(floor)
-        for page, slots in _pages(floor, cap):
-            asked, allowed = min_counts(floor, slots), _allowed(said, cap, member, slots)
-            short = np.flatnonzero((asked > allowed) & (allowed < np.arange(1, slots + 1)))
+        member = view.member(requiring_quota)
+        for page, slots in _pages(requiring_quota, cap):
+            required, allowed = min_counts(requiring_quota, slots), _allowed(view, cap, member, slots)
+            short = np.flatnonzero((required > allowed) & (allowed < np.arange(1, slots + 1)))
             if member.any() and len(short):
                 k = int(short[-1])
-                limits = {"minimum": int(asked[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
-                below = message("cap_below_other_floor", control=said.named(other), **limits)
-                yield Finding(said.field(origin, "at_most"), below)
+                limits = {"minimum": int(required[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
+                text = message("cap_below_other_floor", control=view.named(requiring), **limits)
+                yield Finding(view.field(origin, "at_most"), text)
                 break
 
 
-def _allowed(said: _PolicyMasks, control: Control, member: Bool, slots: int) -> np.ndarray:
-    """[slots] how many of `member` another control allows in the first k slots, whatever else is on the page; k where
-    it allows any number."""
-    most = np.arange(1, slots + 1)
+def _allowed(view: _PolicyView, control: Control, member: Bool, slots: int) -> np.ndarray:
+    """Return the [slots] maximum of `member` items in the first k slots under a control; k if it sets no maximum."""
+    limits = np.arange(1, slots + 1)
     if isinstance(control, Quota) and control.at_most is not None:
-        inside = said.member(control)
-        return max_counts(control, slots) if not (member & ~inside).any() else most
+        inside = view.member(control)
+        return max_counts(control, slots) if not (member & ~inside).any() else limits
     if isinstance(control, Cap):
-        codes = attribute(said.policy.catalog, control.attribute)[member]
+        codes = attribute(view.policy.catalog, control.attribute)[member]
         if len(codes) and codes.min() >= 0:
-            one = control.at_most if isinstance(control.at_most, int) else int(control.at_most * slots + 1e-9)
-            return np.minimum(most, int(np.minimum(np.bincount(codes), one).sum()))
-    return most
+            per_value = control.at_most if isinstance(control.at_most, int) else int(control.at_most * slots + 1e-9)
+            return np.minimum(limits, int(np.minimum(np.bincount(codes), per_value).sum()))
+    return limits
 
 
-def _pin(said: _PolicyMasks, origin: SourcedControl, pin: Pin) -> Iterator[Finding]:
-    """A pin in a slot that is taken, of an item that is placed elsewhere, or that blocks, caps or spacings forbid."""
-    catalog = said.policy.catalog
+def _pin(view: _PolicyView, origin: SourcedControl, pin: Pin) -> Iterator[Finding]:
+    """Report a pin whose slot is taken, whose item has another pin, or that a block, cap or spacing forbids."""
+    catalog = view.policy.catalog
     row = catalog.row_of.get(pin.item)
-    for other in said.others(origin):
-        control = other.control
-        if isinstance(control, Pin) and (not said.own(other) or said.index_of[control.id] < said.index_of[pin.id]):
+    for conflicting in view.overlapping(origin):
+        control = conflicting.control
+        if isinstance(control, Pin) and (
+            not view.own(conflicting) or view.index_of[control.id] < view.index_of[pin.id]
+        ):
             if control.slot == pin.slot:
-                taken = message("pin_slot_taken", slot=pin.slot, control=_pinned(other))
-                yield Finding(said.field(origin, "slot"), taken)
+                text = message("pin_slot_taken", slot=pin.slot, control=_pinned(conflicting))
+                yield Finding(view.field(origin, "slot"), text)
             elif control.item == pin.item:
-                elsewhere = message("pin_item_elsewhere", item=pin.item, control=_pinned(other), slot=control.slot)
-                yield Finding(said.field(origin, "item"), elsewhere)
-        elif row is not None and isinstance(control, Block) and said.member(control)[row]:
-            if not origin.outranks(other):
-                blocked = message("pin_item_blocked", item=pin.item, control=said.named(other))
-                yield Finding(said.field(origin, "item"), blocked)
+                repeated = message("pin_item_elsewhere", item=pin.item, control=_pinned(conflicting), slot=control.slot)
+                yield Finding(view.field(origin, "item"), repeated)
+        elif row is not None and isinstance(control, Block) and view.member(control)[row]:
+            if not origin.outranks(conflicting):
+                blocked = message("pin_item_blocked", item=pin.item, control=view.named(conflicting))
+                yield Finding(view.field(origin, "item"), blocked)
         elif row is not None and isinstance(control, Quota | Cap | Spacing):
-            yield from _pin_breaks(said, origin, pin, other)
+            yield from _pin_breaks(view, origin, pin, conflicting)
 
 
-def _pinned(other: SourcedControl) -> Message:
-    return message("control_of_outlet", id=other.control.id, outlet=other.outlet)
+def _pinned(origin: SourcedControl) -> Message:
+    return message("control_of_outlet", id=origin.control.id, outlet=origin.outlet)
 
 
-def _pin_breaks(said: _PolicyMasks, origin: SourcedControl, pin: Pin, other: SourcedControl) -> Iterator[Finding]:
-    """This pin, with the pins before it, puts more into the first slots than a cap or spacing allows."""
-    catalog, control = said.policy.catalog, other.control
+def _pin_breaks(view: _PolicyView, origin: SourcedControl, pin: Pin, limiting: SourcedControl) -> Iterator[Finding]:
+    """Report a pin that, with the pins in earlier slots, exceeds a cap or spacing."""
+    catalog, control = view.policy.catalog, limiting.control
     near_pins = [
         (o.control, catalog.row_of[o.control.item])
-        for o in [origin, *said.others(origin)]
+        for o in [origin, *view.overlapping(origin)]
         if isinstance(o.control, Pin) and o.control.slot <= pin.slot and o.control.item in catalog.row_of
     ]
     row = catalog.row_of[pin.item]
@@ -207,68 +208,73 @@ def _pin_breaks(said: _PolicyMasks, origin: SourcedControl, pin: Pin, other: Sou
             continue
         pins = [(p.slot, r) for p, r in near_pins if (page, slots) in _pages(p, pin, control)]
         if isinstance(control, Quota):
-            member = said.member(control)
-            there = sum(bool(member[r]) for _, r in pins)
+            member = view.member(control)
+            count = sum(bool(member[r]) for _, r in pins)
             allowed = int(max_counts(control, slots)[pin.slot - 1]) if control.at_most is not None else slots
-            broken = bool(member[row]) and there > allowed
+            broken = bool(member[row]) and count > allowed
         elif isinstance(control, Cap | Spacing):
             codes = attribute(catalog, control.attribute)
             near = pin.slot - control.within if isinstance(control, Spacing) else 0
-            there = sum(int(codes[r] == codes[row]) for slot, r in pins if slot > near)
-            most = control.at_most
-            allowed = most if isinstance(most, int) else int(most * slots + 1e-9)
-            broken = bool(codes[row] >= 0) and there > allowed
+            count = sum(int(codes[r] == codes[row]) for slot, r in pins if slot > near)
+            maximum = control.at_most
+            allowed = maximum if isinstance(maximum, int) else int(maximum * slots + 1e-9)
+            broken = bool(codes[row] >= 0) and count > allowed
         else:
             return
         if broken:
-            breaks = message(
-                "pin_breaks_cap", count=there, slots=pin.slot, page=page, control=said.named(other), maximum=allowed
+            text = message(
+                "pin_breaks_cap", count=count, slots=pin.slot, page=page, control=view.named(limiting), maximum=allowed
             )
-            yield Finding(said.field(origin, "slot"), breaks)
+            yield Finding(view.field(origin, "slot"), text)
             return
 
 
-def overlap(one: Control, other: Control) -> bool:
-    """Whether two controls can be in force on the same page, as far as places and dates tell."""
-    pairs = ((one.on.screens, other.on.screens), (one.on.surfaces, other.on.surfaces))
-    if any(a and b and not set(a) & set(b) for a, b in pairs):
-        return False
-    for here, there in ((one.on.regions, other.on.regions), (one.on.outlets, other.on.outlets)):
-        if here and there and not any(within(a, b) or within(b, a) for a in here for b in there):
+def overlap(a: Control, b: Control) -> bool:
+    """Return whether two controls can be in force on the same page, judged by scopes and schedules."""
+    for a_values, b_values in ((a.on.screens, b.on.screens), (a.on.surfaces, b.on.surfaces)):
+        if a_values and b_values and not set(a_values) & set(b_values):
             return False
-    for first, second in ((one.active, other.active), (other.active, one.active)):
+    for a_roots, b_roots in ((a.on.regions, b.on.regions), (a.on.outlets, b.on.outlets)):
+        if a_roots and b_roots and not any(within(x, y) or within(y, x) for x in a_roots for y in b_roots):
+            return False
+    for first, second in ((a.active, b.active), (b.active, a.active)):
         if first.until and second.since and first.until <= second.since:
             return False
-    return not (one.active.days and other.active.days and not set(one.active.days) & set(other.active.days))
+    return not (a.active.days and b.active.days and not set(a.active.days) & set(b.active.days))
 
 
 def unreachable_slots(policy: Policy) -> dict[int, Finding]:
-    """Floors whose number of items does not even fit most of their pages, by their place among the controls.
+    """Return a finding for each minimum that requires more items than most of its pages have slots, by control index.
 
-    Nothing else that could be said of such a floor would be its fault, or any other control's.
+    All other findings about such a minimum would be consequences of this mistake.
     """
-    found = {}
-    for place, control in enumerate(policy.controls):
+    findings = {}
+    for index, control in enumerate(policy.controls):
         if not isinstance(control, Quota) or not isinstance(control.at_least, int):
             continue
-        pages, asked = _pages(control), control.at_least
-        small = sorted((one for one in pages if one[1] < asked), key=lambda one: -one[1])
-        if 2 * len(small) > len(pages):
-            page, slots = next((one for one in small if one[0].params["screen"] == Screen.MOBILE), small[0])
-            beyond = message(
+        pages, minimum = _pages(control), control.at_least
+        too_small = sorted(
+            (page_slots for page_slots in pages if page_slots[1] < minimum), key=lambda page_slots: -page_slots[1]
+        )
+        if 2 * len(too_small) > len(pages):
+            page, slots = next(
+                (page_slots for page_slots in too_small if page_slots[0].params["screen"] == Screen.MOBILE),
+                too_small[0],
+            )
+            text = message(
                 "floor_above_page",
-                items=asked,
+                items=minimum,
                 slots=slots,
                 page=page,
-                others=message("floor_above_other_pages", pages=len(small) - 1) if len(small) > 1 else None,
-                suggestion=message("did_you_mean", word=f"{asked}%") if 5 <= asked <= 100 else None,
+                others=message("floor_above_other_pages", pages=len(too_small) - 1) if len(too_small) > 1 else None,
+                suggestion=message("did_you_mean", word=f"{minimum}%") if 5 <= minimum <= 100 else None,
             )
-            found[place] = Finding(f"controls[{place}].at_least", beyond)
-    return found
+            findings[index] = Finding(f"controls[{index}].at_least", text)
+    return findings
 
 
 def _pages(*controls: Control) -> list[tuple[Message, int]]:
-    """Screen and surface, and slots of their pages, where all the controls speak."""
+    """Return name and slots of the pages on which all controls may be in force."""
     surfaces = {surface for control in controls for surface in control.on.surfaces} or {Surface.HOME}
     return [
         (message("page", screen=screen, surface=surface), default_slots(screen, surface))
@@ -280,5 +286,5 @@ def _pages(*controls: Control) -> list[tuple[Message, int]]:
 
 
 def _requested_count(control: Control) -> float:
-    least = getattr(control, "at_least", None) or 0
-    return float(least) if isinstance(least, float) else least / 20.0
+    minimum = getattr(control, "at_least", None) or 0
+    return float(minimum) if isinstance(minimum, float) else minimum / 20.0

@@ -1,7 +1,7 @@
-"""Policies put to the test before they are published: pages of all that may be shown, by screen and region.
+"""Solves test pages under a policy before it is published, from all items that may be shown, per screen and region.
 
-Every item is worth the same here, so a control gives way only when no page at all could keep it. A control that no page
-of any place could break never binds, and is told too.
+All items have the same utility here, so a control is relaxed only if no page can meet it. Controls that no page could
+violate are reported as well, because they have no effect.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from recsys.guidance.solver.solve import is_late_after, solve
 from recsys.messages import Message, message
 
 REGIONS_MAX = 12
-"""Regions rehearsed at most: the outlet's own, those the controls name, and provinces that items are about."""
+"""Maximum number of regions: the outlet's own, those in scopes of controls, and provinces that items are about."""
 
 OUTLETS_MAX = 12
-"""Outlets rehearsed at most: the policy's own, and those below it that the controls name."""
+"""Maximum number of outlets: the policy's own, and those below it in scopes of controls."""
 
 PLACES_MAX = 4
-"""Places that one finding names."""
+"""Maximum number of pages, regions or outlets in a finding."""
 
 
 PAGE_S, ALL_S = 0.05, 10.0
-"""Seconds after which no better page of one kind, and no other kind of page, is tried, where there is a clock."""
+"""Time limits per page and for the whole dry run, in seconds; they need a clock."""
 
 
 @dataclass
-class _Known:
-    """What one page of a rehearsal leaves to the next."""
+class _SharedState:
+    """The clock and the caches that all pages of a dry run share."""
 
     clock: Callable[[], float] | None
     relaxations: RelaxationCache = field(default_factory=RelaxationCache)
@@ -55,10 +55,10 @@ class _Known:
 
 @dataclass
 class _Record:
-    """What the rehearsal has seen of one control: where it gave way, and whether any page could break it at all."""
+    """The results for a control: the pages on which it was relaxed, and whether any page could violate it."""
 
-    short: list[tuple[int, Message, Message]] = field(default_factory=list)  # by how much, where, what is missing
-    amiss: dict[Message, Message] = field(default_factory=dict)  # where -> how much is too little or too much
+    short: list[tuple[int, Message, Message]] = field(default_factory=list)  # by how much, page, reason
+    amiss: dict[Message, Message] = field(default_factory=dict)  # page -> by how much, in words
     in_force: bool = False
     could_bind: bool = False
 
@@ -66,123 +66,135 @@ class _Record:
 def dry_run(
     line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None = None
 ) -> Iterator[Finding]:
-    """Controls that cannot be kept somewhere, with what is there and what is needed, and those that never bind.
+    """Yield findings about controls that some page cannot meet, and about controls that have no effect.
 
-    clock  seconds: bounds how long it takes (`PAGE_S`, `ALL_S`); without one all is proven, however long that takes
+    clock  returns seconds, for the time limits `PAGE_S` and `ALL_S`; without a clock, all pages are solved to proof
     """
     policy = compile_policy(line, catalog)
-    own = {control.id: place for place, control in enumerate(line[-1].controls)}
-    records, known = [_Record() for _ in policy.controls], _Known(clock)
-    late = is_late_after(ALL_S, clock)
+    own_index = {control.id: index for index, control in enumerate(line[-1].controls)}
+    records, shared = [_Record() for _ in policy.controls], _SharedState(clock)
+    is_late = is_late_after(ALL_S, clock)
     done: set[tuple[bytes, int, bytes]] = set()
-    places = _Contexts.of(line[-1].outlet, policy, catalog)
-    yield from places.untried()
-    for query in _queries(places, policy, now):
+    contexts = _Contexts.of(line[-1].outlet, policy, catalog)
+    yield from contexts.untried()
+    for query in _queries(contexts, policy, now):
         rows = _showable(policy, catalog, query)
-        bounds = policy.bounds(query, rows, query.slots, np.zeros(0, np.int32))
-        same = (bounds.active.tobytes(), query.slots, bounds.member.tobytes() + rows.tobytes())
-        if same in done or not bounds.active.any() or not len(rows):
+        constraints = policy.bounds(query, rows, query.slots, np.zeros(0, np.int32))
+        key = (constraints.active.tobytes(), query.slots, constraints.member.tobytes() + rows.tobytes())
+        if key in done or not constraints.active.any() or not len(rows):
             continue
-        if late():
+        if is_late():
             yield Finding("controls", message("dry_run_pages_truncated", tried=len(done)), "hint")
             break
-        done.add(same)
-        _try_page(policy, bounds, query, records, line[-1].outlet, known)
+        done.add(key)
+        _try_page(policy, constraints, query, records, line[-1].outlet, shared)
     for origin, record in zip(policy.controls, records, strict=True):
-        place = own.get(origin.control.id) if origin.outlet == line[-1].outlet else None
-        if place is not None and not places.reach(origin.control):
-            yield Finding(f"controls[{place}].on.outlets", message("outlets_out_of_reach", outlet=line[-1].outlet))
-        where = "controls" if place is None else f"controls[{place}]"
+        index = own_index.get(origin.control.id) if origin.outlet == line[-1].outlet else None
+        if index is not None and not contexts.reach(origin.control):
+            yield Finding(f"controls[{index}].on.outlets", message("outlets_out_of_reach", outlet=line[-1].outlet))
+        field = "controls" if index is None else f"controls[{index}]"
         if record.short:
-            yield Finding(where, _cannot(record, None if place is not None else origin))
-        elif record.in_force and not record.could_bind and place is not None:
-            yield Finding(where, message("control_never_binds"), "hint")
+            yield Finding(field, _cannot(record, None if index is not None else origin))
+        elif record.in_force and not record.could_bind and index is not None:
+            yield Finding(field, message("control_never_binds"), "hint")
 
 
 def _try_page(
-    policy: CompiledPolicy, bounds: PageConstraints, query: Query, records: list[_Record], outlet: str, known: _Known
+    policy: CompiledPolicy,
+    constraints: PageConstraints,
+    query: Query,
+    records: list[_Record],
+    outlet: str,
+    shared: _SharedState,
 ) -> None:
-    value = np.zeros(len(bounds))
+    value = np.zeros(len(constraints))
     solution = solve(
         value,
-        np.ones(bounds.slots),
-        bounds,
+        np.ones(constraints.slots),
+        constraints,
         effort="fast",
         deadline_s=PAGE_S,
-        clock=known.clock,
-        cache=known.relaxations,
+        clock=shared.clock,
+        cache=shared.relaxations,
     )
-    late = is_late_after(2.0 * PAGE_S, known.clock)
-    causes = known.causes.of(bounds, solution.relaxed, solution.minimal_proven, late)
-    for c, told in enumerate(evaluate(policy.controls, bounds, solution, value, causes)):
-        if told is None or told.kind == "block":  # what blocks give way to, `defeats` tells
+    is_late = is_late_after(2.0 * PAGE_S, shared.clock)
+    causes = shared.causes.of(constraints, solution.relaxed, solution.minimal_proven, is_late)
+    for c, outcome in enumerate(evaluate(policy.controls, constraints, solution, value, causes)):
+        if outcome is None or outcome.kind == "block":  # `blocked_floors` reports relaxed blocks
             continue
         records[c].in_force = True
-        records[c].could_bind |= breakable(bounds, c)
-        if by := int(solution.relaxed[c]):
-            where = _page(query.placement, query.region, outlet)
-            records[c].amiss[where] = _problem(policy.controls[c].control, told, by)
-            records[c].short.append((by, where, _words(told, query.slots)))
+        records[c].could_bind |= breakable(constraints, c)
+        if slack := int(solution.relaxed[c]):
+            page = _page(query.placement, query.region, outlet)
+            records[c].amiss[page] = _problem(policy.controls[c].control, outcome, slack)
+            records[c].short.append((slack, page, _words(outcome, query.slots)))
 
 
-def breakable(bounds: PageConstraints, c: int) -> bool:
-    """Whether some page of these candidates would break control `c`: if none, the control never binds here.
+def breakable(constraints: PageConstraints, c: int) -> bool:
+    """Return whether some page of these candidates would violate control `c`; if not, it has no effect here.
 
     With `m` members and `n` others, the first k slots hold from max(0, k - n) to min(k, m) members.
     """
-    if (bounds.pin_control == c).any():
+    if (constraints.pin_control == c).any():
         return True
-    k = np.arange(1, bounds.slots + 1)
-    for row in np.flatnonzero(bounds.row_control == c):
-        members = int(bounds.member[row].sum())
-        fewest, most = np.maximum(k - (len(bounds) - members), 0), np.minimum(k, members)
-        if (fewest < bounds.lower[row]).any() or (most > bounds.upper[row]).any():
+    k = np.arange(1, constraints.slots + 1)
+    for row in np.flatnonzero(constraints.row_control == c):
+        members = int(constraints.member[row].sum())
+        minimum, maximum = np.maximum(k - (len(constraints) - members), 0), np.minimum(k, members)
+        if (minimum < constraints.lower[row]).any() or (maximum > constraints.upper[row]).any():
             return True
-    for s in np.flatnonzero(bounds.space_control == c):
-        codes = bounds.code[s][bounds.code[s] >= 0]
-        if len(codes) and np.bincount(codes).max() > bounds.at_most[s] and bounds.slots > bounds.at_most[s]:
+    for s in np.flatnonzero(constraints.space_control == c):
+        codes = constraints.code[s][constraints.code[s] >= 0]
+        if (
+            len(codes)
+            and np.bincount(codes).max() > constraints.at_most[s]
+            and constraints.slots > constraints.at_most[s]
+        ):
             return True
     return False
 
 
 def _page(page: Placement, region: str, outlet: str) -> Message:
-    """Name a page in a message about a policy of `outlet`."""
+    """Return the name of a page for a message about a policy of `outlet`."""
     if page.outlet == outlet:
         return message("page_in_region", screen=page.screen, surface=page.surface, region=region)
     return message("page_of_outlet", screen=page.screen, surface=page.surface, outlet=page.outlet, region=region)
 
 
-def _cannot(record: _Record, other: SourcedControl | None) -> Message:
-    """The place where most is missing, in full; then the others. `other` is a control of another policy."""
+def _cannot(record: _Record, source: SourcedControl | None) -> Message:
+    """Describe the page with the largest deviation in full, then list the other pages.
+
+    source  the control, if it belongs to another policy
+    """
     worst = max(record.short, key=lambda short: short[0])
-    others = [where for _, where, _ in record.short if where != worst[1]]
-    more = len(others) - PLACES_MAX
-    nor = message(
+    pages = [page for _, page, _ in record.short if page != worst[1]]
+    n_omitted = len(pages) - PLACES_MAX
+    further_pages = message(
         "nor_on_pages",
-        pages=[message("page_amiss", page=where, amiss=record.amiss[where]) for where in others[:PLACES_MAX]],
-        more=message("and_more_pages", count=more) if more > 0 else None,
+        pages=[message("page_amiss", page=page, amiss=record.amiss[page]) for page in pages[:PLACES_MAX]],
+        more=message("and_more_pages", count=n_omitted) if n_omitted > 0 else None,
     )
     return message(
         "control_infeasible",
-        control=other and message("about_control", control=other.named("")),
+        control=source and message("about_control", control=source.named("")),
         page=worst[1],
         reason=worst[2],
-        others=nor if others else None,
+        others=further_pages if pages else None,
     )
 
 
-def _words(told: ControlOutcome, slots: int) -> Message:
-    """What is there and what is needed, where that is the cause; else what left no room."""
-    if told.at_least and told.shortfall and told.shortfall == told.at_least - told.supply:
-        lacks = {"supply": told.supply, "missing": told.shortfall}
-        return message("floor_short_of_items", minimum=told.at_least, slots=slots, **lacks)
-    if told.kind == "quota" and (told.at_least or 0) > slots:
-        return message("floor_above_slots", minimum=told.at_least, slots=slots)
-    return told.reason()
+def _words(outcome: ControlOutcome, slots: int) -> Message:
+    """Return the cause of a relaxation: too little supply or too few slots; else the conflicting controls."""
+    if outcome.at_least and outcome.shortfall and outcome.shortfall == outcome.at_least - outcome.supply:
+        params = {"supply": outcome.supply, "missing": outcome.shortfall}
+        return message("floor_short_of_items", minimum=outcome.at_least, slots=slots, **params)
+    if outcome.kind == "quota" and (outcome.at_least or 0) > slots:
+        return message("floor_above_slots", minimum=outcome.at_least, slots=slots)
+    return outcome.reason()
 
 
-def _problem(control: Control, told: ControlOutcome, by: int) -> Message:
-    """By how much, and in which direction, a control of this kind gives way.
+def _problem(control: Control, outcome: ControlOutcome, count: int) -> Message:
+    """Return by how much, and in which direction, the control deviates.
 
     >>> pin = Pin(id="a", action="pin", item="i", slot=1)
     >>> str(_problem(pin, ControlOutcome("pin", 12, 0, 0, 1, True), 1))
@@ -191,22 +203,25 @@ def _problem(control: Control, told: ControlOutcome, by: int) -> Message:
     if isinstance(control, Pin):
         return message("pin_not_possible")
     if isinstance(control, Spacing):
-        return message("items_excess_nearby", count=by, attribute=control.attribute)
+        return message("items_excess_nearby", count=count, attribute=control.attribute)
     if isinstance(control, Cap):
-        return message("items_excess_of_value", count=by, attribute=control.attribute)
-    most = getattr(control, "at_most", None)
-    both = most is not None and getattr(control, "at_least", None) is not None
-    too_many = told.at_most is not None and told.achieved > told.at_most if both else most is not None
-    return message("items_excess", count=by) if too_many else message("items_missing", count=by)
+        return message("items_excess_of_value", count=count, attribute=control.attribute)
+    maximum = getattr(control, "at_most", None)
+    both = maximum is not None and getattr(control, "at_least", None) is not None
+    too_many = outcome.at_most is not None and outcome.achieved > outcome.at_most if both else maximum is not None
+    return message("items_excess", count=count) if too_many else message("items_missing", count=count)
 
 
 @dataclass(frozen=True)
 class _Contexts:
-    """Where a policy is rehearsed: its own outlet in `regions`, outlets below in their own region and those `named`."""
+    """The outlets and regions of the test pages.
+
+    The policy's own outlet is tested in all `regions`; lower outlets in their own region and those `named`.
+    """
 
     outlet: str
-    outlets: tuple[str, ...]  # the own one first
-    named: tuple[str, ...]  # regions that controls speak of
+    outlets: tuple[str, ...]  # the policy's own outlet first
+    named: tuple[str, ...]  # regions in scopes of controls
     regions: tuple[str, ...]
 
     @classmethod
@@ -222,35 +237,35 @@ class _Contexts:
         )
 
     def all(self) -> Iterator[tuple[str, str]]:
-        """Outlet and region of the pages that are tried."""
+        """Yield outlet and region of the test pages."""
         for outlet in self.outlets[:OUTLETS_MAX]:
-            here = self.regions if outlet == self.outlet else dict.fromkeys([outlet, *self.named])
-            yield from ((outlet, region) for region in list(here)[:REGIONS_MAX])
+            regions = self.regions if outlet == self.outlet else dict.fromkeys([outlet, *self.named])
+            yield from ((outlet, region) for region in list(regions)[:REGIONS_MAX])
 
     def untried(self) -> Iterator[Finding]:
-        """What is too much to try."""
+        """Yield hints about regions and outlets above the limits."""
         if (total := len(self.regions)) > REGIONS_MAX:
-            left = _first(self.regions[REGIONS_MAX:])
-            some = message("dry_run_regions_truncated", tried=REGIONS_MAX, total=total, left=left)
-            yield Finding("controls", some, "hint")
+            omitted = _first(self.regions[REGIONS_MAX:])
+            text = message("dry_run_regions_truncated", tried=REGIONS_MAX, total=total, left=omitted)
+            yield Finding("controls", text, "hint")
         if (total := len(self.outlets)) > OUTLETS_MAX:
-            left = _first(self.outlets[OUTLETS_MAX:])
-            some = message("dry_run_outlets_truncated", tried=OUTLETS_MAX, total=total, left=left)
-            yield Finding("controls", some, "hint")
+            omitted = _first(self.outlets[OUTLETS_MAX:])
+            text = message("dry_run_outlets_truncated", tried=OUTLETS_MAX, total=total, left=omitted)
+            yield Finding("controls", text, "hint")
 
     def reach(self, control: Control) -> bool:
-        """Whether the control is meant for any page that the policy rules."""
+        """Return whether the outlets in the control's scope include any page under this policy."""
         named = control.on.outlets
         return not named or any(within(name, self.outlet) or within(self.outlet, name) for name in named)
 
 
 def _first(names: Sequence[str]) -> list[str]:
-    """As many names as one finding has room for."""
+    """Return the names, truncated to PLACES_MAX."""
     return [*names[:PLACES_MAX], "..."] if len(names) > PLACES_MAX else list(names)
 
 
 def _provinces(outlet: str, policy: CompiledPolicy, catalog: Catalog) -> list[str]:
-    """Provinces below the outlet that items are about, where the viewer's own can make a difference to a page."""
+    """Return provinces below the outlet that items are about, if the viewer's province can affect a page."""
     conditions = (getattr(origin.control, "where", None) for origin in policy.controls)
     local = any(condition is not None and condition.about_viewer for condition in conditions)
     if not local and not any(window.regions for item in catalog.items for window in item.rights):
@@ -258,15 +273,15 @@ def _provinces(outlet: str, policy: CompiledPolicy, catalog: Catalog) -> list[st
     return sorted({province(name) for name in catalog.regions.names if name.startswith(outlet + ".")})
 
 
-def _queries(places: _Contexts, policy: CompiledPolicy, now: float) -> Iterator[Query]:
-    """Every combination of screen, surface, place and moment in which other controls may be in force."""
+def _queries(contexts: _Contexts, policy: CompiledPolicy, now: float) -> Iterator[Query]:
+    """Yield every combination of screen, surface, outlet, region and time that may change the controls in force."""
     surfaces = {Surface.HOME, *(surface for origin in policy.controls for surface in origin.control.on.surfaces)}
     moments = {now, *(at for o in policy.controls if (at := o.control.active.next(now)) is not None)}
     for at in sorted(moments):
         for screen in Screen:
             for surface in sorted(surfaces):
                 slots = default_slots(screen, surface)
-                for outlet, region in places.all():
+                for outlet, region in contexts.all():
                     yield Query("lint", "lint", Placement(outlet, screen, surface), region, at, slots, age=99)
 
 

@@ -1,4 +1,4 @@
-"""Words in a policy that mean nothing to the present catalogue, with the word that was probably meant."""
+"""Finds terms of a policy that do not occur in the current catalog, and suggests similar terms."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from recsys.messages import Message, message
 
 
 def unknown_terms(policy: Policy, catalog: Catalog) -> Iterator[Finding]:
-    """One finding for each label, axis, outlet, region, series, provider or item that the catalogue does not know."""
-    for place, control in enumerate(policy.controls):
+    """Yield a finding for each label, axis, outlet, region, series, provider or item that is not in the catalog."""
+    for index, control in enumerate(policy.controls):
         if isinstance(control, Pin):
             if control.item not in catalog.row_of:
-                yield Finding(f"controls[{place}].item", message("item_unknown", item=control.item))
+                yield Finding(f"controls[{index}].item", message("item_unknown", item=control.item))
             continue
-        where = getattr(control, "where", None)
-        for part in where.parts() if isinstance(where, Condition) else ():
-            for field, said in _unknown(part, catalog):
-                yield Finding(f"controls[{place}].where.{field}", said)
+        condition = getattr(control, "where", None)
+        for part in condition.parts() if isinstance(condition, Condition) else ():
+            for field, text in _unknown(part, catalog):
+                yield Finding(f"controls[{index}].where.{field}", text)
 
 
 def _unknown(part: Condition, catalog: Catalog) -> Iterator[tuple[str, Message]]:
@@ -35,20 +35,20 @@ def _unknown(part: Condition, catalog: Catalog) -> Iterator[tuple[str, Message]]
         ("provider", part.provider, catalog.providers.names, ""),
         ("axis", tuple(part.axis), catalog.axes.names, ""),
     )
-    for field, said, known, separator in trees:
-        for word in said:
-            if not any(name == word or (separator and name.startswith(word + separator)) for name in known):
-                suggestion = did_you_mean(word, known, separator)
-                yield field, message("term_unknown", field=field, word=word, suggestion=suggestion)
+    for field, terms, names, separator in trees:
+        for term in terms:
+            if not any(name == term or (separator and name.startswith(term + separator)) for name in names):
+                suggestion = did_you_mean(term, names, separator)
+                yield field, message("term_unknown", field=field, word=term, suggestion=suggestion)
     for item in part.item:
         if item not in catalog.row_of:
             yield "item", message("item_unknown", item=item)
 
 
-def did_you_mean(word: str, known: Iterable[str], separator: str) -> Message | None:
-    """The suggestion of a known word, or of a node above one, that is close; None where none is."""
-    nodes = set(known)
+def did_you_mean(term: str, names: Iterable[str], separator: str) -> Message | None:
+    """Return a suggestion of a similar term or of a node above one; None if no term is similar."""
+    nodes = set(names)
     if separator:
-        nodes |= {separator.join(name.split(separator)[:depth]) for name in known for depth in range(1, 6)}
-    close = get_close_matches(word, sorted(nodes), n=1)
+        nodes |= {separator.join(name.split(separator)[:depth]) for name in names for depth in range(1, 6)}
+    close = get_close_matches(term, sorted(nodes), n=1)
     return message("did_you_mean", word=close[0]) if close else None

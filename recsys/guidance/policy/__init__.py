@@ -1,1 +1,1 @@
-"""What editors set: controls, profiles, policies, their inheritance and their YAML text."""
+"""Policies of outlets: controls, profiles, inheritance from parent outlets, and the YAML text that editors write."""

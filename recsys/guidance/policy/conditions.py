@@ -1,4 +1,4 @@
-"""Which items a control speaks about: a small tree of tests, compiled to one boolean column over the catalogue."""
+"""Conditions: small trees of tests that select the items of a control, compiled to a mask over the catalog."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from recsys.guidance.policy.yaml_text import Number, not_text
 from recsys.messages import InvalidValue, message
 
 
-def _as_tuple(said: object) -> object:
-    if isinstance(said, bool | int | float):
-        raise InvalidValue(not_text(said))
-    return (said,) if isinstance(said, str) else said
+def _as_tuple(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        raise InvalidValue(not_text(value))
+    return (value,) if isinstance(value, str) else value
 
 
 OneOrMore = BeforeValidator(_as_tuple)
-"""`label: news` and `label: [news, culture]` are both fine; several mean any of them."""
+"""Accepts a single value or a list, `label: news` or `label: [news, culture]`; a list means any of its values."""
 
 
 LEVELS_MAX = 40
-"""Tests, lists and named values inside one another: more than anybody means, and fewer than a machine can follow."""
+"""Maximum nesting of tests, lists and mappings: more than a policy needs, and low enough for recursive code."""
 
 
-def _not_deep(said: object) -> object:
-    """Looked at before it is read, since reading is as deep as what is read."""
-    inside, levels = [said], 0
-    while inside:
+def _reject_deep_nesting(value: object) -> object:
+    """Reject deep nesting before validation, because validation recurses once per level."""
+    level_values, levels = [value], 0
+    while level_values:
         if (levels := levels + 1) > LEVELS_MAX:
             raise InvalidValue(message("tests_nested_too_deep", maximum=LEVELS_MAX))
-        parts = [part for part in inside if isinstance(part, dict | list | tuple)]
-        inside = [one for part in parts for one in (part.values() if isinstance(part, dict) else part)]
-    return said
+        parts = [part for part in level_values if isinstance(part, dict | list | tuple)]
+        level_values = [child for part in parts for child in (part.values() if isinstance(part, dict) else part)]
+    return value
 
 
 class Range(BaseModel):
-    """Limits of a number, both inclusive."""
+    """A range of numbers; both limits are inclusive."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,16 +59,16 @@ class Range(BaseModel):
 
 
 class Condition(BaseModel):
-    """Holds for an item when every test given here holds.
+    """A condition on items. It holds for an item if all its tests hold.
 
-    label, outlet, region   the item's label / outlet / place is the one named or lies below it
-    kind, language, series, provider, item   equal to one of those named
-    axis        {name: x}: the editorial value on that axis is at least x
-    age_rating  limits of the age rating in years
-    locality    `viewer`: the item is about a place in the viewer's province, that is below the first two levels of the
-                viewer's region (viewer in cn.zj.hz: cn.zj and all below it; viewer in cn: cn and all below it). An item
-                about no particular place is local to nobody.
-    all, any, not   of other conditions
+    label, outlet, region   the item's label, outlet or region is one of the listed nodes or lies below one
+    kind, language, series, provider, item   the item's value is one of the listed values
+    axis        {name: x}: the editorial value on this axis is at least x
+    age_rating  range of the age rating in years
+    locality    `viewer`: the item is about a region in the viewer's province, that is, below the first two levels of
+                the viewer's region (viewer in cn.zj.hz: cn.zj and all below it; viewer in cn: cn and all below it).
+                An item without a region is local to no viewer.
+    all, any, not   combinations of other conditions
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -89,33 +89,33 @@ class Condition(BaseModel):
     none_of: Condition | None = Field(None, alias="not")
 
     @model_validator(mode="after")
-    def _says_something(self) -> Condition:
+    def _has_a_test(self) -> Condition:
         if not any(getattr(self, name) for name in type(self).model_fields):
             raise InvalidValue(message("condition_empty"))
         return self
 
     def parts(self) -> Iterator[Condition]:
-        """This condition and all inside it."""
+        """Yield this condition and all nested conditions."""
         yield self
         for inner in (*self.all_of, *self.any_of, *((self.none_of,) if self.none_of else ())):
             yield from inner.parts()
 
     @property
     def about_viewer(self) -> bool:
-        """Whether it depends on where the viewer is."""
+        """Return whether the condition depends on the viewer's region."""
         return any(part.locality for part in self.parts())
 
     def key(self) -> str:
-        """Equal for equal conditions."""
+        """Return a text that is equal for equal conditions."""
         return self.model_dump_json(exclude_defaults=True)
 
 
-Where = Annotated[Condition, BeforeValidator(_not_deep)]
-"""The condition of a control. Policies that nest it deeper than LEVELS_MAX are refused with the control's name."""
+Where = Annotated[Condition, BeforeValidator(_reject_deep_nesting)]
+"""The condition of a control. Nesting deeper than LEVELS_MAX is reported at the control's field."""
 
 
 def mask(condition: Condition, catalog: Catalog, region: str) -> Bool:
-    """[N] items of the catalogue for which the condition holds; `region` is the viewer's."""
+    """Return the [N] mask of the catalog items that meet the condition for viewers in `region`."""
     holds = np.ones(len(catalog), np.bool_)
     for test in _tests(condition, catalog, region):
         holds &= test
@@ -136,7 +136,7 @@ def _tests(condition: Condition, catalog: Catalog, region: str) -> Iterator[Bool
 
 
 def _name_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
-    """Yield [N] per field that names values: subtrees of a vocabulary, or values equal to one that is named."""
+    """Yield an [N] mask for each field that lists names: subtrees of a vocabulary, or equal values."""
     if condition.label:
         yield _any([catalog.label_subtree(label) for label in condition.label])
     if condition.outlet:
@@ -156,11 +156,11 @@ def _name_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
 
 
 def _number_tests(condition: Condition, catalog: Catalog) -> Iterator[Bool]:
-    """Yield [N] per limit of an axis or of the age rating."""
-    for axis, least in condition.axis.items():
+    """Yield an [N] mask for each limit of an axis or of the age rating."""
+    for axis, minimum in condition.axis.items():
         code = catalog.axes.code.get(axis)
         value = catalog.axis[:, code] if code is not None else np.zeros(len(catalog), np.float32)
-        yield value >= np.float32(least)
+        yield value >= np.float32(minimum)
     if condition.age_rating:
         if condition.age_rating.at_least is not None:
             yield catalog.age_rating >= condition.age_rating.at_least

@@ -1,7 +1,7 @@
-"""Controls: the single rules of a policy, one pydantic class for each `action`.
+"""Controls: the rules of a policy, one pydantic class for each `action`.
 
-Everything here is data and its checks. Profiles are made of controls, and policies of profiles and controls
-(`recsys.guidance.policy.profiles`, `recsys.guidance.policy.policy`).
+This module contains data classes and their validation only. A profile is a set of controls
+(`recsys.guidance.policy.profiles`); a policy has profiles and controls of its own (`recsys.guidance.policy.policy`).
 """
 
 from __future__ import annotations
@@ -23,92 +23,92 @@ from recsys.pacing.delivery_curve import Pacing
 
 Enforcement = Literal["legal", "mandatory", "editorial", "preferred"]
 ENFORCEMENT_ORDER: tuple[Enforcement, ...] = ("legal", "mandatory", "editorial", "preferred")
-"""Most important first: what comes later gives way earlier.
+"""Enforcement levels, the strictest first; later levels are relaxed first.
 
-Enforcement says which control gives way to which where a page cannot keep them all; it never says what one may cost. A
-`preferred` control is kept as well wherever a page can keep it, whatever its items are worth to viewers. What may cost
-only so much is a `boost`, or an exposure target with its `max_price`.
+Enforcement decides which control is relaxed if a page cannot meet all of them; it does not limit the utility that a
+control may cost. Even a `preferred` control is met wherever a page can meet it, whatever the utility of its items. To
+limit the cost, use a `boost`, or an exposure target with a `max_price`.
 """
 
 Attribute = Literal["topic", "provider", "series", "outlet", "region", "kind"]
 
 COUNT_MAX = 200
-"""Items that a control may count, and slots that it may name: more than any page has."""
+"""Maximum count and slot number in a control: more than any page has."""
 
 _PER_CENT = re.compile(r"(\d{1,3}(?:\.\d+)?) ?[%％]")
 
 
-def _per_cent(said: object) -> object:
-    """A share may also be written "30%" or "30 %".
+def _parse_percent(value: object) -> object:
+    """Return the fraction for a text such as "30%" or "30 %", and any other value unchanged.
 
-    >>> _per_cent("30 %"), _per_cent("2.5%"), _per_cent("many"), _per_cent(3)
+    >>> _parse_percent("30 %"), _parse_percent("2.5%"), _parse_percent("many"), _parse_percent(3)
     (0.3, 0.025, 'many', 3)
     """
-    written = _PER_CENT.fullmatch(said) if isinstance(said, str) else None
-    return float(written[1]) / 100.0 if written else said
+    match = _PER_CENT.fullmatch(value) if isinstance(value, str) else None
+    return float(match[1]) / 100.0 if match else value
 
 
-def _amount(said: object) -> object:
-    """A number of items or a share; yes and no are not amounts."""
-    said = _per_cent(said)
-    if isinstance(said, bool) or not isinstance(said, int | float):
+def _amount(value: object) -> object:
+    """Validate a number of items or a share; booleans are not amounts."""
+    value = _parse_percent(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidValue(message("amount_wrong"))
-    if isinstance(said, float) and not 0.0 <= said <= 1.0:
-        raise InvalidValue(message("share_out_of_range", share=display_value(said)))
-    if isinstance(said, int) and said < 0:
+    if isinstance(value, float) and not 0.0 <= value <= 1.0:
+        raise InvalidValue(message("share_out_of_range", share=display_value(value)))
+    if isinstance(value, int) and value < 0:
         raise InvalidValue(message("items_negative"))
-    if isinstance(said, int) and said > COUNT_MAX:
-        raise InvalidValue(message("items_too_many", maximum=COUNT_MAX, items=said))
-    return said
+    if isinstance(value, int) and value > COUNT_MAX:
+        raise InvalidValue(message("items_too_many", maximum=COUNT_MAX, items=value))
+    return value
 
 
 Amount = Annotated[int | float, BeforeValidator(_amount)]
-"""A whole number is a number of items; a number with a point (0.3), "30%" or "30 %" is a share."""
+"""A whole number is a number of items; a number with a decimal point (0.3), "30%" or "30 %" is a share."""
 
 
 class PolicyModel(BaseModel):
-    """A part of a policy: immutable, unknown fields refused."""
+    """The base class of all parts of a policy: immutable, and unknown fields are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Scope(PolicyModel):
-    """Where a control is in force; unsaid = everywhere."""
+    """The pages on which a control is in force; an empty field does not restrict them."""
 
     screens: tuple[Screen, ...] = ()
     surfaces: tuple[Surface, ...] = ()
-    regions: tuple[Code, ...] = ()  # of the viewer, with all below them
-    outlets: tuple[Code, ...] = ()  # whose page it is, with all below them
+    regions: tuple[Code, ...] = ()  # of the viewer, including lower levels
+    outlets: tuple[Code, ...] = ()  # of the page, including lower levels
 
     def holds(self, query: Query) -> bool:
-        """Whether the query's page is one of those meant."""
-        here, region = query.placement, query.region
+        """Return whether the scope includes the page of the query."""
+        placement, region = query.placement, query.region
         return (
-            (not self.screens or here.screen in self.screens)
-            and (not self.surfaces or here.surface in self.surfaces)
+            (not self.screens or placement.screen in self.screens)
+            and (not self.surfaces or placement.surface in self.surfaces)
             and (not self.regions or any(within(region, root) for root in self.regions))
-            and (not self.outlets or any(within(here.outlet, root) for root in self.outlets))
+            and (not self.outlets or any(within(placement.outlet, root) for root in self.outlets))
         )
 
 
 class ControlBase(PolicyModel):
-    """What all controls have in common."""
+    """The fields that all controls have in common."""
 
-    id: Annotated[Id, StringConstraints(pattern=r"^[^\s@]+$")]  # ID@OUTLET is a parent's form beside a tighter one
+    id: Annotated[Id, StringConstraints(pattern=r"^[^\s@]+$")]  # ID@OUTLET is reserved for a parent's version
     enforcement: Enforcement = "editorial"
-    priority: Annotated[Integer, Field(ge=0, le=1000)] = 0  # within an enforcement: larger gives way later
+    priority: Annotated[Integer, Field(ge=0, le=1000)] = 0  # within an enforcement level: larger is relaxed later
     on: Scope = Scope()
     active: Active = Active()
     legal_ref: str = ""
     note: str = ""
 
     def holds(self, query: Query) -> bool:
-        """Whether the control is in force for this query."""
+        """Return whether the control is in force for this query."""
         return self.on.holds(query) and self.active.holds(query.now)
 
 
 class Boost(ControlBase):
-    """Items lean up (or down) by a few tenths of a click; never a promise."""
+    """A control that adds a bonus to the utility of items; it guarantees no placement."""
 
     action: Literal["boost"]
     where: Where
@@ -116,14 +116,17 @@ class Boost(ControlBase):
 
 
 class Block(ControlBase):
-    """Items do not appear at all."""
+    """A control that keeps items off the page."""
 
     action: Literal["block"]
     where: Where
 
 
 class Pin(ControlBase):
-    """One item stands in one slot of the session (1 = the first of its first page), if it may be display_value."""
+    """A control that puts an item into a slot of the session, if the item may be shown.
+
+    slot  1-based, counted from the first slot of the session's first page
+    """
 
     action: Literal["pin"]
     item: Id
@@ -131,10 +134,11 @@ class Pin(ControlBase):
 
 
 class Quota(ControlBase):
-    """At least / at most so much of the page, and of its beginnings.
+    """A control that sets a minimum and a maximum of items on the page and on prefixes of the page.
 
-    Prefixes: none (the page only), `every`, or a list of lengths; the page itself always counts. A floor is rounded up
-    on the page and down on a prefix, a cap the other way round; with `rounding: strict` always to the stricter side.
+    prefixes  lengths of the prefixes, or `every`; the limits always apply to the whole page as well
+    rounding  lenient: a minimum share is rounded up on the page and down on a prefix, a maximum share the other way
+              round; strict: both are always rounded to the stricter side
     """
 
     action: Literal["quota"]
@@ -154,7 +158,7 @@ class Quota(ControlBase):
 
 
 class Cap(ControlBase):
-    """At most so many items of one value of an attribute (one topic, one provider, ...) on a page."""
+    """A control that limits the items with the same value of an attribute (topic, provider, ...) on a page."""
 
     action: Literal["cap"]
     attribute: Attribute
@@ -162,7 +166,7 @@ class Cap(ControlBase):
 
 
 class Spacing(ControlBase):
-    """At most so many items of one value of an attribute in any `within` neighbouring slots."""
+    """A control that limits the items with the same value of an attribute in any `within` consecutive slots."""
 
     action: Literal["spacing"]
     attribute: Attribute
@@ -180,35 +184,39 @@ _PERIOD_S = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0}
 
 
 class FrequencyCap(PolicyModel):
-    """A viewer sees the items of a target at most so often within any hour, day or week, over all screens."""
+    """A maximum number of impressions of a target's items per viewer and period, over all screens."""
 
     impressions: Annotated[Integer, Field(ge=1, le=50)]
     per: Literal["hour", "day", "week"] = "day"
 
     @property
     def period_s(self) -> float:
-        """Length of the period in seconds."""
+        """Return the length of the period in seconds."""
         return _PERIOD_S[self.per]
 
 
 class ExposureTarget(ControlBase):
-    """So much of the audience's attention for some items by a deadline; a cap with `bound: at_most`.
+    """A control that delivers an amount of the audience's attention to items by a deadline.
 
-    impressions  attention-weighted: an item looked at with certainty counts 1, one far down the page a fraction
-    share        of all attention on the pages it is in force for
-    pacing       even: in step with the forecast traffic; frontloaded: sooner; asap: at once; by_day_part:
-                 as `day_parts` say
-    tolerance    so far behind or ahead of the plan, as part of the amount, is still "on plan"
-    commitment   guaranteed: `last_resort` may be used; best_effort: never more than the price
-    max_price    play equivalents per unit of attention that it may cost at most
-    last_resort  least share of (or number of items on) each page, once the price alone will not do; guaranteed only
-    like         id of a target of this policy whose prices it begins with
+    With `bound: at_most`, the amount is a maximum.
+
+    impressions  amount in attention-weighted impressions: an item in a slot that is seen with certainty counts 1, an
+                 item far down the page a fraction
+    share        amount as a share of all attention on the pages where the target is in force
+    pacing       even: in step with the forecast traffic; frontloaded: earlier; asap: as soon as possible; by_day_part:
+                 as set by `day_parts`
+    tolerance    deviation from the plan that still counts as "on plan", as a fraction of the amount
+    commitment   guaranteed: `last_resort` may be used; best_effort: the price is the only means
+    max_price    maximum price, in play equivalents per unit of attention
+    last_resort  minimum share or number of items of each page, used if the price alone does not suffice; requires
+                 `commitment: guaranteed`
+    like         id of a target of this policy whose prices are used at the start
     """
 
     action: Literal["exposure_target"]
     where: Where
     impressions: Annotated[Integer, Field(gt=0, le=10**12)] | None = None
-    share: Annotated[Number, Field(gt=0), BeforeValidator(_per_cent)] | None = None
+    share: Annotated[Number, Field(gt=0), BeforeValidator(_parse_percent)] | None = None
     bound: Literal["at_least", "at_most"] = "at_least"
     since: Moment | None = Field(None, alias="from")
     until: Moment
@@ -224,7 +232,7 @@ class ExposureTarget(ControlBase):
 
     @field_validator("share")
     @classmethod
-    def _a_part(cls, share: float | None) -> float | None:
+    def _is_share(cls, share: float | None) -> float | None:
         if share is not None and share > 1:
             raise InvalidValue(message("share_above_all_attention", share=display_value(share)))
         return share
@@ -239,7 +247,7 @@ class ExposureTarget(ControlBase):
         return parts
 
     @model_validator(mode="after")
-    def _sound(self) -> ExposureTarget:
+    def _consistent(self) -> ExposureTarget:
         if (self.impressions is None) == (self.share is None):
             raise InvalidValue(message("target_needs_amount"))
         if self.since and self.until <= self.since:
@@ -253,10 +261,10 @@ class ExposureTarget(ControlBase):
         return self
 
     def runs(self, now: float) -> bool:
-        """Whether unix second `now` lies in its window."""
+        """Return whether the target runs at `now` (unix seconds)."""
         return (self.since is None or self.since.timestamp() <= now) and now < self.until.timestamp()
 
 
 Control = Annotated[Boost | Block | Pin | Quota | Cap | Spacing | ExposureTarget, Field(discriminator="action")]
 PageControl = Pin | Quota | Cap | Spacing
-"""The controls that the page solve must keep; boosts and blocks act before it."""
+"""The controls that become page constraints; boosts and blocks act before the page is solved."""

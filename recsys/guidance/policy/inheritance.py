@@ -1,15 +1,15 @@
-"""Parents and children: one effective policy out of those of an outlet and of all outlets above it.
+"""Merges the policies of an outlet and of all its parents into one effective policy.
 
-A child adds controls, and may say a parent's control anew under the same id: tighter always, looser only when the
-parent's is neither `legal` nor `mandatory`. Where a child loosens what it may not, the parent's control stays in force
-(guidance fails closed) and `lint` tells the child's editors.
+A child adds controls, and may redefine a parent's control under the same id: stricter in any case, weaker only if the
+parent's control is neither `legal` nor `mandatory`. If a child weakens a firm control, the parent's control stays in
+force (guidance fails closed), and `lint` reports it to the child's editors.
 
-Who gives way where a page cannot keep everything is one order for all: what is softer first; within one enforcement
-what was said further down the line of outlets, then the lower priority, then what the text has later (a profile's
-before its policy's own). Blocks come first within their enforcement: they yield to harder controls only. So no child
-makes a parent's control give way by one slot more, but by what is harder, or by a block that is as hard. Where a child
-asks more of a firm control under its own id, the parent's own form stays in force beside it, as `ID@OUTLET`; a parent's
-firm target so keeps its key, amount and frequency cap on the child's pages.
+If a page cannot meet all controls, they are relaxed in a fixed order: weaker enforcement first; within an enforcement
+level, controls of lower outlets first, then lower priority, then later in the text (a profile's controls come before
+those of its policy). Blocks are the most important controls within their enforcement level: they are relaxed only for
+stricter controls. So a child's controls never relax a parent's control any further, unless they are stricter, or are
+blocks of the same enforcement. If a child tightens a firm control under the same id, the parent's version stays in
+force as `ID@OUTLET`; so a parent's firm target keeps its key, amount and frequency cap on the child's pages.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ KEEP_SCOPE = message("must_keep_scope")
 
 @dataclass(frozen=True)
 class SourcedControl:
-    """A control and the outlet whose policy said it, or the profile it comes from (`profile:NAME`).
+    """A control and its source.
 
-    depth  how many outlets of the line speak above the one that said it; a profile speaks with its outlet
-    place  how many controls were said before it
+    outlet  the outlet whose policy defines the control, or `profile:NAME`
+    depth   number of outlets above the source; a profile has the depth of its outlet
+    index   number of controls defined before this control
     """
 
     control: Control
@@ -55,48 +56,48 @@ class SourcedControl:
 
     @property
     def is_hard(self) -> bool:
-        """Whether nobody below may loosen it."""
+        """Return whether lower policies must not weaken the control."""
         return self.control.enforcement in HARD
 
     @property
     def alias(self) -> str:
-        """The id that its own policy gave it, without the outlet that it has beside a child's form."""
+        """Return the id in the policy that defines the control, without the suffix `@OUTLET`."""
         return self.control.id.partition("@")[0]
 
     def named(self, outlet: str) -> Message:
-        """Name the control in a message about a policy of `outlet`."""
+        """Return the name of the control for a message about a policy of `outlet`."""
         if self.outlet == outlet:
             return message("control", id=self.control.id)
         return message("control_of_outlet", id=self.control.id, outlet=self.outlet)
 
     @property
     def importance(self) -> tuple[int, bool, int, int, int]:
-        """Sorts the most important first; a control that stands later gives way earlier."""
+        """Return a sort key: the most important control first; later controls are relaxed first."""
         enforcement = ENFORCEMENT_ORDER.index(self.control.enforcement)
         return enforcement, not isinstance(self.control, Block), self.depth, -self.control.priority, self.index
 
-    def outranks(self, other: SourcedControl) -> bool:
-        """Whether its enforcement alone puts it before the other."""
-        return ENFORCEMENT_ORDER.index(self.control.enforcement) < ENFORCEMENT_ORDER.index(other.control.enforcement)
+    def outranks(self, rival: SourcedControl) -> bool:
+        """Return whether the control has a stricter enforcement than `rival`."""
+        return ENFORCEMENT_ORDER.index(self.control.enforcement) < ENFORCEMENT_ORDER.index(rival.control.enforcement)
 
 
 @dataclass(frozen=True)
 class EffectivePolicy:
-    """What is in force for an outlet: weights and controls, the most important control first."""
+    """The weights and controls in force for an outlet, the most important control first."""
 
-    version: str  # "cn@3+cn.zj@1", each policy's profiles before it: "profile:mainstream-guidance@1+cn@3"
+    version: str  # "cn@3+cn.zj@1"; profiles precede their policy: "profile:mainstream-guidance@1+cn@3"
     weights: Mapping[str, float]
     controls: tuple[SourcedControl, ...]
 
 
 def resolve_profiles(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
-    """Return the policy with the profiles that it names. Raises PolicyError at the field of one that does not exist."""
+    """Return the policy with its profiles. Raises PolicyError that names the field of each unknown profile."""
     unknown = [
         Finding(
-            _profile_field(policy.profile, place),
+            _profile_field(policy.profile, index),
             message("profile_unknown", name=name, options=list(profiles) or message("nothing")),
         )
-        for place, name in enumerate(policy.profile)
+        for index, name in enumerate(policy.profile)
         if name not in profiles
     ]
     if unknown:
@@ -104,12 +105,12 @@ def resolve_profiles(policy: Policy, profiles: Mapping[str, Profile]) -> Policy:
     return policy.with_profiles(tuple(profiles[name] for name in policy.profile))
 
 
-def _profile_field(names: Sequence[str], place: int) -> str:
-    return "profile" if len(names) == 1 else f"profile[{place}]"
+def _profile_field(names: Sequence[str], index: int) -> str:
+    return "profile" if len(names) == 1 else f"profile[{index}]"
 
 
 def ancestry(policies: Sequence[Policy]) -> list[Policy]:
-    """The policies from root to leaf. Raises PolicyError when they are not of one line of outlets."""
+    """Return the policies from root to leaf. Raises PolicyError if their outlets are not one line."""
     line = sorted(policies, key=lambda policy: policy.outlet.count("."))
     for above, below in pairwise(line):
         if above.outlet == below.outlet or not within(below.outlet, above.outlet):
@@ -118,100 +119,102 @@ def ancestry(policies: Sequence[Policy]) -> list[Policy]:
 
 
 def merge_policies(policies: Sequence[Policy]) -> EffectivePolicy:
-    """Fold the policies of one line of outlets, in any order, into one. Raises PolicyError as `chain` does."""
+    """Merge the policies of one line of outlets, in any order. Raises PolicyError as `ancestry` does."""
     line = ancestry(policies)
     weights: dict[str, float] = {}
-    said = _Merger()
+    merger = _Merger()
     for depth, policy in enumerate(line):
-        for ready in policy.resolved_profiles:
-            weights |= ready.weights
-            said.add(ready.controls, ready.origin, depth)
+        for profile in policy.resolved_profiles:
+            weights |= profile.weights
+            merger.add(profile.controls, profile.origin, depth)
         weights |= policy.weights
-        said.add(policy.controls, policy.outlet, depth)
-    version = "+".join(_named(policy) for policy in line) or "none"
-    return EffectivePolicy(version, weights, tuple(sorted(said.all(), key=lambda origin: origin.importance)))
+        merger.add(policy.controls, policy.outlet, depth)
+    version = "+".join(_version_of(policy) for policy in line) or "none"
+    return EffectivePolicy(version, weights, tuple(sorted(merger.all(), key=lambda origin: origin.importance)))
 
 
 class _Merger:
-    """What was said so far, by voices that speak one after the other, the highest first."""
+    """A merge in progress: profiles and policies are added one after another, the highest first."""
 
     def __init__(self) -> None:
-        self._heard = 0
+        self._n_controls = 0
         self._by_id: dict[str, SourcedControl] = {}
-        self._beside: list[SourcedControl] = []  # firm controls that somebody below asks more of
+        self._parent_versions: list[SourcedControl] = []  # firm controls that a lower policy tightens
 
-    def add(self, controls: Iterable[Control], by: str, depth: int) -> None:
-        """Put the controls said by one voice over those said above it, where they may."""
+    def add(self, controls: Iterable[Control], outlet: str, depth: int) -> None:
+        """Add the controls of a profile or policy; they replace higher controls of the same id where permitted."""
         for control in controls:
-            above, said = self._by_id.get(control.id), SourcedControl(control, by, depth, self._heard)
-            self._heard += 1
+            above, sourced = self._by_id.get(control.id), SourcedControl(control, outlet, depth, self._n_controls)
+            self._n_controls += 1
             if above is None or not above.is_hard:
-                self._by_id[control.id] = said
+                self._by_id[control.id] = sourced
             elif not _may_replace(above.control, control):
                 continue
             elif isinstance(control, Boost) or (
-                _same(above.control, control) and not isinstance(control, ExposureTarget)
-            ):  # no page asks how much of it is kept; what is counted is counted for each outlet that says it
-                self._by_id[control.id] = replace(said, depth=above.depth, index=above.index)
+                _is_same(above.control, control) and not isinstance(control, ExposureTarget)
+            ):  # boosts have no outcome to compare; targets are counted for each outlet that defines them
+                self._by_id[control.id] = replace(sourced, depth=above.depth, index=above.index)
             else:
-                self._by_id[control.id] = said
-                held = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})
-                self._beside.append(replace(above, control=held))
+                self._by_id[control.id] = sourced
+                parent_version = above.control.model_copy(update={"id": f"{control.id}@{above.outlet}"})
+                self._parent_versions.append(replace(above, control=parent_version))
 
     def all(self) -> list[SourcedControl]:
-        return [*self._beside, *self._by_id.values()]
+        return [*self._parent_versions, *self._by_id.values()]
 
 
-def _same(one: Control, other: Control) -> bool:
-    """Whether both ask the same, with the same weight."""
-    words = {"note", "legal_ref"}
-    return one.model_dump(exclude=words) == other.model_dump(exclude=words)
+def _is_same(a: Control, b: Control) -> bool:
+    """Return whether two controls differ in their notes at most."""
+    annotations = {"note", "legal_ref"}
+    return a.model_dump(exclude=annotations) == b.model_dump(exclude=annotations)
 
 
-def _named(policy: Policy) -> str:
+def _version_of(policy: Policy) -> str:
     return "+".join(
         [
-            *(f"{ready.origin}@{ready.version}" for ready in policy.resolved_profiles),
+            *(f"{profile.origin}@{profile.version}" for profile in policy.resolved_profiles),
             f"{policy.outlet}@{policy.version}",
         ]
     )
 
 
 def weakening_findings(policies: Sequence[Policy]) -> Iterator[Finding]:
-    """Every control of the last (lowest) policy that loosens what a parent holds firm, and every target that does not
-    take the place of the parent's."""
+    """Yield findings about controls of the last (lowest) policy that weaken a firm control of a parent.
+
+    Also yield a hint for each target that runs in addition to the parent's target of the same id.
+    """
     line = ancestry(policies)
     if not line:
         return
     policy = line[-1]
-    bare = policy.model_copy(update={"controls": ()})  # its profiles stand above its own controls too
+    bare = policy.model_copy(update={"controls": ()})  # its own profiles rank above its controls too
     above = {origin.control.id: origin for origin in merge_policies([*line[:-1], bare]).controls}
-    for place, control in enumerate(policy.controls):
+    for index, control in enumerate(policy.controls):
         parent = above.get(control.id)
         if parent is None or not parent.is_hard:
             continue
         if _may_replace(parent.control, control):
             if isinstance(control, ExposureTarget):
-                beside = message(
+                separate = message(
                     "target_beside_parent",
                     policy=_describe_source(parent.outlet),
                     id=control.id,
                     enforcement=parent.control.enforcement,
                     key=f"{control.id}@{parent.outlet}",
                 )
-                yield Finding(f"controls[{place}].id", beside, "hint")
+                yield Finding(f"controls[{index}].id", separate, "hint")
         else:
-            for how in _all_weakened(parent.control, control):
+            for reason in _all_weakened(parent.control, control):
                 loosened = message(
                     "control_loosened",
                     id=control.id,
                     enforcement=parent.control.enforcement,
                     policy=_describe_source(parent.outlet),
-                    reason=how,
+                    reason=reason,
                     outlet=parent.outlet,
-                    suggestion=_must_repeat(parent.control, control) if how == KEEP_SCOPE else None,
+                    suggestion=_must_repeat(parent.control, control) if reason == KEEP_SCOPE else None,
                 )
-                yield Finding(f"controls[{place}]", loosened)
+                yield Finding(f"controls[{index}]", loosened)
 
 
 def _describe_source(origin: str) -> Message:
@@ -224,17 +227,17 @@ def _may_replace(parent: Control, child: Control) -> bool:
 
 
 def weakens(parent: Control, child: Control) -> Message | None:
-    """What in the child's form of a control asks less than the parent's; None when it asks at least as much."""
+    """Return how the child's version of a control weakens the parent's; None if it does not."""
     return next(_all_weakened(parent, child), None)
 
 
 def _all_weakened(parent: Control, child: Control) -> Iterator[Message]:
-    """How weighty it is, where it is in force and how much it asks: of each the first reason."""
+    """Yield the first reason each about importance, scope and amounts."""
     if type(parent) is not type(child):
         yield message("must_keep_action", parent=parent.action, child=child.action)
         return
-    less = (_weakens_weight(parent, child), _weakens_slot(parent, child), _weakens_amounts(parent, child))
-    yield from (how for how in less if how)
+    reasons = (_weakens_weight(parent, child), _weakens_slot(parent, child), _weakens_amounts(parent, child))
+    yield from (reason for reason in reasons if reason)
 
 
 def _weakens_weight(parent: Control, child: Control) -> Message | None:
@@ -250,22 +253,24 @@ def _weakens_slot(parent: Control, child: Control) -> Message | None:
 
 
 def _must_repeat(parent: Control, child: Control) -> Message:
-    """Of a control that is in force elsewhere than the parent's: what of it must be said again, as YAML."""
-    said = {name: getattr(parent, name) for name in ("on", "active") if getattr(parent, name) != getattr(child, name)}
-    again = (
-        f"{name}: {_inline_yaml(one.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
-        for name, one in said.items()
+    """Return a suggestion for a child with another scope than its parent: the fields to repeat, as YAML."""
+    differing = {
+        name: getattr(parent, name) for name in ("on", "active") if getattr(parent, name) != getattr(child, name)
+    }
+    repeated = (
+        f"{name}: {_inline_yaml(value.model_dump(mode='json', by_alias=True, exclude_defaults=True))}"
+        for name, value in differing.items()
     )
-    return message("did_you_mean", word=", ".join(again))
+    return message("did_you_mean", word=", ".join(repeated))
 
 
-def _inline_yaml(said: object) -> str:
-    """Plain values as YAML on one line."""
-    if isinstance(said, dict):
-        return "{" + ", ".join(f"{name}: {_inline_yaml(one)}" for name, one in said.items()) + "}"
-    if isinstance(said, list | tuple):
-        return "[" + ", ".join(map(_inline_yaml, said)) + "]"
-    return f'"{said}"' if ":" in str(said) else str(said)
+def _inline_yaml(value: object) -> str:
+    """Return plain data as YAML on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_inline_yaml(member)}" for name, member in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_inline_yaml, value)) + "]"
+    return f'"{value}"' if ":" in str(value) else str(value)
 
 
 def _weakens_amounts(parent: Control, child: Control) -> Message | None:
@@ -314,21 +319,21 @@ def _weakens_quota(parent: Quota, child: Quota) -> Message | None:
 
 
 def _contradicts(floor: float, cap: float) -> bool:
-    """Whether a floor and a cap on the same items exclude each other on every page."""
+    """Return whether a minimum and a maximum of the same items contradict each other on every page."""
     return cap < floor if type(cap) is type(floor) else cap == 0 < floor
 
 
 def _weakens_target(parent: ExposureTarget, child: ExposureTarget) -> Message | None:
-    """Whose amount may be tightened, and all else stays."""
-    free = {"id", "enforcement", "priority", "note", "impressions", "share", "max_price", "tolerance"}
-    if parent.model_dump(exclude=free) != child.model_dump(exclude=free):
+    """Compare two versions of a target, of which a child may tighten the amount only."""
+    adjustable = {"id", "enforcement", "priority", "note", "impressions", "share", "max_price", "tolerance"}
+    if parent.model_dump(exclude=adjustable) != child.model_dump(exclude=adjustable):
         return message("target_must_keep_rest")
-    asked, wanted = parent.impressions or parent.share, child.impressions or child.share
-    if (parent.share is None) != (child.share is None) or asked is None or wanted is None:
+    parent_amount, child_amount = parent.impressions or parent.share, child.impressions or child.share
+    if (parent.share is None) != (child.share is None) or parent_amount is None or child_amount is None:
         return message("target_must_keep_unit")
-    tighter = wanted >= asked if parent.bound == "at_least" else wanted <= asked
+    tighter = child_amount >= parent_amount if parent.bound == "at_least" else child_amount <= parent_amount
     if not tighter:
-        return message("target_must_not_be_eased", amount=asked)
+        return message("target_must_not_be_eased", amount=parent_amount)
     return None if child.max_price >= parent.max_price else message("target_must_keep_price", price=parent.max_price)
 
 

@@ -1,8 +1,8 @@
-"""The policy: what editors of one outlet say, as a versioned document in JSON or YAML.
+"""The policy of an outlet: a versioned document in JSON or YAML, written by editors.
 
-A policy has weights (axis -> how much an editorial value counts, in play equivalents), profiles and controls (one rule
-each, `recsys.guidance.policy.controls`). Everything here is data and its checks; `compile` turns it into numbers,
-`lint` compares it with parents and the catalog.
+A policy has weights (axis -> utility of an editorial value of 1, in play equivalents), profiles and controls
+(`recsys.guidance.policy.controls`). This module contains data classes and their validation only; `compilation` turns
+policies into arrays, and `lint` checks them against parents and the catalog.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from recsys.guidance.policy.yaml_text import Integer, Number, findings_of, read_
 from recsys.messages import InvalidValue, message
 
 CONTROLS_MAX = 300
-"""Controls of one policy: a page is made in milliseconds under some dozens, and took a second under a thousand."""
+"""Maximum number of controls of a policy: a page takes milliseconds with dozens, but a second with a thousand."""
 
 
-def _limit_controls(said: object) -> object:
-    if isinstance(said, list | tuple) and len(said) > CONTROLS_MAX:
-        raise InvalidValue(message("controls_too_many", maximum=CONTROLS_MAX, controls=len(said)))
-    return said
+def _limit_controls(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) > CONTROLS_MAX:
+        raise InvalidValue(message("controls_too_many", maximum=CONTROLS_MAX, controls=len(value)))
+    return value
 
 
 class Policy(PolicyModel):
-    """One version of what one outlet says. Parents' policies are folded in by `inherit.effective`.
+    """A version of the policy of an outlet. `merge_policies` merges it with the policies of its parents.
 
-    profile   ready sets of controls that stand before its own (`recsys.guidance.policy.profiles`); its own may
-              tighten them
+    profile   names of predefined sets of controls (`recsys.guidance.policy.profiles`), which come before the policy's
+              own controls; these may tighten them
     """
 
     outlet: Code
@@ -43,13 +43,13 @@ class Policy(PolicyModel):
     note: str = ""
     weights: dict[str, Annotated[Number, Field(ge=0, le=1)]] = Field(
         default_factory=dict
-    )  # axis -> play equivalents for a value of 1
+    )  # axis -> play equivalents of a value of 1
     controls: Annotated[tuple[Control, ...], BeforeValidator(_limit_controls)] = ()
     _resolved: tuple[Profile, ...] | None = PrivateAttr(None)
 
     @property
     def resolved_profiles(self) -> tuple[Profile, ...]:
-        """The profiles it names. Raises PolicyError until they are resolved (`inherit.resolve_profiles`)."""
+        """Return the profiles of the policy. Raises PolicyError unless `resolve_profiles` has loaded them."""
         if self._resolved is None and self.profile:
             raise PolicyError(message("policy_unusable"), [Finding("profile", message("profiles_not_loaded"))])
         return self._resolved or ()
@@ -62,16 +62,16 @@ class Policy(PolicyModel):
 
     @model_validator(mode="after")
     def _ids_once(self) -> Policy:
-        seen: dict[str, int] = {}
-        for place, control in enumerate(self.controls):
-            if control.id in seen:
-                raise InvalidValue(message("control_id_taken", place=place, id=control.id, other=seen[control.id]))
-            seen[control.id] = place
+        index_of: dict[str, int] = {}
+        for index, control in enumerate(self.controls):
+            if control.id in index_of:
+                raise InvalidValue(message("control_id_taken", index=index, id=control.id, other=index_of[control.id]))
+            index_of[control.id] = index
         return self
 
 
 def parse_policy(text: str) -> Policy:
-    """A policy from JSON or YAML text. Raises PolicyError whose findings name every field that is wrong."""
+    """Parse a policy from JSON or YAML text. Raises PolicyError whose findings name every invalid field."""
     document = read_document(text)
     try:
         return Policy.model_validate(document)

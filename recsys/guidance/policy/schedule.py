@@ -1,4 +1,4 @@
-"""When a control is in force: a span of dates, hours of the day, days of the week."""
+"""The schedule of a control: a range of dates, hours of the day and days of the week."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 
 
 class Active(BaseModel):
-    """In force from `from` (inclusive) until `until` (exclusive), in the `daily` hours, on the `days`; unsaid = always.
+    """A schedule: from `from` (inclusive) until `until` (exclusive), in the `daily` hours, on the `days`.
 
-    Hours and days are read at `offset` ("+08:00"); unsaid, at the offset of `from`, else of `until`, else in UTC. Hours
-    past midnight ("22:00-06:00") belong to the day on which they began; "24:00" is the end of the day.
+    An omitted field does not restrict the schedule. Hours and days are local to `offset` ("+08:00"); by default, to the
+    offset of `from`, else of `until`, else UTC. Hours past midnight ("22:00-06:00") belong to the day on which they
+    begin; "24:00" is the end of the day.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -54,7 +55,7 @@ class Active(BaseModel):
 
     @property
     def offset_s(self) -> int:
-        """Seconds that local time is ahead of UTC."""
+        """Return the offset of local time from UTC in seconds."""
         if self.offset is not None:
             return _offset_s(self.offset)
         for end in (self.since, self.until):
@@ -64,7 +65,7 @@ class Active(BaseModel):
         return 0
 
     def holds(self, now: float) -> bool:
-        """Whether it is in force at unix second `now`.
+        """Return whether the schedule is in force at `now` (unix seconds).
 
         >>> night = Active(daily=("22:00-06:00",), days=("mon",))
         >>> tuesday_5am = 1_767_675_600.0  # 2026-01-06T05:00:00Z
@@ -85,7 +86,7 @@ class Active(BaseModel):
         return False
 
     def next(self, now: float) -> float | None:
-        """The first moment from `now` on at which it is in force, in unix seconds; None = never again.
+        """Return the first time from `now` on, in unix seconds, at which the schedule is in force; None if never.
 
         >>> Active(daily=("06:00-24:00",)).next(0.0)
         21600.0
@@ -97,14 +98,14 @@ class Active(BaseModel):
         return next((at for at in moments if at >= first and self.holds(at)), None)
 
     def _on_day(self, day: float) -> bool:
-        """Whether the day `day` days after 1970-01-01, a Thursday, is one of the days."""
+        """Return whether the schedule includes the day `day` days after 1970-01-01, a Thursday."""
         return not self.days or DAYS[int(day + 3) % 7] in self.days
 
 
 def span_of(hours: str) -> tuple[int, int]:
-    """Start and end of "HH:MM-HH:MM" in seconds of the day; the end lies beyond 86,400 when it is past midnight.
+    """Return start and end of "HH:MM-HH:MM" in seconds of the day; an end past midnight is above 86,400.
 
-    Raises ValueError for anything else.
+    Raises InvalidValue (a ValueError) for any other text.
 
     >>> span_of("22:00-06:00")
     (79200, 108000)

@@ -1,6 +1,6 @@
-"""Whether one condition is wider than another, told from their words alone: so it is for every catalogue there will be.
+"""Compares conditions by their definitions alone, so that the result holds for every catalog.
 
-Sound, not complete: what cannot be told from the words is answered with no.
+The comparison is sound but not complete: if the definitions do not prove that a condition is wider, the answer is no.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _NAMES = ("kind", "language", "series", "provider", "item")
 
 
 def subsumes(wide: Condition, narrow: Condition) -> bool:
-    """Whether `wide` surely holds for every item for which `narrow` does.
+    """Return whether `wide` provably holds for every item for which `narrow` holds.
 
     >>> news, city = Condition(label=("news",)), Condition(label=("news/city",))
     >>> subsumes(news, city), subsumes(city, news), subsumes(Condition(any=(city, Condition(kind=("live",)))), city)
@@ -22,14 +22,14 @@ def subsumes(wide: Condition, narrow: Condition) -> bool:
 
 
 def _tests(condition: Condition) -> list[Condition]:
-    """The condition's tests, all of which must hold, one by one."""
-    said = [name for name in type(condition).model_fields if getattr(condition, name)]
-    none = {name: field.default for name, field in type(condition).model_fields.items()}
-    return [condition.model_copy(update={**none, name: getattr(condition, name)}) for name in said]
+    """Return the tests of a condition, each as a condition of its own."""
+    fields = [name for name in type(condition).model_fields if getattr(condition, name)]
+    defaults = {name: field.default for name, field in type(condition).model_fields.items()}
+    return [condition.model_copy(update={**defaults, name: getattr(condition, name)}) for name in fields]
 
 
 def _is_implied(test: Condition, narrow: Condition) -> bool:
-    """Whether one test holds wherever `narrow` does."""
+    """Return whether a test holds wherever `narrow` holds."""
     return (
         _implies_directly(test, narrow)
         or any(subsumes(test, inner) for inner in narrow.all_of)
@@ -41,18 +41,18 @@ def _is_implied(test: Condition, narrow: Condition) -> bool:
 
 
 def _implies_directly(test: Condition, narrow: Condition) -> bool:
-    """By the same test of `narrow`, asked as much or more narrowly."""
-    for field, parting in _TREES.items():
+    """Return whether `narrow` has the same test with equal or narrower values."""
+    for field, separator in _TREES.items():
         if roots := getattr(test, field):
             names = getattr(narrow, field)
             return bool(names) and all(
-                any(name == root or name.startswith(root + parting) for root in roots) for name in names
+                any(name == root or name.startswith(root + separator) for root in roots) for name in names
             )
     for field in _NAMES:
         if allowed := getattr(test, field):
             return bool(getattr(narrow, field)) and set(getattr(narrow, field)) <= set(allowed)
     if test.axis:
-        return all(axis in narrow.axis and narrow.axis[axis] >= least for axis, least in test.axis.items())
+        return all(axis in narrow.axis and narrow.axis[axis] >= minimum for axis, minimum in test.axis.items())
     if test.age_rating:
         return narrow.age_rating is not None and _is_within(narrow.age_rating, test.age_rating)
     return test.locality is not None and test.locality == narrow.locality

@@ -1,10 +1,10 @@
-"""Policy text to plain data, a control appended to policy text, and what a schema finds wrong in editors' words.
+"""Reads policy text as plain data, appends controls to it, and explains schema errors to editors.
 
-Only `true` and `false` are booleans in YAML here (`on:` is a key and `no` a language), only decimal numbers are numbers
-(010, 1:30, 1_0 and +08:00 are texts), dates stay texts, and a key may stand once. Aliases and tags are refused: a short
-text with aliases can expand without bound. Schemas accept numbers for numbers and texts for texts only.
+In this YAML dialect, only `true` and `false` are booleans (`on:` is a key and `no` a language), only decimal numbers
+are numbers (010, 1:30, 1_0 and +08:00 are texts), dates remain texts, and keys are unique. Aliases and tags are
+rejected: a short text with aliases can expand without bound. Schemas do not convert between numbers and texts.
 
-docs/decisions/0009-yaml.md gives the reasons for reading the events of libyaml.
+docs/decisions/0009-yaml.md explains why the reader works on the events of libyaml.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recsys.domain.errors import Finding, PolicyError, schema_fault
 from recsys.messages import InvalidValue, Message, message
 
 Integer = Annotated[int, Strict()]
-"""A whole number, written as a number: neither "3" nor 3.0 nor yes."""
+"""A whole number, written as a number: "3", 3.0 and yes are rejected."""
 
 Number = Annotated[float, Strict()]
 """A number, written as a number."""
@@ -36,13 +36,13 @@ def _require_date(value: object) -> object:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_date)]
-"""A time with its offset from UTC. A number is refused, though it could be seconds since 1970."""
+"""A time with its offset from UTC. A number is rejected, although it could be seconds since 1970."""
 
 SIZE_MAX = 1 << 20
-"""Characters of a policy's text."""
+"""Maximum number of characters of a policy's text."""
 
 LEVELS_MAX = 60
-"""Lists and mappings inside one another. Readers recurse once per level."""
+"""Maximum nesting of lists and mappings. Readers recurse once per level."""
 
 _BRANCH = re.compile(r"literal\[|tuple\[|constrained-")
 _COMMA = re.compile(r"\d+,\d+")
@@ -155,7 +155,7 @@ def _plain_scalar(text: str) -> object:
 
 
 def _not_yaml(error: yaml.MarkedYAMLError, text: str) -> Finding:
-    """Name the line where an unclosed brace or bracket was opened, where the parser knows it; no line after the end."""
+    """Return a finding for a YAML error, at the opening line of an unclosed bracket and never after the last line."""
     mark, problem = error.problem_mark, str(error.problem)
     fault: Message | str = problem
     if error.context and error.context.startswith("while parsing a flow"):
@@ -174,7 +174,7 @@ _PROBLEMS = {
     "mapping values are not allowed in this context": message("yaml_colon_not_allowed"),
     "could not find expected ':'": message("yaml_colon_missing"),
 }
-"""What libyaml reports -> the message that names it."""
+"""Error text of libyaml -> message."""
 
 
 def _parse_error(line: int, fault: Message | str) -> PolicyError:
@@ -186,7 +186,7 @@ def _forbidden(character: str) -> Message:
 
 
 def _invalid_scalars(value: object, where: str = "") -> Iterator[Finding]:
-    """Find escaped characters that stores refuse: NUL, and halves of surrogate pairs, which are not Unicode text."""
+    """Find escaped characters that stores reject: NUL, and halves of surrogate pairs, which are not Unicode text."""
     if isinstance(value, str) and (invalid := _INVALID.search(value)):
         yield Finding(where, _forbidden(invalid[0]))
     elif isinstance(value, dict):
@@ -200,9 +200,9 @@ def _invalid_scalars(value: object, where: str = "") -> Iterator[Finding]:
 
 
 def append_control(text: str, control: Mapping[str, object]) -> str | None:
-    """Return YAML text with a control appended to its `controls`; comments, order and layout stay as they are.
+    """Return YAML text with a control appended to its `controls`; comments, order and layout are preserved.
 
-    Return None where the text has no list of controls to append to. The caller reads the result again and compares.
+    Return None if the text has no list of controls. The caller parses the result and compares.
 
     >>> print(append_control("controls:\\n  - {id: a}  # ours\\n", {"id": "b", "share": 0.02}))
     controls:
@@ -211,7 +211,7 @@ def append_control(text: str, control: Mapping[str, object]) -> str | None:
     <BLANKLINE>
     """
     try:
-        read_document(text)  # the tree below is composed of readable text only: libyaml recurses without a limit
+        read_document(text)  # compose only text that passes this check, because libyaml recurses without a limit
     except PolicyError:
         return None
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
@@ -243,7 +243,7 @@ def _last_line(node: yaml.Node) -> int:
 
 
 def display_value(value: object) -> object:
-    """Return what a message may repeat of a value: texts, and numbers as they are written; None for anything else.
+    """Return a value as a message may repeat it: texts, and numbers as written; None for any other value.
 
     >>> display_value("a"), display_value(True), display_value(3), display_value([1])
     ('a', 'true', 3, None)
@@ -254,27 +254,29 @@ def display_value(value: object) -> object:
 
 
 def not_text(value: object) -> Message:
-    """Return the message for a value that stands where a text is wanted.
+    """Return the message about a value where a text is required.
 
     >>> str(not_text(330100)), str(not_text([1]))
-    ("330100 is not a text: write it in quotes, '330100'", 'must be a text')
+    ("330100 is not text: write it in quotes, '330100'", 'must be text')
     """
     scalar = isinstance(value, bool | int | float)
     return message("text_needs_quotes", value=json.dumps(value)) if scalar else message("not_a_text")
 
 
 def findings_of(error: ValidationError) -> tuple[Finding, ...]:
-    """Return what a schema found, each at its field (`controls[2].at_least`), in editors' words."""
+    """Return the findings of a schema, each with the path of its field (`controls[2].at_least`)."""
     faults = error.errors(include_url=False)
     findings = [
         (f["loc"], Finding(_path(f["loc"][:-1] if _is_split(f) else f["loc"], f["type"]), _message(f))) for f in faults
     ]
-    split = {loc[:-1] for loc, _ in findings if loc[-1:] == ("[key]",)}  # the value's fault repeats the key's
+    split = {
+        loc[:-1] for loc, _ in findings if loc[-1:] == ("[key]",)
+    }  # the error of the value repeats that of the key
     return tuple(finding for loc, finding in findings if loc not in split)
 
 
 def _path(location: tuple[int | str, ...], kind: str = "") -> str:
-    """Return a path such as `controls[2].where.label`, without the names that a schema gives to its own branches."""
+    """Return a path such as `controls[2].where.label`, without the branch names of the schema."""
     path = ""
     if location[-1:] == ("[key]",):
         location = location[:-2]

@@ -1,4 +1,4 @@
-"""Small random pages and an oracle that looks at every one of them; a small catalogue with policies over it."""
+"""Small random pages with an oracle that enumerates them, and a small catalog with policies over it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ from recsys.guidance.solver.solve import solve
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)  # a Monday, noon in +08:00
 
 
-def broken_by(bounds: PageConstraints, page: tuple[int, ...]) -> tuple[int, ...]:
-    """By how many slots a page breaks each control, counted by hand."""
-    by = [0] * bounds.controls
-    for row, c in enumerate(bounds.row_control.tolist()):
+def broken_by(constraints: PageConstraints, page: tuple[int, ...]) -> tuple[int, ...]:
+    """Return by how many slots a page violates each control, computed independently of the solver."""
+    by = [0] * constraints.controls
+    for row, c in enumerate(constraints.row_control.tolist()):
         for k in range(len(page)):
-            count = sum(bool(bounds.member[row, i]) for i in page[: k + 1])
-            by[c] = max(by[c], int(bounds.lower[row, k]) - count, count - int(bounds.upper[row, k]))
-    for s, c in enumerate(bounds.space_control.tolist()):
-        line = [*bounds.before[s].tolist(), *(int(bounds.code[s, i]) for i in page)]
-        for end in range(len(line) - len(page), len(line)):
-            near = line[max(0, end + 1 - int(bounds.within[s])) : end + 1]
-            by[c] = max(by[c], near.count(line[end]) - int(bounds.at_most[s]) if line[end] >= 0 else 0)
-    for i, k, c in zip(bounds.pin_item.tolist(), bounds.pin_slot.tolist(), bounds.pin_control.tolist(), strict=True):
+            count = sum(bool(constraints.member[row, i]) for i in page[: k + 1])
+            by[c] = max(by[c], int(constraints.lower[row, k]) - count, count - int(constraints.upper[row, k]))
+    for s, c in enumerate(constraints.space_control.tolist()):
+        codes = [*constraints.before[s].tolist(), *(int(constraints.code[s, i]) for i in page)]
+        for end in range(len(codes) - len(page), len(codes)):
+            window = codes[max(0, end + 1 - int(constraints.within[s])) : end + 1]
+            by[c] = max(by[c], window.count(codes[end]) - int(constraints.at_most[s]) if codes[end] >= 0 else 0)
+    for i, k, c in zip(
+        constraints.pin_item.tolist(), constraints.pin_slot.tolist(), constraints.pin_control.tolist(), strict=True
+    ):
         if i < 0 or k >= len(page) or page[k] != i:
             by[c] = max(by[c], 1)
     return tuple(by)
@@ -84,13 +86,13 @@ def _item(n: int) -> Item:
 
 @pytest.fixture(scope="session")
 def shop() -> Catalog:
-    """Sixty items; every third is public service, every fourth is about Hangzhou."""
+    """A catalog of sixty items; every third is public service, every fourth is about Hangzhou."""
     return Catalog.of(map(_item, range(60)))
 
 
 @dataclass(frozen=True)
-class Made:
-    """All that belongs to one guided page."""
+class GuidedPage:
+    """A page that was solved under policies, with its inputs and its receipt."""
 
     policy: CompiledPolicy
     query: Query
@@ -103,25 +105,25 @@ class Made:
 
 
 @pytest.fixture(scope="session")
-def make(shop: Catalog) -> Callable[..., Made]:
-    """A page of twelve slots (or `slots`) over the shop under policies given as text."""
+def make(shop: Catalog) -> Callable[..., GuidedPage]:
+    """Return a function that solves a page of twelve slots (or `slots`) over the shop under policies given as text."""
 
-    def made(
+    def solve_page(
         *texts: str, seed: int = 0, slots: int = 12, effort: str = "adaptive", shown: int = 0, **query: object
-    ) -> Made:
+    ) -> GuidedPage:
         policy = compile_policy([parse_policy(text) for text in texts], shop)
-        asked = {"region": "cn.zj.hz", "now": NOW.timestamp(), "slots": slots} | query
-        q = Query("r", "v", Placement.parse("cn.zj.hz-tv-home"), **asked)  # type: ignore[arg-type]
+        fields = {"region": "cn.zj.hz", "now": NOW.timestamp(), "slots": slots} | query
+        request = Query("r", "v", Placement.parse("cn.zj.hz-tv-home"), **fields)  # type: ignore[arg-type]
         rows = np.arange(shown, len(shop), dtype=np.int32)
         utility = np.random.default_rng(seed).random(len(rows))
         p = np.random.default_rng([seed, 1]).random((len(rows), len(ACTIONS)), np.float32)
         batch = Candidates.of(rows, np.ones(len(rows), np.uint32)).with_columns(utility=utility, p=p)
-        batch = batch.with_columns(bonus=policy.bonus(rows, q))
-        batch = batch.take(~policy.blocked(rows, q))
-        bounds = policy.bounds(q, batch.row, slots, np.arange(shown, dtype=np.int32))
+        batch = batch.with_columns(bonus=policy.bonus(rows, request))
+        batch = batch.take(~policy.blocked(rows, request))
+        constraints = policy.bounds(request, batch.row, slots, np.arange(shown, dtype=np.int32))
         attention = 0.9 ** np.arange(slots)
-        solution = solve(batch.utility + batch.bonus, attention, bounds, effort=effort)  # type: ignore[arg-type]
-        receipt = write_receipt(policy, bounds, solution, batch, attention, shop)
-        return Made(policy, q, bounds, batch, attention, solution, receipt, shop)
+        solution = solve(batch.utility + batch.bonus, attention, constraints, effort=effort)  # type: ignore[arg-type]
+        receipt = write_receipt(policy, constraints, solution, batch, attention, shop)
+        return GuidedPage(policy, request, constraints, batch, attention, solution, receipt, shop)
 
-    return made
+    return solve_page

@@ -188,7 +188,7 @@ def test_what_no_page_could_be_made_under_is_neither_saved_nor_published(service
     monkeypatch.setattr(CompiledPolicy, "smoke_test", _overflow)
     for path, body in (("draft", {"text": TEXT, "author": "Lin"}), ("publish", {"version": 1, "author": "Lin"})):
         said = post(service, path, body, status=422)
-        assert "no page could be made under it (OverflowError" in said["findings"][0]["message"], path
+        assert "no page can be built under this policy (OverflowError" in said["findings"][0]["message"], path
     assert [version.active for version in service.services.control.history("cn.zj")] == [False]
 
 

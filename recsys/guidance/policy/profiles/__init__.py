@@ -1,9 +1,8 @@
-"""Ready sets of controls for public rules, one YAML file each; a policy takes one up by `profile: NAME`.
+"""Predefined sets of controls for public regulation, one YAML file each; a policy includes one by `profile: NAME`.
 
-A profile is data: adding one needs a file in this folder and no code. The files are read at the edge
-(`serving.snapshot.profiles`), since this floor reads none. What page controls cannot express stands in `duties`, with
-who keeps it: the engine, the request, the catalogue or the organisation. Profiles are our reading of the rules, not
-legal advice.
+A profile is data: to add one, add a file to this folder; no code is needed. `serving.snapshot.profiles` reads the
+files, because `recsys` does no input or output. Requirements that page controls cannot express are listed in `duties`,
+each with the party that fulfils it. Profiles are our reading of the regulation, not legal advice.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from recsys.messages import InvalidValue, message
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
 
 PREFIX = "profile:"
-"""What the origin of a profile's control begins with, where an outlet's code would stand."""
+"""Prefix of the origin of a profile's controls, in place of an outlet."""
 
 
 class Duty(PolicyModel):
-    """Something a rule asks that no page control can keep, and who keeps it."""
+    """A requirement of a regulation that no page control can meet, with the party that fulfils it."""
 
     legal_ref: str
     asks: str
@@ -34,7 +33,10 @@ class Duty(PolicyModel):
 
 
 class Profile(PolicyModel):
-    """One ready set. `labels`: what items must be labelled with for its controls to mean anything."""
+    """A predefined set of controls.
+
+    labels  label -> meaning: the labels that items need for the controls to have an effect
+    """
 
     name: ProfileName
     version: Annotated[Integer, Field(ge=1)] = 1
@@ -47,14 +49,14 @@ class Profile(PolicyModel):
 
     @model_validator(mode="after")
     def _refers_to_law(self) -> Profile:
-        for place, control in enumerate(self.controls):
+        for index, control in enumerate(self.controls):
             if not control.legal_ref:
-                raise InvalidValue(message("legal_ref_missing", place=place, id=control.id))
+                raise InvalidValue(message("legal_ref_missing", index=index, id=control.id))
         return self
 
     @property
     def origin(self) -> str:
-        """What stands as the origin of its controls.
+        """Return the origin of the profile's controls.
 
         >>> Profile(name="quiet", title={"en": "Quiet"}, about="Nothing.").origin
         'profile:quiet'
@@ -63,7 +65,7 @@ class Profile(PolicyModel):
 
 
 def parse_profile(text: str) -> Profile:
-    """A profile from YAML or JSON text. Raises PolicyError whose findings name every field that is wrong."""
+    """Parse a profile from YAML or JSON text. Raises PolicyError whose findings name every invalid field."""
     try:
         return Profile.model_validate(read_document(text))
     except ValidationError as error:

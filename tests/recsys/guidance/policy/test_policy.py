@@ -1,4 +1,4 @@
-"""What editors may say, how it is read, and what they are told when it cannot be."""
+"""Parsing of policies, and the findings about text that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ controls:
 """
 
 
-def test_json_and_yaml_say_the_same() -> None:
+def test_json_and_yaml_give_the_same_policy() -> None:
     policy = parse_policy(YAML)
     assert parse_policy(policy.model_dump_json(by_alias=True, exclude_defaults=True)) == policy
     floor, near, odd = policy.controls
@@ -48,9 +48,9 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
 @pytest.mark.parametrize(
     ("text", "where", "word"),
     [
-        ("outlet: cn\noutlet: cn", "line 2", "given twice"),
-        ('{"outlet": "cn", "outlet": "cn"}', "outlet", "given twice"),
-        ("outlet: cn\nweights: {a: 0.1, a: 0.2}", "line 2", "given twice"),
+        ("outlet: cn\noutlet: cn", "line 2", "defined twice"),
+        ('{"outlet": "cn", "outlet": "cn"}', "outlet", "defined twice"),
+        ("outlet: cn\nweights: {a: 0.1, a: 0.2}", "line 2", "defined twice"),
         ("a: &x [1]\nb: *x", "line 2", "aliases"),
         ("outlet: [", "line 1", "is not closed"),
         ('{"outlet": "cn",}', "line 1", "property name"),
@@ -96,18 +96,18 @@ CONTROL = "outlet: cn\ncontrols: [{id: a, %s}]"
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_named_at_its_field(text: str, where: str, word: str) -> None:
+def test_each_invalid_field_is_named(text: str, where: str, word: str) -> None:
     with pytest.raises(PolicyError) as error:
         parse_policy(text)
-    told = [(finding.where, finding.message) for finding in error.value.findings]
-    assert any(place == where and word in message for place, message in told), told
+    reported = [(finding.where, finding.message) for finding in error.value.findings]
+    assert any(field == where and word in message for field, message in reported), reported
 
 
-@pytest.mark.parametrize("said", ["20%", "20 %", "20.0 %", "20％", "0.2"])
-def test_a_share_is_said_the_same_way_in_pages_and_targets(said: str) -> None:
-    share = "{id: a, action: quota, where: {label: x}, at_least: AMOUNT}".replace("AMOUNT", said)
+@pytest.mark.parametrize("value", ["20%", "20 %", "20.0 %", "20％", "0.2"])
+def test_quotas_and_targets_accept_the_same_notations_of_a_share(value: str) -> None:
+    share = "{id: a, action: quota, where: {label: x}, at_least: AMOUNT}".replace("AMOUNT", value)
     target = "{id: b, action: exposure_target, where: {label: x}, share: AMOUNT, until: 2030-01-01T00:00:00Z}"
-    target = target.replace("AMOUNT", said)
+    target = target.replace("AMOUNT", value)
     page, audience = parse_policy(f"outlet: cn\ncontrols: [{share}, {target}]").controls
     assert page.at_least == audience.share == 0.2  # type: ignore[union-attr]
 
@@ -115,8 +115,8 @@ def test_a_share_is_said_the_same_way_in_pages_and_targets(said: str) -> None:
 @pytest.mark.parametrize(
     "odd", ["010", "1:30", "1_0", "0x10", "0b1", "true", "2.0", '"3"', "+010", ".inf", "yes", "1e1"]
 )
-def test_what_is_no_plain_decimal_is_no_number(odd: str) -> None:
-    """Each of these once was a number of YAML 1.1 or of the schema: 8, 90, 10, 16, 1 ..."""
+def test_only_plain_decimals_are_numbers(odd: str) -> None:
+    """YAML 1.1 or a lenient schema would read these as numbers: 8, 90, 10, 16, 1 ..."""
     for control in ("action: pin, item: i1, slot: %s", "action: cap, attribute: topic, at_most: 1, priority: %s"):
         with pytest.raises(PolicyError) as error:
             parse_policy(CONTROL % (control % odd))
@@ -129,12 +129,11 @@ def test_what_is_no_plain_decimal_is_no_number(odd: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("odd", "meant"),
+    ("text", "expected"),
     [("0.30", 0.3), (".5", 0.5), ("1", 1.0), ("5e-1", 0.5), ("0.", 0.0), ("+0.25", 0.25), ("2.5e-1", 0.25)],
 )
-def test_plain_decimals_are_numbers(odd: str, meant: float) -> None:
-    note = "[{" * 99 + '\\"]'
-    assert parse_policy(f'{{"outlet": "cn", "note": "{note}"}}').note.count("[") == 99
+def test_plain_decimals_are_numbers(text: str, expected: float) -> None:
+    assert parse_policy(f"outlet: cn\nweights: {{x: {text}}}").weights == {"x": expected}
 
 
 @pytest.mark.parametrize("offset", ["+08:00", "+10:00", "-03:30", "+00:00"])
@@ -158,7 +157,7 @@ def test_an_offset_needs_no_quotes(offset: str) -> None:
          "controls[0].impressions", "a whole number"),
     ],
 )  # fmt: skip
-def test_texts_lists_and_times_are_asked_for_in_words(text: str, where: str, word: str) -> None:
+def test_type_errors_name_the_expected_type(text: str, where: str, word: str) -> None:
     with pytest.raises(PolicyError) as error:
         parse_policy(CONTROL % text)
     (finding,) = error.value.findings
@@ -166,33 +165,33 @@ def test_texts_lists_and_times_are_asked_for_in_words(text: str, where: str, wor
     assert word in finding.message
 
 
-def test_codes_of_digits_may_stand_in_quotes() -> None:
+def test_numeric_codes_are_accepted_in_quotes() -> None:
     (block,) = parse_policy(CONTROL % "action: block, where: {region: '330100'}").controls
     assert block.where.region == ("330100",)  # type: ignore[union-attr]
 
 
-def test_every_fault_is_found_not_only_the_first() -> None:
+def test_all_errors_are_reported_not_only_the_first() -> None:
     with pytest.raises(PolicyError) as error:
         parse_policy("outlet: CN\nweights: {x: 3}\ncontrols: [{id: a, action: pin, item: i1}]")
     assert {finding.where for finding in error.value.findings} == {"outlet", "weights.x", "controls[0].slot"}
 
 
-def test_a_policy_of_more_controls_than_a_page_keeps_in_time_is_refused() -> None:
-    said = [f"{{id: c{n}, action: cap, attribute: topic, at_most: 3}}" for n in range(301)]
+def test_a_policy_with_too_many_controls_is_rejected() -> None:
+    value = [f"{{id: c{n}, action: cap, attribute: topic, at_most: 3}}" for n in range(301)]
     with pytest.raises(PolicyError, match="at most 300 controls: 301") as error:
-        parse_policy(f"outlet: cn\ncontrols: [{', '.join(said)}]")
+        parse_policy(f"outlet: cn\ncontrols: [{', '.join(value)}]")
     assert [finding.where for finding in error.value.findings] == ["controls"]
-    assert len(parse_policy(f"outlet: cn\ncontrols: [{', '.join(said[:300])}]").controls) == 300
+    assert len(parse_policy(f"outlet: cn\ncontrols: [{', '.join(value[:300])}]").controls) == 300
 
 
-def test_an_id_stands_once() -> None:
+def test_control_ids_are_unique() -> None:
     block = {"id": "a", "action": "block", "where": {"label": "x"}}
     with pytest.raises(ValueError, match="also the id of"):
         Policy.model_validate({"outlet": "cn", "controls": [block, block]})
 
 
 def at(day: int, hour: int, minute: int = 0) -> float:
-    """March 2026, UTC; the 2nd is a Monday."""
+    """Return a time in March 2026, UTC; the 2nd is a Monday."""
     return datetime(2026, 3, day, hour, minute, tzinfo=UTC).timestamp()
 
 
@@ -226,36 +225,36 @@ def test_the_next_moment_in_force_is_in_force_and_nothing_before_it() -> None:
 
 
 FIRM = "{{id: floor, action: quota, where: {{label: x}}, at_least: {}, enforcement: {}{}}}"
-HERE = ", on: {surfaces: [home, hot]}, active: {daily: ['06:00-24:00']}"
+SCOPE = ", on: {surfaces: [home, hot]}, active: {daily: ['06:00-24:00']}"
 
 
-def loosened(parent: str, child: str) -> list[str]:
-    """What is told of a child's form of a parent's control."""
+def weakened(parent: str, child: str) -> list[str]:
+    """Return the findings about a child's version of a parent's control."""
     line = [f"outlet: cn\ncontrols: [{parent}]", f"outlet: cn.zj\ncontrols: [{child}]"]
     return [finding.message for finding in weakening_findings([parse_policy(text) for text in line])]
 
 
-def test_of_all_that_a_child_loosens_nothing_is_left_untold() -> None:
-    told = loosened(FIRM.format("15%", "mandatory", ""), FIRM.format("5%", "editorial", ""))
-    assert len(told) == 2
-    assert "its enforcement must not be lowered to editorial" in told[0]
-    assert "a child may raise the minimum of 0.15, not lower it to 0.05" in told[1]
+def test_every_way_in_which_a_child_weakens_a_control_is_reported() -> None:
+    reported = weakened(FIRM.format("15%", "mandatory", ""), FIRM.format("5%", "editorial", ""))
+    assert len(reported) == 2
+    assert "its enforcement must not be lowered to editorial" in reported[0]
+    assert "a child may raise the minimum of 0.15, not lower it to 0.05" in reported[1]
 
 
-def test_a_child_that_leaves_out_where_a_control_is_in_force_is_told_what_to_repeat() -> None:
-    parent = FIRM.format("15%", "mandatory", HERE)
-    (told,) = loosened(parent, FIRM.format("40%", "mandatory", ""))
-    again = re.search(r"did you mean '(.*)'\?$", told)
-    assert again is not None, told
-    assert again[1].startswith("on: {surfaces: [home, hot]}, active: {daily: [")
-    assert not loosened(parent, FIRM.format("40%", "mandatory", ", " + again[1])), "what it says can be pasted"
-    (wider,) = loosened(FIRM.format("15%", "mandatory", ""), FIRM.format("40%", "mandatory", ", on: {screens: [tv]}"))
+def test_a_child_that_omits_the_scope_gets_a_suggestion_to_repeat_it() -> None:
+    parent = FIRM.format("15%", "mandatory", SCOPE)
+    (reported,) = weakened(parent, FIRM.format("40%", "mandatory", ""))
+    suggestion = re.search(r"did you mean '(.*)'\?$", reported)
+    assert suggestion is not None, reported
+    assert suggestion[1].startswith("on: {surfaces: [home, hot]}, active: {daily: [")
+    assert not weakened(parent, FIRM.format("40%", "mandatory", ", " + suggestion[1])), "the suggestion can be pasted"
+    (wider,) = weakened(FIRM.format("15%", "mandatory", ""), FIRM.format("40%", "mandatory", ", on: {screens: [tv]}"))
     assert "did you mean 'on: {}'?" in wider
 
 
 @pytest.mark.parametrize("levels", [30, 39, 50, 70, 400, 20_000])
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_conditions_too_deep_to_follow_are_refused_where_they_stand(levels: int, form: str) -> None:
+def test_conditions_nested_too_deep_are_rejected_at_their_field(levels: int, form: str) -> None:
     deep = '{"not": ' * levels + '{"label": "x"}' + "}" * levels
     text = f'{{"outlet": "cn",\n "controls": [{{"id": "a", "action": "block", "where": {deep}}}]}}'
     if form == "yaml":
@@ -270,6 +269,6 @@ def test_conditions_too_deep_to_follow_are_refused_where_they_stand(levels: int,
     assert "levels deep" in finding.message
 
 
-def test_brackets_in_texts_are_no_levels() -> None:
+def test_brackets_in_texts_do_not_count_as_levels() -> None:
     note = "[{" * 99 + '\\"]'
     assert parse_policy(f'{{"outlet": "cn", "note": "{note}"}}').note.count("[") == 99

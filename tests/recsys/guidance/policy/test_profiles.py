@@ -1,4 +1,4 @@
-"""Profiles: every ready one is sound, unknown ones are named at their field, a policy may tighten, not loosen them."""
+"""Profiles: all built-in profiles are valid, unknown names are reported, and policies may tighten profiles only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def policy(*controls: str, profile: str = "quiet", more: str = "") -> Policy:
 
 
 @pytest.mark.parametrize("name", READY)
-def test_every_ready_profile_is_sound_and_refers_to_law(name: str) -> None:
+def test_every_built_in_profile_is_valid_and_cites_the_law(name: str) -> None:
     profile = parse_profile(READY[name])
     assert profile.name == name
     assert profile.title["en"]
@@ -54,7 +54,7 @@ def test_every_ready_profile_is_sound_and_refers_to_law(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READY)
-def test_a_catalogue_that_carries_its_labels_can_keep_a_profile_on_every_screen_and_surface(name: str) -> None:
+def test_a_catalog_with_the_labels_of_a_profile_can_meet_it_on_every_screen_and_surface(name: str) -> None:
     profile = parse_profile(READY[name])
     labels = [*(label for label in profile.labels if label != "harmful"), "plain"]
     items = [
@@ -76,11 +76,11 @@ def test_a_catalogue_that_carries_its_labels_can_keep_a_profile_on_every_screen_
         "outlet: cn.zj\ncontrols: [{id: all, action: cap, attribute: series, at_most: 50, "
         "on: {surfaces: [home, hot, list, detail, push]}}]"
     )
-    told = [f.message for f in lint([own, everywhere], Catalog.of(items), 1_772_424_000.0)]
-    assert not [message for message in told if "cannot be met" in message]
+    reported = [f.message for f in lint([own, everywhere], Catalog.of(items), 1_772_424_000.0)]
+    assert not [message for message in reported if "cannot be met" in message]
 
 
-def test_a_policy_stands_on_its_profile_and_every_control_names_its_origin(shop: Catalog) -> None:
+def test_a_policy_extends_its_profile_and_every_control_names_its_origin(shop: Catalog) -> None:
     compiled = compile_policy([policy("{id: own, action: cap, attribute: series, at_most: 3}")], shop)
     assert {o.control.id: o.outlet for o in compiled.controls} == {
         "floor": "profile:quiet",
@@ -92,25 +92,25 @@ def test_a_policy_stands_on_its_profile_and_every_control_names_its_origin(shop:
     assert merge_policies([policy(more="weights: {public_value: 0.3}")]).weights == {"public_value": 0.3}
 
 
-def test_a_policy_may_tighten_its_profile_and_not_loosen_what_is_legal(shop: Catalog) -> None:
+def test_a_policy_may_tighten_but_not_weaken_legal_controls_of_its_profile(shop: Catalog) -> None:
     share = "{{id: floor, action: quota, where: {{label: public-service}}, at_least: {}, enforcement: legal}}"
     tighter, looser = policy(share.format(0.3)), policy(share.format(0.1))
 
-    def floor(said: Policy) -> tuple[str, object]:
-        origin = next(o for o in merge_policies([said]).controls if o.control.id == "floor")
+    def floor(policy_: Policy) -> tuple[str, object]:
+        origin = next(o for o in merge_policies([policy_]).controls if o.control.id == "floor")
         return origin.outlet, getattr(origin.control, "at_least", None)
 
     assert floor(tighter) == ("cn", 0.3)
     assert floor(looser) == ("profile:quiet", 0.2)
-    told = [(f.where, f.message) for f in lint([looser], shop, 1_772_424_000.0)]
-    assert told[0][0] == "controls[0]"
-    assert "legal in the profile quiet: a child may raise the minimum of 0.2, not lower it to 0.1" in told[0][1]
+    reported = [(f.where, f.message) for f in lint([looser], shop, 1_772_424_000.0)]
+    assert reported[0][0] == "controls[0]"
+    assert "legal in the profile quiet: a child may raise the minimum of 0.2, not lower it to 0.1" in reported[0][1]
     assert floor(policy("{id: topics, action: cap, attribute: topic, at_most: 9}")) == ("profile:quiet", 0.2)
 
 
-def test_what_is_only_editorial_in_a_profile_may_be_said_otherwise() -> None:
-    said = policy("{id: topics, action: cap, attribute: topic, at_most: 9}")
-    assert {o.control.id: o.outlet for o in merge_policies([said]).controls}["topics"] == "cn"
+def test_a_policy_may_weaken_editorial_controls_of_its_profile() -> None:
+    policy_ = policy("{id: topics, action: cap, attribute: topic, at_most: 9}")
+    assert {o.control.id: o.outlet for o in merge_policies([policy_]).controls}["topics"] == "cn"
 
 
 def test_an_unknown_profile_is_named_at_its_field() -> None:
@@ -124,12 +124,12 @@ def test_an_unknown_profile_is_named_at_its_field() -> None:
         policy(profile="Not A Name")
 
 
-def test_a_profile_that_nobody_looked_up_is_no_policy_without_it(shop: Catalog) -> None:
+def test_a_policy_whose_profile_is_not_loaded_cannot_be_compiled(shop: Catalog) -> None:
     with pytest.raises(PolicyError, match="not loaded"):
         compile_policy([parse_policy("outlet: cn\nprofile: quiet")], shop)
 
 
-def test_a_profile_without_law_is_refused() -> None:
+def test_a_profile_without_a_legal_reference_is_rejected() -> None:
     with pytest.raises(PolicyError, match="'floor' needs a legal_ref"):
         parse_profile(TEXT.replace(", legal_ref: Act 1", ""))
     assert isinstance(parse_profile(TEXT), Profile)

@@ -1,4 +1,4 @@
-"""Whether a condition is wider than another: what is told from words holds for the items of any catalogue."""
+"""Comparison of conditions: the result holds for the items of any catalog."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ NAMES = {
 }
 TESTS = st.one_of(
     *(
-        st.lists(st.sampled_from(names), min_size=1, max_size=2).map(lambda said, f=field: {f: said})
+        st.lists(st.sampled_from(names), min_size=1, max_size=2).map(lambda values, f=field: {f: values})
         for field, names in NAMES.items()
     ),
-    st.sampled_from([0.25, 0.5, 0.75]).map(lambda least: {"axis": {"public_value": least}}),
+    st.sampled_from([0.25, 0.5, 0.75]).map(lambda value: {"axis": {"public_value": value}}),
     st.sampled_from([{"at_most": 12}, {"at_least": 12}, {"at_least": 0, "at_most": 18}]).map(
         lambda r: {"age_rating": r}
     ),
     st.just({"locality": "viewer"}),
 )
-SAID = st.recursive(
+CONDITIONS = st.recursive(
     st.lists(TESTS, min_size=1, max_size=2).map(lambda tests: {k: v for test in tests for k, v in test.items()}),
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"any": parts}),
@@ -45,13 +45,11 @@ SAID = st.recursive(
 
 
 @settings(max_examples=600, deadline=None)
-@given(one=SAID, other=SAID, third=SAID)
-def test_what_covers_holds_for_every_item_for_which_the_covered_holds(
-    shop: Any, one: Any, other: Any, third: Any
-) -> None:
+@given(first=CONDITIONS, second=CONDITIONS, third=CONDITIONS)
+def test_a_wider_condition_holds_for_every_item_of_the_narrower(shop: Any, first: Any, second: Any, third: Any) -> None:
     for wide, narrow in (
-        (one, other), ({"any": [one, other]}, one), ({"any": [one, other]}, {"all": [one, third]}),
-        ({"not": {"all": [one, other]}}, {"not": one}), ({"any": [one, third]}, {"any": [third, other]}),
+        (first, second), ({"any": [first, second]}, first), ({"any": [first, second]}, {"all": [first, third]}),
+        ({"not": {"all": [first, second]}}, {"not": first}), ({"any": [first, third]}, {"any": [third, second]}),
     ):  # fmt: skip
         a, b = Condition.model_validate(wide), Condition.model_validate(narrow)
         if subsumes(a, b):
@@ -59,18 +57,20 @@ def test_what_covers_holds_for_every_item_for_which_the_covered_holds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(one=SAID, other=SAID)
-def test_with_more_ways_to_hold_a_condition_is_wider(one: Any, other: Any) -> None:
-    narrow = Condition.model_validate(one)
+@given(first=CONDITIONS, second=CONDITIONS)
+def test_an_added_alternative_makes_a_condition_wider(first: Any, second: Any) -> None:
+    narrow = Condition.model_validate(first)
     for wide in (
-        {"any": [one, other]},
-        {"any": [{"any": [other, one]}, other]},
-        {"not": {"all": [{"not": one}, other]}},
+        {"any": [first, second]},
+        {"any": [{"any": [second, first]}, second]},
+        {"not": {"all": [{"not": first}, second]}},
     ):
         if "not" not in wide:
             assert subsumes(Condition.model_validate(wide), narrow)
-    assert subsumes(narrow, Condition.model_validate({"all": [other, one]}))
-    assert subsumes(Condition.model_validate({"any": [other, one]}), Condition.model_validate({"any": [one, other]}))
+    assert subsumes(narrow, Condition.model_validate({"all": [second, first]}))
+    assert subsumes(
+        Condition.model_validate({"any": [second, first]}), Condition.model_validate({"any": [first, second]})
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_with_more_ways_to_hold_a_condition_is_wider(one: Any, other: Any) -> No
     ],
 )
 def test_a_child_may_widen_a_firm_block_and_not_narrow_it(parent: str, child: str, wider: bool) -> None:
-    """Wider, it stands beside the parent's own; else the parent's stands alone, and lint says what may be said."""
+    """A wider block is added to the parent's; a narrower block is ignored, and lint suggests how to widen it."""
     line = [
         parse_policy(
             f"outlet: {outlet}\ncontrols: [{{id: off, action: block, where: {where}, enforcement: mandatory}}]"
@@ -102,7 +102,7 @@ def test_a_child_may_widen_a_firm_block_and_not_narrow_it(parent: str, child: st
     ]
     controls = [(o.control.id, o.outlet) for o in merge_policies(line).controls]
     assert controls == ([("off@cn", "cn"), ("off", "cn.zj")] if wider else [("off", "cn")])
-    told = [finding.message for finding in weakening_findings(line)]
+    reported = [finding.message for finding in weakening_findings(line)]
     assert [
-        ("its condition may only be widened: any: [the parent's condition, ...]" in message) for message in told
+        ("its condition may only be widened: any: [the parent's condition, ...]" in message) for message in reported
     ] == [True] * (not wider)

@@ -1,4 +1,4 @@
-"""Policy text: what YAML means here, what is refused and on which line, and that hostile text costs little."""
+"""Policy text: the YAML dialect, rejected text with its line, and the limited cost of hostile text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recsys.domain.errors import PolicyError
 from recsys.guidance.policy.yaml_text import LEVELS_MAX, SIZE_MAX, append_control, read_document
 
-# PyYAML writes 1e3 without quotes, since YAML 1.1 reads it as a text; here it is a number.
+# PyYAML writes 1e3 without quotes, because YAML 1.1 reads it as text; this reader reads a number.
 TEXTS = (
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
     | st.sampled_from(
@@ -35,7 +35,7 @@ def test_json_and_yaml_text_of_the_same_data_reads_as_that_data(data: dict[str, 
     assert read_document("---\n" + yaml.safe_dump(data, default_flow_style=flow)) == data
 
 
-def test_unquoted_scalars_have_no_meaning_of_yaml_1_1() -> None:
+def test_unquoted_scalars_are_not_converted_as_in_yaml_1_1() -> None:
     texts = [
         "no",
         "on",
@@ -67,7 +67,7 @@ def test_unquoted_scalars_have_no_meaning_of_yaml_1_1() -> None:
         ("a: !x [1]", "line 1", "tags (!x)"),
         ("a: 1\n---\nb: 2", "line 2", "a policy is one document"),
         ("a: 1\n? [b]\n: 2", "line 2", "cannot be a key"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3", "line 4", "'b' is given twice"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3", "line 4", "'b' is defined twice"),
         ("a: [1\n\n\n", "line 1", "the [ opened here is not closed"),
         ("a: 1\nb: \ud800", "line 2", "U+D800"),
         ("a: 1\nb: \0", "line 2", "U+0000"),
@@ -75,7 +75,7 @@ def test_unquoted_scalars_have_no_meaning_of_yaml_1_1() -> None:
         ("a:\n" + "".join(f"{' ' * n}-\n" for n in range(1, 500)), f"line {LEVELS_MAX + 1}", "levels deep"),
     ],
 )
-def test_refused_text_is_named_with_its_line(text: str, where: str, word: str) -> None:
+def test_rejected_text_is_reported_with_its_line(text: str, where: str, word: str) -> None:
     with pytest.raises(PolicyError) as error:
         read_document(text)
     (finding,) = error.value.findings
@@ -83,7 +83,7 @@ def test_refused_text_is_named_with_its_line(text: str, where: str, word: str) -
     assert word in finding.message
 
 
-def test_the_deepest_text_that_is_allowed_is_read() -> None:
+def test_text_of_the_maximum_depth_is_read() -> None:
     for levels in (LEVELS_MAX - 1, LEVELS_MAX):
         text = "[" * levels + "]" * levels
         if levels < LEVELS_MAX:
@@ -104,32 +104,30 @@ def test_the_deepest_text_that_is_allowed_is_read() -> None:
     ],
     ids=["numbers", "mappings", "keys", "sequences", "open braces"],
 )
-def test_hostile_text_is_parsed_once_and_no_further_than_it_is_accepted(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Wide text costs its events, one per member and end; deep text costs the events of the levels that are allowed."""
+def test_hostile_text_is_parsed_once_and_only_up_to_the_first_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide text costs one event per member and end; deep text costs the events of the permitted levels."""
     events = 0
 
-    def counted(*args: Any, **more: Any) -> Iterator[Any]:
+    def count_events(*args: Any, **options: Any) -> Iterator[Any]:
         nonlocal events
-        for event in parse(*args, **more):
+        for event in parse(*args, **options):
             events += 1
             yield event
 
     parse = yaml.parse
-    monkeypatch.setattr("yaml.parse", counted)
+    monkeypatch.setattr("yaml.parse", count_events)
     with suppress(PolicyError):
         read_document(text)
     wide = text.startswith("a: [")
     assert events <= (text.count(",") * (4 if "b" in text else 1) + 20 if wide else 3 * LEVELS_MAX)
 
 
-def test_text_over_the_size_limit_is_refused_before_it_is_parsed() -> None:
+def test_text_above_the_size_limit_is_rejected_before_it_is_parsed() -> None:
     with pytest.raises(PolicyError, match="has more than 1,048,576 characters"):
         read_document("[" * (SIZE_MAX + 1))
 
 
-def test_no_control_is_appended_to_text_that_is_not_read() -> None:
+def test_no_control_is_appended_to_text_that_cannot_be_read() -> None:
     control = {"id": "b", "share": 0.02}
     for text in (
         "controls: [" + "[" * 100_000,

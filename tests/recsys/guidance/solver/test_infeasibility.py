@@ -54,7 +54,7 @@ def verify_receipt(guided: Any, receipt: Any = None, exact: bool = True) -> tupl
         ("{id: a, action: quota, where: {series: harvest}, at_least: 9}", "supply", 3,
          "3 more would have to be available: only 6 may be shown here now"),
         ("{id: a, action: quota, where: {not: {series: harvest}}, at_most: 2}", "supply", 4,
-         "4 more others would have to be available: only 6 may be shown here now"),
+         "4 more other items would have to be available: only 6 may be shown here now"),
         ("{id: a, action: pin, item: i3, slot: 2, on: {regions: [cn]}}, {id: b, action: block, where: {item: i3}}",
          "supply", 1, "slot 2: the item may not be shown here now"),
     ],
