@@ -41,7 +41,7 @@ def test_the_bundled_configurations_are_valid(name: str) -> None:
     ("text", "message"),
     [
         ("[als]\nfactor = 8\n", r"als\.factor: unknown field"),
-        ("[als]\nfactors = 0\n", r"als\.factors: .*greater than or equal to 1"),
+        ("[als]\nfactors = 0\n", r"als\.factors: must be at least 1"),
         ('[network]\nexcluded_features = ["trend", "trent"]\n', r"network\.excluded_features: .*no feature trent"),
         ("[split]\ntest = 1.0\n", r"split\.test: .*less than"),
         ("seed = [", "not TOML"),

@@ -82,7 +82,7 @@ def test_an_invalid_bundle_is_refused_before_anything_is_written(bundle: Bundle,
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     registry = Registry(uri, tmp_path / "artifacts")
     invalid = replace(bundle, popularity=np.full(3, np.nan, np.float32))
-    with pytest.raises(BundleError, match="popularity holds a number that is not finite"):
+    with pytest.raises(BundleError, match="popularity holds a value that is not finite"):
         registry.register(invalid, {}, "mainstay", "champion")
     assert not MlflowClient(uri, uri).search_registered_models()
 
