@@ -192,7 +192,13 @@ class PageService:
             degraded_parts=degraded,
             receipt=page.receipt,
             trace=[
-                StageOut(name=s.name, candidates_in=s.candidates_in, candidates_out=s.candidates_out, dropped=dict(s.dropped), error=s.error)
+                StageOut(
+                    name=s.name,
+                    candidates_in=s.candidates_in,
+                    candidates_out=s.candidates_out,
+                    dropped=dict(s.dropped),
+                    error=s.error,
+                )
                 for s in page.trace
             ]
             if asked.trace

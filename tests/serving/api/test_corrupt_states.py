@@ -29,8 +29,8 @@ def test_no_answer_breaks_on_damaged_states(serve) -> None:
             assert "corrupt_state" in json.loads(lines[1])
         assert http.get("/console/choices").json()["viewers"] == []
         told = http.get("/metrics").text
-        assert 'mainstay_unreadable_states_total{kind="item"}' in told
-        assert 'mainstay_unreadable_states_total{kind="viewer"} 4.0' in told
+        assert 'mainstay_corrupt_states_total{kind="item"}' in told
+        assert 'mainstay_corrupt_states_total{kind="viewer"} 4.0' in told
         assert http.delete("/v1/viewers/v1").json()["state"] is True
         assert online.get([viewer_key("v1")]) == [None]
 
@@ -38,6 +38,6 @@ def test_no_answer_breaks_on_damaged_states(serve) -> None:
 def test_a_gauge_says_how_many_are_set_aside(serve) -> None:
     with serve() as service:
         quarantine(service.services.online, [CorruptState(viewer_key(v), "why", 1.0, True, b"?") for v in ("a", "b")])
-        service.services.followers["aside"].once()
-        assert "mainstay_damaged_states 2.0" in service.http.get("/metrics").text
+        service.services.pollers["aside"].once()
+        assert "mainstay_quarantined_states 2.0" in service.http.get("/metrics").text
         assert LETTERS_EVERY_S < 60

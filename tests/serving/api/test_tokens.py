@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.domain.errors import EventError, PageTokenError
-from serving.schemas.tokens import PAGE_TOKEN_LIFE_S, SHOWN_MAX, Attribution, PageToken, Tokens, home_secret
+from serving.schemas.tokens import PAGE_TOKEN_TTL_S, MAX_SHOWN_ITEMS, Attribution, PageToken, Tokens, home_secret
 from tests.conftest import scaled
 
 TOKENS = Tokens(b"a secret of this test")
@@ -24,10 +24,10 @@ def read(token: str, placement: str = "cn.zj-tv-home", viewer: str = "v1", now: 
 
 
 @settings(max_examples=scaled(1_000, minimum=10))
-@given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * SHOWN_MAX), st.integers(0, 2**31 - 1))
+@given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * MAX_SHOWN_ITEMS), st.integers(0, 2**31 - 1))
 def test_a_page_token_comes_back_as_it_was_but_never_longer_than_allowed(shown: list[str], seed: int) -> None:
     page_token = PAGE_TOKEN._replace(shown=tuple(shown), seed=seed)
-    assert read(TOKENS.write_page_token(page_token)) == page_token._replace(shown=tuple(shown)[-SHOWN_MAX:])
+    assert read(TOKENS.write_page_token(page_token)) == page_token._replace(shown=tuple(shown)[-MAX_SHOWN_ITEMS:])
 
 
 @given(st.data())
@@ -52,7 +52,7 @@ def test_a_page_token_continues_its_own_session_only() -> None:
     with pytest.raises(PageTokenError, match="another viewer"):
         read(token, viewer="v2")
     with pytest.raises(PageTokenError, match="6 hours"):
-        read(token, now=AT + PAGE_TOKEN_LIFE_S + 1)
+        read(token, now=AT + PAGE_TOKEN_TTL_S + 1)
 
 
 def test_another_secret_or_kind_of_token_is_refused() -> None:

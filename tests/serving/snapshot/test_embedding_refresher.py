@@ -29,7 +29,7 @@ def test_a_new_item_has_its_vector_and_is_proposed_for_what_it_says(serve, item,
         said = [item(n, title={"zh": title}, topic="") for n, title in enumerate(titles[:1] + titles[2:])]
         service.http.post("/v1/items", json={"items": [*said, *(item(n) for n in range(5, 50))]}).raise_for_status()
         service.publish("cn", "outlet: cn\n")
-        service.services.holders.take_model(
+        service.services.holders.set_model(
             ServedModel.load(bundle("m1", [f"item-{n}" for n in range(5, 50)]), FEATURES)
         )
         liked = ViewerState("v1", (Recent("item-0", "like", time.time()),))
@@ -100,7 +100,7 @@ def test_a_restart_encodes_nothing_again(serve, item, until, monkeypatch) -> Non
     monkeypatch.setattr("features.embeddings.ngrams.NgramEncoder.encode", refuse)
     with serve({"vectors": ""}) as second:
         until(lambda: all(known(second, f"item-{n}") for n in range(60)))
-        assert second.services.content.vectors.refused == {}
+        assert second.services.embedding_poller.refresher.refused == {}
 
 
 def test_an_encoder_that_cannot_be_loaded_costs_no_page(serve, tmp_path, monkeypatch) -> None:

@@ -89,6 +89,6 @@ def test_what_has_come_to_stay_is_searched_no_more_and_rubbish_is_not_kept(searc
 def test_a_process_of_its_own_follows_it(service: Any, searched: None) -> None:
     app = SimpleNamespace(state=SimpleNamespace(services=service.services))
     assert with_gc_freeze(app) is app  # type: ignore[arg-type]
-    follower = service.services.followers.pop("settled")
+    follower = service.services.pollers.pop("settled")
     assert follower.once()
     assert gc.get_freeze_count() > 0

@@ -107,7 +107,7 @@ def test_where_no_policy_was_ever_readable_editorial_pages_answer(service, bundl
     from features.columns import FEATURES
     from recsys.models.served_model import ServedModel
 
-    service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    service.services.holders.set_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     force(service.services.control, "cn.zj", "outlet: cn.zj\nnonsense: true\n")
     service.caught_up()
     page = service.page()
