@@ -247,7 +247,7 @@ def _artifact_pollers(settings: Settings, holders: SnapshotHolder) -> tuple[Mode
 def _open_spool(
     settings: Settings, stream: Stream, spool: OpenSpool | None, metrics: Metrics
 ) -> tuple[LogWatchdog, Spool]:
-    """Return the watchdog of the stream and the spool. When the stream loses its log, the spool sends its events again."""
+    """Return the watchdog of the stream and the spool. If the log is lost, the spool sends its events again."""
 
     def on_loss(reason: str) -> None:
         metrics.stream_losses.inc()

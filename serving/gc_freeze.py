@@ -18,7 +18,7 @@ ITEMS = 10_000
 
 
 class GcFreezer:
-    """Freezes the objects in memory after a large change. `step` is a task for one poller, in a process with one app."""
+    """Freezes the objects in memory after a large change. `step` is a task for a poller in a process with one app."""
 
     def __init__(self, holders: SnapshotHolder, warm: Callable[[], bool]) -> None:
         """`warm` returns whether everything that is loaded once at the start of the process has been loaded."""
@@ -26,7 +26,7 @@ class GcFreezer:
         self._frozen: tuple[bool, str, int] | None = None
 
     def step(self) -> None:
-        """Freeze all objects if the model or the size of the catalog changed. Unreachable cycles are collected first."""
+        """Freeze all objects if the model or the catalog size changed, after a full garbage collection."""
         snapshot = self._holders.current
         version = snapshot.model.bundle.version if snapshot.model else ""
         loaded = self._warm(), version, len(snapshot.catalog) // ITEMS

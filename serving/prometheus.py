@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the service. With several processes, counters and histograms are summed over all of them."""
+"""The Prometheus metrics of the service. Counters and histograms are summed over all processes."""
 
 from __future__ import annotations
 

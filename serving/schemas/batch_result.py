@@ -35,9 +35,7 @@ class BatchResult:
     accepted: int
     quarantined: Annotated[
         int,
-        Field(
-            description="Number of events that are stored separately and have no effect, because the client's clock is ahead."
-        ),
+        Field(description="Number of events without effect, stored separately because the client's clock is ahead."),
     ]
     refused: int
     results: Sequence[ItemResult]
@@ -56,7 +54,7 @@ class BatchResult:
 
 
 def refusal(index: int, item_id: object, error: InvalidInput, prefix: str = "") -> ItemResult:
-    """Return the result of an invalid entry. `prefix` is the path of the entry in the body, prepended to each finding."""
+    """Return the result of an invalid entry. `prefix` is the path of the entry in the body."""
     findings = error.findings or (Finding("", error.text),)
     paths = (".".join(filter(None, (prefix, finding.where))) for finding in findings)
     return ItemResult(

@@ -25,7 +25,8 @@ class PreviewRequest(PolicyText):
     )
     at: AwareDatetime | None = Field(
         None,
-        description="Replay the requests at about this time, for drafts that take effect later. Requests are moved by whole weeks.",
+        description="Replay the requests at about this time, for drafts that take effect later. Requests are moved by "
+        "whole weeks.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the bootstrap intervals.")
 

@@ -49,14 +49,14 @@ class PageRequest(RequestModel):
     viewer_id: Id
     region: Region | None = Field(
         None,
-        description=f"Region of the viewer, with at most {MAX_REGION_LEVELS} levels. The default is the outlet's region.",
+        description=f"Region of the viewer, with at most {MAX_REGION_LEVELS} levels. Default: that of the outlet.",
     )
     slots: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = Field(
         None, description="Number of items on the page. The default depends on the screen."
     )
     page_token: str | None = Field(
         None,
-        description="The `next_page_token` of the previous page. No item is repeated, and quotas cover the whole session.",
+        description="The `next_page_token` of the previous page. No item is repeated; quotas cover the whole session.",
     )
     age: Annotated[int, Field(ge=0, le=150)] | None = Field(None, description="Age of the viewer. The default is 17.")
     personalised: bool = Field(True, description="If false, the page does not use the viewer's state.")
@@ -176,7 +176,8 @@ class PublishRequest(RequestModel):
     author: Author
     base_version: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="Version that the author expects to be in force, 0 for none. If it is not in force, the request fails with 409.",
+        description="Version that the author expects to be in force, 0 for none. If another version is in force, the "
+        "request fails with 409.",
     )
 
 

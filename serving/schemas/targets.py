@@ -106,5 +106,5 @@ class CloneRequest(TargetChange):
     until: AwareDatetime = Field(examples=["2027-03-01T00:00:00+08:00"])
     amount: Annotated[Number, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
         None,
-        description="A whole number of impressions, or a share. The default is the current amount of the original target.",
+        description="A whole number of impressions, or a share. The default is the current amount of the target.",
     )

@@ -1,8 +1,8 @@
 """Signed tokens: page tokens, which continue a session or a list, and attributions, which assign an event to its page.
 
 A token consists of a payload of itsdangerous' `URLSafeSerializer` (JSON, compressed with zlib if that is shorter, in
-base64url), a dot, and its signature: HMAC-SHA-256 truncated to 144 bits. Anybody can read a token, but only the owner of
-the secret can create or change it. Each kind of token has its own salt, so that a page token is not a valid attribution.
+base64url), a dot, and its signature: HMAC-SHA-256 truncated to 144 bits. Anybody can read a token, but only an owner of
+the secret can create or change it. Each kind of token has its own salt: a page token is not a valid attribution.
 """
 
 from __future__ import annotations
@@ -135,14 +135,14 @@ class Tokens:
             if now - attribution.at > ATTRIBUTION_TTL_S:
                 raise ValueError(f"the token is older than {ATTRIBUTION_TTL_S / 86_400:.0f} days")
         except ValueError as error:
-            raise EventError("invalid event", [Finding("attributiontoken", str(error))]) from error
+            raise EventError("unreadable event", [Finding("attributiontoken", str(error))]) from error
         return attribution
 
     def _sign(self, kind: str, fields: list[object]) -> str:
         return self._serializers[kind].dumps(fields)
 
     def _verify(self, kind: str, token: str) -> list[Any]:
-        """Return the fields of a token of this kind. Raises ValueError. The signature is verified before the payload is read."""
+        """Return the fields of a token of this kind. Raises ValueError. The signature is verified before parsing."""
         if len(token) > _MAX_CHARS or not _FORM.fullmatch(token):
             raise ValueError("not a token of this service")
         try:

@@ -1,7 +1,7 @@
 """The immutable snapshot of catalog, policies, item statistics and model that every request uses.
 
-Background pollers replace the whole snapshot when a part changes. A request reads the reference once, so it uses the same
-snapshot from start to end.
+Background pollers replace the whole snapshot when a part changes. A request reads the reference once, so it uses
+the same snapshot from start to end.
 """
 
 from __future__ import annotations

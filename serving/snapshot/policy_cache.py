@@ -56,7 +56,7 @@ class PolicyCache:
         return tuple(self._own[code] for code in ancestry(outlet) if code in self._own)
 
     def compiled(self, outlets: Iterable[str], catalog: Catalog) -> Mapping[str, CompiledPolicy]:
-        """Return the compiled policy of each outlet for this catalog. Outlets with the same policies share one object."""
+        """Return the compiled policy of each outlet for this catalog; outlets with the same policies share it."""
         cache: _CompileCache = {}
         unusable: set[str] = set()
         compiled: dict[str, CompiledPolicy] = {}

@@ -197,7 +197,8 @@ def history(
     "/v1/audit",
     summary="List the audit trail",
     description=(
-        "The hash of each entry covers the previous entry, so that a changed or removed entry breaks the chain of hashes."
+        "The hash of each entry covers the previous entry, so that changing or removing an entry breaks the chain of "
+        "hashes."
     ),
     responses=documented(400, 401, 422, 503),
     dependencies=EDITORS_ONLY,

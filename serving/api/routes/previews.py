@@ -54,7 +54,7 @@ async def preview(
 
 
 async def _stream(preview: Preview) -> AsyncIterator[bytes]:
-    """Yield the lines of a preview that runs in a thread. If the client disconnects, it stops after the current page."""
+    """Yield the lines of a preview that runs in a thread. If the client disconnects, it stops after a page."""
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()
 
     def run() -> None:

@@ -62,8 +62,8 @@ def resume(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Ta
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/stop", summary="Stop a target permanently", responses=ERRORS, dependencies=EDITORS_ONLY,
-    status_code=204,
+    "/v1/targets/{outlet}/{target}/stop", summary="Stop a target permanently", responses=ERRORS,
+    dependencies=EDITORS_ONLY, status_code=204,
 )  # fmt: skip
 def stop(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
     targets.stop(outlet, target, body)

@@ -249,7 +249,7 @@ def test_while_the_store_is_down_pages_do_not_wait_for_it_and_then_are_personal_
             assert keeps_its_floor(page)
         assert store.asked == 3
         online = service.http.get("/health/ready").json()["parts"]["online"]
-        assert (online["ok"], online["detail"]) == (False, "pages go on without it: online: timed out")
+        assert (online["ok"], online["detail"]) == (False, "pages are served without viewer state: online: timed out")
         store.down = False
         until(lambda: service.page()["fallback_level"] == "personal")
         assert service.page()["degraded_parts"] == []
