@@ -92,6 +92,6 @@ async def post_events(
 def batch_response(request: Request, batch: BatchResult, name: str, status: int) -> Response:
     """Return the results of a batch as a response, which is a problem if every entry was refused."""
     if batch.refused == len(batch.results) > 0:
-        detail = f"all {batch.refused:,} {name} of the batch are invalid; see findings"
+        detail = f"all {name} of the batch were refused ({batch.refused:,}); see findings"
         return problem(request, 422, f"bad-{name}", detail, batch.findings, **msgspec.to_builtins(batch))
     return Response(msgspec.json.encode(batch), status, media_type="application/json")
