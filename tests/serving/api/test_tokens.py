@@ -71,7 +71,7 @@ def test_a_list_token_continues_its_own_list_only() -> None:
     assert TOKENS.read_list_token(token, name="audit, newest first") == 7
     with pytest.raises(PageTokenError, match="another list"):
         TOKENS.read_list_token(token, name="audit, oldest first")
-    for wrong, reason in ((TOKENS.write_page_token(PAGE_TOKEN), "token for page"), ("7", "not a token")):
+    for wrong, reason in ((TOKENS.write_page_token(PAGE_TOKEN), "token for page"), ("7", "invalid signature")):
         with pytest.raises(PageTokenError, match=reason):
             TOKENS.read_list_token(wrong, name="audit, newest first")
 
