@@ -1,1 +1,1 @@
-"""Floor 3: answer and steer. The page service, the control plane that editors write to, and the console."""
+"""Layer 3: the HTTP service. It contains the page API, the editorial API and the console."""

@@ -1,4 +1,4 @@
-"""The composition root of serving: the only module that knows which services an app is wired from."""
+"""The composition root of the HTTP service: it creates all services from the settings and wires them into an app."""
 
 from __future__ import annotations
 
@@ -70,11 +70,13 @@ from serving.viewer_data import ViewerData
 
 VERSION = "0.1.0"
 STORE_TIMEOUT_S = 1.0
-"""Time limit of the online store for pollers, previews and the console; the limit for a page is a twentieth of it."""
+"""Timeout of the online store for pollers, previews and the console. Pages use a much shorter one."""
 
-DESCRIPTION = """Pages for every screen, held to what editors stand for, each with a receipt.
+DESCRIPTION = """Mainstay recommends pages of items for every screen, applies the editorial policy of each outlet, and
+returns a receipt with every page.
 
-Errors are RFC 9457 problem details. Times are RFC 3339 UTC. Ids are opaque. The editors' console is at `/console`."""
+Errors are RFC 9457 problem details. Times are in UTC, formatted as RFC 3339. Ids are opaque strings. The console for
+editors is at `/console`."""
 
 ROUTERS = (
     feeds.router,
@@ -94,7 +96,7 @@ ROUTERS = (
 )
 
 OpenSpool = Callable[[Callable[[Mapping[int, int]], object]], Spool]
-"""Opens a spool, given the callback for delivered offsets."""
+"""A factory of a spool. Its argument is the callback for delivered offsets."""
 
 
 def build(
@@ -107,55 +109,51 @@ def build(
     clock: Callable[[], float] = time.time,
     engine: Engine | None = None,
 ) -> FastAPI:
-    """Return the app. Arguments that are given are used as they are; the settings say how to make all others."""
-    meters = Metrics()
+    """Return the app. Dependencies that are not passed are created from the settings."""
+    metrics = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
     online, page_store = _stores(settings.online_url) if online is None else (online, BreakerStore(online))
-    control, prepare = (control, _nothing) if control else _control_plane(settings, clock)
-    unreadable = CorruptStateCounter(lambda kind: meters.unreadable.labels(kind).inc())
-    holders = SnapshotHolder(control, online, clock, meters, prepare, unreadable)
-    watch, waiting = _open_spool(settings, stream, spool, meters)
-    tokens = Tokens(settings.secret.encode() or home_secret(settings.home))
-    engine = engine or _engine(settings)
-    publisher, live = ImpressionPublisher(waiting, meters.lost.inc), LiveMetrics(holders, meters, clock)
-    feed = PageService(
-        engine, holders, page_store, publisher, tokens, meters, clock, live.note,
-        viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=unreadable,
+    control, prepare = (control, _skip_migration) if control else _control_plane(settings, clock)
+    corrupt_states = CorruptStateCounter(lambda kind: metrics.corrupt_states.labels(kind).inc())
+    holders = SnapshotHolder(control, online, clock, metrics, prepare, corrupt_states)
+    watchdog, event_spool = _open_spool(settings, stream, spool, metrics)
+    engine, tokens = engine or _engine(settings), Tokens(settings.secret.encode() or home_secret(settings.home))
+    publisher = ImpressionPublisher(event_spool, metrics.impressions_dropped.inc)
+    live = LiveMetrics(holders, metrics, clock)
+    pages = PageService(
+        engine, holders, page_store, publisher, tokens, metrics, clock, live.note,
+        viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=corrupt_states,
     )  # fmt: skip
-    loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, meters, control.revision)
-    desk, log = (
-        PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value),
-        EventLog(settings.event_log_dir),
-    )
-    requests = RequestLog(log, online, feed.recent_queries, unreadable=unreadable)
-    models, content = _artifacts(settings, holders)
+    loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
+    policy_service = PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value)
+    log = EventLog(settings.event_log_dir)
+    requests = RequestLog(log, online, pages.recent_queries, unreadable=corrupt_states)
+    model_poller, embedding_poller = _artifact_pollers(settings, holders)
     services = Services(
         settings=settings,
         clock=clock,
-        metrics=meters,
+        metrics=metrics,
         tokens=tokens,
         stream=stream,
-        spool=waiting,
-        watch=watch,
+        spool=event_spool,
+        watchdog=watchdog,
         online=online,
         viewers=page_store,
         event_log=log,
         control=control,
         holders=holders,
-        unreadable=unreadable,
+        corrupt_states=corrupt_states,
         publisher=publisher,
         live_metrics=live,
-        model_poller=models,
-        content=content,
-        pages=feed,
-        event_intake=EventIntake(waiting, control, tokens, meters, clock, lambda: holders.current.catalog.row_of),
+        model_poller=model_poller,
+        embedding_poller=embedding_poller,
+        pages=pages,
+        event_intake=_event_intake(event_spool, control, tokens, metrics, clock, holders),
         targets=loop,
-        policy_service=desk,
-        target_service=TargetService(loop, control, desk),
+        policy_service=policy_service,
+        target_service=TargetService(loop, control, policy_service),
         previews=PreviewService(engine, holders, requests, PreviewPool(), clock),
-        viewer_data=ViewerData(
-            log, online, stream, settings.topic, settings.group, clock, (feed.forget_viewer, live.forget)
-        ),
+        viewer_data=_viewer_data(settings, log, online, stream, clock, (pages.forget_viewer, live.forget)),
         profiles=ready_profiles(),
     )
     services.pollers.update(build_pollers(services))
@@ -163,7 +161,7 @@ def build(
 
 
 def create_app(services: Services) -> FastAPI:
-    """Return the app that answers with these services; it starts and stops them."""
+    """Return an app for these services. Its lifespan starts and stops them."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -179,14 +177,14 @@ def create_app(services: Services) -> FastAPI:
     return app
 
 
-def _nothing() -> None:
-    """Prepare nothing: a control plane that was handed in has its tables."""
+def _skip_migration() -> None:
+    """Do nothing. A control plane that is passed to `build` already has its tables."""
 
 
 def _control_plane(settings: Settings, clock: Callable[[], float]) -> tuple[ControlPlane, Callable[[], None]]:
-    """Return the control plane, and a call that migrates its database.
+    """Return the control plane and a function that migrates its database.
 
-    The call is made once the database first answers, so that a process may start before its database does.
+    The function is called when the database first responds, so that a process can start before its database does.
     """
     database = connect(settings.control_url)
 
@@ -198,6 +196,7 @@ def _control_plane(settings: Settings, clock: Callable[[], float]) -> tuple[Cont
 
 
 def _engine(settings: Settings) -> Engine:
+    """Return the recommendation engine."""
     return Engine(
         columns=columns,
         candidates=settings.candidates,
@@ -206,10 +205,34 @@ def _engine(settings: Settings) -> Engine:
     )
 
 
-def _artifacts(settings: Settings, holders: SnapshotHolder) -> tuple[ModelPoller, EmbeddingPoller | None]:
-    """Return what brings new models, and new text vectors if an encoder is configured, into the snapshot."""
+def _event_intake(
+    spool: Spool,
+    control: ControlPlane,
+    tokens: Tokens,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    holders: SnapshotHolder,
+) -> EventIntake:
+    """Return the intake of viewer events and items, which checks item ids against the current catalog."""
+    return EventIntake(spool, control, tokens, metrics, clock, lambda: holders.current.catalog.row_of)
+
+
+def _viewer_data(
+    settings: Settings,
+    log: EventLog,
+    online: OnlineStore,
+    stream: Stream,
+    clock: Callable[[], float],
+    on_erased: tuple[Callable[[str], None], ...],
+) -> ViewerData:
+    """Return the service that exports and erases the data of a viewer."""
+    return ViewerData(log, online, stream, settings.topic, settings.group, clock, on_erased)
+
+
+def _artifact_pollers(settings: Settings, holders: SnapshotHolder) -> tuple[ModelPoller, EmbeddingPoller | None]:
+    """Return the pollers of models and of text vectors; the latter is None if no encoder is configured."""
     encoder = open_encoder(settings.encoder)
-    content = None if encoder is None else EmbeddingPoller(_vectors(settings, encoder), holders)
+    embeddings = None if encoder is None else EmbeddingPoller(_embedding_refresher(settings, encoder), holders)
     models = ModelPoller(
         settings.registry_uri,
         settings.model,
@@ -218,21 +241,21 @@ def _artifacts(settings: Settings, holders: SnapshotHolder) -> tuple[ModelPoller
         holders.set_model,
         lambda: encoder.name if encoder else "",
     )
-    return models, content
+    return models, embeddings
 
 
 def _open_spool(
     settings: Settings, stream: Stream, spool: OpenSpool | None, metrics: Metrics
 ) -> tuple[LogWatchdog, Spool]:
-    """Return the spool and the watchdog of the stream, which has the spool send again what a lost log contained."""
+    """Return the watchdog of the stream and the spool. If the log is lost, the spool sends its events again."""
 
-    def on_loss(why: str) -> None:
+    def on_loss(reason: str) -> None:
         metrics.stream_losses.inc()
-        waiting.redeliver()
+        event_spool.redeliver()
 
-    watch = LogWatchdog(stream, settings.topic, settings.group, on_loss)
-    waiting = (
-        spool(watch.record_acked)
+    watchdog = LogWatchdog(stream, settings.topic, settings.group, on_loss)
+    event_spool = (
+        spool(watchdog.record_acked)
         if spool
         else open_spool(
             settings.stream_url,
@@ -240,29 +263,29 @@ def _open_spool(
             settings.topic,
             directory=settings.spool_dir,
             limit_bytes=settings.spool_mb << 20,
-            on_delivered=watch.record_acked,
+            on_delivered=watchdog.record_acked,
         )
     )
-    return watch, waiting
+    return watchdog, event_spool
 
 
 def _stores(url: str) -> tuple[OnlineStore, BreakerStore]:
-    """Return the online store for work that can wait, and for pages; a store in memory serves both."""
-    patient = open_online(url, STORE_TIMEOUT_S)
-    quick = patient if isinstance(patient, MemoryStore) else open_online(url)
-    return patient, BreakerStore(quick)
+    """Return the online store for background work and the one for pages. An in-memory store is shared by both."""
+    background_store = open_online(url, STORE_TIMEOUT_S)
+    page_store = background_store if isinstance(background_store, MemoryStore) else open_online(url)
+    return background_store, BreakerStore(page_store)
 
 
-def _vectors(settings: Settings, encoder: Encoder) -> EmbeddingRefresher:
-    """Return the store of text vectors."""
+def _embedding_refresher(settings: Settings, encoder: Encoder) -> EmbeddingRefresher:
+    """Return the refresher of text vectors, with the store that caches them."""
     store = open_online(settings.vectors_url, STORE_TIMEOUT_S)
     return EmbeddingRefresher(encoder, store, "" if isinstance(store, MemoryStore) else encoder_lock_path(settings))
 
 
 def _sources(stream: Stream, topic: str, online: OnlineStore) -> Callable[[], list[str]]:
-    """Return a call that lists the partitions of the log, and of logs it replaced, by the names that states use.
+    """Return a function that lists the partitions of all log epochs, by the names that states use.
 
-    The stream is asked for its number of partitions once: it does not change while a process runs.
+    The number of partitions is read from the stream once, because it does not change while a process runs.
     """
     partitions: list[int] = []
 

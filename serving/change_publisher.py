@@ -1,7 +1,8 @@
-"""Tells the stream what changed in the control plane: the changes since the last ones told, in their order.
+"""Publishes changes of the control plane to the stream, in the order of their revisions.
 
-One process of a home does it, whoever holds the lock; how far it got stands in a file beside it. After a crash the last
-ones are told again, under the same ids. Several hosts tell each change once each.
+One process per home directory publishes: the process that holds the lease of the directory. A cursor file in this
+directory stores the last published revision. After a crash, the last changes are published again under the same ids.
+With several hosts, each host publishes every change.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from features.events.spool.lease import DeliveryCursor, DirectoryLease
 from features.events.stream.port import Stream
 from recsys.domain.errors import Unavailable
 
-AT_ONCE = 500
+BATCH_SIZE = 500
+"""Maximum number of item changes that are read from the control plane at once."""
 
 
 class ChangePublisher:
@@ -26,50 +28,54 @@ class ChangePublisher:
     ) -> None:
         self._control, self._stream, self._topic = control, stream, changes_topic(topic)
         self._directory, self._clock = Path(directory), clock
-        self._claim: DirectoryLease | None = None
-        self._told: DeliveryCursor | None = None
+        self._lease: DirectoryLease | None = None
+        self._cursor: DeliveryCursor | None = None
 
     def step(self) -> int:
-        """Tell what is new; how many changes that were. Raises Unavailable."""
-        told = self._seat()
-        if told is None:
-            return 0  # another process of this home does it
+        """Publish all changes after the cursor and return their number; 0 if another process holds the lease.
+
+        Raises Unavailable.
+        """
+        cursor = self._acquire()
+        if cursor is None:
+            return 0
         count = 0
-        while self._control.revision() > max(told.number, 0):
-            changes, upto = self._since(max(told.number, 0))
+        while self._control.revision() > max(cursor.number, 0):
+            changes, until_revision = self._changes_since(max(cursor.number, 0))
             at = self._clock()
             if changes:
                 self._stream.publish(self._topic, [to_record(change, at) for change in changes])
-            told.advance(upto)
+            cursor.advance(until_revision)
             count += len(changes)
         return count
 
     def close(self) -> None:
-        """Let another process go on; idempotent."""
-        if self._told is not None:
-            self._told.close()
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = self._told = None
+        """Release the lease, so that another process can publish; idempotent."""
+        if self._cursor is not None:
+            self._cursor.close()
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = self._cursor = None
 
-    def _seat(self) -> DeliveryCursor | None:
-        if self._claim is None:
+    def _acquire(self) -> DeliveryCursor | None:
+        """Return the cursor of the directory, or None if another process holds the lease."""
+        if self._lease is None:
             try:
-                self._claim = DirectoryLease.of(self._directory)
-                self._told = DeliveryCursor(self._directory) if self._claim else None
+                self._lease = DirectoryLease.of(self._directory)
+                self._cursor = DeliveryCursor(self._directory) if self._lease else None
             except OSError as error:
                 raise Unavailable(f"{self._directory}: {error}") from error
-        return self._told
+        return self._cursor
 
-    def _since(self, revision: int) -> tuple[list[Change], int]:
-        """Some changes after a revision in their order, and the revision up to which these are all."""
+    def _changes_since(self, revision: int) -> tuple[list[Change], int]:
+        """Return changes after a revision, in order, and the revision up to which they are complete."""
         newest = self._control.revision()
-        items = self._control.items_since(revision, AT_ONCE)
-        upto = items[-1].revision if len(items) == AT_ONCE else newest
-        changes = [item_change(one.item, one.revision) for one in items if one.revision <= upto]
+        items = self._control.items_since(revision, BATCH_SIZE)
+        until_revision = items[-1].revision if len(items) == BATCH_SIZE else newest
+        changes = [item_change(stored.item, stored.revision) for stored in items if stored.revision <= until_revision]
         changes += [
             policy_change(p.outlet, p.version, p.text, p.author, p.revision)
             for p in self._control.policies_since(revision)
-            if p.revision <= upto
+            if p.revision <= until_revision
         ]
-        return sorted(changes, key=lambda change: change.revision), upto
+        return sorted(changes, key=lambda change: change.revision), until_revision

@@ -1,9 +1,9 @@
-"""What a serving process keeps for long is left out of the search for circles, so that no page waits for one.
+"""Excludes long-lived objects of a serving process from full garbage collections, so that no page waits for one.
 
-Now and then CPython looks at every object there is and holds everything else up meanwhile: with the libraries, a
-catalogue and a model in memory that took 0.2 to 0.3 s of processor time, and as long every page that was due then. What
-has come to stay is frozen (`gc.freeze`): it is freed as before once nobody refers to it, but not looked at any more. A
-full search has then only what pages left behind.
+A full collection of CPython visits every tracked object while all other threads wait. With the libraries, a catalog and
+a model in memory, it takes 0.2 to 0.3 s of processor time and delays every page due in that time. `gc.freeze` excludes
+the objects that exist when it is called: they are still freed when their reference count drops to zero, but they are no
+longer visited. A full collection then visits only objects that pages created.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from collections.abc import Callable
 from serving.snapshot.holders import SnapshotHolder
 
 ITEMS = 10_000
-"""A catalogue that grew or shrank by about so many items is frozen anew."""
+"""The catalog is frozen again after its size has changed by about this number of items."""
 
 
 class GcFreezer:
-    """Freezes what is in memory whenever much has come. `step` is for one follower of a process that has one app."""
+    """Freezes the objects in memory after a large change. `step` is a task for a poller in a process with one app."""
 
     def __init__(self, holders: SnapshotHolder, warm: Callable[[], bool]) -> None:
-        """`warm`: whether what is loaded once, when the process begins, is loaded."""
+        """`warm` returns whether everything that is loaded once at the start of the process has been loaded."""
         self._holders, self._warm = holders, warm
-        self._kept: tuple[bool, str, int] | None = None
+        self._frozen: tuple[bool, str, int] | None = None
 
     def step(self) -> None:
-        """Freeze, if there is a reason to. Circles that nobody needs are found first and not kept."""
+        """Freeze all objects if the model or the catalog size changed, after a full garbage collection."""
         snapshot = self._holders.current
         version = snapshot.model.bundle.version if snapshot.model else ""
-        now = self._warm(), version, len(snapshot.catalog) // ITEMS
-        if now != self._kept:
+        loaded = self._warm(), version, len(snapshot.catalog) // ITEMS
+        if loaded != self._frozen:
             gc.collect()
             gc.freeze()
-            self._kept = now
+            self._frozen = loaded

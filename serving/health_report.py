@@ -1,4 +1,4 @@
-"""The health report: each part of a process, as its background poller last saw it. Nothing here calls a server."""
+"""The health report of a process. It uses the results of the background pollers and calls no server."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from serving.services import Services
 def health_report(services: Services) -> Health:
     """Return `ready`, `degraded` or `not ready`, with the health of each part."""
     parts = _stores(services) | {
-        "worker": _part(services.watch.standstill, "healthy"),
+        "worker": _part(services.watchdog.standstill, "healthy"),
         "model": _model(services),
-        "catalogue": _catalog(services),
+        "catalog": _catalog(services),
         "targets": _targets(services),
         "policies": _policies(services),
     }
-    if services.content is not None:
-        parts["content"] = _content(services)
+    if services.embedding_poller is not None:
+        parts["content"] = _embeddings(services)
     status: Literal["ready", "degraded", "not ready"]
     if services.holders.current.revision < 0 or not parts["engine"].ok:
         status = "not ready"
@@ -32,13 +32,13 @@ def _part(fault: str | None, healthy: str) -> PartHealth:
 
 
 def _stores(services: Services) -> dict[str, PartHealth]:
-    followers = services.pollers
-    parts = {name: _part(followers[name].error, "healthy") for name in ("control", "online", "stream", "engine")}
+    pollers = services.pollers
+    parts = {name: _part(pollers[name].error, "healthy") for name in ("control", "online", "stream", "engine")}
     spool = services.spool.state()
-    why = f": {spool.fault}" if spool.fault else ""
-    parts["spool"] = PartHealth(ok=not why, detail=f"{spool.records:,} events wait{why}")
-    if (fault := services.viewers.fault) is not None:
-        parts["online"] = PartHealth(ok=False, detail=f"pages go on without it: {fault}")
+    fault = f": {spool.fault}" if spool.fault else ""
+    parts["spool"] = PartHealth(ok=not fault, detail=f"{spool.records:,} events waiting for delivery{fault}")
+    if (outage := services.viewers.fault) is not None:
+        parts["online"] = PartHealth(ok=False, detail=f"pages are served without viewer state: {outage}")
     return parts
 
 
@@ -47,7 +47,9 @@ def _model(services: Services) -> PartHealth:
     version = model.bundle.version if model else None
     return PartHealth(
         ok=version is not None and refused is None,
-        detail=refused or services.pollers["model"].error or (f"serves {version}" if version else "none yet"),
+        detail=refused
+        or services.pollers["model"].error
+        or (f"version {version} in service" if version else "no model in service"),
         version=version,
     )
 
@@ -60,16 +62,16 @@ def _catalog(services: Services) -> PartHealth:
 
 def _targets(services: Services) -> PartHealth:
     fault = "; ".join(services.targets.stale_targets()) or services.pollers["targets"].error
-    return _part(fault, f"{len(services.targets.running)} pursued")
+    return _part(fault, f"{len(services.targets.running):,} targets in pacing")
 
 
 def _policies(services: Services) -> PartHealth:
     faults = services.holders.current.faults
-    return _part("; ".join(f"{outlet}: {why}" for outlet, why in sorted(faults.items())), "all in force")
+    return _part("; ".join(f"{outlet}: {fault}" for outlet, fault in sorted(faults.items())), "all policies in force")
 
 
-def _content(services: Services) -> PartHealth:
-    assert services.content is not None
-    vectors = services.content.vectors
-    counts = f"{vectors.waiting:,} items wait for a text vector, {len(vectors.refused):,} refused"
+def _embeddings(services: Services) -> PartHealth:
+    assert services.embedding_poller is not None
+    refresher = services.embedding_poller.refresher
+    counts = f"{refresher.waiting:,} items waiting for a text vector, {len(refresher.refused):,} items refused"
     return _part(services.pollers["content"].error, counts)

@@ -16,43 +16,52 @@ from serving.snapshot.poller import Poller
 STATS_EVERY_S = 1.0
 MODEL_EVERY_S = 2.0
 STREAM_EVERY_S = 2.0
-LETTERS_EVERY_S = 10.0
+BACKLOG_EVERY_S = 10.0
 CHANGES_EVERY_S = 0.3
 TARGETS_EVERY_S = 1.0
 CONTENT_EVERY_S = 0.5
 
 STATS_SHARE = 0.05
-"""Maximum share of a process's time that reading item statistics takes: a large catalog is read less often."""
+"""Maximum share of a process's time for reading item statistics, so that a large catalog is read less often."""
 
 
 def build_pollers(services: Services) -> dict[str, Poller]:
-    """Return the pollers of a process by name, not started."""
+    """Return the pollers of a process by name. They are not started."""
     settings, metrics, stream = services.settings, services.metrics, services.stream
     letters = DeadLetterCounter(stream, settings.topic)
     poll_s = settings.poll_ms / 1000
     pollers = [
         Poller("control", services.holders.poll_control, poll_s),
         Poller("online", services.holders.poll_stats, STATS_EVERY_S, STATS_SHARE),
-        Poller("measures", services.live_metrics.step, MEASURE_EVERY_S, MEASURE_SHARE),
-        Poller("requests", services.pages.recent_queries, LETTERS_EVERY_S),  # drops old requests
+        Poller("metrics", services.live_metrics.step, MEASURE_EVERY_S, MEASURE_SHARE),
+        Poller("requests", services.pages.recent_queries, BACKLOG_EVERY_S),  # drops expired requests
         Poller("stream", _stream_check(services), STREAM_EVERY_S),
-        Poller("letters", lambda: metrics.dead_letters.set(letters.refresh()), LETTERS_EVERY_S),
-        Poller("aside", lambda: metrics.damaged.set(sum(1 for _ in quarantined(services.online))), LETTERS_EVERY_S),
+        Poller("dead_letters", lambda: metrics.dead_letters.set(letters.refresh()), BACKLOG_EVERY_S),
+        Poller("quarantine", _quarantine_count(services), BACKLOG_EVERY_S),
         Poller("targets", services.targets.step, TARGETS_EVERY_S),
-        Poller("engine", warm, threading.TIMEOUT_MAX),  # once: no page waits for a compiler
+        Poller("engine", warm, threading.TIMEOUT_MAX),  # runs once, so that no page waits for compilation
         Poller("model", services.model_poller.step, max(MODEL_EVERY_S, poll_s)),
     ]
-    if services.content is not None:
-        pollers.append(Poller("content", services.content.step, CONTENT_EVERY_S))
+    if services.embedding_poller is not None:
+        pollers.append(Poller("content", services.embedding_poller.step, CONTENT_EVERY_S))
     if settings.changes:
         outbox = ChangePublisher(services.control, stream, settings.topic, f"{settings.home}/changes", services.clock)
         pollers.append(Poller("changes", outbox.step, CHANGES_EVERY_S))
     return {poller.name: poller for poller in pollers}
 
 
+def _quarantine_count(services: Services) -> Callable[[], None]:
+    """Return a step that counts the quarantined states in the online store."""
+
+    def step() -> None:
+        services.metrics.quarantined_states.set(sum(1 for _ in quarantined(services.online)))
+
+    return step
+
+
 def _stream_check(services: Services) -> Callable[[], None]:
-    """Return a step that checks that the stream answers, still has its log and is read by workers."""
-    metrics, watch = services.metrics, services.watch
+    """Return a step that checks that the stream responds, still has its log and is read by workers."""
+    metrics, watchdog = services.metrics, services.watchdog
 
     def step() -> None:
         state = services.spool.state()
@@ -60,8 +69,8 @@ def _stream_check(services: Services) -> Callable[[], None]:
         metrics.spool_bytes.set(state.size)
         services.stream.partitions(services.settings.topic)
         try:
-            watch.step()
+            watchdog.step()
         finally:
-            metrics.stalled.set(len(watch.stalled))
+            metrics.stalled_partitions.set(len(watchdog.stalled))
 
     return step

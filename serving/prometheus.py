@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus. With several processes the figures are summed over all of them."""
+"""The Prometheus metrics of the service. Counters and histograms are summed over all processes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 PROCESSES_DIR = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable of prometheus-client: where processes put their figures together; `serving.main` sets it."""
+"""Environment variable of prometheus-client: the directory that all processes share. `serving.main` sets it."""
 
 _SECONDS = (0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
 
 
 class Metrics:
-    """All meters of one app, on a registry of its own so that two apps in one process do not collide."""
+    """All metrics of an app, in a separate registry, so that two apps in one process do not collide."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -29,62 +29,73 @@ class Metrics:
     def _add_page_metrics(self) -> None:
         own = self._registry
         self.page_s = Histogram(
-            "mainstay_page_seconds", "Time to make one page", ["screen"], registry=own, buckets=_SECONDS
+            "mainstay_page_seconds", "Time to compute a page, in seconds", ["screen"], registry=own, buckets=_SECONDS
         )
         self.pages = Counter(
-            "mainstay_pages", "Pages answered, by fallback level", ["fallback_level", "screen"], registry=own
+            "mainstay_pages", "Pages served, by fallback level and screen", ["fallback_level", "screen"], registry=own
         )
         self.controls = Counter(
             "mainstay_controls",
-            "Controls on answered pages, by what became of them",
+            "Controls on served pages, by status in the receipt",
             ["outlet", "control", "status"],
             registry=own,
         )
         self.degraded_parts = Counter(
-            "mainstay_page_parts_degraded", "Pages answered although a part did not answer", ["part"], registry=own
+            "mainstay_page_parts_degraded",
+            "Pages served while a part of the service was unavailable, by part",
+            ["part"],
+            registry=own,
         )
-        self.lost = Counter("mainstay_impressions_lost", "Impressions that could not be sent", registry=own)
+        self.impressions_dropped = Counter(
+            "mainstay_impressions_dropped", "Impressions that could not be sent to the stream", registry=own
+        )
 
     def _add_intake_metrics(self) -> None:
         own = self._registry
-        self.events = Counter("mainstay_events", "Viewer events received", ["status"], registry=own)
+        self.events = Counter("mainstay_events", "Viewer events received, by result", ["status"], registry=own)
         self.unknown_items = Counter(
             "mainstay_events_unknown_item",
-            "Viewer events taken about an item the catalogue does not know",
+            "Viewer events accepted for an item that is not in the catalog",
             registry=own,
         )
-        self.items = Counter("mainstay_items", "Catalogue items received", ["status"], registry=own)
+        self.items = Counter("mainstay_items", "Catalog items received, by result", ["status"], registry=own)
         self.spool_records = Gauge(
-            "mainstay_spool_records", "Events that wait for the stream", registry=own, multiprocess_mode="livesum"
+            "mainstay_spool_records",
+            "Events in the spool that wait for delivery to the stream",
+            registry=own,
+            multiprocess_mode="livesum",
         )
         self.spool_bytes = Gauge(
-            "mainstay_spool_bytes", "Bytes that wait for the stream", registry=own, multiprocess_mode="livesum"
+            "mainstay_spool_bytes",
+            "Bytes in the spool that wait for delivery to the stream",
+            registry=own,
+            multiprocess_mode="livesum",
         )
-        self.stream_losses = Counter("mainstay_stream_losses", "Times that the stream had lost its log", registry=own)
+        self.stream_losses = Counter("mainstay_stream_losses", "Times that the stream lost its log", registry=own)
 
     def _add_worker_metrics(self) -> None:
         own = self._registry
-        self.stalled = Gauge(
+        self.stalled_partitions = Gauge(
             "mainstay_stalled_partitions",
-            "Partitions that no worker gets on with",
+            "Partitions with unread messages on which no worker makes progress",
             registry=own,
             multiprocess_mode="livemax",
         )
         self.dead_letters = Gauge(
             "mainstay_dead_letters",
-            "Messages that could not be read or are quarantined (mainstay dlq list)",
+            "Dead letters: messages that could not be read or are quarantined (mainstay dlq list)",
             registry=own,
             multiprocess_mode="livemax",
         )
-        self.damaged = Gauge(
-            "mainstay_damaged_states",
-            "Damaged states that were set aside (mainstay quarantine list)",
+        self.quarantined_states = Gauge(
+            "mainstay_quarantined_states",
+            "Corrupt states in quarantine (mainstay quarantine list)",
             registry=own,
             multiprocess_mode="livemax",
         )
-        self.unreadable = Counter(
-            "mainstay_unreadable_states",
-            "Times that a state could not be read and was left out",
+        self.corrupt_states = Counter(
+            "mainstay_corrupt_states",
+            "Reads of a corrupt state, which were skipped, by kind of state",
             ["kind"],
             registry=own,
         )
@@ -93,60 +104,74 @@ class Metrics:
         own = self._registry
         self.revision = Gauge(
             "mainstay_revision",
-            "Revision of the control plane that is being served; of several processes the one furthest behind",
+            "Revision of the control plane in service; with several processes, the lowest",
             registry=own,
             multiprocess_mode="livemin",
         )
-        self.catalogue = Gauge(
-            "mainstay_catalogue_items", "Items in the catalogue served", registry=own, multiprocess_mode="livemin"
+        self.catalog_items = Gauge(
+            "mainstay_catalog_items",
+            "Items in the catalog in service; with several processes, the lowest number",
+            registry=own,
+            multiprocess_mode="livemin",
         )
-        self.swaps = Counter("mainstay_swaps", "New worlds taken into service, by what changed", ["part"], registry=own)
+        self.snapshot_updates = Counter(
+            "mainstay_snapshot_updates",
+            "Serving snapshots put into service, by the part that changed",
+            ["part"],
+            registry=own,
+        )
 
     def _add_target_metrics(self) -> None:
-        self.target_delivered = self._of_target("delivered", "Part of its amount that an exposure target has")
-        self.target_planned = self._of_target(
-            "planned", "Part of its amount that an exposure target should have by now"
+        self.target_delivered = self._target_gauge(
+            "delivered", "Delivered fraction of the amount of an exposure target"
         )
-        self.target_price = self._of_target(
-            "price", "Play equivalents per unit of attention that an exposure target is worth now"
+        self.target_planned = self._target_gauge(
+            "planned", "Planned fraction of the amount of an exposure target up to now"
         )
-        self.target_pacing = self._of_target("pacing_error", "Mean distance from its plan, as part of its amount")
-        self.target_expected = self._of_target("expected", "Part of its amount expected at the deadline; NaN: unknown")
+        self.target_price = self._target_gauge(
+            "price", "Current price of an exposure target, in play equivalents per unit of attention"
+        )
+        self.target_pacing = self._target_gauge(
+            "pacing_error", "Mean distance of an exposure target from its plan, as a fraction of its amount"
+        )
+        self.target_expected = self._target_gauge(
+            "expected", "Expected fraction of the amount of an exposure target at its deadline; NaN if unknown"
+        )
 
     def _add_live_metrics(self) -> None:
-        # A process measures its own share of the traffic, which is like everybody's: the latest figure stands.
+        # Each process measures its own sample of the traffic, so the latest value of any process is exposed.
         latest: dict[str, Any] = {"registry": self._registry, "multiprocess_mode": "mostrecent"}
-        self.measure = Gauge(
-            "mainstay_measure",
-            "Measures of the pages of the last minutes (recsys.metrics)",
-            ["outlet", "placement", "measure"],
+        self.page_metric = Gauge(
+            "mainstay_page_metric",
+            "Quality metrics of pages served in the last 15 minutes",
+            ["outlet", "placement", "metric"],
             **latest,
         )
-        self.control_measure = Gauge(
-            "mainstay_control_measure",
-            "Of controls on the pages of the last minutes: satisfied, relaxed, infeasible (shares), "
-            "price (play equivalents)",
-            ["outlet", "placement", "control", "measure"],
+        self.control_metric = Gauge(
+            "mainstay_control_metric",
+            "Metrics of controls on pages served in the last 15 minutes: satisfied, relaxed and infeasible are "
+            "fractions of pages, price is in play equivalents",
+            ["outlet", "placement", "control", "metric"],
             **latest,
         )
         self.concentration = Gauge(
             "mainstay_concentration_index",
-            "How concentrated what a region's viewers are shown is: 0 as wide as what is on offer, 1 one kind only",
+            "Concentration of the items shown to viewers of a region: 0 if as diverse as the catalog, 1 if all alike",
             ["region"],
             **latest,
         )
 
-    def _of_target(self, name: str, meaning: str) -> Gauge:
+    def _target_gauge(self, name: str, description: str) -> Gauge:
         return Gauge(
             f"mainstay_target_{name}",
-            meaning,
+            description,
             ["target"],
             registry=self._registry,
             multiprocess_mode="livemostrecent",
         )
 
-    def forget_target(self, target: str) -> None:
-        """Take back what the gauges said of a target that is not in force any more."""
+    def remove_target(self, target: str) -> None:
+        """Remove the series of a target that is no longer in force."""
         for gauge in (
             self.target_delivered,
             self.target_planned,
@@ -154,25 +179,25 @@ class Metrics:
             self.target_pacing,
             self.target_expected,
         ):
-            self.forget(gauge, (target,))
+            self.remove_series(gauge, (target,))
 
     @staticmethod
-    def forget(gauge: Gauge, labels: tuple[str, ...]) -> None:
-        """Take back what a gauge said of these labels; files that processes share cannot lose it, there it is NaN."""
+    def remove_series(gauge: Gauge, labels: tuple[str, ...]) -> None:
+        """Remove a series. With several processes a series cannot be removed from their files, so it is set to NaN."""
         if os.environ.get(PROCESSES_DIR):
             gauge.labels(*labels).set(float("nan"))
         else:
             gauge.remove(*labels)
 
     def close(self) -> None:
-        """This process ends: its gauges no longer count (its counters do)."""
+        """Remove the gauges of this process from the shared files; its counters remain."""
         if os.environ.get(PROCESSES_DIR):
             mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
     def text(self) -> bytes:
-        """The exposition text."""
+        """Return all metrics in the Prometheus text format."""
         if not os.environ.get(PROCESSES_DIR):
             return generate_latest(self._registry)
-        everybody = CollectorRegistry()
-        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
-        return generate_latest(everybody)
+        all_processes = CollectorRegistry()
+        MultiProcessCollector(all_processes)  # type: ignore[no-untyped-call]
+        return generate_latest(all_processes)

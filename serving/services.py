@@ -1,4 +1,4 @@
-"""The services of one process: what an app is wired from, and the order in which it starts and stops."""
+"""The services of one process, and the order in which they start and stop."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from serving.viewer_data import ViewerData
 
 @dataclass(frozen=True)
 class Services:
-    """Everything an app is wired from; routes, tests and benchmarks read it from `app.state.services`.
+    """All services of an app. Routes, tests and benchmarks read them from `app.state.services`.
 
-    online     the online store for work that can wait
-    viewers    the online store as pages read it: short time-outs, and no calls at all while it does not answer
-    content    None when no text encoder is configured
-    followers  background pollers by name; `serving.pollers` adds them
+    online            the online store for background work, with a long timeout
+    viewers           the online store for pages, with a short timeout and a circuit breaker
+    embedding_poller  None if no text encoder is configured
+    pollers           background pollers by name; `serving.pollers` adds them
     """
 
     settings: Settings
@@ -48,17 +48,17 @@ class Services:
     tokens: Tokens
     stream: Stream
     spool: Spool
-    watch: LogWatchdog
+    watchdog: LogWatchdog
     online: OnlineStore
     viewers: BreakerStore
     event_log: EventLog
     control: ControlPlane
     holders: SnapshotHolder
-    unreadable: CorruptStateCounter
+    corrupt_states: CorruptStateCounter
     publisher: ImpressionPublisher
     live_metrics: LiveMetrics
     model_poller: ModelPoller
-    content: EmbeddingPoller | None
+    embedding_poller: EmbeddingPoller | None
     pages: PageService
     event_intake: EventIntake
     targets: PacingLoop
@@ -70,23 +70,23 @@ class Services:
     pollers: dict[str, Poller] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Read catalog and statistics once if their stores answer, then start all background work."""
+        """Read the catalog and item statistics once, if their stores respond, then start all background work."""
         for name in ("control", "online"):
-            self.pollers[name].run_once()  # the first request sees the catalog, if there is one
-        for follower in self.pollers.values():
-            follower.start()
+            self.pollers[name].run_once()  # so that the first request uses the stored catalog
+        for poller in self.pollers.values():
+            poller.start()
         self.spool.start()
         self.publisher.start()
 
     def stop(self) -> None:
-        """Send what is still queued, then stop all background work and close all connections."""
+        """Send all queued impressions and events, then stop all background work and close all connections."""
         self.previews.stop()
         self.publisher.stop()
         self.spool.close()
-        for name, follower in self.pollers.items():
-            follower.stop(0.0 if name in ("engine", "model") else 2.0)  # those two hold nothing, and may take long
-        if self.content is not None:
-            self.content.close()
+        for name, poller in self.pollers.items():
+            poller.stop(0.0 if name in ("engine", "model") else 2.0)  # these two own no resources and can be slow
+        if self.embedding_poller is not None:
+            self.embedding_poller.close()
         self.stream.close()
         self.viewers.close()
         self.online.close()

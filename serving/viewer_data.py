@@ -1,4 +1,4 @@
-"""A viewer's rights over stored data: export all of it, erase all of it."""
+"""The stored data of a viewer: complete export and permanent erasure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from features.state.online.port import OnlineStore
 from serving.schemas.problems import Busy
 
 
-class Erased(BaseModel):
-    """What an erasure removed, and what is left until the stream drops it."""
+class ErasureResult(BaseModel):
+    """The data that an erasure removed, and the messages that remain in the stream."""
 
-    state: bool = Field(description="whether the online store had a state of the viewer")
-    events: int = Field(description="events removed from the event log")
-    files: int = Field(description="files of the event log that were rewritten")
-    left: int | None = Field(
-        description="messages left in the stream, where no worker folds them; null: all, until its retention ends"
+    state: bool = Field(description="Whether the online store contained a state of the viewer.")
+    events: int = Field(description="Number of events that were removed from the event log.")
+    files: int = Field(description="Number of files of the event log that were rewritten.")
+    messages_left: int | None = Field(
+        description="Number of messages of the viewer that remain in the stream; workers ignore them. Null if all "
+        "messages remain until the retention of the stream ends."
     )
-    held_by: dict[str, int] = Field(
-        description="by consumer group, how many of these messages it has not read yet. Once it has, they leave with "
-        "another erasure, or when the stream's retention ends",
-        examples=[{"analytics": 2}],
+    unread_by_group: dict[str, int] = Field(
+        description="For each consumer group, the number of remaining messages that it has not read yet. After the "
+        "group has read them, another erasure deletes them; otherwise they remain until the retention of the stream "
+        "ends.",
+        examples=[{"recsys-worker": 2}],
     )
 
 
 @dataclass(frozen=True)
 class ViewerData:
-    """Exports and erases what the event log, the online store, the stream and this process hold of a viewer.
+    """Exports and erases the data of a viewer in the event log, the online store, the stream and this process.
 
-    forget  each call removes a viewer from memory of this process
+    on_erased  functions that remove a viewer from the memory of this process
     """
 
     log: EventLog
@@ -45,37 +47,37 @@ class ViewerData:
     topic: str
     group: str
     clock: Callable[[], float]
-    forget: tuple[Callable[[str], None], ...] = ()
-    _erasing: Lock = field(default_factory=Lock)  # each erasure rewrites files: concurrent ones would starve pages
+    on_erased: tuple[Callable[[str], None], ...] = ()
+    _erasing: Lock = field(default_factory=Lock)  # each erasure rewrites files; concurrent erasures would delay pages
 
     def export(self, viewer_id: str) -> Iterator[bytes]:
-        """Return all that is stored of the viewer as JSON lines. Raises Unavailable before the first line only."""
+        """Return all stored data of the viewer as JSON lines. Raises Unavailable before the first line only."""
         lines = export_viewer(self.log, self.online, viewer_id, stream=self.stream, topic=self.topic)
-        first = [next(lines), *islice(lines, 1)]  # a store that does not answer fails here, before the answer begins
+        first = [next(lines), *islice(lines, 1)]  # an outage raises here, before the response starts
         return chain(first, lines)
 
-    def erase(self, viewer_id: str) -> Erased:
-        """Erase the viewer. Raises Busy while another erasure runs, Unavailable."""
+    def erase(self, viewer_id: str) -> ErasureResult:
+        """Erase the viewer. Raises Busy while another erasure runs, and Unavailable."""
         if not self._erasing.acquire(blocking=False):
-            raise Busy("another viewer is being erased")
+            raise Busy("another erasure is in progress; try again later")
         try:
-            did = erase_viewer(
+            report = erase_viewer(
                 self.log, self.online, viewer_id, self.clock(), stream=self.stream, topic=self.topic, group=self.group
             )
             retention = self.stream.retention
-            held = (
+            backlogs = (
                 retention.backlog(self.topic, float("inf"), [self.group], viewer_id)
-                if retention and did.messages_left
+                if retention and report.messages_left
                 else {}
             )
         finally:
             self._erasing.release()
-        for forget in self.forget:
-            forget(viewer_id)
-        return Erased(
-            state=did.had_state,
-            events=did.events,
-            files=did.files,
-            left=did.messages_left,
-            held_by={name: backlog.messages for name, backlog in held.items()},
+        for remove in self.on_erased:
+            remove(viewer_id)
+        return ErasureResult(
+            state=report.had_state,
+            events=report.events,
+            files=report.files,
+            messages_left=report.messages_left,
+            unread_by_group={name: backlog.messages for name, backlog in backlogs.items()},
         )

@@ -196,7 +196,7 @@ def new_items(encoder: str, titles: Sequence[str]) -> dict[str, float]:
         send([f"{title} ·" for title in titles[:BACKLOG]], 2000)
         last = f"n{2000 + min(BACKLOG, len(titles)) - 1}"
         began = time.perf_counter()
-        latencies_busy = pages(lambda: services.content.vectors.waiting == 0 and is_embedded(last))
+        latencies_busy = pages(lambda: services.embedding_poller.refresher.waiting == 0 and is_embedded(last))
         backlog_s = time.perf_counter() - began
         until = time.perf_counter() + 5
         latencies_idle = pages(lambda: time.perf_counter() > until)

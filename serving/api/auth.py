@@ -1,4 +1,4 @@
-"""Who may write: one shared token for editors, until outlets have keys of their own."""
+"""Authentication of editors with one shared token."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from serving.schemas.problems import Unauthorised
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-_bearer = HTTPBearer(auto_error=False, description="the editors' token (setting `admin_token`), when one is set")
+_bearer = HTTPBearer(auto_error=False, description="The token of the editors (setting `admin_token`), if one is set.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
 def check_editor(request: Request, credentials: HTTPAuthorizationCredentials | None) -> None:
-    """Raises Unauthorised unless the request carries the editors' token, or none is set."""
+    """Raise Unauthorised if a token is set and the request does not carry it."""
     token = request.app.state.services.settings.admin_token
-    sent = credentials.credentials if credentials else ""
-    if token and not hmac.compare_digest(sent.encode(), token.encode()):
+    sent_token = credentials.credentials if credentials else ""
+    if token and not hmac.compare_digest(sent_token.encode(), token.encode()):
         raise Unauthorised(message("token_required"))
 
 
@@ -37,7 +37,7 @@ async def _require_editor_or_loopback(request: Request, credentials: Credentials
 
 
 EDITORS_ONLY = [Depends(_require_editor)]
-"""Dependencies of a route for editors; open to everybody when no token is set."""
+"""Dependencies of a route for editors. If no token is set, the route is open to all clients."""
 
 EDITORS_OR_LOOPBACK = [Depends(_require_editor_or_loopback)]
-"""The same, but a service that other machines can reach refuses everybody when no token is set."""
+"""Like `EDITORS_ONLY`, but if no token is set, a service that other machines can reach rejects all requests."""

@@ -1,4 +1,4 @@
-"""Reads bodies with a limit, before anything is parsed."""
+"""Functions that read request bodies and enforce a size limit before parsing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from recsys.domain.errors import Finding, InvalidInput
 from recsys.messages import message
 from serving.schemas.problems import NotJson, TooLarge
 
-BODY_MAX = 8 << 20
-"""Bytes of a batch."""
+MAX_BODY_BYTES = 8 << 20
+"""Maximum size of a request body."""
 
 
 async def read_json(request: Request) -> Any:
-    """The parsed body. Raises TooLarge above BODY_MAX (without reading on) and NotJson."""
+    """Return the parsed body. Raises TooLarge and NotJson."""
     raw = await read_bytes(request)
     try:
         return from_json(raw, allow_inf_nan=False)
@@ -25,7 +25,7 @@ async def read_json(request: Request) -> Any:
 
 
 async def read_text(request: Request) -> str:
-    """The body as text. Raises TooLarge, and InvalidInput when it is not UTF-8."""
+    """Return the body as text. Raises TooLarge, and InvalidInput if it is not UTF-8."""
     raw = await read_bytes(request)
     try:
         return raw.decode()
@@ -34,10 +34,10 @@ async def read_text(request: Request) -> str:
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body as it came. Raises TooLarge above BODY_MAX, without reading on."""
+    """Return the body as bytes. Raises TooLarge as soon as more than MAX_BODY_BYTES are read."""
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
-        if len(raw) > BODY_MAX:
-            raise TooLarge(message("body_too_large", maximum=BODY_MAX >> 20))
+        if len(raw) > MAX_BODY_BYTES:
+            raise TooLarge(message("body_too_large", maximum=MAX_BODY_BYTES >> 20))
     return bytes(raw)

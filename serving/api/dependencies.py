@@ -1,4 +1,4 @@
-"""The services that routes depend on, each read from `app.state.services`."""
+"""The dependencies of routes. Each one reads a service from `app.state.services`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serving.viewer_data import ViewerData
 
 
 def _provided(read: Callable[[Services], object]) -> Any:
-    async def provide(request: Request) -> object:  # asynchronous: FastAPI runs others in a thread of their own
+    async def provide(request: Request) -> object:  # async, because FastAPI runs synchronous dependencies in a thread
         return read(request.app.state.services)
 
     return Depends(provide)
@@ -42,5 +42,5 @@ PolicyPreviews = Annotated[PreviewService, _provided(lambda services: services.p
 Viewers = Annotated[ViewerData, _provided(lambda services: services.viewer_data)]
 Profiles = Annotated[Mapping[str, Profile], _provided(lambda services: services.profiles)]
 Online = Annotated[OnlineStore, _provided(lambda services: services.online)]
-CorruptStates = Annotated[CorruptStateCounter, _provided(lambda services: services.unreadable)]
+CorruptStates = Annotated[CorruptStateCounter, _provided(lambda services: services.corrupt_states)]
 Meters = Annotated[Metrics, _provided(lambda services: services.metrics)]

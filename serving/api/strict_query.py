@@ -1,4 +1,4 @@
-"""Reject unknown query parameters, so that a typo is not silently ignored."""
+"""Rejection of unknown query parameters, so that a typo is not silently ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recsys.messages import message
 
 
 async def forbid_unknown_query(request: Request) -> None:
-    """Dependency of routers. Raises InvalidInput, which names each query parameter that the route does not have."""
+    """Raise InvalidInput with a finding for each query parameter that the route does not define."""
     if not request.query_params:
         return
     route = request.scope["route"]
@@ -38,10 +38,10 @@ STRICT_QUERY = [Depends(forbid_unknown_query)]
 
 
 def _query_names(route: APIRoute) -> Iterator[str]:
-    """Yield the query parameters of a route; of a query model, its fields."""
+    """Yield the names of the query parameters of a route. For a query model, these are its fields."""
     for parameter in route.dependant.query_params:
-        kind = parameter.field_info.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from (field.alias or name for name, field in kind.model_fields.items())
+        annotation = parameter.field_info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from (field.alias or name for name, field in annotation.model_fields.items())
         else:
             yield parameter.alias

@@ -191,7 +191,7 @@ class PacingLoop:
         for key, one in running.items():
             self._measure(key, one.status)
         for key in ended:
-            self.metrics.forget_target(key)
+            self.metrics.remove_target(key)
 
     def _measure(self, key: str, s: DeliveryStatus) -> None:
         amount = max(s.amount, 1e-9)

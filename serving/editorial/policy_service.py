@@ -77,7 +77,7 @@ class PolicyService:
         if outlet not in snapshot.outlets and not versions:
             raise NotFound(message("outlet_not_found", outlet=outlet))
         world = snapshot.serving_snapshots.get(outlet)
-        in_force = world.policy.effective if world else merge_policies(self.holders.shelf.chain(outlet))
+        in_force = world.policy.effective if world else merge_policies(self.holders.policy_cache.chain(outlet))
         return InForce(
             outlet=outlet,
             newest_version=versions[0].version if versions else 0,
@@ -158,7 +158,7 @@ class PolicyService:
         return policy
 
     def _parents(self, outlet: str) -> list[Policy]:
-        return [own for code in ancestry(outlet)[:-1] if (own := self.holders.shelf.own_policy(code))]
+        return [own for code in ancestry(outlet)[:-1] if (own := self.holders.policy_cache.own_policy(code))]
 
     def _lint(self, policy: Policy) -> list[FindingOut]:
         """Lint below the parents that are in force."""

@@ -94,7 +94,7 @@ class TargetService:
         """
         one = self._running(outlet, target_id)
         target, amount = one.target, said.amount if said.amount is not None else one.override.amount
-        policy = self.desk.holders.shelf.own_policy(outlet)
+        policy = self.desk.holders.policy_cache.own_policy(outlet)
         assert policy is not None, "a target in force has a policy"
         changes: dict[str, Any] = {"id": said.id, "since": said.since, "until": said.until, "like": target.id}
         if amount is not None:

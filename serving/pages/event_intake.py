@@ -22,7 +22,7 @@ from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, L
 from recsys.domain.item import Item
 from recsys.messages import message
 from serving.prometheus import Metrics
-from serving.schemas.batch_result import BATCH_MAX, BatchResult, ItemResult, refusal
+from serving.schemas.batch_result import MAX_BATCH, BatchResult, ItemResult, refusal
 from serving.schemas.problems import FindingOut, NotJson, TooLarge
 from serving.schemas.tokens import Tokens
 
@@ -178,8 +178,8 @@ def _finding(index: int, field: str, text: str, level: Level) -> FindingOut:
 
 
 def _bounded(batch: Sequence[object], name: str) -> None:
-    if len(batch) > BATCH_MAX:
-        raise TooLarge(f"{len(batch):,} {name} in one request; at most {BATCH_MAX:,} are taken")
+    if len(batch) > MAX_BATCH:
+        raise TooLarge(f"{len(batch):,} {name} in one request; at most {MAX_BATCH:,} are taken")
 
 
 def _says_when(raw: object, form: str | None) -> bool:

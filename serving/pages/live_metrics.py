@@ -81,10 +81,10 @@ class LiveMetrics:
                 by_region[nearest(query.region, known)].append(group[-1])
         for (outlet, placement), pages in by_placement.items():
             for name, figure in _of_many(pages, compute_metrics(pages, catalog)).items():
-                figure_of[self.metrics.measure, (outlet, placement, name)] = figure
+                figure_of[self.metrics.page_metric, (outlet, placement, name)] = figure
             for control, figures in control_metrics(pages).items():
                 for name, figure in figures.items():
-                    figure_of[self.metrics.control_measure, (outlet, placement, control, name)] = figure
+                    figure_of[self.metrics.control_metric, (outlet, placement, control, name)] = figure
         for region, pages in by_region.items():
             figures = _of_many(pages, compute_metrics(pages, catalog))
             figure_of[self.metrics.concentration, (region,)] = figures["concentration_index"]
@@ -94,7 +94,7 @@ class LiveMetrics:
         for (gauge, labels), figure in figure_of.items():
             gauge.labels(*labels).set(figure)
         for gauge, labels in self._said - figure_of.keys():
-            self.metrics.forget(gauge, labels)
+            self.metrics.remove_series(gauge, labels)
         self._said.clear()
         self._said.update(figure_of)
 

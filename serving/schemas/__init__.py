@@ -1,1 +1,1 @@
-"""Models of requests and answers on the wire."""
+"""The models of API requests and responses."""

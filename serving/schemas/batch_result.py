@@ -1,4 +1,4 @@
-"""The result of a batch of events or items: one result for each entry, in the order in which they were sent."""
+"""The result of a batch of events or items, with one result for each entry, in order."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pydantic import Field
 from recsys.domain.errors import Finding, InvalidInput
 from serving.schemas.problems import FindingOut
 
-BATCH_MAX = 1000
-"""Events or items that one request may carry."""
+MAX_BATCH = 1000
+"""Maximum number of events or items in a request."""
 
 Status = Literal["accepted", "quarantined", "refused"]
 
 
 @dataclass(slots=True)
 class ItemResult:
-    """The result of one event or item of a batch."""
+    """The result of an event or item of a batch."""
 
     index: int
     id: str | None
@@ -30,30 +30,31 @@ class ItemResult:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The result of a batch; `results` has one entry for each event or item sent, in order."""
+    """The result of a batch. `results` contains one entry for each event or item of the request, in order."""
 
     accepted: int
     quarantined: Annotated[
-        int, Field(description="set aside because the client's clock is ahead; they count for nothing")
+        int,
+        Field(description="Number of events without effect, stored separately because the client's clock is ahead."),
     ]
     refused: int
     results: Sequence[ItemResult]
 
     @classmethod
     def of(cls, results: Sequence[ItemResult]) -> BatchResult:
-        """Return the results with the count of each status."""
+        """Return the results with the number of entries of each status."""
         refused = sum(result.status == "refused" for result in results)
         quarantined = sum(result.status == "quarantined" for result in results)
         return cls(len(results) - refused - quarantined, quarantined, refused, results)
 
     @property
     def findings(self) -> list[FindingOut]:
-        """The findings of all entries."""
+        """Return the findings of all entries."""
         return [finding for result in self.results for finding in result.findings]
 
 
 def refusal(index: int, item_id: object, error: InvalidInput, prefix: str = "") -> ItemResult:
-    """Return the result of a bad entry; `prefix` is its path in the body, which each finding then starts with."""
+    """Return the result of an invalid entry. `prefix` is the path of the entry in the body."""
     findings = error.findings or (Finding("", error.text),)
     paths = (".".join(filter(None, (prefix, finding.where))) for finding in findings)
     return ItemResult(

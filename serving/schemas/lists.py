@@ -1,4 +1,4 @@
-"""The lists that the API answers, one page each."""
+"""The lists that the API returns. Each response contains one page of a list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.schemas.targets import TargetOut
 
 
 class ItemList(ListAnswer):
-    """Items in the order of their last change."""
+    """Items, sorted by their last change."""
 
     items: list[Item]
 
@@ -25,28 +25,28 @@ class OutletList(ListAnswer):
 
 
 class VersionList(ListAnswer):
-    """Every saved version of an outlet's policy, newest first."""
+    """All saved versions of an outlet's policy, newest first."""
 
     outlet: str
     versions: list[PolicyVersionOut]
 
 
 class TargetsQuery(PageQuery):
-    """Which exposure targets to list."""
+    """The filter of exposure targets."""
 
-    outlet: Code | None = Field(None, description="only targets of this outlet's own policy")
+    outlet: Code | None = Field(None, description="Return only targets that this outlet's own policy defines.")
 
 
 class TargetList(ListAnswer):
-    """Exposure targets in force, by outlet and id."""
+    """Exposure targets in force, sorted by outlet and id."""
 
     targets: list[TargetOut]
 
 
 class AuditQuery(PageQuery):
-    """In which order to list the audit trail."""
+    """The order of the audit trail."""
 
-    order: Literal["oldest", "newest"] = Field("oldest", description="which entry comes first")
+    order: Literal["oldest", "newest"] = Field("oldest", description="The entry that is listed first.")
 
 
 class AuditList(ListAnswer):

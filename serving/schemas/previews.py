@@ -1,4 +1,4 @@
-"""What a preview takes and answers."""
+"""The request and the response lines of a policy preview."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from recsys.messages import Message
 from recsys.preview.report import Report
 from serving.schemas.resources import PolicyText
 
-REQUESTS_MAX = 2_000
-"""Bounded by memory: a report lays the exposure of all groups on all pages out at once."""
+MAX_REQUESTS = 2_000
+"""Maximum number of replayed requests. A report keeps the exposure of all groups on all pages in memory."""
 
 
 class PreviewRequest(PolicyText):
-    """A draft: a saved `version`, or `text` or `policy` as for lint; and how much to replay."""
+    """A draft, as a saved `version` or as `text` or `policy` as for lint, and the number of requests to replay."""
 
-    version: Annotated[int, Field(ge=1)] | None = Field(None, description="a saved version instead of a text")
-    requests: Annotated[int, Field(ge=1, le=REQUESTS_MAX)] = Field(1000, description="recent requests to replay")
+    version: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="A saved version, instead of `text` or `policy`."
+    )
+    requests: Annotated[int, Field(ge=1, le=MAX_REQUESTS)] = Field(
+        1000, description="Number of recent requests to replay."
+    )
     at: AwareDatetime | None = Field(
         None,
-        description="replay as if about this time: requests are moved by whole weeks. For drafts that begin later",
+        description="Replay the requests at about this time, for drafts that take effect later. Requests are moved by "
+        "whole weeks.",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of the bootstrap intervals")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the bootstrap intervals.")
 
 
 class Sources(BaseModel):
-    """How many requests came from where: the offline log, this process's memory, or made up for want of both."""
+    """The number of requests from each source: the event log, the memory of this process, or synthetic requests."""
 
     log: int
     memory: int
@@ -35,7 +40,10 @@ class Sources(BaseModel):
 
 
 class PreviewLine(BaseModel):
-    """One line of the stream: the figures so far; the last line has phase `complete`, or `failed` and a detail."""
+    """A line of the response, with the results so far.
+
+    The last line has the phase `complete`, or `failed` with a `detail`.
+    """
 
     phase: Literal["so far", "complete", "failed"]
     elapsed_s: float

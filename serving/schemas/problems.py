@@ -1,4 +1,4 @@
-"""Errors on the wire: RFC 9457 problem+json, from one table. Nothing else in the house knows HTTP status codes."""
+"""API errors as RFC 9457 problem details, with one table that maps errors to HTTP status codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger("mainstay.serving")
 
 
 class Unauthorised(MainstayError):
-    """The request lacks the editors' token, or shows a wrong one."""
+    """A request without the token of the editors, or with a wrong token."""
 
 
 class NotJson(InvalidInput):
@@ -44,14 +44,14 @@ class NotJson(InvalidInput):
 
 
 class TooLarge(InvalidInput):
-    """More than one request may carry."""
+    """A request that exceeds a size limit."""
 
 
 class Busy(MainstayError):
-    """More work of a kind than this service does at once; the caller may try again later."""
+    """A request that exceeds the number of concurrent operations of its kind; the client can retry later."""
 
 
-STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor in this table decides
+STATUS: dict[type[MainstayError], int] = {  # the nearest ancestor class in this table applies
     MainstayError: 500,
     InvalidInput: 422,
     NotJson: 400,
@@ -75,73 +75,78 @@ RETRY_AFTER_S = 1
 
 @dataclass(frozen=True, slots=True)
 class FindingOut:
-    """A finding on the wire: where it is, what is wrong, and how bad it is."""
+    """A finding in a response: its location, its message and its severity."""
 
-    where: Annotated[str, Field(examples=["events[2].data.item_id"])]
+    where: Annotated[str, Field(description="Path of the field concerned.", examples=["events[2].data.item_id"])]
     code: Annotated[
         str,
-        Field(description="stable name of the message; `text` where it has none", examples=["number_too_large"]),
+        Field(description="Stable identifier of the message; `text` if it has none.", examples=["number_too_large"]),
     ]
     params: Annotated[dict[str, Any], Field(examples=[{"limit": 50}])]
-    message: Annotated[str, Field(description="in English", examples=["must be at most 50"])]
+    message: Annotated[str, Field(description="Text of the message in English.", examples=["must be at most 50"])]
     level: Annotated[
         Level,
         Field(
-            description="error: cannot be accepted; warning: will not do what it says; hint: does nothing that shows"
+            description=(
+                "error: the input is rejected; warning: the control or field does not have the intended effect; "
+                "hint: it has no visible effect."
+            )
         ),
     ] = "error"
     control: Annotated[
-        str | None, Field(description="id of the policy's control that `where` lies in; null outside of controls")
+        str | None, Field(description="Id of the policy control that contains `where`; null outside of controls.")
     ] = None
 
     @classmethod
     def of(cls, finding: Finding, control: str | None = None) -> FindingOut:
-        """Return a finding as the API shows it."""
+        """Return a finding as the API presents it."""
         return cls(finding.where, finding.code, finding.params, finding.message, finding.level, control)
 
 
 class Problem(BaseModel):
-    """An error as RFC 9457 problem details. `findings` name every place that is wrong, not only the first."""
+    """An error as RFC 9457 problem details. `findings` lists all faults of the request, not only the first."""
 
     type: str = Field(examples=["urn:mainstay:problem:conflict"])
     title: str = Field(examples=["Conflict"])
     status: int = Field(examples=[409])
     detail: str = Field(examples=["policy of cn.zj: version 4 is newer than 3, on which this is based"])
-    code: str = Field(description="stable name of `detail`; `text` where it has none", examples=["version_outdated"])
+    code: str = Field(
+        description="Stable identifier of `detail`; `text` if it has none.", examples=["version_outdated"]
+    )
     params: dict[str, Any] = Field({}, examples=[{"outlet": "cn.zj", "newest": 4, "base": 3}])
     instance: str = Field(examples=["/v1/policies/cn.zj/draft"])
     findings: list[FindingOut] = []
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of this app, foreseen or not, as a problem."""
-    app.add_exception_handler(MainstayError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unforeseen)
+    """Return all errors of this app, including unexpected ones, as problem details."""
+    app.add_exception_handler(MainstayError, _handle_mainstay_error)
+    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(Exception, _handle_unexpected)
     _describe(app)
 
 
 def _describe(app: FastAPI) -> None:
-    """Let the OpenAPI document say so too: FastAPI's own validation errors never leave this service."""
-    plain = app.openapi
+    """Replace the default validation errors of FastAPI by problem details in the OpenAPI document."""
+    default_openapi = app.openapi
 
     def openapi() -> dict[str, Any]:
-        schema = plain()
-        named = schema["components"]["schemas"]
-        if "HTTPValidationError" in named:
+        schema = default_openapi()
+        components = schema["components"]["schemas"]
+        if "HTTPValidationError" in components:
             for operation in (o for methods in schema["paths"].values() for o in methods.values()):
-                for status, answer in operation["responses"].items():
-                    if "application/json" in answer.get("content", {}) and int(status) >= 400:
-                        answer["content"] = documented(int(status))[int(status)]["content"]
-            del named["HTTPValidationError"], named["ValidationError"]
+                for status, response in operation["responses"].items():
+                    if "application/json" in response.get("content", {}) and int(status) >= 400:
+                        response["content"] = documented(int(status))[int(status)]["content"]
+            del components["HTTPValidationError"], components["ValidationError"]
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may fail in these ways."""
+    """Return the OpenAPI `responses` for the error statuses of a route."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
@@ -161,7 +166,7 @@ def problem(
     findings: Iterable[FindingOut] = (),
     **extra: object,
 ) -> JSONResponse:
-    """One problem as a response; `name` is the last part of its type, in kebab case."""
+    """Return a problem as a response. `name` is the last part of its type, in kebab case."""
     body: dict[str, object] = {
         "type": f"urn:mainstay:problem:{name}",
         "title": HTTPStatus(status).phrase,
@@ -181,7 +186,7 @@ def problem(
 
 
 def status_of(error: MainstayError) -> int:
-    """The status of an error: its own, or its nearest ancestor's.
+    """Return the HTTP status of an error: that of its class or of the nearest ancestor class.
 
     >>> status_of(PageTokenError("x")), status_of(NotFound("x"))
     (400, 404)
@@ -189,7 +194,7 @@ def status_of(error: MainstayError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def _ours(request: Request, error: Exception) -> JSONResponse:
+def _handle_mainstay_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MainstayError)
     findings = map(FindingOut.of, error.findings if isinstance(error, InvalidInput) else ())
     text = error.text if isinstance(error, InvalidInput) else next(iter(error.args), None)
@@ -197,46 +202,47 @@ def _ours(request: Request, error: Exception) -> JSONResponse:
     return problem(request, status_of(error), _kebab(type(error).__name__), detail, findings)
 
 
-def _invalid(request: Request, error: Exception) -> JSONResponse:
+def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    if _unread(request, error):
+    if _has_wrong_content_type(request, error):
         sent = request.headers.get("content-type", "none")
         findings = [Finding("header.content-type", message("body_needs_content_type", sent=sent))]
         text = message("body_not_read_as_json")
         return problem(request, 422, "invalid-request", text, map(FindingOut.of, findings))
-    if any(one["type"] == "json_invalid" for one in error.errors()):
+    if any(fault["type"] == "json_invalid" for fault in error.errors()):
         return problem(request, 400, "not-json", message("body_not_json"), map(_finding, error.errors()))
     return problem(request, 422, "invalid-request", message("request_invalid"), map(_finding, error.errors()))
 
 
-def _unread(request: Request, error: RequestValidationError) -> bool:
-    """Whether the body was left as bytes because its content type is not JSON's."""
-    whole = any(one["loc"] == ("body",) for one in error.errors())
-    return whole and "json" not in request.headers.get("content-type", "")
+def _has_wrong_content_type(request: Request, error: RequestValidationError) -> bool:
+    """Return whether FastAPI did not parse the body because its content type is not JSON."""
+    concerns_body = any(fault["loc"] == ("body",) for fault in error.errors())
+    return concerns_body and "json" not in request.headers.get("content-type", "")
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    answer = problem(request, error.status_code, _kebab(HTTPStatus(error.status_code).phrase), str(error.detail))
-    answer.headers.update(error.headers or {})
-    return answer
+    response = problem(request, error.status_code, _kebab(HTTPStatus(error.status_code).phrase), str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+def _handle_unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected error: %s %s", request.method, request.url.path, exc_info=error)
     return problem(request, 500, "internal", message("service_failed"))
 
 
 def _finding(error: dict[str, Any]) -> FindingOut:
-    """Return an error of pydantic, its location as a path: body.slots, query.page_size, body.items[3].title."""
-    where = ""
+    """Return a pydantic error as a finding, with its location as a path such as body.items[3].title."""
+    path = ""
     for part in error["loc"]:
-        where += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return FindingOut.of(Finding(where.lstrip("."), schema_fault(error)))
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return FindingOut.of(Finding(path.lstrip("."), schema_fault(error)))
 
 
 def _kebab(name: str) -> str:
-    """
+    """Return a name in kebab case.
+
     >>> _kebab("PageTokenError"), _kebab("Not Found")
     ('page-token-error', 'not-found')
     """
@@ -258,9 +264,9 @@ def _example(status: int) -> dict[str, object]:
         "type": f"urn:mainstay:problem:{name.get(status, 'unavailable' if status == 503 else 'invalid-request')}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": "what went wrong, for people",
+        "detail": "A description of the error.",
         "code": "text",
-        "params": {"text": "what went wrong, for people"},
+        "params": {"text": "A description of the error."},
         "instance": "/v1/...",
         "findings": [asdict(FindingOut.of(too_large))] if status == 422 else [],
     }

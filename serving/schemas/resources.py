@@ -1,4 +1,4 @@
-"""What the API takes and answers. Answers carry objects, never bare ids; times are RFC 3339 UTC."""
+"""The models of API requests and responses. Responses contain objects, not bare ids; times are RFC 3339 in UTC."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from recsys.messages import Message
 from serving.schemas.problems import FindingOut
 
 Region = Annotated[Code, Field(min_length=1, pattern=REGION)]
-"""Where a viewer is, as the impressions of the pages can say it."""
+"""The region of a viewer, in the form that impressions record."""
 
 
 def rfc3339(at: float) -> datetime:
-    """Unix seconds as the API says them."""
+    """Return Unix seconds as a time in UTC."""
     return datetime.fromtimestamp(at, UTC)
 
 
 class RequestModel(BaseModel):
-    """Base of request bodies and queries: unknown fields are rejected, so that a typo is not silently ignored."""
+    """The base of request bodies and queries. Unknown fields are rejected, so that a typo is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class RequestModel(BaseModel):
 
 
 class PageRequest(RequestModel):
-    """Who asks for a page, from where."""
+    """A request for a page."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -48,43 +48,47 @@ class PageRequest(RequestModel):
 
     viewer_id: Id
     region: Region | None = Field(
-        None, description=f"where the viewer is, at most {MAX_REGION_LEVELS} levels; the outlet's own place when unsaid"
+        None,
+        description=f"Region of the viewer, with at most {MAX_REGION_LEVELS} levels. Default: that of the outlet.",
     )
     slots: Annotated[int, Field(ge=1, le=SLOTS_MAX)] | None = Field(
-        None, description="the screen's default when unsaid"
+        None, description="Number of items on the page. The default depends on the screen."
     )
     page_token: str | None = Field(
-        None, description="`next_page_token` of the page before: nothing comes twice, shares go on"
+        None,
+        description="The `next_page_token` of the previous page. No item is repeated; quotas cover the whole session.",
     )
-    age: Annotated[int, Field(ge=0, le=150)] | None = Field(None, description="unknown viewers count as 17")
-    personalised: bool = Field(True, description="false: a page as for somebody of whom nothing is known")
-    guided: bool = Field(True, description="false: without the policy, for comparison by editors")
-    preview: bool = Field(False, description="true: for editors; no impression is recorded")
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="all chance comes from it")
-    trace: bool = Field(False, description="true: every stage with what it dropped, and the figures of each slot")
+    age: Annotated[int, Field(ge=0, le=150)] | None = Field(None, description="Age of the viewer. The default is 17.")
+    personalised: bool = Field(True, description="If false, the page does not use the viewer's state.")
+    guided: bool = Field(True, description="If false, the page does not apply the policy. For editors, to compare.")
+    preview: bool = Field(False, description="If true, no impressions are recorded. For editors.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of all random choices.")
+    trace: bool = Field(False, description="If true, the response contains `trace` and the `detail` of each slot.")
 
 
 class SlotDetail(BaseModel):
-    """The figures behind one slot, with `trace`."""
+    """The scores of a slot, if the request has `trace`."""
 
-    utility: float = Field(description="expected utility for the viewer, in play equivalents")
-    bonus: float = Field(description="what the policy adds, in play equivalents")
-    p: dict[str, float] = Field(description="calibrated probability of each action")
-    sources: tuple[str, ...] = Field(description="what proposed the item")
+    utility: float = Field(description="Expected utility for the viewer, in play equivalents.")
+    bonus: float = Field(description="Bonus that the policy adds, in play equivalents.")
+    p: dict[str, float] = Field(description="Calibrated probability of each action.")
+    sources: tuple[str, ...] = Field(description="Candidate sources that retrieved the item.")
 
 
 class Slot(BaseModel):
-    """One slot of a page."""
+    """A slot of a page."""
 
-    slot: int = Field(description="1 is first")
+    slot: int = Field(description="Number of the slot, starting at 1.")
     item: Item
-    reasons: tuple[str, ...] = Field(description="why it is here, for the viewer", examples=[["similar_to:film-3"]])
-    control_ids: tuple[str, ...] = Field(description="the policy's controls that it serves")
+    reasons: tuple[str, ...] = Field(
+        description="Explanations of the item for the viewer.", examples=[["similar_to:film-3"]]
+    )
+    control_ids: tuple[str, ...] = Field(description="Ids of the policy controls to which the item contributes.")
     detail: SlotDetail | None = None
 
 
 class StageOut(BaseModel):
-    """One stage of the pipeline: `entered` = `left` + everything in `dropped`."""
+    """A stage of the pipeline. `candidates_in` is `candidates_out` plus the sum of `dropped`."""
 
     name: str
     candidates_in: int
@@ -94,21 +98,23 @@ class StageOut(BaseModel):
 
 
 class PageAnswer(BaseModel):
-    """A page, and everything needed to say later why it was this one."""
+    """A page, with the data that explains how it was made."""
 
     request_id: str
     placement: str
     at: datetime
-    fallback_level: str = Field(description="how much of the engine answered: personal, segment, popular or editorial")
+    fallback_level: str = Field(
+        description="Level of the engine that made the page: personal, segment, popular or editorial."
+    )
     items: list[Slot]
     next_page_token: str | None = Field(
-        description="asks for the next page; null when there was not enough for this one"
+        description="Token for the next page; null if there were too few items to fill this page."
     )
-    attribution_token: str = Field(description="to be sent back with events as `attributiontoken`")
+    attribution_token: str = Field(description="Token to send with events of this page as `attributiontoken`.")
     model_version: str
     policy_version: str
     degraded_parts: list[str] = Field(
-        description="parts that did not answer, so that the page comes from a lower fallback level"
+        description="Parts of the service that were unavailable, so that the page comes from a lower fallback level."
     )
     receipt: Receipt
     trace: list[StageOut] | None = None
@@ -118,7 +124,7 @@ class PageAnswer(BaseModel):
 
 
 class ItemAnswer(BaseModel):
-    """One item and the revision of the catalogue at which it last changed."""
+    """An item, and the revision of the catalog at which it last changed."""
 
     revision: int
     item: Item
@@ -128,12 +134,12 @@ class ItemAnswer(BaseModel):
 
 
 class OutletAnswer(BaseModel):
-    """A tenant of the tree, and what is in force there."""
+    """An outlet and its effective policy version."""
 
     code: str
     name: dict[str, str]
     policy_version: str = Field(examples=["cn@3+cn.zj@1"])
-    fault: Message | None = Field(description="why its newest policy is not in service; null when it is")
+    fault: Message | None = Field(description="Reason why the newest policy is not in service; null if it is.")
 
 
 class OutletRequest(RequestModel):
@@ -159,22 +165,24 @@ class DraftRequest(PolicyText):
     author: Author
     note: Annotated[str, Field(max_length=2000)] = ""
     base_version: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="the newest version the author has seen; another one saved since is then a conflict"
+        None, description="Version on which the draft is based. If a newer version exists, the request fails with 409."
     )
 
 
 class PublishRequest(RequestModel):
-    """Which saved version to put in force."""
+    """The saved version to publish."""
 
     version: Annotated[int, Field(ge=1, examples=[3])]
     author: Author
     base_version: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="the version the author believes in force, 0 for none; another one is then a conflict"
+        None,
+        description="Version that the author expects to be in force, 0 for none. If another version is in force, the "
+        "request fails with 409.",
     )
 
 
 class PolicyVersionOut(BaseModel):
-    """One saved version of a policy."""
+    """A saved version of a policy."""
 
     outlet: str
     version: int
@@ -188,26 +196,26 @@ class PolicyVersionOut(BaseModel):
 
 
 class LintAnswer(BaseModel):
-    """What lint found, in editors' words; empty when all is well. What has an `error` cannot be saved."""
+    """The findings of lint. A policy with a finding of level `error` cannot be saved."""
 
     findings: list[FindingOut]
 
 
 class DraftAnswer(LintAnswer):
-    """The version saved, and what lint has to say of it."""
+    """The saved version and the findings of lint."""
 
     version: PolicyVersionOut
 
 
 class ControlOut(BaseModel):
-    """A control in force and the outlet whose policy said it."""
+    """A control in force, and the outlet whose policy defines it."""
 
     origin: str
     control: dict[str, Any]
 
 
 class EffectiveOut(BaseModel):
-    """The sum of an outlet's own policy and its ancestors', as this process serves it."""
+    """The combination of an outlet's own policy with those of its ancestors, as this process applies it."""
 
     version: str
     weights: dict[str, float]
@@ -215,22 +223,24 @@ class EffectiveOut(BaseModel):
 
 
 class InForce(BaseModel):
-    """What is in force at an outlet: its own policy and its ancestors', folded together."""
+    """The effective policy of an outlet."""
 
     outlet: str
-    newest_version: int = Field(description="of its own, drafts included; 0 for none")
+    newest_version: int = Field(
+        description="Newest version of the outlet's own policy, including drafts; 0 if there is none."
+    )
     effective: EffectiveOut
-    fault: Message | None = Field(description="why its newest policy is not in service; null when it is")
+    fault: Message | None = Field(description="Reason why the newest policy is not in service; null if it is.")
 
 
 class PolicyAnswer(InForce):
-    """What an outlet says itself, and what is in force there."""
+    """The outlet's own policy and its effective policy."""
 
     active: PolicyVersionOut
 
 
 class AuditOut(BaseModel):
-    """Who did what when; `hash` covers the row and the hash of the row before."""
+    """An entry of the audit trail. `hash` covers the entry and the hash of the previous entry."""
 
     seq: int
     at: datetime
@@ -243,15 +253,15 @@ class AuditOut(BaseModel):
 
 
 class PartHealth(BaseModel):
-    """How one part of the service is."""
+    """The health of a part of the service."""
 
     ok: bool
     detail: str
-    version: str | None = Field(None, description="of the model in service; null where there is none")
+    version: str | None = Field(None, description="Version of the model in service; null if there is none.")
 
 
 class Health(BaseModel):
-    """`ready`, `degraded` (pages come from a lower fallback level or older data), or `not ready`."""
+    """The health of the service. `degraded` means that pages come from a lower fallback level or from older data."""
 
     status: Literal["ready", "degraded", "not ready"]
     parts: dict[str, PartHealth]

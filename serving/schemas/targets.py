@@ -1,4 +1,4 @@
-"""Exposure targets on the wire."""
+"""The API models of exposure targets."""
 
 from __future__ import annotations
 
@@ -15,42 +15,48 @@ from serving.schemas.resources import Author, RequestModel
 
 
 class ForecastOut(BaseModel):
-    """Where a target will stand at its deadline, as part of its amount; `low` to `high` in nine cases of ten."""
+    """The expected delivery at the deadline, as a fraction of the amount. `low` to `high` is a 90 % interval."""
 
     expected: float
     low: float
     high: float
-    at_risk: float = Field(description="attention that may be missing; of a cap, that may be above it")
+    at_risk: float = Field(
+        description="Attention that may be missing at the deadline; for a cap, attention that may exceed it."
+    )
 
 
 class TargetOut(BaseModel):
-    """An exposure target and how it stands. Amounts are attention-weighted impressions."""
+    """An exposure target and its status. Amounts are attention-weighted impressions."""
 
     id: str = Field(examples=["harvest"])
-    outlet: str = Field(description="whose policy says it", examples=["cn.zj.hz"])
+    outlet: str = Field(description="Outlet whose policy defines the target.", examples=["cn.zj.hz"])
     status: Status
-    description: Message = Field(description="how it stands, with figures")
+    description: Message = Field(description="Description of the status, with numbers.")
     bound: str
-    amount: float = Field(description="by the deadline; of a share target as far as traffic is foreseen")
-    share: float | None = Field(description="of all attention, for a share target")
-    share_so_far: float | None = Field(description="that it has so far, for a share target; null before any was seen")
-    delivered: float
-    planned: float = Field(description="that should be delivered by now")
-    progress: float = Field(description="part of the window's traffic that was served")
-    since: datetime = Field(description="when it began")
-    until: datetime
-    price: float = Field(description="play equivalents per unit of attention, in force now")
-    max_price: float
-    pacing_error: float = Field(description="mean distance from the plan so far, as part of the amount")
-    forecast: ForecastOut | None = Field(
-        description="null where nothing is foreseen: before anything of it was seen, and once it has ended"
+    amount: float = Field(
+        description="Amount to deliver by the deadline. For a share target, it follows from the traffic forecast."
     )
-    last_resort: bool = Field(description="whether its last resort is in force")
-    late_s: float = Field(description="how far the counters are behind")
+    share: float | None = Field(description="For a share target: the fraction of all attention.")
+    share_so_far: float | None = Field(
+        description="For a share target: the fraction delivered so far; null before any traffic."
+    )
+    delivered: float
+    planned: float = Field(description="Amount that the plan delivers up to now.")
+    progress: float = Field(description="Fraction of the expected traffic of the window that was served.")
+    since: datetime = Field(description="Start of the window.")
+    until: datetime = Field(description="End of the window: the deadline.")
+    price: float = Field(description="Current price, in play equivalents per unit of attention.")
+    max_price: float
+    pacing_error: float = Field(description="Mean distance from the plan so far, as a fraction of the amount.")
+    forecast: ForecastOut | None = Field(
+        description="Forecast of the delivery; null before the first delivery and after the end."
+    )
+    last_resort: bool = Field(description="Whether the last resort of the target is in force.")
+    late_s: float = Field(description="Delay of the delivery counters, in seconds.")
 
 
 class CurvePoint(BaseModel):
-    """One moment of a target's course."""
+    """A point of the delivery curve of a target."""
 
     at: datetime
     planned: float
@@ -59,24 +65,26 @@ class CurvePoint(BaseModel):
 
 
 class TargetReport(TargetOut):
-    """A target with its course, its usual prices and what editors told it."""
+    """A target with its delivery curve, its usual prices and its overrides by editors."""
 
     course: list[CurvePoint]
-    usual_prices: list[float] = Field(description="play equivalents per unit of attention by hour of the day, UTC")
-    capped_impressions: int = Field(description="impressions counted towards frequency caps; 0 without one")
+    usual_prices: list[float] = Field(
+        description="Usual price for each hour of the day in UTC, in play equivalents per unit of attention."
+    )
+    capped_impressions: int = Field(description="Impressions counted towards the frequency cap; 0 without a cap.")
     paused: bool
     stopped: bool
 
 
 class TargetChange(RequestModel):
-    """An order to a running target."""
+    """A change to a running target."""
 
     author: Author
     note: Annotated[str, Field(max_length=2000)] = ""
 
 
 class AmountChange(TargetChange):
-    """Another amount in flight: the rest of the plan is made anew from what is delivered."""
+    """A new amount of a running target. The rest of the plan is computed again from the amount delivered so far."""
 
     amount: Annotated[
         Number,
@@ -84,18 +92,19 @@ class AmountChange(TargetChange):
             gt=0,
             le=1e12,
             allow_inf_nan=False,
-            description="impressions, a whole number, or a share target's share",
+            description="A whole number of impressions, or the share of a share target.",
             examples=[50_000],
         ),
     ]
 
 
 class CloneRequest(TargetChange):
-    """A new target like this one, as a draft of the outlet's next policy version."""
+    """A copy of a target, as a draft of the outlet's next policy version."""
 
-    id: Id = Field(description="of the new target", examples=["harvest-2"])
+    id: Id = Field(description="Id of the new target.", examples=["harvest-2"])
     since: AwareDatetime | None = Field(None, alias="from")
     until: AwareDatetime = Field(examples=["2027-03-01T00:00:00+08:00"])
     amount: Annotated[Number, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = Field(
-        None, description="impressions, a whole number, or share; unsaid = what the first one asks for by now"
+        None,
+        description="A whole number of impressions, or a share. The default is the current amount of the target.",
     )

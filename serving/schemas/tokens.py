@@ -1,8 +1,8 @@
-"""Signed tokens: page tokens, which continue a session or a list, and attributions, which tie an event to its page.
+"""Signed tokens: page tokens, which continue a session or a list, and attributions, which assign an event to its page.
 
-A token is a payload of itsdangerous' `URLSafeSerializer` (JSON, zlib where that makes it shorter, base64url), a dot,
-and its signature: HMAC-SHA-256 cut to 144 bits. Anybody can read a token; only who has the secret can make or alter it.
-Each kind of token is signed under a salt of its own, so a page token never passes for an attribution.
+A token consists of a payload of itsdangerous' `URLSafeSerializer` (JSON, compressed with zlib if that is shorter, in
+base64url), a dot, and its signature: HMAC-SHA-256 truncated to 144 bits. Anybody can read a token, but only an owner of
+the secret can create or change it. Each kind of token has its own salt: a page token is not a valid attribution.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from itsdangerous.signer import HMACAlgorithm
 
 from recsys.domain.errors import EventError, Finding, InvalidInput, PageTokenError
 
-SHOWN_MAX = 300
-"""Items a page token remembers; on a longer session the oldest may come again."""
+MAX_SHOWN_ITEMS = 300
+"""Maximum number of items in a page token. In a longer session, the oldest items can be shown again."""
 
-PAGE_TOKEN_LIFE_S = 6 * 3600.0
-"""A session that paused longer than this starts anew."""
+PAGE_TOKEN_TTL_S = 6 * 3600.0
+"""Lifetime of a page token. After a longer pause, a new session starts."""
 
-ATTRIBUTION_LIFE_S = 90 * 86_400.0
-"""An event later than this is no longer put down to its page."""
+ATTRIBUTION_TTL_S = 90 * 86_400.0
+"""Lifetime of an attribution. A later event is not assigned to its page."""
 
 _MAX_CHARS = 200_000
 _FORM = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
@@ -34,17 +34,17 @@ _KINDS = ("page", "list", "attribution")
 
 
 class PageToken(NamedTuple):
-    """Where a session stands: what it was shown, and everything else that must stay as it began."""
+    """The state of a session: the items shown so far, and the parameters that stay constant."""
 
     placement: str
     viewer_id: str
-    shown: tuple[str, ...]  # item ids in slot order, oldest first, at most SHOWN_MAX
+    shown: tuple[str, ...]  # item ids in slot order, oldest first, at most MAX_SHOWN_ITEMS
     seed: int
     at: float  # unix seconds
 
 
 class Attribution(NamedTuple):
-    """Which page an event belongs to."""
+    """The page to which an event belongs."""
 
     request_id: str
     placement: str
@@ -53,9 +53,9 @@ class Attribution(NamedTuple):
 
 
 class _TruncatedHMAC(HMACAlgorithm):
-    """HMAC-SHA-256 cut to 18 bytes (RFC 2104, section 5).
+    """HMAC-SHA-256 truncated to 18 bytes (RFC 2104, section 5).
 
-    They make 24 characters of base64 without spare bits, so a signature has exactly one spelling.
+    18 bytes are exactly 24 base64 characters without padding bits, so each signature has only one encoding.
     """
 
     def get_signature(self, key: bytes, value: bytes) -> bytes:
@@ -63,7 +63,7 @@ class _TruncatedHMAC(HMACAlgorithm):
 
 
 class Tokens:
-    """Writes and reads tokens under one secret, which every serving process must share."""
+    """Writes and reads tokens. All serving processes must use the same secret."""
 
     def __init__(self, secret: bytes) -> None:
         options = {
@@ -76,56 +76,64 @@ class Tokens:
         }
 
     def write_page_token(self, page_token: PageToken) -> str:
-        """Return the page token as opaque text."""
-        return self._sign("page", list(page_token._replace(shown=page_token.shown[-SHOWN_MAX:])))
+        """Return the signed page token."""
+        return self._sign("page", list(page_token._replace(shown=page_token.shown[-MAX_SHOWN_ITEMS:])))
 
     def read_page_token(self, token: str, *, placement: str, viewer_id: str, now: float) -> PageToken:
-        """Raises PageTokenError for a token that is broken, altered, expired, or of another placement or viewer."""
+        """Return the content of a page token.
+
+        Raises PageTokenError if the token is malformed, changed, expired, or of a different placement or viewer.
+        """
         try:
             fields = self._verify("page", token)
         except ValueError as error:
             raise _unusable("body", str(error)) from error
         page_token = PageToken(fields[0], fields[1], tuple(fields[2]), fields[3], fields[4])
-        wrong = ""
+        fault = ""
         if page_token.placement != placement:
-            wrong = f"it continues a session on {page_token.placement}, not on {placement}"
+            fault = f"the token belongs to a session on {page_token.placement}, not on {placement}"
         elif page_token.viewer_id != viewer_id:
-            wrong = "it continues another viewer's session"
-        elif now - page_token.at > PAGE_TOKEN_LIFE_S:
-            wrong = f"it is older than {PAGE_TOKEN_LIFE_S / 3600:.0f} hours; begin a new session without a page token"
-        if wrong:
-            raise _unusable("body", wrong)
+            fault = "the token belongs to the session of another viewer"
+        elif now - page_token.at > PAGE_TOKEN_TTL_S:
+            fault = (
+                f"the token is older than {PAGE_TOKEN_TTL_S / 3600:.0f} hours; start a new session without a page token"
+            )
+        if fault:
+            raise _unusable("body", fault)
         return page_token
 
     def write_list_token(self, name: str, after: Any) -> str:
-        """Return a token that continues the list of this name after an entry; `after` is the entry's key, as JSON."""
+        """Return a token that continues a list after an entry. `after` is the key of the entry, a JSON value."""
         return self._sign("list", [name, after])
 
     def read_list_token(self, token: str, *, name: str) -> Any:
-        """Return the key of the entry to continue after.
+        """Return the key of the entry after which the list continues.
 
-        Raises PageTokenError for a token that is broken, altered, or of a list of another name.
+        Raises PageTokenError if the token is malformed, changed, or of a list with a different name.
         """
         try:
             sent_name, after = self._verify("list", token)
             if sent_name != name:
-                raise ValueError("it continues another list, or this one with another filter or order")
+                raise ValueError("the token belongs to another list, or to this list with another filter or order")
         except ValueError as error:
             raise _unusable("query", str(error)) from error
         return after
 
     def write_attribution(self, attribution: Attribution) -> str:
-        """The attribution as opaque text."""
+        """Return the signed attribution."""
         return self._sign("attribution", list(attribution))
 
     def read_attribution(self, token: str, *, viewer_id: str, now: float) -> Attribution:
-        """Raises EventError for a token that is broken, altered, expired, or of another viewer."""
+        """Return the content of an attribution.
+
+        Raises EventError if the token is malformed, changed, expired, or of a different viewer.
+        """
         try:
             attribution = Attribution(*self._verify("attribution", token))
             if attribution.viewer_id != viewer_id:
-                raise ValueError("it was given to another viewer")
-            if now - attribution.at > ATTRIBUTION_LIFE_S:
-                raise ValueError(f"it is older than {ATTRIBUTION_LIFE_S / 86_400:.0f} days")
+                raise ValueError("the token was issued to another viewer")
+            if now - attribution.at > ATTRIBUTION_TTL_S:
+                raise ValueError(f"the token is older than {ATTRIBUTION_TTL_S / 86_400:.0f} days")
         except ValueError as error:
             raise EventError("unreadable event", [Finding("attributiontoken", str(error))]) from error
         return attribution
@@ -134,27 +142,30 @@ class Tokens:
         return self._serializers[kind].dumps(fields)
 
     def _verify(self, kind: str, token: str) -> list[Any]:
-        """Return the fields of a token of this kind; raise ValueError. The payload is read after its signature."""
+        """Return the fields of a token of this kind. Raises ValueError. The signature is verified before parsing."""
         if len(token) > _MAX_CHARS or not _FORM.fullmatch(token):
-            raise ValueError("it is not a token of this service")
+            raise ValueError("not a token of this service")
         try:
             fields: list[Any] = self._serializers[kind].loads(token)
         except BadSignature as error:
-            for other, serializer in self._serializers.items():
+            for actual_kind, serializer in self._serializers.items():
                 if serializer.make_signer().validate(token):  # does not read the payload
-                    raise ValueError(f"it is a token for {other}, not for {kind}") from error
-            raise ValueError("its signature does not hold: it was altered, or signed by another service") from error
+                    raise ValueError(f"this is a token for {actual_kind}, not for {kind}") from error
+            raise ValueError("invalid signature: the token was changed, or signed by another service") from error
         except BadData as error:
-            raise ValueError("it is not a token of this service") from error
+            raise ValueError("not a token of this service") from error
         return fields
 
 
-def _unusable(part: str, why: str) -> PageTokenError:
-    return PageTokenError("this page token cannot be used", [Finding(f"{part}.page_token", why)])
+def _unusable(part: str, reason: str) -> PageTokenError:
+    return PageTokenError("invalid page token", [Finding(f"{part}.page_token", reason)])
 
 
 def home_secret(home: str) -> bytes:
-    """The secret of this home: made once, readable by its owner only, shared by all processes of the home."""
+    """Return the secret of a home directory, which all its processes share. Create it if it does not exist.
+
+    Only the owner of the file can read it. Raises InvalidInput if the stored secret is too short.
+    """
     path = Path(home) / "secret"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -162,12 +173,12 @@ def home_secret(home: str) -> bytes:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_hex(32).encode())
         try:
-            os.link(draft, path)  # whole or not at all: of two processes that begin together one wins, both read it
+            os.link(draft, path)  # atomic: if two processes start together, both read the secret of the first
         except FileExistsError:
             pass
         finally:
             draft.unlink()
     secret = path.read_bytes().strip()
     if len(secret) < 16:
-        raise InvalidInput(f"{path} is too short to sign with; remove it and a new one is made")
+        raise InvalidInput(f"the secret in {path} is too short; delete the file, and the next start creates a new one")
     return secret

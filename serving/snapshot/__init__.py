@@ -1,1 +1,1 @@
-"""What a serving process reads in the background: catalog, statistics, policies, model, embeddings."""
+"""The in-memory snapshot of a serving process, and the pollers that refresh it in the background."""

@@ -1,4 +1,4 @@
-"""Follows the catalogue with text vectors: a new item has its own within a second or two, and no page waits for it."""
+"""Background poller of text vectors. A new item has a vector within about two seconds, and no page waits for it."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from recsys.domain.embeddings import Content
 from serving.snapshot.holders import SnapshotHolder
 
 PUBLISH_EVERY_S = 2.0
-"""While many items wait, pages see the new vectors no more often: each time, all are copied."""
+"""Minimum interval of snapshot updates while many items wait, because each update copies all vectors."""
 
 
 class EmbeddingPoller:
-    """Hands vectors to the holders. `step` is for one follower."""
+    """Puts new text vectors into the snapshot. `step` is a task for one poller."""
 
     def __init__(
-        self, vectors: EmbeddingRefresher, holders: SnapshotHolder, clock: Callable[[], float] = time.monotonic
+        self, refresher: EmbeddingRefresher, holders: SnapshotHolder, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.vectors = vectors
+        self.refresher = refresher
         self._holders, self._clock = holders, clock
         self._ready: Content | None = None
         self._published = float("-inf")
 
     def step(self) -> None:
-        """Find or make some vectors. Raises Unavailable, NoEncoder."""
+        """Load or compute missing vectors and publish them. Raises Unavailable and NoEncoder."""
         try:
-            while (content := self.vectors.step(self._holders.current.catalog)) is not None:
+            while (content := self.refresher.step(self._holders.current.catalog)) is not None:
                 self._ready = content
-                if self.vectors.waiting and self._clock() - self._published >= PUBLISH_EVERY_S:
+                if self.refresher.waiting and self._clock() - self._published >= PUBLISH_EVERY_S:
                     self._publish()
         finally:
             self._publish()
 
     def close(self) -> None:
-        """Let the encoder's process and the kept vectors go."""
-        self.vectors.close()
+        """Stop the encoder process and close the store of vectors."""
+        self.refresher.close()
 
     def _publish(self) -> None:
         if self._ready is not None:

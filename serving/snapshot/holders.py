@@ -1,7 +1,7 @@
-"""What every request reads: one immutable snapshot of catalogue, policies, statistics and model.
+"""The immutable snapshot of catalog, policies, item statistics and model that every request uses.
 
-Background followers replace the snapshot as a whole when a part changed; a request takes the reference once and so sees
-one world from its first line to its last.
+Background pollers replace the whole snapshot when a part changes. A request reads the reference once, so it uses
+the same snapshot from start to end.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from recsys.snapshot import ServingSnapshot
 from serving.prometheus import Metrics
 from serving.snapshot.policy_cache import PolicyCache
 
-PAGE = 2000
-"""Items fetched from the control plane at once."""
+BATCH_SIZE = 2000
+"""Number of items that are read from the control plane at once."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment of everything a page is made from.
+    """All data for pages at one point in time.
 
-    revision  of the control plane; -1 before it was ever read
-    serving_snapshots  outlet -> what its pages are made from
-    faults    outlet -> why its newest policy is not in service
-    closed    outlets that get editorial pages only, since no policy published for them could ever be used
+    revision           revision of the control plane; -1 before it was read for the first time
+    serving_snapshots  outlet -> data for the pages of this outlet
+    faults             outlet -> reason why its newest policy is not in service
+    closed             outlets with editorial pages only, because no policy published for them was ever usable
+    target_overrides   exposure target -> override by an editor
     """
 
     revision: int
@@ -49,17 +50,17 @@ class Snapshot:
     serving_snapshots: Mapping[str, ServingSnapshot]
     faults: Mapping[str, Message] = field(default_factory=dict)
     closed: frozenset[str] = frozenset()
-    target_overrides: Mapping[str, TargetOverride] = field(default_factory=dict)  # to exposure targets, by target
+    target_overrides: Mapping[str, TargetOverride] = field(default_factory=dict)
     prices: ActivePrices = NO_PRICES
 
     @classmethod
     def empty(cls) -> Snapshot:
-        """Before anything was read."""
+        """Return the snapshot before anything was read."""
         return cls(-1, Catalog.empty(), ItemStats.empty(0), None, {}, {})
 
 
 class SnapshotHolder:
-    """Keeps the current snapshot. `follow_*` are steps for followers, each run by one thread."""
+    """Holds the current snapshot. `poll_control` and `poll_stats` are tasks for pollers, each run by one thread."""
 
     def __init__(
         self,
@@ -68,20 +69,20 @@ class SnapshotHolder:
         clock: Callable[[], float],
         metrics: Metrics,
         prepare: Callable[[], None] = lambda: None,
-        unreadable: CorruptStateCounter | None = None,
+        corrupt_states: CorruptStateCounter | None = None,
     ) -> None:
         self.current = Snapshot.empty()
-        self.shelf = PolicyCache()
+        self.policy_cache = PolicyCache()
         self._control = control
         self._online = online
         self._clock = clock
         self._metrics = metrics
-        self._unreadable = unreadable or CorruptStateCounter()
+        self._corrupt_states = corrupt_states or CorruptStateCounter()
         self._prepare: Callable[[], None] | None = prepare
-        self._swapping = threading.Lock()
+        self._update_lock = threading.Lock()
 
     def poll_control(self) -> None:
-        """Pull what changed in the control plane, if anything. Raises Unavailable."""
+        """Read all changes of the control plane and update the snapshot. Raises Unavailable."""
         if self._prepare is not None:
             self._prepare()
             self._prepare = None
@@ -89,76 +90,87 @@ class SnapshotHolder:
         revision = self._control.revision()
         if revision == before.revision:
             return
-        # Everything up to `revision` is read; what is written meanwhile may be in it too, and is simply read again.
+        # All changes up to `revision` are read. Later changes may be included; the next poll reads them again.
         catalog, outlets = before.catalog, dict(before.outlets)
         since = before.revision
-        while page := self._control.items_since(since, PAGE):
+        while page := self._control.items_since(since, BATCH_SIZE):
             since = page[-1].revision
             catalog = catalog.patched([stored.item for stored in page], revision)
         outlets.update((outlet.code, outlet) for outlet in self._control.outlets(before.revision))
         for published in self._control.policies_since(before.revision):
-            self.shelf.put(published)
-        orders = {**before.target_overrides, **self._control.target_overrides.since(before.revision)}
-        with self._swapping:
-            catalog = replace(catalog, content=self.current.catalog.content)  # it may have grown meanwhile
-            parts = replace(self.current, revision=revision, catalog=catalog, outlets=outlets, target_overrides=orders)
-            self._swap("control", parts)
+            self.policy_cache.put(published)
+        target_overrides = {**before.target_overrides, **self._control.target_overrides.since(before.revision)}
+        with self._update_lock:
+            catalog = replace(catalog, content=self.current.catalog.content)  # another thread may have updated it
+            parts = replace(
+                self.current, revision=revision, catalog=catalog, outlets=outlets, target_overrides=target_overrides
+            )
+            self._update("control", parts)
 
     def poll_stats(self) -> None:
-        """Refresh the item statistics. Raises Unavailable."""
+        """Read the item statistics and update the snapshot. Raises Unavailable."""
         catalog = self.current.catalog
-        stats = read_stats(self._online, catalog, self._clock(), self._unreadable)
-        with self._swapping:
-            self._swap("stats", replace(self.current, stats=stats))
+        stats = read_stats(self._online, catalog, self._clock(), self._corrupt_states)
+        with self._update_lock:
+            self._update("stats", replace(self.current, stats=stats))
 
     def set_model(self, model: ServedModel) -> None:
-        """Take a model that has passed its probe into service."""
-        with self._swapping:
-            self._swap("model", replace(self.current, model=model))
+        """Put a model that passed its checks into service."""
+        with self._update_lock:
+            self._update("model", replace(self.current, model=model))
 
     def set_embeddings(self, content: Content) -> None:
-        """Let all further pages know items by these text vectors."""
-        with self._swapping:
+        """Use these text vectors for all further pages."""
+        with self._update_lock:
             before = self.current
-            catalog, swapped = replace(before.catalog, content=content), dict[int, CompiledPolicy]()
-            for world in before.serving_snapshots.values():  # outlets under the same policies go on sharing one
-                swapped.setdefault(id(world.policy), replace(world.policy, catalog=catalog))
-            worlds = {
-                outlet: replace(world, catalog=catalog, policy=swapped[id(world.policy)])
-                for outlet, world in before.serving_snapshots.items()
+            catalog, policies = replace(before.catalog, content=content), dict[int, CompiledPolicy]()
+            for snapshot in before.serving_snapshots.values():  # outlets with the same policies still share one object
+                policies.setdefault(id(snapshot.policy), replace(snapshot.policy, catalog=catalog))
+            snapshots = {
+                outlet: replace(snapshot, catalog=catalog, policy=policies[id(snapshot.policy)])
+                for outlet, snapshot in before.serving_snapshots.items()
             }
-            self.current = replace(before, catalog=catalog, serving_snapshots=worlds)
+            self.current = replace(before, catalog=catalog, serving_snapshots=snapshots)
 
-    def set_prices(self, steered: ActivePrices) -> None:
-        """Let all further pages go by these prices of exposure targets."""
-        with self._swapping:
+    def set_prices(self, prices: ActivePrices) -> None:
+        """Use these prices of exposure targets for all further pages."""
+        with self._update_lock:
             before = self.current
-            worlds = {outlet: replace(world, prices=steered) for outlet, world in before.serving_snapshots.items()}
-            self.current = replace(before, prices=steered, serving_snapshots=worlds)
+            snapshots = before.serving_snapshots.items()
+            self.current = replace(
+                before,
+                prices=prices,
+                serving_snapshots={outlet: replace(snapshot, prices=prices) for outlet, snapshot in snapshots},
+            )
 
-    def _swap(self, part: str, parts: Snapshot) -> None:
-        """Build the worlds of these parts and let all further requests see them."""
+    def _update(self, part: str, parts: Snapshot) -> None:
+        """Build the serving snapshots from these parts and use them for all further requests.
+
+        part  the part that changed: control, stats or model
+        """
         policies: Mapping[str, CompiledPolicy]
         if part == "control":
-            policies = self.shelf.compiled(parts.outlets, parts.catalog)
+            policies = self.policy_cache.compiled(parts.outlets, parts.catalog)
         else:
-            policies = {outlet: world.policy for outlet, world in parts.serving_snapshots.items()}
-        none = compile_policy((), parts.catalog)
-        base = ServingSnapshot.of(parts.catalog, parts.stats, parts.model, none)
-        bare = (
-            ServingSnapshot.of(parts.catalog, ItemStats.empty(len(parts.catalog)), None, none)
-            if self.shelf.closed
+            policies = {outlet: snapshot.policy for outlet, snapshot in parts.serving_snapshots.items()}
+        empty_policy = compile_policy((), parts.catalog)
+        base = ServingSnapshot.of(parts.catalog, parts.stats, parts.model, empty_policy)
+        editorial = (
+            ServingSnapshot.of(parts.catalog, ItemStats.empty(len(parts.catalog)), None, empty_policy)
+            if self.policy_cache.closed
             else base
         )
         self.current = replace(
             parts,
             serving_snapshots={
-                outlet: replace(bare if outlet in self.shelf.closed else base, policy=policy, prices=parts.prices)
+                outlet: replace(
+                    editorial if outlet in self.policy_cache.closed else base, policy=policy, prices=parts.prices
+                )
                 for outlet, policy in policies.items()
             },
-            faults=dict(self.shelf.faults),
-            closed=frozenset(self.shelf.closed),
+            faults=dict(self.policy_cache.faults),
+            closed=frozenset(self.policy_cache.closed),
         )
-        self._metrics.swaps.labels(part).inc()
+        self._metrics.snapshot_updates.labels(part).inc()
         self._metrics.revision.set(parts.revision)
-        self._metrics.catalogue.set(len(parts.catalog))
+        self._metrics.catalog_items.set(len(parts.catalog))

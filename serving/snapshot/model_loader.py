@@ -1,6 +1,6 @@
-"""Follows a model alias in MLflow and takes each new version into service once it has passed its probe.
+"""Background poller of a model alias in MLflow. It puts each new version that passes its checks into service.
 
-Runs in a background thread only: MLflow's client takes seconds to load and may block for minutes.
+It runs in a background thread only, because the MLflow client takes seconds to load and can block for minutes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FOLDER = "bundle"
-"""Folder of a version's artifacts that holds the bundle's files."""
+"""Artifact folder of a model version that contains the files of the bundle."""
 
 
 class ModelPoller:
-    """Hands each version that the alias comes to point at to `on_model`, unless it fails its checks.
+    """Passes each new version of the alias to `on_model`, unless it fails its checks.
 
-    version   the registry's number of the version in service, "" for none
-    refused   why the version that the alias points at is not in service; None when it is
+    version   registry number of the version in service, "" for none
+    refused   reason why the version of the alias was refused; None if it is in service
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ModelPoller:
         on_model: Callable[[ServedModel], None],
         encoder: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`encoder`: whose text vectors the catalogue has (`Model.load`)."""
+        """`encoder` returns the name of the encoder of the catalog's text vectors (see `ServedModel.load`)."""
         self.version = ""
         self.refused: str | None = None
         self._uri = uri
@@ -48,17 +48,17 @@ class ModelPoller:
         self._on_model = on_model
         self._encoder = encoder
         self._client: MlflowClient | None = None
-        self._looked_at = ""
+        self._checked = ""
 
     def step(self) -> None:
-        """Look once. Raises Unavailable when the registry does not answer."""
-        found = self._find()
-        if found is None or found == self._looked_at:
+        """Load the version of the alias if it is new. Raises Unavailable and BundleError."""
+        candidate = self._find()
+        if candidate is None or candidate == self._checked:
             return
-        version, _ = found.split(" ", 1)
+        version, _ = candidate.split(" ", 1)
         files = self._download(version)
         encoder = self._encoder()
-        self._looked_at = found  # a bad version stays bad: it is not fetched again
+        self._checked = candidate  # a refused version is not downloaded again
         try:
             model = ServedModel.load(unpack(files), self._feature_names, encoder)
         except BundleError as error:
@@ -68,10 +68,10 @@ class ModelPoller:
         self.version, self.refused = version, None
 
     def _find(self) -> str | None:
-        """`VERSION RUN` of the version that the alias points at; None where there is no such model yet."""
+        """Return `VERSION RUN CREATED` of the version of the alias, or None if the model or alias does not exist."""
         address = urlsplit(self._uri)
         if address.scheme == "sqlite" and not Path(address.path.removeprefix("/")).exists():
-            return None  # asking would create the file, in competition with the training run that owns it
+            return None  # a query would create the file, which the training run owns
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -79,8 +79,11 @@ class ModelPoller:
             client = self._registry()
             version = client.get_model_version_by_alias(self._name, self._alias)
         except MlflowException as error:
-            absent = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE")  # no model / no alias
-            if error.error_code in absent:
+            not_found = (
+                ErrorCode.Name(RESOURCE_DOES_NOT_EXIST),
+                "INVALID_PARAMETER_VALUE",
+            )  # model or alias does not exist
+            if error.error_code in not_found:
                 return None
             raise Unavailable(f"model registry: {error}") from error
         return f"{version.version} {version.run_id} {version.creation_timestamp}"
@@ -93,7 +96,7 @@ class ModelPoller:
         return self._client
 
     def _download(self, version: str) -> Mapping[str, bytes]:
-        """The bundle's files of a version. Raises Unavailable, BundleError when the version carries none."""
+        """Return the files of a version's bundle. Raises Unavailable, and BundleError if the version has no bundle."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
@@ -107,5 +110,5 @@ class ModelPoller:
             try:
                 return {name: (root / name).read_bytes() for name in (MANIFEST, TENSORS)}
             except FileNotFoundError as error:
-                self._looked_at = ""
-                raise BundleError(f"version {version} carries no {FOLDER}/{Path(str(error.filename)).name}") from error
+                self._checked = ""
+                raise BundleError(f"version {version} has no {FOLDER}/{Path(str(error.filename)).name}") from error

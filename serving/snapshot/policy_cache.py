@@ -1,4 +1,4 @@
-"""The policies in force, parsed and compiled; keeps the last good one of each outlet when a new one cannot be used."""
+"""Cache of compiled policies. If a new policy cannot be used, the last good policy of the outlet stays in service."""
 
 from __future__ import annotations
 
@@ -20,103 +20,103 @@ _CompileCache = dict[tuple[tuple[str, int], ...], CompiledPolicy]
 
 
 class PolicyCache:
-    """Every outlet's own policy, and for each outlet the compiled sum of its own and its ancestors'.
+    """The own policy of each outlet, and its compiled combination with those of the ancestors.
 
-    faults  outlet -> why its newest policy is not the one in service
-    closed  outlets that never had a usable policy although one was published: nothing but editorial pages there
+    faults  outlet -> reason why its newest policy is not in service
+    closed  outlets with a published policy that never had a usable one; they get editorial pages only
     """
 
     def __init__(self) -> None:
         self.faults: dict[str, Message] = {}
         self.closed: set[str] = set()
         self._own: dict[str, Policy] = {}
-        self._unreadable: dict[str, Message] = {}
-        self._good: dict[str, tuple[Policy, ...]] = {}
+        self._invalid: dict[str, Message] = {}
+        self._last_usable: dict[str, tuple[Policy, ...]] = {}
 
     def put(self, published: PublishedPolicy) -> None:
-        """Take a policy that was put in force; one that cannot be read leaves the last in service."""
+        """Add a published policy. If it cannot be read, the previous policy stays in service."""
         try:
             policy = read_policy(published.text)
-        except Exception as error:  # whatever is wrong with it, guidance fails closed
-            self._unreadable[published.outlet] = message(
+        except Exception as error:  # guidance fails closed for any fault
+            self._invalid[published.outlet] = message(
                 "policy_version_unusable", version=published.version, problem=_problem(error)
             )
-            log.error("policy of %s, version %s cannot be read: %s", published.outlet, published.version, error)
+            log.error("policy of %s: version %s cannot be read: %s", published.outlet, published.version, error)
             return
-        self._unreadable.pop(published.outlet, None)
-        said = {"outlet": published.outlet, "version": published.version}
-        self._own[published.outlet] = policy.model_copy(update=said)
+        self._invalid.pop(published.outlet, None)
+        identity = {"outlet": published.outlet, "version": published.version}
+        self._own[published.outlet] = policy.model_copy(update=identity)
 
     def own_policy(self, outlet: str) -> Policy | None:
-        """What the outlet itself says, if anything."""
+        """Return the own policy of the outlet, or None."""
         return self._own.get(outlet)
 
     def chain(self, outlet: str) -> tuple[Policy, ...]:
-        """The policies that hold for an outlet, root first."""
+        """Return the policies that apply to an outlet, root first."""
         return tuple(self._own[code] for code in ancestry(outlet) if code in self._own)
 
     def compiled(self, outlets: Iterable[str], catalog: Catalog) -> Mapping[str, CompiledPolicy]:
-        """The compiled policy of each outlet over this catalogue; outlets under the same policies share one."""
-        done: _CompileCache = {}
-        hopeless: set[str] = set()
-        answer: dict[str, CompiledPolicy] = {}
-        self.faults = dict(self._unreadable)
+        """Return the compiled policy of each outlet for this catalog; outlets with the same policies share it."""
+        cache: _CompileCache = {}
+        unusable: set[str] = set()
+        compiled: dict[str, CompiledPolicy] = {}
+        self.faults = dict(self._invalid)
         for outlet in outlets:
             chain = self.chain(outlet)
             try:
-                answer[outlet] = _compile(chain, catalog, done)
-                self._good[outlet] = chain
-            except Exception as error:  # also what no check foresaw: a page must never be the first to find it
-                self._fault(outlet, error, "the last good one stays")
-                answer[outlet] = self._last_good(outlet, catalog, done, hopeless)
-        self.closed = hopeless | {o for o in answer if any(self._never_good(code) for code in ancestry(o))}
-        return answer
+                compiled[outlet] = _compile(chain, catalog, cache)
+                self._last_usable[outlet] = chain
+            except Exception as error:  # also unexpected faults, which must not first occur on a page
+                self._fault(outlet, error, "the last good version stays in service")
+                compiled[outlet] = self._last_good(outlet, catalog, cache, unusable)
+        self.closed = unusable | {o for o in compiled if any(self._never_good(code) for code in ancestry(o))}
+        return compiled
 
-    def _last_good(self, outlet: str, catalog: Catalog, done: _CompileCache, hopeless: set[str]) -> CompiledPolicy:
-        """The last policy that could be used, over this catalogue; where it cannot any more, editorial pages only."""
+    def _last_good(self, outlet: str, catalog: Catalog, cache: _CompileCache, unusable: set[str]) -> CompiledPolicy:
+        """Return the last good policy for this catalog. If it cannot be used either, add the outlet to `unusable`."""
         try:
-            return _compile(self._good.get(outlet, ()), catalog, done)
+            return _compile(self._last_usable.get(outlet, ()), catalog, cache)
         except Exception as error:
-            self._fault(outlet, error, "nor does the last good one fit the catalogue: editorial pages answer")
-            hopeless.add(outlet)
-            return _compile((), catalog, done)
+            self._fault(outlet, error, "and the last good version does not fit the catalog; serving editorial pages")
+            unusable.add(outlet)
+            return _compile((), catalog, cache)
 
-    def _fault(self, outlet: str, error: Exception, so: str) -> None:
+    def _fault(self, outlet: str, error: Exception, consequence: str) -> None:
         fault = message("policy_not_in_service", problem=_problem(error))
         self.faults.setdefault(outlet, fault)
-        log.error("policy of %s cannot be compiled, %s: %s", outlet, so, fault)
+        log.error("policy of %s cannot be compiled; %s: %s", outlet, consequence, fault)
 
     def _never_good(self, outlet: str) -> bool:
-        """Whether something was published for this outlet and nothing of it could ever be used."""
-        said = outlet in self._own or outlet in self._unreadable
-        used = any(policy.outlet == outlet for policy in self._good.get(outlet, ()))
-        return outlet in self.faults and said and not used
+        """Return whether a policy was published for this outlet but none was ever usable."""
+        is_published = outlet in self._own or outlet in self._invalid
+        was_used = any(policy.outlet == outlet for policy in self._last_usable.get(outlet, ()))
+        return outlet in self.faults and is_published and not was_used
 
 
 def _problem(error: Exception) -> list[Message]:
-    """What is wrong, as parts of a message."""
+    """Return an error as parts of a message."""
     if not isinstance(error, PolicyError):
         return [as_message(f"{type(error).__name__}: {error}")]
     findings = (message("finding_at", where=f.where, finding=as_message(f.text)) for f in error.findings)
     return [error.text, *findings]
 
 
-def _compile(chain: tuple[Policy, ...], catalog: Catalog, done: _CompileCache) -> CompiledPolicy:
-    """Compiled and tried out. Raises PolicyError, and whatever making bounds raises."""
+def _compile(chain: tuple[Policy, ...], catalog: Catalog, cache: _CompileCache) -> CompiledPolicy:
+    """Return the compiled policy after a smoke test. Raises PolicyError and any error of the smoke test."""
     key = tuple((policy.outlet, policy.version) for policy in chain)
-    if key not in done:
+    if key not in cache:
         policy = compile_policy(chain, catalog)
         policy.smoke_test()
-        done[key] = policy
-    return done[key]
+        cache[key] = policy
+    return cache[key]
 
 
 def check(chain: Sequence[Policy], catalog: Catalog) -> None:
-    """Raises PolicyError when pages could not be made under the policies of this line."""
+    """Raise PolicyError if no page can be made under these policies, which are a policy and its ancestors."""
     try:
         compile_policy(chain, catalog).smoke_test()
     except PolicyError:
         raise
     except Exception as error:
-        wrong = message("policy_makes_no_page", problem=f"{type(error).__name__}: {error}")
-        raise PolicyError(message("policy_unusable"), [Finding("", wrong)]) from error
+        problem = message("policy_makes_no_page", problem=f"{type(error).__name__}: {error}")
+        raise PolicyError(message("policy_unusable"), [Finding("", problem)]) from error

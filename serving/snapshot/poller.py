@@ -1,4 +1,4 @@
-"""A background thread that does one thing again and again, and can say how that goes."""
+"""Background poller: runs a task at an interval and reports its health."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from recsys.domain.errors import Unavailable
 
 log = logging.getLogger("mainstay.serving")
 
+NOT_POLLED = "not polled yet"
+"""Error of a poller before its first step."""
+
 
 class Poller:
-    """Runs `step` every `every_s` seconds in its own thread until stopped. A step that fails is tried again.
+    """Runs `step` every `every_s` seconds in its own thread until it is stopped. A failed step is retried.
 
-    share   at most this share of the time goes into steps: a slow one is followed by a longer pause
+    share   maximum share of the time that steps take; a slow step is followed by a longer pause
+    error   error of the last step; None if it succeeded
     """
 
     def __init__(self, name: str, step: Callable[[], object], every_s: float, share: float = 0.5) -> None:
         self.name = name
-        self.error: str | None = "not asked yet"
+        self.error: str | None = NOT_POLLED
         self._step = step
         self._every_s = every_s
         self._share = share
@@ -29,42 +33,42 @@ class Poller:
 
     @property
     def ok(self) -> bool:
-        """Whether the last step went well."""
+        """Whether the last step succeeded."""
         return self.error is None
 
     def run_once(self) -> bool:
-        """One step, here and now; whether it went well."""
+        """Run one step in this thread and return whether it succeeded."""
         before = self.error
         try:
             self._step()
         except Unavailable as error:
             self.error = str(error)
             if before is None:
-                log.warning("%s: %s", self.name, error)
-        except Exception as error:  # a follower that died would serve old policies for ever: say it and go on
+                log.warning("poller %s failed: %s; retrying", self.name, error)
+        except Exception as error:  # the thread must survive, or pages would use old policies forever
             self.error = f"{type(error).__name__}: {error}"
-            if before != self.error:  # once is enough, however often it happens
-                log.exception("%s failed", self.name)
+            if before != self.error:  # log a repeated error once
+                log.exception("poller %s failed; retrying", self.name)
         else:
             self.error = None
-            if before not in (None, "not asked yet"):
-                log.info("%s: well again", self.name)
+            if before not in (None, NOT_POLLED):
+                log.info("poller %s recovered", self.name)
         return self.ok
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Ask to end and wait for the step under way; idempotent."""
+        """Stop after the current step and wait for it for at most `timeout_s`; idempotent."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            began = time.monotonic()
+            started = time.monotonic()
             self.run_once()
-            took = time.monotonic() - began
-            self._stopping.wait(max(self._every_s - took, took * (1 / self._share - 1), 0.0))
+            duration_s = time.monotonic() - started
+            self._stopping.wait(max(self._every_s - duration_s, duration_s * (1 / self._share - 1), 0.0))

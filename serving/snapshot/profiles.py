@@ -1,4 +1,4 @@
-"""The ready profiles that come with the engine, and policies read with them at hand."""
+"""The built-in profiles of the engine, and a policy reader that resolves them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from recsys.guidance.policy.profiles import Profile, parse_profile
 
 @cache
 def ready_profiles() -> Mapping[str, Profile]:
-    """Name -> profile, by name: every YAML file beside `recsys.guidance.policy.profiles`, read once per process."""
+    """Return the profiles by name, sorted by name. They are YAML files of the package, read once per process."""
     folder = files("recsys.guidance.policy.profiles")
-    found = [parse_profile(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".yaml")]
-    return {profile.name: profile for profile in sorted(found, key=lambda profile: profile.name)}
+    profiles = [parse_profile(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".yaml")]
+    return {profile.name: profile for profile in sorted(profiles, key=lambda profile: profile.name)}
 
 
 def read_policy(text: str) -> Policy:
-    """A policy from JSON or YAML text, its profiles at hand. Raises PolicyError."""
+    """Return a policy from JSON or YAML text, with its profiles resolved. Raises PolicyError."""
     return resolve_profiles(parse_policy(text), ready_profiles())

@@ -1,4 +1,4 @@
-"""The real service on a real socket, in this process, with embedded stores in a temporary home."""
+"""Fixtures that run the service on a socket in this process, with embedded stores in a temporary home."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ controls:
 """
 
 
-def item(n: int, outlet: str = "cn.zj", **more: object) -> dict[str, Any]:
-    """An item as a client sends it: every fourth is public service, topics go round in five."""
+def item(n: int, outlet: str = "cn.zj", **fields: object) -> dict[str, Any]:
+    """Return an item as a client sends it. Every fourth item is public service, and there are five topics."""
     return {
         "id": f"item-{n}",
         "title": {"zh": f"节目{n}", "en": f"Item {n}"},
@@ -48,41 +48,41 @@ def item(n: int, outlet: str = "cn.zj", **more: object) -> dict[str, Any]:
         "topic": f"topic-{n % 5}",
         "axes": {"public_value": (n % 3) / 2},
         "published_at": (PUBLISHED - timedelta(hours=n)).isoformat(),
-        **more,
+        **fields,
     }
 
 
 @dataclass
 class Service:
-    """A running app: its services, and a client that speaks to it over HTTP."""
+    """A running app: its services and an HTTP client."""
 
     services: Services
     http: httpx.Client
 
     def stock(self, count: int = 60, policy: str = POLICY) -> None:
-        """Items and a policy, in force when this returns."""
+        """Store items and a policy, and wait until they are in force."""
         self.http.post("/v1/items", json={"items": [item(n) for n in range(count)]}).raise_for_status()
         self.publish("cn", policy)
 
     def publish(self, outlet: str, text: str) -> None:
-        """Put a policy in force, and wait until this process serves it."""
+        """Publish a policy, and wait until it is in force."""
         headers = {"content-type": "application/yaml"}
         self.http.post(f"/v1/policies/{outlet}/publish", content=text, headers=headers).raise_for_status()
         self.caught_up()
 
     def caught_up(self) -> None:
-        """Returns when the snapshot is as new as the control plane."""
+        """Wait until the snapshot has the revision of the control plane."""
         until(lambda: self.services.holders.current.revision == self.services.control.revision())
 
-    def page(self, viewer: str = "v1", placement: str = "cn.zj-mobile-home", **more: object) -> dict[str, Any]:
-        """A page; fails on anything but 200."""
-        answer = self.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, **more})
-        assert answer.status_code == 200, answer.text
-        said: dict[str, Any] = answer.json()
-        return said
+    def page(self, viewer: str = "v1", placement: str = "cn.zj-mobile-home", **fields: object) -> dict[str, Any]:
+        """Return a page. Fails if the status is not 200."""
+        response = self.http.post(f"/v1/placements/{placement}:recommend", json={"viewer_id": viewer, **fields})
+        assert response.status_code == 200, response.text
+        page: dict[str, Any] = response.json()
+        return page
 
     def published(self, count: int) -> list[ViewerEvent]:
-        """The first `count` events of the stream, as soon as they are there."""
+        """Wait for `count` events in the stream and return all events."""
         topic, stream = self.services.settings.topic, self.services.stream
 
         def events() -> list[ViewerEvent]:
@@ -101,13 +101,13 @@ def _item() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(name="until")
 def _until() -> Callable[..., float]:
-    """`until(done, within_s=20)`: waits; how long it took."""
+    """`until(condition, within_s=20)`: wait for a condition and return the time that it took."""
     return until
 
 
 @pytest.fixture(name="bundle")
 def _bundle() -> Callable[..., Bundle]:
-    """`bundle(version, item_ids)`: a sound bundle with a random ranker."""
+    """`bundle(version, item_ids)`: a valid bundle with a random ranker."""
     return bundle
 
 
@@ -115,9 +115,9 @@ Serve = Callable[..., AbstractContextManager[Service]]
 
 
 @contextmanager
-def running(home: Path, settings: dict[str, Any] | None = None, **given: Any) -> Iterator[Service]:
-    """A service on a free port, with everything it was not given embedded in `home` or in memory."""
-    said = {
+def running(home: Path, settings: dict[str, Any] | None = None, **dependencies: Any) -> Iterator[Service]:
+    """Run a service on a free port. Dependencies that are not passed are embedded in `home` or in memory."""
+    values = {
         "home": str(home),
         "stream": "memory://",
         "online": "memory://",
@@ -126,7 +126,7 @@ def running(home: Path, settings: dict[str, Any] | None = None, **given: Any) ->
         "poll_ms": 20,
         **(settings or {}),
     }
-    app = build(Settings.model_validate(said), **given)
+    app = build(Settings.model_validate(values), **dependencies)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -144,37 +144,37 @@ def running(home: Path, settings: dict[str, Any] | None = None, **given: Any) ->
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
-    """`with serve(settings={...}, **build_arguments) as service`; `settings` overrides single ones."""
-    return lambda settings=None, **given: running(tmp_path, settings, **given)
+    """`with serve(settings={...}, **build_arguments) as service`; `settings` overrides the settings of the tests."""
+    return lambda settings=None, **dependencies: running(tmp_path, settings, **dependencies)
 
 
 @pytest.fixture
 def service(serve: Serve) -> Iterator[Service]:
-    """A service of one's own with sixty items and a policy."""
-    with serve() as own:
-        own.stock()
-        yield own
+    """A service with sixty items and a policy, for one test."""
+    with serve() as running_service:
+        running_service.stock()
+        yield running_service
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The same for tests that change nothing which others look at: no model, no counts, never another policy."""
-    with running(tmp_path_factory.mktemp("shared")) as everybodys:
-        everybodys.stock()
-        yield everybodys
+    """A service with sixty items and a policy, shared by tests that do not change its model, counts or policies."""
+    with running(tmp_path_factory.mktemp("shared")) as running_service:
+        running_service.stock()
+        yield running_service
 
 
-def until(done: Callable[[], bool], within_s: float = 20.0) -> float:
-    """Waits for it; how long that took. Fails when it took longer than allowed."""
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < within_s, "it did not happen in time"
+def until(condition: Callable[[], bool], within_s: float = 20.0) -> float:
+    """Wait until the condition holds and return the time that it took. Fails after `within_s` seconds."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < within_s, f"the condition did not hold within {within_s} s"
         time.sleep(0.01)
-    return time.monotonic() - began
+    return time.monotonic() - started
 
 
 def bundle(version: str, item_ids: Sequence[str], feature_names: Sequence[str] = FEATURES) -> Bundle:
-    """A sound bundle with a random ranker."""
+    """Return a valid bundle with a random ranker."""
     rng = np.random.default_rng(3)
     torch.manual_seed(3)
     network = tensors(Ranker(len(feature_names), len(ACTIONS), hidden=4))

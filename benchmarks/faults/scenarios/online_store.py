@@ -264,7 +264,7 @@ def _serve(home: str, url: str) -> int:
 
     app = with_gc_freeze(build(Settings.model_validate({"home": home, "stream": "memory://", "online": url})))
     services: Services = app.state.services
-    holder, content = services.holders, services.content
+    holder, content = services.holders, services.embedding_poller
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as mainstay serve does
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -290,7 +290,7 @@ def _serve(home: str, url: str) -> int:
             )
             while holder.current.revision != services.control.revision() or not services.pollers["engine"].ok:
                 time.sleep(0.05)
-            while content is not None and (content.vectors.waiting or not services.pollers["content"].ok):
+            while content is not None and (content.refresher.waiting or not services.pollers["content"].ok):
                 time.sleep(0.2)  # encoding a new catalog keeps a core busy
             holder.set_model(ServedModel.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}

@@ -1,1 +1,1 @@
-"""The HTTP routes, one file per part of the API. Each builds its router from the services it uses."""
+"""The HTTP routes, with one module and one router for each part of the API."""

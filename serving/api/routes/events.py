@@ -16,7 +16,7 @@ from serving.schemas.batch_result import BatchResult
 from serving.schemas.problems import documented, problem
 
 INLINE_BYTES = 64 << 10
-"""A body up to this size is checked at once, within a millisecond or two; a larger one where nobody else waits."""
+"""A body up to this size is validated in the event loop, in about 2 ms. A larger one is validated in a thread."""
 
 EVENT: dict[str, Any] = {
     "specversion": "1.0",
@@ -51,18 +51,21 @@ router = APIRouter(tags=["events"], dependencies=STRICT_QUERY)
 @router.post(
     "/v1/events",
     status_code=202,
-    summary="What viewers did: a batch of CloudEvents",
+    summary="Send a batch of viewer events",
     description=(
-        "Each event gets a result by its index; good events are taken even when others are bad. 202 when at least "
-        "one was taken (or none was sent): they are durable then, whatever happens to this process or the stream. "
-        "422 with the results when all are bad. 503 when there is no room for them: then send the whole batch "
-        "again after `Retry-After`, an event id that was taken before is dropped. `quarantined`: the client's "
-        "clock is more than five minutes ahead; the event is kept aside and counts for nothing. An event about an "
-        "item that the catalogue does not know is accepted, since events may come first, with a finding that says "
-        "so. The extension "
-        "attribute `attributiontoken` ties an event to the page it came from. `format`: Segment's video calls or "
-        "ActivityStreams 2 activities instead of CloudEvents (also Segment's `batch` and collections). One "
-        "event by itself is a batch of one."
+        "The body is a list of CloudEvents, or a single CloudEvent. The response contains one result for each event, "
+        "in order. Valid events are accepted even if other events of the batch are invalid.\n\n"
+        "* 202: at least one event was accepted, or the batch was empty. Accepted events are durable: they survive a "
+        "crash of this process and an outage of the stream.\n"
+        "* 422: all events are invalid. The response contains the results.\n"
+        "* 503: the events could not be stored. Send the whole batch again after `Retry-After`; events that were "
+        "accepted before are recognised by their id and ignored.\n\n"
+        "The status `quarantined` means that the clock of the client is more than five minutes ahead; the event is "
+        "stored separately and has no effect. An event about an item that is not in the catalog is accepted, because "
+        "events can arrive before their item, and its result contains a finding. The extension attribute "
+        "`attributiontoken` assigns an event to the page that showed the item. Set the query parameter `format` to "
+        "send Segment video calls or ActivityStreams 2 activities instead of CloudEvents; a Segment `batch` and an "
+        "ActivityStreams collection are accepted too."
     ),
     response_model=BatchResult,
     responses=documented(400, 413, 422, 503),
@@ -71,21 +74,24 @@ router = APIRouter(tags=["events"], dependencies=STRICT_QUERY)
 async def post_events(
     request: Request,
     intake: Intake,
-    form: Annotated[Literal["segment", "activitystreams"] | None, Query(alias="format")] = None,
+    event_format: Annotated[
+        Literal["segment", "activitystreams"] | None,
+        Query(alias="format", description="Format of the events. Omit it for CloudEvents."),
+    ] = None,
 ) -> Response:
     body = await read_bytes(request)
     if len(body) <= INLINE_BYTES:
-        taken = intake.events(body, form)
+        accepted = intake.events(body, event_format)
     else:
-        taken = await run_in_threadpool(intake.events, body, form)
-    if taken.durable is not None:
-        await asyncio.wrap_future(taken.durable)
-    return batch_response(request, taken.result, "events", 202)
+        accepted = await run_in_threadpool(intake.events, body, event_format)
+    if accepted.durable is not None:
+        await asyncio.wrap_future(accepted.durable)
+    return batch_response(request, accepted.result, "events", 202)
 
 
-def batch_response(request: Request, answer: BatchResult, name: str, status: int) -> Response:
-    """Return the results of a batch, as a problem if everything in it was refused."""
-    if answer.refused == len(answer.results) > 0:
-        detail = f"none of the {answer.refused:,} {name} can be taken"
-        return problem(request, 422, f"bad-{name}", detail, answer.findings, **msgspec.to_builtins(answer))
-    return Response(msgspec.json.encode(answer), status, media_type="application/json")
+def batch_response(request: Request, batch: BatchResult, name: str, status: int) -> Response:
+    """Return the results of a batch as a response, which is a problem if every entry was refused."""
+    if batch.refused == len(batch.results) > 0:
+        detail = f"all {name} of the batch were refused ({batch.refused:,}); see findings"
+        return problem(request, 422, f"bad-{name}", detail, batch.findings, **msgspec.to_builtins(batch))
+    return Response(msgspec.json.encode(batch), status, media_type="application/json")

@@ -17,13 +17,13 @@ router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY)
 
 @router.post(
     "/v1/placements/{placement_id}:recommend",
-    summary="A page for one viewer on one placement",
+    summary="Recommend a page for a viewer on a placement",
     description=(
-        "Placement ids read OUTLET-SCREEN-SURFACE, such as `cn.zj.hz-tv-home`. The page holds every control of the "
-        "outlet's policy that any page can hold; the receipt says which were met and what they cost. A part of the "
-        "service that does not answer lowers `fallback_level` and is named in `degraded_parts`; it never fails the "
-        "page. "
-        "Pages with `guided: false` or `preview: true` are for editors."
+        "A placement id has the form OUTLET-SCREEN-SURFACE, for example `cn.zj.hz-tv-home`. The page meets every "
+        "control of the outlet's policy that can be met; the receipt lists the status and the cost of each control. "
+        "If a part of the service is unavailable, the page is still returned, with a lower `fallback_level`, and the "
+        "part is listed in `degraded_parts`. Requests with `guided: false` or `preview: true` require the token of "
+        "the editors."
     ),
     response_model=PageAnswer,
     responses=documented(400, 401, 404, 422),
@@ -35,8 +35,8 @@ def recommend(
     pages: Pages,
     credentials: Credentials,
 ) -> Response:
-    """Synchronous: a page is computed, not awaited, so that it runs in a worker thread."""
+    """Return a page. The route is synchronous, so that the computation runs in a worker thread."""
     if body.preview or not body.guided:
         check_editor(request, credentials)
-    answer = pages.recommend(placement_id, body)
-    return Response(answer.model_dump_json(), media_type="application/json")  # once, not validated again
+    page = pages.recommend(placement_id, body)
+    return Response(page.model_dump_json(), media_type="application/json")  # a Response is not validated again

@@ -1,4 +1,4 @@
-"""Health: GET /health/live and /health/ready. Neither calls another server, so neither can hang."""
+"""Health checks: GET /health/live and /health/ready. They call no other server, so they cannot hang."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from serving.schemas.resources import Health
 router = APIRouter(prefix="/health", tags=["operations"])
 
 
-@router.get("/live", summary="Whether the process answers at all")
+@router.get("/live", summary="Check that the process is running")
 async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
 @router.get(
     "/ready",
-    summary="Whether pages can be made, and how each part is",
-    description="200 for `degraded` too: pages come from a lower fallback level or older data. 503 for `not ready`.",
+    summary="Check that pages can be served, with the health of each part",
+    description=(
+        "Returns 200 for `ready` and for `degraded`, which means that pages come from a lower fallback level or from "
+        "older data. Returns 503 for `not ready`."
+    ),
     response_model=Health,
     responses=documented(503),
 )
 async def ready(services: AllServices) -> Response:
-    state = health_report(services)
-    return JSONResponse(state.model_dump(), 503 if state.status == "not ready" else 200)
+    report = health_report(services)
+    return JSONResponse(report.model_dump(), 503 if report.status == "not ready" else 200)

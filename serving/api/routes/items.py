@@ -1,4 +1,4 @@
-"""The catalogue: POST and GET /v1/items."""
+"""The catalog: POST and GET /v1/items."""
 
 from __future__ import annotations
 
@@ -44,18 +44,21 @@ BODY: dict[str, Any] = {
         },
     }
 }
-Actor = Annotated[str, Header(alias="X-Author", description="who says so, for the audit trail", max_length=200)]
+Actor = Annotated[
+    str, Header(alias="X-Author", description="Author of the change, for the audit trail.", max_length=200)
+]
 
 
-router = APIRouter(tags=["catalogue"], dependencies=STRICT_QUERY)
+router = APIRouter(tags=["catalog"], dependencies=STRICT_QUERY)
 
 
 @router.post(
     "/v1/items",
-    summary="Put items into the catalogue",
+    summary="Create or replace items of the catalog",
     description=(
-        "Creates or replaces whole items; each gets a result by its index, and good ones are stored even when "
-        "others are bad. In force in every serving process within a second. 422 with the results when all are bad."
+        "Each item replaces the stored item with the same id completely. The response contains one result for each "
+        "item, in order. Valid items are stored even if other items of the batch are invalid; if all are invalid, the "
+        "status is 422. Changes are in effect in every serving process within a second."
     ),
     response_model=BatchResult,
     responses=documented(400, 401, 413, 422, 503),
@@ -69,8 +72,11 @@ async def upsert(request: Request, intake: Intake, author: Actor = "api") -> Res
 
 @router.get(
     "/v1/items",
-    summary="The whole catalogue, page by page",
-    description="In the order of their last change; nothing is missed when items change while one is paging.",
+    summary="List the items of the catalog",
+    description=(
+        "Items are sorted by their last change. An item that changes between two pages is listed again, so that a "
+        "client that reads all pages has the latest version of every item."
+    ),
     responses=documented(400, 422, 503),
 )
 def list_items(control: Control, paging: Paging, query: Annotated[PageQuery, Query()]) -> ItemList:
@@ -79,7 +85,7 @@ def list_items(control: Control, paging: Paging, query: Annotated[PageQuery, Que
     return ItemList(items=[item.item for item in page], next_page_token=token)
 
 
-@router.get("/v1/items/{item_id}", summary="One item", responses=documented(404, 503))
+@router.get("/v1/items/{item_id}", summary="Get an item", responses=documented(404, 503))
 def item(item_id: str, control: Control) -> ItemAnswer:
     stored = control.item(item_id)
     return ItemAnswer(revision=stored.revision, item=stored.item)

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: GET /metrics."""
+"""Metrics for Prometheus: GET /metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from serving.api.dependencies import Meters
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/metrics", summary="Figures in Prometheus text form, over all serving processes", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Get the metrics of all serving processes in the Prometheus text format",
+    response_class=Response,
+)
 def metrics(meters: Meters) -> Response:
     return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,4 +1,4 @@
-"""The model in service and the weights that utility is made of: GET /v1/model."""
+"""The model in service and the action weights of its utility: GET /v1/model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from serving.schemas.resources import rfc3339
 class ModelAnswer(BaseModel):
     """The model in service, and the weight of each action in the utility of an item."""
 
-    version: str | None = Field(description="of the model in service; null where there is none")
-    created_at: datetime | None = Field(description="when it was trained; null where there is none")
-    unit: str = Field(description="unit of utility, weights and prices; a play weighs 1")
+    version: str | None = Field(description="Version of the model in service; null if there is none.")
+    created_at: datetime | None = Field(description="Time at which the model was trained; null if there is none.")
+    unit: str = Field(description="Unit of utility, weights and prices. The weight of a play is 1.")
     action_weights: dict[str, float] = Field(
-        description="play equivalents per action; the defaults where there is no model",
+        description="Weight of each action, in play equivalents. If there is no model, these are the default weights.",
         examples=[dict(DEFAULT_WEIGHTS)],
     )
 
@@ -28,7 +28,7 @@ class ModelAnswer(BaseModel):
 router = APIRouter(tags=["pages"], dependencies=STRICT_QUERY)
 
 
-@router.get("/v1/model", summary="The model in service and the weight of each action in utility")
+@router.get("/v1/model", summary="Get the model in service and its action weights")
 def model_in_service(snapshots: Snapshots) -> ModelAnswer:
     current = snapshots.current.model
     bundle = current.bundle if current else None

@@ -1,4 +1,4 @@
-"""Outlets, policies and the audit trail."""
+"""The routes of outlets, policies and the audit trail."""
 
 from __future__ import annotations
 
@@ -35,37 +35,41 @@ from serving.schemas.resources import (
     rfc3339,
 )
 
-Form = TypeVar("Form", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def _body(form: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI description of a body that is JSON of this form, or a policy as YAML."""
+def _body(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI description of a body that is this model as JSON, or a policy as YAML."""
     yaml = {"schema": {"type": "string"}, "example": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
-    content = {"application/json": {"schema": form.model_json_schema(), "example": example}, "application/yaml": yaml}
+    content = {"application/json": {"schema": model.model_json_schema(), "example": example}, "application/yaml": yaml}
     return {"requestBody": {"required": True, "content": content}}
 
 
 PUBLISH_BODY = _body(PublishRequest, {"version": 4, "author": "Lin Yue", "base_version": 3})
 _EXAMPLE = {"text": "outlet: cn.zj\nweights: {locality: 0.003}\n"}
-OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="code of the outlet in the tree")]
+OutletCode = Annotated[
+    Code, Path(examples=["cn.zj.hz"], description="Code of the outlet, which contains the codes of its ancestors.")
+]
 
 
 class YamlQuery(RequestModel):
-    """What is sent along with a policy in YAML."""
+    """The query parameters of a policy in YAML."""
 
-    author: Annotated[str, Field(min_length=1, max_length=200)] = Field("api", description="of a policy sent as YAML")
-    note: Annotated[str, Field(max_length=2000)] = Field("", description="of a policy sent as YAML")
+    author: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        "api", description="Author of a policy that is sent as YAML."
+    )
+    note: Annotated[str, Field(max_length=2000)] = Field("", description="Note on a policy that is sent as YAML.")
     base_version: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="of a policy sent as YAML: the newest version the author has seen, 0 for none; another one saved "
-        "since is then a conflict",
+        description="For a policy that is sent as YAML: the version on which the policy is based, 0 for none. If a "
+        "newer version exists, the request fails with 409.",
     )
 
 
 router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
 
-@router.get("/v1/outlets", summary="Every outlet, parents before children", responses=documented(400, 422))
+@router.get("/v1/outlets", summary="List all outlets, parents before children", responses=documented(400, 422))
 def list_outlets(policies: Policies, paging: Paging, query: Annotated[PageQuery, Query()]) -> OutletList:
     page, token = paging.page("outlets", query, policies.outlets(), lambda outlet: outlet.code)
     return OutletList(outlets=page, next_page_token=token)
@@ -73,7 +77,7 @@ def list_outlets(policies: Policies, paging: Paging, query: Annotated[PageQuery,
 
 @router.put(
     "/v1/outlets/{outlet}",
-    summary="Name an outlet",
+    summary="Set the name of an outlet",
     responses=documented(401, 422, 503),
     dependencies=EDITORS_ONLY,
 )
@@ -83,7 +87,7 @@ def name_outlet(outlet: OutletCode, body: OutletRequest, policies: Policies) -> 
 
 @router.get(
     "/v1/policies/{outlet}",
-    summary="What an outlet says, and what is in force there",
+    summary="Get the policy of an outlet and the effective policy",
     responses=documented(404, 422, 503),
 )
 def policy(outlet: OutletCode, policies: Policies) -> PolicyAnswer:
@@ -92,7 +96,8 @@ def policy(outlet: OutletCode, policies: Policies) -> PolicyAnswer:
 
 @router.get(
     "/v1/policies/{outlet}/effective",
-    summary="What is in force at an outlet, whether or not it says anything itself",
+    summary="Get the effective policy of an outlet",
+    description="The effective policy combines the outlet's own policy, if it has one, with those of its ancestors.",
     responses=documented(404, 422, 503),
 )
 def in_force(outlet: OutletCode, policies: Policies) -> InForce:
@@ -102,8 +107,10 @@ def in_force(outlet: OutletCode, policies: Policies) -> InForce:
 @router.post(
     "/v1/policies/{outlet}/lint",
     summary="Check a policy without saving it",
-    description="Contradictions, dead rules, unmeetable floors, loosened parents: each finding at its field. "
-    "Takes `application/yaml` too.",
+    description=(
+        "Reports contradictions, controls without effect, minimums that cannot be met, and controls that loosen those "
+        "of a parent. Each finding names the field concerned. The body is JSON, or the policy as `application/yaml`."
+    ),
     responses=documented(400, 401, 413, 422, 503),
     dependencies=EDITORS_ONLY,
     openapi_extra=_body(PolicyText, _EXAMPLE),
@@ -119,12 +126,15 @@ async def lint(request: Request, outlet: OutletCode, policies: Policies) -> Lint
 @router.post(
     "/v1/policies/{outlet}/draft",
     status_code=201,
-    summary="Save a new version",
-    description="Versions are only ever appended. 422 names every field that is wrong; lint's findings come along. "
-    "Takes `application/yaml` too, with `author`, `note` and `base_version` in the query.",
+    summary="Save a new version of a policy",
+    description=(
+        "Saved versions are never changed. If the policy is invalid, the status is 422 and the findings name each "
+        "invalid field. The response contains the findings of lint. The body is JSON, or the policy as "
+        "`application/yaml` with `author`, `note` and `base_version` as query parameters."
+    ),
     responses=documented(400, 401, 409, 413, 422, 503),
     dependencies=EDITORS_ONLY,
-    openapi_extra=_body(DraftRequest, {**_EXAMPLE, "author": "Lin Yue", "note": "a little nearer", "base_version": 3}),
+    openapi_extra=_body(DraftRequest, {**_EXAMPLE, "author": "Lin Yue", "note": "More local items", "base_version": 3}),
 )
 async def draft(
     request: Request, outlet: OutletCode, policies: Policies, query: Annotated[YamlQuery, Query()]
@@ -139,11 +149,11 @@ async def draft(
 
 @router.post(
     "/v1/policies/{outlet}/publish",
-    summary="Put a saved version in force",
+    summary="Publish a saved version",
     description=(
-        "In force in every serving process within a second; every page and impression names it. A policy sent as "
-        "`application/yaml` is saved as the next version and put in force in one step, with `author`, `note` and "
-        "`base_version` in the query."
+        "The version is in force in every serving process within a second, and every page and impression contains its "
+        "number. A policy that is sent as `application/yaml`, with `author`, `note` and `base_version` as query "
+        "parameters, is saved as the next version and published in one step."
     ),
     responses=documented(400, 401, 404, 409, 413, 422, 503),
     dependencies=EDITORS_ONLY,
@@ -162,7 +172,7 @@ async def publish(
 
 @router.post(
     "/v1/policies/{outlet}/rollback",
-    summary="Put an earlier version in force again",
+    summary="Publish an earlier version again",
     responses=documented(401, 404, 409, 422, 503),
     dependencies=EDITORS_ONLY,
 )
@@ -172,7 +182,7 @@ def rollback(outlet: OutletCode, body: PublishRequest, policies: Policies) -> Po
 
 @router.get(
     "/v1/policies/{outlet}/history",
-    summary="Every version ever saved, newest first",
+    summary="List all saved versions, newest first",
     responses=documented(400, 422, 503),
 )
 def history(
@@ -185,8 +195,11 @@ def history(
 
 @router.get(
     "/v1/audit",
-    summary="Who did what when",
-    description="Each entry is hashed over the entry before, so altering or removing one breaks the chain.",
+    summary="List the audit trail",
+    description=(
+        "The hash of each entry covers the previous entry, so that changing or removing an entry breaks the chain of "
+        "hashes."
+    ),
     responses=documented(400, 401, 422, 503),
     dependencies=EDITORS_ONLY,
 )
@@ -205,15 +218,15 @@ def _is_yaml(request: Request) -> bool:
 
 
 def _forbid_query(request: Request) -> None:
-    """Raises InvalidInput for query parameters beside a body in JSON, which has these fields itself."""
+    """Raise InvalidInput if there are query parameters in addition to a JSON body, which contains these fields."""
     if request.query_params:
         findings = [Finding(f"query.{name}", message("query_beside_json", name=name)) for name in request.query_params]
         raise InvalidInput(message("request_invalid"), findings)
 
 
-def _validated(form: type[Form], body: object) -> Form:
-    """Return a body in JSON as a model. Raises RequestValidationError, as FastAPI does for bodies it reads itself."""
+def _validated(model: type[Model], body: object) -> Model:
+    """Return a JSON body as a model. Raises RequestValidationError, as FastAPI does for the bodies that it parses."""
     try:
-        return form.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from error

@@ -1,4 +1,4 @@
-"""Previews: POST /v1/policies/{outlet}/preview, a stream of JSON lines."""
+"""Policy previews: POST /v1/policies/{outlet}/preview, which returns a stream of JSON lines."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
 @router.post(
     "/v1/policies/{outlet}/preview",
-    summary="What a draft would change: recent requests replayed, in pairs",
+    summary="Preview the effect of a draft on recent requests",
     description=(
-        "Replays recent requests for pages of the outlet, and of those below it, through the real engine: "
-        "unguided, under the active policy, under the draft. The answer is a stream of JSON lines, each a "
-        "`PreviewLine`: the first figures within a second or two, then ever more requests, the last line "
-        "`complete`. Closing the connection ends the work. One preview at a time per serving process; another "
-        "gets 429. Everything is predicted by the model, not caused."
+        "Replays recent requests for pages of the outlet and of its descendants through the engine three times: "
+        "without a policy, under the active policy and under the draft. The response is a stream of JSON lines, each a "
+        "`PreviewLine`. The first line arrives within about two seconds; each following line covers more requests, and "
+        "the last one has the phase `complete`. To cancel the preview, close the connection. Each serving process runs "
+        "one preview at a time and answers further requests with 429. All results are predictions of the model, not "
+        "measured effects."
     ),
     response_class=StreamingResponse,
     responses={
-        200: {"model": PreviewLine, "description": "JSON lines", "content": {MEDIA_TYPE: {}}},
+        200: {"model": PreviewLine, "description": "A stream of JSON lines.", "content": {MEDIA_TYPE: {}}},
         **documented(401, 404, 422, 429, 503),
     },
     dependencies=EDITORS_ONLY,
@@ -53,16 +54,16 @@ async def preview(
 
 
 async def _stream(preview: Preview) -> AsyncIterator[bytes]:
-    """Lines from a thread of their own; when the client leaves, the work ends at the next page."""
+    """Yield the lines of a preview that runs in a thread. If the client disconnects, it stops after a page."""
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()
 
     def run() -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody listens any more
+        with suppress(RuntimeError):  # the event loop is closed, so the client is gone
             try:
                 for line in preview.lines():
                     loop.call_soon_threadsafe(lines.put_nowait, line.model_dump_json().encode() + b"\n")
             except Exception as error:
-                log.exception("a preview failed")
+                log.exception("policy preview failed")
                 loop.call_soon_threadsafe(lines.put_nowait, preview.failed(error).model_dump_json().encode() + b"\n")
             finally:
                 loop.call_soon_threadsafe(lines.put_nowait, None)

@@ -1,4 +1,4 @@
-"""The ready profiles: GET /v1/profiles."""
+"""The built-in profiles: GET /v1/profiles."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from serving.schemas.problems import documented
 
 
 class ProfileOut(BaseModel):
-    """One ready set of controls; a policy takes it up with `profile: NAME`."""
+    """A built-in set of controls for a public rule. A policy applies it with `profile: NAME`."""
 
     name: str = Field(examples=["mainstream-guidance"])
     version: int
     title: dict[str, str]
     about: str
-    labels: dict[str, str] = Field(description="labels that items must carry, and what they mean")
+    labels: dict[str, str] = Field(description="Labels that items must have for these controls, with their meaning.")
     weights: dict[str, float]
-    controls: list[dict[str, Any]] = Field(description="each with its `legal_ref`; a policy may tighten them")
-    duties: list[Duty] = Field(description="what the rule asks beyond page controls, and who keeps it")
+    controls: list[dict[str, Any]] = Field(
+        description="The controls, each with its `legal_ref`. A policy may tighten them."
+    )
+    duties: list[Duty] = Field(
+        description="Duties of the rule that page controls do not cover, and the party responsible for each."
+    )
 
 
 class ProfileList(ListAnswer):
-    """Profiles by name."""
+    """Profiles, sorted by name."""
 
     profiles: list[ProfileOut]
 
@@ -36,7 +40,7 @@ class ProfileList(ListAnswer):
 router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
 
-@router.get("/v1/profiles", summary="Ready sets of controls for public rules", responses=documented(400, 422))
+@router.get("/v1/profiles", summary="List the built-in profiles for public rules", responses=documented(400, 422))
 def list_profiles(profiles: Profiles, paging: Paging, query: Annotated[PageQuery, Query()]) -> ProfileList:
     page, token = paging.page("profiles", query, list(profiles.values()), lambda profile: profile.name)
     return ProfileList(profiles=[_out(profile) for profile in page], next_page_token=token)

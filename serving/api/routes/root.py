@@ -1,4 +1,4 @@
-"""Entry points of the service: GET /."""
+"""The entry points of the service: GET /."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exposure targets: how they stand, and orders to them."""
+"""Exposure targets: their status, and the operations on them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from serving.schemas.problems import documented
 from serving.schemas.resources import DraftAnswer
 from serving.schemas.targets import AmountChange, CloneRequest, TargetChange, TargetReport
 
-OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="outlet whose policy says the target")]
+OutletCode = Annotated[Code, Path(examples=["cn.zj.hz"], description="Outlet whose policy defines the target.")]
 TargetId = Annotated[Id, Path(examples=["harvest"])]
-FAULTS = documented(401, 404, 422, 503)
+ERRORS = documented(401, 404, 422, 503)
 
 
 router = APIRouter(tags=["targets"], dependencies=STRICT_QUERY)
 
 
-@router.get("/v1/targets", summary="Exposure targets in force, and how they stand", responses=documented(400, 422))
+@router.get(
+    "/v1/targets", summary="List the exposure targets in force and their status", responses=documented(400, 422)
+)
 def list_targets(targets: Targets, paging: Paging, query: Annotated[TargetsQuery, Query()]) -> TargetList:
     name = f"targets of {query.outlet or 'all'}"
     page, token = paging.page(name, query, targets.all(query.outlet), lambda target: f"{target.outlet}/{target.id}")
@@ -32,7 +34,7 @@ def list_targets(targets: Targets, paging: Paging, query: Annotated[TargetsQuery
 
 @router.get(
     "/v1/targets/{outlet}/{target}",
-    summary="One target: its course, its price, its forecast",
+    summary="Get the report of a target",
     responses=documented(404, 422),
 )
 def report(outlet: OutletCode, target: TargetId, targets: Targets) -> TargetReport:
@@ -40,7 +42,7 @@ def report(outlet: OutletCode, target: TargetId, targets: Targets) -> TargetRepo
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/pause", summary="Do not push it", responses=FAULTS, dependencies=EDITORS_ONLY,
+    "/v1/targets/{outlet}/{target}/pause", summary="Pause a target", responses=ERRORS, dependencies=EDITORS_ONLY,
     status_code=204,
 )  # fmt: skip
 def pause(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
@@ -49,8 +51,9 @@ def pause(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Tar
 
 @router.post(
     "/v1/targets/{outlet}/{target}/resume",
-    summary="Push it again, the rest planned anew",
-    responses=FAULTS,
+    summary="Resume a paused target",
+    description="The rest of the plan is computed again from the amount delivered so far.",
+    responses=ERRORS,
     dependencies=EDITORS_ONLY,
     status_code=204,
 )
@@ -59,8 +62,8 @@ def resume(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Ta
 
 
 @router.post(
-    "/v1/targets/{outlet}/{target}/stop", summary="End it for good", responses=FAULTS, dependencies=EDITORS_ONLY,
-    status_code=204,
+    "/v1/targets/{outlet}/{target}/stop", summary="Stop a target permanently", responses=ERRORS,
+    dependencies=EDITORS_ONLY, status_code=204,
 )  # fmt: skip
 def stop(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targets) -> None:
     targets.stop(outlet, target, body)
@@ -68,8 +71,8 @@ def stop(outlet: OutletCode, target: TargetId, body: TargetChange, targets: Targ
 
 @router.post(
     "/v1/targets/{outlet}/{target}/amount",
-    summary="Ask for another amount in flight",
-    responses=FAULTS,
+    summary="Change the amount of a running target",
+    responses=ERRORS,
     dependencies=EDITORS_ONLY,
     status_code=204,
 )
@@ -80,8 +83,8 @@ def amount(outlet: OutletCode, target: TargetId, body: AmountChange, targets: Ta
 @router.post(
     "/v1/targets/{outlet}/{target}/clone",
     status_code=201,
-    summary="Draft a new target like it",
-    description="Saved as the next version of the outlet's policy, to be published like any other.",
+    summary="Draft a copy of a target",
+    description="The copy is saved as a draft: the next version of the outlet's policy, which can then be published.",
     responses=documented(401, 404, 409, 422, 503),
     dependencies=EDITORS_ONLY,
 )

@@ -1,4 +1,4 @@
-"""Viewers' rights over what is held of them: GET /v1/viewers/{id}/export, DELETE /v1/viewers/{id}."""
+"""Export and erasure of viewer data: GET /v1/viewers/{id}/export and DELETE /v1/viewers/{id}."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from serving.api.auth import EDITORS_OR_LOOPBACK
 from serving.api.dependencies import Viewers
 from serving.api.strict_query import STRICT_QUERY
 from serving.schemas.problems import documented
-from serving.viewer_data import Erased
+from serving.viewer_data import ErasureResult
 
 router = APIRouter(prefix="/v1/viewers", tags=["viewers"], dependencies=[*EDITORS_OR_LOOPBACK, *STRICT_QUERY])
 
 
 @router.get(
     "/{viewer_id:path}/export",
-    summary="All that is held of a viewer",
+    summary="Export all data of a viewer",
     description=(
-        "JSON lines: the state, messages set aside as unreadable or from the future, then each event of the log. "
-        "What else is still in the stream is not in it yet."
+        "Returns JSON lines: the state of the viewer, then quarantined states and dead letters, then each event of the "
+        "event log. Messages that are still in the stream and not processed yet are not included."
     ),
     response_class=StreamingResponse,
     responses=documented(401, 503),
@@ -30,14 +30,14 @@ def export(viewer_id: str, viewers: Viewers) -> StreamingResponse:
 
 @router.delete(
     "/{viewer_id:path}",
-    summary="Forget a viewer for good",
+    summary="Erase a viewer permanently",
     description=(
-        "All that the viewer did until now leaves online store and event log, and comes back from no replay. "
-        "It takes as long as the log's files need to be written anew. 503: say it again. What a process has taken "
-        "and not sent to the stream yet waits in its spool, and what it has sent stays there for a day; nobody "
-        "folds it."
+        "Deletes all data of the viewer up to now from the online store and the event log; a replay does not restore "
+        "it. The request takes as long as the files of the event log take to be rewritten. If the status is 503, send "
+        "the request again. Events that are not delivered to the stream yet remain in the spool until they are "
+        "delivered, and delivered events remain there for up to a day; workers ignore both."
     ),
     responses=documented(401, 429, 503),
 )
-def erase(viewer_id: str, viewers: Viewers) -> Erased:
+def erase(viewer_id: str, viewers: Viewers) -> ErasureResult:
     return viewers.erase(viewer_id)

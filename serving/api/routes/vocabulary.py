@@ -1,4 +1,4 @@
-"""The terms that policies can use: GET /v1/vocabulary."""
+"""The vocabulary: terms that policies can use. GET /v1/vocabulary."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ FIELDS: tuple[TermField, ...] = get_args(TermField)
 
 
 class Term(BaseModel):
-    """A term, and how many published items have it."""
+    """A term and the number of published items that have it."""
 
     field: TermField
     name: str = Field(examples=["public-service/health"])
-    items: int = Field(description="published items that have it; of an axis, more than 0 of it")
-    largest: float | None = Field(None, description="of an axis: the largest value that an item has")
+    items: int = Field(description="Number of published items with this term. For an axis, items with a value above 0.")
+    largest: float | None = Field(None, description="For an axis: the largest value of a published item.")
 
 
 class VocabularyQuery(PageQuery):
-    """Which terms to list."""
+    """The filter of the vocabulary."""
 
-    field: TermField | None = Field(None, description="only terms of this field")
+    field: TermField | None = Field(None, description="Return only terms of this field.")
 
 
 class VocabularyAnswer(ListAnswer):
-    """Terms by field, the commonest first. A label, outlet or region also stands for those below it."""
+    """Terms by field, most frequent first. In a policy, a label, outlet or region includes its descendants."""
 
     published_items: int
     terms: list[Term]
@@ -49,7 +49,7 @@ router = APIRouter(tags=["policies"], dependencies=STRICT_QUERY)
 
 @router.get(
     "/v1/vocabulary",
-    summary="Labels, axes and other terms that policies can use, with counts",
+    summary="List the terms that policies can use, with their number of items",
     responses=documented(400, 422),
 )
 def vocabulary(holders: Snapshots, paging: Paging, query: Annotated[VocabularyQuery, Query()]) -> VocabularyAnswer:
@@ -66,7 +66,7 @@ def _order(term: Term) -> list[object]:
 
 
 def _terms(catalog: Catalog, published: Bool, field: TermField) -> Iterator[Term]:
-    """Yield the terms of one field. Axes are listed even if no published item has any of them."""
+    """Yield the terms of one field. An axis is included even if no published item has a value above 0."""
     if field == "axis":
         values = catalog.axis[published]
         for code, name in enumerate(catalog.axes.names):
@@ -80,7 +80,7 @@ def _terms(catalog: Catalog, published: Bool, field: TermField) -> Iterator[Term
 
 
 def _counts(catalog: Catalog, published: Bool, field: TermField) -> tuple[tuple[str, ...], npt.NDArray[Any]]:
-    """Return the names of a field, and how many published items have each."""
+    """Return the names of a field, and the number of published items with each name."""
     if field == "label":
         return catalog.labels.names, catalog.label[published].sum(axis=0)
     columns: dict[TermField, tuple[tuple[str, ...], npt.NDArray[Any]]] = {

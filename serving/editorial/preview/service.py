@@ -77,7 +77,7 @@ class PreviewService:
         none = compile_policy((), snapshot.catalog)
         before = {o: snapshot.serving_snapshots[o].policy if o in snapshot.serving_snapshots else none for o in outlets}
         if draft.outlet not in snapshot.serving_snapshots:  # its first word: until now its parents' policies hold there
-            before[draft.outlet] = compile_policy(self.holders.shelf.chain(draft.outlet), snapshot.catalog)
+            before[draft.outlet] = compile_policy(self.holders.policy_cache.chain(draft.outlet), snapshot.catalog)
         at = None if asked.at is None else asked.at.timestamp()
         gathered = self.requests.gather(draft.outlet, outlets, asked.requests, self.clock(), at)
         if not gathered.requests or not len(snapshot.catalog):
@@ -87,7 +87,7 @@ class PreviewService:
 
     def _compiled(self, draft: Policy, outlets: list[str]) -> dict[str, CompiledPolicy]:
         """The draft under its parents, and under it what the outlets below say; once per different chain."""
-        shelf, catalog = self.holders.shelf, self.holders.current.catalog
+        shelf, catalog = self.holders.policy_cache, self.holders.current.catalog
         done: dict[tuple[str, ...], CompiledPolicy] = {}
         compiled = {}
         for outlet in outlets:

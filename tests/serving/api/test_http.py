@@ -1,4 +1,4 @@
-"""Errors as RFC 9457, an OpenAPI that leaves nothing unsaid, and a console that needs nobody else."""
+"""Errors follow RFC 9457, the OpenAPI document is complete, and the console loads no external files."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_every_error_is_a_problem(shared, method: str, path: str, status: int) -
         assert "GET" in answer.headers["allow"] or "POST" in answer.headers["allow"]
 
 
-def test_an_unforeseen_error_is_a_problem_that_gives_nothing_away(service, monkeypatch) -> None:
+def test_an_unexpected_error_is_a_problem_without_internal_details(service, monkeypatch) -> None:
     def broken(*_: object) -> None:
-        raise ZeroDivisionError("secret of the house")
+        raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr(service.services.control, "item", broken)
     answer = service.http.get("/v1/items/item-1")
@@ -57,10 +57,10 @@ def operations(schema):
 
 def test_every_route_has_a_summary_an_example_of_its_body_and_its_errors(shared) -> None:
     schema = shared.http.get("/openapi.json").json()
-    named = schema["components"]["schemas"]
-    said = dict(operations(schema))
-    assert len(said) >= 18
-    for name, operation in said.items():
+    components = schema["components"]["schemas"]
+    documented = dict(operations(schema))
+    assert len(documented) >= 18
+    for name, operation in documented.items():
         assert operation.get("summary"), name
         assert operation.get("tags"), name
         errors = {status for status in operation["responses"] if status >= "400"}
@@ -72,13 +72,13 @@ def test_every_route_has_a_summary_an_example_of_its_body_and_its_errors(shared)
         for content in operation.get("requestBody", {}).get("content", {}).values():
             if "example" in content:
                 continue
-            body = named[content["schema"]["$ref"].rpartition("/")[2]]
+            body = components[content["schema"]["$ref"].rpartition("/")[2]]
             shown = {field for field, schema in body["properties"].items() if "examples" in schema}
             assert "examples" in body or (shown and shown >= set(body.get("required", ()))), name
 
 
-def test_every_refusal_is_one_that_the_openapi_names(shared) -> None:
-    """Unknown names in the path, and bodies that lack every field."""
+def test_every_error_status_is_documented_in_the_openapi(shared) -> None:
+    """Requests with unknown names in the path and with empty bodies."""
     statuses = set()
     for name, operation in operations(shared.http.get("/openapi.json").json()):
         method, path = name.split(" ")
@@ -94,12 +94,12 @@ def test_every_refusal_is_one_that_the_openapi_names(shared) -> None:
 
 def test_every_reference_in_the_openapi_exists(shared) -> None:
     text = shared.http.get("/openapi.json").text
-    named = shared.http.get("/openapi.json").json()["components"]["schemas"]
+    components = shared.http.get("/openapi.json").json()["components"]["schemas"]
     for name in set(re.findall(r'"#/components/schemas/([^"]+)"', text)):
-        assert name in named
+        assert name in components
 
 
-def test_the_console_needs_nothing_from_elsewhere(shared) -> None:
+def test_the_console_loads_no_external_files(shared) -> None:
     page = shared.http.get("/console")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -115,7 +115,7 @@ def test_the_console_needs_nothing_from_elsewhere(shared) -> None:
     assert shared.http.get("/console/static/routes.py").status_code == 404
 
 
-def test_the_console_says_everything_in_both_languages() -> None:
+def test_the_console_has_every_text_in_both_languages() -> None:
     folder = files("serving.console")
     words = dict(
         re.findall(
@@ -128,17 +128,20 @@ def test_the_console_says_everything_in_both_languages() -> None:
     used = set(re.findall(r'data-word="(\w+)"', page))
     for name in CONSOLE:
         used |= set(re.findall(r'(?:say\.)?word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
-    used |= {f"enforcement_{one}" for one in get_args(Enforcement)}
+    used |= {f"enforcement_{value}" for value in get_args(Enforcement)}
     used |= set(get_args(Status)) | set(get_args(ReceiptStatus))
     kinds = {"screen": Screen, "surface": Surface, "kind": KINDS, "of": get_args(Attribute), "level": get_args(Level)}
     kinds |= {"action": ("boost", "block", "pin", "quota", "cap", "spacing", "exposure_target"), "day": DAYS}
-    used |= {f"{kind}_{one}" for kind, all_of_it in kinds.items() for one in all_of_it}
-    acts = ("policy.draft", "policy.publish", "policy.rollback", "items.upsert", "outlet.put")
-    used |= {f"did_{one}" for one in (*acts, *(f"target.{one}" for one in ("pause", "resume", "stop", "amount")))}
+    used |= {f"{kind}_{value}" for kind, values in kinds.items() for value in values}
+    actions = ("policy.draft", "policy.publish", "policy.rollback", "items.upsert", "outlet.put")
+    used |= {
+        f"did_{action}"
+        for action in (*actions, *(f"target.{change}" for change in ("pause", "resume", "stop", "amount")))
+    }
     assert not used - words.keys()
 
 
-def test_the_console_offers_viewers_of_whom_something_is_known(service) -> None:
+def test_the_console_offers_viewers_with_stored_state(service) -> None:
     from features.state.codec import encode_viewer, viewer_key
     from recsys.domain.viewer import Recent, ViewerState
 
@@ -167,26 +170,26 @@ def test_a_list_read_page_by_page_is_the_whole_list(shared, path: str) -> None:
     url = path + ("&" if "?" in path else "?")
     whole = shared.http.get(f"{url}page_size=1000").json()
     assert whole["next_page_token"] is None
-    seen: list[object] = []
+    entries: list[object] = []
     token: str | None = ""
     while token is not None:
         page = shared.http.get(f"{url}page_size=2{f'&page_token={token}' if token else ''}").json()
         assert len(page[noun]) <= 2
-        seen += page[noun]
+        entries += page[noun]
         token = page["next_page_token"]
-    assert [entry[key] for entry in seen] == [entry[key] for entry in whole[noun]]
+    assert [entry[key] for entry in entries] == [entry[key] for entry in whole[noun]]
 
 
 @pytest.mark.parametrize("path", [path for path in LISTS if "?" not in path])
-def test_a_list_refuses_page_tokens_that_are_not_its_own(shared, path: str) -> None:
-    other = "/v1/items" if path != "/v1/items" else "/v1/profiles"
-    foreign = shared.http.get(other, params={"page_size": 1}).json()["next_page_token"]
-    for token, why in ((foreign, "another list"), ("7", "signature does not hold"), ("", "not a token")):
+def test_a_list_rejects_page_tokens_of_other_lists(shared, path: str) -> None:
+    other_path = "/v1/items" if path != "/v1/items" else "/v1/profiles"
+    foreign = shared.http.get(other_path, params={"page_size": 1}).json()["next_page_token"]
+    for token, reason in ((foreign, "another list"), ("7", "invalid signature"), ("", "not a token")):
         answer = shared.http.get(path, params={"page_token": token})
         assert (answer.status_code, answer.json()["type"]) == (400, "urn:mainstay:problem:page-token-error")
         (finding,) = answer.json()["findings"]
         assert finding["where"] == "query.page_token"
-        assert why in finding["message"]
+        assert reason in finding["message"]
     for size in (0, 1001):
         assert shared.http.get(path, params={"page_size": size}).status_code == 422
     unknown = shared.http.get(path, params={"limit": 1}).json()["findings"]

@@ -1,4 +1,4 @@
-"""`mainstay serve` as users run it: several processes, one catalogue, a clean end."""
+"""The serving command with several processes: one catalog, shared metrics and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import httpx
 from features.events.decode import decode
 from features.events.stream.connect import open_stream
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 POLICY = "outlet: cn\ncontrols:\n  - {id: none, action: block, where: {label: film}}\n"
 
 
 @contextmanager
 def serving(home: Path, processes: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command on a free port, live when this begins; stopped, if it still runs, when it ends."""
+    """Run the command on a free port until it is live, and stop it at the end."""
     flags = ["--home", str(home), "--port", "0", "--processes", str(processes), "--online", "memory://"]
     command = [sys.executable, "-m", "features.cli", "serve", *flags]
     with (home / "serve.log").open("w") as log:
@@ -31,14 +31,14 @@ def serving(home: Path, processes: int) -> Iterator[tuple[subprocess.Popen[str],
         line = child.stdout.readline()
         assert line.startswith("serving on http://"), line + (home / "serve.log").read_text()
         address = line.split()[2]
-        give_up = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 if httpx.get(f"{address}/health/live", timeout=5).status_code == 200:
                     break
             except httpx.TransportError:
                 assert child.poll() is None, (home / "serve.log").read_text()
-            assert time.monotonic() < give_up
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         yield child, address
     finally:
@@ -50,7 +50,7 @@ def serving(home: Path, processes: int) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def ask(address: str, path: str = "/v1/placements/cn-mobile-home:recommend") -> httpx.Response:
-    """On a connection of its own, so that either process may take it."""
+    """Send a request on a new connection, so that either process can accept it."""
     return httpx.post(address + path, json={"viewer_id": "v1", "slots": 5}, timeout=30)
 
 
@@ -61,10 +61,10 @@ def test_a_change_is_in_force_in_every_process_within_a_second(tmp_path: Path, i
         children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
         assert len(children) >= 2
 
-        def all_say(policy: str, status: str) -> bool:
-            """Twenty connections in a row: with two processes each is asked, but for one chance in a million."""
+        def all_processes_serve(policy: str, status: str) -> bool:
+            """Return whether twenty new connections agree. The chance that one of two processes gets none is 2e-6."""
             answers = [ask(address) for _ in range(20)]
-            if any(a.status_code != 200 for a in answers):  # one that has not read the catalogue yet says so with a 503
+            if any(a.status_code != 200 for a in answers):  # 503 until the process has read the catalog
                 return False
             pages = [a.json() for a in answers]
             return all(
@@ -73,14 +73,14 @@ def test_a_change_is_in_force_in_every_process_within_a_second(tmp_path: Path, i
                 for page in pages
             )
 
-        give_up = time.monotonic() + PATIENCE_S
-        while not all_say("none", "in"):
-            assert time.monotonic() < give_up, "both processes must come up"
+        deadline = time.monotonic() + TIMEOUT_S
+        while not all_processes_serve("none", "in"):
+            assert time.monotonic() < deadline, "both processes must start"
 
         yaml = {"content-type": "application/yaml"}
         httpx.post(f"{address}/v1/policies/cn/publish", content=POLICY, headers=yaml, **post).raise_for_status()
         time.sleep(1.0)
-        assert all_say("cn@1", "out")
+        assert all_processes_serve("cn@1", "out")
         page = ask(address).json()
         assert page["items"]
         httpx.post(f"{address}/v1/items", json=[item(4, outlet="cn", status="withdrawn")], **post).raise_for_status()
@@ -88,14 +88,14 @@ def test_a_change_is_in_force_in_every_process_within_a_second(tmp_path: Path, i
         assert all("item-4" not in [s["item"]["id"] for s in ask(address).json()["items"]] for _ in range(20))
 
         totals = [counted(httpx.get(f"{address}/metrics", timeout=30).text) for _ in range(10)]
-        assert len(set(totals)) == 1, "every process tells the sum over all"
+        assert len(set(totals)) == 1, "every process must expose the sum over all processes"
         assert totals[0] > 60
 
         page_token = ask(address).json()["next_page_token"]
         for _ in range(10):  # a page token signed by one process is read by the other
             body = {"viewer_id": "v1", "slots": 5, "page_token": page_token}
-            again = httpx.post(f"{address}/v1/placements/cn-mobile-home:recommend", json=body, timeout=30)
-            assert again.status_code == 200
+            response = httpx.post(f"{address}/v1/placements/cn-mobile-home:recommend", json=body, timeout=30)
+            assert response.status_code == 200
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 0
 
@@ -105,14 +105,14 @@ def counted(text: str) -> float:
     return sum(float(line.split()[-1]) for line in lines)
 
 
-def test_a_clean_end_sends_every_impression(tmp_path: Path, item) -> None:
+def test_a_graceful_shutdown_sends_every_impression(tmp_path: Path, item) -> None:
     with serving(tmp_path, processes=1) as (child, address):
         httpx.post(f"{address}/v1/items", json=[item(n, outlet="cn") for n in range(9)], timeout=30).raise_for_status()
-        give_up = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while ask(address).status_code != 200:
-            assert time.monotonic() < give_up
+            assert time.monotonic() < deadline
         shown = {ask(address).json()["request_id"] for _ in range(20)}
-        time.sleep(1.5)  # by now what the process keeps is frozen: nothing of it may look leaked at the end
+        time.sleep(1.5)  # now the long-lived objects are frozen; they must not be reported as leaked at the end
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 0
     assert "leaked" not in (tmp_path / "serve.log").read_text()
@@ -123,8 +123,8 @@ def test_a_clean_end_sends_every_impression(tmp_path: Path, item) -> None:
     assert shown <= sent
 
 
-def test_settings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "features.cli", "serve", "--home", str(tmp_path), "--processes", "zero"]
+def test_invalid_settings_are_reported_by_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "serving.main", "--home", str(tmp_path), "--processes", "zero"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--processes" in done.stderr

@@ -1,4 +1,4 @@
-"""The same service on Kafka, Redis and PostgreSQL: only URLs differ."""
+"""The service on Kafka, Redis and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def test_pages_events_and_policies_on_real_servers(serve, bundle, unique, kafka_
             events = {event.kind: event for event in service.published(2)}
             assert events["impression"].request_id == events["like"].request_id == page["request_id"]
             parts = service.http.get("/health/ready").json()["parts"]
-            assert {name for name, part in parts.items() if not part["ok"]} <= {"model", "worker"}  # neither runs here
+            assert {name for name, part in parts.items() if not part["ok"]} <= {
+                "model",
+                "worker",
+            }  # no model and no worker in this test
             assert service.services.control.audit_break() is None
     finally:
         with admin.connect() as connection:

@@ -1,4 +1,4 @@
-"""Page tokens and attributions: nobody alters, forges, swaps or outlives them."""
+"""Page tokens and attributions cannot be changed, forged, exchanged or used after their expiry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.domain.errors import EventError, PageTokenError
-from serving.schemas.tokens import PAGE_TOKEN_LIFE_S, SHOWN_MAX, Attribution, PageToken, Tokens, home_secret
+from serving.schemas.tokens import MAX_SHOWN_ITEMS, PAGE_TOKEN_TTL_S, Attribution, PageToken, Tokens, home_secret
 from tests.conftest import scaled
 
 TOKENS = Tokens(b"a secret of this test")
@@ -24,23 +24,23 @@ def read(token: str, placement: str = "cn.zj-tv-home", viewer: str = "v1", now: 
 
 
 @settings(max_examples=scaled(1_000, minimum=10))
-@given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * SHOWN_MAX), st.integers(0, 2**31 - 1))
-def test_a_page_token_comes_back_as_it_was_but_never_longer_than_allowed(shown: list[str], seed: int) -> None:
+@given(st.lists(st.text(min_size=1, max_size=9), max_size=2 * MAX_SHOWN_ITEMS), st.integers(0, 2**31 - 1))
+def test_a_page_token_is_read_back_unchanged_with_a_limited_number_of_items(shown: list[str], seed: int) -> None:
     page_token = PAGE_TOKEN._replace(shown=tuple(shown), seed=seed)
-    assert read(TOKENS.write_page_token(page_token)) == page_token._replace(shown=tuple(shown)[-SHOWN_MAX:])
+    assert read(TOKENS.write_page_token(page_token)) == page_token._replace(shown=tuple(shown)[-MAX_SHOWN_ITEMS:])
 
 
 @given(st.data())
-def test_a_page_token_with_any_other_character_is_refused(data: st.DataObject) -> None:
+def test_a_page_token_with_one_changed_character_is_rejected(data: st.DataObject) -> None:
     token = TOKENS.write_page_token(PAGE_TOKEN)
-    place = data.draw(st.integers(0, len(token) - 1))
-    other = data.draw(st.characters(codec="utf-8").filter(lambda c: c != token[place]))
+    index = data.draw(st.integers(0, len(token) - 1))
+    character = data.draw(st.characters(codec="utf-8").filter(lambda c: c != token[index]))
     with pytest.raises(PageTokenError, match="page token"):
-        read(token[:place] + other + token[place + 1 :])
+        read(token[:index] + character + token[index + 1 :])
 
 
 @given(st.text(max_size=80))
-def test_any_text_is_refused_as_a_page_token(text: str) -> None:
+def test_arbitrary_text_is_rejected_as_a_page_token(text: str) -> None:
     with pytest.raises(PageTokenError):
         read(text)
 
@@ -52,10 +52,10 @@ def test_a_page_token_continues_its_own_session_only() -> None:
     with pytest.raises(PageTokenError, match="another viewer"):
         read(token, viewer="v2")
     with pytest.raises(PageTokenError, match="6 hours"):
-        read(token, now=AT + PAGE_TOKEN_LIFE_S + 1)
+        read(token, now=AT + PAGE_TOKEN_TTL_S + 1)
 
 
-def test_another_secret_or_kind_of_token_is_refused() -> None:
+def test_a_token_of_another_secret_or_kind_is_rejected() -> None:
     forged = Tokens(b"another secret").write_page_token(PAGE_TOKEN)
     with pytest.raises(PageTokenError, match="signature"):
         read(forged)
@@ -71,20 +71,20 @@ def test_a_list_token_continues_its_own_list_only() -> None:
     assert TOKENS.read_list_token(token, name="audit, newest first") == 7
     with pytest.raises(PageTokenError, match="another list"):
         TOKENS.read_list_token(token, name="audit, oldest first")
-    for wrong, why in ((TOKENS.write_page_token(PAGE_TOKEN), "token for page"), ("7", "not a token")):
-        with pytest.raises(PageTokenError, match=why):
+    for wrong, reason in ((TOKENS.write_page_token(PAGE_TOKEN), "token for page"), ("7", "invalid signature")):
+        with pytest.raises(PageTokenError, match=reason):
             TOKENS.read_list_token(wrong, name="audit, newest first")
 
 
 def test_an_attribution_belongs_to_one_viewer() -> None:
-    said = Attribution("r1", "cn.zj-tv-home", "v1", AT)
-    token = TOKENS.write_attribution(said)
-    assert TOKENS.read_attribution(token, viewer_id="v1", now=AT + 60) == said
+    attribution = Attribution("r1", "cn.zj-tv-home", "v1", AT)
+    token = TOKENS.write_attribution(attribution)
+    assert TOKENS.read_attribution(token, viewer_id="v1", now=AT + 60) == attribution
     with pytest.raises(EventError, match="another viewer"):
         TOKENS.read_attribution(token, viewer_id="v2", now=AT)
 
 
-def test_all_who_share_a_home_share_its_secret_and_nobody_else_reads_it(tmp_path: Path) -> None:
+def test_all_processes_of_a_home_share_a_secret_that_only_its_owner_can_read(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         secrets = set(pool.map(lambda _: home_secret(str(tmp_path / "home")), range(16)))
     assert len(secrets) == 1

@@ -1,4 +1,4 @@
-"""What is held of a viewer can be had and be erased over HTTP, with the editors' token."""
+"""Editors can export and erase the data of a viewer over HTTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from features.worker.worker import Worker
 from serving.pages.page_service import QUERIES_TTL_S
 
 
-def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
+def test_only_editors_can_export_and_erase_a_viewer(serve) -> None:
     with serve(settings={"admin_token": "secret"}) as service:
         services, editor = service.services, {"authorization": "Bearer secret"}
         for viewer in ("v1", "v2", "v1"):
@@ -27,21 +27,27 @@ def test_a_viewer_is_exported_and_erased_for_editors_only(serve) -> None:
                 pass
         for refused in (service.http.get("/v1/viewers/v1/export"), service.http.delete("/v1/viewers/v1")):
             assert refused.status_code == 401
-        told = service.http.get("/v1/viewers/v1/export", headers=editor)
-        assert told.headers["content-type"].startswith("application/x-ndjson")
-        state, *events = [json.loads(line) for line in told.text.splitlines()]
+        export = service.http.get("/v1/viewers/v1/export", headers=editor)
+        assert export.headers["content-type"].startswith("application/x-ndjson")
+        state, *events = [json.loads(line) for line in export.text.splitlines()]
         assert state["state"]["counts"] == {"play": 1}
-        assert [one["event"]["id"] for one in events] == ["/app#e-v1", "/app#e-v1"]
-        gone = service.http.delete("/v1/viewers/v1", headers=editor)
-        assert gone.json() == {"state": True, "events": 2, "files": len(log.files()), "left": 0, "held_by": {}}
+        assert [line["event"]["id"] for line in events] == ["/app#e-v1", "/app#e-v1"]
+        erasure = service.http.delete("/v1/viewers/v1", headers=editor)
+        assert erasure.json() == {
+            "state": True,
+            "events": 2,
+            "files": len(log.files()),
+            "messages_left": 0,
+            "unread_by_group": {},
+        }
         assert service.http.get("/v1/viewers/v1/export", headers=editor).text == '{"state":null}\n'
         assert services.online.get([viewer_key("v1"), viewer_key("v2")])[1] is not None
-        assert [one.event.viewer_id for one in log.replay()] == ["v2"]
-        assert [one.viewer_id for one in service.published(1)] == ["v2"]
+        assert [logged.event.viewer_id for logged in log.replay()] == ["v2"]
+        assert [event.viewer_id for event in service.published(1)] == ["v2"]
 
 
-def test_an_erasure_says_for_whose_sake_messages_stay(serve) -> None:
-    """Two of three are not passed by a group that has committed once, none by the workers, who have not begun."""
+def test_an_erasure_names_the_groups_that_have_not_read_the_messages(serve) -> None:
+    """A group that has committed the first of three messages has two unread; the workers have not started."""
     with serve() as service:
         topic, group = service.services.settings.topic, service.services.settings.group
         for n in range(3):
@@ -52,22 +58,30 @@ def test_an_erasure_says_for_whose_sake_messages_stay(serve) -> None:
         with closing(service.services.stream.consumer(topic, "audit")) as reader:
             first = reader.poll(1, 5.0)[0]
             reader.commit({first.partition: first.offset})
-        gone = service.http.delete("/v1/viewers/v1").json()
-        assert (gone["left"], gone["held_by"]) == (3, {"audit": 2, group: 3})
-        assert service.http.delete("/v1/viewers/v2").json()["held_by"] == {}
+        erasure = service.http.delete("/v1/viewers/v1").json()
+        assert (erasure["messages_left"], erasure["unread_by_group"]) == (3, {"audit": 2, group: 3})
+        assert service.http.delete("/v1/viewers/v2").json()["unread_by_group"] == {}
 
 
-def test_an_erased_viewer_leaves_the_process_that_made_the_pages(service) -> None:
+def test_an_erasure_removes_the_viewer_from_the_memory_of_the_process(service) -> None:
     for viewer in ("v1", "v2", "v1"):
         service.page(viewer=viewer)
-    feed = service.services.pages
-    pages = feed.watch.__self__._pages
-    assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v1", "v2", "v1"]
+    page_service = service.services.pages
+    pages = service.services.live_metrics._pages
+    assert (
+        [query.viewer_id for query in page_service.recent_queries()]
+        == [query.viewer_id for query, _, _ in pages]
+        == ["v1", "v2", "v1"]
+    )
     assert service.http.delete("/v1/viewers/v1").status_code == 200
-    assert [one.viewer_id for one in feed.lately()] == [one[0].viewer_id for one in pages] == ["v2"]
-    aged = replace(feed, clock=lambda: feed.clock() + QUERIES_TTL_S + 1)
-    assert aged.lately() == ()
-    assert feed.lately() == (), "they share what they remember"
+    assert (
+        [query.viewer_id for query in page_service.recent_queries()]
+        == [query.viewer_id for query, _, _ in pages]
+        == ["v2"]
+    )
+    aged = replace(page_service, clock=lambda: page_service.clock() + QUERIES_TTL_S + 1)
+    assert aged.recent_queries() == ()
+    assert page_service.recent_queries() == (), "both share their memory"
 
 
 def test_any_id_can_be_exported_and_erased(serve) -> None:
@@ -77,7 +91,7 @@ def test_any_id_can_be_exported_and_erased(serve) -> None:
             assert service.http.delete(f"/v1/viewers/{viewer}").json()["state"] is False
 
 
-def test_without_a_token_only_this_machine_may_ask(serve) -> None:
+def test_without_a_token_a_reachable_service_rejects_viewer_requests(serve) -> None:
     with serve(settings={"host": "0.0.0.0"}) as service:
         for refused in (service.http.get("/v1/viewers/v1/export"), service.http.delete("/v1/viewers/v1")):
             assert refused.status_code == 401

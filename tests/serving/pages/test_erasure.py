@@ -14,7 +14,7 @@ from recsys.models.served_model import ServedModel
 
 def test_an_idle_viewer_is_a_stranger(service: Any, bundle: Any) -> None:
     ttl_days = service.services.settings.viewer_ttl_days
-    service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    service.services.holders.set_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     levels = {}
     for name, days in (("lately", ttl_days - 1), ("long ago", ttl_days + 1)):
         at = time.time() - days * DAY_S

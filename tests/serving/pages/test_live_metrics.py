@@ -24,13 +24,13 @@ def gauges(service, name: str) -> dict[str, float]:
 def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, tmp_path: Path) -> None:
     pages = [service.page(viewer=f"v{n}", region="cn.zj", slots=8) for n in range(20)]
     service.page(viewer="v1", guided=False)
-    assert service.services.followers["measures"].once(), service.services.followers["measures"].error
-    said = gauges(service, "mainstay_measure")
-    here = 'measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
+    assert service.services.pollers["metrics"].run_once(), service.services.pollers["metrics"].error
+    said = gauges(service, "mainstay_page_metric")
+    here = 'metric="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
     assert said[here.format("pages")] == 20
     assert 0 < said[here.format("value_against_unguided")] <= 1
-    control = gauges(service, "mainstay_control_measure")
-    floor = 'control="floor",measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
+    control = gauges(service, "mainstay_control_metric")
+    floor = 'control="floor",metric="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
     kept = [line["by"] == 0 for page in pages for line in page["receipt"]["controls"] if line["id"] == "floor"]
     assert control[floor.format("satisfied")] == pytest.approx(sum(kept) / 20)
     assert 0 <= gauges(service, "mainstay_concentration_index")['region="cn.zj"'] <= 1
@@ -60,26 +60,26 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
 
 def test_gauges_name_known_regions_tell_of_many_viewers_and_end_with_their_pages(service) -> None:
     """A region is the client's free text: it must not become a series of its own."""
-    live = service.services.followers["measures"]
+    live = service.services.pollers["metrics"]
     for n in range(20):
         service.page(viewer=f"v{n}", region=f"cn.zj.village_{n}", slots=4)
         service.page(viewer=f"v{n % 19}", region="of_my_own", slots=4, placement="cn.zj-tv-home")
-    assert live.once(), live.error
+    assert live.run_once(), live.error
     assert set(gauges(service, "mainstay_concentration_index")) <= {'region="cn.zj"', 'region="cn"'}
     assert len(gauges(service, "mainstay_concentration_index")) == 1, "nineteen viewers from elsewhere are too few"
-    of = 'measure="concentration_index",outlet="cn.zj",placement="cn.zj-{}-home"'
-    assert of.format("mobile") in gauges(service, "mainstay_measure")
-    assert of.format("tv") not in gauges(service, "mainstay_measure")
+    of = 'metric="concentration_index",outlet="cn.zj",placement="cn.zj-{}-home"'
+    assert of.format("mobile") in gauges(service, "mainstay_page_metric")
+    assert of.format("tv") not in gauges(service, "mainstay_page_metric")
     live._step.__self__._pages.clear()
-    assert live.once(), live.error
-    for name in ("mainstay_measure", "mainstay_control_measure", "mainstay_concentration_index"):
+    assert live.run_once(), live.error
+    for name in ("mainstay_page_metric", "mainstay_control_metric", "mainstay_concentration_index"):
         assert gauges(service, name) == {}, "no page, no figure"
 
 
 def test_pages_older_than_the_window_are_let_go(service) -> None:
     """A viewer's state is not kept for longer than it is measured."""
     service.page()
-    live = service.services.followers["measures"]._step.__self__
+    live = service.services.pollers["metrics"]._step.__self__
     assert live._pages
     replace(live, clock=lambda: live.clock() + WINDOW_S + 1).step()
     assert not live._pages

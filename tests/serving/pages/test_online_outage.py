@@ -33,7 +33,7 @@ def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serv
         service.stock(60, POLICY)
         liked = tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5))
         service.services.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", liked))})
-        service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+        service.services.holders.set_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
         assert service.page(placement=PLACEMENT, slots=SLOTS)["fallback_level"] == "personal"
         faults = [fault for fault in FAULTS if fault != "none"]
         random.Random(11).shuffle(faults)

@@ -47,7 +47,7 @@ def learn(service, bundle) -> None:
     """A model in service, and a viewer with a history."""
     liked = [Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5)]
     service.services.online.put({viewer_key("v1"): encode_viewer(ViewerState("v1", tuple(liked)))})
-    service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    service.services.holders.set_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
 
 
 def test_a_page_carries_objects_and_all_that_explains_it(service, bundle) -> None:
@@ -78,7 +78,7 @@ def test_utility_on_a_page_is_made_of_the_weights_of_the_model_in_service(servic
     learn(service, bundle)
     weights = {"play": 1.0, "complete": 0.25, "like": 7.0, "dislike": -0.5}
     heavier = replace(bundle("m2", [f"item-{n}" for n in range(60)]), action_weights=weights)
-    service.parts.holders.take_model(ServedModel.load(unpack(pack(heavier)), FEATURES))
+    service.parts.holders.set_model(ServedModel.load(unpack(pack(heavier)), FEATURES))
     page = service.page(region="cn.zj", slots=8, trace=True)
     assert (page["rung"], page["model_version"]) == ("personal", "m2")
     assert [stage["error"] for stage in page["trace"] if stage["error"]] == []
@@ -199,7 +199,7 @@ def keeps_its_floor(page) -> bool:
 def test_a_dead_online_store_costs_the_personal_rung_only(serve, bundle) -> None:
     with serve(online=DeadStore()) as service:
         service.stock()
-        service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+        service.services.holders.set_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
         page = service.page()
         assert page["fallback_level"] == "popular"
         assert page["degraded_parts"] == ["online"]
@@ -249,7 +249,7 @@ def test_while_the_store_is_down_pages_do_not_wait_for_it_and_then_are_personal_
             assert keeps_its_floor(page)
         assert store.asked == 3
         online = service.http.get("/health/ready").json()["parts"]["online"]
-        assert (online["ok"], online["detail"]) == (False, "pages go on without it: online: timed out")
+        assert (online["ok"], online["detail"]) == (False, "pages are served without viewer state: online: timed out")
         store.down = False
         until(lambda: service.page()["fallback_level"] == "personal")
         assert service.page()["degraded_parts"] == []
@@ -290,7 +290,7 @@ def test_a_dead_stream_costs_the_impression_not_the_page(serve) -> None:
         service.stock()
         assert len(service.page()["items"]) == 12
         service.services.publisher.stop(timeout_s=0.2)
-        assert "mainstay_impressions_lost_total 1.0" in service.http.get("/metrics").text
+        assert "mainstay_impressions_dropped_total 1.0" in service.http.get("/metrics").text
 
 
 def test_pages_of_places_at_any_depth_leave_their_impression(service) -> None:
@@ -301,7 +301,7 @@ def test_pages_of_places_at_any_depth_leave_their_impression(service) -> None:
         service.page(viewer=viewer, placement=f"{outlet}-mobile-home")
     regions = {one.viewer_id: one.region for one in service.published(3)}
     assert regions == {"v1": deep, "v2": "cn.b.c.d.e.f.g.h", "v3": longest}
-    assert "mainstay_impressions_lost_total 0.0" in service.http.get("/metrics").text
+    assert "mainstay_impressions_dropped_total 0.0" in service.http.get("/metrics").text
 
 
 def test_with_nothing_at_all_an_empty_editorial_page_says_so(serve) -> None:

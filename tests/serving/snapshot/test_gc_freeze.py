@@ -1,4 +1,4 @@
-"""What a process keeps is looked at once, not again and again; what nobody needs is not kept with it."""
+"""Long-lived objects are excluded from garbage collections, and unreachable cycles are collected before."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from serving.main import with_gc_freeze
 
 
 @dataclass
-class World:
-    """As much of the holders as is looked at."""
+class FakeHolder:
+    """The part of the snapshot holder that the freezer reads."""
 
     model: Any = None
     catalog: list[int] = field(default_factory=list)
 
     @property
-    def current(self) -> World:
+    def current(self) -> FakeHolder:
         return self
 
 
-class Circle:
-    """Refers to itself: only the search finds out that nobody else does."""
+class Cycle:
+    """An object that refers to itself, so that only the garbage collector can free it."""
 
     def __init__(self) -> None:
         self.me = self
 
 
 @pytest.fixture
-def searched() -> Iterator[None]:
-    """Nothing stays frozen in the process of the tests, and no search begins by itself."""
+def manual_gc() -> Iterator[None]:
+    """Disable automatic collections, and unfreeze all objects after the test."""
     gc.collect()
     gc.disable()
     yield
@@ -44,51 +44,51 @@ def searched() -> Iterator[None]:
     gc.enable()
 
 
-def found(one: weakref.ref[Circle]) -> bool:
-    """Whether a full search from now on frees it."""
+def is_collected(reference: weakref.ref[Cycle]) -> bool:
+    """Return whether a full collection frees the object."""
     gc.collect()
-    return one() is None
+    return reference() is None
 
 
 def model(version: str) -> SimpleNamespace:
     return SimpleNamespace(bundle=SimpleNamespace(version=version))
 
 
-def test_what_has_come_to_stay_is_searched_no_more_and_rubbish_is_not_kept(searched: None) -> None:
-    world, warm = World(), [False]
-    settled = GcFreezer(world, lambda: warm[0])  # type: ignore[arg-type]
-    rubbish, kept = weakref.ref(Circle()), Circle()
-    settled.step()
-    assert rubbish() is None
+def test_long_lived_objects_are_frozen_and_garbage_is_collected_first(manual_gc: None) -> None:
+    holder, warm = FakeHolder(), [False]
+    freezer = GcFreezer(holder, lambda: warm[0])  # type: ignore[arg-type]
+    garbage, live = weakref.ref(Cycle()), Cycle()
+    freezer.step()
+    assert garbage() is None
     assert len(gc.get_objects()) < gc.get_freeze_count() / 10
-    seen = weakref.ref(kept)
-    del kept
-    assert not found(seen)  # the price of it, for circles only
+    reference = weakref.ref(live)
+    del live
+    assert not is_collected(reference)  # frozen cycles are never freed
 
     def froze() -> bool:
-        one = Circle()
-        seen = weakref.ref(one)
-        settled.step()
-        del one
-        return not found(seen)
+        cycle = Cycle()
+        reference = weakref.ref(cycle)
+        freezer.step()
+        del cycle
+        return not is_collected(reference)
 
-    assert not froze()  # nothing new has come
+    assert not froze()  # nothing has changed
     warm[0] = True
     assert froze()
-    world.model = model("1")
+    holder.model = model("1")
     assert froze()
     assert not froze()
-    world.model = model("2")
+    holder.model = model("2")
     assert froze()
-    world.catalog = [0] * (ITEMS - 1)
+    holder.catalog = [0] * (ITEMS - 1)
     assert not froze()
-    world.catalog = [0] * (ITEMS + 1)
+    holder.catalog = [0] * (ITEMS + 1)
     assert froze()
 
 
-def test_a_process_of_its_own_follows_it(service: Any, searched: None) -> None:
+def test_a_serving_process_runs_the_freezer_as_a_poller(service: Any, manual_gc: None) -> None:
     app = SimpleNamespace(state=SimpleNamespace(services=service.services))
     assert with_gc_freeze(app) is app  # type: ignore[arg-type]
-    follower = service.services.followers.pop("settled")
-    assert follower.once()
+    poller = service.services.pollers.pop("settled")
+    assert poller.run_once()
     assert gc.get_freeze_count() > 0

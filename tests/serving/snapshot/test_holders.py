@@ -1,4 +1,4 @@
-"""What every request reads follows the control plane, as a whole, and keeps the last good policy."""
+"""The snapshot follows the control plane as a whole and keeps the last good policy of each outlet."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def ids(page) -> list[str]:
 
 
 def force(control: ControlPlane, outlet: str, text: str) -> None:
-    """Put any text in force, as an older or newer engine might have."""
+    """Publish any text without validation, as an older or newer version of the engine could have done."""
     newest = max((version.version for version in control.history(outlet)), default=0)
     control.publish(outlet, control.draft(outlet, text, "t", "", newest).version, "t")
 
 
-def test_a_take_down_is_in_force_within_a_second(service, item, until) -> None:
+def test_a_withdrawn_item_disappears_within_a_second(service, item, until) -> None:
     first = ids(service.page(seed=1))[0]
     n = int(first.removeprefix("item-"))
     service.http.post("/v1/items", json=[item(n, status="withdrawn")]).raise_for_status()
@@ -44,16 +44,16 @@ def test_an_unreadable_policy_leaves_the_last_good_one_in_service(service, until
     assert service.http.get("/health/ready").json()["parts"]["policies"]["ok"]
 
 
-def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(service, monkeypatch) -> None:
-    """A fault no check foresaw, as counts beyond 32 bits once were: no page may be the first to find it."""
-    sound = CompiledPolicy._builder
+def test_a_policy_that_fails_to_compile_leaves_the_last_good_one_in_service(service, monkeypatch) -> None:
+    """An unexpected fault, such as a count above 32 bits, must be detected before the first page."""
+    original = CompiledPolicy._builder
 
     def overflow(policy: CompiledPolicy, *args: object) -> object:
         if any(origin.control.id == "odd" for origin in policy.controls):
             raise OverflowError("Python integer 3000000000 out of bounds for int32")
-        return sound(policy, *args)
+        return original(policy, *args)
 
-    monkeypatch.setattr(CompiledPolicy, "_draft_of", overflow)
+    monkeypatch.setattr(CompiledPolicy, "_builder", overflow)
     force(
         service.services.control, "cn", "outlet: cn\ncontrols: [{id: odd, action: cap, attribute: topic, at_most: 3}]\n"
     )
@@ -63,11 +63,11 @@ def test_a_policy_that_makes_no_bounds_leaves_the_last_good_one_in_service(servi
     assert "OverflowError" in service.http.get("/health/ready").json()["parts"]["policies"]["detail"]
 
 
-def test_where_the_last_good_policy_no_longer_fits_the_catalogue_editorial_pages_answer(
+def test_editorial_pages_are_served_if_the_last_good_policy_does_not_fit_the_catalog(
     service, item, monkeypatch
 ) -> None:
-    monkeypatch.setattr(CompiledPolicy, "smoke_test", _no_trial)
-    service.http.post("/v1/items", json=[item(3, title={"en": "Anew"})]).raise_for_status()
+    monkeypatch.setattr(CompiledPolicy, "smoke_test", _failing_smoke_test)
+    service.http.post("/v1/items", json=[item(3, title={"en": "New title"})]).raise_for_status()
     service.caught_up()
     page = service.page()
     assert (page["fallback_level"], page["policy_version"], "policy" in page["degraded_parts"]) == (
@@ -78,16 +78,16 @@ def test_where_the_last_good_policy_no_longer_fits_the_catalogue_editorial_pages
     monkeypatch.undo()
     service.http.post("/v1/items", json=[item(3)]).raise_for_status()
     service.caught_up()
-    assert service.page()["policy_version"] == "cn@1", "and comes back by itself"
+    assert service.page()["policy_version"] == "cn@1", "the policy must recover by itself"
 
 
-def _no_trial(policy: CompiledPolicy) -> None:
+def _failing_smoke_test(policy: CompiledPolicy) -> None:
     if policy.controls:
-        raise OverflowError("of ours")
+        raise OverflowError("injected fault")
 
 
-def test_a_page_whose_policy_cannot_be_applied_is_editorial_and_says_so(service, monkeypatch) -> None:
-    monkeypatch.setattr(CompiledPolicy, "bounds", _no_bounds)
+def test_a_page_whose_policy_cannot_be_applied_is_editorial_and_degraded(service, monkeypatch) -> None:
+    monkeypatch.setattr(CompiledPolicy, "bounds", _failing_bounds)
     page = service.page()
     assert (page["fallback_level"], page["policy_version"], "policy" in page["degraded_parts"]) == (
         "editorial",
@@ -97,27 +97,27 @@ def test_a_page_whose_policy_cannot_be_applied_is_editorial_and_says_so(service,
     assert page["items"]
 
 
-def _no_bounds(policy: CompiledPolicy, query: Query, rows, slots: int, shown) -> PageConstraints:
+def _failing_bounds(policy: CompiledPolicy, query: Query, rows, slots: int, shown) -> PageConstraints:
     if policy.controls:
-        raise OverflowError("of ours")
+        raise OverflowError("injected fault")
     return PageConstraints.free(rows, slots)
 
 
-def test_where_no_policy_was_ever_readable_editorial_pages_answer(service, bundle) -> None:
+def test_an_outlet_without_any_readable_policy_gets_editorial_pages(service, bundle) -> None:
     from features.columns import FEATURES
     from recsys.models.served_model import ServedModel
 
-    service.services.holders.take_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
+    service.services.holders.set_model(ServedModel.load(bundle("m1", [f"item-{n}" for n in range(60)]), FEATURES))
     force(service.services.control, "cn.zj", "outlet: cn.zj\nnonsense: true\n")
     service.caught_up()
     page = service.page()
     assert (page["fallback_level"], page["policy_version"]) == ("editorial", "cn@1")
     assert "policy" in page["degraded_parts"]
-    other = service.page(placement="cn-mobile-home")
-    assert (other["fallback_level"], other["degraded_parts"]) == ("popular", [])
+    parent_page = service.page(placement="cn-mobile-home")
+    assert (parent_page["fallback_level"], parent_page["degraded_parts"]) == ("popular", [])
 
 
-def test_a_child_is_under_its_parents_policy(service, item) -> None:
+def test_an_outlet_inherits_the_policy_of_its_parent(service, item) -> None:
     service.http.post("/v1/items", json=[item(200, outlet="cn.zj.hz")]).raise_for_status()
     service.caught_up()
     assert service.page(placement="cn.zj.hz-mobile-home")["policy_version"] == "cn@1"
@@ -126,19 +126,19 @@ def test_a_child_is_under_its_parents_policy(service, item) -> None:
     assert service.page(placement="cn-mobile-home")["policy_version"] == "cn@1"
 
 
-def test_each_request_sees_one_world_while_everything_changes(service, item) -> None:
-    """Version n of the policy comes with items whose title says n: no page may mix them."""
+def test_each_request_uses_one_snapshot_while_everything_changes(service, item) -> None:
+    """Items and policies change together; no snapshot may combine a catalog with a policy of another one."""
     stop = threading.Event()
-    torn: list[str] = []
+    inconsistent: list[str] = []
 
     def look() -> None:
         while not stop.is_set():
             snapshot = service.services.holders.current
-            for outlet, world in snapshot.worlds.items():
-                if world.catalog is not snapshot.catalog or world.policy.catalog is not snapshot.catalog:
-                    torn.append(outlet)
-                if len(world.stats.impressions) != len(snapshot.catalog):
-                    torn.append(outlet)
+            for outlet, serving in snapshot.serving_snapshots.items():
+                if serving.catalog is not snapshot.catalog or serving.policy.catalog is not snapshot.catalog:
+                    inconsistent.append(outlet)
+                if len(serving.stats.impressions) != len(snapshot.catalog):
+                    inconsistent.append(outlet)
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -149,21 +149,21 @@ def test_each_request_sees_one_world_while_everything_changes(service, item) -> 
     service.caught_up()
     stop.set()
     watcher.join()
-    assert torn == []
+    assert inconsistent == []
     assert len(service.services.holders.current.catalog) == 72
 
 
-def test_a_catalogue_of_many_pages_is_read_whole(service, item, monkeypatch) -> None:
+def test_a_large_catalog_is_read_in_batches(service, item, monkeypatch) -> None:
     import serving.snapshot.holders
 
-    monkeypatch.setattr(serving.snapshot.holders, "PAGE", 7)
+    monkeypatch.setattr(serving.snapshot.holders, "BATCH_SIZE", 7)
     service.http.post("/v1/items", json=[item(n) for n in range(50, 110)]).raise_for_status()
     service.caught_up()
     assert set(service.services.holders.current.catalog.ids) == {f"item-{n}" for n in range(110)}
 
 
 @pytest.mark.parametrize("text", ["outlet: cn\n", "{}"])
-def test_a_new_process_reads_what_is_in_force(serve, text: str) -> None:
+def test_a_new_process_reads_the_policy_in_force(serve, text: str) -> None:
     with serve() as first:
         first.stock()
         force(first.services.control, "cn", text)

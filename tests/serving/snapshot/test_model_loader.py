@@ -1,4 +1,4 @@
-"""The model in service follows the alias, and a bad bundle never gets there."""
+"""The model in service follows the registry alias, and an invalid bundle is never put into service."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from serving.snapshot.model_loader import ModelPoller
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow's own
 
 
-class Shelf:
-    """An MLflow registry in a file, written to as a training run does."""
+class Registry:
+    """An MLflow registry in a file, with the writes of a training run."""
 
     def __init__(self, home: Path) -> None:
         from mlflow import MlflowClient
@@ -29,7 +29,7 @@ class Shelf:
         self.home = home
 
     def put(self, files: dict[str, bytes], folder: str = "bundle") -> str:
-        """Register these files and move the alias there."""
+        """Register these files as a version and move the alias to it."""
         run = self.client.create_run(self.experiment)
         for name, body in files.items():
             path = self.home / name
@@ -42,65 +42,65 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    return Shelf(tmp_path_factory.mktemp("registry"))
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(tmp_path_factory.mktemp("registry"))
 
 
-def follower(uri: str, taken: list[ServedModel]) -> ModelPoller:
-    return ModelPoller(uri, "mainstay", "champion", FEATURES, taken.append)
+def model_poller(uri: str, loaded: list[ServedModel]) -> ModelPoller:
+    return ModelPoller(uri, "mainstay", "champion", FEATURES, loaded.append)
 
 
-def test_a_registry_that_is_not_there_yet_is_no_error_and_is_not_created(tmp_path: Path) -> None:
-    follower(f"sqlite:///{tmp_path}/none.db", []).step()
+def test_a_missing_registry_is_no_error_and_is_not_created(tmp_path: Path) -> None:
+    model_poller(f"sqlite:///{tmp_path}/none.db", []).step()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_good_version_is_taken_once_and_a_bad_one_leaves_the_last_in_service(shelf: Shelf, bundle) -> None:
-    taken: list[ServedModel] = []
-    models = follower(shelf.uri, taken)
+def test_each_valid_version_is_loaded_once_and_an_invalid_one_is_refused(registry: Registry, bundle) -> None:
+    loaded: list[ServedModel] = []
+    models = model_poller(registry.uri, loaded)
     models.step()
-    assert taken == []
+    assert loaded == []
 
-    first = shelf.put(pack(bundle("m1", ["a", "b", "c"])))
+    first = registry.put(pack(bundle("m1", ["a", "b", "c"])))
     models.step()
     models.step()
-    assert [model.bundle.version for model in taken] == ["m1"]
+    assert [model.bundle.version for model in loaded] == ["m1"]
     assert models.version == first
 
     files = pack(bundle("m2", ["a", "b", "c"]))
-    cut = shelf.put({MANIFEST: files[MANIFEST], TENSORS: files[TENSORS][:-7]})
+    cut = registry.put({MANIFEST: files[MANIFEST], TENSORS: files[TENSORS][:-7]})
     with pytest.raises(BundleError):
         models.step()
-    models.step()  # a bad version is not fetched again, and stays on record
+    models.step()  # an invalid version is not downloaded again and stays refused
     assert models.refused is not None
     assert f"version {cut}" in models.refused
 
-    other = pack(bundle("m3", ["a", "b"], feature_names=("affinity", "phase_of_the_moon")))
-    shelf.put(other)
+    unknown_feature = pack(bundle("m3", ["a", "b"], feature_names=("affinity", "phase_of_the_moon")))
+    registry.put(unknown_feature)
     with pytest.raises(BundleError, match="phase_of_the_moon"):
         models.step()
 
-    shelf.put({"readme.txt": b"no bundle"})
-    with pytest.raises(BundleError, match="carries no bundle"):
+    registry.put({"readme.txt": b"no bundle"})
+    with pytest.raises(BundleError, match="has no bundle"):
         models.step()
-    assert [model.bundle.version for model in taken] == ["m1"]
+    assert [model.bundle.version for model in loaded] == ["m1"]
     assert models.version == first
 
-    shelf.put(pack(bundle("m4", ["a", "b", "c"])))
+    registry.put(pack(bundle("m4", ["a", "b", "c"])))
     models.step()
-    assert [model.bundle.version for model in taken] == ["m1", "m4"]
+    assert [model.bundle.version for model in loaded] == ["m1", "m4"]
     assert models.refused is None
 
 
-def test_a_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_registry_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(Unavailable, match="model registry"):
-        follower("http://127.0.0.1:1", []).step()
+        model_poller("http://127.0.0.1:1", []).step()
 
 
-def test_a_new_model_is_swapped_in_under_running_requests(serve, shelf: Shelf, bundle, until) -> None:
-    shelf.put(pack(bundle("m5", [f"item-{n}" for n in range(60)])))
-    with serve({"registry": shelf.uri}) as service:
+def test_a_new_model_is_put_into_service_during_requests(serve, registry: Registry, bundle, until) -> None:
+    registry.put(pack(bundle("m5", [f"item-{n}" for n in range(60)])))
+    with serve({"registry": registry.uri}) as service:
         service.stock()
         until(lambda: service.page()["model_version"] == "m5")
         stop, versions = threading.Event(), set()
@@ -112,7 +112,7 @@ def test_a_new_model_is_swapped_in_under_running_requests(serve, shelf: Shelf, b
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         try:
-            shelf.put(pack(bundle("m6", [f"item-{n}" for n in range(60)])))
+            registry.put(pack(bundle("m6", [f"item-{n}" for n in range(60)])))
             until(lambda: "m6" in versions)
         finally:
             stop.set()

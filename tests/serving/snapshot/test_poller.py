@@ -1,4 +1,4 @@
-"""A follower outlives whatever its step does, says how it goes, and does not eat the machine."""
+"""A poller survives failed steps, reports its health and limits its share of the time."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ import time
 import pytest
 
 from recsys.domain.errors import Unavailable
-from serving.snapshot.poller import Poller
+from serving.snapshot.poller import NOT_POLLED, Poller
 
 
-def test_it_outlives_every_failure_and_says_what_is_wrong_once(caplog: pytest.LogCaptureFixture, until) -> None:
-    moods = [None, Unavailable("gone"), Unavailable("gone"), ZeroDivisionError("odd"), ZeroDivisionError("odd"), None]
-    seen: list[str | None] = []
+def test_a_poller_survives_failures_and_logs_each_error_once(caplog: pytest.LogCaptureFixture, until) -> None:
+    outcomes = [
+        None,
+        Unavailable("gone"),
+        Unavailable("gone"),
+        ZeroDivisionError("odd"),
+        ZeroDivisionError("odd"),
+        None,
+    ]
+    errors: list[str | None] = []
 
     def step() -> None:
-        seen.append(follower.error)
-        mood = moods[len(seen) - 1] if len(seen) <= len(moods) else None
-        if mood is not None:
-            raise mood
+        errors.append(poller.error)
+        outcome = outcomes[len(errors) - 1] if len(errors) <= len(outcomes) else None
+        if outcome is not None:
+            raise outcome
 
-    follower = Poller("thing", step, every_s=0.001, share=1.0)
-    assert not follower.ok
+    poller = Poller("online", step, every_s=0.001, share=1.0)
+    assert not poller.ok
     with caplog.at_level(logging.INFO, "mainstay.serving"):
-        follower.start()
-        until(lambda: len(seen) > len(moods))
-        follower.stop()
+        poller.start()
+        until(lambda: len(errors) > len(outcomes))
+        poller.stop()
     odd = "ZeroDivisionError: odd"
-    assert seen[:7] == ["not asked yet", None, "gone", "gone", odd, odd, None]
-    assert follower.ok
-    said = [record.getMessage() for record in caplog.records]
-    assert said == ["thing: gone", "thing failed", "thing: well again"]
+    assert errors[:7] == [NOT_POLLED, None, "gone", "gone", odd, odd, None]
+    assert poller.ok
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        "poller online failed: gone; retrying",
+        "poller online failed; retrying",
+        "poller online recovered",
+    ]
 
 
 def test_a_slow_step_is_followed_by_a_longer_pause() -> None:
@@ -41,16 +52,16 @@ def test_a_slow_step_is_followed_by_a_longer_pause() -> None:
         steps.append(time.monotonic())
         time.sleep(0.02)
 
-    follower = Poller("slow", step, every_s=0.0, share=0.1)
-    follower.start()
+    poller = Poller("slow", step, every_s=0.0, share=0.1)
+    poller.start()
     time.sleep(0.7)
-    follower.stop()
-    assert 1 <= len(steps) <= 4  # 20 ms of work in 200 ms
+    poller.stop()
+    assert 1 <= len(steps) <= 4  # at most 20 ms of work in 200 ms
 
 
-def test_it_stops_at_once_even_in_a_long_pause() -> None:
-    follower = Poller("idle", lambda: None, every_s=3600)
-    follower.start()
-    began = time.monotonic()
-    follower.stop()
-    assert time.monotonic() - began < 1
+def test_a_poller_stops_immediately_during_a_long_pause() -> None:
+    poller = Poller("idle", lambda: None, every_s=3600)
+    poller.start()
+    started = time.monotonic()
+    poller.stop()
+    assert time.monotonic() - started < 1
