@@ -119,7 +119,7 @@ def build(
     engine = engine or _engine(settings)
     publisher, live = ImpressionPublisher(waiting, meters.lost.inc), LiveMetrics(holders, meters, clock)
     feed = PageService(
-        engine, holders, page_store, publisher, tokens, meters, clock, live.note,
+        engine, holders, page_store, publisher, tokens, meters, clock, live.record,
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=unreadable,
     )  # fmt: skip
     loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, meters, control.revision)

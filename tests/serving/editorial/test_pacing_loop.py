@@ -222,7 +222,7 @@ def test_a_forecast_that_cannot_be_read_stops_nothing_and_is_not_asked_for_every
     for second in range(1, 100):
         clock[0] = START + 6_000.0 + second
         count(store, process.key, 0.0, 1000.0 + second, clock[0])
-        with pytest.raises(Unavailable, match="forecasts are old"):
+        with pytest.raises(Unavailable, match="forecasts are stale"):
             process.loop.step()
     assert process.price > 0
     assert asked[0] == 2
