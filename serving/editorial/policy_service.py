@@ -161,7 +161,7 @@ class PolicyService:
         return policy
 
     def _usable(self, outlet: str, text: str) -> Policy:
-        """Parse a policy and check it under its parents in force. Raises PolicyError when no page can be made under it."""
+        """Parse a policy and check it under its parents in force. Raises PolicyError when it allows no page."""
         policy = self._parse(outlet, text)
         check([*self._parents(outlet), policy], self.holders.current.catalog)
         return policy
