@@ -33,7 +33,7 @@ from recsys.pacing.tracker import DeliveryCounts, DeliveryStatus, PacingState, T
 from serving.prometheus import Metrics
 from serving.snapshot.holders import Snapshot, SnapshotHolder
 
-PACING_PREFIX = "pursuit:"
+PACING_PREFIX = "pursuit:"  # part of stored keys: a new prefix would abandon the states of running targets
 FORECAST_EVERY_S = 60.0
 
 _decoder = msgspec.msgpack.Decoder(PacingState)
@@ -57,7 +57,7 @@ class TrackedTarget:
 
     @property
     def key(self) -> str:
-        """`outlet/control`."""
+        """The key of the target, `outlet/control`."""
         return f"{self.outlet}/{self.target.id}"
 
 
@@ -82,9 +82,7 @@ class PacingLoop:
     _forecast_at: float = float("-inf")
     _counts: Mapping[str, DeliveryCount] = field(default_factory=dict)
     _states: dict[str, PacingState] = field(default_factory=dict)
-    _raw_states: Mapping[str, bytes | None] = field(
-        default_factory=dict
-    )  # stored bytes at the last step, for compare-and-set
+    _raw_states: Mapping[str, bytes | None] = field(default_factory=dict)  # stored bytes, for compare-and-set
     _unreadable: Mapping[str, str] = field(default_factory=dict)  # target -> why its state or counts cannot be decoded
     _forecast_fault: str = ""
 

@@ -56,7 +56,7 @@ _studies: dict[str, Study] = {}
 
 def init_worker() -> None:
     """Limit torch to one thread and compile the kernels before the first task."""
-    import torch  # imported late: the serving process imports this module too and does not need torch
+    import torch  # the serving process imports this module too and must not wait for torch
 
     torch.set_num_threads(1)
     warm()
