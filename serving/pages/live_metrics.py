@@ -30,7 +30,7 @@ PER_PLACEMENT = 200
 VIEWERS_MIN = 20
 """Minimum number of distinct viewers behind a metric about viewers; below it the metric is not exposed."""
 
-OTHER = "other"
+UNKNOWN_REGION = "other"
 """Label of regions that are unknown to outlets and items, as are all their parents."""
 
 
@@ -118,7 +118,7 @@ class LiveMetrics:
 
 
 def nearest(region: str, known_regions: Container[str]) -> str:
-    """Return the region or its nearest known parent, else OTHER.
+    """Return the region or its nearest known parent, else UNKNOWN_REGION.
 
     Regions are free text of clients, and a label value is never freed: unknown regions must not become labels.
 
@@ -127,7 +127,7 @@ def nearest(region: str, known_regions: Container[str]) -> str:
     """
     while region and region not in known_regions:
         region = region.rpartition(".")[0]
-    return region or OTHER
+    return region or UNKNOWN_REGION
 
 
 def _hide_small_groups(pages: Sequence[PageView], values: dict[str, float]) -> dict[str, float]:

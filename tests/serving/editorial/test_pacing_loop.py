@@ -118,33 +118,33 @@ def test_several_processes_act_like_one_and_a_restart_changes_nothing(store: Onl
 
 def test_override_is_planned_once_although_a_process_reads_it_late(store: OnlineStore, unique: str) -> None:
     clock = [START]
-    early, late = Process(store, unique, clock), Process(store, unique, clock)
-    run_minutes(store, [early, late], clock, 1, 100)
-    early.current.target_overrides = {early.key: TargetOverride(amount=2000.0)}
-    early.current.revision = early.newest_revision = late.newest_revision = 2
-    run_minutes(store, [early], clock, 100, 101)
-    planned = stored_state(store, early.key)
+    ahead, behind = Process(store, unique, clock), Process(store, unique, clock)
+    run_minutes(store, [ahead, behind], clock, 1, 100)
+    ahead.current.target_overrides = {ahead.key: TargetOverride(amount=2000.0)}
+    ahead.current.revision = ahead.newest_revision = behind.newest_revision = 2
+    run_minutes(store, [ahead], clock, 100, 101)
+    planned = stored_state(store, ahead.key)
     assert (planned.amount, planned.revision) == (2000.0, 2)
-    run_minutes(store, [late, early, late], clock, 101, 110)
-    assert stored_state(store, early.key).base == planned.base, "a process with an older revision must not plan again"
-    late.current.target_overrides, late.current.revision = early.current.target_overrides, 2
-    run_minutes(store, [late], clock, 110, 111)
-    assert (stored_state(store, early.key).base, late.price) == (planned.base, pytest.approx(early.price, abs=0.2))
+    run_minutes(store, [behind, ahead, behind], clock, 101, 110)
+    assert stored_state(store, ahead.key).base == planned.base, "a process with an older revision must not plan again"
+    behind.current.target_overrides, behind.current.revision = ahead.current.target_overrides, 2
+    run_minutes(store, [behind], clock, 110, 111)
+    assert (stored_state(store, ahead.key).base, behind.price) == (planned.base, pytest.approx(ahead.price, abs=0.2))
 
 
 def test_process_without_control_plane_does_not_overwrite_newer_states(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
-    early, cut_off = Process(store, unique, clock), Process(store, unique, clock)
-    early.current.revision = 2
-    run_minutes(store, [early], clock, 1, 100)
+    ahead, cut_off = Process(store, unique, clock), Process(store, unique, clock)
+    ahead.current.revision = 2
+    run_minutes(store, [ahead], clock, 1, 100)
 
     def unavailable() -> int:
         raise Unavailable("unavailable")
 
     cut_off.loop.newest_revision = unavailable
-    before = stored_state(store, early.key)
+    before = stored_state(store, ahead.key)
     run_minutes(store, [cut_off], clock, 100, 101)
-    assert stored_state(store, early.key) == before
+    assert stored_state(store, ahead.key) == before
     assert cut_off.price > 0, "its pages still use a price"
 
 
