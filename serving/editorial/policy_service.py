@@ -1,4 +1,4 @@
-"""What editors do with policies: read, lint, draft, publish, look back, roll back."""
+"""Policies for editors: read, lint, draft, publish, list versions, roll back."""
 
 from __future__ import annotations
 
@@ -39,45 +39,54 @@ from serving.snapshot.profiles import read_policy
 _CONTROL = re.compile(r"controls\[(\d+)\]")
 
 DEFAULT_ITEM_VALUE = 0.1
-"""Utility of a slot's item, in play equivalents, before any page was served: generous, so only gross slips are told."""
+"""Assumed utility of a slot's item, in play equivalents, before any page is served.
+
+It is high, so that lint reports only gross mistakes.
+"""
 
 
 @dataclass(frozen=True)
 class PolicyService:
-    """Policies of all outlets. Writes go to the control plane; what is in force is what this process serves."""
+    """The policies of all outlets.
+
+    Writes go to the control plane. The policies in force are those of the snapshot that this process serves.
+
+    forecast_findings  returns what the traffic forecast finds wrong with a policy
+    item_value         returns the utility of a slot's item on recent pages, in play equivalents; None without pages
+    """
 
     control: ControlPlane
     holders: SnapshotHolder
     clock: Callable[[], float]
-    forecast_findings: Callable[[Policy], Iterable[Finding]] = (
-        lambda policy: ()
-    )  # what the traffic forecast says of a policy
-    item_value: Callable[[], float | None] = lambda: None  # utility of a slot's item on recent pages
+    forecast_findings: Callable[[Policy], Iterable[Finding]] = lambda policy: ()
+    item_value: Callable[[], float | None] = lambda: None
 
     def outlets(self) -> list[OutletAnswer]:
-        """Every outlet, parents before children."""
-        known = self.holders.current.outlets.values()
-        return [self._outlet(outlet) for outlet in sorted(known, key=lambda outlet: outlet.code)]
+        """Return every outlet, parents before children."""
+        outlets = self.holders.current.outlets.values()
+        return [self._outlet(outlet) for outlet in sorted(outlets, key=lambda outlet: outlet.code)]
 
     def name_outlet(self, code: str, name: dict[str, str], author: str) -> OutletAnswer:
-        """Say what an outlet is called; it exists from then on."""
+        """Set the display name of an outlet; create the outlet if it does not exist."""
         return self._outlet(self.control.put_outlet(code, name, author))
 
     def policy(self, outlet: str) -> PolicyAnswer:
-        """What the outlet says and what is in force there. Raises NotFound when the outlet itself says nothing."""
+        """Return the active and the effective policy of an outlet. Raises NotFound when it has no policy of its own."""
         active = [version for version in self.control.history(outlet) if version.active]
         if not active:
             raise NotFound(message("outlet_without_policy", outlet=outlet))
         return PolicyAnswer(**vars(self.in_force(outlet)), active=version_out(active[0]))
 
     def in_force(self, outlet: str) -> InForce:
-        """The sum of its own policy and its ancestors'. Raises NotFound for an outlet nobody has spoken of."""
+        """Return the outlet's own policy merged with its ancestors'. Raises NotFound for an unknown outlet."""
         snapshot = self.holders.current
         versions = self.control.history(outlet)
         if outlet not in snapshot.outlets and not versions:
             raise NotFound(message("outlet_not_found", outlet=outlet))
-        world = snapshot.serving_snapshots.get(outlet)
-        in_force = world.policy.effective if world else merge_policies(self.holders.policy_cache.chain(outlet))
+        serving_snapshot = snapshot.serving_snapshots.get(outlet)
+        in_force = (
+            serving_snapshot.policy.effective if serving_snapshot else merge_policies(self.holders.shelf.chain(outlet))
+        )
         return InForce(
             outlet=outlet,
             newest_version=versions[0].version if versions else 0,
@@ -94,101 +103,105 @@ class PolicyService:
             fault=snapshot.faults.get(outlet),
         )
 
-    def lint(self, outlet: str, said: PolicyText) -> list[FindingOut]:
-        """What is wrong or odd about a policy, in editors' words; an unreadable one is only that."""
+    def lint(self, outlet: str, request: PolicyText) -> list[FindingOut]:
+        """Return the findings about a policy; only the parse errors when it cannot be parsed."""
         try:
-            policy = self._parse(outlet, _text(said))
+            policy = self._parse(outlet, _text(request))
         except PolicyError as error:
             return [FindingOut.of(finding) for finding in error.findings or (Finding("", error.text),)]
         return self._lint(policy)
 
-    def to_preview(self, outlet: str, said: PreviewRequest) -> Policy:
-        """The policy that a preview asks about: a saved version, or what came along. Raises PolicyError, NotFound."""
-        if said.version is None:
-            return self._parse(outlet, _text(said))
-        if said.text is not None or said.policy is not None:
+    def to_preview(self, outlet: str, request: PreviewRequest) -> Policy:
+        """Return the policy to preview: a saved version or the text in the request. Raises PolicyError, NotFound."""
+        if request.version is None:
+            return self._parse(outlet, _text(request))
+        if request.text is not None or request.policy is not None:
             raise PolicyError(message("policy_unusable"), [Finding("body", message("body_version_or_policy"))])
-        saved = self.control.version(outlet, said.version)
+        saved = self.control.version(outlet, request.version)
         return self._parse(outlet, saved.text).model_copy(update={"version": saved.version})
 
-    def draft(self, outlet: str, said: DraftRequest) -> DraftAnswer:
-        """Save a new version. Raises PolicyError when it cannot be used, Conflict when somebody saved one since."""
-        policy = self._usable(outlet, _text(said))
-        findings = self._lint(policy)  # before anything is saved: what cannot be looked at is no version
-        return DraftAnswer(version=version_out(self._save(outlet, said, policy)), findings=findings)
+    def draft(self, outlet: str, request: DraftRequest) -> DraftAnswer:
+        """Save a new version. Raises PolicyError when it cannot be used, Conflict when a newer version was saved."""
+        policy = self._usable(outlet, _text(request))
+        findings = self._lint(policy)  # before saving: a policy that cannot be linted must not become a version
+        return DraftAnswer(version=version_out(self._save(outlet, request, policy)), findings=findings)
 
-    def publish(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
-        """Put a saved version in force. Raises NotFound, Conflict, PolicyError when this engine cannot use it."""
-        self._usable(outlet, self.control.version(outlet, said.version).text)
-        self.control.publish(outlet, said.version, said.author, said.base_version)
-        return version_out(self.control.version(outlet, said.version))
+    def publish(self, outlet: str, request: PublishRequest) -> PolicyVersionOut:
+        """Put a saved version in force. Raises NotFound, Conflict; PolicyError when this engine cannot use it."""
+        self._usable(outlet, self.control.version(outlet, request.version).text)
+        self.control.publish(outlet, request.version, request.author, request.base_version)
+        return version_out(self.control.version(outlet, request.version))
 
-    def publish_text(self, outlet: str, said: DraftRequest) -> PolicyVersionOut:
+    def publish_text(self, outlet: str, request: DraftRequest) -> PolicyVersionOut:
         """Save a policy and put it in force in one step. Raises PolicyError, Conflict."""
-        saved = self._save(outlet, said, self._usable(outlet, _text(said)))
-        return self.publish(outlet, PublishRequest(version=saved.version, author=said.author))
+        saved = self._save(outlet, request, self._usable(outlet, _text(request)))
+        return self.publish(outlet, PublishRequest(version=saved.version, author=request.author))
 
-    def rollback(self, outlet: str, said: PublishRequest) -> PolicyVersionOut:
-        """Put a version in force that was in force before. Raises as `publish`, and InvalidInput if it never was."""
-        self._usable(outlet, self.control.version(outlet, said.version).text)
-        self.control.rollback(outlet, said.version, said.author, said.base_version)
-        return version_out(self.control.version(outlet, said.version))
+    def rollback(self, outlet: str, request: PublishRequest) -> PolicyVersionOut:
+        """Put an earlier version back in force. Raises like `publish`; InvalidInput when it was never in force."""
+        self._usable(outlet, self.control.version(outlet, request.version).text)
+        self.control.rollback(outlet, request.version, request.author, request.base_version)
+        return version_out(self.control.version(outlet, request.version))
 
     def history(self, outlet: str) -> list[PolicyVersionOut]:
-        """Every version ever saved, newest first."""
+        """Return every saved version, newest first."""
         return [version_out(version) for version in self.control.history(outlet)]
 
-    def _save(self, outlet: str, said: DraftRequest, policy: Policy) -> PolicyVersion:
-        base = said.base_version
+    def _save(self, outlet: str, request: DraftRequest, policy: Policy) -> PolicyVersion:
+        base = request.base_version
         if base is None:
             base = max((version.version for version in self.control.history(outlet)), default=0)
-        return self.control.draft(outlet, _text(said), said.author, said.note or policy.note, base)
+        return self.control.draft(outlet, _text(request), request.author, request.note or policy.note, base)
 
     def _parse(self, outlet: str, text: str) -> Policy:
         policy = read_policy(text)
         if policy.outlet != outlet:
-            wrong = message("policy_of_other_outlet", outlet=policy.outlet, expected=outlet)
-            raise PolicyError(message("policy_unusable"), [Finding("outlet", wrong)])
+            problem = message("policy_of_other_outlet", outlet=policy.outlet, expected=outlet)
+            raise PolicyError(message("policy_unusable"), [Finding("outlet", problem)])
         return policy
 
     def _usable(self, outlet: str, text: str) -> Policy:
-        """The policy, below the parents that are in force. Raises PolicyError when no page could be made under it."""
+        """Parse a policy and check it under its parents in force. Raises PolicyError when it allows no page."""
         policy = self._parse(outlet, text)
         check([*self._parents(outlet), policy], self.holders.current.catalog)
         return policy
 
     def _parents(self, outlet: str) -> list[Policy]:
-        return [own for code in ancestry(outlet)[:-1] if (own := self.holders.policy_cache.own_policy(code))]
+        return [parent for code in ancestry(outlet)[:-1] if (parent := self.holders.shelf.own_policy(code))]
 
     def _lint(self, policy: Policy) -> list[FindingOut]:
-        """Lint below the parents that are in force."""
-        line = [*self._parents(policy.outlet), policy]
-        found = lint(
-            line, self.holders.current.catalog, self.clock(), self.item_value() or DEFAULT_ITEM_VALUE, time.perf_counter
+        """Lint a policy under its parents in force."""
+        chain = [*self._parents(policy.outlet), policy]
+        findings = lint(
+            chain,
+            self.holders.current.catalog,
+            self.clock(),
+            self.item_value() or DEFAULT_ITEM_VALUE,
+            time.perf_counter,
         )
-        return _with_controls((*self._unknown(policy.outlet), *found, *self.forecast_findings(policy)), policy)
+        return _with_controls((*self._unknown(policy.outlet), *findings, *self.forecast_findings(policy)), policy)
 
     def _unknown(self, outlet: str) -> Iterator[Finding]:
-        """A finding for an outlet of which nobody has heard, nor of any below it."""
+        """Yield a finding when neither the outlet nor any outlet below it exists."""
         snapshot = self.holders.current
-        known = {*snapshot.outlets, *snapshot.serving_snapshots}
-        if not any(within(code, outlet) for code in known):
-            unknown = message("outlet_unknown", outlet=outlet, suggestion=did_you_mean(outlet, known, "."))
-            yield Finding("outlet", unknown, "warning")
+        known_outlets = {*snapshot.outlets, *snapshot.serving_snapshots}
+        if not any(within(code, outlet) for code in known_outlets):
+            problem = message("outlet_unknown", outlet=outlet, suggestion=did_you_mean(outlet, known_outlets, "."))
+            yield Finding("outlet", problem, "warning")
 
     def _outlet(self, outlet: Outlet) -> OutletAnswer:
         snapshot = self.holders.current
-        world = snapshot.serving_snapshots.get(outlet.code)
+        serving_snapshot = snapshot.serving_snapshots.get(outlet.code)
         return OutletAnswer(
             code=outlet.code,
             name=dict(outlet.name),
-            policy_version=world.policy.version if world else "none",
+            policy_version=serving_snapshot.policy.version if serving_snapshot else "none",
             fault=snapshot.faults.get(outlet.code),
         )
 
 
 def version_out(version: PolicyVersion) -> PolicyVersionOut:
-    """A saved version as the API shows it."""
+    """Convert a saved version to its API form."""
     return PolicyVersionOut(
         outlet=version.outlet,
         version=version.version,
@@ -202,15 +215,15 @@ def version_out(version: PolicyVersion) -> PolicyVersionOut:
     )
 
 
-def _text(said: PolicyText) -> str:
-    """The policy as text. Raises PolicyError unless it came in exactly one form."""
-    if (said.text is None) == (said.policy is None):
+def _text(request: PolicyText) -> str:
+    """Return the policy as text. Raises PolicyError unless the request has exactly one of `text` and `policy`."""
+    if (request.text is None) == (request.policy is None):
         raise PolicyError(message("policy_unusable"), [Finding("body", message("body_text_or_policy"))])
-    return said.text if said.text is not None else json.dumps(said.policy, ensure_ascii=False, indent=2)
+    return request.text if request.text is not None else json.dumps(request.policy, ensure_ascii=False, indent=2)
 
 
 def _with_controls(findings: Iterable[Finding], policy: Policy) -> list[FindingOut]:
-    """Return findings as the API shows them, each with the id of the control that it lies in, if any."""
+    """Convert findings to their API form, each with the id of the control it is about, if any."""
     controls = [(finding, _CONTROL.match(finding.where)) for finding in findings]
     return [
         FindingOut.of(finding, policy.controls[int(number[1])].id if number else None) for finding, number in controls

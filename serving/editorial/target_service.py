@@ -1,4 +1,4 @@
-"""What editors do with exposure targets: look, pause, resume, stop, ask for more or less, begin another like it."""
+"""Exposure targets for editors: list, report, pause, resume, stop, change the amount, clone."""
 
 from __future__ import annotations
 
@@ -33,147 +33,157 @@ from serving.schemas.targets import (
 
 @dataclass(frozen=True)
 class TargetService:
-    """Targets in force, as this process pursues them; orders go to the control plane and are on the record."""
+    """The targets in force, as this process paces them. Overrides go to the control plane and its audit log."""
 
     loop: PacingLoop
     control: ControlPlane
-    desk: PolicyService
+    policies: PolicyService
 
     def all(self, outlet: str | None = None) -> list[TargetOut]:
-        """Every target in force, of one outlet's policy or of all, in the order of their ids."""
-        wanted = [one for one in self.loop.running.values() if outlet in (None, one.outlet)]
-        return [TargetOut(**_out(one)) for one in sorted(wanted, key=lambda one: one.key)]
+        """Return every target in force, of one outlet or of all, ordered by key."""
+        selected = [tracked for tracked in self.loop.running.values() if outlet in (None, tracked.outlet)]
+        return [TargetOut(**_report_fields(tracked)) for tracked in sorted(selected, key=lambda tracked: tracked.key)]
 
     def report(self, outlet: str, target_id: str) -> TargetReport:
-        """One target with its course. Raises NotFound."""
-        one = self._running(outlet, target_id)
+        """Return a target with its delivery curve. Raises NotFound."""
+        tracked = self._running(outlet, target_id)
         return TargetReport(
-            **_out(one),
+            **_report_fields(tracked),
             course=[
                 CurvePoint.model_validate(
                     {"at": rfc3339(at), "planned": planned, "delivered": delivered, "price": price}
                 )
-                for at, planned, delivered, price in one.state.trail
+                for at, planned, delivered, price in tracked.state.trail
             ],
-            usual_prices=list(one.state.controller.learned_prices()),
-            capped_impressions=one.impressions,
-            paused=one.override.paused,
-            stopped=one.override.stopped,
+            usual_prices=list(tracked.state.controller.learnt()),
+            capped_impressions=tracked.impressions,
+            paused=tracked.override.paused,
+            stopped=tracked.override.stopped,
         )
 
-    def pause(self, outlet: str, target_id: str, said: TargetChange) -> TargetOverride:
-        """No push until it is resumed. Raises NotFound, InvalidInput for a stopped one."""
-        return self._change(outlet, target_id, said, "target.pause", paused=True)
+    def pause(self, outlet: str, target_id: str, request: TargetChange) -> TargetOverride:
+        """Suspend delivery until `resume`. Raises NotFound; InvalidInput for a stopped target."""
+        return self._change(outlet, target_id, request, "target.pause", paused=True)
 
-    def resume(self, outlet: str, target_id: str, said: TargetChange) -> TargetOverride:
-        """Push again: what is left is planned anew over the traffic that is left."""
-        return self._change(outlet, target_id, said, "target.resume", paused=False)
+    def resume(self, outlet: str, target_id: str, request: TargetChange) -> TargetOverride:
+        """Resume delivery: the remaining amount is planned again over the remaining traffic. Raises like `pause`."""
+        return self._change(outlet, target_id, request, "target.resume", paused=False)
 
-    def stop(self, outlet: str, target_id: str, said: TargetChange) -> TargetOverride:
-        """End it for good; what it delivered stays on the record."""
-        return self._change(outlet, target_id, said, "target.stop", stopped=True)
+    def stop(self, outlet: str, target_id: str, request: TargetChange) -> TargetOverride:
+        """Stop a target permanently; its delivered amount stays recorded. Raises like `pause`."""
+        return self._change(outlet, target_id, request, "target.stop", stopped=True)
 
-    def amount(self, outlet: str, target_id: str, said: AmountChange) -> TargetOverride:
-        """Another amount from here on. Raises InvalidInput for a share above 1 and for a part of an impression."""
-        target, wrong = self._running(outlet, target_id).target, None
-        if target.share is not None and said.amount > 1:
-            wrong = message("amount_share_above_one")
-        elif target.share is None and not float(said.amount).is_integer():
-            wrong = message("amount_not_whole", amount=said.amount)
-        if wrong:
-            raise InvalidInput(message("amount_unusable"), [Finding("body.amount", wrong)])
-        return self._change(outlet, target_id, said, "target.amount", amount=said.amount)
+    def amount(self, outlet: str, target_id: str, request: AmountChange) -> TargetOverride:
+        """Change the amount. Raises InvalidInput for a share above 1 or a fractional number of impressions."""
+        target, problem = self._running(outlet, target_id).target, None
+        if target.share is not None and request.amount > 1:
+            problem = message("amount_share_above_one")
+        elif target.share is None and not float(request.amount).is_integer():
+            problem = message("amount_not_whole", amount=request.amount)
+        if problem:
+            raise InvalidInput(message("amount_unusable"), [Finding("body.amount", problem)])
+        return self._change(outlet, target_id, request, "target.amount", amount=request.amount)
 
-    def clone(self, outlet: str, target_id: str, said: CloneRequest) -> DraftAnswer:
-        """Save the outlet's policy with one more target, which begins with this one's prices; to be published next.
+    def clone(self, outlet: str, target_id: str, request: CloneRequest) -> DraftAnswer:
+        """Save a draft of the outlet's policy with one more target, which starts from the prices of this target.
 
-        Without an amount of its own it asks for what this one asks for by now. The editor's YAML stays as it is and
-        gets one more entry; where that cannot be, a finding says so.
+        The amount defaults to the current amount of this target. The editor's YAML keeps its text and comments and
+        gets one more entry; when that is not possible, the text is rewritten and a finding reports it.
 
-        Raises NotFound; InvalidInput for an id that is taken, an amount or a window that no target can have.
+        Raises NotFound; InvalidInput for an id in use, or an amount or a window that no target can have.
         """
-        one = self._running(outlet, target_id)
-        target, amount = one.target, said.amount if said.amount is not None else one.override.amount
-        policy = self.desk.holders.policy_cache.own_policy(outlet)
+        tracked = self._running(outlet, target_id)
+        target, amount = tracked.target, request.amount if request.amount is not None else tracked.override.amount
+        policy = self.policies.holders.shelf.own_policy(outlet)
         assert policy is not None, "a target in force has a policy"
-        changes: dict[str, Any] = {"id": said.id, "since": said.since, "until": said.until, "like": target.id}
+        changes: dict[str, Any] = {"id": request.id, "since": request.since, "until": request.until, "like": target.id}
         if amount is not None:
-            whole_amount = int(amount) if float(amount).is_integer() else amount  # a fraction is refused
+            whole_amount = int(amount) if float(amount).is_integer() else amount  # validation refuses a fraction
             changes |= {"share": amount} if target.share is not None else {"impressions": whole_amount}
         try:
-            again = ExposureTarget.model_validate({**target.model_dump(), **changes})
-            whole = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, again]})
+            cloned = ExposureTarget.model_validate({**target.model_dump(), **changes})
+            extended = Policy.model_validate({**policy.model_dump(), "controls": [*policy.controls, cloned]})
         except ValidationError as error:
             raise InvalidInput(message("target_not_clonable"), findings_of(error)) from error
-        written = self.control.version(outlet, policy.version).text
-        text = _appended(written, whole)
-        note = said.note or f"{said.id}, like {target.id}"
-        answer = self.desk.draft(outlet, DraftRequest(text=text or _rewritten(whole), author=said.author, note=note))
-        if text is None and not written.lstrip().startswith("{"):
+        original = self.control.version(outlet, policy.version).text
+        text = _append_last_control(original, extended)
+        note = request.note or f"{request.id}, like {target.id}"
+        answer = self.policies.draft(
+            outlet, DraftRequest(text=text or _as_json(extended), author=request.author, note=note)
+        )
+        if text is None and not original.lstrip().startswith("{"):
             answer.findings.append(FindingOut.of(Finding("", message("target_text_rewritten"))))
         return answer
 
-    def _change(self, outlet: str, target_id: str, said: TargetChange, action: str, **changes: Any) -> TargetOverride:
+    def _change(
+        self, outlet: str, target_id: str, request: TargetChange, action: str, **changes: Any
+    ) -> TargetOverride:
         key = self._running(outlet, target_id).key
 
-        def change(order: TargetOverride) -> TargetOverride:
-            if order.stopped:
+        def change(override: TargetOverride) -> TargetOverride:
+            if override.stopped:
                 raise InvalidInput(message("target_was_stopped", key=key))
-            return replace(order, **changes)
+            return replace(override, **changes)
 
-        return self.control.target_overrides.update(key, change, said.author, action, {"note": said.note})
+        return self.control.target_overrides.update(key, change, request.author, action, {"note": request.note})
 
     def _running(self, outlet: str, target_id: str) -> TrackedTarget:
-        one = self.loop.running.get(f"{outlet}/{target_id}")
-        if one is None:
+        tracked = self.loop.running.get(f"{outlet}/{target_id}")
+        if tracked is None:
             raise NotFound(message("target_not_found", id=target_id, outlet=outlet))
-        return one
+        return tracked
 
 
-def _appended(text: str, whole: Policy) -> str | None:
-    """What the editor wrote, with the last control of `whole` after it; None unless it then says just that."""
-    more = append_control(text, _said(whole.controls[-1]))
+def _append_last_control(text: str, policy: Policy) -> str | None:
+    """Append the last control of `policy` to the editor's text; return None unless the result parses to `policy`."""
+    extended = append_control(text, _explicit_fields(policy.controls[-1]))
+    if extended is None:
+        return None
     try:
-        return more if more is not None and _said(parse_policy(more)) == _said(whole) else None
+        parsed = parse_policy(extended)
     except PolicyError:
         return None
+    return extended if _explicit_fields(parsed) == _explicit_fields(policy) else None
 
 
-def _rewritten(whole: Policy) -> str:
-    return json.dumps(_said(whole), ensure_ascii=False, indent=1)
+def _as_json(policy: Policy) -> str:
+    return json.dumps(_explicit_fields(policy), ensure_ascii=False, indent=1)
 
 
-def _said(part: Policy | Control) -> dict[str, Any]:
-    """What was said, without what every saved version gets anew."""
-    leave = {"version", "author"} if isinstance(part, Policy) else set()
-    return part.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=leave)
+def _explicit_fields(document: Policy | Control) -> dict[str, Any]:
+    """Return the fields set by the editor, without those that every saved version sets itself."""
+    omitted = {"version", "author"} if isinstance(document, Policy) else set()
+    return document.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=omitted)
 
 
-def _out(one: TrackedTarget) -> dict[str, Any]:
-    target, s = one.target, one.status
-    outlook = projected(s)
+def _report_fields(tracked: TrackedTarget) -> dict[str, Any]:
+    target, delivery = tracked.target, tracked.status
+    outlook = projected(delivery)
     return {
         "id": target.id,
-        "outlet": one.outlet,
-        "status": status(s),
-        "description": describe(s),
+        "outlet": tracked.outlet,
+        "status": status(delivery),
+        "description": describe(delivery),
         "bound": target.bound,
-        "amount": s.amount,
-        "share": None if target.share is None else (one.override.amount or target.share),
-        "share_so_far": s.share_so_far,
-        "delivered": s.delivered,
-        "planned": s.planned,
-        "progress": s.progress,
-        "since": rfc3339(one.state.start),
+        "amount": delivery.amount,
+        "share": None if target.share is None else (tracked.override.amount or target.share),
+        "share_so_far": delivery.share_so_far,
+        "delivered": delivery.delivered,
+        "planned": delivery.planned,
+        "progress": delivery.progress,
+        "since": rfc3339(tracked.state.start),
         "until": target.until,
-        "price": s.price,
+        "price": delivery.price,
         "max_price": target.max_price,
-        "pacing_error": s.pacing_error,
+        "pacing_error": delivery.pacing_error,
         "forecast": None
         if outlook is None
         else ForecastOut(
-            expected=outlook.expected, low=outlook.low, high=outlook.high, at_risk=outlook.at_risk(s.amount, s.cap)
+            expected=outlook.expected,
+            low=outlook.low,
+            high=outlook.high,
+            at_risk=outlook.at_risk(delivery.amount, delivery.cap),
         ),
-        "last_resort": s.last_resort,
-        "late_s": s.late_s,
+        "last_resort": delivery.last_resort,
+        "late_s": delivery.late_s,
     }

@@ -1,4 +1,4 @@
-"""Takes batches of viewer events and of items: a result for each, by index; one bad entry never costs a good one."""
+"""Intake of batches of viewer events and items: one result for each entry; an invalid entry does not affect others."""
 
 from __future__ import annotations
 
@@ -26,65 +26,76 @@ from serving.schemas.batch_result import MAX_BATCH, BatchResult, ItemResult, ref
 from serving.schemas.problems import FindingOut, NotJson, TooLarge
 from serving.schemas.tokens import Tokens
 
-NO_SUCH_ITEM = "the catalogue has no such item yet: the event is kept, and moves pages only once the item is put in"
+UNKNOWN_ITEM = (
+    "the catalog has no such item yet: the event is stored, and affects pages only once the item is in the catalog"
+)
 
-NO_SUCH_TIME = "before 1970 or without a time zone: left out, the event counts at the time at which it came"
+UNUSABLE_TIME = "before 1970 or without a time zone: ignored; the event counts at the time of its receipt"
 
 
 class Accepted(NamedTuple):
-    """A result for each event, and when the taken ones are durable: nobody is answered before that."""
+    """The result for each event, and a future that is done once the accepted events are durable.
+
+    A route answers only after `durable`: a 202 promises that the events survive a crash.
+    """
 
     result: BatchResult
-    durable: Future[None] | None  # None when there is nothing to wait for; fails with Unavailable
+    durable: Future[None] | None  # None when no event was accepted; fails with Unavailable
 
 
 @dataclass(frozen=True)
 class EventIntake:
-    """The door for everything that comes from outside."""
+    """The entry point for events and items of clients.
+
+    has_item  returns the item ids of the catalog; while it is empty, unknown items are not reported
+    """
 
     spool: Spool
     control: ControlPlane
     tokens: Tokens
     metrics: Metrics
     clock: Callable[[], float]
-    has_item: Callable[[], Container[str]] = (
-        lambda: ()
-    )  # ids of the catalogue; nothing is said of items while it is empty
+    has_item: Callable[[], Container[str]] = lambda: ()
 
-    def events(self, body: bytes, form: str | None = None) -> Accepted:
-        """Check a batch and hand it to the spool. `form`: one of FORMS, None for CloudEvents.
+    def events(self, body: bytes, event_format: str | None = None) -> Accepted:
+        """Check a batch and put it into the spool. `event_format`: a key of FORMATS, None for CloudEvents.
 
         Raises NotJson, InvalidInput when the body is no batch, TooLarge.
         """
-        now, known = self.clock(), self.has_item()
-        batch: Sequence[object] = _texts(body) if form is None else _batch(unwrap_batch(form, _parsed(body)), "events")
+        now, known_items = self.clock(), self.has_item()
+        batch: Sequence[object] = (
+            _event_texts(body) if event_format is None else _batch(unwrap_batch(event_format, _parsed(body)), "events")
+        )
         results, records = [], []
         for index, raw in enumerate(batch):
             try:
-                event, sent_id = self._event(raw, form, now)
+                event, sent_id = self._event(raw, event_format, now)
                 records.append(Record(event.viewer_id, encode(event, checked=True)))
             except EventError as error:
                 results.append(refusal(index, _id_of(raw), error, f"events[{index}]"))
                 continue
             result = ItemResult(index, sent_id, "accepted")
-            if event.client_at is not None and (why := clock_skew_reason(event)):
+            if event.client_at is not None and (reason := clock_skew_reason(event)):
                 result.status = "quarantined"
-                result.findings = [_finding(index, "time", why, "warning")]
-            elif known and event.item_id is not None and event.item_id not in known:
+                result.findings = [_finding(index, "time", reason, "warning")]
+            elif known_items and event.item_id is not None and event.item_id not in known_items:
                 self.metrics.unknown_items.inc()
-                result.findings = [_finding(index, "data.item_id", NO_SUCH_ITEM, "hint")]
-            if event.client_at is None and _says_when(raw, form):
-                result.findings = [*result.findings, _finding(index, "time", NO_SUCH_TIME, "hint")]
+                result.findings = [_finding(index, "data.item_id", UNKNOWN_ITEM, "hint")]
+            if event.client_at is None and _has_client_time(raw, event_format):
+                result.findings = [*result.findings, _finding(index, "time", UNUSABLE_TIME, "hint")]
             results.append(result)
         durable = self.spool.put(records) if records else None
         if durable is None:
             self._count(results, self.metrics.events)
-        else:  # a batch that is answered with 503 is sent again: it counts then
+        else:  # count only now: a batch answered with 503 is sent again
             durable.add_done_callback(lambda done: self._count_durable(done, results))
         return Accepted(BatchResult.of(results), durable)
 
-    def items(self, body: object, by: str) -> BatchResult:
-        """Check and store; raises InvalidInput when the body is no batch, Unavailable when the control plane is."""
+    def items(self, body: object, author: str) -> BatchResult:
+        """Check items and store them on behalf of `author`.
+
+        Raises InvalidInput when the body is no batch, TooLarge, Unavailable when the control plane does not answer.
+        """
         batch = _batch(body, "items")
         results: list[ItemResult] = []
         good: list[tuple[int, Item]] = []
@@ -95,20 +106,20 @@ class EventIntake:
             except ItemError as error:
                 results.append(refusal(index, _id_of(raw), error))
         if good:
-            changes = self.control.upsert_items([item for _, item in good], by)
+            changes = self.control.upsert_items([item for _, item in good], author)
             for (index, _), change in zip(good, changes, strict=True):
                 results[index].change = change
         self._count(results, self.metrics.items)
         return BatchResult.of(results)
 
-    def _event(self, raw: object, form: str | None, now: float) -> tuple[ViewerEvent, str]:
-        """One event, tied to its page by the token it carries, if any, and its id as sent. Raises EventError."""
-        if form is not None:
-            sent = FORMATS[form](raw)
+    def _event(self, raw: object, event_format: str | None, now: float) -> tuple[ViewerEvent, str]:
+        """Return an event and its id as sent; an attribution token sets request and placement. Raises EventError."""
+        if event_format is not None:
+            sent = FORMATS[event_format](raw)
             try:
                 return accept(sent, now), sent["id"]
             except EventError as error:
-                raise with_sender_fields(form, error) from error
+                raise with_sender_fields(event_format, error) from error
         assert isinstance(raw, bytes)
         event, sent_id, token = accept_json(raw, now)
         if token is None:
@@ -117,16 +128,19 @@ class EventIntake:
             raise EventError("unreadable event", [Finding(TOKEN, "expected text")])
         page = self.tokens.read_attribution(token, viewer_id=event.viewer_id, now=now)
         if event.request_id not in ("", page.request_id):
-            raise EventError("unreadable event", [Finding("data.request_id", f"the {TOKEN} is of another page")])
+            raise EventError(
+                "unreadable event",
+                [Finding("data.request_id", f"differs from the request of the {TOKEN}; send one of the two")],
+            )
         return replace(event, request_id=page.request_id, placement=page.placement), sent_id
 
-    def _count_durable(self, done: Future[None], results: Sequence[ItemResult]) -> None:
-        if done.exception() is None:  # nobody can have cancelled it
+    def _count_durable(self, written: Future[None], results: Sequence[ItemResult]) -> None:
+        if written.exception() is None:  # `exception` cannot raise: the spool's futures are never cancelled
             self._count(results, self.metrics.events)
 
     @staticmethod
     def _count(results: Sequence[ItemResult], counter: Any) -> None:
-        """Once they are what they say: a taken event is durable then."""
+        """Count results by status; called once the accepted events are durable."""
         counts = dict.fromkeys(("accepted", "refused"), 0)
         for result in results:
             counts[result.status] = counts.get(result.status, 0) + 1
@@ -138,21 +152,21 @@ class _Wrapped(msgspec.Struct):
     events: list[msgspec.Raw]
 
 
-_listed = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_wrapped = msgspec.json.Decoder(_Wrapped).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
-def _texts(body: bytes) -> list[bytes]:
-    """The events of a body, each as the JSON text it came in: what is wrong inside one is its own affair."""
+def _event_texts(body: bytes) -> list[bytes]:
+    """Return the events of a body as separate JSON texts, so that a malformed event does not affect the others."""
     try:
-        batch = _listed(body) if body.lstrip()[:1] == b"[" else _wrapped(body).events
+        batch = _decode_list(body) if body.lstrip()[:1] == b"[" else _decode_wrapped(body).events
     except (ValueError, RecursionError):
         parsed = _parsed(body)
         if isinstance(parsed, dict) and "specversion" in parsed:
-            return [body]  # one event by itself
-        _batch(parsed, "events")  # says what is wrong
-        raise InvalidInput("no batch", [Finding("body", "nested too deep")]) from None
-    _bounded(batch, "events")
+            return [body]  # a single event
+        _batch(parsed, "events")  # raises with a more specific finding
+        raise InvalidInput("no batch", [Finding("body", "nested too deeply")]) from None
+    _check_size(batch, "events")
     return [bytes(raw) for raw in batch]
 
 
@@ -164,11 +178,11 @@ def _parsed(body: bytes) -> object:
 
 
 def _batch(body: object, name: str) -> Sequence[object]:
-    """The list itself, or the list under its name. Raises InvalidInput, TooLarge."""
+    """Return the body if it is a list, else the list under `name` in it. Raises InvalidInput, TooLarge."""
     batch = body.get(name) if isinstance(body, dict) else body
     if not isinstance(batch, list):
         raise InvalidInput("no batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')])
-    _bounded(batch, name)
+    _check_size(batch, name)
     return batch
 
 
@@ -177,20 +191,20 @@ def _finding(index: int, field: str, text: str, level: Level) -> FindingOut:
     return FindingOut.of(Finding(f"events[{index}].{field}", text, level))
 
 
-def _bounded(batch: Sequence[object], name: str) -> None:
-    if len(batch) > MAX_BATCH:
-        raise TooLarge(f"{len(batch):,} {name} in one request; at most {MAX_BATCH:,} are taken")
+def _check_size(batch: Sequence[object], name: str) -> None:
+    if len(batch) > BATCH_MAX:
+        raise TooLarge(f"{len(batch):,} {name} in one request; at most {BATCH_MAX:,} are accepted")
 
 
-def _says_when(raw: object, form: str | None) -> bool:
-    """Whether an event that was taken says a time by its client's clock."""
-    if form is not None:
-        return FORMATS[form](raw).get("time") is not None
+def _has_client_time(raw: object, event_format: str | None) -> bool:
+    """Return whether an accepted event carries a time of its client's clock."""
+    if event_format is not None:
+        return FORMATS[event_format](raw).get("time") is not None
     return isinstance(raw, bytes) and b'"time"' in raw and from_json(raw).get("time") is not None
 
 
 def _id_of(raw: object) -> object:
-    """What a refused entry calls itself, as far as it can be read."""
+    """Return the `id` of a refused entry; None when it cannot be read."""
     if isinstance(raw, bytes):
         try:
             raw = from_json(raw)

@@ -1,4 +1,4 @@
-"""Impressions leave after the answer, in the background: a slow disk or stream must not slow a page."""
+"""Publication of impressions in the background, after the answer: a slow disk or stream must not delay a page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("mainstay.serving")
 
 BATCH = 200
 CAPACITY = 10_000
-"""Records that wait at most; what comes on top is dropped and counted, since memory is finite and pages go first."""
+"""Maximum number of queued records; further records are dropped and counted, so that memory stays bounded."""
 
 _PAUSE_S = 0.25
 
@@ -27,69 +27,71 @@ class ImpressionPublisher:
     def __init__(self, spool: Spool, on_dropped: Callable[[int], None], capacity: int = CAPACITY) -> None:
         self._spool = spool
         self._on_dropped = on_dropped
-        self._waiting: queue.Queue[Callable[[], Record]] = queue.Queue(capacity)
-        self._in_hand = 0
+        self._queue: queue.Queue[Callable[[], Record]] = queue.Queue(capacity)
+        self._in_flight = 0
         self._stopping = threading.Event()
-        self._given_up = threading.Event()
+        self._aborted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the background thread."""
         self._thread.start()
 
     def send(self, make: Callable[[], Record]) -> None:
-        """Queue one record, to be made where nobody waits for it; drops and counts it when the queue is full."""
+        """Queue a record; `make` is called in the background. Drop and count the record when the queue is full."""
         try:
-            self._waiting.put_nowait(make)
+            self._queue.put_nowait(make)
         except queue.Full:
             self._on_dropped(1)
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Send what waits, as far as the stream takes it within `timeout_s`, and end; what is left is counted."""
+        """Send the queued records for at most `timeout_s`, then stop; count the records that could not be sent."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        self._given_up.set()
-        left = self._waiting.qsize() + self._in_hand
-        if left:
-            log.error("%d impressions could not be sent before shutdown", left)
-            self._on_dropped(left)
+        self._aborted.set()
+        unsent = self._queue.qsize() + self._in_flight
+        if unsent:
+            log.error("impression publisher stopped: %d impressions lost, not sent before shutdown", unsent)
+            self._on_dropped(unsent)
 
     def _run(self) -> None:
         batch: list[Record] = []
-        while not self._given_up.is_set() and (batch or not (self._stopping.is_set() and self._waiting.empty())):
-            batch = batch or self._made(self._next())
-            self._in_hand = len(batch)
+        while not self._aborted.is_set() and (batch or not (self._stopping.is_set() and self._queue.empty())):
+            batch = batch or self._build_records(self._next_batch())
+            self._in_flight = len(batch)
             if not batch:
                 continue
             try:
                 self._spool.put(batch).result()
             except Unavailable as error:
-                # Sending the batch again may repeat records; the fold drops an event id it has seen.
-                log.warning("impressions wait: %s", error)
-                self._given_up.wait(_PAUSE_S)
-            except Exception:  # a bug below must not end this thread: everything after it would wait for ever
-                log.exception("impressions wait")
-                self._given_up.wait(_PAUSE_S)
+                # A second attempt may repeat records; the fold ignores event ids that it has already counted.
+                log.warning(
+                    "impression publisher cannot reach the spool: %s; retrying %d impressions", error, len(batch)
+                )
+                self._aborted.wait(_PAUSE_S)
+            except Exception:  # an unexpected error must not end this thread: no later impression would be sent
+                log.exception("impression publisher failed; retrying %d impressions", len(batch))
+                self._aborted.wait(_PAUSE_S)
             else:
                 batch = []
-                self._in_hand = 0
+                self._in_flight = 0
 
-    def _made(self, waiting: Sequence[Callable[[], Record]]) -> list[Record]:
-        batch = []
-        for make in waiting:
+    def _build_records(self, makers: Sequence[Callable[[], Record]]) -> list[Record]:
+        records = []
+        for make in makers:
             try:
-                batch.append(make())
+                records.append(make())
             except (MainstayError, ValueError) as error:
-                log.error("an impression could not be written: %s", error)
+                log.error("impression publisher dropped an invalid impression: %s", error)
                 self._on_dropped(1)
-        return batch
+        return records
 
-    def _next(self) -> list[Callable[[], Record]]:
-        """What waits, at most BATCH; empty when nothing came for a moment."""
-        batch: list[Callable[[], Record]] = []
+    def _next_batch(self) -> list[Callable[[], Record]]:
+        """Return at most BATCH queued entries; none when the queue stays empty for 0.1 s."""
+        makers: list[Callable[[], Record]] = []
         with suppress(queue.Empty):
-            batch.append(self._waiting.get(timeout=0.1))
-            while len(batch) < BATCH:
-                batch.append(self._waiting.get_nowait())
-        return batch
+            makers.append(self._queue.get(timeout=0.1))
+            while len(makers) < BATCH:
+                makers.append(self._queue.get_nowait())
+        return makers

@@ -1,6 +1,6 @@
-"""Live measures: the pages of the last minutes, measured in the background and told as Prometheus gauges.
+"""Live metrics: the pages of the last minutes, measured in the background and exposed as Prometheus gauges.
 
-A page leaves a few references behind and nothing is computed while anybody waits.
+The request path only keeps references to a page; all computation is done by a poller.
 """
 
 from __future__ import annotations
@@ -25,81 +25,80 @@ MEASURE_EVERY_S, MEASURE_SHARE = 10.0, 0.02
 WINDOW_S = 900.0
 WINDOW_PAGES = 2_000
 PER_PLACEMENT = 200
-"""Pages measured at most: of the last quarter of an hour, and the latest of each placement."""
+"""Pages measured: the latest of the last WINDOW_S seconds, WINDOW_PAGES in all and PER_PLACEMENT of each placement."""
 
 VIEWERS_MIN = 20
-"""What tells of viewers, not of pages, is told of at least so many."""
+"""Minimum number of distinct viewers behind a metric about viewers; below it the metric is not exposed."""
 
-OTHER = "other"
-"""Regions that neither an outlet nor an item names, nor any region above them."""
+UNKNOWN_REGION = "other"
+"""Label of regions that are unknown to outlets and items, as are all their parents."""
 
 
 @dataclass(frozen=True)
 class LiveMetrics:
-    """`note` is called for every page, `step` by a follower."""
+    """A window of recent pages and its gauges. `record` is called for every page, `step` by a poller."""
 
     holders: SnapshotHolder
     metrics: Metrics
     clock: Callable[[], float]
     _pages: deque[tuple[Query, Page, ViewerState | None]] = field(default_factory=lambda: deque(maxlen=WINDOW_PAGES))
-    _said: set[tuple[Gauge, tuple[str, ...]]] = field(default_factory=set)
+    _published: set[tuple[Gauge, tuple[str, ...]]] = field(default_factory=set)
 
-    def note(self, query: Query, page: Page, viewer: ViewerState | None) -> None:
-        """Remember a page; costs nothing worth mentioning."""
+    def record(self, query: Query, page: Page, viewer: ViewerState | None) -> None:
+        """Add a page to the window; constant time."""
         self._pages.append((query, page, viewer))
 
     def forget(self, viewer_id: str) -> None:
-        """Remember no page of this viewer; one that is made for others meanwhile may be forgotten as well."""
-        others = [one for one in tuple(self._pages) if one[0].viewer_id != viewer_id]
+        """Remove the pages of a viewer from the window; a page recorded at the same moment may be lost as well."""
+        remaining = [entry for entry in tuple(self._pages) if entry[0].viewer_id != viewer_id]
         self._pages.clear()
-        self._pages.extend(others)
+        self._pages.extend(remaining)
 
     def utility_value(self) -> float | None:
-        """Median of what the items of the pages of late are worth to their viewers, in play
-        equivalents; None without pages."""
-        worth = [item.utility for _, page, _ in tuple(self._pages)[-PER_PLACEMENT:] for item in page.items]
-        return float(np.median(worth)) if worth else None
+        """Return the median utility of items on recent pages, in play equivalents; None without pages."""
+        values = [item.utility for _, page, _ in tuple(self._pages)[-PER_PLACEMENT:] for item in page.items]
+        return float(np.median(values)) if values else None
 
     def step(self) -> None:
-        """Measure the latest pages of each placement and set the gauges; what was not measured is no longer told."""
+        """Measure the latest pages of each placement and set the gauges; remove gauges without pages."""
         since = self.clock() - WINDOW_S
         while self._pages and self._pages[0][0].now < since:
             self._pages.popleft()
-        latest = [one for one in tuple(self._pages) if one[0].now >= since]
+        entries = [entry for entry in tuple(self._pages) if entry[0].now >= since]
         by_placement: dict[tuple[str, str], list[PageView]] = defaultdict(list)
         by_region: dict[str, list[PageView]] = defaultdict(list)
         snapshot = self.holders.current
         catalog = snapshot.catalog
-        known = {*snapshot.outlets, *snapshot.serving_snapshots, *catalog.regions.names}
-        figure_of: dict[tuple[Gauge, tuple[str, ...]], float] = {}
-        for query, page, viewer in reversed(latest):
+        known_regions = {*snapshot.outlets, *snapshot.serving_snapshots, *catalog.regions.names}
+        series_values: dict[tuple[Gauge, tuple[str, ...]], float] = {}
+        for query, page, viewer in reversed(entries):
             if not query.guided:
                 continue
             group = by_placement[query.placement.outlet, query.placement.id]
             if len(group) < PER_PLACEMENT:
-                group.append(self._seen(query, page, viewer))
-                by_region[nearest(query.region, known)].append(group[-1])
+                group.append(self._page_view(query, page, viewer))
+                by_region[nearest(query.region, known_regions)].append(group[-1])
         for (outlet, placement), pages in by_placement.items():
-            for name, figure in _of_many(pages, compute_metrics(pages, catalog)).items():
-                figure_of[self.metrics.page_metric, (outlet, placement, name)] = figure
-            for control, figures in control_metrics(pages).items():
-                for name, figure in figures.items():
-                    figure_of[self.metrics.control_metric, (outlet, placement, control, name)] = figure
+            for name, value in _hide_small_groups(pages, compute_metrics(pages, catalog)).items():
+                series_values[self.metrics.measure, (outlet, placement, name)] = value
+            for control, outcomes in control_metrics(pages).items():
+                for name, value in outcomes.items():
+                    series_values[self.metrics.control_measure, (outlet, placement, control, name)] = value
         for region, pages in by_region.items():
-            figures = _of_many(pages, compute_metrics(pages, catalog))
-            figure_of[self.metrics.concentration, (region,)] = figures["concentration_index"]
-        self._publish({series: figure for series, figure in figure_of.items() if np.isfinite(figure)})
+            metrics_of_region = _hide_small_groups(pages, compute_metrics(pages, catalog))
+            series_values[self.metrics.concentration, (region,)] = metrics_of_region["concentration_index"]
+        self._publish({series: value for series, value in series_values.items() if np.isfinite(value)})
 
-    def _publish(self, figure_of: Mapping[tuple[Gauge, tuple[str, ...]], float]) -> None:
-        for (gauge, labels), figure in figure_of.items():
-            gauge.labels(*labels).set(figure)
-        for gauge, labels in self._said - figure_of.keys():
-            self.metrics.remove_series(gauge, labels)
-        self._said.clear()
-        self._said.update(figure_of)
+    def _publish(self, values: Mapping[tuple[Gauge, tuple[str, ...]], float]) -> None:
+        for (gauge, labels), value in values.items():
+            gauge.labels(*labels).set(value)
+        for gauge, labels in self._published - values.keys():
+            self.metrics.forget(gauge, labels)
+        self._published.clear()
+        self._published.update(values)
 
-    def _seen(self, query: Query, page: Page, viewer: ViewerState | None) -> PageView:
-        price = {one.control_id: one.play_equivalents for one in page.receipt.price}
+    def _page_view(self, query: Query, page: Page, viewer: ViewerState | None) -> PageView:
+        price = {entry.control_id: entry.play_equivalents for entry in page.receipt.price}
         liked = (action.item_id for action in (viewer.recent if viewer else ()) if action.kind in POSITIVE_ACTIONS)
         return PageView(
             viewer_id=query.viewer_id,
@@ -118,24 +117,26 @@ class LiveMetrics:
         )
 
 
-def nearest(region: str, known: Container[str]) -> str:
-    """The region itself or the nearest above it that is known: clients write what they like, and a label is for good.
+def nearest(region: str, known_regions: Container[str]) -> str:
+    """Return the region or its nearest known parent, else UNKNOWN_REGION.
+
+    Regions are free text of clients, and a label value is never freed: unknown regions must not become labels.
 
     >>> nearest("cn.zj.hz", {"cn", "cn.zj"}), nearest("of my own", {"cn"})
     ('cn.zj', 'other')
     """
-    while region and region not in known:
+    while region and region not in known_regions:
         region = region.rpartition(".")[0]
-    return region or OTHER
+    return region or UNKNOWN_REGION
 
 
-def _of_many(pages: Sequence[PageView], figures: dict[str, float]) -> dict[str, float]:
-    """The figures, without those that would tell of a few viewers only."""
+def _hide_small_groups(pages: Sequence[PageView], values: dict[str, float]) -> dict[str, float]:
+    """Replace metrics about fewer than VIEWERS_MIN viewers by NaN."""
     viewers = {page.viewer_id for page in pages}
-    remembered = {page.viewer_id for page in pages if len(page.history)}
-    few = {
-        name
-        for name, of in (("concentration_index", viewers), ("miscalibration_history", remembered))
-        if len(of) < VIEWERS_MIN
+    with_history = {page.viewer_id for page in pages if len(page.history)}
+    hidden = {
+        metric
+        for metric, viewer_ids in (("concentration_index", viewers), ("miscalibration_history", with_history))
+        if len(viewer_ids) < VIEWERS_MIN
     }
-    return {name: float("nan") if name in few else figure for name, figure in figures.items()}
+    return {metric: float("nan") if metric in hidden else value for metric, value in values.items()}

@@ -1,4 +1,4 @@
-"""One page for one request: reads the viewer once and the world once, asks the engine, signs the answer."""
+"""One page for one request: read the viewer and the snapshot once, run the engine, sign the tokens of the answer."""
 
 from __future__ import annotations
 
@@ -44,18 +44,23 @@ from serving.snapshot.holders import Snapshot, SnapshotHolder
 log = logging.getLogger("mainstay.serving")
 
 AGE_BUCKETS = 21
-"""An impression keeps a viewer's age no further than ratings of items go."""
+"""Maximum age stored in an impression; no age rating of an item is higher."""
 
 QUERIES_MAX = 2_000
-"""Latest requests that a process remembers, for previews where no log is at hand."""
+"""Maximum number of recent requests kept in memory for previews without an event log."""
 
 QUERIES_TTL_S = 86_400.0
-"""And for so long: viewers who are erased by another process leave this one's memory too."""
+"""How long a request stays in memory, in seconds: bounds how long a viewer erased by another process is kept."""
 
 
 @dataclass(frozen=True)
 class PageService:
-    """Makes pages. Relevance falls back level by level; guidance and eligibility apply on every level."""
+    """A service that answers page requests.
+
+    Relevance falls back level by level; guidance and eligibility apply on every level.
+
+    viewer_ttl_s  viewers idle for longer are treated as new, in seconds
+    """
 
     engine: Engine
     holders: SnapshotHolder
@@ -66,76 +71,76 @@ class PageService:
     clock: Callable[[], float]
     on_page: Callable[[Query, Page, ViewerState | None], None] = lambda query, page, viewer: None
     queries: deque[Query] = field(default_factory=lambda: deque(maxlen=QUERIES_MAX))
-    viewer_ttl_s: float = TTL_S  # a viewer who was idle for longer is a stranger
+    viewer_ttl_s: float = TTL_S
     unreadable: CorruptStateCounter = field(default_factory=CorruptStateCounter)
 
-    def recommend(self, placement_id: str, asked: PageRequest) -> PageAnswer:
-        """The page. Raises NotFound for an unknown placement, PageTokenError for a page token of another session."""
-        began = time.perf_counter()
+    def recommend(self, placement_id: str, request: PageRequest) -> PageAnswer:
+        """Return a page. Raises NotFound for an unknown placement, PageTokenError for a token of another session."""
+        start = time.perf_counter()
         placement, now = Placement.parse(placement_id), self.clock()
         snapshot = self.holders.current
-        query = self._query(placement, asked, now)
-        world, degraded = _serving_snapshot(snapshot, placement.outlet)
+        query = self._query(placement, request, now)
+        serving_snapshot, degraded = _serving_snapshot(snapshot, placement.outlet)
         viewer = None
-        if asked.personalised:
-            viewer = unexpired(self._viewer(asked.viewer_id, degraded), now, self.viewer_ttl_s)
-        page = self._page(query, viewer, world, degraded)
+        if request.personalised:
+            viewer = unexpired(self._viewer(request.viewer_id, degraded), now, self.viewer_ttl_s)
+        page = self._page(query, viewer, serving_snapshot, degraded)
         if fault := next((stage.error for stage in page.trace if (stage.error or "").startswith(UNGUIDED_ERROR)), None):
-            log.error("page of request %s at %s: %s", query.request_id, placement.id, fault)
+            log.error("guidance failed on the page of request %s at %s: %s", query.request_id, placement.id, fault)
             degraded.append("policy")
-        answer = self._answer(asked, query, page, snapshot, degraded)
-        if not asked.preview:
-            self._count(query, page, degraded, time.perf_counter() - began)
+        answer = self._answer(request, query, page, snapshot, degraded)
+        if not request.preview:
+            self._count(query, page, degraded, time.perf_counter() - start)
             if page.items:
                 self.queries.append(query)
                 self.on_page(query, page, viewer)
-                knew = lineage_of(page, viewer, world.stats) if page.features.size else None
-                self.publisher.send(partial(_impression, query, page, knew))
+                lineage = lineage_of(page, viewer, serving_snapshot.stats) if page.features.size else None
+                self.publisher.send(partial(_impression, query, page, lineage))
         return answer
 
     def recent_queries(self) -> tuple[Query, ...]:
-        """The latest requests; what is older than QUERIES_KEPT_S leaves."""
-        with suppress(IndexError):  # two threads may look at once
+        """Return the recent requests; drop those older than QUERIES_TTL_S."""
+        with suppress(IndexError):  # another thread may drop the last entry at the same moment
             while self.queries[0].now < self.clock() - QUERIES_TTL_S:
                 self.queries.popleft()
         return tuple(self.queries)
 
     def forget_viewer(self, viewer_id: str) -> None:
-        """Remember no request of this viewer; one that others make meanwhile may be forgotten as well."""
-        others = [query for query in tuple(self.queries) if query.viewer_id != viewer_id]
+        """Drop the recent requests of a viewer; a request recorded at the same moment may be lost as well."""
+        remaining = [query for query in tuple(self.queries) if query.viewer_id != viewer_id]
         self.queries.clear()
-        self.queries.extend(others)
+        self.queries.extend(remaining)
 
-    def _query(self, placement: Placement, asked: PageRequest, now: float) -> Query:
+    def _query(self, placement: Placement, request: PageRequest, now: float) -> Query:
         shown: tuple[str, ...] = ()
         request_id = uuid4().hex
-        seed = zlib.crc32(request_id.encode()) >> 1 if asked.seed is None else asked.seed
-        if asked.page_token is not None:
+        seed = zlib.crc32(request_id.encode()) >> 1 if request.seed is None else request.seed
+        if request.page_token is not None:
             session = self.tokens.read_page_token(
-                asked.page_token, placement=placement.id, viewer_id=asked.viewer_id, now=now
+                request.page_token, placement=placement.id, viewer_id=request.viewer_id, now=now
             )
             shown, seed = session.shown, session.seed
         return Query(
             request_id=request_id,
-            viewer_id=asked.viewer_id,
+            viewer_id=request.viewer_id,
             placement=placement,
-            region=asked.region or region_of(placement.outlet),  # outlets are named after their places
+            region=request.region or region_of(placement.outlet),  # outlet codes begin with the code of their region
             now=now,
-            slots=asked.slots or default_slots(placement.screen, placement.surface),
+            slots=request.slots or default_slots(placement.screen, placement.surface),
             seed=seed,
-            age=asked.age,
-            personalised=asked.personalised,
-            guided=asked.guided,
+            age=request.age,
+            personalised=request.personalised,
+            guided=request.guided,
             shown=shown,
         )
 
     def _viewer(self, viewer_id: str, degraded: list[str]) -> ViewerState | None:
-        """What is remembered of the viewer; None for a stranger, and when the store does not answer."""
+        """Return the state of the viewer; None for a new viewer or when the store does not answer."""
         key = viewer_key(viewer_id)
         try:
             raw = self.online.get([key])[0]
             return None if raw is None else viewer_at(key, raw)
-        except Unavailable:  # who guards the store says so once, not once a page
+        except Unavailable:  # not logged here: the circuit breaker logs an outage once
             degraded.append("online")
             return None
         except StateError as error:
@@ -143,20 +148,22 @@ class PageService:
             degraded.append("online")
             return None
 
-    def _page(self, query: Query, viewer: ViewerState | None, world: ServingSnapshot, degraded: list[str]) -> Page:
-        """The best page there is; a model that breaks the engine costs the personal level, not the page."""
+    def _page(self, query: Query, viewer: ViewerState | None, snapshot: ServingSnapshot, degraded: list[str]) -> Page:
+        """Run the engine; when it fails with the model, run it without model and viewer."""
         try:
-            return self.engine.run(query, viewer, world)
+            return self.engine.run(query, viewer, snapshot)
         except Exception:
-            if world.model is None:
+            if snapshot.model is None:
                 raise
-            log.exception("the page of request %s failed; trying without the model", query.request_id)
+            log.exception("page of request %s failed; retrying without the model", query.request_id)
         degraded.append("model")
-        bare = replace(ServingSnapshot.of(world.catalog, world.stats, None, world.policy), prices=world.prices)
-        return self.engine.run(query, None, bare)
+        without_model = replace(
+            ServingSnapshot.of(snapshot.catalog, snapshot.stats, None, snapshot.policy), prices=snapshot.prices
+        )
+        return self.engine.run(query, None, without_model)
 
     def _answer(
-        self, asked: PageRequest, query: Query, page: Page, snapshot: Snapshot, degraded: list[str]
+        self, request: PageRequest, query: Query, page: Page, snapshot: Snapshot, degraded: list[str]
     ) -> PageAnswer:
         placement, items = query.placement.id, snapshot.catalog.items
         page_token = None
@@ -172,12 +179,12 @@ class PageService:
                 reasons=slot.reasons,
                 control_ids=slot.control_ids,
                 detail=SlotDetail(utility=slot.utility, bonus=slot.bonus, p=dict(slot.p), sources=slot.sources)
-                if asked.trace
+                if request.trace
                 else None,
             )
             for slot in page.items
         ]
-        return PageAnswer.model_construct(  # made of our own parts: nothing to validate
+        return PageAnswer.model_construct(  # built from trusted parts: no validation needed
             request_id=query.request_id,
             placement=placement,
             at=rfc3339(query.now),
@@ -201,13 +208,13 @@ class PageService:
                 )
                 for s in page.trace
             ]
-            if asked.trace
+            if request.trace
             else None,
         )
 
-    def _count(self, query: Query, page: Page, degraded: list[str], took_s: float) -> None:
+    def _count(self, query: Query, page: Page, degraded: list[str], elapsed_s: float) -> None:
         screen = query.placement.screen.value
-        self.metrics.page_s.labels(screen).observe(took_s)
+        self.metrics.page_s.labels(screen).observe(elapsed_s)
         self.metrics.pages.labels(page.fallback_level.value, screen).inc()
         for part in degraded:
             self.metrics.degraded_parts.labels(part).inc()
@@ -216,37 +223,37 @@ class PageService:
 
 
 def _serving_snapshot(snapshot: Snapshot, outlet: str) -> tuple[ServingSnapshot, list[str]]:
-    """What pages of this outlet are made from, and which parts are not what they should be."""
+    """Return the snapshot for pages of an outlet, and the names of its degraded parts."""
     if snapshot.revision < 0:
-        # Nothing was ever read: no catalogue, so an empty page that says so, rather than an error on a screen.
+        # The control plane was never read: answer an empty page with degraded parts rather than an error.
         return ServingSnapshot.of(snapshot.catalog, ItemStats.empty(0), None, compile_policy((), snapshot.catalog)), [
             "control",
             "model",
         ]
-    world = snapshot.serving_snapshots.get(outlet)
-    if world is None:
+    serving_snapshot = snapshot.serving_snapshots.get(outlet)
+    if serving_snapshot is None:
         raise NotFound(message("outlet_not_found", outlet=outlet))
     degraded = [] if snapshot.model else ["model"]
-    return world, degraded + (["policy"] if outlet in snapshot.closed else [])
+    return serving_snapshot, degraded + (["policy"] if outlet in snapshot.closed else [])
 
 
 def _control_outcomes(page: Page) -> list[JsonValue]:
-    """What became of each control: id, status, slots it gave way by, price in play equivalents."""
-    price = {one.control_id: round(one.play_equivalents, 6) for one in page.receipt.price}
+    """Return the outcome of each control: id, status, slots by which it was relaxed, price in play equivalents."""
+    price = {entry.control_id: round(entry.play_equivalents, 6) for entry in page.receipt.price}
     return [[line.id, line.status, line.slack, price.get(line.id, 0.0)] for line in page.receipt.controls]
 
 
-def _impression(query: Query, page: Page, knew: FeatureLineage | None) -> Record:
-    """The page as an event for the log: all that a training run or an audit needs to know of it."""
+def _impression(query: Query, page: Page, lineage: FeatureLineage | None) -> Record:
+    """Return the page as an impression event with everything that training, audits and previews need."""
     context: dict[str, JsonValue] = {
         "seed": query.seed,
-        "rung": page.fallback_level.value,
+        "rung": page.fallback_level.value,  # the field name of the stored log
         "model_version": page.model_version,
         "policy_version": page.policy_version,
         "personalised": query.personalised,
         "guided": query.guided,
         "propensity": 1.0,  # pages are deterministic given their inputs
-        "slots": query.slots,  # with these a replay can ask the same again
+        "slots": query.slots,  # slots, age and shown let a replay repeat the request
         "age": None if query.age is None else min(query.age, AGE_BUCKETS),
         "shown": list(query.shown),
         "controls": _control_outcomes(page),
@@ -255,13 +262,13 @@ def _impression(query: Query, page: Page, knew: FeatureLineage | None) -> Record
         "features": b64encode(page.features.tobytes()).decode(),
         "feature_shape": list(page.features.shape),
     }
-    if knew is not None:
-        context["as_of"] = knew.to_json()
+    if lineage is not None:
+        context["as_of"] = lineage.to_json()
     if page.delivered:
         context["targets"] = {key: list(credit) for key, credit in page.delivered.items()}
     attention = screen_layout(query.placement.screen).attention(query.slots)[: len(page.items)]
     event = ViewerEvent(
-        id=f"page-{uuid4().hex}",  # nobody can guess it, and have the page taken for sent twice
+        id=f"page-{uuid4().hex}",  # random: a guessed id would make the impression look like a duplicate
         kind="impression",
         viewer_id=query.viewer_id,
         at=query.now,

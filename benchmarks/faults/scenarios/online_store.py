@@ -89,7 +89,7 @@ def policy_violations(page: Mapping[str, Any]) -> list[str]:
     violations += ["cap"] if largest_topic > CAP else []
     lines = {line["id"]: line for line in page["receipt"]["controls"]}
     violations += [f"receipt without {name}" for name in ("minimum", "one-topic") if name not in lines]
-    violations += [f"receipt: {name} relaxed by {line['by']}" for name, line in lines.items() if line["by"]]
+    violations += [f"receipt: {name} relaxed by {line['slack']}" for name, line in lines.items() if line["slack"]]
     if "minimum" in lines and lines["minimum"]["required"]["first_slots"] is None:
         violations += [] if lines["minimum"]["achieved"] == public[-1] else ["receipt counts the minimum differently"]
     return violations

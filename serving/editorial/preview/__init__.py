@@ -1,5 +1,5 @@
-"""Previews over the API: recent requests gathered, replayed in processes of their own, figures streamed as they come.
+"""Previews over the API: recent requests are replayed in worker processes; figures are streamed as they arrive.
 
-`requests` where the requests come from · `parcel` a study as it travels between processes · `crew` the processes ·
-`service` admission and the stream of figures.
+`requests` selects the requests · `payload` carries a study to a worker process · `worker_pool` runs the workers ·
+`service` admits previews and streams their figures.
 """

@@ -1,4 +1,4 @@
-"""A study as it travels to another process: arrays and documents, never a live network; and how it is done there."""
+"""A study as it is sent to a worker process, without its live network, and the functions that the worker runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from recsys.snapshot import ServingSnapshot
 
 @dataclass(frozen=True)
 class StudyPayload:
-    """A study without what cannot be pickled: the model is built again from its bundle.
+    """A study that can be pickled: the model is left out and loaded again from its bundle.
 
-    Pickle is safe here: the file lies in a private directory and was written by the process that has it read.
+    Pickle is safe here: the file is in a private directory and was written by the parent process.
     """
 
     study: Study
@@ -29,49 +29,49 @@ class StudyPayload:
 
     @classmethod
     def of(cls, study: Study) -> StudyPayload:
-        """Leave the model out."""
-        world = study.world
-        bare = replace(study, world=replace(world, model=None))
-        return cls(bare, world.model.bundle if world.model else None)
+        """Return the payload of a study: the study without its model, and the bundle of the model."""
+        snapshot = study.world
+        without_model = replace(study, world=replace(snapshot, model=None))
+        return cls(without_model, snapshot.model.bundle if snapshot.model else None)
 
     def open(self) -> Study:
-        """The study with its model, ready to work."""
+        """Return the study with its model loaded."""
         model = ServedModel.load(self.bundle, FEATURES) if self.bundle else None
         return replace(self.study, world=replace(self.study.world, model=model))
 
 
 def study_of(
     engine: Engine,
-    world: ServingSnapshot,
+    snapshot: ServingSnapshot,
     before: dict[str, CompiledPolicy],
     after: dict[str, CompiledPolicy],
-    asked: Sequence[object],
+    requests: Sequence[object],
 ) -> Study:
-    """A study whose engine keeps no time: the same preview twice gives the same figures."""
-    return Study(replace(engine, clock=None), world, before, after, tuple(asked))  # type: ignore[arg-type]
+    """Return a study whose engine has no clock, so that the same preview gives the same figures every time."""
+    return Study(replace(engine, clock=None), snapshot, before, after, tuple(requests))  # type: ignore[arg-type]
 
 
-_open: dict[str, Study] = {}
+_studies: dict[str, Study] = {}
 
 
 def init_worker() -> None:
     """Limit torch to one thread and compile the kernels before the first task."""
-    import torch  # here: the serving process imports this module too, and need not wait for it
+    import torch  # the serving process imports this module too and must not wait for torch
 
     torch.set_num_threads(1)
     warm()
 
 
-def fetch(file: str) -> bool:
-    """Open the parcel in a file, unless it is open already; others are let go."""
-    if file not in _open:
-        _open.clear()
-        _open[file] = pickle.loads(Path(file).read_bytes()).open()
+def load_study(file: str) -> bool:
+    """Load the study in a file unless it is loaded already; drop any study loaded before. Return True when ready."""
+    if file not in _studies:
+        _studies.clear()
+        _studies[file] = pickle.loads(Path(file).read_bytes()).open()
     return True
 
 
-def work(file: str, tasks: Sequence[Task]) -> list[ReplayResult]:
-    """Do tasks of the parcel in a file."""
-    fetch(file)
-    study = _open[file]
-    return [study.run(task) for task in tasks]
+def run_tasks(file: str, tasks: Sequence[Task]) -> list[ReplayResult]:
+    """Run tasks of the study in a file."""
+    load_study(file)
+    study = _studies[file]
+    return [study.do(task) for task in tasks]

@@ -1,7 +1,8 @@
-"""Where a preview's requests come from: the log, this process's memory, or made up for want of both; always said which.
+"""The requests that a preview replays: from the event log, from this process's memory, else synthetic.
 
-The offline log knows who asked, when, where, with which seed, and what was shown. Viewers are taken from the online
-store and wound back to the moment before they asked (`features.state.as_of`): no page knows what its viewer did next.
+The event log records the viewer, time, placement and seed of a request and the page that was shown. Viewer states come
+from the online store and are rolled back to the moment of the request (`features.state.as_of`), so that no replayed
+page uses what its viewer did afterwards. A preview reports how many requests came from each source.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ from recsys.preview.study import LoggedPage, ReplayRequest
 
 WEEK_S = 7 * 86_400.0
 REACH_S = 4 * WEEK_S
-"""How far back the log is searched."""
+"""How far back the log is searched, in seconds."""
 
 ANSWER_S = 6 * 3_600.0
-"""A play counts for the page that it came from when it came within this time."""
+"""A play is attributed to its page when it follows the request within this time, in seconds."""
 
 MIN_REQUESTS = 50
-"""Where fewer real requests are known, made-up ones join them up to so many."""
+"""With fewer real requests, synthetic ones are added up to this number."""
 
 SCREENS = (Screen.TV, Screen.MOBILE)
-"""Screens of made-up requests."""
+"""Screens of synthetic requests."""
 
 _CHUNK = 500
 
 
 @dataclass(frozen=True)
 class ReplaySample:
-    """Requests in the order of their replay, and how many came from where: `log`, `memory`, `made_up`."""
+    """Requests in replay order, and the number of requests by source: `log`, `memory`, `made_up`."""
 
     requests: tuple[ReplayRequest, ...]
     sources: Mapping[str, int]
@@ -52,104 +53,106 @@ class ReplaySample:
 
 @dataclass(frozen=True)
 class RequestLog:
-    """Finds requests for pages of an outlet and of those below it."""
+    """A source of requests for pages of an outlet and of the outlets below it."""
 
     log: EventLog
     online: OnlineStore
-    remembered: Callable[[], Sequence[Query]]
+    recent_queries: Callable[[], Sequence[Query]]
     unreadable: CorruptStateCounter = field(default_factory=CorruptStateCounter)
 
     def gather(self, outlet: str, outlets: Sequence[str], count: int, now: float, at: float | None) -> ReplaySample:
-        """At most `count` requests, newest first by source, then in an order that owes nothing to time.
+        """Return at most `count` requests, the newest of each source, in an order independent of time.
 
-        outlets  outlets that pages are made for, so that a replay knows a policy for each
-        at       where the replay shall think it is, unix seconds; requests are moved by whole weeks until the newest
-                 lies within a week before it. None: each is asked again at its own time
+        outlets  outlets with a policy; requests for other outlets are left out
+        at       time of the replay in unix seconds: requests are shifted by whole weeks until the newest lies within
+                 the week before it. None: each request is replayed at its own time
         """
-        known = frozenset(outlets)
-        logged = [one for one in self._logged(outlet, count, now) if one.query.placement.outlet in known]
-        have = {one.query.request_id for one in logged}
+        known_outlets = frozenset(outlets)
+        logged = [entry for entry in self._logged(outlet, count, now) if entry.query.placement.outlet in known_outlets]
+        logged_ids = {entry.query.request_id for entry in logged}
         memory = [
             query
-            for query in reversed(self.remembered())
+            for query in reversed(self.recent_queries())
             if query.guided
             and within(query.placement.outlet, outlet)
-            and query.placement.outlet in known
-            and query.request_id not in have
+            and query.placement.outlet in known_outlets
+            and query.request_id not in logged_ids
         ][: count - len(logged)]
-        wanting = min(count, MIN_REQUESTS) - len(logged) - len(memory)
-        made_up = self._synthetic(outlet, known, wanting, now) if wanting > 0 else []
+        missing = min(count, MIN_REQUESTS) - len(logged) - len(memory)
+        made_up = self._synthetic(outlet, known_outlets, missing, now) if missing > 0 else []
         sources = {"log": len(logged), "memory": len(memory), "made_up": len(made_up)}
-        asked = self._with_plays(logged) + [ReplayRequest(query, None) for query in (*memory, *made_up)]
-        asked.sort(key=lambda one: (zlib.crc32(one.query.request_id.encode()), one.query.request_id))
-        return ReplaySample(tuple(_moved(self._with_viewers(asked), at)), sources)
+        requests = self._with_plays(logged) + [ReplayRequest(query, None) for query in (*memory, *made_up)]
+        requests.sort(key=lambda entry: (zlib.crc32(entry.query.request_id.encode()), entry.query.request_id))
+        return ReplaySample(tuple(_shifted(self._with_viewers(requests), at)), sources)
 
     def _logged(self, outlet: str, count: int, now: float) -> list[LoggedRequest]:
         try:
             return newest_requests(self.log, outlet, count, now, REACH_S)
         except Unavailable:
-            return []  # what this process remembers must do
+            return []  # fall back to the queries in memory
 
     def _with_plays(self, logged: Sequence[LoggedRequest]) -> list[ReplayRequest]:
         if not logged:
             return []
-        times = [one.query.now for one in logged]
-        ids = [one.query.request_id for one in logged]
+        times = [request.query.now for request in logged]
+        ids = [request.query.request_id for request in logged]
         plays = plays_from(self.log, ids, min(times), max(times) + ANSWER_S)
         return [
             ReplayRequest(
-                one.query,
+                request.query,
                 None,
                 LoggedPage(
-                    one.item_ids,
-                    one.attention,
-                    one.propensity,
-                    tuple(float((one.query.request_id, item_id) in plays) for item_id in one.item_ids),
+                    request.item_ids,
+                    request.attention,
+                    request.propensity,
+                    tuple(float((request.query.request_id, item_id) in plays) for item_id in request.item_ids),
                 ),
             )
-            for one in logged
+            for request in logged
         ]
 
-    def _synthetic(self, outlet: str, known: frozenset[str], count: int, now: float) -> list[Query]:
-        """Viewers of whom something is known, at every outlet here and below, on every screen; else strangers."""
+    def _synthetic(self, outlet: str, known_outlets: frozenset[str], count: int, now: float) -> list[Query]:
+        """Return synthetic queries over all outlets and screens, by viewers of the online store, else by new ones."""
         viewers = [key.removeprefix(VIEWERS).strip("{}") for key, _ in islice(self.online.scan(VIEWERS), count)]
-        here = [code for code in sorted(known) if within(code, outlet)]
+        codes = [code for code in sorted(known_outlets) if within(code, outlet)]
         return [
             Query(
-                request_id=f"made-up-{n}",
-                viewer_id=viewers[n % len(viewers)] if viewers else f"stranger-{n}",
+                request_id=f"made-up-{i}",
+                viewer_id=viewers[i % len(viewers)] if viewers else f"stranger-{i}",
                 placement=Placement(code, screen, Surface.HOME),
                 region=code,
                 now=now,
                 slots=default_slots(screen, Surface.HOME),
-                seed=n,
+                seed=i,
             )
-            for n in range(count if here else 0)
-            for code, screen in [(here[n % len(here)], SCREENS[n // len(here) % len(SCREENS)])]
+            for i in range(count if codes else 0)
+            for code, screen in [(codes[i % len(codes)], SCREENS[i // len(codes) % len(SCREENS)])]
         ]
 
-    def _with_viewers(self, asked: Sequence[ReplayRequest]) -> list[ReplayRequest]:
-        ids = list(dict.fromkeys(one.query.viewer_id for one in asked if one.query.personalised))
+    def _with_viewers(self, requests: Sequence[ReplayRequest]) -> list[ReplayRequest]:
+        ids = list(dict.fromkeys(request.query.viewer_id for request in requests if request.query.personalised))
         states: dict[str, ViewerState] = {}
         try:
-            for first in range(0, len(ids), _CHUNK):
-                chunk = ids[first : first + _CHUNK]
+            for start in range(0, len(ids), _CHUNK):
+                chunk = ids[start : start + _CHUNK]
                 keys = [viewer_key(viewer_id) for viewer_id in chunk]
                 for viewer_id, key, raw in zip(chunk, keys, self.online.get(keys), strict=True):
                     if raw is not None and (state := self.unreadable.decode(key, raw, viewer_at)) is not None:
                         states[viewer_id] = state
         except Unavailable:
-            pass  # strangers then: the pages of a lower fallback level, as they would be served now
+            pass  # replay without viewer states: pages of a lower fallback level, as they would be served now
         return [
-            replace(one, viewer=as_of(state, one.query.now)) if (state := states.get(one.query.viewer_id)) else one
-            for one in asked
+            replace(request, viewer=as_of(state, request.query.now))
+            if (state := states.get(request.query.viewer_id))
+            else request
+            for request in requests
         ]
 
 
-def _moved(asked: Sequence[ReplayRequest], at: float | None) -> list[ReplayRequest]:
-    """The same requests some whole weeks later or earlier, so that hours and weekdays stay what they were."""
-    if at is None or not asked:
-        return list(asked)
-    newest = max(one.query.now for one in asked)
-    by = (at - newest) // WEEK_S * WEEK_S
-    return [replace(one, query=replace(one.query, now=one.query.now + by)) for one in asked]
+def _shifted(requests: Sequence[ReplayRequest], at: float | None) -> list[ReplayRequest]:
+    """Shift the requests by whole weeks towards `at`, so that hours and weekdays stay the same."""
+    if at is None or not requests:
+        return list(requests)
+    newest = max(request.query.now for request in requests)
+    shift_s = (at - newest) // WEEK_S * WEEK_S
+    return [replace(request, query=replace(request.query, now=request.query.now + shift_s)) for request in requests]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from features.low_priority_pool import low_priority_pool
 from recsys.domain.errors import Unavailable
 from recsys.preview.study import ReplayResult, Study, Task
-from serving.editorial.preview import payload as parcel
+from serving.editorial.preview import payload
 
 if TYPE_CHECKING:
     from loky import ProcessPoolExecutor
@@ -47,28 +47,28 @@ class PreviewPool:
         self._lock = threading.Lock()
 
     def run(self, study: Study, tasks: Iterable[Task], stopped: threading.Event) -> Generator[ReplayResult]:
-        """Run the tasks and yield their outcomes in any order. Ends early, without what is under way, when `stopped`.
+        """Run the tasks and yield their outcomes in any order. Ends early, without unfinished tasks, when `stopped`.
 
         A dead worker breaks its pool; the remaining tasks go to a new pool, once. Raises Unavailable when that one
         breaks too.
         """
-        waiting = iter(tasks)
+        pending = iter(tasks)
         if self._size == 0:
-            yield from _run_in_process(study, waiting, stopped)
+            yield from _run_in_process(study, pending, stopped)
             return
         with tempfile.TemporaryDirectory(prefix="mainstay-preview-") as folder:
             file = Path(folder) / "study"
-            file.write_bytes(pickle.dumps(parcel.StudyPayload.of(study), protocol=5))
+            file.write_bytes(pickle.dumps(payload.StudyPayload.of(study), protocol=5))
             lost: list[Task] = []
             try:
                 try:
-                    yield from self._share(study, str(file), waiting, stopped, lost)
+                    yield from self._run_in_pool(study, str(file), pending, stopped, lost)
                 except BrokenProcessPool:
                     log.error("preview worker died; continuing the preview in a new pool")
-                    yield from self._share(None, str(file), chain(tuple(lost), waiting), stopped, [])
+                    yield from self._run_in_pool(None, str(file), chain(tuple(lost), pending), stopped, [])
             except BrokenProcessPool as error:
-                raise Unavailable("processes that replay pages died twice") from error
-            except RuntimeError:  # loky's answer to work in a pool that was shut down
+                raise Unavailable("preview workers died twice; start the preview again") from error
+            except RuntimeError:  # raised by loky for a submit to a pool that was shut down
                 if not stopped.is_set():
                     raise
 
@@ -79,42 +79,42 @@ class PreviewPool:
         if pool is not None:
             pool.shutdown(wait=False, kill_workers=True)
 
-    def _share(
-        self, study: Study | None, file: str, waiting: Iterator[Task], stopped: threading.Event, lost: list[Task]
+    def _run_in_pool(
+        self, study: Study | None, file: str, pending: Iterator[Task], stopped: threading.Event, lost: list[Task]
     ) -> Iterator[ReplayResult]:
-        """Keep every worker supplied; until the first is ready, run a few tasks here so that figures come early.
+        """Keep every worker supplied with tasks; until the first is ready, run tasks in this thread for early figures.
 
-        study  None: nothing runs here
+        study  None: nothing runs in this thread
         lost   receives the tasks without an outcome when the pool breaks
         """
         pool = self._running_pool()
-        under_way: dict[Future[list[ReplayResult]], list[Task]] = {}
+        in_flight: dict[Future[list[ReplayResult]], list[Task]] = {}
         try:
-            ready = pool.submit(parcel.fetch, file)
+            ready = pool.submit(payload.load_study, file)
             while (
                 study is not None
                 and not ready.done()
                 and not stopped.is_set()
-                and (task := next(waiting, None)) is not None
+                and (task := next(pending, None)) is not None
             ):
                 yield study.run(task)
             for _ in range(2 * self._size):
-                _submit_chunk(pool, file, waiting, under_way, lost)
-            while under_way and not stopped.is_set():
-                done, _ = wait(under_way, WAIT_S, FIRST_COMPLETED)
+                _submit_chunk(pool, file, pending, in_flight, lost)
+            while in_flight and not stopped.is_set():
+                done, _ = wait(in_flight, WAIT_S, FIRST_COMPLETED)
                 for future in done:
                     outcomes = future.result()
-                    del under_way[future]
+                    del in_flight[future]
                     yield from outcomes  # before the next chunk: submitting it may fail, and these are complete
-                    _submit_chunk(pool, file, waiting, under_way, lost)
+                    _submit_chunk(pool, file, pending, in_flight, lost)
         except BrokenProcessPool:
             self._discard(pool)
-            lost += chain.from_iterable(under_way.values())
-            under_way.clear()
+            lost += chain.from_iterable(in_flight.values())
+            in_flight.clear()
             if not stopped.is_set():
                 raise
         finally:
-            for future in under_way:
+            for future in in_flight:
                 future.cancel()
 
     def _running_pool(self) -> ProcessPoolExecutor:
@@ -124,17 +124,17 @@ class PreviewPool:
             return self._pool
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return low_priority_pool(self._size, self._idle_s, parcel.init_worker)
+        return low_priority_pool(self._size, self._idle_s, payload.init_worker)
 
     def _discard(self, broken: ProcessPoolExecutor) -> None:
-        """Forget a broken pool, unless another preview has replaced it already."""
+        """Drop a broken pool, unless another preview has replaced it already."""
         with self._lock:
             if self._pool is broken:
                 self._pool = None
 
 
-def _run_in_process(study: Study, waiting: Iterator[Task], stopped: threading.Event) -> Iterator[ReplayResult]:
-    for task in waiting:
+def _run_in_process(study: Study, pending: Iterator[Task], stopped: threading.Event) -> Iterator[ReplayResult]:
+    for task in pending:
         if stopped.is_set():
             return
         yield study.run(task)
@@ -143,12 +143,12 @@ def _run_in_process(study: Study, waiting: Iterator[Task], stopped: threading.Ev
 def _submit_chunk(
     pool: ProcessPoolExecutor,
     file: str,
-    waiting: Iterator[Task],
-    under_way: dict[Future[list[ReplayResult]], list[Task]],
+    pending: Iterator[Task],
+    in_flight: dict[Future[list[ReplayResult]], list[Task]],
     lost: list[Task],
 ) -> None:
     """Submit the next chunk; its tasks are among the lost when the pool refuses it."""
-    if tasks := list(islice(waiting, CHUNK)):
+    if tasks := list(islice(pending, CHUNK)):
         lost += tasks
-        under_way[pool.submit(parcel.work, file, tasks)] = tasks
+        in_flight[pool.submit(payload.run_tasks, file, tasks)] = tasks
         del lost[-len(tasks) :]

@@ -1,4 +1,4 @@
-"""The control loop: several processes on one store are as one, a restart changes nothing, on every adapter."""
+"""The pacing loop on every store adapter: several processes act like one, and a restart changes nothing."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ SOURCES = ("t/0", "t/1")
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[OnlineStore]:
     url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/online.db"}.get(request.param)
-    if url is None:  # a key space of its own: other tests' traffic would be forecast
+    if url is None:  # own key prefix: otherwise the forecast would include traffic of other tests
         url = f"{request.getfixturevalue('redis_url')}?prefix={request.getfixturevalue('unique')}"
     with closing(open_online(url, timeout_s=5.0)) as opened:
         yield opened
 
 
 class Process:
-    """A serving process: its own holders and loop, on a shared store and clock."""
+    """A serving process: its own snapshot and loop on a shared store and clock."""
 
-    def __init__(self, store: OnlineStore, name: str, clock: list[float], more: str = "") -> None:
+    def __init__(self, store: OnlineStore, name: str, clock: list[float], conditions: str = "") -> None:
         by = datetime.fromtimestamp(START + 86_400, UTC).isoformat()
         since = datetime.fromtimestamp(START, UTC).isoformat()
         policy = parse_policy(
             f"outlet: cn\ncontrols: [{{id: {name}, action: exposure_target, where: {{item: i1}}, impressions: 1000, "
-            f"from: {since}, until: {by}{more}}}]"
+            f"from: {since}, until: {by}{conditions}}}]"
         )
         item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": since})
         catalog = Catalog.of([item])
-        world = SimpleNamespace(policy=compile_policy([policy], catalog))
+        serving_snapshot = SimpleNamespace(policy=compile_policy([policy], catalog))
         self.current = SimpleNamespace(
-            serving_snapshots={"cn": world}, target_overrides={}, catalog=catalog, revision=1
+            serving_snapshots={"cn": serving_snapshot}, target_overrides={}, catalog=catalog, revision=1
         )
-        self.newest = 1
+        self.newest_revision = 1
         self.prices = ActivePrices()
         self.key, self.policy = f"cn/{name}", policy
         self.loop = PacingLoop(
@@ -65,7 +65,7 @@ class Process:
             lambda: SOURCES,
             lambda: clock[0],
             Metrics(),
-            lambda: self.newest,
+            lambda: self.newest_revision,
         )
 
     def set_prices(self, prices: ActivePrices) -> None:
@@ -76,111 +76,111 @@ class Process:
         return self.prices.price.get(self.key, 0.0)
 
 
-def count(store: OnlineStore, key: str, won: float, served: float, upto: float) -> None:
-    """Two partitions say half each."""
+def put_counts(store: OnlineStore, key: str, delivered: float, available: float, until: float) -> None:
+    """Store the counts of a target, half of them for each of two partitions."""
     halves = {
-        count_key(key, source): encode_state(DeliveryCount(key, won / 2, served / 2, 1, 0, upto, 1))
+        count_key(key, source): encode_state(DeliveryCount(key, delivered / 2, available / 2, 1, 0, until, 1))
         for source in SOURCES
     }
     store.put(halves)
 
 
-def stored(store: OnlineStore, key: str) -> PacingState:
+def stored_state(store: OnlineStore, key: str) -> PacingState:
     (raw,) = store.get([pacing_key(key)])
     assert raw is not None
     return decode_state(raw, msgspec.msgpack.Decoder(PacingState))
 
 
-def served(store: OnlineStore, processes: list[Process], clock: list[float], first: int, last: int) -> list[float]:
-    """Minutes of a day on which one process after the other updates; the price after each minute."""
+def run_minutes(store: OnlineStore, processes: list[Process], clock: list[float], first: int, last: int) -> list[float]:
+    """Step the processes one after the other each minute from `first` to `last`; return the price after each."""
     key, prices = processes[0].key, []
     for minute in range(first, last):
         clock[0] = START + 60.0 * minute
-        count(store, key, 0.4 * minute, 10.0 * minute, clock[0])
+        put_counts(store, key, 0.4 * minute, 10.0 * minute, clock[0])
         for process in processes:
             process.loop.step()
         prices.append(processes[-1].price)
     return prices
 
 
-def test_several_processes_are_as_one_and_a_restart_is_not_noticed(store: OnlineStore, unique: str) -> None:
+def test_several_processes_act_like_one_and_a_restart_changes_nothing(store: OnlineStore, unique: str) -> None:
     clock = [START]
-    alone = served(store, [Process(store, f"{unique}a", clock)], clock, 1, 200)
+    expected = run_minutes(store, [Process(store, f"{unique}a", clock)], clock, 1, 200)
     name = f"{unique}b"
     three = [Process(store, name, clock) for _ in range(3)]
-    together = served(store, three, clock, 1, 100)
+    together = run_minutes(store, three, clock, 1, 100)
     assert {process.price for process in three} == {three[0].price}
-    born_again = [Process(store, name, clock) for _ in range(2)]
-    after = served(store, born_again, clock, 100, 200)
-    assert [*together, *after] == pytest.approx(alone)
-    assert alone[-1] > 0.1
+    restarted = [Process(store, name, clock) for _ in range(2)]
+    after = run_minutes(store, restarted, clock, 100, 200)
+    assert [*together, *after] == pytest.approx(expected)
+    assert expected[-1] > 0.1
 
 
-def test_an_order_is_planned_once_however_late_some_process_hears_of_it(store: OnlineStore, unique: str) -> None:
+def test_override_is_planned_once_although_a_process_reads_it_late(store: OnlineStore, unique: str) -> None:
     clock = [START]
-    early, late = Process(store, unique, clock), Process(store, unique, clock)
-    served(store, [early, late], clock, 1, 100)
-    early.current.target_overrides = {early.key: TargetOverride(amount=2000.0)}
-    early.current.revision = early.newest = late.newest = 2
-    served(store, [early], clock, 100, 101)
-    planned = stored(store, early.key)
+    ahead, behind = Process(store, unique, clock), Process(store, unique, clock)
+    run_minutes(store, [ahead, behind], clock, 1, 100)
+    ahead.current.target_overrides = {ahead.key: TargetOverride(amount=2000.0)}
+    ahead.current.revision = ahead.newest_revision = behind.newest_revision = 2
+    run_minutes(store, [ahead], clock, 100, 101)
+    planned = stored_state(store, ahead.key)
     assert (planned.amount, planned.revision) == (2000.0, 2)
-    served(store, [late, early, late], clock, 101, 110)
-    assert stored(store, early.key).base == planned.base, "whoever has not heard of the order plans nothing over again"
-    late.current.target_overrides, late.current.revision = early.current.target_overrides, 2
-    served(store, [late], clock, 110, 111)
-    assert (stored(store, early.key).base, late.price) == (planned.base, pytest.approx(early.price, abs=0.2))
+    run_minutes(store, [behind, ahead, behind], clock, 101, 110)
+    assert stored_state(store, ahead.key).base == planned.base, "a process with an older revision must not plan again"
+    behind.current.target_overrides, behind.current.revision = ahead.current.target_overrides, 2
+    run_minutes(store, [behind], clock, 110, 111)
+    assert (stored_state(store, ahead.key).base, behind.price) == (planned.base, pytest.approx(ahead.price, abs=0.2))
 
 
-def test_a_process_that_does_not_reach_the_control_plane_leaves_targets_to_the_others(unique: str) -> None:
+def test_process_without_control_plane_does_not_overwrite_newer_states(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
-    early, cut_off = Process(store, unique, clock), Process(store, unique, clock)
-    early.current.revision = 2
-    served(store, [early], clock, 1, 100)
+    ahead, cut_off = Process(store, unique, clock), Process(store, unique, clock)
+    ahead.current.revision = 2
+    run_minutes(store, [ahead], clock, 1, 100)
 
-    def away() -> int:
-        raise Unavailable("away")
+    def unavailable() -> int:
+        raise Unavailable("unavailable")
 
-    cut_off.loop.newest = away
-    before = stored(store, early.key)
-    served(store, [cut_off], clock, 100, 101)
-    assert stored(store, early.key) == before
-    assert cut_off.price > 0, "its pages go by a price all the same"
+    cut_off.loop.newest_revision = unavailable
+    before = stored_state(store, ahead.key)
+    run_minutes(store, [cut_off], clock, 100, 101)
+    assert stored_state(store, ahead.key) == before
+    assert cut_off.price > 0, "its pages still use a price"
 
 
-def test_a_control_plane_that_went_back_to_a_copy_is_followed(unique: str) -> None:
+def test_states_follow_a_control_plane_restored_from_a_backup(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
     before = Process(store, unique, clock)
-    before.current.revision = before.newest = 9
-    served(store, [before], clock, 1, 100)
+    before.current.revision = before.newest_revision = 9
+    run_minutes(store, [before], clock, 1, 100)
     after = Process(store, unique, clock)
-    served(store, [after], clock, 100, 101)
-    assert stored(store, after.key).revision == 1
+    run_minutes(store, [after], clock, 100, 101)
+    assert stored_state(store, after.key).revision == 1
 
 
-def test_whoever_slept_between_reading_and_writing_overwrites_nothing(store: OnlineStore, unique: str) -> None:
+def test_process_suspended_between_read_and_write_overwrites_nothing(store: OnlineStore, unique: str) -> None:
     clock = [START]
-    slow, quick = Process(store, unique, clock), Process(store, unique, clock)
-    served(store, [slow, quick], clock, 1, 100)
-    swap = store.compare_and_set
+    slow, fast = Process(store, unique, clock), Process(store, unique, clock)
+    run_minutes(store, [slow, fast], clock, 1, 100)
+    compare_and_set = store.compare_and_set
 
-    def slept(entries: Any, ttl_s: float | None = None) -> list[str]:
-        store.compare_and_set = swap  # type: ignore[method-assign]
-        served(store, [quick], clock, 150, 160)
-        return swap(entries, ttl_s)
+    def suspended(entries: Any, ttl_s: float | None = None) -> list[str]:
+        store.compare_and_set = compare_and_set  # type: ignore[method-assign]
+        run_minutes(store, [fast], clock, 150, 160)
+        return compare_and_set(entries, ttl_s)
 
-    store.compare_and_set = slept  # type: ignore[method-assign]
-    served(store, [slow], clock, 100, 101)
-    newest = stored(store, slow.key)
+    store.compare_and_set = suspended  # type: ignore[method-assign]
+    run_minutes(store, [slow], clock, 100, 101)
+    newest = stored_state(store, slow.key)
     assert newest.controller.moved_at == START + 60.0 * 159
     slow.loop.step()
-    assert slow.price == quick.price
+    assert slow.price == fast.price
 
 
-def test_gauges_of_a_target_end_with_it(unique: str) -> None:
+def test_gauges_of_an_ended_target_are_removed(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
     process = Process(store, unique, clock)
-    served(store, [process], clock, 1, 10)
+    run_minutes(store, [process], clock, 1, 10)
     gauge = f'mainstay_target_price{{target="{process.key}"}}'
     assert gauge in process.loop.metrics.text().decode()
     process.current.serving_snapshots = {}
@@ -188,16 +188,16 @@ def test_gauges_of_a_target_end_with_it(unique: str) -> None:
     assert gauge not in process.loop.metrics.text().decode()
 
 
-def test_a_store_that_goes_away_freezes_prices_and_then_lets_them_move_slowly(unique: str) -> None:
+def test_prices_freeze_and_then_move_slowly_while_the_store_is_down(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
     process = Process(store, unique, clock)
-    served(store, [process], clock, 1, 200)
+    run_minutes(store, [process], clock, 1, 200)
     frozen, gains = process.price, Gains()
 
-    def away(*_: Any, **__: Any) -> Any:
-        raise Unavailable("away")
+    def unavailable(*_: Any, **__: Any) -> Any:
+        raise Unavailable("unavailable")
 
-    store.get = away  # type: ignore[method-assign]
+    store.get = unavailable  # type: ignore[method-assign]
     prices = []
     for _ in range(300):
         clock[0] += 60.0
@@ -210,68 +210,68 @@ def test_a_store_that_goes_away_freezes_prices_and_then_lets_them_move_slowly(un
     assert process.loop.stale_targets()
 
 
-def test_a_forecast_that_cannot_be_read_stops_nothing_and_is_not_asked_for_every_second(unique: str) -> None:
-    store, clock, asked = open_online("memory://"), [START], [0]
+def test_unreadable_forecast_stops_no_target_and_is_not_read_every_second(unique: str) -> None:
+    store, clock, scans = open_online("memory://"), [START], [0]
     process = Process(store, unique, clock)
 
-    def away(*_: Any, **__: Any) -> Any:
-        asked[0] += 1
-        raise Unavailable("away")
+    def unavailable(*_: Any, **__: Any) -> Any:
+        scans[0] += 1
+        raise Unavailable("unavailable")
 
-    store.scan = away  # type: ignore[method-assign]
+    store.scan = unavailable  # type: ignore[method-assign]
     for second in range(1, 100):
         clock[0] = START + 6_000.0 + second
-        count(store, process.key, 0.0, 1000.0 + second, clock[0])
-        with pytest.raises(Unavailable, match="forecasts are old"):
+        put_counts(store, process.key, 0.0, 1000.0 + second, clock[0])
+        with pytest.raises(Unavailable, match="forecasts are stale"):
             process.loop.step()
     assert process.price > 0
-    assert asked[0] == 2
+    assert scans[0] == 2
     assert store.get([pacing_key(process.key)])[0] is not None
 
 
 @pytest.mark.parametrize("kind", ["state", "count"])
-def test_one_value_that_cannot_be_decoded_stops_no_other_target(unique: str, kind: str) -> None:
+def test_value_that_cannot_be_decoded_stops_no_other_target(unique: str, kind: str) -> None:
     store, clock = open_online("memory://"), [START]
     good, bad = Process(store, f"{unique}a", clock), Process(store, f"{unique}b", clock)
     good.current.serving_snapshots["other"] = bad.current.serving_snapshots["cn"]
-    broken = pacing_key(bad.key) if kind == "state" else count_key(bad.key, SOURCES[0])
-    store.put({broken: b"no state"})
+    corrupt_key = pacing_key(bad.key) if kind == "state" else count_key(bad.key, SOURCES[0])
+    store.put({corrupt_key: b"corrupt"})
     for minute in range(1, 100):
         clock[0] = START + 60.0 * minute
-        count(store, good.key, 0.0, 10.0 * minute, clock[0])
+        put_counts(store, good.key, 0.0, 10.0 * minute, clock[0])
         with pytest.raises(StateError, match=bad.key):
             good.loop.step()
     assert good.price > 0
-    assert store.get([broken]) == [b"no state"]
+    assert store.get([corrupt_key]) == [b"corrupt"]
 
 
-def test_a_stop_reaches_every_page_with_the_next_step(unique: str) -> None:
+def test_stop_is_in_force_after_the_next_step(unique: str) -> None:
     store, clock = open_online("memory://"), [START]
     process = Process(store, unique, clock)
-    served(store, [process], clock, 1, 100)
+    run_minutes(store, [process], clock, 1, 100)
     process.current.target_overrides = {process.key: TargetOverride(stopped=True)}
     process.loop.step()
     assert (process.price, process.prices.stopped) == (0.0, frozenset({process.key}))
 
 
-def test_the_forecast_counts_the_pages_a_target_is_in_force_on(unique: str) -> None:
+def test_forecast_counts_the_pages_on_which_a_target_is_in_force(unique: str) -> None:
     store, clock = open_online("memory://"), [START + 86_400.0]
     hours = tuple(float(hour) for hour in range(24))
     for placement, region in (("cn-tv-home", "cn.zj"), ("cn-mobile-home", "cn.zj"), ("cn.zj-tv-home", "cn.js")):
         day = TrafficDay(placement, region, DAY, hours, (1,) * 24, 0)
         store.put({traffic_key(placement, region, DAY, "t/0"): encode_state(day)})
-    counted = attention_by_hour(store)
-    wanted = {"": 3, ", on: {screens: [tv]}": 2, ", on: {regions: [cn.zj]}": 2, ", on: {outlets: [cn.zj]}": 1}
-    for more, pages in wanted.items():
-        process = Process(store, unique, clock, more)
+    attention = attention_by_hour(store)
+    expected = {"": 3, ", on: {screens: [tv]}": 2, ", on: {regions: [cn.zj]}": 2, ", on: {outlets: [cn.zj]}": 1}
+    for conditions, pages in expected.items():
+        process = Process(store, unique, clock, conditions)
         (origin,) = target_controls(process.current).values()  # type: ignore[arg-type]
-        forecast = scope_forecast(origin, counted, clock[0])
+        forecast = scope_forecast(origin, attention, clock[0])
         assert forecast is not None
-        seven = START + 86_400 + 7 * 3600
-        assert forecast.mass(seven, seven + 3600) == pytest.approx(7.0 * pages)
+        seven_o_clock = START + 86_400 + 7 * 3600
+        assert forecast.mass(seven_o_clock, seven_o_clock + 3600) == pytest.approx(7.0 * pages)
 
 
-def test_a_policy_that_asks_too_much_is_told_so(unique: str) -> None:
+def test_target_beyond_the_forecast_gets_a_finding(unique: str) -> None:
     store, clock = open_online("memory://"), [START + 3600.0]
     process = Process(store, unique, clock)
     day = TrafficDay("cn-tv-home", "cn", DAY - 1, (100.0,) * 24, (9,) * 24, 0)
@@ -282,21 +282,21 @@ def test_a_policy_that_asks_too_much_is_told_so(unique: str) -> None:
     assert "1 item on top of every page" in finding.message
 
 
-def test_a_target_that_a_child_says_too_is_pursued_for_each_of_both_and_under_its_own_name() -> None:
+def test_target_with_the_same_id_in_parent_and_child_is_paced_for_each() -> None:
     by = datetime.fromtimestamp(START + 86_400, UTC).isoformat()
-    said = (
+    template = (
         "outlet: OUTLET\ncontrols: [{id: hh, action: exposure_target, where: {item: i1}, impressions: AMOUNT, "
         f"until: {by}, enforcement: mandatory}}]"
     )
-    high = parse_policy(said.replace("OUTLET", "cn").replace("AMOUNT", "1000"))
-    low = parse_policy(said.replace("OUTLET", "cn.zj").replace("AMOUNT", "2000"))
+    parent = parse_policy(template.replace("OUTLET", "cn").replace("AMOUNT", "1000"))
+    child = parse_policy(template.replace("OUTLET", "cn.zj").replace("AMOUNT", "2000"))
     item = Item.model_validate({"id": "i1", "title": {"en": "x"}, "outlet": "cn", "published_at": by})
     catalog = Catalog.of([item])
-    worlds = {
-        outlet: SimpleNamespace(policy=compile_policy(line, catalog))
-        for outlet, line in (("cn", [high]), ("cn.zj", [high, low]))
+    serving_snapshots = {
+        outlet: SimpleNamespace(policy=compile_policy(chain, catalog))
+        for outlet, chain in (("cn", [parent]), ("cn.zj", [parent, child]))
     }
     for order in (["cn", "cn.zj"], ["cn.zj", "cn"]):
-        snapshot = SimpleNamespace(serving_snapshots={outlet: worlds[outlet] for outlet in order})
-        found = {key: (o.outlet, o.control) for key, o in target_controls(snapshot).items()}  # type: ignore[arg-type]
-        assert found == {"cn/hh": ("cn", high.controls[0]), "cn.zj/hh": ("cn.zj", low.controls[0])}
+        snapshot = SimpleNamespace(serving_snapshots={outlet: serving_snapshots[outlet] for outlet in order})
+        targets = {key: (origin.outlet, origin.control) for key, origin in target_controls(snapshot).items()}  # type: ignore[arg-type]
+        assert targets == {"cn/hh": ("cn", parent.controls[0]), "cn.zj/hh": ("cn.zj", child.controls[0])}

@@ -1,4 +1,4 @@
-"""Impressions: never in the way of a page, never lost in silence."""
+"""The impression publisher never delays a page and counts every impression it loses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from recsys.domain.errors import EventError, Unavailable
 from serving.pages.impression_publisher import ImpressionPublisher
 
 
-class Moody(MemoryStream):
-    """A stream that refuses until it is opened."""
+class UnavailableStream(MemoryStream):
+    """A stream that refuses records until `open` is set."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -39,15 +39,15 @@ def record(n: int) -> Record:
     return Record("k", str(n).encode())
 
 
-def spool(stream: Moody) -> DirectSpool:
-    """Straight into the stream, running."""
-    made = DirectSpool(stream, "t")
-    made.start()
-    return made
+def spool(stream: UnavailableStream) -> DirectSpool:
+    """Return a started spool that writes straight to the stream."""
+    direct = DirectSpool(stream, "t")
+    direct.start()
+    return direct
 
 
-def test_what_waits_is_sent_in_order_before_the_end() -> None:
-    stream, lost = Moody(), []
+def test_stop_sends_queued_impressions_in_order() -> None:
+    stream, lost = UnavailableStream(), []
     stream.open.set()
     publisher = ImpressionPublisher(spool(stream), lost.append)
     publisher.start()
@@ -59,8 +59,8 @@ def test_what_waits_is_sent_in_order_before_the_end() -> None:
 
 
 @pytest.mark.parametrize("fault", [Unavailable("closed"), RuntimeError("a bug")])
-def test_a_stream_that_comes_back_gets_everything(fault: Exception) -> None:
-    stream, lost = Moody(), []
+def test_every_impression_is_sent_once_the_stream_recovers(fault: Exception) -> None:
+    stream, lost = UnavailableStream(), []
     stream.fault = fault
     publisher = ImpressionPublisher(spool(stream), lost.append)
     publisher.start()
@@ -73,18 +73,18 @@ def test_a_stream_that_comes_back_gets_everything(fault: Exception) -> None:
     assert lost == []
 
 
-def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
-    stream, lost = Moody(), []
-    publisher = ImpressionPublisher(spool(stream), lost.append, capacity=5)  # not started: nothing leaves
-    began = time.monotonic()
+def test_full_queue_drops_and_counts_without_blocking() -> None:
+    stream, lost = UnavailableStream(), []
+    publisher = ImpressionPublisher(spool(stream), lost.append, capacity=5)  # not started: the queue is never drained
+    start = time.monotonic()
     for n in range(12):
         publisher.send(partial(record, n))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - start < 1
     assert sum(lost) == 7
 
 
-def test_what_a_dead_stream_never_took_is_counted_at_the_end() -> None:
-    stream, lost = Moody(), []
+def test_stop_counts_impressions_that_the_stream_refused() -> None:
+    stream, lost = UnavailableStream(), []
     publisher = ImpressionPublisher(spool(stream), lost.append)
     publisher.start()
     for n in range(3):
@@ -93,11 +93,11 @@ def test_what_a_dead_stream_never_took_is_counted_at_the_end() -> None:
     publisher.send(partial(record, 3))
     publisher.stop(timeout_s=0.5)
     assert sum(lost) == 4
-    stream.open.set()  # lets the thread go
+    stream.open.set()  # lets the background thread finish
 
 
-def test_an_impression_that_cannot_be_written_costs_only_itself() -> None:
-    stream, lost = Moody(), []
+def test_invalid_impression_is_dropped_and_counted_alone() -> None:
+    stream, lost = UnavailableStream(), []
     stream.open.set()
 
     def broken() -> Record:

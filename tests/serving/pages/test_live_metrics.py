@@ -1,4 +1,4 @@
-"""Measures of real pages: as gauges while they are served, and the same again from their log."""
+"""Metrics of real pages: live gauges, and the same values from the event log."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from serving.pages.live_metrics import WINDOW_S
 
 def gauges(service, name: str) -> dict[str, float]:
     text = service.http.get("/metrics").text
-    return {labels: float(figure) for labels, figure in re.findall(rf"^{name}{{(.*)}} (.*)$", text, re.MULTILINE)}
+    return {labels: float(value) for labels, value in re.findall(rf"^{name}{{(.*)}} (.*)$", text, re.MULTILINE)}
 
 
-def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, tmp_path: Path) -> None:
+def test_live_gauges_equal_the_report_from_the_event_log(service, capsys, tmp_path: Path) -> None:
     pages = [service.page(viewer=f"v{n}", region="cn.zj", slots=8) for n in range(20)]
     service.page(viewer="v1", guided=False)
-    assert service.services.pollers["metrics"].run_once(), service.services.pollers["metrics"].error
-    said = gauges(service, "mainstay_page_metric")
-    here = 'metric="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
-    assert said[here.format("pages")] == 20
-    assert 0 < said[here.format("value_against_unguided")] <= 1
-    control = gauges(service, "mainstay_control_metric")
-    floor = 'control="floor",metric="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
-    kept = [line["by"] == 0 for page in pages for line in page["receipt"]["controls"] if line["id"] == "floor"]
-    assert control[floor.format("satisfied")] == pytest.approx(sum(kept) / 20)
+    assert service.services.pollers["measures"].run_once(), service.services.pollers["measures"].error
+    live = gauges(service, "mainstay_measure")
+    series = 'measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
+    assert live[series.format("pages")] == 20
+    assert 0 < live[series.format("value_against_unguided")] <= 1
+    control = gauges(service, "mainstay_control_measure")
+    control_series = 'control="floor",measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
+    satisfied = [line["slack"] == 0 for page in pages for line in page["receipt"]["controls"] if line["id"] == "floor"]
+    assert control[control_series.format("satisfied")] == pytest.approx(sum(satisfied) / 20)
     assert 0 <= gauges(service, "mainstay_concentration_index")['region="cn.zj"'] <= 1
 
     events = [event for event in service.published(20) if event.kind == "impression"]
@@ -43,8 +43,8 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
     items.write_text("\n".join(item.model_dump_json() for item in service.services.holders.current.catalog.items))
     assert main(["measure", "--event-log", str(log.directory), "--catalog", str(items)]) == 0
     printed = capsys.readouterr().out
-    told = json.loads(printed.splitlines()[-1])
-    groups = told["groups"]
+    report = json.loads(printed.splitlines()[-1])
+    groups = report["groups"]
     assert groups["group"] == ["cn.zj-mobile-home"]
     for measure in (
         "pages",
@@ -53,38 +53,40 @@ def test_served_pages_are_measured_live_and_again_from_the_log(service, capsys, 
         "concentration_index",
         "radio_representation",
     ):
-        assert groups[measure][0] == pytest.approx(said[here.format(measure)], abs=1e-5), measure
+        assert groups[measure][0] == pytest.approx(live[series.format(measure)], abs=1e-5), measure
     assert 0 <= groups["miscalibration_history"][0] <= 1
-    assert told["controls"]["floor"]["satisfied"] == pytest.approx(sum(kept) / 20)
+    assert report["controls"]["floor"]["satisfied"] == pytest.approx(sum(satisfied) / 20)
 
 
-def test_gauges_name_known_regions_tell_of_many_viewers_and_end_with_their_pages(service) -> None:
-    """A region is the client's free text: it must not become a series of its own."""
-    live = service.services.pollers["metrics"]
+def test_gauges_have_known_regions_and_enough_viewers_and_end_with_their_pages(service) -> None:
+    """Regions are free text of clients: an unknown region must not become a series."""
+    poller = service.services.pollers["measures"]
     for n in range(20):
         service.page(viewer=f"v{n}", region=f"cn.zj.village_{n}", slots=4)
         service.page(viewer=f"v{n % 19}", region="of_my_own", slots=4, placement="cn.zj-tv-home")
-    assert live.run_once(), live.error
+    assert poller.run_once(), poller.error
     assert set(gauges(service, "mainstay_concentration_index")) <= {'region="cn.zj"', 'region="cn"'}
-    assert len(gauges(service, "mainstay_concentration_index")) == 1, "nineteen viewers from elsewhere are too few"
-    of = 'metric="concentration_index",outlet="cn.zj",placement="cn.zj-{}-home"'
-    assert of.format("mobile") in gauges(service, "mainstay_page_metric")
-    assert of.format("tv") not in gauges(service, "mainstay_page_metric")
-    live._step.__self__._pages.clear()
-    assert live.run_once(), live.error
-    for name in ("mainstay_page_metric", "mainstay_control_metric", "mainstay_concentration_index"):
-        assert gauges(service, name) == {}, "no page, no figure"
+    assert len(gauges(service, "mainstay_concentration_index")) == 1, (
+        "19 viewers of other regions are below the minimum"
+    )
+    series = 'measure="concentration_index",outlet="cn.zj",placement="cn.zj-{}-home"'
+    assert series.format("mobile") in gauges(service, "mainstay_measure")
+    assert series.format("tv") not in gauges(service, "mainstay_measure")
+    service.services.live_metrics._pages.clear()
+    assert poller.run_once(), poller.error
+    for name in ("mainstay_measure", "mainstay_control_measure", "mainstay_concentration_index"):
+        assert gauges(service, name) == {}, "gauges without pages are removed"
 
 
-def test_pages_older_than_the_window_are_let_go(service) -> None:
-    """A viewer's state is not kept for longer than it is measured."""
+def test_pages_older_than_the_window_are_dropped(service) -> None:
+    """Viewer states are not kept for longer than they are measured."""
     service.page()
-    live = service.services.pollers["metrics"]._step.__self__
+    live = service.services.live_metrics
     assert live._pages
     replace(live, clock=lambda: live.clock() + WINDOW_S + 1).step()
     assert not live._pages
 
 
-def test_a_catalogue_that_cannot_be_read_is_told(tmp_path: Path, capsys) -> None:
-    assert main(["measure", "--home", str(tmp_path), "--catalog", str(tmp_path / "none.jsonl")]) == 1
-    assert "mainstay measure" in capsys.readouterr().err
+def test_unreadable_catalog_is_reported(tmp_path: Path, capsys) -> None:
+    assert main(["--home", str(tmp_path), "--catalog", str(tmp_path / "none.jsonl")]) == 1
+    assert "recsys-measure" in capsys.readouterr().err

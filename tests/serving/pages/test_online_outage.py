@@ -1,6 +1,6 @@
-"""Goal D1 in short: a real Valkey server killed, stopped, full and read-only while pages are asked for.
+"""Pages during faults of the online store: a real Valkey server is killed, suspended, full or read-only.
 
-The full form, with its times, is `python -m benchmarks.faults.scenarios.online_store`.
+The benchmark `python -m benchmarks.faults.scenarios.online_store` also measures recovery times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def valkey(tmp_path: Path) -> Iterator[servers.Server]:
         yield server
 
 
-def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serve, bundle, until, valkey) -> None:
+def test_pages_keep_their_policy_through_every_fault_and_become_personal_again(serve, bundle, until, valkey) -> None:
     with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
         service.stock(60, POLICY)
         liked = tuple(Recent(f"item-{n}", "like", time.time()) for n in (1, 3, 5))
@@ -42,14 +42,14 @@ def test_pages_keep_their_policy_through_every_fault_and_are_personal_again(serv
             begin(valkey)
             pages = [service.page(placement=PLACEMENT, slots=SLOTS) for _ in range(12)]
             assert [policy_violations(page) for page in pages] == [[]] * len(pages), fault
-            answers = fault in ("full", "read-only")  # such a server is still read
-            assert {page["fallback_level"] for page in pages[3:]} == {"personal" if answers else "popular"}, fault
-            assert all(page["degraded_parts"] == ([] if answers else ["online"]) for page in pages[3:]), fault
+            readable = fault in ("full", "read-only")  # such a server still answers reads
+            assert {page["fallback_level"] for page in pages[3:]} == {"personal" if readable else "popular"}, fault
+            assert all(page["degraded_parts"] == ([] if readable else ["online"]) for page in pages[3:]), fault
             end(valkey)
             until(lambda: service.page(placement=PLACEMENT, slots=SLOTS)["fallback_level"] == "personal")
 
 
-def test_a_service_starts_while_its_store_is_down_or_hangs(serve, valkey) -> None:
+def test_service_starts_while_its_store_hangs(serve, valkey) -> None:
     valkey.signal(signal.SIGSTOP)
     with serve({"online": f"redis://127.0.0.1:{valkey.port}"}) as service:
         service.stock(60, POLICY)
