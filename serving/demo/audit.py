@@ -27,7 +27,7 @@ class Auditor:
         self._policy = compile_policy([read_policy(text) for text in policies], self._catalog)
 
     def undeclared(self, page: dict[str, Any], viewer: str, screen: str, shown: Sequence[str]) -> list[str]:
-        """Return the controls that a page violates although its receipt does not report them as relaxed or infeasible."""
+        """Return the controls that a page violates although its receipt reports them as met."""
         rows = self._catalog.rows(slot["item"]["id"] for slot in page["items"])
         query = Query(
             request_id=page["request_id"],

@@ -47,7 +47,7 @@ def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Se
     port = _available_port(settings.host, settings.port)
     if settings.port not in (0, port):
         print(
-            f"port {settings.port} is in use, using {port} instead; set PORT=... to choose a port (make demo PORT=8090)",
+            f"port {settings.port} is in use, using {port} instead; PORT=... chooses a port (make demo PORT=8090)",
             flush=True,
         )
     changes = {"home": str(home), "port": port}

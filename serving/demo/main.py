@@ -1,7 +1,8 @@
 """The command `recsys-demo`: process a real catalog and real interactions up to guided pages, on this machine.
 
-The demo starts the worker and the API as child processes, with the commands that a user would type. It runs until Ctrl-C and
-then stops them in order. With --once it exits after the report, and the last line of its output is a JSON object.
+The demo starts the worker and the API as child processes, with the commands that a user would type. It runs until
+Ctrl-C and then stops them in order. With --once it exits after the report, and the last line of its output is a JSON
+object.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ MovieLens (GroupLens, University of Minnesota; Harper & Konstan 2015) may be use
 redistributed under other terms. It is read from the installed package and never copied into this project.
 
 Each rating becomes a viewer event: four stars or more a `like`, three to four a `complete`, fewer a `dislike`. Twenty
-years of ratings are compressed, in order, into the 60 days before the first start of the demo, so that decay, popularity
-and rights windows apply to them. MovieLens has no regions, so each viewer is assigned one. It has no providers either:
-the provider of a film is the shelf of its decade (`film-shelf-1990s`), so that spacing by provider has an effect.
+years of ratings are compressed, in order, into the 60 days before the first start of the demo, so that decay,
+popularity and rights windows apply to them. MovieLens has no regions, so each viewer is assigned one. It has no
+providers either: the provider of a film is the shelf of its decade (`film-shelf-1990s`), so that spacing by provider
+has an effect.
 """
 
 from __future__ import annotations

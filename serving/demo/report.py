@@ -42,7 +42,7 @@ def receipt(console: Console, page: dict[str, Any]) -> None:
     proof = "proven optimal" if r["proven"] else f"at most {100 * r['gap']:.2f} % below the optimum"
     title = f"Receipt: page value {r['value']:.3f} play equivalents, {proof}.\n{cost_of_guidance(r)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("control", "of", "enforcement", "requires", "has", "status", "price"):
+    for heading in ("control", "of", "level", "requires", "has", "status", "price"):
         table.add_column(heading, no_wrap=heading in ("control", "of"), overflow="fold")
     prices = {price["control_id"]: price for price in r["price"]}
     for control in r["controls"]:

@@ -109,9 +109,9 @@ def replay(
     """Send the interactions to the stream and wait until the worker has folded all of them.
 
     Args:
-        ratings: the number of ratings of each viewer. Ratings of erased viewers are not waited for: no worker folds them.
-        sent_before: the number of interactions that an interrupted run has sent; sending continues there, because viewer
-            state recognises only recent duplicates.
+        ratings: the number of ratings of each viewer. Ratings of erased viewers are never folded, so not awaited.
+        sent_before: the number of interactions that an interrupted run has sent; sending continues there,
+            because viewer state recognises only recent duplicates.
         save_progress: called with the number of interactions sent.
 
     Returns:

@@ -48,7 +48,7 @@ def ask(api: httpx.Client, viewer: str, screen: str, **fields: object) -> dict[s
 
 
 def visit(api: httpx.Client, viewers: Sequence[str], auditor: Auditor, seed: int = 7) -> Visits:
-    """Simulate visits: each viewer opens two pages on tv and on mobile, and plays, likes or hides some of their items."""
+    """Simulate visits: each viewer opens two pages on tv and on mobile, and plays, likes or hides some items."""
     visits, rng = Visits(), random.Random(seed)
     with progress() as bar:
         task = bar.add_task("viewers request pages and react", total=len(viewers) * len(SCREENS))

@@ -189,7 +189,7 @@ controls:
   - {id: lead, action: pin, item: item-1, slot: 1, enforcement: mandatory}
   - {id: second, action: pin, item: item-2, slot: 2}
 """
-ON_HOT = "on: {surfaces: [home, hot]}"
+ON_TOP = "on: {surfaces: [home, hot]}"
 MANY_SCOPES = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
 
 
@@ -206,8 +206,9 @@ MANY_SCOPES = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}
         ("{id: a, action: block, where: {kind: [film, series, episode, video, article, audio, live]}}, "
          "{id: b, action: quota, where: {label: film}, at_least: 2, enforcement: legal}",
          "which 'b' (legal) requires 2"),
-        (f"{{id: a, action: cap, attribute: topic, at_most: 1, {ON_HOT}}}", "too many of one topic)"),
-        (f"{{id: a, action: spacing, attribute: kind, at_most: 1, within: 6, {ON_HOT}}}", "of one kind close together)"),
+        (f"{{id: a, action: cap, attribute: topic, at_most: 1, {ON_TOP}}}", "too many of one topic)"),
+        (f"{{id: a, action: spacing, attribute: kind, at_most: 1, within: 6, {ON_TOP}}}",
+         "of one kind close together)"),
         ("{id: a, action: cap, attribute: kind, at_most: 1}, "
          "{id: b, action: quota, where: {label: film}, at_most: 9, on: {regions: [cn.zj.hz]}}", " of pages"),
         ("{id: a, action: cap, attribute: kind, at_most: 1, on: {outlets: [cn.zj.hz]}}", "web home of cn.zj.hz in"),

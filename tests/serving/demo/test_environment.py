@@ -52,7 +52,7 @@ def test_a_port_in_use_is_reported_with_its_replacement(tmp_path: Path, capsys, 
         port = listener.getsockname()[1]
         _, settings = environment.read(["--home", str(tmp_path), "--port", str(port)], "")
     assert settings.port != port
-    assert f"port {port} is in use, using {settings.port} instead; set PORT=..." in capsys.readouterr().out
+    assert f"port {port} is in use, using {settings.port} instead; PORT=..." in capsys.readouterr().out
     _, settings = environment.read(["--home", str(tmp_path), "--port", str(port)], "")
     assert settings.port == port
     assert capsys.readouterr().out == ""
