@@ -1,7 +1,7 @@
 """Messages for people as data: a stable code and parameters, rendered from a table of texts per language.
 
-`ENGLISH` holds the English texts, `serving/console/messages.zh.json` the Chinese ones. Both have the same codes and the
-same placeholders, and `serving/console/language.js` renders them as `render` does:
+The English catalogue is `ENGLISH`; the Chinese one is `serving/console/messages.zh.json`. Both have the same codes with
+the same placeholders, and `serving/console/i18n.js` renders them as `render` does:
 
 {name}             a text or number unchanged, a nested message in full, a list with separators, nothing for null
 {name:quoted}      the same, a text in single quotes

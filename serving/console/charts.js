@@ -1,67 +1,67 @@
-// Drawings of a target's course: what was planned and delivered, what is foreseen, and the price.
+// Charts of an exposure target: planned and delivered attention, the forecast, and the price.
 
-import { amount, brief, equivalents, h, percent, say, svg, time } from "./core.js";
+import { amount, compact, equivalents, h, i18n, percent, svg, time } from "./core.js";
 
-const LEFT = 64, RIGHT = 14, TOP = 12, BOTTOM = 24;
+const MARGIN_LEFT = 64, MARGIN_RIGHT = 14, MARGIN_TOP = 12, MARGIN_BOTTOM = 24;
 
-/** Planned against delivered over time, with the interval of the forecast at the deadline. */
+/** Draw planned and delivered attention over time, with the forecast interval at the deadline. */
 export function courseChart(target, width) {
   const { course } = target;
   const [from, to] = [Date.parse(target.since), Date.parse(target.until)];
   const now = Math.min(Math.max(Date.now(), from), to);
-  const foreseen = Boolean(target.forecast) && now < to;
-  const high = foreseen ? target.forecast.high * target.amount : 0;
-  const most = Math.max(target.amount, target.delivered, target.planned, high, ...course.map((at) => Math.max(at.planned, at.delivered))) * 1.05;
-  const plot = frame(width, 240, [from, to], [0, most], amount);
+  const hasForecast = Boolean(target.forecast) && now < to;
+  const high = hasForecast ? target.forecast.high * target.amount : 0;
+  const top = Math.max(target.amount, target.delivered, target.planned, high, ...course.map((point) => Math.max(point.planned, point.delivered))) * 1.05;
+  const plot = frame(width, 240, [from, to], [0, top], amount);
   const last = [plot.x(now), plot.y(target.delivered)];
-  const at = (name) => [...course.map((moment) => [plot.x(Date.parse(moment.at)), plot.y(moment[name])]), [plot.x(now), plot.y(target[name])]];
+  const series = (name) => [...course.map((point) => [plot.x(Date.parse(point.at)), plot.y(point[name])]), [plot.x(now), plot.y(target[name])]];
   const start = [plot.x(from), plot.y(0)];
-  const cone = foreseen ? [
+  const cone = hasForecast ? [
     svg("polygon", { class: "cone", points: join([last, [plot.x(to), plot.y(high)], [plot.x(to), plot.y(target.forecast.low * target.amount)]]) }),
     svg("line", { class: "foreseen", x1: last[0], y1: last[1], x2: plot.x(to), y2: plot.y(target.forecast.expected * target.amount) }),
   ] : [];
-  return figure("course", say.told(target.description), plot, [
+  return figure("course", i18n.message(target.description), plot, [
     line("goal", [[plot.x(from), plot.y(target.amount)], [plot.x(to), plot.y(target.amount)]]), ...cone,
-    line("planned", [start, ...at("planned")]), line("delivered", [start, ...at("delivered")]),
+    line("planned", [start, ...series("planned")]), line("delivered", [start, ...series("delivered")]),
     svg("circle", { class: "delivered", cx: last[0], cy: last[1], r: 3.5 }),
-  ], [["planned", "planned"], ["delivered", "delivered"], ...(foreseen ? [["foreseen", "forecast"]] : []), ["goal", "amount"]], readout(course, plot, amount));
+  ], [["planned", "planned"], ["delivered", "delivered"], ...(hasForecast ? [["foreseen", "forecast"]] : []), ["goal", "amount"]], readout(course, plot, amount));
 }
 
-/** The price over time, below the highest it may be. */
+/** Draw the price over time, with its maximum. */
 export function priceChart(target, width) {
   const [from, to] = [Date.parse(target.since), Date.parse(target.until)];
   const now = Math.min(Math.max(Date.now(), from), to);
-  const points = [...target.course.map((moment) => [Date.parse(moment.at), moment.price]), [now, target.price]];
-  const most = Math.max(...points.map(([, price]) => price), 1e-3);
-  const limited = most > target.max_price / 3; // a limit far above would press the course flat
-  const plot = frame(width, 150, [from, to], [0, (limited ? Math.max(most, target.max_price) : most) * 1.1], brief);
-  const limit = limited ? [line("goal", [[plot.x(from), plot.y(target.max_price)], [plot.x(to), plot.y(target.max_price)]])] : [];
-  const said = `${equivalents(target.price)} ${say.word("play_equivalents")}`;
-  return figure("price_course", said, plot, [...limit, line("price", points.map(([at, price]) => [plot.x(at), plot.y(price)]))],
-    [["price", "price"], ...(limited ? [["goal", "max_price"]] : [])]);
+  const points = [...target.course.map((point) => [Date.parse(point.at), point.price]), [now, target.price]];
+  const highest = Math.max(...points.map(([, price]) => price), 1e-3);
+  const showsLimit = highest > target.max_price / 3; // a far higher maximum would flatten the curve
+  const plot = frame(width, 150, [from, to], [0, (showsLimit ? Math.max(highest, target.max_price) : highest) * 1.1], compact);
+  const limit = showsLimit ? [line("goal", [[plot.x(from), plot.y(target.max_price)], [plot.x(to), plot.y(target.max_price)]])] : [];
+  const current = `${equivalents(target.price)} ${i18n.label("play_equivalents")}`;
+  return figure("price_course", current, plot, [...limit, line("price", points.map(([at, price]) => [plot.x(at), plot.y(price)]))],
+    [["price", "price"], ...(showsLimit ? [["goal", "max_price"]] : [])]);
 }
 
-/** A frame of time and amount with a few even marks on both. */
-function frame(width, height, [from, to], [low, high], told) {
-  const x = (at) => LEFT + ((at - from) / Math.max(to - from, 1)) * (width - LEFT - RIGHT);
-  const y = (value) => height - BOTTOM - ((value - low) / Math.max(high - low, 1e-12)) * (height - TOP - BOTTOM);
-  const marks = ticks(high).map((value) => svg("g", {},
-    svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
-    svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, told(value))));
-  const count = Math.max(2, Math.min(6, Math.floor((width - LEFT) / 120)));
+/** Draw the axes: time and amount, with a few evenly spaced ticks on each. */
+function frame(width, height, [from, to], [low, high], format) {
+  const x = (at) => MARGIN_LEFT + ((at - from) / Math.max(to - from, 1)) * (width - MARGIN_LEFT - MARGIN_RIGHT);
+  const y = (value) => height - MARGIN_BOTTOM - ((value - low) / Math.max(high - low, 1e-12)) * (height - MARGIN_TOP - MARGIN_BOTTOM);
+  const grid = ticks(high).map((value) => svg("g", {},
+    svg("line", { class: "grid", x1: MARGIN_LEFT, x2: width - MARGIN_RIGHT, y1: y(value), y2: y(value) }),
+    svg("text", { x: MARGIN_LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, format(value))));
+  const count = Math.max(2, Math.min(6, Math.floor((width - MARGIN_LEFT) / 120)));
   const times = Array.from({ length: count }, (_, n) => from + ((to - from) * n) / (count - 1)).map((at, n) => svg(
-    "text", { x: x(at), y: height - 6, "text-anchor": n === 0 ? "start" : n === count - 1 ? "end" : "middle" }, moment(at, to - from)));
-  return { width, height, x, y, ground: [...marks, ...times] };
+    "text", { x: x(at), y: height - 6, "text-anchor": n === 0 ? "start" : n === count - 1 ? "end" : "middle" }, tickLabel(at, to - from)));
+  return { width, height, x, y, axes: [...grid, ...times] };
 }
 
 const DAY = 86_400_000;
 const date = { month: "2-digit", day: "2-digit" };
 
-/** A mark of time: hours within two days, days within a year, else with the year. */
-const moment = (at, span) => new Date(at).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", span > 365 * DAY
+/** Format a time tick: hours for up to two days, dates for up to a year, and longer with the year. */
+const tickLabel = (at, span) => new Date(at).toLocaleString(i18n.language === "zh" ? "zh-CN" : "en-GB", span > 365 * DAY
   ? { year: "numeric", ...date } : span > 2 * DAY ? date : { hour: "2-digit", minute: "2-digit", hour12: false });
 
-/** Round values up to `high`: 1, 2 or 5 times a power of ten. */
+/** Return round values up to `high`, in steps of 1, 2 or 5 times a power of ten. */
 function ticks(high) {
   const raw = high / 4, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].find((m) => m * power >= raw) * power;
@@ -71,18 +71,19 @@ function ticks(high) {
 const join = (points) => points.map((point) => point.map((value) => value.toFixed(1)).join(",")).join(" ");
 const line = (name, points) => svg("polyline", { class: name, points: join(points) });
 
-function figure(word, said, { width, height, ground }, drawn, legend, under = null) {
-  const drawing = svg("svg", { class: "chart", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${say.word(word)}: ${said}` }, ground, drawn);
-  const keys = legend.map(([name, key]) => h("span", { class: `key ${name}` }, say.word(key)));
-  const read = h("span", { class: "muted read", "aria-hidden": "true" });
-  if (under) drawing.addEventListener("pointermove", (event) => { read.textContent = under(event.offsetX); });
-  return h("figure", {}, h("figcaption", {}, h("h3", {}, say.word(word)), keys, read), drawing);
+function figure(label, description, { width, height, axes }, shapes, legend, readoutAt = null) {
+  const drawing = svg("svg", { class: "chart", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${i18n.label(label)}: ${description}` }, axes, shapes);
+  const keys = legend.map(([name, key]) => h("span", { class: `key ${name}` }, i18n.label(key)));
+  const readoutText = h("span", { class: "muted read", "aria-hidden": "true" });
+  if (readoutAt) drawing.addEventListener("pointermove", (event) => { readoutText.textContent = readoutAt(event.offsetX); });
+  return h("figure", {}, h("figcaption", {}, h("h3", {}, i18n.label(label)), keys, readoutText), drawing);
 }
 
-/** What stood at the moment nearest to a place on the drawing. */
-const readout = (course, { x }, told) => (place) => {
+/** Return a function that describes the recorded point nearest to a horizontal offset on the chart. */
+const readout = (course, { x }, format) => (offsetX) => {
   if (!course.length) return "";
-  const near = course.reduce((best, one) => (Math.abs(x(Date.parse(one.at)) - place) < Math.abs(x(Date.parse(best.at)) - place) ? one : best));
+  const distance = (point) => Math.abs(x(Date.parse(point.at)) - offsetX);
+  const near = course.reduce((best, point) => (distance(point) < distance(best) ? point : best));
   const share = near.planned > 0 ? ` (${percent(near.delivered / near.planned)})` : "";
-  return `${time(near.at)} · ${say.word("planned")} ${told(near.planned)} · ${say.word("delivered")} ${told(near.delivered)}${share} · ${say.word("price")} ${equivalents(near.price)}`;
+  return `${time(near.at)} · ${i18n.label("planned")} ${format(near.planned)} · ${i18n.label("delivered")} ${format(near.delivered)}${share} · ${i18n.label("price")} ${equivalents(near.price)}`;
 };

@@ -1,98 +1,98 @@
-// The console's frame: what is chosen, which view is open, keys.
+// The frame of the console: the selection, the open view and the keyboard shortcuts.
 
-import { $, api, every, h, say, tellFault, trying } from "./core.js";
-import { learn } from "./language.js";
+import { $, api, fetchAll, guarded, h, i18n, showError } from "./core.js";
+import { loadMessages } from "./i18n.js";
 import { showPage } from "./page.js";
-import { check, forget, mayReplace, publish, retell, save, showPolicy, shown, unsaved } from "./policy.js";
-import { preview, retell as retellPreview } from "./preview.js";
+import { check, clearFindings, isUnsaved, mayReplace, publish, redraw, save, showPolicy, shownOutlet } from "./policy.js";
+import { preview, redraw as redrawPreview } from "./preview.js";
 import { draw, showTargets } from "./targets.js";
 
 const VIEWS = ["page", "policy", "targets", "history"];
-const TARGETS_EVERY_MS = 5000;
+const TARGETS_INTERVAL_MS = 5000;
 const FIELDS = ["outlet", "screen", "surface", "viewer", "region", "slots"];
 let outlets = [];
 
-const chosen = () => Object.fromEntries(FIELDS.map((field) => [field, $(field).value.trim()]));
+const selection = () => Object.fromEntries(FIELDS.map((field) => [field, $(field).value.trim()]));
 
 async function refresh() {
-  if (shown() && chosen().outlet !== shown() && !(await mayReplace())) $("outlet").value = shown();
-  const now = chosen();
-  remember(now);
-  await Promise.all([now.viewer ? showPage(now) : null, showPolicy(now.outlet), showTargets()]);
+  if (shownOutlet() && selection().outlet !== shownOutlet() && !(await mayReplace())) $("outlet").value = shownOutlet();
+  const selected = selection();
+  updateAddress(selected);
+  await Promise.all([selected.viewer ? showPage(selected) : null, showPolicy(selected.outlet), showTargets()]);
 }
 
-/** The choice is in the address, so a page can be sent to a colleague. */
-function remember(now) {
-  const said = new URLSearchParams(Object.entries(now).filter(([, value]) => value));
-  said.set("view", open());
-  history.replaceState(null, "", `?${said}`);
+/** Put the selection into the address, so that a link to a page can be sent to a colleague. */
+function updateAddress(selected) {
+  const query = new URLSearchParams(Object.entries(selected).filter(([, value]) => value));
+  query.set("view", openView());
+  history.replaceState(null, "", `?${query}`);
 }
 
-const open = () => VIEWS.find((view) => !$(`view-${view}`).hidden) || VIEWS[0];
+const openView = () => VIEWS.find((view) => !$(`view-${view}`).hidden) || VIEWS[0];
 
 function show(view) {
-  for (const one of VIEWS) {
-    $(`view-${one}`).hidden = one !== view;
-    $(`tab-${one}`).setAttribute("aria-selected", String(one === view));
-    $(`tab-${one}`).tabIndex = one === view ? 0 : -1;
+  for (const name of VIEWS) {
+    $(`view-${name}`).hidden = name !== view;
+    $(`tab-${name}`).setAttribute("aria-selected", String(name === view));
+    $(`tab-${name}`).tabIndex = name === view ? 0 : -1;
   }
   document.body.dataset.view = view;
-  if (view === "targets") draw(); // drawings need to know how wide they may be
-  remember(chosen());
+  if (view === "targets") draw(); // charts need the width of the visible view
+  updateAddress(selection());
 }
 
-function words() {
-  document.documentElement.lang = say.language;
-  for (const element of document.querySelectorAll("[data-word]")) element.textContent = say.word(element.dataset.word);
-  $("language").textContent = say.language === "zh" ? "English" : "中文";
-  const kept = $("outlet").value;
+function showLabels() {
+  document.documentElement.lang = i18n.language;
+  for (const element of document.querySelectorAll("[data-label]")) element.textContent = i18n.label(element.dataset.label);
+  $("language").textContent = i18n.language === "zh" ? "English" : "中文";
+  const selected = $("outlet").value;
   $("outlet").replaceChildren(...outlets.map((outlet) => h(
     "option", { value: outlet.code },
-    `${"\u2003".repeat(outlet.code.split(".").length - 1)}${outlet.name[say.language] || ""} ${outlet.code}`.trimEnd(),
+    `${"\u2003".repeat(outlet.code.split(".").length - 1)}${outlet.name[i18n.language] || ""} ${outlet.code}`.trimEnd(),
   )));
-  if (kept) $("outlet").value = kept;
-  for (const field of ["screen", "surface"]) for (const option of $(field).options) option.textContent = say.one(field, option.value);
+  if (selected) $("outlet").value = selected;
+  for (const field of ["screen", "surface"]) for (const option of $(field).options) option.textContent = i18n.term(field, option.value);
 }
 
 async function health() {
-  const answer = await fetch("/health/ready");
-  const said = await answer.json();
-  $("health").className = `pill ${said.status.replace(" ", "-")}`;
-  $("health").textContent = say.word(said.status);
-  $("health").title = Object.entries(said.parts).map(([name, part]) => `${name}: ${part.detail}`).join("\n");
+  const response = await fetch("/health/ready");
+  const report = await response.json();
+  $("health").className = `pill ${report.status.replace(" ", "-")}`;
+  $("health").textContent = i18n.label(report.status);
+  $("health").title = Object.entries(report.parts).map(([name, part]) => `${name}: ${part.detail}`).join("\n");
 }
 
 async function load() {
   let choices;
   try {
-    await learn();
-    outlets = await every("/v1/outlets", "outlets");
+    await loadMessages();
+    outlets = await fetchAll("/v1/outlets", "outlets");
     choices = await api("/console/choices");
     document.body.classList.remove("locked");
-    document.body.classList.toggle("tokenless", !$("token").value); // this service asks for none
-    $("token").classList.remove("wanted");
+    document.body.classList.toggle("tokenless", !$("token").value); // this service requires no token
+    $("token").classList.remove("required");
   } catch (error) {
-    document.body.classList.toggle("locked", error.status === 401); // nothing here can be read without the token
+    document.body.classList.toggle("locked", error.status === 401); // nothing can be read without the token
     throw error;
   }
-  say.know(outlets);
-  const before = chosen();
+  i18n.setOutlets(outlets);
+  const before = selection();
   for (const field of ["screen", "surface"]) {
-    $(field).replaceChildren(...choices[`${field}s`].map((one) => h("option", { value: one }, one)));
+    $(field).replaceChildren(...choices[`${field}s`].map((value) => h("option", { value }, value)));
   }
-  $("viewers").replaceChildren(...choices.viewers.map((one) => h("option", { value: one.id }, `${one.actions}`)));
-  words();
-  const said = new URLSearchParams(location.search);
-  const first = { screen: "mobile", surface: "home", viewer: choices.viewers[0]?.id || "guest", outlet: deepest()?.code };
-  for (const field of FIELDS) $(field).value = (shown() ? before[field] : said.get(field)) ?? first[field] ?? "";
-  show(VIEWS.includes(said.get("view")) ? said.get("view") : VIEWS[0]);
+  $("viewers").replaceChildren(...choices.viewers.map((viewer) => h("option", { value: viewer.id }, `${viewer.actions}`)));
+  showLabels();
+  const query = new URLSearchParams(location.search);
+  const defaults = { screen: "mobile", surface: "home", viewer: choices.viewers[0]?.id || "guest", outlet: deepest()?.code };
+  for (const field of FIELDS) $(field).value = (shownOutlet() ? before[field] : query.get(field)) ?? defaults[field] ?? "";
+  show(VIEWS.includes(query.get("view")) ? query.get("view") : VIEWS[0]);
   await refresh();
 }
 
-/** The outlet with the most policies above it: the most interesting page to begin with. */
+/** Return the outlet that inherits the most policies: its page is the most interesting to show first. */
 const deepest = () => outlets.toSorted((a, b) => b.policy_version.split("+").length - a.policy_version.split("+").length)[0];
 
-function keys(event) {
+function onShortcut(event) {
   if (event.ctrlKey && event.key === "Enter") return $("lint").click();
   if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input, textarea, select")) return undefined;
   if (event.key === "/") {
@@ -102,45 +102,45 @@ function keys(event) {
   return VIEWS[Number(event.key) - 1] ? show(VIEWS[Number(event.key) - 1]) : undefined;
 }
 
-function steer(event) {
+function onArrowKey(event) {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (!step) return;
-  const view = VIEWS[(VIEWS.indexOf(open()) + step + VIEWS.length) % VIEWS.length];
+  const view = VIEWS[(VIEWS.indexOf(openView()) + step + VIEWS.length) % VIEWS.length];
   show(view);
   $(`tab-${view}`).focus();
 }
 
 for (const view of VIEWS) $(`tab-${view}`).addEventListener("click", () => show(view));
-document.querySelector("[role=tablist]").addEventListener("keydown", steer);
-document.addEventListener("keydown", keys);
-$("chooser").addEventListener("submit", trying(refresh));
-for (const field of ["outlet", "screen", "surface"]) $(field).addEventListener("change", trying(refresh));
-$("lint").addEventListener("click", trying(check));
-$("preview").addEventListener("click", trying(() => preview(chosen().outlet)));
-$("draft").addEventListener("click", trying(save));
-$("publish").addEventListener("click", trying(async () => { await publish(); await showPage(chosen()); }));
-$("text").addEventListener("input", forget);
-window.addEventListener("beforeunload", (event) => { if (shown() && unsaved()) event.preventDefault(); });
-window.addEventListener("resize", () => { if (open() === "targets") draw(); });
-$("language").addEventListener("click", trying(async () => {
-  say.language = say.language === "zh" ? "en" : "zh";
-  localStorage.setItem("language", say.language);
-  await learn();
-  words();
-  retell();
-  retellPreview();
+document.querySelector("[role=tablist]").addEventListener("keydown", onArrowKey);
+document.addEventListener("keydown", onShortcut);
+$("chooser").addEventListener("submit", guarded(refresh));
+for (const field of ["outlet", "screen", "surface"]) $(field).addEventListener("change", guarded(refresh));
+$("lint").addEventListener("click", guarded(check));
+$("preview").addEventListener("click", guarded(() => preview(selection().outlet)));
+$("draft").addEventListener("click", guarded(save));
+$("publish").addEventListener("click", guarded(async () => { await publish(); await showPage(selection()); }));
+$("text").addEventListener("input", clearFindings);
+window.addEventListener("beforeunload", (event) => { if (shownOutlet() && isUnsaved()) event.preventDefault(); });
+window.addEventListener("resize", () => { if (openView() === "targets") draw(); });
+$("language").addEventListener("click", guarded(async () => {
+  i18n.language = i18n.language === "zh" ? "en" : "zh";
+  localStorage.setItem("language", i18n.language);
+  await loadMessages();
+  showLabels();
+  redraw();
+  redrawPreview();
   draw();
-  await Promise.all([shown() ? refresh() : null, health()]);
+  await Promise.all([shownOutlet() ? refresh() : null, health()]);
 }));
 $("token").value = sessionStorage.getItem("token") || "";
-$("token").addEventListener("change", trying(async () => {
+$("token").addEventListener("change", guarded(async () => {
   sessionStorage.setItem("token", $("token").value);
   await load();
 }));
 $("author").value = localStorage.getItem("author") || "";
 
-words();
-trying(load)();
+showLabels();
+guarded(load)();
 health();
 setInterval(health, 5000);
-setInterval(() => { if (open() === "targets" && shown() && !document.hidden) showTargets().catch(tellFault); }, TARGETS_EVERY_MS);
+setInterval(() => { if (openView() === "targets" && shownOutlet() && !document.hidden) showTargets().catch(showError); }, TARGETS_INTERVAL_MS);

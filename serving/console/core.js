@@ -1,18 +1,18 @@
-// What every part of the console uses: elements, requests, notices, questions, figures.
+// Shared parts of the console: elements, requests, notices, dialogs and number formats.
 
-import { say } from "./language.js";
+import { i18n } from "./i18n.js";
 
-export { say };
+export { i18n };
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with attributes and children; text is always text, never markup. */
-export const h = (tag, attributes, ...children) => filled(document.createElement(tag), attributes, children);
+/** Create an HTML element with attributes and children. Text is inserted as text, never as markup. */
+export const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 
-/** The same for drawings. */
-export const svg = (tag, attributes, ...children) => filled(document.createElementNS($("mark").namespaceURI, tag), attributes, children);
+/** Create an SVG element. */
+export const svg = (tag, attributes, ...children) => fill(document.createElementNS($("mark").namespaceURI, tag), attributes, children);
 
-function filled(element, attributes = {}, children = []) {
+function fill(element, attributes = {}, children = []) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
@@ -21,13 +21,13 @@ function filled(element, attributes = {}, children = []) {
   return element;
 }
 
-/** A status or fallback level as a pill, its colour by its own name. */
-export const pill = (status) => h("span", { class: `pill ${status.replaceAll(" ", "-")}` }, say.word(status));
+/** A status or fallback level as a pill; the CSS class of the status sets its color. */
+export const pill = (status) => h("span", { class: `pill ${status.replaceAll(" ", "-")}` }, i18n.label(status));
 
-/** An outlet by its name; its code where the pointer rests. */
-export const outlet = (code) => h("span", { class: "outlet", title: code }, say.called(code));
+/** The name of an outlet, with its code as a tooltip. */
+export const outlet = (code) => h("span", { class: "outlet", title: code }, i18n.outletName(code));
 
-/** On a narrow screen each row stands as a card, in which every cell says its own head. */
+/** A table. On a narrow screen each row becomes a card, in which every cell shows its column heading. */
 export function table(heads, rows) {
   for (const row of rows) [...row.children].forEach((cell, n) => { cell.dataset.head = heads[n]; });
   return h(
@@ -37,46 +37,47 @@ export function table(heads, rows) {
   );
 }
 
-export const tile = ([figure, of, more]) => h(
-  "div", { class: "figure" }, h("b", {}, figure), h("span", {}, of), more ? h("small", { class: "muted" }, more) : null,
+/** A figure with its label and, optionally, a detail. */
+export const tile = ([figure, label, detail]) => h(
+  "div", { class: "figure" }, h("b", {}, figure), h("span", {}, label), detail ? h("small", { class: "muted" }, detail) : null,
 );
 
-/** Asks the API; a problem answer becomes an Error that carries its status and findings. */
+/** Call the API. Throws an Error with the status and findings when the API answers with a problem document. */
 export async function api(path, body, method = body === undefined ? "GET" : "POST") {
-  const answer = await request(path, body, method);
-  return answer.status === 204 ? null : answer.json();
+  const response = await request(path, body, method);
+  return response.status === 204 ? null : response.json();
 }
 
-/** All entries of a list, read page by page. */
-export async function every(path, noun) {
+/** Fetch all entries of a list, page by page. */
+export async function fetchAll(path, noun) {
   const entries = [];
   let token = "";
   do {
-    const page = await api(listed(path, { page_size: 1000, page_token: token }));
+    const page = await api(listUrl(path, { page_size: 1000, page_token: token }));
     entries.push(...page[noun]);
     token = page.next_page_token;
   } while (token);
   return entries;
 }
 
-/** The address of one page of a list. */
-export const listed = (path, query) => `${path}?${new URLSearchParams(Object.entries(query).filter(([, value]) => value))}`;
+/** Return the URL of a page of a list. Empty parameters are left out. */
+export const listUrl = (path, query) => `${path}?${new URLSearchParams(Object.entries(query).filter(([, value]) => value))}`;
 
-export async function request(path, body, method = "POST", more = {}) {
+export async function request(path, body, method = "POST", options = {}) {
   const headers = { Accept: "application/json" };
   const token = $("token").value;
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), ...more });
-  if (!answer.ok) throw await problem(answer, token);
-  return answer;
+  const response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), ...options });
+  if (!response.ok) throw await problem(response, token);
+  return response;
 }
 
-async function problem(answer, token) {
-  const said = await answer.json().catch(() => ({}));
-  const missing = answer.status === 401 ? say.word(token ? "wrong_token" : "need_token") : "";
-  const refusal = missing || !said.code ? null : { code: said.code, params: said.params, message: said.detail };
-  return Object.assign(new Error(missing || said.detail || answer.statusText), { status: answer.status, findings: said.findings || [], refusal });
+async function problem(response, token) {
+  const body = await response.json().catch(() => ({}));
+  const missing = response.status === 401 ? i18n.label(token ? "wrong_token" : "need_token") : "";
+  const refusal = missing || !body.code ? null : { code: body.code, params: body.params, message: body.detail };
+  return Object.assign(new Error(missing || body.detail || response.statusText), { status: response.status, findings: body.findings || [], refusal });
 }
 
 export function notice(text, good = false) {
@@ -85,40 +86,40 @@ export function notice(text, good = false) {
   $("notice").textContent = text || "";
 }
 
-/** Runs a step for a button or form; whatever goes wrong is said on the page. */
-export const trying = (step) => async (event) => {
+/** Wrap the handler of a button or form: mark the button as busy, and show errors on the page. */
+export const guarded = (step) => async (event) => {
   event?.preventDefault?.();
   const button = event?.currentTarget?.tagName === "BUTTON" ? event.currentTarget : null;
-  if (button?.getAttribute("aria-busy") && button.id !== "preview") return; // a second click on the preview stops it
+  if (button?.getAttribute("aria-busy") && button.id !== "preview") return; // a second click on the preview button stops the preview
   try {
     notice("");
     button?.setAttribute("aria-busy", "true");
     await step(event);
   } catch (error) {
-    tellFault(error);
+    showError(error);
   } finally {
     button?.removeAttribute("aria-busy");
   }
 };
 
-export function tellFault(error) {
-  const places = (error.findings || []).map((f) => (f.where ? `${f.where}: ${say.told(f)}` : say.told(f)));
-  notice([error.refusal ? say.told(error.refusal) : error.message, ...places].join(" · "));
-  $("token").classList.toggle("wanted", error.status === 401);
+export function showError(error) {
+  const findings = (error.findings || []).map((f) => (f.where ? `${f.where}: ${i18n.message(f)}` : i18n.message(f)));
+  notice([error.refusal ? i18n.message(error.refusal) : error.message, ...findings].join(" · "));
+  $("token").classList.toggle("required", error.status === 401);
   if (error.status !== 401) return;
   document.body.classList.toggle("tokenless", false);
   $("token").focus();
 }
 
-/** Asks before something is done. Resolves to null, or to what the `fields` (elements with a name) then say. */
-export function ask({ title, text = "", fields = [], go, danger = false }) {
+/** Open a dialog. Resolves to the values of the `fields` by name, or to null when the editor cancels. */
+export function ask({ title, text = "", fields = [], submit, danger = false }) {
   const form = h(
     "form", { method: "dialog" },
     h("h2", {}, title), text ? h("p", {}, text) : null, fields,
     h(
       "div", { class: "actions" },
-      h("button", { value: "yes", class: danger ? "danger" : "primary" }, go),
-      h("button", { value: "", formnovalidate: "" }, say.word("cancel")),
+      h("button", { value: "yes", class: danger ? "danger" : "primary" }, submit),
+      h("button", { value: "", formnovalidate: "" }, i18n.label("cancel")),
     ),
   );
   const dialog = h("dialog", { "aria-label": title }, form);
@@ -133,21 +134,21 @@ export function ask({ title, text = "", fields = [], go, danger = false }) {
 }
 
 /** A labelled field for `ask`. */
-export const field = (word, attributes) => h("label", {}, say.word(word), h("input", { autocomplete: "off", ...attributes }));
+export const field = (label, attributes) => h("label", {}, i18n.label(label), h("input", { autocomplete: "off", ...attributes }));
 
-const locale = () => (say.language === "zh" ? "zh-CN" : "en-GB");
+const locale = () => (i18n.language === "zh" ? "zh-CN" : "en-GB");
 
-/** A moment as the editor's clock shows it. */
+/** Format a time in the editor's time zone. */
 export const time = (text) => new Date(text).toLocaleString(locale(), { hour12: false });
 
-/** The same with the clock's offset from UTC, for a date that others must keep: 01/10/2026, 08:00:00 UTC+08:00. */
-export function zoned(text) {
-  const at = new Date(text), ahead = -at.getTimezoneOffset(), size = Math.abs(ahead);
-  const two = (part) => String(part).padStart(2, "0");
-  return `${time(text)} UTC${ahead < 0 ? "−" : "+"}${two(Math.floor(size / 60))}:${two(size % 60)}`;
+/** Format a time with its offset from UTC, for deadlines: 01/10/2026, 08:00:00 UTC+08:00. */
+export function timeWithOffset(text) {
+  const offset = -new Date(text).getTimezoneOffset(), minutes = Math.abs(offset);
+  const twoDigits = (part) => String(part).padStart(2, "0");
+  return `${time(text)} UTC${offset < 0 ? "−" : "+"}${twoDigits(Math.floor(minutes / 60))}:${twoDigits(minutes % 60)}`;
 }
 
-/** A figure with so many digits after the point; what is smaller gets more of them, down to a millionth. */
+/** Format a number with `digits` decimals. Smaller numbers get more decimals, down to a millionth. */
 export function number(value, digits = 2) {
   const figure = Number(value) || 0, size = Math.abs(figure);
   const small = size >= 5e-7 && size < 10 ** -digits / 2;
@@ -155,26 +156,26 @@ export function number(value, digits = 2) {
   return (Number(text) === 0 ? (0).toFixed(digits) : text).replace("-", "−"); // there is no minus zero
 }
 
-/** An amount of play equivalents: 0 in short, and what is too small to be read as about 0. */
+/** Format an amount of play equivalents: exactly 0 as "0", and an amount that would round to 0 as "≈ 0". */
 export function equivalents(value, digits = 3) {
   const figure = Number(value) || 0;
   if (figure === 0) return "0";
   return Math.abs(figure) < 10 ** -digits / 2 ? "≈ 0" : number(figure, digits);
 }
 
-/** The same with its sign. */
-export const added = (value) => `${equivalents(value).startsWith("≈") || value <= 0 ? "" : "+"}${equivalents(value)}`;
+/** Format an amount of play equivalents with its sign. */
+export const signedEquivalents = (value) => `${equivalents(value).startsWith("≈") || value <= 0 ? "" : "+"}${equivalents(value)}`;
 
-/** A figure that is as long as it has to be: three digits that count. */
-export const brief = (value) => String(Number(Number(value).toPrecision(3))).replace("-", "−");
+/** Format a number with three significant digits. */
+export const compact = (value) => String(Number(Number(value).toPrecision(3))).replace("-", "−");
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 
-/** A difference with its sign, unless it rounds to nothing. */
+/** Format a difference in per cent with its sign; no sign when it rounds to 0. */
 export function signed(share, digits = 2, unit = " %") {
   const figure = Number((100 * share).toFixed(digits));
   return `${figure > 0 ? "+" : ""}${number(figure, digits)}${unit}`;
 }
 
-/** A large amount, its thousands apart. */
-export const amount = (value) => Number(value).toLocaleString(say.language === "zh" ? "zh-CN" : "en-GB", { maximumFractionDigits: value < 100 ? 1 : 0 });
+/** Format a large amount with thousands separators. */
+export const amount = (value) => Number(value).toLocaleString(locale(), { maximumFractionDigits: value < 100 ? 1 : 0 });

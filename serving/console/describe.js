@@ -1,68 +1,68 @@
-// A control in words: what it asks, of which items, where and when.
+// A control as a sentence: its requirement, its items, its scope and its active period.
 
-import { amount, brief, percent, say, zoned } from "./core.js";
-import { called } from "./titles.js";
+import { amount, compact, i18n, percent, timeWithOffset } from "./core.js";
+import { itemTitle } from "./titles.js";
 
-export function described(control) {
-  return [asks(control), control.where ? condition(control.where) : "", scope(control.on), span(control.active)].filter(Boolean).join(say.word("semicolon"));
+export function describe(control) {
+  return [requirement(control), control.where ? condition(control.where) : "", scope(control.on), period(control.active)].filter(Boolean).join(i18n.label("semicolon"));
 }
 
-function asks(c) {
-  const word = (key) => say.word(key);
+function requirement(c) {
+  const label = (key, params) => i18n.label(key, params);
   switch (c.action) {
-    case "weight": case "boost": return `${c.bonus > 0 ? "+" : ""}${brief(c.bonus)} ${word("play_equivalents")}`;
-    case "block": return word("never_shown");
-    case "pin": return `${called(c.item)} → ${word("slot")} ${c.slot}`;
-    case "cap": return `${word("at_most")} ${much(c.at_most)} ${word("of_one")} ${say.one("of", c.attribute)}`;
-    case "spacing": return `${word("at_most")} ${c.at_most} ${word("of_one")} ${say.one("of", c.attribute)} ${word("in_any")} ${c.within} ${word("neighbours")}`;
+    case "weight": case "boost": return `${c.bonus > 0 ? "+" : ""}${compact(c.bonus)} ${label("play_equivalents")}`;
+    case "block": return label("never_shown");
+    case "pin": return `${itemTitle(c.item)} → ${label("slot")} ${c.slot}`;
+    case "cap": return label("cap_text", { count: shareOrCount(c.at_most), attribute: i18n.term("of", c.attribute) });
+    case "spacing": return label("spacing_text", { count: c.at_most, attribute: i18n.term("of", c.attribute), within: c.within });
     case "exposure_target": return target(c);
-    default: return share(c);
+    default: return quota(c);
   }
 }
 
-function share(c) {
+function quota(c) {
   const limits = ["at_least", "at_most"].filter((name) => c[name] !== undefined && c[name] !== null)
-    .map((name) => `${say.word(name)} ${much(c[name])}`).join(", ");
-  const of = c.prefixes === "every" ? say.word("every_beginning") : c.prefixes?.length
-    ? `${say.word("in_first")} ${c.prefixes.join(", ")} ${say.word("slots_too")}` : say.word("of_the_page");
-  return `${limits} ${of}`;
+    .map((name) => i18n.label(name, { amount: shareOrCount(c[name]) })).join(i18n.label("comma"));
+  if (c.prefixes === "every") return i18n.label("quota_every", { limits });
+  return c.prefixes?.length ? i18n.label("quota_first", { limits, slots: c.prefixes.join(i18n.label("comma")) }) : i18n.label("quota_page", { limits });
 }
 
 function target(c) {
-  const asked = c.share ? `${much(c.share)} ${say.word("of_attention")}` : `${amount(c.impressions)} ${say.word("impressions")}`;
-  return `${say.word(c.bound === "at_most" ? "at_most" : "at_least")} ${asked} ${say.word("until")} ${zoned(c.until)}`;
+  const required = c.share ? i18n.label("of_attention", { share: shareOrCount(c.share) }) : i18n.label("impressions", { count: amount(c.impressions) });
+  const limit = i18n.label(c.bound === "at_most" ? "at_most" : "at_least", { amount: required });
+  return i18n.label("target_text", { limit, until: timeWithOffset(c.until) });
 }
 
-/** A number with a point is a share, a whole one a number of items. */
-const much = (value) => (Number.isInteger(value) ? String(value) : percent(value, 1).replace(".0 %", " %"));
+/** Format an amount: a fraction is a share, a whole number is a number of items. */
+const shareOrCount = (value) => (Number.isInteger(value) ? String(value) : percent(value, 1).replace(".0 %", " %"));
 
 function condition(where) {
-  const parts = Object.entries(where).map(([name, said]) => {
-    if (name === "all" || name === "any") return `(${said.map(condition).join(say.word(name === "all" ? "and" : "or"))})`;
-    if (name === "not") return `${say.word("not")} (${condition(said)})`;
-    if (name === "locality") return say.word("near_viewer");
-    if (name === "axis") return Object.entries(said).map(([axis, least]) => `${axis} ≥ ${brief(least)}`).join(say.word("and"));
-    if (name === "age_rating") return `${say.word("of_age_rating")} ${[said.at_least ?? "", said.at_most ?? ""].join("–")}`;
-    const named = [said].flat().map((one) => (name === "outlet" ? say.outlet(one) : name === "kind" ? say.one("kind", one) : one));
-    return `${say.one("of", name)} ${named.join(say.word("or"))}`;
+  const parts = Object.entries(where).map(([name, value]) => {
+    if (name === "all" || name === "any") return `(${value.map(condition).join(i18n.label(name === "all" ? "and" : "or"))})`;
+    if (name === "not") return `${i18n.label("not")} (${condition(value)})`;
+    if (name === "locality") return i18n.label("near_viewer");
+    if (name === "axis") return Object.entries(value).map(([axis, minimum]) => `${axis} ≥ ${compact(minimum)}`).join(i18n.label("and"));
+    if (name === "age_rating") return `${i18n.label("of_age_rating")} ${[value.at_least ?? "", value.at_most ?? ""].join("–")}`;
+    const values = [value].flat().map((v) => (name === "outlet" ? i18n.outletWithCode(v) : name === "kind" ? i18n.term("kind", v) : v));
+    return `${i18n.term("of", name)} ${values.join(i18n.label("or"))}`;
   });
-  return parts.join(say.word("and"));
+  return parts.join(i18n.label("and"));
 }
 
 function scope(on) {
   if (!on) return "";
-  const all = [
-    ...(on.screens || []).map((one) => say.one("screen", one)), ...(on.surfaces || []).map((one) => say.one("surface", one)),
-    ...(on.regions || []), ...(on.outlets || []).map((one) => say.outlet(one)),
+  const parts = [
+    ...(on.screens || []).map((screen) => i18n.term("screen", screen)), ...(on.surfaces || []).map((surface) => i18n.term("surface", surface)),
+    ...(on.regions || []), ...(on.outlets || []).map((code) => i18n.outletWithCode(code)),
   ];
-  return `${say.word("on")} ${all.join(say.word("comma"))}`;
+  return `${i18n.label("on")} ${parts.join(i18n.label("comma"))}`;
 }
 
-function span(active) {
+function period(active) {
   if (!active) return "";
-  const said = [
-    active.from ? `${say.word("from")} ${zoned(active.from)}` : "", active.until ? `${say.word("until")} ${zoned(active.until)}` : "",
-    ...(active.daily || []), ...(active.days || []).map((day) => say.one("day", day)), active.offset || "",
+  const parts = [
+    active.from ? `${i18n.label("from")} ${timeWithOffset(active.from)}` : "", active.until ? `${i18n.label("until")} ${timeWithOffset(active.until)}` : "",
+    ...(active.daily || []), ...(active.days || []).map((day) => i18n.term("day", day)), active.offset || "",
   ];
-  return said.filter(Boolean).join(" ");
+  return parts.filter(Boolean).join(" ");
 }

@@ -1,77 +1,77 @@
 // The versions of an outlet's policy, and the audit trail, newest first.
 
-import { $, api, h, listed, outlet, pill, say, table, time, trying } from "./core.js";
+import { $, api, guarded, h, i18n, listUrl, outlet, pill, table, time } from "./core.js";
 
-const PAGE = 50;
+const PAGE_SIZE = 50;
 let rows = [];
-let next = null;
+let nextToken = null;
 
-export async function showHistory(versions, steps) {
-  showVersions(versions, steps);
-  await newest();
+export async function showHistory(versions, actions) {
+  showVersions(versions, actions);
+  await loadNewest();
 }
 
-function showVersions(versions, { open, putInForce }) {
-  const lines = versions.map((one) => h(
+function showVersions(versions, { open, activate }) {
+  const lines = versions.map((version) => h(
     "tr", {},
-    h("td", { class: "number" }, h("b", {}, String(one.version))),
-    h("td", { class: "whole" }, pill(one.active ? "active" : one.state)),
-    h("td", { class: "note" }, one.author, one.note ? h("small", {}, one.note) : null),
-    h("td", { class: "number" }, time(one.at)),
+    h("td", { class: "number" }, h("b", {}, String(version.version))),
+    h("td", { class: "whole" }, pill(version.active ? "in_force" : version.state)),
+    h("td", { class: "note" }, version.author, version.note ? h("small", {}, version.note) : null),
+    h("td", { class: "number" }, time(version.at)),
     h(
       "td", {},
       h(
         "div", { class: "actions" },
-        h("button", { type: "button", onclick: trying(() => open(one)) }, say.word("open")), one.active ? null : again(one, putInForce),
+        h("button", { type: "button", onclick: guarded(() => open(version)) }, i18n.label("open")), version.active ? null : activateButton(version, activate),
       ),
     ),
   ));
-  const heads = ["version", "state", "by", "when"].map((head) => say.word(head));
-  $("versions").replaceChildren(lines.length ? table([...heads, ""], lines) : h("p", { class: "empty" }, say.word("nothing_saved")));
+  const heads = ["version", "state", "by", "when"].map((head) => i18n.label(head));
+  $("versions").replaceChildren(lines.length ? table([...heads, ""], lines) : h("p", { class: "empty" }, i18n.label("nothing_saved")));
 }
 
-function again(one, putInForce) {
-  const [way, word] = one.state === "published" ? ["rollback", "roll_back"] : ["publish", "publish"];
-  return h("button", { type: "button", onclick: trying(() => putInForce(way, one.version)) }, say.word(word));
+function activateButton(version, activate) {
+  const [method, label] = version.state === "published" ? ["rollback", "roll_back"] : ["publish", "publish"];
+  return h("button", { type: "button", onclick: guarded(() => activate(method, version.version)) }, i18n.label(label));
 }
 
-async function newest() {
-  [rows, next] = [[], null];
-  await more();
+async function loadNewest() {
+  [rows, nextToken] = [[], null];
+  await loadMore();
 }
 
-/** The next page of older rows. */
-async function more() {
-  const page = await api(listed("/v1/audit", { order: "newest", page_size: PAGE, page_token: next }));
+/** Load the next page of older entries. */
+async function loadMore() {
+  const page = await api(listUrl("/v1/audit", { order: "newest", page_size: PAGE_SIZE, page_token: nextToken }));
   rows.push(...page.entries);
-  next = page.next_page_token;
+  nextToken = page.next_page_token;
   const lines = rows.map((row) => h(
     "tr", {},
     h("td", { class: "number" }, String(row.seq)),
     h("td", { class: "number" }, time(row.at)),
     h("td", {}, row.actor),
-    h("td", { class: "whole" }, say.one("did", row.action)),
+    h("td", { class: "whole" }, i18n.term("audit", row.action)),
     h("td", { class: "why" }, row.subject ? outlet(row.subject) : null, h("small", {}, details(row.detail))),
     h("td", {}, h("code", { class: "muted", title: row.hash }, row.hash.slice(0, 8))),
   ));
-  const heads = ["#", say.word("when"), say.word("by"), say.word("did"), say.word("subject"), "SHA-256"];
-  const older = next === null ? null : h("button", { type: "button", onclick: trying(more) }, say.word("older"));
+  const heads = ["#", i18n.label("when"), i18n.label("by"), i18n.label("audit_action"), i18n.label("subject"), "SHA-256"];
+  const older = nextToken === null ? null : h("button", { type: "button", onclick: guarded(loadMore) }, i18n.label("older"));
   $("audit").replaceChildren(table(heads, lines), ...(older ? [h("div", { class: "actions" }, older)] : []));
 }
 
-/** What was said with an act, in words; of an order only what it changed. */
+/** Format the detail of an audit entry. For a target override, only the values that it changed. */
 function details(detail) {
-  const { order, first, ...rest } = detail; // of many items the first few are named, behind how many they are
-  const said = Object.entries({ ...rest, ...(order || {}), ...(first ? { first: some(first) } : {}) })
+  const { order, first, ...rest } = detail; // `first` holds the first few ids of many items
+  const parts = Object.entries({ ...rest, ...(order || {}), ...(first ? { first: firstIds(first) } : {}) })
     .filter(([name, value]) => value !== null && value !== "" && value !== false && (value !== 0 || name === "amount"))
-    .map(([name, value]) => (value === true ? say.one("detail", name) : `${say.one("detail", name)}: ${plain(value)}`));
-  return short(said.join(" · "));
+    .map(([name, value]) => (value === true ? i18n.term("detail", name) : `${i18n.term("detail", name)}: ${plainText(value)}`));
+  return truncate(parts.join(" · "));
 }
 
-const some = (ids) => ids.slice(0, 3).join(", ") + (ids.length > 3 ? ", …" : "");
+const firstIds = (ids) => ids.slice(0, 3).join(", ") + (ids.length > 3 ? ", …" : "");
 
-/** At most 140 characters, cut between two words. */
-const short = (text) => (text.length <= 140 ? text : `${text.slice(0, 140).replace(/[\s,·]+\S*$/, "")} …`);
+/** Cut a text to at most 140 characters, between two words. */
+const truncate = (text) => (text.length <= 140 ? text : `${text.slice(0, 140).replace(/[\s,·]+\S*$/, "")} …`);
 
-const plain = (value) => (typeof value === "object" && value !== null
+const plainText = (value) => (typeof value === "object" && value !== null
   ? JSON.stringify(value).replace(/["{}]/g, "").replaceAll(",", ", ").replaceAll(":", ": ") : String(value));

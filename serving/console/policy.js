@@ -1,98 +1,99 @@
-// What is in force, and the outlet's own policy to edit, check and publish.
+// The policy in force, and the editor of the outlet's own policy: check, save, publish.
 
-import { $, api, ask, brief, every, h, notice, outlet as outletNamed, pill, say, table } from "./core.js";
-import { described } from "./describe.js";
+import { $, api, ask, compact, fetchAll, h, i18n, notice, outlet as outletName, table } from "./core.js";
+import { describe } from "./describe.js";
 import { showHistory } from "./history.js";
-import { learnTitles } from "./titles.js";
+import { loadTitles } from "./titles.js";
 
 const LEVELS = ["error", "warning", "hint"];
 let outlet = "";
 let versions = [];
-let saved = "";
-let base = 0; // the version that the text was opened as, or last saved as
-let found = null; // what the last check of the present text found
-let asked = null; // what is in force, as last answered
+let savedText = "";
+let base = 0; // the version that the text was opened from or last saved as
+let findings = null; // of the last check of the current text
+let effective = null; // the policy in force, as last loaded
 
-/** Whether the text differs from the version it was opened as. */
-export const unsaved = () => $("text").value !== saved;
-export const shown = () => outlet;
+/** Whether the text differs from the version it was opened from. */
+export const isUnsaved = () => $("text").value !== savedText;
+export const shownOutlet = () => outlet;
 
-/** Shows everything about one outlet. The text being edited is only replaced when the outlet changed. */
+/** Show the policies of an outlet. The text in the editor is replaced only when the outlet changes. */
 export async function showPolicy(code) {
-  const [inForce, history] = await Promise.all([
-    api(`/v1/policies/${code}/effective`), every(`/v1/policies/${code}/history`, "versions"),
+  const [loaded, history] = await Promise.all([
+    api(`/v1/policies/${code}/effective`), fetchAll(`/v1/policies/${code}/history`, "versions"),
   ]);
-  await learnTitles(inForce.effective.controls.map(({ control }) => control.item).filter(Boolean));
+  await loadTitles(loaded.effective.controls.map(({ control }) => control.item).filter(Boolean));
   const changed = code !== outlet;
   outlet = code;
   versions = history;
-  asked = inForce;
-  effective(inForce);
-  if (changed) edit(versions.find((one) => one.active) || versions[0]);
-  basis();
-  await showHistory(versions, { open, putInForce });
+  effective = loaded;
+  showEffective();
+  if (changed) edit(versions.find((version) => version.active) || versions[0]);
+  showBase();
+  await showHistory(versions, { open, activate: confirmActivation });
 }
 
-function effective(said) {
-  $("version").textContent = say.versions(said.effective.version);
-  $("version").title = said.effective.version;
-  const most = Math.max(...Object.values(said.effective.weights), 1e-9);
-  const weights = Object.entries(said.effective.weights).map(([axis, weight]) => h(
-    "label", { class: "weight" }, h("span", {}, axis), h("progress", { max: most, value: weight }), h("span", {}, brief(weight)),
+function showEffective() {
+  const { effective: policy, fault } = effective;
+  $("version").textContent = i18n.policyVersions(policy.version);
+  $("version").title = policy.version;
+  const largest = Math.max(...Object.values(policy.weights), 1e-9);
+  const weights = Object.entries(policy.weights).map(([axis, weight]) => h(
+    "label", { class: "weight" }, h("span", {}, axis), h("progress", { max: largest, value: weight }), h("span", {}, compact(weight)),
   ));
-  const heading = [h("h3", {}, say.word("weights")), h("p", { class: "muted" }, say.word("weights_hint"))];
+  const heading = [h("h3", {}, i18n.label("weights")), h("p", { class: "muted" }, i18n.label("weights_hint"))];
   $("weights").replaceChildren(...(weights.length ? [...heading, ...weights] : []));
-  const rows = said.effective.controls.map(({ origin, control }) => h(
+  const rows = policy.controls.map(({ origin, control }) => h(
     "tr", {},
-    h("td", {}, h("b", {}, control.id), h("small", {}, say.one("action", control.action))),
-    h("td", {}, outletNamed(origin)),
-    h("td", { class: "whole" }, say.word(`enforcement_${control.enforcement || "editorial"}`)),
-    h("td", { class: "why" }, described(control), control.note ? h("small", {}, control.note) : null),
+    h("td", {}, h("b", {}, control.id), h("small", {}, i18n.term("action", control.action))),
+    h("td", {}, outletName(origin)),
+    h("td", { class: "whole" }, i18n.label(`enforcement_${control.enforcement || "editorial"}`)),
+    h("td", { class: "why" }, describe(control), control.note ? h("small", {}, control.note) : null),
   ));
-  const heads = ["control", "origin", "enforcement", "required"].map((head) => say.word(head));
-  $("controls").replaceChildren(rows.length ? table(heads, rows) : h("p", { class: "empty" }, say.word("no_controls")));
-  if (said.fault) notice(say.told(said.fault));
+  const heads = ["control", "origin", "enforcement", "required"].map((head) => i18n.label(head));
+  $("controls").replaceChildren(rows.length ? table(heads, rows) : h("p", { class: "empty" }, i18n.label("no_controls")));
+  if (fault) notice(i18n.message(fault));
 }
 
-/** What the text is based on, and what others saved since then. */
-function basis() {
-  const since = newer();
-  $("base").textContent = base ? `${say.word("base")} ${base}` : say.word("nothing_saved");
-  $("newer").textContent = since.length ? `${say.word("newer")} ${named(since)}` : "";
+/** Show the version that the text is based on, and the newer versions. */
+function showBase() {
+  const newer = newerVersions();
+  $("base").textContent = base ? `${i18n.label("base")} ${base}` : i18n.label("nothing_saved");
+  $("newer").textContent = newer.length ? `${i18n.label("newer")} ${versionList(newer)}` : "";
 }
 
-const newer = () => versions.filter((one) => one.version > base);
+const newerVersions = () => versions.filter((version) => version.version > base);
 
-/** The newest of some versions, with who saved them. */
-const named = (some) => some.slice(0, 3).map((one) => `${one.version} (${one.author})`).join(", ") + (some.length > 3 ? ", …" : "");
+/** Format the newest three of some versions with their authors. */
+const versionList = (list) => list.slice(0, 3).map((version) => `${version.version} (${version.author})`).join(", ") + (list.length > 3 ? ", …" : "");
 
 function edit(version) {
-  $("text").value = saved = version ? version.text : `outlet: ${outlet}\nweights: {}\ncontrols: []\n`;
+  $("text").value = savedText = version ? version.text : `outlet: ${outlet}\nweights: {}\ncontrols: []\n`;
   base = version ? version.version : 0;
   $("note").value = "";
-  basis();
-  forget();
+  showBase();
+  clearFindings();
 }
 
-/** What was found belongs to a text that is no longer there. */
-export function forget() {
-  found = null;
+/** Remove the findings, which belong to an earlier text. */
+export function clearFindings() {
+  findings = null;
   $("findings").replaceChildren();
-  offer(true);
+  enableActions(true);
 }
 
-/** What cannot be saved is not offered to be saved or published. */
-function offer(can) {
+/** Enable saving, previewing and publishing; a text with errors allows none of them. */
+function enableActions(enabled) {
   for (const id of ["draft", "publish", "preview"]) {
-    $(id).disabled = !can;
-    $(id).title = can ? "" : say.word("mend_errors");
+    $(id).disabled = !enabled;
+    $(id).title = enabled ? "" : i18n.label("correct_errors");
   }
 }
 
-/** Asks before a text that nobody saved is lost; true when it may be replaced. */
+/** Ask before unsaved text is lost. Returns true when the text may be replaced. */
 export async function mayReplace() {
-  if (!unsaved()) return true;
-  return Boolean(await ask({ title: say.word("unsaved"), text: say.word("unsaved_text"), go: say.word("discard"), danger: true }));
+  if (!isUnsaved()) return true;
+  return Boolean(await ask({ title: i18n.label("unsaved"), text: i18n.label("unsaved_text"), submit: i18n.label("discard"), danger: true }));
 }
 
 async function open(version) {
@@ -102,61 +103,61 @@ async function open(version) {
 }
 
 export async function check() {
-  const { findings } = await api(`/v1/policies/${outlet}/lint`, { text: $("text").value });
-  show(findings);
-  return findings;
+  const response = await api(`/v1/policies/${outlet}/lint`, { text: $("text").value });
+  showFindings(response.findings);
+  return response.findings;
 }
 
-function show(findings) {
-  found = findings.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
-  list();
+function showFindings(list) {
+  findings = list.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
+  drawFindings();
   $("findings").scrollIntoView({ block: "nearest" });
 }
 
-function list() {
+function drawFindings() {
   const groups = LEVELS.flatMap((level) => {
-    const own = found.filter((one) => one.level === level);
-    return own.length ? [h("li", { class: "heading" }, `${say.word(`level_${level}`)} · ${own.length}`), ...own.map(line)] : [];
+    const group = findings.filter((finding) => finding.level === level);
+    return group.length ? [h("li", { class: "heading" }, `${i18n.label(`level_${level}`)} · ${group.length}`), ...group.map(line)] : [];
   });
-  $("findings").replaceChildren(...(groups.length ? groups : [h("li", { class: "good" }, say.word("all_well"))]));
-  offer(!found.some((one) => one.level === "error"));
+  $("findings").replaceChildren(...(groups.length ? groups : [h("li", { class: "good" }, i18n.label("no_findings"))]));
+  enableActions(!findings.some((finding) => finding.level === "error"));
 }
 
-/** Where (the control by its id, when the API names it) and what. */
-function line(one) {
-  const where = [one.control, one.where].filter(Boolean).join(" · ");
-  return h("li", { class: one.level }, where ? h("code", {}, where, " ") : null, say.told(one));
+/** A finding: the id of the control, the field, and the message. */
+function line(finding) {
+  const field = [finding.control, finding.where].filter(Boolean).join(" · ");
+  return h("li", { class: finding.level }, field ? h("code", {}, field, " ") : null, i18n.message(finding));
 }
 
-/** Who acts, for the record. */
+/** Return the editor's name for the audit trail. Throws when the field is empty. */
 function author() {
   const name = $("author").value.trim();
   if (!name) {
     $("author").focus();
-    throw new Error(say.word("need_author"));
+    throw new Error(i18n.label("need_author"));
   }
   localStorage.setItem("author", name);
   return name;
 }
 
-/** The number of the new version, or null when the editor would rather not save beside newer ones. */
+/** Save the text and return the number of the new version; null when the editor decides against it because of newer versions. */
 async function saveVersion() {
-  const said = { text: $("text").value, author: author(), note: $("note").value, base_version: base };
-  const since = newer();
-  if (since.length) {
-    const text = `${say.word("newer")} ${named(since)}. ${say.word("save_beside_text")}`;
-    if (!(await ask({ title: say.word("save_beside"), text, go: say.word("save_beside") }))) return null;
-    said.base_version = since[0].version; // the newest that the editor was told of
+  const body = { text: $("text").value, author: author(), note: $("note").value, base_version: base };
+  const newer = newerVersions();
+  if (newer.length) {
+    const text = `${i18n.label("newer")} ${versionList(newer)}. ${i18n.label("save_anyway_text")}`;
+    if (!(await ask({ title: i18n.label("save_anyway"), text, submit: i18n.label("save_anyway") }))) return null;
+    body.base_version = newer[0].version; // the newest version that the dialog named
   }
   try {
-    const answer = await api(`/v1/policies/${outlet}/draft`, said);
-    show(answer.findings);
-    saved = said.text;
-    base = answer.version.version;
-    return answer.version.version;
+    const response = await api(`/v1/policies/${outlet}/draft`, body);
+    showFindings(response.findings);
+    savedText = body.text;
+    base = response.version.version;
+    return base;
   } catch (error) {
-    if (error.status === 422 && error.findings?.length) show(error.findings);
-    if (error.status === 409) await showPolicy(outlet); // what was saved meanwhile is named beside the text
+    if (error.status === 422 && error.findings?.length) showFindings(error.findings);
+    if (error.status === 409) await showPolicy(outlet); // shows the versions saved meanwhile
     throw error;
   }
 }
@@ -165,56 +166,56 @@ export async function save() {
   const version = await saveVersion();
   if (version === null) return;
   await showPolicy(outlet);
-  notice(`${say.word("saved")} ${version}`, true);
+  notice(`${i18n.label("saved")} ${version}`, true);
 }
 
-/** Checks, asks, saves what was changed and puts it in force; what was found stays on the page. */
+/** Check the text, ask for confirmation, save it if it changed, and publish it. The findings stay visible. */
 export async function publish() {
   author();
-  const findings = await check();
-  if (findings.some((one) => one.level === "error")) throw new Error(say.word("mend_errors"));
-  const title = `${say.word("publish")}: ${say.outlet(outlet)}`;
-  const fields = findings.length ? [h("ul", { class: "findings" }, findings.map(line))] : [];
-  const text = say.word(findings.length ? "publish_anyway" : "publish_text");
-  if (!(await ask({ title, text, fields, go: say.word("publish") }))) return;
+  const current = await check();
+  if (current.some((finding) => finding.level === "error")) throw new Error(i18n.label("correct_errors"));
+  const title = `${i18n.label("publish")}: ${i18n.outletWithCode(outlet)}`;
+  const fields = current.length ? [h("ul", { class: "findings" }, current.map(line))] : [];
+  const text = i18n.label(current.length ? "publish_anyway" : "publish_text");
+  if (!(await ask({ title, text, fields, submit: i18n.label("publish") }))) return;
   const newest = versions[0];
   const version = newest && newest.text === $("text").value && !newest.active ? newest.version : await saveVersion();
-  if (version !== null) await inForce("publish", version);
+  if (version !== null) await activate("publish", version);
 }
 
-/** From the list of versions: an earlier one again, or a draft. Asks first. */
-async function putInForce(way, version) {
-  const active = versions.find((one) => one.active)?.version ?? 0;
-  const title = `${say.word(way === "rollback" ? "roll_back" : "publish")}: ${outlet}@${version}`;
-  const text = `${say.word("instead_of")} ${active ? `${outlet}@${active}` : "–"}. ${say.word("publish_text")}`;
+/** Ask for confirmation, then publish a draft or roll back to an earlier version. */
+async function confirmActivation(method, version) {
+  const active = versions.find((entry) => entry.active)?.version ?? 0;
+  const title = `${i18n.label(method === "rollback" ? "roll_back" : "publish")}: ${outlet}@${version}`;
+  const text = `${i18n.label("replaces")} ${active ? `${outlet}@${active}` : "–"}. ${i18n.label("publish_text")}`;
   author();
-  if (await ask({ title, text, go: say.word(way === "rollback" ? "roll_back" : "publish") })) await inForce(way, version);
+  if (await ask({ title, text, submit: i18n.label(method === "rollback" ? "roll_back" : "publish") })) await activate(method, version);
 }
 
-async function inForce(way, version) {
-  const active = versions.find((one) => one.active)?.version ?? 0;
-  await api(`/v1/policies/${outlet}/${way}`, { version, author: author(), base_version: active });
-  const serves = async () => (await api(`/v1/policies/${outlet}/effective`)).effective.version.split("+").includes(`${outlet}@${version}`);
-  const there = await until(serves);
-  const untouched = !unsaved();
+async function activate(method, version) {
+  const active = versions.find((entry) => entry.active)?.version ?? 0;
+  await api(`/v1/policies/${outlet}/${method}`, { version, author: author(), base_version: active });
+  const isServed = async () => (await api(`/v1/policies/${outlet}/effective`)).effective.version.split("+").includes(`${outlet}@${version}`);
+  const served = await poll(isServed);
+  const unchanged = !isUnsaved();
   await showPolicy(outlet);
-  const now = versions.find((one) => one.version === version);
-  if (untouched && now && now.text !== saved) edit(now);
-  else if (untouched && now) base = version; // the same text: what was found stays
-  basis();
-  notice(`${outlet}@${version} ${say.word(there ? "live" : "live_soon")}`, there);
+  const entry = versions.find((item) => item.version === version);
+  if (unchanged && entry && entry.text !== savedText) edit(entry);
+  else if (unchanged && entry) base = version; // the same text: its findings stay
+  showBase();
+  notice(`${outlet}@${version} ${i18n.label(served ? "live" : "live_soon")}`, served);
 }
 
-async function until(done) {
+async function poll(isDone) {
   for (let tries = 0; tries < 30; tries += 1) {
-    if (await done()) return true;
+    if (await isDone()) return true;
     await new Promise((resume) => { setTimeout(resume, 100); });
   }
   return false;
 }
 
-/** Says in the other language what is shown already. */
-export function retell() {
-  if (asked) effective(asked);
-  if (found) list();
+/** Redraw the view, after a change of language. */
+export function redraw() {
+  if (effective) showEffective();
+  if (findings) drawFindings();
 }

@@ -1,55 +1,55 @@
-// What a draft would change: the figures of a preview as they come in, and pages before and after.
+// The preview of a draft: figures as they arrive, and example pages before and after.
 
-import { $, equivalents, h, number, outlet, percent, request, say, signed, table, tile } from "./core.js";
-import { titled } from "./titles.js";
+import { $, equivalents, h, i18n, number, outlet, percent, request, signed, table, tile } from "./core.js";
+import { titleText } from "./titles.js";
 
 let running = null;
-let last = null; // what the preview said last
+let lastUpdate = null;
 
-/** Starts a preview of the text being edited, or stops the one under way. */
+/** Start a preview of the text in the editor, or stop the running preview. */
 export async function preview(outlet) {
   if (running) return running.abort();
   running = new AbortController();
-  button("stop");
+  setButton("stop");
   $("preview-card").hidden = false;
-  $("preview-state").textContent = say.word("preview_starts");
+  $("preview-state").textContent = i18n.label("preview_starts");
   $("preview-body").hidden = true;
   try {
-    for await (const line of lines(outlet, $("text").value, running.signal)) tell(line);
+    for await (const update of updates(outlet, $("text").value, running.signal)) show(update);
   } catch (error) {
     if (error.name !== "AbortError") throw error;
-    $("preview-state").textContent = say.word("preview_stopped");
+    $("preview-state").textContent = i18n.label("preview_stopped");
   } finally {
     running = null;
-    button("preview");
+    setButton("preview");
   }
 }
 
-/** What the button does now, kept when the language changes. */
-function button(word) {
-  $("preview").dataset.word = word;
-  $("preview").textContent = say.word(word);
+/** Set the label of the button; it is updated when the language changes. */
+function setButton(label) {
+  $("preview").dataset.label = label;
+  $("preview").textContent = i18n.label(label);
 }
 
-async function* lines(outlet, text, signal) {
-  const answer = await request(`/v1/policies/${outlet}/preview`, { text }, "POST", { signal });
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+async function* updates(outlet, text, signal) {
+  const response = await request(`/v1/policies/${outlet}/preview`, { text }, "POST", { signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    const parts = (rest + value).split("\n");
-    rest = parts.pop();
+    const parts = (buffer + value).split("\n");
+    buffer = parts.pop();
     for (const part of parts) yield JSON.parse(part);
   }
 }
 
-function tell(line) {
-  const { phase, elapsed_s, sources, report, detail } = line;
+function show(update) {
+  const { phase, elapsed_s, sources, report, detail } = update;
   if (phase === "failed") throw Object.assign(new Error(detail.message), { refusal: detail });
-  last = line;
-  const from = Object.entries(sources).filter(([, n]) => n).map(([name, n]) => `${n} ${say.word(`from_${name}`)}`).join(", ");
-  $("preview-state").textContent = `${report.requests} / ${report.of} · ${number(elapsed_s, 1)} s · ${from}`;
+  lastUpdate = update;
+  const origins = Object.entries(sources).filter(([, n]) => n).map(([name, n]) => `${n} ${i18n.label(`from_${name}`)}`).join(", ");
+  $("preview-state").textContent = `${report.requests} / ${report.of} · ${number(elapsed_s, 1)} s · ${origins}`;
   $("preview-body").hidden = false;
   $("preview-bar").max = report.of;
   $("preview-bar").value = report.requests;
@@ -61,42 +61,42 @@ function tell(line) {
   $("preview-frontier").replaceChildren(frontier(report.frontier));
   $("preview-slices").replaceChildren(slices([...report.by_screen, ...report.by_region]));
   $("preview-example").replaceChildren(...example(report.examples[0]));
-  $("preview-caveat").textContent = `${say.word("caveat")} ${offPolicy(report.off_policy)}`;
+  $("preview-caveat").textContent = `${i18n.label("caveat")} ${offPolicy(report.off_policy)}`;
 }
 
-const between = (figure) => `${signed(figure.low)} … ${signed(figure.high)}`;
-const way = (change) => (Math.abs(change) < 5e-5 ? "muted" : change > 0 ? "up" : "out-text");
+const interval = (figure) => `${signed(figure.low)} … ${signed(figure.high)}`;
+const changeClass = (change) => (Math.abs(change) < 5e-5 ? "muted" : change > 0 ? "up" : "out-text");
 
 function tiles(report) {
   const { utility, expected_plays: plays, worst_hit } = report;
-  const all = [
-    [signed(utility.relative.mean), say.word("utility_change"), between(utility.relative)],
-    [signed(plays.relative.mean), say.word("expected_plays"), between(plays.relative)],
-    [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, say.word("cost"), say.word("against_unguided")],
-    [percent(report.changed_slots, 0), say.word("changed_share"), `${percent(report.changed_pages, 0)} ${say.word("of_pages")}`],
-    [`${percent(report.relaxed_before, 0)} → ${percent(report.relaxed_after, 0)}`, say.word("gave_way"), say.word("of_pages")],
+  const figures = [
+    [signed(utility.relative.mean), i18n.label("utility_change"), interval(utility.relative)],
+    [signed(plays.relative.mean), i18n.label("expected_plays"), interval(plays.relative)],
+    [`${percent(report.guidance_cost_before.mean)} → ${percent(report.guidance_cost_after.mean)}`, i18n.label("cost"), i18n.label("against_unguided")],
+    [percent(report.changed_slots, 0), i18n.label("changed_share"), `${percent(report.changed_pages, 0)} ${i18n.label("of_pages")}`],
+    [`${percent(report.relaxed_before, 0)} → ${percent(report.relaxed_after, 0)}`, i18n.label("relaxed_pages"), i18n.label("of_pages")],
     ...(worst_hit
-      ? [[signed(worst_hit.mean_change), say.word("worst_hit"), `${worst_hit.viewers} ${say.word("viewers")}`]]
-      : []), // of few viewers nothing is told
+      ? [[signed(worst_hit.mean_change), i18n.label("worst_hit"), `${worst_hit.viewers} ${i18n.label("viewers")}`]]
+      : []), // null for fewer than ten viewers
   ];
-  return all.map(tile);
+  return figures.map(tile);
 }
 
 function controls(lines) {
-  if (!lines.length) return h("p", { class: "empty" }, say.word("no_controls"));
+  if (!lines.length) return h("p", { class: "empty" }, i18n.label("no_controls"));
   const rows = lines.map((line) => h(
     "tr", {},
-    h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? say.one("action", line.action) : "", line.origin ? say.called(line.origin) : ""].filter(Boolean).join(" · "))),
-    h("td", { class: "number" }, kept(line.met_before)),
-    h("td", { class: `number ${line.met_after !== null && line.met_after < 1 ? "out-text" : ""}` }, kept(line.met_after)),
+    h("td", {}, h("b", {}, line.id), h("small", {}, [line.action ? i18n.term("action", line.action) : "", line.origin ? i18n.outletName(line.origin) : ""].filter(Boolean).join(" · "))),
+    h("td", { class: "number" }, metShare(line.met_before)),
+    h("td", { class: `number ${line.met_after !== null && line.met_after < 1 ? "out-text" : ""}` }, metShare(line.met_after)),
     h("td", { class: "number" }, line.price ? equivalents(line.price) : "–"),
-    h("td", { class: "number" }, line.value ? signed(line.value.mean) : "–", line.value ? h("small", {}, between(line.value)) : null),
-    h("td", {}, line.note ? h("div", {}, say.told(line.note)) : null, line.causes.slice(0, 2).map((cause) => h("div", {}, say.told(cause.reason), h("small", {}, `${cause.pages} × ${say.told(cause.where)}`)))),
+    h("td", { class: "number" }, line.value ? signed(line.value.mean) : "–", line.value ? h("small", {}, interval(line.value)) : null),
+    h("td", {}, line.note ? h("div", {}, i18n.message(line.note)) : null, line.causes.slice(0, 2).map((cause) => h("div", {}, i18n.message(cause.reason), h("small", {}, `${cause.pages} × ${i18n.message(cause.where)}`)))),
   ));
-  return table(["control", "kept_before", "kept_after", "price", "worth", "why"].map((head) => say.word(head)), rows);
+  return table(["control", "met_before", "met_after", "price", "gain_if_dropped", "reason"].map((head) => i18n.label(head)), rows);
 }
 
-const kept = (share) => (share === null ? "–" : percent(share, 0));
+const metShare = (share) => (share === null ? "–" : percent(share, 0));
 
 function exposure(lines) {
   const rows = lines.slice(0, 12).map((line) => h(
@@ -104,10 +104,10 @@ function exposure(lines) {
     h("td", {}, outlet(line.outlet)),
     h("td", { class: "number" }, number(line.before, 0)),
     h("td", { class: "number" }, number(line.after, 0)),
-    h("td", { class: `number ${way(line.difference.mean / Math.max(line.before, 1))}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
+    h("td", { class: `number ${changeClass(line.difference.mean / Math.max(line.before, 1))}` }, `${line.difference.mean > 0 ? "+" : ""}${number(line.difference.mean, 0)}`),
     h("td", { class: "number muted" }, `+${number(line.gained, 0)} −${number(line.lost, 0)}`),
   ));
-  return table(["outlet", "before", "after", "difference", "won_lost"].map((head) => say.word(head)), rows);
+  return table(["outlet", "before", "after", "difference", "gained_lost"].map((head) => i18n.label(head)), rows);
 }
 
 function shares(lines) {
@@ -116,61 +116,61 @@ function shares(lines) {
     h("td", {}, line.name),
     h("td", { class: "number" }, percent(line.before)),
     h("td", { class: "number" }, percent(line.after)),
-    h("td", { class: `number ${way(line.difference.mean)}` }, signed(line.difference.mean, 1, ` ${say.word("points")}`)),
+    h("td", { class: `number ${changeClass(line.difference.mean)}` }, signed(line.difference.mean, 1, ` ${i18n.label("points")}`)),
   ));
-  return table(["label", "before", "after", "difference"].map((head) => say.word(head)), rows);
+  return table(["label", "before", "after", "difference"].map((head) => i18n.label(head)), rows);
 }
 
 function slices(lines) {
   const rows = lines.map((line) => h(
     "tr", {},
-    h("td", {}, say.one("screen", line.name), h("small", {}, `${line.requests} ${say.word("requests")}`)),
-    h("td", { class: `number ${way(line.utility.mean)}` }, signed(line.utility.mean)),
-    h("td", { class: `number ${way(line.expected_plays.mean)}` }, signed(line.expected_plays.mean)),
+    h("td", {}, i18n.term("screen", line.name), h("small", {}, `${line.requests} ${i18n.label("requests")}`)),
+    h("td", { class: `number ${changeClass(line.utility.mean)}` }, signed(line.utility.mean)),
+    h("td", { class: `number ${changeClass(line.expected_plays.mean)}` }, signed(line.expected_plays.mean)),
     h("td", { class: "number" }, `${percent(line.guidance_cost_before)} → ${percent(line.guidance_cost_after)}`),
     h("td", { class: "number" }, `${percent(line.relaxed_before, 0)} → ${percent(line.relaxed_after, 0)}`),
   ));
-  return table(["where", "utility_change", "expected_plays", "cost", "gave_way"].map((head) => say.word(head)), rows);
+  return table(["group", "utility_change", "expected_plays", "cost", "relaxed_pages"].map((head) => i18n.label(head)), rows);
 }
 
-/** Cost of guidance over its strength, with what the quotas and weights achieve. */
+/** The cost of guidance by strength, with the shares that minimums and weights achieve. */
 function frontier(points) {
-  if (!points.length) return h("p", { class: "empty" }, say.word("preview_later"));
+  if (!points.length) return h("p", { class: "empty" }, i18n.label("preview_later"));
   const rows = points.map((point) => h(
     "tr", {},
     h("td", { class: "number" }, `× ${point.strength}`),
     h("td", { class: "number" }, percent(point.guidance_cost.mean)),
-    h("td", { class: "bar" }, h("progress", { max: Math.max(0.01, ...points.map((one) => one.guidance_cost.mean)), value: Math.max(0, point.guidance_cost.mean) })),
+    h("td", { class: "bar" }, h("progress", { max: Math.max(0.01, ...points.map(({ guidance_cost: { mean } }) => mean)), value: Math.max(0, point.guidance_cost.mean) })),
     h("td", { class: "number" }, percent(point.relaxed, 0)),
     h("td", {}, Object.entries({ ...point.values, ...point.quotas }).map(([name, share]) => h("span", { class: "chip" }, `${name} ${percent(share, 0)}`))),
   ));
-  return table(["strength", "cost", "", "gave_way", "brings"].map((head) => (head ? say.word(head) : "")), rows);
+  return table(["strength", "cost", "", "relaxed_pages", "achieves"].map((head) => (head ? i18n.label(head) : "")), rows);
 }
 
-function example(one) {
-  if (!one) return [];
-  const column = (word, page, other) => {
-    const there = new Set(other.map((slot) => slot.item_id));
+function example(sample) {
+  if (!sample) return [];
+  const column = (label, page, comparison) => {
+    const comparedIds = new Set(comparison.map((slot) => slot.item_id));
     const rows = page.map((slot, k) => h(
-      "li", { class: there.has(slot.item_id) ? (other[k]?.item_id === slot.item_id ? null : "moved") : word === "before" ? "out" : "in" },
+      "li", { class: comparedIds.has(slot.item_id) ? (comparison[k]?.item_id === slot.item_id ? null : "moved") : label === "before" ? "out" : "in" },
       h("span", { class: "n" }, String(k + 1)),
-      h("span", { class: "title" }, titled(slot.title)),
+      h("span", { class: "title" }, titleText(slot.title)),
     ));
-    return h("div", {}, h("h3", {}, say.word(word)), h("ol", { class: "page" }, rows));
+    return h("div", {}, h("h3", {}, i18n.label(label)), h("ol", { class: "page" }, rows));
   };
-  const about = `${placement(one.placement)} · ${one.region} · ${one.changed} ${say.word("changed")}`;
-  return [h("p", { class: "muted" }, about), h("div", { class: "pair" }, column("before", one.before, one.after), column("after", one.after, one.before))];
+  const description = `${placement(sample.placement)} · ${sample.region} · ${sample.changed} ${i18n.label("changed")}`;
+  return [h("p", { class: "muted" }, description), h("div", { class: "pair" }, column("before", sample.before, sample.after), column("after", sample.after, sample.before))];
 }
 
-/** Outlet, screen and surface of "cn.zj-mobile-home". */
+/** Format a placement such as "cn.zj-mobile-home": outlet, screen and surface. */
 function placement(id) {
   const [outlet, screen, surface] = id.split("-");
-  return `${say.outlet(outlet)} · ${say.one("screen", screen)} ${say.one("surface", surface)}`;
+  return `${i18n.outletWithCode(outlet)} · ${i18n.term("screen", screen)} ${i18n.term("surface", surface)}`;
 }
 
-/** Says in the other language what is shown already. */
-export function retell() {
-  if (last && !$("preview-body").hidden) tell(last);
+/** Redraw the preview, after a change of language. */
+export function redraw() {
+  if (lastUpdate && !$("preview-body").hidden) show(lastUpdate);
 }
 
-const offPolicy = (said) => (said ? `${say.word("log_says")} ${say.told(said.reason)}${say.word("full_stop")}` : "");
+const offPolicy = (estimate) => (estimate ? `${i18n.label("off_policy")} ${i18n.message(estimate.why)}${i18n.label("full_stop")}` : "");

@@ -1,44 +1,44 @@
-// The receipt of a page: each control, what it asked, what it got, why, and what it cost.
+// The receipt of a page: what each control requires, what the page has, the reason, and the price.
 
-import { $, equivalents, h, outlet, pill, say, table } from "./core.js";
+import { $, equivalents, h, i18n, outlet, pill, table } from "./core.js";
 
-export function showReceipt(said) {
-  if (!said.controls.length) {
-    $("receipt").replaceChildren(h("p", { class: "empty" }, say.word("no_controls")));
+export function showReceipt(receipt) {
+  if (!receipt.controls.length) {
+    $("receipt").replaceChildren(h("p", { class: "empty" }, i18n.label("no_controls")));
     return;
   }
-  const price = new Map(said.price.map((one) => [one.control_id, one]));
-  const rows = said.controls.map((line) => h(
+  const prices = new Map(receipt.price.map((price) => [price.control_id, price]));
+  const rows = receipt.controls.map((line) => h(
     "tr", {},
-    h("td", {}, h("b", {}, line.id), h("small", {}, say.one("action", line.action))),
+    h("td", {}, h("b", {}, line.id), h("small", {}, i18n.term("action", line.action))),
     h("td", {}, outlet(line.origin)),
-    h("td", { class: "whole" }, say.word(`enforcement_${line.enforcement}`)),
-    h("td", { class: "number" }, required(line.required)),
+    h("td", { class: "whole" }, i18n.label(`enforcement_${line.enforcement}`)),
+    h("td", { class: "number" }, requirement(line.required)),
     h("td", { class: "number" }, achieved(line)),
     h("td", { class: "whole" }, pill(line.status), line.slack ? ` −${line.slack}` : ""),
-    h("td", { class: "number" }, cost(price.get(line.id), line.action)),
-    h("td", { class: "why" }, say.told(line.reason), line.legal_ref ? h("small", {}, line.legal_ref) : null),
+    h("td", { class: "number" }, cost(prices.get(line.id), line.action)),
+    h("td", { class: "why" }, i18n.message(line.reason), line.legal_ref ? h("small", {}, line.legal_ref) : null),
   ));
-  const heads = ["control", "origin", "enforcement", "required", "achieved", "status", "price", "why"];
-  $("receipt").replaceChildren(table(heads.map((head) => say.word(head)), rows));
+  const heads = ["control", "origin", "enforcement", "required", "achieved", "status", "price", "reason"];
+  $("receipt").replaceChildren(table(heads.map((head) => i18n.label(head)), rows));
 }
 
-function required(asked) {
-  const said = [];
-  if (asked.at_least !== null) said.push(`≥ ${asked.at_least}${asked.first_slots ? ` ${say.word("in_first")} ${asked.first_slots}` : ""}`);
-  if (asked.at_most !== null) said.push(`≤ ${asked.at_most}${asked.within ? ` ${say.word("in_any")} ${asked.within}` : ""}`);
-  if (asked.slot !== null) said.push(`${say.word("slot")} ${asked.slot}`);
-  return said.join(", ");
+function requirement(required) {
+  const parts = [];
+  if (required.at_least !== null) parts.push(`≥ ${required.at_least}${required.first_slots ? ` ${i18n.label("in_first")} ${required.first_slots}` : ""}`);
+  if (required.at_most !== null) parts.push(`≤ ${required.at_most}${required.within ? ` ${i18n.label("in_any")} ${required.within}` : ""}`);
+  if (required.slot !== null) parts.push(`${i18n.label("slot")} ${required.slot}`);
+  return parts.join(", ");
 }
 
-/** Of a floor on the first slots what stands there, and then what stands on the whole page. */
+/** For a minimum on the first slots: the count in these slots, then the count on the whole page. */
 const achieved = (line) => (line.achieved_first === null
-  ? String(line.achieved) : [String(line.achieved_first), h("small", {}, `${line.achieved} ${say.word("in_all")}`)]);
+  ? String(line.achieved) : [String(line.achieved_first), h("small", {}, `${line.achieved} ${i18n.label("in_all")}`)]);
 
-/** The dual's estimates err on the high side; of a pin, either way. What is nothing costs nothing, be it an estimate or not. */
-function cost(one, action) {
-  if (!one) return "–";
-  const said = equivalents(one.play_equivalents);
-  if (one.how === "resolved" || said === "0" || said.startsWith("≈")) return said;
-  return `${action === "pin" ? "≈" : "≤"} ${said}`;
+/** Dual prices are upper estimates; the price of a pin may err either way. An amount near 0 needs no sign before it. */
+function cost(price, action) {
+  if (!price) return "–";
+  const text = equivalents(price.play_equivalents);
+  if (price.how === "resolved" || text === "0" || text.startsWith("≈")) return text;
+  return `${action === "pin" ? "≈" : "≤"} ${text}`;
 }

@@ -1,25 +1,25 @@
-// What items are called: read once each, for all that speaks of an item by its id.
+// Titles of items, loaded once each, for every place that names an item by its id.
 
-import { api, say } from "./core.js";
+import { api, i18n } from "./core.js";
 
 const titles = new Map();
 
-export const know = (items) => { for (const item of items) titles.set(item.id, item.title); };
+export const addTitles = (items) => { for (const item of items) titles.set(item.id, item.title); };
 
-/** Asks the catalogue for titles that are not known yet; an item that was withdrawn keeps its id. */
-export async function learnTitles(ids) {
-  const unknown = [...new Set(ids)].filter((id) => !titles.has(id));
-  await Promise.all(unknown.map(async (id) => {
+/** Load the titles that are missing from the catalog. A withdrawn item keeps its id. */
+export async function loadTitles(ids) {
+  const missing = [...new Set(ids)].filter((id) => !titles.has(id));
+  await Promise.all(missing.map(async (id) => {
     try {
-      know([(await api(`/v1/items/${encodeURIComponent(id)}`)).item]);
+      addTitles([(await api(`/v1/items/${encodeURIComponent(id)}`)).item]);
     } catch (error) {
       if (error.status !== 404) throw error;
     }
   }));
 }
 
-/** The title in the console's language, else in any. */
-export const titled = (title) => title[say.language] || Object.values(title)[0];
+/** Return a title in the console's language, or in any language it has. */
+export const titleText = (title) => title[i18n.language] || Object.values(title)[0];
 
-/** An item by its title; by its id where nobody knows it. */
-export const called = (id) => (titles.has(id) ? titled(titles.get(id)) : id);
+/** Return the title of an item, or its id when the title is not loaded. */
+export const itemTitle = (id) => (titles.has(id) ? titleText(titles.get(id)) : id);

@@ -1,1 +1,1 @@
-"""`mainstay demo`: the whole engine on one machine, from real interactions to guided pages."""
+"""The command `recsys-demo`: run the whole engine on one machine, from real interactions to guided pages."""

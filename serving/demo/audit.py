@@ -1,4 +1,4 @@
-"""An auditor who trusts nobody: recounts each page from the policies and the catalogue, outside the serving process."""
+"""Audit pages independently: recount each page from the policies and the catalog, outside the serving process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ OUTLET = "cn.zj.hz"
 
 
 class Auditor:
-    """Holds its own catalogue and its own compiled policies."""
+    """An auditor of pages, with its own catalog and its own compiled policies."""
 
     def __init__(self, items: Sequence[Item], policies: Sequence[str]) -> None:
         self._catalog = Catalog.of(items)
         self._policy = compile_policy([read_policy(text) for text in policies], self._catalog)
 
     def undeclared(self, page: dict[str, Any], viewer: str, screen: str, shown: Sequence[str]) -> list[str]:
-        """Controls that this page breaks without its receipt saying that they gave way; empty on an honest page."""
+        """Return the controls that a page violates although its receipt reports them as met."""
         rows = self._catalog.rows(slot["item"]["id"] for slot in page["items"])
         query = Query(
             request_id=page["request_id"],
@@ -37,9 +37,9 @@ class Auditor:
             now=time.time(),
             slots=len(rows),
         )
-        bounds = self._policy.bounds(query, rows, len(rows), self._catalog.rows(shown))
-        broken = bounds.violated_by(np.arange(len(rows), dtype=np.int32))
-        broken[bounds.block_control] = bounds.block_member.sum(axis=1)  # items that a block keeps off
-        gave_way = {c["id"] for c in page["receipt"]["controls"] if c["status"] in ("relaxed", "infeasible")}
+        constraints = self._policy.bounds(query, rows, len(rows), self._catalog.rows(shown))
+        excess = constraints.violated_by(np.arange(len(rows), dtype=np.int32))
+        excess[constraints.block_control] = constraints.block_member.sum(axis=1)  # blocked items on the page
+        declared = {c["id"] for c in page["receipt"]["controls"] if c["status"] in ("relaxed", "infeasible")}
         ids = [origin.control.id for origin in self._policy.controls]
-        return [control_id for control_id, by in zip(ids, broken, strict=True) if by and control_id not in gave_way]
+        return [control_id for control_id, by in zip(ids, excess, strict=True) if by and control_id not in declared]

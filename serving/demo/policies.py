@@ -1,4 +1,4 @@
-"""The desk of four made-up outlets (`desk.yaml`) as catalogue items, dated relative to the demo's first start."""
+"""The items of four made-up outlets (`desk.yaml`), with dates relative to the first start of the demo."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ HOUR = 3600.0
 
 
 def newsroom_items(anchor: float) -> list[Item]:
-    """About eighty items; `anchor` is the unix second that `at_h` and `until_h` count from."""
-    return [_item(number, entry, anchor) for number, entry in enumerate(_desk()["items"], start=1)]
+    """Return about eighty items; `anchor` is the unix time that `at_h` and `until_h` are relative to."""
+    return [_item(number, entry, anchor) for number, entry in enumerate(_newsroom()["items"], start=1)]
 
 
 def newsroom_names() -> dict[str, dict[str, str]]:
-    """What each outlet of the desk is called, by language."""
-    names: dict[str, dict[str, str]] = _desk()["outlets"]
+    """Return the names of the outlets, by outlet code and language."""
+    names: dict[str, dict[str, str]] = _newsroom()["outlets"]
     return names
 
 
-def _desk() -> dict[str, Any]:
-    said: dict[str, Any] = yaml.safe_load(files("serving.demo").joinpath("desk.yaml").read_text("utf-8"))
-    return said
+def _newsroom() -> dict[str, Any]:
+    newsroom: dict[str, Any] = yaml.safe_load(files("serving.demo").joinpath("desk.yaml").read_text("utf-8"))
+    return newsroom
 
 
 def _item(number: int, entry: dict[str, Any], anchor: float) -> Item:

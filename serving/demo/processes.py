@@ -1,4 +1,4 @@
-"""The demo's child processes: started with the command a user would type, stopped in order, never left behind."""
+"""The child processes of the demo: started with the commands that a user would type, and always stopped in order."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ STOP_TIMEOUT_S = 20.0  # for all children together, from SIGTERM to the end
 
 @dataclass
 class Child:
-    """One running command, its output in a log file."""
+    """A running command that writes its output to a log file."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
-    def fail(self, why: str) -> RuntimeError:
-        """An error that shows the end of the child's own output."""
+    def fail(self, reason: str) -> RuntimeError:
+        """Return an error with the last lines of the child's output."""
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
-        return RuntimeError(f"{self.name} {why}; the end of {self.log}:\n{tail}")
+        return RuntimeError(f"{self.name} {reason}; last lines of {self.log}:\n{tail}")
 
 
 class ProcessGroup:
-    """Children of one demo; leaving the block stops them all, with SIGTERM, then patience, then SIGKILL.
+    """A context manager for child processes. On exit it sends SIGTERM to all of them, waits, and then sends SIGKILL.
 
-    Each runs in a session of its own, so that Ctrl-C reaches the demo alone; nothing that the demo is told meanwhile
-    keeps it from stopping every one of them.
+    Each child runs in its own session, so that Ctrl-C reaches only the demo. Signals that arrive during the exit are
+    deferred until all children are stopped.
     """
 
-    def __init__(self, logs: Path, patience_s: float = STOP_TIMEOUT_S) -> None:
-        self._logs, self._patience_s = logs, patience_s
+    def __init__(self, logs: Path, stop_timeout_s: float = STOP_TIMEOUT_S) -> None:
+        self._logs, self._stop_timeout_s = logs, stop_timeout_s
         self._processes: list[subprocess.Popen[bytes]] = []
         self._children: list[Child] = []
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, module: str, arguments: Sequence[str]) -> Child:
-        """`python -m module arguments`, to run as long as the demo does; what it says goes to its log."""
+        """Start `python -m module arguments` for the duration of the demo; its output goes to a log file."""
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
             child = Child(name, self._run_child(module, arguments, output.fileno(), subprocess.STDOUT), log)
@@ -51,7 +51,7 @@ class ProcessGroup:
         return child
 
     def run(self, module: str, arguments: Sequence[str]) -> Iterator[str]:
-        """`python -m module arguments`, to its end: the lines it prints. Raises RuntimeError when it fails."""
+        """Run `python -m module arguments` to its end and yield its output lines. Raises RuntimeError when it fails."""
         process = self._run_child(module, arguments, subprocess.PIPE, None)
         assert process.stdout is not None
         last = ""
@@ -64,7 +64,7 @@ class ProcessGroup:
 
     def _run_child(self, module: str, arguments: Sequence[str], out: int, err: int | None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", module, *arguments]
-        with deferred_interrupts():  # a process that runs but is not on the list would be left behind
+        with deferred_interrupts():  # an interrupt between the two statements would leak the process
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
             )
@@ -72,7 +72,7 @@ class ProcessGroup:
         return process
 
     def check(self) -> None:
-        """Raises RuntimeError when a child has ended that should be running."""
+        """Raise RuntimeError when a child process has ended unexpectedly."""
         for child in self._children:
             if child.process.poll() is not None:
                 raise child.fail(f"ended with code {child.process.returncode}")
@@ -89,11 +89,11 @@ class ProcessGroup:
     def _stop(self) -> None:
         try:
             for process in self._processes:
-                process.terminate()  # says nothing to one that has ended
-            give_up = time.monotonic() + self._patience_s
+                process.terminate()  # no effect on a process that has ended
+            deadline = time.monotonic() + self._stop_timeout_s
             for process in self._processes:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(max(give_up - time.monotonic(), 0.0))
+                    process.wait(max(deadline - time.monotonic(), 0.0))
         finally:
             for process in self._processes:
                 process.kill()
@@ -102,20 +102,20 @@ class ProcessGroup:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is done; several count once."""
-    came: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    """Defer SIGINT and SIGTERM until the end of the block; repeated signals are raised once."""
+    received: list[int] = []
+    handlers = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    if came:
-        signal.raise_signal(came[0])
+    if received:
+        signal.raise_signal(received[0])
 
 
 def until(ready: object, timeout_s: float, pause_s: float = 0.1) -> bool:
-    """Call `ready` until it answers true; False when it did not within the time."""
+    """Poll `ready` until it returns true; return False on timeout."""
     assert callable(ready)
     deadline = time.monotonic() + timeout_s
     while not ready():

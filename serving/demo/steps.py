@@ -1,4 +1,4 @@
-"""What the demo does before anyone asks for a page. Each step is left out when its result already stands."""
+"""The steps of the demo before pages are requested. A step is skipped when an earlier run completed it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OUTLETS = ("cn", "cn.zj", "cn.zj.hz")
 
 
 def progress() -> Progress:
-    """A progress bar for whatever takes longer than two seconds."""
+    """Return a progress bar, for steps that take longer than two seconds."""
     return Progress(
         TextColumn("   {task.description:<34}"),
         BarColumn(30),
@@ -41,55 +41,55 @@ def progress() -> Progress:
 
 
 def load_catalog(api: httpx.Client, items: Sequence[Item]) -> bool:
-    """Upsert the catalogue; False when it was there."""
+    """Upsert the items; return False when they are already in the catalog."""
     if api.get(f"/v1/items/{items[-1].id}").status_code == 200:
         return False
     with progress() as bar:
-        task = bar.add_task("items into the catalogue", total=len(items))
+        task = bar.add_task("items loaded into the catalog", total=len(items))
         for batch in _batches(items, 500):
             body = {"items": [item.model_dump(mode="json") for item in batch]}
-            answer = api.post("/v1/items", json=body).raise_for_status().json()
-            refused = [result for result in answer["results"] if result["status"] != "accepted"]
-            if refused:
-                raise RuntimeError(f"the catalogue refused {refused[0]}")
+            response = api.post("/v1/items", json=body).raise_for_status().json()
+            rejected = [result for result in response["results"] if result["status"] != "accepted"]
+            if rejected:
+                raise RuntimeError(f"the catalog rejected an item: {rejected[0]}")
             bar.advance(task, len(batch))
     return True
 
 
 def name_outlets(api: httpx.Client, names: Mapping[str, Mapping[str, str]]) -> bool:
-    """Say what outlets are called, by language; False when each had a name, which stays as somebody gave it."""
+    """Set the names of outlets without a name; return False when every outlet has one. Existing names are kept."""
     outlets = api.get("/v1/outlets", params={"page_size": 1000}).raise_for_status().json()["outlets"]
     named = {outlet["code"] for outlet in outlets if outlet["name"]}
-    nameless = {code: name for code, name in names.items() if code not in named}
-    for code, name in nameless.items():
+    unnamed = {code: name for code, name in names.items() if code not in named}
+    for code, name in unnamed.items():
         api.put(f"/v1/outlets/{code}", json={"name": dict(name), "author": "demo"}).raise_for_status()
-    return bool(nameless)
+    return bool(unnamed)
 
 
 def policy_text(outlet: str) -> str:
-    """The demo policy of one outlet, as YAML."""
+    """Return the demo policy of an outlet as YAML."""
     return files("serving.demo").joinpath("policies", f"{outlet}.yaml").read_text("utf-8")
 
 
 def publish_policies(api: httpx.Client) -> bool:
-    """Save and publish the demo policies, parents first; False when they stood."""
-    news = False
+    """Save and publish the demo policies, parents first; return False when all were in force already."""
+    published = False
     for outlet in OUTLETS:
-        known = api.get(f"/v1/policies/{outlet}")
-        if known.status_code == 200 and known.json()["active"]:
+        current = api.get(f"/v1/policies/{outlet}")
+        if current.status_code == 200 and current.json()["active"]:
             continue
-        draft = api.post(f"/v1/policies/{outlet}/draft", json={"text": policy_text(outlet), "author": "demo"})
-        if draft.is_success:
-            version = draft.json()["version"]["version"]
-            draft = api.post(f"/v1/policies/{outlet}/publish", json={"version": version, "author": "demo"})
-        if draft.is_error:
-            raise RuntimeError(f"the policy of {outlet} was refused: {draft.text}")
-        news = True
-    return news
+        response = api.post(f"/v1/policies/{outlet}/draft", json={"text": policy_text(outlet), "author": "demo"})
+        if response.is_success:
+            version = response.json()["version"]["version"]
+            response = api.post(f"/v1/policies/{outlet}/publish", json={"version": version, "author": "demo"})
+        if response.is_error:
+            raise RuntimeError(f"the API rejected the policy of {outlet}: {response.text}")
+        published = True
+    return published
 
 
-def wait_until_folded(online: OnlineStore, viewers: Sequence[str]) -> int:
-    """How many ratings the worker has folded into the state of these viewers."""
+def folded_ratings(online: OnlineStore, viewers: Sequence[str]) -> int:
+    """Return the number of ratings that the worker has folded into the state of these viewers."""
     states = online.get([viewer_key(viewer) for viewer in viewers])
     counts = (decode_viewer(raw).counts for raw in states if raw is not None)
     return sum(count.get(kind, 0) for count in counts for kind in RATED)
@@ -102,57 +102,62 @@ def replay(
     events: Iterable[ViewerEvent],
     ratings: Mapping[str, int],
     erased: ErasureList,
-    household: ProcessGroup,
+    processes: ProcessGroup,
     sent_before: int = 0,
-    note: Callable[[int], None] = lambda sent: None,
+    save_progress: Callable[[int], None] = lambda sent: None,
 ) -> bool:
-    """Send the interactions through the stream and wait until the worker has folded each; False when it had.
+    """Send the interactions to the stream and wait until the worker has folded all of them.
 
-    `ratings` says how many each viewer has. Those of a viewer who was `erased`, before or meanwhile, are not waited
-    for: no worker folds them again. `note` is told how many were sent, so that a run that was interrupted goes on at
-    `sent_before`: a viewer's state knows its latest events again, but not all of them.
+    Args:
+        ratings: the number of ratings of each viewer. Ratings of erased viewers are never folded, so not awaited.
+        sent_before: the number of interactions that an interrupted run has sent; sending continues there,
+            because viewer state recognises only recent duplicates.
+        save_progress: called with the number of interactions sent.
+
+    Returns:
+        False when all interactions were folded already.
     """
 
-    def owed_and_known() -> tuple[int, int]:
-        gone = erased.all()
-        living = [viewer for viewer in ratings if not gone or viewer_hash(viewer) not in gone]
-        return sum(ratings[viewer] for viewer in living), wait_until_folded(online, living)
+    def count_ratings() -> tuple[int, int]:
+        erasures = erased.all()
+        viewers = [viewer for viewer in ratings if not erasures or viewer_hash(viewer) not in erasures]
+        return sum(ratings[viewer] for viewer in viewers), folded_ratings(online, viewers)
 
-    owed, known = owed_and_known()
-    if known >= owed:
+    expected, folded = count_ratings()
+    if folded >= expected:
         return False
-    skipped = sent_before if known else 0  # an empty store has lost what was sent
+    n_sent = sent_before if folded else 0  # an empty store requires sending everything again
     with progress() as bar:
-        sent = bar.add_task("interactions into the stream", total=sum(ratings.values()), completed=skipped)
-        done = bar.add_task("folded into features by the worker", total=owed, completed=known)
-        for batch in _batches(islice(events, skipped, None), 2000):
+        sending = bar.add_task("interactions sent to the stream", total=sum(ratings.values()), completed=n_sent)
+        folding = bar.add_task("folded into features by the worker", total=expected, completed=folded)
+        for batch in _batches(islice(events, n_sent, None), 2000):
             stream.publish(settings.topic, [Record(event.viewer_id, encode(event)) for event in batch])
-            bar.advance(sent, len(batch))
-            note(skipped := skipped + len(batch))
-            bar.update(done, completed=owed_and_known()[1])
+            bar.advance(sending, len(batch))
+            save_progress(n_sent := n_sent + len(batch))
+            bar.update(folding, completed=count_ratings()[1])
 
         def caught_up() -> bool:
-            household.check()
-            owed, now = owed_and_known()
-            bar.update(done, total=owed, completed=now)
-            return now >= owed
+            processes.check()
+            expected, folded = count_ratings()
+            bar.update(folding, total=expected, completed=folded)
+            return folded >= expected
 
         if not until(caught_up, timeout_s=600, pause_s=0.3):
             raise RuntimeError("the worker did not fold all events within ten minutes; see worker.log")
     return True
 
 
-def learn(settings: Settings, address: str, household: ProcessGroup) -> dict[str, Any]:
-    """Run `mainstay train` as a user would; its figures. Raises RuntimeError when it fails or finds no events."""
+def train(settings: Settings, address: str, processes: ProcessGroup) -> dict[str, Any]:
+    """Run `recsys-train` as a user would, and return its figures. Raises RuntimeError on failure or without events."""
     if not any(Path(settings.event_log_dir).rglob("*.parquet")):
         raise RuntimeError(
-            f"the event log {settings.event_log_dir} is empty, though all interactions were folded before: "
-            f"delete {settings.home} (`make clean`) and the demo starts afresh, under new names on your servers"
+            f"the event log {settings.event_log_dir} is empty, although all interactions were folded before: "
+            f"delete {settings.home} (`make clean`) to start the demo again, with new names on your servers"
         )
     arguments = ["train", "--training-config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
     arguments += ["--registry", settings.registry_uri, "--home", settings.home, "--encoder", settings.encoder]
     last = ""
-    for line in household.run("features.cli", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
+    for line in processes.run("training.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
         if last:
             print("   " + last, flush=True)
         last = line
@@ -161,13 +166,13 @@ def learn(settings: Settings, address: str, household: ProcessGroup) -> dict[str
 
 
 def serving_model(api: httpx.Client) -> bool:
-    """Whether the API answers with a model yet."""
+    """Return whether the API serves a model."""
     body = {"viewer_id": "demo-probe", "preview": True, "slots": 1}
-    answer = api.post("/v1/placements/cn.zj.hz-mobile-home:recommend", json=body)
-    return answer.is_success and answer.json()["model_version"] != "none"
+    response = api.post("/v1/placements/cn.zj.hz-mobile-home:recommend", json=body)
+    return response.is_success and response.json()["model_version"] != "none"
 
 
-def _batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
-    each = iter(things)
-    while batch := list(islice(each, size)):
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
         yield batch

@@ -115,30 +115,30 @@ def test_the_console_loads_no_external_files(shared) -> None:
     assert shared.http.get("/console/static/routes.py").status_code == 404
 
 
-def test_the_console_has_every_text_in_both_languages() -> None:
+def test_every_label_of_the_console_exists_in_both_languages() -> None:
     folder = files("serving.console")
-    words = dict(
+    labels = dict(
         re.findall(
-            r'^  "?([\w. ]+?)"?: \[\s*("[^"]+",\s*"[^"]+")', folder.joinpath("words.js").read_text("utf-8"), re.M
+            r'^  "?([\w. ]+?)"?: \[\s*("[^"]+",\s*"[^"]+")', folder.joinpath("labels.js").read_text("utf-8"), re.M
         )
     )
-    for both in words.values():
-        assert re.search("[一-鿿。；、]", both.rsplit('"', 2)[1]), both
+    for texts in labels.values():
+        assert re.search("[一-鿿。；、]", texts.rsplit('"', 2)[1]), texts
     page = folder.joinpath("console.html").read_text("utf-8")
-    used = set(re.findall(r'data-word="(\w+)"', page))
+    used = set(re.findall(r'data-label="(\w+)"', page))
     for name in CONSOLE:
-        used |= set(re.findall(r'(?:say\.)?word\("(\w+)"\)', folder.joinpath(name).read_text("utf-8")))
-    used |= {f"enforcement_{value}" for value in get_args(Enforcement)}
+        used |= set(re.findall(r'label\("(\w+)"', folder.joinpath(name).read_text("utf-8")))
+    used |= {f"enforcement_{level}" for level in get_args(Enforcement)}
     used |= set(get_args(Status)) | set(get_args(ReceiptStatus))
     kinds = {"screen": Screen, "surface": Surface, "kind": KINDS, "of": get_args(Attribute), "level": get_args(Level)}
     kinds |= {"action": ("boost", "block", "pin", "quota", "cap", "spacing", "exposure_target"), "day": DAYS}
     used |= {f"{kind}_{value}" for kind, values in kinds.items() for value in values}
     actions = ("policy.draft", "policy.publish", "policy.rollback", "items.upsert", "outlet.put")
     used |= {
-        f"did_{action}"
-        for action in (*actions, *(f"target.{change}" for change in ("pause", "resume", "stop", "amount")))
+        f"audit_{action}"
+        for action in (*actions, *(f"target.{name}" for name in ("pause", "resume", "stop", "amount")))
     }
-    assert not used - words.keys()
+    assert not used - labels.keys()
 
 
 def test_the_console_offers_viewers_with_stored_state(service) -> None:

@@ -1,15 +1,16 @@
-// A stand-in for the browser and the service, in which the console's own modules are asked to do what an editor does.
-// `node console_page.mjs DIRECTORY`: the directory of the modules; texts on the standard input; answers in JSON.
+// Runs the modules of the console through the steps of an editor, with stubs for the browser and the service.
+// `node console_page.mjs DIRECTORY` loads the modules from DIRECTORY, reads test data from the standard input and prints
+// what the console shows as JSON.
 
 import { readFileSync } from "node:fs";
 
 class Element {
-  constructor() { Object.assign(this, { kids: [], attributes: {}, dataset: {}, on: {}, value: "", text: "", classList: { toggle() {} } }); }
-  get textContent() { return this.text + this.kids.map((kid) => (typeof kid === "string" ? kid : kid.textContent)).join(""); }
-  set textContent(text) { [this.text, this.kids] = [text, []]; }
-  get children() { return this.kids.filter((kid) => typeof kid !== "string"); }
-  append(...kids) { this.kids.push(...kids); }
-  replaceChildren(...kids) { [this.text, this.kids] = ["", kids]; }
+  constructor() { Object.assign(this, { nodes: [], attributes: {}, dataset: {}, on: {}, value: "", text: "", classList: { toggle() {} } }); }
+  get textContent() { return this.text + this.nodes.map((node) => (typeof node === "string" ? node : node.textContent)).join(""); }
+  set textContent(text) { [this.text, this.nodes] = [text, []]; }
+  get children() { return this.nodes.filter((node) => typeof node !== "string"); }
+  append(...nodes) { this.nodes.push(...nodes); }
+  replaceChildren(...nodes) { [this.text, this.nodes] = ["", nodes]; }
   setAttribute(name, value) { this.attributes[name] = value; }
   addEventListener(name, step) { this.on[name] = step; }
   showModal() { question = this.textContent; this.returnValue = answer; setTimeout(() => this.on.close(), 0); }
@@ -24,11 +25,11 @@ globalThis.document = { getElementById: $, createElement: () => new Element(), c
 globalThis.localStorage = { getItem: () => "en", setItem() {} };
 globalThis.FormData = class { * [Symbol.iterator]() {} };
 
-const version = (number, author, more = {}) => ({ version: number, author, text: `text ${number}`, state: "draft", active: false, at: "2026-01-01T00:00:00Z", ...more });
+const version = (number, author, fields = {}) => ({ version: number, author, text: `text ${number}`, state: "draft", active: false, at: "2026-01-01T00:00:00Z", ...fields });
 const outlets = [{ code: "cn", name: { en: "Central Desk", zh: "中央融媒" } }, { code: "cn.zj", name: {} }];
-const slot = (id, title, utility, more = {}) => ({
+const slot = (id, title, utility, fields = {}) => ({
   slot: 1, control_ids: [], reasons: ["similar_to:gone"], detail: { utility, bonus: 0.004, p: { play: 0.05 } },
-  item: { id, title: { en: title }, kind: "film", outlet: "cn", labels: [] }, ...more,
+  item: { id, title: { en: title }, kind: "film", outlet: "cn", labels: [] }, ...fields,
 });
 const line = (id, price, how = "estimate") => ({ id, play_equivalents: price, how, control_id: id });
 const receipt = {
@@ -48,72 +49,72 @@ let versions = [version(3, "li"), version(2, "wang", { state: "published", activ
 const findings = () => [{ level: "warning", where: "controls[0]", code: "floor_zero", params: {}, message: "a minimum of 0 has no effect" }];
 const reply = (body, status = 200) => ({ ok: status < 400, status, json: async () => body });
 
-globalThis.fetch = async (path, asked = {}) => {
+globalThis.fetch = async (path, init = {}) => {
   if (path.endsWith("messages.en.json")) return reply(english);
   if (path.endsWith("messages.zh.json")) return reply(JSON.parse(readFileSync(`${directory}/messages.zh.json`, "utf8")));
   if (path.endsWith("/effective")) return reply({ effective: { version: "cn@2", weights: {}, controls: pins } });
   if (path.includes("/history?")) return reply({ versions, next_page_token: null });
   if (path.endsWith("/lint")) return reply({ findings: findings() });
-  if (path.includes(":recommend")) return reply(page(JSON.parse(asked.body).guided === false ? slot("film-1", "Juno", 0.08) : slot("desk-1", "Newsroom", -7e-6)));
+  if (path.includes(":recommend")) return reply(page(JSON.parse(init.body).guided === false ? slot("film-1", "Juno", 0.08) : slot("desk-1", "Newsroom", -7e-6)));
   if (path === "/v1/model") return reply({ version: "20261125T020141Z", action_weights: { play: 1, complete: 0.5, like: 2, dislike: -3 } });
   if (path.endsWith("/items/film-1")) return reply({ item: { id: "film-1", title: { en: "Juno", zh: "朱诺" } } });
   if (path.includes("/items/")) return reply({ detail: "no such item" }, 404);
   if (!path.endsWith("/draft")) return reply({ entries: trail, next_page_token: null });
-  sent = JSON.parse(asked.body);
+  sent = JSON.parse(init.body);
   if (sent.base_version < versions[0].version) return reply({ detail: "newer" }, 409);
   versions = [version(versions[0].version + 1, sent.author, { text: sent.text }), ...versions];
   return reply({ findings: findings(), version: versions[0] });
 };
 
 const { figures, messages, english } = JSON.parse(readFileSync(0, "utf8"));
-const unknown = { code: "new_code", params: {}, message: "unknown to the catalogue" };
+const unknown = { code: "new_code", params: {}, message: "not in the catalog" };
 $("author").value = "me";
-const { check, retell, save, showPolicy } = await import(`${directory}/policy.js`);
-const { say, learn } = await import(`${directory}/language.js`);
+const { check, redraw, save, showPolicy } = await import(`${directory}/policy.js`);
+const { i18n, loadMessages } = await import(`${directory}/i18n.js`);
 const { courseChart } = await import(`${directory}/charts.js`);
 const { showPage } = await import(`${directory}/page.js`);
-const { equivalents, zoned } = await import(`${directory}/core.js`);
-const said = {};
-const stands = () => [$("base").textContent, $("newer").textContent, sent && sent.base_version];
+const { equivalents, timeWithOffset } = await import(`${directory}/core.js`);
+const output = {};
+const versionState = () => [$("base").textContent, $("newer").textContent, sent && sent.base_version];
 
-await learn();
-say.know(outlets);
+await loadMessages();
+i18n.setOutlets(outlets);
 
 await showPolicy("cn");
-said.pins = $("controls").textContent;
-said.trail = $("audit").textContent;
-said.opened = stands();
-$("text").value = "mine";
-await save(); // and rather not
-said.refused = [...stands(), question];
-versions = [version(4, "zhao"), ...versions]; // while the editor writes
+output.pins = $("controls").textContent;
+output.trail = $("audit").textContent;
+output.opened = versionState();
+$("text").value = "my text";
+await save(); // the editor cancels
+output.refused = [...versionState(), question];
+versions = [version(4, "zhao"), ...versions]; // saved by a colleague meanwhile
 answer = "yes";
-said.conflict = await save().then(() => 0, (error) => error.status);
-said.told = stands();
+output.conflict = await save().then(() => 0, (error) => error.status);
+output.after_conflict = versionState();
 await save();
-said.saved = stands();
+output.saved = versionState();
 versions = [version(6, "li"), ...versions];
 await showPolicy("cn");
-said.later = stands();
+output.later = versionState();
 
 await check();
-said.english = $("findings").textContent;
-said.messages_in_english = [...messages, unknown].map((one) => say.told(one));
-say.language = "zh";
-await learn();
-retell();
-said.chinese = $("findings").textContent;
-said.messages_in_chinese = [...messages, unknown].map((one) => say.told(one));
+output.english = $("findings").textContent;
+output.messages_in_english = [...messages, unknown].map((text) => i18n.message(text));
+i18n.language = "zh";
+await loadMessages();
+redraw();
+output.chinese = $("findings").textContent;
+output.messages_in_chinese = [...messages, unknown].map((text) => i18n.message(text));
 
 const course = (until) => courseChart({ course: [], since: "2026-01-01T00:00:00Z", until, amount: 1, delivered: 0, planned: 0, progress: 0, description: null }, 900).textContent;
-said.time = zoned("2026-10-01T00:00:00Z");
-said.charts = [course("2026-06-01T00:00:00Z"), course("2030-01-01T00:00:00Z")];
+output.time = timeWithOffset("2026-10-01T00:00:00Z");
+output.charts = [course("2026-06-01T00:00:00Z"), course("2030-01-01T00:00:00Z")];
 
-say.language = "en";
+i18n.language = "en";
 await showPage({ outlet: "cn", screen: "tv", surface: "home", viewer: "v" });
-const [heads, rows] = $("receipt").kids[0].kids.map((part) => part.kids);
-said.page = { summary: $("summary").textContent, with: $("with").textContent };
-said.receipt = rows.map((row) => row.kids.map((cell) => cell.textContent));
-said.heads = [heads[0].kids.map((head) => head.textContent), ...rows.map((row) => row.kids.map((cell) => cell.dataset.head))];
-said.equivalents = figures.map((figure) => equivalents(figure));
-console.log(JSON.stringify(said));
+const [heads, rows] = $("receipt").nodes[0].nodes.map((part) => part.nodes);
+output.page = { summary: $("summary").textContent, with: $("with").textContent };
+output.receipt = rows.map((row) => row.nodes.map((cell) => cell.textContent));
+output.heads = [heads[0].nodes.map((head) => head.textContent), ...rows.map((row) => row.nodes.map((cell) => cell.dataset.head))];
+output.equivalents = figures.map((figure) => equivalents(figure));
+console.log(JSON.stringify(output));

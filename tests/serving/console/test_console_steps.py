@@ -1,4 +1,4 @@
-"""The console's own modules, asked by `console_page.mjs` to do what an editor does; needs Node, and no browser."""
+"""The modules of the console, run by `console_page.mjs` through the steps of an editor. Needs Node, but no browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import serving.console
 from recsys.messages import ENGLISH, message, render
-from tests.serving.console.test_console_words import CHINESE
+from tests.serving.console.test_console_messages import CHINESE
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node")
@@ -34,23 +34,23 @@ MESSAGES = [
         pages=[message("page_amiss", page=_PAGE, amiss=message("items_missing", count=3))] * 2,
         more=None,
     ),
-    message("text", text="a text of somebody else"),
+    message("text", text="a text without a code"),
 ]
 FIGURES = [sign * digit * 10.0**-power for sign in (1, -1) for digit in (1, 4.9, 5.1, 7) for power in range(8)] + [0.0]
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the console showed, step by step, on a clock in India."""
-    there = tmp_path_factory.mktemp("console")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the console shows after each step, in the time zone of India."""
+    directory = tmp_path_factory.mktemp("console")
     for path in Path(serving.console.__file__).parent.glob("*.js*"):
-        shutil.copy(path, there)
-    (there / "package.json").write_text('{"type": "module"}')
-    command = [str(NODE), str(Path(__file__).with_name("console_page.mjs")), str(there)]
+        shutil.copy(path, directory)
+    (directory / "package.json").write_text('{"type": "module"}')
+    command = [str(NODE), str(Path(__file__).with_name("console_page.mjs")), str(directory)]
     done = subprocess.run(
         command,
         input=json.dumps(
-            {"messages": [said.model_dump() for said in MESSAGES], "english": ENGLISH, "figures": FIGURES}
+            {"messages": [text.model_dump() for text in MESSAGES], "english": ENGLISH, "figures": FIGURES}
         ),
         env={**os.environ, "TZ": "Asia/Kolkata"},
         capture_output=True,
@@ -60,45 +60,45 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_draft_is_based_on_the_version_that_was_opened(said: Any) -> None:
-    assert said["opened"] == ["based on version 2", "newer versions: 3 (li)", None]
-    assert said["refused"][:3] == said["opened"], "whoever does not want to save beside newer ones saves nothing"
-    assert "newer versions: 3 (li)" in said["refused"][3]
+def test_a_draft_is_based_on_the_version_that_was_opened(output: Any) -> None:
+    assert output["opened"] == ["based on version 2", "newer versions: 3 (li)", None]
+    assert output["refused"][:3] == output["opened"], "an editor who cancels saves nothing"
+    assert "newer versions: 3 (li)" in output["refused"][3]
 
 
-def test_only_versions_that_the_editor_was_told_of_are_passed_over(said: Any) -> None:
-    assert said["conflict"] == 409
-    assert said["told"] == ["based on version 2", "newer versions: 4 (zhao), 3 (li)", 3]
-    assert said["saved"] == ["based on version 5", "", 4]
-    assert said["later"] == ["based on version 5", "newer versions: 6 (li)", 4]
+def test_a_draft_is_saved_over_newer_versions_only_after_the_editor_has_seen_them(output: Any) -> None:
+    assert output["conflict"] == 409
+    assert output["after_conflict"] == ["based on version 2", "newer versions: 4 (zhao), 3 (li)", 3]
+    assert output["saved"] == ["based on version 5", "", 4]
+    assert output["later"] == ["based on version 5", "newer versions: 6 (li)", 4]
 
 
-def test_findings_change_their_language_with_the_console(said: Any) -> None:
-    assert said["english"].startswith("Warnings")
-    assert said["english"].endswith("a minimum of 0 has no effect")
-    assert said["chinese"].startswith("警告")
-    assert said["chinese"].endswith("下限 0 不起作用")
+def test_findings_follow_the_language_of_the_console(output: Any) -> None:
+    assert output["english"].startswith("Warnings")
+    assert output["english"].endswith("a minimum of 0 has no effect")
+    assert output["chinese"].startswith("警告")
+    assert output["chinese"].endswith("下限 0 不起作用")
 
 
-def test_the_console_renders_messages_as_python_does(said: Any) -> None:
-    assert said["messages_in_english"] == [*map(str, MESSAGES), "unknown to the catalogue"]
-    chinese = [render(one, CHINESE) for one in MESSAGES]
+def test_the_console_renders_messages_as_python_does(output: Any) -> None:
+    assert output["messages_in_english"] == [*map(str, MESSAGES), "not in the catalog"]
+    chinese = [render(text, CHINESE) for text in MESSAGES]
     terms = {"tv": "电视", "home": "首页"}
     for name, word in terms.items():
         chinese = [text.replace(name, word) for text in chinese]
-    assert said["messages_in_chinese"] == [*chinese, "unknown to the catalogue"]
+    assert output["messages_in_chinese"] == [*chinese, "not in the catalog"]
 
 
-def test_deadlines_say_their_offset_and_long_charts_their_year(said: Any) -> None:
-    assert "05:30:00 UTC+05:30" in said["time"]
-    short, long = said["charts"]
+def test_deadlines_show_their_utc_offset_and_long_charts_show_years(output: Any) -> None:
+    assert "05:30:00 UTC+05:30" in output["time"]
+    short, long = output["charts"]
     assert "2026" not in short
     assert "2026" in long
     assert "2030" in long
 
 
-def test_an_amount_of_play_equivalents_is_what_it_says_to_three_digits(said: Any) -> None:
-    for figure, text in zip(FIGURES, said["equivalents"], strict=True):
+def test_play_equivalents_are_shown_with_three_decimals(output: Any) -> None:
+    for figure, text in zip(FIGURES, output["equivalents"], strict=True):
         if figure == 0:
             assert text == "0"
         elif abs(figure) < 5e-4:
@@ -108,35 +108,39 @@ def test_an_amount_of_play_equivalents_is_what_it_says_to_three_digits(said: Any
             assert re.fullmatch(r"−?\d+\.\d{3}", text), text
 
 
-def test_a_page_speaks_of_outlets_and_moments_not_of_ids(said: Any) -> None:
-    assert "Central Desk\u00a01 · cn.zj\u00a03" in said["page"]["summary"], "who has no name keeps the code"
-    assert "07:31:41" in said["page"]["summary"], "a model by the moment it was made, on this clock"
-    assert "−16.0 %expected plays0.25 → 0.21" in said["page"]["summary"]
-    assert "proven bestunder these controls" in said["page"]["summary"]
-    assert "play 1 · complete 0.5 · like 2 · dislike −3" in said["page"]["summary"], (
-        "the weights of the model in service"
+def test_a_page_shows_outlet_names_and_times_instead_of_ids(output: Any) -> None:
+    assert "Central Desk\u00a01 · cn.zj\u00a03" in output["page"]["summary"], (
+        "an outlet without a name is shown by its code"
     )
-    assert "utility ≈ 0 · p(play) 0.050 · weights +0.004" in said["page"]["with"]
-    assert "because of gone" in said["page"]["with"], "a withdrawn item keeps its id"
+    assert "07:31:41" in output["page"]["summary"], (
+        "a model version is shown as its training time in the local time zone"
+    )
+    assert "−16.0 %expected plays0.25 → 0.21" in output["page"]["summary"]
+    assert "proven optimalunder these controls" in output["page"]["summary"]
+    assert "play 1 · complete 0.5 · like 2 · dislike −3" in output["page"]["summary"], (
+        "the action weights of the model in service"
+    )
+    assert "utility ≈ 0 · p(play) 0.050 · weights +0.004" in output["page"]["with"]
+    assert "similar to gone" in output["page"]["with"], "a withdrawn item is shown by its id"
 
 
-def test_a_receipt_names_outlets_and_prices_nothing_as_nothing(said: Any) -> None:
-    floor, cap, lead = said["receipt"]
-    assert [row[1] for row in said["receipt"]] == ["Central Desk", "Central Desk", "cn.zj"]
-    assert [row[6] for row in said["receipt"]] == ["≤ 0.007", "0", "≈ 0"]
-    assert (floor[3], cap[3], lead[3]) == ("≥ 2", "≥ 2", "slot 1")
+def test_a_receipt_names_outlets_and_shows_zero_prices_as_zero(output: Any) -> None:
+    minimum, cap, lead = output["receipt"]
+    assert [row[1] for row in output["receipt"]] == ["Central Desk", "Central Desk", "cn.zj"]
+    assert [row[6] for row in output["receipt"]] == ["≤ 0.007", "0", "≈ 0"]
+    assert (minimum[3], cap[3], lead[3]) == ("≥ 2", "≥ 2", "slot 1")
 
 
-def test_each_cell_says_its_own_head_where_rows_stand_as_cards(said: Any) -> None:
-    heads, *rows = said["heads"]
+def test_each_cell_carries_its_column_heading_for_narrow_screens(output: Any) -> None:
+    heads, *rows = output["heads"]
     assert len(rows) == 3
     assert all(row == heads for row in rows)
 
 
-def test_pins_and_the_audit_trail_name_what_they_are_about(said: Any) -> None:
-    assert "Juno → slot 1" in said["pins"]
-    assert "gone → slot 2" in said["pins"]
-    assert "items: 500 · first: film-1, film-2, film-3, …" in said["trail"]
-    assert "film-4" not in said["trail"]
-    assert "Central Desk" in said["trail"]
-    assert "instead of" not in said["trail"], "a first version stands instead of nothing"
+def test_pins_and_the_audit_trail_name_their_items_and_outlets(output: Any) -> None:
+    assert "Juno → slot 1" in output["pins"]
+    assert "gone → slot 2" in output["pins"]
+    assert "items: 500 · first ids: film-1, film-2, film-3, …" in output["trail"]
+    assert "film-4" not in output["trail"]
+    assert "Central Desk" in output["trail"]
+    assert "replaces" not in output["trail"], "a first version replaces no version"

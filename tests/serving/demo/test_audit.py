@@ -1,4 +1,4 @@
-"""The auditor finds what a page breaks and its receipt does not say."""
+"""The auditor reports violated controls that the receipt does not declare."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ POLICY = "outlet: cn\ncontrols: [{id: off, action: block, where: {item: item-3}}
 
 
 @pytest.mark.parametrize(
-    ("shown", "said", "undeclared"),
+    ("shown", "status", "undeclared"),
     [(["item-1", "item-2"], "met", []), (["item-1", "item-3"], "met", ["off"]), (["item-3"], "relaxed", [])],
 )
-def test_a_blocked_item_must_be_declared(shown: list[str], said: str, undeclared: list[str]) -> None:
+def test_a_blocked_item_must_be_declared(shown: list[str], status: str, undeclared: list[str]) -> None:
     auditor = Auditor([Item.model_validate(item(n)) for n in range(9)], [POLICY])
     page = {
         "request_id": "r",
         "items": [{"item": {"id": name}} for name in shown],
-        "receipt": {"controls": [{"id": "off", "status": said}]},
+        "receipt": {"controls": [{"id": "off", "status": status}]},
     }
     assert auditor.undeclared(page, "v1", "tv", []) == undeclared

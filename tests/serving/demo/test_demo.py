@@ -1,4 +1,4 @@
-"""The whole demo as a user runs it, embedded and on real servers: exit code, figures, and the promises behind them."""
+"""The whole demo as a user runs it, with embedded stores and on real servers: exit code, figures and guarantees."""
 
 from __future__ import annotations
 
@@ -20,76 +20,76 @@ def command(home: Path, *flags: str) -> list[str]:
 
 
 def environ() -> dict[str, str]:
-    return {name: worth for name, worth in os.environ.items() if not name.startswith("MAINSTAY_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAINSTAY_")}
 
 
 def run(home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """`mainstay demo --once`, to its end."""
+    """Run `recsys-demo --once` to its end."""
     return subprocess.run(
         command(home, *flags), cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=600, check=False
     )
 
 
 def demo(home: Path, *flags: str) -> dict:  # type: ignore[type-arg]
-    """Run `mainstay demo --once`; its figures."""
+    """Run `recsys-demo --once` and return its figures."""
     done = run(home, *flags)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    told: dict = json.loads(done.stdout.splitlines()[-1])  # type: ignore[type-arg]
-    return told
+    figures: dict = json.loads(done.stdout.splitlines()[-1])  # type: ignore[type-arg]
+    return figures
 
 
-def check(told: dict) -> None:  # type: ignore[type-arg]
-    """What holds after every run of the demo."""
-    ndcg = {name: figures["ndcg_at_10"] for name, figures in told["training"]["models"].items()}
+def check(figures: dict) -> None:  # type: ignore[type-arg]
+    """Assert what holds after every run of the demo."""
+    ndcg = {name: metrics["ndcg_at_10"] for name, metrics in figures["training"]["models"].items()}
     assert ndcg["als"] > ndcg["popularity"]
     assert ndcg["ranker"] > ndcg["popularity"]
-    assert told["guided_page_keeps_hard_controls"]
-    assert told["controls_broken_undeclared"] == 0
-    assert told["pages"] >= 100
-    assert told["events"] > 0
-    assert set(told["fallback_levels"]) <= {"personal", "segment", "popular"}
-    assert told["fallback_levels"]["personal"] > 0
-    assert told["shares_with_guidance"]["mainstream"] >= 0.2
-    assert told["shares_with_guidance"]["public-service"] >= 0.15
+    assert figures["guided_page_keeps_hard_controls"]
+    assert figures["controls_broken_undeclared"] == 0
+    assert figures["pages"] >= 100
+    assert figures["events"] > 0
+    assert set(figures["fallback_levels"]) <= {"personal", "segment", "popular"}
+    assert figures["fallback_levels"]["personal"] > 0
+    assert figures["shares_with_guidance"]["mainstream"] >= 0.2
+    assert figures["shares_with_guidance"]["public-service"] >= 0.15
 
 
 @pytest.mark.timeout(900)
-def test_the_demo_embedded_and_again_on_its_own_state(tmp_path: Path) -> None:
+def test_the_demo_runs_embedded_and_continues_from_its_own_state(tmp_path: Path) -> None:
     first = demo(tmp_path)
     check(first)
     second = demo(tmp_path)
     check(second)
     assert second["training"] == first["training"], "the second run trains nothing"
     assert {"events", "training"} <= first["seconds"].keys()
-    assert not {"events", "training"} & second["seconds"].keys(), "what stands already is not done again"
+    assert not {"events", "training"} & second["seconds"].keys(), "completed steps are skipped"
 
 
 @pytest.mark.timeout(1200)
-def test_the_demo_on_real_servers_and_again_from_a_new_home(
+def test_the_demo_runs_on_real_servers_from_two_separate_homes(
     tmp_path: Path, kafka_url: str, redis_url: str, postgres_url: str
 ) -> None:
     for home in ("first", "second"):
-        told = demo(tmp_path / home, "--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
-        check(told)
+        figures = demo(tmp_path / home, "--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
+        check(figures)
 
 
 @pytest.mark.parametrize(
-    ("flag", "named"),
+    ("flag", "error"),
     [
-        ("--stream=kafka://127.0.0.1:1", "what --stream names does not answer: kafka 127.0.0.1:1"),
-        ("--online=redis://127.0.0.1:1/0", "what --online names does not answer: redis 127.0.0.1:1/0"),
-        ("--control=postgresql://x@127.0.0.1:1/x", "what --control names does not answer: control plane: "),
+        ("--stream=kafka://127.0.0.1:1", "--stream: the server does not answer: kafka 127.0.0.1:1"),
+        ("--online=redis://127.0.0.1:1/0", "--online: the server does not answer: redis 127.0.0.1:1/0"),
+        ("--control=postgresql://x@127.0.0.1:1/x", "--control: the server does not answer: control plane: "),
         ("--online=nonsense", "online store 'nonsense': expected "),
     ],
 )
-def test_a_server_that_is_down_is_named_in_one_line(tmp_path: Path, flag: str, named: str) -> None:
+def test_an_unavailable_server_is_reported_in_one_line(tmp_path: Path, flag: str, error: str) -> None:
     done = run(tmp_path, flag)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"mainstay demo: {named}")
+    assert done.stderr.startswith(f"recsys-demo: {error}")
     assert done.stderr.count("\n") == 1
 
 
-def test_interrupted_while_it_trains_it_ends_without_a_word_of_error(tmp_path: Path) -> None:
+def test_an_interrupt_during_training_ends_the_demo_without_an_error_message(tmp_path: Path) -> None:
     with subprocess.Popen(command(tmp_path), cwd=ROOT, env=environ(), stdout=PIPE, stderr=PIPE, text=True) as child:
         assert child.stdout is not None
         lines: list[str] = []

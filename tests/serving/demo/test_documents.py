@@ -1,4 +1,4 @@
-"""What the documents tell editors to write can be written: every policy in them is read, and lint finds nothing."""
+"""Every policy in the documentation is valid and has no lint findings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from serving.snapshot.profiles import read_policy
 
 ROOT = Path(__file__).parents[3]
 ANCHOR = 1_780_000_000.0
-WORTH = 0.03  # play equivalents, as on the demo's pages
+UTILITY = 0.03  # play equivalents, as on the pages of the demo
 PAGES = ("docs/for_editors.md", "docs/exposure_targets.md", "README.md", "README.zh-CN.md")
 BLOCKS = [(page, text) for page in PAGES for text in re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)]
 
 
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
-    """The demo's desk and some of its films: the same labels and outlets in less time."""
+    """The items of the made-up outlets and some films: the same labels and outlets, loaded faster."""
     return Catalog.of(MovieLens.read(ANCHOR).items()[:400] + newsroom_items(ANCHOR))
 
 
@@ -31,9 +31,9 @@ def catalog() -> Catalog:
 def test_a_policy_in_the_documents_lints_clean(catalog: Catalog, page: str, text: str) -> None:
     policy = read_policy(text)
     parents = [read_policy(policy_text(outlet)) for outlet in ("cn", "cn.zj")]
-    assert lint([*parents, policy], catalog, ANCHOR, WORTH) == ()
+    assert lint([*parents, policy], catalog, ANCHOR, UTILITY) == ()
 
 
-def test_the_editors_page_has_an_example_of_every_control() -> None:
-    said = {control.action for page, text in BLOCKS if "editors" in page for control in read_policy(text).controls}
-    assert said == {"quota", "cap", "spacing", "pin", "block", "boost", "exposure_target"}
+def test_the_guide_for_editors_has_an_example_of_every_control() -> None:
+    actions = {control.action for page, text in BLOCKS if "editors" in page for control in read_policy(text).controls}
+    assert actions == {"quota", "cap", "spacing", "pin", "block", "boost", "exposure_target"}

@@ -1,4 +1,4 @@
-"""A demo keeps to itself on servers that others use, and a run that was interrupted goes on where it stopped."""
+"""A demo is isolated on shared servers, and an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from features.state.codec import decode_viewer, viewer_key
 from features.state.online.memory import MemoryStore
 from features.worker.worker import Worker
 from recsys.domain.decay import LANDMARK
-from serving.demo import environment as place
-from serving.demo import steps
+from serving.demo import environment, steps
 from serving.demo.processes import ProcessGroup
 
 REAL = Settings(
@@ -27,62 +26,67 @@ REAL = Settings(
 )
 
 
-def test_each_home_has_names_of_its_own_on_real_servers_and_keeps_them(tmp_path: Path) -> None:
+def test_each_home_has_its_own_stable_names_on_shared_servers(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    first, other = place.DemoHome(str(tmp_path / "a")), place.DemoHome(str(tmp_path / "b"))
-    assert first.world != other.world
-    assert vars(place.DemoHome(str(tmp_path / "a"))) == vars(first)
-    own = place.own_settings(REAL, first.world)
+    first, second = environment.DemoHome(str(tmp_path / "a")), environment.DemoHome(str(tmp_path / "b"))
+    assert first.world != second.world
+    assert vars(environment.DemoHome(str(tmp_path / "a"))) == vars(first)
+    own = environment.own_settings(REAL, first.world)
     assert own.topic == f"viewer-events-{first.world}"
     assert own.group == f"features-{first.world}"
     assert own.online == f"redis://me:pw@h/0?prefix={first.world}"
     assert own.control == f"postgresql+psycopg://me:pw@h/d?sslmode=require&schema={first.world}"
-    assert place.own_settings(own, other.world).control == own.control
-    assert "pw" not in place.describe_servers(own)
+    assert environment.own_settings(own, second.world).control == own.control
+    assert "pw" not in environment.describe_servers(own)
 
 
-def test_embedded_parts_need_no_names(tmp_path: Path) -> None:
-    assert place.own_settings(Settings(home="x"), "demo1") == Settings(home="x")
-    assert place.describe_servers(Settings()) == ""
+def test_embedded_stores_need_no_names(tmp_path: Path) -> None:
+    assert environment.own_settings(Settings(home="x"), "demo1") == Settings(home="x")
+    assert environment.describe_servers(Settings()) == ""
 
 
-def test_a_port_that_is_taken_is_told_with_the_one_used_instead(tmp_path: Path, capsys) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        settings = place.prepare(Settings(home=str(tmp_path), port=port))
+def test_a_port_in_use_is_reported_with_its_replacement(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("MAINSTAY_PORT", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        _, settings = environment.read(["--home", str(tmp_path), "--port", str(port)], "")
     assert settings.port != port
-    assert f"port {port} is taken, using {settings.port}; PORT=..." in capsys.readouterr().out
-    settings = place.prepare(Settings(home=str(tmp_path), port=port))
+    assert f"port {port} is in use, using {settings.port} instead; PORT=..." in capsys.readouterr().out
+    _, settings = environment.read(["--home", str(tmp_path), "--port", str(port)], "")
     assert settings.port == port
     assert capsys.readouterr().out == ""
 
 
-def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path) -> None:
+def test_an_interrupted_replay_continues_and_counts_each_event_once(tmp_path: Path) -> None:
     total, stop = 5000, threading.Event()
-    stream, online, household = MemoryStream(partitions=2), MemoryStore(), ProcessGroup(tmp_path)
+    stream, online, processes = MemoryStream(partitions=2), MemoryStore(), ProcessGroup(tmp_path)
     events = [
         ViewerEvent(id=f"e{n}", kind="like", viewer_id="v", at=LANDMARK + n, item_id=f"i{n}") for n in range(total)
     ]
     settings, sent = Settings(), 0
 
-    def note(now: int) -> None:
+    def save_progress(count: int) -> None:
         nonlocal sent
-        sent = now
+        sent = count
         if sent == 2000:
             raise KeyboardInterrupt
 
     log = EventLog(tmp_path)
     worker = Worker(stream, online, log, topic=settings.topic, group=settings.group)
     with pytest.raises(KeyboardInterrupt):
-        steps.replay(stream, online, settings, events, {"v": total}, log.erasures, household, sent, note)
+        steps.replay(stream, online, settings, events, {"v": total}, log.erasures, processes, sent, save_progress)
     while worker.step(wait_s=0):
         pass
     folding = threading.Thread(target=worker.run, args=(stop,))
     folding.start()
     try:
-        assert steps.replay(stream, online, settings, events, {"v": total}, log.erasures, household, sent, note)
-        assert not steps.replay(stream, online, settings, events, {"v": total}, log.erasures, household, sent, note)
+        assert steps.replay(
+            stream, online, settings, events, {"v": total}, log.erasures, processes, sent, save_progress
+        )
+        assert not steps.replay(
+            stream, online, settings, events, {"v": total}, log.erasures, processes, sent, save_progress
+        )
     finally:
         stop.set()
         folding.join()
@@ -91,9 +95,9 @@ def test_an_interrupted_replay_goes_on_and_counts_everything_once(tmp_path: Path
     assert decode_viewer(raw).counts["like"] == total
 
 
-def test_a_replay_waits_for_nobody_who_was_erased(tmp_path: Path) -> None:
+def test_a_replay_does_not_wait_for_erased_viewers(tmp_path: Path) -> None:
     stop, per = threading.Event(), 10
-    stream, online, household = MemoryStream(partitions=2), MemoryStore(), ProcessGroup(tmp_path)
+    stream, online, processes = MemoryStream(partitions=2), MemoryStore(), ProcessGroup(tmp_path)
     log, settings = EventLog(tmp_path), Settings()
     ratings = dict.fromkeys("abc", per)
     events = [
@@ -103,21 +107,21 @@ def test_a_replay_waits_for_nobody_who_was_erased(tmp_path: Path) -> None:
     ]
     worker = Worker(stream, online, log, topic=settings.topic, group=settings.group)
 
-    def again(note: Callable[[int], None] = lambda sent: None, sent: int = 0) -> bool:
-        return steps.replay(stream, online, settings, events, ratings, log.erasures, household, sent, note)
+    def replay(save_progress: Callable[[int], None] = lambda sent: None, sent: int = 0) -> bool:
+        return steps.replay(stream, online, settings, events, ratings, log.erasures, processes, sent, save_progress)
 
     def erase(viewer: str) -> None:
-        erase_viewer(log, online, viewer, LANDMARK + 1e9)  # as if every event had been received before
+        erase_viewer(log, online, viewer, LANDMARK + 1e9)  # later than all events
 
     folding = threading.Thread(target=worker.run, args=(stop,))
     folding.start()
     try:
-        assert again(lambda sent: erase("a")), "one who is erased while the events are on their way"
-        assert not again()
+        assert replay(lambda sent: erase("a")), "a viewer is erased during the replay"
+        assert not replay()
         erase("b")
-        erase("nobody")
-        assert not again(sent=len(events)), "what stands is not sent again"
+        erase("unknown")
+        assert not replay(sent=len(events)), "folded events are not sent again"
     finally:
         stop.set()
         folding.join()
-    assert steps.wait_until_folded(online, list(ratings)) == per
+    assert steps.folded_ratings(online, list(ratings)) == per

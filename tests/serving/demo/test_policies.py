@@ -1,4 +1,4 @@
-"""The demo's own data: the desk is sound, its policies have nothing for lint to say, and ratings become events."""
+"""The data of the demo: valid items, policies without lint findings, and ratings as events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def movielens() -> MovieLens:
     return MovieLens.read(ANCHOR)
 
 
-def test_the_desk_has_something_for_every_screen_and_outlet() -> None:
+def test_the_made_up_items_cover_every_screen_and_outlet() -> None:
     items = newsroom_items(ANCHOR)
     assert len({item.id for item in items}) == len(items) >= 75
     assert all({"zh", "en"} <= item.title.keys() for item in items)
@@ -32,7 +32,7 @@ def test_the_desk_has_something_for_every_screen_and_outlet() -> None:
     assert {"landscape", "portrait", "audio", "text", "image"} == {f for item in items for f in item.formats}
 
 
-def test_outlets_without_a_name_get_one_and_others_keep_theirs() -> None:
+def test_unnamed_outlets_get_names_and_existing_names_are_kept() -> None:
     names: dict[str, dict[str, str]] = {outlet: {} for outlet in {item.outlet for item in newsroom_items(ANCHOR)}}
     names["cn.zj"] = {"en": "as an editor called it"}
 
@@ -44,11 +44,11 @@ def test_outlets_without_a_name_get_one_and_others_keep_theirs() -> None:
     with httpx.Client(base_url="http://service", transport=httpx.MockTransport(service)) as api:
         assert name_outlets(api, newsroom_names())
         assert names == newsroom_names() | {"cn.zj": {"en": "as an editor called it"}}
-        assert not name_outlets(api, newsroom_names()), "a second run has nothing to say"
+        assert not name_outlets(api, newsroom_names()), "a second run changes no name"
     assert all({"zh", "en"} <= name.keys() for name in newsroom_names().values())
 
 
-def test_lint_has_nothing_against_the_demo_policies(movielens: MovieLens) -> None:
+def test_the_demo_policies_have_no_lint_findings(movielens: MovieLens) -> None:
     catalog = Catalog.of(movielens.items() + newsroom_items(ANCHOR))
     policies = [parse_policy(policy_text(outlet)) for outlet in OUTLETS]
     for depth in range(1, len(OUTLETS) + 1):
@@ -56,7 +56,7 @@ def test_lint_has_nothing_against_the_demo_policies(movielens: MovieLens) -> Non
 
 
 def test_films_have_several_providers_and_none_is_a_studio(movielens: MovieLens) -> None:
-    """MovieLens knows none: what spaces films apart is the decade, and is called that."""
+    """MovieLens has no providers, so the provider of a film is the shelf of its decade."""
     shelves = Counter(item.provider for item in movielens.items())
     assert len(shelves) == 12
     assert max(shelves.values()) < 0.3 * sum(shelves.values())

@@ -1,4 +1,4 @@
-"""Whatever is signalled while the demo ends, none of its processes outlives it, and each may end in its own time."""
+"""No child process outlives the demo, whatever signals arrive, and each child has time to stop by itself."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ DEMO = """
 import pathlib, signal, sys, time
 from serving.demo.main import _interrupt
 from serving.demo.processes import ProcessGroup, until
-home, takes, patience = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+home, takes, stop_timeout_s = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, _interrupt)
 try:
-    with ProcessGroup(home, patience) as household:
+    with ProcessGroup(home, stop_timeout_s) as processes:
         for name in ("worker", "serve"):
-            household.start(name, "child", [str(home / name), takes])
-        for line in household.run("child", [str(home / "train"), takes]):
+            processes.start(name, "child", [str(home / name), takes])
+        for line in processes.run("child", [str(home / "train"), takes]):
             until(lambda: all((home / name).exists() for name in ("worker", "serve")), 60)
             print(line, flush=True)
 except KeyboardInterrupt:
@@ -44,7 +44,7 @@ except KeyboardInterrupt:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs (one that has ended and waits to be missed does not)."""
+    """Return whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -52,13 +52,13 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
-@pytest.mark.parametrize(("takes_s", "patience_s", "ended"), [(1.0, 20.0, 3), (60.0, 1.5, 0)])
-def test_ctrl_c_again_and_again_leaves_nobody_behind(
-    tmp_path: Path, takes_s: float, patience_s: float, ended: int
+@pytest.mark.parametrize(("takes_s", "stop_timeout_s", "ended"), [(1.0, 20.0, 3), (60.0, 1.5, 0)])
+def test_repeated_interrupts_leave_no_child_process(
+    tmp_path: Path, takes_s: float, stop_timeout_s: float, ended: int
 ) -> None:
     (tmp_path / "child.py").write_text(CHILD)
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    command = [sys.executable, "-c", DEMO, str(tmp_path), str(takes_s), str(patience_s)]
+    command = [sys.executable, "-c", DEMO, str(tmp_path), str(takes_s), str(stop_timeout_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as demo:
         assert demo.stdout is not None
         line = demo.stdout.readline()
@@ -71,7 +71,7 @@ def test_ctrl_c_again_and_again_leaves_nobody_behind(
                 time.sleep(0.2)
             demo.wait(60)
             assert not any(map(alive, pids))
-            assert len(list(tmp_path.glob("*.ended"))) == ended, "who ends in time is not killed"
+            assert len(list(tmp_path.glob("*.ended"))) == ended, "a child that stops in time is not killed"
         finally:
             for pid in filter(alive, pids):
                 os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the demo tells people fits a terminal, and no id is cut."""
+"""The report of the demo fits the terminal and truncates no id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGE = {
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
-def test_a_receipt_cuts_no_id(width: int) -> None:
+def test_a_receipt_truncates_no_id(width: int) -> None:
     for line in PAGE["receipt"]["controls"]:  # type: ignore[attr-defined]
         line |= {"action": "quota", "status": "infeasible", "achieved": 2}
     printed = io.StringIO()

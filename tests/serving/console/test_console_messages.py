@@ -1,4 +1,4 @@
-"""Every message that editors can meet reads as Chinese in the console's Chinese catalogue."""
+"""Every message that an editor can see is translated in the Chinese catalog of the console."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ CHINESE = json.loads(files("serving.console").joinpath("messages.zh.json").read_
 _NO_WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|[\w.*-]*[._:/-][\w.*:/-]*|\b[a-z]+_[a-z_]+\b")
 
 _MARKED = {
-    code: PLACEHOLDER.sub(lambda found: f"'{found[0]}'" if found[2] in TERMS else found[0], text)
+    code: PLACEHOLDER.sub(lambda match: f"'{match[0]}'" if match[2] in TERMS else match[0], text)
     for code, text in CHINESE.items()
 }
-"""The catalogue with quotes around names for which the console has its own words (`words.js`)."""
+"""The catalog with quotes around the names that the console translates itself (`labels.js`)."""
 
 
-def in_chinese(said: Message | str) -> str:
-    """The message as the console shows it in Chinese, with the names of `TERMS` in quotes."""
-    return render(as_message(said), _MARKED)
+def in_chinese(text: Message | str) -> str:
+    """Return the message as the console shows it in Chinese, with the names of `TERMS` in quotes."""
+    return render(as_message(text), _MARKED)
 
 
-def english_left(said: Message | str) -> list[str]:
-    """Words that are neither quoted nor part of a name, a path or a field."""
-    text = in_chinese(said)
+def english_words(message: Message | str) -> list[str]:
+    """Return the English words that are neither quoted nor part of a name, a path or a field."""
+    text = in_chinese(message)
     assert re.search("[一-鿿]", text), text
     return re.findall(r"\b[A-Za-z]{2,}\b", _NO_WORDS.sub("", text))
 
@@ -55,7 +55,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(
-    "said",
+    "controls",
     [
         "{id: a, action: quota, where: {label: x}, at_least: 1.5}",
         "{id: a, action: quota, where: {label: x}, at_least: -1}",
@@ -108,15 +108,15 @@ FIELDS = {
         "{id: \t a, @x: 1}",
     ],
 )  # fmt: skip
-def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
-    with pytest.raises(PolicyError) as refused:
-        parse_policy(f"outlet: cn\ncontrols: [{said}]")
-    for said_of in (refused.value.text, *(finding.text for finding in refused.value.findings)):
-        assert not set(english_left(said_of)) - FIELDS, (str(said_of), in_chinese(said_of))
+def test_errors_of_unreadable_policies_are_translated(controls: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy(f"outlet: cn\ncontrols: [{controls}]")
+    for text in (error.value.text, *(finding.text for finding in error.value.findings)):
+        assert not set(english_words(text)) - FIELDS, (str(text), in_chinese(text))
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("controls", "words"),
     [
         ("{id: a, action: shar, where: {label: x}}", ("boost", "block", "pin", "quota", "exposure_target")),
         ("{id: a, where: {label: x}}", ("boost", "exposure_target")),
@@ -128,25 +128,25 @@ def test_what_keeps_a_policy_from_being_saved(said: str) -> None:
         ("{id: a, action: block, where: {label: x}, on: {screens: [radio]}}", ("tv", "mobile", "outdoor")),
     ],
 )
-def test_words_that_are_typed_stay_as_they_are_typed(said: str, words: tuple[str, ...]) -> None:
-    with pytest.raises(PolicyError) as refused:
-        parse_policy(f"outlet: cn\ncontrols: [{said}]")
-    told = in_chinese(refused.value.findings[0].text)
-    assert re.search("[一-鿿]", told), told
+def test_keywords_of_the_policy_language_are_not_translated(controls: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy(f"outlet: cn\ncontrols: [{controls}]")
+    text = in_chinese(error.value.findings[0].text)
+    assert re.search("[一-鿿]", text), text
     for word in words:
-        assert re.search(rf"\b{word}\b", told), told
+        assert re.search(rf"\b{word}\b", text), text
 
 
-LOOSE = "{id: floor, action: quota, where: {label: public-service}, "
+WEAKENED = "{id: floor, action: quota, where: {label: public-service}, "
 
 
 @pytest.mark.parametrize(
-    "said",
+    "controls",
     [
-        LOOSE + "at_least: 0.1, prefixes: every, enforcement: legal}",
-        LOOSE + "at_least: 0.4, prefixes: every, enforcement: preferred}",
-        LOOSE + "at_least: 0.4, enforcement: legal}",
-        LOOSE + "at_most: 0.4, prefixes: every, enforcement: legal}",
+        WEAKENED + "at_least: 0.1, prefixes: every, enforcement: legal}",
+        WEAKENED + "at_least: 0.4, prefixes: every, enforcement: preferred}",
+        WEAKENED + "at_least: 0.4, enforcement: legal}",
+        WEAKENED + "at_most: 0.4, prefixes: every, enforcement: legal}",
         "{id: floor, action: cap, attribute: topic, at_most: 2}",
         "{id: a, action: quota, where: {label: film/drma}, at_least: 0.1}",
         "{id: a, action: block, where: {axis: {nobility: 0.5}}}",
@@ -172,29 +172,29 @@ LOOSE = "{id: floor, action: quota, where: {label: public-service}, "
         "{id: a, action: exposure_target, where: {label: film}, share: 1.0, until: 2020-10-08T00:00:00Z}",
     ],
 )
-def test_what_lint_finds(shared: Any, said: str) -> None:
-    text = f"outlet: cn.zj\nweights: {{nobility: 0.1, public_value: 0}}\ncontrols: [{said}]\n"
-    found = shared.http.post("/v1/policies/cn.zj/lint", json={"text": text}).json()["findings"]
-    assert len(found) > 1, "the weights alone are two findings"
-    for finding in found:
-        told = Message(code=finding["code"], params=finding["params"])
-        assert str(told) == finding["message"]
-        assert not set(english_left(told)) - FIELDS, (finding["message"], in_chinese(told))
+def test_findings_of_the_lint_are_translated(shared: Any, controls: str) -> None:
+    text = f"outlet: cn.zj\nweights: {{nobility: 0.1, public_value: 0}}\ncontrols: [{controls}]\n"
+    findings = shared.http.post("/v1/policies/cn.zj/lint", json={"text": text}).json()["findings"]
+    assert len(findings) > 1, "the weights alone have two findings"
+    for finding in findings:
+        text = Message(code=finding["code"], params=finding["params"])
+        assert str(text) == finding["message"]
+        assert not set(english_words(text)) - FIELDS, (finding["message"], in_chinese(text))
 
 
-ABOVE = """
+PARENT = """
 outlet: cn
 controls:
   - {id: floor, action: quota, where: {label: public-service}, at_least: 0.3, prefixes: every, enforcement: legal}
   - {id: lead, action: pin, item: item-1, slot: 1, enforcement: mandatory}
   - {id: second, action: pin, item: item-2, slot: 2}
 """
-HOT = "on: {surfaces: [home, hot]}"
-FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
+ON_TOP = "on: {surfaces: [home, hot]}"
+MANY_SCOPES = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
 
 
 @pytest.mark.parametrize(
-    ("said", "part"),
+    ("controls", "part"),
     [
         ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "removes item-1, which 'lead' of cn"),
@@ -206,8 +206,9 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
         ("{id: a, action: block, where: {kind: [film, series, episode, video, article, audio, live]}}, "
          "{id: b, action: quota, where: {label: film}, at_least: 2, enforcement: legal}",
          "which 'b' (legal) requires 2"),
-        (f"{{id: a, action: cap, attribute: topic, at_most: 1, {HOT}}}", "too many of one topic)"),
-        (f"{{id: a, action: spacing, attribute: kind, at_most: 1, within: 6, {HOT}}}", "of one kind close together)"),
+        (f"{{id: a, action: cap, attribute: topic, at_most: 1, {ON_TOP}}}", "too many of one topic)"),
+        (f"{{id: a, action: spacing, attribute: kind, at_most: 1, within: 6, {ON_TOP}}}",
+         "of one kind close together)"),
         ("{id: a, action: cap, attribute: kind, at_most: 1}, "
          "{id: b, action: quota, where: {label: film}, at_most: 9, on: {regions: [cn.zj.hz]}}", " of pages"),
         ("{id: a, action: cap, attribute: kind, at_most: 1, on: {outlets: [cn.zj.hz]}}", "web home of cn.zj.hz in"),
@@ -219,37 +220,37 @@ FAR = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}}"
         ("{id: floor, action: quota, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
          "enforcement: legal}", "below its own minimum"),
         ("{id: a, action: cap, attribute: topic, at_most: 1, on: {outlets: [cn.sh]}}", "none of them is cn.zj"),
-        (FAR.format("regions", ", ".join(f"cn.r{n}" for n in range(20))), "regions only"),
-        (FAR.format("outlets", ", ".join(f"cn.zj.r{n}" for n in range(20))), "outlets only"),
+        (MANY_SCOPES.format("regions", ", ".join(f"cn.r{n}" for n in range(20))), "regions only"),
+        (MANY_SCOPES.format("outlets", ", ".join(f"cn.zj.r{n}" for n in range(20))), "outlets only"),
     ],
 )  # fmt: skip
-def test_what_a_rehearsal_finds(said: str, part: str) -> None:
-    """Below a parent with a floor and a pin; whole sentences, however many places they name."""
-    shop = Catalog.of(Item.model_validate(item(n)) for n in range(60))
-    line = [parse_policy(f"outlet: cn.zj\ncontrols: [{said}]"), parse_policy(ABOVE)]
-    found = [finding.text for finding in lint(line, shop, time.time())]
-    assert any(part in str(told) for told in found), list(map(str, found))
-    for told in found:
-        assert not set(english_left(told)) - FIELDS, (str(told), in_chinese(told))
+def test_findings_of_the_dry_run_are_translated(controls: str, part: str) -> None:
+    """The policy inherits a minimum and pins; a finding that names many pages stays one sentence."""
+    catalog = Catalog.of(Item.model_validate(item(n)) for n in range(60))
+    policies = [parse_policy(f"outlet: cn.zj\ncontrols: [{controls}]"), parse_policy(PARENT)]
+    texts = [finding.text for finding in lint(policies, catalog, time.time())]
+    assert any(part in str(text) for text in texts), list(map(str, texts))
+    for text in texts:
+        assert not set(english_words(text)) - FIELDS, (str(text), in_chinese(text))
 
 
-def test_what_a_child_may_say_of_a_block_is_told() -> None:
-    high, low = (
+def test_findings_about_weakened_controls_are_translated() -> None:
+    parent, child = (
         parse_policy(
             f"outlet: {outlet}\ncontrols: [{{id: a, action: block, where: {{label: {label}}}, enforcement: legal}}]"
         )
         for outlet, label in (("cn", "news"), ("cn.zj", "film"))
     )
-    (finding,) = weakening_findings([high, low])
-    assert not set(english_left(finding.text)) - FIELDS, in_chinese(finding.text)
+    (finding,) = weakening_findings([parent, child])
+    assert not set(english_words(finding.text)) - FIELDS, in_chinese(finding.text)
 
 
-NARROWED, WIDE = ConflictSet(0, (0,), True), ConflictSet(0, (0, 1), False)
-SHARE, CAP, PIN = ("quota", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
+IRREDUCIBLE, REDUCIBLE = ConflictSet(0, (0,), True), ConflictSet(0, (0, 1), False)
+QUOTA, CAP, PIN = ("quota", 12, 4, 9, 0, True), ("cap", 12, 4, 9, 0, True), ("pin", 12, 1, 1, 0)
 BLOCK = ("block", 12, 2, 0, 0, False)
 CONFLICTS = (message("control", id="a"), message("control_of_outlet", id="b", outlet="cn.zj"))
-TOLD = [
-    ControlOutcome(*SHARE, at_least=2, first_slots=5, achieved_first=3),
+OUTCOMES = [
+    ControlOutcome(*QUOTA, at_least=2, first_slots=5, achieved_first=3),
     ControlOutcome("quota", 12, 4, 9, 0, False, at_least=2, at_most=5),
     ControlOutcome("quota", 0, 0, 0, 0, False),
     *(
@@ -259,18 +260,18 @@ TOLD = [
     ControlOutcome("free", 12, 3, 9, 0, False),
     ControlOutcome(*PIN, True, slot=1),
     ControlOutcome(*PIN, False, slot=1),
-    ControlOutcome(*SHARE, at_least=6, slack=2),
+    ControlOutcome(*QUOTA, at_least=6, slack=2),
     ControlOutcome(*PIN, True, slot=1, slack=1),
     *(
-        ControlOutcome(*one, at_least=least, at_most=most, slot=1, slack=2, cause=cause, conflicts=CONFLICTS)
-        for one, least, most in ((SHARE, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
-        for cause in (NARROWED, WIDE)
+        ControlOutcome(*control, at_least=minimum, at_most=maximum, slot=1, slack=2, cause=cause, conflicts=CONFLICTS)
+        for control, minimum, maximum in ((QUOTA, 6, None), (CAP, None, 2), ((*PIN, True), None, None))
+        for cause in (IRREDUCIBLE, REDUCIBLE)
     ),
     ControlOutcome(*BLOCK),
-    *(ControlOutcome(*BLOCK, slack=2, cause=cause, conflicts=CONFLICTS) for cause in (NARROWED, WIDE)),
+    *(ControlOutcome(*BLOCK, slack=2, cause=cause, conflicts=CONFLICTS) for cause in (IRREDUCIBLE, REDUCIBLE)),
     ControlOutcome(*BLOCK, slack=2),
 ]
-WANTS = [
+SHORTFALLS = [
     message("supply_short", missing=3, supply=6),
     message("other_supply_short", missing=3, supply=6),
     message("prefix_too_short", minimum=5, slots=3),
@@ -290,51 +291,51 @@ WANTS = [
 ]
 
 
-@pytest.mark.parametrize("told", TOLD)
-def test_the_reasons_of_receipts(told: ControlOutcome) -> None:
-    assert not english_left(told.reason()), (str(told.reason()), in_chinese(told.reason()))
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_reasons_of_receipts_are_translated(outcome: ControlOutcome) -> None:
+    assert not english_words(outcome.reason()), (str(outcome.reason()), in_chinese(outcome.reason()))
 
 
-@pytest.mark.parametrize("lacks", WANTS, ids=lambda lacks: lacks.code)
-def test_what_controls_lack(lacks: Message) -> None:
-    want = Shortfall("supply", 0, lacks)
-    for more in ({}, {"conflicts": CONFLICTS}):
-        told = ControlOutcome(*SHARE, at_least=6, slack=2, cause=NARROWED, shortage=want, **more).reason()  # type: ignore[arg-type]
-        assert not english_left(told), (str(told), in_chinese(told))
-    for lacks_page in (message("pin_item_unavailable"), message("pin_slot_beyond_page", slots=3)):
-        told = ControlOutcome(*PIN, True, slot=5, slack=1, shortage=Shortfall("slots", 0, lacks_page)).reason()
-        assert not english_left(told), (str(told), in_chinese(told))
+@pytest.mark.parametrize("lacks", SHORTFALLS, ids=lambda lacks: lacks.code)
+def test_reasons_of_shortfalls_are_translated(lacks: Message) -> None:
+    shortage = Shortfall("supply", 0, lacks)
+    for extra in ({}, {"conflicts": CONFLICTS}):
+        text = ControlOutcome(*QUOTA, at_least=6, slack=2, cause=IRREDUCIBLE, shortage=shortage, **extra).reason()  # type: ignore[arg-type]
+        assert not english_words(text), (str(text), in_chinese(text))
+    for reason in (message("pin_item_unavailable"), message("pin_slot_beyond_page", slots=3)):
+        text = ControlOutcome(*PIN, True, slot=5, slack=1, shortage=Shortfall("slots", 0, reason)).reason()
+        assert not english_words(text), (str(text), in_chinese(text))
 
 
-def standing(**more: object) -> DeliveryStatus:
-    """A target halfway, on plan."""
-    calm = {
+def delivery_status(**changes: object) -> DeliveryStatus:
+    """Return the status of a target that is halfway through and on plan, with some changes."""
+    on_plan = {
         "amount": 100.0, "delivered": 50.0, "planned": 50.0, "progress": 0.5, "price": 0.1, "price_limit": 0.5,
         "tolerance": 0.02, "outlook": Projection(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
         "pacing_error": 0.0, "paused": False, "stopped": False, "ended": False, "started": True, "last_resort": False,
         "cap": False,
     }  # fmt: skip
-    return DeliveryStatus(**{**calm, **more})  # type: ignore[arg-type]
+    return DeliveryStatus(**{**on_plan, **changes})  # type: ignore[arg-type]
 
 
 LIMITED = {"outlook": Projection(0.7, 0.6, 0.8, True)}
 
 
 @pytest.mark.parametrize(
-    "more",
+    "changes",
     [
         {}, {"started": False}, {"paused": True}, {"stopped": True}, {"silent_s": 900.0}, {"delivered": 20.0},
         {"delivered": 80.0}, {"delivered": 120.0}, {"ended": True}, {"ended": True, "delivered": 100.0}, LIMITED,
         {**LIMITED, "last_resort": True}, {"outlook": Projection(1.0, 0.9, 1.1, True)},
         {"delivered": 0.0, "progress": 0.001},
-        *({"share": 0.1, "share_so_far": 0.12, "cap": cap, "delivered": won}
-            for cap in (False, True) for won in (20.0, 50.0, 80.0)),
-        *({"cap": True, **one} for one in (
+        *({"share": 0.1, "share_so_far": 0.12, "cap": cap, "delivered": delivered}
+            for cap in (False, True) for delivered in (20.0, 50.0, 80.0)),
+        *({"cap": True, **changes} for changes in (
             {"delivered": 80.0}, {"delivered": 20.0}, {"ended": True}, {"ended": True, "delivered": 120.0},
             {"outlook": Projection(1.3, 1.2, 1.4, True)},
         )),
     ],
 )  # fmt: skip
-def test_how_targets_stand(more: dict[str, object]) -> None:
-    told = describe(standing(**more))
-    assert not english_left(told), (str(told), in_chinese(told))
+def test_descriptions_of_targets_are_translated(changes: dict[str, object]) -> None:
+    text = describe(delivery_status(**changes))
+    assert not english_words(text), (str(text), in_chinese(text))
