@@ -22,7 +22,7 @@ from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, L
 from recsys.domain.item import Item
 from recsys.messages import message
 from serving.prometheus import Metrics
-from serving.schemas.batch_result import MAX_BATCH, BatchResult, ItemResult, refusal
+from serving.schemas.batch_result import BatchResult, ItemResult, refusal
 from serving.schemas.problems import FindingOut, NotJson, TooLarge
 from serving.schemas.tokens import Tokens
 

@@ -79,7 +79,12 @@ def test_block_line_counts_blocked_items_and_names_the_stronger_controls(make: A
 
 def test_a_block_that_held_is_met_and_one_that_had_to_yield_is_settled(make: Any) -> None:
     held = line_of(make(PARENT, child("{label: culture}")), "off")
-    assert (held.status, held.slack, held.cause, str(held.reason)) == ("met", 0, None, "none of its items is on the page")
+    assert (held.status, held.slack, held.cause, str(held.reason)) == (
+        "met",
+        0,
+        None,
+        "none of its items is on the page",
+    )
     lead = line_of(make(PARENT, child("{item: i7}")), "off")
     assert (lead.status, lead.slack, lead.minimal_proven, lead.cause.control_ids) == ("relaxed", 1, True, ("lead",))
     assert str(lead.reason) == "1 of its items on the page; relaxed for the stricter 'lead' of cn"
