@@ -113,16 +113,16 @@ def build(
     metrics = Metrics()
     stream = stream or open_stream(settings.stream_url, partitions=settings.partitions)
     online, page_store = _stores(settings.online_url) if online is None else (online, BreakerStore(online))
-    control, prepare = (control, _nothing) if control else _control_plane(settings, clock)
-    unreadable = CorruptStateCounter(lambda kind: meters.unreadable.labels(kind).inc())
-    holders = SnapshotHolder(control, online, clock, meters, prepare, unreadable)
-    watch, waiting = _open_spool(settings, stream, spool, meters)
-    tokens = Tokens(settings.secret.encode() or home_secret(settings.home))
-    engine = engine or _engine(settings)
-    publisher, live = ImpressionPublisher(waiting, meters.lost.inc), LiveMetrics(holders, meters, clock)
-    feed = PageService(
-        engine, holders, page_store, publisher, tokens, meters, clock, live.record,
-        viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=unreadable,
+    control, prepare = (control, _skip_migration) if control else _control_plane(settings, clock)
+    corrupt_states = CorruptStateCounter(lambda kind: metrics.corrupt_states.labels(kind).inc())
+    holders = SnapshotHolder(control, online, clock, metrics, prepare, corrupt_states)
+    watchdog, event_spool = _open_spool(settings, stream, spool, metrics)
+    engine, tokens = engine or _engine(settings), Tokens(settings.secret.encode() or home_secret(settings.home))
+    publisher = ImpressionPublisher(event_spool, metrics.impressions_dropped.inc)
+    live = LiveMetrics(holders, metrics, clock)
+    pages = PageService(
+        engine, holders, page_store, publisher, tokens, metrics, clock, live.record,
+        viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=corrupt_states,
     )  # fmt: skip
     loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
     policy_service = PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value)

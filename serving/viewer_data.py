@@ -30,7 +30,7 @@ class ErasureResult(BaseModel):
         description="For each consumer group, the number of remaining messages that it has not read yet. After the "
         "group has read them, another erasure deletes them; otherwise they remain until the retention of the stream "
         "ends.",
-        examples=[{"recsys-worker": 2}],
+        examples=[{"features": 2}],
     )
 
 

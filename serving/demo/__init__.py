@@ -1,1 +1,1 @@
-"""The command `recsys-demo`: run the whole engine on one machine, from real interactions to guided pages."""
+"""The command `mainstay demo`: run the whole engine on one machine, from real interactions to guided pages."""

@@ -24,22 +24,11 @@ ENCODER = "none"  # embedding nine thousand titles takes two cores a minute; ena
 TIMEOUT_S = 5.0  # timeout of a call to the online store; no viewer waits for a page here
 
 
-def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Settings]:
-    """Read the options and settings; flags take precedence over the environment.
+def prepare(settings: Settings) -> Settings:
+    """Create the home directory and return the settings with its absolute path and an available port.
 
-    Creates the home directory, and chooses a free port when the configured port is in use.
-
-    Raises SettingsError when no port is free, OSError when the home cannot be created.
+    Raises SettingsError if no port is available, OSError if the directory cannot be created.
     """
-    parser = argparse.ArgumentParser(prog="recsys-demo", description=about)
-    parser.add_argument(
-        "--once", action="store_true", help="exit after the report; the last line of the output is a JSON object"
-    )
-    for name in ("home", "stream", "online", "control", "host", "port"):
-        parser.add_argument(f"--{name}", help=Settings.help_of(name))
-    options = parser.parse_args(argv)
-    flags = {name: value for name, value in vars(options).items() if name != "once"}
-    settings = Settings.read(os.environ, **flags)
     home = Path(settings.home).resolve()
     home.mkdir(parents=True, exist_ok=True)
     port = _available_port(settings.host, settings.port)
@@ -49,7 +38,7 @@ def read(argv: Sequence[str] | None, about: str) -> tuple[argparse.Namespace, Se
             flush=True,
         )
     changes = {"home": str(home), "port": port}
-    return options, settings.model_copy(update=changes | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
+    return settings.model_copy(update=changes | ({"encoder": ENCODER} if settings.encoder == "auto" else {}))
 
 
 class DemoHome:

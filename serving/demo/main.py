@@ -1,4 +1,4 @@
-"""The command `recsys-demo`: process a real catalog and real interactions up to guided pages, on this machine.
+"""The command `mainstay demo`: process a real catalog and real interactions up to guided pages, on this machine.
 
 The demo starts the worker and the API as child processes, with the commands that a user would type. It runs until
 Ctrl-C and then stops them in order. With --once it exits after the report, and the last line of its output is a JSON
@@ -43,11 +43,14 @@ INTERRUPTED = 130
 T = TypeVar("T")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo and return its exit code: 0 on success, 1 on failure (with the reason on stderr), 2 for invalid
-    settings, 130 when it is interrupted before the report."""
+def run_demo(settings: Settings, once: bool = False) -> int:
+    """Run the demo and return its exit code.
+
+    0 on success, 1 on failure (with the reason on stderr), 2 for invalid settings, 130 when it is interrupted before
+    the report.
+    """
     try:
-        options, settings = environment.read(argv, __doc__ or "")
+        settings = environment.prepare(settings)
     except (SettingsError, OSError) as error:
         print(f"mainstay demo: {error}", file=sys.stderr)
         return 2
@@ -60,16 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = environment.own_settings(settings, demo_home.world)
         environment.check_servers(settings)
         with ProcessGroup(Path(settings.home) / "logs") as processes:
-            summary = Demo(settings, demo_home, processes, console, stays=not options.once).run()
-            if not options.once:
+            summary = Demo(settings, demo_home, processes, console, stays=not once).run()
+            if not once:
                 _stay(console, processes)
         console.print()
         print(json.dumps(summary))
     except KeyboardInterrupt:
         console.print("\nStopped.", style="dim")
-        return INTERRUPTED if summary is None or options.once else 0
+        return INTERRUPTED if summary is None or once else 0
     except (MainstayError, RuntimeError, httpx.HTTPError) as error:
-        print(f"recsys-demo: {_error_text(error)}", file=sys.stderr)
+        print(f"mainstay demo: {_error_text(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -125,8 +128,8 @@ class Demo:
         fold = ["--event-log", s.event_log_dir, "--group", s.group]
         serve = ["--control", s.control_url, "--registry", s.registry_uri, "--host", s.host, "--port", str(s.port)]
         serve += ["--encoder", s.encoder]
-        self._processes.start("worker", "features.worker.main", [*shared, *fold])
-        server = self._processes.start("serve", "serving.main", [*shared, *serve])
+        self._processes.start("worker", "features.cli", ["worker", *shared, *fold])
+        server = self._processes.start("serve", "features.cli", ["serve", *shared, *serve])
         token = {"authorization": f"Bearer {s.admin_token}"} if s.admin_token else {}
         api = httpx.Client(base_url=self._address, timeout=30.0, headers=token)
 

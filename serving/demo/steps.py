@@ -148,7 +148,7 @@ def replay(
 
 
 def train(settings: Settings, address: str, processes: ProcessGroup) -> dict[str, Any]:
-    """Run `recsys-train` as a user would, and return its figures. Raises RuntimeError on failure or without events."""
+    """Run `mainstay train` as a user would, and return its figures. Raises RuntimeError on failure or without events."""
     if not any(Path(settings.event_log_dir).rglob("*.parquet")):
         raise RuntimeError(
             f"the event log {settings.event_log_dir} is empty, although all interactions were folded before: "
@@ -157,7 +157,7 @@ def train(settings: Settings, address: str, processes: ProcessGroup) -> dict[str
     arguments = ["train", "--training-config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
     arguments += ["--registry", settings.registry_uri, "--home", settings.home, "--encoder", settings.encoder]
     last = ""
-    for line in processes.run("training.main", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
+    for line in processes.run("features.cli", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
         if last:
             print("   " + last, flush=True)
         last = line

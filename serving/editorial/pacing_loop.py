@@ -216,7 +216,7 @@ class PacingLoop:
         forecast = self._forecasts.get(key)
         if forecast is not None:
             return forecast
-        elapsed_s = count.until_offset - state.start
+        elapsed_s = count.counted_until - state.start
         return Forecast.flat(count.available / elapsed_s if elapsed_s > 0 and count.available > 0 else 1.0)
 
     def forecast_findings(self, policy: Policy) -> list[Finding]:

@@ -85,7 +85,7 @@ class PolicyService:
             raise NotFound(message("outlet_not_found", outlet=outlet))
         serving_snapshot = snapshot.serving_snapshots.get(outlet)
         in_force = (
-            serving_snapshot.policy.effective if serving_snapshot else merge_policies(self.holders.shelf.chain(outlet))
+            serving_snapshot.policy.effective if serving_snapshot else merge_policies(self.holders.policy_cache.chain(outlet))
         )
         return InForce(
             outlet=outlet,
@@ -167,7 +167,7 @@ class PolicyService:
         return policy
 
     def _parents(self, outlet: str) -> list[Policy]:
-        return [parent for code in ancestry(outlet)[:-1] if (parent := self.holders.shelf.own_policy(code))]
+        return [parent for code in ancestry(outlet)[:-1] if (parent := self.holders.policy_cache.own_policy(code))]
 
     def _lint(self, policy: Policy) -> list[FindingOut]:
         """Lint a policy under its parents in force."""

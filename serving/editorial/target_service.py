@@ -55,7 +55,7 @@ class TargetService:
                 )
                 for at, planned, delivered, price in tracked.state.trail
             ],
-            usual_prices=list(tracked.state.controller.learnt()),
+            usual_prices=list(tracked.state.controller.learned_prices()),
             capped_impressions=tracked.impressions,
             paused=tracked.override.paused,
             stopped=tracked.override.stopped,
@@ -94,7 +94,7 @@ class TargetService:
         """
         tracked = self._running(outlet, target_id)
         target, amount = tracked.target, request.amount if request.amount is not None else tracked.override.amount
-        policy = self.policies.holders.shelf.own_policy(outlet)
+        policy = self.policies.holders.policy_cache.own_policy(outlet)
         assert policy is not None, "a target in force has a policy"
         changes: dict[str, Any] = {"id": request.id, "since": request.since, "until": request.until, "like": target.id}
         if amount is not None:

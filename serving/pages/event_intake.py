@@ -22,7 +22,7 @@ from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, L
 from recsys.domain.item import Item
 from recsys.messages import message
 from serving.prometheus import Metrics
-from serving.schemas.batch_result import BatchResult, ItemResult, refusal
+from serving.schemas.batch_result import MAX_BATCH, BatchResult, ItemResult, refusal
 from serving.schemas.problems import FindingOut, NotJson, TooLarge
 from serving.schemas.tokens import Tokens
 
@@ -192,8 +192,8 @@ def _finding(index: int, field: str, text: str, level: Level) -> FindingOut:
 
 
 def _check_size(batch: Sequence[object], name: str) -> None:
-    if len(batch) > BATCH_MAX:
-        raise TooLarge(f"{len(batch):,} {name} in one request; at most {BATCH_MAX:,} are accepted")
+    if len(batch) > MAX_BATCH:
+        raise TooLarge(f"{len(batch):,} {name} in one request; at most {MAX_BATCH:,} are accepted")
 
 
 def _has_client_time(raw: object, event_format: str | None) -> bool:

@@ -80,10 +80,10 @@ class LiveMetrics:
                 by_region[nearest(query.region, known_regions)].append(group[-1])
         for (outlet, placement), pages in by_placement.items():
             for name, value in _hide_small_groups(pages, compute_metrics(pages, catalog)).items():
-                series_values[self.metrics.measure, (outlet, placement, name)] = value
+                series_values[self.metrics.page_metric, (outlet, placement, name)] = value
             for control, outcomes in control_metrics(pages).items():
                 for name, value in outcomes.items():
-                    series_values[self.metrics.control_measure, (outlet, placement, control, name)] = value
+                    series_values[self.metrics.control_metric, (outlet, placement, control, name)] = value
         for region, pages in by_region.items():
             metrics_of_region = _hide_small_groups(pages, compute_metrics(pages, catalog))
             series_values[self.metrics.concentration, (region,)] = metrics_of_region["concentration_index"]
@@ -93,7 +93,7 @@ class LiveMetrics:
         for (gauge, labels), value in values.items():
             gauge.labels(*labels).set(value)
         for gauge, labels in self._published - values.keys():
-            self.metrics.forget(gauge, labels)
+            self.metrics.remove_series(gauge, labels)
         self._published.clear()
         self._published.update(values)
 

@@ -74,4 +74,4 @@ def run_tasks(file: str, tasks: Sequence[Task]) -> list[ReplayResult]:
     """Run tasks of the study in a file."""
     load_study(file)
     study = _studies[file]
-    return [study.do(task) for task in tasks]
+    return [study.run(task) for task in tasks]

@@ -80,7 +80,7 @@ class PreviewService:
             for outlet in outlets
         }
         if draft.outlet not in snapshot.serving_snapshots:  # its first policy: until now its parents' policies apply
-            before[draft.outlet] = compile_policy(self.holders.shelf.chain(draft.outlet), snapshot.catalog)
+            before[draft.outlet] = compile_policy(self.holders.policy_cache.chain(draft.outlet), snapshot.catalog)
         at = None if request.at is None else request.at.timestamp()
         sample = self.requests.gather(draft.outlet, outlets, request.requests, self.clock(), at)
         if not sample.requests or not len(snapshot.catalog):
@@ -90,7 +90,7 @@ class PreviewService:
 
     def _compiled(self, draft: Policy, outlets: list[str]) -> dict[str, CompiledPolicy]:
         """Compile, for each outlet, its chain of policies with the draft in place; once per distinct chain."""
-        shelf, catalog = self.holders.shelf, self.holders.current.catalog
+        shelf, catalog = self.holders.policy_cache, self.holders.current.catalog
         compiled_chains: dict[tuple[str, ...], CompiledPolicy] = {}
         compiled = {}
         for outlet in outlets:

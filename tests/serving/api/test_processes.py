@@ -124,7 +124,7 @@ def test_a_graceful_shutdown_sends_every_impression(tmp_path: Path, item) -> Non
 
 
 def test_invalid_settings_are_reported_by_name(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "serving.main", "--home", str(tmp_path), "--processes", "zero"]
+    command = [sys.executable, "-m", "features.cli", "serve", "--home", str(tmp_path), "--processes", "zero"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--processes" in done.stderr

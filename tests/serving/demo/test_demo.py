@@ -24,14 +24,14 @@ def environ() -> dict[str, str]:
 
 
 def run(home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run `recsys-demo --once` to its end."""
+    """Run `mainstay demo --once` to its end."""
     return subprocess.run(
         command(home, *flags), cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=600, check=False
     )
 
 
 def demo(home: Path, *flags: str) -> dict:  # type: ignore[type-arg]
-    """Run `recsys-demo --once` and return its figures."""
+    """Run `mainstay demo --once` and return its figures."""
     done = run(home, *flags)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures: dict = json.loads(done.stdout.splitlines()[-1])  # type: ignore[type-arg]
@@ -85,7 +85,7 @@ def test_the_demo_runs_on_real_servers_from_two_separate_homes(
 def test_an_unavailable_server_is_reported_in_one_line(tmp_path: Path, flag: str, error: str) -> None:
     done = run(tmp_path, flag)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"recsys-demo: {error}")
+    assert done.stderr.startswith(f"mainstay demo: {error}")
     assert done.stderr.count("\n") == 1
 
 

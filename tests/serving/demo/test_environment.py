@@ -50,10 +50,10 @@ def test_a_port_in_use_is_reported_with_its_replacement(tmp_path: Path, capsys, 
     monkeypatch.delenv("MAINSTAY_PORT", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        _, settings = environment.read(["--home", str(tmp_path), "--port", str(port)], "")
+        settings = environment.prepare(Settings(home=str(tmp_path), port=port))
     assert settings.port != port
     assert f"port {port} is in use, using {settings.port} instead; PORT=..." in capsys.readouterr().out
-    _, settings = environment.read(["--home", str(tmp_path), "--port", str(port)], "")
+    settings = environment.prepare(Settings(home=str(tmp_path), port=port))
     assert settings.port == port
     assert capsys.readouterr().out == ""
 
