@@ -177,9 +177,9 @@ def test_findings_of_the_lint_are_translated(shared: Any, controls: str) -> None
     findings = shared.http.post("/v1/policies/cn.zj/lint", json={"text": text}).json()["findings"]
     assert len(findings) > 1, "the weights alone have two findings"
     for finding in findings:
-        text = Message(code=finding["code"], params=finding["params"])
-        assert str(text) == finding["message"]
-        assert not set(english_words(text)) - FIELDS, (finding["message"], in_chinese(text))
+        rendered = Message(code=finding["code"], params=finding["params"])
+        assert str(rendered) == finding["message"]
+        assert not set(english_words(rendered)) - FIELDS, (finding["message"], in_chinese(rendered))
 
 
 PARENT = """

@@ -46,7 +46,9 @@ def test_embedded_stores_need_no_names(tmp_path: Path) -> None:
     assert environment.describe_servers(Settings()) == ""
 
 
-def test_a_port_in_use_is_reported_with_its_replacement(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_port_in_use_is_reported_with_its_replacement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MAINSTAY_PORT", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -39,7 +39,7 @@ def test_unnamed_outlets_get_names_and_existing_names_are_kept() -> None:
     def service(request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":
             names[request.url.path.rpartition("/")[2]] = json.loads(request.content)["name"]
-        return httpx.Response(200, json=[{"code": code, "name": name} for code, name in names.items()])
+        return httpx.Response(200, json={"outlets": [{"code": code, "name": name} for code, name in names.items()]})
 
     with httpx.Client(base_url="http://service", transport=httpx.MockTransport(service)) as api:
         assert name_outlets(api, newsroom_names())
