@@ -36,7 +36,7 @@ from recsys.domain.decay import LANDMARK
 from recsys.domain.errors import Unavailable
 from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
-from tests.features.state.test_quarantine import READ, dump, is_state, corrupt_some
+from tests.features.state.test_quarantine import READ, corrupt_some, dump, is_state
 from tests.features.worker.test_commands import folded, happened, published, worker
 
 READ_WITH_VIEWERS = (ITEMS, COUNTS, TRAFFIC)
