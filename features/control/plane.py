@@ -169,7 +169,7 @@ class ControlPlane:
             if base_version is not None and base_version != active:
                 raise Conflict(message("version_not_active", outlet=outlet, active=active, expected=base_version))
             if active == version:
-                raise Conflict(f"policy of {outlet}: version {version} is in force already")
+                raise Conflict(message("version_already_active", outlet=outlet, version=version))
             revision = tx.next()
             tx.connection.execute(
                 insert(tables.publications).values(
@@ -187,7 +187,7 @@ class ControlPlane:
                 tables.publications.c.outlet == outlet, tables.publications.c.version == version
             )
             if not connection.execute(published).scalar_one():
-                raise InvalidInput(f"policy of {outlet}: version {version} was never in force; publish it instead")
+                raise InvalidInput(message("version_never_active", outlet=outlet, version=version))
         return self.publish(outlet, version, author, base_version, action="policy.rollback")
 
     def version(self, outlet: str, version: int) -> PolicyVersion:

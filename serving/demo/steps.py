@@ -148,7 +148,7 @@ def replay(
 
 
 def train(settings: Settings, address: str, processes: ProcessGroup) -> dict[str, Any]:
-    """Run `mainstay train` as a user would, and return its figures. Raises RuntimeError on failure or without events."""
+    """Run `mainstay train` as a user would, and return its figures. Raises RuntimeError."""
     if not any(Path(settings.event_log_dir).rglob("*.parquet")):
         raise RuntimeError(
             f"the event log {settings.event_log_dir} is empty, although all interactions were folded before: "

@@ -85,7 +85,9 @@ class PolicyService:
             raise NotFound(message("outlet_not_found", outlet=outlet))
         serving_snapshot = snapshot.serving_snapshots.get(outlet)
         in_force = (
-            serving_snapshot.policy.effective if serving_snapshot else merge_policies(self.holders.policy_cache.chain(outlet))
+            serving_snapshot.policy.effective
+            if serving_snapshot
+            else merge_policies(self.holders.policy_cache.chain(outlet))
         )
         return InForce(
             outlet=outlet,

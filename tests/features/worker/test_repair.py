@@ -37,7 +37,7 @@ from recsys.domain.errors import Unavailable
 from recsys.domain.item_statistics import ItemState
 from recsys.domain.viewer import ViewerState
 from tests.features.state.test_quarantine import READ, corrupt_some, dump, is_state
-from tests.features.worker.test_commands import folded, happened, published, worker
+from tests.features.worker.runs import folded, happened, published, worker
 
 READ_WITH_VIEWERS = (ITEMS, COUNTS, TRAFFIC)
 """Prefixes of states that depend on the decisions of viewers' states."""
