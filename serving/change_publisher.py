@@ -55,7 +55,7 @@ class ChangePublisher:
     def _seat(self) -> DeliveryCursor | None:
         if self._claim is None:
             try:
-                self._claim = DirectoryLease.of(self._directory)
+                self._claim = DirectoryLease.acquire(self._directory)
                 self._told = DeliveryCursor(self._directory) if self._claim else None
             except OSError as error:
                 raise Unavailable(f"{self._directory}: {error}") from error

@@ -11,7 +11,7 @@ from serving.services import Services
 def health_report(services: Services) -> Health:
     """Return `ready`, `degraded` or `not ready`, with the health of each part."""
     parts = _stores(services) | {
-        "worker": _part(services.watch.standstill, "healthy"),
+        "worker": _part(services.watch.stall_message, "healthy"),
         "model": _model(services),
         "catalogue": _catalog(services),
         "targets": _targets(services),
@@ -71,5 +71,5 @@ def _policies(services: Services) -> PartHealth:
 def _content(services: Services) -> PartHealth:
     assert services.content is not None
     vectors = services.content.vectors
-    counts = f"{vectors.waiting:,} items wait for a text vector, {len(vectors.refused):,} refused"
+    counts = f"{vectors.n_pending:,} items wait for a text vector, {len(vectors.refused):,} refused"
     return _part(services.pollers["content"].error, counts)

@@ -278,7 +278,7 @@ def _serve(home: str, url: str) -> int:
             )
             while holders.current.revision != services.control.revision() or not services.pollers["engine"].ok:
                 time.sleep(0.05)
-            while content is not None and (content.vectors.waiting or not services.pollers["content"].ok):
+            while content is not None and (content.vectors.n_pending or not services.pollers["content"].ok):
                 time.sleep(0.2)  # an encoder that works through a new catalogue takes a core to itself
             holders.set_model(ServedModel.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}

@@ -29,9 +29,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.events.dead_letters import delete_letters, read_dead_letters, viewer_of_letter
+from features.events.dead_letters import delete_dead_letters, read_dead_letters, viewer_of_dead_letter
 from features.events.decode import encode
-from features.events.digests import MARK
+from features.events.identity import DIGEST_BYTES
 from features.events.stream.port import Stream
 from features.history.arrow_schema import logged_events, with_all_columns
 from features.history.compaction import purge
@@ -75,12 +75,12 @@ def export_viewer(
         unread.append({"cause": str(error), "raw": raw})
     if state is not None:
         for ids in ("seen_ids", "passed_ids"):
-            state[ids] = len(state[ids]) // MARK  # hashes of ids of events that follow
+            state[ids] = len(state[ids]) // DIGEST_BYTES  # hashes of ids of events that follow
         state["voted"] = len(state["voted"]) // RECORD  # days and items of the same events
     dead = (
         []
         if stream is None
-        else [one for one in read_dead_letters(stream, topic) if viewer_of_letter(one) == viewer_id]
+        else [one for one in read_dead_letters(stream, topic) if viewer_of_dead_letter(one) == viewer_id]
     )
     yield msgspec.json.encode({"state": state}) + b"\n"
     yield from (msgspec.json.encode({"damaged": one}) + b"\n" for one in unread)
@@ -116,5 +116,5 @@ def erase_viewer(
         log.erased.add(hashed(viewer_id), now)
     if stream is not None and (retention := stream.retention) is not None:
         left = retention.delete_key(topic, viewer_id, [group])
-        left += delete_letters(stream, retention, topic, viewer_id, [group])
+        left += delete_dead_letters(stream, retention, topic, viewer_id, [group])
     return ErasureReport(held, events, files, left)

@@ -6,7 +6,7 @@ from bisect import insort
 from operator import attrgetter
 
 from features.events.decode import ViewerEvent, is_engine_impression
-from features.events.digests import MARK, PASSED_MAX, SEEN_MAX, event_digest, ring_index
+from features.events.identity import DIGEST_BYTES, PASSED_MAX, SEEN_MAX, event_digest, ring_index
 from features.state.exposure_counts import record_impression
 from features.state.item_fold import placement_region, screen_of
 from features.state.vote_history import append
@@ -71,10 +71,10 @@ class ViewerFold:
         ):
             return None
         passing = event.kind in _PASSING or skips_state(event)
-        ring, most = (self._passed, MARK * PASSED_MAX) if passing else (self._seen, MARK * SEEN_MAX)
+        ring, most = (self._passed, DIGEST_BYTES * PASSED_MAX) if passing else (self._seen, DIGEST_BYTES * SEEN_MAX)
         ring += mark
         if len(ring) > most:
-            del ring[:MARK]
+            del ring[:DIGEST_BYTES]
         votes = () if passing else contributions(event, self._recent, self._shown, self._positions, self._voted)
         self._fold(event)
         return WeightedEvent(one.source, one.offset, event, votes)
@@ -187,7 +187,7 @@ def _with_new_id(mark: bytes, ring: bytearray) -> bool:
     known = ring_index(mark, ring)
     if known < 0:
         return False
-    del ring[known : known + MARK]
+    del ring[known : known + DIGEST_BYTES]
     ring += mark
     return True
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 
 from features.events.dead_letters import DeadLetter, dead_letter_ends, read_dead_letters, replay, replayed_at
-from features.events.digests import SEEN_MAX
+from features.events.identity import SEEN_MAX
 from features.events.stream.connect import open_stream
 from features.events.stream.port import Stream
 from features.history.event_log import EventLog
@@ -169,7 +169,7 @@ def _again(sent_at: float | None) -> str:
 
 
 def _shown(one: DeadLetter, sent_at: float | None) -> str:
-    lines = [f"{name:9} {getattr(one, name)}" for name in ("place", "key", "size", "sha256", "cause")]
+    lines = [f"{name:9} {getattr(one, name)}" for name in ("location", "key", "size", "sha256", "cause")]
     if sent_at is not None:
         lines.append(f"{'sent':9} {rfc3339(sent_at)}, again")
     return "\n".join([*lines, one.value.decode(errors="backslashreplace"), ""])

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 from typing import TypeVar
 
-from features.events.dead_letters import DeadLetter, as_record, dead_topic, to_dead_letter, viewer_of_letter
+from features.events.dead_letters import DeadLetter, as_record, dead_topic, to_dead_letter, viewer_of_dead_letter
 from features.events.decode import decode
 from features.events.partial_parse import received_at
 from features.events.stream.port import Consumer, Message, Stream
@@ -228,7 +228,7 @@ class Worker:
 
     def _is_erased(self, one: DeadLetter) -> bool:
         """Whether this is of a viewer who was erased since the server received it."""
-        at = self._log.erased.of(viewer_of_letter(one))
+        at = self._log.erased.of(viewer_of_dead_letter(one))
         return at >= 0 and received_at(one.value) <= at
 
     def _report(self, dead: Sequence[DeadLetter]) -> None:

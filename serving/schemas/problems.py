@@ -77,7 +77,7 @@ class FindingOut:
     """A finding on the wire: where it is, what is wrong, and how bad it is."""
 
     where: Annotated[str, Field(examples=["events[2].data.item_id"])]
-    message: Annotated[str, Field(examples=["a play is about an item: say which"])]
+    message: Annotated[str, Field(examples=["a play event requires an item_id"])]
     level: Annotated[
         Level,
         Field(

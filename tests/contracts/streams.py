@@ -11,7 +11,7 @@ EMBEDDED = ["memory", "sqlite"]  # the adapters with `Retention`
 ADAPTERS = [*EMBEDDED, "kafka"]
 
 
-def take(consumer: Consumer, count: int, limit: int = 100, within_s: float = 20.0) -> list[Message]:
+def poll_until(consumer: Consumer, count: int, limit: int = 100, within_s: float = 20.0) -> list[Message]:
     """Poll until `count` messages came, or fail."""
     taken: list[Message] = []
     deadline = time.monotonic() + within_s
@@ -32,7 +32,7 @@ def logged(stream: Stream, topic: str) -> list[Message]:
     return [m for partition in range(stream.partitions(topic)) for m in stream.read(topic, partition, 0, 100)]
 
 
-def done(messages: list[Message]) -> dict[int, int]:
+def newest_offsets(messages: list[Message]) -> dict[int, int]:
     return {
         partition: max(m.offset for m in messages if m.partition == partition)
         for partition in {m.partition for m in messages}

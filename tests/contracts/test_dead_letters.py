@@ -156,7 +156,7 @@ def test_what_others_write_beside_the_letters_is_not_sent_anywhere(stream: Strea
 
 def test_what_others_write_like_a_note_is_shown(stream: Stream, unique: str) -> None:
     stream.publish(dead_topic(unique), [Record("v", b'{"replayed":7}')])
-    assert [one.cause.partition(":")[0] for one in read_dead_letters(stream, unique)] == ["no dead letter"]
+    assert [one.cause.partition(":")[0] for one in read_dead_letters(stream, unique)] == ["not a dead letter"]
     assert replayed_at(stream, unique) == {}
     assert len(dead_letter_ends(stream, unique)) == 1
 
@@ -166,7 +166,7 @@ def test_who_replays_what_a_fast_clock_wrote_is_told_how_to_take_it(stream: Stre
     (one,) = set_aside(stream, unique, encode(early))
     code, (line,) = dlq("replay")
     assert code == 1
-    assert line.startswith(f"{one.location}\tstill unreadable: an event from the future; time: ")
+    assert line.startswith(f"{one.location}\tstill unreadable: the event is dated in the future; time: ")
     assert line.endswith("--without-client-time takes it at the time when it came")
     assert dlq("replay", "--without-client-time") == (0, [f"{one.location}\tsent again"])
     assert sent(stream, unique) == [encode(msgspec.structs.replace(early, client_at=None))]

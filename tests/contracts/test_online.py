@@ -256,9 +256,6 @@ def test_another_process_sees_every_put_even_of_the_killed(store: OnlineStore, u
     program = f"""
 import os, signal
 from features.state.online.connect import open_online
-from features.state.online.guarded import beside
-from features.state.online.redis import RedisStore
-from features.state.online.sqlite import SWEEP_EVERY_S, SqliteStore
 store = open_online({url!r}, timeout_s=5.0)
 assert store.get(["{unique}:mine"]) == [b"from here"]
 store.put({{"{unique}:theirs": b"from afar"}})

@@ -22,10 +22,10 @@ class PowerCut:
         self._root, self._bytes = root, dict[int, bytes]()
         self._names: dict[int, dict[str, int]] = {root.stat().st_ino: {}}
         self._sync = {"fsync": os.fsync, "fdatasync": os.fdatasync}
-        patch.setattr("os.fsync", lambda handle: self._synced("fsync", handle))
-        patch.setattr("os.fdatasync", lambda handle: self._synced("fdatasync", handle))
+        patch.setattr("os.fsync", lambda handle: self._record_sync("fsync", handle))
+        patch.setattr("os.fdatasync", lambda handle: self._record_sync("fdatasync", handle))
 
-    def _synced(self, how: str, handle: int) -> None:
+    def _record_sync(self, how: str, handle: int) -> None:
         self._sync[how](handle)
         at, number = Path(f"/proc/self/fd/{handle}"), os.fstat(handle).st_ino
         if at.is_dir():
@@ -33,7 +33,7 @@ class PowerCut:
         else:
             self._bytes[number] = at.read_bytes()
 
-    def left(self, to: Path) -> None:
+    def restore_to(self, to: Path) -> None:
         """The same root after a cut that comes now."""
         self._restore(self._root.stat().st_ino, to)
 
@@ -46,7 +46,7 @@ class PowerCut:
                 (to / name).write_bytes(self._bytes.get(number, b""))
 
 
-class Dead(MemoryStream):
+class DeadStream(MemoryStream):
     """Nothing is delivered, so all that was taken waits on the disk."""
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
@@ -61,12 +61,12 @@ def test_what_was_taken_survives_a_power_cut_at_any_moment(
     (home := tmp_path / "home").mkdir()
     with monkeypatch.context() as watched:
         power = PowerCut(home, watched)
-        spool = DurableSpool(home, Dead(), "t")
+        spool = DurableSpool(home, DeadStream(), "t")
         spool._segments._segment_bytes = segment_bytes
         spool.start()
         for number in range(6):
             taken = spool.put([Record(f"v{n}", str(3 * number + n).encode()) for n in range(3)])
-            taken.add_done_callback(lambda _, to=tmp_path / f"cut-{number}": power.left(to))  # type: ignore[misc]
+            taken.add_done_callback(lambda _, to=tmp_path / f"cut-{number}": power.restore_to(to))  # type: ignore[misc]
             taken.result(10)
         spool.close(0.1)
     for number in range(6):

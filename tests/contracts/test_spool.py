@@ -24,7 +24,7 @@ from features.events.stream.sqlite import SqliteStream
 from recsys.domain.errors import Unavailable
 
 
-class Moody(MemoryStream):
+class UnreliableStream(MemoryStream):
     """A stream that refuses while it is shut; a batch that is refused may be in it by half."""
 
     def __init__(self, partitions: int = 2) -> None:
@@ -130,7 +130,7 @@ def test_who_gives_up_waiting_stops_nobody(make: Callable[[MemoryStream], Spool]
 
 
 def test_a_write_that_fails_is_told_to_all_who_wait_and_the_next_one_is_tried(tmp_path: Path) -> None:
-    stream = Moody()
+    stream = UnreliableStream()
     stream.open.clear()
     spool = DirectSpool(stream, "t")
     futures = [spool.put([record(n)]) for n in range(3)]
@@ -145,7 +145,7 @@ def test_a_write_that_fails_is_told_to_all_who_wait_and_the_next_one_is_tried(tm
 
 
 def test_a_dead_stream_is_waited_for_and_gets_everything_in_order(tmp_path: Path) -> None:
-    stream = Moody()
+    stream = UnreliableStream()
     stream.open.clear()
     spool = DurableSpool(tmp_path, stream, "t")
     spool.start()
@@ -163,14 +163,14 @@ def test_a_dead_stream_is_waited_for_and_gets_everything_in_order(tmp_path: Path
 
 PUT = """
 import sys, time
-from features.events.spool.durable import FileSpool
+from features.events.spool.durable import DurableSpool
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from recsys.domain.errors import Unavailable
 class Dead(MemoryStream):
     def publish(self, topic, records):
         raise Unavailable("dead")
-spool = FileSpool(sys.argv[1], Dead(), "t")
+spool = DurableSpool(sys.argv[1], Dead(), "t")
 spool.start()
 number = int(sys.argv[2])
 while True:
@@ -208,7 +208,7 @@ def test_what_was_taken_survives_kill_9_many_times(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_refuses_and_takes_again_by_itself(tmp_path: Path) -> None:
-    stream = Moody()
+    stream = UnreliableStream()
     stream.open.clear()
     spool = DurableSpool(tmp_path, stream, "t", limit_bytes=2000)
     spool.start()
@@ -228,13 +228,13 @@ def test_a_full_spool_refuses_and_takes_again_by_itself(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, signal, sys
-from features.events.spool.durable import FileSpool
+from features.events.spool.durable import DurableSpool
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 from recsys.domain.errors import Unavailable
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 stream = MemoryStream(1)
-spool = FileSpool(sys.argv[1], stream, "t")
+spool = DurableSpool(sys.argv[1], stream, "t")
 spool.start()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
@@ -286,7 +286,7 @@ def test_on_a_full_disk_what_was_only_kept_makes_room(tmp_path: Path, monkeypatc
 
 def test_a_record_damaged_while_it_waits_is_given_up_and_does_not_wait_forever(tmp_path: Path) -> None:
     """The last record of the file that is being written: nothing follows that would step over it."""
-    stream = Moody()
+    stream = UnreliableStream()
     stream.open.clear()
     spool = DurableSpool(tmp_path, stream, "t")
     spool.start()
@@ -306,17 +306,17 @@ def test_a_record_damaged_while_it_waits_is_given_up_and_does_not_wait_forever(t
 def test_two_spools_of_one_home_share_nothing_and_the_living_deliver_for_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.events.spool.durable.ADOPT_EVERY_S", 0.05)
-    dead = Moody()
+    monkeypatch.setattr("features.events.spool.durable.ORPHAN_SCAN_S", 0.05)
+    dead = UnreliableStream()
     dead.open.clear()
     first, second = DurableSpool(tmp_path, dead, "t"), DurableSpool(tmp_path, MemoryStream(1), "t")
-    assert DirectoryLease.of(tmp_path / "0") is None
-    assert DirectoryLease.of(tmp_path / "1") is None
+    assert DirectoryLease.acquire(tmp_path / "0") is None
+    assert DirectoryLease.acquire(tmp_path / "1") is None
     first.start()
     first.put([record(n) for n in range(5)]).result(10)
     first.close(0.1)  # as if it had died: its lock is free, its records lie there
     second.close(0.1)
-    claim = DirectoryLease.of(tmp_path / "0")  # held, so that the next one takes another directory
+    claim = DirectoryLease.acquire(tmp_path / "0")  # held, so that the next one takes another directory
     stream = MemoryStream(1)
     third = DurableSpool(tmp_path, stream, "t")
     third.start()

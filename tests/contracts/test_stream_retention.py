@@ -19,7 +19,7 @@ from features.events.stream.port import Backlog, Consumer, Record, Retention, St
 from features.events.stream.sqlite import SqliteStream
 from features.sqlite import transaction
 from recsys.domain.errors import Conflict, Unavailable
-from tests.contracts.streams import EMBEDDED, done, logged, records, take
+from tests.contracts.streams import EMBEDDED, logged, newest_offsets, poll_until, records
 
 
 def test_a_broker_that_let_go_of_messages_gives_what_is_left(
@@ -28,7 +28,7 @@ def test_a_broker_that_let_go_of_messages_gives_what_is_left(
     """The tests' broker cannot be told to let go: it only says that it begins later."""
     with closing(open_stream(kafka_url, partitions=1)) as stream:
         stream.publish(unique, [Record("k", str(n).encode()) for n in range(10)])
-        monkeypatch.setattr("features.events.stream.kafka._first", lambda reader, place: 4)
+        monkeypatch.setattr("features.events.stream.kafka._beginning_offset", lambda reader, place: 4)
         assert stream.oldest(unique, 0) == 4
         assert [m.offset for m in stream.read(unique, 0, 0, 100)] == [4, 5, 6, 7, 8, 9]
         assert stream.read(unique, 0, 20, 100) == []
@@ -97,7 +97,7 @@ class Log:
     def drop(self) -> None:
         with closing(self.stream.consumer("t", "h")) as other:
             other.poll(1, 0)
-            with pytest.raises(Conflict, match="h reads t"):
+            with pytest.raises(Conflict, match="consumer group h is reading t"):
                 self.stream.delete_group("t", "h")
         assert self.stream.delete_group("t", "h") == (self.groups.pop("h", None) is not None)
 
@@ -213,7 +213,7 @@ def test_no_key_is_a_mark_of_the_log(
     odd = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
     stream.publish(unique, odd)
     with closing(join(unique, "g")) as member:
-        member.commit(done(take(member, len(odd))))
+        member.commit(newest_offsets(poll_until(member, len(odd))))
     assert sorted(m.key for m in logged(stream, unique)) == sorted(one.key for one in odd)
     for one in odd:
         retention.delete_key(unique, one.key)
@@ -234,8 +234,8 @@ def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
     assert [stream.oldest(unique, partition) for partition in parts] == [0] * len(parts)
     assert retention.apply_retention(unique, time.time() + 9e5, groups=["nobody joined yet"]) == 0
     first = join(unique, "g")
-    seen = take(first, 30, limit=5)
-    finished = done(seen[:17])
+    seen = poll_until(first, 30, limit=5)
+    finished = newest_offsets(seen[:17])
     first.commit(finished)
     went = retention.apply_retention(unique, time.time() + 9e5)
     assert went == sum(offset + 1 for offset in finished.values())
@@ -244,14 +244,14 @@ def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
         assert left == all_of_it[len(all_of_it) - len(left) :]
         assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left
         assert stream.oldest(unique, partition) == (left[0].offset if left else len(all_of_it))
-    first.commit(done(seen))
+    first.commit(newest_offsets(seen))
     retention.apply_retention(unique, time.time() + 9e5)  # all of it
     ends = stream.publish(unique, records(14))
-    newest = take(first, 14)
+    newest = poll_until(first, 14)
     more = {partition: sum(m.partition == partition for m in newest) for partition in parts}
     assert ends == {p: len(before[p]) + more[p] - 1 for p in parts if more[p]}
     first.close()
-    newcomers = take(join(unique, "another"), 14)
+    newcomers = poll_until(join(unique, "another"), 14)
     assert sorted(m.value for m in newcomers if m.offset >= len(before[m.partition])) == sorted(
         record.value for record in records(14)
     )
@@ -264,7 +264,7 @@ def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
 ) -> None:
     stream.publish(unique, records(28, keys=4))
     with closing(join(unique, "g")) as first:
-        first.commit(done(take(first, 28)))
+        first.commit(newest_offsets(poll_until(first, 28)))
     stream.publish(unique, records(4, keys=4))
     before = logged(stream, unique)
     left = retention.delete_key(unique, "viewer-1")
@@ -273,8 +273,8 @@ def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
     assert [m for m in after if m.key != "viewer-1"] == [m for m in before if m.key != "viewer-1"]
     assert [m.value for m in after if m.key == "viewer-1"] == [b"message 1"]
     second = join(unique, "g")
-    assert len(take(second, 4)) == 4
-    assert len(take(join(unique, "another"), 25)) == 25
+    assert len(poll_until(second, 4)) == 4
+    assert len(poll_until(join(unique, "another"), 25)) == 25
 
 
 @pytest.mark.parametrize("url", EMBEDDED, indirect=True)
@@ -283,9 +283,9 @@ def test_some_of_a_key_may_leave(
 ) -> None:
     stream.publish(unique, records(24, keys=2))
     with closing(join(unique, "g")) as first:
-        first.commit(done(take(first, 24)))
+        first.commit(newest_offsets(poll_until(first, 24)))
     stream.publish(unique, records(24, keys=2))
     before = logged(stream, unique)
-    left = retention.delete_key(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
+    left = retention.delete_key(unique, "viewer-1", value_filter=lambda value: value.endswith(b"7"))
     gone = [m.value for m in before if m not in logged(stream, unique)]
     assert (left, sorted(gone)) == (2, [b"message 17", b"message 7"])

@@ -35,17 +35,17 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 ODD = ["", " ", "\ud800 half a pair", "👩‍👩‍👧‍👦", "a" * 5000, "\x00\x01", "杭州", "ｆｕｌｌ　ｗｉｄｔｈ", "שלום עולם"]
 
 
-class Counting(NgramEncoder):
+class CountingEncoder(NgramEncoder):
     """Counts what it is asked for; fails on some texts in ways of its own."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     def encode(self, texts: Sequence[str]) -> F32:
         for text in texts:
             if text.startswith("bad"):
                 raise ZeroDivisionError(text)
-        self.asked.update(texts)
+        self.requests.update(texts)
         vectors = super().encode(texts)
         for row, text in enumerate(texts):
             if text.startswith("nan"):
@@ -88,7 +88,7 @@ TITLES = st.sampled_from(["茶", "tea", "新闻", "news today", "新闻 news", "
 def test_every_item_ends_with_the_vector_of_its_text_and_no_text_is_encoded_twice(
     patches: list[list[tuple[int, str]]], steps: int
 ) -> None:
-    encoder, kept, catalog = Counting(), MemoryStore(), Catalog.empty()
+    encoder, kept, catalog = CountingEncoder(), MemoryStore(), Catalog.empty()
     vectors = EmbeddingRefresher(encoder, kept)
     for revision, patch in enumerate(patches):
         catalog = catalog.patched([item(n, title) for n, title in patch], revision)
@@ -102,10 +102,10 @@ def test_every_item_ends_with_the_vector_of_its_text_and_no_text_is_encoded_twic
         np.testing.assert_allclose(content.vectors.astype(np.float32), expected, atol=2e-3)
     assert set(vectors.refused) == {one.id for one in catalog.items if text_of(one).startswith(wrong)}
     if not any(title.startswith(wrong) for patch in patches for _, title in patch):  # else batches come by halves
-        assert set(encoder.asked.values()) <= {1}
-    other = EmbeddingRefresher(fresh := Counting(), kept)
+        assert set(encoder.requests.values()) <= {1}
+    other = EmbeddingRefresher(fresh := CountingEncoder(), kept)
     np.testing.assert_array_equal(other.complete(catalog).vectors, content.vectors)
-    assert not any(fresh.asked[text] for text in said if not text.startswith(wrong))
+    assert not any(fresh.requests[text] for text in said if not text.startswith(wrong))
 
 
 def test_the_latest_come_first_and_pages_see_them_before_all_are_done() -> None:
@@ -129,17 +129,17 @@ def test_the_latest_come_first_and_pages_see_them_before_all_are_done() -> None:
 def test_processes_of_one_machine_take_turns_and_find_what_the_others_made(tmp_path: Path) -> None:
     kept, lock = MemoryStore(), str(tmp_path / "lock")
     catalog = Catalog.of(item(n, f"节目{n}") for n in range(5))
-    one, two = (EmbeddingRefresher(Counting(), kept, lock) for _ in range(2))
+    one, two = (EmbeddingRefresher(CountingEncoder(), kept, lock) for _ in range(2))
     for vectors in (one, two):
         assert vectors.step(catalog) is None  # nothing kept
     with closing(sqlite3.connect(lock, isolation_level=None)) as held:
         held.execute("BEGIN EXCLUSIVE")
         assert one.step(catalog) is None
-        assert one.waiting == 5
+        assert one.n_pending == 5
     assert one.step(catalog) is not None
     content = two.step(catalog)
     assert content is not None
-    assert two.waiting == 0
+    assert two.n_pending == 0
     assert not two._encoder.asked  # type: ignore[attr-defined]
 
 
@@ -157,28 +157,28 @@ def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyP
     assert vectors.complete(catalog).vectors.any()
 
 
-class Away(NgramEncoder):
+class UnavailableEncoder(NgramEncoder):
     """Knows one wrong text, and is away while `out`."""
 
-    out = False
+    is_down = False
 
     def encode(self, texts: Sequence[str]) -> F32:
-        if self.out or any("wrong" in text for text in texts):
-            raise RuntimeError("nobody there" if self.out else "wrong text")
+        if self.is_down or any("wrong" in text for text in texts):
+            raise RuntimeError("nobody there" if self.is_down else "wrong text")
         return super().encode(texts)
 
 
 def test_no_text_is_refused_while_its_encoder_is_away() -> None:
     catalog = Catalog.of([item(n, text) for n, text in enumerate(["茶", "wrong", "tea"])])
-    encoder, kept = Away(), MemoryStore()
+    encoder, kept = UnavailableEncoder(), MemoryStore()
     vectors = EmbeddingRefresher(encoder, kept)
     vectors.step(catalog)  # looks for what is kept
-    encoder.out = True
+    encoder.is_down = True
     for _ in range(3):
         with pytest.raises(Unavailable, match="does not answer: RuntimeError: nobody there"):
             vectors.step(catalog)
-    assert (vectors.refused, vectors.waiting) == ({}, 3)
-    encoder.out = False
+    assert (vectors.refused, vectors.n_pending) == ({}, 3)
+    encoder.is_down = False
     made = vectors.complete(catalog).vectors
     assert [bool(vector.any()) for vector in made] == [True, False, True]
     assert list(vectors.refused.values()) == ["RuntimeError: wrong text"]
@@ -244,7 +244,7 @@ def test_hanging_encoder_is_killed_when_its_time_is_over(plug: str, monkeypatch:
         assert encoder.dimensions == 3
         hanging = worker_of(encoder)
         with monkeypatch.context() as patched:
-            patched.setattr("features.embeddings.subprocess_encoder.ANSWERS_WITHIN_S", 0.5)
+            patched.setattr("features.embeddings.subprocess_encoder.ENCODE_TIMEOUT_S", 0.5)
             with pytest.raises(EncoderError, match="did not answer within"):
                 encoder.encode(["sleep"])
         assert not is_running(hanging)
@@ -290,7 +290,7 @@ def test_an_encoder_that_cannot_be_loaded_blames_no_text(plug: str) -> None:
         vectors.step(catalog)
         with pytest.raises(NoEncoder, match="no weights here"):
             vectors.step(catalog)
-        assert (vectors.refused, vectors.waiting) == ({}, 1)
+        assert (vectors.refused, vectors.n_pending) == ({}, 1)
 
 
 @pytest.mark.parametrize("said", ["", "word2vec", "no.such.module:Encoder", ":x", "json:"])

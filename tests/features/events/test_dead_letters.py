@@ -8,7 +8,7 @@ from features.events.dead_letters import (
     as_record,
     dead_letter_ends,
     dead_topic,
-    delete_letters,
+    delete_dead_letters,
     read_dead_letters,
     replay,
     replayed_at,
@@ -22,24 +22,24 @@ from recsys.domain.viewer import LANDMARK
 TOPIC = "t"
 
 
-class Paged(MemoryStream):
+class CountingStream(MemoryStream):
     """A stream that counts what was read of it."""
 
-    taken = 0
+    n_read = 0
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
         page = super().read(topic, partition, offset, limit)
-        self.taken += len(page)
+        self.n_read += len(page)
         return page
 
 
 def test_dead_letters_are_read_a_page_at_a_time_and_replayed_as_far_as_there_were_any() -> None:
-    stream = Paged(partitions=1)
+    stream = CountingStream(partitions=1)
     letters = [to_dead_letter(Message(TOPIC, 0, n, "v", b"rubbish"), "why") for n in range(350)]
     stream.publish(dead_topic(TOPIC), [as_record(one) for one in [*letters, *letters[100:]]])
     reading = read_dead_letters(stream, TOPIC)
     assert next(reading).offset == 0
-    assert stream.taken <= 100
+    assert stream.n_read <= 100
     assert [one.offset for one in reading] == list(range(1, 350))
     assert DeadLetterCounter(stream, TOPIC).refresh() == 600
     ends, replayed = dead_letter_ends(stream, TOPIC), 0
@@ -76,6 +76,6 @@ def test_the_note_of_a_replay_leaves_with_its_viewer() -> None:
         stream.publish(dead_topic(TOPIC), [as_record(one)])
         replay(stream, one)
     assert len(replayed_at(stream, TOPIC)) == 2
-    delete_letters(stream, stream.retention, TOPIC, "v", [])
+    delete_dead_letters(stream, stream.retention, TOPIC, "v", [])
     (left,) = read_dead_letters(stream, TOPIC)
     assert list(replayed_at(stream, TOPIC)) == [left.replay_key]

@@ -21,7 +21,7 @@ from recsys.domain.viewer import LANDMARK
 from tests.features.worker.test_commands import END, TOPIC, folded
 
 
-def held_in(stream: Stream) -> list[Message]:
+def all_messages(stream: Stream) -> list[Message]:
     """All messages of the topic and of its dead letters."""
     return [
         message
@@ -53,9 +53,9 @@ def test_a_message_under_anothers_key_is_its_viewers_all_the_same(tmp_path: Path
     assert [b64decode(line["dead"]["raw"]) for line in exported[1:]] == bad
     device = [json.loads(line) for line in export_viewer(log, online, "device-9", stream=stream, topic=TOPIC)]
     assert [b64decode(line["dead"]["raw"]) for line in device[1:]] == [b"?"]
-    before = [one for one in held_in(stream) if b"victim" not in b64_or_plain(one.value)]
+    before = [one for one in all_messages(stream) if b"victim" not in b64_or_plain(one.value)]
     assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").left == 0
-    left = held_in(stream)
+    left = all_messages(stream)
     assert left == before
     assert sorted(one.value for one in read_dead_letters(stream, TOPIC)) == sorted([other, b"?"])
     assert len(left) == 5
@@ -79,7 +79,7 @@ def test_a_message_under_anothers_key_that_a_group_needs_is_told(tmp_path: Path)
     stream.publish(TOPIC, [Record("device-9", event)])
     folded(stream, online, log)
     assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").left == 1
-    assert len(held_in(stream)) == 1
+    assert len(all_messages(stream)) == 1
 
 
 def test_what_an_erased_viewer_sent_before_leaves_no_letter_when_its_turn_comes(tmp_path: Path) -> None:

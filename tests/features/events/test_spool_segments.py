@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features.events.spool.durable import Relay
 from features.events.spool.lease import DeliveryCursor
 from features.events.spool.record_framing import MAGIC, encode_frame, scan_frames
-from features.events.spool.segments import KEEP_S, Segments
+from features.events.spool.segments import RETENTION_S, Segments
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 
@@ -63,7 +63,9 @@ def test_append_crash_cut_drain_and_restart_in_any_order_lose_nothing(
             else:
                 if step == "torn":  # killed while writing: any part of it is on the disk
                     files = sorted(directory.glob("*.spool"))
-                    data_written = b"".join(encode_frame(segments._given + 1 + n, one) for n, one in enumerate(records))
+                    data_written = b"".join(
+                        encode_frame(segments._last_assigned + 1 + n, one) for n, one in enumerate(records)
+                    )
                     if files:
                         with files[-1].open("ab") as file:
                             file.write(data_written[: data.draw(st.integers(0, len(data_written)))])
@@ -101,17 +103,17 @@ def test_frames_come_back_and_no_cut_or_flip_passes_for_a_record(
     said = [(key.encode("utf-8", "replace").decode(), value) for key, value in said]
     records = [Record(key, value) for key, value in said if MAGIC not in value]
     whole = b"".join(encode_frame(number, one) for number, one in enumerate(records))
-    assert [one.record for one in scan_frames(whole).whole] == records
+    assert [one.record for one in scan_frames(whole).frames] == records
     cut = whole[: data.draw(st.integers(0, len(whole)))]
     found = scan_frames(cut)
-    assert [one.record for one in found.whole] == records[: len(found.whole)]
-    assert found.damaged == 0
+    assert [one.record for one in found.frames] == records[: len(found.frames)]
+    assert found.damaged_bytes == 0
     if whole:
         spoilt = bytearray(whole)
         spoilt[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
         found = scan_frames(bytes(spoilt))
-        assert len(found.whole) == len(records) - 1, "the others are found behind the damage"
-        assert all(records[one.number] == one.record for one in found.whole)
+        assert len(found.frames) == len(records) - 1, "the others are found behind the damage"
+        assert all(records[one.number] == one.record for one in found.frames)
 
 
 def test_what_a_failed_write_left_behind_never_stands_in_for_another_record(
@@ -162,7 +164,7 @@ def test_one_damaged_byte_in_any_file_loses_at_most_one_record_and_stops_nothing
     segments.append([record(60), record(61)])
     while delivery.step():
         pass
-    assert segments.last == delivery.position.number
+    assert segments.last == delivery.cursor.number
     delivery.close()
     segments.close()
     got = list(dict.fromkeys(int(message.value) for message in stream.read("t", 0, 0, 10**6)))
@@ -189,7 +191,7 @@ def test_file_cut_while_it_is_open_loses_only_the_records_that_were_cut(tmp_path
     os.truncate(file, file.stat().st_size * 2 // 3 - 1)
     assert [item.number for item in segments.read(-1)] == [0]
     assert segments.read(0) == []
-    assert segments.given_up == 2
+    assert segments.damaged_until == 2
     segments.append([record(3)])
     assert [item.number for item in segments.read(2)] == [3]
     segments.close()
@@ -200,18 +202,18 @@ def test_what_was_delivered_stands_for_a_day_at_most(tmp_path: Path) -> None:
     now = [0.0]
     segments = Segments(tmp_path, clock=lambda: now[0])
     segments.append([record(0)])
-    now[0] = KEEP_S / 2
+    now[0] = RETENTION_S / 2
     segments.append([record(1)])
     for hour, upto, left in ((12, 1, 2), (23.9, 1, 2), (24, 1, 1), (35.9, 1, 1), (36, 0, 1), (100, 0, 1), (100, 1, 0)):
         now[0] = hour * 3600.0
-        segments.delete_until(upto, keep_bytes=1 << 30)
+        segments.delete_until(upto, retention_bytes=1 << 30)
         assert len(list(tmp_path.glob("*.spool"))) == left, hour
     assert segments.append([record(2)]) == 2
-    segments.delete_until(1, keep_bytes=1 << 30)
+    segments.delete_until(1, retention_bytes=1 << 30)
     assert [one.number for one in segments.read(1)] == [2]
     segments.close()
-    again = Segments(tmp_path, clock=lambda: time.time() + KEEP_S)
-    again.delete_until(1, keep_bytes=1 << 30)
+    again = Segments(tmp_path, clock=lambda: time.time() + RETENTION_S)
+    again.delete_until(1, retention_bytes=1 << 30)
     assert [one.number for one in again.read(1)] == [2]
-    again.delete_until(2, keep_bytes=1 << 30)
+    again.delete_until(2, retention_bytes=1 << 30)
     assert not list(tmp_path.glob("*.spool"))
