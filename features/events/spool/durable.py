@@ -104,7 +104,8 @@ class DurableSpool:
     def _write(self, records: Sequence[Record]) -> None:
         size = self._segments.size_after(self._relay.cursor.number)
         if size >= self._limit_bytes:
-            raise Unavailable(f"the spool is full: {size >> 20:,} MiB undelivered; stream: {self._relay.fault}")
+            cause = self._relay.fault or "delivery is slower than intake"
+            raise Unavailable(f"the spool is full: {size >> 20:,} MiB undelivered; {cause}")
         try:
             try:
                 self._segments.append(records)

@@ -59,13 +59,13 @@ class Segments:
     def size(self) -> int:
         """Bytes of all segments."""
         with self._lock:
-            return sum(file.size for file in self._segments)
+            return sum(segment.size for segment in self._segments)
 
     def size_after(self, number: int) -> int:
         """Return the bytes of the segments with records after this number."""
         with self._lock:
             segments = self._segments[self._segment_index(number + 1) :] if self.last > number else []
-            return sum(file.size for file in segments)
+            return sum(segment.size for segment in segments)
 
     def first(self) -> int:
         """Return the number of the oldest record, or the next number if there are no records."""

@@ -141,16 +141,10 @@ class MemoryStream:
 
     def _delete(self, topic: str, partition: int, groups: Sequence[str], is_match: Callable[[Message], bool]) -> int:
         with self._changed:
-            log, all_groups = (
-                self._partition_logs(topic)[partition],
-                {g for t, g in self._committed if t == topic} | set(groups),
-            )
+            log = self._partition_logs(topic)[partition]
+            all_groups = {g for t, g in self._committed if t == topic} | set(groups)
             committed = [self._committed.get((topic, group), {}).get(partition, -1) for group in all_groups]
-            deleted = [
-                message
-                for message in log
-                if is_match(message) and message.offset <= min(committed, default=message.offset)
-            ]
+            deleted = [m for m in log if is_match(m) and m.offset <= min(committed, default=m.offset)]
             if deleted:
                 self._deleted_until[topic, partition] = max(
                     self._deleted_until.get((topic, partition), -1), deleted[-1].offset

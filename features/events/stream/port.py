@@ -98,7 +98,7 @@ class Stream(Protocol):
         """
 
     def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
-        """Return why the log can no longer be the one that assigned these offsets (partition -> offset); None if it can.
+        """Return why this cannot be the log that assigned these offsets (partition -> offset); None if it can.
 
         It queries the log itself and creates nothing. Raises Unavailable.
         """

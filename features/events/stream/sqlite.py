@@ -111,7 +111,7 @@ class SqliteStream:
             return str(row[0])
 
     def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
-        """Return why this cannot be the log that assigned these offsets: its file was deleted or restored from a copy."""
+        """Return why this cannot be the log that assigned these offsets: its file was deleted or replaced."""
         if not os.path.exists(self._path):
             return f"{self._path} no longer exists"
         with self._lock, map_sqlite_errors(self._path):
@@ -132,7 +132,7 @@ class SqliteStream:
             return self._log_end_offset(topic, partition) if first is None else first
 
     def apply_retention(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
-        """Delete the messages written before unix second `before`, accurate to ten minutes, that all groups have passed."""
+        """Delete the messages written before unix second `before` (accurate to ten minutes) that all groups passed."""
         with map_sqlite_errors(self._path):
             return sqlite_retention.apply_retention(self._db, lambda: self._lock, topic, before, groups, self._clock())
 
@@ -180,9 +180,8 @@ class SqliteStream:
         """
         now, indexed = self._clock(), dict[tuple[str, int], float]()
         for partition, offset in starts.items():
-            if (
-                not 0 <= now - self._indexed_at.get((topic, partition), float("-inf")) < TIME_INDEX_INTERVAL_S
-            ):  # negative if the clock was set back
+            elapsed_s = now - self._indexed_at.get((topic, partition), float("-inf"))
+            if not 0 <= elapsed_s < TIME_INDEX_INTERVAL_S:  # negative if the clock was set back
                 sqlite_retention.record_offset_time(self._db, topic, partition, offset, now)
                 indexed[topic, partition] = now
         return indexed

@@ -203,19 +203,19 @@ def _delete_steps(
 
 def _delete_range(db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str | None) -> int:
     """Delete the messages of a range (inclusive), of one key or of all; return the number of deleted messages."""
-    where = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {PRESENT_CONDITION}' + (
+    condition = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {PRESENT_CONDITION}' + (
         "" if key is None else " AND key = ?"
     )
     args = (topic, partition, first, last, DELETED_KEY, *([] if key is None else [key]))
-    newest = '"offset" = (SELECT max("offset") FROM message WHERE topic = ? AND partition = ?)'
+    is_newest = '"offset" = (SELECT max("offset") FROM message WHERE topic = ? AND partition = ?)'
     emptied = db.execute(
-        f"UPDATE message SET key = ?, value = x'' WHERE {where} AND {newest}",
+        f"UPDATE message SET key = ?, value = x'' WHERE {condition} AND {is_newest}",
         (DELETED_KEY, *args, topic, partition),
     ).rowcount
-    n_deleted = emptied + db.execute(f"DELETE FROM message WHERE {where}", args).rowcount
+    n_deleted = emptied + db.execute(f"DELETE FROM message WHERE {condition}", args).rowcount
     if key is None:
         tombstones = (
-            f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND NOT {PRESENT_CONDITION} AND NOT {newest}'
+            f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND NOT {PRESENT_CONDITION} AND NOT {is_newest}'
         )
         db.execute(
             f"DELETE FROM message WHERE {tombstones}", (topic, partition, first, last, DELETED_KEY, topic, partition)

@@ -42,7 +42,7 @@ class LogWatchdog:
         self.stalled: dict[int, float] = {}  # partition -> seconds without progress
 
     def record_acked(self, newest: Mapping[int, int]) -> None:
-        """Record the newest offsets of acknowledged writes. An offset that did not increase means that the log was lost."""
+        """Record the newest offsets of acknowledged writes. If an offset did not increase, the log was lost."""
         with self._lock:
             regressions = [(p, o, self._newest[p]) for p, o in newest.items() if o <= self._newest.get(p, -1)]
             self._newest.update(newest)

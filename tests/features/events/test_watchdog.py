@@ -1,4 +1,4 @@
-"""The watch-dog: a log that was lost, and a partition on which nobody gets on, are noticed; nothing else is."""
+"""The watchdog detects lost logs and stalled partitions, and raises no false alarms."""
 
 from __future__ import annotations
 
@@ -25,78 +25,78 @@ class Clock:
         return self.now
 
 
-def written(stream: MemoryStream | SqliteStream, watch: LogWatchdog, count: int) -> None:
-    watch.record_acked(stream.publish("t", [Record(f"v{n % 5}", b"x") for n in range(count)]))
+def publish(stream: MemoryStream | SqliteStream, watchdog: LogWatchdog, count: int) -> None:
+    watchdog.record_acked(stream.publish("t", [Record(f"v{n % 5}", b"x") for n in range(count)]))
 
 
-def test_a_log_that_went_on_is_no_loss() -> None:
-    stream, told = MemoryStream(2), list[str]()
-    watch = LogWatchdog(stream, "t", "g", told.append)
+def test_a_growing_log_is_not_reported_as_lost() -> None:
+    stream, losses = MemoryStream(2), list[str]()
+    watchdog = LogWatchdog(stream, "t", "g", losses.append)
     for count in (7, 1, 30):
-        written(stream, watch, count)
-        watch.step()
-    assert (told, watch.losses, watch.stall_message) == ([], 0, "")
+        publish(stream, watchdog, count)
+        watchdog.step()
+    assert (losses, watchdog.losses, watchdog.stall_message) == ([], 0, "")
 
 
-def test_a_log_that_begins_anew_is_noticed_when_it_is_asked_and_when_it_is_written_to(
+def test_a_recreated_log_is_detected_by_checks_and_by_writes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock, stream, told = Clock(), MemoryStream(2), list[str]()
-    watch = LogWatchdog(stream, "t", "g", told.append, clock)
-    written(stream, watch, 20)
+    clock, stream, losses = Clock(), MemoryStream(2), list[str]()
+    watchdog = LogWatchdog(stream, "t", "g", losses.append, clock)
+    publish(stream, watchdog, 20)
     stream._logs.clear()
     with pytest.raises(Unavailable, match="lost its log"):
-        watch.step()
-    assert (len(told), watch.losses) == (1, 1)
-    written(stream, watch, 20)
+        watchdog.step()
+    assert (len(losses), watchdog.losses) == (1, 1)
+    publish(stream, watchdog, 20)
     with pytest.raises(Unavailable, match="lost its log"):
-        watch.step()  # said for a while, told once
-    assert len(told) == 1
+        watchdog.step()  # reported for a while, but counted once
+    assert len(losses) == 1
     clock.now += LOSS_REPORT_S
-    watch.step()
+    watchdog.step()
     stream._logs.clear()
-    written(stream, watch, 20)
-    assert (len(told), watch.losses) == (2, 2)
-    assert "assigned offset" in told[1]
+    publish(stream, watchdog, 20)
+    assert (len(losses), watchdog.losses) == (2, 2)
+    assert "assigned offset" in losses[1]
     assert [r.levelno for r in caplog.records if "lost its log" in r.getMessage()] == [logging.ERROR] * 2
 
 
-def test_a_file_that_was_put_back_from_a_copy_is_noticed(tmp_path: Path) -> None:
-    stream, told = SqliteStream(f"{tmp_path}/s.db", 2), list[str]()
-    watch = LogWatchdog(stream, "t", "g", told.append)
-    written(stream, watch, 20)
-    with sqlite3.connect(f"{tmp_path}/s.db") as other:
-        other.execute('DELETE FROM message WHERE "offset" > 2')
-    other.close()
+def test_a_file_restored_from_a_copy_is_detected(tmp_path: Path) -> None:
+    stream, losses = SqliteStream(f"{tmp_path}/s.db", 2), list[str]()
+    watchdog = LogWatchdog(stream, "t", "g", losses.append)
+    publish(stream, watchdog, 20)
+    with sqlite3.connect(f"{tmp_path}/s.db") as database:
+        database.execute('DELETE FROM message WHERE "offset" > 2')
+    database.close()
     with pytest.raises(Unavailable, match=r"t/\d: the log end offset is 3"):
-        watch.step()
-    assert len(told) == 1
+        watchdog.step()
+    assert len(losses) == 1
     stream.close()
     Path(f"{tmp_path}/s.db").unlink()
     assert "no longer exists" in str(stream.identity_mismatch("t", {}))
 
 
-def test_a_partition_stands_still_only_while_nobody_gets_on_with_it() -> None:
+def test_a_partition_is_stalled_only_without_progress() -> None:
     clock, stream = Clock(), MemoryStream(1)
-    watch = LogWatchdog(stream, "t", "g", clock=clock)
-    written(stream, watch, 10)
-    watch.step()
-    assert watch.stall_message == ""
+    watchdog = LogWatchdog(stream, "t", "g", clock=clock)
+    publish(stream, watchdog, 10)
+    watchdog.step()
+    assert watchdog.stall_message == ""
     consumer = stream.consumer("t", "g")
-    for offset in range(4):  # slow, but it gets on
+    for offset in range(4):  # slow, but progressing
         clock.now += STALLED_AFTER_S - 1
         consumer.commit({0: offset})
-        watch.step()
-        assert watch.stall_message == ""
+        watchdog.step()
+        assert watchdog.stall_message == ""
     clock.now += STALLED_AFTER_S
-    watch.step()
-    assert watch.stall_message == f"t/0 stalled for {STALLED_AFTER_S:.0f} s"
+    watchdog.step()
+    assert watchdog.stall_message == f"t/0 stalled for {STALLED_AFTER_S:.0f} s"
     consumer.commit({0: 9})
-    watch.step()
-    assert watch.stall_message == ""
+    watchdog.step()
+    assert watchdog.stall_message == ""
     clock.now += 100 * STALLED_AFTER_S
-    watch.step()
-    assert watch.stall_message == "", "where nothing waits, nothing stands still"
+    watchdog.step()
+    assert watchdog.stall_message == "", "a partition without lag is not stalled"
 
 
 WIPED = """
@@ -164,10 +164,10 @@ with broker():
 """
 
 
-def test_a_broker_that_was_killed_and_wiped_gets_everything_again(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    """Goal D2: taken while the broker is dead, the wipe noticed, everything delivered again.
+def test_a_wiped_broker_receives_all_records_again(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Goal D2: events are accepted while the broker is down, the wipe is detected, and all records are redelivered.
 
-    In a process of its own: the client leaves sockets open behind failed connections.
+    The scenario runs in a subprocess, since the client leaks sockets after failed connections.
     """
     command = [sys.executable, "-c", WIPED, str(tmp_path / "spool"), str(free_port())]
     child = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
