@@ -111,7 +111,7 @@ def test_every_item_gets_the_vector_of_its_text_and_each_text_is_encoded_once(
 
 
 def test_the_latest_items_are_encoded_first_and_published_early() -> None:
-    catalog = Catalog.of(item(n, f"节目{n}", at=n % 500) for n in range(1000))
+    catalog = Catalog.of(item(n, f"节目{n}", hours=n % 500) for n in range(1000))
     vectors = EmbeddingRefresher(NgramEncoder(), MemoryStore())
     vectors.step(catalog)  # looks up stored vectors
     content = vectors.step(catalog)
@@ -119,7 +119,7 @@ def test_the_latest_items_are_encoded_first_and_published_early() -> None:
     encoded_rows = np.flatnonzero(content.vectors.any(axis=1))
     assert len(encoded_rows) == ENCODE_BATCH
     assert min(row % 500 for row in encoded_rows) == 500 - ENCODE_BATCH // 2
-    catalog = catalog.patched([item(1000, "刚刚发布", at=900)], 1)
+    catalog = catalog.patched([item(1000, "刚刚发布", hours=900)], 1)
     before = content.vectors.copy()
     for _ in range(2):
         newer = vectors.step(catalog)
