@@ -282,7 +282,10 @@ def test_what_others_write_beside_the_letters_does_not_hide_them(tmp_path: Any) 
     stream.publish(TOPIC, [Record("v", b"x")])
     stream.publish(dead_topic(TOPIC), [Record("v", b"not a letter")])
     Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g").step(wait_s=0)
-    assert [one.cause.partition(":")[0] for one in read_dead_letters(stream, TOPIC)] == ["not a dead letter", "not JSON"]
+    assert [one.cause.partition(":")[0] for one in read_dead_letters(stream, TOPIC)] == [
+        "not a dead letter",
+        "not JSON",
+    ]
 
 
 def test_poison_is_one_line_of_the_log_for_a_batch(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
