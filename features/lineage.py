@@ -1,11 +1,10 @@
-"""What a page knew: from which events its features were made, written into the page's impression as `as_of`.
+"""Feature lineage: records which events a page's features were computed from, in the page's impression (`as_of`).
 
-A page reads states that lag behind the log by what the worker has not folded yet, and statistics of items that are read
-every second or so while they change. So "everything before the time of the page" is not what the page knew, but nearly.
-The impression says exactly what it was: the offset up to which the viewer was folded and each item of the page counted,
-the moment at which the counts were weighed, and their sums over the catalogue (these are taken while shards of items
-change one by one, so no offset would say which they were). From it the log gives the same features again
-(`features.point_in_time.skew_audit`), to the last digits.
+A page reads states that lag behind the log, and item statistics that are refreshed about once a second. "All events
+before the page" is therefore only an approximation of its input. The lineage records the exact input: the offsets up to
+which the viewer and each item of the page were folded, the time at which the counts were decayed, and the sums over the
+catalog. The sums are stored as values, because shards of items change independently and no offset identifies them.
+From the lineage, `features.point_in_time.skew_audit` recomputes the same features to the last digit.
 """
 
 from __future__ import annotations
@@ -19,10 +18,13 @@ from recsys.page import Page
 
 
 class FeatureLineage(msgspec.Struct, frozen=True):
-    """viewer       source -> last offset folded; empty for a stranger
-    sources, upto   for each item of the page, the last offset of each source that was counted for it, -1 for none
-    at              unix second at which counts were weighed
-    total, items    sums of `features.item_counts.MEASURES` over the catalogue, and its size
+    """The exact input of a page's features.
+
+    viewer        source -> last offset folded into the viewer's state; empty for a new viewer
+    sources       names of the sources, in the order of `until_offset[i]`
+    until_offset  for each item of the page, the last offset of each source that was counted; -1 for none
+    at            unix second to which the counts were decayed
+    total, items  sums of `features.item_counts.MEASURES` over the catalog, and its size
     """
 
     viewer: dict[str, int]
@@ -33,13 +35,13 @@ class FeatureLineage(msgspec.Struct, frozen=True):
     items: int
 
     def to_json(self) -> JsonValue:
-        """As JSON."""
-        said: JsonValue = msgspec.to_builtins(self)
-        return said
+        """Return the lineage as a JSON value."""
+        value: JsonValue = msgspec.to_builtins(self)
+        return value
 
 
 def lineage_of(page: Page, viewer: ViewerState | None, stats: ItemStats) -> FeatureLineage:
-    """What this page was made from."""
+    """Return the lineage of a page's features."""
     sources = sorted(stats.offsets)
     rows = [item.row for item in page.items]
     return FeatureLineage(

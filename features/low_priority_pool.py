@@ -1,7 +1,7 @@
 """Process pools for background work that must not delay pages.
 
-Pages and background work both compute in Python and numpy, and two threads of one process share one interpreter lock.
-The workers of these pools are separate processes with one thread each, at low priority, and exit with their parent.
+Pages and background work both run Python and numpy code, and the threads of one process share one interpreter lock.
+These pools therefore use separate processes with one thread each, at low priority, that exit with their parent.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ ENVIRONMENT = {
 def low_priority_pool(
     max_workers: int, idle_s: float, initializer: Callable[[], None] | None = None
 ) -> ProcessPoolExecutor:
-    """Return a pool that starts its workers at the first task and ends each after `idle_s` without one.
+    """Return a pool that starts its workers at the first task and stops each after `idle_s` seconds without a task.
 
-    loky starts workers by fork and exec, which is safe in a process with threads, and does not import the main module
-    again. A pool with a dead worker is broken for good: its futures raise BrokenProcessPool.
+    loky starts workers with fork and exec, which is safe in a process with threads, and does not import the main module
+    again. If a worker dies, the pool is permanently broken: its futures raise BrokenProcessPool.
 
     initializer  runs first in each worker
     """
@@ -45,14 +45,14 @@ def low_priority_pool(
 
 def _init_worker(parent: int, initializer: Callable[[], None] | None) -> None:
     os.nice(NICE)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent stops its workers
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     if initializer is not None:
         initializer()
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End this worker when its parent is gone, even in the middle of a task."""
+    """Exit as soon as the parent process is gone, even during a task."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_INTERVAL_S)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""SQLite as the embedded stream and online store use it: durable, and shared by several processes."""
+"""SQLite helpers of the embedded stream and online store: durable databases shared by several processes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from recsys.domain.errors import Unavailable
 
 
 def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connection:
-    """A connection for any thread (the caller locks), in autocommit mode; the file and its folder are made.
+    """Open a database in autocommit mode; create the file and its folder if they are missing.
 
-    A write waits at most `timeout_s` for another process's. WAL lets readers go on meanwhile; synchronous=FULL means
-    that what was committed survives a power cut.
+    timeout_s  maximum time that a write waits for a write of another process
+
+    The connection may be used by any thread, but the caller must lock it. Readers continue during writes (WAL mode),
+    and committed transactions survive a power cut (synchronous=FULL). Raises Unavailable.
     """
     with map_sqlite_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
         try:
-            use_wal(connection)  # under the long time-out, as the schema: processes may start together
+            use_wal(connection)  # like the schema, with the long timeout: processes may start at the same time
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(schema)
             connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
@@ -31,25 +33,25 @@ def open_database(path: str, schema: str, timeout_s: float) -> sqlite3.Connectio
     return connection
 
 
-def use_wal(connection: sqlite3.Connection | sqlite3.Cursor, patience_s: float = 30.0) -> None:
-    """Switch to the write-ahead log; SQLite's own waiting does not cover this one switch, which a new file needs.
+def use_wal(connection: sqlite3.Connection | sqlite3.Cursor, timeout_s: float = 30.0) -> None:
+    """Switch a database to WAL mode, and retry while it is locked: SQLite's busy timeout does not cover this switch.
 
     Raises sqlite3.OperationalError if the file is still locked after `patience_s`.
     """
-    give_up = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
 @contextmanager
 def map_sqlite_errors(path: str) -> Iterator[None]:
-    """Turns SQLite's errors into Unavailable."""
+    """Convert SQLite errors to Unavailable."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -58,7 +60,10 @@ def map_sqlite_errors(path: str) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. Takes the write lock at once, so two writers queue instead of failing half-way."""
+    """Run the block as one transaction, and roll it back if it raises.
+
+    The transaction takes the write lock at its start, so concurrent writers queue up instead of failing halfway.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -61,7 +61,7 @@ class ChangePublisher:
         """Return the cursor of the directory, or None if another process holds the lease."""
         if self._lease is None:
             try:
-                self._lease = DirectoryLease.of(self._directory)
+                self._lease = DirectoryLease.acquire(self._directory)
                 self._cursor = DeliveryCursor(self._directory) if self._lease else None
             except OSError as error:
                 raise Unavailable(f"{self._directory}: {error}") from error

@@ -11,7 +11,7 @@ from serving.services import Services
 def health_report(services: Services) -> Health:
     """Return `ready`, `degraded` or `not ready`, with the health of each part."""
     parts = _stores(services) | {
-        "worker": _part(services.watchdog.standstill, "healthy"),
+        "worker": _part(services.watchdog.stall_message, "healthy"),
         "model": _model(services),
         "catalog": _catalog(services),
         "targets": _targets(services),
@@ -73,5 +73,5 @@ def _policies(services: Services) -> PartHealth:
 def _embeddings(services: Services) -> PartHealth:
     assert services.embedding_poller is not None
     refresher = services.embedding_poller.refresher
-    counts = f"{refresher.waiting:,} items waiting for a text vector, {len(refresher.refused):,} items refused"
+    counts = f"{refresher.n_pending:,} items waiting for a text vector, {len(refresher.refused):,} items refused"
     return _part(services.pollers["content"].error, counts)

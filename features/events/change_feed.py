@@ -1,7 +1,8 @@
-"""What editors and outlets change, as CloudEvents for whoever follows: items put in or withdrawn, policies in force.
+"""The change feed: CloudEvents for items that were added, changed or withdrawn and for policies that were published.
 
-They go to `<topic>.changes`, keyed by item or outlet, with the revision of the control plane in their id: what is sent
-again has the same id. A follower that wants the newest form of a thing keeps the one with the highest revision.
+Changes go to the topic `<topic>.changes`, keyed by item or outlet. Their id contains the revision of the control plane,
+so a change that is sent twice has the same id. To hold the current state, consumers keep the change with the highest
+revision of each subject.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ TYPES: Mapping[str, str] = {
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One change: of the item or the outlet named by `subject`, in force from `revision` on."""
+    """A change of the item or the outlet named by `subject`, in force from `revision` on."""
 
     kind: Literal["upserted", "retracted", "published"]
     subject: str
     revision: int
-    data: dict[str, Any]  # the whole item; or version and text of the policy
+    data: dict[str, Any]  # the complete item, or the version, text and author of the policy
 
 
-class _Wire(msgspec.Struct, frozen=True):
+class _WireChange(msgspec.Struct, frozen=True):
     specversion: Literal["1.0"]
     id: str
     source: str
@@ -46,29 +47,29 @@ class _Wire(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-_decode = msgspec.json.Decoder(_Wire).decode
+_decode = msgspec.json.Decoder(_WireChange).decode
 _KIND_OF = {name: kind for kind, name in TYPES.items()}
 
 
 def changes_topic(topic: str) -> str:
-    """Where the changes go that belong to a topic of viewer events."""
+    """Return the name of the change topic that belongs to a topic of viewer events."""
     return f"{topic}.changes"
 
 
 def item_change(item: Item, revision: int) -> Change:
-    """An item as it is now; one that was withdrawn is retracted."""
+    """Return the change for the current state of an item; a withdrawn item is retracted."""
     kind: Literal["upserted", "retracted"] = "retracted" if item.status == "withdrawn" else "upserted"
     return Change(kind, item.id, revision, item.model_dump(mode="json", exclude_defaults=True))
 
 
 def policy_change(outlet: str, version: int, text: str, author: str, revision: int) -> Change:
-    """A policy that is in force at an outlet."""
+    """Return the change for a policy that has been published for an outlet."""
     return Change("published", outlet, revision, {"version": version, "text": text, "author": author})
 
 
 def to_record(change: Change, at: float) -> Record:
-    """Ready to be published at `at` (unix seconds)."""
-    wire = _Wire(
+    """Encode a change as a stream record, dated `at` (unix seconds)."""
+    wire = _WireChange(
         "1.0",
         f"{change.subject}@{change.revision}",
         SOURCE,
@@ -83,7 +84,7 @@ def to_record(change: Change, at: float) -> Record:
 
 
 def decode_change(raw: bytes) -> Change:
-    """The change in these bytes. Raises EventError."""
+    """Decode a change. Raises EventError."""
     try:
         wire = _decode(raw)
         kind = _KIND_OF[wire.type]
@@ -92,4 +93,4 @@ def decode_change(raw: bytes) -> Change:
             {"kind": kind, "subject": wire.subject, "revision": wire.data["revision"], "data": data}, Change
         )
     except (ValueError, KeyError) as error:  # msgspec's errors are ValueErrors
-        raise EventError(f"no change: {error}") from error
+        raise EventError(f"not a change event: {error}") from error

@@ -1,10 +1,10 @@
-"""Dead letters: messages that cannot be read leave the way, with cause and place, and nothing after them is lost.
+"""Dead letters: unreadable messages, moved to the topic `<topic>.dead` so that consumers can continue past them.
 
-A letter is written before the batch is committed, so after a crash it may be written again: it names the place of the
-message in its log, and `read_letters` lists each message once.
+A dead letter is written before the batch is committed, so it may be written twice after a crash. It names the
+partition and offset of its message, and `read_dead_letters` yields each message once.
 
-That a letter's message was sent again (`revive`) is noted beside it, under the same key in the same topic: so the note
-leaves with an erasure, and not before the letter (`sent_again`).
+`replay` publishes a message again and writes a replay note to the dead-letter topic under the same key. An erasure of
+the viewer therefore deletes the note as well, and retention never deletes it before its dead letter (`replayed_at`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from features.events.schema import LATEST, clock_skew_reason
 from features.events.stream.port import Message, Record, Retention, Stream
 from recsys.domain.errors import EventError
 
-MAX_PAYLOAD_BYTES = 1 << 17  # so that hundreds of letters in a row fit into memory; what is longer is still in the log
+MAX_PAYLOAD_BYTES = 1 << 17  # so that a page of dead letters fits into memory; the log still has longer messages
 RECOUNT_EVERY_S = 3600.0
-_PAGE = 100
-_NOTE = b'{"replayed":'  # how a note begins, and no letter
+_PAGE_SIZE = 100
+_NOTE_PREFIX = b'{"replayed":'  # every replay note starts with this, and no dead letter does
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """One unreadable message."""
+    """An unreadable message and the reason why it is unreadable."""
 
     cause: str
     topic: str
@@ -43,50 +43,50 @@ class DeadLetter(msgspec.Struct, frozen=True):
     key: str
     size: int
     sha256: str
-    raw: str  # base64 of the first KEPT_BYTES
+    raw: str  # base64 of the first MAX_PAYLOAD_BYTES
 
     @property
     def location(self) -> str:
-        """`topic/partition@offset`, the letter's name."""
+        """The address of the message, `topic/partition@offset`."""
         return f"{self.topic}/{self.partition}@{self.offset}"
 
     @property
     def value(self) -> bytes:
-        """The message's bytes, as far as they were kept."""
+        """The bytes of the message, truncated to MAX_PAYLOAD_BYTES."""
         return b64decode(self.raw)
 
     @property
     def is_future_dated(self) -> bool:
-        """Whether only its client's clock is against it."""
+        """Whether the message is valid except that its client time is too far in the future."""
         with suppress(EventError):
-            return bool(clock_skew_reason(decode(self.value, future=True)))
+            return bool(clock_skew_reason(decode(self.value, allow_future=True)))
         return False
 
     @property
     def replay_key(self) -> bytes:
-        """Sixteen bytes that stand for this message; a log that began anew gives its places out again."""
+        """A 16-byte key of this message. It includes the content, because a recreated log reuses its offsets."""
         return _replay_key(self.location, self.sha256)
 
 
 class ReplayNote(msgspec.Struct, frozen=True):
-    """Written beside a letter when its message was sent again."""
+    """A note that the message of a dead letter was published again."""
 
-    replayed: str  # the letter's place
+    replayed: str  # location of the dead letter
     sha256: str  # of the message
     at: Annotated[float, Meta(ge=0, le=LATEST)]  # unix seconds
 
 
-def _replay_key(place: str, sha256: str) -> bytes:
-    return hashlib.blake2b(f"{place} {sha256}".encode(), digest_size=16).digest()
+def _replay_key(location: str, sha256: str) -> bytes:
+    return hashlib.blake2b(f"{location} {sha256}".encode(), digest_size=16).digest()
 
 
 def dead_topic(topic: str) -> str:
-    """Where the dead letters of a topic go."""
+    """Return the name of the dead-letter topic of a topic."""
     return f"{topic}.dead"
 
 
 def to_dead_letter(message: Message, cause: str) -> DeadLetter:
-    """The dead letter of a message."""
+    """Return the dead letter for a message."""
     value = message.value
     return DeadLetter(
         cause=cause,
@@ -100,45 +100,52 @@ def to_dead_letter(message: Message, cause: str) -> DeadLetter:
     )
 
 
-def as_record(one: DeadLetter) -> Record:
-    """Ready to be published, under the viewer it speaks of."""
-    return Record(viewer_of_letter(one), msgspec.json.encode(one))
+def as_record(dead_letter: DeadLetter) -> Record:
+    """Encode a dead letter as a stream record, keyed by the viewer whom the message names."""
+    return Record(viewer_of_dead_letter(dead_letter), msgspec.json.encode(dead_letter))
 
 
-def viewer_of_letter(one: DeadLetter) -> str:
-    """The viewer that the message's bytes name, however broken they are; its key where they name none."""
-    return viewer_of(one.value) or one.key
+def viewer_of_dead_letter(dead_letter: DeadLetter) -> str:
+    """Return the viewer named in the message, however broken it is; its key if it names none."""
+    return viewer_of(dead_letter.value) or dead_letter.key
 
 
-def delete_letters(stream: Stream, retention: Retention, topic: str, viewer_id: str, groups: Sequence[str]) -> int:
-    """Take away the letters of a viewer, under whatever key they stand, and the messages they tell of that name the
-    viewer under another's key; how many of those messages a group still needs. Raises Unavailable.
+def delete_dead_letters(stream: Stream, retention: Retention, topic: str, viewer_id: str, groups: Sequence[str]) -> int:
+    """Delete the dead letters of a viewer under any key, and the messages behind them that name the viewer but have
+    another key. Return how many of those messages remain because a consumer group still needs them.
 
-    retention  of this stream
+    retention  the retention port of `stream`
+
+    Raises Unavailable.
     """
-    letters = [one for one in read_dead_letters(stream, topic) if _is_about(one, viewer_id)]
+    dead_letters = [letter for letter in read_dead_letters(stream, topic) if _is_about(letter, viewer_id)]
 
     def of_viewer(value: bytes) -> bool:
-        return _is_about(_decode_letter(Message(dead_topic(topic), 0, 0, "", value)), viewer_id)
+        return _is_about(_decode_dead_letter(Message(dead_topic(topic), 0, 0, "", value)), viewer_id)
 
     retention.delete_key(dead_topic(topic), viewer_id)
-    for key in sorted({key for one in letters for key in (one.key, viewer_of_letter(one))} - {viewer_id}):
-        retention.delete_key(dead_topic(topic), key, about=of_viewer)
-    others = sorted({one.key for one in letters} - {viewer_id})
-    return sum(retention.delete_key(topic, key, groups, lambda value: viewer_of(value) == viewer_id) for key in others)
+    message_keys = {letter.key for letter in dead_letters} - {viewer_id}
+    for key in sorted(message_keys | {viewer_of_dead_letter(letter) for letter in dead_letters} - {viewer_id}):
+        retention.delete_key(dead_topic(topic), key, value_filter=of_viewer)
+    return sum(
+        retention.delete_key(topic, key, groups, lambda value: viewer_of(value) == viewer_id)
+        for key in sorted(message_keys)
+    )
 
 
-def _is_about(one: DeadLetter, viewer_id: str) -> bool:
-    return viewer_id in (one.key, viewer_of_letter(one))
+def _is_about(dead_letter: DeadLetter, viewer_id: str) -> bool:
+    return viewer_id in (dead_letter.key, viewer_of_dead_letter(dead_letter))
 
 
 def read_dead_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
-    """The dead letters of a topic, each message once, a page in memory at a time. Raises Unavailable.
+    """Yield the dead letters of a topic, each message once, holding one page in memory at a time.
 
-    ends  partition -> the offset after the last letter wanted (`letter_ends`); None for all, also those that come
-          while the others are read
+    ends  partition -> offset at which to stop (`dead_letter_ends`); None to read all dead letters, including those
+          written during the iteration
+
+    Raises Unavailable.
     """
-    dead, listed = dead_topic(topic), set[bytes]()  # sixteen bytes for each
+    dead, yielded = dead_topic(topic), set[bytes]()  # 16 bytes for each message
     for partition in range(stream.partitions(dead)):
         for page in _pages(stream, dead, partition, 0):
             for message in page:
@@ -146,41 +153,41 @@ def read_dead_letters(stream: Stream, topic: str, ends: Mapping[int, int] | None
                     break
                 if decode_replay_note(message.value) is not None:
                     continue
-                found = _decode_letter(message)
-                if (mark := found.replay_key) not in listed:
-                    listed.add(mark)
-                    yield found
+                dead_letter = _decode_dead_letter(message)
+                if (replay_key := dead_letter.replay_key) not in yielded:
+                    yielded.add(replay_key)
+                    yield dead_letter
 
 
-def _decode_letter(message: Message) -> DeadLetter:
+def _decode_dead_letter(message: Message) -> DeadLetter:
     try:
         return msgspec.json.decode(message.value, type=DeadLetter)
-    except ValueError as error:  # somebody else writes here
-        return to_dead_letter(message, f"no dead letter: {error}")
+    except ValueError as error:  # written by another application
+        return to_dead_letter(message, f"not a dead letter: {error}")
 
 
 def replayed_at(stream: Stream, topic: str) -> dict[bytes, float]:
-    """Letters whose message was sent again: `DeadLetter.mark` -> when, at last, in unix seconds. Raises Unavailable."""
+    """Return when messages were last replayed: `DeadLetter.replay_key` -> unix seconds. Raises Unavailable."""
     dead, times = dead_topic(topic), dict[bytes, float]()
     for partition in range(stream.partitions(dead)):
         for page in _pages(stream, dead, partition, 0):
             for note in (decode_replay_note(message.value) for message in page):
                 if note is not None:
-                    mark = _replay_key(note.replayed, note.sha256)
-                    times[mark] = max(note.at, times.get(mark, note.at))
+                    replay_key = _replay_key(note.replayed, note.sha256)
+                    times[replay_key] = max(note.at, times.get(replay_key, note.at))
     return times
 
 
 def decode_replay_note(value: bytes) -> ReplayNote | None:
-    """The note in these bytes; None when they are a letter, or whatever others write."""
-    if value.startswith(_NOTE):
+    """Decode a replay note; return None for dead letters and messages of other applications."""
+    if value.startswith(_NOTE_PREFIX):
         with suppress(ValueError):
             return msgspec.json.decode(value, type=ReplayNote)
     return None
 
 
 def dead_letter_ends(stream: Stream, topic: str) -> dict[int, int]:
-    """Where the dead letters of a topic end by now: partition -> the offset after the last one. Raises Unavailable."""
+    """Return the current log end offsets of the dead-letter topic by partition. Raises Unavailable."""
     dead, ends = dead_topic(topic), dict[int, int]()
     for partition in range(stream.partitions(dead)):
         for page in _pages(stream, dead, partition, 0):
@@ -189,62 +196,70 @@ def dead_letter_ends(stream: Stream, topic: str) -> dict[int, int]:
 
 
 def _pages(stream: Stream, topic: str, partition: int, offset: int) -> Iterator[list[Message]]:
-    while page := stream.read(topic, partition, offset, _PAGE):
+    while page := stream.read(topic, partition, offset, _PAGE_SIZE):
         yield page
-        if len(page) < _PAGE:  # its end: a broker would be waited for once more, to say that nothing came
+        if len(page) < _PAGE_SIZE:  # the last page: reading on would wait for the broker to time out
             return
         offset = page[-1].offset + 1
 
 
 class DeadLetterCounter:
-    """How many dead letters a topic has, looked at again and again. One written twice, after a crash, counts twice.
+    """An incremental count of the dead letters of a topic. A dead letter that was written twice counts twice.
 
-    Of those that are known only the oldest are seen to leave; all are counted anew once an hour, and then those of an
-    erased viewer are missing too.
+    Between recounts it notices only deletions at the start of a partition (retention). A full recount every
+    RECOUNT_EVERY_S also notices deletions in the middle (erasures).
     """
 
     def __init__(self, stream: Stream, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._dead, self._clock = stream, dead_topic(topic), clock
-        self._anew_at = float("-inf")
-        self._there: dict[int, list[int]] = {}  # offsets by partition
+        self._recount_at = float("-inf")
+        self._offsets: dict[int, list[int]] = {}  # offsets by partition
         self._next: dict[int, int] = {}
 
     def refresh(self) -> int:
-        """As many as there are now. Raises Unavailable."""
-        if self._clock() >= self._anew_at:
-            self._there, self._next, self._anew_at = {}, {}, self._clock() + RECOUNT_EVERY_S
+        """Read the new dead letters and return the current count. Raises Unavailable."""
+        if self._clock() >= self._recount_at:
+            self._offsets, self._next, self._recount_at = {}, {}, self._clock() + RECOUNT_EVERY_S
         for partition in range(self._stream.partitions(self._dead)):
-            there = self._there.setdefault(partition, [])
+            offsets = self._offsets.setdefault(partition, [])
             for page in _pages(self._stream, self._dead, partition, self._next.get(partition, 0)):
-                there += [message.offset for message in page if decode_replay_note(message.value) is None]
+                offsets += [message.offset for message in page if decode_replay_note(message.value) is None]
                 self._next[partition] = page[-1].offset + 1
-            if there:
-                del there[: bisect_left(there, self._stream.oldest(self._dead, partition))]
-        return sum(map(len, self._there.values()))
+            if offsets:
+                del offsets[: bisect_left(offsets, self._stream.oldest(self._dead, partition))]
+        return sum(map(len, self._offsets.values()))
 
 
 def replay(
-    stream: Stream, one: DeadLetter, without_client_time: bool = False, clock: Callable[[], float] = time.time
+    stream: Stream, dead_letter: DeadLetter, without_client_time: bool = False, clock: Callable[[], float] = time.time
 ) -> None:
-    """Send the message again under its viewer's key, and note that it was, at unix second `clock()`. Raises EventError
-    when it is still unreadable, Unavailable; then it may have been sent without a note.
+    """Publish the message again under its viewer's key, and write a replay note dated `clock()` (unix seconds).
 
-    Doing it twice counts once, as far as the viewer's state remembers the event's id. `without_client_time`: what a
-    client's clock said is left out, so that events from the future are taken, at the time when they came.
+    without_client_time  drop the client's time, so that an event dated in the future is accepted at the time when the
+                         server received it
+
+    A message that is replayed twice counts once while the viewer's state still has the event's id. Raises EventError if
+    the message is still unreadable. Raises Unavailable; the message may then be published without a note.
     """
-    value = _payload_of(stream, one)
+    value = _payload_of(stream, dead_letter)
     if without_client_time:
-        value = encode(replace(decode(value, future=True), client_at=None))
-    stream.publish(one.topic, [Record(decode(value).viewer_id, value)])
-    note = ReplayNote(one.location, one.sha256, clock())
-    stream.publish(dead_topic(one.topic), [Record(viewer_of_letter(one), msgspec.json.encode(note))])
+        value = encode(replace(decode(value, allow_future=True), client_at=None))
+    stream.publish(dead_letter.topic, [Record(decode(value).viewer_id, value)])
+    note = ReplayNote(dead_letter.location, dead_letter.sha256, clock())
+    stream.publish(
+        dead_topic(dead_letter.topic), [Record(viewer_of_dead_letter(dead_letter), msgspec.json.encode(note))]
+    )
 
 
-def _payload_of(stream: Stream, one: DeadLetter) -> bytes:
-    """All bytes of the message; from its log when the letter kept a part. Raises EventError when it is gone."""
-    value = one.value
-    if one.size > len(value):
-        value = next((m.value for m in stream.read(one.topic, one.partition, one.offset, 1)), b"")
-    if hashlib.sha256(value).hexdigest() != one.sha256:
-        raise EventError(f"only {len(one.value):,} of {one.size:,} bytes were kept, and the log has it no more")
+def _payload_of(stream: Stream, dead_letter: DeadLetter) -> bytes:
+    """Return the complete message, from its log if the dead letter is truncated. Raises EventError if it is lost."""
+    value = dead_letter.value
+    if dead_letter.size > len(value):
+        messages = stream.read(dead_letter.topic, dead_letter.partition, dead_letter.offset, 1)
+        value = messages[0].value if messages else b""
+    if hashlib.sha256(value).hexdigest() != dead_letter.sha256:
+        raise EventError(
+            f"the dead letter has only {len(dead_letter.value):,} of {dead_letter.size:,} bytes, "
+            "and the message is no longer in the log"
+        )
     return value

@@ -1,13 +1,12 @@
-"""What viewers do, on the wire and in memory.
+"""Reads and writes viewer events: `accept` for events from clients, `encode` and `decode` for the stream.
 
-On the wire an event is a CloudEvents 1.0 JSON object: `type` says what happened, `subject` who did it, `time` when by
-the client's clock, `receivedat` when by the server's (which is the one that counts), `data` the rest. In memory it is a
-`ViewerEvent` (`features/events/schema.py`). Three doors: `accept` for what a client sends, `encode` and `decode` for
-the stream.
+On the wire an event is a CloudEvents 1.0 JSON object: `type` is the kind of event, `subject` the viewer, `time` the
+client's time, `receivedat` the server's time (the authoritative one) and `data` the other fields. In memory it is a
+`ViewerEvent` (`features/events/schema.py`).
 
-All three check events by one schema (`features.events.schema`). A fast reader checks a whole event in one step and
-accepts what is plainly valid. Every other event goes to `features.events.validation.validate`, which checks field by
-field, names each fault and accepts the rare valid forms: unusual client times, names with characters that do not print.
+All three functions check events against one schema (`features.events.schema`). A fast reader accepts plainly valid
+events in one step. Every other event goes to `features.events.validation.validate`, which checks field by field,
+reports each error and accepts the rare valid forms: unusual client times, names with non-printing characters.
 
 >>> sent = {"specversion": "1.0", "id": "e7", "source": "/app", "type": "mainstay.viewer.play", "subject": "v1",
 ...         "data": {"item_id": "film-3"}}
@@ -70,8 +69,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Accepted(NamedTuple):
-    """An event; its id and its `attributiontoken` as the client wrote them, None where it has no token."""
+class AcceptedEvent(NamedTuple):
+    """An event with its id and `attributiontoken` as the client wrote them; the token is None if it is absent."""
 
     event: ViewerEvent
     sent_id: str
@@ -79,109 +78,124 @@ class Accepted(NamedTuple):
 
 
 def accept(raw: object, now: float) -> ViewerEvent:
-    """An event as a client sent it (a parsed JSON value), received at `now` (unix seconds, the server's clock).
+    """Read an event from a client.
 
-    It is known by its source and id from then on (`features.events.identity`). A client cannot set the server's time,
-    nor the context of an impression: what was shown and why is written by the
-    engine alone. Raises EventError whose findings name the fields as the client wrote them.
+    raw  the parsed JSON value
+    now  when the server received it, in unix seconds
+
+    The event gets a new id made from its source and id (`features.events.identity`). Clients can set neither the
+    server's time nor the context of an impression. Raises EventError, whose findings use the client's field names.
     """
-    parsed, at = _object(raw), round(now, 6)
+    parsed, at = _require_object(raw), round(now, 6)
     try:
-        if event := _fast_event(msgspec.convert(parsed, _Sent), at, {}):
-            return _accepted(event)
-    except _DOUBT:
+        if event := _fast_event(msgspec.convert(parsed, _ClientEvent), at, {}):
+            return _check_client_event(event)
+    except _FALLBACK_ERRORS:
         pass
-    return _accepted(validate(parsed, at))
+    return _check_client_event(validate(parsed, at))
 
 
-def accept_json(raw: bytes, now: float) -> Accepted:
-    """The same for an event as JSON text, and with it what its sender calls it and by which page."""
+def accept_json(raw: bytes, now: float) -> AcceptedEvent:
+    """Read an event from a client as JSON text; also return its original id and attribution token."""
     try:
-        sent = _sent(raw)
+        sent = _decode_client_event(raw)
         if event := _fast_event(sent, round(now, 6), {}):
-            return Accepted(
-                _accepted(event), sent.id, None if sent.attributiontoken is UNSET else sent.attributiontoken
+            return AcceptedEvent(
+                _check_client_event(event), sent.id, None if sent.attributiontoken is UNSET else sent.attributiontoken
             )
-    except _DOUBT:
+    except _FALLBACK_ERRORS:
         pass
-    parsed = _object(_parsed(raw))
-    return Accepted(accept(parsed, now), parsed["id"], parsed.get(TOKEN))
+    parsed = _require_object(_parse_json(raw))
+    return AcceptedEvent(accept(parsed, now), parsed["id"], parsed.get(TOKEN))
 
 
 def encode(event: ViewerEvent, checked: bool = False) -> bytes:
-    """The wire form of an event, for the stream. Raises EventError for what `decode` could not read back.
+    """Encode an event for the stream. Raises EventError if `decode` could not read it back.
 
-    Exempt are events from the future: they are written, so that nothing is lost, and `decode` refuses them.
-    `checked`: the event comes from `accept` and need not be read back again.
+    checked  True if the event comes from `accept` and need not be verified again
+
+    Events dated in the future are written all the same, so that nothing is lost; `decode` rejects them.
     """
     try:
-        raw = _encoder.encode(_as_written(event))
-    except (UnicodeEncodeError, RecursionError, OverflowError, TypeError, ValueError) as error:  # hidden in a context
-        raise EventError(f"event {shorten(event.id)} cannot be written: {error}") from error
+        raw = _encoder.encode(_to_wire(event))
+    except (
+        UnicodeEncodeError,
+        RecursionError,
+        OverflowError,
+        TypeError,
+        ValueError,
+    ) as error:  # caused by a value in the context
+        raise EventError(f"event {shorten(event.id)} cannot be encoded: {error}") from error
     if len(raw) > MAX_ENCODED_BYTES:
-        raise EventError(f"event {shorten(event.id)} has {len(raw):,} bytes; at most {MAX_ENCODED_BYTES:,} are taken")
+        raise EventError(f"event {shorten(event.id)} has {len(raw):,} bytes; at most {MAX_ENCODED_BYTES:,} are allowed")
     if not checked:
         _read(raw)
     return raw
 
 
-def decode(raw: bytes, future: bool = False) -> ViewerEvent:
-    """The event in these bytes of the stream. Raises EventError for whatever else they are.
+def decode(raw: bytes, allow_future: bool = False) -> ViewerEvent:
+    """Decode a message of the stream. Raises EventError if it is not a valid event.
 
-    Also for events from the future (`ahead`), unless `future` says that they are wanted.
+    allow_future  accept events whose client clock was too far ahead (`clock_skew_reason`)
     """
     if len(raw) > MAX_BYTES:
-        raise EventError(f"the message has {len(raw):,} bytes; at most {MAX_BYTES:,} are taken")
+        raise EventError(f"the message has {len(raw):,} bytes; at most {MAX_BYTES:,} are allowed")
     event = _read(raw)
-    if event.client_at is not None and not future and (why := clock_skew_reason(event)):
-        raise EventError("an event from the future", [Finding("time", why)])
+    if event.client_at is not None and not allow_future and (reason := clock_skew_reason(event)):
+        raise EventError("the event is dated in the future", [Finding("time", reason)])
     return event
 
 
-# -- the fast readers: they accept only what `validate` would accept, and return the same event
+# -- fast readers: they accept a subset of what `validate` accepts, and return the same event
 
 TOKEN = "attributiontoken"
-"""CloudEvents extension attribute by which an event names the page it came from."""
+"""The CloudEvents extension attribute that names the page on which the event happened."""
 
-_DOUBT = (ValueError, OverflowError, RecursionError)  # msgspec's errors are ValueErrors; `validate` says why
-_IN_ENVELOPE = ("id", "kind", "viewer_id", "at", "client_at")
-_BRACKETS_MAX = 100  # fewer cannot nest deeper than the parser before `validate` follows
+_FALLBACK_ERRORS = (
+    ValueError,
+    OverflowError,
+    RecursionError,
+)  # msgspec's errors are ValueErrors; on any of them `validate` decides
+_ENVELOPE_FIELDS = ("id", "kind", "viewer_id", "at", "client_at")
+_BRACKETS_MAX = 100  # with fewer brackets, a text cannot nest deeper than the parser used before `validate` allows
 
 
 def _data_struct(name: str, context: Any) -> type[Struct]:
-    """The event's fields outside the envelope, as they stand under `data`."""
+    """Define the struct of `data`: the event's fields outside the envelope."""
     fields: list[Any] = [
         (field.name, field.type, field.default)
         for field in structs.fields(ViewerEvent)
-        if field.name not in (*_IN_ENVELOPE, "context")
+        if field.name not in (*_ENVELOPE_FIELDS, "context")
     ]
     fields.append(("context", *context))
     return msgspec.defstruct(name, fields, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True)
 
 
-_SentData: Any = _data_struct("SentData", (Annotated[dict[str, Any], Meta(max_length=0)], {}))
+_ClientData: Any = _data_struct("ClientData", (Annotated[dict[str, Any], Meta(max_length=0)], {}))
 _StoredData: Any = _data_struct("StoredData", (Raw, Raw()))
-_WrittenData: Any = _data_struct("WrittenData", (dict[str, Any], {}))
+_WireData: Any = _data_struct("WireData", (dict[str, Any], {}))
 
 
-class _Sent(Envelope, frozen=True, gc=False, kw_only=True):
-    """For parsed values: other attributes of the envelope are valid JSON and are ignored."""
+class _ClientEvent(Envelope, frozen=True, gc=False, kw_only=True):
+    """A client's event read from a parsed JSON value. Unknown envelope attributes are ignored."""
 
-    data: _SentData
+    data: _ClientData
 
 
-class _SentText(_Sent, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """For JSON text. msgspec would skip unknown attributes without checking that they are JSON, so they are refused."""
+class _ClientEventText(_ClientEvent, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """A client's event read from JSON text. Unknown attributes are rejected here, since msgspec would skip them without
+    checking that they are valid JSON.
+    """
 
     attributiontoken: str | UnsetType = UNSET
 
 
-class _Stored(Envelope, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+class _StoredEvent(Envelope, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     receivedat: str
     data: _StoredData
 
 
-class _Written(Struct, frozen=True, gc=False):
+class _WireEvent(Struct, frozen=True, gc=False):
     specversion: str
     id: str
     source: str
@@ -190,12 +204,12 @@ class _Written(Struct, frozen=True, gc=False):
     receivedat: datetime
     dataschema: str
     datacontenttype: str
-    data: _WrittenData
+    data: _WireData
     time: datetime | UnsetType
 
 
-_sent = msgspec.json.Decoder(_SentText).decode
-_stored = msgspec.json.Decoder(_Stored).decode
+_decode_client_event = msgspec.json.Decoder(_ClientEventText).decode
+_decode_stored_event = msgspec.json.Decoder(_StoredEvent).decode
 _encoder = msgspec.json.Encoder()
 _KIND_OF: dict[str, Kind] = {TYPE_PREFIX + kind: kind for kind in KINDS}  # type: ignore[misc]
 _is_region = lru_cache(maxsize=4096)(partial(matches, pattern=re.compile(REGION)))
@@ -204,31 +218,33 @@ _TYPE_OF = {kind: TYPE_PREFIX + kind for kind in KINDS}
 
 
 def _read(raw: bytes) -> ViewerEvent:
-    """An event of the stream, whenever its client believes it happened. Raises EventError."""
+    """Read an event of the stream, whatever its client time. Raises EventError."""
     if raw.count(b"{") + raw.count(b"[") < _BRACKETS_MAX:
         try:
-            stored = _stored(raw)
-            said = bytes(stored.data.context)
-            context = from_json(said, allow_inf_nan=False) if said else {}
+            stored = _decode_stored_event(raw)
+            context_json = bytes(stored.data.context)
+            context = from_json(context_json, allow_inf_nan=False) if context_json else {}
             if event := _fast_event(stored, _instant(stored.receivedat), context):
                 return event
-        except _DOUBT:
+        except _FALLBACK_ERRORS:
             pass
-    parsed = _object(_parsed(raw))
+    parsed = _require_object(_parse_json(raw))
     received = parsed.get("receivedat")
     if received is None:
-        raise EventError("unreadable event", [Finding("receivedat", "missing: only the server's time counts")])
+        raise EventError(
+            "unreadable event", [Finding("receivedat", "missing: the server sets this time when it accepts an event")]
+        )
     return validate(parsed, instant(received, "receivedat"))
 
 
 def _fast_event(envelope: Any, at: float, context: object) -> ViewerEvent | None:
-    """Return the event if it is plainly valid; None, or a ValueError, where `validate` has to decide."""
+    """Return the event if it is plainly valid; return None or raise ValueError if `validate` has to decide."""
     data = envelope.data
     names = f"{envelope.id}{envelope.subject}{data.item_id}{data.session_id}{data.device_id}{data.request_id}"
     if data.items:
         names += "".join(data.items)
     if (
-        not names.isprintable()  # which excludes all white space but the blank
+        not names.isprintable()  # excludes all white space except the blank
         or " " in names
         or not isinstance(context, dict)
         or not 0 <= at <= LATEST
@@ -267,14 +283,14 @@ def _fast_event(envelope: Any, at: float, context: object) -> ViewerEvent | None
 
 
 def _instant(text: str) -> float:
-    """RFC 3339 -> unix seconds; raises ValueError."""
+    """Convert an RFC 3339 time to unix seconds. Raises ValueError."""
     if not RFC3339.fullmatch(text):
         raise ValueError("not an RFC 3339 time")
     return datetime.fromisoformat(text.upper()).timestamp()
 
 
-def _as_written(event: ViewerEvent) -> _Written:
-    data = _WrittenData(
+def _to_wire(event: ViewerEvent) -> _WireEvent:
+    data = _WireData(
         event.session_id,
         event.device_id,
         event.screen,
@@ -291,7 +307,7 @@ def _as_written(event: ViewerEvent) -> _Written:
         event.attention,
         event.context,
     )
-    return _Written(
+    return _WireEvent(
         "1.0",
         event.id,
         SOURCE,
@@ -305,26 +321,26 @@ def _as_written(event: ViewerEvent) -> _Written:
     )
 
 
-# -- before `validate`, and after it
+# -- checks around `validate`
 
 
-def _parsed(raw: bytes) -> object:
+def _parse_json(raw: bytes) -> object:
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:  # not UTF-8, not JSON, nested too deep
         raise EventError(f"not JSON: {error}") from error
 
 
-def _object(parsed: object) -> dict[str, Any]:
+def _require_object(parsed: object) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise EventError(f"an event is a JSON object, not {shorten(parsed)}")
     return parsed
 
 
-def _accepted(event: ViewerEvent) -> ViewerEvent:
-    """What clients must say, and must not, beyond what the stream may hold."""
+def _check_client_event(event: ViewerEvent) -> ViewerEvent:
+    """Apply the rules that hold for clients only, beyond those of the stream."""
     if event.context:
-        raise EventError("unreadable event", [Finding("data.context", "only the engine writes it")])
+        raise EventError("unreadable event", [Finding("data.context", "not allowed: only the engine sets it")])
     if event.kind == "survey" and event.rating is None:
-        raise EventError("unreadable event", [Finding("data.rating", "a survey's answer is its rating, from 0 to 1")])
+        raise EventError("unreadable event", [Finding("data.rating", "a survey requires a rating, from 0 to 1")])
     return event

@@ -1,4 +1,4 @@
-"""What the bytes of a message that is no event still say: of whom they speak, and when the server received them."""
+"""Extracts the viewer and the receive time from messages that cannot be decoded, for erasure and export."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from features.events.validation import instant
 from recsys.domain.errors import EventError
 
 _SUBJECT = re.compile(rb'"subject"\s*:\s*("(?:[^"\\]|\\.){1,1200}")')
-_LONGEST = 200  # an id has no more
+_ID_MAX = 200
 
 
 def viewer_of(value: bytes) -> str:
-    """The viewer that these bytes of an event name; empty where they do not say.
+    """Return the viewer id in these bytes of an event; empty if there is none.
 
     >>> viewer_of(b'{"data":{"subject":"a"},"subject":"v1","time":"2026')
     'v1'
     >>> viewer_of(b'{"x":}, "subject": "v2"'), viewer_of(b"?")
     ('v2', '')
     """
-    said = _object(value).get("subject")
-    if said is None and (found := _SUBJECT.search(value)):
+    subject = _object(value).get("subject")
+    if subject is None and (match := _SUBJECT.search(value)):
         with suppress(ValueError):
-            said = from_json(found[1])
-    return said if isinstance(said, str) and len(said) <= _LONGEST else ""
+            subject = from_json(match[1])
+    return subject if isinstance(subject, str) and len(subject) <= _ID_MAX else ""
 
 
 def received_at(value: bytes) -> float:
-    """When the server received this, in unix seconds; infinity where the bytes do not say."""
+    """Return when the server received this message, in unix seconds; infinity if the bytes do not contain it."""
     with suppress(EventError):
         return instant(_object(value).get("receivedat"), "receivedat")
     return math.inf
 
 
 def _object(value: bytes) -> dict[str, Any]:
-    """The JSON object in these bytes, as far as it goes; empty where they are none."""
+    """Parse a possibly truncated JSON object; return an empty one if the bytes are not an object."""
     with suppress(ValueError):
         parsed = from_json(value, allow_partial=True)
         if isinstance(parsed, dict):

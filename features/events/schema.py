@@ -1,10 +1,10 @@
 """The schema of viewer events: their fields with all constraints, the rules across fields, the kinds of events.
 
-This is the only place that says what a valid event is. `features.events.decode` reads events by it, and
-`features.events.validation` explains by it what is wrong with an event.
+This module alone defines what a valid event is. `features.events.decode` reads events by this schema, and
+`features.events.validation` explains what is wrong with an invalid event.
 
-A text field with a pattern names it in `Meta.extra`: msgspec would match it on every event, at a third of the time that
-an event takes. Both readers check it themselves.
+Text patterns are declared in `Meta.extra`, because letting msgspec match them takes a third of the decoding time. Both
+readers check the patterns themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from msgspec import Meta, Struct
 
 from recsys.domain.errors import ID, NAME
 from recsys.domain.placement import Screen, Surface
-from recsys.domain.regions import MAX_REGION_LEVELS
 from recsys.domain.types import ACTIONS
 
 TYPE_PREFIX = "mainstay.viewer."
@@ -25,11 +24,11 @@ SchemaId: TypeAlias = Literal["urn:mainstay:viewer-event:1"]
 SCHEMA: SchemaId = "urn:mainstay:viewer-event:1"
 
 SOURCE = "/mainstay"
-MAX_BYTES = 1 << 20  # of a message that is read
-MAX_ENCODED_BYTES = 1_000_000  # of one that is written: with its key it fits a Kafka broker's default
-LATEST = 2.9e9  # year 2061: up to here doubles tell microseconds apart and hold every forward-decayed count
-CLIENT_LATEST = 253_402_300_799.0  # the last second of year 9999: clients' clocks say such things
-MAX_CLOCK_SKEW_S = 300.0  # a client's clock may be this far ahead of ours; what is further ahead is quarantined
+MAX_BYTES = 1 << 20  # of a message when read
+MAX_ENCODED_BYTES = 1_000_000  # of a message when written: with its key it fits a Kafka broker's default limit
+LATEST = 2.9e9  # year 2061: up to here a double resolves microseconds and can hold every forward-decayed count
+CLIENT_LATEST = 253_402_300_799.0  # the last second of year 9999: some client clocks report such times
+MAX_CLOCK_SKEW_S = 300.0  # an event whose client clock is further ahead of the server's is quarantined
 
 Kind: TypeAlias = Literal[
     "impression", "click", "open", "play", "pause", "seek", "ping", "complete", "like", "dislike", "hide",
@@ -44,11 +43,12 @@ IMPLIED_ACTIONS: Mapping[str, tuple[str, ...]] = {
     "like": ("play", "complete", "like"),
     "dislike": ("dislike",),
 }
-"""Event kind -> the actions of `recsys.domain.types.ACTIONS` it stands for: who likes has seen it to the end, who has
-seen it to the end has played it. Other kinds stand for none."""
+"""Event kind -> the actions of `recsys.domain.types.ACTIONS` that it implies: a like implies completion, and completion
+implies play. Other kinds imply none."""
 
 ITEM_KINDS = frozenset(KINDS) - {"impression", "follow", "search", "survey", "handoff", "alert_ack"}
-REGION = rf"^([a-z0-9_]+(\.[a-z0-9_]+){{0,{MAX_REGION_LEVELS - 1}}})?$"
+LEVELS_MAX = 8  # levels of a region; each level is counted separately
+REGION = rf"^([a-z0-9_]+(\.[a-z0-9_]+){{0,{LEVELS_MAX - 1}}})?$"
 PLACEMENT = (
     r"^([a-z0-9_]+(\.[a-z0-9_]+)*-(" + "|".join(Screen) + ")-(" + "|".join(Surface) + "))?$"
 )  # empty, or OUTLET-SCREEN-SURFACE
@@ -56,7 +56,7 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\
 
 assert set(ACTIONS) == {action for actions in IMPLIED_ACTIONS.values() for action in actions}
 
-LIST_MAX = 1000  # items of an impression
+LIST_MAX = 1000  # maximum items of an impression
 Id = Annotated[str, Meta(min_length=1, max_length=200, extra={"pattern": ID})]
 _Name = Annotated[str, Meta(max_length=200, extra={"pattern": NAME})]
 _Region = Annotated[str, Meta(max_length=100, extra={"pattern": REGION})]
@@ -69,18 +69,18 @@ _Placement = Annotated[
     ),
 ]
 _Seconds = Annotated[float, Meta(ge=0, lt=10**7)]
-_Part = Annotated[float, Meta(ge=0, le=1)]
+_Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
-    """One thing a viewer did or, for an impression, one page a viewer was given.
+    """An action of a viewer or, for an impression, a page that was shown to a viewer.
 
-    Times are unix seconds; the wire tells whole microseconds, so whoever makes an event rounds to six places.
+    Times are unix seconds. The wire format has microsecond resolution, so round times to six decimal places.
 
-    Creating an event checks nothing: `accept` and `decode` check what they read, `encode` what it writes.
+    The constructor checks nothing: `accept` and `decode` check their input, and `encode` its output.
     """
 
-    id: Id  # unique per viewer (`features.events.identity`); a repeated id is the same event sent twice
+    id: Id  # unique per viewer (`features.events.identity`); a repeated id marks a duplicate
     kind: Kind
     viewer_id: Id
     at: float  # server time
@@ -96,14 +96,16 @@ class ViewerEvent(Struct, frozen=True, kw_only=True, gc=False):
     position_s: _Seconds | None = None
     duration_s: _Seconds | None = None
     percent: Annotated[float, Meta(ge=0, le=100)] | None = None
-    rating: _Part | None = None  # of a survey: how satisfied, from 0 (not at all) to 1 (wholly)
+    rating: _Fraction | None = None  # of a survey: satisfaction from 0 (not at all) to 1 (completely)
     items: Annotated[tuple[Id, ...], Meta(max_length=LIST_MAX)] = ()  # of an impression, in slot order
-    attention: Annotated[tuple[_Part, ...], Meta(max_length=LIST_MAX)] = ()  # chance that each was looked at
-    context: dict[str, Any] = {}  # of an impression: seed, versions, rung, propensity, features as used
+    attention: Annotated[
+        tuple[_Fraction, ...], Meta(max_length=LIST_MAX)
+    ] = ()  # probability that the viewer looked at each item
+    context: dict[str, Any] = {}  # of an impression: seed, versions, fallback level, propensity, features as used
 
 
 class Envelope(Struct, frozen=True, kw_only=True, gc=False):
-    """The attributes of a CloudEvent that every viewer event has; readers add `data` and what else they take."""
+    """The CloudEvents attributes that every viewer event has; readers add `data` and further attributes."""
 
     specversion: Annotated[Literal["1.0"], Meta(description='"1.0" (CloudEvents)')]
     id: Id
@@ -116,51 +118,62 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def mismatch(event: ViewerEvent) -> tuple[str, str] | None:
-    """Return the first field that contradicts the event's kind or another field, and why; None where all agree."""
+    """Return the first field that contradicts the event's kind or another field, and the reason; None if all agree."""
     kind, items, attention = event.kind, event.items, event.attention
     if kind == "impression":
         if not items:
-            return "items", "an impression names the items it showed"
+            return "items", "an impression must list the items it showed"
         if len(set(items)) != len(items):
-            return "items", "a page shows an item once"
+            return "items", "must not contain an item twice"
         if attention and len(attention) != len(items):
-            return "attention", f"one number per item: {len(items)}, not {len(attention)}"
+            return "attention", f"must have one number per item: expected {len(items)}, got {len(attention)}"
     elif items or attention or event.context:
-        return "items", f"items, attention and context belong to impressions, not to a {kind}"
+        return "items", f"items, attention and context are allowed in impressions only, not in a {kind} event"
     elif event.item_id is None and kind in ITEM_KINDS:
-        return "item_id", f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} is about an item: say which"
+        return "item_id", f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} event requires an item_id"
     elif event.position_s is None:
         if kind == "seek":
-            return "position_s", "a seek says where to"
+            return "position_s", "a seek event requires the new position in seconds"
         if kind == "ping" and event.percent is None:
-            return "position_s", "a ping says how far: position_s or percent"
+            return "position_s", "a ping event requires position_s or percent"
     if kind == "survey":
-        return None if event.percent is None else ("percent", "a survey's answer is its rating, from 0 to 1")
-    return None if event.rating is None else ("rating", f"a rating is the answer to a survey, not part of a {kind}")
+        return None if event.percent is None else ("percent", "not allowed in a survey: send rating, from 0 to 1")
+    return None if event.rating is None else ("rating", f"allowed in surveys only, not in a {kind} event")
+
+
+def region_of(outlet: str) -> str:
+    """Return the region of an outlet: its own code, truncated to the maximum number of region levels.
+
+    >>> region_of("cn.zj"), region_of("a.b.c.d.e.f.g.h.i")
+    ('cn.zj', 'a.b.c.d.e.f.g.h')
+    """
+    return ".".join(outlet.split(".")[:LEVELS_MAX])
 
 
 def actions_of(event: ViewerEvent) -> tuple[str, ...]:
-    """The actions of `recsys.domain.types.ACTIONS` this event stands for, in their order."""
+    """Return the actions of `recsys.domain.types.ACTIONS` that this event implies, in their order."""
     return IMPLIED_ACTIONS.get(event.kind, ())
 
 
 def is_engine_impression(event: ViewerEvent) -> bool:
-    """Whether this is an impression that the engine wrote of a page it made: it says how, and no client may.
+    """Return whether the engine itself wrote this impression. It has a context, which clients may not send.
 
-    Only such impressions count for what is everybody's: traffic, exposure targets, votes on items. One that a client
-    sent stays in the log. If it names the page of a request it confirms what has been counted already, and changes
-    nothing; else it tells of a page that the app made itself, and serves the viewer's own history.
+    Only these impressions count towards shared statistics: traffic, exposure targets and item counts. An impression
+    from a client stays in the log. If it names the page of a request, it only confirms an impression that has already
+    been counted; otherwise it describes a page that the app built, and is part of the viewer's own history.
     """
     return event.kind == "impression" and bool(event.context)
 
 
 def clock_skew_reason(event: ViewerEvent) -> str:
-    """Why this event is quarantined; empty when it is not. Its client's clock was further ahead than a clock may be.
+    """Return why the event is quarantined for client clock skew; empty if it is not quarantined.
 
-    Such an event is kept on the stream and no state is made of it: `decode` refuses it, so it becomes a dead letter.
+    A quarantined event stays in the stream but is not folded into any state: `decode` rejects it, so it becomes a dead
+    letter.
     """
     if event.client_at is None or event.client_at <= event.at + MAX_CLOCK_SKEW_S:
         return ""
     return (
-        f"{event.client_at - event.at:,.0f} s ahead of the server's clock: quarantined (over {MAX_CLOCK_SKEW_S:.0f} s)"
+        f"{event.client_at - event.at:,.0f} s ahead of the server's clock: quarantined "
+        f"(at most {MAX_CLOCK_SKEW_S:.0f} s are allowed)"
     )

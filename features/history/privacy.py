@@ -31,9 +31,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.events.dead_letters import delete_letters, read_dead_letters, viewer_of_letter
+from features.events.dead_letters import delete_dead_letters, read_dead_letters, viewer_of_dead_letter
 from features.events.decode import encode
-from features.events.digests import MARK
+from features.events.identity import DIGEST_BYTES
 from features.events.stream.port import Stream
 from features.history.arrow_schema import logged_events, with_all_columns
 from features.history.compaction import purge
@@ -88,12 +88,12 @@ def export_viewer(
         corrupt.append({"cause": str(error), "raw": raw})
     if state is not None:
         for field in ("seen_ids", "seen_event_ring"):
-            state[field] = len(state[field]) // MARK  # the number of digests; the events follow
+            state[field] = len(state[field]) // DIGEST_BYTES  # the number of digests; the events follow
         state["vote_history"] = len(state["vote_history"]) // RECORD_BYTES  # the number of records of the same events
     dead_letters = (
         []
         if stream is None
-        else [entry for entry in read_dead_letters(stream, topic) if viewer_of_letter(entry) == viewer_id]
+        else [entry for entry in read_dead_letters(stream, topic) if viewer_of_dead_letter(entry) == viewer_id]
     )
     yield msgspec.json.encode({"state": state}) + b"\n"
     yield from (msgspec.json.encode({"corrupt_state": entry}) + b"\n" for entry in corrupt)
@@ -131,5 +131,5 @@ def erase_viewer(
         log.erasures.add(viewer_hash(viewer_id), now)
     if stream is not None and (retention := stream.retention) is not None:
         messages_left = retention.delete_key(topic, viewer_id, [group])
-        messages_left += delete_letters(stream, retention, topic, viewer_id, [group])
+        messages_left += delete_dead_letters(stream, retention, topic, viewer_id, [group])
     return ErasureReport(was_online, events, files, messages_left)

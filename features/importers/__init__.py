@@ -1,1 +1,1 @@
-"""Readers of catalogs."""
+"""Importers: readers of catalogs from external sources."""

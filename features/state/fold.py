@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from features.events.digests import PASSED_MAX, SEEN_MAX
+from features.events.identity import PASSED_MAX, SEEN_MAX
 from features.state.item_fold import ItemFold
 from features.state.viewer_fold import DONE_MAX, HIDDEN_MAX, POSITIONS_MAX, RECENT_KINDS, SHOWN_MAX, ViewerFold
 from features.state.votes import LoggedEvent, Vote, WeightedEvent, items_of

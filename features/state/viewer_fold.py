@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from operator import attrgetter
 
-from features.events.digests import MARK, PASSED_MAX, SEEN_MAX, event_digest, ring_index
+from features.events.identity import DIGEST_BYTES, PASSED_MAX, SEEN_MAX, event_digest, ring_index
 from features.events.schema import ViewerEvent, is_engine_impression
 from features.state.exposure_counts import record_impression
 from features.state.item_fold import event_screen, split_placement
@@ -91,10 +91,12 @@ class ViewerFold:
         ):
             return None
         passing = event.kind in _TRANSIENT_KINDS or skips_state(event)
-        ring, max_bytes = (self._seen_event_ring, MARK * PASSED_MAX) if passing else (self._seen_ids, MARK * SEEN_MAX)
+        ring, max_bytes = (
+            (self._seen_event_ring, DIGEST_BYTES * PASSED_MAX) if passing else (self._seen_ids, DIGEST_BYTES * SEEN_MAX)
+        )
         ring += digest
         if len(ring) > max_bytes:
-            del ring[:MARK]
+            del ring[:DIGEST_BYTES]
         votes = () if passing else contributions(event, self._recent, self._shown, self._positions, self._vote_history)
         self._fold(event)
         return WeightedEvent(logged.source, logged.offset, event, votes)
@@ -215,7 +217,7 @@ def _move_to_newest(digest: bytes, ring: bytearray) -> bool:
     index = ring_index(digest, ring)
     if index < 0:
         return False
-    del ring[index : index + MARK]
+    del ring[index : index + DIGEST_BYTES]
     ring += digest
     return True
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 from typing import TypeVar
 
-from features.events.dead_letters import DeadLetter, as_record, dead_topic, to_dead_letter, viewer_of_letter
+from features.events.dead_letters import DeadLetter, as_record, dead_topic, to_dead_letter, viewer_of_dead_letter
 from features.events.decode import decode
 from features.events.partial_parse import received_at
 from features.events.stream.port import Consumer, Message, Stream
@@ -243,7 +243,7 @@ class Worker:
 
     def _is_erased(self, dead_letter: DeadLetter) -> bool:
         """Return whether the dead letter belongs to a viewer who was erased after the server received it."""
-        at = self._log.erasures.erased_at(viewer_of_letter(dead_letter))
+        at = self._log.erasures.erased_at(viewer_of_dead_letter(dead_letter))
         return at >= 0 and received_at(dead_letter.value) <= at
 
     def _log_dead_letters(self, dead_letters: Sequence[DeadLetter]) -> None:

@@ -29,7 +29,7 @@ class EmbeddingPoller:
         try:
             while (content := self.refresher.step(self._holders.current.catalog)) is not None:
                 self._ready = content
-                if self.refresher.waiting and self._clock() - self._published >= PUBLISH_EVERY_S:
+                if self.refresher.n_pending and self._clock() - self._published >= PUBLISH_EVERY_S:
                     self._publish()
         finally:
             self._publish()

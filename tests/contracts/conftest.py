@@ -1,4 +1,4 @@
-"""Fixtures of the contract suites of streams: each adapter, and members that leave their group at the end."""
+"""Fixtures of the stream contract suites: every adapter, and consumers that are closed at the end of the test."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def stream(url: str) -> Iterator[Stream]:
 
 @pytest.fixture
 def retention(stream: Stream) -> Retention:
-    """Retention of an embedded stream."""
+    """The retention port of an embedded stream."""
     assert stream.retention is not None
     return stream.retention
 
 
 @pytest.fixture
 def join(stream: Stream) -> Iterator[Callable[[str, str], Consumer]]:
-    """Joins a group; whoever did not leave it leaves at the end."""
+    """A function that joins a consumer group; its consumers are closed at the end of the test."""
     members: list[Consumer] = []
 
-    def joined(topic: str, group: str) -> Consumer:
+    def join_group(topic: str, group: str) -> Consumer:
         members.append(stream.consumer(topic, group))
         return members[-1]
 
-    yield joined
+    yield join_group
     for member in members:
         member.close()

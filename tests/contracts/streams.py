@@ -1,4 +1,4 @@
-"""What the contract suites of streams share: the adapters, and how messages are sent and taken."""
+"""Helpers of the stream contract suites: the adapters, and functions that publish and poll messages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ EMBEDDED = ["memory", "sqlite"]  # the adapters with `Retention`
 ADAPTERS = [*EMBEDDED, "kafka"]
 
 
-def take(consumer: Consumer, count: int, limit: int = 100, within_s: float = 20.0) -> list[Message]:
-    """Poll until `count` messages came, or fail."""
-    taken: list[Message] = []
+def poll_until(consumer: Consumer, count: int, limit: int = 100, within_s: float = 20.0) -> list[Message]:
+    """Poll until `count` messages have arrived; fail after `within_s` seconds."""
+    messages: list[Message] = []
     deadline = time.monotonic() + within_s
-    while len(taken) < count and time.monotonic() < deadline:
+    while len(messages) < count and time.monotonic() < deadline:
         batch = consumer.poll(limit, 0.2)
         assert len(batch) <= limit
-        taken += batch
-    assert len(taken) == count
-    return taken
+        messages += batch
+    assert len(messages) == count
+    return messages
 
 
 def records(count: int, keys: int = 7) -> list[Record]:
@@ -28,11 +28,11 @@ def records(count: int, keys: int = 7) -> list[Record]:
 
 
 def logged(stream: Stream, topic: str) -> list[Message]:
-    """All that is in a topic."""
+    """Return all messages of a topic."""
     return [m for partition in range(stream.partitions(topic)) for m in stream.read(topic, partition, 0, 100)]
 
 
-def done(messages: list[Message]) -> dict[int, int]:
+def newest_offsets(messages: list[Message]) -> dict[int, int]:
     return {
         partition: max(m.offset for m in messages if m.partition == partition)
         for partition in {m.partition for m in messages}

@@ -1,4 +1,4 @@
-"""The control plane's laws, over SQLite and PostgreSQL."""
+"""The contract of the control plane, run against SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT = 1_800_000_000.0
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database nobody has used: a new file, or a new schema on the one server."""
+    """An empty database: a new file, or a new schema on the test server."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/control.db"
         return
@@ -49,28 +49,28 @@ def item(id_: str, title: str = "t", outlet: str = "cn.zj.hz") -> Item:
     )
 
 
-def test_a_reader_that_follows_the_revision_sees_the_last_form_of_every_item(plane: ControlPlane) -> None:
+def test_reading_by_revision_yields_the_latest_version_of_every_item(plane: ControlPlane) -> None:
     @given(st.lists(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("xyz")), max_size=6), max_size=6))
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-    def law(batches: list[list[tuple[str, str]]]) -> None:
+    def check(batches: list[list[tuple[str, str]]]) -> None:
         prefix = uuid.uuid4().hex
-        truth: dict[str, str] = {}
+        expected: dict[str, str] = {}
         follower: dict[str, str] = {}
-        seen = plane.revision()
+        position = plane.revision()
         for batch in batches:
             plane.upsert_items([item(prefix + id_, title) for id_, title in batch], "t")
-            truth.update((prefix + id_, title) for id_, title in batch)
-            while page := plane.items_since(seen, limit=2):
+            expected.update((prefix + id_, title) for id_, title in batch)
+            while page := plane.items_since(position, limit=2):
                 follower.update((stored.item.id, stored.item.title["en"]) for stored in page)
                 assert all(a.revision < b.revision for a, b in pairwise(page))
-                seen = page[-1].revision
-            assert seen <= plane.revision()
-            assert follower == truth
+                position = page[-1].revision
+            assert position <= plane.revision()
+            assert follower == expected
 
-    law()
+    check()
 
 
-def test_saying_the_same_again_is_no_change(plane: ControlPlane) -> None:
+def test_an_identical_upsert_is_not_a_change(plane: ControlPlane) -> None:
     assert plane.upsert_items([item("a"), item("b")], "t") == ["created", "created"]
     before = plane.revision()
     assert plane.upsert_items([item("a")], "t") == ["unchanged"]
@@ -80,10 +80,10 @@ def test_saying_the_same_again_is_no_change(plane: ControlPlane) -> None:
     assert plane.item("a").item.title == {"en": "new"}
 
 
-def test_a_thousand_items_are_all_kept(plane: ControlPlane) -> None:
-    many = [item(f"i{n}") for n in range(1200)]
-    plane.upsert_items(many, "t")
-    assert sorted(s.item.id for s in plane.items_since(0, limit=5000)) == sorted(i.id for i in many)
+def test_a_large_batch_is_stored_completely(plane: ControlPlane) -> None:
+    items = [item(f"i{n}") for n in range(1200)]
+    plane.upsert_items(items, "t")
+    assert sorted(s.item.id for s in plane.items_since(0, limit=5000)) == sorted(i.id for i in items)
 
 
 def test_an_unknown_item_or_version_is_not_found(plane: ControlPlane) -> None:
@@ -95,13 +95,13 @@ def test_an_unknown_item_or_version_is_not_found(plane: ControlPlane) -> None:
         plane.version("cn", 3)
 
 
-def test_outlets_exist_with_their_ancestors_once_spoken_of(plane: ControlPlane) -> None:
+def test_outlets_and_their_ancestors_are_created_on_first_use(plane: ControlPlane) -> None:
     plane.upsert_items([item("a", outlet="cn.zj.hz")], "t")
     plane.draft("cn.js", "{}", "t", "", 0)
     assert [outlet.code for outlet in plane.outlets()] == ["cn", "cn.js", "cn.zj", "cn.zj.hz"]
-    seen = plane.revision()
+    revision = plane.revision()
     plane.put_outlet("cn.zj", {"zh": "浙江", "en": "Zhejiang"}, "t")
-    assert [(o.code, o.name["zh"]) for o in plane.outlets(since=seen)] == [("cn.zj", "浙江")]
+    assert [(o.code, o.name["zh"]) for o in plane.outlets(since=revision)] == [("cn.zj", "浙江")]
 
 
 def test_versions_are_appended_published_and_rolled_back(plane: ControlPlane) -> None:
@@ -126,7 +126,7 @@ def test_versions_are_appended_published_and_rolled_back(plane: ControlPlane) ->
         plane.publish("cn", 1, "bo")
 
 
-def test_who_starts_from_an_old_version_loses(plane: ControlPlane) -> None:
+def test_writes_based_on_an_old_version_conflict(plane: ControlPlane) -> None:
     plane.draft("cn", "one", "ann", "", 0)
     with pytest.raises(Conflict, match="version 1 is newer than 0"):
         plane.draft("cn", "two", "bo", "", 0)
@@ -137,54 +137,56 @@ def test_who_starts_from_an_old_version_loses(plane: ControlPlane) -> None:
     assert [v.text for v in plane.history("cn")] == ["two", "one"]
 
 
-def test_of_racing_writers_exactly_one_wins_each_version(url: str) -> None:
+def test_concurrent_writers_create_each_version_once(url: str) -> None:
     planes = [open_control(url, lambda: AT) for _ in range(4)]
 
     def race(plane: ControlPlane) -> list[int]:
-        won = []
+        versions_won = []
         for n in range(5):
             try:
-                won.append(plane.draft("cn", "x", "t", "", n).version)
+                versions_won.append(plane.draft("cn", "x", "t", "", n).version)
             except Conflict:
                 while not [v for v in plane.history("cn") if v.version > n]:
                     raise AssertionError("a conflict without a newer version") from None
-        return won
+        return versions_won
 
     with ThreadPoolExecutor(4) as pool:
-        won = [version for versions in pool.map(race, planes) for version in versions]
-    assert sorted(won) == [1, 2, 3, 4, 5]
+        versions_won = [version for versions in pool.map(race, planes) for version in versions]
+    assert sorted(versions_won) == [1, 2, 3, 4, 5]
     assert [row.detail["version"] for row in planes[0].audit()] == [1, 2, 3, 4, 5]
     assert planes[0].audit_break() is None
     for plane in planes:
         plane.close()
 
 
-def test_concurrent_batches_leave_no_gap_for_a_follower(url: str) -> None:
+def test_concurrent_batches_leave_no_revision_gap(url: str) -> None:
     planes = [open_control(url, lambda: AT) for _ in range(3)]
 
     def write(n: int) -> None:
         for m in range(8):
             planes[n].upsert_items([item(f"{n}-{m}-{i}") for i in range(5)], "t")
 
-    seen, followed = 0, 0
+    position, n_read = 0, 0
     with ThreadPoolExecutor(2) as pool:
         running = [pool.submit(write, n) for n in (0, 1)]
         while True:
-            done = all(future.done() for future in running)  # before the read: what was committed must then be in it
-            page = planes[2].items_since(seen)
-            followed += len(page)
-            seen = page[-1].revision if page else seen
+            done = all(
+                future.done() for future in running
+            )  # checked before the read, so that the read includes all commits
+            page = planes[2].items_since(position)
+            n_read += len(page)
+            position = page[-1].revision if page else position
             if done and not page:
                 break
     assert [future.exception() for future in running] == [None, None]
-    assert followed == 80, "a row committed late must not get an early revision"
+    assert n_read == 80, "a row that commits later must not get an earlier revision"
     for plane in planes:
         plane.close()
 
 
-def test_every_change_is_on_record_in_a_chain(plane: ControlPlane) -> None:
+def test_every_change_is_recorded_in_the_audit_chain(plane: ControlPlane) -> None:
     plane.upsert_items([item("a")], "importer")
-    plane.upsert_items([item("a")], "importer")  # no change, no row
+    plane.upsert_items([item("a")], "importer")  # unchanged: no audit row
     plane.draft("cn", "{}", "安", "first", 0)
     plane.publish("cn", 1, "bo")
     rows = plane.audit()
@@ -208,7 +210,7 @@ def test_every_change_is_on_record_in_a_chain(plane: ControlPlane) -> None:
         ("DELETE FROM audit WHERE seq = 2", 2),
     ],
 )
-def test_tampering_with_the_record_shows(url: str, tamper: str, broken: int) -> None:
+def test_tampering_with_the_audit_log_is_detected(url: str, tamper: str, broken: int) -> None:
     plane = open_control(url, lambda: AT)
     for n in range(3):
         plane.draft("cn", "{}", "ann", "", n)
@@ -222,7 +224,7 @@ def test_tampering_with_the_record_shows(url: str, tamper: str, broken: int) -> 
     plane.close()
 
 
-def test_migrations_lead_to_the_tables_the_code_speaks_of(url: str) -> None:
+def test_migrations_create_the_declared_tables(url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.config import Config
     from alembic.migration import MigrationContext
@@ -241,7 +243,7 @@ def test_migrations_lead_to_the_tables_the_code_speaks_of(url: str) -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-def test_processes_that_start_together_migrate_once(url: str) -> None:
+def test_concurrent_starts_migrate_once(url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         planes = list(pool.map(lambda _: open_control(url), range(4)))
     assert {plane.revision() for plane in planes} == {0}
@@ -249,18 +251,18 @@ def test_processes_that_start_together_migrate_once(url: str) -> None:
         plane.close()
 
 
-def test_a_database_that_does_not_answer_is_unavailable() -> None:
+def test_an_unreachable_database_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="control plane"):
         open_control("postgresql://nobody@127.0.0.1:1/none")
 
 
-def test_a_schema_is_a_plain_name() -> None:
+def test_an_unsafe_schema_name_is_rejected() -> None:
     for schema in ("a;drop", "A", "1a", "a b"):
         with pytest.raises(InvalidInput, match="control plane schema"):
             connect(f"postgresql://nobody@127.0.0.1/none?schema={schema}")
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite://"])
-def test_another_kind_of_database_is_refused_by_name(url: str) -> None:
+def test_an_unsupported_database_url_is_rejected(url: str) -> None:
     with pytest.raises(InvalidInput, match="control plane URL"):
         open_control(url)

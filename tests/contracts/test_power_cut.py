@@ -1,4 +1,4 @@
-"""What the spool took is on the disk: not in a file's cache, nor in a file whose name is."""
+"""Durability of the spool: acknowledged records, and the names of their files, are synced to disk."""
 
 from __future__ import annotations
 
@@ -16,67 +16,70 @@ from recsys.domain.errors import Unavailable
 
 
 class PowerCut:
-    """What is left of the directories below a root when the power goes: names and bytes that were synced, no others."""
+    """Records what was synced below a root directory, to restore the state after a power cut.
+
+    Only synced file contents and synced directory entries survive.
+    """
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self._root, self._bytes = root, dict[int, bytes]()
         self._names: dict[int, dict[str, int]] = {root.stat().st_ino: {}}
         self._sync = {"fsync": os.fsync, "fdatasync": os.fdatasync}
-        patch.setattr("os.fsync", lambda handle: self._synced("fsync", handle))
-        patch.setattr("os.fdatasync", lambda handle: self._synced("fdatasync", handle))
+        patch.setattr("os.fsync", lambda handle: self._record_sync("fsync", handle))
+        patch.setattr("os.fdatasync", lambda handle: self._record_sync("fdatasync", handle))
 
-    def _synced(self, how: str, handle: int) -> None:
-        self._sync[how](handle)
-        at, number = Path(f"/proc/self/fd/{handle}"), os.fstat(handle).st_ino
-        if at.is_dir():
-            self._names[number] = {one.name: one.inode() for one in os.scandir(handle)}
+    def _record_sync(self, name: str, handle: int) -> None:
+        self._sync[name](handle)
+        path, number = Path(f"/proc/self/fd/{handle}"), os.fstat(handle).st_ino
+        if path.is_dir():
+            self._names[number] = {entry.name: entry.inode() for entry in os.scandir(handle)}
         else:
-            self._bytes[number] = at.read_bytes()
+            self._bytes[number] = path.read_bytes()
 
-    def left(self, to: Path) -> None:
-        """The same root after a cut that comes now."""
-        self._restore(self._root.stat().st_ino, to)
+    def restore_to(self, target: Path) -> None:
+        """Write the root directory as it would be after a power cut at this time."""
+        self._restore(self._root.stat().st_ino, target)
 
-    def _restore(self, folder: int, to: Path) -> None:
-        to.mkdir()
+    def _restore(self, folder: int, target: Path) -> None:
+        target.mkdir()
         for name, number in self._names.get(folder, {}).items():
             if number in self._names:
-                self._restore(number, to / name)
+                self._restore(number, target / name)
             else:
-                (to / name).write_bytes(self._bytes.get(number, b""))
+                (target / name).write_bytes(self._bytes.get(number, b""))
 
 
-class Dead(MemoryStream):
-    """Nothing is delivered, so all that was taken waits on the disk."""
+class DeadStream(MemoryStream):
+    """A stream that is down, so that all accepted records stay on disk."""
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
-        raise Unavailable("the stream is dead")
+        raise Unavailable("the stream is down")
 
 
-@pytest.mark.parametrize("segment_bytes", [100, 8 << 20], ids=["a file each", "one file"])
-def test_what_was_taken_survives_a_power_cut_at_any_moment(
+@pytest.mark.parametrize("segment_bytes", [100, 8 << 20], ids=["segment per record", "one segment"])
+def test_acknowledged_records_survive_a_power_cut_at_any_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment_bytes: int
 ) -> None:
-    """The moment a future is done, all of its records are found again on what was synced by then."""
+    """When a future completes, all of its records can be recovered from the synced data."""
     (home := tmp_path / "home").mkdir()
-    with monkeypatch.context() as watched:
-        power = PowerCut(home, watched)
-        spool = DurableSpool(home, Dead(), "t")
+    with monkeypatch.context() as patched:
+        power = PowerCut(home, patched)
+        spool = DurableSpool(home, DeadStream(), "t")
         spool._segments._segment_bytes = segment_bytes
         spool.start()
         for number in range(6):
-            taken = spool.put([Record(f"v{n}", str(3 * number + n).encode()) for n in range(3)])
-            taken.add_done_callback(lambda _, to=tmp_path / f"cut-{number}": power.left(to))  # type: ignore[misc]
-            taken.result(10)
+            future = spool.put([Record(f"v{n}", str(3 * number + n).encode()) for n in range(3)])
+            future.add_done_callback(lambda _, to=tmp_path / f"cut-{number}": power.restore_to(to))  # type: ignore[misc]
+            future.result(10)
         spool.close(0.1)
     for number in range(6):
         stream = MemoryStream(2)
-        again = DurableSpool(tmp_path / f"cut-{number}", stream, "t")
-        again.start()
-        give_up = time.monotonic() + 20
-        while again.state().records:
-            assert time.monotonic() < give_up, "it was not delivered in time"
+        spool_after_cut = DurableSpool(tmp_path / f"cut-{number}", stream, "t")
+        spool_after_cut.start()
+        deadline = time.monotonic() + 20
+        while spool_after_cut.state().records:
+            assert time.monotonic() < deadline, "the records were not delivered in time"
             time.sleep(0.01)
-        again.close()
+        spool_after_cut.close()
         got = [int(m.value) for p in range(stream.partitions("t")) for m in stream.read("t", p, 0, 10**6)]
         assert sorted(got) == list(range(3 * number + 3))

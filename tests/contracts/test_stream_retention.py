@@ -1,4 +1,4 @@
-"""The laws of retention, run by every embedded stream; the laws for all streams are in `test_stream.py`."""
+"""The contract of retention, run against every embedded stream. `test_stream.py` covers all streams."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from features.events.stream.port import Backlog, Consumer, Record, Retention, St
 from features.events.stream.sqlite import SqliteStream
 from features.sqlite import transaction
 from recsys.domain.errors import Conflict, Unavailable
-from tests.contracts.streams import EMBEDDED, done, logged, records, take
+from tests.contracts.streams import EMBEDDED, logged, newest_offsets, poll_until, records
 
 
-def test_a_broker_that_let_go_of_messages_gives_what_is_left(
+def test_reads_start_at_the_oldest_message_that_the_broker_retains(
     kafka_url: str, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tests' broker cannot be told to let go: it only says that it begins later."""
+    """The test broker cannot delete messages, so the beginning offset is patched."""
     with closing(open_stream(kafka_url, partitions=1)) as stream:
         stream.publish(unique, [Record("k", str(n).encode()) for n in range(10)])
-        monkeypatch.setattr("features.events.stream.kafka._first", lambda reader, place: 4)
+        monkeypatch.setattr("features.events.stream.kafka._beginning_offset", lambda reader, place: 4)
         assert stream.oldest(unique, 0) == 4
         assert [m.offset for m in stream.read(unique, 0, 0, 100)] == [4, 5, 6, 7, 8, 9]
         assert stream.read(unique, 0, 20, 100) == []
@@ -36,14 +36,14 @@ def test_a_broker_that_let_go_of_messages_gives_what_is_left(
 
 DAY_S = 86_400.0
 STEPS = {
-    "publish": 6, "poll": 6, "commit": 5, "crash": 1, "day": 4, "trim": 3, "forget": 1, "newcomer": 0.3, "held": 3,
-    "drop": 1,
+    "publish": 6, "poll": 6, "commit": 5, "crash": 1, "day": 4, "apply_retention": 3, "delete_key": 1,
+    "second_group": 0.3, "backlog": 3, "delete_group": 1,
 }  # fmt: skip
-"""Steps of a random history, with their weights."""
+"""Steps of a random history and their weights."""
 
 
 class Log:
-    """One partition beside its model: a dictionary of the key and time of each message that is left, by offset."""
+    """A partition and its model: a dictionary from the offset of each retained message to its key and time."""
 
     def __init__(self, stream: MemoryStream | SqliteStream, now: list[float]) -> None:
         self.stream, self.now = stream, now
@@ -58,9 +58,9 @@ class Log:
         self.end += len(keys)
 
     def poll(self) -> None:
-        wanted = [offset for offset in sorted(self.model) if offset >= self.position][:3]
-        assert [(m.offset, m.value) for m in self.consumer.poll(3, 0)] == [(o, f"{o}".encode()) for o in wanted]
-        self.position = wanted[-1] + 1 if wanted else self.position
+        expected = [offset for offset in sorted(self.model) if offset >= self.position][:3]
+        assert [(m.offset, m.value) for m in self.consumer.poll(3, 0)] == [(o, f"{o}".encode()) for o in expected]
+        self.position = expected[-1] + 1 if expected else self.position
 
     def commit(self) -> None:
         if self.position:
@@ -75,50 +75,50 @@ class Log:
     def day(self) -> None:
         self.now[0] += DAY_S
 
-    def newcomer(self) -> None:
+    def second_group(self) -> None:
         if not self.end:
             return
-        with closing(self.stream.consumer("t", "h")) as other:
-            wanted = [offset for offset in sorted(self.model) if offset >= self.groups.get("h", 0)]
-            assert [m.offset for _ in range(3) for m in other.poll(3, 0)] == wanted[:9]
-            other.commit({0: 0})
+        with closing(self.stream.consumer("t", "h")) as consumer:
+            expected = [offset for offset in sorted(self.model) if offset >= self.groups.get("h", 0)]
+            assert [m.offset for _ in range(3) for m in consumer.poll(3, 0)] == expected[:9]
+            consumer.commit({0: 0})
         self.groups["h"] = 1
 
-    def held(self) -> None:
+    def backlog(self) -> None:
         self.groups["g"] = self.committed
         for key, before in ((None, self.now[0] - 3 * DAY_S), ("a", float("inf"))):
-            waits = {
-                group: [at for o, (k, at) in self.model.items() if o >= upto and at < before and key in (None, k)]
-                for group, upto in self.groups.items()
+            pending = {
+                group: [at for o, (k, at) in self.model.items() if o >= position and at < before and key in (None, k)]
+                for group, position in self.groups.items()
             }
-            expected = {group: Backlog(len(at), min(at)) for group, at in waits.items() if at}
+            expected = {group: Backlog(len(at), min(at)) for group, at in pending.items() if at}
             assert self.stream.backlog("t", before, ["g"], key) == expected
 
-    def drop(self) -> None:
-        with closing(self.stream.consumer("t", "h")) as other:
-            other.poll(1, 0)
-            with pytest.raises(Conflict, match="h reads t"):
+    def delete_group(self) -> None:
+        with closing(self.stream.consumer("t", "h")) as consumer:
+            consumer.poll(1, 0)
+            with pytest.raises(Conflict, match="consumer group h is reading t"):
                 self.stream.delete_group("t", "h")
         assert self.stream.delete_group("t", "h") == (self.groups.pop("h", None) is not None)
 
-    def trim(self) -> None:
-        upto, before = self._read_by_all(), self.now[0] - 3 * DAY_S
-        gone = {o for o, (_, at) in self.model.items() if o < upto and at < before}
-        assert self.stream.apply_retention("t", before, ["g"]) == len(gone)
-        self._remove(gone)
+    def apply_retention(self) -> None:
+        until_offset, before = self._committed_by_all(), self.now[0] - 3 * DAY_S
+        deleted = {o for o, (_, at) in self.model.items() if o < until_offset and at < before}
+        assert self.stream.apply_retention("t", before, ["g"]) == len(deleted)
+        self._remove(deleted)
 
-    def forget(self) -> None:
-        upto = self._read_by_all()
-        left = sum(key == "a" for o, (key, _) in self.model.items() if o >= upto)
-        assert self.stream.delete_key("t", "a", ["g"]) == left
-        self._remove({o for o, (key, _) in self.model.items() if o < upto and key == "a"})
+    def delete_key(self) -> None:
+        until_offset = self._committed_by_all()
+        remaining = sum(key == "a" for o, (key, _) in self.model.items() if o >= until_offset)
+        assert self.stream.delete_key("t", "a", ["g"]) == remaining
+        self._remove({o for o, (key, _) in self.model.items() if o < until_offset and key == "a"})
 
     def check(self) -> None:
         assert [m.offset for m in self.stream.read("t", 0, 0, 1000)] == sorted(self.model)
         assert self.stream.oldest("t", 0) == min(self.model, default=self.end)
         assert self.stream.identity_mismatch("t", {0: self.end - 1} if self.end else {}) is None
 
-    def _read_by_all(self) -> int:
+    def _committed_by_all(self) -> int:
         self.groups["g"] = self.committed
         return min(self.groups.values())
 
@@ -127,8 +127,8 @@ class Log:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed: int) -> None:
-    """Days pass, and messages of more than three leave."""
+def test_retention_matches_a_dictionary_model(tmp_path: Path, seed: int) -> None:
+    """Days pass, and messages older than three days are deleted."""
     chance = random.Random(seed)
     steps = [
         (step, [[*chance.choices("abc", k=chance.randint(1, 4))]] if step == "publish" else [])
@@ -146,14 +146,14 @@ def test_embedded_logs_that_let_go_agree_with_a_dictionary(tmp_path: Path, seed:
         log.stream.close()
 
 
-def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that was full for a moment: what is written after it is not taken for what was written before it."""
+def test_a_failed_publish_adds_no_time_index_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk rolls back a publish; messages written afterwards must not inherit an earlier write time."""
     day, now = 86_400.0, [0.0]
     with closing(SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])) as stream:
         stream.publish("t.dead", records(1))
         now[0] = 40 * day
         with monkeypatch.context() as full:
-            full.setattr("features.events.stream.sqlite.transaction", a_full_disk)
+            full.setattr("features.events.stream.sqlite.transaction", full_disk_transaction)
             with pytest.raises(Unavailable, match="disk is full"):
                 stream.publish("t.dead", records(1))
         stream.publish("t.dead", records(1))
@@ -162,13 +162,15 @@ def test_a_publish_that_failed_marks_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("seed", "restarts"), [(0, False), (1, True)])
-def test_a_clock_that_was_ahead_for_a_while_stops_nothing_and_loses_nothing(
+def test_a_clock_that_was_temporarily_ahead_neither_blocks_retention_nor_loses_messages(
     tmp_path: Path, seed: int, restarts: bool
 ) -> None:
-    """Written at some hours of fifty days, some of them ten years ahead: what is older than thirty days leaves unless
-    only such a clock knows of it, and what is younger stays."""
+    """Messages are written on fifty days, and on some of them the clock is ten years ahead.
+
+    Messages older than thirty days are deleted, except some with a wrong clock; newer messages stay.
+    """
     chance, day, now = random.Random(seed), 86_400.0, [0.0]
-    written: list[float] = []  # true seconds by offset
+    written: list[float] = []  # offset -> true time in seconds
     stream = SqliteStream(f"{tmp_path}/stream.db", 1, lambda: now[0])
     ahead = {0, 7, *chance.sample(range(50), 5)}
     for number in range(50):
@@ -181,111 +183,111 @@ def test_a_clock_that_was_ahead_for_a_while_stops_nothing_and_loses_nothing(
     with closing(stream):
         now[0] = 50 * day
         stream.apply_retention("t", 20 * day)
-        left = {message.offset for message in stream.read("t", 0, 0, 100)}
+        remaining = {message.offset for message in stream.read("t", 0, 0, 100)}
         young = {offset for offset, at in enumerate(written) if at >= 20 * day}
-        assert young <= left
-        assert left - young <= ahead
+        assert young <= remaining
+        assert remaining - young <= ahead
         now[0] = 5000 * day
-        assert stream.apply_retention("t", 4000 * day) == len(left)
+        assert stream.apply_retention("t", 4000 * day) == len(remaining)
 
 
 @contextmanager
-def a_full_disk(db: sqlite3.Connection) -> Iterator[None]:
-    """Says so at the end of the transaction, which is rolled back."""
+def full_disk_transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Fail at the end of the transaction, which is rolled back."""
     with transaction(db):
         yield
         raise sqlite3.OperationalError("database or disk is full")
 
 
-def test_what_left_is_not_in_the_file(tmp_path: Path) -> None:
+def test_deleted_messages_are_overwritten_in_the_file(tmp_path: Path) -> None:
     with closing(SqliteStream(f"{tmp_path}/stream.db", 2)) as stream:
         stream.publish("t", records(3000))
         assert stream.delete_key("t", "viewer-1") == 0
-        held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
-        assert b"viewer-1" not in held
-        assert b"viewer-2" in held
+        content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        assert b"viewer-1" not in content
+        assert b"viewer-2" in content
 
 
 @pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_no_key_is_a_mark_of_the_log(
+def test_messages_with_the_tombstone_key_are_not_tombstones(
     stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
 ) -> None:
-    odd = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
-    stream.publish(unique, odd)
+    sent = [Record(key, f"of {key!a}".encode()) for key in ("\0gone", "\0", "a\0b", "\x85", "gone", " ")]
+    stream.publish(unique, sent)
     with closing(join(unique, "g")) as member:
-        member.commit(done(take(member, len(odd))))
-    assert sorted(m.key for m in logged(stream, unique)) == sorted(one.key for one in odd)
-    for one in odd:
-        retention.delete_key(unique, one.key)
-        stream.publish(unique, [one])
-    found = [(m.key, m.value) for m in logged(stream, unique)]
-    assert sorted(set(found)) == sorted((one.key, one.value) for one in odd)
-    assert len(found) == len(odd)
-    assert retention.backlog(unique, time.time() + 9e5)["g"].messages == len(odd)
+        member.commit(newest_offsets(poll_until(member, len(sent))))
+    assert sorted(m.key for m in logged(stream, unique)) == sorted(record.key for record in sent)
+    for record in sent:
+        retention.delete_key(unique, record.key)
+        stream.publish(unique, [record])
+    messages = [(m.key, m.value) for m in logged(stream, unique)]
+    assert sorted(set(messages)) == sorted((record.key, record.value) for record in sent)
+    assert len(messages) == len(sent)
+    assert retention.backlog(unique, time.time() + 9e5)["g"].messages == len(sent)
 
 
 @pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_what_leaves_moves_no_offset_and_is_nothing_that_a_group_needs(
+def test_retention_keeps_offsets_and_messages_that_groups_need(
     stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
 ) -> None:
     stream.publish(unique, records(30))
     parts = range(stream.partitions(unique))
     before = [stream.read(unique, partition, 0, 100) for partition in parts]
     assert [stream.oldest(unique, partition) for partition in parts] == [0] * len(parts)
-    assert retention.apply_retention(unique, time.time() + 9e5, groups=["nobody joined yet"]) == 0
+    assert retention.apply_retention(unique, time.time() + 9e5, groups=["not joined yet"]) == 0
     first = join(unique, "g")
-    seen = take(first, 30, limit=5)
-    finished = done(seen[:17])
+    messages = poll_until(first, 30, limit=5)
+    finished = newest_offsets(messages[:17])
     first.commit(finished)
-    went = retention.apply_retention(unique, time.time() + 9e5)
-    assert went == sum(offset + 1 for offset in finished.values())
-    for partition, all_of_it in enumerate(before):
-        left = stream.read(unique, partition, 0, 100)
-        assert left == all_of_it[len(all_of_it) - len(left) :]
-        assert [m for m in all_of_it if m.offset > finished.get(partition, -1)] == left
-        assert stream.oldest(unique, partition) == (left[0].offset if left else len(all_of_it))
-    first.commit(done(seen))
-    retention.apply_retention(unique, time.time() + 9e5)  # all of it
+    n_deleted = retention.apply_retention(unique, time.time() + 9e5)
+    assert n_deleted == sum(offset + 1 for offset in finished.values())
+    for partition, original in enumerate(before):
+        remaining = stream.read(unique, partition, 0, 100)
+        assert remaining == original[len(original) - len(remaining) :]
+        assert [m for m in original if m.offset > finished.get(partition, -1)] == remaining
+        assert stream.oldest(unique, partition) == (remaining[0].offset if remaining else len(original))
+    first.commit(newest_offsets(messages))
+    retention.apply_retention(unique, time.time() + 9e5)  # all messages
     ends = stream.publish(unique, records(14))
-    newest = take(first, 14)
-    more = {partition: sum(m.partition == partition for m in newest) for partition in parts}
-    assert ends == {p: len(before[p]) + more[p] - 1 for p in parts if more[p]}
+    newest = poll_until(first, 14)
+    n_new = {partition: sum(m.partition == partition for m in newest) for partition in parts}
+    assert ends == {p: len(before[p]) + n_new[p] - 1 for p in parts if n_new[p]}
     first.close()
-    newcomers = take(join(unique, "another"), 14)
-    assert sorted(m.value for m in newcomers if m.offset >= len(before[m.partition])) == sorted(
+    received = poll_until(join(unique, "another"), 14)
+    assert sorted(m.value for m in received if m.offset >= len(before[m.partition])) == sorted(
         record.value for record in records(14)
     )
     assert stream.identity_mismatch(unique, ends) is None
 
 
 @pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_a_key_leaves_as_far_as_all_groups_are_done_with_it(
+def test_messages_of_a_key_are_deleted_once_all_groups_have_passed_them(
     stream: Stream, retention: Retention, join: Callable[[str, str], Consumer], unique: str
 ) -> None:
     stream.publish(unique, records(28, keys=4))
     with closing(join(unique, "g")) as first:
-        first.commit(done(take(first, 28)))
+        first.commit(newest_offsets(poll_until(first, 28)))
     stream.publish(unique, records(4, keys=4))
     before = logged(stream, unique)
-    left = retention.delete_key(unique, "viewer-1")
+    n_remaining = retention.delete_key(unique, "viewer-1")
     after = logged(stream, unique)
-    assert left == 1
+    assert n_remaining == 1
     assert [m for m in after if m.key != "viewer-1"] == [m for m in before if m.key != "viewer-1"]
     assert [m.value for m in after if m.key == "viewer-1"] == [b"message 1"]
     second = join(unique, "g")
-    assert len(take(second, 4)) == 4
-    assert len(take(join(unique, "another"), 25)) == 25
+    assert len(poll_until(second, 4)) == 4
+    assert len(poll_until(join(unique, "another"), 25)) == 25
 
 
 @pytest.mark.parametrize("url", EMBEDDED, indirect=True)
-def test_some_of_a_key_may_leave(
+def test_a_filter_selects_which_messages_of_a_key_are_deleted(
     stream: Stream, retention: Retention, join: Callable[..., Consumer], unique: str
 ) -> None:
     stream.publish(unique, records(24, keys=2))
     with closing(join(unique, "g")) as first:
-        first.commit(done(take(first, 24)))
+        first.commit(newest_offsets(poll_until(first, 24)))
     stream.publish(unique, records(24, keys=2))
     before = logged(stream, unique)
-    left = retention.delete_key(unique, "viewer-1", about=lambda value: value.endswith(b"7"))
-    gone = [m.value for m in before if m not in logged(stream, unique)]
-    assert (left, sorted(gone)) == (2, [b"message 17", b"message 7"])
+    n_remaining = retention.delete_key(unique, "viewer-1", value_filter=lambda value: value.endswith(b"7"))
+    deleted = [m.value for m in before if m not in logged(stream, unique)]
+    assert (n_remaining, sorted(deleted)) == (2, [b"message 17", b"message 7"])

@@ -290,7 +290,7 @@ def _serve(home: str, url: str) -> int:
             )
             while holder.current.revision != services.control.revision() or not services.pollers["engine"].ok:
                 time.sleep(0.05)
-            while content is not None and (content.refresher.waiting or not services.pollers["content"].ok):
+            while content is not None and (content.refresher.n_pending or not services.pollers["content"].ok):
                 time.sleep(0.2)  # encoding a new catalog keeps a core busy
             holder.set_model(ServedModel.load(_bundle(), FEATURES))
             body = {"viewer_id": "v0", "slots": SLOTS}

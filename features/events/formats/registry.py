@@ -1,7 +1,7 @@
-"""Events in other people's forms: pure functions from a parsed JSON value to a CloudEvent of ours.
+"""The registry of event formats: pure functions that convert a parsed JSON value to a viewer event (CloudEvent).
 
-They raise EventError for what they do not understand. What they give is checked by `features.events.decode.accept` like
-any other: a mapper names things, it vouches for nothing.
+A converter raises EventError for unsupported events. It only maps fields: `features.events.decode.accept` validates its
+result like any other event.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from features.events.formats.segment import from_segment
 from recsys.domain.errors import EventError, Finding
 
 FORMATS: Mapping[str, Callable[[object], dict[str, Any]]] = {"segment": from_segment, "activitystreams": from_activity}
-"""By the name that `POST /v1/events?format=` takes."""
+"""Format name, as in `POST /v1/events?format=`, -> converter."""
 
-_LISTS: Mapping[str, tuple[str, ...]] = {
+_LIST_FIELDS: Mapping[str, tuple[str, ...]] = {
     "segment": ("events", "batch"),
     "activitystreams": ("events", "orderedItems", "items"),
 }
 
-_SENT: Mapping[str, Mapping[str, str]] = {
+_SENDER_FIELDS: Mapping[str, Mapping[str, str]] = {
     "segment": {
         "id": "messageId",
         "subject": "userId",
@@ -36,10 +36,10 @@ _SENT: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def unwrap_batch(form: str, body: object) -> object:
-    """The events of a body: those of a list, of Segment's `batch`, of a collection of activities, or one by itself.
+def unwrap_batch(format_name: str, body: object) -> object:
+    """Return the list of events in a request body: a list, Segment's `batch`, a collection of activities, or one event.
 
-    What is no body of this form is given back as it is.
+    A body of any other form is returned unchanged.
 
     >>> unwrap_batch("segment", {"batch": [{"type": "track"}]}), unwrap_batch("segment", {"type": "track"})
     ([{'type': 'track'}], [{'type': 'track'}])
@@ -48,17 +48,19 @@ def unwrap_batch(form: str, body: object) -> object:
     """
     if not isinstance(body, dict):
         return body
-    for name in _LISTS[form]:
+    for name in _LIST_FIELDS[format_name]:
         if name in body:
             return body[name]
     return [body] if "type" in body else body
 
 
-def with_sender_fields(form: str, error: EventError) -> EventError:
-    """The same error under the names that the sender used.
+def with_sender_fields(format_name: str, error: EventError) -> EventError:
+    """Return the same error with the field names of the sender's format.
 
     >>> with_sender_fields("segment", EventError("x", [Finding("data.item_id", "is missing")])).findings[0].where
     'properties.asset_id'
     """
-    names = _SENT[form]
-    return EventError(error.message, [Finding(names.get(f.where, f.where), f.message) for f in error.findings])
+    names = _SENDER_FIELDS[format_name]
+    return EventError(
+        error.message, [Finding(names.get(finding.where, finding.where), finding.message) for finding in error.findings]
+    )

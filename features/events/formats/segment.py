@@ -1,7 +1,7 @@
-"""Segment's video events -> CloudEvents of ours.
+"""Converts Segment's video events to viewer events.
 
 Source: Segment's video spec, https://www.twilio.com/docs/segment/connections/spec/video (`track` calls).
-"Playback" events are about the player, "Content" events about the programme; of an advertisement nothing is taken.
+"Playback" events describe the player and "Content" events the programme. Events about advertisements are rejected.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from features.events.identity import MAPPED
+from features.events.identity import MAPPED_SOURCES
 from features.events.schema import TYPE_PREFIX
 from recsys.domain.errors import EventError, Finding
 
@@ -32,11 +32,11 @@ KINDS: Mapping[str, str] = {
     "Video Ad Playing": "",
     "Video Ad Completed": "",
 }
-"""Segment's event -> our kind; empty for what says nothing of what a viewer wants."""
+"""Segment event -> event kind; empty for events that carry no viewer preference."""
 
 
 def from_segment(raw: object) -> dict[str, Any]:
-    """One `track` call as a CloudEvent. Raises EventError for another call, or an event that is not in KINDS.
+    """Convert a `track` call to a CloudEvent. Raises EventError for other calls and for events that are not in KINDS.
 
     >>> from_segment({"type": "track", "event": "Video Content Playing", "messageId": "m1", "userId": "v1",
     ...               "timestamp": "2026-01-01T00:00:00Z",
@@ -44,29 +44,34 @@ def from_segment(raw: object) -> dict[str, Any]:
     {'item_id': 'film-3', 'position_s': 40, 'duration_s': 400, 'percent': 10.0}
     """
     if not isinstance(raw, dict):
-        raise EventError("a Segment call is a JSON object")
+        raise EventError("a Segment call must be a JSON object")
     name, properties = raw.get("event"), raw.get("properties", {})
     kind = KINDS.get(name) if isinstance(name, str) else None
     if raw.get("type", "track") != "track" or kind is None:
-        raise EventError("not understood", [Finding("event", f"{ascii(name)[:60]} is none of Segment's video events")])
+        raise EventError(
+            "unsupported call",
+            [Finding("event", f"{ascii(name)[:60]}: expected a track call with a Segment video event")],
+        )
     if not kind:
-        raise EventError("not taken", [Finding("event", f"{name} says nothing of what a viewer wants")])
+        raise EventError(
+            "unsupported event", [Finding("event", f"{name} carries no viewer preference: do not send it")]
+        )
     if not isinstance(properties, dict):
-        raise EventError("not understood", [Finding("properties", "expected an object")])
-    sent = {
+        raise EventError("invalid call", [Finding("properties", "expected an object")])
+    event = {
         "specversion": "1.0",
         "id": raw.get("messageId"),
-        "source": MAPPED["segment"],
+        "source": MAPPED_SOURCES["segment"],
         "type": TYPE_PREFIX + kind,
         "subject": raw.get("userId") or raw.get("anonymousId"),
         "time": raw.get("timestamp") or raw.get("originalTimestamp"),
         "data": _data(raw, properties, kind),
     }
-    return {name: said for name, said in sent.items() if said is not None}
+    return {name: value for name, value in event.items() if value is not None}
 
 
 def _data(raw: Mapping[str, Any], properties: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Where in which item: Segment says a content's position in seconds, a player's session in `session_id`."""
+    """Return the data fields: item, session, device and position. Segment's positions and lengths are in seconds."""
     asset = properties.get("asset_id") or _first(properties.get("content_asset_ids"))
     position = properties.get("seek_position") if kind == "seek" else None
     position = properties.get("position") if position is None else position
@@ -79,11 +84,11 @@ def _data(raw: Mapping[str, Any], properties: Mapping[str, Any], kind: str) -> d
         "duration_s": length,
         "percent": _percent(position, length),
     }
-    return {name: said for name, said in data.items() if said is not None}
+    return {name: value for name, value in data.items() if value is not None}
 
 
-def _first(listed: object) -> object:
-    return listed[0] if isinstance(listed, list) and listed else None
+def _first(values: object) -> object:
+    return values[0] if isinstance(values, list) and values else None
 
 
 def _device(raw: Mapping[str, Any]) -> object:
@@ -93,12 +98,12 @@ def _device(raw: Mapping[str, Any]) -> object:
 
 
 def _percent(position: object, length: object) -> float | None:
-    """How far, in [0, 100]; None where it is not said."""
+    """Return the progress in [0, 100]; None if it is unknown."""
     if not isinstance(position, int | float) or not isinstance(length, int | float):
         return None
     if isinstance(position, bool) or isinstance(length, bool) or not position >= 0 or not length > 0:
         return None
     try:
         return min(100.0 * position / length, 100.0)
-    except OverflowError:  # a number of four hundred digits
+    except OverflowError:  # an integer too large for a float
         return None

@@ -1,1 +1,1 @@
-"""The port `Spool`: events that wait on disk until the stream accepts them."""
+"""The spool: stores accepted events on disk until the stream acknowledges them."""

@@ -1,4 +1,4 @@
-"""Which spool a stream needs: the only place that knows the adapters by name."""
+"""Opens the spool that a stream needs. This is the only module that imports the adapters by name."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def open_spool(
     *,
     directory: str | Path,
     limit_bytes: int = LIMIT_BYTES,
-    on_delivered: Callable[[Mapping[int, int]], object] = lambda marks: None,
+    on_delivered: Callable[[Mapping[int, int]], object] = lambda offsets: None,
 ) -> Spool:
-    """Files in `directory` before a stream that may be away (`kafka://`), none before one in this machine's own files.
+    """Open a durable spool in `directory` for a remote stream (`kafka://`), or a direct one for a local stream.
 
-    A local stream is as durable as our files would be, so a spool before it would only write everything twice.
-    Raises Unavailable when the directory cannot be used.
+    A local stream is as durable as the spool's own files, so a durable spool would only write everything twice.
+    Raises Unavailable if the directory cannot be used.
     """
     if url.startswith("kafka://"):
         return DurableSpool(directory, stream, topic, limit_bytes=limit_bytes, on_delivered=on_delivered)

@@ -1,4 +1,4 @@
-"""No spool at all, for a stream that is durable on this machine: all who wait share one of its transactions."""
+"""The spool for a stream that is durable on this machine: it stores nothing and only groups concurrent writes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from features.events.stream.port import Record, Stream
 
 
 class DirectSpool:
-    """Straight into the stream. What the stream refuses, the sender hears of at once."""
+    """A spool that publishes directly to the stream. Errors of the stream fail the sender's future at once."""
 
     def __init__(
-        self, stream: Stream, topic: str, on_delivered: Callable[[Mapping[int, int]], object] = lambda marks: None
+        self, stream: Stream, topic: str, on_delivered: Callable[[Mapping[int, int]], object] = lambda offsets: None
     ) -> None:
         self._group = GroupCommit(lambda records: on_delivered(stream.publish(topic, records)), "stream-writer")
 
     def put(self, records: Sequence[Record]) -> Future[None]:
-        """Done when the stream has them; fails with what the stream said."""
+        """Accept records; the future completes when the stream has them, or fails with the stream's error."""
         return self._group.put(records)
 
     def state(self) -> SpoolState:
-        """Nothing waits here."""
+        """Return an empty state: this spool has no backlog."""
         return SpoolState(0, 0, None)
 
     def redeliver(self) -> None:
-        """Nothing is kept here."""
+        """Do nothing: this spool retains no records."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start the writer thread."""
         self._group.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what waits, and end."""
+        """Write the pending records and stop."""
         self._group.close(timeout_s)

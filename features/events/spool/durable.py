@@ -1,4 +1,7 @@
-"""The spool in files: fsynced before anybody is told "taken", then delivered by a thread for as long as it takes."""
+"""The durable spool: records are fsynced to a write-ahead log before they are acknowledged, then relayed to the stream.
+
+Each process has its own directory below the root. The spool also delivers the directories of dead processes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from features.events.stream.port import Record, Stream
 from recsys.domain.errors import Unavailable
 
 LIMIT_BYTES = 1 << 30
-KEEP_BYTES = 32 << 20  # of what was delivered, in case the stream loses its log
+RETENTION_BYTES = 32 << 20  # of delivered records, in case the stream loses its log
 RETRY_FIRST_S, RETRY_MAX_S = 0.2, 2.0
 ORPHAN_SCAN_S = 3.0
 
@@ -25,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class DurableSpool:
-    """Files below `root`, in a directory of this process's own; those of dead processes are delivered as well."""
+    """A write-ahead log in a directory below `root`, with one thread that writes and one that delivers."""
 
     def __init__(
         self,
@@ -34,131 +37,137 @@ class DurableSpool:
         topic: str,
         *,
         limit_bytes: int = LIMIT_BYTES,
-        keep_bytes: int = KEEP_BYTES,
-        on_delivered: Callable[[Mapping[int, int]], object] = lambda marks: None,
+        retention_bytes: int = RETENTION_BYTES,
+        on_delivered: Callable[[Mapping[int, int]], object] = lambda offsets: None,
     ) -> None:
-        """`on_delivered` is told the newest offset of each partition after every delivery. Raises Unavailable."""
+        """Take a free directory below `root` and recover the records in it.
+
+        on_delivered  called after every delivery with partition -> newest offset
+
+        Raises Unavailable.
+        """
         self._root, self._limit_bytes = Path(root), limit_bytes
-        self._claim = DirectoryLease.first_free(self._root)
+        self._lease = DirectoryLease.acquire_free(self._root)
         try:
-            self._segments = Segments(self._claim.directory)
-            self._delivery = Relay(self._claim.directory, self._segments, stream, topic, keep_bytes, on_delivered)
+            self._segments = Segments(self._lease.directory)
+            self._relay = Relay(self._lease.directory, self._segments, stream, topic, retention_bytes, on_delivered)
         except OSError as error:
-            self._claim.release()
+            self._lease.release()
             raise Unavailable(f"spool {root}: {error}") from error
         self._group = GroupCommit(self._write, "spool-writer")
         self._stream, self._topic = stream, topic
-        self._ending = threading.Event()
-        self._more = threading.Event()
-        self._again = False
+        self._stopping = threading.Event()
+        self._wake_up = threading.Event()
+        self._redeliver_requested = False
         self._threads = [
             threading.Thread(target=self._deliver, name="spool-delivery", daemon=True),
             threading.Thread(target=self._adopt_orphans, name="spool-orphans", daemon=True),
         ]
 
     def put(self, records: Sequence[Record]) -> Future[None]:
-        """Done when all are on the disk; fails with Unavailable when the spool or the disk is full."""
+        """Accept records; the future completes after fsync, or fails with Unavailable if the spool or disk is full."""
         return self._group.put(records)
 
     def state(self) -> SpoolState:
-        """What waits in this process's directory."""
-        position = self._delivery.position.number
+        """Return the backlog of this process's directory."""
+        delivered = self._relay.cursor.number
         return SpoolState(
-            max(self._segments.last - position, 0), self._segments.size_after(position), self._delivery.fault
+            max(self._segments.last - delivered, 0), self._segments.size_after(delivered), self._relay.fault
         )
 
     def redeliver(self) -> None:
-        """Send again what waits and what was kept of what was delivered."""
-        self._again = True
-        self._more.set()
+        """Send all retained records again, delivered or not."""
+        self._redeliver_requested = True
+        self._wake_up.set()
 
     def start(self) -> None:
-        """Begin to write and to deliver."""
+        """Start the threads that write and deliver."""
         self._group.start()
         for thread in self._threads:
             thread.start()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what waits, deliver what the stream takes within `timeout_s`, let go. The rest stays on the disk."""
-        until = time.monotonic() + timeout_s
+        """Write pending records, deliver as much as possible within `timeout_s`, and stop. The rest stays on disk."""
+        deadline = time.monotonic() + timeout_s
         self._group.close(timeout_s)
-        while self.state().records and self._delivery.fault is None and time.monotonic() < until:
+        while self.state().records and self._relay.fault is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        self._ending.set()
-        self._more.set()
+        self._stopping.set()
+        self._wake_up.set()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(max(until - time.monotonic(), 0.1))
+                thread.join(max(deadline - time.monotonic(), 0.1))
         self._segments.close()
-        self._delivery.close()
-        self._claim.release()
+        self._relay.close()
+        self._lease.release()
 
     def _write(self, records: Sequence[Record]) -> None:
-        size = self._segments.size_after(self._delivery.position.number)
+        size = self._segments.size_after(self._relay.cursor.number)
         if size >= self._limit_bytes:
-            raise Unavailable(f"the spool is full: {size >> 20:,} MiB wait for the stream ({self._delivery.fault})")
+            cause = self._relay.fault or "delivery is slower than intake"
+            raise Unavailable(f"the spool is full: {size >> 20:,} MiB undelivered; {cause}")
         try:
             try:
                 self._segments.append(records)
             except OSError:
-                before = self._segments.size
-                self._segments.delete_until(self._delivery.position.number)  # what was only kept makes room
-                if self._segments.size == before:
+                size_before = self._segments.size
+                self._segments.delete_until(self._relay.cursor.number)  # free delivered records
+                if self._segments.size == size_before:
                     raise
                 self._segments.append(records)
         except OSError as error:
-            raise Unavailable(f"spool {self._claim.directory}: {error}") from error
-        self._more.set()
+            raise Unavailable(f"spool {self._lease.directory}: {error}") from error
+        self._wake_up.set()
 
     def _deliver(self) -> None:
         pause_s = RETRY_FIRST_S
-        while not self._ending.is_set():
-            self._more.clear()
-            if self._again:
-                self._again = False
-                self._delivery.redeliver()
+        while not self._stopping.is_set():
+            self._wake_up.clear()
+            if self._redeliver_requested:
+                self._redeliver_requested = False
+                self._relay.redeliver()
             try:
-                delivered = self._delivery.step()
-            except Exception as error:  # the stream, or the disk: what waits stays, and is tried again
-                pause_s = self._failed(error, pause_s)
+                delivered = self._relay.step()
+            except Exception as error:  # of the stream or the disk: the records stay and are retried
+                pause_s = self._back_off(error, pause_s)
                 continue
             pause_s = RETRY_FIRST_S
             if not delivered:
-                self._more.wait(1.0)
+                self._wake_up.wait(1.0)
 
-    def _failed(self, error: Exception, pause_s: float) -> float:
-        """Say it once for each cause, wait; returns how long to wait the next time."""
+    def _back_off(self, error: Exception, pause_s: float) -> float:
+        """Log the first failure of an outage and wait; return the next pause in seconds."""
         fault = str(error) if isinstance(error, Unavailable) else f"{type(error).__name__}: {error}"
-        if self._delivery.fault is None:
-            logger.warning("events wait in the spool: %s", fault)
-        self._delivery.fault = fault
-        self._ending.wait(pause_s)
+        if self._relay.fault is None:
+            logger.warning("spool: delivery to the stream failed: %s; events stay on disk and are retried", fault)
+        self._relay.fault = fault
+        self._stopping.wait(pause_s)
         return min(2 * pause_s, RETRY_MAX_S)
 
     def _adopt_orphans(self) -> None:
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             try:
-                with claim_orphan(self._root) as claim:
-                    if claim is not None:
-                        self._deliver_orphan(claim)
+                with claim_orphan(self._root) as lease:
+                    if lease is not None:
+                        self._deliver_orphan(lease)
             except Exception as error:
-                logger.warning("the spool of a process that is gone waits: %s", error)
-            self._ending.wait(ORPHAN_SCAN_S)
+                logger.warning("spool: delivery for a dead process failed: %s; retrying", error)
+            self._stopping.wait(ORPHAN_SCAN_S)
 
-    def _deliver_orphan(self, claim: DirectoryLease) -> None:
-        segments = Segments(claim.directory)
-        delivery, count = Relay(claim.directory, segments, self._stream, self._topic, 0), 0
+    def _deliver_orphan(self, lease: DirectoryLease) -> None:
+        segments = Segments(lease.directory)
+        relay, count = Relay(lease.directory, segments, self._stream, self._topic, 0), 0
         try:
-            while not self._ending.is_set() and (step := delivery.step()):
+            while not self._stopping.is_set() and (step := relay.step()):
                 count += step
         finally:
-            delivery.close()
+            relay.close()
         if count:
-            logger.warning("%d events of a process that is gone were delivered (%s)", count, claim.directory)
+            logger.warning("spool: delivered %d events of a dead process from %s", count, lease.directory)
 
 
 class Relay:
-    """Takes the records of one directory to the stream, in their order, and remembers how far it got."""
+    """Delivers the records of one directory to the stream in order, and persists its position."""
 
     def __init__(
         self,
@@ -166,49 +175,51 @@ class Relay:
         segments: Segments,
         stream: Stream,
         topic: str,
-        keep_bytes: int,
-        on_delivered: Callable[[Mapping[int, int]], object] = lambda marks: None,
+        retention_bytes: int,
+        on_delivered: Callable[[Mapping[int, int]], object] = lambda offsets: None,
     ) -> None:
         self._segments, self._stream, self._topic = segments, stream, topic
-        self._keep_bytes, self._on_delivered = keep_bytes, on_delivered
+        self._retention_bytes, self._on_delivered = retention_bytes, on_delivered
         self.fault: str | None = None
-        self.position = DeliveryCursor(directory)
-        self.position.number = max(self.position.number, segments.first() - 1)
-        segments.continue_after(self.position.number)
-        self._met = False  # the log that the position is about
+        self.cursor = DeliveryCursor(directory)
+        self.cursor.number = max(self.cursor.number, segments.first() - 1)
+        segments.continue_after(self.cursor.number)
+        self._log_checked = False  # whether the cursor's log identity was compared with the stream's
 
     def step(self) -> int:
-        """Deliver some; returns how many. Raises Unavailable, OSError: then they are delivered again."""
-        if not self._met:
-            self._resume()
-        batch = self._segments.read(self.position.number)
+        """Deliver one batch; return its number of records. On Unavailable or OSError, the batch is delivered again."""
+        if not self._log_checked:
+            self._check_log()
+        batch = self._segments.read(self.cursor.number)
         if batch:
-            marks = self._stream.publish(self._topic, [one.record for one in batch])
-            self.position.advance(batch[-1].number)
+            newest = self._stream.publish(self._topic, [frame.record for frame in batch])
+            self.cursor.advance(batch[-1].number)
             self.fault = None
-            self._on_delivered(marks)
+            self._on_delivered(newest)
         else:
             self.fault = None
-            if self._segments.given_up > self.position.number:
-                self.position.advance(self._segments.given_up)
-        self._segments.delete_until(self.position.number, self._keep_bytes)
+            if self._segments.damaged_until > self.cursor.number:
+                self.cursor.advance(self._segments.damaged_until)
+        self._segments.delete_until(self.cursor.number, self._retention_bytes)
         return len(batch)
 
-    def _resume(self) -> None:
-        """Once: is this the log that earlier deliveries went to? A log that began anew while no process was there to
-        notice gets again what is still here."""
-        there = self._stream.identity(self._topic)
-        if there and self.position.log not in ("", there):
-            logger.warning("another log stands under the name of %s: what is still here is sent again", self._topic)
+    def _check_log(self) -> None:
+        """Compare the stream's identity with the log of earlier deliveries.
+
+        A log that was recreated while no process was running is sent all retained records again.
+        """
+        log_id = self._stream.identity(self._topic)
+        if log_id and self.cursor.log not in ("", log_id):
+            logger.warning("spool: topic %s was recreated; redelivering the retained records", self._topic)
             self.redeliver()
-        self.position.of(there)
-        self._met = True
+        self.cursor.set_log(log_id)
+        self._log_checked = True
 
     def redeliver(self) -> None:
-        """Begin again at the oldest record that is still here."""
-        self.position.advance(self._segments.first() - 1)
-        self._met = False
+        """Reset the cursor to the oldest retained record."""
+        self.cursor.advance(self._segments.first() - 1)
+        self._log_checked = False
 
     def close(self) -> None:
-        """Remember the place."""
-        self.position.close()
+        """Persist the cursor."""
+        self.cursor.close()

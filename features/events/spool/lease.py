@@ -1,4 +1,4 @@
-"""Whose directory is whose, and how far its records were delivered."""
+"""Ownership of spool directories (leases), and the persistent position of their delivery (cursors)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from zlib import crc32
 from features.events.spool.segments import SUFFIX, sync_directory
 from recsys.domain.errors import Unavailable
 
-_SLOT = struct.Struct("<qqI")  # how many moves there were, the number, a checksum of both
-_MOST = 1024
+_CURSOR_SLOT = struct.Struct("<qqI")  # version, sequence number, checksum of both
+MAX_DIRECTORIES = 1024
 
 
 class DirectoryLease:
-    """One numbered directory of a spool, held by a lock that the operating system gives up with its process."""
+    """Exclusive ownership of a numbered spool directory. The operating system releases the lock if the process dies."""
 
     def __init__(self, directory: Path, handle: int) -> None:
         self.directory, self._handle = directory, handle
 
     @classmethod
-    def first_free(cls, root: Path) -> DirectoryLease:
-        """The first directory that no other process holds, with whatever a dead one left in it. Raises Unavailable."""
+    def acquire_free(cls, root: Path) -> DirectoryLease:
+        """Acquire the first free directory, which may contain records of a dead process. Raises Unavailable."""
         try:
-            for number in range(_MOST):
-                if claim := cls.of(root / str(number)):
-                    return claim
+            for number in range(MAX_DIRECTORIES):
+                if lease := cls.acquire(root / str(number)):
+                    return lease
         except OSError as error:
             raise Unavailable(f"spool {root}: {error}") from error
-        raise Unavailable(f"spool {root}: {_MOST} processes use it already")
+        raise Unavailable(f"spool {root}: all {MAX_DIRECTORIES} directories are in use by other processes")
 
     @classmethod
-    def of(cls, directory: Path) -> DirectoryLease | None:
-        """This directory, unless another holds it; made when missing. May raise OSError."""
+    def acquire(cls, directory: Path) -> DirectoryLease | None:
+        """Acquire this directory, creating it if it is missing; None if another process holds it. May raise OSError."""
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -52,7 +52,7 @@ class DirectoryLease:
         return cls(directory, handle)
 
     def release(self) -> None:
-        """Let another process have it; idempotent."""
+        """Release the directory; idempotent."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
@@ -60,68 +60,66 @@ class DirectoryLease:
 
 @contextmanager
 def claim_orphan(root: Path) -> Iterator[DirectoryLease | None]:
-    """A directory whose process is gone and that still has records; None when there is no such."""
-    claim = None
+    """Acquire a directory of a dead process that still has records; yields None if there is none."""
+    lease = None
     with suppress(OSError):
         for directory in sorted(root.iterdir()):
             if (
                 directory.name.isdigit()
                 and any(directory.glob(f"*{SUFFIX}"))
-                and (claim := DirectoryLease.of(directory))
+                and (lease := DirectoryLease.acquire(directory))
             ):
                 break
     try:
-        yield claim
+        yield lease
     finally:
-        if claim is not None:
-            claim.release()
+        if lease is not None:
+            lease.release()
 
 
 class DeliveryCursor:
-    """The number up to which everything was delivered, in a file of its own.
+    """The sequence number up to which all records were delivered, stored in a file.
 
-    Two slots are written in turn, so that a torn write costs one step and no more. What is lost of it, in a power cut
-    say, is delivered again.
+    Two slots are written alternately, so a torn write loses only the latest update. Records after the restored position
+    are delivered again.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path, self._log = directory / "position", directory / "log"
-        self.log = (
-            ""  # which log it is about (`features.events.stream.port.Stream.identity`), empty when that is not known
-        )
+        self._cursor_path, self._log_path = directory / "position", directory / "log"
+        self.log = ""  # identity of the stream's log (`features.events.stream.port.Stream.identity`); empty if unknown
         with suppress(FileNotFoundError, UnicodeDecodeError):
-            self.log = self._log.read_text()
+            self.log = self._log_path.read_text()
         self._handle: int | None = None
-        self._moves = 0
+        self._version = 0
         self.number = -1
         with suppress(FileNotFoundError):
-            data = self._path.read_bytes()
-            for start in range(0, len(data) - _SLOT.size + 1, _SLOT.size):
-                moves, number, checksum = _SLOT.unpack_from(data, start)
-                if checksum == _sum(moves, number) and moves > self._moves:
-                    self._moves, self.number = moves, number
+            data = self._cursor_path.read_bytes()
+            for start in range(0, len(data) - _CURSOR_SLOT.size + 1, _CURSOR_SLOT.size):
+                version, number, checksum = _CURSOR_SLOT.unpack_from(data, start)
+                if checksum == _checksum(version, number) and version > self._version:
+                    self._version, self.number = version, number
 
-    def of(self, log: str) -> None:
-        """Remember which log this is about; a disk that is full costs a repetition, as with `move`."""
+    def set_log(self, log: str) -> None:
+        """Store the identity of the log. If the disk is full, records may be redelivered after a restart."""
         if log != self.log:
             self.log = log
-            draft = self._log.with_suffix(".new")
+            draft = self._log_path.with_suffix(".new")
             with suppress(OSError):
                 draft.write_text(log)
-                draft.replace(self._log)
+                draft.replace(self._log_path)
 
     def advance(self, number: int) -> None:
-        """Remember; a disk that is full costs a repetition after the next start, nothing else."""
+        """Move to this sequence number. If the disk is full, records may be redelivered after a restart."""
         self.number = number
-        self._moves += 1
+        self._version += 1
         with suppress(OSError):
             if self._handle is None:
-                self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            slot = _SLOT.pack(self._moves, number, _sum(self._moves, number))
-            os.pwrite(self._handle, slot, self._moves % 2 * _SLOT.size)
+                self._handle = os.open(self._cursor_path, os.O_RDWR | os.O_CREAT, 0o600)
+            slot = _CURSOR_SLOT.pack(self._version, number, _checksum(self._version, number))
+            os.pwrite(self._handle, slot, self._version % 2 * _CURSOR_SLOT.size)
 
     def close(self) -> None:
-        """Make it durable; idempotent."""
+        """Make the position durable; idempotent."""
         handle, self._handle = self._handle, None
         if handle is not None:
             with suppress(OSError):
@@ -129,5 +127,5 @@ class DeliveryCursor:
             os.close(handle)
 
 
-def _sum(moves: int, number: int) -> int:
-    return crc32(struct.pack("<qq", moves, number))
+def _checksum(version: int, number: int) -> int:
+    return crc32(struct.pack("<qq", version, number))

@@ -1,11 +1,11 @@
-"""The spool: where records wait, durably, until the stream has them. One port, two adapters, one law suite.
+"""The port `Spool`: keeps records durably until the stream acknowledges them.
 
-`DurableSpool` stands in front of a stream on another machine: files of our own, fsynced before anybody is told "taken".
-`DirectSpool` is for a stream that is durable on this machine already: it only lets all who wait share one write.
+`DurableSpool` is for a stream on another machine: it appends records to files and fsyncs them before it acknowledges.
+`DirectSpool` is for a stream that is already durable on this machine: it only groups concurrent writes.
 
-Laws (`tests/contracts/test_spool.py`): a future that is done means durable, through `kill -9` and a dead stream; what
-is durable reaches the stream at least once, the records of one key in their order; what cannot be taken is refused with
-Unavailable, and the spool takes again by itself once it can.
+Every adapter passes the contract suite `tests/contracts/test_spool.py`. A completed future means that the records are
+durable, even through `kill -9` and an outage of the stream. Durable records reach the stream at least once, and the
+records of one key in order. Records that cannot be accepted fail with Unavailable; the spool recovers by itself.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ from features.events.stream.port import Record
 
 @dataclass(frozen=True)
 class SpoolState:
-    """How a spool is: what waits in it for the stream, and why it waits."""
+    """The backlog of a spool, and the reason why it cannot be delivered."""
 
     records: int
     size: int  # bytes
-    fault: str | None  # why the stream does not take them; None while it does
+    fault: str | None  # why delivery to the stream fails; None while it works
 
 
 class Spool(Protocol):
-    """Takes records for one topic. Used by several threads."""
+    """Accepts records for one topic. Its methods may be called from several threads."""
 
     def put(self, records: Sequence[Record]) -> Future[None]:
-        """Done when all are durable; fails with Unavailable when they may not be: send them again later.
+        """Accept records; the future completes when all of them are durable.
 
-        It cannot be cancelled: what is taken is written, whether or not anybody still waits for it.
+        The future fails with Unavailable if they may not be durable; then send them again later. It cannot be
+        cancelled: accepted records are written whether or not the caller still waits.
         """
 
     def state(self) -> SpoolState:
-        """What waits now; asks nobody."""
+        """Return the current backlog, without I/O."""
 
     def redeliver(self) -> None:
-        """The stream has lost its log: send again what is still here, delivered or not."""
+        """Send all retained records again, delivered or not, because the stream lost its log."""
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start the delivery."""
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Deliver what can be delivered in this time, and let go; what is left stays durable. Idempotent."""
+        """Deliver as much as possible within `timeout_s` and release resources; the rest stays durable. Idempotent."""

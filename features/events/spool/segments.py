@@ -1,8 +1,9 @@
-"""Numbered records in the files of one directory. One thread appends, one reads; both may go on while the other does.
+"""The segments of the spool's write-ahead log: files with numbered records in one directory.
 
-A file is named by the number of its first record and is written once, front to back: after a restart, or after a write
-that failed, a new one is begun. Numbers only grow and are never given twice, so what a failed write left behind can
-never stand in for another record. A record is durable before `append` returns, and is not read before it is durable.
+One thread appends while another reads. A segment is named after the sequence number of its first record and is written
+sequentially. A restart or a failed write starts a new segment. Sequence numbers increase and are never reused, so the
+remains of a failed write cannot be mistaken for another record. A record is durable before `append` returns, and is not
+read before it is durable.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from features.events.stream.port import Record
 
 SEGMENT_BYTES = 8 << 20
 CHUNK_BYTES = 1 << 20
-KEEP_S = 86_400.0
-"""What was delivered is on the disk no longer than this: a file is written for half of it, and kept for the other."""
+RETENTION_S = 86_400.0
+"""Maximum time that delivered records stay on disk. A segment is written for half of it, and retained for the rest."""
 
 SUFFIX = ".spool"
 
@@ -30,222 +31,239 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _File:
+class _Segment:
     path: Path
-    first: int  # number of its first record
-    size: int  # bytes that are durable
-    created_at: float  # unix second
+    first: int  # sequence number of its first record
+    size: int  # durable bytes
+    created_at: float  # unix seconds
 
 
 class Segments:
-    """The records of one directory that are not forgotten yet. Every method may raise OSError."""
+    """The retained records of one directory. Every method may raise OSError."""
 
     def __init__(
         self, directory: Path, segment_bytes: int = SEGMENT_BYTES, clock: Callable[[], float] = time.time
     ) -> None:
         self._directory, self._segment_bytes, self._clock = directory, segment_bytes, clock
         self._lock = threading.Lock()
-        self._writing = threading.Lock()  # held while the last file is written, begun or ended
-        self._files: list[_File] = []
-        self._handle: int | None = None  # of the last file, while it is being written
-        self._cursor: tuple[Path, int, int] | None = None  # file, place and number after which the last read ended
+        self._write_lock = threading.Lock()  # held while the active segment is opened, written or closed
+        self._segments: list[_Segment] = []
+        self._handle: int | None = None  # of the active segment, which is the last one
+        self._cursor: tuple[Path, int, int] | None = None  # where the last read ended: file, byte offset, number
         self.last = -1  # number of the newest durable record
-        self.given_up = -1  # newest number that was read and is damaged, with no record behind it
-        self._given = -1  # the largest number ever given
+        self.damaged_until = -1  # the newest number, if the end of the log is damaged and was skipped
+        self._last_assigned = -1  # the largest number ever assigned
         self._recover()
 
     @property
     def size(self) -> int:
-        """Bytes that all files take."""
+        """Bytes of all segments."""
         with self._lock:
-            return sum(file.size for file in self._files)
+            return sum(segment.size for segment in self._segments)
 
     def size_after(self, number: int) -> int:
-        """Bytes of the files that hold records after this number."""
+        """Return the bytes of the segments with records after this number."""
         with self._lock:
-            kept = self._files[self._holding(number + 1) :] if self.last > number else []
-            return sum(file.size for file in kept)
+            segments = self._segments[self._segment_index(number + 1) :] if self.last > number else []
+            return sum(segment.size for segment in segments)
 
     def first(self) -> int:
-        """Number of the oldest record; one beyond the newest when there is none."""
+        """Return the number of the oldest record, or the next number if there are no records."""
         with self._lock:
-            return self._files[0].first if self._files else self.last + 1
+            return self._segments[0].first if self._segments else self.last + 1
 
     def continue_after(self, number: int) -> None:
-        """Give no number up to this one again."""
-        self.last, self._given = max(self.last, number), max(self._given, number)
+        """Assign only numbers greater than this one from now on."""
+        self.last, self._last_assigned = max(self.last, number), max(self._last_assigned, number)
 
     def append(self, records: Sequence[Record]) -> int:
-        """Write these; on the disk on return. Returns the number of the last. On OSError none of them counts."""
-        with self._writing:
+        """Append records durably and return the number of the last one. On OSError, none of them counts as written."""
+        with self._write_lock:
             return self._append(records)
 
     def _append(self, records: Sequence[Record]) -> int:
-        first = self._given + 1
-        self._given += len(records)
+        first = self._last_assigned + 1
+        self._last_assigned += len(records)
         data = b"".join(encode_frame(number, record) for number, record in enumerate(records, first))
-        if self._handle is not None and self._clock() - self._files[-1].created_at >= KEEP_S / 2:
-            self._end()
+        if self._handle is not None and self._clock() - self._segments[-1].created_at >= RETENTION_S / 2:
+            self._close_segment()
         if self._handle is None:
-            self._begin(first)
+            self._open_segment(first)
         assert self._handle is not None
-        file = self._files[-1]
+        segment = self._segments[-1]
         try:
             _write(self._handle, data)
             os.fdatasync(self._handle)
         except OSError:
-            self._discard_segment(file)
+            self._discard_segment(segment)
             raise
         with self._lock:
-            file.size += len(data)
-            self.last = self._given
-        if file.size >= self._segment_bytes:
-            self._end()
+            segment.size += len(data)
+            self.last = self._last_assigned
+        if segment.size >= self._segment_bytes:
+            self._close_segment()
         return self.last
 
     def read(self, after: int) -> list[Frame]:
-        """Return some of the durable records after this number, in order; none if there are none.
+        """Return a batch of durable records after this number, in order; empty if there are none.
 
-        If what is left at the end is damaged, `given_up` says up to which number: nothing follows to step over it.
+        If the end of the log is damaged, `damaged_until` is set to its last number, so that the reader can skip it.
         """
         while True:
             with self._lock:
-                if after >= self.last or not self._files:
+                if after >= self.last or not self._segments:
                     return []
-                index = self._holding(after + 1)
-                file = self._files[index]
-                following = self._files[index + 1].first if index + 1 < len(self._files) else None
-                size, last = file.size, self.last
-            if self._cursor is not None and self._cursor[0] == file.path and self._cursor[2] <= after:
-                place = self._cursor[1]
+                index = self._segment_index(after + 1)
+                segment = self._segments[index]
+                next_first = self._segments[index + 1].first if index + 1 < len(self._segments) else None
+                size, last = segment.size, self.last
+            if self._cursor is not None and self._cursor[0] == segment.path and self._cursor[2] <= after:
+                offset = self._cursor[1]
             else:
-                place = 0
-            found, place = self._chunk(file.path, place, size, after)
-            if found:
-                self._cursor = (file.path, place, found[-1].number)
-                return found
-            if following is None:
-                self._cursor, self.given_up = (file.path, size, last), last
+                offset = 0
+            frames, offset = self._read_chunk(segment.path, offset, size, after)
+            if frames:
+                self._cursor = (segment.path, offset, frames[-1].number)
+                return frames
+            if next_first is None:
+                self._cursor, self.damaged_until = (segment.path, size, last), last
                 return []
-            after = following - 1  # the numbers between them were never acknowledged
+            after = next_first - 1  # the skipped numbers were never acknowledged
 
-    def delete_until(self, upto: int, keep_bytes: int = 0) -> None:
-        """Remove the files whose records are all at or below this number, but the newest `keep_bytes` of them, and of
-        those what has stood for KEEP_S."""
-        self._close_old_segment(upto)
+    def delete_until(self, until_number: int, retention_bytes: int = 0) -> None:
+        """Delete the segments that contain no record after this number.
+
+        retention_bytes  of these segments, keep the newest ones up to this size, unless they are older than RETENTION_S
+        """
+        self._close_expired_segment(until_number)
         with self._lock:
-            done = self._files[: self._holding(upto + 1)] if upto < self.last else list(self._files)
-            if self._handle is not None and done and done[-1] is self._files[-1]:
-                done.pop()  # it is still being written
-            kept = 0
-            while done and kept + done[-1].size <= keep_bytes and not self._is_old(done[-1]):
-                kept += done.pop().size
-            del self._files[: len(done)]
-        for file in done:
-            file.path.unlink(missing_ok=True)
+            delivered = (
+                self._segments[: self._segment_index(until_number + 1)]
+                if until_number < self.last
+                else list(self._segments)
+            )
+            if self._handle is not None and delivered and delivered[-1] is self._segments[-1]:
+                delivered.pop()  # the active segment
+            retained_bytes = 0
+            while (
+                delivered
+                and retained_bytes + delivered[-1].size <= retention_bytes
+                and not self._is_expired(delivered[-1])
+            ):
+                retained_bytes += delivered.pop().size
+            del self._segments[: len(delivered)]
+        for segment in delivered:
+            segment.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Write no more; idempotent."""
-        with self._writing:
-            self._end()
+        """Close the active segment; idempotent."""
+        with self._write_lock:
+            self._close_segment()
 
-    # -- inside
+    # -- internals
 
     def _recover(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._directory.glob(f"*{SUFFIX}")):
             size = path.stat().st_size
             if size:
-                self._files.append(_File(path, int(path.stem), size, path.stat().st_mtime - KEEP_S / 2))
+                self._segments.append(_Segment(path, int(path.stem), size, path.stat().st_mtime - RETENTION_S / 2))
             else:
                 path.unlink()
-        while self._files:
-            file = self._files[-1]
-            found = scan_frames(file.path.read_bytes())
-            if found.end < file.size:
-                logger.warning("%s: %d bytes of an unfinished write cut off", file.path, file.size - found.end)
-                os.truncate(file.path, found.end)
-                file.size = found.end
-            if found.whole:
-                self.continue_after(found.whole[-1].number)
+        while self._segments:
+            segment = self._segments[-1]
+            scan = scan_frames(segment.path.read_bytes())
+            if scan.end < segment.size:
+                logger.warning(
+                    "spool segment %s: truncated %d bytes of an unfinished write", segment.path, segment.size - scan.end
+                )
+                os.truncate(segment.path, scan.end)
+                segment.size = scan.end
+            if scan.frames:
+                self.continue_after(scan.frames[-1].number)
                 break
-            self.continue_after(file.first)  # its numbers may have been given
-            self._files.pop().path.unlink()
+            self.continue_after(segment.first)  # its numbers may have been assigned
+            self._segments.pop().path.unlink()
 
-    def _close_old_segment(self, upto: int) -> None:
-        """Nothing more goes into a file that has stood for long and is delivered, so that it can be removed."""
-        if upto >= self.last and self._writing.acquire(blocking=False):  # else somebody is writing: the next time
+    def _close_expired_segment(self, until_number: int) -> None:
+        """Close the active segment if it is delivered and expired, so that it can be deleted."""
+        if until_number >= self.last and self._write_lock.acquire(
+            blocking=False
+        ):  # if a write is in progress, retry next time
             try:
-                if self._handle is not None and upto >= self.last and self._is_old(self._files[-1]):
-                    self._end()
+                if self._handle is not None and until_number >= self.last and self._is_expired(self._segments[-1]):
+                    self._close_segment()
             finally:
-                self._writing.release()
+                self._write_lock.release()
 
-    def _is_old(self, file: _File) -> bool:
-        """Whether its oldest record has stood for KEEP_S, or may have."""
-        return self._clock() - file.created_at >= KEEP_S
+    def _is_expired(self, segment: _Segment) -> bool:
+        """Return whether its oldest record may be older than RETENTION_S."""
+        return self._clock() - segment.created_at >= RETENTION_S
 
-    def _holding(self, number: int) -> int:
-        """Index of the file that would hold this number."""
-        index = len(self._files) - 1
-        while index > 0 and self._files[index].first > number:
+    def _segment_index(self, number: int) -> int:
+        """Return the index of the segment that would contain this number."""
+        index = len(self._segments) - 1
+        while index > 0 and self._segments[index].first > number:
             index -= 1
         return max(index, 0)
 
-    def _begin(self, first: int) -> None:
+    def _open_segment(self, first: int) -> None:
         path = self._directory / f"{first:020}{SUFFIX}"
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with self._lock:
-            self._files.append(_File(path, first, 0, self._clock()))
+            self._segments.append(_Segment(path, first, 0, self._clock()))
         try:
             sync_directory(self._directory)
         except OSError:
-            self._discard_segment(self._files[-1])
+            self._discard_segment(self._segments[-1])
             raise
 
-    def _discard_segment(self, file: _File) -> None:
-        """After a failed write nobody knows what is on the disk behind the durable part: leave this file."""
+    def _discard_segment(self, segment: _Segment) -> None:
+        """Stop writing to a segment after a failed write: the bytes after its durable part are unknown."""
         assert self._handle is not None
         with suppress(OSError):
-            os.ftruncate(self._handle, file.size)
-        self._end()
-        if not file.size:
+            os.ftruncate(self._handle, segment.size)
+        self._close_segment()
+        if not segment.size:
             with self._lock:
-                self._files.remove(file)
+                self._segments.remove(segment)
             with suppress(OSError):
-                file.path.unlink()
+                segment.path.unlink()
 
-    def _end(self) -> None:
+    def _close_segment(self) -> None:
         if self._handle is not None:
             handle, self._handle = self._handle, None
             os.close(handle)
 
-    def _chunk(self, path: Path, place: int, size: int, after: int) -> tuple[list[Frame], int]:
-        """Records after a number from a place of a file on, and where they end."""
+    def _read_chunk(self, path: Path, offset: int, size: int, after: int) -> tuple[list[Frame], int]:
+        """Read records after a number, starting at a byte offset; return them and the offset where they end."""
         length = CHUNK_BYTES
         with path.open("rb") as file:
-            while place < size:
-                file.seek(place)
-                data = file.read(min(length, size - place))
-                found = scan_frames(data)
-                whole = place + len(data) >= size or len(data) < length  # the file was cut
-                fresh = [one for one in found.whole if one.number > after]
-                damaged = found.damaged + (
-                    len(data) - found.end if whole and not fresh else 0
-                )  # the next read: the rest
-                if damaged:
+            while offset < size:
+                file.seek(offset)
+                data = file.read(min(length, size - offset))
+                scan = scan_frames(data)
+                is_last = offset + len(data) >= size or len(data) < length  # shorter if the file was truncated
+                frames = [frame for frame in scan.frames if frame.number > after]
+                damaged_bytes = scan.damaged_bytes
+                if is_last and not frames:  # otherwise the next read counts the rest
+                    damaged_bytes += len(data) - scan.end
+                if damaged_bytes:
                     logger.error(
-                        "%s: %d bytes near offset %d are damaged; their records are lost", path, damaged, place
+                        "spool segment %s: %d damaged bytes near offset %d; their records are lost",
+                        path,
+                        damaged_bytes,
+                        offset,
                     )
-                if fresh:
-                    return fresh, place + found.end
-                if whole:
+                if frames:
+                    return frames, offset + scan.end
+                if is_last:
                     break
-                if found.end:
-                    place, length = place + found.end, CHUNK_BYTES
+                if scan.end:
+                    offset, length = offset + scan.end, CHUNK_BYTES
                 else:
-                    length *= 2  # one record larger than a chunk
-        return [], place
+                    length *= 2  # the record is larger than a chunk
+        return [], offset
 
 
 def _write(handle: int, data: bytes) -> None:
@@ -255,7 +273,7 @@ def _write(handle: int, data: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
+    """Fsync a directory, so that its file names are durable."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

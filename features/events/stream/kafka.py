@@ -1,8 +1,8 @@
-"""The stream in Kafka, through kafka-python. Raw bytes in, raw bytes out: nothing of ours runs inside the client.
+"""The stream adapter for Kafka, based on kafka-python. It passes raw bytes and sets no serializers.
 
-Four traps, each of which loses data or hangs: a deserializer that raises makes `poll` spin for ever on that message;
-auto-commit is on by default; so is starting at the newest message; and `flush` does not raise for failed sends, only
-the futures do. A Kafka message keeps its producer's partitioner, so other clients may publish to the same topics.
+The adapter avoids four traps of the client that lose data or hang: `poll` retries a message forever if a deserializer
+raises; auto-commit is on by default; consumers start at the newest message by default; and `flush` does not raise if a
+send fails, only its future does. Producers choose the partitions, so other clients may publish to the same topics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from features.events.stream.port import Message, Record
 from recsys.domain.errors import Unavailable
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # on Python 3.11 the client reads its own files the old way
+    warnings.simplefilter("ignore", DeprecationWarning)  # the client uses a deprecated API on Python 3.11
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
     from kafka.admin import NewTopic  # type: ignore[import-untyped]
     from kafka.errors import (  # type: ignore[import-untyped]
@@ -30,49 +30,54 @@ with warnings.catch_warnings():
     )
     from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
-SEND_WITHIN_S = 10.0
-BOOTSTRAP_WITHIN_S = 10.0
-TOPIC_WITHIN_S = 10.0
-SESSION_S = 6.0  # a dead worker's partitions move after this long; some brokers also let a first member wait for it
-NO_ID = str(uuid.UUID(int=0))  # what brokers say that know no ids of topics
-READ_IDLE_S = 1.0  # a partition that is silent for this long may have been read to its end
-READ_WITHIN_S = 15.0  # and one that is not at its end is waited for
+SEND_TIMEOUT_S = 10.0
+BOOTSTRAP_TIMEOUT_S = 10.0
+TOPIC_TIMEOUT_S = 10.0
+SESSION_S = 6.0  # until a dead worker's partitions are reassigned; with some brokers the first member also waits for it
+NIL_TOPIC_ID = str(uuid.UUID(int=0))  # returned by brokers without topic ids
+READ_IDLE_S = 1.0  # after this time without messages, a read checks whether it is at the log end offset
+READ_TIMEOUT_S = 15.0  # how long a read waits for messages before the log end offset
 
 
 class KafkaStream:
-    """Topics of a Kafka cluster. The producer is made when first needed."""
+    """The topics of a Kafka cluster. The producer is created on the first publish."""
 
-    retention = None  # the broker applies its own
+    retention = None  # the broker applies its own retention
 
     def __init__(self, servers: str, partitions: int = 4, session_s: float = SESSION_S) -> None:
-        """`servers`: `host:port[,host:port]`; `partitions`: of topics created here."""
+        """`servers`: `host:port[,host:port]`; `partitions`: of topics that this stream creates."""
         self._servers, self._partitions, self._session_s = servers.split(","), partitions, session_s
-        self._known: dict[str, int] = {}
-        self._ids: dict[str, object] = {}  # of topics, as the broker gave them
+        self._partition_counts: dict[str, int] = {}
+        self._topic_ids: dict[str, object] = {}  # topic -> id assigned by the broker
         self._lock = threading.Lock()
         self._producer: Any = None
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
-        """Append; acknowledged by all in-sync replicas on return. Raises Unavailable; some records may be in then."""
+        """Append records; all in-sync replicas have acknowledged them on return.
+
+        Raises Unavailable; some of the records may be written then.
+        """
         if not records:
             return {}
         self.partitions(topic)
-        with _faults(self._servers):
-            producer = self._connected()
-            sent = [producer.send(topic, record.value, record.key.encode()) for record in records]
-            producer.flush(timeout=SEND_WITHIN_S)
-            done = [future.get(timeout=SEND_WITHIN_S) for future in sent]
-        return {one.partition: one.offset for one in done}  # the last of each partition stays
+        with _map_kafka_errors(self._servers):
+            producer = self._get_producer()
+            futures = [producer.send(topic, record.value, record.key.encode()) for record in records]
+            producer.flush(timeout=SEND_TIMEOUT_S)
+            acknowledged = [future.get(timeout=SEND_TIMEOUT_S) for future in futures]
+        return {
+            metadata.partition: metadata.offset for metadata in acknowledged
+        }  # the last record of each partition wins
 
-    def consumer(self, topic: str, group: str) -> KafkaMember:
-        """Join a group; the broker shares the partitions among its members."""
+    def consumer(self, topic: str, group: str) -> KafkaGroupMember:
+        """Join a consumer group; the broker assigns the partitions to its members."""
         self.partitions(topic)
-        with _faults(self._servers):
-            return KafkaMember(
+        with _map_kafka_errors(self._servers):
+            return KafkaGroupMember(
                 KafkaConsumer(
                     topic,
                     bootstrap_servers=self._servers,
-                    bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000),
+                    bootstrap_timeout_ms=int(BOOTSTRAP_TIMEOUT_S * 1000),
                     group_id=group,
                     enable_auto_commit=False,
                     auto_offset_reset="earliest",
@@ -84,132 +89,144 @@ class KafkaStream:
             )
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
-        """Messages of one partition from an offset on; ends when the partition is silent for a second and has nothing
-        more by the broker's word, which some keep too low and none too high. Raises Unavailable when it goes on by the
-        broker's word and nothing comes."""
+        """Read messages of one partition from an offset on.
+
+        The read ends when no message arrives for READ_IDLE_S and the position is at the log end offset, which some
+        brokers report too low but none too high. Raises Unavailable if messages before the log end offset do not
+        arrive.
+        """
         self.partitions(topic)
-        place = TopicPartition(topic, partition)
-        with _faults(self._servers), closing(self._reader()) as reader:
-            reader.assign([place])
-            reader.seek(place, max(offset, _first(reader, place)))  # what the broker has let go of is not waited for
+        topic_partition = TopicPartition(topic, partition)
+        with _map_kafka_errors(self._servers), closing(self._reader()) as reader:
+            reader.assign([topic_partition])
+            reader.seek(
+                topic_partition, max(offset, _beginning_offset(reader, topic_partition))
+            )  # do not wait for deleted messages
             batch: list[Message] = []
-            end, heard = int(reader.end_offsets([place])[place]), time.monotonic()
+            end, last_record_at = int(reader.end_offsets([topic_partition])[topic_partition]), time.monotonic()
             while len(batch) < limit:
                 try:
-                    polled = _poll(reader, limit - len(batch), READ_IDLE_S)
+                    messages = _poll(reader, limit - len(batch), READ_IDLE_S)
                 except (OffsetOutOfRangeError, NoOffsetForPartitionError):
-                    break  # beyond the end
-                if polled:
-                    batch, heard = batch + polled, time.monotonic()
-                elif (at := int(reader.position(place))) >= end:
+                    break  # beyond the log end offset
+                if messages:
+                    batch, last_record_at = batch + messages, time.monotonic()
+                elif (position := int(reader.position(topic_partition))) >= end:
                     break
-                elif time.monotonic() - heard > READ_WITHIN_S:
-                    raise Unavailable(f"kafka: {topic}/{partition} goes on to {end}, and nothing comes from {at} on")
+                elif time.monotonic() - last_record_at > READ_TIMEOUT_S:
+                    raise Unavailable(
+                        f"kafka: {topic}/{partition}: no message arrived at offset {position} "
+                        f"within {READ_TIMEOUT_S:.0f} s, but the log end offset is {end}"
+                    )
             return batch
 
     def partitions(self, topic: str) -> int:
-        """How many partitions the topic has; it is created when missing. Raises Unavailable."""
+        """Return the number of partitions of a topic, creating it if it is missing. Raises Unavailable."""
         with self._lock:
-            if topic not in self._known:
-                with _faults(self._servers):
-                    self._known[topic] = self._create_topic(topic)
-            return self._known[topic]
+            if topic not in self._partition_counts:
+                with _map_kafka_errors(self._servers):
+                    self._partition_counts[topic] = self._create_topic(topic)
+            return self._partition_counts[topic]
 
     def identity(self, topic: str) -> str:
-        """The id that the broker gave the topic."""
-        with _faults(self._servers), closing(self._admin()) as admin:
+        """Return the topic id that the broker assigned; empty if the broker has no topic ids."""
+        with _map_kafka_errors(self._servers), closing(self._admin()) as admin:
             if topic in admin.list_topics():
-                said = _single(admin.describe_topics([topic])).get("topic_id")
-                return "" if said is None or str(said) == NO_ID else str(said)
+                topic_id = _only_topic(admin.describe_topics([topic])).get("topic_id")
+                return "" if topic_id is None or str(topic_id) == NIL_TOPIC_ID else str(topic_id)
             self._create_topic(topic)
         return self.identity(topic)
 
     def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
-        """Why this cannot be the log that gave out these offsets: the topic is gone, or is another of the same name.
+        """Return why this cannot be the log that assigned these offsets: the topic was deleted or recreated.
 
-        Its ends are not compared: some brokers tell them wrongly. A new topic under the old name has another id.
+        The topic id is compared, not the log end offsets, which some brokers report wrongly.
         """
-        with _faults(self._servers), closing(self._admin()) as admin:
-            if topic in admin.list_topics():  # describing a topic that is missing may create it
-                topic_id = _single(admin.describe_topics([topic])).get("topic_id")
+        with _map_kafka_errors(self._servers), closing(self._admin()) as admin:
+            if topic in admin.list_topics():  # describing a missing topic may create it
+                topic_id = _only_topic(admin.describe_topics([topic])).get("topic_id")
             else:
                 topic_id = None
         with self._lock:
-            before = self._ids.get(topic)
+            previous_id = self._topic_ids.get(topic)
             if topic_id is not None:
-                self._ids[topic] = topic_id
+                self._topic_ids[topic] = topic_id
             if topic_id is None and newest:
-                self._known.pop(topic, None)  # the next publish creates it, with as many partitions as we want
-                return f"topic {topic} is gone"
-            if before not in (None, topic_id) and topic_id is not None:
-                self._known.pop(topic, None)
-                return f"topic {topic} was made anew (its id is {topic_id}, no longer {before})"
+                self._partition_counts.pop(topic, None)  # the next publish recreates it with the configured partitions
+                return f"topic {topic} no longer exists"
+            if previous_id not in (None, topic_id) and topic_id is not None:
+                self._partition_counts.pop(topic, None)
+                return f"topic {topic} was recreated (its id changed from {previous_id} to {topic_id})"
         return None
 
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
-        """Up to and including which offset a group is done."""
-        with _faults(self._servers), closing(self._admin()) as admin:
-            said = admin.list_group_offsets(group).get(group, {})
-        return {place.partition: at.offset - 1 for place, at in said.items() if place.topic == topic and at.offset > 0}
+        """Return the last committed offset of a group, by partition."""
+        with _map_kafka_errors(self._servers), closing(self._admin()) as admin:
+            offsets = admin.list_group_offsets(group).get(group, {})
+        return {
+            topic_partition.partition: committed.offset - 1
+            for topic_partition, committed in offsets.items()
+            if topic_partition.topic == topic and committed.offset > 0
+        }
 
     def oldest(self, topic: str, partition: int) -> int:
-        """Offset of the oldest message that the broker still has."""
+        """Return the offset of the oldest message that the broker still has."""
         self.partitions(topic)
-        with _faults(self._servers), closing(self._reader()) as reader:
-            return _first(reader, TopicPartition(topic, partition))
+        with _map_kafka_errors(self._servers), closing(self._reader()) as reader:
+            return _beginning_offset(reader, TopicPartition(topic, partition))
 
     def close(self) -> None:
-        """Send what is left and disconnect; idempotent."""
+        """Flush the producer and disconnect; idempotent."""
         with self._lock:
             producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=SEND_WITHIN_S)
+            producer.close(timeout=SEND_TIMEOUT_S)
 
     def _create_topic(self, topic: str) -> int:
         with closing(self._admin()) as admin:
             if topic not in admin.list_topics():
-                with suppress(TopicAlreadyExistsError):  # another process was faster
+                with suppress(TopicAlreadyExistsError):  # another process created it first
                     admin.create_topics([NewTopic(topic, num_partitions=self._partitions, replication_factor=-1)])
-            give_up = time.monotonic() + TOPIC_WITHIN_S
-            while True:  # a new topic is not known to every broker at once
-                described = _single(admin.describe_topics([topic]))
+            deadline = time.monotonic() + TOPIC_TIMEOUT_S
+            while True:  # a new topic does not reach every broker at once
+                described = _only_topic(admin.describe_topics([topic]))
                 if not described["error_code"] and described["partitions"]:
-                    self._ids[topic] = described.get("topic_id")
+                    self._topic_ids[topic] = described.get("topic_id")
                     return len(described["partitions"])
-                if time.monotonic() > give_up:
-                    raise Unavailable(f"topic {topic} did not appear within {TOPIC_WITHIN_S:.0f} s")
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"kafka: topic {topic} was not ready {TOPIC_TIMEOUT_S:.0f} s after its creation")
                 time.sleep(0.1)
 
     def _admin(self) -> Any:
-        return KafkaAdminClient(bootstrap_servers=self._servers, bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000))
+        return KafkaAdminClient(bootstrap_servers=self._servers, bootstrap_timeout_ms=int(BOOTSTRAP_TIMEOUT_S * 1000))
 
-    def _connected(self) -> Any:
+    def _get_producer(self) -> Any:
         with self._lock:
             if self._producer is None:
                 self._producer = KafkaProducer(
                     bootstrap_servers=self._servers,
-                    bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000),
+                    bootstrap_timeout_ms=int(BOOTSTRAP_TIMEOUT_S * 1000),
                     acks="all",
-                    delivery_timeout_ms=int(SEND_WITHIN_S * 1000),
-                    request_timeout_ms=int(SEND_WITHIN_S * 500),
-                    max_block_ms=int(SEND_WITHIN_S * 1000),
+                    delivery_timeout_ms=int(SEND_TIMEOUT_S * 1000),
+                    request_timeout_ms=int(SEND_TIMEOUT_S * 500),
+                    max_block_ms=int(SEND_TIMEOUT_S * 1000),
                     batch_size=1 << 18,
-                    enable_idempotence=False,  # a producer would not survive a broker that forgot it
-                    max_in_flight_requests_per_connection=1,  # so that a batch sent again does not overtake another
+                    enable_idempotence=False,  # an idempotent producer fails if the broker loses its state
+                    max_in_flight_requests_per_connection=1,  # so that retries keep the order of batches
                 )
             return self._producer
 
     def _reader(self) -> Any:
         return KafkaConsumer(
             bootstrap_servers=self._servers,
-            bootstrap_timeout_ms=int(BOOTSTRAP_WITHIN_S * 1000),
+            bootstrap_timeout_ms=int(BOOTSTRAP_TIMEOUT_S * 1000),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
         )
 
 
-class KafkaMember:
+class KafkaGroupMember:
     """A member of a Kafka consumer group; not shared between threads."""
 
     def __init__(self, consumer: Any, topic: str, servers: list[str]) -> None:
@@ -217,55 +234,55 @@ class KafkaMember:
         self._closed = False
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
-        """At most `limit` messages, per partition in offset order. Raises Unavailable."""
-        with _faults(self._servers):
+        """Return at most `limit` messages, in offset order per partition. Raises Unavailable."""
+        with _map_kafka_errors(self._servers):
             return _poll(self._consumer, limit, timeout_s)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Everything up to and including these offsets is done.
+        """Commit these offsets (inclusive).
 
-        Raises Unavailable when the broker does not answer, or when the group has given the partitions to another
-        member meanwhile: that one is delivered these messages again.
+        Raises Unavailable if the broker does not answer, or if the partitions were reassigned to another member, which
+        then receives the messages again.
         """
-        places = {TopicPartition(self._topic, p): OffsetAndMetadata(o + 1, "", -1) for p, o in offsets.items()}
-        with _faults(self._servers):
-            self._consumer.commit(places)
+        metadata = {TopicPartition(self._topic, p): OffsetAndMetadata(o + 1, "", -1) for p, o in offsets.items()}
+        with _map_kafka_errors(self._servers):
+            self._consumer.commit(metadata)
 
     def close(self) -> None:
         """Leave the group; idempotent."""
         if not self._closed:
             self._closed = True
-            with suppress(KafkaError, OSError):  # whoever cannot say good-bye is missed after SESSION_S
+            with suppress(KafkaError, OSError):  # otherwise the session times out after SESSION_S
                 self._consumer.close(autocommit=False)
 
 
-def _first(reader: Any, place: TopicPartition) -> int:
-    return int(reader.beginning_offsets([place])[place])
+def _beginning_offset(reader: Any, topic_partition: TopicPartition) -> int:
+    return int(reader.beginning_offsets([topic_partition])[topic_partition])
 
 
-def _single(described: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The one topic that was asked for."""
-    return described[0] if described else {"error_code": -1, "partitions": []}
+def _only_topic(descriptions: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the description of the requested topic."""
+    return descriptions[0] if descriptions else {"error_code": -1, "partitions": []}
 
 
 def _poll(consumer: Any, limit: int, timeout_s: float) -> list[Message]:
     polled = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=limit)
     return [
         Message(
-            place.topic,
-            place.partition,
+            topic_partition.topic,
+            topic_partition.partition,
             record.offset,
             (record.key or b"").decode(errors="replace"),
             record.value or b"",
         )
-        for place, records in polled.items()
+        for topic_partition, records in polled.items()
         for record in records
     ]
 
 
 @contextmanager
-def _faults(servers: list[str]) -> Iterator[None]:
-    """Turns the client's errors into Unavailable."""
+def _map_kafka_errors(servers: list[str]) -> Iterator[None]:
+    """Convert errors of the client to Unavailable."""
     try:
         yield
     except (KafkaError, OSError) as error:

@@ -1,4 +1,7 @@
-"""Which partition a key lands in, for the logs that are ours (Kafka's clients have their own rule), and its end."""
+"""The partitioner of the embedded streams, and the check that a log still has its offsets.
+
+Kafka's clients have their own partitioner.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from zlib import crc32
 
 
 def partition_of(key: str, partitions: int) -> int:
-    """The same in every process and release: state files remember offsets per partition.
+    """Return the partition of a key. It must never change, because stored states refer to offsets per partition.
 
     >>> [partition_of(key, 4) for key in ("v1", "v2", "v3")]
     [1, 3, 1]
@@ -16,14 +19,18 @@ def partition_of(key: str, partitions: int) -> int:
 
 
 def has_shrunk(topic: str, newest: Mapping[int, int], ends: Mapping[int, int]) -> str | None:
-    """Why a log with these ends (partition -> next offset) cannot have given out these offsets; None when it can.
+    """Return why a log cannot have assigned these offsets; None if it can.
+
+    newest  partition -> newest offset that was acknowledged
+    ends    partition -> log end offset
 
     >>> has_shrunk("t", {0: 4, 1: 9}, {0: 5, 1: 3})
-    't/1 ends at 3, but 9 was written already'
+    't/1: the log end offset is 3, but offset 9 was acknowledged'
     >>> has_shrunk("t", {0: 4}, {0: 4})
-    't/0 ends at 4, but 4 was written already'
+    't/0: the log end offset is 4, but offset 4 was acknowledged'
     """
     for partition, offset in newest.items():
         if ends.get(partition, 0) <= offset:
-            return f"{topic}/{partition} ends at {ends.get(partition, 0)}, but {offset} was written already"
+            end = ends.get(partition, 0)
+            return f"{topic}/{partition}: the log end offset is {end}, but offset {offset} was acknowledged"
     return None

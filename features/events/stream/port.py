@@ -1,14 +1,14 @@
-"""The stream: a partitioned, ordered, durable log of raw bytes. Two ports, three adapters, one law suite.
+"""The ports `Stream` and `Retention`: a partitioned, ordered, durable log of raw bytes.
 
-Laws (`tests/contracts/test_stream.py`): messages with one key keep their order and share a partition; offsets of a
-partition rise by one message and start at 0; a log keeps its identity, and one that begins anew has another; a group
-that has committed `o` continues at `o + 1` after any crash; an uncommitted message is delivered again; nothing is
-decoded, nothing is lost. Messages may leave through retention; other offsets stay as they are, and a read that starts
-at an offset that has left returns the messages after it.
+Every adapter passes the contract suite `tests/contracts/test_stream.py`:
+* Messages with the same key share a partition and keep their order. Offsets start at 0 and increase by one.
+* A log keeps its identity; a recreated log has a different one.
+* A group that has committed offset `o` continues at `o + 1` after a crash; uncommitted messages are delivered again.
+* Retention may delete messages. The other offsets do not change, and a read that starts at a deleted offset returns the
+  messages after it.
 
-`Stream` is what every adapter does. `Retention` is what an embedded log does in addition, because no broker does it:
-trim old messages, delete the messages of a key, report the backlog of consumer groups and delete a group. Callers read
-it from `Stream.retention`, which is None for a broker.
+Every adapter implements `Stream`. Embedded logs also implement `Retention`: they delete old messages and the messages
+of a key, report the backlog of consumer groups, and delete groups. `Stream.retention` is None for a broker.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-KeyFilter: TypeAlias = Callable[[bytes], bool]
-"""Says of a message's bytes whether it is meant."""
+ValueFilter: TypeAlias = Callable[[bytes], bool]
+"""A predicate over the value of a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One message to send: all records of one key land in one partition, in their order."""
+    """A message to publish. All records with the same key go to the same partition, in order."""
 
     key: str
     value: bytes
@@ -31,7 +31,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as delivered."""
+    """A delivered message."""
 
     topic: str
     partition: int
@@ -42,99 +42,111 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What cannot leave a log for a group's sake: so many messages, the oldest written at `since` (unix seconds, to ten
-    minutes)."""
+    """The messages that a consumer group has not passed and that are therefore retained.
+
+    messages  number of messages
+    since     when the oldest of them was written, in unix seconds, accurate to ten minutes
+    """
 
     messages: int
     since: float
 
 
 class Consumer(Protocol):
-    """One member of a consumer group; not shared between threads."""
+    """A member of a consumer group. It must not be shared between threads."""
 
     def poll(self, limit: int, timeout_s: float) -> list[Message]:
-        """At most `limit` messages, per partition in offset order; empty when none came within `timeout_s`."""
+        """Return at most `limit` messages, in offset order per partition; empty if none arrive within `timeout_s`."""
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Everything up to and including these offsets (partition -> offset) is done. Durable on return."""
+        """Commit these offsets (partition -> offset, inclusive). The commit is durable on return."""
 
     def close(self) -> None:
-        """Leave the group; idempotent. Nothing is committed."""
+        """Leave the group without committing; idempotent."""
 
 
 class Stream(Protocol):
-    """A log of topics. `publish` may be called from several threads."""
+    """A set of topics, each a log. `publish` may be called from several threads."""
 
     @property
     def retention(self) -> Retention | None:
         """Retention of an embedded log; None for a broker, which applies its own."""
 
     def publish(self, topic: str, records: Sequence[Record]) -> Mapping[int, int]:
-        """Append; durable on return. Returns the offset of the newest record in each partition that got any.
+        """Append records durably; return the newest offset of each partition that received any.
 
-        Raises Unavailable when the log did not take *all* of them (some may be in it).
+        Raises Unavailable unless all records were written; some of them may be written then.
         """
 
     def consumer(self, topic: str, group: str) -> Consumer:
-        """Join a group; a group without a committed offset starts at the oldest message."""
+        """Join a consumer group. A group without committed offsets starts at the oldest message."""
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Message]:
-        """Messages of one partition from an offset on, outside any group: for replay and for the dead-letter tool.
+        """Read messages of one partition from an offset on, without a consumer group.
 
-        Fewer than `limit` only where the partition has no more by now. Raises Unavailable.
+        The result is shorter than `limit` only at the log end offset. Raises Unavailable.
         """
 
     def partitions(self, topic: str) -> int:
-        """How many partitions the topic has; it is created when missing."""
+        """Return the number of partitions of a topic, creating it if it is missing."""
 
     def identity(self, topic: str) -> str:
-        """Which log stands under this name; empty when that cannot be told. The topic is created when missing.
+        """Return the identity of the topic's log; empty if it is unknown. The topic is created if it is missing.
 
-        It outlives every restart, and a log that begins again at offset 0 has another. Raises Unavailable.
+        The identity survives restarts. A recreated log, which restarts at offset 0, has a different one. Raises
+        Unavailable.
         """
 
     def identity_mismatch(self, topic: str, newest: Mapping[int, int]) -> str | None:
-        """Why this cannot be the log that gave out these offsets (partition -> offset) any more; None while it can.
+        """Return why this cannot be the log that assigned these offsets (partition -> offset); None if it can.
 
-        Asks the log itself and creates nothing. Raises Unavailable.
+        It queries the log itself and creates nothing. Raises Unavailable.
         """
 
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
-        """Up to and including which offset a group is done, by partition. Raises Unavailable."""
+        """Return the last committed offset of a group, by partition. Raises Unavailable."""
 
     def oldest(self, topic: str, partition: int) -> int:
-        """Offset of the oldest message that is still there; of the next one to come when there is none. Raises
-        Unavailable."""
+        """Return the offset of the oldest message; the log end offset if there are no messages. Raises Unavailable."""
 
     def close(self) -> None:
         """Flush and release resources; idempotent."""
 
 
 class Retention(Protocol):
-    """Retention of an embedded log. Unlike a broker it waits for consumer groups: a message stays until every group
-    has passed it, that is each group that ever committed in the topic and each one passed as `groups`."""
+    """Retention of an embedded log.
+
+    Unlike a broker, it waits for consumer groups: a message stays until every group has passed it. This includes each
+    group that ever committed in the topic and each group listed in the argument `groups`.
+    """
 
     def apply_retention(self, topic: str, before: float, groups: Sequence[str] = ()) -> int:
-        """Delete the messages written before unix second `before` that no group needs, in small steps.
+        """Delete the messages written before unix second `before` that all groups have passed, in small steps.
 
-        Returns how many messages were deleted. Raises Unavailable.
+        Returns the number of deleted messages. Raises Unavailable.
         """
 
-    def delete_key(self, topic: str, key: str, groups: Sequence[str] = (), about: KeyFilter | None = None) -> int:
-        """Delete the messages of a key that no group needs; return how many remain.
+    def delete_key(
+        self, topic: str, key: str, groups: Sequence[str] = (), value_filter: ValueFilter | None = None
+    ) -> int:
+        """Delete the messages of a key that all groups have passed; return how many remain.
 
-        about  selects messages of the key by their bytes; all are selected when it is left out
+        value_filter  selects messages of the key by their value; None selects all
+
         Raises Unavailable.
         """
 
     def backlog(
         self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None
     ) -> Mapping[str, Backlog]:
-        """Return, by group, the messages written before unix second `before` that it has not passed, of one key or all.
+        """Return, by group, the backlog of messages written before unix second `before`, of one key or of all.
 
-        Groups without any are left out. Raises Unavailable.
+        Groups without a backlog are omitted. Raises Unavailable.
         """
 
     def delete_group(self, topic: str, group: str) -> bool:
-        """Delete the committed offsets of a group: it retains no message any more, and starts at the oldest message if
-        it comes back. Returns False when it never committed. Raises Conflict while a member reads, Unavailable."""
+        """Delete the committed offsets of a group, so that it no longer retains messages.
+
+        If the group joins again, it starts at the oldest message. Returns False if it never committed. Raises Conflict
+        while the group has members, and Unavailable.
+        """

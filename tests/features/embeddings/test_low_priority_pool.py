@@ -1,4 +1,4 @@
-"""Worker processes of a pool: low priority, one thread, unaffected by Ctrl-C, never left behind by a dead parent."""
+"""Worker processes of a pool: low priority, one thread, unaffected by Ctrl-C, and never orphaned."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ signal.pause()
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
+    """Return whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -34,9 +34,9 @@ def is_running(pid: int) -> bool:
 
 
 def await_end(pids: list[int], within_s: float) -> None:
-    give_up = time.monotonic() + within_s
+    deadline = time.monotonic() + within_s
     while any(map(is_running, pids)):
-        assert time.monotonic() < give_up, "workers still run"
+        assert time.monotonic() < deadline, "workers are still running"
         time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Events in other people's forms: what is understood becomes an event of ours, everything else an EventError."""
+"""Event formats: supported input is converted to viewer events, and any other input raises EventError."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def track(event: str, **properties: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "properties", "said"),
+    ("name", "properties", "expected"),
     [
         ("Video Playback Started", {"content_asset_ids": ["a"]}, {"kind": "open"}),
         ("Video Playback Paused", {"asset_id": "a", "position": 7}, {"kind": "pause", "position_s": 7.0}),
@@ -61,14 +61,14 @@ def track(event: str, **properties: Any) -> dict[str, Any]:
         ("Video Content Completed", {"asset_id": "a"}, {"kind": "complete"}),
     ],
 )
-def test_segments_video_calls_become_events(name: str, properties: dict[str, Any], said: dict[str, Any]) -> None:
+def test_segment_video_calls_are_converted(name: str, properties: dict[str, Any], expected: dict[str, Any]) -> None:
     event = accept(from_segment(track(name, **properties)), NOW)
     envelope = {"id": "m1", "viewer_id": "v1", "at": NOW, "client_at": NOW}
-    assert event == ViewerEvent(**envelope, item_id="a", session_id="s1", device_id="tv-1", **said)
+    assert event == ViewerEvent(**envelope, item_id="a", session_id="s1", device_id="tv-1", **expected)
     assert decode(encode(event)) == event
 
 
-def test_a_viewer_without_an_account_is_known_by_the_anonymous_id() -> None:
+def test_the_anonymous_id_is_used_without_a_user_id() -> None:
     raw = track("Video Content Completed", asset_id="a")
     del raw["userId"]
     assert accept(from_segment(raw), NOW).viewer_id == "a1"
@@ -98,14 +98,14 @@ def test_a_viewer_without_an_account_is_known_by_the_anonymous_id() -> None:
         ({"type": "Like", "published": None, "startTime": "2026-01-01T00:00:00Z"}, "like"),
     ],
 )
-def test_activities_become_events(activity: dict[str, Any], kind: str) -> None:
-    sent = {"@context": "https://www.w3.org/ns/activitystreams", "id": "urn:a:1", "actor": "v1", "object": "film-3"}
-    event = accept(from_activity({**sent, "published": "2026-01-01T08:00:00+08:00", **activity}), NOW)
+def test_activities_are_converted(activity: dict[str, Any], kind: str) -> None:
+    base = {"@context": "https://www.w3.org/ns/activitystreams", "id": "urn:a:1", "actor": "v1", "object": "film-3"}
+    event = accept(from_activity({**base, "published": "2026-01-01T08:00:00+08:00", **activity}), NOW)
     assert event == ViewerEvent(id="urn:a:1", kind=kind, viewer_id="v1", at=NOW, client_at=NOW, item_id="film-3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("form", "raw", "where"),
+    ("format_name", "raw", "field"),
     [
         ("segment", track("Video Ad Started"), "event"),
         ("segment", track("Order Completed"), "event"),
@@ -119,16 +119,16 @@ def test_activities_become_events(activity: dict[str, Any], kind: str) -> None:
         ("activitystreams", {"type": "Create", "object": {"type": "Note"}}, "type"),
     ],
 )
-def test_what_is_not_understood_is_named(form: str, raw: object, where: str) -> None:
+def test_unsupported_input_is_rejected_with_its_field(format_name: str, raw: object, field: str) -> None:
     with pytest.raises(EventError) as caught:
-        FORMATS[form](raw)
-    assert [finding.where for finding in caught.value.findings] == [where]
+        FORMATS[format_name](raw)
+    assert [finding.where for finding in caught.value.findings] == [field]
 
 
 @pytest.mark.parametrize(
     ("published", "client_at"),
     [
-        ("2026-01-01T00:00", None),  # without a zone it says no moment
+        ("2026-01-01T00:00", None),  # without a time zone it is ambiguous
         ("2026-01-01t00:00z", NOW),
         ("1969-12-31T23:59Z", None),
         ("2026-02-30T00:00Z", "time"),
@@ -137,8 +137,8 @@ def test_what_is_not_understood_is_named(form: str, raw: object, where: str) -> 
         (7, "time"),
     ],
 )
-def test_activities_may_leave_out_seconds_and_nothing_else(published: object, client_at: float | str | None) -> None:
-    """As https://www.w3.org/TR/activitystreams-core/#dates has it."""
+def test_activity_times_may_omit_seconds_only(published: object, client_at: float | str | None) -> None:
+    """See https://www.w3.org/TR/activitystreams-core/#dates."""
     raw = {"type": "Like", "id": "urn:a:1", "actor": "v1", "object": "film-3", "published": published}
     if client_at == "time":
         with pytest.raises(EventError) as caught:
@@ -148,7 +148,7 @@ def test_activities_may_leave_out_seconds_and_nothing_else(published: object, cl
         assert accept(from_activity(raw), NOW).client_at == client_at
 
 
-def test_every_kind_that_is_named_exists() -> None:
+def test_formats_map_to_existing_kinds_only() -> None:
     assert {*segment.KINDS.values(), *activitystreams.KINDS.values()} - {""} <= set(KINDS)
 
 
@@ -163,9 +163,9 @@ def test_every_kind_that_is_named_exists() -> None:
         optional=dict.fromkeys(("properties", "object", "actor", "id", "messageId", "userId", "context"), json_values),
     ),
 )
-def test_whatever_comes_is_an_event_or_an_event_error(form: str, raw: object) -> None:
+def test_any_input_gives_a_valid_event_or_an_event_error(format_name: str, raw: object) -> None:
     try:
-        event = accept(FORMATS[form](raw), NOW)
+        event = accept(FORMATS[format_name](raw), NOW)
     except EventError:
         return
     assert decode(encode(event)) == event

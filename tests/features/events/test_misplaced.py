@@ -1,4 +1,4 @@
-"""Messages under another's key than their viewer's: nobody's events, and yet their viewer's to see and to erase."""
+"""Messages whose key is not the viewer they name: they are not folded, but exported and erased with that viewer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from recsys.domain.decay import LANDMARK
 from tests.features.worker.runs import END, TOPIC, folded
 
 
-def held_in(stream: Stream) -> list[Message]:
-    """All messages of the topic and of its dead letters."""
+def all_messages(stream: Stream) -> list[Message]:
+    """Return all messages of the topic and of its dead-letter topic."""
     return [
         message
         for topic in (TOPIC, dead_topic(TOPIC))
@@ -34,62 +34,66 @@ def held_in(stream: Stream) -> list[Message]:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("old_letters", [False, True])
-def test_a_message_under_anothers_key_is_its_viewers_all_the_same(tmp_path: Path, kind: str, old_letters: bool) -> None:
-    """The letter that it leaves, also one of an engine that keyed letters as messages, and the message itself; what the
-    same device said of somebody else stays."""
+def test_messages_with_a_wrong_key_belong_to_the_viewer_they_name(tmp_path: Path, kind: str, old_letters: bool) -> None:
+    """Export and erasure cover the dead letters, including those of engines that kept the message's key, and the
+    messages themselves. Messages of the same device about other viewers stay.
+    """
     stream: Stream = MemoryStream(2) if kind == "memory" else SqliteStream(f"{tmp_path}/stream.db", 2)
     online, log = MemoryStore(), EventLog(tmp_path / "events")
-    whole, other = (
+    event, other_event = (
         encode(ViewerEvent(id="e", kind="like", viewer_id=viewer, at=LANDMARK, item_id="i0"))
-        for viewer in ("victim", "somebody")
+        for viewer in ("erased-viewer", "other-viewer")
     )
-    bad = [whole, whole[:-9], whole.replace(b'"data":{', b'"data":{{'), whole.replace(b'"mainstay.viewer', b'"x')]
-    stream.publish(TOPIC, [Record("device-9", value) for value in [*bad, other]])
-    stream.publish(TOPIC, [Record("somebody", other), Record("device-9", b"?")])
+    bad = [event, event[:-9], event.replace(b'"data":{', b'"data":{{'), event.replace(b'"mainstay.viewer', b'"x')]
+    stream.publish(TOPIC, [Record("device-9", value) for value in [*bad, other_event]])
+    stream.publish(TOPIC, [Record("other-viewer", other_event), Record("device-9", b"?")])
     with pytest.MonkeyPatch.context() as patched:
         if old_letters:
-            patched.setattr("features.worker.worker.as_record", lambda one: Record(one.key, msgspec.json.encode(one)))
+            patched.setattr(
+                "features.worker.worker.as_record", lambda message: Record(message.key, msgspec.json.encode(message))
+            )
         folded(stream, online, log)
-    exported = [json.loads(line) for line in export_viewer(log, online, "victim", stream=stream, topic=TOPIC)]
-    assert [b64decode(line["dead_letter"]["raw"]) for line in exported[1:]] == bad
+    exported = [json.loads(line) for line in export_viewer(log, online, "erased-viewer", stream=stream, topic=TOPIC)]
+    assert [b64decode(line["dead"]["raw"]) for line in exported[1:]] == bad
     device = [json.loads(line) for line in export_viewer(log, online, "device-9", stream=stream, topic=TOPIC)]
-    assert [b64decode(line["dead_letter"]["raw"]) for line in device[1:]] == [b"?"]
-    before = [one for one in held_in(stream) if b"victim" not in b64_or_plain(one.value)]
-    assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").messages_left == 0
-    left = held_in(stream)
-    assert left == before
-    assert sorted(one.value for one in read_dead_letters(stream, TOPIC)) == sorted([other, b"?"])
-    assert len(left) == 5
+    assert [b64decode(line["dead"]["raw"]) for line in device[1:]] == [b"?"]
+    expected = [message for message in all_messages(stream) if b"erased-viewer" not in b64_or_plain(message.value)]
+    assert erase_viewer(log, online, "erased-viewer", END, stream=stream, topic=TOPIC, group="g").messages_left == 0
+    remaining = all_messages(stream)
+    assert remaining == expected
+    assert sorted(message.value for message in read_dead_letters(stream, TOPIC)) == sorted([other_event, b"?"])
+    assert len(remaining) == 5
     stream.close()
-    assert not any(b"victim" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert not any(b"erased-viewer" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
 def b64_or_plain(value: bytes) -> bytes:
-    """A message's bytes, or those that a letter holds."""
+    """Return a message's bytes, or the bytes inside a dead letter."""
     try:
         return b64decode(json.loads(value)["raw"])
     except (ValueError, KeyError, TypeError):
         return value
 
 
-def test_a_message_under_anothers_key_that_a_group_needs_is_told(tmp_path: Path) -> None:
+def test_erasure_reports_messages_that_a_group_still_needs(tmp_path: Path) -> None:
     stream, online, log = MemoryStream(1), MemoryStore(), EventLog(tmp_path)
-    event = encode(ViewerEvent(id="e", kind="like", viewer_id="victim", at=LANDMARK, item_id="i0"))
+    event = encode(ViewerEvent(id="e", kind="like", viewer_id="erased-viewer", at=LANDMARK, item_id="i0"))
     slow = stream.consumer(TOPIC, "slow")
     slow.commit({0: -1})
     stream.publish(TOPIC, [Record("device-9", event)])
     folded(stream, online, log)
-    assert erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g").messages_left == 1
-    assert len(held_in(stream)) == 1
+    assert erase_viewer(log, online, "erased-viewer", END, stream=stream, topic=TOPIC, group="g").messages_left == 1
+    assert len(all_messages(stream)) == 1
 
 
-def test_what_an_erased_viewer_sent_before_leaves_no_letter_when_its_turn_comes(tmp_path: Path) -> None:
+def test_unread_messages_of_an_erased_viewer_create_no_dead_letters(tmp_path: Path) -> None:
     stream, online, log = MemoryStream(1), MemoryStore(), EventLog(tmp_path)
-    early, late = (
-        encode(ViewerEvent(id="e", kind="like", viewer_id="victim", at=at, item_id="i0")) for at in (LANDMARK, END + 9)
+    early, after = (
+        encode(ViewerEvent(id="e", kind="like", viewer_id="erased-viewer", at=at, item_id="i0"))
+        for at in (LANDMARK, END + 9)
     )
-    ancient = early.replace(b'"receivedat":"2026', b'"receivedat":"1926').replace(b"victim", b"nobody")
-    stream.publish(TOPIC, [Record("device-9", one) for one in (early, early[:-9], late, b"?", ancient)])
-    erase_viewer(log, online, "victim", END, stream=stream, topic=TOPIC, group="g")
+    wrong_viewer = early.replace(b'"receivedat":"2026', b'"receivedat":"1926').replace(b"erased-viewer", b"nobody")
+    stream.publish(TOPIC, [Record("device-9", value) for value in (early, early[:-9], after, b"?", wrong_viewer)])
+    erase_viewer(log, online, "erased-viewer", END, stream=stream, topic=TOPIC, group="g")
     folded(stream, online, log)
-    assert [one.value for one in read_dead_letters(stream, TOPIC)] == [late, b"?", ancient]
+    assert [value.value for value in read_dead_letters(stream, TOPIC)] == [after, b"?", wrong_viewer]

@@ -1,4 +1,4 @@
-"""Spool files: what append returned for is read back in order, whatever was cut, flipped, refused or killed."""
+"""Spool segments: acknowledged records are read back in order after torn writes, damage, full disks and crashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features.events.spool.durable import Relay
 from features.events.spool.lease import DeliveryCursor
 from features.events.spool.record_framing import MAGIC, encode_frame, scan_frames
-from features.events.spool.segments import KEEP_S, Segments
+from features.events.spool.segments import RETENTION_S, Segments
 from features.events.stream.memory import MemoryStream
 from features.events.stream.port import Record
 
@@ -25,10 +25,10 @@ def record(number: int) -> Record:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_append_crash_cut_drain_and_restart_in_any_order_lose_nothing(
+def test_acknowledged_records_survive_any_sequence_of_crashes_and_torn_writes(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """What append returned for is read back, in order, after any crash; the end of the last file is cut anywhere."""
+    """Acknowledged records are read back in order after any crash, with the last segment truncated anywhere."""
     directory = tmp_path_factory.mktemp("spool")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("os.fdatasync", lambda handle: None)
@@ -43,86 +43,86 @@ def test_append_crash_cut_drain_and_restart_in_any_order_lose_nothing(
                 count += len(records)
             if step == "append":
                 last = segments.append(records)
-                accepted |= {last - len(records) + 1 + n: one.value for n, one in enumerate(records)}
-            elif step == "full":  # the disk takes a part, then no more
-                room = data.draw(st.integers(0, 60))
+                accepted |= {last - len(records) + 1 + n: frame.value for n, frame in enumerate(records)}
+            elif step == "full":  # the disk becomes full during the write
+                n_bytes = data.draw(st.integers(0, 60))
                 with patched.context() as full:
-                    full.setattr("features.events.spool.segments._write", short_of(room))
+                    full.setattr("features.events.spool.segments._write", write_partially(n_bytes))
                     if data.draw(st.booleans()):
-                        full.setattr("os.ftruncate", refuses)
+                        full.setattr("os.ftruncate", raise_io_error)
                     with pytest.raises(OSError, match="No space"):
                         segments.append(records)
             elif step == "drain":
-                for one in segments.read(position.number)[: data.draw(st.integers(1, 9))]:
-                    assert one.number > position.number
-                    position.advance(one.number)
-                    if one.number in accepted:
-                        assert accepted.pop(one.number) == one.record.value
-                        got.append(one.record.value)
+                for frame in segments.read(position.number)[: data.draw(st.integers(1, 9))]:
+                    assert frame.number > position.number
+                    position.advance(frame.number)
+                    if frame.number in accepted:
+                        assert accepted.pop(frame.number) == frame.record.value
+                        got.append(frame.record.value)
                 segments.delete_until(position.number)
             else:
-                if step == "torn":  # killed while writing: any part of it is on the disk
+                if step == "torn":  # killed during the write: any prefix is on disk
                     files = sorted(directory.glob("*.spool"))
-                    data_written = b"".join(encode_frame(segments._given + 1 + n, one) for n, one in enumerate(records))
+                    data_written = b"".join(
+                        encode_frame(segments._last_assigned + 1 + n, frame) for n, frame in enumerate(records)
+                    )
                     if files:
                         with files[-1].open("ab") as file:
                             file.write(data_written[: data.draw(st.integers(0, len(data_written)))])
                 segments, position = Segments(directory, 200), DeliveryCursor(directory)
                 segments.continue_after(position.number)
         while batch := segments.read(position.number):
-            for one in batch:
-                position.advance(one.number)
-                if one.number in accepted:
-                    assert accepted.pop(one.number) == one.record.value
-                    got.append(one.record.value)
-        assert not accepted, "taken and lost"
+            for frame in batch:
+                position.advance(frame.number)
+                if frame.number in accepted:
+                    assert accepted.pop(frame.number) == frame.record.value
+                    got.append(frame.record.value)
+        assert not accepted, "acknowledged records were lost"
         assert [int(value) for value in got] == sorted(int(value) for value in got)
         segments.delete_until(position.number)
         segments.close()
         position.close()
 
 
-def short_of(room: int) -> Callable[[int, bytes], None]:
+def write_partially(n_bytes: int) -> Callable[[int, bytes], None]:
     def write(handle: int, data: bytes) -> None:
-        os.write(handle, data[:room])
+        os.write(handle, data[:n_bytes])
         raise OSError(28, "No space left on device")
 
     return write
 
 
-def refuses(*_: object) -> None:
+def raise_io_error(*_: object) -> None:
     raise OSError(5, "Input/output error")
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.binary(max_size=30)), min_size=1, max_size=6), st.data())
-def test_frames_come_back_and_no_cut_or_flip_passes_for_a_record(
-    said: list[tuple[str, bytes]], data: st.DataObject
-) -> None:
-    said = [(key.encode("utf-8", "replace").decode(), value) for key, value in said]
-    records = [Record(key, value) for key, value in said if MAGIC not in value]
-    whole = b"".join(encode_frame(number, one) for number, one in enumerate(records))
-    assert [one.record for one in scan_frames(whole).whole] == records
-    cut = whole[: data.draw(st.integers(0, len(whole)))]
-    found = scan_frames(cut)
-    assert [one.record for one in found.whole] == records[: len(found.whole)]
-    assert found.damaged == 0
-    if whole:
-        spoilt = bytearray(whole)
-        spoilt[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
-        found = scan_frames(bytes(spoilt))
-        assert len(found.whole) == len(records) - 1, "the others are found behind the damage"
-        assert all(records[one.number] == one.record for one in found.whole)
+def test_scanning_detects_truncated_and_damaged_frames(pairs: list[tuple[str, bytes]], data: st.DataObject) -> None:
+    pairs = [(key.encode("utf-8", "replace").decode(), value) for key, value in pairs]
+    records = [Record(key, value) for key, value in pairs if MAGIC not in value]
+    encoded = b"".join(encode_frame(number, item) for number, item in enumerate(records))
+    assert [item.record for item in scan_frames(encoded).frames] == records
+    cut = encoded[: data.draw(st.integers(0, len(encoded)))]
+    scan = scan_frames(cut)
+    assert [item.record for item in scan.frames] == records[: len(scan.frames)]
+    assert scan.damaged_bytes == 0
+    if encoded:
+        damaged = bytearray(encoded)
+        damaged[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+        scan = scan_frames(bytes(damaged))
+        assert len(scan.frames) == len(records) - 1, "the records after the damage are found"
+        assert all(records[item.number] == item.record for item in scan.frames)
 
 
-def test_what_a_failed_write_left_behind_never_stands_in_for_another_record(
+def test_remains_of_a_failed_write_never_replace_another_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole record is on the disk, its write was refused, and nothing could be cut off: another one comes next."""
+    """A failed write leaves a complete record on disk that cannot be truncated; then another record is written."""
     segments = Segments(tmp_path)
     segments.append([record(0)])
     with monkeypatch.context() as failing:
-        failing.setattr("os.fdatasync", refuses)
-        failing.setattr("os.ftruncate", refuses)
+        failing.setattr("os.fdatasync", raise_io_error)
+        failing.setattr("os.ftruncate", raise_io_error)
         with pytest.raises(OSError, match="Input/output"):
             segments.append([record(1)])
     segments.append([record(2)])
@@ -130,40 +130,40 @@ def test_what_a_failed_write_left_behind_never_stands_in_for_another_record(
     for opened in (segments, Segments(tmp_path)):
         got, after = [], -1
         while batch := opened.read(after):
-            got += [int(one.record.value) for one in batch]
+            got += [int(frame.record.value) for frame in batch]
             after = batch[-1].number
         assert [number for number in got if number != 1] == [0, 2]
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_one_damaged_byte_in_any_file_loses_at_most_one_record_and_stops_nothing(
+def test_one_damaged_byte_loses_at_most_one_record(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Some records are delivered, the others wait in several files; the byte changes while no process runs."""
+    """Some records are delivered, and others are in several segments; the byte changes while no process runs."""
     directory, stream = tmp_path_factory.mktemp("spool"), MemoryStream(1)
     stream.partitions("t")
     segments = Segments(directory, 300)
-    delivery = Relay(directory, segments, stream, "t", 200)
-    waiting = data.draw(st.integers(1, 30))
+    relay = Relay(directory, segments, stream, "t", 200)
+    n_undelivered = data.draw(st.integers(1, 30))
     for count in range(30):
-        if count == 30 - waiting:
-            while delivery.step():
+        if count == 30 - n_undelivered:
+            while relay.step():
                 pass
         segments.append([record(2 * count), record(2 * count + 1)])
-    delivery.close()
+    relay.close()
     segments.close()
     file = data.draw(st.sampled_from(sorted(path for path in directory.iterdir() if path.stat().st_size)))
     damaged = bytearray(file.read_bytes())
     damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
     file.write_bytes(damaged)
     segments = Segments(directory, 300)
-    delivery = Relay(directory, segments, stream, "t", 200)
+    relay = Relay(directory, segments, stream, "t", 200)
     segments.append([record(60), record(61)])
-    while delivery.step():
+    while relay.step():
         pass
-    assert segments.last == delivery.position.number
-    delivery.close()
+    assert segments.last == relay.cursor.number
+    relay.close()
     segments.close()
     got = list(dict.fromkeys(int(message.value) for message in stream.read("t", 0, 0, 10**6)))
     assert len(set(range(62)) - set(got)) <= 1
@@ -171,7 +171,7 @@ def test_one_damaged_byte_in_any_file_loses_at_most_one_record_and_stops_nothing
     assert set(got) <= set(range(62))
 
 
-def test_an_unfinished_write_is_cut_off_at_the_next_start(tmp_path: Path) -> None:
+def test_an_unfinished_write_is_truncated_at_the_next_start(tmp_path: Path) -> None:
     segments = Segments(tmp_path)
     segments.append([record(0), record(1)])
     segments.close()
@@ -182,36 +182,44 @@ def test_an_unfinished_write_is_cut_off_at_the_next_start(tmp_path: Path) -> Non
     assert Segments(tmp_path).size == file.stat().st_size == size
 
 
-def test_file_cut_while_it_is_open_loses_only_the_records_that_were_cut(tmp_path: Path) -> None:
+def test_truncating_an_open_segment_loses_only_the_truncated_records(tmp_path: Path) -> None:
     segments = Segments(tmp_path)
     segments.append([record(0), record(1), record(2)])
     (file,) = tmp_path.glob("*.spool")
     os.truncate(file, file.stat().st_size * 2 // 3 - 1)
     assert [item.number for item in segments.read(-1)] == [0]
     assert segments.read(0) == []
-    assert segments.given_up == 2
+    assert segments.damaged_until == 2
     segments.append([record(3)])
     assert [item.number for item in segments.read(2)] == [3]
     segments.close()
 
 
-def test_what_was_delivered_stands_for_a_day_at_most(tmp_path: Path) -> None:
-    """Also in the file that is being written, while nothing is written; what waits stays for as long as it waits."""
+def test_delivered_records_are_deleted_after_a_day(tmp_path: Path) -> None:
+    """This includes the active segment if nothing is written. Undelivered records stay until they are delivered."""
     now = [0.0]
     segments = Segments(tmp_path, clock=lambda: now[0])
     segments.append([record(0)])
-    now[0] = KEEP_S / 2
+    now[0] = RETENTION_S / 2
     segments.append([record(1)])
-    for hour, upto, left in ((12, 1, 2), (23.9, 1, 2), (24, 1, 1), (35.9, 1, 1), (36, 0, 1), (100, 0, 1), (100, 1, 0)):
+    for hour, delivered_until, n_files in (
+        (12, 1, 2),
+        (23.9, 1, 2),
+        (24, 1, 1),
+        (35.9, 1, 1),
+        (36, 0, 1),
+        (100, 0, 1),
+        (100, 1, 0),
+    ):
         now[0] = hour * 3600.0
-        segments.delete_until(upto, keep_bytes=1 << 30)
-        assert len(list(tmp_path.glob("*.spool"))) == left, hour
+        segments.delete_until(delivered_until, retention_bytes=1 << 30)
+        assert len(list(tmp_path.glob("*.spool"))) == n_files, hour
     assert segments.append([record(2)]) == 2
-    segments.delete_until(1, keep_bytes=1 << 30)
-    assert [one.number for one in segments.read(1)] == [2]
+    segments.delete_until(1, retention_bytes=1 << 30)
+    assert [frame.number for frame in segments.read(1)] == [2]
     segments.close()
-    again = Segments(tmp_path, clock=lambda: time.time() + KEEP_S)
-    again.delete_until(1, keep_bytes=1 << 30)
-    assert [one.number for one in again.read(1)] == [2]
-    again.delete_until(2, keep_bytes=1 << 30)
+    reopened = Segments(tmp_path, clock=lambda: time.time() + RETENTION_S)
+    reopened.delete_until(1, retention_bytes=1 << 30)
+    assert [frame.number for frame in reopened.read(1)] == [2]
+    reopened.delete_until(2, retention_bytes=1 << 30)
     assert not list(tmp_path.glob("*.spool"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.digests import MARK, event_digest
+from features.events.identity import DIGEST_BYTES, event_digest
 from features.events.schema import ViewerEvent
 from features.state import fold as module
 from features.state.codec import (
@@ -149,8 +149,8 @@ def test_memory_is_bounded_and_keeps_the_newest() -> None:
     assert len(state.shown) == module.SHOWN_MAX
     assert state.shown["always"] == (many, tuple(LANDMARK + many - n for n in range(SHOWN_TIMES, 0, -1)))
     assert state.impressions_since("always", LANDMARK + many - 2) == 2
-    assert len(state.seen_ids) == MARK * module.SEEN_MAX
-    assert len(state.seen_event_ring) == MARK * module.PASSED_MAX
+    assert len(state.seen_ids) == DIGEST_BYTES * module.SEEN_MAX
+    assert len(state.seen_event_ring) == DIGEST_BYTES * module.PASSED_MAX
 
 
 def test_what_was_finished_or_judged_is_remembered_longer_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
