@@ -50,9 +50,7 @@ def compact(log: EventLog, min_files: int = 2, wait: bool = False) -> Compaction
                 return CompactionResult(busy=True)
             done: set[Path] = set()
             while folder := next((day for day in files.days(log.directory) if day not in done), None):
-                done.add(
-                    folder
-                )  # a merge moves events of other days into folders of later days, which are visited later
+                done.add(folder)  # a merge moves events of other days into later folders, which are visited later
                 parts = sorted(folder.glob("*.parquet"))
                 if len(parts) >= max(min_files, 2) or (len(parts) == 1 and _spans_days(parts[0])):
                     before += len(parts)

@@ -71,9 +71,7 @@ class ErasureList:
 
     def add(self, hash_: str, at: float, had_data: bool = True) -> None:
         """Add an erasure; it is durable on return. Raises Unavailable."""
-        line = (
-            b"\n" + msgspec.json.encode(Erasure(hash_, at, had_data)) + b"\n"
-        )  # starts a new line even after a torn write
+        line = b"\n" + msgspec.json.encode(Erasure(hash_, at, had_data)) + b"\n"  # a new line even after a torn write
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -101,7 +99,7 @@ class ErasureList:
         erased = self.all()
         if not erased:
             return list(events)
-        return [event for event in events if event.event.at > erased.get(viewer_hash(event.event.viewer_id), -1.0)]
+        return [logged for logged in events if logged.event.at > erased.get(viewer_hash(logged.event.viewer_id), -1.0)]
 
     def sync_with(self, online: OnlineStore) -> None:
         """Copy missing erasures from the online store to the file, and from the file to the store."""

@@ -169,7 +169,7 @@ class EventLog:
         return files.list_files(self.directory, earliest, "~" if until >= FOREVER else str(files.day_of(until)))
 
     def _file(self, source: str, first: int, last: int, events: Sequence[LoggedEvent]) -> Path:
-        times = [event.event.at for event in events]
+        times = [logged.event.at for logged in events]
         source_name = quote(source, safe="").replace("%2F", "-")
         name = f"{source_name}-{first:020}-{last:020}{files.UNTIL}{files.day_of(max(times))}.parquet"
         return files.folder_of(self.directory, files.day_of(min(times))) / name

@@ -76,7 +76,6 @@ def _running(group: I64, amount: F64) -> F64:
     sums = np.empty_like(amount)
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(group)], strict=False):
-        np.cumsum(
-            amount[start:end], out=sums[start:end]
-        )  # per group: the large weights of a late group would drown those of an early one
+        # Sum per group: the large weights of a late group would drown those of an early group.
+        np.cumsum(amount[start:end], out=sums[start:end])
     return sums

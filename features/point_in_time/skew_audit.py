@@ -129,7 +129,7 @@ class _CountReplayer:
         votes, size = self._votes, len(rows)
         in_region = np.array([within(name, region) if region else False for name in votes.regions], np.bool_)
         on_screen = np.array([bool(screen) and name == screen for name in votes.screens], np.bool_)
-        count, others = np.zeros((size, len(MEASURES))), np.zeros((size, 3))
+        count, visit_counts = np.zeros((size, len(MEASURES))), np.zeros((size, 3))
         first, last = np.searchsorted(self._row, rows), np.searchsorted(self._row, rows, "right")
         for n, until_offset in enumerate(lineage.until_offset):
             selected = self._order[first[n] : last[n]]
@@ -142,13 +142,15 @@ class _CountReplayer:
             count[n] = np.bincount(votes.measure[selected], weight, len(MEASURES))
             visit = votes.measure[selected] == VISITS
             selected, weight = selected[visit], weight[visit]
-            others[n] = (
+            visit_counts[n] = (
                 _recent_visits(votes, selected, lineage.at),
                 weight @ in_region[votes.region[selected]],
                 weight @ on_screen[votes.screen[selected]],
             )
-        count, others = (side.astype(np.float32).astype(np.float64) for side in (count, others))
-        return ItemCounts(count, others[:, 0], others[:, 1], others[:, 2], np.array(lineage.total), lineage.items)
+        count, visit_counts = (side.astype(np.float32).astype(np.float64) for side in (count, visit_counts))
+        return ItemCounts(
+            count, visit_counts[:, 0], visit_counts[:, 1], visit_counts[:, 2], np.array(lineage.total), lineage.items
+        )
 
 
 def _recent_visits(votes: VoteTable, selected: I64, at: float) -> float:

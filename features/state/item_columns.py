@@ -178,9 +178,8 @@ class _Regions:
         self._sum.resize(shape)
         if len(row):
             coordinates = np.frombuffer(self._region, np.int32), row
-            self._sum = self._sum + csr_matrix(
-                (np.frombuffer(self._visits), coordinates), shape
-            )  # sums duplicate coordinates
+            pending = csr_matrix((np.frombuffer(self._visits), coordinates), shape)  # sums duplicate coordinates
+            self._sum = self._sum + pending
             self._reset()
 
     def times(self, scale: float) -> RegionCounts:

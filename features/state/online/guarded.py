@@ -56,10 +56,7 @@ class BreakerStore:
         if len(parts) == 1:
             return self._get(*next(iter(parts.items())))
         values = dict[str, bytes | None]()
-        for (
-            name,
-            node_keys,
-        ) in parts.items():  # one node at a time, so that each result counts for the node that gave it
+        for name, node_keys in parts.items():  # one node at a time, so that each result counts for its node
             values.update(zip(node_keys, self._get(name, node_keys), strict=True))
         return [values[key] for key in keys]
 
