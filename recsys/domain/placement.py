@@ -61,7 +61,11 @@ class Placement:
         if not _OUTLET.fullmatch(outlet):
             raise NotFound(f"placement {placement_id!r}: expected OUTLET-SCREEN-SURFACE, such as cn.zj-tv-home")
         if screen not in list(Screen):
-            raise NotFound(f"placement {placement_id!r}: no screen {screen!r}; there are {', '.join(Screen)}")
+            raise NotFound(
+                f"placement {placement_id!r}: unknown screen {screen!r}, expected one of {', '.join(Screen)}"
+            )
         if surface not in list(Surface):
-            raise NotFound(f"placement {placement_id!r}: no surface {surface!r}; there are {', '.join(Surface)}")
+            raise NotFound(
+                f"placement {placement_id!r}: unknown surface {surface!r}, expected one of {', '.join(Surface)}"
+            )
         return cls(outlet, Screen(screen), Surface(surface))
