@@ -130,7 +130,7 @@ def attributions(count: int) -> dict[str, Any]:
 def _decisive(instance: Instance, controls: list[int], item: int, up: bool) -> bool:
     keep = np.ones(instance.bounds.controls, np.bool_)
     keep[controls] = False
-    solution = solve(instance.value, instance.attention, instance.bounds.only(keep))
+    solution = solve(instance.value, instance.attention, instance.bounds.restricted_to(keep))
     return (item in solution.chosen) != up
 
 

@@ -94,7 +94,7 @@ def _logged_world(random: bool, n: int = 4000) -> tuple[list[ReplayRequest], lis
 
 
 def test_off_policy_estimate_covers_the_true_value_for_a_random_log(catalog: Catalog) -> None:
-    requests, after, truth = _logged_world(chance=True)
+    requests, after, truth = _logged_world(random=True)
     estimate = off_policy(requests, after, catalog, weights(range(len(requests)), seed=2))
     assert estimate is not None
     assert estimate.plays is not None
@@ -103,7 +103,7 @@ def test_off_policy_estimate_covers_the_true_value_for_a_random_log(catalog: Cat
 
 
 def test_deterministic_log_gives_no_estimate_with_a_reason(catalog: Catalog) -> None:
-    requests, after, _ = _logged_world(chance=False)
+    requests, after, _ = _logged_world(random=False)
     estimate = off_policy(requests, after, catalog, weights(range(len(requests))))
     assert estimate is not None
     assert estimate.plays is None
@@ -113,7 +113,7 @@ def test_deterministic_log_gives_no_estimate_with_a_reason(catalog: Catalog) -> 
 
 
 def test_unchanged_deterministic_pages_are_estimated_as_observed(catalog: Catalog) -> None:
-    requests, after, _ = _logged_world(chance=False, n=200)
+    requests, after, _ = _logged_world(random=False, n=200)
     unchanged = [replace(page, row=np.array([0], np.int32)) for page in after]
     estimate = off_policy(requests, unchanged, catalog, weights(range(200)))
     assert estimate is not None
@@ -124,7 +124,7 @@ def test_unchanged_deterministic_pages_are_estimated_as_observed(catalog: Catalo
 
 def test_randomness_in_few_slots_does_not_support_the_rest(catalog: Catalog) -> None:
     """One of a thousand slots is random, and the log could not have shown the pages of the draft: no estimate."""
-    requests, after, _ = _logged_world(chance=False, n=1000)
+    requests, after, _ = _logged_world(random=False, n=1000)
     assert requests[0].page is not None
     requests[0] = replace(requests[0], page=replace(requests[0].page, propensity=(0.5,)))
     estimate = off_policy(requests, after, catalog, weights(range(1000)))
