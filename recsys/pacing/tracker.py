@@ -157,60 +157,49 @@ def advance(
     state = replace(state, start=window[0] if window_changed else state.start, window=window)
     counted_until = min(max(count.counted_until, state.start), end)
     plan = _Plan(target, state.start, end, forecast)
-    progress_now = plan.progress(count.available, counted_until)
+    done = plan.progress(count.available, counted_until)
     if window_changed:  # the same traffic is a different part of the new window
-        state = _rebased(state, progress_now, count.delivered, now)
-    progress_now = max(progress_now, state.controller.progress)
+        state = _rebased(state, done, count.delivered, now)
+    done = max(done, state.controller.progress)
     total_attention = max(total(count.available, state.start, counted_until, end, forecast), 1e-9)
     amount = requested * total_attention if target.share is not None else requested
     if requested != state.amount or (state.paused and not override.paused):  # replan the rest without a jump
-        state = _replanned(state, requested, progress_now, count.delivered)
-    planned_now = plan.planned_attention(amount, state.base, progress_now)
+        state = _replanned(state, requested, done, count.delivered)
+    planned_now = plan.planned_attention(amount, state.base, done)
     uncounted = forecast.mass(counted_until, min(now, end)) / total_attention
-    measurement = Measurement(progress_now, planned_now / amount, count.delivered / amount, uncounted, now)
+    measurement = Measurement(done, planned_now / amount, count.delivered / amount, uncounted, now)
     sign = 1 if target.bound == "at_least" else -1
     running = state.start <= now < end and not override.paused and not override.stopped
     rate, error = state.rate, state.error
-    if progress_now > state.controller.progress:
-        rate = updated_rate(rate, progress_now, measurement.delivered)
-        error += abs(measurement.delivered - measurement.planned) * (progress_now - state.controller.progress)
+    if done > state.controller.progress:
+        rate = updated_rate(rate, done, measurement.delivered)
+        error += abs(measurement.delivered - measurement.planned) * (done - state.controller.progress)
     controller = (
-        _updated_controller(target, state, measurement, gains, sign)
-        if running
-        else _idle_controller(state, progress_now, now)
+        _updated_controller(target, state, measurement, gains, sign) if running else _idle_controller(state, done, now)
     )
     price = controller.price if running else 0.0
-    projection = project(
-        rate, progress_now, measurement.delivered, sign, price, target.max_price, SLOPE / target.max_price
-    )
+    projection = project(rate, done, measurement.delivered, sign, price, target.max_price, SLOPE / target.max_price)
     last_resort = _last_resort_active(target, state.last_resort, price, projection, measurement) and running
-    trail = _extended_trail(state, progress_now, (now, planned_now, count.delivered, price))
-    pacing = replace(
-        state,
-        controller=controller,
-        rate=rate,
-        error=error,
-        paused=override.paused,
-        last_resort=last_resort,
-        trail=trail,
-    )
+    trail = _extended_trail(state, done, (now, planned_now, count.delivered, price))
+    pacing = replace(state, controller=controller, rate=rate, error=error, paused=override.paused)
+    pacing = replace(pacing, last_resort=last_resort, trail=trail)
     return pacing, DeliveryStatus(
-        amount=amount, delivered=count.delivered, planned=planned_now, progress=progress_now, price=price,
-        price_limit=target.max_price,
-        tolerance=target.tolerance, outlook=projection, late_s=max(min(now, end) - counted_until, 0.0),
+        amount=amount, delivered=count.delivered, planned=planned_now, progress=done, price=price,
+        price_limit=target.max_price, tolerance=target.tolerance, outlook=projection,
+        late_s=max(min(now, end) - counted_until, 0.0),
         silent_s=_silent_s(max(controller.moved_at, state.start), now, forecast) if running else 0.0,
-        pacing_error=error / max(progress_now, 1e-9), paused=override.paused, stopped=override.stopped,
+        pacing_error=error / max(done, 1e-9), paused=override.paused, stopped=override.stopped,
         ended=now >= end, started=now >= state.start, last_resort=last_resort, cap=sign < 0,
         share=requested if target.share is not None else None,
         share_so_far=count.delivered / count.available if target.share is not None and count.available > 0 else None,
     )  # fmt: skip
 
 
-def _replanned(state: PacingState, amount: float, progress_now: float, delivered: float) -> PacingState:
-    """Return the state with the rest of the window replanned from `progress_now`, for another amount."""
+def _replanned(state: PacingState, amount: float, done: float, delivered: float) -> PacingState:
+    """Return the state with the rest of the window replanned from `done`, for another amount."""
     error = state.error * state.amount / amount  # the same attention, as parts of the new amount
     controller = replace(state.controller, lag=None)
-    return replace(state, amount=amount, base=(progress_now, delivered), controller=controller, error=error)
+    return replace(state, amount=amount, base=(done, delivered), controller=controller, error=error)
 
 
 def _updated_controller(
@@ -224,31 +213,29 @@ def _updated_controller(
     return update(controller, measurement, sign=sign, max_price=target.max_price, slope=slope, gains=gains)
 
 
-def _idle_controller(state: PacingState, progress_now: float, now: float) -> ControllerState:
+def _idle_controller(state: PacingState, done: float, now: float) -> ControllerState:
     """Return the controller state of a target that is not running: it follows the traffic without learning."""
-    if progress_now <= state.controller.progress:
+    if done <= state.controller.progress:
         return state.controller
-    return replace(roll_over_day(state.controller, now), progress=progress_now, moved_at=now, lag=None, in_flight=())
+    return replace(roll_over_day(state.controller, now), progress=done, moved_at=now, lag=None, in_flight=())
 
 
 def _extended_trail(
-    state: PacingState, progress_now: float, point: tuple[float, float, float, float]
+    state: PacingState, done: float, point: tuple[float, float, float, float]
 ) -> tuple[tuple[float, float, float, float], ...]:
     """Return the trail, with this point appended if progress reached the next of its TRAIL_MAX steps."""
     previous = state.controller.progress
-    if progress_now > previous and int(progress_now * TRAIL_MAX) > int(previous * TRAIL_MAX):
+    if done > previous and int(done * TRAIL_MAX) > int(previous * TRAIL_MAX):
         return (*state.trail, point)[-TRAIL_MAX:]
     return state.trail
 
 
-def _rebased(state: PacingState, progress_now: float, delivered: float, now: float) -> PacingState:
-    """Return the state for another window of which `progress_now` is served."""
+def _rebased(state: PacingState, done: float, delivered: float, now: float) -> PacingState:
+    """Return the state for another window of which `done` is served."""
     previous = state.controller.progress
-    controller = replace(
-        roll_over_day(state.controller, now), progress=progress_now, moved_at=now, lag=None, in_flight=()
-    )
-    error = state.error * progress_now / previous if previous > 0 else 0.0
-    return replace(state, controller=controller, base=(progress_now, delivered), rate=DeliveryRate(), error=error)
+    controller = replace(roll_over_day(state.controller, now), progress=done, moved_at=now, lag=None, in_flight=())
+    error = state.error * done / previous if previous > 0 else 0.0
+    return replace(state, controller=controller, base=(done, delivered), rate=DeliveryRate(), error=error)
 
 
 def _silent_s(since: float, now: float, forecast: Forecast) -> float:
@@ -295,28 +282,28 @@ class _Plan:
         """Return the part of the window's traffic that was served."""
         return progress(served, self.start, until, self.end, self.forecast)
 
-    def planned_attention(self, amount: float, base: tuple[float, float], progress_now: float) -> float:
+    def planned_attention(self, amount: float, base: tuple[float, float], done: float) -> float:
         """Return the attention planned at a point of progress; the plan begins at `base`."""
         shape = "even" if self.target.pacing == "by_day_part" else self.target.pacing
         curve = self._by_day_part if self.target.pacing == "by_day_part" else lambda part: planned(shape, part)
         first, delivered = base
         if first <= 0.0:
-            return amount * curve(progress_now)
+            return amount * curve(done)
         remaining = 1.0 - curve(first)
-        fraction = (curve(progress_now) - curve(first)) / remaining if remaining > 1e-9 else 1.0
+        fraction = (curve(done) - curve(first)) / remaining if remaining > 1e-9 else 1.0
         return delivered + max(amount - delivered, 0.0) * min(max(fraction, 0.0), 1.0)
 
-    def _by_day_part(self, progress_now: float) -> float:
+    def _by_day_part(self, done: float) -> float:
         """Return the planned part of the amount by day parts; the forecast maps progress back to the clock."""
         weights = day_part_weights(self.target.day_parts, self.target.offset_h, self.forecast)
         weighted = self.forecast.weighted(weights)
-        at = self._time_of(progress_now)
+        at = self._time_of(done)
         return weighted.mass(self.start, at) / max(weighted.mass(self.start, self.end), 1e-9)
 
-    def _time_of(self, progress_now: float) -> float:
+    def _time_of(self, done: float) -> float:
         """Return the unix second at which progress is reached according to the forecast."""
         low, high = self.start, self.end
-        target_mass = progress_now * self.forecast.mass(low, high)
+        target_mass = done * self.forecast.mass(low, high)
         for _ in range(40):
             middle = (low + high) / 2.0
             if self.forecast.mass(self.start, middle) < target_mass:
