@@ -266,7 +266,10 @@ def test_unnecessary_relaxation_is_rejected(make: Any) -> None:
         case.solution, chosen=relaxed_page, relaxed=np.array([1], np.int32), value=page_value, bound=100.0, proven=False
     )
     forgery = write_receipt(case.policy, case.bounds, solution, case.batch, case.attention, case.catalog)
-    assert [finding.where for finding in check(case, forgery, relaxed_page)] == ["controls[0].cause", "controls[0].slack"]
+    assert [finding.where for finding in check(case, forgery, relaxed_page)] == [
+        "controls[0].cause",
+        "controls[0].slack",
+    ]
 
 
 def test_prefix_minimum_credits_only_the_items_it_needs(make: Any) -> None:
