@@ -189,9 +189,9 @@ def _read_toml(config: Path) -> dict[str, object]:
 
 
 def _unknown_variables(settings: type[Settings]) -> list[Finding]:
-    known = {_variable(name): name for name in settings.model_fields} | {CONFIG_VARIABLE: ""}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    return [Finding(name, f"unknown environment variable{_nearest(name, known)}") for name in unknown]
+    variables = {_variable(name): name for name in settings.model_fields} | {CONFIG_VARIABLE: ""}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in variables)
+    return [Finding(name, f"unknown environment variable{_nearest(name, variables)}") for name in unknown]
 
 
 def _unknown_keys(settings: type[Settings], table: Mapping[str, object], config: Path | None) -> list[Finding]:

@@ -79,8 +79,8 @@ class PageSolver:
         """Return the page with its explanations and its receipt. Its trace is empty."""
         query, batch, attention = context.query, solved.batch, solved.attention
         constraints, solution = solved.constraints, solved.solution
-        late = is_late_after(2.0 * self.solve_s, self.clock)
-        causes = self.conflict_cache.of(constraints, solution.relaxed, solution.minimal_proven, late)
+        is_late = is_late_after(2.0 * self.solve_s, self.clock)
+        causes = self.conflict_cache.of(constraints, solution.relaxed, solution.minimal_proven, is_late)
         page = batch.take(solution.chosen)
         reasons = explain(context, page)
         items = tuple(

@@ -254,8 +254,12 @@ class Engine:
                 unguided = CompiledPolicy.none(context.catalog)
                 solved = solver.solve(context, unguided, editorial)
                 page = solver.page(context, unguided, solved, FallbackLevel.EDITORIAL)
-        left = len(page.items)
-        trace.append(StageTrace("solve", len(batch), left, {DropReason.UNSELECTED: len(batch) - left}, error))
+        candidates_left = len(page.items)
+        trace.append(
+            StageTrace(
+                "solve", len(batch), candidates_left, {DropReason.UNSELECTED: len(batch) - candidates_left}, error
+            )
+        )
         return replace(page, trace=tuple(trace))
 
     def _solve_or_expand(

@@ -55,15 +55,15 @@ def uphill(package: str, source: str) -> set[str]:
 
 def impure(source: str) -> set[str]:
     """I/O, clock, chance or environment in a source of recsys/."""
-    found = {name for name in imported(source) if name.partition(".")[0] in IMPURE}
+    uses = {name for name in imported(source) if name.partition(".")[0] in IMPURE}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
-            found.add(node.func.id)
+            uses.add(node.func.id)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             pair = (node.value.id, node.attr)
             if pair in IMPURE_ATTRIBUTES:
-                found.add(".".join(pair))
-    return found
+                uses.add(".".join(pair))
+    return uses
 
 
 def sources(package: str) -> Iterator[Path]:
@@ -76,14 +76,14 @@ EVERY = [path for package in FLOORS for path in sources(package)]
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_arrow_goes_up(path: Path) -> None:
     name = path.relative_to(ROOT)
-    if found := uphill(name.parts[0], path.read_text()):
-        pytest.fail(f"{name} imports {', '.join(sorted(found))}, which is not below {name.parts[0]}", pytrace=False)
+    if uses := uphill(name.parts[0], path.read_text()):
+        pytest.fail(f"{name} imports {', '.join(sorted(uses))}, which is not below {name.parts[0]}", pytrace=False)
 
 
 @pytest.mark.parametrize("path", list(sources("recsys")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_core_is_pure(path: Path) -> None:
-    if found := impure(path.read_text()):
-        pytest.fail(f"{path.relative_to(ROOT)} uses {', '.join(sorted(found))}: the core is handed that", pytrace=False)
+    if uses := impure(path.read_text()):
+        pytest.fail(f"{path.relative_to(ROOT)} uses {', '.join(sorted(uses))}: the core is handed that", pytrace=False)
 
 
 def circle(modules: Mapping[str, str]) -> set[str]:
@@ -125,8 +125,8 @@ def _compared(over: set[str], exceptions: set[str], rule: str) -> None:
 
 def test_no_import_circles() -> None:
     names = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in EVERY}
-    if found := circle({name: path.read_text() for name, path in names.items()}):
-        pytest.fail(f"circle among {', '.join(sorted(found))}", pytrace=False)
+    if uses := circle({name: path.read_text() for name, path in names.items()}):
+        pytest.fail(f"circle among {', '.join(sorted(uses))}", pytrace=False)
 
 
 def test_no_folder_is_crowded() -> None:
@@ -140,9 +140,10 @@ def test_no_function_is_long() -> None:
     _compared(over, LONG_FUNCTIONS, f"at most {FUNCTION_LINES_MAX} lines in a function")
 
 
-def _arrows(said: set[str], modules: Set[str]) -> set[str]:
-    """Modules of ours among the names; `from package import module` points at the module, not at the package."""
-    return {name for name in said & modules if not any(other.rpartition(".")[0] == name for other in said & modules)}
+def _arrows(imports: set[str], modules: Set[str]) -> set[str]:
+    """Return the imported modules; `from package import module` counts as the module, not as the package."""
+    own = imports & modules
+    return {name for name in own if not any(child.rpartition(".")[0] == name for child in own)}
 
 
 def test_every_file_tells_one_story() -> None:

@@ -22,7 +22,7 @@ BANNED_PARTS = {
 BANNED_NAMES = BANNED_PARTS | {
     "again", "begun", "beside", "cocoon", "found", "given", "gone", "heard", "held", "here", "known", "late", "left",
     "lives", "made", "meant", "mended", "mine", "noted", "one", "ones", "other", "others", "place", "places", "pursuit",
-    "quick", "seen", "taken", "theirs", "there", "these", "thing", "things", "those", "wanted", "what", "whose", "why",
+    "quick", "taken", "theirs", "there", "these", "thing", "things", "those", "wanted", "what", "whose", "why",
     "worth",
 }  # fmt: skip
 """Words that are no identifier by themselves."""

@@ -128,10 +128,10 @@ def read_config(path: Path | str) -> Config:
         raise ConfigError(f"training configuration {file}", findings) from None
 
 
-def _find(name: str, beside: Path) -> Path:
+def _find(name: str, folder: Path) -> Path:
     """A path as given, else beside the file that names it, else among the package's own; `.toml` may be left out."""
     spoken = name if name.endswith(".toml") else f"{name}.toml"
-    for file in (Path(spoken), beside / spoken, CONFIGS / spoken):
+    for file in (Path(spoken), folder / spoken, CONFIGS / spoken):
         if file.is_file():
             return file.resolve()
     own = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
@@ -157,7 +157,7 @@ def _load_layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
 def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """Tables are merged field by field; everything else is replaced."""
     merged = dict(below)
-    for name, said in above.items():
+    for name, value in above.items():
         under = merged.get(name)
-        merged[name] = _merge(under, said) if isinstance(under, dict) and isinstance(said, dict) else said
+        merged[name] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
     return merged

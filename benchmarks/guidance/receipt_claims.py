@@ -236,7 +236,7 @@ def _forge(receipt: Receipt, rng: np.random.Generator) -> Receipt | None:
         line = receipt_fields["controls"][rng.integers(len(receipt_fields["controls"]))]
         if line["slack"] and rng.random() < 0.5:
             _forge_cause(
-                line["cause"], [other["id"] for other in receipt_fields["controls"] if other["id"] != line["id"]], rng
+                line["cause"], [wrong["id"] for wrong in receipt_fields["controls"] if wrong["id"] != line["id"]], rng
             )
             return Receipt.model_validate(copy.deepcopy(receipt_fields))
         name = str(

@@ -100,15 +100,15 @@ def client_instant(text: object, where: str) -> float | None:
     if not isinstance(text, str):
         return instant(text, where)
     zoned = not RFC3339.fullmatch(f"{text}Z")
-    said = text if zoned else f"{text}Z"
-    leap = said[16:19] == ":60" and RFC3339.fullmatch(said) is not None
-    at = instant(f"{said[:17]}59{said[19:]}" if leap else said, where) + leap
+    text_utc = text if zoned else f"{text}Z"
+    leap = text_utc[16:19] == ":60" and RFC3339.fullmatch(text_utc) is not None
+    at = instant(f"{text_utc[:17]}59{text_utc[19:]}" if leap else text_utc, where) + leap
     return at if zoned and at >= 0 else None
 
 
-def shorten(thing: object) -> str:
+def shorten(value: object) -> str:
     """A hostile value as it may stand in an error message."""
-    return ascii(thing)[:60]
+    return ascii(value)[:60]
 
 
 # -- checks, derived from the schema
@@ -133,7 +133,7 @@ def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
     """Yield a finding for each fault in a value: for a list of each faulty element, else of the value itself."""
     if check.element and isinstance(value, list):
         elements = enumerate(value[:LIST_MAX])
-        if faults := [fault for n, one in elements for fault in _faults(one, check.element, f"{where}.{n}")]:
+        if faults := [fault for n, item in elements for fault in _faults(item, check.element, f"{where}.{n}")]:
             yield from faults
             return
     try:
@@ -170,7 +170,7 @@ def _check(name: str, type_: Any, required: bool = False) -> _Check:
 def _plain(info: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
     """Return a type without `None` and without its metadata; and the description and pattern of its metadata."""
     if isinstance(info, inspect.UnionType):
-        return _plain(next(one for one in info.types if not isinstance(one, inspect.NoneType)))
+        return _plain(next(item for item in info.types if not isinstance(item, inspect.NoneType)))
     if isinstance(info, inspect.Metadata):
         return info.type, {**(info.extra_json_schema or {}), **(info.extra or {})}
     return info, {}
@@ -180,7 +180,7 @@ def _expected(info: inspect.Type) -> str:
     """Describe the values of a type in words."""
     match info:
         case inspect.EnumType(cls=cls):
-            return f"one of {', '.join(str(one.value) for one in cls)}"
+            return f"one of {', '.join(str(item.value) for item in cls)}"
         case inspect.StrType(min_length=least, max_length=most):
             return f"a text of {f'{least} to' if least else 'at most'} {most} characters"
         case inspect.IntType(ge=low, le=high):

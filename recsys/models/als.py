@@ -28,8 +28,8 @@ def fold_in(vectors: F32, gram: F32, rows: I32, weight: F32, regularization: flo
     """
     y = vectors[rows].astype(np.float64)
     extra = alpha * weight.astype(np.float64)
-    left = gram + (y.T * extra) @ y + regularization * np.eye(vectors.shape[1])
-    solved: F32 = np.linalg.solve(left, y.T @ (1.0 + extra)).astype(np.float32)
+    matrix = gram + (y.T * extra) @ y + regularization * np.eye(vectors.shape[1])
+    solved: F32 = np.linalg.solve(matrix, y.T @ (1.0 + extra)).astype(np.float32)
     return solved
 
 

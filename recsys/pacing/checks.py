@@ -35,9 +35,9 @@ def check_target(path: str, target: ExposureTarget, policy: Policy, now: float) 
         at_least = target.bound == "at_least"
         text = message("target_takes_all") if at_least else message("target_allows_all")
         yield Finding(f"{path}.share", text)
-    for other in policy.controls:
-        if isinstance(other, ExposureTarget) and other.where == target.where and other.on == target.on:
-            yield from _contradiction(path, target, other)
+    for control in policy.controls:
+        if isinstance(control, ExposureTarget) and control.where == target.where and control.on == target.on:
+            yield from _contradiction(path, target, control)
 
 
 def _contradiction(path: str, minimum: ExposureTarget, maximum: ExposureTarget) -> Iterator[Finding]:

@@ -90,10 +90,10 @@ def _means(bins: npt.NDArray[np.int64], attention: F64, weight: F64, default: F6
     return np.where(count > 0, total / np.maximum(count, 1e-300), default)
 
 
-def correction(seen: float, expected: float, prior: float) -> float:
+def correction(observed: float, expected: float, prior: float) -> float:
     """Return the ratio of traffic to forecast so far, shrunk towards 1 by `prior` attention that matches the forecast.
 
-    >>> correction(seen=300.0, expected=100.0, prior=100.0), correction(0.0, 0.0, 100.0)
+    >>> correction(observed=300.0, expected=100.0, prior=100.0), correction(0.0, 0.0, 100.0)
     (2.0, 1.0)
     """
-    return (seen + prior) / (expected + prior) if expected + prior > 0 else 1.0
+    return (observed + prior) / (expected + prior) if expected + prior > 0 else 1.0

@@ -28,7 +28,7 @@ def test_reads_start_at_the_oldest_message_that_the_broker_retains(
     """The test broker cannot delete messages, so the beginning offset is patched."""
     with closing(open_stream(kafka_url, partitions=1)) as stream:
         stream.publish(unique, [Record("k", str(n).encode()) for n in range(10)])
-        monkeypatch.setattr("features.events.stream.kafka._beginning_offset", lambda reader, place: 4)
+        monkeypatch.setattr("features.events.stream.kafka._beginning_offset", lambda reader, offset: 4)
         assert stream.oldest(unique, 0) == 4
         assert [m.offset for m in stream.read(unique, 0, 0, 100)] == [4, 5, 6, 7, 8, 9]
         assert stream.read(unique, 0, 20, 100) == []

@@ -256,9 +256,9 @@ controls: [{id: law, action: quota, where: {label: nowhere}, at_least: 2, enforc
     assert page.fallback_level is FallbackLevel.EDITORIAL
     assert not page.receipt.legal_met
     assert "law" in str(page.trace[-1].error)
-    other = engine.run(query(), viewer((2, "like")), strict)
+    second = engine.run(query(), viewer((2, "like")), strict)
     assert [slot.item_id for slot in page.items if slot.item_id not in ("i1", "i2")][:5] == [
-        slot.item_id for slot in other.items if slot.item_id not in ("i1", "i2")
+        slot.item_id for slot in second.items if slot.item_id not in ("i1", "i2")
     ][:5]
 
 
@@ -269,10 +269,10 @@ def test_a_legal_block_holds_on_every_page_and_a_mandatory_block_yields_to_a_leg
     """A parent's quota asks for four items of a label, of which a child's block leaves `left`."""
     rng = np.random.default_rng(seed)
     public = [item.id for item in world.catalog.items if "public-service" in item.labels]
-    left = int(rng.integers(4))
-    unblocked = set(rng.choice(public, left, replace=False).tolist())
+    n_left = int(rng.integers(4))
+    unblocked = set(rng.choice(public, n_left, replace=False).tolist())
     blocked = set(public) - unblocked
-    for quota, block, by in (("mandatory", "legal", 0), ("legal", "legal", 0), ("legal", "mandatory", 4 - left)):
+    for quota, block, by in (("mandatory", "legal", 0), ("legal", "legal", 0), ("legal", "mandatory", 4 - n_left)):
         texts = [
             "outlet: cn\ncontrols: [{id: minimum, action: quota, where: {label: public-service}, at_least: 4, "
             f"enforcement: {quota}}}]",
@@ -283,7 +283,7 @@ def test_a_legal_block_holds_on_every_page_and_a_mandatory_block_yields_to_a_leg
         page = Engine(columns).run(query(), None, replace(world, policy=policy))
         assert len({slot.item_id for slot in page.items} & blocked) == by
         lines = {line.id: line.slack for line in page.receipt.controls}
-        assert lines == {"court": by, "minimum": 0 if by else 4 - left}
+        assert lines == {"court": by, "minimum": 0 if by else 4 - n_left}
         assert page.receipt.legal_met == (quota == "mandatory" or by > 0)
         if page.receipt.legal_met:
             assert_no_stage_failed(page)

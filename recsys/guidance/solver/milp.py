@@ -95,6 +95,8 @@ def _rows(problem: ReducedProblem) -> tuple[coo_array, F64, F64]:
         for start in range(slots - width + 1 if width > 1 else 0):
             row(columns[:, start : start + width].ravel(), 0, problem.window_limit[g])
     row_index = np.repeat(np.arange(len(row_columns)), [len(columns) for columns in row_columns])
-    ones = np.ones(len(row_index))
-    matrix = coo_array((ones, (row_index, np.concatenate(row_columns))), shape=(len(row_columns), items * slots))
+    coefficients = np.ones(len(row_index))
+    matrix = coo_array(
+        (coefficients, (row_index, np.concatenate(row_columns))), shape=(len(row_columns), items * slots)
+    )
     return matrix, np.array(lower), np.array(upper)

@@ -54,7 +54,7 @@ json_values = st.recursive(
 @st.composite
 def events(draw: st.DrawFn) -> ViewerEvent:
     kind = draw(st.sampled_from(KINDS))
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": draw(names),
         "kind": kind,
         "viewer_id": draw(names),
@@ -72,17 +72,17 @@ def events(draw: st.DrawFn) -> ViewerEvent:
         "percent": draw(st.none() | st.floats(0, 100)) if kind != "survey" else None,
         "rating": draw(st.floats(0, 1)) if kind == "survey" else None,
     }
-    if said["client_at"] is not None:
-        said["client_at"] = min(said["client_at"], said["at"])  # the future has tests of its own
+    if fields["client_at"] is not None:
+        fields["client_at"] = min(fields["client_at"], fields["at"])  # the future has tests of its own
     if kind == "impression":
-        said["items"] = tuple(draw(st.lists(names, min_size=1, max_size=4, unique=True)))
-        said["attention"] = draw(st.just(()) | st.just((0.5,) * len(said["items"])))
-        said["context"] = draw(
+        fields["items"] = tuple(draw(st.lists(names, min_size=1, max_size=4, unique=True)))
+        fields["attention"] = draw(st.just(()) | st.just((0.5,) * len(fields["items"])))
+        fields["context"] = draw(
             st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), json_values, max_size=3)
         )
     else:
-        said["item_id"] = draw(names)
-    return ViewerEvent(**said)
+        fields["item_id"] = draw(names)
+    return ViewerEvent(**fields)
 
 
 @settings(deadline=None)
@@ -102,7 +102,7 @@ def test_the_wire_form_is_a_cloudevent(event: ViewerEvent) -> None:
     assert not {"id", "kind", "viewer_id", "at", "client_at"} & wire["data"].keys()
 
 
-@given(st.binary(max_size=200) | json_values.map(lambda thing: json.dumps(thing).encode()))
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_other_bytes_are_refused_with_an_event_error(raw: bytes) -> None:
     with pytest.raises(EventError):
         decode(raw)
@@ -113,20 +113,20 @@ def spoilt(draw: st.DrawFn) -> bytes:
     """An event's bytes with a flaw or a change somewhere, which may leave an event."""
     raw = encode(draw(events()))
     way = draw(st.sampled_from(["as it is", "flip", "cut", "value", "another's field", "text", "depth"]))
-    place = draw(st.integers(0, len(raw) - 1))
+    path = draw(st.integers(0, len(raw) - 1))
     wire = json.loads(raw)
     spot = wire if draw(st.booleans()) else wire["data"]
     field = draw(st.sampled_from([*wire, *ViewerEvent.__struct_fields__, "traceparent"]))
     match way:
         case "flip":
-            return raw[:place] + bytes([draw(st.integers(0, 255))]) + raw[place + 1 :]
+            return raw[:path] + bytes([draw(st.integers(0, 255))]) + raw[path + 1 :]
         case "cut":
-            return raw[:place]
+            return raw[:path]
         case "value":
             spot[field] = draw(json_values | st.sampled_from(ODD))
         case "another's field":
-            other = json.loads(encode(draw(events())))
-            (wire if field in wire else wire["data"])[field] = other.get(field, other["data"].get(field))
+            second = json.loads(encode(draw(events())))
+            (wire if field in wire else wire["data"])[field] = second.get(field, second["data"].get(field))
         case "text":
             odd = draw(st.sampled_from(FRAGMENTS))
             return raw.replace(b'"data":{', b'"data":{' + odd, 1) if draw(st.booleans()) else b"{" + odd + raw[1:]
@@ -199,10 +199,10 @@ def test_what_the_stream_would_not_read_back_is_not_written(event: ViewerEvent, 
 
 
 def test_valid_events_with_any_extension_take_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("validate was called")
 
-    monkeypatch.setattr(module, "validate", asked)
+    monkeypatch.setattr(module, "validate", requested)
     for kind in KINDS:
         data: dict[str, Any] = (
             {"items": ["a", "观众"], "attention": [1, 0.5]} if kind == "impression" else {"item_id": "a"}
@@ -234,24 +234,27 @@ def test_valid_events_with_any_extension_take_the_fast_path(monkeypatch: pytest.
 )
 def test_an_event_is_told_from_others_by_source_and_id_together(sent_by: list[tuple[str, str]]) -> None:
     """As CloudEvents has it: equal for equal pairs, different for all others, and once and for all."""
-    known: dict[tuple[str, str], str] = {}
+    expected: dict[tuple[str, str], str] = {}
     for source, id in sent_by:
         raw = sent(source=source, id=id)
         with suppress(UnicodeEncodeError):
             accepted, sent_id, _ = accept_json(json.dumps(raw, ensure_ascii=False).encode(), NOW)
             assert (accepted, sent_id) == (accept(raw, NOW), id)
-            assert known.setdefault((source, id), accepted.id) == accepted.id
+            assert expected.setdefault((source, id), accepted.id) == accepted.id
             assert decode(encode(accepted)) == accepted  # also as it is sent again
             assert accept(json.loads(encode(accepted)), NOW).id == accepted.id
             assert decode(json.dumps({**raw, "receivedat": "2026-01-01T00:00:00Z"}).encode()).id == accepted.id
-    assert len(set(known.values())) == len(known)
+    assert len(set(expected.values())) == len(expected)
 
 
 def test_the_same_id_of_two_apps_is_two_events_and_each_sent_twice_counts_once() -> None:
     tv, mobile = (accept(sent(source=f"/apps/{app}", data={"item_id": app}), NOW) for app in ("tv", "mobile"))
     assert (tv.id, mobile.id) == ("/apps/tv#e1", "/apps/mobile#e1")
     twice = [LoggedEvent("t/0", n, event) for n, event in enumerate((tv, mobile, tv, mobile))]
-    assert [one.event.item_id for one in deduplicate_and_fold(ViewerState("v1"), twice).new_events] == ["tv", "mobile"]
+    assert [logged.event.item_id for logged in deduplicate_and_fold(ViewerState("v1"), twice).new_events] == [
+        "tv",
+        "mobile",
+    ]
 
 
 def test_only_the_servers_clock_counts() -> None:

@@ -97,11 +97,11 @@ def test_what_nobody_sees_is_in_no_name(odd: str) -> None:
         for read in (lambda raw=raw: accept(raw, NOW), lambda raw=raw: accept_json(json.dumps(raw).encode(), NOW)):  # type: ignore[misc]
             with pytest.raises(EventError) as caught:
                 read()
-            said = [(finding.where, finding.message) for finding in caught.value.findings]
+            text = [(finding.where, finding.message) for finding in caught.value.findings]
             if odd != "a\ud800":
-                assert said == [(where, "must not contain spaces or control characters")]
-            elif said:  # as text it is no JSON
-                assert [place for place, _ in said] == [where]
+                assert text == [(where, "must not contain spaces or control characters")]
+            elif text:  # as text it is no JSON
+                assert [path for path, _ in text] == [where]
 
 
 def test_every_bad_field_is_named_at_once() -> None:

@@ -61,17 +61,17 @@ def test_events_of_a_recreated_log_are_folded(tmp_path: Path) -> None:
 def test_a_replaced_stream_file_is_a_new_log_epoch(tmp_path: Path) -> None:
     store, log, url = MemoryStore(), EventLog(tmp_path / "events"), f"sqlite:///{tmp_path}/log/stream.db"
     with closing(open_stream(url, partitions=1)) as stream:
-        one = Worker(stream, store, log, topic=TOPIC, group="g")
+        epoch = Worker(stream, store, log, topic=TOPIC, group="g")
         stream.publish(TOPIC, [play_record(f"before{n}") for n in range(5)])
-        assert one.step(wait_s=0) == 5
+        assert epoch.step(wait_s=0) == 5
         stream.publish(TOPIC, [play_record("unread")])
         for file in (tmp_path / "log").iterdir():
             file.unlink()
         with closing(open_stream(url, partitions=1)) as another:
             another.publish(TOPIC, [play_record(f"after{n}") for n in range(4)])
         with pytest.raises(Unavailable, match="recreated"):  # and what it read of the old one is of no name by now
-            one.step(wait_s=0)
-        one.close()
+            epoch.step(wait_s=0)
+        epoch.close()
     with closing(open_stream(url, partitions=1)) as stream:
         folded(stream, store, log)  # type: ignore[arg-type]
     assert plays(store) == 9
@@ -101,10 +101,10 @@ def test_several_log_epochs_are_counted_once_and_rebuilt_in_order(tmp_path: Path
 
     if seed % 2:
         compact(log)
-    again = MemoryStore()
-    rebuild(worker(stream, again, log), again, from_log(log), LANDMARK, YEAR_S)
-    assert store_contents(again) == store_contents(store)
-    assert not list(find_differences(store, again, LANDMARK, YEAR_S))
+    reopened = MemoryStore()
+    rebuild(worker(stream, reopened, log), reopened, from_log(log), LANDMARK, YEAR_S)
+    assert store_contents(reopened) == store_contents(store)
+    assert not list(find_differences(store, reopened, LANDMARK, YEAR_S))
 
 
 def test_a_rebuild_from_the_stream_uses_the_current_epoch(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_states_from_before_log_epochs_stay_valid(tmp_path: Path) -> None:
     store.delete([LOG_EPOCHS + TOPIC])
     (tmp_path / FILE_NAME).unlink()
     expected = store_contents(store)
-    with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as again:
-        while again.step(wait_s=0):
+    with closing(Worker(stream, store, EventLog(tmp_path), topic=TOPIC, group="another")) as reopened:
+        while reopened.step(wait_s=0):
             pass
     assert store_contents(store) == expected
 

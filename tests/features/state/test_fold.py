@@ -43,19 +43,19 @@ NONE = ViewerState("v")
 KINDS = ("impression", "click", "play", "pause", "ping", "complete", "like", "dislike", "hide", "follow")
 
 
-def event(id: str, kind: str, at: float = LANDMARK, **said: Any) -> ViewerEvent:
+def event(id: str, kind: str, at: float = LANDMARK, **fields: Any) -> ViewerEvent:
     if kind == "impression":
-        said.setdefault("items", ("a", "b"))
-        said.setdefault("context", {"seed": 1})
+        fields.setdefault("items", ("a", "b"))
+        fields.setdefault("context", {"seed": 1})
     elif kind != "follow":
-        said.setdefault("item_id", "a")
+        fields.setdefault("item_id", "a")
     if kind == "ping":
-        said.setdefault("position_s", 5.0)
-    return ViewerEvent(id=id, kind=kind, viewer_id="v", at=at, **said)
+        fields.setdefault("position_s", 5.0)
+    return ViewerEvent(id=id, kind=kind, viewer_id="v", at=at, **fields)
 
 
 def placed(*events: ViewerEvent, source: str = "t/0", first: int = 0) -> list[LoggedEvent]:
-    return [LoggedEvent(source, first + i, one) for i, one in enumerate(events)]
+    return [LoggedEvent(source, first + i, entry) for i, entry in enumerate(events)]
 
 
 @st.composite
@@ -82,22 +82,22 @@ def test_any_cut_and_any_redelivery_folds_to_the_same_bytes(log: list[LoggedEven
     whole = encode_viewer(fold_viewer(NONE, log))
     state, position = NONE, 0
     while position < len(log):
-        again = data.draw(st.integers(0, position))  # the stream goes back to its last commit
+        repeated = data.draw(st.integers(0, position))  # the stream goes back to its last commit
         position = data.draw(st.integers(position + 1, len(log)))
-        state = decode_viewer(encode_viewer(fold_viewer(state, log[again:position])))
+        state = decode_viewer(encode_viewer(fold_viewer(state, log[repeated:position])))
     assert encode_viewer(state) == whole
 
 
 @settings(max_examples=50, deadline=None)
 @given(logs(), st.data())
 def test_an_items_counts_do_not_depend_on_the_cut_either(log: list[LoggedEvent], data: st.DataObject) -> None:
-    about = [one for one in deduplicate_and_fold(NONE, log).new_events if "a" in items_of(one.event)]
+    about = [entry for entry in deduplicate_and_fold(NONE, log).new_events if "a" in items_of(entry.event)]
     whole = encode_item(fold_item(ItemState("a"), about))
     state, position = ItemState("a"), 0
     while position < len(about):
-        again = data.draw(st.integers(0, position))
+        repeated = data.draw(st.integers(0, position))
         position = data.draw(st.integers(position + 1, len(about)))
-        state = decode_item(encode_item(fold_item(state, about[again:position])))
+        state = decode_item(encode_item(fold_item(state, about[repeated:position])))
     assert encode_item(state) == whole
 
 
@@ -105,13 +105,13 @@ def test_an_items_counts_do_not_depend_on_the_cut_either(log: list[LoggedEvent],
 @given(logs())
 def test_an_event_counts_once_however_often_it_was_sent(log: list[LoggedEvent]) -> None:
     first = {}
-    for one in log:
-        first.setdefault(one.event.id, one)
-    assert [one[:3] for one in deduplicate_and_fold(NONE, log).new_events] == list(first.values())
+    for entry in log:
+        first.setdefault(entry.event.id, entry)
+    assert [entry[:3] for entry in deduplicate_and_fold(NONE, log).new_events] == list(first.values())
     state = fold_viewer(NONE, log)
     assert sum(state.counts.values()) == len(first)
-    newest = list(reversed(dict.fromkeys(one.event.id for one in reversed(log))))
-    by_the_way = {id for id, one in first.items() if skips_state(one.event)}
+    newest = list(reversed(dict.fromkeys(entry.event.id for entry in reversed(log))))
+    by_the_way = {id for id, entry in first.items() if skips_state(entry.event)}
     assert state.seen_ids == b"".join(event_digest(id) for id in newest if id not in by_the_way)
     assert state.seen_event_ring == b"".join(event_digest(id) for id in newest if id in by_the_way)
     assert state.offsets == ({"t/0": len(log) - 1} if log else {})
@@ -121,28 +121,28 @@ def test_an_event_counts_once_however_often_it_was_sent(log: list[LoggedEvent]) 
 @given(logs())
 def test_recent_actions_stand_in_the_order_of_time(log: list[LoggedEvent]) -> None:
     remembered = [
-        one.event for one in deduplicate_and_fold(NONE, log).new_events if one.event.kind in module.RECENT_KINDS
+        entry.event for entry in deduplicate_and_fold(NONE, log).new_events if entry.event.kind in module.RECENT_KINDS
     ]
     recent = fold_viewer(NONE, log).recent
-    assert [one.at for one in recent] == sorted(one.at for one in remembered)
-    assert sorted((one.at, one.kind) for one in recent) == sorted((e.at, e.kind) for e in remembered)
+    assert [entry.at for entry in recent] == sorted(entry.at for entry in remembered)
+    assert sorted((entry.at, entry.kind) for entry in recent) == sorted((e.at, e.kind) for e in remembered)
 
 
 def test_two_partitions_are_told_apart() -> None:
-    one = fold_viewer(NONE, placed(event("e1", "play"), event("e2", "play")))
-    both = fold_viewer(one, placed(event("e3", "play"), source="t/1"))
+    entry = fold_viewer(NONE, placed(event("e1", "play"), event("e2", "play")))
+    both = fold_viewer(entry, placed(event("e3", "play"), source="t/1"))
     assert both.counts == {"play": 3}
     assert both.offsets == {"t/0": 1, "t/1": 0}
 
 
 def test_memory_is_bounded_and_keeps_the_newest() -> None:
     many = 1200
-    made = [event(f"e{i}", "hide", LANDMARK + i, item_id=f"i{i}") for i in range(many)]
-    made += [event(f"p{i}", "ping", LANDMARK + i, item_id=f"i{i % many}") for i in range(2 * many)]
-    made += [event(f"s{i}", "impression", LANDMARK + i, items=(f"i{i}", "always")) for i in range(many)]
-    made += [event(f"o{i}", "click", LANDMARK, placement=f"cn.o{i}-tv-home") for i in range(50)]
-    state = fold_viewer(NONE, placed(*made))
-    assert [one.item_id for one in state.recent] == [f"i{i}" for i in range(many - RECENT_MAX, many)]
+    events = [event(f"e{i}", "hide", LANDMARK + i, item_id=f"i{i}") for i in range(many)]
+    events += [event(f"p{i}", "ping", LANDMARK + i, item_id=f"i{i % many}") for i in range(2 * many)]
+    events += [event(f"s{i}", "impression", LANDMARK + i, items=(f"i{i}", "always")) for i in range(many)]
+    events += [event(f"o{i}", "click", LANDMARK, placement=f"cn.o{i}-tv-home") for i in range(50)]
+    state = fold_viewer(NONE, placed(*events))
+    assert [entry.item_id for entry in state.recent] == [f"i{i}" for i in range(many - RECENT_MAX, many)]
     assert len(state.outlets) == OUTLETS_MAX
     assert list(state.hidden) == [f"i{i}" for i in range(many - module.HIDDEN_MAX, many)]
     assert list(state.positions) == [f"i{i}" for i in range(many - module.POSITIONS_MAX, many)]
@@ -168,17 +168,17 @@ def test_what_was_finished_or_judged_is_remembered_longer_than_the_rest(monkeypa
 
 
 def test_what_comes_late_sets_no_time_of_the_end_back_and_per_cent_alone_tells_the_end() -> None:
-    liked, late = event("1", "like", LANDMARK + 9), event("2", "dislike", LANDMARK + 3)
-    assert fold_viewer(NONE, placed(liked, late)).finished_at == {"a": LANDMARK + 9}
-    there = event("3", "ping", LANDMARK + 1, position_s=None, percent=96.0)
-    assert fold_viewer(NONE, placed(there)).finished_at == {"a": LANDMARK + 1}
+    liked, late_event = event("1", "like", LANDMARK + 9), event("2", "dislike", LANDMARK + 3)
+    assert fold_viewer(NONE, placed(liked, late_event)).finished_at == {"a": LANDMARK + 9}
+    at_end = event("3", "ping", LANDMARK + 1, position_s=None, percent=96.0)
+    assert fold_viewer(NONE, placed(at_end)).finished_at == {"a": LANDMARK + 1}
     assert fold_viewer(NONE, placed(event("4", "ping", position_s=None, percent=94.0))).finished_at == {}
 
 
 def test_a_position_is_the_latest_in_time_and_knows_the_end() -> None:
     def position(*events: ViewerEvent) -> tuple[float, float, bool]:
-        found = fold_viewer(NONE, placed(*events)).positions["a"]
-        return found.position_s, found.duration_s, found.finished
+        matches = fold_viewer(NONE, placed(*events)).positions["a"]
+        return matches.position_s, matches.duration_s, matches.finished
 
     ping = event("1", "ping", LANDMARK + 10, position_s=50.0, duration_s=200.0)
     assert position(ping) == (50.0, 200.0, False)
@@ -219,8 +219,8 @@ def folded(*events: ViewerEvent) -> ViewerState:
     return fold_viewer(NONE, placed(*events))
 
 
-def play(id: str, item: str, after_s: float, **said: Any) -> ViewerEvent:
-    return event(id, "play", LANDMARK + after_s, item_id=item, **said)
+def play(id: str, item: str, after_s: float, **fields: Any) -> ViewerEvent:
+    return event(id, "play", LANDMARK + after_s, item_id=item, **fields)
 
 
 def test_a_short_play_followed_by_another_is_a_skip() -> None:
@@ -252,13 +252,13 @@ def test_a_session_ends_with_a_pause_or_when_the_app_says_so() -> None:
     first = play("1", "a", 0.0, session_id="s1")
     assert folded(first, play("2", "b", 5.0, session_id="s1")).session.skipped == ("a",)
     assert folded(first, play("2", "b", 5.0)).session.skipped == ("a",), "an app that does not say goes on"
-    for other in (play("2", "b", 5.0, session_id="s2"), play("2", "b", SESSION_GAP_S + 1, session_id="s1")):
-        session = folded(first, other).session
-        assert (session.skipped, session.watched, session.actions, session.since) == ((), (), 1, other.at)
+    for second in (play("2", "b", 5.0, session_id="s2"), play("2", "b", SESSION_GAP_S + 1, session_id="s1")):
+        session = folded(first, second).session
+        assert (session.skipped, session.watched, session.actions, session.since) == ((), (), 1, second.at)
     pinged = [event(f"p{n}", "ping", LANDMARK + n * SESSION_GAP_S * 0.9) for n in range(4)]
     assert folded(first, *pinged).session.since == LANDMARK, "who watches is there"
-    late = play("9", "z", -100.0)
-    assert folded(first, late).session == folded(first).session
+    late_event = play("9", "z", -100.0)
+    assert folded(first, late_event).session == folded(first).session
 
 
 def test_a_session_remembers_the_newest_few() -> None:
@@ -293,7 +293,7 @@ def test_satisfaction_is_what_was_said_lately() -> None:
 @given(logs(), st.integers(0, 60))
 def test_impressions_of_an_item_are_counted_over_any_window(log: list[LoggedEvent], since: int) -> None:
     state, start = fold_viewer(NONE, log), LANDMARK + since
-    shown = [one.event.at for one in deduplicate_and_fold(NONE, log).new_events if one.event.kind == "impression"]
+    shown = [entry.event.at for entry in deduplicate_and_fold(NONE, log).new_events if entry.event.kind == "impression"]
     newest = sorted(shown)[-SHOWN_TIMES:]
     assert state.impressions_since("a", start) == sum(at >= start for at in newest)
     assert state.shown.get("a", (0, ()))[0] == len(shown)
@@ -303,17 +303,17 @@ def test_impressions_of_an_item_are_counted_over_any_window(log: list[LoggedEven
 def test_a_fold_may_go_on_after_its_state_was_taken(log: list[LoggedEvent], data: st.DataObject) -> None:
     """And neither the state it began with nor one that was taken on the way is changed by what comes later."""
     cut = data.draw(st.integers(0, len(log)))
-    begun = fold_viewer(NONE, log[:cut])
-    as_begun = encode_viewer(begun)
-    fold = ViewerFold(begun, float("inf"))
-    for one in log[cut : cut + 3]:
-        fold.apply(one)
-    taken = fold.state()
-    as_taken = encode_viewer(taken)
-    for one in log[cut + 3 :]:
-        fold.apply(one)
+    started = fold_viewer(NONE, log[:cut])
+    as_begun = encode_viewer(started)
+    fold = ViewerFold(started, float("inf"))
+    for entry in log[cut : cut + 3]:
+        fold.apply(entry)
+    accepted = fold.state()
+    as_taken = encode_viewer(accepted)
+    for entry in log[cut + 3 :]:
+        fold.apply(entry)
     assert encode_viewer(fold.state()) == encode_viewer(fold_viewer(NONE, log))
-    assert (encode_viewer(begun), encode_viewer(taken)) == (as_begun, as_taken)
+    assert (encode_viewer(started), encode_viewer(accepted)) == (as_begun, as_taken)
 
 
 def test_a_thousand_events_that_are_sent_twice_count_once() -> None:
@@ -328,10 +328,12 @@ CONFIRMED = {"items": ("a",), "context": {}, "request_id": "r"}
 @pytest.mark.parametrize(
     ("kind", "said"), [("ping", {}), ("pause", {}), ("seek", {"position_s": 5.0}), ("impression", CONFIRMED)]
 )
-def test_however_many_events_pass_by_what_counts_is_known_when_it_comes_again(kind: str, said: dict[str, Any]) -> None:
+def test_however_many_events_pass_by_what_counts_is_known_when_it_comes_again(
+    kind: str, fields: dict[str, Any]
+) -> None:
     """A day of pings between two replays of the dead letters, say."""
     liked, shown = event("liked", "like"), event("shown", "impression")
-    between = [event(f"p{i}", kind, LANDMARK + 10 * i, **said) for i in range(3 * module.SEEN_MAX)]
+    between = [event(f"p{i}", kind, LANDMARK + 10 * i, **fields) for i in range(3 * module.SEEN_MAX)]
     log = placed(liked, shown, *between, liked, shown)
     state, once = fold_viewer(NONE, log), fold_viewer(NONE, log[:-2])
     assert (state.counts["like"], state.shown["a"][0]) == (1, 1)
@@ -341,19 +343,19 @@ def test_however_many_events_pass_by_what_counts_is_known_when_it_comes_again(ki
 @pytest.mark.parametrize(("number", "times"), [(module.SEEN_MAX, 1), (module.SEEN_MAX + 1, 2)])
 def test_from_which_number_on_a_log_that_is_sent_again_counts_twice(number: int, times: int) -> None:
     """One more id than are remembered, and each pushes out the next before that comes again: docs/decisions/0005."""
-    kept = [event(f"e{i}", "like", LANDMARK + 10 * i, item_id=f"i{i}") for i in range(number)]
-    after = fold_viewer(fold_viewer(NONE, placed(*kept)), placed(*kept, source="t~001/0"))
+    retained = [event(f"e{i}", "like", LANDMARK + 10 * i, item_id=f"i{i}") for i in range(number)]
+    after = fold_viewer(fold_viewer(NONE, placed(*retained)), placed(*retained, source="t~001/0"))
     assert after.counts == {"like": times * number}
 
 
 def test_pings_that_are_sent_again_change_nothing_but_their_number() -> None:
-    kept = [
+    retained = [
         event(f"e{i}", "ping", LANDMARK + 10 * i, item_id=f"i{i // 500}", position_s=10.0 * (i % 500), duration_s=4e3)
         for i in range(2 * module.PASSED_MAX)
     ]
-    before = fold_viewer(NONE, placed(*kept))
-    after = fold_viewer(before, placed(*kept, source="t~001/0"))
-    assert after.counts == {"ping": 2 * len(kept)}
+    before = fold_viewer(NONE, placed(*retained))
+    after = fold_viewer(before, placed(*retained, source="t~001/0"))
+    assert after.counts == {"ping": 2 * len(retained)}
     for name in (
         "positions",
         "finished_at",

@@ -39,15 +39,15 @@ def test_of_an_items_regions_the_lightest_leave_in_bulk_and_the_rest_is_exact(
     lightest that stays has; and no batch and no state that was bytes in between makes a difference."""
     most, spare = 6, 3
     events = visits(regions, DAY_S)
-    exact, held = dict[str, float](), dict[str, float]()
-    for one in events:
-        worth = sum(vote[2] for vote in one.votes if vote[1] == "visit") * forward_weight(one.event.at)
-        for place in roll_up(one.event.region):
-            exact[place], held[place] = exact.get(place, 0.0) + worth, held.get(place, 0.0) + worth
-        if len(held) > most + spare:
-            lightest = sorted(held, key=lambda place: (-held[place], place))[most:]
-            bound = min(visits for place, visits in held.items() if place not in lightest)
-            assert all(held.pop(place) <= bound for place in lightest)
+    exact, dump = dict[str, float](), dict[str, float]()
+    for entry in events:
+        value = sum(vote[2] for vote in entry.votes if vote[1] == "visit") * forward_weight(entry.event.at)
+        for region in roll_up(entry.event.region):
+            exact[region], dump[region] = exact.get(region, 0.0) + value, dump.get(region, 0.0) + value
+        if len(dump) > most + spare:
+            lightest = sorted(dump, key=lambda region: (-dump[region], region))[most:]
+            bound = min(visits for region, visits in dump.items() if region not in lightest)
+            assert all(dump.pop(region) <= bound for region in lightest)
     cut = data.draw(st.integers(0, len(events)))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("features.state.item_fold.REGIONS_MAX", most)
@@ -55,17 +55,17 @@ def test_of_an_items_regions_the_lightest_leave_in_bulk_and_the_rest_is_exact(
         at_once = fold_item(ItemState("a"), events)
         first = decode_item(encode_item(fold_item(ItemState("a"), events[:cut])))
         assert encode_item(fold_item(first, events[cut:])) == encode_item(at_once)
-    assert at_once.regions == held
-    assert len(exact) > most + spare or held == exact
-    assert all(held[place] <= exact[place] for place in held)
+    assert at_once.regions == dump
+    assert len(exact) > most + spare or dump == exact
+    assert all(dump[region] <= exact[region] for region in dump)
 
 
 def test_a_region_that_comes_late_has_time_to_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the item has all the regions that it tells apart, and more of them come by all the time."""
     monkeypatch.setattr("features.state.item_fold.REGIONS_MAX", 30)
     monkeypatch.setattr("features.state.item_fold.REGIONS_SPARE", 10)
-    said = [f"r{n}" for n in range(30)] * 2 + [r for n in range(100) for r in ("late", f"once{n}")]
-    state = fold_item(ItemState("a"), visits(said, 0.0))
+    fields = [f"r{n}" for n in range(30)] * 2 + [r for n in range(100) for r in ("late", f"once{n}")]
+    state = fold_item(ItemState("a"), visits(fields, 0.0))
     assert state.regions["late"] > 99.5 * state.regions["r0"] / 2
 
 

@@ -182,7 +182,7 @@ def test_stores_equal_a_naive_replay(
         for fuse, batch in [*runs, (10**6, 1 + seed % 30)]:
             run(stream, store, directory, [fuse], batch, ttl_s)
         assert store_contents(store) == replayed(stream, ttl_s)
-        logged = [(one.event.viewer_id, one.event.id) for one in EventLog(directory).replay()]
+        logged = [(event.event.viewer_id, event.event.id) for event in EventLog(directory).replay()]
     assert sorted(logged) == sorted({(record.key, decode(record.value).id) for record in records})
 
 

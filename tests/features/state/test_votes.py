@@ -203,10 +203,10 @@ def test_vote_history_is_bounded_and_expires() -> None:
 def test_events_older_than_the_vote_history_have_no_votes() -> None:
     first = event("first", "play", LANDMARK)
     between = [event(f"o{n}", "click", LANDMARK + n * DAY_S / 2, f"o{n}") for n in range(2 * RECENT_MAX)]
-    late = event("again", "play", LANDMARK + 1)
-    weighted = counted([first, *between, late])
+    late_events = event("again", "play", LANDMARK + 1)
+    weighted = counted([first, *between, late_events])
     assert weighted[0].votes
-    assert weighted[-1].event == late
+    assert weighted[-1].event == late_events
     assert weighted[-1].votes == ()
 
 

@@ -137,9 +137,9 @@ def test_the_stream_deletes_old_messages_and_those_of_erased_viewers(
             "1 messages of the viewer stay in the stream until these consumer groups have read them: features (1 m"
             in out
         )
-        for name, left in ((topic, 1), (dead_topic(topic), 0)):
+        for name, n_left in ((topic, 1), (dead_topic(topic), 0)):
             messages = [m for p in range(2) for m in stream.read(name, p, 0, 1000) if m.key == "viewer-1"]
-            assert len(messages) == left
+            assert len(messages) == n_left
         assert main(["worker", "--home", home, "--until-idle", "0", "--viewer-ttl-days", "100000"]) == 0
         assert run("viewers", "erase", "viewer-1")[1].count("\n") == 1
         apply_retention(stream, Settings(home=home, stream_days=1), time.time() + 3 * DAY_S)

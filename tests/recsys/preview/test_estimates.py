@@ -88,8 +88,8 @@ def _logged_world(random: bool, n: int = 4000) -> tuple[list[ReplayRequest], lis
         q = (0.25 if item else 0.75) if random else 1.0
         query = Query(f"r{i}", f"v{i}", Placement.parse("cn.zj-tv-home"), "cn.zj", 0.0, 1)
         requests.append(ReplayRequest(query, None, LoggedPage((f"i{item}",), (1.0,), (q,), (plays,))))
-        ones = np.ones(1)
-        after.append(PageSummary(np.array([1], np.int32), ones, ones, np.zeros(4), 1.0, ()))
+        weights = np.ones(1)
+        after.append(PageSummary(np.array([1], np.int32), weights, weights, np.zeros(4), 1.0, ()))
     return requests, after, played[1]
 
 

@@ -184,10 +184,13 @@ def test_frontier_costs_rise_with_strength(report: Report) -> None:
 
 def paired(before: list[float], after: list[float], unguided: list[float] | None = None) -> Pairs:
     """Return pairs with one request per viewer and pages of the given utilities."""
-    ones = np.ones(1)
+    full_attention = np.full_attention(1)
 
     def side(utilities: list[float]) -> tuple[PageSummary, ...]:
-        return tuple(PageSummary(np.zeros(1, np.int32), ones, ones * w, np.zeros(4), w, ()) for w in utilities)
+        return tuple(
+            PageSummary(np.zeros(1, np.int32), full_attention, full_attention * w, np.zeros(4), w, ())
+            for w in utilities
+        )
 
     n = range(len(before))
     query = Query("r", "v", Placement.parse("cn.zj-tv-home"), "cn.zj.hz", 1_772_366_400.0 + 754, 1)

@@ -264,7 +264,7 @@ def test_a_policy_applies_a_profile_by_name(service) -> None:
     profiles = {profile["name"]: profile for profile in service.http.get("/v1/profiles").json()["profiles"]}
     assert {"mainstream-guidance", "european-works", "canadian-discoverability"} <= profiles.keys()
     assert all(c["legal_ref"] for profile in profiles.values() for c in profile["controls"])
-    assert any(duty["kept_by"] == "request" for duty in profiles["mainstream-guidance"]["duties"])
+    assert any(duty["owner"] == "request" for duty in profiles["mainstream-guidance"]["duties"])
     service.publish("cn.zj", "outlet: cn.zj\nprofile: mainstream-guidance\n")
     page = service.page()
     assert page["policy_version"] == "cn@1+profile:mainstream-guidance@1+cn.zj@1"

@@ -28,7 +28,7 @@ class Duty(PolicyModel):
 
     legal_ref: str
     asks: str
-    kept_by: Literal["engine", "request", "catalogue", "organisation"]
+    owner: Literal["engine", "request", "catalog", "organization"]
     how: str
 
 

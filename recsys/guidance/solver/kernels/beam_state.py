@@ -170,7 +170,7 @@ def prune(beam: Beam, half: int, children: int, width: int, dropped_loss: float)
     Returns their number, the largest key kept, and the minimum of `dropped_loss` and the keys pruned.
     """
     cutoff = np.partition(beam.key[half, :children], width - 1)[width - 1]
-    kept_count, below = 0, 0
+    n_retained, below = 0, 0
     for z in range(children):
         below += beam.key[half, z] < cutoff
     ties = width - below  # number of children at the cutoff to keep
@@ -179,13 +179,13 @@ def prune(beam: Beam, half: int, children: int, width: int, dropped_loss: float)
         if beam.key[half, z] == cutoff and ties > 0:
             keep, ties = True, ties - 1
         if keep:
-            beam.loss[half, kept_count], beam.key[half, kept_count] = beam.loss[half, z], beam.key[half, z]
-            beam.digest[half, kept_count] = beam.digest[half, z]
-            beam.parent[kept_count], beam.column[kept_count] = beam.parent[z], beam.column[z]
-            kept_count += 1
+            beam.loss[half, n_retained], beam.key[half, n_retained] = beam.loss[half, z], beam.key[half, z]
+            beam.digest[half, n_retained] = beam.digest[half, z]
+            beam.parent[n_retained], beam.column[n_retained] = beam.parent[z], beam.column[z]
+            n_retained += 1
         else:
             dropped_loss = min(dropped_loss, beam.key[half, z])
-    return kept_count, cutoff, dropped_loss
+    return n_retained, cutoff, dropped_loss
 
 
 @kernel

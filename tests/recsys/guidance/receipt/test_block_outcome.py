@@ -78,8 +78,8 @@ def test_block_line_counts_blocked_items_and_names_the_stronger_controls(make: A
 
 
 def test_a_block_that_held_is_met_and_one_that_had_to_yield_is_settled(make: Any) -> None:
-    held = line_of(make(PARENT, child("{label: culture}")), "off")
-    assert (held.status, held.slack, held.cause, str(held.reason)) == (
+    met = line_of(make(PARENT, child("{label: culture}")), "off")
+    assert (met.status, met.slack, met.cause, str(met.reason)) == (
         "met",
         0,
         None,

@@ -125,9 +125,9 @@ def feasibility_oracle(
         np.array(count_broken(constraints, page)) for page in permutations(range(len(constraints)), constraints.slots)
     ]
 
-    def is_feasible(c: int, slack_c: int, kept_controls: tuple[int, ...] = ()) -> bool:
+    def is_feasible(c: int, slack_c: int, remaining_controls: tuple[int, ...] = ()) -> bool:
         return any(
-            violation[c] <= slack_c and all(violation[k] <= slack[k] for k in kept_controls) for violation in pages
+            violation[c] <= slack_c and all(violation[k] <= slack[k] for k in remaining_controls) for violation in pages
         )
 
     return is_feasible
@@ -156,7 +156,9 @@ def test_conflict_sets_match_enumeration(instance_of: Any, count_broken: Any) ->
             assert max(cause.controls) < c
             assert not is_feasible(c, slack[c] - 1, cause.controls), seed
             for member in cause.controls:
-                assert is_feasible(c, slack[c] - 1, tuple(other for other in cause.controls if other != member)), seed
+                assert is_feasible(c, slack[c] - 1, tuple(second for second in cause.controls if second != member)), (
+                    seed
+                )
     assert min(alone, conflicts) > 30
 
 

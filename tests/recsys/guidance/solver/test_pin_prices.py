@@ -18,10 +18,10 @@ PINNED_POLICY = "outlet: cn\ncontrols: [{id: lead, action: pin, item: i7, slot: 
 
 
 def test_the_price_of_a_pin_is_near_what_solving_again_wins() -> None:
-    told, won = compare_prices(FAMILIES["small"], 25, "adaptive")
-    off = np.abs(told - won) / np.maximum(won, 1e-9)
+    report, won = compare_prices(FAMILIES["small"], 25, "adaptive")
+    off = np.abs(report - won) / np.maximum(won, 1e-9)
     assert np.median(off) < 0.25
-    assert np.corrcoef(told, won)[0, 1] > 0.85
+    assert np.corrcoef(report, won)[0, 1] > 0.85
 
 
 def test_the_price_of_a_single_pin_without_other_limits_is_exact() -> None:
