@@ -254,12 +254,8 @@ class Engine:
                 unguided = CompiledPolicy.none(context.catalog)
                 solved = solver.solve(context, unguided, editorial)
                 page = solver.page(context, unguided, solved, FallbackLevel.EDITORIAL)
-        candidates_left = len(page.items)
-        trace.append(
-            StageTrace(
-                "solve", len(batch), candidates_left, {DropReason.UNSELECTED: len(batch) - candidates_left}, error
-            )
-        )
+        n_out = len(page.items)
+        trace.append(StageTrace("solve", len(batch), n_out, {DropReason.UNSELECTED: len(batch) - n_out}, error))
         return replace(page, trace=tuple(trace))
 
     def _solve_or_expand(

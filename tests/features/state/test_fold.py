@@ -326,9 +326,9 @@ CONFIRMED = {"items": ("a",), "context": {}, "request_id": "r"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("ping", {}), ("pause", {}), ("seek", {"position_s": 5.0}), ("impression", CONFIRMED)]
+    ("kind", "fields"), [("ping", {}), ("pause", {}), ("seek", {"position_s": 5.0}), ("impression", CONFIRMED)]
 )
-def test_however_many_events_pass_by_what_counts_is_known_when_it_comes_again(
+def test_duplicates_of_counting_events_are_recognised_after_many_other_events(
     kind: str, fields: dict[str, Any]
 ) -> None:
     """A day of pings between two replays of the dead letters, say."""

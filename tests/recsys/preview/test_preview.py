@@ -184,12 +184,11 @@ def test_frontier_costs_rise_with_strength(report: Report) -> None:
 
 def paired(before: list[float], after: list[float], unguided: list[float] | None = None) -> Pairs:
     """Return pairs with one request per viewer and pages of the given utilities."""
-    full_attention = np.full_attention(1)
+    attention = np.ones(1)
 
     def side(utilities: list[float]) -> tuple[PageSummary, ...]:
         return tuple(
-            PageSummary(np.zeros(1, np.int32), full_attention, full_attention * w, np.zeros(4), w, ())
-            for w in utilities
+            PageSummary(np.zeros(1, np.int32), attention, attention * w, np.zeros(4), w, ()) for w in utilities
         )
 
     n = range(len(before))
