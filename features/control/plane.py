@@ -144,9 +144,7 @@ class ControlPlane:
         with write_tx(self._engine, self._clock()) as tx:
             newest = self._newest(tx.connection, outlet)
             if base_version != newest:
-                raise Conflict(
-                    f"policy of {outlet}: version {newest} is newer than {base_version}, on which this is based"
-                )
+                raise Conflict(message("version_outdated", outlet=outlet, newest=newest, base=base_version))
             self._register(tx, {outlet})
             version = PolicyVersion(outlet, newest + 1, text, author, note, tx.at)
             columns = {c.name: getattr(version, c.name) for c in tables.policies.columns}
@@ -194,7 +192,7 @@ class ControlPlane:
         """Return one saved version. Raises NotFound."""
         matches = [saved for saved in self.history(outlet) if saved.version == version]
         if not matches:
-            raise NotFound(f"policy of {outlet}: no version {version}")
+            raise NotFound(message("version_not_found", outlet=outlet, version=version))
         return matches[0]
 
     def history(self, outlet: str) -> list[PolicyVersion]:

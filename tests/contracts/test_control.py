@@ -122,7 +122,7 @@ def test_versions_are_appended_published_and_rolled_back(plane: ControlPlane) ->
     ]
     with pytest.raises(InvalidInput, match="never in force"):
         plane.rollback("cn", 3, "bo")
-    with pytest.raises(Conflict, match="in force already"):
+    with pytest.raises(Conflict, match="already in force"):
         plane.publish("cn", 1, "bo")
 
 

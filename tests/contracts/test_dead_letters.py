@@ -59,7 +59,7 @@ def dlq(url: str, unique: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     def run(*args: str) -> tuple[int, list[str]]:
         flags = ["--home", str(tmp_path), "--stream", url, "--topic", unique, "--partitions", str(PARTITIONS)]
-        code = main([*flags, "dlq", *args])
+        code = main(["dlq", *args, *flags])
         return code, sorted(capsys.readouterr().out.splitlines())
 
     return run
@@ -96,7 +96,7 @@ def test_replay_sends_each_message_once_unless_it_is_named(stream: Stream, uniqu
     assert sent(stream, unique) == readable
     code, lines = dlq("replay")
     assert code == 1, "unreadable messages are retried each time"
-    assert any("2 letters were sent again before: name one to send it once more" in line for line in lines)
+    assert any("2 dead letters were replayed before; name a LOCATION to replay it again" in line for line in lines)
     assert sent(stream, unique) == readable, "a message is replayed twice only if it is named"
 
     code, lines = dlq("list")
@@ -109,7 +109,7 @@ def test_replay_sends_each_message_once_unless_it_is_named(stream: Stream, uniqu
     assert dlq("replay", second.location) == (0, [f"{second.location}\treplayed"])
     assert sent(stream, unique) == sorted([*readable, readable[1]])
     (third,) = write_dead_letters(stream, unique, play(2), first=9)
-    assert f"{third.location}\tsent again" in dlq("replay")[1]
+    assert f"{third.location}\treplayed" in dlq("replay")[1]
     assert sent(stream, unique) == sorted([*readable, readable[1], play(2)])
     assert DeadLetterCounter(stream, unique).refresh() == 2 * 4, "replay notes are not counted"
     assert sorted(letter.location for letter in read_dead_letters(stream, unique)) == sorted(
@@ -175,6 +175,6 @@ def test_replay_of_a_future_dated_event_explains_the_option(stream: Stream, uniq
     code, (line,) = dlq("replay")
     assert code == 1
     assert line.startswith(f"{dead_letter.location}\tstill unreadable: the event is dated in the future; time: ")
-    assert line.endswith("--without-client-time takes it at the time when it came")
-    assert dlq("replay", "--without-client-time") == (0, [f"{dead_letter.location}\tsent again"])
+    assert line.endswith("--without-client-time accepts it at its arrival time")
+    assert dlq("replay", "--without-client-time") == (0, [f"{dead_letter.location}\treplayed"])
     assert sent(stream, unique) == [encode(msgspec.structs.replace(event, client_at=None))]

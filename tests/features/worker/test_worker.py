@@ -263,7 +263,7 @@ def test_a_truncated_dead_letter_is_replayed_from_the_stream_if_the_message_is_u
     assert raw is not None
     assert decode_viewer(raw).counts == {"impression": 1}
     stream._logs[TOPIC][0][0] = stream._logs[TOPIC][0][1].__class__(TOPIC, 0, 0, "other", b"another")
-    with pytest.raises(EventError, match="the log has it no more"):
+    with pytest.raises(EventError, match="the message is no longer in the log"):
         replay(stream, dead_letter)
 
 
@@ -290,7 +290,7 @@ def test_foreign_records_in_the_dead_letter_topic_do_not_hide_dead_letters(tmp_p
     stream.publish(dead_topic(TOPIC), [Record("v", b"not a dead letter")])
     Worker(stream, MemoryStore(), EventLog(tmp_path), topic=TOPIC, group="g").step(wait_s=0)
     causes = [dead_letter.cause.partition(":")[0] for dead_letter in read_dead_letters(stream, TOPIC)]
-    assert causes == ["no dead letter", "not JSON"]
+    assert causes == ["not a dead letter", "not JSON"]
 
 
 def test_unreadable_messages_are_logged_in_one_line_per_batch(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -189,7 +189,7 @@ def test_a_policy_under_which_no_page_can_be_made_is_neither_saved_nor_published
     monkeypatch.setattr(CompiledPolicy, "smoke_test", _overflow)
     for path, body in (("draft", {"text": TEXT, "author": "Lin"}), ("publish", {"version": 1, "author": "Lin"})):
         refused = post(service, path, body, status=422)
-        assert "no page could be made under it (OverflowError" in refused["findings"][0]["message"], path
+        assert "no page can be built under this policy (OverflowError" in refused["findings"][0]["message"], path
     assert [version.active for version in service.services.control.history("cn.zj")] == [False]
 
 

@@ -198,8 +198,8 @@ MANY_SCOPES = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}
     [
         ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "removes item-1, which 'lead' of cn"),
-        ("{id: a, action: block, where: {item: item-1}, enforcement: mandatory}", "so it is relaxed"),
-        ("{id: a, action: block, where: {label: public-service}, enforcement: legal}", "so it is relaxed"),
+        ("{id: a, action: block, where: {item: item-1}, enforcement: mandatory}", "so that control is relaxed"),
+        ("{id: a, action: block, where: {label: public-service}, enforcement: legal}", "so that control is relaxed"),
         ("{id: a, action: block, where: {item: item-3}}, {id: b, action: pin, item: item-3, slot: 3, "
          "enforcement: legal}",
          "removes item-3, which 'b' (legal)"),
@@ -216,7 +216,7 @@ MANY_SCOPES = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}
         ("{id: a, action: quota, where: {label: public-service}, at_least: 0.8}", " too few)"),
         ("{id: a, action: block, where: {item: item-2}}", "(the item cannot be placed there)"),
         ("{id: a, action: quota, where: {label: film}, at_least: 0.6, enforcement: preferred}",
-         "a preferred control yields"),
+         "a preferred control is relaxed"),
         ("{id: floor, action: quota, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
          "enforcement: legal}", "below its own minimum"),
         ("{id: a, action: cap, attribute: topic, at_most: 1, on: {outlets: [cn.sh]}}", "none of them is cn.zj"),

@@ -51,7 +51,7 @@ def event(id_: str = "e1", kind: str = "play", viewer: str = "v1", **more):
 BAD = [
     ("not an object", "events[1]", "JSON object"),
     (event(kind="sneeze"), "events[1].type", "sneeze"),
-    (event(data={}), "events[1].data.item_id", "which"),
+    (event(data={}), "events[1].data.item_id", "requires"),
     (event(data={"item_id": "x", "percent": 101}), "events[1].data.percent", "100"),
     (event(data={"item_id": "x", "colour": "red"}), "events[1].data.colour", "unknown field"),
     (event(time="yesterday"), "events[1].time", "RFC 3339"),
