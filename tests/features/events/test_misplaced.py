@@ -54,9 +54,9 @@ def test_messages_with_a_wrong_key_belong_to_the_viewer_they_name(tmp_path: Path
             )
         folded(stream, online, log)
     exported = [json.loads(line) for line in export_viewer(log, online, "erased-viewer", stream=stream, topic=TOPIC)]
-    assert [b64decode(line["dead"]["raw"]) for line in exported[1:]] == bad
+    assert [b64decode(line["dead_letter"]["raw"]) for line in exported[1:]] == bad
     device = [json.loads(line) for line in export_viewer(log, online, "device-9", stream=stream, topic=TOPIC)]
-    assert [b64decode(line["dead"]["raw"]) for line in device[1:]] == [b"?"]
+    assert [b64decode(line["dead_letter"]["raw"]) for line in device[1:]] == [b"?"]
     expected = [message for message in all_messages(stream) if b"erased-viewer" not in b64_or_plain(message.value)]
     assert erase_viewer(log, online, "erased-viewer", END, stream=stream, topic=TOPIC, group="g").messages_left == 0
     remaining = all_messages(stream)
