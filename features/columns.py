@@ -1,4 +1,4 @@
-"""Computes the ranker's feature columns from states and the catalog, for both training and serving.
+"""The ranker's feature columns, computed from states and the catalog for both training and serving.
 
 `columns` computes the features of a page: many items, one viewer, one time. Point-in-time queries call its two halves,
 `item_columns` and `viewer_columns`, for many times at once (`features.point_in_time.query`).
@@ -73,7 +73,7 @@ SHRINK_IMPRESSIONS = 200.0
 SHRINK_TREND, SHRINK_SKIPS = 5.0, 4.0
 
 K = TypeVar("K")
-_RECENT_FRACTION = FAST_HALF_LIFE_S / HALF_LIFE_S  # recent visits / visits when visits arrive at a constant rate
+_RECENT_FRACTION = FAST_HALF_LIFE_S / HALF_LIFE_S  # recent visits / visits at a constant rate of visits
 
 
 def columns(
@@ -103,7 +103,7 @@ def columns(
 
 
 def empty_features(size: int) -> F32:
-    """Return default features [N, F] of a viewer without history, to be filled in by the two halves."""
+    """Return the features [N, F] of a viewer without history; `item_columns` and `viewer_columns` fill in the rest."""
     out = np.zeros((size, len(FEATURES)), np.float32)
     out[:, AT["satisfaction"]] = 0.5
     return out
@@ -113,8 +113,8 @@ def item_columns(
     out: F32, rows: I32, catalog: Catalog, counts: ItemCounts, now: float | F64, region: str, screen: str
 ) -> None:
     """Fill in the features that do not depend on the viewer. out [N, F], rows [N], now [N] or scalar (unix seconds)."""
-    count = {name: counts.count[:, n] for n, name in enumerate(MEASURES)}
-    total = {name: counts.total[..., n] for n, name in enumerate(MEASURES)}
+    count = {name: counts.count[:, i] for i, name in enumerate(MEASURES)}
+    total = {name: counts.total[..., i] for i, name in enumerate(MEASURES)}
     plays, impressions, visits = count["play"], count["impressions"], count["visits"]
 
     out[:, AT["log_popularity"]] = np.log1p(visits)
@@ -122,10 +122,10 @@ def item_columns(
     for action in ("complete", "like", "dislike"):
         mean = total[action] / np.maximum(total["play"], 1.0)
         out[:, AT[f"{action}_rate"]] = (count[action] + SHRINK * mean) / (plays + SHRINK)
-    for name, part in (("hide_rate", "hides"), ("visit_rate", "visits")):
-        mean = np.minimum(total[part] / np.maximum(total["impressions"], 1.0), 1.0)
+    for name, measure in (("hide_rate", "hides"), ("visit_rate", "visits")):
+        mean = np.minimum(total[measure] / np.maximum(total["impressions"], 1.0), 1.0)
         out[:, AT[name]] = np.minimum(
-            (count[part] + SHRINK_IMPRESSIONS * mean) / (impressions + SHRINK_IMPRESSIONS), 1.0
+            (count[measure] + SHRINK_IMPRESSIONS * mean) / (impressions + SHRINK_IMPRESSIONS), 1.0
         )
     out[:, AT["trend"]] = np.log((counts.recent + SHRINK_TREND) / (visits * _RECENT_FRACTION + SHRINK_TREND))
     out[:, AT["log_local_popularity"]] = np.log1p(counts.local)

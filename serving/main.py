@@ -34,9 +34,9 @@ GC_FREEZE_EVERY_S = 1.0
 def serve(settings: Settings) -> int:
     """Serve the HTTP API and the console.
 
-    Runs until SIGTERM or Ctrl-C: requests in progress are finished and impressions are published first.
+    Runs until SIGTERM or Ctrl-C, then finishes the requests in progress and publishes their impressions.
 
-    Exit codes: 0 stopped, 1 the address is in use or a part of the engine cannot be opened, 2 usage.
+    Exit codes: 0 stopped, 1 the address is in use or a component cannot be opened, 2 usage.
     """
     with tempfile.TemporaryDirectory(prefix="mainstay-metrics-") as metrics_dir:
         _export_environment(settings, metrics_dir)
@@ -63,7 +63,7 @@ def with_gc_freeze(app: FastAPI) -> FastAPI:
     services: Services = app.state.services
     freezer = GcFreezer(services.holders, lambda: bool(services.pollers["engine"].ok))
     services.pollers["settled"] = Poller("settled", freezer.step, GC_FREEZE_EVERY_S)
-    atexit.register(gc.unfreeze)  # so that libraries that count their objects at exit find all of them
+    atexit.register(gc.unfreeze)  # some libraries count their objects at exit
     return app
 
 
@@ -81,41 +81,41 @@ def _serve(settings: Settings) -> int:
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=HEALTH_TIMEOUT_S,
     )
-    listening = _bind(settings)
-    host, port = listening.getsockname()[:2]
+    listener = _bind(settings)
+    host, port = listener.getsockname()[:2]
     print(f"serving on http://{host}:{port}  docs /docs  console /console", flush=True)
     _ignore_second_sigterm()
     try:
         if settings.processes == 1:
             server = uvicorn.Server(config)
-            server.run(sockets=[listening])
+            server.run(sockets=[listener])
             return 0 if server.started else 1
         from uvicorn.supervisors import Multiprocess
 
-        Multiprocess(config, sockets=[listening]).run()
+        Multiprocess(config, sockets=[listener]).run()
         return 0
     except KeyboardInterrupt:
         return 0
     finally:
-        listening.close()
+        listener.close()
 
 
 def _bind(settings: Settings) -> socket.socket:
     """Return the socket that all processes accept from; port 0 picks a free port. Raises Unavailable."""
-    listening = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Connections inherit it; without it a response waits 40 ms for the client's delayed acknowledgement.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit TCP_NODELAY; without it a response waits 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        listening.bind((settings.host, settings.port))
+        listener.bind((settings.host, settings.port))
     except OSError as error:
         raise Unavailable(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
-    listening.set_inheritable(True)
-    return listening
+    listener.set_inheritable(True)
+    return listener
 
 
 def _export_environment(settings: Settings, metrics_dir: str) -> None:
-    """Pass the settings on in environment variables, which child processes inherit."""
+    """Export the settings as environment variables, which child processes inherit."""
     for name, value in settings.model_dump().items():
         os.environ[f"{PREFIX}{name.upper()}"] = str(value)
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

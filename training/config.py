@@ -1,4 +1,4 @@
-"""Hyper-parameters: frozen, checked, read from TOML files of which one may stand on another (`base =`)."""
+"""Hyperparameters of a training run: read from TOML files, each of which may extend another (`base =`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recsys.domain.errors import Finding, SettingsError, schema_fault
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
-"""The files that come with the package."""
+"""Directory of the configurations that the package ships."""
 
 
 class ConfigError(SettingsError):
@@ -26,14 +26,14 @@ class _Section(BaseModel):
 
 
 class Split(_Section):
-    """Shares of the log's actions, in time order: the oldest only feed retrieval, the newest only the evaluation."""
+    """The split of the log's actions by time: the oldest train only retrieval, the newest serve only the evaluation."""
 
-    ranker: float = Field(0.3, gt=0, lt=0.8, description="before the test: the ranker's examples")
-    test: float = Field(0.15, gt=0, lt=0.8, description="the newest")
+    ranker: float = Field(0.3, gt=0, lt=0.8, description="share of the ranker's examples, just before the test period")
+    test: float = Field(0.15, gt=0, lt=0.8, description="share of the newest actions, for the evaluation")
 
 
 class Als(_Section):
-    """Implicit ALS (Hu, Koren & Volinsky 2008)."""
+    """The parameters of implicit ALS (Hu, Koren & Volinsky 2008)."""
 
     factors: int = Field(48, ge=1, le=1024)
     iterations: int = Field(15, ge=1)
@@ -42,55 +42,53 @@ class Als(_Section):
 
 
 class Examples(_Section):
-    """How the log becomes rows for the ranker."""
+    """The sampling of the ranker's training examples from the log."""
 
-    session_actions: int = Field(8, ge=1, description="a new moment after so many actions of one viewer ...")
-    session_gap_s: float = Field(1800.0, gt=0, description="... or after so long without one")
-    negatives: int = Field(
-        30, ge=1, description="untouched candidates kept per moment; their weight makes up for the rest"
-    )
-    max_moments: int = Field(4000, ge=1, description="more than these are sampled down evenly")
+    session_actions: int = Field(8, ge=1, description="actions of a viewer after which a new moment starts")
+    session_gap_s: float = Field(1800.0, gt=0, description="seconds without an action after which a new moment starts")
+    negatives: int = Field(30, ge=1, description="negatives sampled per moment; their weight stands for all negatives")
+    max_moments: int = Field(4000, ge=1, description="maximum number of moments; a larger log is sampled uniformly")
 
 
 class Network(_Section):
-    """The ranker and its training."""
+    """The ranker's network and its training."""
 
     hidden: int = Field(48, ge=1)
     excluded_features: tuple[str, ...] = Field(
-        (), description="features that the ranker is not to hear: those of which the data say nothing true"
+        (), description="features excluded from the ranker, because the training data cannot inform them"
     )
     epochs: int = Field(30, ge=1)
-    patience: int = Field(4, ge=1, description="epochs without a better held-out loss before it stops")
+    patience: int = Field(4, ge=1, description="epochs without a lower held-out loss before training stops")
     batch: int = Field(2048, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     stop: float = Field(0.15, gt=0, lt=0.5, description="share of the moments held out for early stopping")
-    calibrate: float = Field(
-        0.15, gt=0, lt=0.5, description="share of the moments, the newest, held out for calibration"
-    )
+    calibrate: float = Field(0.15, gt=0, lt=0.5, description="share of the newest moments held out for calibration")
 
     @field_validator("excluded_features")
     @classmethod
     def _check_excluded(cls, features: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := set(features).difference(FEATURES):
-            raise ValueError(f"no feature {', '.join(sorted(unknown))}")
+            raise ValueError(f"unknown feature {', '.join(sorted(unknown))}")
         return features
 
 
 class Evaluation(_Section):
-    """What is measured after the split."""
+    """The measurements on the test period."""
 
     ndcg_at: int = Field(10, ge=1)
     recall_at: int = Field(50, ge=1)
-    rounds: int = Field(2000, ge=1, description="bootstrap rounds")
-    calibration_moments: int = Field(500, ge=1, description="moments after the split on which calibration is measured")
+    rounds: int = Field(2000, ge=1, description="number of bootstrap resamples")
+    calibration_moments: int = Field(
+        500, ge=1, description="moments of the test period on which calibration is measured"
+    )
 
 
 class Config(_Section):
-    """One training run."""
+    """The configuration of a training run."""
 
     seed: int = 7
-    refit: bool = Field(True, description="ship models fitted on the whole log, after the evaluation")
+    refit: bool = Field(True, description="after the evaluation, refit the shipped models on the whole log")
     split: Split = Split()
     als: Als = Als()
     examples: Examples = Examples()
@@ -104,21 +102,22 @@ class Config(_Section):
     @field_validator("action_weights", mode="before")
     @classmethod
     def _with_defaults(cls, weights: object) -> object:
-        """An action that the file leaves out keeps its default weight."""
+        """Add the default weight of each action that the file omits."""
         return {**DEFAULT_WEIGHTS, **weights} if isinstance(weights, Mapping) else weights
 
     @field_validator("action_weights")
     @classmethod
-    def _sound(cls, weights: dict[str, float]) -> dict[str, float]:
+    def _check_weights(cls, weights: dict[str, float]) -> dict[str, float]:
         if faults := weight_faults(weights):
             raise ValueError("; ".join(faults))
         return weights
 
 
 def read_config(path: Path | str) -> Config:
-    """The configuration in a TOML file and those below it; a plain name means one of the package's own.
+    """Return the configuration of a TOML file and of its bases; a plain name may name a configuration of the package.
 
-    Raises ConfigError naming the file and the field: missing, not TOML, standing on itself, unknown field, bad number.
+    Raises ConfigError with the file and the field if a file is missing, is not TOML or extends itself, or if a field is
+    unknown or invalid.
     """
     file = _find(str(path), CONFIGS)
     try:
@@ -129,19 +128,22 @@ def read_config(path: Path | str) -> Config:
 
 
 def _find(name: str, folder: Path) -> Path:
-    """A path as given, else beside the file that names it, else among the package's own; `.toml` may be left out."""
-    spoken = name if name.endswith(".toml") else f"{name}.toml"
-    for file in (Path(spoken), folder / spoken, CONFIGS / spoken):
+    """Return the file: the path itself, else in `folder`, else in the package; the suffix `.toml` is optional."""
+    file_name = name if name.endswith(".toml") else f"{name}.toml"
+    for file in (Path(file_name), folder / file_name, CONFIGS / file_name):
         if file.is_file():
             return file.resolve()
-    own = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
-    raise ConfigError(f"there is no training configuration {name!r}; there are {own}, and any TOML file by its path")
+    shipped = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
+    raise ConfigError(f"no training configuration {name!r}; use one of {shipped}, or the path of a TOML file")
 
 
-def _load_layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
-    """The fields of a file laid over those of its base."""
-    if file in above:
-        raise ConfigError(f"training configuration {file} stands on itself")
+def _load_layers(file: Path, derived: tuple[Path, ...]) -> dict[str, object]:
+    """Return the fields of a file, merged over those of its bases.
+
+    derived  the files that extend this file, outermost first
+    """
+    if file in derived:
+        raise ConfigError(f"training configuration {file} extends itself through `base`")
     try:
         fields = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -150,14 +152,16 @@ def _load_layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
     if base is None:
         return fields
     if not isinstance(base, str):
-        raise ConfigError(f"training configuration {file}", [Finding("base", "must name one other file")])
-    return _merge(_load_layers(_find(base, file.parent), (*above, file)), fields)
+        raise ConfigError(
+            f"training configuration {file}", [Finding("base", "must be the name or path of a configuration")]
+        )
+    return _merge(_load_layers(_find(base, file.parent), (*derived, file)), fields)
 
 
-def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """Tables are merged field by field; everything else is replaced."""
-    merged = dict(below)
-    for name, value in above.items():
-        under = merged.get(name)
-        merged[name] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+def _merge(base: Mapping[str, object], override: Mapping[str, object]) -> dict[str, object]:
+    """Return `base` with the values of `override`: tables are merged field by field, other values are replaced."""
+    merged = dict(base)
+    for name, value in override.items():
+        base_value = merged.get(name)
+        merged[name] = _merge(base_value, value) if isinstance(base_value, dict) and isinstance(value, dict) else value
     return merged

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from features.embeddings.connect import with_content
 from features.history.event_log import EventLog
-from features.importers.catalogue import read_items
+from features.importers.catalog import read_items
 from features.settings import Settings
 from recsys.domain.catalog import Catalog
 from recsys.domain.decay import DAY_S

@@ -1,7 +1,7 @@
-"""Explain what is wrong with an event: a finding for every faulty field, under the name that the sender wrote.
+"""Validation of events: a finding for every invalid field, under the name that the sender used.
 
-The schema is `features.events.schema`; the checks and their words are derived from it. This takes several times as long
-as `features.events.decode` needs for a valid event, so only events that its fast reader does not accept come here.
+The checks and their messages are derived from the schema in `features.events.schema`. Validation takes several times as
+long as the fast reader of `features.events.decode`, so it runs only for events that the fast reader does not accept.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from recsys.domain.errors import EventError, Finding, schema_fault
 
 
 class _Check(NamedTuple):
-    """How the values of a field are checked.
+    """The check of a field's values.
 
-    type      structure of one entry, `value`, with its type and constraints (msgspec converts to structures fastest)
-    expected  the same in words
-    noun      what an unknown value is called; empty for a field without a fixed set of values
-    pattern   what a text must match; None for other types
+    type      structure of one entry, `value`, with its type and constraints (the fastest target of msgspec)
+    expected  description of the valid values
+    noun      noun for an unknown value in messages; empty for a field without a fixed set of values
+    pattern   pattern that a text must match; None for other types
     element   the check of each element of a list; None for other types
     required  whether the field must be present
     """
@@ -52,7 +52,7 @@ def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
     data = envelope.get("data", {})
     if isinstance(data, dict):
         for name in [name for name in data if name not in _DATA]:
-            fault = f"belongs into the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
+            fault = f"belongs in the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
             findings.append(Finding(f"data.{name}", fault))
         findings += _faults_of(data, _DATA, "data.")
     else:
@@ -75,46 +75,49 @@ def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
         client_at=client_at,
         **{name: convert([value], _DATA[name].type).value for name, value in data.items()},
     )
-    if wrong := mismatch(event):
-        raise EventError("unreadable event", [Finding(f"data.{wrong[0]}", wrong[1])])
+    if conflict := mismatch(event):
+        field, reason = conflict
+        raise EventError("unreadable event", [Finding(f"data.{field}", reason)])
     return event
 
 
-def instant(text: object, where: str) -> float:
-    """RFC 3339 -> unix seconds; raises EventError naming `where`."""
+def instant(text: object, field: str) -> float:
+    """Return an RFC 3339 time in unix seconds; raises EventError with a finding for `field`."""
     if not isinstance(text, str) or not RFC3339.fullmatch(text):
-        raise EventError("unreadable event", [Finding(where, f"{shorten(text)} is not an RFC 3339 time")])
+        raise EventError("unreadable event", [Finding(field, f"{shorten(text)} is not an RFC 3339 time")])
     try:
         return datetime.fromisoformat(text.upper()).timestamp()
     except (ValueError, OverflowError) as error:  # 30 February, hour 25
-        raise EventError("unreadable event", [Finding(where, f"{shorten(text)}: {error}")]) from error
+        raise EventError("unreadable event", [Finding(field, f"{shorten(text)}: {error}")]) from error
 
 
-def client_instant(text: object, where: str) -> float | None:
-    """What a client's clock says, in unix seconds; None for a time before 1970 or without a zone, which no event is
-    refused for: only the server's time counts. A leap second is the one after. Raises EventError for what is no time.
+def client_instant(text: object, field: str) -> float | None:
+    """Return the time of a client's clock in unix seconds; None if it is before 1970 or has no time zone.
+
+    Such an event is still accepted, because only the server's time is used for counting. A leap second is read as the
+    second after it. Raises EventError if the value is not a time.
 
     >>> client_instant("1970-01-01T00:00:00+08:00", "time"), client_instant("1972-06-30T23:59:60Z", "time")
     (None, 78796800.0)
     """
     if not isinstance(text, str):
-        return instant(text, where)
-    zoned = not RFC3339.fullmatch(f"{text}Z")
-    text_utc = text if zoned else f"{text}Z"
+        return instant(text, field)
+    has_zone = not RFC3339.fullmatch(f"{text}Z")
+    text_utc = text if has_zone else f"{text}Z"
     leap = text_utc[16:19] == ":60" and RFC3339.fullmatch(text_utc) is not None
-    at = instant(f"{text_utc[:17]}59{text_utc[19:]}" if leap else text_utc, where) + leap
-    return at if zoned and at >= 0 else None
+    at = instant(f"{text_utc[:17]}59{text_utc[19:]}" if leap else text_utc, field) + leap
+    return at if has_zone and at >= 0 else None
 
 
 def shorten(value: object) -> str:
-    """A hostile value as it may stand in an error message."""
+    """Return a value in ASCII, cut to 60 characters: safe in an error message whatever the client sent."""
     return ascii(value)[:60]
 
 
-# -- checks, derived from the schema
+# -- checks that are derived from the schema
 
 _ATTRIBUTE = {"kind": "type", "viewer_id": "subject", "at": "receivedat", "client_at": "time", "id": "id"}
-"""Fields of an event that the envelope holds, under the name of its attribute."""
+"""Fields of an event that the envelope carries -> name of the envelope attribute."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOUN = {"type": "kind", "dataschema": "schema"}
@@ -129,27 +132,27 @@ def _faults_of(values: Mapping[str, Any], checks: Mapping[str, _Check], prefix: 
             yield Finding(prefix + name, f"is missing; expected {check.expected}")
 
 
-def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
-    """Yield a finding for each fault in a value: for a list of each faulty element, else of the value itself."""
+def _faults(value: object, check: _Check, field: str) -> Iterator[Finding]:
+    """Yield a finding for each fault in a value; for a list, a finding for each invalid element."""
     if check.element and isinstance(value, list):
         elements = enumerate(value[:LIST_MAX])
-        if faults := [fault for n, item in elements for fault in _faults(item, check.element, f"{where}.{n}")]:
+        if faults := [fault for n, item in elements for fault in _faults(item, check.element, f"{field}.{n}")]:
             yield from faults
             return
     try:
         convert([value], check.type)
     except (ValueError, OverflowError, RecursionError):
         unknown = f"unknown {check.noun} {shorten(value)}; " if check.noun else ""
-        yield Finding(where, f"{unknown}expected {check.expected}")
+        yield Finding(field, f"{unknown}expected {check.expected}")
         return
     if check.pattern and isinstance(value, str) and not matches(value, check.pattern):
         fault = {"type": "string_pattern_mismatch", "msg": "", "ctx": {"pattern": check.pattern.pattern}}
         text = schema_fault(fault)
-        yield Finding(where, f"expected {check.expected}" if text.code == "bad_pattern" else text)
+        yield Finding(field, f"expected {check.expected}" if text.code == "bad_pattern" else text)
 
 
 def matches(text: str, pattern: re.Pattern[str]) -> bool:
-    """Whether a text matches a pattern and is valid Unicode: JSON can spell half of a surrogate pair."""
+    """Whether a text matches a pattern and is valid Unicode: a JSON escape can encode half of a surrogate pair."""
     return pattern.fullmatch(text) is not None and (text.isascii() or not _SURROGATE.search(text))
 
 
@@ -168,7 +171,7 @@ def _check(name: str, type_: Any, required: bool = False) -> _Check:
 
 
 def _plain(info: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
-    """Return a type without `None` and without its metadata; and the description and pattern of its metadata."""
+    """Return a type without `None` and metadata, and separately its metadata (description and pattern)."""
     if isinstance(info, inspect.UnionType):
         return _plain(next(item for item in info.types if not isinstance(item, inspect.NoneType)))
     if isinstance(info, inspect.Metadata):
@@ -177,23 +180,23 @@ def _plain(info: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
 
 
 def _expected(info: inspect.Type) -> str:
-    """Describe the values of a type in words."""
+    """Return a description of the valid values of a type, for error messages."""
     match info:
         case inspect.EnumType(cls=cls):
             return f"one of {', '.join(str(item.value) for item in cls)}"
-        case inspect.StrType(min_length=least, max_length=most):
-            return f"a text of {f'{least} to' if least else 'at most'} {most} characters"
+        case inspect.StrType(min_length=minimum, max_length=maximum):
+            return f"a text of {f'{minimum} to' if minimum else 'at most'} {maximum} characters"
         case inspect.IntType(ge=low, le=high):
             return f"a whole number from {low:,} to {high:,}"
         case inspect.FloatType(ge=low, le=None, lt=high):
             return f"a number from {low:g} to less than {high:,}"
         case inspect.FloatType(ge=low, le=high):
             return f"a number from {low:g} to {high:g}"
-        case inspect.VarTupleType(max_length=most):
-            return f"a list of at most {most:,}"
+        case inspect.VarTupleType(max_length=maximum):
+            return f"a list of at most {maximum:,} elements"
         case inspect.DictType():
             return "an object"
-    raise TypeError(f"no words for {info}")
+    raise TypeError(f"no description for values of {info}")
 
 
 _ENVELOPE = {

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from features.embeddings.connect import with_content
 from features.history.event_log import EventLog
 from features.history.impressions import iter_impressions
-from features.importers.catalogue import read_items
+from features.importers.catalog import read_items
 from features.measurement.skew import TOLERANCE, SkewReport, audit_skew
 from features.settings import Settings
 from recsys.domain.catalog import Catalog

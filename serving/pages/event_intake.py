@@ -17,7 +17,7 @@ from features.events.formats.registry import FORMATS, unwrap_batch, with_sender_
 from features.events.schema import ViewerEvent, clock_skew_reason
 from features.events.spool.port import Spool
 from features.events.stream.port import Record
-from features.importers.catalogue import parse_item
+from features.importers.catalog import parse_item
 from recsys.domain.errors import EventError, Finding, InvalidInput, ItemError, Level
 from recsys.domain.item import Item
 from recsys.messages import message

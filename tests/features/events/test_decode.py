@@ -1,4 +1,4 @@
-"""The doors of an event: what goes through comes out the same, and nothing else than an EventError comes back."""
+"""Encoding and decoding of events: round trips are exact, and invalid input raises EventError only."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def events(draw: st.DrawFn) -> ViewerEvent:
         "rating": draw(st.floats(0, 1)) if kind == "survey" else None,
     }
     if fields["client_at"] is not None:
-        fields["client_at"] = min(fields["client_at"], fields["at"])  # the future has tests of its own
+        fields["client_at"] = min(fields["client_at"], fields["at"])  # other tests cover times in the future
     if kind == "impression":
         fields["items"] = tuple(draw(st.lists(names, min_size=1, max_size=4, unique=True)))
         fields["attention"] = draw(st.just(()) | st.just((0.5,) * len(fields["items"])))
@@ -87,7 +87,7 @@ def events(draw: st.DrawFn) -> ViewerEvent:
 
 @settings(deadline=None)
 @given(events())
-def test_what_is_encoded_decodes_to_the_same(event: ViewerEvent) -> None:
+def test_decoding_an_encoded_event_returns_the_same_event(event: ViewerEvent) -> None:
     assert decode(encode(event)) == event
 
 
@@ -103,47 +103,48 @@ def test_the_wire_form_is_a_cloudevent(event: ViewerEvent) -> None:
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_other_bytes_are_refused_with_an_event_error(raw: bytes) -> None:
+def test_bytes_that_are_not_an_event_raise_an_event_error(raw: bytes) -> None:
     with pytest.raises(EventError):
         decode(raw)
 
 
 @st.composite
-def spoilt(draw: st.DrawFn) -> bytes:
-    """An event's bytes with a flaw or a change somewhere, which may leave an event."""
+def corrupted(draw: st.DrawFn) -> bytes:
+    """Draw the bytes of an event with one fault or change; the result may still be a valid event."""
     raw = encode(draw(events()))
-    way = draw(st.sampled_from(["as it is", "flip", "cut", "value", "another's field", "text", "depth"]))
-    path = draw(st.integers(0, len(raw) - 1))
+    mutation = draw(st.sampled_from(["none", "flip", "truncate", "value", "swap field", "fragment", "depth"]))
+    offset = draw(st.integers(0, len(raw) - 1))
     wire = json.loads(raw)
-    spot = wire if draw(st.booleans()) else wire["data"]
+    target = wire if draw(st.booleans()) else wire["data"]
     field = draw(st.sampled_from([*wire, *ViewerEvent.__struct_fields__, "traceparent"]))
-    match way:
+    match mutation:
         case "flip":
-            return raw[:path] + bytes([draw(st.integers(0, 255))]) + raw[path + 1 :]
-        case "cut":
-            return raw[:path]
+            return raw[:offset] + bytes([draw(st.integers(0, 255))]) + raw[offset + 1 :]
+        case "truncate":
+            return raw[:offset]
         case "value":
-            spot[field] = draw(json_values | st.sampled_from(ODD))
-        case "another's field":
+            target[field] = draw(json_values | st.sampled_from(UNUSUAL_VALUES))
+        case "swap field":
             second = json.loads(encode(draw(events())))
             (wire if field in wire else wire["data"])[field] = second.get(field, second["data"].get(field))
-        case "text":
-            odd = draw(st.sampled_from(FRAGMENTS))
-            return raw.replace(b'"data":{', b'"data":{' + odd, 1) if draw(st.booleans()) else b"{" + odd + raw[1:]
+        case "fragment":
+            fragment = draw(st.sampled_from(FRAGMENTS))
+            in_data = draw(st.booleans())
+            return raw.replace(b'"data":{', b'"data":{' + fragment, 1) if in_data else b"{" + fragment + raw[1:]
         case "depth":
-            deep = draw(st.sampled_from([30, 90, 150, 250, 2000]))
-            return raw.replace(b'"data":{', b'"data":{"context":{"a":' + b"[" * deep + b"]" * deep + b"},", 1)
+            depth = draw(st.sampled_from([30, 90, 150, 250, 2000]))
+            return raw.replace(b'"data":{', b'"data":{"context":{"a":' + b"[" * depth + b"]" * depth + b"},", 1)
     return json.dumps(wire).encode("utf-8", "surrogatepass")
 
 
-ODD: list[Any] = [
+UNUSUAL_VALUES: list[Any] = [
     "", " ", "a b", "a\n", "a\u0085b", "\0gone", "a\u200db", "\ud800", "x" * 201, "cn.zj\n", "cn-tv-home\n", "２", "tv",
     True, 1.0, -0.0, 1e300, 2**63, 10**400, [], {}, ["a", "a"], ["a", "b c"], [0.5], [True],
     "2026-01-01T00:00:00Z", "2026-01-01 00:00:00Z", "2026-01-01t00:00:00z", "2026-01-01T00:00:00.1234567891Z",
     "2026-01-01T23:59:60Z", "9999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00+00:00", "1969-12-31T23:00:00Z",
     "2061-12-31T23:00:00Z", "urn:mainstay:viewer-event:2", "mainstay.viewer.survey",
 ]  # fmt: skip
-FRAGMENTS = [  # what no dictionary can say
+FRAGMENTS = [  # JSON that no Python dictionary can represent
     b'"item_id":"x","item_id":"y",', b'"item_id":7,"item_id":"y",', b'"slot":1e0,', b'"slot":1.0,',
     b'"percent":1e-400,', b'"percent":1e400,', b'"percent":-0,', b'"percent":-0.0,', b'"traceparent":"\xff",',
     b'"traceparent":"\\ud800",', b'"traceparent":[NaN],', b'"traceparent":1e999,', b'"region":"\xed\xa0\x80",',
@@ -153,8 +154,8 @@ FRAGMENTS = [  # what no dictionary can say
 ]  # fmt: skip
 
 
-def outcome(read: Callable[[], object]) -> object:
-    """What reading gave: an event, or the words of the error."""
+def result_of(read: Callable[[], object]) -> object:
+    """Return the event that was read, or the text of the error."""
     try:
         return read()
     except EventError as error:
@@ -162,37 +163,37 @@ def outcome(read: Callable[[], object]) -> object:
 
 
 @settings(max_examples=600, deadline=None)
-@given(spoilt())
-def test_the_fast_readers_accept_what_validate_accepts_and_return_the_same(raw: bytes) -> None:
-    """Whatever the bytes: equal events, or the same findings; nothing but an EventError comes back."""
-    doors: list[Callable[[], object]] = [lambda: decode(raw), lambda: accept_json(raw, NOW)]
+@given(corrupted())
+def test_the_fast_readers_and_validate_return_the_same_event_or_error(raw: bytes) -> None:
+    """For any bytes, the events or the findings are equal, and no error but EventError is raised."""
+    readers: list[Callable[[], object]] = [lambda: decode(raw), lambda: accept_json(raw, NOW)]
     with suppress(ValueError):
         parsed = from_json(raw, allow_inf_nan=False)
-        doors.append(lambda: accept(parsed, NOW))
-    for door in doors:
+        readers.append(lambda: accept(parsed, NOW))
+    for reader in readers:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(module, "_fast_event", lambda *_: None)
-            slow = outcome(door)
-        assert outcome(door) == slow
+            expected = result_of(reader)
+        assert result_of(reader) == expected
 
 
-def test_both_readers_follow_equally_deep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_readers_have_the_same_nesting_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     page = ViewerEvent(id="e", kind="impression", viewer_id="v", at=NOW, items=("a",), context={"x": 0})
     for depth in (*range(60, 110, 7), *range(190, 206)):
         raw = encode(page).replace(b'"x":0', b'"x":' + b"[" * depth + b"]" * depth)
-        fast = outcome(lambda raw=raw: decode(raw))  # type: ignore[misc]
+        fast = result_of(lambda raw=raw: decode(raw))  # type: ignore[misc]
         with monkeypatch.context() as patched:
             patched.setattr(module, "_fast_event", lambda *_: None)
-            assert fast == outcome(lambda raw=raw: decode(raw))  # type: ignore[misc]
+            assert fast == result_of(lambda raw=raw: decode(raw))  # type: ignore[misc]
 
 
 @settings(deadline=None)
 @given(events(), st.data())
-def test_what_the_stream_would_not_read_back_is_not_written(event: ViewerEvent, data: st.DataObject) -> None:
+def test_an_event_that_cannot_be_decoded_is_not_encoded(event: ViewerEvent, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(sorted(set(ViewerEvent.__struct_fields__) - {"at", "client_at", "context"})))
-    strange = replace(event, **{field: data.draw(json_values | st.sampled_from(ODD))})
+    altered = replace(event, **{field: data.draw(json_values | st.sampled_from(UNUSUAL_VALUES))})
     with suppress(EventError):
-        decode(encode(strange))
+        decode(encode(altered))
     for at in (float("nan"), float("inf"), -1.0, 1e300, LATEST * 2):
         with pytest.raises(EventError):
             encode(replace(event, at=at))
@@ -232,22 +233,24 @@ def test_valid_events_with_any_extension_take_the_fast_path(monkeypatch: pytest.
         max_size=6,
     )
 )
-def test_an_event_is_told_from_others_by_source_and_id_together(sent_by: list[tuple[str, str]]) -> None:
-    """As CloudEvents has it: equal for equal pairs, different for all others, and once and for all."""
-    expected: dict[tuple[str, str], str] = {}
-    for source, id in sent_by:
+def test_source_and_id_together_identify_an_event(senders: list[tuple[str, str]]) -> None:
+    """As CloudEvents requires, equal pairs have equal keys and different pairs have different keys."""
+    keys: dict[tuple[str, str], str] = {}
+    for source, id in senders:
         raw = sent(source=source, id=id)
         with suppress(UnicodeEncodeError):
             accepted, sent_id, _ = accept_json(json.dumps(raw, ensure_ascii=False).encode(), NOW)
             assert (accepted, sent_id) == (accept(raw, NOW), id)
-            assert expected.setdefault((source, id), accepted.id) == accepted.id
-            assert decode(encode(accepted)) == accepted  # also as it is sent again
+            assert keys.setdefault((source, id), accepted.id) == accepted.id
+            assert (
+                decode(encode(accepted)) == accepted
+            )  # encoding keeps the key, also when the stream delivers it again
             assert accept(json.loads(encode(accepted)), NOW).id == accepted.id
             assert decode(json.dumps({**raw, "receivedat": "2026-01-01T00:00:00Z"}).encode()).id == accepted.id
-    assert len(set(expected.values())) == len(expected)
+    assert len(set(keys.values())) == len(keys)
 
 
-def test_the_same_id_of_two_apps_is_two_events_and_each_sent_twice_counts_once() -> None:
+def test_the_same_id_from_two_sources_is_two_events_and_duplicates_count_once() -> None:
     tv, mobile = (accept(sent(source=f"/apps/{app}", data={"item_id": app}), NOW) for app in ("tv", "mobile"))
     assert (tv.id, mobile.id) == ("/apps/tv#e1", "/apps/mobile#e1")
     twice = [LoggedEvent("t/0", n, event) for n, event in enumerate((tv, mobile, tv, mobile))]
@@ -257,7 +260,7 @@ def test_the_same_id_of_two_apps_is_two_events_and_each_sent_twice_counts_once()
     ]
 
 
-def test_only_the_servers_clock_counts() -> None:
+def test_the_event_time_is_the_time_of_the_server() -> None:
     event = accept({**SENT, "receivedat": "1999-01-01T00:00:00Z"}, NOW)
     assert (event.at, event.client_at) == (NOW, NOW + 0.5)
     with pytest.raises(EventError, match="receivedat"):
@@ -270,23 +273,25 @@ def sent(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("raw", [None, [], "play", 3, [SENT]])
-def test_an_event_is_an_object(raw: object) -> None:
+def test_an_event_must_be_a_json_object(raw: object) -> None:
     with pytest.raises(EventError, match="a JSON object"):
         accept(raw, NOW)
 
 
-def test_what_is_too_long_or_too_deep_is_refused() -> None:
+def test_events_that_are_too_long_or_too_deeply_nested_are_rejected() -> None:
     event = accept(SENT, NOW)
     with pytest.raises(EventError, match="bytes"):
         decode(encode(event) + b" " * MAX_BYTES)
-    huge = ViewerEvent(id="e", kind="impression", viewer_id="v", at=NOW, items=("a",), context={"x": "y" * MAX_BYTES})
+    oversized = ViewerEvent(
+        id="e", kind="impression", viewer_id="v", at=NOW, items=("a",), context={"x": "y" * MAX_BYTES}
+    )
     with pytest.raises(EventError, match="bytes"):
-        encode(huge)
+        encode(oversized)
     with pytest.raises(EventError, match="not JSON"):
         decode(b'{"data":' * 5000 + b"1" + b"}" * 5000)
 
 
-def test_kinds_imply_actions_downwards() -> None:
+def test_stronger_actions_imply_weaker_actions() -> None:
     assert set(IMPLIED_ACTIONS) == set(ACTIONS)
     counts = {
         kind: set(actions_of(accept(sent(type=f"mainstay.viewer.{kind}"), NOW)))
@@ -301,7 +306,7 @@ def test_kinds_imply_actions_downwards() -> None:
     }
 
 
-def test_an_event_cannot_be_changed() -> None:
+def test_events_are_immutable() -> None:
     event = accept(SENT, NOW)
     with pytest.raises(AttributeError):
-        event.item_id = "other"  # type: ignore[misc]
+        event.item_id = "film-4"  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The regions that an item's state tells apart: bounded, and exact for those that stay."""
+"""Visits per region in an item's state: the number of regions is bounded, and the counts of kept regions are exact."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from recsys.domain.regions import roll_up
 from recsys.domain.viewer import ViewerState
 
 
-def visits(regions: list[str], apart_s: float) -> list[WeightedEvent]:
-    """Of an item from these regions, each by somebody who comes for the first time."""
+def visits(regions: list[str], interval_s: float) -> list[WeightedEvent]:
+    """Return first-time visits of an item from these regions, at a constant interval."""
     events = [
-        ViewerEvent(id=f"e{n}", kind="play", viewer_id="v", at=LANDMARK + n * apart_s, item_id="a", region=region)
+        ViewerEvent(id=f"e{n}", kind="play", viewer_id="v", at=LANDMARK + n * interval_s, item_id="a", region=region)
         for n, region in enumerate(regions)
     ]
     return [
@@ -32,42 +32,45 @@ def visits(regions: list[str], apart_s: float) -> list[WeightedEvent]:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["", "cn", *(f"cn.p{n % 3}.c{n}" for n in range(12)), "us"]), max_size=80), st.data())
-def test_of_an_items_regions_the_lightest_leave_in_bulk_and_the_rest_is_exact(
+def test_the_regions_with_the_fewest_visits_are_evicted_in_bulk_and_the_others_are_exact(
     regions: list[str], data: st.DataObject
 ) -> None:
-    """Beside a plain count: nothing is lost before there are too many, of a region that is cut no more than what the
-    lightest that stays has; and no batch and no state that was bytes in between makes a difference."""
-    most, spare = 6, 3
+    """The state agrees with a plain count that evicts in the same way.
+
+    No region is evicted below the limit, and an evicted region has no more visits than any kept region. Neither the
+    batches nor a state that was stored in between change the result.
+    """
+    limit, slack = 6, 3
     events = visits(regions, DAY_S)
-    exact, dump = dict[str, float](), dict[str, float]()
+    exact, expected = dict[str, float](), dict[str, float]()
     for entry in events:
-        value = sum(vote[2] for vote in entry.votes if vote[1] == "visit") * forward_weight(entry.event.at)
+        weight = sum(vote[2] for vote in entry.votes if vote[1] == "visit") * forward_weight(entry.event.at)
         for region in roll_up(entry.event.region):
-            exact[region], dump[region] = exact.get(region, 0.0) + value, dump.get(region, 0.0) + value
-        if len(dump) > most + spare:
-            lightest = sorted(dump, key=lambda region: (-dump[region], region))[most:]
-            bound = min(visits for region, visits in dump.items() if region not in lightest)
-            assert all(dump.pop(region) <= bound for region in lightest)
+            exact[region], expected[region] = exact.get(region, 0.0) + weight, expected.get(region, 0.0) + weight
+        if len(expected) > limit + slack:
+            evicted = sorted(expected, key=lambda region: (-expected[region], region))[limit:]
+            bound = min(value for region, value in expected.items() if region not in evicted)
+            assert all(expected.pop(region) <= bound for region in evicted)
     cut = data.draw(st.integers(0, len(events)))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("features.state.item_fold.REGIONS_MAX", most)
-        patched.setattr("features.state.item_fold.REGIONS_SPARE", spare)
-        at_once = fold_item(ItemState("a"), events)
-        first = decode_item(encode_item(fold_item(ItemState("a"), events[:cut])))
-        assert encode_item(fold_item(first, events[cut:])) == encode_item(at_once)
-    assert at_once.regions == dump
-    assert len(exact) > most + spare or dump == exact
-    assert all(dump[region] <= exact[region] for region in dump)
+        patched.setattr("features.state.item_fold.REGIONS_MAX", limit)
+        patched.setattr("features.state.item_fold.REGIONS_SPARE", slack)
+        single_pass = fold_item(ItemState("a"), events)
+        stored = decode_item(encode_item(fold_item(ItemState("a"), events[:cut])))
+        assert encode_item(fold_item(stored, events[cut:])) == encode_item(single_pass)
+    assert single_pass.regions == expected
+    assert len(exact) > limit + slack or expected == exact
+    assert all(expected[region] <= exact[region] for region in expected)
 
 
-def test_a_region_that_comes_late_has_time_to_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the item has all the regions that it tells apart, and more of them come by all the time."""
+def test_a_new_region_with_many_visits_is_kept_when_the_limit_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The item already has the maximum number of regions, and visits from further regions keep arriving."""
     monkeypatch.setattr("features.state.item_fold.REGIONS_MAX", 30)
     monkeypatch.setattr("features.state.item_fold.REGIONS_SPARE", 10)
-    fields = [f"r{n}" for n in range(30)] * 2 + [r for n in range(100) for r in ("late", f"once{n}")]
-    state = fold_item(ItemState("a"), visits(fields, 0.0))
-    assert state.regions["late"] > 99.5 * state.regions["r0"] / 2
+    regions = [f"r{n}" for n in range(30)] * 2 + [r for n in range(100) for r in ("new", f"once{n}")]
+    state = fold_item(ItemState("a"), visits(regions, 0.0))
+    assert state.regions["new"] > 99.5 * state.regions["r0"] / 2
 
 
-def test_an_item_tells_the_counties_of_a_large_country_apart() -> None:
+def test_an_item_has_a_count_for_each_county_of_a_large_country() -> None:
     assert REGIONS_MAX >= 3200 + 31 + 1

@@ -202,7 +202,7 @@ def test_each_item_gets_a_result_and_valid_items_are_served(service, item) -> No
 
 
 def test_whole_catalog_can_be_read(shared) -> None:
-    from features.importers.catalogue import read_items
+    from features.importers.catalog import read_items
 
     assert sorted(item.id for item in read_items(str(shared.http.base_url))) == sorted(f"item-{n}" for n in range(60))
     item_ids, token = [], None

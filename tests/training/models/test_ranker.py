@@ -134,7 +134,7 @@ def test_excluded_features_have_no_effect_and_unknown_names_are_refused() -> Non
     shifted[:, FEATURES.index("trend")] += 3.0
     p = Predictor(network)
     np.testing.assert_allclose(p.p(shifted), p.p(rows.features), atol=1e-6)
-    with pytest.raises(ValidationError, match="no feature nothing"):
+    with pytest.raises(ValidationError, match="unknown feature nothing"):
         Network(excluded_features=("nothing",))
 
 

@@ -1,4 +1,4 @@
-"""Where catalogue items come from: a file of JSON lines, or the API of a running engine."""
+"""Readers of catalog items, from a file of JSON lines or from the API of a running engine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from recsys.domain.errors import Finding, ItemError, Unavailable, schema_fault
 from recsys.domain.item import Item
 
 PAGE = 1000
-"""Items asked for at once from an API."""
+"""Number of items requested per page of the API."""
 
 
 def read_items(source: str) -> Iterator[Item]:
-    """All items of `http://HOST:PORT` (pages of GET /v1/items) or of a `.jsonl` file.
+    """Yield all items of the engine at `http://HOST:PORT` (pages of GET /v1/items) or of a `.jsonl` file.
 
-    Raises ItemError naming the line or the id and field of a bad item, Unavailable when the API does not answer.
+    Raises ItemError with the line (or id) and field of an invalid item, Unavailable if the API does not respond.
     """
     if source.startswith(("http://", "https://")):
         yield from _from_api(source.rstrip("/"))
@@ -34,28 +34,28 @@ def read_items(source: str) -> Iterator[Item]:
                     raise ItemError(source, [Finding(f"line {number}", f"not JSON: {error}")]) from error
 
 
-def parse_item(raw: object, where: str) -> Item:
-    """One item; raises ItemError with a finding for each wrong field, its place beginning with `where`."""
+def parse_item(raw: object, path: str) -> Item:
+    """Return the item; raises ItemError with a finding for each invalid field, whose path starts with `path`."""
     try:
         return Item.model_validate(raw, strict=False)
     except ValidationError as error:
         findings = [
-            Finding(".".join([where, *(str(part) for part in e["loc"])]), schema_fault(e))
+            Finding(".".join([path, *(str(part) for part in e["loc"])]), schema_fault(e))
             for e in error.errors(include_url=False)
         ]
-        raise ItemError("not a catalogue item", findings) from error
+        raise ItemError("invalid item", findings) from error
 
 
 def _from_api(address: str) -> Iterator[Item]:
-    """Pages of GET /v1/items until there is no next one."""
+    """Yield the items of all pages of GET /v1/items."""
     token: str | None = ""
     while token is not None:
         url = f"{address}/v1/items?page_size={PAGE}" + (f"&page_token={quote(token)}" if token else "")
         try:
-            with urlopen(url, timeout=30) as answer:
-                page = json.load(answer)
+            with urlopen(url, timeout=30) as response:
+                page = json.load(response)
         except (URLError, TimeoutError, json.JSONDecodeError) as error:
-            raise Unavailable(f"the catalogue at {address} did not answer: {error}") from error
+            raise Unavailable(f"catalog at {address} unavailable: {error}") from error
         for raw in page["items"]:
             yield parse_item(raw, str(raw.get("id", "?")))
         token = page["next_page_token"]
