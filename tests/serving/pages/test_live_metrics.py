@@ -24,13 +24,13 @@ def gauges(service, name: str) -> dict[str, float]:
 def test_live_gauges_equal_the_report_from_the_event_log(service, capsys, tmp_path: Path) -> None:
     pages = [service.page(viewer=f"v{n}", region="cn.zj", slots=8) for n in range(20)]
     service.page(viewer="v1", guided=False)
-    assert service.services.pollers["measures"].run_once(), service.services.pollers["measures"].error
-    live = gauges(service, "mainstay_measure")
-    series = 'measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
+    assert service.services.pollers["metrics"].run_once(), service.services.pollers["measures"].error
+    live = gauges(service, "mainstay_page_metric")
+    series = 'metric="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
     assert live[series.format("pages")] == 20
     assert 0 < live[series.format("value_against_unguided")] <= 1
-    control = gauges(service, "mainstay_control_measure")
-    control_series = 'control="floor",measure="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
+    control = gauges(service, "mainstay_control_metric")
+    control_series = 'control="floor",metric="{}",outlet="cn.zj",placement="cn.zj-mobile-home"'
     satisfied = [line["slack"] == 0 for page in pages for line in page["receipt"]["controls"] if line["id"] == "floor"]
     assert control[control_series.format("satisfied")] == pytest.approx(sum(satisfied) / 20)
     assert 0 <= gauges(service, "mainstay_concentration_index")['region="cn.zj"'] <= 1
@@ -60,7 +60,7 @@ def test_live_gauges_equal_the_report_from_the_event_log(service, capsys, tmp_pa
 
 def test_gauges_have_known_regions_and_enough_viewers_and_end_with_their_pages(service) -> None:
     """Regions are free text of clients: an unknown region must not become a series."""
-    poller = service.services.pollers["measures"]
+    poller = service.services.pollers["metrics"]
     for n in range(20):
         service.page(viewer=f"v{n}", region=f"cn.zj.village_{n}", slots=4)
         service.page(viewer=f"v{n % 19}", region="of_my_own", slots=4, placement="cn.zj-tv-home")
@@ -69,12 +69,12 @@ def test_gauges_have_known_regions_and_enough_viewers_and_end_with_their_pages(s
     assert len(gauges(service, "mainstay_concentration_index")) == 1, (
         "19 viewers of other regions are below the minimum"
     )
-    series = 'measure="concentration_index",outlet="cn.zj",placement="cn.zj-{}-home"'
-    assert series.format("mobile") in gauges(service, "mainstay_measure")
-    assert series.format("tv") not in gauges(service, "mainstay_measure")
+    series = 'metric="concentration_index",outlet="cn.zj",placement="cn.zj-{}-home"'
+    assert series.format("mobile") in gauges(service, "mainstay_page_metric")
+    assert series.format("tv") not in gauges(service, "mainstay_page_metric")
     service.services.live_metrics._pages.clear()
     assert poller.run_once(), poller.error
-    for name in ("mainstay_measure", "mainstay_control_measure", "mainstay_concentration_index"):
+    for name in ("mainstay_page_metric", "mainstay_control_metric", "mainstay_concentration_index"):
         assert gauges(service, name) == {}, "gauges without pages are removed"
 
 
@@ -88,5 +88,5 @@ def test_pages_older_than_the_window_are_dropped(service) -> None:
 
 
 def test_unreadable_catalog_is_reported(tmp_path: Path, capsys) -> None:
-    assert main(["--home", str(tmp_path), "--catalog", str(tmp_path / "none.jsonl")]) == 1
-    assert "recsys-measure" in capsys.readouterr().err
+    assert main(["measure", "--home", str(tmp_path), "--catalog", str(tmp_path / "none.jsonl")]) == 1
+    assert "mainstay measure" in capsys.readouterr().err
