@@ -1,4 +1,4 @@
-"""Computes the ranker's feature columns from states and the catalog, for both training and serving.
+"""The ranker's feature columns, computed from states and the catalog for both training and serving.
 
 `columns` computes the features of a page: many items, one viewer, one time. Point-in-time queries call its two halves,
 `item_columns` and `viewer_columns`, for many times at once (`features.point_in_time.query`).

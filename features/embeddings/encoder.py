@@ -1,6 +1,6 @@
 """The port `Encoder`: turns item texts into vectors.
 
-Text vectors describe what an item says, not how viewers used it, so an item has one before its first play.
+Text vectors describe the content of an item, not how viewers used it, so an item has one before its first play.
 `features.embeddings.connect` opens an encoder and `features.embeddings.refresh` stores vectors by text, so that each
 text is encoded once. The catalog holds them as rows (`recsys.domain.embeddings`).
 """

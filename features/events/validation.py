@@ -1,6 +1,6 @@
 """Explain what is wrong with an event: a finding for every faulty field, under the name that the sender wrote.
 
-The schema is `features.events.schema`; the checks and their words are derived from it. This takes several times as long
+The schema is `features.events.schema`; the checks and their descriptions are derived from it. This takes several times as long
 as `features.events.decode` needs for a valid event, so only events that its fast reader does not accept come here.
 """
 
@@ -28,10 +28,10 @@ from recsys.domain.errors import EventError, Finding, schema_fault
 
 
 class _Check(NamedTuple):
-    """How the values of a field are checked.
+    """The check of the values of a field.
 
     type      structure of one entry, `value`, with its type and constraints (msgspec converts to structures fastest)
-    expected  the same in words
+    expected  a description of these values
     noun      what an unknown value is called; empty for a field without a fixed set of values
     pattern   what a text must match; None for other types
     element   the check of each element of a list; None for other types
@@ -52,7 +52,7 @@ def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
     data = envelope.get("data", {})
     if isinstance(data, dict):
         for name in [name for name in data if name not in _DATA]:
-            fault = f"belongs into the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
+            fault = f"belongs in the envelope, as {_ATTRIBUTE[name]}" if name in _ATTRIBUTE else "unknown field"
             findings.append(Finding(f"data.{name}", fault))
         findings += _faults_of(data, _DATA, "data.")
     else:
@@ -81,7 +81,7 @@ def validate(envelope: Mapping[str, Any], at: float) -> ViewerEvent:
 
 
 def instant(text: object, where: str) -> float:
-    """RFC 3339 -> unix seconds; raises EventError naming `where`."""
+    """Return the unix seconds of an RFC 3339 time. Raises EventError with a finding at the field `where`."""
     if not isinstance(text, str) or not RFC3339.fullmatch(text):
         raise EventError("unreadable event", [Finding(where, f"{shorten(text)} is not an RFC 3339 time")])
     try:
@@ -91,8 +91,10 @@ def instant(text: object, where: str) -> float:
 
 
 def client_instant(text: object, where: str) -> float | None:
-    """What a client's clock says, in unix seconds; None for a time before 1970 or without a zone, which no event is
-    refused for: only the server's time counts. A leap second is the one after. Raises EventError for what is no time.
+    """Return the time of a client's clock in unix seconds; None for a time before 1970 or without a time zone.
+
+    Such a time is not an error, because only the server's time counts. A leap second is read as the second after it.
+    Raises EventError if the text is not a time.
 
     >>> client_instant("1970-01-01T00:00:00+08:00", "time"), client_instant("1972-06-30T23:59:60Z", "time")
     (None, 78796800.0)
@@ -107,7 +109,7 @@ def client_instant(text: object, where: str) -> float | None:
 
 
 def shorten(value: object) -> str:
-    """A hostile value as it may stand in an error message."""
+    """Return an untrusted value as short ASCII text, which is safe in an error message."""
     return ascii(value)[:60]
 
 
@@ -130,7 +132,7 @@ def _faults_of(values: Mapping[str, Any], checks: Mapping[str, _Check], prefix: 
 
 
 def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
-    """Yield a finding for each fault in a value: for a list of each faulty element, else of the value itself."""
+    """Yield a finding for each faulty element of a list, or one for a faulty value."""
     if check.element and isinstance(value, list):
         elements = enumerate(value[:LIST_MAX])
         if faults := [fault for n, item in elements for fault in _faults(item, check.element, f"{where}.{n}")]:
@@ -149,7 +151,7 @@ def _faults(value: object, check: _Check, where: str) -> Iterator[Finding]:
 
 
 def matches(text: str, pattern: re.Pattern[str]) -> bool:
-    """Whether a text matches a pattern and is valid Unicode: JSON can spell half of a surrogate pair."""
+    """Return whether a text matches a pattern and is valid Unicode: JSON can contain half of a surrogate pair."""
     return pattern.fullmatch(text) is not None and (text.isascii() or not _SURROGATE.search(text))
 
 
@@ -168,7 +170,7 @@ def _check(name: str, type_: Any, required: bool = False) -> _Check:
 
 
 def _plain(info: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
-    """Return a type without `None` and without its metadata; and the description and pattern of its metadata."""
+    """Return a type without `None` and metadata, and the description and pattern from its metadata."""
     if isinstance(info, inspect.UnionType):
         return _plain(next(item for item in info.types if not isinstance(item, inspect.NoneType)))
     if isinstance(info, inspect.Metadata):
@@ -177,7 +179,7 @@ def _plain(info: inspect.Type) -> tuple[inspect.Type, dict[str, Any]]:
 
 
 def _expected(info: inspect.Type) -> str:
-    """Describe the values of a type in words."""
+    """Return a description of the values of a type."""
     match info:
         case inspect.EnumType(cls=cls):
             return f"one of {', '.join(str(item.value) for item in cls)}"
@@ -193,7 +195,7 @@ def _expected(info: inspect.Type) -> str:
             return f"a list of at most {most:,}"
         case inspect.DictType():
             return "an object"
-    raise TypeError(f"no words for {info}")
+    raise TypeError(f"no description for the type {info}")
 
 
 _ENVELOPE = {

@@ -1,4 +1,4 @@
-"""Where catalogue items come from: a file of JSON lines, or the API of a running engine."""
+"""Readers of catalog items, from a file of JSON lines or from the API of a running engine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from recsys.domain.errors import Finding, ItemError, Unavailable, schema_fault
 from recsys.domain.item import Item
 
 PAGE = 1000
-"""Items asked for at once from an API."""
+"""Number of items requested from an API at once."""
 
 
 def read_items(source: str) -> Iterator[Item]:
-    """All items of `http://HOST:PORT` (pages of GET /v1/items) or of a `.jsonl` file.
+    """Yield all items of the API at `http://HOST:PORT` (GET /v1/items) or of a `.jsonl` file.
 
-    Raises ItemError naming the line or the id and field of a bad item, Unavailable when the API does not answer.
+    Raises ItemError, which names the line or the id and the field of a bad item, and Unavailable if the API does not
+    answer.
     """
     if source.startswith(("http://", "https://")):
         yield from _from_api(source.rstrip("/"))
@@ -35,7 +36,7 @@ def read_items(source: str) -> Iterator[Item]:
 
 
 def parse_item(raw: object, where: str) -> Item:
-    """One item; raises ItemError with a finding for each wrong field, its place beginning with `where`."""
+    """Return the item. Raises ItemError with a finding for each wrong field, at a path that begins with `where`."""
     try:
         return Item.model_validate(raw, strict=False)
     except ValidationError as error:
@@ -43,11 +44,11 @@ def parse_item(raw: object, where: str) -> Item:
             Finding(".".join([where, *(str(part) for part in e["loc"])]), schema_fault(e))
             for e in error.errors(include_url=False)
         ]
-        raise ItemError("not a catalogue item", findings) from error
+        raise ItemError("not a catalog item", findings) from error
 
 
 def _from_api(address: str) -> Iterator[Item]:
-    """Pages of GET /v1/items until there is no next one."""
+    """Yield the items of all pages of GET /v1/items."""
     token: str | None = ""
     while token is not None:
         url = f"{address}/v1/items?page_size={PAGE}" + (f"&page_token={quote(token)}" if token else "")
@@ -55,7 +56,7 @@ def _from_api(address: str) -> Iterator[Item]:
             with urlopen(url, timeout=30) as answer:
                 page = json.load(answer)
         except (URLError, TimeoutError, json.JSONDecodeError) as error:
-            raise Unavailable(f"the catalogue at {address} did not answer: {error}") from error
+            raise Unavailable(f"the catalog at {address} did not answer: {error}") from error
         for raw in page["items"]:
             yield parse_item(raw, str(raw.get("id", "?")))
         token = page["next_page_token"]

@@ -47,7 +47,7 @@ def test_the_bundled_configurations_are_valid(name: str) -> None:
         ("seed = [", "not TOML"),
         ('base = "nowhere"\n', "no training configuration 'nowhere'"),
         ("base = 7\n", "base: must name one other file"),
-        ('base = "this"\n', "stands on itself"),
+        ('base = "this"\n', "extends itself"),
         ("[action_weights]\nlike = nan\n", r"action_weights: the weight of like is nan"),
         ("[action_weights]\nlike = true\n", r"action_weights\.like: "),
         ("[action_weights]\nshare = 1.0\n", r"action_weights: a weight for share, which is not an action"),
@@ -63,5 +63,5 @@ def test_an_invalid_configuration_is_refused_with_the_field(tmp_path: Path, text
 
 def test_cyclic_inheritance_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "first.toml", 'base = "second"\n')
-    with pytest.raises(ConfigError, match="stands on itself"):
+    with pytest.raises(ConfigError, match="extends itself"):
         read_config(write(tmp_path, "second.toml", 'base = "first"\n'))

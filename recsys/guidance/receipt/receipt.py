@@ -241,7 +241,7 @@ def _prices(
 
 
 def is_positive(bound: float, upper: float) -> bool:
-    """Whether `bound` shows that controls cost something; `upper` bounds the value of pages without controls."""
+    """Return whether `bound` shows that controls cost something; `upper` bounds the value of pages without controls."""
     return upper - bound > VALUE_TOLERANCE * (1.0 + abs(upper))
 
 

@@ -2,7 +2,7 @@
 
 The explanation is a proof: no page satisfies the named controls, as far as this page satisfies them, and needs less
 relaxation of this control. It is found by feasibility queries on subsets of the controls, with bounded effort. If the
-effort is exceeded, the conflict set may be larger than necessary or missing, and says so.
+effort is exceeded, the conflict set may be larger than necessary or missing, and is marked accordingly.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_every_bad_field_is_named_at_once() -> None:
                 "source": "is missing; expected the sender, as a URI such as /apps/tv",
                 "type": f"unknown kind 'play'; expected mainstay.viewer.KIND, with KIND one of {', '.join(KINDS)}",
                 "subject": "is missing; expected a text of 1 to 200 characters",
-                "data.id": "belongs into the envelope, as id",
+                "data.id": "belongs in the envelope, as id",
                 "data.screen": "unknown screen 'fridge'; expected one of tv, mobile, tablet, web, car, audio, outdoor",
                 "data.placement": "expected OUTLET-SCREEN-SURFACE, such as cn.zj-tv-home",
             },
