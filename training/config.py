@@ -26,7 +26,7 @@ class _Section(BaseModel):
 
 
 class Split(_Section):
-    """The temporal split, in shares of the log's actions: retrieval is fitted on the oldest, the newest are the test."""
+    """The temporal split of the log's actions: retrieval is fitted on the oldest share, the newest is the test."""
 
     ranker: float = Field(0.3, gt=0, lt=0.8, description="actions before the test, used as the ranker's examples")
     test: float = Field(0.15, gt=0, lt=0.8, description="the newest actions, used for the evaluation")
@@ -130,7 +130,7 @@ def read_config(path: Path | str) -> Config:
 
 
 def _find(name: str, folder: Path) -> Path:
-    """Find a file by its path, in the directory of the file that names it, or in the package; `.toml` may be omitted."""
+    """Find a file by its path, next to the file that names it, or in the package; `.toml` may be omitted."""
     file_name = name if name.endswith(".toml") else f"{name}.toml"
     for file in (Path(file_name), folder / file_name, CONFIGS / file_name):
         if file.is_file():

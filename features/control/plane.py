@@ -145,7 +145,7 @@ class ControlPlane:
             newest = self._newest(tx.connection, outlet)
             if base_version != newest:
                 raise Conflict(
-                    f"policy of {outlet}: version {newest} is newer than {base_version}, on which this is based"
+                    f"policy of {outlet}: version {newest} is newer than {base_version}, on which this change is based"
                 )
             self._register(tx, {outlet})
             version = PolicyVersion(outlet, newest + 1, text, author, note, tx.at)

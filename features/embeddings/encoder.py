@@ -19,7 +19,7 @@ TEXT_MAX = 2_000
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors. A text's vector does not depend on the other texts of its batch."""
+    """A converter of texts to vectors. A text's vector does not depend on the other texts of its batch."""
 
     @property
     def name(self) -> str:

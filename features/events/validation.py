@@ -1,7 +1,8 @@
 """Explain what is wrong with an event: a finding for every faulty field, under the name that the sender wrote.
 
-The schema is `features.events.schema`; the checks and their descriptions are derived from it. This takes several times as long
-as `features.events.decode` needs for a valid event, so only events that its fast reader does not accept come here.
+The schema is `features.events.schema`; the checks and their descriptions are derived from it. Validation takes several
+times as long as `features.events.decode` needs for a valid event, so it is used only for events that the fast reader of
+that module does not accept.
 """
 
 from __future__ import annotations

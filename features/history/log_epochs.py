@@ -28,7 +28,7 @@ _LOCK_NAME = "log_epochs"
 
 
 class LogEpoch(msgspec.Struct, frozen=True):
-    """One log of a topic. `identity` is that of `features.events.stream.port.Stream.identity`."""
+    """A log of a topic. `identity` is that of `features.events.stream.port.Stream.identity`."""
 
     identity: str
     partitions: int

@@ -287,7 +287,8 @@ class Worker:
     def _refold_viewers(self, keys: Sequence[str], events: Sequence[LoggedEvent]) -> None:
         """Refold viewers whose states another writer has changed since they were read.
 
-        The votes need not be computed again: from an older state, the same events in the same order give the same votes.
+        The votes need not be computed again: the same events in the same order give the same votes
+        from an older state too.
         """
         by_key: dict[str, list[LoggedEvent]] = {}
         for logged in events:
@@ -367,7 +368,7 @@ def decode_messages(messages: Iterable[Message], log: str) -> tuple[list[LoggedE
         try:
             event = decode(message.value)
             if event.viewer_id != message.key:  # otherwise two workers would write one viewer's state
-                raise EventError(f"keyed by {ascii(message.key)[:60]}, not by its viewer {event.viewer_id}")
+                raise EventError(f"the message key is {ascii(message.key)[:60]}, but the viewer is {event.viewer_id}")
             events.append(LoggedEvent(epoch_partition(log, message.partition), message.offset, event))
         except EventError as error:
             dead_letters.append(to_dead_letter(message, str(error)))
