@@ -189,7 +189,7 @@ class Engine:
     def _rank(
         self, context: RequestContext, batch: Candidates, level: FallbackLevel, trace: list[StageTrace]
     ) -> Candidates:
-        """Compute features, probabilities and utility. Without a ranker, popularity stands in for p(play)."""
+        """Compute features, probabilities and utility. Without a ranker, popularity replaces p(play)."""
         error = None
         if context.model is not None and level is not FallbackLevel.EDITORIAL:
             try:

@@ -1,4 +1,4 @@
-"""Publishes changes of the control plane to the stream, in the order of their revisions.
+"""Publication of control plane changes on the stream, in the order of their revisions.
 
 One process per home directory publishes: the process that holds the lease of the directory. A cursor file in this
 directory stores the last published revision. After a crash, the last changes are published again under the same ids.

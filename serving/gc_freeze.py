@@ -1,4 +1,4 @@
-"""Excludes long-lived objects of a serving process from full garbage collections, so that no page waits for one.
+"""Exclusion of long-lived objects from full garbage collections in a serving process, so that no page waits for one.
 
 A full collection of CPython visits every tracked object while all other threads wait. With the libraries, a catalog and
 a model in memory, it takes 0.2 to 0.3 s of processor time and delays every page due in that time. `gc.freeze` excludes
@@ -18,7 +18,7 @@ ITEMS = 10_000
 
 
 class GcFreezer:
-    """Freezes the objects in memory after a large change. `step` is a task for a poller in a process with one app."""
+    """A component that freezes the objects in memory after a large change. `step` is a task for a poller."""
 
     def __init__(self, holders: SnapshotHolder, warm: Callable[[], bool]) -> None:
         """`warm` returns whether everything that is loaded once at the start of the process has been loaded."""

@@ -36,7 +36,7 @@ class ErasureResult(BaseModel):
 
 @dataclass(frozen=True)
 class ViewerData:
-    """Exports and erases the data of a viewer in the event log, the online store, the stream and this process.
+    """A service that exports and erases a viewer's data in event log, online store, stream and this process.
 
     on_erased  functions that remove a viewer from the memory of this process
     """

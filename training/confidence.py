@@ -11,7 +11,7 @@ from recsys.domain.types import F64
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and where it would lie in 95 of 100 repetitions with other viewers."""
+    """A mean with its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -22,7 +22,7 @@ class Interval:
 
 
 def bootstrap(difference: F64, rounds: int, seed: int) -> Interval:
-    """Percentile bootstrap of the mean of paired differences, resampling viewers (Efron 1979).
+    """Return the percentile bootstrap interval of the mean of paired differences, resampling viewers (Efron 1979).
 
     difference [V]  one model's figure minus the other's, per viewer
 

@@ -70,7 +70,7 @@ def build_rows(
         weights.append(weight)
         numbers.append(np.full(len(sampled), number))
     if not any(label.any() for label in labels):
-        raise InvalidInput("no candidate that retrieval proposed was acted on: there is nothing to train a ranker on")
+        raise InvalidInput("no ranker can be trained: viewers acted on none of the candidates that retrieval proposed")
     return Rows(
         np.concatenate(features).reshape(-1, len(FEATURES)),
         np.concatenate(labels).astype(np.float32),

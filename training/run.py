@@ -139,7 +139,7 @@ def _calibration(
 def _bundle(
     timeline: Timeline, catalog: Catalog, config: Config, models: Models, metrics: dict[str, float], now: float
 ) -> Bundle:
-    """Pack all that serving needs, with a probe of rows that the network was not fitted on."""
+    """Pack everything that serving needs, with sample rows for a check that were not used in the fit."""
     replay = StateReplay(timeline, catalog)
     replay.advance(timeline.index(models.until))
     retriever, held_out = models.retriever, models.ranker.held_out

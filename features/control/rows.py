@@ -37,7 +37,7 @@ class Outlet:
 
 @dataclass(frozen=True)
 class PolicyVersion:
-    """One saved version of an outlet's policy.
+    """A saved version of an outlet's policy.
 
     `published_at` holds unix seconds of every publication, oldest first: empty for a draft, several after a rollback.
     """

@@ -1,6 +1,6 @@
 """The port `Encoder`: turns item texts into vectors.
 
-Text vectors describe what an item says, not how viewers used it, so an item has one before its first play.
+Text vectors describe the content of an item, not how viewers used it, so an item has one before its first play.
 `features.embeddings.connect` opens an encoder and `features.embeddings.refresh` stores vectors by text, so that each
 text is encoded once. The catalog holds them as rows (`recsys.domain.embeddings`).
 """
@@ -19,7 +19,7 @@ TEXT_MAX = 2_000
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors. A text's vector does not depend on the other texts of its batch."""
+    """A converter of texts to vectors. A text's vector does not depend on the other texts of its batch."""
 
     @property
     def name(self) -> str:

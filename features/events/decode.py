@@ -1,4 +1,4 @@
-"""Reads and writes viewer events: `accept` for events from clients, `encode` and `decode` for the stream.
+"""Read and write viewer events: `accept` for events from clients, `encode` and `decode` for the stream.
 
 On the wire an event is a CloudEvents 1.0 JSON object: `type` is the kind of event, `subject` the viewer, `time` the
 client's time, `receivedat` the server's time (the authoritative one) and `data` the other fields. In memory it is a

@@ -1,4 +1,4 @@
-"""Compaction: merges the small files of a day into one, unnoticed by readers and safe against crashes.
+"""Compaction of the small files of a day into one, transparent to readers and safe against crashes.
 
 The merged file is durable before the first of its parts is deleted. A crash in between leaves both; since readers
 return each offset of a source once, nothing is counted twice, and the next compaction removes the parts. A reader that

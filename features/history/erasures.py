@@ -95,7 +95,7 @@ class ErasureList:
         return erased.get(viewer_hash(viewer_id), -1.0) if erased else -1.0
 
     def without_erased(self, events: Iterable[LoggedEvent]) -> list[LoggedEvent]:
-        """Return the events without erased ones."""
+        """Return the events that are not erased."""
         erased = self.all()
         if not erased:
             return list(events)

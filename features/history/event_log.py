@@ -89,7 +89,7 @@ class EventLog:
             raise Unavailable(f"event log {self.directory}: {error}") from error
 
     def events(self, since: float = 0.0, until: float = FOREVER) -> pa.Table:
-        """Events with `since <= at < until` (unix seconds), each once, sorted by (at, source, offset).
+        """Return the events with `since <= at < until` (unix seconds), each once, sorted by (at, source, offset).
 
         Columns are those of `SCHEMA`: the fields of `ViewerEvent` plus source and offset. An event that was also sent
         before `since` counts at that earlier time and is left out, so the ids in all earlier files are read. Raises

@@ -2,7 +2,7 @@
 
 A broker that was wiped assigns its offsets again, under a new identity. States store offsets by source, so a source
 names the epoch as well: partitions of the first log are "topic/0", those of the second "topic~001/0", and so on, which
-sorts by time as text. The first epoch has no number, so sources from before there were epochs stay valid.
+sorts by time as text. The first epoch has no number, so sources that were stored before epochs existed remain valid.
 
 The list is stored in the online store, next to the offsets that it explains, and in a file of the event log, whose
 sources it names. If one of the two loses the list, it is restored from the other.
@@ -28,7 +28,7 @@ _LOCK_NAME = "log_epochs"
 
 
 class LogEpoch(msgspec.Struct, frozen=True):
-    """One log of a topic. `identity` is that of `features.events.stream.port.Stream.identity`."""
+    """A log of a topic. `identity` is that of `features.events.stream.port.Stream.identity`."""
 
     identity: str
     partitions: int
@@ -107,7 +107,7 @@ class LogEpochs:
             if epochs == stored or not online.compare_and_set({LOG_EPOCHS + topic: (raw, msgspec.json.encode(epochs))}):
                 self._write(topic, epochs)
                 return epochs
-        raise Unavailable(f"{LOG_EPOCHS}{topic}: still changed by another writer after {TRIES} attempts")
+        raise Unavailable(f"{LOG_EPOCHS}{topic}: another writer changed it during each of {TRIES} attempts")
 
     def _write(self, topic: str, epochs: tuple[LogEpoch, ...]) -> None:
         """Write the list to the file, unless the file already has a list at least as long."""

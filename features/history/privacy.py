@@ -13,12 +13,12 @@ An erasure has the following steps. Each step can be interrupted and repeated.
 
 The following data remain:
 
-* in item counts, which name no viewer, the viewer's contributions until they decay or the store is rebuilt
-* in a broker, and for unprocessed messages in the SQLite stream, the messages until their retention ends
-  (`--stream-days`); nothing reads them
-* for the same time, a dead letter whose message did not name its viewer, and a message under another key that is not
-  folded yet or whose dead letter has expired
-* in the files of the spool, for a day, delivered messages
+* Item counts, which name no viewer, include the viewer's contributions until they decay or the store is rebuilt.
+* A broker keeps the messages until their retention ends, and the SQLite stream keeps unprocessed messages until then
+  (`--stream-days`). Nothing reads them.
+* For the same time, the stream keeps a dead letter whose message did not name its viewer, and a message under another
+  key that is not folded yet or whose dead letter has expired.
+* The files of the spool keep delivered messages for a day.
 
 Training sets are built from the log each time and not stored. A model bundle holds item factors and sample features,
 but no viewer ids. A Redis with an append-only file removes deleted data from it at the next rewrite (`BGREWRITEAOF`).

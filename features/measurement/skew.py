@@ -101,7 +101,7 @@ def audit_skew(
 
 
 def _padded(features: F32) -> F32:
-    """[K, F'] -> [K, F]: the missing columns of older logs are NaN."""
+    """Return the features [K, F'] with all F columns; columns that an older log lacks are NaN."""
     out = np.full((len(features), len(FEATURES)), np.nan, np.float32)
     out[:, : features.shape[1]] = features
     return out
@@ -111,7 +111,7 @@ def _at_page_time(
     log: EventLog, catalog: Catalog, pages: list[ServedPage], in_catalog: np.ndarray[tuple[int], np.dtype[np.bool_]],
     ttl_s: float,
 ) -> F32:  # fmt: skip
-    """[R, F] features as of the time of each page; NaN for items that are not in the catalog."""
+    """Return the features [R, F] as of the time of each page; NaN for items that are not in the catalog."""
     rows = [(page.event, item) for page in pages for item in page.event.items]
     rows = [row for row, is_item in zip(rows, in_catalog.tolist(), strict=True) if is_item]
     out = np.full((len(in_catalog), len(FEATURES)), np.nan, np.float32)
@@ -131,7 +131,7 @@ def _at_page_time(
 
 
 def _difference(a: F32, b: F32) -> F64:
-    """[R, F] -> [R, F] differences: absolute for values below 1, relative above; NaN where `a` or `b` is NaN."""
+    """Return the differences [R, F]: absolute for values below 1, relative above; NaN where `a` or `b` is NaN."""
     return np.abs(a.astype(np.float64) - b) / np.maximum(np.abs(a.astype(np.float64)), 1.0)
 
 

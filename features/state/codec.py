@@ -78,12 +78,12 @@ def decode_state(raw: bytes, decoder: msgspec.msgpack.Decoder[S]) -> S:
         if _MARK < raw[:1] < bytes([VERSIONS]):
             if _is_written_by_us(raw[1:], decoder):
                 raise StateError(f"corrupt version byte {raw[0]}: the body is a state of version {VERSION}")
-            raise NewerState(f"state of version {raw[0]}: this engine reads version {VERSION}")
-        raise StateError(f"state of version {raw[:1].hex() or 'none'}: this engine reads version {VERSION}")
+            raise NewerState(f"the state has version {raw[0]}; this engine reads version {VERSION}")
+        raise StateError(f"the state has version {raw[:1].hex() or 'none'}; this engine reads version {VERSION}")
     try:
         return decoder.decode(memoryview(raw)[1:])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise StateError(f"state does not decode: {error}") from error
+        raise StateError(f"the state cannot be decoded: {error}") from error
 
 
 def viewer_at(key: str, raw: bytes) -> ViewerState:

@@ -1,9 +1,9 @@
 """The votes of a viewer by day, item and kind, for actions that are no longer in `ViewerState.recent`.
 
-An action that leaves `recent` leaves a record of eight bytes: the day, a hash of the item, and the kinds of that day.
-Most viewers never exceed RECENT_MAX actions and have no records. Records are sorted by day, oldest first. Records older
-than WINDOW_D days before the newest action are dropped, and above RECORDS_MAX the oldest records are dropped. After
-that the history is saturated (`is_saturated`), since a dropped vote cannot be distinguished from a missing one: the
+When an action is dropped from `recent`, a record of eight bytes is kept: the day, a hash of the item, and the kinds of
+that day. Most viewers never exceed RECENT_MAX actions and have no records. Records are sorted by day, oldest first.
+Records older than WINDOW_D days before the newest action are dropped, and above RECORDS_MAX the oldest are. After that,
+the history is saturated (`is_saturated`), since a dropped vote cannot be distinguished from a missing one: the
 viewer has no votes until the oldest stored record is older than the window. Every dropped record is at least as old, so
 nothing counts twice within WINDOW_D days.
 """

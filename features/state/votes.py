@@ -14,7 +14,7 @@
 
 So an item's count needs no trimming of its most active viewers: each viewer is limited to one vote per window already.
 
-All of this is decided from the viewer's state before the event and from nothing else, so a replay decides the same.
+These weights depend only on the viewer's state before the event, so a replay gives the same votes.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def show_dead_letters(stream: Stream, topic: str, location: str | None) -> int:
 
 
 def replay_dead_letters(stream: Stream, topic: str, location: str | None, without_client_time: bool) -> int:
-    """Publish each dead letter again that can be read by now and was not replayed before, or the one at `location`.
+    """Publish again each dead letter that is readable now and was not replayed before, or the one at `location`.
 
     Return 1 when a dead letter is still unreadable or belongs to another topic. Raises Unavailable.
     """

@@ -1,7 +1,7 @@
 """Report and delete consumer groups that hold back retention in the embedded stream.
 
 A message stays in the stream until every group that ever committed has passed it, however old the message is; messages
-of an erased viewer stay with it. Whether a group will return is for an operator to decide.
+of an erased viewer stay with it. Only an operator can decide whether a group will return.
 """
 
 from __future__ import annotations

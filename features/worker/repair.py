@@ -217,8 +217,8 @@ class StateRepairer:
     def _append(self) -> None:
         """Append the current batch to the log, once.
 
-        Before that, find the sources whose viewers' states reach the end of the batch, or beyond, and the end of the
-        log does not.
+        Before that, find the sources of which viewers' states reach the end of the batch, or beyond, but the log does
+        not.
         """
         if self._batch is None or self._appended:
             return

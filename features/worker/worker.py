@@ -1,6 +1,6 @@
 """Fold the stream into online state and event log, exactly once in effect: at-least-once delivery, idempotent fold.
 
-The order within a step carries the guarantee. A crash between two of its stages only makes the next step repeat work:
+The order of the stages of a step gives this guarantee. After a crash between two of them, the next step repeats work:
 
 1. Publish unreadable messages as dead letters.
 2. Write item states and the counts of exposure targets, decided from the viewer states as they were before the batch
@@ -9,10 +9,10 @@ The order within a step carries the guarantee. A crash between two of its stages
 4. Append to the event log, whose files are named by offsets. If stage 2 meets a damaged state of an item or target,
    this comes first: the state is refolded from the log, which must not lack events that viewers' states already contain
    (`features.worker.repair`).
-5. Commit. Only now will the stream not deliver these messages again.
+5. Commit. Only from now on are these messages not delivered again.
 
 A partition has one owner in the consumer group, and all events of a viewer are in one partition, so each state has one
-writer. A worker that was suspended during a rebalance does not know yet that it lost its partitions. Therefore states
+writer. A worker that was suspended during a rebalance has not yet noticed that it lost its partitions. Therefore states
 are never written blindly: compare-and-set refuses a write based on an outdated state
 (`features.state.online.compare_and_set`). The worker then folds again from the current state, which already contains
 its events, and the stream refuses its commit. During a rebuild of the store workers wait
@@ -287,8 +287,8 @@ class Worker:
     def _refold_viewers(self, keys: Sequence[str], events: Sequence[LoggedEvent]) -> None:
         """Refold viewers whose states another writer has changed since they were read.
 
-        What counts for items need not be decided again: from an older state the same events in the same order count
-        the same.
+        The votes need not be computed again: the same events in the same order give the same votes
+        from an older state too.
         """
         by_key: dict[str, list[LoggedEvent]] = {}
         for logged in events:
@@ -368,7 +368,7 @@ def decode_messages(messages: Iterable[Message], log: str) -> tuple[list[LoggedE
         try:
             event = decode(message.value)
             if event.viewer_id != message.key:  # otherwise two workers would write one viewer's state
-                raise EventError(f"keyed by {ascii(message.key)[:60]}, not by its viewer {event.viewer_id}")
+                raise EventError(f"the message key is {ascii(message.key)[:60]}, but the viewer is {event.viewer_id}")
             events.append(LoggedEvent(epoch_partition(log, message.partition), message.offset, event))
         except EventError as error:
             dead_letters.append(to_dead_letter(message, str(error)))

@@ -47,7 +47,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All items as columns, with N rows, L labels and V axes. The code -1 means no value.
+    """The items as columns, with N rows, L labels and V axes. The code -1 means no value.
 
     label         [N, L]  bool     item carries the label itself, not only a label below it
     axis          [N, V]  float32  editorial value in [0, 1]; 0 where the item has none

@@ -36,7 +36,7 @@ _OUTLET = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a page appears: outlet x screen x surface, with an id such as `cn.zj.hz-tv-home`."""
+    """The location of a page: outlet x screen x surface, with an id such as `cn.zj.hz-tv-home`."""
 
     outlet: str
     screen: Screen

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class FallbackLevel(StrEnum):
-    """How much of the engine made the page, best level first. Eligibility and guidance are the same at every level."""
+    """The method that ranked the page, best level first. Eligibility and guidance are the same at every level."""
 
     PERSONAL = "personal"
     SEGMENT = "segment"

@@ -1,5 +1,6 @@
-"""Do we stand for it? Editors' policies, compiled to bounds on a page, solved, and told in a receipt.
+"""Do we stand for it? Editors' policies, compiled to bounds on a page, solved, and reported in a receipt.
 
-`policy` what editors say · `inherit` parents and children · `compile` policy x catalogue -> `bounds` of one page ·
-`solver` the best page under them · `receipt` what it kept, moved and cost · `verify` the same, recomputed · `lint`.
+`policy` contains the schema of policies and their inheritance, `compilation` turns policies and the catalog into
+constraints of a page, `solver` finds the best page under them, `receipt` reports and verifies the outcome, and `lint`
+finds problems of a policy.
 """

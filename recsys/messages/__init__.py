@@ -1,6 +1,6 @@
 """Messages for people as data: a stable code and parameters, rendered from a table of texts per language.
 
-The English catalogue is `ENGLISH`; the Chinese one is `serving/console/messages.zh.json`. Both have the same codes with
+The English table is `ENGLISH`; the Chinese one is `serving/console/messages.zh.json`. Both have the same codes with
 the same placeholders, and `serving/console/i18n.js` renders them as `render` does:
 
 {name}             a text or number unchanged, a nested message in full, a list with separators, nothing for null

@@ -26,9 +26,9 @@ TEXTS: Mapping[str, str] = {
     "boost_zero": "a bonus of 0 has no effect",
     "floor_above_cap": "the minimum {minimum} is above the maximum {maximum}",
     "floor_zero": "a minimum of 0 has no effect",
-    "preferred_floor_large": "a preferred control is relaxed for other controls, but not because of its cost: "
-    "{share:percent} of every page goes to these items, whatever their utility to viewers, wherever other controls "
-    "leave room; to limit the cost, use a boost",
+    "preferred_floor_large": "a preferred control is relaxed in favour of other controls, but not because of its cost: "
+    "wherever other controls leave room, {share:percent} of every page goes to these items, whatever their utility to "
+    "viewers; to limit the cost, use a boost",
     "condition_matches_nothing": "no item of the catalog meets this condition",
     "condition_matches_all": "every item meets this condition, so the bonus has no effect",
     "outlet_unknown": "no outlet '{outlet}' is known: it has no items, no policy and no name{suggestion}",

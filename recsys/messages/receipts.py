@@ -24,9 +24,9 @@ TEXTS: Mapping[str, str] = {
     "block_relaxed_for_some": "{items} of its items on the page; relaxed for some of the stricter {controls}",
     "block_relaxed_unexplained": "{items} of its items on the page; the cause of its relaxation was not found",
     # conflict with more important controls
-    "no_room_for_more": "beside {controls} there is no room for more among the candidates",
-    "no_page_with_fewer": "beside {controls} there is no page with fewer among the candidates",
-    "no_other_page": "beside {controls} there is no other page among the candidates",
+    "no_room_for_more": "no page that meets {controls} can hold more of these candidates",
+    "no_page_with_fewer": "no page that meets {controls} can hold fewer of these candidates",
+    "no_other_page": "no page of these candidates meets both this control and {controls}",
     "more_important_controls": "the more important {controls}",
     "some_more_important_controls": "more important controls among {controls}",
     # required and counted
@@ -54,13 +54,13 @@ TEXTS: Mapping[str, str] = {
     "other_supply_short": "{missing} more other items would have to be available: only {supply} may be shown here now",
     "prefix_too_short": "{minimum} do not fit into the first {slots:slot|slots}",
     "limits_contradict": "at least {minimum} and at most {maximum} of {slots} slots contradict each other",
-    "prefixes_contradict": "what it requires of the first slots and of the page contradicts itself",
+    "prefixes_contradict": "its limits for the first slots and for the whole page contradict each other",
     # previews
     "target_without_price": "a new target has no price before it runs, so no page changes because of it: its cost is "
     "still unknown",
     "off_policy_weighted": "inverse-propensity weighted by item and slot; slots that the log could never have shown "
     "in this way count as zero",
-    "off_policy_as_logged": "nearly every slot is as it was logged, so what happened there is what would have happened",
+    "off_policy_as_logged": "nearly every slot is as it was logged, so the logged outcome is the estimate",
     "off_policy_low_support": "the log could have shown about {support:percent} of the draft's attention in the same "
     "slots; it does not show how the rest would have performed, so no estimate is given",
     "off_policy_deterministic": "the logged pages were deterministic (propensity 1) and hold {support:percent} of "

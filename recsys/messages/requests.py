@@ -23,7 +23,7 @@ TEXTS: Mapping[str, str] = {
     "outlet_not_found": "no outlet '{outlet}': it has no items, no policy and no name",
     "outlet_without_policy": "outlet '{outlet}' has no policy of its own in force",
     "version_not_found": "policy of {outlet}: no version {version}",
-    "version_outdated": "policy of {outlet}: version {newest} is newer than {base}, on which this is based",
+    "version_outdated": "policy of {outlet}: version {newest} is newer than {base}, on which this change is based",
     "version_not_active": "policy of {outlet}: version {active} is in force, not {expected}",
     "version_already_active": "policy of {outlet}: version {version} is already in force",
     "version_never_active": "policy of {outlet}: version {version} was never in force; publish it instead",

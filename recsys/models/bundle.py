@@ -142,7 +142,7 @@ def _check(bundle: Bundle) -> None:
     if p == 0:
         raise BundleError("the bundle has no probe, so its predictions cannot be checked")
     if len(set(bundle.item_ids)) != m:
-        raise BundleError("item_ids holds an id twice")
+        raise BundleError("item_ids contains an id twice")
     every_tensor = [(name, tensor) for name, (tensor, _) in expected.items()]
     every_tensor += [(f"network.{name}", tensor) for name, tensor in bundle.network.items()]
     for name, tensor in every_tensor:

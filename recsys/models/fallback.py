@@ -1,4 +1,4 @@
-"""The fallback levels: which level can answer a request, and the probabilities that stand in for the ranker."""
+"""The fallback levels: which level can answer a request, and the probabilities that replace the ranker's."""
 
 from __future__ import annotations
 

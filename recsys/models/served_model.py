@@ -84,5 +84,7 @@ class ServedModel:
             raise BundleError(f"the ranker fails on its probe: {error}") from error
         difference = float(np.abs(p - bundle.probe_p).max())
         if not difference <= PROBE_TOLERANCE:
-            raise BundleError(f"the ranker misses its probe by {difference:.2g}, more than {PROBE_TOLERANCE}")
+            raise BundleError(
+                f"the ranker's output differs from its probe by {difference:.2g}; at most {PROBE_TOLERANCE} is allowed"
+            )
         return cls(bundle, retriever, predictor)

@@ -261,7 +261,7 @@ def _reset_if_not_finite(state: PacingState) -> PacingState:
 def _last_resort_active(
     target: ExposureTarget, active: bool, price: float, projection: Projection, measurement: Measurement
 ) -> bool:
-    """Whether the last resort is active: from when the price limit will not suffice until delivery is back on plan."""
+    """Return whether the last resort is active: once the price limit no longer suffices, until delivery is on plan."""
     if target.last_resort is None:
         return False
     if active:

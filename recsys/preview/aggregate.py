@@ -17,7 +17,7 @@ from recsys.preview.report import Report, UtilityChange
 from recsys.preview.study import ReplayResult, Study, Task
 
 TaskRunner = Callable[[Iterable[Task]], Iterator[ReplayResult]]
-"""Runs tasks and yields their results in any order: `Study.run_all`, or a pool of processes."""
+"""A function that runs tasks and yields their results in any order: `Study.run_all`, or a pool of processes."""
 
 
 def replay(study: Study, seed: int = 0, work: TaskRunner | None = None) -> Iterator[Aggregate]:

@@ -39,7 +39,7 @@ class ListAnswer(BaseModel):
 
 @dataclass(frozen=True)
 class Pagination:
-    """Splits lists into pages.
+    """A splitter of lists into pages.
 
     The parameter `name` identifies a list with its filters and order. A token of a list with a different name is
     rejected.

@@ -1,5 +1,5 @@
-"""The editors' console: one page of HTML with a little JavaScript, no assets from elsewhere, no state in the server.
+"""The editors' console: one HTML page with a little JavaScript, without external assets or server state.
 
-It speaks to the same public API as everybody else, so any serving process can answer any of its requests. (NiceGUI was
-tried: it takes 2.5 s to import in each process and needs every browser to stay with one of them.)
+It uses the same public API as every other client, so any serving process can answer any of its requests. (NiceGUI was
+evaluated: importing it takes 2.5 s in each process, and each browser must stay with one process.)
 """

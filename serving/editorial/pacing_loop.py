@@ -1,4 +1,4 @@
-"""The control loop of exposure targets: reads counters from the online store, sets prices in this process's snapshot.
+"""The control loop of exposure targets: it reads counters from the online store and sets prices in the snapshot.
 
 Every serving process runs the loop once a second. The state of a target is in the online store, and its next state is
 a function of that state, the counts and the clock (`recsys.pacing.tracker`). Two processes that update at the same

@@ -60,7 +60,7 @@ class EventIntake:
     def events(self, body: bytes, event_format: str | None = None) -> Accepted:
         """Check a batch and put it into the spool. `event_format`: a key of FORMATS, None for CloudEvents.
 
-        Raises NotJson, InvalidInput when the body is no batch, TooLarge.
+        Raises NotJson, InvalidInput when the body is not a batch, TooLarge.
         """
         now, known_items = self.clock(), self.has_item()
         batch: Sequence[object] = (
@@ -94,7 +94,7 @@ class EventIntake:
     def items(self, body: object, author: str) -> BatchResult:
         """Check items and store them on behalf of `author`.
 
-        Raises InvalidInput when the body is no batch, TooLarge, Unavailable when the control plane does not answer.
+        Raises InvalidInput when the body is not a batch, TooLarge, Unavailable when the control plane does not answer.
         """
         batch = _batch(body, "items")
         results: list[ItemResult] = []
@@ -130,7 +130,7 @@ class EventIntake:
         if event.request_id not in ("", page.request_id):
             raise EventError(
                 "unreadable event",
-                [Finding("data.request_id", f"differs from the request of the {TOKEN}; send one of the two")],
+                [Finding("data.request_id", f"differs from the request of the {TOKEN}; send only one of them")],
             )
         return replace(event, request_id=page.request_id, placement=page.placement), sent_id
 
@@ -165,7 +165,7 @@ def _event_texts(body: bytes) -> list[bytes]:
         if isinstance(parsed, dict) and "specversion" in parsed:
             return [body]  # a single event
         _batch(parsed, "events")  # raises with a more specific finding
-        raise InvalidInput("no batch", [Finding("body", "nested too deeply")]) from None
+        raise InvalidInput("the body is not a batch", [Finding("body", "nested too deeply")]) from None
     _check_size(batch, "events")
     return [bytes(raw) for raw in batch]
 
@@ -181,7 +181,9 @@ def _batch(body: object, name: str) -> Sequence[object]:
     """Return the body if it is a list, else the list under `name` in it. Raises InvalidInput, TooLarge."""
     batch = body.get(name) if isinstance(body, dict) else body
     if not isinstance(batch, list):
-        raise InvalidInput("no batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')])
+        raise InvalidInput(
+            "the body is not a batch", [Finding("body", f'expected a list of {name}, or {{"{name}": [...]}}')]
+        )
     _check_size(batch, name)
     return batch
 
@@ -193,7 +195,7 @@ def _finding(index: int, field: str, text: str, level: Level) -> FindingOut:
 
 def _check_size(batch: Sequence[object], name: str) -> None:
     if len(batch) > MAX_BATCH:
-        raise TooLarge(f"{len(batch):,} {name} in one request; at most {MAX_BATCH:,} are accepted")
+        raise TooLarge(f"the request contains {len(batch):,} {name}; at most {MAX_BATCH:,} are accepted")
 
 
 def _has_client_time(raw: object, event_format: str | None) -> bool:

@@ -109,7 +109,7 @@ class Problem(BaseModel):
     type: str = Field(examples=["urn:mainstay:problem:conflict"])
     title: str = Field(examples=["Conflict"])
     status: int = Field(examples=[409])
-    detail: str = Field(examples=["policy of cn.zj: version 4 is newer than 3, on which this is based"])
+    detail: str = Field(examples=["policy of cn.zj: version 4 is newer than 3, on which this change is based"])
     code: str = Field(
         description="Stable identifier of `detail`; `text` if it has none.", examples=["version_outdated"]
     )

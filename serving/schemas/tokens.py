@@ -63,7 +63,7 @@ class _TruncatedHMAC(HMACAlgorithm):
 
 
 class Tokens:
-    """Writes and reads tokens. All serving processes must use the same secret."""
+    """A writer and reader of tokens. All serving processes must use the same secret."""
 
     def __init__(self, secret: bytes) -> None:
         options = {

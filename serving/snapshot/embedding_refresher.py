@@ -14,7 +14,7 @@ PUBLISH_EVERY_S = 2.0
 
 
 class EmbeddingPoller:
-    """Puts new text vectors into the snapshot. `step` is a task for one poller."""
+    """A component that adds new text vectors to the snapshot. `step` is a task for one poller."""
 
     def __init__(
         self, refresher: EmbeddingRefresher, holders: SnapshotHolder, clock: Callable[[], float] = time.monotonic

@@ -60,7 +60,7 @@ class Snapshot:
 
 
 class SnapshotHolder:
-    """Holds the current snapshot. `poll_control` and `poll_stats` are tasks for pollers, each run by one thread."""
+    """The holder of the current snapshot. `poll_control` and `poll_stats` are tasks for one poller each."""
 
     def __init__(
         self,

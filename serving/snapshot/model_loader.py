@@ -23,7 +23,7 @@ FOLDER = "bundle"
 
 
 class ModelPoller:
-    """Passes each new version of the alias to `on_model`, unless it fails its checks.
+    """A poller that passes each new version of the alias to `on_model`, unless it fails its checks.
 
     version   registry number of the version in service, "" for none
     refused   reason why the version of the alias was refused; None if it is in service

@@ -16,7 +16,7 @@ NOT_POLLED = "not polled yet"
 
 
 class Poller:
-    """Runs `step` every `every_s` seconds in its own thread until it is stopped. A failed step is retried.
+    """A thread that runs `step` every `every_s` seconds until it is stopped. A failed step is retried.
 
     share   maximum share of the time that steps take; a slow step is followed by a longer pause
     error   error of the last step; None if it succeeded

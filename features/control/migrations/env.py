@@ -1,4 +1,4 @@
-"""Runs inside the transaction that `features.control.connect.migrate` opened, so a failed migration leaves nothing."""
+"""The Alembic environment. It uses the transaction of `features.control.connect.migrate`: a failure rolls back all."""
 
 from alembic import context
 

@@ -28,7 +28,7 @@ class SpoolState:
 
 
 class Spool(Protocol):
-    """Accepts records for one topic. Its methods may be called from several threads."""
+    """A port that accepts records for one topic. Its methods may be called from several threads."""
 
     def put(self, records: Sequence[Record]) -> Future[None]:
         """Accept records; the future completes when all of them are durable.

@@ -32,7 +32,7 @@ class CircuitBreaker:
 
     @property
     def closed(self) -> bool:
-        """Return whether calls are allowed; otherwise only the probe is."""
+        """Return whether all calls are allowed; while the circuit is open, only the probe is."""
         return self.opened_at is None
 
     def probe_due(self, now: float) -> bool:

@@ -52,4 +52,4 @@ def update(
         states = read(values, decode)
         pending = online.compare_and_set({key: (raw, fold(key, states[key])) for key, raw in values.items()}, ttl_s)
     if pending:
-        raise Unavailable(f"{pending[0]}: still changed by another writer after {TRIES} attempts")
+        raise Unavailable(f"{pending[0]}: another writer changed it during each of {TRIES} attempts")

@@ -240,7 +240,7 @@ class RedisStore:
         """
         if self._cached_client is None:
             if not self._connect_lock.acquire(timeout=self._timeout_s):
-                raise TimeoutError("connection still in progress")
+                raise TimeoutError("another thread is still connecting")
             try:
                 if self._cached_client is None:
                     self._cached_client = self._connect()

@@ -1,1 +1,1 @@
-"""Compiles policies into arrays over the catalog and into constraints on each page."""
+"""Compilation of policies into arrays over the catalog and into constraints on each page."""

@@ -1,4 +1,4 @@
-"""Compiles policies in two steps.
+"""Compilation of policies in two steps.
 
 `compile_policy` evaluates the conditions of a policy over the catalog once. `CompiledPolicy.bounds` then builds the
 constraints of a page from these columns by indexing only.

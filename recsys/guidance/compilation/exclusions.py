@@ -1,4 +1,4 @@
-"""Decides which items blocks keep off a page.
+"""Selection of the items that blocks keep off a page.
 
 A block is relaxed only for minimums and pins of stricter enforcement, so a legal block is never relaxed. It is relaxed
 if it leaves such a minimum fewer items than required, or removes the item of such a pin; these items then become

@@ -1,1 +1,1 @@
-"""Checks a policy before publication and reports each problem with the path of its field."""
+"""Checks of a policy before publication; each problem is reported with the path of its field."""

@@ -1,4 +1,4 @@
-"""Finds blocks that remove items which firm minimums and pins require, and reports which of the two is relaxed.
+"""A check for blocks that remove items of firm minimums and pins; it reports which of the two is relaxed.
 
 A block is relaxed for controls of stricter enforcement, by as few items as they need (see `exclusions`); other controls
 are relaxed instead of the block.

@@ -1,4 +1,4 @@
-"""Finds controls that contradict each other: minimums beyond the page or above maximums, and colliding pins.
+"""A check for controls that contradict each other: minimums beyond the page or above maximums, and colliding pins.
 
 These contradictions exist for any inventory; `dry_run` reports what the current inventory cannot supply. Findings refer
 to controls of the last policy of the line. Contradictions between controls of parents or profiles are not reported,

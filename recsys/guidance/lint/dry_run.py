@@ -1,4 +1,4 @@
-"""Solves test pages under a policy before it is published, from all items that may be shown, per screen and region.
+"""Test pages, solved under a policy before it is published, from all items that may be shown, per screen and region.
 
 All items have the same utility here, so a control is relaxed only if no page can meet it. Controls that no page could
 violate are reported as well, because they have no effect.

@@ -1,4 +1,4 @@
-"""Reports problems of a policy before it is published, each with the path of its field.
+"""Report problems of a policy before it is published, each with the path of its field.
 
 Lint first checks the policy itself: unknown terms, controls without effect, weakened parents. It then solves test pages
 from all items that may be shown now, for every screen and region that the policy concerns; a control that is relaxed

@@ -1,4 +1,4 @@
-"""Finds terms of a policy that do not occur in the current catalog, and suggests similar terms."""
+"""Find terms of a policy that do not occur in the current catalog, and suggest similar terms."""
 
 from __future__ import annotations
 

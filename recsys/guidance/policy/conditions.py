@@ -23,7 +23,7 @@ def _as_tuple(value: object) -> object:
 
 
 OneOrMore = BeforeValidator(_as_tuple)
-"""Accepts a single value or a list, `label: news` or `label: [news, culture]`; a list means any of its values."""
+"""A validator that accepts one value (`label: news`) or a list (`label: [news, culture]`), which means any of these."""
 
 
 LEVELS_MAX = 40

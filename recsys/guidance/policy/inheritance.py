@@ -1,4 +1,4 @@
-"""Merges the policies of an outlet and of all its parents into one effective policy.
+"""Merge the policies of an outlet and of all its parents into one effective policy.
 
 A child adds controls, and may redefine a parent's control under the same id: stricter in any case, weaker only if the
 parent's control is neither `legal` nor `mandatory`. If a child weakens a firm control, the parent's control stays in

@@ -1,4 +1,4 @@
-"""Converts quotas and caps to counts of items per page prefix: rounding, prefixes, earlier pages of the session."""
+"""Convert quotas and caps to counts of items per page prefix: rounding, prefixes, earlier pages of the session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares conditions by their definitions alone, so that the result holds for every catalog.
+"""Compare conditions by their definitions alone, so that the result holds for every catalog.
 
 The comparison is sound but not complete: if the definitions do not prove that a condition is wider, the answer is no.
 """

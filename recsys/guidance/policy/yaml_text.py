@@ -1,4 +1,4 @@
-"""Reads policy text as plain data, appends controls to it, and explains schema errors to editors.
+"""Read policy text as plain data, append controls to it, and explain schema errors to editors.
 
 In this YAML dialect, only `true` and `false` are booleans (`on:` is a key and `no` a language), only decimal numbers
 are numbers (010, 1:30, 1_0 and +08:00 are texts), dates remain texts, and keys are unique. Aliases and tags are

@@ -18,7 +18,7 @@ from recsys.guidance.solver.page_constraints import PageConstraints, Solution
 
 @dataclass(frozen=True)
 class BlockOutcome:
-    """How far a block was relaxed, and for which controls.
+    """The amount by which a block was relaxed, and the controls for which it was.
 
     slack        number of blocked items on the page
     controls     indexes of the stronger quotas and pins that these items serve

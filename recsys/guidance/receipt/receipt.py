@@ -35,7 +35,7 @@ class Part(BaseModel):
 
 
 class Required(Part):
-    """What a control requires of the page, in items.
+    """The requirement of a control on the page, in items.
 
     A pin has a `slot`, a spacing `at_most` within any `within` neighbouring slots, and a block `at_most` 0.
 
@@ -132,7 +132,7 @@ class Move(Part):
 
 
 class Receipt(Part):
-    """What guidance did to one page.
+    """The report of the effects of guidance on one page.
 
     value   sum of attention x (utility + bonus), in play equivalents (docs/reference/utility.md)
     utility, utility_without   sum of attention x utility on this page, and on the best page without any guidance; the
@@ -241,7 +241,7 @@ def _prices(
 
 
 def is_positive(bound: float, upper: float) -> bool:
-    """Whether `bound` shows that controls cost something; `upper` bounds the value of pages without controls."""
+    """Return whether `bound` shows that controls cost something; `upper` bounds the value of pages without controls."""
     return upper - bound > VALUE_TOLERANCE * (1.0 + abs(upper))
 
 

@@ -15,7 +15,7 @@ from recsys.messages import Message, message
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What a control lacks.
+    """The items or slots that a control lacks.
 
     kind   supply  too few items, or too few different values
            slots   the page, or a prefix of it, is too short

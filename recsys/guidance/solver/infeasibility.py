@@ -2,7 +2,7 @@
 
 The explanation is a proof: no page satisfies the named controls, as far as this page satisfies them, and needs less
 relaxation of this control. It is found by feasibility queries on subsets of the controls, with bounded effort. If the
-effort is exceeded, the conflict set may be larger than necessary or missing, and says so.
+effort is exceeded, the conflict set may be larger than necessary or missing, and is marked accordingly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIRST_NODES, RETRY_NODES = 300, 1000
 
 @dataclass(frozen=True)
 class ConflictSet:
-    """Why one control was relaxed: its conflict set, comparable to an irreducible infeasible subsystem (IIS).
+    """The conflict set that relaxed one control, comparable to an irreducible infeasible subsystem (IIS).
 
     violated_alone_by  slots by which the control must be relaxed even if no other control is in force
     controls           more important controls that, as far as they are satisfied, rule out one slot less of
@@ -52,7 +52,7 @@ Causes = dict[int, ConflictSet]
 
 @dataclass
 class _Oracle:
-    """Answers feasibility queries: True, False (proven), or None if the effort was not enough."""
+    """An oracle for feasibility: True, False (proven), or None if the effort was not enough."""
 
     constraints: PageConstraints
     slack: I32

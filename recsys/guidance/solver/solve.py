@@ -197,7 +197,7 @@ def _search_budget(deadline_s: float | None, clock: Callable[[], float] | None) 
 
 @dataclass(frozen=True)
 class _SolveState:
-    """One problem with its search effort and deadline."""
+    """A problem with its search effort and deadline."""
 
     value: F64
     attention: F64

@@ -46,7 +46,7 @@ class PreviewService:
     _running: WeakSet[Preview] = field(default_factory=WeakSet)
 
     def open(self, draft: Policy, request: PreviewRequest) -> Preview:
-        """Admit and prepare a preview of a draft. Raises Busy, PolicyError; InvalidInput for nothing to replay."""
+        """Admit and prepare a preview of a draft. Raises Busy, PolicyError; InvalidInput if no request exists."""
         with self._lock:
             if self._admitted[0] >= self.at_once:
                 raise Busy(message("preview_running"))

@@ -147,7 +147,7 @@ def _submit_chunk(
     in_flight: dict[Future[list[ReplayResult]], list[Task]],
     lost: list[Task],
 ) -> None:
-    """Submit the next chunk; its tasks are among the lost when the pool refuses it."""
+    """Submit the next chunk. If the pool rejects it, its tasks count as lost."""
     if tasks := list(islice(pending, CHUNK)):
         lost += tasks
         in_flight[pool.submit(payload.run_tasks, file, tasks)] = tasks

@@ -182,7 +182,7 @@ def test_minimums_that_together_exceed_the_page_are_reported(shop: Catalog) -> N
     assert "the minimums together require 28 of 24 slots on tv home: 10 here" in reported[0][1]
     assert "'floor' of cn" in reported[0][1]
     assert (
-        "beside the more important 'floor' of cn, 'a' there is no room for more among the candidates" in reported[1][1]
+        "no page that meets the more important 'floor' of cn, 'a' can hold more of these candidates" in reported[1][1]
     )
 
 

@@ -86,7 +86,7 @@ def test_a_conflict_names_exactly_the_controls_in_it(make: Any) -> None:
     lines = {line.id: line for line in guided.receipt.controls}
     assert lines["news"].status == "relaxed"
     assert lines["news"].cause.control_ids == ("sport", "culture")
-    assert "beside the more important 'sport', 'culture' there is no room for more among the candidates" in str(
+    assert "no page that meets the more important 'sport', 'culture' can hold more of these candidates" in str(
         lines["news"].reason
     )
     assert verify_receipt(guided) == ()
