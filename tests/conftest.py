@@ -38,11 +38,19 @@ def scaled(n: int, minimum: int = 20) -> int:
 
 SERVER_FIXTURES = {"kafka_url", "redis_url", "start_valkey", "postgres_url"}
 
+SLOW_MODULES = {
+    "test_compaction", "test_demo", "test_durable_intake", "test_embedding_refresher", "test_faults", "test_model_loader",
+    "test_notebooks", "test_online_outage", "test_preview", "test_processes", "test_query", "test_real_servers",
+    "test_registry", "test_replay_oracle", "test_run", "test_simulation", "test_skew_audit", "test_supply",
+    "test_watchdog", "test_worker_crash", "test_worker_rebuild",
+}  # fmt: skip
+"""Modules that start child processes, train models or take several seconds."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that use a real server as slow."""
+    """Mark tests as slow that use a real server or are in a slow module; `make test-fast` leaves them out."""
     for item in items:
-        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())) or item.path.stem in SLOW_MODULES:
             item.add_marker(pytest.mark.slow)
 
 
