@@ -53,7 +53,7 @@ def test_a_sound_policy_has_no_findings(shop: Catalog) -> None:
          "controls[0].at_least", "above the maximum"),
         ("{id: a, action: quota, where: {label: sport}, at_least: 0.6, enforcement: preferred}",
          "controls[0].enforcement",
-         "but not because of its cost: 60% of every page goes to these items"),
+         "60% of every page goes to these items"),
         ("{id: a, action: quota, where: {label: sport}, at_most: 1.0}", "controls[0].at_most", "has no effect"),
         ("{id: a, action: quota, where: {label: sport}, at_most: 40}", "controls[0]", "has no effect: no page"),
         ("{id: a, action: boost, where: {label: sport}, bonus: 0}", "controls[0].bonus", "no effect"),
