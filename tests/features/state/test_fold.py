@@ -211,7 +211,7 @@ def test_a_state_of_an_unsupported_version_is_rejected_with_its_version() -> Non
     state = encode_viewer(ViewerState("v"))
     assert state[0] == encode_item(ItemState("a"))[0] == VERSION
     for number, error in ((0, StateError), (VERSION + 1, NewerState), (VERSIONS, StateError)):
-        with pytest.raises(error, match=f"version 0?{number:x}: this engine reads version {VERSION}"):
+        with pytest.raises(error, match=f"version 0?{number:x}; this engine reads version {VERSION}"):
             decode_viewer(bytes([number]) + state[1:] + b"?")
 
 
