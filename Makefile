@@ -25,7 +25,7 @@ PYTEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 
 test: $(VENV)/.dev $(KERNELS)      ## run all tests, including those against real Kafka, Valkey and PostgreSQL servers
 	@$(PYTEST) $(TEST_FLAGS)
 
-test-fast: $(VENV)/.dev $(KERNELS) ## run the tests that are not marked slow: no servers, no child processes (under two minutes)
+test-fast: $(VENV)/.dev $(KERNELS) ## run the tests that are not marked slow: no servers, no child processes
 	@$(PYTEST) -m "not slow" $(TEST_FLAGS)
 
 nightly: $(VENV)/.dev $(KERNELS)   ## run all tests with full counts of random cases (hours)

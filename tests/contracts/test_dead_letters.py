@@ -1,4 +1,4 @@
-"""The contract of `recsys-worker dlq` on every stream: a message is replayed once, and again only if it is named."""
+"""The contract of `mainstay dlq` on every stream: a message is replayed once, and again only if it is named."""
 
 from __future__ import annotations
 
