@@ -45,7 +45,7 @@ Columns = Callable[..., F32]
 UNGUIDED_ERROR = "the policy could not be applied"
 """Prefix of the trace error of a page that was served without the controls of its policy because of an engine fault."""
 
-EXPANDED_SUPPLY = "wider supply"
+EXPANDED_SUPPLY = "expanded supply"
 """Name of the stage that searches the whole catalog before a control is relaxed."""
 
 SUPPLY_BIT = np.uint32(1 << list(SOURCES).index("supply"))

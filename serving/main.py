@@ -62,7 +62,7 @@ def with_gc_freeze(app: FastAPI) -> FastAPI:
 
     services: Services = app.state.services
     freezer = GcFreezer(services.holders, lambda: bool(services.pollers["engine"].ok))
-    services.pollers["settled"] = Poller("settled", freezer.step, GC_FREEZE_EVERY_S)
+    services.pollers["gc_freeze"] = Poller("gc_freeze", freezer.step, GC_FREEZE_EVERY_S)
     atexit.register(gc.unfreeze)  # some libraries count their objects at exit
     return app
 

@@ -37,6 +37,7 @@ def scaled(n: int, minimum: int = 20) -> int:
 
 
 SERVER_FIXTURES = {"kafka_url", "redis_url", "start_valkey", "postgres_url"}
+SERVER_ADAPTERS = {"kafka", "redis", "redis-cluster", "postgres"}
 
 SLOW_MODULES = {
     "test_compaction", "test_demo", "test_durable_intake", "test_embedding_refresher", "test_faults",
@@ -50,7 +51,10 @@ SLOW_MODULES = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests as slow that use a real server or are in a slow module; `make test-fast` leaves them out."""
     for item in items:
-        if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())) or item.path.stem in SLOW_MODULES:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        adapters = {value for value in parameters if isinstance(value, str)}
+        on_server = SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())) or SERVER_ADAPTERS & adapters
+        if on_server or item.path.stem in SLOW_MODULES:
             item.add_marker(pytest.mark.slow)
 
 

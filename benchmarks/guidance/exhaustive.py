@@ -76,7 +76,7 @@ class Draft:
             at_most=ints([spacing[2] for spacing in self.spacings]),
             within=ints([spacing[3] for spacing in self.spacings]),
             before=np.array([spacing[4] for spacing in self.spacings], np.int32).reshape(-1, 3),
-            space_control=ints([spacing[0] for spacing in self.spacings]),
+            spacing_control=ints([spacing[0] for spacing in self.spacings]),
             pin_item=ints([pin[1] for pin in self.pins]),
             pin_slot=ints([pin[2] for pin in self.pins]),
             pin_control=ints([pin[0] for pin in self.pins]),
@@ -107,14 +107,14 @@ def every_page(instance: Instance) -> tuple[tuple[int, ...], float]:
     value, attention, b = instance
     slack, best = _every_page(
         value, attention, b.controls, b.member, b.lower, b.upper, b.row_control, b.code, b.at_most, b.within, b.before,
-        b.space_control, b.pin_item, b.pin_slot, b.pin_control,
+        b.spacing_control, b.pin_item, b.pin_slot, b.pin_control,
     )  # fmt: skip
     return tuple(int(x) for x in slack), float(best)
 
 
 @njit(cache=True)
 def _relax(  # type: ignore[no-untyped-def]
-    slack, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
+    slack, page, k, member, lower, upper, row_control, code, at_most, within, before, spacing_control,
     pin_item, pin_slot, pin_control,
 ):  # fmt: skip
     """Set `slack` to the amount by which the page violates each control."""
@@ -136,7 +136,7 @@ def _relax(  # type: ignore[no-untyped-def]
                     count_near += code[x, page[neighbour]] == value_code
                 elif seam + neighbour >= 0:
                     count_near += before[x, seam + neighbour] == value_code
-            slack[space_control[x]] = max(slack[space_control[x]], count_near - at_most[x])
+            slack[spacing_control[x]] = max(slack[spacing_control[x]], count_near - at_most[x])
     for p in range(len(pin_item)):
         if pin_item[p] < 0 or pin_slot[p] >= k or page[pin_slot[p]] != pin_item[p]:
             slack[pin_control[p]] = max(slack[pin_control[p]], 1)
@@ -144,7 +144,7 @@ def _relax(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _every_page(  # type: ignore[no-untyped-def]
-    value, attention, controls, member, lower, upper, row_control, code, at_most, within, before, space_control,
+    value, attention, controls, member, lower, upper, row_control, code, at_most, within, before, spacing_control,
     pin_item, pin_slot, pin_control,
 ):  # fmt: skip
     n, k = len(value), len(attention)
@@ -169,7 +169,7 @@ def _every_page(  # type: ignore[no-untyped-def]
             page[depth] = -1
             continue
         _relax(
-            slack, page, k, member, lower, upper, row_control, code, at_most, within, before, space_control,
+            slack, page, k, member, lower, upper, row_control, code, at_most, within, before, spacing_control,
             pin_item, pin_slot, pin_control,
         )  # fmt: skip
         order = 0

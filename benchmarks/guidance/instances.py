@@ -201,7 +201,7 @@ def _bounds(
         at_most=ints([2]),
         within=ints([3]),
         before=np.full((1, 2), -1, np.int32),
-        space_control=ints([control]),
+        spacing_control=ints([control]),
         pin_item=ints([item for item, _ in pins]),
         pin_slot=ints([slot for _, slot in pins]),
         pin_control=ints([control + 1 + number for number in range(len(pins))]),

@@ -96,6 +96,6 @@ def _page(value, label, decade, prime, names, seed) -> Instance:  # type: ignore
         at_most=np.array([2], np.int32),
         within=np.array([3], np.int32),
         before=np.full((1, 2), -1, np.int32),
-        space_control=np.array([len(owners)], np.int32),
+        spacing_control=np.array([len(owners)], np.int32),
     )
     return Instance(value, 1 / np.log2(np.arange(2, k + 2)), bounds)

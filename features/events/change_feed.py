@@ -20,8 +20,8 @@ from recsys.domain.item import Item
 
 SCHEMA = "urn:mainstay:change:1"
 TYPES: Mapping[str, str] = {
-    "upserted": "mainstay.catalogue.upserted",
-    "retracted": "mainstay.catalogue.retracted",
+    "upserted": "mainstay.catalog.upserted",
+    "retracted": "mainstay.catalog.retracted",
     "published": "mainstay.policy.published",
 }
 

@@ -72,7 +72,7 @@ class Message(BaseModel):
 def message(code: str, /, **params: Any) -> Message:
     """Return the message with this code and these parameters.
 
-    >>> str(message("floor_above_cap", minimum=0.5, maximum=0.25))
+    >>> str(message("minimum_above_cap", minimum=0.5, maximum=0.25))
     'the minimum 0.5 is above the maximum 0.25'
     """
     return Message(code=code, params=params)

@@ -18,9 +18,9 @@ TEXTS: Mapping[str, str] = {
     "items_excess": "{count} too many",
     "items_excess_of_value": "{count} too many of one {attribute:of}",
     "items_excess_nearby": "{count} too many of one {attribute:of} close together",
-    "floor_short_of_items": "it requires {minimum} of {slots} slots, and only {supply} may be shown there: "
+    "minimum_short_of_items": "it requires {minimum} of {slots} slots, and only {supply} may be shown there: "
     "{missing:more such item is|more such items are} needed",
-    "floor_above_slots": "it requires {minimum} of {slots} slots",
+    "minimum_above_slots": "it requires {minimum} of {slots} slots",
     "control_never_binds": "has no effect: no page of the items that may be shown now, on any screen, could violate it",
     "dry_run_pages_truncated": "tested on {tried:kind|kinds} of pages only, because of the time limit",
     "dry_run_regions_truncated": "tested in {tried} of {total} regions only, not in {left}",

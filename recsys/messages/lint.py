@@ -24,25 +24,25 @@ TEXTS: Mapping[str, str] = {
     "cap_blocks_all": "a maximum of 0% allows no such item at all",
     "cap_allows_all": "a maximum of 100% has no effect",
     "boost_zero": "a bonus of 0 has no effect",
-    "floor_above_cap": "the minimum {minimum} is above the maximum {maximum}",
-    "floor_zero": "a minimum of 0 has no effect",
-    "preferred_floor_large": "a preferred control is relaxed in favour of other controls, but not because of its cost: "
-    "wherever other controls leave room, {share:percent} of every page goes to these items, whatever their utility to "
-    "viewers; to limit the cost, use a boost",
+    "minimum_above_cap": "the minimum {minimum} is above the maximum {maximum}",
+    "minimum_zero": "a minimum of 0 has no effect",
+    "preferred_minimum_large": "a preferred control is relaxed in favour of other controls, but not because of its "
+    "cost: wherever other controls leave room, {share:percent} of every page goes to these items, whatever their "
+    "utility to viewers; to limit the cost, use a boost",
     "condition_matches_nothing": "no item of the catalog meets this condition",
     "condition_matches_all": "every item meets this condition, so the bonus has no effect",
     "outlet_unknown": "no outlet '{outlet}' is known: it has no items, no policy and no name{suggestion}",
     "term_unknown": "no item has the {field:of} '{word}'{suggestion}",
     "item_unknown": "item '{item}' is not in the catalog",
     # contradictions between controls
-    "floor_above_page": "{items:item does|items do} not fit into {slots:slot|slots} on {page}{others}{suggestion}",
-    "floor_above_other_pages": " (nor on {pages:other kind|other kinds} of pages)",
-    "floors_above_page": "the minimums together require {total} of {slots} slots on {page}: {own} here, {others}; no "
+    "minimum_above_page": "{items:item does|items do} not fit into {slots:slot|slots} on {page}{others}{suggestion}",
+    "minimum_above_other_pages": " (nor on {pages:other kind|other kinds} of pages)",
+    "minimums_above_page": "the minimums together require {total} of {slots} slots on {page}: {own} here, {others}; no "
     "item counts towards two of them, so one of them is relaxed on every such page",
-    "floor_blocked": "every such item is blocked by {control}",
-    "floor_above_other_cap": "the minimum of {minimum} in the first {slots:slot|slots} on {page} is above the "
+    "minimum_blocked": "every such item is blocked by {control}",
+    "minimum_above_other_cap": "the minimum of {minimum} in the first {slots:slot|slots} on {page} is above the "
     "maximum of {maximum} that {control} sets for the same items",
-    "cap_below_other_floor": "the maximum of {maximum} in the first {slots:slot|slots} on {page} is below the "
+    "cap_below_other_minimum": "the maximum of {maximum} in the first {slots:slot|slots} on {page} is below the "
     "minimum of {minimum} that {control} sets for the same items",
     "pin_slot_taken": "slot {slot} is also taken by {control}",
     "pin_item_elsewhere": "{item} is also pinned by {control}, to slot {slot}",
@@ -50,9 +50,9 @@ TEXTS: Mapping[str, str] = {
     "pin_breaks_cap": "with this pin the first {slots:slot|slots} on {page} hold {count} such items, and {control} "
     "allows {maximum}",
     # blocks against minimums and pins
-    "block_relaxed_for_floor": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
-    "requires {minimum} on {page}: the block is relaxed there, by {by:item|items} at most",
-    "block_defeats_floor": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
+    "block_relaxed_for_minimum": "leaves {left} of the {total:item|items} of which {control} "
+    "({enforcement:enforcement}) requires {minimum} on {page}: the block is relaxed there, by {by:item|items} at most",
+    "block_defeats_minimum": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
     "requires {minimum} on {page}: the enforcement of that control is not stricter than the block's, so that "
     "control is relaxed",
     "block_relaxed_for_pin": "removes {item}, which {control} ({enforcement:enforcement}) pins: the block is "
@@ -78,12 +78,12 @@ TEXTS: Mapping[str, str] = {
     "must_keep_rounding": "its rounding must remain strict",
     "must_keep_every_prefix": "it must keep prefixes: every",
     "must_keep_prefixes": "it must keep all prefixes of the parent",
-    "must_keep_floor": "its minimum must not be removed",
+    "must_keep_minimum": "its minimum must not be removed",
     "must_keep_cap": "its maximum must not be removed",
     "must_keep_unit": "a share must remain a share, and a number of items a number of items",
-    "must_not_lower_floor": "a child may raise the minimum of {parent}, not lower it to {child}",
+    "must_not_lower_minimum": "a child may raise the minimum of {parent}, not lower it to {child}",
     "must_not_raise_cap": "a child may lower {field} from {parent}, not raise it to {child}",
-    "must_keep_cap_above_floor": "its maximum of {maximum} is below its own minimum of {minimum}",
+    "must_keep_cap_above_minimum": "its maximum of {maximum} is below its own minimum of {minimum}",
     "target_must_keep_rest": "only amount, tolerance and price of an exposure target may change",
     "target_must_keep_unit": "a share must remain a share, and a number of impressions a number of impressions",
     "target_must_not_be_eased": "a child may only tighten the amount of {amount}",

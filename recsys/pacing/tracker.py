@@ -98,7 +98,7 @@ class DeliveryStatus:
     progress                     part of the window's traffic that is served
     price, price_limit           play equivalents per unit of attention
     outlook                      projected delivery at the deadline
-    late_s                       delay of the counters in seconds
+    counter_lag_s                       delay of the counters in seconds
     silent_s                     seconds since the counters last moved
     pacing_error                 mean |delivered - planned| so far, as a part of the amount
     share, share_so_far          for a share target: the required and the current share of all attention
@@ -112,7 +112,7 @@ class DeliveryStatus:
     price_limit: float
     tolerance: float
     outlook: Projection
-    late_s: float
+    counter_lag_s: float
     silent_s: float
     pacing_error: float
     paused: bool
@@ -186,7 +186,7 @@ def advance(
     return pacing, DeliveryStatus(
         amount=amount, delivered=count.delivered, planned=planned_now, progress=done, price=price,
         price_limit=target.max_price, tolerance=target.tolerance, outlook=projection,
-        late_s=max(min(now, end) - counted_until, 0.0),
+        counter_lag_s=max(min(now, end) - counted_until, 0.0),
         silent_s=_silent_s(max(controller.moved_at, state.start), now, forecast) if running else 0.0,
         pacing_error=error / max(done, 1e-9), paused=override.paused, stopped=override.stopped,
         ended=now >= end, started=now >= state.start, last_resort=last_resort, cap=sign < 0,

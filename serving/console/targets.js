@@ -92,7 +92,7 @@ function figures() {
     [percent(selected.progress), i18n.label("traffic_served"), `${time(selected.since)} → ${timeWithOffset(selected.until)}`],
     ...(selected.last_resort ? [[i18n.label("in_force"), i18n.label("last_resort")]] : []),
     ...(selected.capped_impressions ? [[amount(selected.capped_impressions), i18n.label("capped_impressions")]] : []),
-    ...(selected.late_s > 60 ? [[`${amount(selected.late_s / 60)} min`, i18n.label("counters_late")]] : []),
+    ...(selected.counter_lag_s > 60 ? [[`${amount(selected.counter_lag_s / 60)} min`, i18n.label("counter_lag")]] : []),
   ];
 }
 

@@ -15,6 +15,7 @@ def demo(
     settings: Settings,
     *,
     once: Annotated[Switch, Parameter(help="exit after the report; the last line is then one JSON object")] = False,
+    training_config: Annotated[str, Parameter(help="a TOML file, or one of the package: base, demo")] = "demo",
 ) -> int:
     """Run the whole engine on this machine.
 
@@ -25,4 +26,4 @@ def demo(
     """
     from serving.demo.main import run_demo
 
-    return run_demo(settings, once)
+    return run_demo(settings, once, training_config)

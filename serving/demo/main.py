@@ -43,7 +43,7 @@ INTERRUPTED = 130
 T = TypeVar("T")
 
 
-def run_demo(settings: Settings, once: bool = False) -> int:
+def run_demo(settings: Settings, once: bool = False, training_config: str = "demo") -> int:
     """Run the demo and return its exit code.
 
     0 on success, 1 on failure (with the reason on stderr), 2 for invalid settings, 130 when it is interrupted before
@@ -63,7 +63,7 @@ def run_demo(settings: Settings, once: bool = False) -> int:
         settings = environment.own_settings(settings, demo_home.world)
         environment.check_servers(settings)
         with ProcessGroup(Path(settings.home) / "logs") as processes:
-            summary = Demo(settings, demo_home, processes, console, stays=not once).run()
+            summary = Demo(settings, demo_home, processes, console, training_config, stays=not once).run()
             if not once:
                 _stay(console, processes)
         console.print()
@@ -86,10 +86,11 @@ class Demo:
         home: environment.DemoHome,
         processes: ProcessGroup,
         console: Console,
+        training_config: str = "demo",
         stays: bool = True,
     ) -> None:
         self._settings, self._home, self._processes, self._console = settings, home, processes, console
-        self._stays = stays
+        self._training_config, self._stays = training_config, stays
         self._address = f"http://{settings.host}:{settings.port}"
         self.seconds: dict[str, float] = {}
 
@@ -163,7 +164,7 @@ class Demo:
         """Train models, unless the API serves the model of an earlier run; return whether training ran."""
         if self._home.models is not None and until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
             return False
-        self._home.models = steps.train(self._settings, self._address, self._processes)
+        self._home.models = steps.train(self._settings, self._training_config, self._address, self._processes)
         self._home.save()
         if not until(lambda: steps.serving_model(api), timeout_s=MODEL_WAIT_S):
             raise RuntimeError("the API did not load the new model within a minute; see serve.log")

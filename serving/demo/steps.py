@@ -147,15 +147,16 @@ def replay(
     return True
 
 
-def train(settings: Settings, address: str, processes: ProcessGroup) -> dict[str, Any]:
+def train(settings: Settings, training_config: str, address: str, processes: ProcessGroup) -> dict[str, Any]:
     """Run `mainstay train` as a user would, and return its figures. Raises RuntimeError."""
     if not any(Path(settings.event_log_dir).rglob("*.parquet")):
         raise RuntimeError(
             f"the event log {settings.event_log_dir} is empty, although all interactions were folded before: "
             f"delete {settings.home} (`make clean`) to start the demo again, with new names on your servers"
         )
-    arguments = ["train", "--training-config", "demo", "--event-log", settings.event_log_dir, "--catalog", address]
-    arguments += ["--registry", settings.registry_uri, "--home", settings.home, "--encoder", settings.encoder]
+    arguments = ["train", "--training-config", training_config, "--catalog", address]
+    arguments += ["--event-log", settings.event_log_dir, "--registry", settings.registry_uri]
+    arguments += ["--home", settings.home, "--encoder", settings.encoder]
     last = ""
     for line in processes.run("features.cli", [*arguments, *([] if sys.stderr.isatty() else ["--quiet"])]):
         if last:

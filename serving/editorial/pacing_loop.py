@@ -33,7 +33,7 @@ from recsys.pacing.tracker import DeliveryCounts, DeliveryStatus, PacingState, T
 from serving.prometheus import Metrics
 from serving.snapshot.holders import Snapshot, SnapshotHolder
 
-PACING_PREFIX = "pursuit:"  # part of stored keys: a new prefix would abandon the states of running targets
+PACING_PREFIX = "pacing:"
 FORECAST_EVERY_S = 60.0
 
 _decoder = msgspec.msgpack.Decoder(PacingState)

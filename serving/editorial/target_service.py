@@ -185,5 +185,5 @@ def _report_fields(tracked: TrackedTarget) -> dict[str, Any]:
             at_risk=outlook.at_risk(delivery.amount, delivery.cap),
         ),
         "last_resort": delivery.last_resort,
-        "late_s": delivery.late_s,
+        "counter_lag_s": delivery.counter_lag_s,
     }

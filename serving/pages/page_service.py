@@ -247,7 +247,7 @@ def _impression(query: Query, page: Page, lineage: FeatureLineage | None) -> Rec
     """Return the page as an impression event with everything that training, audits and previews need."""
     context: dict[str, JsonValue] = {
         "seed": query.seed,
-        "rung": page.fallback_level.value,  # the field name of the stored log
+        "fallback_level": page.fallback_level.value,
         "model_version": page.model_version,
         "policy_version": page.policy_version,
         "personalised": query.personalised,

@@ -36,7 +36,7 @@ class Sources(BaseModel):
 
     log: int
     memory: int
-    made_up: int
+    synthetic: int
 
 
 class PreviewLine(BaseModel):

@@ -52,7 +52,7 @@ class TargetOut(BaseModel):
         description="Forecast of the delivery; null before the first delivery and after the end."
     )
     last_resort: bool = Field(description="Whether the last resort of the target is in force.")
-    late_s: float = Field(description="Delay of the delivery counters, in seconds.")
+    counter_lag_s: float = Field(description="Delay of the delivery counters, in seconds.")
 
 
 class CurvePoint(BaseModel):

@@ -62,6 +62,6 @@ def _constraints(day: Scenario, rows: I32) -> PageConstraints:
             "at_most": np.array([1], np.int32),
             "within": np.array([SPACING_WINDOW], np.int32),
             "before": np.full((1, SPACING_WINDOW - 1), -1, np.int32),
-            "space_control": np.array([2], np.int32),
+            "spacing_control": np.array([2], np.int32),
         }
     )

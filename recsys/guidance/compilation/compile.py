@@ -334,7 +334,7 @@ class _ConstraintBuilder:
             at_most=ints([spacing.at_most for _, _, spacing, _ in self.spacings]),
             within=ints([spacing.within for _, _, spacing, _ in self.spacings]),
             before=before,
-            space_control=ints([number for number, _, _, _ in self.spacings]),
+            spacing_control=ints([number for number, _, _, _ in self.spacings]),
             pin_item=ints([item for _, item, _ in self.pins]),
             pin_slot=ints([slot for _, _, slot in self.pins]),
             pin_control=ints([number for number, _, _ in self.pins]),

@@ -58,9 +58,9 @@ def _blocked_items(policy: CompiledPolicy, block: SourcedControl, required: Sour
             if (members & blocked).any() and remaining < minimum:
                 params = {"left": remaining, "total": int(members.sum()), "minimum": minimum, "page": page, **common}
                 yield (
-                    message("block_relaxed_for_floor", by=minimum - remaining, **params)
+                    message("block_relaxed_for_minimum", by=minimum - remaining, **params)
                     if is_stricter
-                    else message("block_defeats_floor", **params)
+                    else message("block_defeats_minimum", **params)
                 )
                 return
 

@@ -100,7 +100,7 @@ def _above_page(view: _PolicyView, origin: SourcedControl, quota: Quota) -> Iter
         required = {o.control.id: int(min_counts(o.control, slots)[-1]) for o in group if isinstance(o.control, Quota)}
         if sum(required.values()) > slots:
             text = message(
-                "floors_above_page",
+                "minimums_above_page",
                 total=sum(required.values()),
                 slots=slots,
                 page=page,
@@ -121,7 +121,7 @@ def _above_caps(view: _PolicyView, origin: SourcedControl, quota: Quota) -> Iter
     for limiting in view.overlapping(origin):
         if isinstance(limiting.control, Block) and not (member & ~view.member(limiting.control)).any():
             if not origin.outranks(limiting):  # else the block is relaxed: see `blocked_floors`
-                yield Finding(view.field(origin, "where"), message("floor_blocked", control=view.named(limiting)))
+                yield Finding(view.field(origin, "where"), message("minimum_blocked", control=view.named(limiting)))
             continue
         for page, slots in _pages(quota, limiting.control):
             allowed = _allowed(view, limiting.control, member, slots)
@@ -130,7 +130,7 @@ def _above_caps(view: _PolicyView, origin: SourcedControl, quota: Quota) -> Iter
             if len(short):
                 k = int(short[-1])
                 limits = {"minimum": int(required[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
-                text = message("floor_above_other_cap", control=view.named(limiting), **limits)
+                text = message("minimum_above_other_cap", control=view.named(limiting), **limits)
                 yield Finding(view.field(origin, "at_least"), text)
                 break
 
@@ -148,7 +148,7 @@ def _below_minimums(view: _PolicyView, origin: SourcedControl, cap: Quota) -> It
             if member.any() and len(short):
                 k = int(short[-1])
                 limits = {"minimum": int(required[k]), "maximum": int(allowed[k]), "slots": k + 1, "page": page}
-                text = message("cap_below_other_floor", control=view.named(requiring), **limits)
+                text = message("cap_below_other_minimum", control=view.named(requiring), **limits)
                 yield Finding(view.field(origin, "at_most"), text)
                 break
 
@@ -262,11 +262,11 @@ def unreachable_slots(policy: Policy) -> dict[int, Finding]:
                 too_small[0],
             )
             text = message(
-                "floor_above_page",
+                "minimum_above_page",
                 items=minimum,
                 slots=slots,
                 page=page,
-                others=message("floor_above_other_pages", pages=len(too_small) - 1) if len(too_small) > 1 else None,
+                others=message("minimum_above_other_pages", pages=len(too_small) - 1) if len(too_small) > 1 else None,
                 suggestion=message("did_you_mean", word=f"{minimum}%") if 5 <= minimum <= 100 else None,
             )
             findings[index] = Finding(f"controls[{index}].at_least", text)

@@ -143,7 +143,7 @@ def breakable(constraints: PageConstraints, c: int) -> bool:
         minimum, maximum = np.maximum(k - (len(constraints) - members), 0), np.minimum(k, members)
         if (minimum < constraints.lower[row]).any() or (maximum > constraints.upper[row]).any():
             return True
-    for s in np.flatnonzero(constraints.space_control == c):
+    for s in np.flatnonzero(constraints.spacing_control == c):
         codes = constraints.code[s][constraints.code[s] >= 0]
         if (
             len(codes)
@@ -187,9 +187,9 @@ def _words(outcome: ControlOutcome, slots: int) -> Message:
     """Return the cause of a relaxation: too little supply or too few slots; else the conflicting controls."""
     if outcome.at_least and outcome.shortfall and outcome.shortfall == outcome.at_least - outcome.supply:
         params = {"supply": outcome.supply, "missing": outcome.shortfall}
-        return message("floor_short_of_items", minimum=outcome.at_least, slots=slots, **params)
+        return message("minimum_short_of_items", minimum=outcome.at_least, slots=slots, **params)
     if outcome.kind == "quota" and (outcome.at_least or 0) > slots:
-        return message("floor_above_slots", minimum=outcome.at_least, slots=slots)
+        return message("minimum_above_slots", minimum=outcome.at_least, slots=slots)
     return outcome.reason()
 
 

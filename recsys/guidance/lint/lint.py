@@ -126,11 +126,11 @@ def _controls(policy: Policy, now: float) -> Iterator[Finding]:
 def _share(field: str, quota: Quota) -> Iterator[Finding]:
     minimum, maximum = quota.at_least, quota.at_most
     if minimum is not None and maximum is not None and type(minimum) is type(maximum) and minimum > maximum:
-        yield Finding(f"{field}.at_least", message("floor_above_cap", minimum=minimum, maximum=maximum))
+        yield Finding(f"{field}.at_least", message("minimum_above_cap", minimum=minimum, maximum=maximum))
     if minimum == 0 and maximum is None:
-        yield Finding(f"{field}.at_least", message("floor_zero"), "hint")
+        yield Finding(f"{field}.at_least", message("minimum_zero"), "hint")
     if quota.enforcement == "preferred" and isinstance(minimum, float) and minimum > PREFERRED_MIN_WARN:
-        yield Finding(f"{field}.enforcement", message("preferred_floor_large", share=minimum), "hint")
+        yield Finding(f"{field}.enforcement", message("preferred_minimum_large", share=minimum), "hint")
     if minimum is None and isinstance(maximum, float) and maximum == 1.0:
         yield Finding(f"{field}.at_most", message("cap_allows_all"), "hint")
 

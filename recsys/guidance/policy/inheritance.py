@@ -305,16 +305,16 @@ def _weakens_quota(parent: Quota, child: Quota) -> Message | None:
     if parent.prefixes == "every" and child.prefixes != "every":
         return message("must_keep_every_prefix")
     if child.at_least is not None and child.at_most is not None and _contradicts(child.at_least, child.at_most):
-        return message("must_keep_cap_above_floor", maximum=child.at_most, minimum=child.at_least)
+        return message("must_keep_cap_above_minimum", maximum=child.at_most, minimum=child.at_least)
     if child.prefixes != "every" and not set(parent.prefixes) <= set(child.prefixes):
         return message("must_keep_prefixes")
     if parent.at_least is not None:
         if child.at_least is None:
-            return message("must_keep_floor")
+            return message("must_keep_minimum")
         if type(child.at_least) is not type(parent.at_least):
             return message("must_keep_unit")
         if child.at_least < parent.at_least:
-            return message("must_not_lower_floor", parent=parent.at_least, child=child.at_least)
+            return message("must_not_lower_minimum", parent=parent.at_least, child=child.at_least)
     return _above("at_most", parent.at_most, child.at_most)
 
 

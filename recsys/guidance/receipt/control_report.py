@@ -173,7 +173,7 @@ def evaluate(
 def _slot_counts(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
     if (constraints.pin_control == c).any():
         return _pin(constraints, c, chosen, shaped)
-    if (constraints.space_control == c).any():
+    if (constraints.spacing_control == c).any():
         return _spacing(constraints, c, chosen, shaped)
     if (constraints.cap_control == c).any():
         return _cap(constraints, c, chosen, shaped)
@@ -225,7 +225,7 @@ def _pin(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> Con
 
 
 def _spacing(constraints: PageConstraints, c: int, chosen: I32, shaped: bool) -> ControlOutcome:
-    s = int(np.flatnonzero(constraints.space_control == c)[0])
+    s = int(np.flatnonzero(constraints.spacing_control == c)[0])
     codes = np.concatenate([constraints.before[s], constraints.code[s, chosen]])
     within = int(constraints.within[s])
     largest = max_in_window(codes, within, constraints.slots)

@@ -352,6 +352,6 @@ def controls_touching(constraints: PageConstraints, candidate: int) -> set[int]:
     """Return the controls whose limits count the candidate or that pin it."""
     return {
         *constraints.row_control[constraints.member[:, candidate]].tolist(),
-        *constraints.space_control[constraints.code[:, candidate] >= 0].tolist(),
+        *constraints.spacing_control[constraints.code[:, candidate] >= 0].tolist(),
         *constraints.pin_control[constraints.pin_item == candidate].tolist(),
     }

@@ -48,7 +48,7 @@ def _pin(constraints: PageConstraints, c: int) -> Shortfall:
 
 
 def _spacing(constraints: PageConstraints, c: int, control: Spacing) -> Shortfall:
-    s = int(np.flatnonzero(constraints.space_control == c)[0])
+    s = int(np.flatnonzero(constraints.spacing_control == c)[0])
     values, without = _values(constraints.code[s])
     lacks = message(
         "spacing_lacks_values",

@@ -82,7 +82,7 @@ def find_excess(constraints: PageConstraints, chosen: I32) -> I32:
             excess[control] = max(
                 excess[control], int(constraints.lower[row, slot]) - count, count - int(constraints.upper[row, slot])
             )
-    for s, control in enumerate(constraints.space_control.tolist()):
+    for s, control in enumerate(constraints.spacing_control.tolist()):
         width = int(constraints.within[s])
         codes = [*constraints.before[s].tolist(), *(int(constraints.code[s, item]) for item in page)]
         for end in range(len(codes) - len(page), len(codes)):

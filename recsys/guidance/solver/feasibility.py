@@ -133,8 +133,8 @@ def _search_by_pricing(instance: Instance, rounds: tuple[tuple[int, int], ...]) 
 def build_ordered(value: F64, attention: F64, constraints: PageConstraints, order: I64) -> tuple[bool, Instance]:
     """Build the instance from constraints, converting arrays to the one memory layout that kernels are compiled for."""
     b = constraints
-    numbers = (b.lower, b.upper, b.row_control, b.code, b.at_most, b.within, b.before, b.space_control, b.pin_item)
-    lower, upper, row_control, code, at_most, within, before, space_control, pin_item = (
+    numbers = (b.lower, b.upper, b.row_control, b.code, b.at_most, b.within, b.before, b.spacing_control, b.pin_item)
+    lower, upper, row_control, code, at_most, within, before, spacing_control, pin_item = (
         np.require(part, np.int32, _ARRAY_FLAGS) for part in numbers
     )
     return build_instance(
@@ -142,7 +142,7 @@ def build_ordered(value: F64, attention: F64, constraints: PageConstraints, orde
         np.require(attention, np.float64, _ARRAY_FLAGS),
         np.require(order, np.int64, _ARRAY_FLAGS),
         np.require(b.member, np.bool_, _ARRAY_FLAGS),
-        lower, upper, row_control, code, at_most, within, before, space_control, pin_item,
+        lower, upper, row_control, code, at_most, within, before, spacing_control, pin_item,
         np.require(b.pin_slot, np.int32, _ARRAY_FLAGS),
     )  # fmt: skip
 

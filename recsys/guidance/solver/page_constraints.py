@@ -30,7 +30,7 @@ class PageConstraints:
     at_most        [S]     maximum number of items with the same value ...
     within         [S]     ... in any this many consecutive slots
     before         [S, W]  values in the slots just before this page, most recent last, left-padded with -1
-    space_control  [S]     control that owns the spacing
+    spacing_control  [S]     control that owns the spacing
     pin_item       [P]     candidate, -1 = not among the candidates
     pin_slot       [P]     0-based; a slot >= K makes the pin infeasible
     pin_control    [P]     control that owns the pin
@@ -56,7 +56,7 @@ class PageConstraints:
     at_most: I32
     within: I32
     before: I32
-    space_control: I32
+    spacing_control: I32
     pin_item: I32
     pin_slot: I32
     pin_control: I32
@@ -85,7 +85,7 @@ class PageConstraints:
             at_most=empty,
             within=empty,
             before=np.zeros((0, 0), np.int32),
-            space_control=empty,
+            spacing_control=empty,
             pin_item=empty,
             pin_slot=empty,
             pin_control=empty,
@@ -110,7 +110,7 @@ class PageConstraints:
             self,
             lower=np.maximum(self.lower - slack[self.row_control, None], 0),
             upper=self.upper + slack[self.row_control, None],
-            at_most=self.at_most + slack[self.space_control],
+            at_most=self.at_most + slack[self.spacing_control],
             pin_item=self.pin_item[pinned],
             pin_slot=self.pin_slot[pinned],
             pin_control=self.pin_control[pinned],
@@ -118,7 +118,7 @@ class PageConstraints:
 
     def restricted_to(self, keep: Bool) -> PageConstraints:
         """Return the constraints of the controls in the mask `keep` [C] only; control numbers do not change."""
-        rows, spacings, pins = keep[self.row_control], keep[self.space_control], keep[self.pin_control]
+        rows, spacings, pins = keep[self.row_control], keep[self.spacing_control], keep[self.pin_control]
         caps = keep[self.cap_control]
         return replace(
             self,
@@ -131,7 +131,7 @@ class PageConstraints:
             at_most=self.at_most[spacings],
             within=self.within[spacings],
             before=self.before[spacings],
-            space_control=self.space_control[spacings],
+            spacing_control=self.spacing_control[spacings],
             pin_item=self.pin_item[pins],
             pin_slot=self.pin_slot[pins],
             pin_control=self.pin_control[pins],
@@ -152,7 +152,7 @@ class PageConstraints:
         for s in range(len(self.at_most)):
             codes = np.concatenate([self.before[s], self.code[s, chosen]])
             maximum = max_in_window(codes, int(self.within[s]), self.slots)
-            violation[self.space_control[s]] = max(violation[self.space_control[s]], maximum - self.at_most[s])
+            violation[self.spacing_control[s]] = max(violation[self.spacing_control[s]], maximum - self.at_most[s])
         for item, slot, control in zip(self.pin_item, self.pin_slot, self.pin_control, strict=True):
             if item < 0 or slot >= self.slots or chosen[slot] != item:
                 violation[control] = max(violation[control], 1)

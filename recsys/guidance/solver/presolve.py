@@ -110,7 +110,7 @@ def _groups(constraints: PageConstraints) -> tuple[Bool, I32, I32, I32, I32, I32
             upper.append(cumulative_limit[None, :])
             window_limit.append(np.array([limit], np.int32))
             window_length.append(np.array([width], np.int32))
-            owner.append(constraints.space_control[s : s + 1])
+            owner.append(constraints.spacing_control[s : s + 1])
     return (
         np.concatenate(member),
         np.concatenate(lower),

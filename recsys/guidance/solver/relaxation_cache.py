@@ -63,7 +63,7 @@ def limits_of(constraints: PageConstraints) -> bytes:
         np.unique(rows, axis=0),
         constraints.at_most,
         constraints.within,
-        constraints.space_control,
+        constraints.spacing_control,
         constraints.pin_slot,
         constraints.pin_control,
     ):
@@ -100,7 +100,7 @@ def cache_key(constraints: PageConstraints) -> bytes:
         constraints.at_most,
         constraints.within,
         constraints.before,
-        constraints.space_control,
+        constraints.spacing_control,
         constraints.pin_slot,
         constraints.pin_control,
         first_pin,

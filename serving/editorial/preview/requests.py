@@ -45,7 +45,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class ReplaySample:
-    """Requests in replay order, and the number of requests by source: `log`, `memory`, `made_up`."""
+    """Requests in replay order, and the number of requests by source: `log`, `memory`, `synthetic`."""
 
     requests: tuple[ReplayRequest, ...]
     sources: Mapping[str, int]
@@ -79,9 +79,9 @@ class RequestLog:
             and query.request_id not in logged_ids
         ][: count - len(logged)]
         missing = min(count, MIN_REQUESTS) - len(logged) - len(memory)
-        made_up = self._synthetic(outlet, known_outlets, missing, now) if missing > 0 else []
-        sources = {"log": len(logged), "memory": len(memory), "made_up": len(made_up)}
-        requests = self._with_plays(logged) + [ReplayRequest(query, None) for query in (*memory, *made_up)]
+        synthetic = self._synthetic(outlet, known_outlets, missing, now) if missing > 0 else []
+        sources = {"log": len(logged), "memory": len(memory), "synthetic": len(synthetic)}
+        requests = self._with_plays(logged) + [ReplayRequest(query, None) for query in (*memory, *synthetic)]
         requests.sort(key=lambda entry: (zlib.crc32(entry.query.request_id.encode()), entry.query.request_id))
         return ReplaySample(tuple(_shifted(self._with_viewers(requests), at)), sources)
 
@@ -117,7 +117,7 @@ class RequestLog:
         codes = [code for code in sorted(known_outlets) if within(code, outlet)]
         return [
             Query(
-                request_id=f"made-up-{i}",
+                request_id=f"synthetic-{i}",
                 viewer_id=viewers[i % len(viewers)] if viewers else f"stranger-{i}",
                 placement=Placement(code, screen, Surface.HOME),
                 region=code,

@@ -32,7 +32,7 @@ def broken_by(constraints: PageConstraints, page: tuple[int, ...]) -> tuple[int,
         for k in range(len(page)):
             count = sum(bool(constraints.member[row, i]) for i in page[: k + 1])
             by[c] = max(by[c], int(constraints.lower[row, k]) - count, count - int(constraints.upper[row, k]))
-    for s, c in enumerate(constraints.space_control.tolist()):
+    for s, c in enumerate(constraints.spacing_control.tolist()):
         codes = [*constraints.before[s].tolist(), *(int(constraints.code[s, i]) for i in page)]
         for end in range(len(codes) - len(page), len(codes)):
             window = codes[max(0, end + 1 - int(constraints.within[s])) : end + 1]

@@ -46,7 +46,7 @@ const trail = [
   { action: "policy.publish", subject: "cn", detail: { instead_of: 0, version: 1 } },
 ].map((row, n) => ({ seq: n, at: "2026-01-01T00:00:00Z", actor: "demo", hash: "0123456789", ...row }));
 let versions = [version(3, "li"), version(2, "wang", { state: "published", active: true })];
-const findings = () => [{ level: "warning", where: "controls[0]", code: "floor_zero", params: {}, message: "a minimum of 0 has no effect" }];
+const findings = () => [{ level: "warning", where: "controls[0]", code: "minimum_zero", params: {}, message: "a minimum of 0 has no effect" }];
 const reply = (body, status = 200) => ({ ok: status < 400, status, json: async () => body });
 
 globalThis.fetch = async (path, init = {}) => {

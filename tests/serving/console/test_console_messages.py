@@ -311,7 +311,7 @@ def delivery_status(**changes: object) -> DeliveryStatus:
     """Return the status of a target that is halfway through and on plan, with some changes."""
     on_plan = {
         "amount": 100.0, "delivered": 50.0, "planned": 50.0, "progress": 0.5, "price": 0.1, "price_limit": 0.5,
-        "tolerance": 0.02, "outlook": Projection(1.0, 0.9, 1.1, False), "late_s": 0.0, "silent_s": 0.0,
+        "tolerance": 0.02, "outlook": Projection(1.0, 0.9, 1.1, False), "counter_lag_s": 0.0, "silent_s": 0.0,
         "pacing_error": 0.0, "paused": False, "stopped": False, "ended": False, "started": True, "last_resort": False,
         "cap": False,
     }  # fmt: skip

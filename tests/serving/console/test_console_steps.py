@@ -25,7 +25,7 @@ MESSAGES = [
     message("not_an_option", options=["a", "b"], but=message("not_value", value="c")),
     message("not_a_number", but=message("not_value", value=3)),
     message("weight_too_large", most=0.123456, worth=12, usual=0.0123),
-    message("floor_above_cap", minimum=0.8, maximum=3),
+    message("minimum_above_cap", minimum=0.8, maximum=3),
     message("target_unreachable", attention=1234567.8, items=1, most=99.4, required=100000),
     message("target_behind", lag=0.0123, so_far=message("target_so_far", share=0.25)),
     message("target_on_plan", share=0.421, planned=1),

@@ -14,6 +14,33 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
+SMALL_TRAINING = """
+base = "demo"
+refit = false
+
+[examples]
+max_moments = 700
+negatives = 20
+
+[network]
+epochs = 6
+
+[evaluation]
+rounds = 200
+calibration_moments = 100
+"""
+"""A training of a few seconds; nightly runs use the demo's own configuration."""
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The flags of the demo that set its training."""
+    if os.environ.get("NIGHTLY_TESTS") == "1":
+        return ()
+    file = tmp_path_factory.mktemp("training") / "small.toml"
+    file.write_text(SMALL_TRAINING)
+    return (f"--training-config={file}",)
+
 
 def command(home: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "features.cli", "demo", "--once", "--home", str(home), "--port", "0", *flags]
@@ -54,10 +81,10 @@ def check(figures: dict) -> None:  # type: ignore[type-arg]
 
 
 @pytest.mark.timeout(900)
-def test_the_demo_runs_embedded_and_continues_from_its_own_state(tmp_path: Path) -> None:
-    first = demo(tmp_path)
+def test_the_demo_runs_embedded_and_continues_from_its_own_state(tmp_path: Path, training: tuple[str, ...]) -> None:
+    first = demo(tmp_path, *training)
     check(first)
-    second = demo(tmp_path)
+    second = demo(tmp_path, *training)
     check(second)
     assert second["training"] == first["training"], "the second run trains nothing"
     assert {"events", "training"} <= first["seconds"].keys()
@@ -66,11 +93,11 @@ def test_the_demo_runs_embedded_and_continues_from_its_own_state(tmp_path: Path)
 
 @pytest.mark.timeout(1200)
 def test_the_demo_runs_on_real_servers_from_two_separate_homes(
-    tmp_path: Path, kafka_url: str, redis_url: str, postgres_url: str
+    tmp_path: Path, training: tuple[str, ...], kafka_url: str, redis_url: str, postgres_url: str
 ) -> None:
+    servers = ("--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
     for home in ("first", "second"):
-        figures = demo(tmp_path / home, "--stream", kafka_url, "--online", redis_url, "--control", postgres_url)
-        check(figures)
+        check(demo(tmp_path / home, *training, *servers))
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_without_log_and_memory_the_requests_are_synthetic_and_reported_as_such(
     lines = preview(in_process)
     last = lines[-1]
     assert last["phase"] == "complete"
-    assert last["sources"] == {"log": 0, "memory": 0, "made_up": 8}
+    assert last["sources"] == {"log": 0, "memory": 0, "synthetic": 8}
     report = last["report"]
     assert (report["requests"], report["policy_before"], report["policy_after"]) == (8, ["cn@1"], ["cn@1+cn.zj@0"])
     assert "not causal" in report["caveat"]
@@ -75,7 +75,7 @@ def test_recent_requests_are_replayed_from_memory(in_process) -> None:
     in_process.page(viewer="v1", preview=True)
     in_process.page(viewer="v2", guided=False)
     last = preview(in_process, text="outlet: cn.zj\n", requests=15)[-1]
-    assert last["sources"] == {"log": 0, "memory": 12, "made_up": 3}, (
+    assert last["sources"] == {"log": 0, "memory": 12, "synthetic": 3}, (
         "previews and unguided pages of editors are not replayed"
     )
     assert last["report"]["changed_pages"] == 0
@@ -90,7 +90,7 @@ def test_logged_requests_are_replayed_with_their_seed_slots_and_session(in_proce
     log.append("t/0", 0, 1, [LoggedEvent("t/0", n, event) for n, event in enumerate(events)])
     in_process.services.pages.queries.clear()
     last = preview(in_process, text="outlet: cn.zj\n", requests=2)[-1]
-    assert last["sources"] == {"log": 2, "memory": 0, "made_up": 0}
+    assert last["sources"] == {"log": 2, "memory": 0, "synthetic": 0}
     off_policy = last["report"]["off_policy"]
     assert off_policy["support"] == pytest.approx(1), "the replayed pages equal the pages that were shown"
     assert off_policy["requests"] == 2

@@ -132,7 +132,7 @@ def test_impression_records_the_items_and_the_context_of_the_page(service, bundl
     assert event.attention[0] == 1.0
     assert list(event.attention) == sorted(event.attention, reverse=True)
     context = event.context
-    assert (context["seed"], context["rung"]) == (42, "personal")
+    assert (context["seed"], context["fallback_level"]) == (42, "personal")
     assert (context["model_version"], context["policy_version"]) == ("m1", "cn@1")
     features = np.frombuffer(base64.b64decode(context["features"]), np.float32).reshape(context["feature_shape"])
     assert features.shape == (6, len(FEATURES))

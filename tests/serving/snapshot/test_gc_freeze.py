@@ -89,6 +89,6 @@ def test_long_lived_objects_are_frozen_and_garbage_is_collected_first(manual_gc:
 def test_a_serving_process_runs_the_freezer_as_a_poller(service: Any, manual_gc: None) -> None:
     app = SimpleNamespace(state=SimpleNamespace(services=service.services))
     assert with_gc_freeze(app) is app  # type: ignore[arg-type]
-    poller = service.services.pollers.pop("settled")
+    poller = service.services.pollers.pop("gc_freeze")
     assert poller.run_once()
     assert gc.get_freeze_count() > 0

@@ -73,7 +73,7 @@ def build_instance(
     at_most: I32,
     within: I32,
     before: I32,
-    space_control: I32,
+    spacing_control: I32,
     pin_item: I32,
     pin_slot: I32,
 ) -> tuple[bool, Instance]:
@@ -150,14 +150,14 @@ def build_instance(
                 size[g], source[g], group_spacing[g], row_owner[g] = count, -2 - first, s, -1
                 for k in range(slots):
                     up[g, k] = k + 1
-                row_owner[g] = space_control[s]
+                row_owner[g] = spacing_control[s]
                 for end in range(min(within[s] - 1, slots)):  # windows that start before the page
                     earlier_count = 0
                     for j in range(history_slots - (within[s] - 1) + end, history_slots):
                         earlier_count += j >= 0 and before[s, j] == code_value
                     # the window that ends in slot `end` starts `within - 1 - end` slots before the page
                     up[g, end] = min(end + 1, max(0, at_most[s] - earlier_count))
-            window_limit[g], window_length[g], window_owner[g] = at_most[s], within[s], space_control[s]
+            window_limit[g], window_length[g], window_owner[g] = at_most[s], within[s], spacing_control[s]
     words = max(1, (groups + 63) // 64)
     by_candidate = np.zeros((words, n), np.uint64)
     for g in range(groups):
