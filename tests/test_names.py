@@ -11,21 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("recsys", "features", "training", "serving", "benchmarks", "tests")
+TEXTS = ("*.md", "docs/**/*.md", *(f"{folder}/**/*.{suffix}" for folder in FOLDERS for suffix in ("py", "js", "yaml")))
 JAVASCRIPT = sorted((ROOT / "serving" / "console").glob("*.js"))
 
-BANNED_PARTS = {
-    "anew", "asked", "ballot", "ballots", "burnt", "bury", "christen", "crew", "household", "kept", "lately",
-    "nought", "revive", "said", "thereof", "told", "upto",
-}  # fmt: skip
-"""Words that no identifier contains, whatever stands before or after them (`said_causes`, `KeptOff`)."""
-
-BANNED_NAMES = BANNED_PARTS | {
-    "again", "begun", "beside", "cocoon", "found", "given", "gone", "heard", "held", "here", "known", "late", "left",
-    "lives", "made", "meant", "mended", "mine", "noted", "one", "ones", "other", "others", "place", "places", "pursuit",
-    "quick", "taken", "theirs", "there", "these", "thing", "things", "those", "wanted", "what", "whose", "why",
-    "worth",
-}  # fmt: skip
-"""Words that are no identifier by themselves."""
+BANNED_PARTS, BANNED_WHOLE, BANNED_WORDS = (
+    set(re.sub(r"(?m)^#.*$", "", section).split())
+    for section in (ROOT / "tests" / "banned_names.txt").read_text("utf-8").split("\n\n")
+)
+BANNED_NAMES = BANNED_PARTS | BANNED_WHOLE
 
 
 def identifiers(source: str) -> Iterator[tuple[str, int]]:
@@ -68,6 +61,19 @@ def test_no_identifier_of_the_console_is_a_banned_word(path: Path) -> None:
     )
     names = {name for match in defined.finditer(path.read_text("utf-8")) for name in re.findall(r"\w+", match.group(0))}
     assert sorted(name for name in names if is_banned(name)) == []
+
+
+def test_no_text_contains_a_banned_word() -> None:
+    pattern = re.compile(rf"\b({'|'.join(BANNED_WORDS)})\b", re.IGNORECASE)
+    texts = [path for pattern in TEXTS for path in ROOT.glob(pattern) if path.name not in ("CHANGELOG.md",)]
+    assert len(texts) > 500
+    found_words = {
+        f"{path.relative_to(ROOT)}:{number} {match.group()}"
+        for path in texts
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        for match in pattern.finditer(line)
+    }
+    assert not found_words
 
 
 def test_banned_words_are_found_wherever_they_stand() -> None:
