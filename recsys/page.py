@@ -15,7 +15,7 @@ from recsys.pacing.on_page import Delivery
 class PageItem:
     """The item in one slot of a page.
 
-    `reasons` are codes for the viewer; `control_ids` name the controls that this slot serves.
+    `reasons` are codes for the viewer; `control_ids` name the controls that require the item in this slot.
     """
 
     slot: int  # 1-based

@@ -90,7 +90,7 @@ def test_the_renderer_formats_numbers() -> None:
     assert "1,234,568 of attention" in str(
         message("target_unreachable", attention=1234567.8, items=1, most=2.0, required=3.0)
     )
-    assert "1 item on top" in str(message("target_unreachable", attention=1.0, items=1, most=2.0, required=3.0))
+    assert "1 item at the top" in str(message("target_unreachable", attention=1.0, items=1, most=2.0, required=3.0))
 
 
 def test_a_plain_text_has_the_code_text() -> None:

@@ -42,7 +42,7 @@ class ControlPlane:
     # -- catalog
 
     def upsert_items(self, items: Sequence[Item], by: str) -> list[Change]:
-        """Insert or update items, all or none; return the change of each. Of a repeated id the last item is stored."""
+        """Insert or update items, all or none; return the change of each. The last item with an id is stored."""
         bodies = {item.id: item.model_dump_json() for item in items}
         outlet_of = {item.id: item.outlet for item in items}
         with write_tx(self._engine, self._clock()) as tx:

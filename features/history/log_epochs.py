@@ -4,8 +4,8 @@ A broker that was wiped assigns its offsets again, under a new identity. States 
 names the epoch as well: partitions of the first log are "topic/0", those of the second "topic~001/0", and so on, which
 sorts by time as text. The first epoch has no number, so sources that were stored before epochs existed remain valid.
 
-The list is stored in the online store, next to the offsets that it explains, and in a file of the event log, whose
-sources it names. If one of the two loses the list, it is restored from the other.
+The list is stored twice: in the online store, together with the offsets, and in a file of the event log. If one copy
+is lost, it is restored from the other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The votes of all events of the log, as columns: what the worker's fold counts for items, without folding everyone.
+"""The votes of all events of the log, as columns: the worker's counts for items, without folding every viewer.
 
 The weight of an event depends on its viewer's earlier events (`features.state.votes`). Most viewers have few events,
 without long pauses and without repetitions: the weight of each of their events depends only on its position in the

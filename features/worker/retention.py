@@ -31,7 +31,7 @@ def apply_retention(stream: Stream, settings: Settings, now: float) -> None:
     retention.apply_retention(settings.topic, before, [settings.group])
     retention.apply_retention(changes_topic(settings.topic), before)
     if deleted := retention.apply_retention(dead, before):
-        message = "retention: deleted %d dead letters or replay notes older than %d days from %s"
+        message = "retention: deleted %d messages (dead letters and notes of their replays) older than %d days from %s"
         logger.warning(message, deleted, settings.stream_days, dead)
 
 

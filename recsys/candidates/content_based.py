@@ -1,4 +1,4 @@
-"""Content-based similarity: text vectors of items against those that the viewer liked.
+"""Content-based similarity: text vectors of items compared with those of the items that the viewer liked.
 
 It needs no plays, so it also reaches new items.
 """

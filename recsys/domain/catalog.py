@@ -189,7 +189,7 @@ class Catalog:
         )
 
     def _put_labels(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, Bool]:
-        """Return the labels and the column [n, L], with the changed items at `rows`."""
+        """Return the label vocabulary and the label column [n, L], with the changed items written to `rows`."""
         labels, _ = self.labels.add(label for item in changed for label in item.labels)
         column = _extend_column(self.label, (n, len(labels.names)))
         column[rows] = False
@@ -198,7 +198,7 @@ class Catalog:
         return labels, column
 
     def _put_axes(self, rows: npt.NDArray[np.int64], changed: Sequence[Item], n: int) -> tuple[Vocabulary, F32]:
-        """Return the axes and the column [n, V], with the changed items at `rows`."""
+        """Return the axis vocabulary and the axis column [n, V], with the changed items written to `rows`."""
         axes, _ = self.axes.add(axis for item in changed for axis in item.axes)
         column = _extend_column(self.axis, (n, len(axes.names)))
         column[rows] = 0.0

@@ -50,10 +50,11 @@ TEXTS: Mapping[str, str] = {
     "pin_breaks_cap": "with this pin the first {slots:slot|slots} on {page} hold {count} such items, and {control} "
     "allows {maximum}",
     # blocks against minimums and pins
-    "block_relaxed_for_minimum": "leaves {left} of the {total:item|items} of which {control} "
-    "({enforcement:enforcement}) requires {minimum} on {page}: the block is relaxed there, by {by:item|items} at most",
-    "block_defeats_minimum": "leaves {left} of the {total:item|items} of which {control} ({enforcement:enforcement}) "
-    "requires {minimum} on {page}: the enforcement of that control is not stricter than the block's, so that "
+    "block_relaxed_for_minimum": "leaves {left} of the {total:item|items} for {control} "
+    "({enforcement:enforcement}), which requires {minimum} on {page}: the block is relaxed there, by at most "
+    "{by:item|items}",
+    "block_defeats_minimum": "leaves {left} of the {total:item|items} for {control} ({enforcement:enforcement}), "
+    "which requires {minimum} on {page}: the enforcement of that control is not stricter than the block's, so that "
     "control is relaxed",
     "block_relaxed_for_pin": "removes {item}, which {control} ({enforcement:enforcement}) pins: the block is "
     "relaxed there",

@@ -67,7 +67,8 @@ TEXTS: Mapping[str, str] = {
     "text_needs_quotes": "{value} is not text: write it in quotes, '{value}'",
     "time_not_written_out": "{value:quoted}: write a time as 2026-10-01T00:00:00+08:00",
     "amount_wrong": "must be a share (0.3 or 30%) or a number of items (3)",
-    "share_out_of_range": "a share must be between 0 and 1, not {share}; a number of items has no decimal point",
+    "share_out_of_range": "a share must be between 0 and 1, not {share}; write a number of items without a "
+    "decimal point",
     "items_negative": "a number of items must not be negative",
     "items_too_many": "a number of items must be at most {maximum}: {items} is more than any page holds",
     "quota_without_limit": "a quota needs at_least, at_most or both",

@@ -38,18 +38,18 @@ TEXTS: Mapping[str, str] = {
     "at_least": "at least {minimum}",
     "at_most": "at most {maximum}",
     "at_least_and_at_most": "at least {minimum} and at most {maximum}",
-    "after_session": ", after {counted} in the session's {shown} slots before",
-    "after_session_of_value": ", after {counted} of one in the session's {shown} slots before",
+    "after_session": " (earlier pages of this session: {counted} in {shown} slots)",
+    "after_session_of_value": " (earlier pages of this session: {counted} of the same value in {shown} slots)",
     # too few items or slots
     "pin_slot_beyond_page": "this page has {slots:slot|slots}",
     "pin_item_unavailable": "the item may not be shown here now",
-    "spacing_lacks_values": "{values:value|values} of {attribute:of}{others}: too few for at most {maximum} of one in "
-    "any {within} of {slots} neighbouring slots",
+    "spacing_lacks_values": "{values:value|values} of {attribute:of}{others}: too few for at most {maximum} of one "
+    "value in any {within} of {slots} neighbouring slots",
     "cap_lacks_values": "{values:value|values} of {attribute:of} x {maximum} = {room} of {slots} slots: "
     "{missing:more item|more items} of other values needed",
     "cap_lacks_items": "{values:value|values} of {attribute:of}{others} fill {room} of {slots} slots: {missing:more "
     "item|more items} of other values needed",
-    "items_without_value": " and {items:item|items} without one",
+    "items_without_value": " and {items:item|items} without a value",
     "supply_short": "{missing} more would have to be available: only {supply} may be shown here now",
     "other_supply_short": "{missing} more other items would have to be available: only {supply} may be shown here now",
     "prefix_too_short": "{minimum} do not fit into the first {slots:slot|slots}",

@@ -13,23 +13,24 @@ TEXTS: Mapping[str, str] = {
     "target_allows_all": "a maximum of 100% of all attention has no effect",
     "target_above_cap": "requires {minimum}, and '{id}' allows at most {maximum} of the same items",
     "target_unreachable": "cannot be reached: its pages are expected to receive {attention:count} of attention until "
-    "the deadline, of which {items:item|items} on top of every page would receive {most:count}; required are "
-    "{required:count}",
+    "the deadline, of which {items:item|items} at the top of every page would receive {most:count}; "
+    "{required:count} are required",
     "target_unreachable_now": "cannot be reached: its pages are expected to receive {attention:count} of attention "
-    "until the deadline, of which {items:item|items} on top of every page would receive {most:count}; still missing "
-    "are {required:count}",
+    "until the deadline, of which {items:item|items} at the top of every page would receive {most:count}; "
+    "{required:count} are still missing",
     # status
     "target_stopped": "stopped at {share:percent}",
-    "target_over_met": "ended: kept, {share:percent1}",
+    "target_over_met": "ended: within the maximum, {share:percent1} of it delivered",
     "target_over_reached": "ended: reached, {share:percent1}",
     "target_over_exceeded": "ended: {missed:percent1} above the maximum",
     "target_over_short": "ended: {missed:percent1} short",
     "target_not_begun": "not started",
-    "target_paused": "paused: not pushed until it is resumed",
+    "target_paused": "paused: it does not affect pages until it is resumed",
     "target_counters_silent": "no new counts for {minutes:count} min: the price moves towards its forecast",
     "target_unknown_yet": "unknown yet: too little of its traffic has been counted for a plan or a forecast",
     "target_reached": "reached: {share:percent} delivered before the deadline",
-    "target_exceeds_cap": "cannot be kept: expected {expected:percent} of the maximum, the price is at its limit",
+    "target_exceeds_cap": "expected to exceed the maximum: {expected:percent} of it at the deadline, the "
+    "price is at its limit",
     "target_cannot_deliver": "cannot deliver: expected {expected:percent}, the price is at its limit",
     "target_cannot_deliver_last_resort": "cannot deliver: expected {expected:percent}, the price is at its limit; "
     "the last resort is in force",
@@ -51,6 +52,6 @@ TEXTS: Mapping[str, str] = {
     "target_text_rewritten": "the new target could not be added to the text: the policy was rewritten as JSON "
     "without the comments",
     "amount_unusable": "the amount cannot be used",
-    "amount_share_above_one": "a share is at most 1",
+    "amount_share_above_one": "a share must be at most 1",
     "amount_not_whole": "must be a whole number of impressions, not {amount}",
 }

@@ -58,7 +58,7 @@ class ServedModel:
             unknown = ", ".join(sorted(set(names).difference(feature_names)))
             if unknown:
                 raise BundleError(f"the bundle was trained on features that this engine lacks: {unknown}")
-            raise BundleError("the bundle lists its features in another order than this engine")
+            raise BundleError("the bundle lists its features in a different order than this engine")
         if encoder is not None and bundle.encoder not in ("", encoder):
             raise BundleError(
                 f"the bundle was trained on text vectors of {bundle.encoder};"
@@ -76,7 +76,7 @@ class ServedModel:
         predictor = Predictor.load(bundle.network)
         if predictor.features != len(bundle.feature_names):
             raise BundleError(
-                f"the ranker takes {predictor.features} features, the bundle names {len(bundle.feature_names)}"
+                f"the ranker takes {predictor.features} features, but the bundle lists {len(bundle.feature_names)}"
             )
         try:
             p = predictor.p(bundle.probe_features)

@@ -79,6 +79,6 @@ def unreachable(
 
 
 def _top(screen: Screen, items: int) -> float:
-    """Return the part of a page's attention that falls on its first `items` slots."""
+    """Return the fraction of a page's attention that falls on its first `items` slots."""
     attention = screen_layout(screen).attention(LAYOUTS[screen].slots)
     return float(attention[:items].sum() / attention.sum())

@@ -1,17 +1,17 @@
 """The price controller of a target: the price that keeps delivery on plan, plus a correction for the current lag.
 
-    lag           = sign * (planned - delivered), as parts of the amount
+    lag           = sign * (planned - delivered), as a fraction of the amount
     needed        = hourly_price(hour) + integral         the price that keeps delivery on plan
     expected_lag  = lag + its predicted growth on pages in flight (served, but not yet counted)
     price         = needed + bandwidth * expected_lag / slope, within [0, max_price]
 
-Delivery responds to the price with `slope` (amounts per whole window and play equivalent): at a price above `needed`,
-the lag falls by slope * (price - needed) per window. The difference between the observed change of the lag and the
-change expected at the prices in force on those pages shows the error in `needed` (a disturbance observer); the integral
-absorbs it at `observer_rate` per window. The effect of pages in flight is predicted before the counters show it (a
-Smith predictor), so the price is not raised twice for the same lag.
+Delivery responds to the price with `slope` (fraction of the amount per window, for each play equivalent): at a price
+above `needed`, the lag falls by slope * (price - needed) per window. The difference between the observed change of the
+lag and the change expected at the prices in force on those pages shows the error in `needed` (a disturbance observer);
+the integral absorbs it at `observer_rate` per window. The effect of pages in flight is predicted before the counters
+show it (a Smith predictor), so the price is not raised twice for the same lag.
 
-The controller's time is `progress`, the part of the window's traffic that the counters cover. Delayed counters are
+The controller's time is `progress`, the fraction of the window's traffic that the counters cover. Delayed counters are
 delayed for plan and delivery alike, so delay is not lag. If the counters stop, the controller stops, so the integral
 does not wind up. An update with the same counters changes nothing, so any process may update, any number of times.
 
@@ -145,7 +145,7 @@ def update(
     """Return the state after a reading.
 
     sign   +1 for a minimum, -1 for a maximum, whose price is subtracted from the utility of its items
-    slope  response of delivery to the price: amounts per whole window and play equivalent, > 0
+    slope  response of delivery to the price, > 0: fraction of the amount delivered per window, for each play equivalent
 
     Laws: the price stays in [0, max_price]. It changes by at most `gains.max_move * max_price`, except that a lowered
     limit applies at once. The same reading again changes nothing. While the counters stand still, the price stays

@@ -1,7 +1,7 @@
-"""The delivery curve of a target: the part of its amount that is planned at each point of the window.
+"""The delivery curve of a target: the fraction of its amount that is planned at each point of the window.
 
-A plan follows traffic, not the clock. `progress` estimates the part of the window's attention that has been served,
-from counters and forecast; the curve maps it to the part of the amount that should be delivered.
+A plan follows traffic, not the clock. `progress` estimates the fraction of the window's attention that has been served,
+from counters and forecast; the curve maps it to the fraction of the amount that should be delivered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRIOR_WEIGHT = 0.15
 
 
 def progress(served: float, start: float, at: float, end: float, forecast: Forecast) -> float:
-    """Return the part of a window's attention that is served, in [0, 1].
+    """Return the fraction of a window's attention that was served, in [0, 1].
 
     served  attention counted since `start`, up to `at` (unix seconds)
 
@@ -47,7 +47,7 @@ def total(served: float, start: float, at: float, end: float, forecast: Forecast
 
 
 def planned(shape: Pacing, done: float) -> float:
-    """Return the part of the amount that is planned when part `done` of the traffic is served; both in [0, 1].
+    """Return the planned fraction of the amount when the fraction `done` of the traffic was served; both in [0, 1].
 
     even         in proportion to traffic
     frontloaded  twice that rate at the start, falling linearly to zero at the end, as a reserve against low traffic

@@ -32,7 +32,7 @@ class DeliveryRate:
 
 @dataclass(frozen=True)
 class Projection:
-    """The projected delivery at the deadline, as parts of the amount.
+    """The projected delivery at the deadline, as fractions of the amount.
 
     expected   expected delivery
     low, high  90 % interval
@@ -73,7 +73,7 @@ def project(
 ) -> Projection:
     """Return the projection at a price.
 
-    slope  response of delivery to the price, in amounts per window and play equivalent
+    slope  response of delivery to the price: fraction of the amount delivered per window, for each play equivalent
 
     A price below its limit is assumed to adjust as needed, as far as `slope` allows. At the limit, delivery continues
     at its current rate. `low` is never below what is already delivered.

@@ -18,7 +18,7 @@ from recsys.pacing.forecast import Forecast
 from recsys.pacing.projection import DeliveryRate, Projection, project, updated_rate
 
 SLOPE = 4.0
-"""Presumed response of delivery to the full range of a price, in amounts per window."""
+"""Presumed response of delivery to the full range of a price, as a fraction of the amount per window."""
 
 
 MIN_EXPECTED = 10.0
@@ -64,7 +64,7 @@ class PacingState:
     rate         recent rate of delivery
     paused       whether it is paused
     last_resort  whether its last resort is active
-    error        sum over progress of |delivered - planned|, as parts of the amount
+    error        |delivered - planned| integrated over progress, as a fraction of the amount
     trail        (unix second, planned, delivered, price), at most TRAIL_MAX points, for the report
     window       (start, end) of the window of progress, in unix seconds; None in states from older versions
     revision     revision of policies and overrides of the last writer; -1 in states from older versions
@@ -100,7 +100,7 @@ class DeliveryStatus:
     outlook                      projected delivery at the deadline
     counter_lag_s                       delay of the counters in seconds
     silent_s                     seconds since the counters last moved
-    pacing_error                 mean |delivered - planned| so far, as a part of the amount
+    pacing_error                 mean |delivered - planned| so far, as a fraction of the amount
     share, share_so_far          for a share target: the required and the current share of all attention
     """
 
@@ -197,7 +197,7 @@ def advance(
 
 def _replanned(state: PacingState, amount: float, done: float, delivered: float) -> PacingState:
     """Return the state with the rest of the window replanned from `done`, for another amount."""
-    error = state.error * state.amount / amount  # the same attention, as parts of the new amount
+    error = state.error * state.amount / amount  # the same attention, as a fraction of the new amount
     controller = replace(state.controller, lag=None)
     return replace(state, amount=amount, base=(done, delivered), controller=controller, error=error)
 
@@ -279,7 +279,7 @@ class _Plan:
     forecast: Forecast
 
     def progress(self, served: float, until: float) -> float:
-        """Return the part of the window's traffic that was served."""
+        """Return the fraction of the window's traffic that was served."""
         return progress(served, self.start, until, self.end, self.forecast)
 
     def planned_attention(self, amount: float, base: tuple[float, float], done: float) -> float:
@@ -301,7 +301,7 @@ class _Plan:
         return weighted.mass(self.start, at) / max(weighted.mass(self.start, self.end), 1e-9)
 
     def _time_of(self, done: float) -> float:
-        """Return the unix second at which progress is reached according to the forecast."""
+        """Return the unix second at which progress reaches `done` according to the forecast."""
         low, high = self.start, self.end
         target_mass = done * self.forecast.mass(low, high)
         for _ in range(40):

@@ -6,7 +6,7 @@ The item-position model (Li, Kim & Vassilvitskii 2018, "Offline evaluation of ra
 
 where q is the propensity of the logging policy for its item in that slot. The estimate is unbiased only if the logging
 policy could have filled every slot as the draft does. Logged pages are usually deterministic, q = 1. The formula then
-counts only unchanged slots, so the result gives no estimate, only the part of the draft that the log covers.
+counts only unchanged slots, so the result is no estimate but the fraction of the draft that the log covers.
 """
 
 from __future__ import annotations

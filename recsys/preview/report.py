@@ -142,7 +142,7 @@ class OffPolicy(Part):
     """The off-policy estimate of plays per page, by item and slot (Li, Kim & Vassilvitskii 2018).
 
     support   estimated share of the draft's attention on items that the log could have shown in the same slot of the
-              same request; for deterministic pages, the share that it did show
+              same request; for deterministic pages, the share that the log did show there
     plays     plays per page, inverse-propensity weighted; None if the support is too low
     observed  plays per logged page
     reason    why there is or is not an estimate

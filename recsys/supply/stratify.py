@@ -1,4 +1,4 @@
-"""Stratified candidates: they vary in what the policy limits, so that no control is relaxed for lack of candidates.
+"""Stratified candidates: they vary in the limited attributes, so that no control is relaxed for lack of candidates.
 
 A page needs two properties of its candidates. They need enough distinct values of every capped or spaced attribute to
 fill the slots. And they need the best items of every stratum: items of a stratum are the same to every control, so for
@@ -37,10 +37,10 @@ class ValueLimit(NamedTuple):
 
 
 class ValueLimits(NamedTuple):
-    """The limits of a page.
+    """The maximum counts of a page.
 
-    values  limits of caps and spacings, for each attribute
-    quotas  members [catalog] and maximum count of each quota with a maximum, without soft quotas
+    values  the limits of caps and spacings, by attribute
+    quotas  (members [catalog], maximum count) of each quota with a maximum; `preferred` quotas are left out
     """
 
     values: tuple[ValueLimit, ...] = ()

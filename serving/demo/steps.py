@@ -152,7 +152,8 @@ def train(settings: Settings, training_config: str, address: str, processes: Pro
     if not any(Path(settings.event_log_dir).rglob("*.parquet")):
         raise RuntimeError(
             f"the event log {settings.event_log_dir} is empty, although all interactions were folded before: "
-            f"delete {settings.home} (`make clean`) to start the demo again, with new names on your servers"
+            f"delete {settings.home} (`make clean`) to start the demo again; it then uses "
+            "new topics, keys and schemas on your servers"
         )
     arguments = ["train", "--training-config", training_config, "--catalog", address]
     arguments += ["--event-log", settings.event_log_dir, "--registry", settings.registry_uri]

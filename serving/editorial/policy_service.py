@@ -51,7 +51,7 @@ class PolicyService:
 
     Writes go to the control plane. The policies in force are those of the snapshot that this process serves.
 
-    forecast_findings  returns what the traffic forecast finds wrong with a policy
+    forecast_findings  returns findings about targets that cannot be reached according to the traffic forecast
     item_value         returns the utility of a slot's item on recent pages, in play equivalents; None without pages
     """
 

@@ -40,7 +40,7 @@ class TargetService:
     policies: PolicyService
 
     def all(self, outlet: str | None = None) -> list[TargetOut]:
-        """Return every target in force, of one outlet or of all, ordered by key."""
+        """Return every target in force, ordered by key; of all outlets if `outlet` is None."""
         selected = [tracked for tracked in self.loop.running.values() if outlet in (None, tracked.outlet)]
         return [TargetOut(**_report_fields(tracked)) for tracked in sorted(selected, key=lambda tracked: tracked.key)]
 

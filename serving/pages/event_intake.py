@@ -30,7 +30,7 @@ UNKNOWN_ITEM = (
     "the catalog has no such item yet: the event is stored, and affects pages only once the item is in the catalog"
 )
 
-UNUSABLE_TIME = "before 1970 or without a time zone: ignored; the event counts at the time of its receipt"
+UNUSABLE_TIME = "before 1970 or without a time zone, so it is ignored: the event is dated by the time of its receipt"
 
 
 class Accepted(NamedTuple):

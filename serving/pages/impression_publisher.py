@@ -52,7 +52,7 @@ class ImpressionPublisher:
         self._aborted.set()
         unsent = self._queue.qsize() + self._in_flight
         if unsent:
-            log.error("impression publisher stopped: %d impressions lost, not sent before shutdown", unsent)
+            log.error("impression publisher stopped: %d impressions were not sent in time and are lost", unsent)
             self._on_dropped(unsent)
 
     def _run(self) -> None:

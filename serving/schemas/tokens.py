@@ -150,7 +150,7 @@ class Tokens:
         except BadSignature as error:
             for actual_kind, serializer in self._serializers.items():
                 if serializer.make_signer().validate(token):  # does not read the payload
-                    raise ValueError(f"this is a token for {actual_kind}, not for {kind}") from error
+                    raise ValueError(f"this is a token of kind {actual_kind}, expected kind {kind}") from error
             raise ValueError("invalid signature: the token was changed, or signed by another service") from error
         except BadData as error:
             raise ValueError("not a token of this service") from error

@@ -119,7 +119,7 @@ class DeliveryCursor:
             os.pwrite(self._handle, slot, self._version % 2 * _CURSOR_SLOT.size)
 
     def close(self) -> None:
-        """Make the position durable; idempotent."""
+        """Make the position durable and close its file; idempotent."""
         handle, self._handle = self._handle, None
         if handle is not None:
             with suppress(OSError):

@@ -139,7 +139,7 @@ class Retention(Protocol):
     def backlog(
         self, topic: str, before: float, groups: Sequence[str] = (), key: str | None = None
     ) -> Mapping[str, Backlog]:
-        """Return, by group, the backlog of messages written before unix second `before`, of one key or of all.
+        """Return, by group, the backlog of messages written before unix second `before`; of all keys if `key` is None.
 
         Groups without a backlog are omitted. Raises Unavailable.
         """

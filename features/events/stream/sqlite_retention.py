@@ -126,7 +126,7 @@ def backlog(
     key: str | None,
     now: float,
 ) -> dict[str, Backlog]:
-    """Return, by group, the backlog of messages written before unix second `before`, of one key or of all."""
+    """Return, by group, the backlog of messages written before unix second `before`; of all keys if `key` is None."""
     count_sql = f"""SELECT count(*), min("offset") FROM message WHERE topic = ? AND partition = ? AND "offset" > ?
               AND "offset" <= ? AND {PRESENT_CONDITION}""" + ("" if key is None else " AND key = ?")
     time_sql = 'SELECT max("at") FROM written WHERE topic = ? AND partition = ? AND "offset" <= ? AND "at" <= ?'
@@ -202,7 +202,7 @@ def _delete_steps(
 
 
 def _delete_range(db: sqlite3.Connection, topic: str, partition: int, first: int, last: int, key: str | None) -> int:
-    """Delete the messages of a range (inclusive), of one key or of all; return the number of deleted messages."""
+    """Delete the messages of an inclusive range, of all keys if `key` is None; return how many were deleted."""
     condition = f'topic = ? AND partition = ? AND "offset" BETWEEN ? AND ? AND {PRESENT_CONDITION}' + (
         "" if key is None else " AND key = ?"
     )

@@ -1,15 +1,16 @@
 """Merge the policies of an outlet and of all its parents into one effective policy.
 
-A child adds controls, and may redefine a parent's control under the same id: stricter in any case, weaker only if the
-parent's control is neither `legal` nor `mandatory`. If a child weakens a firm control, the parent's control stays in
-force (guidance fails closed), and `lint` reports it to the child's editors.
+A child adds controls, and may redefine a parent's control under the same id. It may always make it stricter, but weaker
+only if the parent's control is neither `legal` nor `mandatory`. If a child weakens a firm control, the parent's control
+stays in force (guidance fails closed), and `lint` reports it to the child's editors.
 
 If a page cannot meet all controls, they are relaxed in a fixed order: weaker enforcement first; within an enforcement
-level, controls of lower outlets first, then lower priority, then later in the text (a profile's controls come before
-those of its policy). Blocks are the most important controls within their enforcement level: they are relaxed only for
-stricter controls. So a child's controls never relax a parent's control any further, unless they are stricter, or are
-blocks of the same enforcement. If a child tightens a firm control under the same id, the parent's version stays in
-force as `ID@OUTLET`; so a parent's firm target keeps its key, amount and frequency cap on the child's pages.
+level, controls of child outlets first, then those of lower priority, then those later in the text (a profile's controls
+come before those of its policy). Blocks are the most important controls within their enforcement level: they are
+relaxed only for stricter controls. So a child's controls never relax a parent's control any further, unless they are
+stricter, or are blocks of the same enforcement. If a child tightens a firm control under the same id, the parent's
+version stays in force as `ID@OUTLET`; so a parent's firm target keeps its key, amount and frequency cap on the child's
+pages.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class ControlOutcome:
     supply     number of candidates that count towards the control
     shortfall  number of candidates it lacks
     cause      conflict set that explains why it was relaxed
-    shortage   what it lacks even without other controls
+    shortage   what is missing even without other controls
     conflicts  names of the more important controls that leave no room, for editors
     """
 

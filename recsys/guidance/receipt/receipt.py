@@ -61,7 +61,8 @@ class RelaxationCause(Part):
             controls  more important controls leave no room
             unknown   not determined within the time limit
     violated_alone_by  slots by which the control is violated even as the only control
-    control_ids        more important controls that, as far as they are met here, rule out a violation smaller by one
+    control_ids        more important controls; while they are met as far as on this page, the violation
+                       cannot be smaller by one
     irreducible        every one of these controls is needed for the conflict; otherwise a subset may suffice
     """
 

@@ -31,8 +31,8 @@ class ConflictSet:
     """The conflict set that relaxed one control, comparable to an irreducible infeasible subsystem (IIS).
 
     violated_alone_by  slots by which the control must be relaxed even if no other control is in force
-    controls           more important controls that, as far as they are satisfied, rule out one slot less of
-                       relaxation
+    controls           more important controls; while they are satisfied as far as they are now, the control
+                       cannot be relaxed by one slot less
     irreducible        each of these controls is necessary for the conflict
     """
 

@@ -25,7 +25,10 @@ MAX_INCOMING_ITEMS = 8
 def pin_prices(
     instance: Instance, state: State, constraints: PageConstraints, order: I64
 ) -> Iterator[tuple[int, float]]:
-    """Yield control and price of each pin; the page satisfies all pins. order [N] as in `build_instance`."""
+    """Yield the control and the price of each pin of a page that satisfies all pins.
+
+    order [N]: candidates by descending value, as in `build_instance`
+    """
     if not len(constraints.pin_item):
         return
     free, assigned = np.flatnonzero(instance.pin < 0), state.assigned_items

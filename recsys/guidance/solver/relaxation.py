@@ -83,7 +83,10 @@ def relax(
 
 
 def _improve(value: F64, attention: F64, constraints: PageConstraints, page: I32, budget: SearchBudget) -> I32:
-    """Return a page that reduces violations in order of importance where one is found, and increases none of them."""
+    """Return a page with smaller violations, reduced in order of importance, or `page` itself if none is found.
+
+    No violation increases.
+    """
     for c in np.flatnonzero(constraints.active).tolist():
         violation = constraints.violated_by(page)
         lower, upper = _minimum_violation(constraints, c), int(violation[c])
@@ -99,7 +102,7 @@ def _improve(value: F64, attention: F64, constraints: PageConstraints, page: I32
 
 
 def violations(constraints: PageConstraints, slack: I32) -> I32:
-    """Return the minimum violation [C] of each relaxed control, from supply and slots alone; 0 for the others."""
+    """Return a lower bound [C] on the violation of each relaxed control, from supply and slots; 0 if not relaxed."""
     return np.array(
         [_minimum_violation(constraints, c) if slack[c] else 0 for c in range(constraints.controls)], np.int32
     )

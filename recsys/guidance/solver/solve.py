@@ -181,7 +181,7 @@ def is_late_after(seconds: float | None, clock: Callable[[], float] | None) -> C
 
 
 def seconds_left(seconds: float | None, clock: Callable[[], float] | None) -> Callable[[], float]:
-    """Return a function for the remaining seconds of a deadline that starts now; infinite without a clock."""
+    """Return a function that returns the seconds left of `seconds` from now; infinity without a limit or clock."""
     if seconds is None or clock is None:
         return lambda: math.inf
     end = clock() + seconds

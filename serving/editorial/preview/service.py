@@ -152,7 +152,7 @@ class Preview:
 
 
 def _preview_snapshot(snapshot: Snapshot, no_policy: CompiledPolicy) -> ServingSnapshot:
-    """Return the parts that pages are made from; never those of a closed outlet, which has no model."""
+    """Return the serving snapshot of any outlet that is not closed, since a closed outlet has no model."""
     candidates = (
         snapshot_of_outlet
         for outlet, snapshot_of_outlet in snapshot.serving_snapshots.items()

@@ -113,7 +113,7 @@ def test_unreachable_target_is_reported_with_figures(catalog: Catalog) -> None:
     target = target_of(f"where: {{item: i1}}, impressions: 100000, {BY}, on: {{screens: [mobile]}}")
     finding = unreachable("controls[0]", target, catalog, Forecast.flat(0.1), NOW)
     assert finding is not None
-    assert "required are 100,000" in finding.message
+    assert "100,000 are required" in finding.message
     assert unreachable("controls[0]", target, catalog, Forecast.flat(10.0), NOW) is None
     nearly = DeliveryCounts(delivered=99_990.0, available=2e6)
     assert unreachable("controls[0]", target, catalog, Forecast.flat(0.1), NOW, nearly) is None, (
@@ -123,7 +123,7 @@ def test_unreachable_target_is_reported_with_figures(catalog: Catalog) -> None:
         "controls[0]", target, catalog, Forecast.flat(0.1), NOW, DeliveryCounts(delivered=5e4, available=2e6)
     )
     assert halfway is not None
-    assert "still missing are 50,000" in halfway.message
+    assert "50,000 are still missing" in halfway.message
     cap = target.model_copy(update={"bound": "at_most"})
     assert unreachable("controls[0]", cap, catalog, Forecast.flat(0.1), NOW) is None
 

@@ -60,9 +60,9 @@ def test_a_token_of_another_secret_or_kind_is_rejected() -> None:
     with pytest.raises(PageTokenError, match="signature"):
         read(forged)
     attribution = TOKENS.write_attribution(Attribution("r1", "cn.zj-tv-home", "v1", AT))
-    with pytest.raises(PageTokenError, match="token for attribution"):
+    with pytest.raises(PageTokenError, match="token of kind attribution"):
         read(attribution)
-    with pytest.raises(EventError, match="token for page"):
+    with pytest.raises(EventError, match="token of kind page"):
         TOKENS.read_attribution(TOKENS.write_page_token(PAGE_TOKEN), viewer_id="v1", now=AT)
 
 
@@ -71,7 +71,7 @@ def test_a_list_token_continues_its_own_list_only() -> None:
     assert TOKENS.read_list_token(token, name="audit, newest first") == 7
     with pytest.raises(PageTokenError, match="another list"):
         TOKENS.read_list_token(token, name="audit, oldest first")
-    for wrong, reason in ((TOKENS.write_page_token(PAGE_TOKEN), "token for page"), ("7", "invalid signature")):
+    for wrong, reason in ((TOKENS.write_page_token(PAGE_TOKEN), "token of kind page"), ("7", "invalid signature")):
         with pytest.raises(PageTokenError, match=reason):
             TOKENS.read_list_token(wrong, name="audit, newest first")
 

@@ -196,7 +196,7 @@ MANY_SCOPES = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}
 @pytest.mark.parametrize(
     ("controls", "part"),
     [
-        ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items of which 'floor' of cn"),
+        ("{id: a, action: block, where: {label: public-service}}", "leaves 0 of the 15 items for 'floor' of cn"),
         ("{id: a, action: block, where: {item: item-1}, on: {screens: [tv]}}", "removes item-1, which 'lead' of cn"),
         ("{id: a, action: block, where: {item: item-1}, enforcement: mandatory}", "so that control is relaxed"),
         ("{id: a, action: block, where: {label: public-service}, enforcement: legal}", "so that control is relaxed"),
@@ -205,7 +205,7 @@ MANY_SCOPES = "{{id: a, action: block, where: {{label: film}}, on: {{{}: [{}]}}}
          "removes item-3, which 'b' (legal)"),
         ("{id: a, action: block, where: {kind: [film, series, episode, video, article, audio, live]}}, "
          "{id: b, action: quota, where: {label: film}, at_least: 2, enforcement: legal}",
-         "which 'b' (legal) requires 2"),
+         "for 'b' (legal), which requires 2"),
         (f"{{id: a, action: cap, attribute: topic, at_most: 1, {ON_TOP}}}", "too many of one topic)"),
         (f"{{id: a, action: spacing, attribute: kind, at_most: 1, within: 6, {ON_TOP}}}",
          "of one kind close together)"),

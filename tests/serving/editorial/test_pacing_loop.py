@@ -279,7 +279,7 @@ def test_target_beyond_the_forecast_gets_a_finding(unique: str) -> None:
     (finding,) = process.loop.forecast_findings(process.policy)
     assert finding.where == "controls[0].impressions"
     assert "cannot be reached" in finding.message
-    assert "1 item on top of every page" in finding.message
+    assert "1 item at the top of every page" in finding.message
 
 
 def test_target_with_the_same_id_in_parent_and_child_is_paced_for_each() -> None:

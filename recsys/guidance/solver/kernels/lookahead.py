@@ -130,7 +130,7 @@ def build_lookahead(
     shortlist_size: np.ndarray,
     omitted_loss: F64,
 ) -> Lookahead:
-    """Build the lookahead tables; columns off the shortlists lose at least omitted_loss [K]."""
+    """Build the lookahead tables. Columns outside the shortlist of slot k have a loss of at least omitted_loss[k]."""
     groups, slots = instance.lower.shape
     priced = np.zeros(groups, np.bool_)
     for r in range(len(prices.row)):

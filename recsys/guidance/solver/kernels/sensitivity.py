@@ -25,7 +25,7 @@ Below it, dual estimates are often wrong.
 
 @kernel
 def price_adjustments(instance: Instance, prices: Prices) -> tuple[F64, F64]:
-    """Return the sum of row prices on a member of each group per slot [G, K], and the sum of window prices [G, K]."""
+    """Return the sums of row prices [G, K] and of window prices [G, K] for a member of group g in slot k."""
     groups, slots = instance.lower.shape
     row_adjustment, window_adjustment = np.zeros((groups, slots)), np.zeros((groups, slots))
     for r in range(len(prices.row)):
@@ -190,8 +190,8 @@ def leave_one_out(
     Under Lagrangian prices the page is an assignment; dropping the prices of a control yields the assignment without
     it. Only priced controls are evaluated; for the others, on_page_without marks the candidates on the page.
 
-    joint_cause [N, 2]: for candidates that no single control clearly puts on or keeps off the page, two controls that
-    do so together with a larger margin; else -1
+    joint_cause [N, 2]: for a candidate whose place on or off the page no single control clearly explains, two controls
+    that together explain it with a larger margin; otherwise -1
     """
     n, slots = len(instance.value), len(instance.pin)
     on_page = np.zeros(n, np.bool_)

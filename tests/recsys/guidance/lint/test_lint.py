@@ -66,7 +66,7 @@ def test_a_sound_policy_has_no_findings(shop: Catalog) -> None:
         ("{id: a, action: quota, where: {label: public-service}, at_most: 0.1}",
          "controls[0].at_most", "is below the minimum of 8 that 'floor' of cn sets"),
         ("{id: a, action: block, where: {label: public-service}}", "controls[0].where",
-         "leaves 0 of the 20 items of which 'floor' of cn (legal) requires 8 on tv home: the block is relaxed there"),
+         "leaves 0 of the 20 items for 'floor' of cn (legal), which requires 8 on tv home: the block is relaxed there"),
         ("{id: a, action: block, where: {item: i3}, enforcement: legal, priority: 1000}, "
          "{id: floor, action: quota, where: {label: public-service}, at_least: 0.3, at_most: 0.1, prefixes: every, "
          "enforcement: legal}", "controls[1]", "its maximum of 0.1 is below its own minimum of 0.3"),

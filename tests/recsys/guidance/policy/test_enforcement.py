@@ -284,12 +284,12 @@ def test_lint_reports_whether_a_block_or_a_minimum_is_relaxed(shop: Any) -> None
         ]
 
     (soft,) = reported(policy("cn", floor), policy("cn.zj", block % "editorial"))
-    assert soft.startswith("controls[0].where leaves 0 of the 20 items of which 'pub' of cn (mandatory) requires 2")
-    assert soft.endswith("the block is relaxed there, by 2 items at most")
+    assert soft.startswith("controls[0].where leaves 0 of the 20 items for 'pub' of cn (mandatory), which requires 2")
+    assert soft.endswith("the block is relaxed there, by at most 2 items")
     (hard, *_) = reported(policy("cn", floor), policy("cn.zj", block % "mandatory"))
     assert hard.endswith("is not stricter than the block's, so that control is relaxed")
     (own,) = reported(policy("cn", floor, block % "preferred"))
-    assert own.startswith("controls[1].where leaves 0 of the 20 items of which 'pub' (mandatory) requires 2")
+    assert own.startswith("controls[1].where leaves 0 of the 20 items for 'pub' (mandatory), which requires 2")
     both = lint([parse_policy(policy("cn", floor, block % "legal"))], shop, NOW.timestamp())
     assert any("every such item is blocked by 'off'" in finding.message for finding in both)
 

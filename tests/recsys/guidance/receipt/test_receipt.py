@@ -313,13 +313,13 @@ def test_cap_reports_the_count_of_its_most_frequent_value(make: Any, limit: Any)
         ("action: quota, where: {series: harvest}, at_least: 0.1",
          ""),
         ("action: quota, where: {label: commercial}, at_most: 0.1",
-         "at most 0 on the page, after 4 in the session's 12 slots before"),
+         "at most 0 on the page (earlier pages of this session: 4 in 12 slots)"),
         ("action: quota, where: {label: sport}, at_least: 0.5",
-         "at least 9 on the page, after 3 in the session's 12 slots before"),
+         "at least 9 on the page (earlier pages of this session: 3 in 12 slots)"),
         ("action: quota, where: {label: sport}, at_least: 0.5, prefixes: [4]",
-         "at least 9 on the page, after 3 in the session's 12 slots before"),
+         "at least 9 on the page (earlier pages of this session: 3 in 12 slots)"),
         ("action: cap, attribute: provider, at_most: 0.1",
-         "at most 1 on the page, after 3 of one in the session's 12 slots before"),
+         "at most 1 on the page (earlier pages of this session: 3 of the same value in 12 slots)"),
     ],
 )  # fmt: skip
 def test_receipt_reports_how_the_session_changes_a_requirement(make: Any, control: str, words: str) -> None:

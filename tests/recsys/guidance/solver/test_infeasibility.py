@@ -46,7 +46,7 @@ def verify_receipt(guided: Any, receipt: Any = None, exact: bool = True) -> tupl
         (f"{{id: a, action: cap, attribute: topic, at_most: 4}}, {ALLOWLIST}", "supply", 2,
          "at most 4 on the page: 6; 2 values of topic x 4 = 8 of 10 slots: 2 more items of other values needed"),
         (f"{{id: a, action: spacing, attribute: provider, at_most: 1, within: 2}}, {ONE_PROVIDER}", "supply", 0,
-         "1 value of provider: too few for at most 1 of one in any 2 of 12 neighbouring slots"),
+         "1 value of provider: too few for at most 1 of one value in any 2 of 12 neighbouring slots"),
         ("{id: a, action: quota, where: {label: sport}, at_least: 0.3, at_most: 0.3}", "itself", 0,
          "at least 4 and at most 3 of 12 slots contradict each other"),
         ("{id: a, action: quota, where: {label: sport}, at_least: 5, prefixes: [3]}", "slots", 0,
