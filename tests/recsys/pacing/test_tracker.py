@@ -107,7 +107,7 @@ def test_reachable_target_is_delivered_on_plan(more: dict[str, Any], traffic: fl
 def test_cap_holds_with_a_downward_price() -> None:
     day = Day(target(bound="at_most", impressions=80_000), answering(0.12, -0.4))
     assert day.until(DAY_S).delivered <= 80_000 * 1.02
-    assert "kept" in words(day.until(DAY_S + 200))
+    assert "within the maximum" in words(day.until(DAY_S + 200))
 
 
 def test_undeliverable_target_is_reported_at_its_price_limit() -> None:
