@@ -24,7 +24,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -36,6 +36,9 @@ from features.state.online.memory import MemoryStore
 from features.state.online.sqlite import SqliteStore
 from recsys.domain.catalog import Catalog
 from recsys.domain.item import Item
+
+if TYPE_CHECKING:
+    from serving.services import Services
 
 SAMPLE, NEIGHBOURS = 3000, 10
 BACKLOG = 6000
@@ -129,7 +132,7 @@ def speeds(titles: Sequence[str], encoder: Encoder) -> dict[str, float]:
 
 
 @contextmanager
-def service(encoder: str) -> Iterator[tuple[Any, httpx.Client]]:
+def service(encoder: str) -> Iterator[tuple[Services, httpx.Client]]:
     """Run the serving app in this process; yields its services and a client."""
     import uvicorn
 
@@ -157,6 +160,7 @@ def service(encoder: str) -> Iterator[tuple[Any, httpx.Client]]:
 def new_items(encoder: str, titles: Sequence[str]) -> dict[str, float]:
     """Return the delay from sending an item to its vector in the snapshot, and page latency with and without load."""
     with service(encoder) as (services, client):
+        assert services.embedding_poller, "the service runs without an encoder"
 
         def send(names: Sequence[str], first: int) -> None:
             at = datetime.now(UTC).isoformat()
@@ -196,7 +200,8 @@ def new_items(encoder: str, titles: Sequence[str]) -> dict[str, float]:
         send([f"{title} ·" for title in titles[:BACKLOG]], 2000)
         last = f"n{2000 + min(BACKLOG, len(titles)) - 1}"
         began = time.perf_counter()
-        latencies_busy = pages(lambda: services.embedding_poller.refresher.waiting == 0 and is_embedded(last))
+        refresher = services.embedding_poller.refresher
+        latencies_busy = pages(lambda: refresher.n_pending == 0 and is_embedded(last))
         backlog_s = time.perf_counter() - began
         until = time.perf_counter() + 5
         latencies_idle = pages(lambda: time.perf_counter() > until)
