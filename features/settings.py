@@ -63,7 +63,13 @@ class Settings(BaseSettings):
     poll_ms: int = Field(200, ge=10, le=60_000, description="milliseconds between two polls for a newer revision")
     candidates: int = Field(500, ge=10, le=5000, description="candidates ranked for one page")
     solve_ms: float = Field(
-        10.0, gt=0, description="milliseconds the page solver may take before it returns its best page"
+        10.0, gt=0, description="milliseconds of processor time after which the solver improves a page no further"
+    )
+    page_budget_ms: float = Field(
+        50.0,
+        ge=5,
+        description="milliseconds of processor time that solving, relaxing and explaining one page may take; then the "
+        "best page so far is served, and its receipt says what was cut short",
     )
     stream_days: int = Field(
         30,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from recsys.domain.types import ACTIONS, F64
 from recsys.explanations import explain
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.receipt.receipt import write_receipt
-from recsys.guidance.solver.infeasibility import ConflictCache
+from recsys.guidance.solver.infeasibility import Causes, ConflictCache, is_complete
+from recsys.guidance.solver.page_budget import PageBudget, query_work
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution
-from recsys.guidance.solver.relaxation_cache import RelaxationCache
+from recsys.guidance.solver.relaxation_cache import RelaxationCache, cache_key
 from recsys.guidance.solver.solve import is_late_after, solve
 from recsys.pacing.on_page import deliveries, price_bonus, with_targets
 from recsys.page import Page, PageItem
@@ -47,10 +48,12 @@ class PageSolver:
     """Selects the items of a page and writes its receipt.
 
     solve_s  time limit of one call of the solver in seconds, measured by `clock`
+    budget   limit on all work of the page, whatever `solve_s`
     """
 
     solve_s: float
     clock: Callable[[], float] | None = None
+    budget: PageBudget = field(default_factory=PageBudget)
     relaxation_cache: RelaxationCache = field(default_factory=RelaxationCache)
     conflict_cache: ConflictCache = field(default_factory=ConflictCache)
 
@@ -61,26 +64,35 @@ class PageSolver:
         return with_targets(constraints, policy, batch.row, query, context.viewer, context.prices)
 
     def solve(
-        self, context: RequestContext, policy: CompiledPolicy, batch: Candidates, deadline_s: float | None = None
+        self,
+        context: RequestContext,
+        policy: CompiledPolicy,
+        batch: Candidates,
+        deadline_s: float | None = None,
+        reuse: Solution | None = None,
     ) -> SolvedPage:
-        """Select the candidates with the highest utility plus bonus that meet the constraints, slot by slot."""
+        """Select the candidates with the highest utility plus bonus that meet the constraints, slot by slot.
+
+        reuse  solution for the same candidates and policy with other utilities, whose relaxation is used again
+        """
         query = context.query
         attention = screen_layout(query.placement.screen).attention(query.slots)
         prices = price_bonus(policy, batch.row, query, context.prices)
         batch = batch.with_columns(bonus=policy.bonus(batch.row, query) + prices)
         constraints, value = self.constraints(context, policy, batch), batch.utility + batch.bonus
+        self.budget.reserve(constraints)
         deadline_s = self.solve_s if deadline_s is None else deadline_s
         solution = solve(
-            value, attention, constraints, deadline_s=deadline_s, clock=self.clock, cache=self.relaxation_cache
-        )
+            value, attention, constraints, deadline_s=deadline_s, clock=self.clock, cache=self.relaxation_cache,
+            budget=self.budget, reuse=reuse,
+        )  # fmt: skip
         return SolvedPage(batch, attention, constraints, solution)
 
     def page(self, context: RequestContext, policy: CompiledPolicy, solved: SolvedPage, level: FallbackLevel) -> Page:
         """Return the page with its explanations and its receipt. Its trace is empty."""
         query, batch, attention = context.query, solved.batch, solved.attention
         constraints, solution = solved.constraints, solved.solution
-        is_late = is_late_after(2.0 * self.solve_s, self.clock)
-        causes = self.conflict_cache.of(constraints, solution.relaxed, solution.minimal_proven, is_late)
+        solution, causes = self._explained(constraints, solution)
         page = batch.take(solution.chosen)
         reasons = explain(context, page)
         items = tuple(
@@ -100,7 +112,9 @@ class PageSolver:
         return Page(
             items=items,
             fallback_level=level,
-            receipt=write_receipt(policy, constraints, solution, batch, attention, context.catalog, causes),
+            receipt=write_receipt(
+                policy, constraints, solution, batch, attention, context.catalog, causes, self.budget.cut_short
+            ),
             trace=(),
             features=page.features,
             model_version=context.model.bundle.version if context.model else "none",
@@ -109,6 +123,28 @@ class PageSolver:
             engagement=float(attention[: len(page)] @ page.utility),
             unguided=float(attention[: len(page)] @ np.sort(batch.utility)[::-1][: len(page)]),
         )
+
+    def _explained(self, constraints: PageConstraints, solution: Solution) -> tuple[Solution, Causes]:
+        """Return the causes of the relaxations that are found within twice the solver's time and the budget.
+
+        A cause proves that the relaxation is minimal, so a relaxation with causes for all its controls is cached.
+        """
+        is_late, work = is_late_after(2.0 * self.solve_s, self.clock), query_work(constraints)
+
+        def expired() -> bool:
+            if is_late() or not self.budget.allows("causes", work=work):
+                return True
+            self.budget.charge(work)
+            return False
+
+        causes = self.conflict_cache.of(constraints, solution.relaxed, solution.minimal_proven, expired)
+        if not is_complete(causes):
+            self.budget.cut.add("causes")
+        minimal_proven = solution.minimal_proven.copy()
+        minimal_proven[[c for c, cause in causes.items() if cause.proven]] = True
+        if minimal_proven.all() and not solution.minimal_proven.all():
+            self.relaxation_cache.put(cache_key(constraints), solution.relaxed, minimal_proven)
+        return replace(solution, minimal_proven=minimal_proven), causes
 
 
 def stopwatch(clock: Callable[[], float] | None) -> Callable[[], float]:

@@ -28,6 +28,7 @@ from recsys.domain.types import F32, U32, Bool
 from recsys.domain.viewer import ViewerState
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.solver.infeasibility import ConflictCache
+from recsys.guidance.solver.page_budget import FIRST_STAGE, RELAXATION_SHARE, PageBudget
 from recsys.guidance.solver.relaxation import violations
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 from recsys.guidance.solver.solve import DEADLINE_FACTOR
@@ -64,13 +65,15 @@ class Engine:
     columns     `features.columns.columns`
     candidates  maximum number of candidates that are ranked for one page. Pinned items and supply for quotas are kept
                 first. If a control would be relaxed, up to `recsys.supply.expand.EXPANDED_MAX` more are ranked
-    solve_s     time limit of the page solver in seconds, measured by `clock`
-    clock       returns seconds; without a clock, time limits do not apply
+    solve_s     seconds after which the page solver improves its page no further, measured by `clock`
+    budget_s    seconds that solve, relaxation, causes and receipt of one page may take together, measured by `clock`
+    clock       returns seconds of processor time of the calling thread; without a clock, time limits do not apply
     """
 
     columns: Columns
     candidates: int = 500
     solve_s: float = 0.010
+    budget_s: float = 0.050
     clock: Callable[[], float] | None = None
     relaxation_cache: RelaxationCache = field(default_factory=RelaxationCache)
     conflict_cache: ConflictCache = field(default_factory=ConflictCache)
@@ -94,9 +97,10 @@ class Engine:
         batch = self._rank(context, batch, level, trace)
         return self._constrain_and_solve(context, batch, level, trace, expanded)
 
-    @property
     def _solver(self) -> PageSolver:
-        return PageSolver(self.solve_s, self.clock, self.relaxation_cache, self.conflict_cache)
+        """Return a solver for one page; its budget starts now."""
+        budget = PageBudget(1e6 * self.budget_s, self.clock) if self.clock else PageBudget()
+        return PageSolver(self.solve_s, self.clock, budget, self.relaxation_cache, self.conflict_cache)
 
     def _context(
         self, query: Query, viewer: ViewerState | None, snapshot: ServingSnapshot, trace: list[StageTrace]
@@ -226,14 +230,14 @@ class Engine:
         allows, and the trace reports it to the operator. The editorial page also answers if the policy cannot be
         applied at all; blocks hold in any case, since `_filter` has applied them.
         """
-        solver = self._solver
+        solver = self._solver()
         policy = context.policy if context.query.guided else CompiledPolicy.none(context.catalog)
         editorial, error = without_ranker(context, batch, FallbackLevel.EDITORIAL), None
         try:
             if expanded:
                 solved = solver.solve(context, policy, batch)
             else:
-                solved = self._solve_or_expand(context, policy, batch, level, trace)
+                solved = self._solve_or_expand(solver, context, policy, batch, level, trace)
             page = solver.page(context, policy, solved, level)
             if solved.batch.row is not batch.row:
                 batch = solved.batch
@@ -241,7 +245,7 @@ class Engine:
             if not page.receipt.legal_met:
                 violated = [line.id for line in page.receipt.controls if line.enforcement == "legal" and line.slack]
                 error = f"no page meets the legal controls {', '.join(violated)}; serving the editorial page"
-                solved = solver.solve(context, policy, editorial)
+                solved = solver.solve(context, policy, editorial, reuse=solved.solution)
                 page = solver.page(context, policy, solved, FallbackLevel.EDITORIAL)
         except Exception as failure:  # a fault of the engine or the model: serve a page and report the fault
             reason = _describe(failure)
@@ -260,6 +264,7 @@ class Engine:
 
     def _solve_or_expand(
         self,
+        solver: PageSolver,
         context: RequestContext,
         policy: CompiledPolicy,
         batch: Candidates,
@@ -270,9 +275,12 @@ class Engine:
 
         The second run has a minimum time, so that it finds a feasible page if there is one.
         """
-        solver, elapsed = self._solver, stopwatch(self.clock)
+        elapsed = stopwatch(self.clock)
+        budget = solver.budget
+        budget.stage = FIRST_STAGE
         first = solver.solve(context, policy, batch)
-        if not first.relaxes_hard_control(policy):
+        budget.stage = 1.0
+        if not first.relaxes_hard_control(policy) or not budget.allows("relaxation", RELAXATION_SHARE):
             return first
         batch = self._expand_supply(context, batch, trace)
         relaxed = first.solution.relaxed
@@ -281,9 +289,14 @@ class Engine:
             return first  # the catalog lacks items, so more candidates do not help
         batch = self._rank(context, batch, level, trace)
         left_s = max(DEADLINE_FACTOR * self.solve_s - elapsed(), self.solve_s) / DEADLINE_FACTOR
+        cut_of_first = budget.cut.copy()
+        budget.cut.clear()
         second = solver.solve(context, policy, batch, min(left_s, self.solve_s))
         rank = (tuple(second.solution.relaxed), not second.solution.minimal_proven.all())
-        return second if rank <= (tuple(relaxed), False) else first
+        if rank <= (tuple(relaxed), False):
+            return second
+        budget.cut |= cut_of_first
+        return first
 
 
 def _union(context: RequestContext, bits: U32) -> Candidates:

@@ -125,7 +125,7 @@ def build(
         viewer_ttl_s=settings.viewer_ttl_days * DAY_S, unreadable=corrupt_states,
     )  # fmt: skip
     loop = PacingLoop(holders, online, _sources(stream, settings.topic, online), clock, metrics, control.revision)
-    policy_service = PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value)
+    policy_service = _policy_service(settings, control, holders, clock, loop, live)
     log = EventLog(settings.event_log_dir)
     requests = RequestLog(log, online, pages.recent_queries, unreadable=corrupt_states)
     model_poller, embedding_poller = _artifact_pollers(settings, holders)
@@ -201,8 +201,22 @@ def _engine(settings: Settings) -> Engine:
         columns=columns,
         candidates=settings.candidates,
         solve_s=settings.solve_ms / 1000,
-        clock=time.perf_counter,
+        budget_s=settings.page_budget_ms / 1000,
+        clock=time.thread_time,
     )
+
+
+def _policy_service(
+    settings: Settings,
+    control: ControlPlane,
+    holders: SnapshotHolder,
+    clock: Callable[[], float],
+    loop: PacingLoop,
+    live: LiveMetrics,
+) -> PolicyService:
+    """Return the service of policies, which refuses those whose pages exceed the budget of a page."""
+    page_work = 1e3 * settings.page_budget_ms
+    return PolicyService(control, holders, clock, loop.forecast_findings, live.utility_value, page_work)
 
 
 def _event_intake(

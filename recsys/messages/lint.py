@@ -34,6 +34,7 @@ TEXTS: Mapping[str, str] = {
     "outlet_unknown": "no outlet '{outlet}' is known: it has no items, no policy and no name{suggestion}",
     "term_unknown": "no item has the {field:of} '{word}'{suggestion}",
     "item_unknown": "item '{item}' is not in the catalog",
+    "lint_truncated": "not everything was checked, because of the time limit: check fewer controls at a time",
     # contradictions between controls
     "minimum_above_page": "{items:item does|items do} not fit into {slots:slot|slots} on {page}{others}{suggestion}",
     "minimum_above_other_pages": " (nor on {pages:other kind|other kinds} of pages)",

@@ -95,5 +95,8 @@ TEXTS: Mapping[str, str] = {
     "hours_empty": "{hours:quoted}: the range is empty; for the whole day write 00:00-24:00",
     "offset_wrong": "{offset:quoted}: write an offset from UTC as +08:00",
     "policy_of_other_outlet": "this is the policy of {outlet}, not of {expected}",
+    "policy_exceeds_page_budget": "{controls:control is|controls are} in force on {page}, and they contradict each "
+    "other in so many ways that a page takes too long to make, so the policy cannot be published: remove controls that "
+    "cannot be met together, or limit them to the screens and surfaces that need them",
     "policy_makes_no_page": "no page can be built under this policy ({problem})",
 }

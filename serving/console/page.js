@@ -99,6 +99,8 @@ function summary(without, guided, model) {
     [signed(change("expected_plays"), 1), i18n.label("expected_plays"), fromTo("expected_plays")],
     [number(receipt.value), i18n.label("value")],
     receipt.proven ? [i18n.label("proven"), i18n.label("proven_under")] : [`≤ ${percent(receipt.gap, 2)}`, i18n.label("proof")],
+    ...(receipt.cut_short?.length
+      ? [[receipt.cut_short.map((part) => i18n.label(`cut_${part}`)).join(" · "), i18n.label("cut_short")]] : []),
     [h("span", { class: "name", title: guided.policy_version }, i18n.policyVersions(guided.policy_version)), i18n.label("versions_used")],
     [
       h("span", { class: "name", title: guided.model_version }, modelName(guided.model_version)), i18n.label("model"),

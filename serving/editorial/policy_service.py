@@ -6,13 +6,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from features.control.plane import ControlPlane
 from features.control.rows import Outlet, PolicyVersion
 from recsys.domain.errors import Finding, NotFound, PolicyError
 from recsys.domain.regions import ancestry, within
 from recsys.guidance.lint.lint import lint
+from recsys.guidance.lint.page_work import PAGE_WORK, page_work_findings
 from recsys.guidance.lint.unknown_terms import did_you_mean
 from recsys.guidance.policy.inheritance import merge_policies
 from recsys.guidance.policy.policy import Policy
@@ -38,6 +39,9 @@ from serving.snapshot.profiles import read_policy
 
 _CONTROL = re.compile(r"controls\[(\d+)\]")
 
+BELOW_MAX = 4
+"""Maximum number of outlets below, those with most controls, whose pages are checked before a policy is published."""
+
 DEFAULT_ITEM_VALUE = 0.1
 """Assumed utility of a slot's item, in play equivalents, before any page is served.
 
@@ -53,6 +57,7 @@ class PolicyService:
 
     forecast_findings  returns findings about targets that cannot be reached according to the traffic forecast
     item_value         returns the utility of a slot's item on recent pages, in play equivalents; None without pages
+    page_work          counted work that a page may take under a policy that is published
     """
 
     control: ControlPlane
@@ -60,6 +65,7 @@ class PolicyService:
     clock: Callable[[], float]
     forecast_findings: Callable[[Policy], Iterable[Finding]] = lambda policy: ()
     item_value: Callable[[], float | None] = lambda: None
+    page_work: float = PAGE_WORK
 
     def outlets(self) -> list[OutletAnswer]:
         """Return every outlet, parents before children."""
@@ -105,13 +111,16 @@ class PolicyService:
             fault=snapshot.faults.get(outlet),
         )
 
-    def lint(self, outlet: str, request: PolicyText) -> list[FindingOut]:
-        """Return the findings about a policy; only the parse errors when it cannot be parsed."""
+    def lint(self, outlet: str, request: PolicyText, cancelled: Callable[[], bool] = lambda: False) -> list[FindingOut]:
+        """Return the findings about a policy; only the parse errors when it cannot be parsed.
+
+        cancelled  returns whether the client has left, so that the rest of the work can be skipped
+        """
         try:
             policy = self._parse(outlet, _text(request))
         except PolicyError as error:
             return [FindingOut.of(finding) for finding in error.findings or (Finding("", error.text),)]
-        return self._lint(policy)
+        return self._lint(policy, cancelled)
 
     def to_preview(self, outlet: str, request: PreviewRequest) -> Policy:
         """Return the policy to preview: a saved version or the text in the request. Raises PolicyError, NotFound."""
@@ -122,22 +131,38 @@ class PolicyService:
         saved = self.control.version(outlet, request.version)
         return self._parse(outlet, saved.text).model_copy(update={"version": saved.version})
 
-    def draft(self, outlet: str, request: DraftRequest) -> DraftAnswer:
-        """Save a new version. Raises PolicyError when it cannot be used, Conflict when a newer version was saved."""
+    def draft(self, outlet: str, request: DraftRequest, cancelled: Callable[[], bool] = lambda: False) -> DraftAnswer:
+        """Save a new version. Raises PolicyError when it cannot be used, Conflict when a newer version was saved.
+
+        If the client leaves, fewer findings are computed, but the version is saved.
+        """
         policy = self._usable(outlet, _text(request))
-        findings = self._lint(policy)  # before saving: a policy that cannot be linted must not become a version
+        findings = self._lint(
+            policy, cancelled
+        )  # before saving: a policy that cannot be linted must not become a version
         return DraftAnswer(version=version_out(self._save(outlet, request, policy)), findings=findings)
 
     def publish(self, outlet: str, request: PublishRequest) -> PolicyVersionOut:
-        """Put a saved version in force. Raises NotFound, Conflict; PolicyError when this engine cannot use it."""
-        self._usable(outlet, self.control.version(outlet, request.version).text)
+        """Put a saved version in force. Raises NotFound, Conflict; PolicyError when this engine cannot use it.
+
+        A policy under which pages, also of outlets below, exceed their budget of counted work cannot be used.
+        """
+        policy = self._usable(outlet, self.control.version(outlet, request.version).text)
+        if findings := list(self._page_work(policy)):
+            raise PolicyError(message("policy_unusable"), findings)
+        return self._publish(outlet, request)
+
+    def _publish(self, outlet: str, request: PublishRequest) -> PolicyVersionOut:
         self.control.publish(outlet, request.version, request.author, request.base_version)
         return version_out(self.control.version(outlet, request.version))
 
     def publish_text(self, outlet: str, request: DraftRequest) -> PolicyVersionOut:
         """Save a policy and put it in force in one step. Raises PolicyError, Conflict."""
-        saved = self._save(outlet, request, self._usable(outlet, _text(request)))
-        return self.publish(outlet, PublishRequest(version=saved.version, author=request.author))
+        policy = self._usable(outlet, _text(request))
+        if findings := list(self._page_work(policy)):
+            raise PolicyError(message("policy_unusable"), findings)
+        saved = self._save(outlet, request, policy)
+        return self._publish(outlet, PublishRequest(version=saved.version, author=request.author))
 
     def rollback(self, outlet: str, request: PublishRequest) -> PolicyVersionOut:
         """Put an earlier version back in force. Raises like `publish`; InvalidInput when it was never in force."""
@@ -171,7 +196,17 @@ class PolicyService:
     def _parents(self, outlet: str) -> list[Policy]:
         return [parent for code in ancestry(outlet)[:-1] if (parent := self.holders.policy_cache.own_policy(code))]
 
-    def _lint(self, policy: Policy) -> list[FindingOut]:
+    def _page_work(self, policy: Policy) -> Iterator[Finding]:
+        """Yield a finding if pages of the outlet, or of an outlet below it, exceed the counted work under a policy."""
+        cache, catalog, now = self.holders.policy_cache, self.holders.current.catalog, self.clock()
+        for code in (policy.outlet, *cache.below(policy.outlet)[:BELOW_MAX]):
+            own = {own.outlet: own for own in cache.chain(code)} | {policy.outlet: policy}
+            chain = [own[ancestor] for ancestor in ancestry(code) if ancestor in own]
+            for finding in page_work_findings(chain, catalog, now, self.page_work):
+                yield finding
+                return
+
+    def _lint(self, policy: Policy, cancelled: Callable[[], bool]) -> list[FindingOut]:
         """Lint a policy under its parents in force."""
         chain = [*self._parents(policy.outlet), policy]
         findings = lint(
@@ -179,9 +214,12 @@ class PolicyService:
             self.holders.current.catalog,
             self.clock(),
             self.item_value() or DEFAULT_ITEM_VALUE,
-            time.perf_counter,
+            time.thread_time,
+            cancelled,
         )
-        return _with_controls((*self._unknown(policy.outlet), *findings, *self.forecast_findings(policy)), policy)
+        work = () if cancelled() else (replace(finding, level="warning") for finding in self._page_work(policy))
+        findings = (*self._unknown(policy.outlet), *work, *findings, *self.forecast_findings(policy))
+        return _with_controls(findings, policy)
 
     def _unknown(self, outlet: str) -> Iterator[Finding]:
         """Yield a finding when neither the outlet nor any outlet below it exists."""

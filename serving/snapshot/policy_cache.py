@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from features.control.rows import PublishedPolicy
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding, PolicyError
-from recsys.domain.regions import ancestry
+from recsys.domain.regions import ancestry, within
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
 from recsys.guidance.policy.policy import Policy
 from recsys.messages import Message, as_message, message
@@ -50,6 +50,11 @@ class PolicyCache:
     def own_policy(self, outlet: str) -> Policy | None:
         """Return the own policy of the outlet, or None."""
         return self._own.get(outlet)
+
+    def below(self, outlet: str) -> tuple[str, ...]:
+        """Return the outlets below an outlet that have a policy, the one with most controls first."""
+        codes = [code for code in self._own if code != outlet and within(code, outlet)]
+        return tuple(sorted(codes, key=lambda code: (-len(self._own[code].controls), code)))
 
     def chain(self, outlet: str) -> tuple[Policy, ...]:
         """Return the policies that apply to an outlet, root first."""

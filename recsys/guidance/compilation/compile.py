@@ -6,7 +6,7 @@ constraints of a page from these columns by indexing only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -59,6 +59,9 @@ class CompiledPolicy:
     catalog: Catalog
     weight_bonus: F64  # [catalog] bonus from the weights, in play equivalents
     masks: dict[tuple[str, str], Bool] = field(repr=False)
+    _last_active: dict[str, tuple[Query, tuple[tuple[int, SourcedControl], ...]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # the controls in force for the last query, because every stage of a page needs them
 
     @property
     def version(self) -> str:
@@ -103,6 +106,8 @@ class CompiledPolicy:
         catalog_showable  returns the [catalog] mask of showable items, for rows that were retrieved: blocks are relaxed
                           only if the catalog is short of items, not if retrieval supplied too few
         """
+        if not self._has_blocks or not query.guided:
+            return np.zeros(len(rows), np.bool_)
         return excluded(self, [o for _, o in self._active(query)], rows, query, showable, need, catalog_showable)
 
     def needs(self, query: Query, slots: int) -> tuple[SupplyRequest, ...]:
@@ -118,6 +123,10 @@ class CompiledPolicy:
         """Return the catalog rows of pinned items, to be added to the candidates; unknown items are omitted."""
         pins = (o.control for _, o in self._active(query) if isinstance(o.control, Pin))
         return self.catalog.rows(pin.item for pin in pins if pin.slot > len(query.shown))
+
+    def active_controls(self, query: Query) -> tuple[int, ...]:
+        """Return the indexes of the controls in force for a query."""
+        return tuple(c for c, _ in self._active(query))
 
     def member(self, condition: Condition, region: str) -> Bool:
         """Return the [catalog] mask of the items that meet the condition for viewers in a region."""
@@ -135,6 +144,11 @@ class CompiledPolicy:
             self.masks.pop(key, None)  # the most recently used masks come last
         self.masks[key] = cached
         return cached
+
+    @cached_property
+    def _has_blocks(self) -> bool:
+        """Return whether any control is a block, in force or not."""
+        return any(isinstance(origin.control, Block) for origin in self.controls)
 
     @cached_property
     def _regions(self) -> frozenset[str]:
@@ -190,8 +204,13 @@ class CompiledPolicy:
             builder.add(number, origin.control)
         return builder.bounds()
 
-    def _active(self, query: Query) -> Iterator[tuple[int, SourcedControl]]:
-        return ((c, o) for c, o in enumerate(self.controls) if query.guided and o.control.holds(query))
+    def _active(self, query: Query) -> tuple[tuple[int, SourcedControl], ...]:
+        """Return index and control of every control in force."""
+        last = self._last_active.get("query")
+        if last is None or last[0] is not query:
+            last = query, tuple((c, o) for c, o in enumerate(self.controls) if query.guided and o.control.holds(query))
+            self._last_active["query"] = last  # threads may replace each other's entry, but never see half of one
+        return last[1]
 
 
 def compile_policy(policies: Sequence[Policy], catalog: Catalog) -> CompiledPolicy:

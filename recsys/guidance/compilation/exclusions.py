@@ -17,7 +17,7 @@ from recsys.domain.catalog import Catalog
 from recsys.domain.query import Query
 from recsys.domain.types import I32, Bool
 from recsys.guidance.policy.conditions import Where
-from recsys.guidance.policy.controls import Block, Pin, Quota
+from recsys.guidance.policy.controls import Block, Enforcement, Pin, Quota
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.policy.quotas import min_counts
 
@@ -60,19 +60,24 @@ def excluded(
     allowed = np.ones(len(rows), np.bool_) if showable is None else showable
     unblocked, readmitted = allowed & ~blocked, np.zeros(len(rows), np.bool_)
     page_underfilled = need is None and unblocked.sum() < query.slots
+    firmly_blocked: dict[Enforcement, Bool] = {}  # rows that blocks keep from controls of this enforcement
+    unblocked_catalog: Bool | None = None
     for origin in active:
-        if need not in (None, origin.control.id):
+        if need not in (None, origin.control.id) or not isinstance(origin.control, Quota | Pin):
             continue
-        firmly_blocked = _any([hit for block, hit in blocks if not origin.outranks(block)], len(rows))
+        level = origin.control.enforcement
+        if level not in firmly_blocked:
+            firmly_blocked[level] = _any([hit for block, hit in blocks if not origin.outranks(block)], len(rows))
         members, required = required_count(policy, origin, rows, query)
-        eligible = allowed & members & blocked & ~firmly_blocked
+        eligible = allowed & members & blocked & ~firmly_blocked[level]
         missing = required - int((members & (unblocked | readmitted if page_underfilled else unblocked)).sum())
-        if (
-            missing <= 0
-            or not eligible.any()
-            or (catalog_showable is not None and not _shortfall(policy, active, origin, catalog_showable(), query))
-        ):
+        if missing <= 0 or not eligible.any():
             continue
+        if catalog_showable is not None:
+            if unblocked_catalog is None:
+                unblocked_catalog = catalog_showable() & ~_blocked_catalog(policy, active, query)
+            if not _shortfall(policy, origin, unblocked_catalog, query):
+                continue
         readmitted |= _first(eligible & ~readmitted, missing) if page_underfilled else eligible
     return blocked & ~readmitted
 
@@ -89,14 +94,16 @@ def required_count(policy: Membership, origin: SourcedControl, rows: I32, query:
     return np.zeros(len(rows), np.bool_), 0
 
 
-def _shortfall(
-    policy: Membership, active: Sequence[SourcedControl], origin: SourcedControl, showable: Bool, query: Query
-) -> bool:
-    """Return whether blocks leave fewer items of the whole catalog than a minimum or pin requires."""
+def _shortfall(policy: Membership, origin: SourcedControl, available: Bool, query: Query) -> bool:
+    """Return whether fewer items of the whole catalog are available than a minimum or pin requires."""
+    members, required = required_count(policy, origin, np.arange(len(policy.catalog), dtype=np.int32), query)
+    return bool((available & members).sum() < required)
+
+
+def _blocked_catalog(policy: Membership, active: Sequence[SourcedControl], query: Query) -> Bool:
+    """Return the [catalog] mask of the items that any block matches."""
     rows = np.arange(len(policy.catalog), dtype=np.int32)
-    blocked = _any([hit for _, hit in _hits(policy, active, rows, query)], len(rows))
-    members, required = required_count(policy, origin, rows, query)
-    return bool((showable & members & ~blocked).sum() < required)
+    return _any([hit for _, hit in _hits(policy, active, rows, query)], len(rows))
 
 
 def _hits(policy: Membership, active: Sequence[SourcedControl], rows: I32, query: Query) -> list[Hit]:

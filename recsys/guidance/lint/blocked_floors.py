@@ -6,7 +6,7 @@ are relaxed instead of the block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from recsys.distribution.layouts import default_slots
 from recsys.domain.catalog import Catalog
@@ -21,15 +21,19 @@ from recsys.guidance.policy.quotas import min_counts
 from recsys.messages import Message, message
 
 
-def blocks_starving_minimums(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
+def blocks_starving_minimums(
+    line: Sequence[Policy], catalog: Catalog, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Finding]:
     """Yield a finding for each block of the last policy that leaves a firm minimum or pin short of items.
 
     The minimum or pin may belong to any policy of the line. If both belong to the last policy and the block prevails,
-    `contradictions` reports it instead.
+    `contradictions` reports it instead. No further findings follow once `stopped` returns True.
     """
     policy = compile_policy(line, catalog)
     index_of = {control.id: index for index, control in enumerate(line[-1].controls)}
     for origin in policy.controls:
+        if stopped():
+            return
         if isinstance(origin.control, Block) and origin.outlet == line[-1].outlet:
             field = f"controls[{index_of[origin.control.id]}].where"
             for required in policy.controls:

@@ -7,8 +7,9 @@ because editors of this policy cannot resolve them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -26,10 +27,14 @@ from recsys.guidance.policy.quotas import max_counts, min_counts
 from recsys.messages import Message, message
 
 
-def contradictions(line: Sequence[Policy], catalog: Catalog) -> Iterator[Finding]:
-    """Yield all contradictions that involve a control of the last policy."""
+def contradictions(
+    line: Sequence[Policy], catalog: Catalog, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Finding]:
+    """Yield all contradictions that involve a control of the last policy, until `stopped` returns True."""
     view = _PolicyView.of(line, catalog)
     for origin in view.controls:
+        if stopped():
+            return
         if view.own(origin):
             yield from _contradictions_of(view, origin)
 
@@ -41,6 +46,7 @@ class _PolicyView:
     policy: CompiledPolicy
     outlet: str
     index_of: Mapping[str, int]
+    _members: dict[str, Bool] = field(default_factory=dict)  # control id -> its items
 
     @classmethod
     def of(cls, line: Sequence[Policy], catalog: Catalog) -> _PolicyView:
@@ -61,7 +67,9 @@ class _PolicyView:
         return origin.named(self.outlet)
 
     def member(self, control: Quota | Block) -> Bool:
-        return self.policy.member(control.where, self.outlet)
+        if control.id not in self._members:
+            self._members[control.id] = self.policy.member(control.where, self.outlet)
+        return self._members[control.id]
 
     def overlapping(self, origin: SourcedControl) -> Iterator[SourcedControl]:
         """Yield the controls that may be in force on the same page as this control."""
@@ -92,7 +100,7 @@ def _above_page(view: _PolicyView, origin: SourcedControl, quota: Quota) -> Iter
             group.append(quota_origin)
             union |= member
     own_origins = [o for o in group if view.own(o)]
-    if max(own_origins, key=view.controls.index) is not origin:
+    if max(own_origins, key=lambda o: o.importance) is not origin:
         return
     if len(group) == 1:
         return
@@ -122,6 +130,8 @@ def _above_caps(view: _PolicyView, origin: SourcedControl, quota: Quota) -> Iter
         if isinstance(limiting.control, Block) and not (member & ~view.member(limiting.control)).any():
             if not origin.outranks(limiting):  # else the block is relaxed: see `blocked_floors`
                 yield Finding(view.field(origin, "where"), message("minimum_blocked", control=view.named(limiting)))
+            continue
+        if getattr(limiting.control, "at_most", None) is None:
             continue
         for page, slots in _pages(quota, limiting.control):
             allowed = _allowed(view, limiting.control, member, slots)
@@ -277,12 +287,17 @@ def _pages(*controls: Control) -> list[tuple[Message, int]]:
     """Return name and slots of the pages on which all controls may be in force."""
     surfaces = {surface for control in controls for surface in control.on.surfaces} or {Surface.HOME}
     return [
-        (message("page", screen=screen, surface=surface), default_slots(screen, surface))
+        (_page_name(screen, surface), default_slots(screen, surface))
         for screen in Screen
         for surface in sorted(surfaces)
         if all(not c.on.screens or screen in c.on.screens for c in controls)
         and all(not c.on.surfaces or surface in c.on.surfaces for c in controls)
     ]
+
+
+@cache
+def _page_name(screen: Screen, surface: Surface) -> Message:
+    return message("page", screen=screen, surface=surface)
 
 
 def _requested_count(control: Control) -> float:

@@ -11,37 +11,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recsys.distribution.eligibility import first_match, ineligible
-from recsys.distribution.layouts import default_slots
 from recsys.domain.catalog import Catalog
 from recsys.domain.errors import Finding
-from recsys.domain.placement import Placement, Screen, Surface
 from recsys.domain.query import Query
-from recsys.domain.regions import province, within
-from recsys.domain.types import I32
 from recsys.guidance.compilation.compile import CompiledPolicy, compile_policy
+from recsys.guidance.lint.sample_pages import PageContexts, page_name, sample_queries, showable_rows
 from recsys.guidance.policy.controls import Cap, Control, Pin, Spacing
 from recsys.guidance.policy.inheritance import SourcedControl
 from recsys.guidance.policy.policy import Policy
 from recsys.guidance.receipt.control_report import ControlOutcome, evaluate
 from recsys.guidance.solver.infeasibility import ConflictCache
+from recsys.guidance.solver.page_budget import PageBudget
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.relaxation_cache import RelaxationCache
 from recsys.guidance.solver.solve import is_late_after, solve
 from recsys.messages import Message, message
 
-REGIONS_MAX = 12
-"""Maximum number of regions: the outlet's own, those in scopes of controls, and provinces that items are about."""
-
-OUTLETS_MAX = 12
-"""Maximum number of outlets: the policy's own, and those below it in scopes of controls."""
-
 PLACES_MAX = 4
 """Maximum number of pages, regions or outlets in a finding."""
 
 
-PAGE_S, ALL_S = 0.05, 10.0
-"""Time limits per page and for the whole dry run, in seconds; they need a clock."""
+PAGE_S = 0.05
+"""Time limit of the solver for a page, in seconds; it needs a clock."""
+
+PAGE_BUDGET_S = 0.5
+"""Time in which a page is solved, relaxed and explained; these pages have all items as candidates."""
 
 
 @dataclass
@@ -64,28 +58,32 @@ class _Record:
 
 
 def dry_run(
-    line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None = None
+    line: Sequence[Policy],
+    catalog: Catalog,
+    now: float,
+    clock: Callable[[], float] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Finding]:
     """Yield findings about controls that some page cannot meet, and about controls that have no effect.
 
-    clock  returns seconds, for the time limits `PAGE_S` and `ALL_S`; without a clock, all pages are solved to proof
+    clock    returns seconds, for the time limits per page; without a clock, all pages are solved to proof
+    stopped  returns whether no further page is to be tried
     """
     policy = compile_policy(line, catalog)
     own_index = {control.id: index for index, control in enumerate(line[-1].controls)}
     records, shared = [_Record() for _ in policy.controls], _SharedState(clock)
-    is_late = is_late_after(ALL_S, clock)
     done: set[tuple[bytes, int, bytes]] = set()
-    contexts = _Contexts.of(line[-1].outlet, policy, catalog)
+    contexts = PageContexts.of(line[-1].outlet, policy, catalog)
     yield from contexts.untried()
-    for query in _queries(contexts, policy, now):
-        rows = _showable(policy, catalog, query)
+    for query in sample_queries(contexts, policy, now):
+        if stopped():
+            yield Finding("controls", message("dry_run_pages_truncated", tried=len(done)), "hint")
+            break
+        rows = showable_rows(policy, catalog, query)
         constraints = policy.bounds(query, rows, query.slots, np.zeros(0, np.int32))
         key = (constraints.active.tobytes(), query.slots, constraints.member.tobytes() + rows.tobytes())
         if key in done or not constraints.active.any() or not len(rows):
             continue
-        if is_late():
-            yield Finding("controls", message("dry_run_pages_truncated", tried=len(done)), "hint")
-            break
         done.add(key)
         _try_page(policy, constraints, query, records, line[-1].outlet, shared)
     for origin, record in zip(policy.controls, records, strict=True):
@@ -108,6 +106,8 @@ def _try_page(
     shared: _SharedState,
 ) -> None:
     value = np.zeros(len(constraints))
+    budget = PageBudget(1e6 * PAGE_BUDGET_S, shared.clock) if shared.clock else PageBudget()
+    budget.reserve(constraints)
     solution = solve(
         value,
         np.ones(constraints.slots),
@@ -116,6 +116,7 @@ def _try_page(
         deadline_s=PAGE_S,
         clock=shared.clock,
         cache=shared.relaxations,
+        budget=budget,
     )
     is_late = is_late_after(2.0 * PAGE_S, shared.clock)
     causes = shared.causes.of(constraints, solution.relaxed, solution.minimal_proven, is_late)
@@ -125,7 +126,7 @@ def _try_page(
         records[c].in_force = True
         records[c].could_bind |= breakable(constraints, c)
         if slack := int(solution.relaxed[c]):
-            page = _page(query.placement, query.region, outlet)
+            page = page_name(query.placement, query.region, outlet)
             records[c].amiss[page] = _problem(policy.controls[c].control, outcome, slack)
             records[c].short.append((slack, page, _words(outcome, query.slots)))
 
@@ -152,13 +153,6 @@ def breakable(constraints: PageConstraints, c: int) -> bool:
         ):
             return True
     return False
-
-
-def _page(page: Placement, region: str, outlet: str) -> Message:
-    """Return the name of a page for a message about a policy of `outlet`."""
-    if page.outlet == outlet:
-        return message("page_in_region", screen=page.screen, surface=page.surface, region=region)
-    return message("page_of_outlet", screen=page.screen, surface=page.surface, outlet=page.outlet, region=region)
 
 
 def _cannot(record: _Record, source: SourcedControl | None) -> Message:
@@ -210,82 +204,3 @@ def _problem(control: Control, outcome: ControlOutcome, count: int) -> Message:
     both = maximum is not None and getattr(control, "at_least", None) is not None
     too_many = outcome.at_most is not None and outcome.achieved > outcome.at_most if both else maximum is not None
     return message("items_excess", count=count) if too_many else message("items_missing", count=count)
-
-
-@dataclass(frozen=True)
-class _Contexts:
-    """The outlets and regions of the test pages.
-
-    The policy's own outlet is tested in all `regions`; lower outlets in their own region and those `named`.
-    """
-
-    outlet: str
-    outlets: tuple[str, ...]  # the policy's own outlet first
-    named: tuple[str, ...]  # regions in scopes of controls
-    regions: tuple[str, ...]
-
-    @classmethod
-    def of(cls, outlet: str, policy: CompiledPolicy, catalog: Catalog) -> _Contexts:
-        scopes = [origin.control.on for origin in policy.controls]
-        below = [name for scope in scopes for name in scope.outlets if within(name, outlet)]
-        named = dict.fromkeys(region for scope in scopes for region in scope.regions)
-        return cls(
-            outlet,
-            tuple(dict.fromkeys([outlet, *below])),
-            tuple(named),
-            tuple(dict.fromkeys([outlet, *named, *_provinces(outlet, policy, catalog)])),
-        )
-
-    def all(self) -> Iterator[tuple[str, str]]:
-        """Yield outlet and region of the test pages."""
-        for outlet in self.outlets[:OUTLETS_MAX]:
-            regions = self.regions if outlet == self.outlet else dict.fromkeys([outlet, *self.named])
-            yield from ((outlet, region) for region in list(regions)[:REGIONS_MAX])
-
-    def untried(self) -> Iterator[Finding]:
-        """Yield hints about regions and outlets above the limits."""
-        if (total := len(self.regions)) > REGIONS_MAX:
-            omitted = _first(self.regions[REGIONS_MAX:])
-            text = message("dry_run_regions_truncated", tried=REGIONS_MAX, total=total, left=omitted)
-            yield Finding("controls", text, "hint")
-        if (total := len(self.outlets)) > OUTLETS_MAX:
-            omitted = _first(self.outlets[OUTLETS_MAX:])
-            text = message("dry_run_outlets_truncated", tried=OUTLETS_MAX, total=total, left=omitted)
-            yield Finding("controls", text, "hint")
-
-    def reach(self, control: Control) -> bool:
-        """Return whether the outlets in the control's scope include any page under this policy."""
-        named = control.on.outlets
-        return not named or any(within(name, self.outlet) or within(self.outlet, name) for name in named)
-
-
-def _first(names: Sequence[str]) -> list[str]:
-    """Return the names, truncated to PLACES_MAX."""
-    return [*names[:PLACES_MAX], "..."] if len(names) > PLACES_MAX else list(names)
-
-
-def _provinces(outlet: str, policy: CompiledPolicy, catalog: Catalog) -> list[str]:
-    """Return provinces below the outlet that items are about, if the viewer's province can affect a page."""
-    conditions = (getattr(origin.control, "where", None) for origin in policy.controls)
-    local = any(condition is not None and condition.about_viewer for condition in conditions)
-    if not local and not any(window.regions for item in catalog.items for window in item.rights):
-        return []
-    return sorted({province(name) for name in catalog.regions.names if name.startswith(outlet + ".")})
-
-
-def _queries(contexts: _Contexts, policy: CompiledPolicy, now: float) -> Iterator[Query]:
-    """Yield every combination of screen, surface, outlet, region and time that may change the controls in force."""
-    surfaces = {Surface.HOME, *(surface for origin in policy.controls for surface in origin.control.on.surfaces)}
-    moments = {now, *(at for o in policy.controls if (at := o.control.active.next(now)) is not None)}
-    for at in sorted(moments):
-        for screen in Screen:
-            for surface in sorted(surfaces):
-                slots = default_slots(screen, surface)
-                for outlet, region in contexts.all():
-                    yield Query("lint", "lint", Placement(outlet, screen, surface), region, at, slots, age=99)
-
-
-def _showable(policy: CompiledPolicy, catalog: Catalog, query: Query) -> I32:
-    rows = np.arange(len(catalog), dtype=np.int32)
-    keep, _ = first_match(ineligible(catalog, rows, query, None))
-    return rows[keep & ~policy.blocked(rows, query, keep)]

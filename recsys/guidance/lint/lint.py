@@ -8,7 +8,8 @@ there cannot be met.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -22,11 +23,30 @@ from recsys.guidance.lint.unknown_terms import did_you_mean, unknown_terms
 from recsys.guidance.policy.controls import Block, Boost, Cap, ExposureTarget, Quota
 from recsys.guidance.policy.inheritance import ancestry, weakening_findings
 from recsys.guidance.policy.policy import Policy
+from recsys.guidance.solver.solve import is_late_after
 from recsys.messages import message
 from recsys.pacing.checks import check_target
 
 PREFERRED_MIN_WARN = 0.5
 """Share of the page above which a `preferred` minimum gets a hint, because authors may expect it to yield to cost."""
+
+
+LINT_S = 5.0
+"""Time in which lint looks for contradictions and tries sample pages, in seconds; it needs a clock."""
+
+
+@dataclass
+class _Limit:
+    """The limit on the work of lint. `hit` tells whether something was skipped because of it."""
+
+    is_late: Callable[[], bool]
+    cancelled: Callable[[], bool]
+    hit: bool = False
+
+    def reached(self) -> bool:
+        """Return whether the time has passed or the caller has left."""
+        self.hit = self.hit or self.is_late() or self.cancelled()
+        return self.hit
 
 
 def lint(
@@ -35,6 +55,7 @@ def lint(
     now: float,
     item_utility: float | None = None,
     clock: Callable[[], float] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Finding, ...]:
     """Return the findings about the last (lowest) policy of a line of outlets, for the current catalog.
 
@@ -43,7 +64,8 @@ def lint(
     policies do not belong to one line of outlets.
 
     item_utility  typical utility of an item in a slot, in play equivalents; None: unknown, so no weight is too large
-    clock         returns seconds, for the time limits of `dry_run`
+    clock         returns seconds, for the limit `LINT_S` and the limits per page of `dry_run`
+    cancelled     returns whether nobody waits for the findings any more; the rest is then skipped
     """
     try:
         line = ancestry(policies)
@@ -51,21 +73,23 @@ def lint(
         return (Finding("outlet", error.text),)
     if not line:
         return ()
-    policy = line[-1]
+    policy, limit = line[-1], _Limit(is_late_after(LINT_S, clock), cancelled)
     findings = (
         *weakening_findings(line),
         *_weights(policy, catalog, item_utility),
         *_controls(policy, now),
         *unknown_terms(policy, catalog),
         *_without_effect(line, catalog),
-        *blocks_starving_minimums(line, catalog),
-        *_dry_run_findings(line, catalog, now, clock),
+        *blocks_starving_minimums(line, catalog, limit.reached),
+        *_dry_run_findings(line, catalog, now, clock, limit),
     )
+    if limit.hit:
+        findings = (*findings, Finding("controls", message("lint_truncated"), "hint"))
     return tuple(finding if finding.level == "hint" else replace(finding, level="warning") for finding in findings)
 
 
 def _dry_run_findings(
-    line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None
+    line: Sequence[Policy], catalog: Catalog, now: float, clock: Callable[[], float] | None, limit: _Limit
 ) -> Iterator[Finding]:
     """Yield the findings about controls in combination.
 
@@ -80,7 +104,8 @@ def _dry_run_findings(
         for index, control in enumerate(policy.controls)
     )
     rest = [*line[:-1], policy.model_copy(update={"controls": controls})]
-    for finding in (*contradictions(rest, catalog), *dry_run(rest, catalog, now, clock)):
+    reports = contradictions(rest, catalog, limit.reached), dry_run(rest, catalog, now, clock, limit.reached)
+    for finding in chain(*reports):
         if not any(finding.where.startswith(f"controls[{index}]") for index in oversized):
             yield finding
 

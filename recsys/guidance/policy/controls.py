@@ -145,7 +145,10 @@ class Quota(ControlBase):
     where: Where
     at_least: Amount | None = None
     at_most: Amount | None = None
-    prefixes: Literal["every"] | tuple[Annotated[Integer, Field(ge=1, le=COUNT_MAX)], ...] = ()
+    prefixes: (
+        Literal["every"]
+        | Annotated[tuple[Annotated[Integer, Field(ge=1, le=COUNT_MAX)], ...], Field(max_length=COUNT_MAX)]
+    ) = ()
     rounding: Literal["lenient", "strict"] = "lenient"
 
     @model_validator(mode="after")

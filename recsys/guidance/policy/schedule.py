@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -102,6 +103,7 @@ class Active(BaseModel):
         return not self.days or DAYS[int(day + 3) % 7] in self.days
 
 
+@lru_cache(1024)
 def span_of(hours: str) -> tuple[int, int]:
     """Return start and end of "HH:MM-HH:MM" in seconds of the day; an end past midnight is above 86,400.
 

@@ -19,7 +19,8 @@ from recsys.domain.types import F64, I32
 from recsys.guidance.compilation.compile import CompiledPolicy
 from recsys.guidance.policy.controls import Enforcement
 from recsys.guidance.receipt.control_report import ControlOutcome, Status, evaluate
-from recsys.guidance.solver.infeasibility import Causes, explain
+from recsys.guidance.solver.infeasibility import Causes, explain, is_complete
+from recsys.guidance.solver.page_budget import WorkPart
 from recsys.guidance.solver.page_constraints import PageConstraints, Solution, relative_gap
 from recsys.messages import Message
 from recsys.utility import expected_plays
@@ -146,6 +147,11 @@ class Receipt(Part):
     bound   upper bound on the value of any page that satisfies the controls as far as this page does
     gap     (bound - value) / |value|; 0 if the page is `proven` to be the best
     legal_met  False: a legal control is violated. The page must not be served; the editorial page is served instead
+    cut_short  parts that the budget of the page cut short; blocks and the counts of every line hold in any case
+               page        was not improved further: a better page may exist
+               relaxation  a control may be relaxed by more than necessary
+               causes      some relaxed controls have no cause
+               moves       moved items name controls by their credit only
     """
 
     policy_version: str
@@ -161,6 +167,7 @@ class Receipt(Part):
     proven: bool
     moved: tuple[Move, ...] = ()
     legal_met: bool = True
+    cut_short: tuple[WorkPart, ...] = ()
 
 
 def write_receipt(
@@ -171,12 +178,14 @@ def write_receipt(
     attention: F64,
     catalog: Catalog,
     causes: Causes | None = None,
+    cut_short: tuple[WorkPart, ...] = (),
 ) -> Receipt:
     """Return the receipt of a solved page.
 
     batch      the N candidates as solved, with utility and bonus
     attention  [>= K] attention of each slot
     causes     causes of the relaxations, if already computed (see `relaxation_cache.py`); else they are computed
+    cut_short  parts that the budget cut short
     """
     value = batch.utility + batch.bonus
     unguided = best_without(batch.utility, constraints)
@@ -185,6 +194,7 @@ def write_receipt(
     bound = max(solution.value, min(solution.bound, upper))
     if causes is None:
         causes = explain(constraints, solution.relaxed, solution.minimal_proven)
+        cut_short = cut_short if is_complete(causes) else ("causes",)
     outcomes = evaluate(policy.controls, constraints, solution, value, causes)
     controls = tuple(_line(policy, c, outcome, solution) for c, outcome in enumerate(outcomes) if outcome is not None)
     return Receipt(
@@ -201,6 +211,7 @@ def write_receipt(
         proven=solution.proven or bound - solution.value <= VALUE_TOLERANCE * (1.0 + abs(bound)),
         moved=tuple(_moves(policy, constraints, solution, batch, unguided, catalog)),
         legal_met=not any(line.enforcement == "legal" and line.slack for line in controls),
+        cut_short=cut_short,
     )
 
 

@@ -14,6 +14,7 @@ from recsys.guidance.solver.kernels.instance import Instance, build_instance
 from recsys.guidance.solver.kernels.page_search import initial_state, refine, step_size
 from recsys.guidance.solver.kernels.search_state import State
 from recsys.guidance.solver.milp import any_page
+from recsys.guidance.solver.page_budget import pricing_work, search_work
 from recsys.guidance.solver.page_constraints import I64, PageConstraints
 from recsys.guidance.solver.presolve import ReducedProblem, presolve
 
@@ -23,6 +24,8 @@ DEPTH_FIRST_NODES = 20_000
 HIGHS_NODES = 20_000
 """Node limit of HiGHS, before feasibility is reported as unknown."""
 
+DUAL_COLUMNS, DUAL_ROUNDS, DUAL_STEPS = 300, 6, 15
+"""Working set, rounds and steps of the proof of infeasibility by prices. All items are priced after each round."""
 
 _ARRAY_FLAGS: tuple[Literal["C"], Literal["W"]] = (
     "C",
@@ -36,11 +39,13 @@ class SearchBudget:
 
     depth_first, highs  node limits of the depth-first search and of HiGHS; 0 = skip
     expired             returns whether the deadline has passed; if so, only the pricing search is run
+    charge              counts the work of a search (see `PageBudget.charge`)
     """
 
     depth_first: int = DEPTH_FIRST_NODES
     highs: int = HIGHS_NODES
     expired: Callable[[], bool] = lambda: False
+    charge: Callable[[float], None] = lambda work: None
 
 
 UNLIMITED = SearchBudget()
@@ -54,10 +59,6 @@ class FeasibilityResult:
     proven: bool
 
 
-NOT_SEARCHED = FeasibilityResult(None, proven=False)
-"""The result if no search was run."""
-
-
 def find_feasible(
     value: F64, attention: F64, constraints: PageConstraints, budget: SearchBudget = UNLIMITED
 ) -> FeasibilityResult:
@@ -67,11 +68,13 @@ def find_feasible(
     """
     order: I64 = np.lexsort((constraints.tie, -value))
     page, feasible = find_by_pricing(value, attention, constraints, order, rounds=((3, 8), (6, 32)))
+    budget.charge(pricing_work(constraints))
     if page is not None or not feasible:
         return FeasibilityResult(page, proven=True)
     if not budget.depth_first or budget.expired():
         return FeasibilityResult(None, proven=False)
     problem = presolve(value, attention, constraints)
+    budget.charge(search_work(constraints, budget.depth_first))
     if not problem.feasible:
         return FeasibilityResult(None, proven=True)
     state, page = search_depth_first(problem, budget.depth_first)
@@ -164,10 +167,22 @@ def search_depth_first(problem: ReducedProblem, nodes: int = DEPTH_FIRST_NODES) 
     return status, page if is_found else None
 
 
+def is_proven_infeasible(constraints: PageConstraints, order: I64) -> bool:
+    """Return whether presolve or the dual bound prove that no page exists; False proves nothing."""
+    problem = presolve(np.zeros(len(order)), np.ones(constraints.slots), constraints)
+    return not problem.feasible or is_infeasible_by_dual(constraints, order)
+
+
 def is_infeasible_by_dual(constraints: PageConstraints, order: I64) -> bool:
     """Return whether pricing proves infeasibility: with all values 0, a dual bound below 0."""
     n = len(order)
+    columns = min(n, DUAL_COLUMNS)
     _, instance = build_ordered(np.zeros(n), np.ones(constraints.slots), constraints, order)
-    state = initial_state(instance, n, n, 10, 0, 1e6)  # for values of 0 this gives a step length of 1
-    refine(instance, state, 1.0, n, 60, 0, 0, 0, False)
-    return bool(state.incumbent[0] < 0 and state.bounds[1] < -1e-6)
+    state = initial_state(instance, columns, columns, 10, 0, 1e6)  # for values of 0 this gives a step length of 1
+    for _ in range(DUAL_ROUNDS):
+        refine(instance, state, 1.0, columns, DUAL_STEPS, 0, 0, 0, False)
+        if state.incumbent[0] >= 0:
+            return False
+        if state.bounds[1] < -1e-6:
+            return True
+    return False

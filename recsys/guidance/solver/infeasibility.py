@@ -17,10 +17,14 @@ from recsys.guidance.solver.feasibility import find_by_pricing, is_infeasible_by
 from recsys.guidance.solver.kernels.dfs import DONE
 from recsys.guidance.solver.page_constraints import PageConstraints
 from recsys.guidance.solver.presolve import ReducedProblem, presolve
+from recsys.guidance.solver.relaxation import minimum_violations
 from recsys.guidance.solver.relaxation_cache import cache_key
 
 MAX_QUERIES = 40
 """Maximum number of feasibility queries per page."""
+
+NAMES_MAX = 8
+"""Maximum number of controls in a conflict set that is not known to be irreducible; a longer one explains nothing."""
 
 FIRST_NODES, RETRY_NODES = 300, 1000
 """Node limits of the depth-first search for one query, before and after pricing: a few milliseconds."""
@@ -34,11 +38,13 @@ class ConflictSet:
     controls           more important controls; while they are satisfied as far as they are now, the control
                        cannot be relaxed by one slot less
     irreducible        each of these controls is necessary for the conflict
+    complete           False: the effort was exceeded, so there may be a cause that was not found
     """
 
     violated_alone_by: int = 0
     controls: tuple[int, ...] = ()
     irreducible: bool = False
+    complete: bool = True
 
     @property
     def proven(self) -> bool:
@@ -58,32 +64,48 @@ class _Oracle:
     slack: I32
     expired: Callable[[], bool]
     queries_left: int = MAX_QUERIES
+    exhausted: bool = False
+    timed_out: bool = False
 
     def is_feasible(self, c: int, slack: int, controls: tuple[int, ...] = ()) -> bool | None:
         """Return whether a page exists with control c relaxed by `slack` and `controls` relaxed as on this page."""
-        if self.queries_left <= 0 or self.expired():
-            self.queries_left = 0  # no further queries after the deadline
+        if not self.exhausted:
+            self.timed_out = self.expired()
+            self.exhausted = self.timed_out or self.queries_left <= 0
+        if self.exhausted:  # no further queries
             return None
         self.queries_left -= 1
         mask = np.zeros(self.constraints.controls, np.bool_)
         mask[[c, *controls]] = True
         trial = self.slack.copy()
         trial[c] = slack
-        return exists(self.constraints.with_slack(trial).restricted_to(mask))
+        return exists(self.constraints.with_slack(trial).restricted_to(mask), self._expired_within)
+
+    def _expired_within(self) -> bool:
+        """Return whether the deadline passed during a query; further queries then fail as well."""
+        self.timed_out = self.exhausted = self.expired()
+        return self.exhausted
 
 
-def exists(constraints: PageConstraints) -> bool | None:
+def _no_deadline() -> bool:
+    """Return False: the deadline never expires."""
+    return False
+
+
+def exists(constraints: PageConstraints, expired: Callable[[], bool] = _no_deadline) -> bool | None:
     """Return whether any page satisfies the constraints; None if a bounded effort does not decide it."""
     value, attention = np.zeros(len(constraints)), np.ones(constraints.slots)
     problem = presolve(value, attention, constraints)
     if not problem.feasible or not constraints.slots:
         return problem.feasible
-    if (feasible := _search(problem, FIRST_NODES)) is not None:
+    if (feasible := _search(problem, FIRST_NODES)) is not None or expired():
         return feasible
     order = np.argsort(constraints.tie)
     page, consistent = find_by_pricing(value, attention, constraints, order, rounds=((3, 8),))
     if page is not None or not consistent:
         return consistent
+    if expired():
+        return None
     return False if is_infeasible_by_dual(constraints, order) else _search(problem, RETRY_NODES)
 
 
@@ -91,11 +113,6 @@ def _search(problem: ReducedProblem, nodes: int) -> bool | None:
     """Return whether the depth-first search finds a page; None if it reaches the node limit."""
     status, page = search_depth_first(problem, nodes)
     return True if page is not None else False if status == DONE else None
-
-
-def _no_deadline() -> bool:
-    """Return False: the deadline never expires."""
-    return False
 
 
 def explain(
@@ -107,23 +124,45 @@ def explain(
     minimal_proven  [C]  whether the slack is proven to be minimal
     expired              returns whether the deadline has passed
     """
+    return _explain(constraints, slack, minimal_proven, expired)[0]
+
+
+def is_complete(causes: Causes) -> bool:
+    """Return whether the effort sufficed to search for the cause of every relaxation."""
+    return all(cause.complete for cause in causes.values())
+
+
+def _explain(
+    constraints: PageConstraints, slack: I32, minimal_proven: Bool, expired: Callable[[], bool]
+) -> tuple[Causes, bool]:
+    """Return the conflict sets, and whether they are complete, as far as the time matters."""
     oracle = _Oracle(constraints, slack, expired)
     relaxed = np.setdiff1d(np.flatnonzero(slack > 0), constraints.block_control)  # blocks are explained by their items
-    return {c: _conflict_set(oracle, c, int(slack[c]), bool(minimal_proven[c])) for c in relaxed.tolist()}
+    minimum = minimum_violations(constraints)
+    causes = {
+        c: _conflict_set(oracle, c, int(slack[c]), int(minimum[c]), bool(minimal_proven[c])) for c in relaxed.tolist()
+    }
+    return causes, not oracle.timed_out
 
 
-def _conflict_set(oracle: _Oracle, c: int, slack: int, minimal_proven: bool) -> ConflictSet:
-    """Return the conflict set of control c."""
+def _conflict_set(oracle: _Oracle, c: int, slack: int, minimum: int, minimal_proven: bool) -> ConflictSet:
+    """Return the conflict set of control c, which is violated by `minimum` slots on any page."""
+    if minimum >= slack:
+        return ConflictSet(violated_alone_by=slack, irreducible=True)
     tighter = oracle.is_feasible(c, slack - 1)
     if tighter is False:
         return ConflictSet(violated_alone_by=slack, irreducible=True)
+    if oracle.exhausted:
+        return ConflictSet(complete=False)
     alone = _minimum_slack(slack - 1, lambda trial: oracle.is_feasible(c, trial))
     above = tuple(np.flatnonzero(oracle.constraints.active[:c]).tolist())
     if not minimal_proven and oracle.is_feasible(c, slack - 1, above) is not False:
-        return ConflictSet(alone)
+        return ConflictSet(alone, complete=not oracle.exhausted)
     if not above:
         return ConflictSet(alone) if tighter else ConflictSet(violated_alone_by=slack, irreducible=True)
-    controls, irreducible = _minimal_conflict(above, lambda subset: oracle.is_feasible(c, slack - 1, subset))
+    controls, irreducible = _minimal_conflict(oracle, above, lambda subset: oracle.is_feasible(c, slack - 1, subset))
+    if not irreducible and len(controls) > NAMES_MAX:
+        return ConflictSet(alone, complete=False)
     return ConflictSet(alone, controls, irreducible)
 
 
@@ -142,7 +181,7 @@ def _minimum_slack(upper: int, is_feasible: Callable[[int], bool | None]) -> int
 
 
 def _minimal_conflict(
-    candidates: tuple[int, ...], is_feasible: Callable[[tuple[int, ...]], bool | None]
+    oracle: _Oracle, candidates: tuple[int, ...], is_feasible: Callable[[tuple[int, ...]], bool | None]
 ) -> tuple[tuple[int, ...], bool]:
     """Reduce conflicting candidates to an irreducible conflict; the flag is False if it may be reducible.
 
@@ -156,6 +195,8 @@ def _minimal_conflict(
         irreducible &= feasible is not None
         if feasible is False or not candidates:
             return tuple(sorted(conflict)), irreducible
+        if oracle.exhausted:
+            return tuple(sorted((*candidates, *conflict))), False
         low, high = 1, len(candidates)
         while low < high:
             middle = (low + high) // 2
@@ -184,8 +225,8 @@ class ConflictCache:
         key = cache_key(constraints) + slack.tobytes() + minimal_proven.tobytes()
         entry = self._entries.get(key)
         if entry is None:
-            entry = explain(constraints, slack, minimal_proven, expired)
-            if not expired():
+            entry, complete = _explain(constraints, slack, minimal_proven, expired)
+            if complete:
                 if len(self._entries) >= self.max_entries:
                     self._entries = {}
                 self._entries[key] = entry

@@ -52,17 +52,19 @@ def relax(
     expires, the slack is what the fallback page violates; that page was improved for the most important controls first.
     hint: slack [C] of a similar page, used as a warm start
     """
-    pricing_only = budget if budget is UNLIMITED else SearchBudget(0, 0, budget.expired)
+    pricing_only = budget if budget is UNLIMITED else SearchBudget(0, 0, budget.expired, budget.charge)
     minimal_proven = np.ones(constraints.controls, np.bool_)
     slack = np.zeros(constraints.controls, np.int32)
     accepted = np.zeros(constraints.controls, np.bool_)
+    minimum = minimum_violations(constraints)
     page = _warm_start(value, attention, constraints, hint, pricing_only)  # satisfies all controls accepted so far
     if budget is not UNLIMITED:
-        page = fallback = _improve(value, attention, constraints, page, pricing_only)
+        page = fallback = _improve(value, attention, constraints, page, minimum, pricing_only)
+    violation = constraints.violated_by(page)
     for c in np.flatnonzero(constraints.active).tolist():
         accepted[c] = True
-        upper = int(constraints.violated_by(page)[c])
-        lower = min(_minimum_violation(constraints, c), upper)
+        upper = int(violation[c])
+        lower = min(int(minimum[c]), upper)
         while lower < upper and not budget.expired():  # `upper` is feasible: bisect
             middle = (lower + upper) // 2
             slack[c] = middle
@@ -73,28 +75,33 @@ def relax(
                 lower = middle + 1
                 minimal_proven[c] &= result.proven
             else:
-                page = result.page
+                page, violation = result.page, constraints.violated_by(result.page)
                 upper = middle
         if lower < upper:  # the deadline expired
             slack = constraints.violated_by(fallback)
-            return Relaxation(slack, slack <= violations(constraints, slack), fallback)
+            return Relaxation(slack, slack <= np.where(slack > 0, minimum, 0), fallback)
         slack[c] = upper
     return Relaxation(slack, minimal_proven, page)
 
 
-def _improve(value: F64, attention: F64, constraints: PageConstraints, page: I32, budget: SearchBudget) -> I32:
+def _improve(
+    value: F64, attention: F64, constraints: PageConstraints, page: I32, minimum: I32, budget: SearchBudget
+) -> I32:
     """Return a page with smaller violations, reduced in order of importance, or `page` itself if none is found.
+
+    minimum [C]: violation of each control that no page avoids
 
     No violation increases.
     """
+    violation = constraints.violated_by(page)
     for c in np.flatnonzero(constraints.active).tolist():
-        violation = constraints.violated_by(page)
-        lower, upper = _minimum_violation(constraints, c), int(violation[c])
+        lower, upper = int(minimum[c]), int(violation[c])
         while lower < upper and not budget.expired():
-            violation[c] = (lower + upper) // 2
-            improved = find_feasible(value, attention, constraints.with_slack(violation), budget).page
+            trial = violation.copy()
+            trial[c] = (lower + upper) // 2
+            improved = find_feasible(value, attention, constraints.with_slack(trial), budget).page
             if improved is None:
-                lower = int(violation[c]) + 1
+                lower = int(trial[c]) + 1
             else:
                 page, violation = improved, constraints.violated_by(improved)
                 upper = int(violation[c])
@@ -102,10 +109,8 @@ def _improve(value: F64, attention: F64, constraints: PageConstraints, page: I32
 
 
 def violations(constraints: PageConstraints, slack: I32) -> I32:
-    """Return a lower bound [C] on the violation of each relaxed control, from supply and slots; 0 if not relaxed."""
-    return np.array(
-        [_minimum_violation(constraints, c) if slack[c] else 0 for c in range(constraints.controls)], np.int32
-    )
+    """Return the minimum violation [C] of each relaxed control, from supply and slots alone; 0 for the others."""
+    return np.where(slack > 0, minimum_violations(constraints), 0).astype(np.int32)
 
 
 def _warm_start(
@@ -123,9 +128,10 @@ def _warm_start(
     return min(pages, key=lambda page: tuple(constraints.violated_by(page)))
 
 
-def _minimum_violation(constraints: PageConstraints, c: int) -> int:
-    """Return by how many slots control c must be relaxed because of supply and slots alone."""
-    rows = constraints.row_control == c
-    supply = constraints.member[rows].sum(axis=1)
-    reach = np.minimum(np.arange(1, constraints.slots + 1), supply[:, None])
-    return int((constraints.lower[rows] - reach).max(initial=0))
+def minimum_violations(constraints: PageConstraints) -> I32:
+    """Return [C] by how many slots each control must be relaxed because of supply and slots alone."""
+    reach = np.minimum(np.arange(1, constraints.slots + 1), constraints.member.sum(axis=1)[:, None])
+    missing = np.maximum(constraints.lower - reach, 0).max(axis=1, initial=0).astype(np.int32)
+    minimum = np.zeros(constraints.controls, np.int32)
+    np.maximum.at(minimum, constraints.row_control, missing)
+    return minimum

@@ -8,26 +8,27 @@ slot by slot in order of their loss against that bound, and local search improve
 and pages until the incumbent is proven optimal or the effort is spent.
 
 If no page is feasible, controls are relaxed lexicographically: in order of importance, each one by the minimum number
-of slots that the more important ones allow. `Solution.relaxed` reports every relaxation. Under a deadline the
-relaxation may be larger than the minimum or the infeasibility unproven; see `Solution.minimal_proven`.
+of slots that the more important ones allow. `Solution.relaxed` reports every relaxation. Under a deadline or a budget
+the relaxation may be larger than the minimum or the infeasibility unproven; see `Solution.minimal_proven`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from recsys.domain.types import F64, I32
+from recsys.guidance.solver.effort import EFFORTS, Effort
 from recsys.guidance.solver.feasibility import (
-    NOT_SEARCHED,
     UNLIMITED,
     SearchBudget,
     build_ordered,
     find_feasible,
+    is_proven_infeasible,
     search_depth_first,
 )
 from recsys.guidance.solver.kernels.instance import Instance
@@ -35,66 +36,24 @@ from recsys.guidance.solver.kernels.page_search import initial_state, refine, st
 from recsys.guidance.solver.kernels.search_state import State, is_greedy_feasible, is_optimal
 from recsys.guidance.solver.kernels.sensitivity import leave_one_out, price_report
 from recsys.guidance.solver.milp import solve_optimal
+from recsys.guidance.solver.page_budget import (
+    RELAXATION_SHARE,
+    SOLVE_SHARE,
+    PageBudget,
+    RoundMeter,
+    build_work,
+    leave_one_out_work,
+    proof_work,
+    search_work,
+)
 from recsys.guidance.solver.page_constraints import I64, PageConstraints, Solution
 from recsys.guidance.solver.pin_prices import pin_prices, standalone_pin_prices
 from recsys.guidance.solver.presolve import presolve
 from recsys.guidance.solver.relaxation import Relaxation, cached_relaxation, relax, violations
-from recsys.guidance.solver.relaxation_cache import RelaxationCache
+from recsys.guidance.solver.relaxation_cache import RelaxationCache, cache_key
 
 __all__ = ["EFFORTS", "Effort", "PageConstraints", "Solution", "is_late_after", "solve", "warm"]
 
-
-@dataclass(frozen=True)
-class Effort:
-    """Search effort, counted in steps and nodes, so that the result does not depend on the load of the machine.
-
-    coarse_steps, fine_steps  AdaGrad steps for the first prices, on the first and on the second working set
-    rounds         (Polyak steps, beam width) of each round
-    short_rounds   the same for pages of at most SHORT_PAGE slots, for which a wide beam is cheaper and more useful
-    final_rounds   (Polyak steps, beam width, gap): extra rounds for pages of at most LONG_PAGE slots whose relative gap
-                   is within `gap`, so that a proof is likely
-    gap_tolerance  relative gap at which the search stops
-    max_moves      local search moves evaluated on the page found in a round
-    explain        estimate which candidates would be on the page without each control
-    prove          let HiGHS complete the proof of optimality
-    """
-
-    coarse_steps: int
-    fine_steps: int
-    rounds: tuple[tuple[int, int], ...]
-    short_rounds: tuple[tuple[int, int], ...]
-    final_rounds: tuple[tuple[int, int, float], ...] = ()
-    gap_tolerance: float = 0.0
-    max_moves: int = 300
-    explain: bool = True
-    prove: bool = False
-
-
-EFFORTS: dict[str, Effort] = {
-    "fast": Effort(
-        coarse_steps=20,
-        fine_steps=20,
-        rounds=((4, 4), (8, 12), (10, 24)),
-        short_rounds=((4, 12), (8, 36), (10, 72)),
-        gap_tolerance=4e-3,
-        max_moves=100,
-        explain=False,
-    ),
-    "adaptive": Effort(
-        coarse_steps=20,
-        fine_steps=25,
-        rounds=((3, 5), (10, 16), (12, 50), (15, 250)),
-        short_rounds=((3, 15), (10, 48), (12, 150), (15, 6000)),
-        final_rounds=((15, 1000, 2e-4), (20, 4000, 1e-4)),
-    ),
-    "exact": Effort(
-        coarse_steps=20,
-        fine_steps=25,
-        rounds=((3, 5), (10, 16), (12, 50), (20, 250), (30, 2000)),
-        short_rounds=((3, 15), (10, 48), (12, 150), (15, 6000)),
-        prove=True,
-    ),
-}
 
 RELATIVE_STEP = 0.2  # length of the first price steps, relative to the value of the first item below the page
 MAX_ABS_VALUE = 1e12  # play equivalents: beyond this, rounding of sums hides the differences between pages
@@ -102,6 +61,7 @@ SHORT_PAGE, LONG_PAGE = 18, 36  # maximum slots
 RETRY_FACTOR = 2.0  # expected duration of a round relative to the last one; without this much time left, it is skipped
 DEADLINE_FACTOR = 5.0  # multiple of the deadline that the search for a feasible page may take
 SEARCH_NODES = 300  # node limit of the depth-first search under a deadline, about 10 ms
+NARROW_ROUNDS = 2  # without a page after so many rounds, infeasibility is tested before the wider ones
 
 
 def solve(
@@ -113,6 +73,8 @@ def solve(
     deadline_s: float | None = None,
     clock: Callable[[], float] | None = None,
     cache: RelaxationCache | None = None,
+    budget: PageBudget | None = None,
+    reuse: Solution | None = None,
 ) -> Solution:
     """Return the best page found, the relaxation it needed, and what is proven about it.
 
@@ -123,6 +85,8 @@ def solve(
                        that, controls are relaxed without proof (`minimal_proven`). Without a clock there is no
                        deadline, and the result depends only on the other inputs
     cache              relaxations of earlier pages
+    budget             limit on all work for the page, whatever the deadline; records what it cuts short. Default: none
+    reuse              solution for other values under the same constraints, whose relaxation is used again
 
     Raises ValueError if value or attention is not finite or has the wrong length.
     """
@@ -134,27 +98,40 @@ def solve(
         )
     if not (np.abs(value) < MAX_ABS_VALUE).all() or not (np.abs(attention) < MAX_ABS_VALUE).all():
         raise ValueError(f"value and attention must be finite and smaller than {MAX_ABS_VALUE:g} in magnitude")
+    budget = budget or PageBudget()
     search = _SolveState(
-        value, attention, EFFORTS[effort], seconds_left(deadline_s, clock), _search_budget(deadline_s, clock)
-    )
+        value, attention, EFFORTS[effort], seconds_left(deadline_s, clock),
+        _search_budget(deadline_s, clock, budget), budget, cache,
+    )  # fmt: skip
     no_slack = np.zeros(constraints.controls, np.int32)
-    solution = search.solve(constraints, Relaxation(no_slack, no_slack == 0, no_slack[:0]))
+    solution = None
+    if reuse is None or not reuse.relaxed.any():
+        solution = search.solve(constraints, Relaxation(no_slack, no_slack == 0, no_slack[:0]))
     if solution is None:
-        relaxation = cached_relaxation(value, attention, constraints, cache, search.budget)
+        if reuse is None:
+            relaxation = cached_relaxation(value, attention, constraints, cache, search.search_budget)
+        else:
+            relaxation = Relaxation(reuse.relaxed, reuse.minimal_proven, reuse.chosen)
         # a new deadline to optimise the relaxed page
         search = replace(search, seconds_left=seconds_left(deadline_s, clock))
-        # if pricing does not find a feasible page again, the page of the relaxation is used
-        solution = search.solve(
-            constraints.with_slack(relaxation.slack), relaxation, pricing_only=len(relaxation.page) > 0
-        )
-        if solution is None:
-            relaxation = relaxation if len(relaxation.page) else relax(value, attention, constraints, search.budget)
-            solution = _unoptimised(value, attention, relaxation)
-            for control, price in standalone_pin_prices(value, attention, constraints.with_slack(relaxation.slack)):
-                solution.price[control] = price
-        if not relaxation.minimal_proven.all():
-            solution = _with_counts(constraints, solution)
+        solution = _solve_relaxed(search, constraints, relaxation)
+    if "relaxation" in budget.cut and not solution.relaxed.any():  # a page was found nevertheless
+        budget.cut ^= {"relaxation", "page"} if "page" not in budget.cut else {"relaxation"}
     return _with_exact_prices(value, attention, constraints, solution) if effort == "exact" else solution
+
+
+def _solve_relaxed(search: _SolveState, constraints: PageConstraints, relaxation: Relaxation) -> Solution:
+    """Return the best page found under relaxed constraints; at worst, the page of the relaxation."""
+    value, attention, solution = search.value, search.attention, None
+    if not len(relaxation.page) or search.budget.allows("page", SOLVE_SHARE):
+        solution = search.solve(constraints.with_slack(relaxation.slack), relaxation)
+    if solution is None:
+        if not len(relaxation.page):
+            relaxation = relax(value, attention, constraints, search.search_budget)
+        solution = _unoptimised(value, attention, relaxation)
+        for control, price in standalone_pin_prices(value, attention, constraints.with_slack(relaxation.slack)):
+            solution.price[control] = price
+    return solution if relaxation.minimal_proven.all() else _with_counts(constraints, solution)
 
 
 def warm() -> None:
@@ -188,36 +165,43 @@ def seconds_left(seconds: float | None, clock: Callable[[], float] | None) -> Ca
     return lambda: end - clock()
 
 
-def _search_budget(deadline_s: float | None, clock: Callable[[], float] | None) -> SearchBudget:
-    """Return the budget for feasibility searches under this deadline."""
-    if deadline_s is None or clock is None:
+def _search_budget(deadline_s: float | None, clock: Callable[[], float] | None, budget: PageBudget) -> SearchBudget:
+    """Return the budget for feasibility searches under this deadline and the budget of the page."""
+    if (deadline_s is None or clock is None) and not budget.limited:
         return UNLIMITED
-    return SearchBudget(SEARCH_NODES, 0, is_late_after(DEADLINE_FACTOR * deadline_s, clock))
+    is_late = is_late_after(None if deadline_s is None else DEADLINE_FACTOR * deadline_s, clock)
+    return SearchBudget(
+        SEARCH_NODES, 0, lambda: is_late() or not budget.allows("relaxation", RELAXATION_SHARE), budget.charge
+    )
 
 
 @dataclass(frozen=True)
 class _SolveState:
-    """A problem with its search effort and deadline."""
+    """A problem with its search effort, its deadline, and the budget of its page."""
 
     value: F64
     attention: F64
     effort: Effort
     seconds_left: Callable[[], float]
-    budget: SearchBudget = UNLIMITED
+    search_budget: SearchBudget = UNLIMITED
+    budget: PageBudget = field(default_factory=PageBudget)
+    cache: RelaxationCache | None = None
 
-    def solve(
-        self, constraints: PageConstraints, relaxation: Relaxation, pricing_only: bool = False
-    ) -> Solution | None:
-        """Return the best page under constraints that were relaxed so far, or None if none was found."""
+    def solve(self, constraints: PageConstraints, relaxation: Relaxation) -> Solution | None:
+        """Return the best page under constraints that were relaxed so far, or None if none was found.
+
+        If the relaxation has a page, no other search than pricing runs.
+        """
         order: I64 = np.lexsort((constraints.tie, -self.value))
         feasible, instance = build_ordered(self.value, self.attention, constraints, order)
+        self.budget.charge(build_work(constraints))
         if not feasible:
             return None
         attention_falls = bool((self.attention[1:] <= self.attention[:-1]).all())
         if attention_falls and is_greedy_feasible(instance):
             page = order[: constraints.slots].astype(np.int32)
             return _unoptimised(self.value, self.attention, replace(relaxation, page=page))
-        state = self._search(instance, constraints, order, attention_falls, pricing_only)
+        state = self._search(instance, constraints, order, attention_falls, relaxation)
         if state is None:
             return None
         if self.effort.prove and not is_optimal(state):
@@ -225,9 +209,18 @@ class _SolveState:
         return self._solution(instance, state, constraints, order, relaxation)
 
     def _search(
-        self, instance: Instance, constraints: PageConstraints, order: I64, attention_falls: bool, pricing_only: bool
+        self,
+        instance: Instance,
+        constraints: PageConstraints,
+        order: I64,
+        attention_falls: bool,
+        relaxation: Relaxation,
     ) -> State | None:
-        """Run rounds until the incumbent is proven optimal, within the gap tolerance, or the deadline is near."""
+        """Run rounds until the incumbent is proven optimal, within the gap tolerance, or time runs out.
+
+        Wide rounds help to improve a page or to find one, but not to prove that there is none: before them, a problem
+        without a page is tested for infeasibility.
+        """
         effort, slots = self.effort, constraints.slots
         state = initial_state(
             instance,
@@ -239,12 +232,20 @@ class _SolveState:
         )
         rounds = effort.short_rounds if slots <= SHORT_PAGE else effort.rounds
         final_rounds = effort.final_rounds if slots <= LONG_PAGE else ()
-        time_left, elapsed = self.seconds_left(), 0.0
+        time_left, elapsed, meter = self.seconds_left(), 0.0, RoundMeter(self.budget, *instance.lower.shape)
         for number, (steps, width, gap) in enumerate((*((*r, 0.0) for r in rounds), *final_rounds)):
+            if number == NARROW_ROUNDS and state.incumbent[0] < 0:
+                if len(relaxation.page):
+                    self._offer(constraints, order, state, relaxation.page)
+                elif not relaxation.slack.any() and self._is_infeasible(constraints, order):
+                    return None
+            has_page = state.incumbent[0] >= 0
             stop = _is_within_gap(state, effort.gap_tolerance) or (
                 number >= len(rounds) and not _is_within_gap(state, gap)
             )
-            if state.incumbent[0] >= 0 and (stop or time_left <= RETRY_FACTOR * elapsed):
+            if (has_page and time_left <= RETRY_FACTOR * elapsed) or (stop and (has_page or number >= len(rounds))):
+                break
+            if not meter.affords(steps, width, has_page):
                 break
             refine(
                 instance,
@@ -260,13 +261,26 @@ class _SolveState:
             previous, time_left = time_left, self.seconds_left()
             elapsed = previous - time_left if time_left < math.inf else 0.0
         if state.incumbent[0] < 0:
-            result = (
-                NOT_SEARCHED if pricing_only else find_feasible(self.value, self.attention, constraints, self.budget)
-            )
-            if result.page is None:
+            page = self._find_page(constraints, relaxation)
+            if page is None:
                 return None
-            self._offer(constraints, order, state, result.page)
+            self._offer(constraints, order, state, page)
         return state
+
+    def _is_infeasible(self, constraints: PageConstraints, order: I64) -> bool:
+        """Return whether the cache or a cheap proof shows that no page exists."""
+        if self.cache is not None and self.cache.get(cache_key(constraints)) is not None:
+            return True
+        self.budget.charge(search_work(constraints, 0) + proof_work(constraints))
+        return is_proven_infeasible(constraints, order)
+
+    def _find_page(self, constraints: PageConstraints, relaxation: Relaxation) -> I32 | None:
+        """Return the page of the relaxation or, without one, search for any feasible page."""
+        if len(relaxation.page):
+            return relaxation.page
+        if not self.budget.allows("relaxation", RELAXATION_SHARE):
+            return None
+        return find_feasible(self.value, self.attention, constraints, self.search_budget).page
 
     def _prove(self, constraints: PageConstraints, order: I64, state: State) -> None:
         """Complete the proof of optimality with HiGHS, without a time limit."""
@@ -297,7 +311,9 @@ class _SolveState:
         on_page_without = np.zeros((controls, len(order)), np.bool_)
         on_page_without[:, chosen] = True
         joint_cause = np.full((len(order), 2), -1, np.int32)
-        if self.effort.explain:
+        work = leave_one_out_work(int((price > 0.0).sum()), constraints.slots)
+        if self.effort.explain and self.budget.allows("moves", work=work):
+            self.budget.charge(work)
             leave_one_out(instance, state, order, price, credit, on_page_without, joint_cause)
         for control, estimate in pin_prices(instance, state, constraints, order):
             price[control] = estimate

@@ -15,6 +15,7 @@ from recsys.messages import message
 from serving.api.auth import EDITORS_ONLY
 from serving.api.body import read_json, read_text
 from serving.api.dependencies import Control, Paging, Policies
+from serving.api.disconnect import run_while_connected
 from serving.api.pagination import PageQuery
 from serving.api.strict_query import STRICT_QUERY
 from serving.schemas.lists import AuditList, AuditQuery, OutletList, VersionList
@@ -120,7 +121,7 @@ async def lint(request: Request, outlet: OutletCode, policies: Policies) -> Lint
         body = PolicyText(text=await read_text(request))
     else:
         body = _validated(PolicyText, await read_json(request))
-    return LintAnswer(findings=await run_in_threadpool(policies.lint, outlet, body))
+    return LintAnswer(findings=await run_while_connected(request, policies.lint, outlet, body))
 
 
 @router.post(
@@ -144,7 +145,7 @@ async def draft(
     else:
         _forbid_query(request)
         body = _validated(DraftRequest, await read_json(request))
-    return await run_in_threadpool(policies.draft, outlet, body)
+    return await run_while_connected(request, policies.draft, outlet, body)
 
 
 @router.post(
@@ -153,7 +154,8 @@ async def draft(
     description=(
         "The version is in force in every serving process within a second, and every page and impression contains its "
         "number. A policy that is sent as `application/yaml`, with `author`, `note` and `base_version` as query "
-        "parameters, is saved as the next version and published in one step."
+        "parameters, is saved as the next version and published in one step. If the controls contradict each other in "
+        "so many ways that pages exceed their budget, the status is 422 and nothing is published."
     ),
     responses=documented(400, 401, 404, 409, 413, 422, 503),
     dependencies=EDITORS_ONLY,

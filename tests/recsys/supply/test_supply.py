@@ -240,7 +240,7 @@ def test_supply_is_expanded_once_in_the_remaining_time(
     monkeypatch.setattr("recsys.page_solver.solve", clocked)
     second = {}
     for duration_s in (0.001, 0.03, 0.2):
-        engine = Engine(columns, candidates=40, solve_s=0.010, clock=lambda: now)
+        engine = Engine(columns, candidates=40, solve_s=0.010, budget_s=10.0, clock=lambda: now)
         for snapshot, request in cases[:20]:
             deadlines.clear()
             page = engine.run(request, None, snapshot)

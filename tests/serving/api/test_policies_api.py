@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 
+import httpx
 import pytest
 
 from recsys.guidance.compilation.compile import CompiledPolicy
@@ -273,3 +275,44 @@ def test_a_policy_applies_a_profile_by_name(service) -> None:
     unknown = post(service, "draft", {"text": "outlet: cn.zj\nprofile: nonsense\n", "author": "Lin"}, status=422)
     assert unknown["findings"][0]["where"] == "profile"
     assert "mainstream-guidance" in unknown["findings"][0]["message"]
+
+
+def test_a_policy_whose_pages_exceed_their_budget_is_not_published(service, monkeypatch) -> None:
+    """Publication is refused by counted work; a draft is saved, and its findings say that it cannot be published."""
+    monkeypatch.setattr("recsys.guidance.lint.lint.LINT_S", 0.1)
+    minimum = "  - {{id: m{n}, action: quota, where: {{label: {label}}}, at_least: {count}, prefixes: [{prefix}]}}\n"
+    labels = ["film/drama", "public-service"]
+    controls = [minimum.format(n=n, label=labels[n % 2], count=2 + n % 9, prefix=1 + n % 20) for n in range(250)]
+    text = f"outlet: cn.zj\ncontrols:\n{''.join(controls)}"
+    revision = service.services.control.revision()
+    headers = {"content-type": "application/yaml"}
+    refused = service.http.post("/v1/policies/cn.zj/publish", content=text, headers=headers)
+    assert refused.status_code == 422, refused.text
+    assert [finding["code"] for finding in refused.json()["findings"]] == ["policy_exceeds_page_budget"]
+    assert service.services.control.revision() == revision
+    assert service.http.get("/v1/policies/cn.zj/history").json()["versions"] == []
+    saved = post(service, "draft", {"text": text, "author": "Lin"}, status=201)
+    [finding] = [f for f in saved["findings"] if f["code"] == "policy_exceeds_page_budget"]
+    assert finding["level"] == "warning"
+    answer = post(service, "publish", {"version": saved["version"]["version"], "author": "Lin"}, status=422)
+    assert answer["findings"][0]["where"] == "controls"
+
+
+@pytest.mark.parametrize("path", ["lint", "draft"])
+def test_lint_stops_when_the_client_disconnects(service, path, monkeypatch) -> None:
+    stopped = threading.Event()
+
+    def slow_lint(*arguments):
+        cancelled = arguments[-1]
+        for _ in range(100):
+            if cancelled():
+                stopped.set()
+                break
+            stopped.wait(0.1)
+        return ()
+
+    monkeypatch.setattr("serving.editorial.policy_service.lint", slow_lint)
+    body = {"text": TEXT} | ({"author": "Lin"} if path == "draft" else {})
+    with pytest.raises(httpx.ReadTimeout):
+        service.http.post(f"/v1/policies/cn.zj/{path}", json=body, timeout=0.5)
+    assert stopped.wait(5.0)
